@@ -1,0 +1,99 @@
+"""The system-call filter of a program: what it has no business with, whatever namespaces would answer.
+
+A new user namespace would give the program every capability inside it, and with that a mount without a size; a
+memory file or System V segment is memory that no process limit counts.
+"""
+
+import ctypes
+import os
+import platform
+import struct
+
+_EPERM, _ENOSYS = 1, 38
+_ALLOW, _ERRNO, _KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
+_LD_ABS, _JEQ, _JSET, _JGE, _RET = 0x20, 0x15, 0x45, 0x35, 0x06
+_PR_SET_SECCOMP, _MODE_FILTER = 22, 2
+_X32_BIT = 0x40000000
+# CLONE_NEWTIME, NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET.
+_NEW_NAMESPACE = 0x00000080 | 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
+
+# Numbers from the kernel's arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h.
+_DENIED = {
+    "x86_64": {
+        "ptrace": 101, "pivot_root": 155, "chroot": 161, "mount": 165, "umount2": 166, "add_key": 248,
+        "request_key": 249, "keyctl": 250, "unshare": 272, "perf_event_open": 298, "open_by_handle_at": 304,
+        "setns": 308, "process_vm_readv": 310, "process_vm_writev": 311, "bpf": 321, "userfaultfd": 323,
+        "io_uring_setup": 425, "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsmount": 432,
+    },
+    "aarch64": {
+        "ptrace": 117, "pivot_root": 41, "chroot": 51, "mount": 40, "umount2": 39, "add_key": 217,
+        "request_key": 218, "keyctl": 219, "unshare": 97, "perf_event_open": 241, "open_by_handle_at": 265,
+        "setns": 268, "process_vm_readv": 270, "process_vm_writev": 271, "bpf": 280, "userfaultfd": 282,
+        "io_uring_setup": 425, "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsmount": 432,
+    },
+}  # fmt: skip
+_ABSENT = {
+    "x86_64": {"shmget": 29, "memfd_create": 319, "clone3": 435},
+    "aarch64": {"shmget": 194, "memfd_create": 279, "clone3": 435},
+}
+_CLONE = {"x86_64": 56, "aarch64": 220}
+_AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+
+
+def _instruction(code: int, jump_true: int, jump_false: int, value: int) -> bytes:
+    return struct.pack("HBBI", code, jump_true, jump_false, value)
+
+
+def filter_program(machine: str | None = None) -> bytes:
+    """The BPF program for this machine (`uname -m`).
+
+    Returns:
+        Its instructions, packed as `struct sock_filter[]`.
+
+    Raises:
+        RuntimeError: No table for this machine.
+    """
+    machine = machine or platform.machine()
+    if machine not in _CLONE:
+        raise RuntimeError(f"no system-call table for {machine}: known are {', '.join(sorted(_CLONE))}")
+    lines = [
+        _instruction(_LD_ABS, 0, 0, 4),
+        _instruction(_JEQ, 1, 0, _AUDIT_ARCH[machine]),
+        _instruction(_RET, 0, 0, _KILL_PROCESS),
+        _instruction(_LD_ABS, 0, 0, 0),
+    ]
+    if machine == "x86_64":
+        lines += [_instruction(_JGE, 0, 1, _X32_BIT), _instruction(_RET, 0, 0, _ERRNO | _ENOSYS)]
+    for number in _DENIED[machine].values():
+        lines += [_instruction(_JEQ, 0, 1, number), _instruction(_RET, 0, 0, _ERRNO | _EPERM)]
+    for number in _ABSENT[machine].values():
+        lines += [_instruction(_JEQ, 0, 1, number), _instruction(_RET, 0, 0, _ERRNO | _ENOSYS)]
+    lines += [
+        _instruction(_JEQ, 0, 3, _CLONE[machine]),
+        _instruction(_LD_ABS, 0, 0, 16),
+        _instruction(_JSET, 0, 1, _NEW_NAMESPACE),
+        _instruction(_RET, 0, 0, _ERRNO | _EPERM),
+        _instruction(_RET, 0, 0, _ALLOW),
+    ]
+    return b"".join(lines)
+
+
+class Filter:
+    """A filter made once by the fork server and installed in every child."""
+
+    def __init__(self) -> None:
+        code = filter_program()
+        self._instructions = ctypes.create_string_buffer(code, len(code))
+        # struct sock_fprog: a count, padding, a pointer.
+        self._program = struct.pack("HxxxxxxQ", len(code) // 8, ctypes.addressof(self._instructions))
+        self._libc = ctypes.CDLL(None, use_errno=True)
+
+    def install(self) -> None:
+        """Puts the filter on the calling process; needs no_new_privs.
+
+        Raises:
+            OSError: The kernel refused it.
+        """
+        if self._libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, self._program, 0, 0) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, f"seccomp: {os.strerror(code)}")

@@ -1,0 +1,68 @@
+"""The ends of a program's pipes that the supervisor holds."""
+
+import os
+
+
+class Drain:
+    """Reads a pipe to its end, keeps the first bytes and counts all."""
+
+    def __init__(self, keep: int) -> None:
+        self.descriptor, self.program_end = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self.descriptor, False)
+        self._keep = keep
+        self.kept = bytearray()
+        self.total = 0
+        self.open = True
+
+    def read(self) -> None:
+        """What is there now; sets `open` to False at the end."""
+        try:
+            data = os.read(self.descriptor, 65536)
+        except BlockingIOError:
+            return
+        if not data:
+            self.open = False
+        self.total += len(data)
+        room = self._keep - len(self.kept)
+        if room > 0:
+            self.kept += data[:room]
+
+    def empty(self) -> None:
+        """Reads what is left in the pipe, without waiting for other holders of it."""
+        while self.open:
+            before = self.total
+            self.read()
+            if self.total == before:
+                return
+
+    def close(self) -> None:
+        """The supervisor's end."""
+        os.close(self.descriptor)
+
+
+class Feed:
+    """Writes bytes to a pipe as the reader takes them, then closes it."""
+
+    def __init__(self, data: bytes) -> None:
+        self.program_end, self.descriptor = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self.descriptor, False)
+        self._left = memoryview(data)
+        self.open = True
+        self.write()
+
+    def write(self) -> None:
+        """As much as fits now."""
+        try:
+            while self._left:
+                self._left = self._left[os.write(self.descriptor, self._left) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            pass  # The program does not want the rest.
+        self.close()
+
+    def close(self) -> None:
+        """The supervisor's end, if it is still open."""
+        if self.open:
+            os.close(self.descriptor)
+            self.open = False

@@ -1,0 +1,81 @@
+"""What an execution uses while it runs, read from /proc."""
+
+import dataclasses
+import os
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Usage:
+    """Of all processes of one execution together."""
+
+    cpu_seconds: float
+    resident_bytes: int
+    threads: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Process:
+    parent: int
+    ticks: int
+    pages: int
+    threads: int
+
+
+def _parse(stat: str) -> _Process:
+    """A line of /proc/PID/stat; see proc_pid_stat(5). The command, which a program may choose, is skipped."""
+    fields = stat.rpartition(")")[2].split()
+    # fields[0] is the state, field 3 of the manual.
+    return _Process(
+        parent=int(fields[1]),
+        ticks=sum(int(field) for field in fields[11:15]),
+        pages=int(fields[21]),
+        threads=int(fields[17]),
+    )
+
+
+def _processes() -> dict[int, _Process]:
+    found: dict[int, _Process] = {}
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat") as file:
+                found[int(name)] = _parse(file.read())
+        except (OSError, IndexError, ValueError):
+            continue  # It ended between the two.
+    return found
+
+
+def usage(root: int) -> Usage:
+    """Of the process `root` and all that descend from it.
+
+    An orphan belongs to process 1 of its namespace, which `root` is: so the tree holds daemons too.
+    """
+    processes = _processes()
+    children: dict[int, list[int]] = {}
+    for pid, process in processes.items():
+        children.setdefault(process.parent, []).append(pid)
+    ticks = pages = threads = 0
+    waiting = [root]
+    while waiting:
+        pid = waiting.pop()
+        if pid in processes:
+            process = processes[pid]
+            ticks, pages, threads = ticks + process.ticks, pages + process.pages, threads + process.threads
+            waiting += children.get(pid, [])
+    return Usage(ticks / _TICKS, pages * _PAGE, threads)
+
+
+def box_used_bytes() -> int:
+    """Memory of the whole gVisor sandbox, files on its tmpfs included."""
+    values: dict[str, int] = {}
+    with open("/proc/meminfo") as file:
+        for line in file:
+            name, _, rest = line.partition(":")
+            values[name] = int(rest.split()[0]) * 1024
+            if len(values) == 2:
+                break
+    return values["MemTotal"] - values["MemFree"]

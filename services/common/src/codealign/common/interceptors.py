@@ -1,0 +1,150 @@
+"""What happens around every call: request id, deadline, errors as rich statuses, metrics, one log line."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn
+
+import grpc
+import structlog
+from grpc_status import rpc_status
+from prometheus_client import Counter, Gauge, Histogram
+
+from codealign.common.errors import CodeAlignError, DeadlineExceeded, Internal
+from codealign.common.logs import get_logger
+
+log = get_logger(__name__)
+
+BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+HANDLED = Histogram(
+    "codealign_grpc_handled_seconds", "Duration of calls by method and status code", ["method", "code"], buckets=BUCKETS
+)
+IN_FLIGHT = Gauge("codealign_grpc_in_flight", "Calls being handled", ["method"])
+STARTED = Counter("codealign_grpc_started_total", "Calls that were started", ["method"])
+
+REQUEST_ID_HEADER = "x-request-id"
+TRACE_HEADER = "traceparent"
+_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Any]
+
+
+def _bind(context: grpc.aio.ServicerContext[Any, Any], method: str) -> None:
+    metadata = dict(context.invocation_metadata() or ())
+    trace = _TRACEPARENT.fullmatch(str(metadata.get(TRACE_HEADER, "")))
+    given = str(metadata.get(REQUEST_ID_HEADER, ""))
+    request_id = given[:64] if given.isprintable() and given else (trace.group(1) if trace else uuid.uuid4().hex)
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=request_id, method=method)
+    if trace:
+        structlog.contextvars.bind_contextvars(traceparent=trace.group(0))
+    context.set_trailing_metadata(((REQUEST_ID_HEADER, request_id),))
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: CodeAlignError) -> NoReturn:
+    status = rpc_status.to_status(error.to_status())
+    trailing = (*tuple(context.trailing_metadata() or ()), *tuple(status.trailing_metadata or ()))
+    await context.abort(error.code, error.message, trailing)
+    raise AssertionError("abort returns never")
+
+
+class ServerInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps each handler.
+
+    Args:
+        max_deadline: Seconds that a call may take at most, whatever deadline it came with.
+    """
+
+    def __init__(self, max_deadline: float) -> None:
+        self._max_deadline = max_deadline
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Replace the handler's function by one that does all of it."""
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method.startswith(("/grpc.health.", "/grpc.reflection.")):
+            return handler
+        sides = (handler.request_streaming, handler.response_streaming)
+        kind = "_".join("stream" if streaming else "unary" for streaming in sides)
+        inner: Handler = getattr(handler, kind)
+        factory: Callable[..., grpc.RpcMethodHandler[Any, Any]] = getattr(grpc, f"{kind}_rpc_method_handler")
+        return factory(
+            self._stream(inner, method) if handler.response_streaming else self._unary(inner, method),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def _unary(self, inner: Handler, method: str) -> Handler:
+        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            _bind(context, method)
+            async with _observed(context, method), asyncio.timeout(self._deadline(context)):
+                return await inner(request, context)
+
+        return call
+
+    def _stream(self, inner: Handler, method: str) -> Handler:
+        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            _bind(context, method)
+            async with _observed(context, method), asyncio.timeout(self._deadline(context)):
+                async with contextlib.aclosing(inner(request, context)) as responses:
+                    async for response in responses:
+                        yield response
+
+        return call
+
+    def _deadline(self, context: grpc.aio.ServicerContext[Any, Any]) -> float:
+        remaining = context.time_remaining()
+        return self._max_deadline if remaining is None else min(float(remaining), self._max_deadline)
+
+
+class _observed:  # noqa: N801 - used as a verb
+    """Counts and times a call, and turns what it raises into a status."""
+
+    def __init__(self, context: grpc.aio.ServicerContext[Any, Any], method: str) -> None:
+        self._context, self._method = context, method
+
+    async def __aenter__(self) -> None:
+        self._start = time.perf_counter()
+        STARTED.labels(self._method).inc()
+        IN_FLIGHT.labels(self._method).inc()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        code = "OK"
+        answer: CodeAlignError | None = None
+        if isinstance(error, CodeAlignError):
+            answer = error
+        elif isinstance(error, TimeoutError):
+            answer = DeadlineExceeded("the deadline passed before the work was done")
+        elif isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+            code = "CANCELLED"
+        elif isinstance(error, grpc.aio.AbortError):
+            code = _code_name(self._context)
+        elif isinstance(error, Exception):
+            log.exception("call_failed")
+            answer = Internal(f"unexpected {type(error).__name__}: {error}; the server's log has the details")
+        if answer is not None:
+            code = answer.code.name
+        seconds = time.perf_counter() - self._start
+        IN_FLIGHT.labels(self._method).dec()
+        HANDLED.labels(self._method, code).observe(seconds)
+        event = {"code": code, "seconds": round(seconds, 4)}
+        if code == "OK":
+            log.debug("call", **event)
+        else:
+            log.info("call", **event, message=answer.message if answer else "")
+        if answer is not None:
+            await _abort(self._context, answer)
+
+
+def _code_name(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    code = context.code()
+    return code.name if isinstance(code, grpc.StatusCode) else "UNKNOWN"

@@ -1,0 +1,210 @@
+"""The one way to start a CodeAlign server.
+
+    serve("sandbox", SandboxSettings, build)
+
+`build(settings, readiness)` is an async context manager: it opens what the service needs, yields its
+registrations, and closes everything when the server has stopped.
+
+The order at the end (SIGTERM or SIGINT): readiness goes off first, so that nobody sends new work; then the server
+stops accepting and what is in flight gets `drain_seconds`; then `build`'s context is left, which hands back what
+was not finished; the health port is the last to close, since a probe that cannot connect would have the process
+killed in the middle of its drain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import start_http_server
+
+from codealign.common import logs
+from codealign.common.errors import ConfigurationError
+from codealign.common.health import Readiness
+from codealign.common.interceptors import ServerInterceptor
+from codealign.common.settings import ServerSettings, load
+
+__all__ = ["Readiness", "Registration", "serve"]
+
+SettingsT = TypeVar("SettingsT", bound=ServerSettings)
+log = logs.get_logger(__name__)
+
+EXIT_CONFIGURATION = 2
+
+
+@dataclass(frozen=True)
+class Registration:
+    """One gRPC service of a server."""
+
+    full_name: str
+    """As in `codealign.api.sandbox.v1.SandboxService`."""
+    add: Callable[[Any, grpc.aio.Server], None]
+    """The generated `add_..Servicer_to_server`."""
+    servicer: object
+    """Its implementation."""
+
+
+Build = Callable[[SettingsT, Readiness], AbstractAsyncContextManager[Sequence[Registration]]]
+
+
+def serve(service: str, settings_class: type[SettingsT], build: Build[SettingsT]) -> None:
+    """Run the server until it is told to stop; ends the process with 2 where it cannot start.
+
+    Args:
+        service: Its short name, for logs: "sandbox".
+        settings_class: Read from the environment.
+        build: Opens the service and yields its registrations.
+    """
+    try:
+        settings = load(settings_class)
+        logs.configure(service, settings.log_level, settings.log_format)
+        asyncio.run(_run(service, settings, build))
+    except ConfigurationError as error:
+        print(f"codealign-{service}: {error}", file=sys.stderr)
+        sys.exit(EXIT_CONFIGURATION)
+
+
+async def _run(service: str, settings: SettingsT, build: Build[SettingsT]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    readiness = Readiness()
+    health_server = grpc.aio.server()
+    readiness.add_to(health_server)
+    health_port = _bind(health_server, settings.host, settings.health_port, "health_port", None)
+    await readiness.start([])
+    await health_server.start()
+    metrics_port = _serve_metrics(settings)
+    try:
+        async with _until_stopped(build(settings, readiness), stop) as registrations:
+            if registrations is None:
+                return
+            server = grpc.aio.server(
+                interceptors=[ServerInterceptor(settings.max_deadline_seconds)],
+                options=[
+                    ("grpc.max_send_message_length", settings.max_message_bytes),
+                    ("grpc.max_receive_message_length", settings.max_message_bytes),
+                    ("grpc.so_reuseport", 0),
+                ],
+            )
+            names = [registration.full_name for registration in registrations]
+            for registration in registrations:
+                registration.add(registration.servicer, server)
+            readiness.add_to(server)
+            reflection.enable_server_reflection([*names, reflection.SERVICE_NAME, "grpc.health.v1.Health"], server)
+            port = _bind(server, settings.host, settings.port, "port", _credentials(settings))
+            await server.start()
+            await readiness.start(names)
+            if readiness.reason == "starting":
+                await readiness.set(True)
+            endpoints = {"port": port, "health_port": health_port, "metrics_port": metrics_port, "pid": os.getpid()}
+            log.info("listening", host=settings.host, **endpoints)
+            with _endpoint_file(settings.endpoint_file, {"host": settings.host, **endpoints}):
+                await stop.wait()
+                await readiness.drain()
+                log.info("draining", seconds=settings.drain_seconds)
+                await server.stop(settings.drain_seconds)
+    finally:
+        await health_server.stop(None)
+    log.info("stopped", service=service)
+
+
+@contextlib.asynccontextmanager
+async def _until_stopped(built: AbstractAsyncContextManager[Sequence[Registration]], stop: asyncio.Event) -> Any:
+    """Enter `built`, or give None when a stop is asked for while it is still starting (a model loads for long)."""
+    enter = asyncio.ensure_future(built.__aenter__())
+    stopped = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({enter, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if not enter.done():
+        enter.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await enter
+        yield None
+        return
+    stopped.cancel()
+    registrations = enter.result()
+    try:
+        yield registrations
+    except BaseException:
+        if not await built.__aexit__(*sys.exc_info()):
+            raise
+    else:
+        await built.__aexit__(None, None, None)
+
+
+def _bind(
+    server: grpc.aio.Server, host: str, port: int, setting: str, credentials: grpc.ServerCredentials | None
+) -> int:
+    # gRPC's own error for a port in use names neither the setting nor the reason.
+    if port:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                raise ConfigurationError(
+                    f"{setting}={port}: cannot listen on {host}:{port} ({error.strerror}); stop what uses the port, or "
+                    f"set another {setting} (0 takes any free one)"
+                ) from None
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        bound = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise ConfigurationError(f"{setting}={port}: cannot listen on {address}: {error}") from None
+    return int(bound)
+
+
+def _credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
+    if settings.tls_cert_file is None or settings.tls_key_file is None:
+        return None
+    pair = (_pem(settings.tls_key_file, "tls_key_file"), _pem(settings.tls_cert_file, "tls_cert_file"))
+    authorities = _pem(settings.tls_client_ca_file, "tls_client_ca_file") if settings.tls_client_ca_file else None
+    return grpc.ssl_server_credentials([pair], authorities, require_client_auth=authorities is not None)
+
+
+def _pem(path: Path, setting: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{setting}: cannot read {path} ({error.strerror})") from None
+
+
+def _serve_metrics(settings: ServerSettings) -> int:
+    try:
+        server, _ = start_http_server(settings.metrics_port, settings.host)
+    except OSError as error:
+        raise ConfigurationError(
+            f"metrics_port={settings.metrics_port}: cannot listen on {settings.host} ({error.strerror}); set another "
+            "metrics_port (0 takes any free one)"
+        ) from None
+    return int(server.server_port)
+
+
+@contextlib.contextmanager
+def _endpoint_file(path: Path | None, content: dict[str, object]) -> Any:
+    if path is None:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content))
+    partial.replace(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)

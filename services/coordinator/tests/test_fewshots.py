@@ -1,0 +1,179 @@
+"""The few-shot examples: well formed, correct, and with tests that catch wrong answers."""
+
+import ast
+import copy
+import functools
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "src/codealign/coordinator/method/fewshots"
+FILES = sorted(FOLDER.glob("*.toml"))
+FENCE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FORBIDDEN = re.compile(r"todo|fixme|bug|your code|notimplemented", re.IGNORECASE)
+SENTINEL = "reached the end"
+MUTANTS_PER_EXAMPLE = 12
+
+# Runs every program of a JSON list in a namespace of its own and prints which ones failed. The
+# alarm's exception is no Exception, so that a program under test does not swallow it.
+DRIVER = """
+import json, signal, sys
+class Alarm(BaseException):
+    pass
+def ring(signum, frame):
+    raise Alarm
+signal.signal(signal.SIGALRM, ring)
+failed = []
+for program in json.load(sys.stdin):
+    signal.setitimer(signal.ITIMER_REAL, 2.0)
+    try:
+        exec(compile(program, "program", "exec"), {"__name__": "__main__"})
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        failed.append(False)
+    except BaseException:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        failed.append(True)
+print(json.dumps(failed))
+"""
+
+PAIRS: list[tuple[type[ast.AST], type[ast.AST]]] = [
+    (ast.Lt, ast.LtE),
+    (ast.Gt, ast.GtE),
+    (ast.Eq, ast.NotEq),
+    (ast.In, ast.NotIn),
+    (ast.Is, ast.IsNot),
+    (ast.Add, ast.Sub),
+    (ast.And, ast.Or),
+]
+SWAPPED: dict[type[ast.AST], Any] = dict(PAIRS) | {right: left for left, right in PAIRS}
+
+
+def load(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def code_of(path: Path) -> tuple[str, str]:
+    """The response's code and the tests."""
+    example = load(path)["example"]
+    [code] = FENCE.findall(example["response"])
+    return code, example["tests"]
+
+
+def mutate(node: ast.AST) -> bool:
+    """Change one node in place; False if there is nothing to change."""
+    match node:
+        case ast.Compare(ops=[op, *_]) if type(op) in SWAPPED:
+            node.ops = [SWAPPED[type(op)](), *node.ops[1:]]
+        case ast.BinOp(op=op) | ast.AugAssign(op=op) | ast.BoolOp(op=op) if type(op) in SWAPPED:
+            node.op = SWAPPED[type(op)]()
+        case ast.Constant(value=int(value)) if not isinstance(value, bool):
+            node.value = value + 1
+        case ast.Return(value=ast.expr() as value) if ast.unparse(value) != "None":
+            node.value = ast.Constant(None)
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            node.operand = ast.UnaryOp(ast.Not(), operand)
+        case _:
+            return False
+    return True
+
+
+def mutants(code: str) -> Iterator[str]:
+    """Every program that differs from the code by one small fault."""
+    tree = ast.parse(code)
+    for index, _ in enumerate(ast.walk(tree)):
+        mutant = copy.deepcopy(tree)
+        if mutate(list(ast.walk(mutant))[index]):
+            yield ast.unparse(ast.fix_missing_locations(mutant))
+
+
+def python(program: str, stdin: str = "", timeout: float = 60) -> str:
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@functools.cache
+def kills(path: Path) -> list[bool]:
+    """For each mutant of the example, spread over its code: do the tests notice?"""
+    code, tests = code_of(path)
+    every = list(mutants(code))
+    count = min(len(every), MUTANTS_PER_EXAMPLE)
+    chosen = [every[number * len(every) // count] for number in range(count)]
+    programs = [f"{program}\n{tests}" for program in [code, *chosen]]
+    failed: list[bool] = json.loads(python(DRIVER, json.dumps(programs)))
+    assert not failed[0]
+    return failed[1:]
+
+
+def test_the_set_is_balanced() -> None:
+    properties = [load(path)["property"] for path in FILES]
+    categories = [entry["category"] for entry in properties]
+    assert [path.name[:2] for path in FILES] == [f"{number:02d}" for number in range(1, 22)]
+    assert categories.count("function") in (10, 11)
+    assert categories.count("class") in (5, 6)
+    assert categories.count("program") == 5
+    for level in ("easy", "medium", "hard"):
+        assert sum(entry["difficulty"] == level for entry in properties) in (6, 7, 8)
+    openings = [load(path)["example"]["response"].split()[:3] for path in FILES]
+    assert len({tuple(words) for words in openings}) == len(FILES)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_form(path: Path) -> None:
+    document = load(path)
+    assert document.keys() == {"property", "example"}
+    attributes, example = document["property"], document["example"]
+    assert attributes.keys() == {"category", "language", "difficulty", "concepts"}
+    assert example.keys() == {"seed", "instruction", "response", "tests"}
+    assert attributes["language"] == "Python"
+    assert 2 <= len(attributes["concepts"]) <= 5
+    assert not any("," in concept for concept in attributes["concepts"])
+    assert not FORBIDDEN.search(path.read_text(encoding="utf-8"))
+    assert 50 <= len(example["instruction"].split()) <= 200
+    assert not re.search(r"test|example", example["instruction"], re.IGNORECASE)
+    assert example["response"].count("```") == 2
+    assert len(FENCE.findall(example["response"])) == 1
+    assert "assert" not in example["response"]
+    statements = list(ast.walk(ast.parse(example["tests"])))
+    assert sum(isinstance(node, ast.Assert) for node in statements) >= 3
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_seed_is_a_function_worth_describing(path: Path) -> None:
+    tree = ast.parse(load(path)["example"]["seed"])
+    [function] = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    assert ast.get_docstring(function)
+    assert function.args.args
+    assert any(isinstance(node, ast.Return) and node.value for node in ast.walk(function))
+    assert 6 <= len(ast.unparse(tree).splitlines()) <= 20
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_response_passes_its_tests(path: Path) -> None:
+    code, tests = code_of(path)
+    assert SENTINEL in python(f"{code}\n{tests}\nprint({SENTINEL!r})", timeout=20)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_wrong_answers_are_caught(path: Path) -> None:
+    assert sum(kills(path)) >= 0.6 * len(kills(path))
+
+
+def test_nearly_all_wrong_answers_are_caught() -> None:
+    verdicts = [killed for path in FILES for killed in kills(path)]
+    assert len(verdicts) > 5 * len(FILES)
+    assert sum(verdicts) >= 0.8 * len(verdicts)

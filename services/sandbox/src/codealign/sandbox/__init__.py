@@ -1,0 +1,1 @@
+"""The sandbox gateway: queues programs, sends them to isolated runners, and answers with verdicts."""

@@ -1,0 +1,100 @@
+"""The OCI bundle of a runner: what is mounted, as whom it runs, and what it may do."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from codealign.sandbox import rootfs
+
+_NAMESPACES = ("pid", "network", "ipc", "uts", "mount")
+# Changing to unprivileged users, once, at the start: a user per slot makes gVisor count each slot's processes apart.
+_CAPABILITIES = ["CAP_SETUID", "CAP_SETGID"]
+
+
+def _bind(source: Path, target: Path) -> dict[str, Any]:
+    return {
+        "destination": str(target),
+        "source": str(source),
+        "type": "bind",
+        "options": ["rbind", "ro", "nosuid", "nodev"],
+    }
+
+
+def _empty(target: Path) -> dict[str, Any]:
+    return {"destination": str(target), "source": "tmpfs", "type": "tmpfs", "options": ["ro", "nosuid", "nodev"]}
+
+
+def _mounts(python: rootfs.Interpreter) -> list[dict[str, Any]]:
+    mounts: list[dict[str, Any]] = [
+        {"destination": "/proc", "source": "proc", "type": "proc"},
+        {"destination": "/dev", "source": "tmpfs", "type": "tmpfs"},
+        _bind(Path("/usr"), Path("/usr")),
+    ]
+    for name in ("/lib", "/lib64"):
+        if Path(name).is_dir() and not Path(name).is_symlink():
+            mounts.append(_bind(Path(name), Path(name)))
+    if python.box_prefix != python.prefix:
+        mounts.append(_bind(python.prefix, python.box_prefix))
+    # Packages and programs that someone installed on this machine would make verdicts depend on it.
+    local, version = Path("/usr/local"), ".".join(python.version.split(".")[:2])
+    masked = [local, Path("/usr/lib/python3/dist-packages"), Path("/usr/src")]
+    masked += [python.box_prefix / "lib" / f"python{version}" / "site-packages"]
+    for target in masked:
+        on_host = python.prefix / target.relative_to(python.box_prefix) if target.is_relative_to(rootfs.PYTHON) else target
+        if on_host.is_dir():
+            mounts.append(_empty(target))
+    return mounts
+
+
+def _environment(python: rootfs.Interpreter) -> list[str]:
+    variables = {
+        "PATH": f"{python.executable.parent}:/usr/bin:/bin",
+        "HOME": "/box/work",
+        "TMPDIR": "/tmp",
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": str(rootfs.SITE),
+        "PYTHONUTF8": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # The order of sets is part of what a program does: the same here and in its own child interpreters.
+        "PYTHONHASHSEED": "0",
+        # Each further arena reserves 64 MiB of addresses, which the memory limit counts.
+        "MALLOC_ARENA_MAX": "1",
+    }
+    if python.shared_library and python.box_prefix != python.prefix:
+        variables["LD_LIBRARY_PATH"] = str(python.box_prefix / "lib")
+    return [f"{name}={value}" for name, value in variables.items()]
+
+
+def write(folder: Path, root: rootfs.Root, python: rootfs.Interpreter, argument: str) -> None:
+    """Writes `config.json` into a bundle folder.
+
+    Args:
+        folder: The bundle.
+        root: The runner's root.
+        python: The interpreter in it.
+        argument: The supervisor's configuration, JSON.
+    """
+    command = [str(python.executable), "-S", "-s", "-P", "-m", "codealign.runner.supervisor", argument]
+    as_root = os.geteuid() == 0
+    capabilities = {kind: _CAPABILITIES if as_root else [] for kind in ("bounding", "effective", "permitted")}
+    user = 0 if as_root else 65532
+    configuration = {
+        "ociVersion": "1.0.2",
+        "hostname": "sandbox",
+        "root": {"path": str(root.path), "readonly": True},
+        "process": {
+            "user": {"uid": user, "gid": user},
+            "args": command,
+            "env": _environment(python),
+            "cwd": "/",
+            "capabilities": {**capabilities, "inheritable": [], "ambient": []},
+            "noNewPrivileges": True,
+            # When the machine runs out of memory, the box goes first.
+            "oomScoreAdj": 1000,
+            "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 1024}],
+        },
+        "mounts": _mounts(python),
+        "linux": {"namespaces": [{"type": kind} for kind in _NAMESPACES]},
+    }
+    (folder / "config.json").write_text(json.dumps(configuration, indent=1))
