@@ -145,3 +145,13 @@ def describe(error: grpc.aio.AioRpcError) -> str:
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and "before" not in text:
         return "no answer before the deadline: the service is busy or hangs; raise the time-out or look at its log"
     return text or error.code().name
+
+
+def violated_fields(error: grpc.aio.AioRpcError) -> list[str]:
+    """The paths of the fields that a BadRequest names."""
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]  # AioRpcError has what it reads
+    for detail in status.details if status else ():
+        bad = error_details_pb2.BadRequest()
+        if detail.Unpack(bad):
+            return [violation.field for violation in bad.field_violations]
+    return []

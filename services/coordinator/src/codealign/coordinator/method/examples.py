@@ -1,0 +1,79 @@
+"""The few-shot examples, as data: one TOML file each in `fewshots/`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.resources import files
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """One example of the whole method, from seed to tests."""
+
+    name: str
+    seed: str
+    category: str
+    language: str
+    difficulty: str
+    concepts: tuple[str, ...]
+    instruction: str
+    response: str
+    """Markdown with exactly one Python block."""
+    tests: str
+    """Python code."""
+
+
+@cache
+def load() -> tuple[FewShot, ...]:
+    """All examples, sorted by name."""
+    found = []
+    folder = files("codealign.coordinator.method") / "fewshots"
+    for entry in sorted(folder.iterdir(), key=lambda item: item.name):
+        if not entry.name.endswith(".toml"):
+            continue
+        data = tomllib.loads(entry.read_text(encoding="utf-8"))
+        prop, example = data["property"], data["example"]
+        found.append(
+            FewShot(
+                name=entry.name.removesuffix(".toml"),
+                seed=example["seed"].strip("\n"),
+                category=prop["category"],
+                language=prop["language"],
+                difficulty=prop["difficulty"],
+                concepts=tuple(prop["concepts"]),
+                instruction=example["instruction"].strip(),
+                response=example["response"].strip(),
+                tests=example["tests"].strip(),
+            )
+        )
+    return tuple(found)
+
+
+@cache
+def content_sha256() -> str:
+    """A hash of every example: part of each generating stage's configuration."""
+    data = json.dumps([asdict(example) for example in load()], sort_keys=True)
+    return hashlib.sha256(data.encode()).hexdigest()
+
+
+def ordering(seed: int, stage: str, group: str, count: int) -> Sequence[FewShot]:
+    """The first `count` examples of a group's ordering.
+
+    The ordering sorts the examples by a hash, so it is the same under every version of Python.
+
+    Args:
+        seed: The run's seed.
+        stage: The stage's name; stages have orderings of their own.
+        group: The group's name.
+        count: Examples wanted; at most all.
+    """
+
+    def rank(example: FewShot) -> str:
+        return hashlib.sha256(f"{seed}\n{stage}\n{group}\n{example.name}".encode()).hexdigest()
+
+    return sorted(load(), key=rank)[:count]

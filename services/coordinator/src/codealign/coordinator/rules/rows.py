@@ -1,0 +1,72 @@
+"""Which instructions and responses can become rows: the reference's rules, as pure functions."""
+
+from __future__ import annotations
+
+import ast
+
+from codealign.coordinator.rules.benchmarks import BenchmarkTexts
+from codealign.coordinator.rules.seeds import Drop
+
+PLACEHOLDERS = (
+    "todo",
+    "fixme",
+    "your code goes here",
+    "your code here",
+    "write your code here",
+    "notimplemented",
+)
+TESTS_IN_INSTRUCTION_LINES = 5
+RULES = (
+    "instruction.too-long",
+    "instruction.benchmark-text",
+    "row.placeholder",
+    "row.no-assertion",
+    "row.tests-only-define",
+    "row.benchmark-text",
+)
+"""Every rule of this module, in the order of their application."""
+
+
+def instruction_drop(instruction: str, *, max_words: int, benchmarks: BenchmarkTexts) -> Drop | None:
+    """The first rule that drops an instruction, or None."""
+    words = len(instruction.split())
+    if words > max_words:
+        return Drop("instruction.too-long", f"{words} words, {max_words} at most")
+    if task := benchmarks.find(instruction):
+        return Drop("instruction.benchmark-text", f"holds the text of {task}")
+    return None
+
+
+def row_drop(text: str, code: str, tests: str, benchmarks: BenchmarkTexts) -> Drop | None:
+    """The first rule that keeps a passing response from becoming a row, or None.
+
+    Args:
+        text: The whole completion.
+        code: The answer's code.
+        tests: The tests' code.
+        benchmarks: Texts that must not occur.
+    """
+    lowered = text.lower()
+    if word := next((word for word in PLACEHOLDERS if word in lowered), None):
+        return Drop("row.placeholder", f"holds {word!r}")
+    tree = ast.parse(tests)  # it was executed, so it compiles
+    if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)):
+        return Drop("row.no-assertion", "no assert statement in the tests")
+    definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
+    if all(isinstance(node, definitions) for node in tree.body):
+        return Drop("row.tests-only-define", "the tests define things and run nothing")
+    if task := benchmarks.find(text, code):
+        return Drop("row.benchmark-text", f"holds the text of {task}")
+    return None
+
+
+def can_carry_tests(instruction: str, tests: str) -> bool:
+    """Whether the tests may be appended to the instruction: few lines, and it mentions neither test nor example."""
+    lowered = instruction.lower()
+    short = len([line for line in tests.splitlines() if line.strip()]) <= TESTS_IN_INSTRUCTION_LINES
+    return short and "test" not in lowered and "example" not in lowered
+
+
+def with_tests(instruction: str, tests: str) -> str:
+    """The instruction with its tests appended."""
+    return f"{instruction}\n\nYour code should pass these tests:\n\n```python\n{tests.strip()}\n```"

@@ -1,0 +1,168 @@
+"""Records that a model writes: looked up first, drawn when they are not there, read, and appended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+
+import grpc
+
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.api.inference.v1 import inference_pb2 as inf
+from codealign.common import records
+from codealign.common.clients import NO_RETRY, Clients
+from codealign.coordinator.method.parsing import REASONS, Rejected
+from codealign.coordinator.method.prompts import Prompt
+from codealign.coordinator.runs.faults import Refused, absorb
+from codealign.coordinator.runs.progress import StageTally
+from codealign.coordinator.runs.store import RunStore
+
+Fill = Callable[[pb.Record, str, bool], Rejected | None]
+"""Given a record, the completion's text and whether it was cut off: set the body, or say why it cannot be read."""
+
+
+@dataclass
+class Generation:
+    """One generating stage of a run."""
+
+    name: str
+    """"concepts", "instructions" or "responses"."""
+    made: pb.Stage.ValueType
+    """The stage of the records that it makes."""
+    config_id: str
+    settings: pb.GenerationSettings
+    model: pb.ModelChoice
+    stop: Sequence[str]
+    store: RunStore
+    clients: Clients
+    tally: StageTally
+    slots: asyncio.Semaphore
+    """Calls to inference at once, over all stages."""
+    gate: Callable[[], None]
+    """Raises RunStopped when no new work may start."""
+    seed: int
+    timeout: float
+
+    def group(self, parent_id: str) -> str:
+        """The prefix group of an item: it follows from the item's id."""
+        if self.settings.unpooled:
+            return parent_id
+        return str(records.seed_for(self.seed, self.name, "group", parent_id) % self.settings.prefix_groups)
+
+    async def draw(
+        self, parent: pb.Record, attempts: Sequence[int], prompt: Prompt, fill: Fill
+    ) -> AsyncIterator[pb.Record]:
+        """The children of `parent`, one for each attempt, as they come: a record of `made`, or a Rejection."""
+        config = self.config_id
+        possible = {
+            records.derive_id(stage, [parent.id], attempt=attempt, stage_config_id=config): attempt
+            for attempt in attempts
+            for stage in (self.made, pb.STAGE_REJECTION)
+        }
+        there = await self.store.adopt(list(possible))
+        for record_id, record in there.items():
+            self._count(record, fresh=False)
+            yield record
+            attempts = [attempt for attempt in attempts if attempt != possible[record_id]]
+        left = list(attempts)
+        tried = 0
+        prefix_id = await self._prefix_id(prompt) if left else ""
+        while left:
+            self.gate()
+            tried += 1
+            try:
+                async with self.slots:
+                    self.gate()
+                    self.tally.in_flight += len(left)
+                    counted = len(left)
+                    try:
+                        async for record in self._call(parent, left, prompt, prefix_id, fill):
+                            left.remove(record.attempt)
+                            self.tally.in_flight -= 1
+                            counted -= 1
+                            self._count(record, fresh=True)
+                            yield record
+                    finally:
+                        self.tally.in_flight -= counted
+                if left:  # a stream that ended without an error owes us samples
+                    raise AssertionError(f"inference ended the stream without attempts {left}")
+            except grpc.aio.AioRpcError as error:
+                try:
+                    await absorb(error, tried, self.tally, "inference")
+                except Refused as refusal:
+                    if refusal.field != "prompt":
+                        raise
+                    for attempt in left:
+                        blank = self._blank(parent, attempt)
+                        record = await self._append_rejection(blank, Rejected("prompt-too-long", str(refusal)), "")
+                        self._count(record, fresh=True)
+                        yield record
+                    return
+
+    async def _call(
+        self, parent: pb.Record, attempts: Sequence[int], prompt: Prompt, prefix_id: str, fill: Fill
+    ) -> AsyncIterator[pb.Record]:
+        settings = self.settings
+        request = inf.GenerateRequest(
+            model=self.model.model,
+            expected_revision=self.model.revision,
+            prompt=prompt.text,
+            samples=[inf.Sample(attempt=attempt, seed=self._sample_seed(parent.id, attempt)) for attempt in attempts],
+            sampling=inf.SamplingParameters(
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                max_tokens=settings.max_tokens,
+                stop=self.stop,
+            ),
+            prefix_key=prefix_id,
+            prefix_chars=len(prompt.prefix),
+        )
+        method = self.clients.inference.Generate
+        async for response in self.clients.stream(method, request, timeout=self.timeout, retry=NO_RETRY):
+            completion = response.completion
+            record = self._blank(parent, completion.attempt)
+            record.provenance.CopyFrom(
+                pb.Provenance(
+                    model=response.model,
+                    model_revision=response.revision,
+                    seed=completion.seed,
+                    prompt_prefix_id=prefix_id,
+                    prompt_suffix=prompt.suffix,
+                    finish_reason=inf.FinishReason.Name(completion.finish_reason)
+                    .removeprefix("FINISH_REASON_")
+                    .lower(),
+                    prompt_tokens=completion.prompt_tokens,
+                    cached_prompt_tokens=completion.cached_prompt_tokens,
+                    generated_tokens=completion.generated_tokens,
+                    seconds=completion.seconds,
+                )
+            )
+            cut_off = completion.finish_reason == inf.FINISH_REASON_LENGTH
+            rejected = fill(record, completion.text, cut_off)
+            if rejected is None:
+                yield await self.store.append(record)
+            else:
+                yield await self._append_rejection(record, rejected, completion.text)
+
+    def _blank(self, parent: pb.Record, attempt: int) -> pb.Record:
+        return pb.Record(stage=self.made, parents=[parent.id], attempt=attempt, stage_config_id=self.config_id)
+
+    async def _append_rejection(self, record: pb.Record, rejected: Rejected, text: str) -> pb.Record:
+        assert rejected.reason in REASONS
+        record.stage = pb.STAGE_REJECTION
+        record.rejection.CopyFrom(
+            pb.Rejection(rejected_stage=self.made, reason=rejected.reason, detail=rejected.detail, text=text)
+        )
+        return await self.store.append(record)
+
+    async def _prefix_id(self, prompt: Prompt) -> str:
+        record = pb.Record(stage=pb.STAGE_PROMPT_PREFIX, prompt_prefix=pb.PromptPrefix(text=prompt.prefix))
+        return (await self.store.append(record)).id
+
+    def _sample_seed(self, parent_id: str, attempt: int) -> int:
+        return records.seed_for(self.seed, self.name, self.config_id, parent_id, attempt)
+
+    def _count(self, record: pb.Record, *, fresh: bool) -> None:
+        rejected = record.stage == pb.STAGE_REJECTION
+        self.tally.finish(record.rejection.reason if rejected else None, fresh=fresh)

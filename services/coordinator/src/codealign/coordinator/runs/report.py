@@ -1,0 +1,67 @@
+"""A run's report, from its records alone."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.api.dataset.v1 import dataset_pb2 as dataset
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.coordinator.runs.progress import verdict_name
+from codealign.coordinator.runs.store import RunStore
+
+_STAGE_NAMES = {
+    pb.STAGE_CONCEPT_SET: "concepts",
+    pb.STAGE_INSTRUCTION: "instructions",
+    pb.STAGE_RESPONSE: "responses",
+    pb.STAGE_VERDICT: "execution",
+}
+
+
+async def build(store: RunStore, status: api.RunStatus) -> api.GetReportResponse:
+    """The funnel with tokens and times.
+
+    A stage's wall time is the length of the union of its items' intervals, each from when the work was asked for to
+    when the record was appended.
+    """
+    report = api.GetReportResponse(run=status)
+    by_stage = {stage.stage: stage for stage in status.stages}
+    intervals: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    tokens: dict[str, Counter[str]] = defaultdict(Counter)
+    verdicts: Counter[str] = Counter()
+    for wanted in (*_STAGE_NAMES, pb.STAGE_REJECTION):
+        async for record in store.scan(dataset.ScanRequest(stage=wanted, collection=store.collection)):
+            stage = _STAGE_NAMES[record.rejection.rejected_stage if wanted == pb.STAGE_REJECTION else wanted]
+            made = record.provenance
+            end = made.created_at.ToNanoseconds() / 1e9
+            intervals[stage].append((end - made.seconds, end))
+            tokens[stage].update(
+                prompt=made.prompt_tokens, cached=made.cached_prompt_tokens, generated=made.generated_tokens
+            )
+            if wanted == pb.STAGE_VERDICT:
+                verdicts[verdict_name(record.verdict.result.verdict)] += 1
+    for name, progress in by_stage.items():
+        report.stages.append(
+            api.StageReport(
+                stage=name,
+                items=progress.done,
+                kept=progress.kept,
+                reasons=progress.reasons,
+                prompt_tokens=tokens[name]["prompt"],
+                cached_prompt_tokens=tokens[name]["cached"],
+                generated_tokens=tokens[name]["generated"],
+                wall_seconds=_union(intervals[name]),
+            )
+        )
+    report.verdicts.update(verdicts)
+    report.rows = by_stage["selection"].kept
+    return report
+
+
+def _union(intervals: list[tuple[float, float]]) -> float:
+    """The total length that the intervals cover."""
+    total, reached = 0.0, float("-inf")
+    for start, end in sorted(intervals):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total

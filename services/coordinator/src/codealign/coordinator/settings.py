@@ -1,0 +1,44 @@
+"""The coordinator's settings."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from codealign.common.settings import ServerSettings
+
+
+class CoordinatorSettings(ServerSettings):
+    """Read from `CODEALIGN_COORDINATOR_*`."""
+
+    model_config = SettingsConfigDict(env_prefix="CODEALIGN_COORDINATOR_")
+
+    inference_address: str
+    """host:port of the inference service."""
+    sandbox_address: str
+    """host:port of the sandbox gateway."""
+    dataset_address: str
+    """host:port of the dataset service."""
+    client_ca_file: Path | None = None
+    """Authorities of the other services' certificates (PEM). With it they are called over TLS."""
+    client_cert_file: Path | None = None
+    """The coordinator's own client certificate (PEM)."""
+    client_key_file: Path | None = None
+    """Its private key (PEM)."""
+    benchmarks: Path | None = None
+    """A .jsonl(.gz) file of benchmark tasks, or a folder of them: their texts are kept out of seeds and rows."""
+    lease_holder: str = Field(default_factory=socket.gethostname)
+    """Names this coordinator towards the store: a restart under the same name takes its runs up at once."""
+    lease_seconds: float = Field(default=15.0, ge=1, le=3600)
+    """Another coordinator may take a run over when this one was silent for so long."""
+    seeds_in_flight: int = Field(default=64, ge=1)
+    """Seeds that are between their first and their last stage at once: bounds memory, whatever the run's size."""
+    generations_in_flight: int = Field(default=64, ge=1)
+    """Calls to inference at once."""
+    executions_in_flight: int = Field(default=8, ge=1)
+    """Programs at the sandbox at once, queued ones included."""
+    generation_timeout_seconds: float = Field(default=3600.0, gt=0)
+    """One call to inference may take so long."""
