@@ -36,7 +36,7 @@ async def publish(clients: Clients, record: pb.Record, rows: int) -> str:
 
 
 async def _promise(clients: Clients, run: pb.Run) -> str:
-    """Which promise holds: "reproducible" where every model's engine is batch-invariant and generates for itself, else "replayable"."""
+    """Name the promise: reproducible where each engine is batch-invariant and generates for itself."""
     for name in {model_of(run, stage).model for stage in GENERATING}:
         request = inf.GetModelRequest(name=name)
         model = (await clients.call(clients.inference.GetModel, request, retry=PATIENT)).model

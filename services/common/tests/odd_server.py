@@ -1,0 +1,78 @@
+"""A sandbox server that does what the request's id says: answer, fail in a given way, or take its time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import grpc
+import structlog
+from pydantic_settings import SettingsConfigDict
+
+from codealign.api.sandbox.v1 import sandbox_pb2 as pb
+from codealign.api.sandbox.v1 import sandbox_pb2_grpc as rpc
+from codealign.common.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable
+from codealign.common.server import Readiness, Registration, serve
+from codealign.common.settings import ServerSettings
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class OddSettings(ServerSettings):
+    model_config = SettingsConfigDict(env_prefix="CODEALIGN_ODD_")
+
+    ready: bool = True
+
+
+class Odd(rpc.SandboxServiceServicer):
+    def __init__(self) -> None:
+        self.calls: dict[str, int] = {}
+        self.cancelled = 0
+
+    async def Execute(self, request: pb.ExecuteRequest, context: Context) -> pb.ExecuteResponse:
+        wish = request.request_id
+        self.calls[wish] = self.calls.get(wish, 0) + 1
+        if wish == "bad":
+            raise InvalidArgument(violations=[("program.code", "is empty"), ("limits.cpu_seconds", "is negative")])
+        if wish == "full":
+            raise ResourceExhausted("the queue is full", retry_after=0.25)
+        if wish == "twice-away" and self.calls[wish] < 3:
+            raise Unavailable("away", retry_after=0.05)
+        if wish == "precondition":
+            raise FailedPrecondition("a wall is missing")
+        if wish == "fault":
+            raise KeyError("oops")
+        if wish.startswith("sleep-"):
+            try:
+                await asyncio.sleep(float(wish.removeprefix("sleep-")))
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+        detail = f"calls={self.calls[wish]} cancelled={self.cancelled} "
+        detail += f"request={structlog.contextvars.get_contextvars()['request_id']} left={context.time_remaining():.1f}"
+        return pb.ExecuteResponse(result=pb.Result(request_id=wish, detail=detail))
+
+    async def ExecuteStream(
+        self, request_iterator: AsyncIterator[pb.ExecuteStreamRequest], context: Context
+    ) -> AsyncIterator[pb.ExecuteStreamResponse]:
+        async for item in request_iterator:
+            yield pb.ExecuteStreamResponse(result=pb.Result(request_id=item.request.request_id))
+
+    async def GetCapacity(self, request: pb.GetCapacityRequest, context: Context) -> pb.GetCapacityResponse:
+        return pb.GetCapacityResponse(slots=1)
+
+    async def GetRunner(self, request: pb.GetRunnerRequest, context: Context) -> pb.GetRunnerResponse:
+        return pb.GetRunnerResponse()
+
+
+@contextlib.asynccontextmanager
+async def build(settings: OddSettings, readiness: Readiness) -> AsyncIterator[Sequence[Registration]]:
+    if not settings.ready:
+        await readiness.set(False, "as asked")
+    yield [Registration("codealign.api.sandbox.v1.SandboxService", rpc.add_SandboxServiceServicer_to_server, Odd())]
+
+
+if __name__ == "__main__":
+    serve("odd", OddSettings, build)

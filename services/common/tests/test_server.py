@@ -1,0 +1,266 @@
+"""The one start-up path, against a real process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from codealign.api.sandbox.v1 import sandbox_pb2 as pb
+from codealign.common.clients import NO_RETRY, Addresses, Clients, ClientTls, RetryPolicy
+from codealign.common.errors import describe, retry_delay, violated_fields
+
+ODD_SERVER = Path(__file__).parent / "odd_server.py"
+
+
+@dataclass
+class Served:
+    """A running server."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    health_port: int
+    metrics_port: int
+    log: Path
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+
+Start = Callable[..., Served]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    running: list[subprocess.Popen[bytes]] = []
+
+    def begin(**settings: str) -> Served:
+        endpoint, log = tmp_path / f"endpoint-{len(running)}.json", tmp_path / f"log-{len(running)}"
+        variables = {f"CODEALIGN_ODD_{key.upper()}": value for key, value in settings.items()}
+        environment = {**os.environ, **variables, "CODEALIGN_ODD_ENDPOINT_FILE": str(endpoint)}
+        with log.open("wb") as stderr:
+            process = subprocess.Popen([sys.executable, str(ODD_SERVER)], env=environment, stderr=stderr)
+        running.append(process)
+        deadline = time.monotonic() + 30
+        while not endpoint.exists():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, "the server did not come up"
+            time.sleep(0.05)
+        ports = json.loads(endpoint.read_text())
+        return Served(process, ports["port"], ports["health_port"], ports["metrics_port"], log)
+
+    yield begin
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+async def execute(clients: Clients, wish: str, timeout: float = 10, retry: RetryPolicy = NO_RETRY) -> str:
+    request = pb.ExecuteRequest(request_id=wish)
+    return (await clients.call(clients.sandbox.Execute, request, timeout=timeout, retry=retry)).result.detail
+
+
+async def failure(clients: Clients, wish: str, timeout: float = 10) -> grpc.aio.AioRpcError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await execute(clients, wish, timeout)
+    return caught.value
+
+
+async def test_errors_carry_what_a_caller_needs(start: Start) -> None:
+    async with Clients(Addresses(sandbox=start().address)) as clients:
+        bad = await failure(clients, "bad")
+        assert bad.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert violated_fields(bad) == ["program.code", "limits.cpu_seconds"]
+        full = await failure(clients, "full")
+        assert full.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert retry_delay(full) == 0.25
+        fault = await failure(clients, "fault")
+        assert fault.code() is grpc.StatusCode.INTERNAL
+        assert "KeyError" in describe(fault)
+
+
+async def test_a_call_is_tried_again_where_its_status_says_so_and_only_there(start: Start) -> None:
+    seen: list[str] = []
+    async with Clients(
+        Addresses(sandbox=start().address), on_retry=lambda method, error: seen.append(error.code().name)
+    ) as clients:
+        assert (await execute(clients, "twice-away", retry=RetryPolicy())).startswith("calls=3")
+        assert seen == ["UNAVAILABLE", "UNAVAILABLE"]
+        with pytest.raises(grpc.aio.AioRpcError, match="a wall is missing"):
+            await execute(clients, "precondition", retry=RetryPolicy())
+        assert len(seen) == 2
+
+
+async def test_a_deadline_reaches_the_server_and_stops_the_work(start: Start) -> None:
+    async with Clients(Addresses(sandbox=start().address)) as clients:
+        late = await failure(clients, "sleep-30", timeout=0.3)
+        assert late.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "deadline" in describe(late)
+        for _ in range(50):
+            detail = await execute(clients, "count", timeout=5)
+            if "cancelled=1" in detail:
+                break
+            await asyncio.sleep(0.1)
+        assert "cancelled=1" in detail
+        assert 4 < float(detail.split("left=")[1]) <= 5
+
+
+async def test_a_request_id_travels_and_comes_back(start: Start) -> None:
+    served = start()
+    async with grpc.aio.insecure_channel(served.address) as channel:
+        call = channel.unary_unary(
+            "/codealign.api.sandbox.v1.SandboxService/Execute",
+            request_serializer=pb.ExecuteRequest.SerializeToString,
+            response_deserializer=pb.ExecuteResponse.FromString,
+        )(pb.ExecuteRequest(request_id="fault"), metadata=(("x-request-id", "r-17"),))
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call
+        assert ("x-request-id", "r-17") in tuple(await call.trailing_metadata())
+    events = [json.loads(line) for line in served.log.read_text().splitlines()]
+    assert [event["request_id"] for event in events if event["event"] == "call_failed"] == ["r-17"]
+
+
+async def health(port: int, service: str) -> int:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        return int((await stub.Check(health_pb2.HealthCheckRequest(service=service))).status)
+
+
+async def test_liveness_and_readiness_are_apart_on_the_health_port(start: Start) -> None:
+    serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+    ready, waiting = start(), start(ready="false")
+    assert await health(ready.health_port, "readiness") == serving
+    assert await health(waiting.health_port, "liveness") == serving
+    assert await health(waiting.health_port, "readiness") == not_serving
+    assert await health(waiting.health_port, "codealign.api.sandbox.v1.SandboxService") == not_serving
+
+
+async def test_a_stop_drains_readiness_goes_off_and_the_call_in_flight_finishes(start: Start) -> None:
+    served = start()
+    async with Clients(Addresses(sandbox=served.address)) as clients:
+        slow = asyncio.create_task(execute(clients, "sleep-2"))
+        await asyncio.sleep(0.7)
+        served.process.terminate()
+        await asyncio.sleep(0.4)
+        assert await health(served.health_port, "readiness") == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert "calls=1" in await slow
+    assert served.process.wait(10) == 0
+
+
+async def test_metrics_have_latency_by_method_and_code(start: Start) -> None:
+    served = start()
+    async with Clients(Addresses(sandbox=served.address)) as clients:
+        await execute(clients, "a")
+        await failure(clients, "bad")
+    text = await asyncio.to_thread(
+        lambda: urllib.request.urlopen(f"http://127.0.0.1:{served.metrics_port}/metrics").read().decode()
+    )
+    method = 'method="/codealign.api.sandbox.v1.SandboxService/Execute"'
+    assert f'codealign_grpc_handled_seconds_count{{code="OK",{method}}} 1.0' in text
+    assert f'codealign_grpc_handled_seconds_count{{code="INVALID_ARGUMENT",{method}}} 1.0' in text
+
+
+async def test_reflection_lists_the_service(start: Start) -> None:
+    served = start()
+
+    def names() -> list[str]:
+        with grpc.insecure_channel(served.address) as channel:
+            return list(ProtoReflectionDescriptorDatabase(channel).get_services())
+
+    assert "codealign.api.sandbox.v1.SandboxService" in await asyncio.to_thread(names)
+
+
+async def test_a_message_over_the_limit_is_refused(start: Start) -> None:
+    served = start(max_message_bytes="10000")
+    async with Clients(Addresses(sandbox=served.address)) as clients:
+        error = await failure(clients, "x" * 20000)
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def refusal(**settings: str) -> str:
+    variables = {f"CODEALIGN_ODD_{key.upper()}": value for key, value in settings.items()}
+    ended = subprocess.run(
+        [sys.executable, str(ODD_SERVER)], env={**os.environ, **variables}, capture_output=True, text=True, timeout=30
+    )
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("codealign-odd:")]
+    return line
+
+
+def test_a_port_in_use_is_named_with_what_to_do(start: Start) -> None:
+    line = refusal(port=str(start().port))
+    assert "Address already in use" in line
+    assert "set another port" in line
+
+
+def test_wrong_settings_are_named() -> None:
+    assert "CODEALIGN_ODD_PORT" in refusal(port="70000")
+    assert "no TLS certificate" in refusal(host="0.0.0.0")
+    assert "go together" in refusal(tls_cert_file="a.pem")
+    assert "cannot read" in refusal(tls_cert_file="missing.pem", tls_key_file="missing.key")
+
+
+@pytest.fixture
+def pki(tmp_path: Path) -> Path:
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    new = ("req", "-newkey", "rsa:2048", "-nodes")
+    openssl(*new, "-x509", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca")
+    (tmp_path / "san").write_text("subjectAltName=IP:127.0.0.1")
+    sign = ("x509", "-req", "-CA", "ca.pem", "-CAkey", "ca.key", "-extfile", "san")
+    for name in ("server", "client"):
+        openssl(*new, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        openssl(*sign, "-in", f"{name}.csr", "-out", f"{name}.pem")
+    return tmp_path
+
+
+async def test_mutual_tls_lets_in_who_has_a_certificate(start: Start, pki: Path) -> None:
+    served = start(
+        tls_cert_file=str(pki / "server.pem"),
+        tls_key_file=str(pki / "server.key"),
+        tls_client_ca_file=str(pki / "ca.pem"),
+    )
+    known = ClientTls(pki / "ca.pem", pki / "client.pem", pki / "client.key")
+    async with Clients(Addresses(sandbox=served.address), known) as clients:
+        assert "calls=1" in await execute(clients, "a")
+    async with Clients(Addresses(sandbox=served.address), ClientTls(pki / "ca.pem")) as clients:
+        assert (await failure(clients, "a", timeout=3)).code() in (
+            grpc.StatusCode.UNAVAILABLE,
+            grpc.StatusCode.DEADLINE_EXCEEDED,
+        )
+
+
+async def test_a_client_finds_its_way_back_to_a_server_that_was_away(start: Start) -> None:
+    first = start()
+    async with Clients(Addresses(sandbox=first.address), retry=RetryPolicy(attempts=0)) as clients:
+        await execute(clients, "a")
+        first.process.kill()
+        first.process.wait()
+        call = asyncio.create_task(execute(clients, "b", retry=RetryPolicy(attempts=0)))
+        await asyncio.sleep(0.5)
+        start(port=str(first.port))
+        before = time.monotonic()
+        assert "calls=1" in await call
+        assert time.monotonic() - before < 10

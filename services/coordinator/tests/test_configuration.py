@@ -1,0 +1,93 @@
+"""A run's defaults, checks and identity; prompts and few-shot orderings."""
+
+from __future__ import annotations
+
+import pytest
+
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.common.errors import InvalidArgument
+from codealign.coordinator.method import examples, prompts
+from codealign.coordinator.runs.config import model_of, run_records, stage_configs, with_defaults
+
+
+def run(**changes: object) -> pb.Run:
+    given = pb.Run(seeds=pb.SeedSelection(collection="c", limit=3), model=pb.ModelChoice(model="m", revision="r"))
+    given.MergeFrom(pb.Run(**changes))  # type: ignore[arg-type]
+    return with_defaults(given)
+
+
+def test_defaults_are_the_papers() -> None:
+    ready = run()
+    assert ready.responses.attempts == 10
+    assert (ready.concepts.few_shots, ready.instructions.few_shots, ready.responses.few_shots) == (8, 8, 1)
+    assert ready.responses.temperature == 0.7
+    assert ready.selection.instruction_words == 200
+
+
+def test_zero_temperature_is_greedy_and_not_the_default() -> None:
+    assert run(responses=pb.GenerationSettings(temperature=0)).responses.temperature == 0
+
+
+def test_every_wrong_field_is_named_at_once() -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        run(
+            pipeline="other",
+            responses=pb.GenerationSettings(attempts=1000, top_p=2),
+            concepts=pb.GenerationSettings(few_shots=22, attempts=2),
+            execution=pb.ExecutionSettings(runs=11),
+        )
+    assert {field for field, _ in caught.value.violations} == {
+        "config.pipeline",
+        "config.responses.attempts",
+        "config.responses.top_p",
+        "config.concepts.few_shots",
+        "config.concepts.attempts",
+        "config.execution.runs",
+    }
+
+
+def test_a_runs_identity_is_its_configuration_and_not_its_name() -> None:
+    assert run_records(run(name="a"))[1].id == run_records(run(name="b"))[1].id
+    assert run_records(run(seed=1))[1].id != run_records(run(seed=2))[1].id
+
+
+def test_another_run_shares_the_stages_whose_settings_are_equal() -> None:
+    one, two = stage_configs(run()), stage_configs(run(responses=pb.GenerationSettings(max_tokens=99)))
+    assert one.concepts.id == two.concepts.id
+    assert one.responses.id != two.responses.id
+    more = stage_configs(run(responses=pb.GenerationSettings(attempts=20)))
+    assert one.responses.id == more.responses.id, "drawing more attempts must not draw the first ones again"
+
+
+def test_a_stage_may_have_a_model_of_its_own() -> None:
+    teacher = run(responses_model=pb.ModelChoice(model="t", revision="x"))
+    assert model_of(teacher, "responses").model == "t"
+    assert model_of(teacher, "concepts").model == "m"
+
+
+def test_orderings_are_fixed_by_seed_stage_and_group() -> None:
+    first = [shot.name for shot in examples.ordering(0, "concepts", "0", 8)]
+    assert first == [shot.name for shot in examples.ordering(0, "concepts", "0", 8)]
+    assert len(set(first)) == 8
+    others = [examples.ordering(1, "concepts", "0", 8), examples.ordering(0, "responses", "0", 8)]
+    assert all([shot.name for shot in other] != first for other in others)
+
+
+def test_a_prompt_ends_where_the_models_part_begins() -> None:
+    shots = examples.ordering(0, "concepts", "0", 2)
+    text = prompts.concepts_prefix(shots) + prompts.concepts_suffix(3, "def f(x):\n    return x")
+    assert text.endswith("return x\n</code>\n<concepts>\n")
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [f"## Example {n}" for n in (1, 2, 3)]
+    assert text.count("</concepts>") == 2
+
+
+def test_the_templates_show_the_model_what_the_parser_reads() -> None:
+    from codealign.coordinator.method import parsing
+
+    (shot,) = examples.ordering(0, "responses", "0", 1)
+    text = prompts.response_prefix([shot])
+    completion = text.split("<answer>\n", 1)[1].split(prompts.RESPONSE_STOP[0])[0]
+    parsed = parsing.response(completion, cut_off=False)
+    assert isinstance(parsed, parsing.ParsedResponse)
+    assert parsed.tests == shot.tests
+    assert parsed.answer == shot.response
