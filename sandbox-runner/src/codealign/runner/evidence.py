@@ -15,6 +15,7 @@ class Cause(enum.Enum):
     CPU = "cpu"
     MEMORY = "memory"
     OUTPUT = "output"
+    PROCESSES = "processes"
     CANCELLED = "cancelled"
 
 

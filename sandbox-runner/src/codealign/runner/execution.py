@@ -14,11 +14,12 @@ from collections.abc import Mapping
 from codealign.runner import evidence, streams, watch
 from codealign.runner.evidence import Cause, Evidence
 from codealign.runner.profiles import Limits
-from codealign.runner.slot import Slot, SlotLost
+from codealign.runner.slot import Ended, Slot, SlotLost
 
-_FIRST_LOOK, _LOOK = 0.03, 0.05
-"""Seconds from the start to the first reading of /proc, and between readings: most programs end before one."""
+_LOOK = 0.05
+"""Seconds between two readings of /proc."""
 _DEATH_SECONDS = 10.0
+_SHARED_PROCESSES = 1024
 _REPORTS_LIMIT = 64
 """Packets taken from the witness's channel; it sends three at most, so the rest are a program's own."""
 
@@ -69,20 +70,22 @@ class _Execution:
         self._packets = 0
         self._listening = True
         self._pid = 0
+        self._end: Ended | None = None
 
     def run(self) -> Evidence:
-        self._start()
         started = time.monotonic()
+        self._start()
         deadline = started + self._limits.wall_seconds
-        look = started + _FIRST_LOOK
-        while not self._step(min(look, deadline)):
+        look = started
+        # There is nothing to look at before the fork server has said that it runs.
+        while not self._step(min(look, deadline) if self._pid else deadline):
             now = time.monotonic()
             if now >= deadline and self._seen.killed_for is None:
                 self._kill(Cause.WALL)
             if self._seen.killed_for is not None:
                 self._await_death()
                 break
-            if now >= look:
+            if now >= look and self._pid:
                 self._look()
                 look = now + _LOOK
         self._seen.wall_seconds = time.monotonic() - started
@@ -106,10 +109,11 @@ class _Execution:
             self._feeds[0].program_end,
             self._program_channel.fileno(),
         )
-        # One process more: the kernel counts the fork server, which has the same user.
-        walls = (-int(-limits.cpu_seconds // 1), limits.memory_bytes, limits.processes + 1, limits.disk_bytes)
+        # The kernel counts by user. Where slots share one, this is a coarse limit, and `_look` keeps the fine one.
+        processes = limits.processes if self._slot.own_user else _SHARED_PROCESSES
+        walls = (-int(-limits.cpu_seconds // 1), limits.memory_bytes, processes, limits.disk_bytes)
         try:
-            self._pid = self._slot.start(walls, given)
+            self._slot.start(walls, given)
         finally:
             self._program_channel.detach()
             for descriptor in given:
@@ -125,10 +129,9 @@ class _Execution:
     def _step(self, until: float) -> bool:
         """Waits for something to happen, at most until then. True: the execution has ended."""
         timeout = max(0.0, until - time.monotonic())
-        ended = False
         for descriptor, _ in self._poll.poll(timeout * 1000 + 1):
             if descriptor == self._slot.control:
-                ended = True
+                self._take_event()
             elif descriptor == self._channel.fileno():
                 self._take_report()
             else:
@@ -137,7 +140,14 @@ class _Execution:
             self._kill(Cause.OUTPUT)
         if self._cancelled.is_set():
             self._kill(Cause.CANCELLED)
-        return ended
+        return self._end is not None
+
+    def _take_event(self) -> None:
+        event = self._slot.event()
+        if isinstance(event, Ended):
+            self._end = event
+        else:
+            self._pid = event
 
     def _await_death(self) -> None:
         """Keeps the pipes moving until the fork server has seen the end."""
@@ -184,28 +194,40 @@ class _Execution:
             self._slot.kill()
 
     def _look(self) -> None:
-        usage = watch.usage(self._pid)
-        self._slot.ledger.note(self._slot.index, usage.resident_bytes)
+        slot = self._slot
+        usage = watch.usage(self._pid, slot.inherited_bytes)
+        slot.ledger.note(slot.index, usage.resident_bytes)
         self._seen.cpu_seconds = max(self._seen.cpu_seconds, usage.cpu_seconds)
         if usage.cpu_seconds > self._limits.cpu_seconds:
             self._kill(Cause.CPU)
-        elif usage.resident_bytes > self._limits.memory_bytes or self._slot.ledger.must_yield(self._slot.index):
+        elif slot.ledger.is_over(slot.index, self._limits.memory_bytes):
             self._kill(Cause.MEMORY)
+        elif usage.threads > self._limits.processes:
+            self._kill(Cause.PROCESSES)
+
+    def _await_empty(self) -> None:
+        """The death of process 1 is the death of its namespace, but not all of it in the same moment."""
+        give_up = time.monotonic() + _DEATH_SECONDS
+        while strays := self._slot.ledger.strays(self._slot.index):
+            if time.monotonic() > give_up:
+                raise SlotLost(f"slot {self._slot.index}: processes {strays} are left of an execution")
+            time.sleep(0.001)
 
     def _finish(self) -> None:
-        """Takes what is left. The death of process 1 has ended every holder of the other ends."""
-        seen = self._seen
-        status, cpu, peak = self._slot.ended()
-        code = os.waitstatus_to_exitcode(status)
+        """Takes what is left, once nothing of the program is alive."""
+        seen, end = self._seen, self._end
+        assert end is not None
+        self._await_empty()
+        code = os.waitstatus_to_exitcode(end.status)
         if code >= 0:
             seen.exit_code = code
         else:
             seen.signal = -code
-        seen.cpu_seconds = max(seen.cpu_seconds, cpu)
-        seen.peak_memory_bytes = peak
-        if seen.killed_for is None and seen.signal in (signal.SIGXCPU, signal.SIGKILL):
-            if seen.cpu_seconds >= self._limits.cpu_seconds:
-                seen.killed_for = Cause.CPU
+        seen.cpu_seconds = max(seen.cpu_seconds, end.cpu_seconds)
+        seen.peak_memory_bytes = end.peak_bytes
+        by_kernel = seen.killed_for is None and seen.signal in (signal.SIGXCPU, signal.SIGKILL)
+        if by_kernel and seen.cpu_seconds >= self._limits.cpu_seconds:
+            seen.killed_for = Cause.CPU
         while self._listening and self._take_report():
             pass
         for drain in (self._stdout, self._stderr):

@@ -10,7 +10,7 @@ a packet socket to the supervisor. Messages on it are marshalled:
     supervisor → server   ("run", walls) with five descriptors: stdin, stdout, stderr, payload, channel
                           ("kill",)
     server → supervisor   ("ready", memory of the warm interpreter in bytes)
-                          ("started", pid)
+                          ("running", pid), of an execution that does not end at once
                           ("ended", wait status, CPU seconds, peak resident bytes)
 """
 
@@ -25,19 +25,18 @@ import select
 import signal
 import socket
 import sys
-from typing import Any
 
 MESSAGE_LIMIT = 4096
 DESCRIPTORS = 5
+_SOON_MILLISECONDS = 30
 
 
 def _interactive_names() -> None:
     """`exit`, `quit` and `help`, which the site module (not loaded here) usually provides."""
     import _sitebuiltins
 
-    for name in ("exit", "quit"):
-        setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)"))
-    setattr(builtins, "help", _sitebuiltins._Helper())
+    names = {name: _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)") for name in ("exit", "quit")}
+    vars(builtins).update(names, help=_sitebuiltins._Helper())
 
 
 def _warm_memory() -> int:
@@ -56,12 +55,13 @@ class ForkServer:
         self._control = control
         self._memory = _warm_memory()
         self._pid = 0
+        self._unannounced = False
         self._wakeup, wakeup_end = socket.socketpair()
         self._wakeup_end = wakeup_end
         for end in (self._wakeup, wakeup_end):
             end.setblocking(False)
         # A handler must exist for the wakeup descriptor to be written to.
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wakeup_end.fileno(), warn_on_full_buffer=False)
 
     def serve(self) -> None:
@@ -71,14 +71,19 @@ class ForkServer:
         poll.register(self._control, select.POLLIN)
         poll.register(self._wakeup, select.POLLIN)
         while True:
-            for descriptor, _ in poll.poll():
+            events = poll.poll(_SOON_MILLISECONDS if self._unannounced else None)
+            if not events:
+                # Most programs have ended by now, and a message costs the supervisor a look at it.
+                self._unannounced = False
+                self._send("running", self._pid)
+            for descriptor, _ in events:
                 if descriptor == self._wakeup.fileno():
                     self._wakeup.recv(64)
                 elif not self._command():
                     return
             self._reap()
 
-    def _send(self, *message: object) -> None:
+    def _send(self, *message: str | int | float) -> None:
         self._control.send(marshal.dumps(message))
 
     def _command(self) -> bool:
@@ -100,9 +105,9 @@ class ForkServer:
         if pid == 0:
             self._child(walls, descriptors)
         self._pid = pid
+        self._unannounced = True
         for descriptor in descriptors:
             os.close(descriptor)
-        self._send("started", pid)
 
     def _reap(self) -> None:
         if not self._pid:
@@ -110,6 +115,7 @@ class ForkServer:
         pid, status, usage = os.wait4(self._pid, os.WNOHANG)
         if pid:
             self._pid = 0
+            self._unannounced = False
             self._send("ended", status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
     def _child(self, walls: tuple[int, int, int, int], descriptors: list[int]) -> None:

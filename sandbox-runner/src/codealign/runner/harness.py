@@ -7,6 +7,7 @@ tests the code is the program and its `__name__` is "__main__".
 
 import atexit
 import builtins
+import contextlib
 import errno
 import linecache
 import marshal
@@ -16,12 +17,14 @@ import sys
 import threading
 import traceback
 import types
+from collections.abc import Callable
 from typing import Any
 
 from codealign.runner import instrument, witness
 from codealign.runner.instrument import Kind
 
 _TEXT_LIMIT = 2000
+_TRACEBACK_FRAMES = 200
 
 
 def _line_of(error: BaseException) -> tuple[str, int]:
@@ -43,12 +46,12 @@ def _class_of(error: BaseException) -> str:
     if isinstance(error, AssertionError):
         return "assertion"
     if isinstance(error, OSError):
-        number = OSError.errno.__get__(error)
+        number = error.errno
         if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return "disk"
         return "process" if number == errno.EAGAIN else "other"
     if isinstance(error, RuntimeError) and error.args == ("can't start new thread",):
-        return "process"
+        return "thread"
     return "other"
 
 
@@ -85,7 +88,7 @@ def _print_traceback(error: BaseException) -> None:
         trace = error.__traceback__
         while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
             trace = trace.tb_next
-        traceback.print_exception(type(error), error, trace, file=sys.stderr)
+        traceback.print_exception(type(error), error, trace, limit=-_TRACEBACK_FRAMES, file=sys.stderr)
     except BaseException:
         return
 
@@ -96,10 +99,8 @@ def _exit_code(error: SystemExit) -> int:
         return 0
     if type(code) is int:
         return code & 0xFF
-    try:
+    with contextlib.suppress(BaseException):
         print(code, file=sys.stderr)
-    except BaseException:
-        pass
     return 1
 
 
@@ -115,7 +116,10 @@ def _make_room() -> None:
 
 def _finish() -> None:
     """What the interpreter does at its end: wait for threads, run exit handlers, flush."""
-    for step in (threading._shutdown, atexit._run_exitfuncs, lambda: sys.stdout.flush(), lambda: sys.stderr.flush()):
+    # As the interpreter's own end does; this one has no public name.
+    join_threads: Callable[[], None] = vars(threading)["_shutdown"]
+    flushes: list[Callable[[], None]] = [lambda: sys.stdout.flush(), lambda: sys.stderr.flush()]
+    for step in (join_threads, atexit._run_exitfuncs, *flushes):
         try:
             step()
         except BaseException as error:

@@ -4,6 +4,7 @@ Standard library only: this runs in the fork server and its children. Nothing he
 user namespaces to an unprivileged process (releases from 20240729 on; older ones pretend).
 """
 
+import contextlib
 import ctypes
 import dataclasses
 import os
@@ -121,10 +122,9 @@ def _mount(source: bytes, target: bytes, kind: bytes | None, flags: int, options
 
 
 def _map_user(uid: int, gid: int) -> None:
-    try:
+    # gVisor of 2024 has no such file, and does not ask for it.
+    with contextlib.suppress(FileNotFoundError):
         _write("/proc/self/setgroups", b"deny")
-    except FileNotFoundError:
-        pass  # gVisor before 2025 has no such file, and does not ask for it.
     _write("/proc/self/uid_map", b"%d %d 1" % (uid, uid))
     _write("/proc/self/gid_map", b"%d %d 1" % (gid, gid))
 
@@ -133,7 +133,7 @@ def _own_disk(options: bytes) -> None:
     _mount(b"tmpfs", BOX.encode(), b"tmpfs", _MS_NOSUID | _MS_NODEV, options)
     for name in ("work", "tmp", "shm"):
         os.mkdir(f"{BOX}/{name}", 0o700)
-    # /tmp is a symbolic link into the box, made with the root; /dev is gVisor's, so here it takes a mount.
+    _mount(b"/box/tmp", b"/tmp", None, _MS_BIND)
     _mount(b"/box/shm", b"/dev/shm", None, _MS_BIND)
 
 

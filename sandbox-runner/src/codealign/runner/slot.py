@@ -1,10 +1,12 @@
 """One slot: a fork server of its own, which runs one program after another."""
 
+import dataclasses
 import marshal
 import os
 import socket
 import subprocess
 import sys
+from typing import Any
 
 from codealign.runner import forkserver, watch
 from codealign.runner.profiles import Profile
@@ -17,22 +19,56 @@ class SlotLost(Exception):
     """The fork server is gone or does not answer: the runner is to be started anew."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ended:
+    """The end of an execution's first process, and so of all of them."""
+
+    status: int
+    """As wait(2) gives it."""
+    cpu_seconds: float
+    peak_bytes: int
+
+
 class Ledger:
-    """Resident bytes of what runs in each slot, and the most that the whole box may use."""
+    """What the slots of a box know of each other: resident bytes, and whose process is whose."""
 
     def __init__(self, box_bytes: int) -> None:
+        """Begins with nothing noted.
+
+        Args:
+            box_bytes: The most that the whole box may use.
+        """
         self._box_bytes = box_bytes
+        self._idle_bytes = 0
         self._resident: dict[int, int] = {}
+        self._servers: dict[int, int] = {}
+
+    def idle(self) -> None:
+        """To be called when every slot is ready and none works."""
+        self._idle_bytes = watch.box_used_bytes()
+
+    def serves(self, slot: int, pid: int) -> None:
+        """`pid` is the fork server of `slot`."""
+        self._servers[slot] = pid
 
     def note(self, slot: int, resident: int) -> None:
-        """What `slot` uses now."""
+        """What the execution in `slot` uses now."""
         self._resident[slot] = resident
 
-    def must_yield(self, slot: int) -> bool:
-        """Whether the box is over its limit and this slot holds the most of it."""
-        if watch.box_used_bytes() <= self._box_bytes:
-            return False
-        return self._resident.get(slot, 0) >= max(self._resident.values(), default=0)
+    def is_over(self, slot: int, memory_bytes: int) -> bool:
+        """Whether the execution in `slot` must be killed for memory, by what was noted last.
+
+        Pages that its processes share are counted for each of them, so the whole box must have grown by as much.
+        """
+        used, own = watch.box_used_bytes(), self._resident[slot]
+        if own > memory_bytes and used - self._idle_bytes > memory_bytes:
+            return True
+        return used > self._box_bytes and own >= max(self._resident.values())
+
+    def strays(self, slot: int) -> set[int]:
+        """Processes that neither belong to the box nor to another slot's execution."""
+        others = [pid for index, pid in self._servers.items() if index != slot]
+        return watch.strays(os.getpid(), self._servers[slot], others)
 
 
 class Slot:
@@ -42,6 +78,8 @@ class Slot:
         index: Its number, from 0.
         ledger: Shared by the slots of a box.
         null: An open /dev/null.
+        inherited_bytes: Resident bytes of the fork server, which its children begin with.
+        own_user: Whether no other slot has its user.
     """
 
     def __init__(self, index: int, profile: Profile, ledger: Ledger, user: int | None) -> None:
@@ -56,6 +94,8 @@ class Slot:
         """
         self.index = index
         self.ledger = ledger
+        self.inherited_bytes = 0
+        self.own_user = user is not None
         self.null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # .../site/codealign/runner/slot.py
@@ -73,6 +113,7 @@ class Slot:
                 group=user,
                 extra_groups=None if user is None else [],
             )
+        ledger.serves(index, self._process.pid)
 
     def wait_ready(self) -> None:
         """Until the fork server has its modules.
@@ -81,56 +122,50 @@ class Slot:
             SlotLost: It did not start.
         """
         self._control.settimeout(_START_SECONDS)
-        self._receive("ready")
+        self._receive()
+        self.inherited_bytes = watch.resident_bytes(self._process.pid)
         self._control.settimeout(_ANSWER_SECONDS)
 
     @property
     def control(self) -> int:
-        """The descriptor that becomes readable when an execution has ended."""
+        """The descriptor that becomes readable when there is an `event`."""
         return self._control.fileno()
 
-    def start(self, walls: tuple[int, int, int, int], descriptors: tuple[int, ...]) -> int:
+    def start(self, walls: tuple[int, int, int, int], descriptors: tuple[int, ...]) -> None:
         """Forks a child; see `forkserver` for the arguments.
 
-        Returns:
-            Its process id as the supervisor sees it.
-
         Raises:
-            SlotLost: The fork server does not answer.
+            SlotLost: The fork server is gone.
         """
         self._send(("run", walls), descriptors)
-        (pid,) = self._receive("started")
-        assert isinstance(pid, int)
-        return pid
 
     def kill(self) -> None:
         """Ends the child and everything that it started."""
         self._send(("kill",))
 
-    def ended(self) -> tuple[int, float, int]:
-        """Wait status, CPU seconds and peak resident bytes of the child.
+    def event(self) -> int | Ended:
+        """What `control` became readable for: the process id of a child that runs, or its end.
 
         Raises:
-            SlotLost: The fork server does not answer.
+            SlotLost: The fork server is gone.
         """
-        status, cpu, peak = self._receive("ended")
-        assert isinstance(status, int) and isinstance(cpu, float) and isinstance(peak, int)
-        return status, cpu, peak
+        kind, *values = self._receive()
+        if kind == "running":
+            return int(values[0])
+        status, cpu, peak = values
+        return Ended(int(status), float(cpu), int(peak))
 
-    def _send(self, message: tuple[object, ...], descriptors: tuple[int, ...] = ()) -> None:
+    def _send(self, message: tuple[Any, ...], descriptors: tuple[int, ...] = ()) -> None:
         try:
             socket.send_fds(self._control, [marshal.dumps(message)], descriptors)
         except OSError as error:
             raise SlotLost(f"slot {self.index}: its fork server is gone: {error}") from error
 
-    def _receive(self, expected: str) -> tuple[object, ...]:
+    def _receive(self) -> tuple[Any, ...]:
         try:
             data = self._control.recv(forkserver.MESSAGE_LIMIT)
         except OSError as error:
             raise SlotLost(f"slot {self.index}: its fork server does not answer: {error}") from error
         if not data:
             raise SlotLost(f"slot {self.index}: its fork server ended")
-        message = marshal.loads(data)
-        if message[0] != expected:
-            raise SlotLost(f"slot {self.index}: expected {expected}, got {message[0]}")
-        return tuple(message[1:])
+        return tuple(marshal.loads(data))

@@ -59,6 +59,7 @@ def _start_slots(profile: Profile, count: int) -> list[Slot]:
         os.setuid(_SUPERVISOR_USER)
     for slot in slots:
         slot.wait_ready()
+    ledger.idle()
     return slots
 
 

@@ -13,8 +13,16 @@ _DETAIL_LIMIT = 500
 _LIMITS = {
     "memory": pb.VERDICT_OUT_OF_MEMORY,
     "process": pb.VERDICT_PROCESS_LIMIT,
+    "thread": pb.VERDICT_PROCESS_LIMIT,
     "disk": pb.VERDICT_DISK_LIMIT,
 }
+_PRECEDENCE = (
+    pb.VERDICT_OUT_OF_MEMORY,
+    pb.VERDICT_PROCESS_LIMIT,
+    pb.VERDICT_DISK_LIMIT,
+    pb.VERDICT_OUTPUT_LIMIT,
+    pb.VERDICT_TIMED_OUT,
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,7 +39,7 @@ class Asked:
 class Judgement:
     """A verdict and what explains it; fields as in the contract's `Result`."""
 
-    verdict: pb.Verdict
+    verdict: pb.Verdict.ValueType
     detail: str = ""
     failing_line: int = 0
     failing_source: str = ""
@@ -68,34 +76,29 @@ def _difference(expected: str, actual: bytes) -> str | None:
     return "standard output differs"
 
 
-def _killed(seen: Evidence, limits: Limits) -> tuple[pb.Verdict, str] | None:
+def _of_limit(seen: Evidence, raised: Report | None, limits: Limits) -> tuple[pb.Verdict.ValueType, str] | None:
+    """What a limit did: by a kill, or by an exception that nothing caught."""
+    found: list[tuple[pb.Verdict.ValueType, str]] = []
     match seen.killed_for:
         case Cause.MEMORY:
-            return pb.VERDICT_OUT_OF_MEMORY, f"killed: more than {limits.memory_bytes} bytes of memory"
+            found.append((pb.VERDICT_OUT_OF_MEMORY, f"killed: more than {limits.memory_bytes} bytes of memory"))
+        case Cause.PROCESSES:
+            found.append((pb.VERDICT_PROCESS_LIMIT, f"killed: more than {limits.processes} processes and threads"))
         case Cause.OUTPUT:
-            return pb.VERDICT_OUTPUT_LIMIT, f"killed: more than {limits.output_kill_bytes} bytes of output"
+            found.append((pb.VERDICT_OUTPUT_LIMIT, f"killed: more than {limits.output_kill_bytes} bytes of output"))
         case Cause.WALL:
-            return pb.VERDICT_TIMED_OUT, f"killed: more than {limits.wall_seconds:g} s of wall-clock time"
+            found.append((pb.VERDICT_TIMED_OUT, f"killed: more than {limits.wall_seconds:g} s of wall-clock time"))
         case Cause.CPU:
-            return pb.VERDICT_TIMED_OUT, f"killed: more than {limits.cpu_seconds:g} s of CPU time"
-    return None
-
-
-def _of_limit(seen: Evidence, raised: Report | None, limits: Limits) -> tuple[pb.Verdict, str] | None:
-    """The verdict that a limit gives: those of exceptions first, then those of kills, in the contract's order."""
-    killed = _killed(seen, limits)
-    if killed is not None and killed[0] == pb.VERDICT_OUT_OF_MEMORY:
-        return killed
+            found.append((pb.VERDICT_TIMED_OUT, f"killed: more than {limits.cpu_seconds:g} s of CPU time"))
     if raised is not None:
         limit, kind, _, message = raised.fields
         # EAGAIN is also what a socket without data says: without an attempt to start something it is no limit.
-        started = limit != "process" or raised.flags & witness.STARTED
-        if limit in _LIMITS and started:
-            return _LIMITS[limit], _one_line(f"{kind}: {message}")
-    return killed
+        if limit in _LIMITS and (limit != "process" or raised.flags & witness.STARTED):
+            found.append((_LIMITS[limit], _one_line(f"{kind}: {message}")))
+    return min(found, key=lambda each: _PRECEDENCE.index(each[0]), default=None)
 
 
-def _of_exception(raised: Report, asked: Asked) -> tuple[pb.Verdict, str] | None:
+def _of_exception(raised: Report, asked: Asked) -> tuple[pb.Verdict.ValueType, str] | None:
     limit, kind, source, message = raised.fields
     if limit == "exit":
         return None
@@ -117,6 +120,14 @@ def _before_running(seen: Evidence) -> Judgement | None:
     return None
 
 
+def _place(raised: Report | None) -> Judgement:
+    """Where an exception was raised, and its name."""
+    if raised is None or raised.fields[0] == "exit":
+        return Judgement(pb.VERDICT_UNSPECIFIED)
+    _, kind, source, _ = raised.fields
+    return Judgement(pb.VERDICT_UNSPECIFIED, "", raised.line, source, kind)
+
+
 def judge(seen: Evidence, asked: Asked) -> Judgement:
     """Says what became of a program.
 
@@ -130,55 +141,63 @@ def judge(seen: Evidence, asked: Asked) -> Judgement:
     decided = _before_running(seen)
     if decided is not None:
         return decided
-    began, raised, failed = (seen.report(kind) for kind in (Kind.BEGAN, Kind.RAISED, Kind.FAILED))
-    executed = max((report.executed for report in seen.reports), default=0)
-    total = began.line if began is not None else 0
-    facts = {"assertions_executed": executed, "assertions_total": total}
-    line = source = exception = None
-    if raised is not None and raised.fields[0] != "exit":
-        _, exception, source, _ = raised.fields
-        line = raised.line
-    place = {"failing_line": line or 0, "failing_source": source or "", "exception": exception or ""}
+    began, raised = seen.report(Kind.BEGAN), seen.report(Kind.RAISED)
+    base = dataclasses.replace(
+        _place(raised),
+        assertions_executed=max((report.executed for report in seen.reports), default=0),
+        assertions_total=began.line if began is not None else 0,
+    )
+
+    def told(verdict: pb.Verdict.ValueType, detail: str) -> Judgement:
+        return dataclasses.replace(base, verdict=verdict, detail=detail)
 
     limit = _of_limit(seen, raised, asked.limits)
     if limit is not None:
-        return Judgement(*limit, **place, **facts)
+        return told(*limit)
     if seen.signal:
-        return Judgement(pb.VERDICT_CRASHED, f"ended by {_signal_name(seen.signal)}", **place, **facts)
+        return told(pb.VERDICT_CRASHED, f"ended by {_signal_name(seen.signal)}")
     if began is None:
-        detail = _one_line(f"the harness did not start: {seen.stderr.decode('utf-8', 'replace')}")
-        return Judgement(pb.VERDICT_INFRASTRUCTURE, detail)
+        said = seen.stderr.decode("utf-8", "replace")
+        return Judgement(pb.VERDICT_INFRASTRUCTURE, _one_line(f"the harness did not start: {said}"))
+    failed = seen.report(Kind.FAILED)
     if failed is not None:
-        detail = _one_line(_source_line(asked.tests, failed.line))
-        return Judgement(pb.VERDICT_FAILED_ASSERTION, detail, failed.line, "tests", "AssertionError", **facts)
+        base = dataclasses.replace(
+            base, failing_line=failed.line, failing_source="tests", exception=AssertionError.__name__
+        )
+        return told(pb.VERDICT_FAILED_ASSERTION, _one_line(_source_line(asked.tests, failed.line)))
     if raised is not None:
         ended = _of_exception(raised, asked)
         if ended is not None:
-            return Judgement(*ended, **place, **facts)
-    return _of_an_end(seen, asked, executed, total)
+            return told(*ended)
+    return _of_an_end(seen, asked, base)
 
 
-def _of_an_end(seen: Evidence, asked: Asked, executed: int, total: int) -> Judgement:
+def _of_an_end(seen: Evidence, asked: Asked, base: Judgement) -> Judgement:
     """For a program that no limit, signal, failed assertion or exception ended."""
-    ended, raised = seen.report(Kind.ENDED), seen.report(Kind.RAISED)
-    facts = {"assertions_executed": executed, "assertions_total": total}
-    last = ended or raised
+
+    def told(verdict: pb.Verdict.ValueType, detail: str = "") -> Judgement:
+        return dataclasses.replace(base, verdict=verdict, detail=detail)
+
+    raised = seen.report(Kind.RAISED)
+    last = seen.report(Kind.ENDED) or raised
     if last is None or (raised is not None and asked.tests):
-        return Judgement(pb.VERDICT_EXITED_EARLY, f"ended with exit code {seen.exit_code} before its end", **facts)
+        return told(pb.VERDICT_EXITED_EARLY, f"ended with exit code {seen.exit_code} before its end")
     if asked.tests and last.flags & witness.TRACED:
-        detail = "it set a trace function, which can skip statements: that its tests ran is not proved"
-        return Judgement(pb.VERDICT_EXITED_EARLY, detail, **facts)
+        return told(
+            pb.VERDICT_EXITED_EARLY,
+            "it set a trace function, which can skip statements: that its tests ran is not proved",
+        )
+    if asked.tests and base.assertions_executed == 0:
+        return told(pb.VERDICT_NO_TESTS, "ran to its end without executing an assertion")
     if asked.tests:
-        if executed == 0:
-            return Judgement(pb.VERDICT_NO_TESTS, "ran to its end without executing an assertion", **facts)
-        return Judgement(pb.VERDICT_PASSED, "", **facts)
+        return told(pb.VERDICT_PASSED)
     if asked.expected_output is None:
-        return Judgement(pb.VERDICT_COMPLETED)
+        return told(pb.VERDICT_COMPLETED)
+    base = dataclasses.replace(base, assertions_executed=1, assertions_total=1)
     difference = _difference(asked.expected_output, seen.stdout)
-    one = {"assertions_executed": 1, "assertions_total": 1}
     if difference is not None:
-        return Judgement(pb.VERDICT_FAILED_ASSERTION, _one_line(difference), **one)
-    return Judgement(pb.VERDICT_PASSED, "", **one)
+        return told(pb.VERDICT_FAILED_ASSERTION, _one_line(difference))
+    return told(pb.VERDICT_PASSED)
 
 
 def _signal_name(number: int) -> str:

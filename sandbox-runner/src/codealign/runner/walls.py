@@ -150,11 +150,15 @@ def _memory(slots: Sequence[Slot]) -> pb.Wall:
 
 
 def _process_limit(slots: Sequence[Slot]) -> pb.Wall:
-    seen = _run(slots[0], Program(probes.FORKS))
+    program = Program(probes.FORKS)
+    seen = _run(slots[0], program)
+    result = _verdict(seen, program)
     words = seen.stdout.split()
     started = int(words[0]) if words else -1
-    evidence = f"limit {_LIMITS.processes}; forks that succeeded: {started}"
-    return pb.Wall(name="process limit", holds=0 < started < _LIMITS.processes, evidence=evidence)
+    # Refused by the kernel, or, where slots share a user, killed by the supervisor.
+    holds = 0 < started <= _LIMITS.processes or result == "PROCESS_LIMIT"
+    evidence = f"limit {_LIMITS.processes}; forks that succeeded: {started}; {result}"
+    return pb.Wall(name="process limit", holds=holds, evidence=evidence)
 
 
 def _disk(slots: Sequence[Slot]) -> pb.Wall:

@@ -49,24 +49,52 @@ def _processes() -> dict[int, _Process]:
     return found
 
 
-def usage(root: int) -> Usage:
-    """Of the process `root` and all that descend from it.
-
-    An orphan belongs to process 1 of its namespace, which `root` is: so the tree holds daemons too.
-    """
-    processes = _processes()
+def _tree(root: int, processes: dict[int, _Process]) -> set[int]:
     children: dict[int, list[int]] = {}
     for pid, process in processes.items():
         children.setdefault(process.parent, []).append(pid)
-    ticks = pages = threads = 0
+    found: set[int] = set()
     waiting = [root]
     while waiting:
         pid = waiting.pop()
-        if pid in processes:
-            process = processes[pid]
-            ticks, pages, threads = ticks + process.ticks, pages + process.pages, threads + process.threads
+        if pid in processes and pid not in found:
+            found.add(pid)
             waiting += children.get(pid, [])
-    return Usage(ticks / _TICKS, pages * _PAGE, threads)
+    return found
+
+
+def resident_bytes(pid: int) -> int:
+    """Of one process."""
+    with open(f"/proc/{pid}/stat") as file:
+        return _parse(file.read()).pages * _PAGE
+
+
+def usage(root: int, inherited_bytes: int) -> Usage:
+    """Of the process `root` and all that descend from it.
+
+    An orphan belongs to process 1 of its namespace, which `root` is: so the tree holds daemons too.
+
+    Args:
+        root: The first process of an execution.
+        inherited_bytes: Resident bytes that every process shares with the fork server, counted once.
+    """
+    processes = _processes()
+    own = [processes[pid] for pid in _tree(root, processes)]
+    resident = sum(max(process.pages * _PAGE - inherited_bytes, 0) for process in own)
+    return Usage(
+        cpu_seconds=sum(process.ticks for process in own) / _TICKS,
+        resident_bytes=resident,
+        threads=sum(process.threads for process in own),
+    )
+
+
+def strays(supervisor: int, own_server: int, other_servers: list[int]) -> set[int]:
+    """Processes that belong to no one: what an execution left, or its dead that are not gone yet."""
+    processes = _processes()
+    known = {supervisor, own_server}
+    for server in other_servers:
+        known |= _tree(server, processes)
+    return set(processes) - known
 
 
 def box_used_bytes() -> int:

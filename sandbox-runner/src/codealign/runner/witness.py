@@ -6,6 +6,7 @@ turns them into messages on a packet socket, each with a keyed digest. What stan
 - The hook is in the interpreter's list of audit hooks, which Python code cannot read, and it and what it closes
   over are not tracked by the garbage collector, so that `gc` lists none of it.
 - No frame below the program holds the key or the hook.
+- No other audit hook can be added, which would be called from inside this one.
 - The hook looks at who raised the event: an assertion counts from the tests' own code objects alone (by identity),
   an end from the very frame that began.
 - A captured message is worth nothing: its digest is for that message.
@@ -28,10 +29,10 @@ from codealign.runner.instrument import Kind
 HEADER = struct.Struct("<BIII")
 """Kind, running number, assertions executed, line; a text follows, then the digest."""
 DIGEST_SIZE = 16
-_STARTERS = frozenset(("os.fork", "os.forkpty", "os.posix_spawn", "subprocess.Popen", "_thread.start_new_thread"))
+_STARTERS = frozenset(("os.fork", "os.forkpty", "os.posix_spawn", "subprocess.Popen"))
 _TRACERS = frozenset(("sys.settrace", "sys.setprofile"))
 STARTED, TRACED = 1, 2
-"""Bits of the flags byte that a report's text begins with: it tried to start a process or thread; it traced."""
+"""Bits of the flags byte that a report's text begins with: it tried to start a process; it traced."""
 
 
 def send_plain(channel: int, key: bytes, kind: Kind, line: int, text: bytes) -> None:
@@ -84,6 +85,9 @@ def install(channel: int, key: bytes, event: str, tests: Iterable[types.CodeType
                 flags |= 1
             elif name in tracers:
                 flags |= 2
+            elif name == "sys.addaudithook":
+                # A second hook would be called from within this one, and see its frame. This refuses it silently.
+                raise RuntimeError("one audit hook is enough")
             return
         kind = arguments[0]
         if type(kind) is not int:

@@ -1,7 +1,6 @@
 """The OCI bundle of a runner: what is mounted, as whom it runs, and what it may do."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,8 @@ def _mounts(python: rootfs.Interpreter) -> list[dict[str, Any]]:
     mounts: list[dict[str, Any]] = [
         {"destination": "/proc", "source": "proc", "type": "proc"},
         {"destination": "/dev", "source": "tmpfs", "type": "tmpfs"},
+        # Else gVisor puts a writable one there, which all executions would share.
+        _empty(Path("/tmp")),  # noqa: S108 (a path inside the box)
         _bind(Path("/usr"), Path("/usr")),
     ]
     for name in ("/lib", "/lib64"):
@@ -41,7 +42,8 @@ def _mounts(python: rootfs.Interpreter) -> list[dict[str, Any]]:
     masked = [local, Path("/usr/lib/python3/dist-packages"), Path("/usr/src")]
     masked += [python.box_prefix / "lib" / f"python{version}" / "site-packages"]
     for target in masked:
-        on_host = python.prefix / target.relative_to(python.box_prefix) if target.is_relative_to(rootfs.PYTHON) else target
+        in_prefix = target.is_relative_to(python.box_prefix)
+        on_host = python.prefix / target.relative_to(python.box_prefix) if in_prefix else target
         if on_host.is_dir():
             mounts.append(_empty(target))
     return mounts
@@ -51,7 +53,7 @@ def _environment(python: rootfs.Interpreter) -> list[str]:
     variables = {
         "PATH": f"{python.executable.parent}:/usr/bin:/bin",
         "HOME": "/box/work",
-        "TMPDIR": "/tmp",
+        "TMPDIR": "/tmp",  # noqa: S108
         "LANG": "C.UTF-8",
         "PYTHONPATH": str(rootfs.SITE),
         "PYTHONUTF8": "1",
@@ -60,6 +62,10 @@ def _environment(python: rootfs.Interpreter) -> list[str]:
         "PYTHONHASHSEED": "0",
         # Each further arena reserves 64 MiB of addresses, which the memory limit counts.
         "MALLOC_ARENA_MAX": "1",
+        # One contiguous heap instead of Python's own arenas: fewer page faults after each fork, which is what an
+        # execution mostly costs inside gVisor (10 to 20% more executions per second).
+        "PYTHONMALLOC": "malloc",
+        "MALLOC_TOP_PAD_": str(1024 * 1024),
     }
     if python.shared_library and python.box_prefix != python.prefix:
         variables["LD_LIBRARY_PATH"] = str(python.box_prefix / "lib")
@@ -76,15 +82,14 @@ def write(folder: Path, root: rootfs.Root, python: rootfs.Interpreter, argument:
         argument: The supervisor's configuration, JSON.
     """
     command = [str(python.executable), "-S", "-s", "-P", "-m", "codealign.runner.supervisor", argument]
-    as_root = os.geteuid() == 0
-    capabilities = {kind: _CAPABILITIES if as_root else [] for kind in ("bounding", "effective", "permitted")}
-    user = 0 if as_root else 65532
+    capabilities = dict.fromkeys(("bounding", "effective", "permitted"), _CAPABILITIES)
     configuration = {
         "ociVersion": "1.0.2",
         "hostname": "sandbox",
         "root": {"path": str(root.path), "readonly": True},
         "process": {
-            "user": {"uid": user, "gid": user},
+            # Root of gVisor alone, whoever started it; the supervisor gives that up before it reads a job.
+            "user": {"uid": 0, "gid": 0},
             "args": command,
             "env": _environment(python),
             "cwd": "/",

@@ -7,7 +7,6 @@ into it, read-only, when a runner starts.
 import dataclasses
 import hashlib
 import importlib.util
-import os
 import platform
 import py_compile
 import shutil
@@ -21,7 +20,7 @@ SITE = Path("/opt/codealign/site")
 PYTHON = Path("/opt/codealign/python")
 _PACKAGES = ("codealign.runner", "codealign.api.runner", "codealign.api.sandbox", "google.protobuf", "google._upb")
 _SUFFIXES = (".py", ".so")
-_MOUNT_POINTS = ("box", "dev", "etc", "opt/codealign", "proc", "sys", "usr", "run", "var/tmp")
+_MOUNT_POINTS = ("box", "dev", "etc", "opt/codealign", "proc", "sys", "tmp", "usr", "run", "var/tmp")
 _FILES = {
     "etc/passwd": "root:x:0:0:root:/:/bin/false\nsandbox:x:65600:65600:sandbox:/box/work:/bin/sh\n",
     "etc/group": "root:x:0:\nsandbox:x:65600:\n",
@@ -85,7 +84,7 @@ def _sources() -> Iterator[tuple[Path, Path]]:
                 yield path, Path(*name.split(".")) / path.relative_to(folder)
 
 
-def _standard_library(prefix: Path) -> Iterator[str]:
+def _standard_library() -> Iterator[str]:
     """Names and sizes: reading 70 MB at each start would cost more than it finds."""
     folder = Path(sysconfig.get_path("stdlib"))
     for path in sorted(folder.rglob("*")):
@@ -97,7 +96,7 @@ def _digest(sources: list[tuple[Path, Path]], python: Interpreter) -> str:
     digest = hashlib.sha256(f"{sys.version}\n{platform.libc_ver()}\n{python.executable}\n".encode())
     for path, target in sources:
         digest.update(f"{target}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
-    for line in _standard_library(python.prefix):
+    for line in _standard_library():
         digest.update(f"{line}\n".encode())
     for name, text in sorted(_FILES.items()):
         digest.update(f"{name}\0{text}\0".encode())
@@ -106,7 +105,11 @@ def _digest(sources: list[tuple[Path, Path]], python: Interpreter) -> str:
 
 def _links() -> dict[str, str]:
     """What is a link into /usr on this machine is one in the box; see `bundle` for what is not."""
-    return {name: os.readlink(f"/{name}") for name in ("bin", "sbin", "lib", "lib64") if Path(f"/{name}").is_symlink()}
+    return {
+        name: str(Path(f"/{name}").readlink())
+        for name in ("bin", "sbin", "lib", "lib64")
+        if Path(f"/{name}").is_symlink()
+    }
 
 
 def _fill(folder: Path, sources: list[tuple[Path, Path]], python: Interpreter) -> None:
@@ -114,12 +117,11 @@ def _fill(folder: Path, sources: list[tuple[Path, Path]], python: Interpreter) -
         (folder / name).mkdir(parents=True)
     for name, text in _FILES.items():
         (folder / name).write_text(text)
-    for name, target in _links().items():
-        (folder / name).symlink_to(target)
+    for name, link in _links().items():
+        (folder / name).symlink_to(link)
     for name in ("lib", "lib64"):
         if Path(f"/{name}").is_dir() and not Path(f"/{name}").is_symlink():
             (folder / name).mkdir()
-    (folder / "tmp").symlink_to("/box/tmp")
     if python.box_prefix == PYTHON:
         (folder / str(PYTHON).lstrip("/")).mkdir()
     site = folder / str(SITE).lstrip("/")

@@ -1,0 +1,3 @@
+"""The `codealign` command."""
+
+__version__ = "0.1.0"

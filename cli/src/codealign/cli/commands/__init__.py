@@ -1,0 +1,1 @@
+"""The subcommands: each module reads options, calls the modules beside this package, and prints."""

@@ -1,0 +1,235 @@
+"""`codealign data`: records, where they come from, and published versions."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from codealign.api.dataset.v1 import dataset_pb2 as ds
+from codealign.cli.connection import Connection, Target
+from codealign.cli.failures import Failure
+from codealign.cli.family import find_record, find_run, load_family, record_digits
+from codealign.cli.lineage import lineage_tree
+from codealign.cli.options import (
+    DEFAULT_HOME,
+    DatasetOption,
+    HomeOption,
+    TlsCaOption,
+    TlsCertOption,
+    TlsKeyOption,
+    services,
+    target,
+)
+from codealign.cli.records_view import record_view
+from codealign.cli.running import run_async
+from codealign.cli.terminal import count, err, out, printable, size
+
+app = typer.Typer(no_args_is_help=True, help="Records, where they come from, and published versions.")
+
+RecordArgument = Annotated[str, typer.Argument(metavar="ID", help="A record's id, or its first 6 digits or more.")]
+
+
+class Format(StrEnum):
+    """A file format of an export."""
+
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+
+
+@app.command("ls")
+def list_data(
+    home: HomeOption = DEFAULT_HOME,
+    dataset: DatasetOption = "",
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+) -> None:
+    """List collections with their sizes, and published versions."""
+    where = target(home, tls=(tls_ca, tls_cert, tls_key), dataset=dataset)
+
+    async def work() -> tuple[list[ds.Collection], list[ds.Version]]:
+        async with services(where, "dataset") as connection:
+            client = connection.clients.dataset
+            listed = await connection.call(client.ListCollections, ds.ListCollectionsRequest())
+            versions = await connection.call(client.ListVersions, ds.ListVersionsRequest())
+            return list(listed.collections), list(versions.versions)
+
+    collections, versions = run_async(work())
+    table = Table(box=None, pad_edge=False)
+    table.add_column("collection")
+    table.add_column("records", justify="right")
+    for item in collections:
+        table.add_row(Text(printable(item.name)), f"{item.records:,}")
+    out.print(table if collections else "no collections yet: codealign seeds collect stdlib")
+    out.print()
+    out.print(_versions_table(versions) if versions else "no published versions yet")
+
+
+@app.command("versions")
+def list_versions(
+    home: HomeOption = DEFAULT_HOME,
+    dataset: DatasetOption = "",
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+) -> None:
+    """List the published versions, newest first."""
+    where = target(home, tls=(tls_ca, tls_cert, tls_key), dataset=dataset)
+
+    async def work() -> list[ds.Version]:
+        async with services(where, "dataset") as connection:
+            listed = await connection.call(connection.clients.dataset.ListVersions, ds.ListVersionsRequest())
+            return list(listed.versions)
+
+    versions = run_async(work())
+    out.print(_versions_table(versions) if versions else "no published versions yet")
+
+
+def _versions_table(versions: list[ds.Version]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("version", no_wrap=True)
+    table.add_column("rows", justify="right")
+    for column in ("title", "from", "where"):
+        table.add_column(column)
+    for version in versions:
+        cells = (version.title, version.collection, version.url)
+        table.add_row(version.name, f"{version.rows:,}", *(Text(printable(cell)) for cell in cells))
+    return table
+
+
+@app.command("show")
+def show(
+    record: RecordArgument,
+    home: HomeOption = DEFAULT_HOME,
+    dataset: DatasetOption = "",
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+) -> None:
+    """Show one record, whole."""
+    where = target(home, tls=(tls_ca, tls_cert, tls_key), dataset=dataset)
+
+    digits = record_digits(record)
+
+    async def work() -> None:
+        async with services(where, "dataset") as connection:
+            out.print(record_view(await find_record(connection, digits)))
+
+    run_async(work())
+
+
+@app.command("lineage")
+def lineage(
+    record: RecordArgument,
+    run: Annotated[str, typer.Option("--run", help="What belongs to this run alone: its id or name.")] = "",
+    prompts: Annotated[
+        bool, typer.Option("--prompts", help="Print everything in full: few-shot prompts and responses.")
+    ] = False,
+    home: HomeOption = DEFAULT_HOME,
+    dataset: DatasetOption = "",
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+) -> None:
+    """Explain a record: from its seed, through every prompt, response, verdict and decision.
+
+    For a row: why it is there, and why the other responses to its instruction are not. For a seed: what became of it.
+    """
+    where = target(home, tls=(tls_ca, tls_cert, tls_key), dataset=dataset)
+    digits = record_digits(record)
+
+    async def work() -> None:
+        async with services(where, "dataset") as connection:
+            run_id = await _run_id(connection, run) if run else ""
+            family = await load_family(connection, digits, run_id)
+            out.print(lineage_tree(family, prompts=prompts), soft_wrap=False)
+
+    run_async(work())
+
+
+async def _run_id(connection: Connection, name: str) -> str:
+    found = await find_run(connection, name)
+    if found is None:
+        raise Failure(f"no run's id begins with {name}, and none bears this name (see `codealign data ls`)")
+    return found.id
+
+
+@app.command("publish")
+def publish(
+    collection: Annotated[str, typer.Argument(metavar="COLLECTION|RUN", help="A collection's name, or a run.")],
+    title: Annotated[str, typer.Option("--title", help="A name for people.")] = "",
+    home: HomeOption = DEFAULT_HOME,
+    dataset: DatasetOption = "",
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+) -> None:
+    """Publish the rows of a collection, or of a run, as an immutable version."""
+    where = target(home, tls=(tls_ca, tls_cert, tls_key), dataset=dataset)
+
+    async def work() -> ds.PublishVersionResponse:
+        async with services(where, "dataset") as connection:
+            run = await find_run(connection, collection)
+            request = ds.PublishVersionRequest(collection=run.id if run else collection, title=title)
+            return await connection.call(connection.clients.dataset.PublishVersion, request, timeout=3600)
+
+    response = run_async(work())
+    version = response.version
+    existed = ", which was there already" if response.existed else ""
+    out.print(Text(f"{count(version.rows, 'row')} published as {version.name}{existed}"))
+    out.print(Text(f"  {printable(version.url)}"))
+
+
+@app.command("export")
+def export(
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="As `codealign data versions` lists it.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write; - for standard output.")],
+    fmt: Annotated[Format, typer.Option("--format", help="The file's format.")] = Format.JSONL,
+    home: HomeOption = DEFAULT_HOME,
+    dataset: DatasetOption = "",
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+) -> None:
+    """Write a published version's rows to one file."""
+    where = target(home, tls=(tls_ca, tls_cert, tls_key), dataset=dataset)
+    written = run_async(_export(where, version, fmt, output))
+    err.print(Text(f"{size(written)} written to {output}"))
+
+
+async def _export(where: Target, version: str, fmt: Format, output: Path) -> int:
+    wire = ds.EXPORT_FORMAT_PARQUET if fmt is Format.PARQUET else ds.EXPORT_FORMAT_JSONL
+    request = ds.ExportRequest(version=version, format=wire)
+    written = 0
+    async with services(where, "dataset") as connection:
+        with _writing(output) as file:
+            async with contextlib.aclosing(connection.stream(connection.clients.dataset.Export, request)) as parts:
+                async for part in parts:
+                    written += file.write(part.data)
+    return written
+
+
+@contextlib.contextmanager
+def _writing(output: Path) -> Iterator[BinaryIO]:
+    """The file, which is there under its name only once it is whole."""
+    if str(output) == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    partial = output.with_name(output.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+        partial.replace(output)
+    except OSError as error:
+        raise Failure(f"cannot write {output} ({error.strerror})") from None
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,193 @@
+"""`codealign run`: from seeds to a published version, in one command."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.cli.collecting import read_seeds, store_seeds
+from codealign.cli.connection import Connection, Target, connected
+from codealign.cli.failures import EXIT_FAILURE, Failure
+from codealign.cli.following import CANCEL_SECONDS, follow, print_outcome
+from codealign.cli.options import (
+    DEFAULT_HOME,
+    BenchmarksOption,
+    CoordinatorOption,
+    DatasetOption,
+    EngineOption,
+    HomeOption,
+    ModelOption,
+    RecordingOption,
+    RecordOption,
+    TlsCaOption,
+    TlsCertOption,
+    TlsKeyOption,
+    target,
+)
+from codealign.cli.run_config import RunChoices, choose_model, run_config
+from codealign.cli.running import run_async
+from codealign.cli.seeds import STDLIB, Collected, collection_name
+from codealign.cli.stack import SERVICES, Options
+from codealign.cli.terminal import StartDisplay, err, out
+
+
+@dataclass
+class _Work:
+    """What one `codealign run` does, and how far it has come."""
+
+    where: Target
+    options: Options
+    choices: RunChoices
+    collected: Collected | None
+    collection: str
+    timings: bool
+    run_id: str = ""
+    started_services: bool = True
+
+    def interrupted(self) -> str:
+        """What to tell a person who has stopped it."""
+        if self.run_id and not self.started_services:
+            short = self.run_id[:12]
+            return (
+                f"stopped watching; the run goes on in the services that are up "
+                f"(codealign watch {short}, codealign pause {short})"
+            )
+        return "stopped; nothing finished is lost; the same command goes on"
+
+
+def run(
+    seeds: Annotated[
+        str, typer.Option("--seeds", metavar="PATH|stdlib", help="Folder of Python files to take seeds from.")
+    ] = STDLIB,
+    collection: Annotated[
+        str, typer.Option("--collection", help="Use these collected seeds (codealign seeds ls) instead of reading any.")
+    ] = "",
+    n: Annotated[int, typer.Option("--n", "-n", min=0, help="Use so many good seeds. 0: all.")] = 0,
+    name: Annotated[str, typer.Option("--name", help="A name for the run.")] = "",
+    attempts: Annotated[int, typer.Option("--attempts", min=1, help="Responses for each instruction at most.")] = 10,
+    round_size: Annotated[
+        int, typer.Option("--round-size", min=0, help="Responses drawn at once, until one passes. 0: the default, 2.")
+    ] = 0,
+    prefix_groups: Annotated[
+        int, typer.Option("--prefix-groups", min=0, help="Few-shot orderings in the pool. 0: the default, 32.")
+    ] = 0,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", min=0, help="New tokens of a response. 0: the default, 1,024.")
+    ] = 0,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", min=0, max=2, help="Of every stage. Default 0.7.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Everything random derives from it.")] = 0,
+    preset: Annotated[
+        str, typer.Option("--preset", help="default, or paper: fresh few-shots for each prompt, all responses drawn.")
+    ] = "default",
+    model: ModelOption = "",
+    engine: EngineOption = "",
+    recording: RecordingOption = None,
+    record: RecordOption = None,
+    benchmarks: BenchmarksOption = None,
+    timings: Annotated[bool, typer.Option("--timings/--no-timings", help="Print what each stage took.")] = True,
+    home: HomeOption = DEFAULT_HOME,
+    coordinator: CoordinatorOption = "",
+    dataset: DatasetOption = "",
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+) -> None:
+    """Run the whole pipeline: seeds, concepts, instructions, responses, execution, selection, a published version.
+
+    Uses the services that are up in the home folder, or those whose addresses are given; else starts them for the
+    duration. The same command goes on where it stopped.
+    """
+    options = Options(model, engine, recording, record, benchmarks)
+    options.check()
+    choices = RunChoices(name, n, attempts, round_size, prefix_groups, max_tokens, temperature, seed, preset)
+    run_config(choices, collection, model)
+    where = target(home, tls=(tls_ca, tls_cert, tls_key), coordinator=coordinator, dataset=dataset)
+    if not where.explicit:
+        where.home.prepare()
+    collected = None if collection else read_seeds(seeds, err)
+    named = collection or collection_name(seeds, collected.seeds if collected else [])
+    work = _Work(where, options, choices, collected, named, timings)
+    state = run_async(_run(work), work.interrupted)
+    if state != pb.RUN_STATE_SUCCEEDED:
+        raise typer.Exit(EXIT_FAILURE)
+
+
+async def _run(work: _Work) -> pb.RunState.ValueType:
+    async with _connected(work) as connection:
+        work.started_services = connection.started
+        if work.collected is not None:
+            stored = await store_seeds(connection, work.collected, work.collection, err)
+            err.print(Text(f"seeds {stored.collection}: {stored.inserted:,} new, {stored.existed:,} there already"))
+        remote = bool(work.where.explicit)
+        model = work.options.model if remote else await choose_model(connection, work.options)
+        config = run_config(work.choices, work.collection, model)
+        request = api.CreateRunRequest(config=config)
+        created = await connection.call(connection.clients.coordinator.CreateRun, request)
+        work.run_id = created.run.id
+        _say_created(created)
+        last = created.run
+        if last.state != pb.RUN_STATE_SUCCEEDED:
+            try:
+                last = await follow(connection, created.run.id, err)
+            except asyncio.CancelledError:
+                await _cancel(connection, created.run.id)
+                raise
+        await print_outcome(connection, last, out, timings=work.timings)
+        return last.state
+
+
+@contextlib.asynccontextmanager
+async def _connected(work: _Work) -> AsyncIterator[Connection]:
+    display = StartDisplay(err)
+    needs = ("coordinator", "dataset") if work.where.explicit else SERVICES
+    try:
+        async with connected(
+            work.where, needs, options=work.options, on_event=display, on_wait=display.wait
+        ) as connection:
+            display.close()
+            if not connection.started:
+                _check_unused(work.options)
+            yield connection
+    finally:
+        display.close()
+
+
+def _check_unused(options: Options) -> None:
+    """Options of services that are up already would be ignored: say so instead."""
+    given = {"--record": options.record, "--benchmarks": options.benchmarks, "--recording": options.recording}
+    unused = [name for name, value in given.items() if value is not None]
+    if unused:
+        raise Failure(
+            f"{', '.join(unused)}: the services are up already, so this changes nothing; give it to `codealign up`, or "
+            "choose another --home"
+        )
+
+
+def _say_created(created: api.CreateRunResponse) -> None:
+    short = created.run.id[:12]
+    if not created.existed:
+        text = f"run {short}: new"
+    elif created.run.state == pb.RUN_STATE_SUCCEEDED:
+        text = f"run {short}: this configuration was run before, and has succeeded"
+    else:
+        text = f"run {short}: resuming; what is finished is not done again"
+    err.print(Text(text))
+
+
+async def _cancel(connection: Connection, run_id: str) -> None:
+    """Stop a run whose services stop with us, or the next command that starts them would go on with it unasked."""
+    if not connection.started:
+        return
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(CANCEL_SECONDS):
+            await connection.clients.coordinator.CancelRun(api.CancelRunRequest(run=run_id), timeout=CANCEL_SECONDS)

@@ -1,0 +1,189 @@
+"""`codealign watch`, `ls`, `report`, `pause`, `resume`, `cancel`: runs, wherever their coordinator is."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.cli.connection import Connection, Target
+from codealign.cli.failures import EXIT_FAILURE, Failure
+from codealign.cli.following import follow, print_outcome
+from codealign.cli.options import (
+    DEFAULT_HOME,
+    CoordinatorOption,
+    DatasetOption,
+    HomeOption,
+    TlsCaOption,
+    TlsCertOption,
+    TlsKeyOption,
+    services,
+    target,
+)
+from codealign.cli.progress import state_name
+from codealign.cli.running import run_async
+from codealign.cli.terminal import err, out, printable
+
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="Its id, the id's first 6 digits or more, or its name.")
+]
+MaybeRunArgument = Annotated[
+    str, typer.Argument(metavar="[RUN]", help="Its id, the id's first digits, or its name. Default: the newest.")
+]
+TimingsOption = Annotated[bool, typer.Option("--timings/--no-timings", help="Print what each stage took.")]
+
+_Change = Callable[[Connection, str], Awaitable[api.RunStatus]]
+
+
+def watch(
+    run: MaybeRunArgument = "",
+    timings: TimingsOption = True,
+    home: HomeOption = DEFAULT_HOME,
+    coordinator: CoordinatorOption = "",
+    dataset: DatasetOption = "",
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+) -> None:
+    """Show a run's progress until it ends, then its report. Ctrl-C stops watching; the run goes on."""
+    where = target(home, tls=(tls_ca, tls_cert, tls_key), coordinator=coordinator, dataset=dataset)
+
+    async def work() -> pb.RunState.ValueType:
+        async with services(where, "coordinator", "dataset", start=False) as connection:
+            last = await follow(connection, run or await _newest(connection), err)
+            await print_outcome(connection, last, out, timings=timings)
+            return last.state
+
+    if run_async(work(), lambda: "stopped watching; the run goes on") != pb.RUN_STATE_SUCCEEDED:
+        raise typer.Exit(EXIT_FAILURE)
+
+
+def report(
+    run: MaybeRunArgument = "",
+    timings: TimingsOption = True,
+    home: HomeOption = DEFAULT_HOME,
+    coordinator: CoordinatorOption = "",
+    dataset: DatasetOption = "",
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+) -> None:
+    """Print a run's report as it is now."""
+    where = target(home, tls=(tls_ca, tls_cert, tls_key), coordinator=coordinator, dataset=dataset)
+
+    async def work() -> None:
+        async with services(where, "coordinator", "dataset", start=False) as connection:
+            request = api.GetRunRequest(run=run or await _newest(connection))
+            found = await connection.call(connection.clients.coordinator.GetRun, request)
+            await print_outcome(connection, found.run, out, timings=timings)
+
+    run_async(work())
+
+
+def list_runs(
+    home: HomeOption = DEFAULT_HOME,
+    coordinator: CoordinatorOption = "",
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+) -> None:
+    """List the runs, newest first."""
+    where = target(home, tls=(tls_ca, tls_cert, tls_key), coordinator=coordinator)
+
+    async def work() -> list[api.RunStatus]:
+        async with services(where, "coordinator", start=False) as connection:
+            listed = await connection.call(connection.clients.coordinator.ListRuns, api.ListRunsRequest())
+            return list(listed.runs)
+
+    runs = run_async(work())
+    if not runs:
+        out.print("no runs yet: codealign run")
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("run", "name", "state", "seeds", "model", "started", "version or message"):
+        table.add_column(column)
+    for status in runs:
+        cells = (
+            status.id[:12],
+            status.config.name,
+            state_name(status.state),
+            status.config.seeds.collection,
+            status.config.model.model,
+            status.created_at.ToDatetime().strftime("%Y-%m-%d %H:%M"),
+            status.version or status.message,
+        )
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    out.print(table)
+
+
+def pause(
+    run: RunArgument,
+    home: HomeOption = DEFAULT_HOME,
+    coordinator: CoordinatorOption = "",
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+) -> None:
+    """Stop starting work; what is in flight is finished and kept."""
+
+    async def change(connection: Connection, name: str) -> api.RunStatus:
+        request = api.PauseRunRequest(run=name)
+        return (await connection.call(connection.clients.coordinator.PauseRun, request, timeout=3600)).run
+
+    _change(target(home, tls=(tls_ca, tls_cert, tls_key), coordinator=coordinator), run, change)
+
+
+def resume(
+    run: RunArgument,
+    home: HomeOption = DEFAULT_HOME,
+    coordinator: CoordinatorOption = "",
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+) -> None:
+    """Go on with a run that was paused or cancelled, or that failed."""
+
+    async def change(connection: Connection, name: str) -> api.RunStatus:
+        request = api.ResumeRunRequest(run=name)
+        return (await connection.call(connection.clients.coordinator.ResumeRun, request)).run
+
+    _change(target(home, tls=(tls_ca, tls_cert, tls_key), coordinator=coordinator), run, change)
+
+
+def cancel(
+    run: RunArgument,
+    home: HomeOption = DEFAULT_HOME,
+    coordinator: CoordinatorOption = "",
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+) -> None:
+    """Stop a run at once; what is finished is kept."""
+
+    async def change(connection: Connection, name: str) -> api.RunStatus:
+        request = api.CancelRunRequest(run=name)
+        return (await connection.call(connection.clients.coordinator.CancelRun, request)).run
+
+    _change(target(home, tls=(tls_ca, tls_cert, tls_key), coordinator=coordinator), run, change)
+
+
+def _change(where: Target, run: str, change: _Change) -> None:
+    async def work() -> api.RunStatus:
+        async with services(where, "coordinator", start=False) as connection:
+            return await change(connection, run)
+
+    status = run_async(work())
+    message = f": {status.message}" if status.message else ""
+    out.print(Text(printable(f"run {status.id[:12]}: {state_name(status.state)}{message}")))
+
+
+async def _newest(connection: Connection) -> str:
+    listed = await connection.call(connection.clients.coordinator.ListRuns, api.ListRunsRequest())
+    if not listed.runs:
+        raise Failure("no runs yet: codealign run")
+    return listed.runs[0].id

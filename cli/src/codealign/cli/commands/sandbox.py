@@ -1,0 +1,168 @@
+"""`codealign sandbox`: run one program in the sandbox, and see what stands around it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from google.protobuf import json_format
+from rich.table import Table
+from rich.text import Text
+
+from codealign.api.sandbox.v1 import sandbox_pb2 as sb
+from codealign.cli.connection import Connection
+from codealign.cli.failures import EXIT_FAILURE, Failure
+from codealign.cli.options import (
+    DEFAULT_HOME,
+    HomeOption,
+    SandboxOption,
+    TlsCaOption,
+    TlsCertOption,
+    TlsKeyOption,
+    services,
+    target,
+)
+from codealign.cli.records_view import code_view, facts_table, result_view
+from codealign.cli.running import run_async
+from codealign.cli.terminal import out, printable
+
+app = typer.Typer(no_args_is_help=True, help="Run programs where they can do no harm.")
+
+_CONTEXT_LINES = 2
+_GOOD = (sb.VERDICT_PASSED, sb.VERDICT_COMPLETED)
+
+
+@app.command("exec")
+def execute(
+    file: Annotated[str, typer.Argument(metavar="FILE|-", help="The program; - for standard input.")],
+    tests: Annotated[
+        Path | None, typer.Option("--tests", help="Tests, run after the program in the same module.")
+    ] = None,
+    stdin: Annotated[Path | None, typer.Option("--stdin", help="What the program reads.")] = None,
+    timeout: Annotated[float, typer.Option("--timeout", min=0, help="Seconds. 0: the profile's default.")] = 0,
+    memory: Annotated[int, typer.Option("--memory", min=0, help="MiB. 0: the profile's default.")] = 0,
+    profile: Annotated[str, typer.Option("--profile", help="The runner's profile.")] = "",
+    runs: Annotated[int, typer.Option("--runs", min=1, max=10, help="Run it so often; differing verdicts: FLAKY.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    home: HomeOption = DEFAULT_HOME,
+    sandbox: SandboxOption = "",
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+) -> None:
+    """Run one program and say what became of it.
+
+    Exit code 0 for the verdicts PASSED and COMPLETED, 1 for every other one.
+    """
+    program = sb.Program(
+        language=sb.LANGUAGE_PYTHON,
+        code=sys.stdin.read() if file == "-" else _read(Path(file)).decode(errors="replace"),
+        tests=_read(tests).decode(errors="replace") if tests else "",
+        stdin=_read(stdin) if stdin else b"",
+    )
+    limits = sb.Limits(wall_seconds=timeout, memory_bytes=memory * 2**20)
+    request = sb.ExecuteRequest(program=program, profile=profile, limits=limits, runs=runs)
+    where = target(home, tls=(tls_ca, tls_cert, tls_key), sandbox=sandbox)
+
+    async def work() -> sb.Result:
+        async with services(where, "sandbox") as connection:
+            return (
+                await connection.call(connection.clients.sandbox.Execute, request, timeout=600 + 10 * timeout)
+            ).result
+
+    result = run_async(work())
+    if as_json:
+        print(json.dumps(_as_json(result), indent=2))
+    else:
+        out.print(result_view(result))
+        _show_failing_line(result, program)
+    if result.verdict not in _GOOD:
+        raise typer.Exit(EXIT_FAILURE)
+
+
+def _as_json(result: sb.Result) -> dict[str, Any]:
+    """The result as protobuf's JSON, with each stream also as text (its bytes are base64)."""
+    fields = json_format.MessageToDict(
+        result, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    for name, output in (("stdout", result.stdout), ("stderr", result.stderr)):
+        fields.setdefault(name, {})["text"] = output.data.decode(errors="replace")
+    return fields
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Failure(f"cannot read {path} ({error.strerror})") from None
+
+
+def _show_failing_line(result: sb.Result, program: sb.Program) -> None:
+    source = program.tests if result.failing_source == "tests" else program.code
+    lines = source.splitlines()
+    if not 0 < result.failing_line <= len(lines):
+        return
+    first = max(0, result.failing_line - 1 - _CONTEXT_LINES)
+    view = code_view(source, result.failing_line)
+    view.line_range = (first + 1, result.failing_line + _CONTEXT_LINES)
+    out.print(Text(f"{result.failing_source}:", style="bold"))
+    out.print(view)
+
+
+@app.command("info")
+def info(
+    home: HomeOption = DEFAULT_HOME,
+    sandbox: SandboxOption = "",
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+) -> None:
+    """Show the sandbox's capacity, its runners, and the evidence of each wall."""
+    where = target(home, tls=(tls_ca, tls_cert, tls_key), sandbox=sandbox)
+
+    async def work() -> tuple[sb.GetCapacityResponse, list[sb.Runner]]:
+        async with services(where, "sandbox") as connection:
+            return await _info(connection)
+
+    capacity, runners = run_async(work())
+    out.print(
+        Text(
+            f"{capacity.runners} runners, {capacity.slots} slots, {capacity.busy} busy, {capacity.queued} waiting "
+            f"(at most {capacity.queue_limit})"
+        )
+    )
+    for runner in runners:
+        out.print()
+        _print_runner(runner)
+
+
+async def _info(connection: Connection) -> tuple[sb.GetCapacityResponse, list[sb.Runner]]:
+    client = connection.clients.sandbox
+    capacity = await connection.call(client.GetCapacity, sb.GetCapacityRequest())
+    runners = await connection.call(client.GetRunner, sb.GetRunnerRequest())
+    return capacity, list(runners.runners)
+
+
+def _print_runner(runner: sb.Runner) -> None:
+    facts = {
+        "runner": runner.name,
+        "state": sb.RunnerState.Name(runner.state).removeprefix("RUNNER_STATE_").lower(),
+        "backend": f"{runner.backend} {runner.platform}".strip(),
+        "gVisor": runner.gvisor_version,
+        "isolation": sb.Isolation.Name(runner.isolation).removeprefix("ISOLATION_").lower(),
+        "slots": str(runner.slots),
+        "Python": runner.python_version,
+        "profiles": ", ".join(runner.profiles),
+        "image": runner.image_digest,
+    }
+    out.print(facts_table(facts))
+    table = Table(box=None, pad_edge=False)
+    for column in ("wall", "holds", "evidence"):
+        table.add_column(column)
+    for wall in runner.walls:
+        holds = Text("yes", "green") if wall.holds else Text("NO", "bold red")
+        table.add_row(Text(printable(wall.name)), holds, Text(printable(wall.evidence)))
+    out.print(table)

@@ -1,0 +1,102 @@
+"""`codealign seeds`: collect and list seeds."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from codealign.api.dataset.v1 import dataset_pb2 as ds
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.cli.collecting import Stored, read_seeds, store_seeds
+from codealign.cli.connection import Connection, Target
+from codealign.cli.family import is_record_id
+from codealign.cli.options import (
+    DEFAULT_HOME,
+    DatasetOption,
+    HomeOption,
+    TlsCaOption,
+    TlsCertOption,
+    TlsKeyOption,
+    services,
+    target,
+)
+from codealign.cli.running import run_async
+from codealign.cli.seeds import Collected, collection_name
+from codealign.cli.terminal import err, out, printable
+
+app = typer.Typer(no_args_is_help=True, help="Functions with docstrings, out of which everything is made.")
+
+
+@app.command("collect")
+def collect(
+    source: Annotated[str, typer.Argument(metavar="PATH|stdlib", help="A folder of Python files, or `stdlib`.")],
+    collection: Annotated[
+        str,
+        typer.Option("--collection", help="Add to this collection. Default: a name from the folder and its content."),
+    ] = "",
+    home: HomeOption = DEFAULT_HOME,
+    dataset: DatasetOption = "",
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+) -> None:
+    """Read the documented functions of a folder into a collection.
+
+    Every function at module level that has a docstring becomes a seed. Which of them are good enough is for a run to
+    say: what it drops, and why, is recorded with it.
+    """
+    collected = read_seeds(source, err)
+    name = collection or collection_name(source, collected.seeds)
+    where = target(home, tls=(tls_ca, tls_cert, tls_key), dataset=dataset)
+    stored = run_async(_collect(where, collected, name))
+    out.print(Text(f"collection {stored.collection}: {stored.inserted:,} new, {stored.existed:,} there already"))
+
+
+async def _collect(where: Target, collected: Collected, name: str) -> Stored:
+    async with services(where, "dataset") as connection:
+        return await store_seeds(connection, collected, name, err)
+
+
+@app.command("ls")
+def list_collections(
+    home: HomeOption = DEFAULT_HOME,
+    dataset: DatasetOption = "",
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+) -> None:
+    """List the collections of seeds."""
+    sizes = run_async(_seed_counts(target(home, tls=(tls_ca, tls_cert, tls_key), dataset=dataset)))
+    if not sizes:
+        out.print("no seeds yet: codealign seeds collect stdlib")
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("collection")
+    table.add_column("seeds", justify="right")
+    for name, number in sizes.items():
+        table.add_row(Text(printable(name)), f"{number:,}")
+    out.print(table)
+
+
+async def _seed_counts(where: Target) -> dict[str, int]:
+    async with services(where, "dataset") as connection:
+        listed = await connection.call(connection.clients.dataset.ListCollections, ds.ListCollectionsRequest())
+        sizes = {item.name: await _seeds_in(connection, item.name) for item in listed.collections}
+        runs = {item.name for item in listed.collections if await _is_run(connection, item.name)}
+    return {name: number for name, number in sizes.items() if number and name not in runs}
+
+
+async def _seeds_in(connection: Connection, collection: str) -> int:
+    counted = await connection.call(connection.clients.dataset.Count, ds.CountRequest(collection=collection))
+    return sum(item.count for item in counted.counts if item.stage == pb.STAGE_SEED)
+
+
+async def _is_run(connection: Connection, collection: str) -> bool:
+    """A run's collection bears its id; its seeds are members too."""
+    if not is_record_id(collection):
+        return False
+    found = await connection.call(connection.clients.dataset.Get, ds.GetRequest(ids=[collection]))
+    return any(record.stage == pb.STAGE_RUN for record in found.records)

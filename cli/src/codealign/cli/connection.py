@@ -1,0 +1,222 @@
+"""Find the services that a command needs: by address, in the home folder, or by starting them for its duration."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TypeVar, cast
+
+import grpc
+
+from codealign.cli.child import is_ready
+from codealign.cli.failures import Failure, rpc_failure
+from codealign.cli.home import Home, HomeInUse
+from codealign.cli.launcher import Event, Launcher
+from codealign.cli.stack import SERVICES, Options, specs
+from codealign.common.clients import Addresses, Clients, ClientTls, RetryPolicy
+
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
+
+_RETRY = RetryPolicy(attempts=4, max_delay=3.0)
+_ORPHAN_SECONDS = 20.0
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a command finds the services."""
+
+    home: Home
+    explicit: Mapping[str, str] = field(default_factory=dict)
+    """host:port by service, as a person gave them."""
+    tls: ClientTls = field(default_factory=ClientTls)
+    """For the explicit addresses; services on this machine speak in the clear over loopback."""
+
+
+class Connection:
+    """Clients of the services, whose errors come as failures that name the service.
+
+    Args:
+        addresses: host:port by service.
+        tls: Of these addresses.
+        started: The services were started for this command alone.
+    """
+
+    def __init__(self, addresses: Mapping[str, str], tls: ClientTls, *, started: bool) -> None:
+        self.addresses = Addresses(**addresses)
+        self.clients = Clients(self.addresses, tls, _RETRY)
+        self.started = started
+
+    async def call(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT],
+        request: RequestT,
+        *,
+        timeout: float = 60.0,
+        retry: RetryPolicy | None = None,
+    ) -> ResponseT:
+        """Make a unary call.
+
+        Raises:
+            Failure: It failed.
+        """
+        try:
+            return await self.clients.call(method, request, timeout=timeout, retry=retry)
+        except grpc.aio.AioRpcError as error:
+            raise self._failure(method, error) from error
+
+    async def stream(
+        self, method: grpc.aio.UnaryStreamMultiCallable[RequestT, ResponseT], request: RequestT
+    ) -> AsyncGenerator[ResponseT, None]:
+        """Make a server-streaming call.
+
+        Raises:
+            Failure: It failed.
+        """
+        try:
+            opened = cast(AsyncGenerator[ResponseT, None], self.clients.stream(method, request))
+            async with contextlib.aclosing(opened) as responses:
+                async for response in responses:
+                    yield response
+        except grpc.aio.AioRpcError as error:
+            raise self._failure(method, error) from error
+
+    def _failure(self, method: object, error: grpc.aio.AioRpcError) -> Failure:
+        name = getattr(method, "_method", b"")
+        path = name.decode() if isinstance(name, bytes) else str(name)
+        service = path.split(".")[2] if path.count(".") > 2 else "?"  # /codealign.api.<service>.v1...
+        return rpc_failure(error, service, asdict(self.addresses).get(service, "?"))
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    target: Target,
+    needs: Sequence[str],
+    *,
+    options: Options | None,
+    on_event: Callable[[Event], None],
+    on_wait: Callable[[str], None],
+) -> AsyncIterator[Connection]:
+    """Connect to these services, and start them for the duration where they are not up.
+
+    Args:
+        target: Where to look.
+        needs: The services.
+        options: How to start those that are not up. None: do not start any.
+        on_event: Called with what the started services do.
+        on_wait: Called with whom we wait for.
+
+    Raises:
+        Failure: One is not up and may not be started, or cannot be.
+    """
+    starting = options is not None and not any(target.explicit.get(name) for name in needs)
+    async with contextlib.AsyncExitStack() as stack:
+        while True:
+            found = await find(target, needs)
+            missing = [name for name in needs if name not in found]
+            if not missing:
+                tls = target.tls if any(target.explicit.get(name) for name in needs) else ClientTls()
+                connection = Connection(found, tls, started=False)
+                stack.push_async_callback(connection.clients.close)
+                yield connection
+                return
+            if not starting or options is None:
+                raise not_up(target, missing)
+            try:
+                stack.enter_context(target.home.lock())
+                break
+            except HomeInUse as other:
+                on_wait(f"waiting for {', '.join(missing)}, which process {other.pid} starts in {target.home.root}")
+                await asyncio.sleep(_POLL_SECONDS)
+        launcher = Launcher(target.home, specs(target.home, options, tuple(needs)), on_event)
+        async with running(launcher, target.home, needs) as addresses:
+            connection = Connection(addresses, ClientTls(), started=True)
+            try:
+                yield connection
+            finally:
+                await connection.clients.close()
+
+
+@contextlib.asynccontextmanager
+async def running(launcher: Launcher, home: Home, names: Sequence[str]) -> AsyncIterator[dict[str, str]]:
+    """Services that are up and kept up inside, and stopped afterwards. The caller holds the home's lock.
+
+    Yields:
+        host:port by service.
+
+    Raises:
+        Failure: One did not become ready, or could not be kept up.
+    """
+    await _gone(home, names)
+    try:
+        endpoints = await launcher.start()
+        try:
+            async with asyncio.TaskGroup() as group:
+                watch = group.create_task(launcher.supervise())
+                yield {name: endpoint.address for name, endpoint in endpoints.items()}
+                watch.cancel()
+        except BaseExceptionGroup as errors:
+            raise _first(errors) from None
+    finally:
+        await launcher.stop()
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one that says most: a failure, where there is one."""
+    failures = [error for error in errors.exceptions if isinstance(error, Failure)]
+    return failures[0] if failures else errors.exceptions[0]
+
+
+async def _gone(home: Home, names: Sequence[str]) -> None:
+    """Wait for services whose starter was killed: they are told to stop, and must not write beside ours."""
+    for _ in range(int(_ORPHAN_SECONDS / _POLL_SECONDS)):
+        left = {name: endpoint for name in names if (endpoint := home.endpoint(name)) is not None}
+        if not left:
+            return
+        ready = [name for name, endpoint in left.items() if await is_ready(endpoint.health_address)]
+        refused = [name for name, endpoint in left.items() if not await _listens(endpoint.health_address)]
+        if len(refused) == len(left) and not ready:
+            return  # the process ids belong to somebody else now
+        await asyncio.sleep(_POLL_SECONDS)
+    names_of = ", ".join(f"{name} (process {endpoint.pid})" for name, endpoint in left.items())
+    raise Failure(f"still running in {home.root} without the process that started them: {names_of}. Stop them first")
+
+
+async def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        _, writer = await asyncio.open_connection(host, int(port))
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+async def find(target: Target, names: Sequence[str]) -> dict[str, str]:
+    """The addresses of those services that are given, or up in the home."""
+    found = {}
+    for name in names:
+        if target.explicit.get(name):
+            found[name] = target.explicit[name]
+            continue
+        endpoint = target.home.endpoint(name)
+        if endpoint is not None and await is_ready(endpoint.health_address):
+            found[name] = endpoint.address
+    return found
+
+
+def not_up(target: Target, missing: Sequence[str]) -> Failure:
+    """That services are not up, and what to do."""
+    variables = ", ".join(f"CODEALIGN_{name.upper()}_ADDRESS" for name in missing)
+    explicit = [name for name in SERVICES if target.explicit.get(name)]
+    if explicit:
+        return Failure(
+            f"the address of {', '.join(explicit)} is given, that of {', '.join(missing)} is not: set {variables}"
+        )
+    return Failure(
+        f"no {' and no '.join(missing)} service is up in {target.home.root}: start them with `codealign up`, name the "
+        f"home with --home, or give addresses ({variables})"
+    )

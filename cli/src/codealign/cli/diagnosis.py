@@ -1,0 +1,172 @@
+"""What a machine has, and lacks, to run the services: looked at without starting or changing anything."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from codealign.cli.failures import Failure
+from codealign.cli.home import LOW_DISK_BYTES, Home
+from codealign.cli.stack import SERVICES
+from codealign.cli.terminal import size
+
+Level = Literal["ok", "note", "problem"]
+
+MIN_PYTHON = (3, 11)
+MIN_RUNSC = 20240729
+"""Older releases of gVisor pretend to make namespaces, and isolate nothing."""
+
+_COMFORTABLE_DISK = 5 * 2**30
+_COMFORTABLE_MEMORY = 4 * 2**30
+_ENGINES = ("torch", "transformers")
+_SANDBOX_PACKAGE = "codealign.runner"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    level: Level
+    found: str
+    remedy: str = ""
+
+
+def examine(home: Path) -> list[Finding]:
+    """Look at everything."""
+    checks: list[Callable[[], list[Finding]]] = [
+        _python,
+        _packages,
+        _gvisor,
+        lambda: _home(Home(home)),
+        _memory,
+        _ports,
+    ]
+    return [finding for check in checks for finding in check()]
+
+
+def _python() -> list[Finding]:
+    found = f"{platform.python_version()} ({sys.executable})"
+    if sys.version_info >= MIN_PYTHON:
+        return [Finding("python", "ok", found)]
+    wanted = ".".join(map(str, MIN_PYTHON))
+    return [Finding("python", "problem", found, f"use Python {wanted} or newer")]
+
+
+def _there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:
+        return False
+
+
+def _packages() -> list[Finding]:
+    findings = []
+    for name in SERVICES:
+        if _there(f"codealign.{name}.main"):
+            findings.append(Finding("package", "ok", f"codealign.{name}"))
+        else:
+            remedy = f"install it into this Python: pip install codealign-{name}"
+            findings.append(Finding("package", "problem", f"codealign.{name} is not installed", remedy))
+    if not _there(_SANDBOX_PACKAGE):
+        remedy = "install it into this Python: pip install codealign-sandbox-runner"
+        findings.append(Finding("package", "problem", f"{_SANDBOX_PACKAGE} is not installed", remedy))
+    missing = [name for name in _ENGINES if not _there(name)]
+    if missing:
+        remedy = "`--engine replay` works without; for models: pip install 'codealign-inference[transformers]'"
+        findings.append(Finding("engine", "note", f"{', '.join(missing)} not installed", remedy))
+    else:
+        findings.append(Finding("engine", "ok", "torch and transformers"))
+    return findings
+
+
+def _gvisor() -> list[Finding]:
+    if platform.system() != "Linux":
+        remedy = "run the services on Linux, and use them from here by their addresses"
+        return [Finding("gVisor", "problem", f"{platform.system()} has no gVisor", remedy)]
+    runsc = shutil.which("runsc")
+    apt = shutil.which("apt-get")
+    fetched = "the sandbox service fetches a newer one with apt-get at its first start"
+    if runsc is None:
+        if apt:
+            return [Finding("gVisor", "ok", f"no runsc on PATH; {fetched}")]
+        remedy = "install runsc: https://gvisor.dev/docs/user_guide/install/"
+        return [Finding("gVisor", "problem", "no runsc on PATH, and no apt-get to fetch it with", remedy)]
+    version = _runsc_version(runsc)
+    date = re.search(r"(20\d{6})", version)
+    if date and int(date.group(1)) >= MIN_RUNSC:
+        return [Finding("gVisor", "ok", f"{version} ({runsc})")]
+    found = f"{version or 'unknown version'} ({runsc}) isolates too little"
+    if apt:
+        return [Finding("gVisor", "note", found, fetched)]
+    return [Finding("gVisor", "problem", found, f"install release {MIN_RUNSC} or newer")]
+
+
+def _runsc_version(runsc: str) -> str:
+    try:
+        answer = subprocess.run([runsc, "--version"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout.strip().splitlines()[0] if answer.stdout.strip() else ""
+
+
+def _home(home: Home) -> list[Finding]:
+    existing = next(path for path in (home.root.resolve(), *home.root.resolve().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        return [Finding("home", "problem", f"{home.root} cannot be written", "choose another folder with --home")]
+    free = shutil.disk_usage(existing).free
+    text = f"{home.root.resolve()}, {size(free)} free"
+    if free < LOW_DISK_BYTES:
+        return [Finding("home", "problem", text, "make room, or choose another folder with --home")]
+    if free < _COMFORTABLE_DISK:
+        return [Finding("home", "note", text, "enough for a small run; a large one, or a large model, needs more")]
+    return [Finding("home", "ok", text)]
+
+
+def _memory() -> list[Finding]:
+    try:
+        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        available = int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return [Finding("memory", "note", "unknown")]
+    text = f"{size(available)} available, {os.cpu_count()} CPUs"
+    if available < _COMFORTABLE_MEMORY:
+        return [Finding("memory", "note", text, "enough for the small embedded model; a 1.5B model needs 8 GiB")]
+    return [Finding("memory", "ok", text)]
+
+
+def _ports() -> list[Finding]:
+    """The services take free ports of loopback; a fixed one may be set by environment."""
+    findings = []
+    try:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+        findings.append(Finding("ports", "ok", "loopback has free ports"))
+    except OSError as error:
+        return [Finding("ports", "problem", f"cannot listen on 127.0.0.1 ({error.strerror})", "allow loopback")]
+    for name, value in sorted(os.environ.items()):
+        if not re.fullmatch(r"CODEALIGN_[A-Z]+_(HEALTH_|METRICS_)?PORT", name) or value == "0":
+            continue
+        try:
+            _bind(int(value))
+        except (OSError, ValueError, Failure) as error:
+            findings.append(Finding("ports", "problem", f"{name}={value}: {error}", "unset it, or set a free port"))
+    return findings
+
+
+def _bind(port: int) -> None:
+    if not 0 < port < 2**16:
+        raise Failure("no port number")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))

@@ -1,0 +1,93 @@
+"""Follow a run until it ends, over a coordinator that may be away for a while, and say what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+from rich.console import Console
+from rich.text import Text
+
+from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.api.dataset.v1 import dataset_pb2 as ds
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.cli.connection import Connection
+from codealign.cli.failures import Failure, rpc_failure
+from codealign.cli.progress import ProgressDisplay, state_name
+from codealign.cli.report import print_report
+from codealign.cli.terminal import printable
+from codealign.common.clients import NO_RETRY
+
+CANCEL_SECONDS = 5.0
+"""What a stop of ours waits for the coordinator's answer."""
+AWAY_SECONDS = 120.0
+"""A coordinator may be away for so long (it is being started again) before we give up."""
+
+_WATCH_SECONDS = 0.5
+_RETRY_SECONDS = 1.0
+
+
+async def follow(connection: Connection, run: str, console: Console) -> api.RunStatus:
+    """Show a run's progress until it ends or pauses; its last status.
+
+    Args:
+        connection: To the coordinator.
+        run: The run.
+        console: Where its progress is shown.
+
+    Raises:
+        Failure: The coordinator refuses, or is away for too long.
+    """
+    away_since: float | None = None
+    last: api.RunStatus | None = None
+    clock = asyncio.get_running_loop().time
+    with ProgressDisplay(console) as display:
+        while True:
+            request = api.WatchRunRequest(run=run, interval_seconds=_WATCH_SECONDS)
+            watch = connection.clients.stream(connection.clients.coordinator.WatchRun, request, retry=NO_RETRY)
+            try:
+                async for message in watch:
+                    away_since, last = None, message.run
+                    display.update(last)
+            except grpc.aio.AioRpcError as error:
+                away_since = away_since if away_since is not None else clock()
+                gone = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+                if not gone or clock() - away_since > AWAY_SECONDS:
+                    raise rpc_failure(error, "coordinator", connection.addresses.coordinator) from error
+            else:
+                if last is not None and last.state != pb.RUN_STATE_RUNNING:
+                    return last
+            await asyncio.sleep(_RETRY_SECONDS)
+
+
+async def print_outcome(connection: Connection, status: api.RunStatus, console: Console, *, timings: bool) -> None:
+    """Print a run's report, its version, and what to do next.
+
+    Args:
+        connection: To the coordinator and the dataset service.
+        status: The run's.
+        console: Where.
+        timings: Print what each stage took.
+    """
+    request = api.GetReportRequest(run=status.id)
+    report = await connection.call(connection.clients.coordinator.GetReport, request, timeout=600)
+    version, row_id = None, ""
+    if report.run.version:
+        version = await _version(connection, report.run.version)
+        scan = ds.ScanRequest(stage=pb.STAGE_EXAMPLE, collection=status.id, page_size=1)
+        rows = await connection.call(connection.clients.dataset.Scan, scan)
+        row_id = rows.records[0].id if rows.records else ""
+    print_report(console, report, version=version, row_id=row_id, timings=timings)
+    short = status.id[:12]
+    if status.state == pb.RUN_STATE_PAUSED:
+        console.print(Text(f"paused; codealign resume {short} goes on"))
+    elif status.state in (pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED):
+        console.print(Text(f"{state_name(status.state)}; codealign resume {short} goes on from what is finished"))
+
+
+async def _version(connection: Connection, name: str) -> ds.Version:
+    try:
+        response = await connection.call(connection.clients.dataset.GetVersion, ds.GetVersionRequest(name=name))
+    except Failure as failure:
+        return ds.Version(name=name, url=printable(failure.message))
+    return response.version

@@ -1,0 +1,239 @@
+"""Which of a module's import statements a function needs.
+
+The names that a function takes from outside itself are found with `symtable`, the compiler's own scope analysis, on
+the function's source alone: what is local, a parameter or a comprehension's variable is told apart exactly as Python
+does it. Each name is then looked up among the module's imports.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import symtable
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
+
+FUTURE_ANNOTATIONS = "from __future__ import annotations"
+
+
+@dataclass(frozen=True)
+class Binding:
+    """One name that one import statement of the module binds."""
+
+    name: str
+    statement: ast.Import | ast.ImportFrom
+    alias: ast.alias
+    conditional: bool
+    """It stands in an `if`, `try`, ...: another branch may bind the name in another way."""
+
+    @property
+    def dotted(self) -> str:
+        """For `import a.b`, which binds `a`: "a.b". Else the bound name."""
+        return self.alias.name if isinstance(self.statement, ast.Import) and not self.alias.asname else self.name
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where it stands, for sorting."""
+        return self.alias.lineno, self.alias.col_offset
+
+
+@dataclass
+class ModuleImports:
+    """The imports at module level, and the names that the module defines itself."""
+
+    bindings: dict[str, list[Binding]] = field(default_factory=dict)
+    stars: list[ast.ImportFrom] = field(default_factory=list)
+    defined: dict[str, int] = field(default_factory=dict)
+    """Names that other statements at module level bind, by the line of the last unconditional one (0: none)."""
+    future_annotations: bool = False
+
+    @classmethod
+    def of(cls, module: ast.Module) -> ModuleImports:
+        """Read a module."""
+        imports = cls()
+        for statement, conditional in module_level(module.body):
+            imports._add(statement, conditional)
+        return imports
+
+    def _add(self, statement: ast.stmt, conditional: bool) -> None:
+        if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
+            self.future_annotations |= any(alias.name == "annotations" for alias in statement.names)
+        elif isinstance(statement, ast.Import | ast.ImportFrom):
+            for alias in statement.names:
+                if alias.name == "*" and isinstance(statement, ast.ImportFrom):
+                    self.stars.append(statement)
+                    continue
+                name = alias.asname or (alias.name.split(".")[0] if isinstance(statement, ast.Import) else alias.name)
+                self.bindings.setdefault(name, []).append(Binding(name, statement, alias, conditional))
+        else:
+            for name in _bound_names(statement):
+                line = 0 if conditional else statement.lineno
+                self.defined[name] = max(self.defined.get(name, 0), line)
+
+    def needed_by(self, function: FunctionNode, source: str) -> list[str]:
+        """The import statements, cut down to the names that the function uses, in the module's order.
+
+        Args:
+            function: The function's node.
+            source: Its source alone, not indented.
+
+        Raises:
+            SyntaxError: The function parses but does not compile.
+        """
+        names = outside_names(function, source)
+        chains = _attribute_chains(function)
+        chosen: list[Binding] = []
+        unresolved = False
+        for name in names:
+            found = self._resolve(name, chains)
+            chosen += found
+            unresolved |= not found and name not in self.defined and name not in _BUILTINS
+        statements = [FUTURE_ANNOTATIONS] if self.future_annotations and any(_annotations(function)) else []
+        # A name from nowhere else comes from a star import, where there is one.
+        stars = self.stars if unresolved else []
+        return statements + _write(chosen, stars)
+
+    def _resolve(self, name: str, chains: set[str]) -> list[Binding]:
+        candidates = self.bindings.get(name, [])
+        plain = [binding for binding in candidates if not binding.conditional]
+        chosen = plain[-1] if plain else next(iter(candidates), None)
+        if chosen is None or self.defined.get(name, 0) > chosen.place[0]:
+            return []
+        if chosen.dotted == chosen.name and len(candidates) == 1:
+            return [chosen]
+        # `import a.b` and `import a.c` both bind `a`: take those that the attribute chains go through.
+        family = [b for b in candidates if isinstance(b.statement, ast.Import) and not b.alias.asname]
+        if chosen not in family:
+            return [chosen]
+        through = [b for b in family if any(chain == b.dotted or chain.startswith(b.dotted + ".") for chain in chains)]
+        deepest = [b for b in through if not any(o.dotted.startswith(b.dotted + ".") for o in through)]
+        unique = {b.dotted: b for b in deepest}
+        return list(unique.values()) or [min(family, key=lambda b: (len(b.dotted), b.place))]
+
+
+_BUILTINS = frozenset(dir(builtins)) | {
+    "__name__",
+    "__file__",
+    "__doc__",
+    "__builtins__",
+    "__spec__",
+    "__loader__",
+    "__package__",
+    "__path__",
+}
+
+
+def module_level(body: Iterable[ast.stmt], conditional: bool = False) -> Iterator[tuple[ast.stmt, bool]]:
+    """Every statement that runs in the module's own scope, those inside `if`, `try`, `with` and loops included.
+
+    Yields:
+        The statement, and whether it stands inside another one.
+    """
+    for statement in body:
+        yield statement, conditional
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        for block in ("body", "handlers", "orelse", "finalbody", "cases"):
+            for item in getattr(statement, block, ()):
+                inner = item.body if isinstance(item, ast.ExceptHandler | ast.match_case) else [item]
+                yield from module_level(inner, True)
+
+
+def outside_names(function: FunctionNode, source: str) -> list[str]:
+    """The names that a function takes from outside itself, sorted: body, decorators, defaults and annotations.
+
+    Raises:
+        SyntaxError: The source does not compile.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        table = symtable.symtable(source, "<seed>", "exec")
+    names = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_referenced()}
+    waiting = list(table.get_children())
+    while waiting:
+        inner = waiting.pop()
+        waiting += inner.get_children()
+        names |= {symbol.get_name() for symbol in inner.get_symbols() if symbol.is_global()}
+    names |= {
+        node.id
+        for annotation in _annotations(function)
+        for text in _quoted(annotation)
+        for node in ast.walk(text)
+        if isinstance(node, ast.Name)
+    }
+    return sorted(names - {function.name})
+
+
+def _annotations(function: FunctionNode) -> Iterator[ast.expr]:
+    for node in ast.walk(function):
+        if isinstance(node, ast.arg | ast.AnnAssign) and node.annotation is not None:
+            yield node.annotation
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.returns is not None:
+            yield node.returns
+
+
+def _quoted(annotation: ast.expr) -> Iterator[ast.expr]:
+    """The expressions that an annotation holds as strings, `Literal["..."]` left out."""
+    waiting: list[ast.AST] = [annotation]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Subscript) and ast.unparse(node.value).split(".")[-1] == "Literal":
+            continue
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            try:
+                yield ast.parse(node.value, mode="eval").body
+            except (SyntaxError, ValueError):
+                continue
+        waiting += ast.iter_child_nodes(node)
+
+
+def _attribute_chains(function: FunctionNode) -> set[str]:
+    chains = set()
+    for node in ast.walk(function):
+        parts: list[str] = []
+        inner: ast.AST = node
+        while isinstance(inner, ast.Attribute):
+            parts.append(inner.attr)
+            inner = inner.value
+        if isinstance(inner, ast.Name):
+            chains.add(".".join([inner.id, *reversed(parts)]))
+    return chains
+
+
+def _bound_names(statement: ast.stmt) -> Iterator[str]:
+    """The names that a statement other than an import binds in its own scope."""
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        yield statement.name
+        return
+    targets: list[ast.AST] = []
+    if isinstance(statement, ast.Assign):
+        targets += statement.targets
+    elif isinstance(statement, ast.AnnAssign | ast.AugAssign | ast.For | ast.AsyncFor):
+        targets.append(statement.target)
+    elif isinstance(statement, ast.With | ast.AsyncWith):
+        targets += [item.optional_vars for item in statement.items if item.optional_vars is not None]
+    for target in targets:
+        for node in ast.walk(target):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                yield node.id
+
+
+def _write(bindings: list[Binding], stars: list[ast.ImportFrom]) -> list[str]:
+    """One statement for each of the module's, with the needed names alone."""
+    texts: dict[tuple[int, int], str] = {}
+    for binding in sorted(bindings, key=lambda binding: binding.place):
+        alias, statement = binding.alias, binding.statement
+        renamed = f"{alias.name} as {alias.asname}" if alias.asname not in (None, alias.name) else alias.name
+        if isinstance(statement, ast.Import):
+            texts[binding.place] = f"import {renamed}"
+            continue
+        place = (statement.lineno, statement.col_offset)
+        head = f"from {'.' * statement.level}{statement.module or ''} import "
+        texts[place] = f"{texts[place]}, {renamed}" if place in texts else head + renamed
+    for star in stars:
+        texts[star.lineno, star.col_offset] = f"from {'.' * star.level}{star.module or ''} import *"
+    ordered = [text for _, text in sorted(texts.items())]
+    return list(dict.fromkeys(ordered))

@@ -1,0 +1,156 @@
+"""The services of one machine: started in the order of their needs, kept alive, stopped in the reverse order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from codealign.cli.child import EXIT_CONFIGURATION, Child, ServiceSpec, StartFailure
+from codealign.cli.failures import Failure
+from codealign.cli.home import Endpoint, Home
+
+STOP_SECONDS = 15.0
+"""From SIGTERM to SIGKILL: longer than the drain that the services are given."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that a person who watches the services wants to know."""
+
+    service: str
+    kind: str
+    """"starting" (text: what it does now), "ready", "ended", "stopped"."""
+    text: str = ""
+    seconds: float = 0.0
+    """Since its start."""
+    endpoint: Endpoint | None = None
+
+
+@dataclass(frozen=True)
+class RestartPolicy:
+    """How patiently a service that died is started again."""
+
+    first_delay: float = 0.5
+    """Seconds; doubled with every failure in a row."""
+    max_delay: float = 30.0
+    failures: int = 6
+    """After so many in a row nobody tries any more."""
+    steady_seconds: float = 60.0
+    """Once it has been up for so long, its failures are forgotten."""
+
+
+class Launcher:
+    """Starts, watches and stops.
+
+    Args:
+        home: Where they live. The caller holds its lock.
+        specs: The services.
+        on_event: Called with every event.
+        restart: How patiently a dead one is started again.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        specs: Sequence[ServiceSpec],
+        on_event: Callable[[Event], None] = lambda _: None,
+        restart: RestartPolicy | None = None,
+    ) -> None:
+        self._children = {spec.name: Child(spec, home) for spec in specs}
+        self._on_event = on_event
+        self._restart = restart or RestartPolicy()
+
+    async def start(self) -> dict[str, Endpoint]:
+        """Start all of them; those that need none of the others start together.
+
+        Returns:
+            Where each listens.
+
+        Raises:
+            Failure: One did not become ready. The others are left to `stop`.
+        """
+        waiting = dict(self._children)
+        while waiting:
+            able = [child for child in waiting.values() if not set(child.spec.needs) & set(waiting)]
+            if not able:
+                raise Failure(f"services that need each other: {', '.join(waiting)}")
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for child in able:
+                        group.create_task(self._bring_up(child))
+            except ExceptionGroup as failures:
+                raise failures.exceptions[0] from None
+            for child in able:
+                del waiting[child.spec.name]
+        return self.endpoints()
+
+    def endpoints(self) -> dict[str, Endpoint]:
+        """Where each listens that has been ready."""
+        return {name: child.endpoint for name, child in self._children.items() if child.endpoint is not None}
+
+    async def _bring_up(self, child: Child) -> None:
+        started = time.monotonic()
+        name = child.spec.name
+
+        def on_state(text: str) -> None:
+            self._on_event(Event(name, "starting", text, time.monotonic() - started))
+
+        addresses = {need: endpoint.address for need, endpoint in self.endpoints().items()}
+        await child.start(addresses)
+        on_state("")
+        endpoint = await child.until_ready(on_state)
+        self._on_event(Event(name, "ready", "", time.monotonic() - started, endpoint))
+
+    async def supervise(self) -> NoReturn:
+        """Start again what dies, until this is cancelled.
+
+        Raises:
+            Failure: A service cannot be kept up.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                for child in self._children.values():
+                    group.create_task(self._keep_up(child))
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        raise AssertionError("a service is watched for ever")
+
+    async def _keep_up(self, child: Child) -> NoReturn:
+        policy = self._restart
+        failures = 0
+        up_since = time.monotonic()
+        while True:
+            code = await child.wait()
+            failures = 1 if time.monotonic() - up_since > policy.steady_seconds else failures + 1
+            why = child.last_words()
+            if code == EXIT_CONFIGURATION:
+                raise Failure(why)
+            if failures >= policy.failures:
+                raise Failure(f"{why}; it ended {failures} times in a row, so it is not started again")
+            delay = min(policy.max_delay, policy.first_delay * 2 ** (failures - 1))
+            self._on_event(Event(child.spec.name, "ended", f"{why}; starting it again in {delay:.1f} s"))
+            await asyncio.sleep(delay)
+            up_since = time.monotonic()
+            try:
+                await self._bring_up(child)
+            except StartFailure:
+                # It has ended, which the next round sees; or it hangs.
+                await child.stop(STOP_SECONDS)
+
+    async def stop(self) -> None:
+        """Stop all of them, first those that use the others. A cancellation on the way kills what is left."""
+        try:
+            left = {name: child for name, child in self._children.items() if child.alive}
+            while left:
+                used = {need for child in left.values() for need in child.spec.needs}
+                last = [child for name, child in left.items() if name not in used]
+                await asyncio.gather(*(child.stop(STOP_SECONDS) for child in last))
+                for child in last:
+                    self._on_event(Event(child.spec.name, "stopped"))
+                    del left[child.spec.name]
+        finally:
+            for child in self._children.values():
+                child.kill()

@@ -1,0 +1,110 @@
+"""`codealign`: the command line of CodeAlign."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+from rich.text import Text
+from typer.core import TyperGroup
+
+from codealign.cli import __version__
+from codealign.cli.commands import data, doctor, run, runs, sandbox, seeds, up
+from codealign.cli.failures import EXIT_FAILURE, EXIT_INTERRUPTED, Failure, Interrupted
+from codealign.cli.terminal import err, printable
+from codealign.common import logs
+from codealign.common.errors import ConfigurationError
+
+_LOG_VARIABLE = "GRPC_VERBOSITY"
+
+
+class Commands(TyperGroup):
+    """All commands; whatever ends one is one message and an exit code."""
+
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]  # typer.Context is click's
+        """Run the command.
+
+        Raises:
+            typer.Exit: With the exit code of what ended it.
+        """
+        try:
+            return super().invoke(ctx)
+        except Failure as failure:
+            _explain(failure.message, ctx, warn=isinstance(failure, Interrupted))
+            raise typer.Exit(failure.exit_code) from None
+        except ConfigurationError as error:
+            _explain(str(error), ctx)
+            raise typer.Exit(EXIT_FAILURE) from None
+        except KeyboardInterrupt:
+            _explain("stopped", ctx, warn=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except (BrokenPipeError, typer.Exit, typer.Abort):
+            raise
+        except Exception as error:
+            if type(error).__module__.startswith("typer."):
+                raise  # a wrong option: typer explains it better
+            _explain(f"unexpected {type(error).__name__}: {error} (a fault of ours; --debug shows where)", ctx)
+            raise typer.Exit(EXIT_FAILURE) from None
+
+
+def _explain(message: str, ctx: typer.Context, *, warn: bool = False) -> None:
+    if ctx.params.get("debug") and not warn:
+        err.print_exception()
+    said = warn or message.startswith("codealign-")  # a service's own words bear its name
+    err.print(Text(printable(message if said else f"codealign: {message}"), style="yellow" if warn else "red"))
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="codealign",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="A base code LLM writes its own instruction data; execution in a sandbox decides what is kept.",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"codealign {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", envvar="CODEALIGN_DEBUG", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """A base code LLM writes its own instruction data; execution in a sandbox decides what is kept."""
+    # The clients log their retries; a person gets the outcome.
+    logs.configure("cli", "debug" if debug else "error", "console")
+
+
+app.command("up")(up.up)
+app.command("run")(run.run)
+app.command("watch")(runs.watch)
+app.command("ls")(runs.list_runs)
+app.command("report")(runs.report)
+app.command("pause")(runs.pause)
+app.command("resume")(runs.resume)
+app.command("cancel")(runs.cancel)
+app.add_typer(seeds.app, name="seeds")
+app.add_typer(data.app, name="data")
+app.add_typer(sandbox.app, name="sandbox")
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """The entry point of the `codealign` script."""
+    # gRPC prints connection attempts of its own; ours say more.
+    os.environ.setdefault(_LOG_VARIABLE, "NONE")
+    sys.exit(app(prog_name="codealign"))
+
+
+if __name__ == "__main__":
+    main()

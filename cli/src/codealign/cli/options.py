@@ -1,0 +1,143 @@
+"""Options that several commands share, and what they come to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from codealign.cli.connection import Connection, Target, connected
+from codealign.cli.home import Home
+from codealign.cli.stack import Options
+from codealign.cli.terminal import StartDisplay, err
+from codealign.common.clients import ClientTls
+
+_SERVICES = "Services elsewhere"
+
+HomeOption = Annotated[
+    Path,
+    typer.Option(
+        "--home",
+        envvar="CODEALIGN_HOME",
+        help="Folder of this machine's services: data, endpoints, logs.",
+        show_default=".codealign",
+    ),
+]
+DatasetOption = Annotated[
+    str,
+    typer.Option(
+        "--dataset",
+        envvar="CODEALIGN_DATASET_ADDRESS",
+        metavar="HOST:PORT",
+        help="Use this dataset service.",
+        rich_help_panel=_SERVICES,
+    ),
+]
+CoordinatorOption = Annotated[
+    str,
+    typer.Option(
+        "--coordinator",
+        envvar="CODEALIGN_COORDINATOR_ADDRESS",
+        metavar="HOST:PORT",
+        help="Use this coordinator.",
+        rich_help_panel=_SERVICES,
+    ),
+]
+SandboxOption = Annotated[
+    str,
+    typer.Option(
+        "--sandbox",
+        envvar="CODEALIGN_SANDBOX_ADDRESS",
+        metavar="HOST:PORT",
+        help="Use this sandbox service.",
+        rich_help_panel=_SERVICES,
+    ),
+]
+TlsCaOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--tls-ca",
+        envvar="CODEALIGN_TLS_CA_FILE",
+        help="Authorities of these services' certificates (PEM).",
+        rich_help_panel=_SERVICES,
+    ),
+]
+TlsCertOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--tls-cert",
+        envvar="CODEALIGN_TLS_CERT_FILE",
+        help="Our own certificate (PEM), for mutual TLS.",
+        rich_help_panel=_SERVICES,
+    ),
+]
+TlsKeyOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--tls-key", envvar="CODEALIGN_TLS_KEY_FILE", help="Its private key (PEM).", rich_help_panel=_SERVICES
+    ),
+]
+ModelOption = Annotated[
+    str, typer.Option("--model", help="Hub id, folder or artifact URL. Default: the inference service's own.")
+]
+EngineOption = Annotated[
+    str, typer.Option("--engine", help="transformers, replay, ... Default: the inference service's own.")
+]
+RecordingOption = Annotated[
+    Path | None, typer.Option("--recording", help="Completions that `--engine replay` answers from.")
+]
+RecordOption = Annotated[
+    Path | None, typer.Option("--record", help="Write every completion to this file, for `--engine replay`.")
+]
+BenchmarksOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--benchmarks", help="Benchmark tasks (.jsonl, .jsonl.gz, or a folder of them) to keep out of the data."
+    ),
+]
+
+DEFAULT_HOME = Path(".codealign")
+
+
+def target(
+    home: Path,
+    *,
+    tls: tuple[Path | None, Path | None, Path | None] = (None, None, None),
+    **addresses: str,
+) -> Target:
+    """Where a command finds the services.
+
+    Args:
+        home: The home folder.
+        tls: Files of authorities, certificate and key.
+        addresses: host:port by service; empty ones are looked for in the home.
+    """
+    return Target(Home(home), {name: address for name, address in addresses.items() if address}, ClientTls(*tls))
+
+
+def services(
+    found: Target, *needs: str, options: Options | None = None, start: bool = True
+) -> AbstractAsyncContextManager[Connection]:
+    """Connect to services for one short command; what is not up is started for its duration.
+
+    Args:
+        found: Where to look.
+        needs: The services.
+        options: How to start them.
+        start: They may be started.
+    """
+    return _services(found, needs, (options or Options()) if start else None)
+
+
+@asynccontextmanager
+async def _services(found: Target, needs: Sequence[str], options: Options | None) -> AsyncIterator[Connection]:
+    display = StartDisplay(err, brief=True)
+    try:
+        async with connected(found, needs, options=options, on_event=display, on_wait=display.wait) as connection:
+            display.close()
+            yield connection
+    finally:
+        display.close()

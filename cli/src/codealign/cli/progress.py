@@ -1,0 +1,134 @@
+"""A run's progress: a live table on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from codealign.api.coordinator.v1 import coordinator_pb2 as coordinator
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.cli.terminal import duration, printable
+
+PLAIN_SECONDS = 5.0
+"""Without a terminal: seconds between two lines at least, unless the state changes."""
+_BAR_CELLS = 16
+
+
+def state_name(state: pb.RunState.ValueType) -> str:
+    """A run's state in lower case: "running"."""
+    return pb.RunState.Name(state).removeprefix("RUN_STATE_").lower()
+
+
+def top_reasons(stage: coordinator.StageProgress, limit: int = 3) -> str:
+    """The commonest reasons for drops: "no-return 12, docstring 3, 2 others"."""
+    ordered = sorted(stage.reasons.items(), key=lambda item: (-item[1], item[0]))
+    parts = [f"{name} {number:,}" for name, number in ordered[:limit]]
+    rest = sum(number for _, number in ordered[limit:])
+    return ", ".join([*parts, f"{rest:,} others"] if rest else parts)
+
+
+def _bar(stage: coordinator.StageProgress) -> Text:
+    if stage.expected <= 0:
+        return Text("")
+    filled = min(_BAR_CELLS, int(_BAR_CELLS * stage.done / stage.expected))
+    return Text.assemble(("━" * filled, "green"), ("━" * (_BAR_CELLS - filled), "bright_black"))
+
+
+def progress_table(status: coordinator.RunStatus) -> Table:
+    """Every stage with its numbers."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("stage")
+    table.add_column("")
+    for column in ("done", "kept", "dropped", "in flight", "rate", "left", "retries"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("dropped for")
+    for stage in status.stages:
+        table.add_row(
+            stage.stage,
+            _bar(stage),
+            f"{stage.done:,}/{stage.expected:,}" if stage.expected else f"{stage.done:,}",
+            f"{stage.kept:,}",
+            f"{stage.dropped:,}",
+            str(stage.in_flight or ""),
+            f"{stage.rate:.1f}/s" if stage.rate else "",
+            duration(stage.seconds_left) if stage.HasField("seconds_left") else "",
+            str(stage.retries or ""),
+            Text(printable(top_reasons(stage))),
+        )
+    return table
+
+
+def headline(status: coordinator.RunStatus, seconds: float) -> Text:
+    """The run's name, its state, and how long it has been watched."""
+    name = f" ({status.config.name})" if status.config.name else ""
+    text = f"run {status.id[:12]}{name}: {state_name(status.state)}, {duration(seconds)}"
+    return Text(printable(f"{text}: {status.message}" if status.message else text))
+
+
+def plain_line(status: coordinator.RunStatus) -> str:
+    """The run in one line, stages that have not begun left out."""
+    parts = []
+    for stage in status.stages:
+        if not (stage.done or stage.in_flight):
+            continue
+        text = f"{stage.stage} {stage.done:,}/{stage.expected:,} kept {stage.kept:,}"
+        if stage.dropped:
+            text += f" dropped {stage.dropped:,} ({top_reasons(stage, 2)})"
+        if stage.in_flight:
+            text += f" in flight {stage.in_flight}"
+        if stage.retries:
+            text += f" retries {stage.retries}"
+        if stage.HasField("seconds_left") and stage.done < stage.expected:
+            text += f" left {duration(stage.seconds_left)}"
+        parts.append(text)
+    return printable(f"{state_name(status.state)}: {' | '.join(parts) or 'nothing done yet'}")
+
+
+class ProgressDisplay:
+    """Shows a run's status whenever there is a new one.
+
+    Args:
+        console: Where.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._started = time.monotonic()
+        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._notes: set[str] = set()
+        self._last_line = ""
+        self._last_time = float("-inf")
+        self._last_state: pb.RunState.ValueType | None = None
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def update(self, status: coordinator.RunStatus) -> None:
+        """Show it; each note once."""
+        for note in status.notes:
+            if note not in self._notes:
+                self._notes.add(note)
+                self._console.print(Text(f"note: {printable(note)}", style="yellow"))
+        now = time.monotonic()
+        if self._live:
+            self._live.update(Group(headline(status, now - self._started), progress_table(status)))
+            return
+        line = plain_line(status)
+        changed = status.state != self._last_state
+        if line != self._last_line and (changed or now - self._last_time >= PLAIN_SECONDS):
+            self._console.print(Text(f"[{now - self._started:6.0f} s] {line}"))
+            self._last_line, self._last_time, self._last_state = line, now, status.state

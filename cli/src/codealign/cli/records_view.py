@@ -1,0 +1,132 @@
+"""One record, whole: its envelope, its body with code highlighted, and how it came to be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from rich.console import Group, RenderableType
+from rich.rule import Rule
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.api.sandbox.v1 import sandbox_pb2 as sandbox
+from codealign.cli.lineage import stage_name, verdict_text
+from codealign.cli.terminal import duration, printable, size
+from codealign.common.records import body
+
+_CODE_FIELDS = frozenset({"code", "tests", "solution"})
+
+
+def record_view(record: pb.Record) -> RenderableType:
+    """Everything about a record."""
+    facts = facts_table(
+        {
+            "id": record.id,
+            "stage": stage_name(record.stage),
+            "parents": " ".join(record.parents),
+            "attempt": str(record.attempt) if record.attempt or record.parents else "",
+            "configuration": record.stage_config_id,
+            "content": record.content_hash,
+        }
+    )
+    parts: list[RenderableType] = [facts]
+    message = body(record)
+    if record.WhichOneof("body") == "verdict":
+        parts.append(Rule("verdict", align="left", style="dim"))
+        parts.append(result_view(record.verdict.result))
+    elif message is not None:
+        parts += list(_fields(message))
+    if record.HasField("provenance"):
+        parts.append(Rule("provenance", align="left", style="dim"))
+        parts += list(_fields(record.provenance))
+    return Group(*parts)
+
+
+def facts_table(facts: dict[str, str]) -> Table:
+    """Names and values in two columns, empty values left out."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        if value:
+            table.add_row(name, Text(printable(value)))
+    return table
+
+
+def _fields(message: Message) -> Iterator[RenderableType]:
+    """Short fields in a table, long texts each under a rule, code highlighted."""
+    short: dict[str, str] = {}
+    long: dict[str, str] = {}
+    for descriptor, value in message.ListFields():
+        if isinstance(value, Message):
+            text = json_format.MessageToJson(value, preserving_proto_field_name=True, indent=2)
+            text = text.strip('"') if "\n" not in text else text
+        elif isinstance(value, str):
+            text = value
+        elif descriptor.is_repeated:
+            text = (
+                "\n".join(str(item) for item in value) if descriptor.name == "imports" else ", ".join(map(str, value))
+            )
+        elif descriptor.enum_type is not None:
+            text = descriptor.enum_type.values_by_number[value].name.split("_", 1)[-1].lower()
+        else:
+            text = str(value)
+        (long if "\n" in text or len(text) > 100 else short)[descriptor.name] = text
+    if short:
+        yield facts_table(short)
+    for name, text in long.items():
+        yield Rule(name, align="left", style="dim")
+        yield code_view(text) if name in _CODE_FIELDS else Text(printable(text))
+
+
+def code_view(code: str, failing_line: int = 0) -> Syntax:
+    """Python source, highlighted; the failing line marked."""
+    return Syntax(
+        printable(code),
+        "python",
+        theme="ansi_dark",
+        background_color="default",
+        word_wrap=True,
+        line_numbers=bool(failing_line),
+        highlight_lines={failing_line} if failing_line else None,
+    )
+
+
+def result_view(result: sandbox.Result) -> RenderableType:
+    """What became of a program: verdict, evidence, streams."""
+    ended = f"signal {result.signal}" if result.signal else ""
+    if result.HasField("exit_code"):
+        ended = f"exit code {result.exit_code}"
+    repeated = [sandbox.Verdict.Name(verdict).removeprefix("VERDICT_") for verdict in result.run_verdicts]
+    facts = facts_table(
+        {
+            "exception": result.exception,
+            "failing line": f"{result.failing_source}:{result.failing_line}" if result.failing_line else "",
+            "assertions": f"{result.assertions_executed} executed, {result.assertions_total} in the tests",
+            "ended with": ended,
+            "runs": ", ".join(repeated),
+            "wall time": duration_ms(result.wall_seconds),
+            "CPU time": duration_ms(result.cpu_seconds),
+            "peak memory": size(result.peak_memory_bytes),
+            "queued": duration_ms(result.queue_seconds),
+            "isolation": sandbox.Isolation.Name(result.isolation).removeprefix("ISOLATION_").lower(),
+            "runner": result.runner,
+            "image": result.image_digest,
+        }
+    )
+    parts: list[RenderableType] = [verdict_text(result), facts]
+    for name, output in (("stdout", result.stdout), ("stderr", result.stderr)):
+        if output.total_bytes:
+            cut = f", the first {size(len(output.data))} kept" if output.truncated else ""
+            parts.append(Rule(f"{name} ({size(output.total_bytes)}{cut})", align="left", style="dim"))
+            parts.append(Text(printable(output.data.decode(errors="replace")).rstrip("\n")))
+    return Group(*parts)
+
+
+def duration_ms(seconds: float) -> str:
+    """Seconds for a person, short ones in milliseconds."""
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else duration(seconds)

@@ -1,0 +1,116 @@
+"""From options to a run's configuration, and to the model that writes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import grpc
+
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.api.inference.v1 import inference_pb2 as inf
+from codealign.cli.connection import Connection
+from codealign.cli.failures import Failure
+from codealign.cli.stack import Options, model_source
+
+PRESETS = ("default", "paper")
+_LOAD_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class RunChoices:
+    """What a person may choose about a run's data. 0 and "" stand for the coordinator's defaults."""
+
+    name: str = ""
+    limit: int = 0
+    """Seeds."""
+    attempts: int = 10
+    """Responses for each instruction at most."""
+    round_size: int = 0
+    prefix_groups: int = 0
+    max_tokens: int = 0
+    """New tokens of a response."""
+    temperature: float | None = None
+    seed: int = 0
+    preset: str = "default"
+    """"paper": as the reference does it, with its waste."""
+
+
+def run_config(choices: RunChoices, collection: str, model: str) -> pb.Run:
+    """The configuration; what is not chosen is left to the coordinator.
+
+    Args:
+        choices: What was chosen.
+        collection: Of seeds.
+        model: As the inference service names it. Empty: its only one.
+
+    Raises:
+        Failure: Names the option that is wrong.
+    """
+    if choices.preset not in PRESETS:
+        raise Failure(f"--preset: unknown preset {choices.preset!r}; there are {', '.join(PRESETS)}")
+    run = pb.Run(
+        name=choices.name,
+        seeds=pb.SeedSelection(collection=collection, limit=choices.limit),
+        model=pb.ModelChoice(model=model),
+        responses=pb.GenerationSettings(
+            attempts=choices.attempts, round_size=choices.round_size, max_tokens=choices.max_tokens
+        ),
+        seed=choices.seed,
+    )
+    paper = choices.preset == "paper"
+    for settings in (run.concepts, run.instructions, run.responses):
+        if paper:
+            settings.unpooled = True
+        else:
+            settings.prefix_groups = choices.prefix_groups
+        if choices.temperature is not None:
+            settings.temperature = choices.temperature
+    if paper:
+        run.responses.round_size = choices.attempts
+        run.selection.random_pass = True
+    return run
+
+
+async def choose_model(connection: Connection, options: Options) -> str:
+    """The name of the model that the run uses, loaded if need be.
+
+    Args:
+        connection: To the inference service.
+        options: Names the model and the engine; both may be empty.
+
+    Raises:
+        Failure: The service has another one and cannot load this one.
+    """
+    inference = connection.clients.inference
+    listed = await connection.call(inference.ListModels, inf.ListModelsRequest())
+    models = list(listed.models)
+    if options.engine and models and all(model.engine != options.engine for model in models):
+        raise Failure(
+            f"--engine {options.engine}: the inference service at {connection.addresses.inference} runs "
+            f"{models[0].engine}; stop it, or leave the option out"
+        )
+    if connection.started and len(models) == 1:
+        return models[0].name
+    if not options.model:
+        if len(models) != 1:
+            names = ", ".join(model.name for model in models) or "none"
+            raise Failure(f"choose a model with --model; loaded at {connection.addresses.inference}: {names}")
+        return models[0].name
+    source = model_source(options.model)
+    for model in models:
+        if options.model in (model.name, model.source) or source == model.source:
+            return model.name
+    return await _load(connection, options.model, source, models)
+
+
+async def _load(connection: Connection, name: str, source: str, models: list[inf.Model]) -> str:
+    request = inf.LoadModelRequest(source=source)
+    try:
+        response = await connection.clients.call(connection.clients.inference.LoadModel, request, timeout=_LOAD_SECONDS)
+    except grpc.aio.AioRpcError as error:
+        served = ", ".join(model.name for model in models) or "no model"
+        raise Failure(
+            f"--model {name}: the inference service at {connection.addresses.inference} serves {served} and cannot "
+            f"load it ({error.details() or error.code().name}): stop the services, or use what they serve"
+        ) from error
+    return response.model.name

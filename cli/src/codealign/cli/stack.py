@@ -1,0 +1,110 @@
+"""Which services one machine runs, and with which settings."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from codealign.cli.child import ServiceSpec, service_command
+from codealign.cli.failures import Failure
+from codealign.cli.home import Home
+
+SERVICES = ("dataset", "sandbox", "inference", "coordinator")
+"""What a run needs, in the order in which they are shown."""
+
+MODEL_SECONDS = 3600.0
+"""Loading a model may take so long: a big one comes over the network first."""
+SANDBOX_SECONDS = 600.0
+"""The first start of the sandbox may fetch gVisor and builds its file system."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_URL = re.compile(r"[a-z][a-z0-9+]*://")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person may choose about the services."""
+
+    model: str = ""
+    """A hub id, a folder, or an artifact URL. Empty: the inference service's default."""
+    engine: str = ""
+    """"transformers", "replay", ... Empty: the inference service's default."""
+    recording: Path | None = None
+    """What the engine `replay` answers from."""
+    record: Path | None = None
+    """Write every completion to this file, for `replay`."""
+    benchmarks: Path | None = None
+    """A file or a folder of benchmark texts that must not occur in the data."""
+
+    def check(self) -> None:
+        """Find what cannot work before anything is started.
+
+        Raises:
+            Failure: Names the option.
+        """
+        if self.engine == "replay" and self.recording is None:
+            raise Failure("--engine replay needs --recording FILE: the completions that it answers from")
+        if self.recording is not None and self.engine != "replay":
+            raise Failure("--recording is what `--engine replay` answers from: give both, or neither")
+        if self.recording is not None and not self.recording.is_file():
+            raise Failure(f"--recording: no such file: {self.recording}")
+        if self.recording is not None and self.record is not None:
+            raise Failure("--record: a replay cannot be recorded: leave it out")
+        if self.benchmarks is not None and not self.benchmarks.exists():
+            raise Failure(f"--benchmarks: no such file or folder: {self.benchmarks}")
+        if self.record is not None and not self.record.resolve().parent.is_dir():
+            raise Failure(f"--record: no such folder: {self.record.resolve().parent}")
+        if self.recording is None:
+            model_source(self.model)
+
+    def inference(self) -> dict[str, str]:
+        """The inference service's environment."""
+        prefix = "CODEALIGN_INFERENCE_"
+        chosen = {
+            "ENGINE": self.engine,
+            # A replay's model is the recording; the option only names it.
+            "MODEL": str(self.recording.resolve()) if self.recording else model_source(self.model),
+            "MODEL_NAME": self.model if self.recording else "",
+            "RECORD": str(self.record.resolve()) if self.record else "",
+        }
+        return {prefix + name: value for name, value in chosen.items() if value}
+
+
+def model_source(model: str) -> str:
+    """The model as the inference service takes it: a folder by its whole path, anything else unchanged.
+
+    Raises:
+        Failure: It is written as a path, and there is no such folder.
+    """
+    if not model or _URL.match(model):
+        return model
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return str(folder.resolve())
+    if not _HUB_ID.fullmatch(model):
+        raise Failure(f"--model: no such folder: {model}")
+    return model
+
+
+def specs(home: Home, options: Options, names: tuple[str, ...] = SERVICES) -> list[ServiceSpec]:
+    """How to start these services in a home."""
+    benchmarks = {"CODEALIGN_COORDINATOR_BENCHMARKS": str(options.benchmarks.resolve())} if options.benchmarks else {}
+    every = {
+        "dataset": ServiceSpec(
+            "dataset", service_command("dataset"), {"CODEALIGN_DATASET_DATA_DIR": str(home.data.resolve())}
+        ),
+        "sandbox": ServiceSpec(
+            "sandbox",
+            service_command("sandbox"),
+            {"CODEALIGN_SANDBOX_CACHE_DIR": str(home.cache.resolve())},
+            ready_seconds=SANDBOX_SECONDS,
+        ),
+        "inference": ServiceSpec(
+            "inference", service_command("inference"), options.inference(), ready_seconds=MODEL_SECONDS
+        ),
+        "coordinator": ServiceSpec(
+            "coordinator", service_command("coordinator"), benchmarks, needs=("inference", "sandbox", "dataset")
+        ),
+    }
+    return [every[name] for name in names]

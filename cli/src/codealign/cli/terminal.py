@@ -1,0 +1,126 @@
+"""What is printed where: results on standard output, everything about the work itself on standard error."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+
+from rich.console import Console
+from rich.status import Status
+from rich.text import Text
+
+from codealign.cli.launcher import Event
+
+_PIPED_COLUMNS = 160  # for tables where there is no terminal: wide enough for a hash beside its name
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _PIPED_COLUMNS
+    return console
+
+
+out = _console(stderr=False)
+err = _console(stderr=True)
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_PLAIN_SECONDS = 15.0
+
+
+def printable(text: str) -> str:
+    """Text that somebody else wrote, without what would steer the terminal."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
+
+
+def count(number: int, singular: str, plural: str = "") -> str:
+    """A number with its noun: "1 row", "2,000 rows"."""
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for a person: "0.4 s", "52 s", "3 min 05 s", "2 h 10 min"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(number: float) -> str:
+    """Bytes for a person."""
+    for unit in ("B", "KiB", "MiB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} GiB"
+
+
+class StartDisplay:
+    """Shows services as they start: a line for each that is ready, and what the others are doing.
+
+    Args:
+        console: Where.
+        brief: Say only which services start, and what goes wrong.
+    """
+
+    def __init__(self, console: Console, *, brief: bool = False) -> None:
+        self._console = console
+        self._brief = brief
+        self._states: dict[str, tuple[str, float]] = {}
+        self._said: dict[str, float] = {}
+        self._status: Status | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        if event.kind == "starting":
+            self._states[event.service] = (event.text, event.seconds)
+            self._show_states(event)
+            return
+        self._states.pop(event.service, None)
+        if event.kind == "ready" and event.endpoint and not self._brief:
+            self._console.print(
+                Text(f"{event.service:<12} {event.endpoint.address:<21} ready in {duration(event.seconds)}")
+            )
+        elif event.kind == "ended":
+            self._console.print(Text(printable(event.text), style="yellow"))
+        if not self._states:
+            self.close()
+
+    def wait(self, text: str) -> None:
+        """Say for whom we wait."""
+        if self._said.get(text) is None:
+            self._said[text] = time.monotonic()
+            self._console.print(Text(text))
+
+    def close(self) -> None:
+        """Take the moving line away."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+    def _show_states(self, event: Event) -> None:
+        if self._console.is_terminal:
+            text = ", ".join(
+                f"{name} ({printable(state) or 'starting'}, {seconds:.0f} s)"
+                for name, (state, seconds) in self._states.items()
+            )
+            if self._status is None:
+                self._status = self._console.status("")
+                self._status.start()
+            self._status.update(Text(f"waiting for {text}"[: max(20, self._console.width - 4)]))
+            return
+        last = self._said.get(event.service)
+        if last is None:
+            self._said[event.service] = time.monotonic()
+            if self._brief:
+                self._console.print(Text(f"starting the {event.service} service"))
+        elif time.monotonic() - last > _PLAIN_SECONDS:
+            self._said[event.service] = time.monotonic()
+            self._console.print(
+                Text(f"{event.service:<12} {printable(event.text) or 'starting'} ({event.seconds:.0f} s)")
+            )

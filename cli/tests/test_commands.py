@@ -1,0 +1,195 @@
+"""Commands as a person types them: exit codes and one-line messages."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import grpc
+import pytest
+from typer.testing import CliRunner, Result
+
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.cli import diagnosis
+from codealign.cli.failures import Failure, Interrupted, rpc_failure
+from codealign.cli.home import Home
+from codealign.cli.main import app
+from codealign.cli.run_config import RunChoices, run_config
+from codealign.cli.running import run_async
+from codealign.cli.stack import Options, model_source, specs
+
+VARIABLES = [f"CODEALIGN_{name}_ADDRESS" for name in ("DATASET", "COORDINATOR", "SANDBOX")]
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CODEALIGN_HOME", str(tmp_path / "home"))
+    for variable in VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+
+
+def codealign(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(["seeds", "collect", "/no/such/folder"], "no such folder: /no/such/folder", id="seeds"),
+        pytest.param(["run", "--seeds", "/no/such/folder"], "no such folder: /no/such/folder", id="run, seeds"),
+        pytest.param(["run", "--model", "./no/such"], "--model: no such folder: ./no/such", id="run, model"),
+        pytest.param(["run", "--engine", "replay"], "needs --recording FILE", id="run, replay"),
+        pytest.param(["run", "--recording", "x"], "give both, or neither", id="run, recording alone"),
+        pytest.param(["run", "--benchmarks", "/nope"], "no such file or folder: /nope", id="run, benchmarks"),
+        pytest.param(["run", "--record", "/nope/x"], "--record: no such folder: /nope", id="run, record"),
+        pytest.param(["run", "--preset", "fast"], "unknown preset 'fast'", id="run, preset"),
+        pytest.param(["run", "--home", "/proc/nope"], "cannot write the home folder", id="run, home"),
+        pytest.param(["ls"], "no coordinator service is up in", id="ls"),
+        pytest.param(["watch"], "no coordinator and no dataset service is up", id="watch"),
+        pytest.param(["pause", "first"], "start them with `codealign up`", id="pause"),
+        pytest.param(["data", "show", "zz"], "'zz' is no record id", id="show"),
+        pytest.param(["data", "lineage", "12"], "'12' is no record id", id="lineage"),
+        pytest.param(["sandbox", "exec", "/no/file.py"], "cannot read /no/file.py", id="exec"),
+        pytest.param(["ls", "--coordinator", "127.0.0.1:1", "--tls-ca", "/no/ca"], "cannot read /no/ca", id="tls"),
+    ],
+)
+def test_what_cannot_work_is_one_line_and_exit_code_1(arguments: list[str], message: str) -> None:
+    result = codealign(*arguments)
+    assert result.exit_code == 1
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert result.output.startswith("codealign: ")
+
+
+def test_a_service_that_is_away_is_named_with_its_address_and_what_to_do() -> None:
+    result = codealign("data", "ls", "--dataset", "127.0.0.1:1")
+    assert result.exit_code == 1
+    assert "dataset service at 127.0.0.1:1: cannot reach the service" in result.output
+    assert "Is it up? `codealign up`" in result.output
+
+
+def test_a_wrong_option_is_a_usage_error() -> None:
+    result = codealign("run", "--bogus")
+    assert result.exit_code == 2
+    assert "No such option" in result.output
+
+
+def test_debug_shows_where_it_failed() -> None:
+    assert "Traceback" in codealign("--debug", "data", "show", "zz").output
+
+
+def test_version_and_help() -> None:
+    assert codealign("--version").output.startswith("codealign 0")
+    for command in ([], ["run"], ["data", "lineage"], ["sandbox", "exec"], ["up"], ["doctor"]):
+        assert codealign(*command, "--help").exit_code == 0
+
+
+def rpc_error(code: grpc.StatusCode, details: str) -> grpc.aio.AioRpcError:
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details)
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "message"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, "failed to connect to all addresses", "Is it up? `codealign up`"),
+        (grpc.StatusCode.UNAVAILABLE, "no runner is ready", "dataset service at h:1: no runner is ready"),
+        (grpc.StatusCode.NOT_FOUND, "no run match 'x'", "dataset service at h:1: no run match 'x'"),
+        (grpc.StatusCode.UNIMPLEMENTED, "", "does not offer this call"),
+        (grpc.StatusCode.INTERNAL, "boom", "internal error: boom. Its log has the rest"),
+    ],
+)
+def test_a_services_error_is_its_own_message(code: grpc.StatusCode, details: str, message: str) -> None:
+    assert message in rpc_failure(rpc_error(code, details), "dataset", "h:1").message
+
+
+def test_ctrl_c_has_exit_code_130_and_its_own_message() -> None:
+    async def work() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(10)
+
+    with pytest.raises(Interrupted, match="goes on") as caught:
+        run_async(work(), lambda: "the same command goes on")
+    assert caught.value.exit_code == 130
+
+
+def test_a_models_name_is_a_folder_only_where_it_is_written_as_one(tmp_path: Path) -> None:
+    assert model_source("Qwen/Qwen2.5-Coder-0.5B") == "Qwen/Qwen2.5-Coder-0.5B"
+    assert model_source("s3://bucket/model") == "s3://bucket/model"
+    assert model_source(str(tmp_path)) == str(tmp_path)
+    for missing in ("./x", "/x/y", "~/no-such-model", "a/b/c", "folder/"):
+        with pytest.raises(Failure, match="no such folder"):
+            model_source(missing)
+
+
+def test_services_get_their_settings(tmp_path: Path) -> None:
+    recording = tmp_path / "r.jsonl"
+    recording.touch()
+    options = Options(engine="replay", recording=recording, benchmarks=tmp_path)
+    options.check()
+    found = {spec.name: spec for spec in specs(Home(tmp_path), options)}
+    assert found["dataset"].environment == {"CODEALIGN_DATASET_DATA_DIR": str(tmp_path / "data")}
+    assert found["inference"].environment == {
+        "CODEALIGN_INFERENCE_ENGINE": "replay",
+        "CODEALIGN_INFERENCE_MODEL": str(recording),
+    }
+    assert found["coordinator"].environment == {"CODEALIGN_COORDINATOR_BENCHMARKS": str(tmp_path)}
+    assert set(found["coordinator"].needs) == {"dataset", "sandbox", "inference"}
+
+
+def test_the_default_configuration_leaves_the_defaults_to_the_coordinator() -> None:
+    config = run_config(RunChoices(limit=12), "stdlib", "nano")
+    assert config == pb.Run(
+        seeds=pb.SeedSelection(collection="stdlib", limit=12),
+        model=pb.ModelChoice(model="nano"),
+        concepts=pb.GenerationSettings(),
+        instructions=pb.GenerationSettings(),
+        responses=pb.GenerationSettings(attempts=10),
+    )
+
+
+def test_the_preset_paper_switches_every_gain_off() -> None:
+    config = run_config(RunChoices(preset="paper", attempts=7), "stdlib", "")
+    assert all(settings.unpooled for settings in (config.concepts, config.instructions, config.responses))
+    assert config.responses.round_size == 7
+    assert config.selection.random_pass
+
+
+def test_doctor_passes_where_everything_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis, "_there", lambda module: True)
+    monkeypatch.setattr(diagnosis, "_gvisor", list)
+    result = codealign("doctor")
+    assert result.exit_code == 0
+    assert "nothing is in the way" in result.output
+
+
+def test_doctor_says_what_is_missing_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis, "_there", lambda module: "inference" not in module)
+    monkeypatch.setenv("CODEALIGN_DATASET_PORT", "99999")
+    result = codealign("doctor", "--home", "/proc/nope")
+    assert result.exit_code == 1
+    assert "pip install codealign-inference" in result.output
+    assert "CODEALIGN_DATASET_PORT=99999: no port number" in result.output
+    assert "choose another folder with --home" in result.output
+
+
+@pytest.mark.parametrize(
+    ("version", "apt", "level"),
+    [
+        ("runsc version release-20260907.0", False, "ok"),
+        ("runsc version 20221219", True, "note"),
+        ("runsc version 20221219", False, "problem"),
+        (None, True, "ok"),
+        (None, False, "problem"),
+    ],
+)
+def test_doctor_knows_which_gvisor_isolates(
+    monkeypatch: pytest.MonkeyPatch, version: str | None, apt: bool, level: str
+) -> None:
+    present = {"runsc": version is not None, "apt-get": apt}
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}" if present.get(name) else None)
+    monkeypatch.setattr(diagnosis, "_runsc_version", lambda path: version or "")
+    (finding,) = diagnosis._gvisor()
+    assert finding.level == level

@@ -1,0 +1,237 @@
+"""A row's line from its seed, and a seed's fate, as trees."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import pytest
+from rich.console import Console, RenderableType
+
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.api.sandbox.v1 import sandbox_pb2 as sb
+from codealign.cli.failures import Failure
+from codealign.cli.family import Family, is_record_id, record_digits
+from codealign.cli.lineage import lineage_tree
+from codealign.cli.records_view import record_view
+from codealign.common.records import complete
+
+
+def render(renderable: RenderableType, width: int = 120) -> str:
+    file = io.StringIO()
+    Console(file=file, width=width, color_system=None).print(renderable)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
+@dataclass
+class Line:
+    """A seed with one instruction, two responses, and a row."""
+
+    records: dict[str, pb.Record]
+    references: dict[str, pb.Record]
+    ids: dict[str, str]
+
+    def family(self, name: str) -> Family:
+        return Family(self.ids[name], self.records, self.references)
+
+
+@pytest.fixture
+def line() -> Line:
+    records: dict[str, pb.Record] = {}
+    ids: dict[str, str] = {}
+
+    def add(name: str, record: pb.Record) -> str:
+        complete(record)
+        records[record.id] = record
+        ids[name] = record.id
+        return record.id
+
+    prefix = complete(pb.Record(stage=pb.STAGE_PROMPT_PREFIX, prompt_prefix=pb.PromptPrefix(text="FEW SHOTS\n" * 100)))
+    config = complete(
+        pb.Record(
+            stage=pb.STAGE_STAGE_CONFIG,
+            stage_config=pb.StageConfig(stage=pb.STAGE_RESPONSE, name="responses", settings_json="{}"),
+        )
+    )
+
+    def provenance(suffix: str) -> pb.Provenance:
+        return pb.Provenance(
+            model="nano",
+            model_revision="cafe" * 16,
+            seed=42,
+            prompt_prefix_id=prefix.id,
+            prompt_suffix=suffix,
+            finish_reason="stop_string",
+            prompt_tokens=1516,
+            generated_tokens=20,
+        )
+
+    seed = add(
+        "seed",
+        pb.Record(
+            stage=pb.STAGE_SEED, seed=pb.Seed(code="def f(x): ...", name="f", path="lib/mod.py", line=7, license="MIT")
+        ),
+    )
+    selected = pb.Decision(outcome=pb.Decision.OUTCOME_KEPT, rule="seed.selected", detail="meets every rule")
+    add("selected", pb.Record(stage=pb.STAGE_DECISION, parents=[seed, "0" * 32], decision=selected))
+    concepts = add(
+        "concepts",
+        pb.Record(
+            stage=pb.STAGE_CONCEPT_SET,
+            parents=[seed],
+            concept_set=pb.ConceptSet(concepts=["sorting", "recursion"]),
+            provenance=provenance("<code>def f</code>"),
+        ),
+    )
+    for attempt, text in enumerate(["Write a sort.", "Write another."]):
+        add(
+            f"instruction {attempt}",
+            pb.Record(
+                stage=pb.STAGE_INSTRUCTION,
+                parents=[concepts],
+                attempt=attempt,
+                instruction=pb.Instruction(text=text, category="function", difficulty="easy"),
+            ),
+        )
+    instruction = ids["instruction 0"]
+    results = [
+        sb.Result(
+            verdict=sb.VERDICT_FAILED_ASSERTION, detail="assert f(1) == 2", assertions_executed=1, assertions_total=3
+        ),
+        sb.Result(verdict=sb.VERDICT_PASSED, assertions_executed=3, assertions_total=3),
+    ]
+    for attempt, result in enumerate(results):
+        response = add(
+            f"response {attempt}",
+            pb.Record(
+                stage=pb.STAGE_RESPONSE,
+                parents=[instruction],
+                attempt=attempt,
+                stage_config_id=config.id,
+                response=pb.Response(text=f"answer {attempt}", code=f"code {attempt}"),
+                provenance=provenance("<task>Write a sort.</task>"),
+            ),
+        )
+        add(
+            f"verdict {attempt}",
+            pb.Record(stage=pb.STAGE_VERDICT, parents=[response], verdict=pb.VerdictBody(result=result)),
+        )
+    add(
+        "rejection",
+        pb.Record(
+            stage=pb.STAGE_REJECTION,
+            parents=[instruction],
+            attempt=2,
+            rejection=pb.Rejection(
+                rejected_stage=pb.STAGE_RESPONSE, reason="no-tests-section", detail="no <tests>", text="Sure! \x1b[2J"
+            ),
+        ),
+    )
+    chosen = pb.Decision(outcome=pb.Decision.OUTCOME_KEPT, rule="selection.chosen", detail="lowest that passed")
+    add("chosen", pb.Record(stage=pb.STAGE_DECISION, parents=[ids["response 1"]], decision=chosen))
+    add(
+        "row",
+        pb.Record(
+            stage=pb.STAGE_EXAMPLE,
+            parents=[ids["response 1"], ids["verdict 1"]],
+            example=pb.Example(instruction="Write a sort.", response="answer 1", tests="assert f(1)"),
+        ),
+    )
+    return Line(records, {prefix.id: prefix, config.id: config}, ids)
+
+
+def test_a_row_is_explained_from_its_seed(line: Line) -> None:
+    text = render(lineage_tree(line.family("row")))
+    for part in (
+        "lib/mod.py:7 f (MIT)",
+        "kept by seed.selected: meets every rule",
+        "sorting, recursion",
+        "nano@cafecafecafe, seed 42",
+        "1,516 prompt tokens, 20 generated, ended by stop_string",
+        "1,000 characters, then",
+        "│ <code>def f</code>",
+        "easy function",
+        "│ Write a sort.",
+        "FAILED_ASSERTION assert f(1) == 2 (assertions: 1 executed, 3 in the tests)",
+        "PASSED (assertions: 3 executed, 3 in the tests)",
+        "kept by selection.chosen: lowest that passed",
+        "configuration responses",
+        "│ code 1",
+        "and 1 more of another line (instruction)",
+    ):
+        assert part in text, part
+    assert "FEW SHOTS" not in text
+    assert "Write another" not in text
+    order = ["seed", "concepts", "instruction 0", "response 0", "response 1", "row"]
+    places = [text.index(line.ids[name][:12]) for name in order]
+    assert places == sorted(places)
+
+
+def test_a_rejected_sample_stands_among_its_siblings_with_its_reason_and_no_control_characters(line: Line) -> None:
+    text = render(lineage_tree(line.family("row")))
+    assert f"rejected response attempt 2 {line.ids['rejection'][:12]}" in text
+    assert "no-tests-section: no <tests>" in text
+    assert "\x1b" not in text
+
+
+def test_the_same_prompt_is_printed_once(line: Line) -> None:
+    text = render(lineage_tree(line.family("row")))
+    assert text.count("<task>Write a sort.</task>") == 1
+    assert text.count("prompt: as above") == 1
+
+
+def test_prompts_are_printed_in_full_when_asked_for(line: Line) -> None:
+    text = render(lineage_tree(line.family("row"), prompts=True))
+    assert text.count("FEW SHOTS") == 200
+    assert "│ answer 0" in text
+
+
+def test_of_a_seed_everything_that_came_of_it_is_shown(line: Line) -> None:
+    text = render(lineage_tree(line.family("seed")))
+    assert "Write another." in text
+    assert f"row {line.ids['row'][:12]}" in text
+    assert f"seed {line.ids['seed'][:12]}  ◀ asked for" in text
+
+
+def test_a_dropped_seed_says_why(line: Line) -> None:
+    seed = line.records[line.ids["seed"]]
+    dropped = pb.Decision(
+        outcome=pb.Decision.OUTCOME_DROPPED, rule="seed.near-duplicate", detail="Jaccard 0.8", duplicate_of="ab" * 16
+    )
+    decision = complete(pb.Record(stage=pb.STAGE_DECISION, parents=[seed.id], decision=dropped))
+    text = render(lineage_tree(Family(seed.id, {seed.id: seed, decision.id: decision})))
+    assert "dropped by seed.near-duplicate: Jaccard 0.8 (duplicate of abababababab)" in text
+
+
+def test_a_seed_that_no_run_came_to_says_so(line: Line) -> None:
+    seed = line.records[line.ids["seed"]]
+    assert "no run has come to this seed" in render(lineage_tree(Family(seed.id, {seed.id: seed})))
+
+
+def test_of_a_response_the_row_and_the_siblings_are_shown(line: Line) -> None:
+    text = render(lineage_tree(line.family("response 1")))
+    assert "response attempt 0" in text
+    assert "row " in text
+
+
+def test_a_record_is_shown_whole(line: Line) -> None:
+    text = render(record_view(line.records[line.ids["response 1"]]))
+    assert line.ids["response 1"] in text
+    assert "code 1" in text
+    assert "stop_string" in text
+    verdict = render(record_view(line.records[line.ids["verdict 0"]]))
+    assert "FAILED_ASSERTION assert f(1) == 2" in verdict
+    for record in line.records.values():
+        assert record.id in render(record_view(record))
+
+
+@pytest.mark.parametrize("given", ["", "abc", "xyzxyz", "a" * 33, "../etc"])
+def test_what_is_no_id_is_refused_before_anything_is_asked(given: str) -> None:
+    with pytest.raises(Failure, match="is no record id"):
+        record_digits(given)
+
+
+def test_ids_may_be_written_in_capitals() -> None:
+    assert record_digits(" ABCDEF ") == "abcdef"
+    assert is_record_id("ab" * 16)
+    assert not is_record_id("stdlib-3.11.7")

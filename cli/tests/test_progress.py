@@ -1,0 +1,166 @@
+"""What a person sees of a run."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.api.dataset.v1 import dataset_pb2 as ds
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.cli import progress
+from codealign.cli.launcher import Event
+from codealign.cli.progress import ProgressDisplay, plain_line, progress_table, top_reasons
+from codealign.cli.report import print_report
+from codealign.cli.terminal import StartDisplay, count, duration, printable, size
+
+
+def console(width: int = 160, *, terminal: bool = False) -> tuple[Console, io.StringIO]:
+    file = io.StringIO()
+    return Console(file=file, width=width, color_system=None, force_terminal=terminal, soft_wrap=True), file
+
+
+def status(state: pb.RunState.ValueType = pb.RUN_STATE_RUNNING, done: int = 40) -> api.RunStatus:
+    reasons = {"no-tests-section": 3, "cut-off": 7, "empty": 1, "no-code-block": 2}
+    return api.RunStatus(
+        id="ab" * 16,
+        config=pb.Run(name="first"),
+        state=state,
+        notes=["no benchmark files are set"],
+        stages=[
+            api.StageProgress(stage="concepts", expected=100, done=100, kept=100),
+            api.StageProgress(
+                stage="responses",
+                expected=100,
+                done=done,
+                kept=done - 13,
+                dropped=13,
+                reasons=reasons,
+                rate=1.25,
+                seconds_left=95,
+                in_flight=8,
+                retries=2,
+            ),
+            api.StageProgress(stage="selection"),
+        ],
+    )
+
+
+def test_the_commonest_reasons_come_first_and_the_others_are_counted() -> None:
+    assert top_reasons(status().stages[1]) == "cut-off 7, no-tests-section 3, no-code-block 2, 1 others"
+    assert top_reasons(status().stages[1], 4).endswith("empty 1")
+    assert top_reasons(status().stages[0]) == ""
+
+
+def test_the_table_has_every_stage_with_its_numbers() -> None:
+    target, file = console()
+    target.print(progress_table(status()))
+    row = next(line for line in file.getvalue().splitlines() if line.startswith("responses"))
+    for part in ("40/100", "27", "13", "1.2/s", "1 min 35 s", "8", "2", "cut-off 7"):
+        assert part in row, part
+
+
+def test_without_a_terminal_a_status_is_one_line() -> None:
+    assert plain_line(status()) == (
+        "running: concepts 100/100 kept 100 | responses 40/100 kept 27 dropped 13 (cut-off 7, no-tests-section 3, "
+        "3 others) in flight 8 retries 2 left 1 min 35 s"
+    )
+    assert plain_line(api.RunStatus(state=pb.RUN_STATE_RUNNING)) == "running: nothing done yet"
+
+
+def test_without_a_terminal_lines_come_now_and_then_and_when_the_state_changes() -> None:
+    target, file = console()
+    with ProgressDisplay(target) as display:
+        for done in (20, 21, 22):
+            display.update(status(done=done))
+        display.update(status(pb.RUN_STATE_SUCCEEDED, done=100))
+    lines = file.getvalue().splitlines()
+    assert lines[0] == "note: no benchmark files are set"
+    assert len(lines) == 3
+    assert "running: " in lines[1]
+    assert "responses 20/100" in lines[1]
+    assert "succeeded: " in lines[2]
+
+
+def test_after_a_while_the_next_line_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
+    target, file = console()
+    with ProgressDisplay(target) as display:
+        for done in (20, 21, 21):
+            display.update(status(done=done))
+    assert len(file.getvalue().splitlines()) == 3
+
+
+def test_on_a_terminal_the_table_moves() -> None:
+    target, file = console(terminal=True)
+    with ProgressDisplay(target) as display:
+        display.update(status())
+    assert "run abababababab (first): running" in file.getvalue()
+
+
+def report() -> api.GetReportResponse:
+    return api.GetReportResponse(
+        run=status(pb.RUN_STATE_SUCCEEDED),
+        stages=[
+            api.StageReport(stage="seeds", items=100, kept=60, reasons={"seed.no-return": 30, "seed.too-long": 10}),
+            api.StageReport(
+                stage="responses", items=90, kept=80, prompt_tokens=12345, generated_tokens=678, wall_seconds=12.5
+            ),
+        ],
+        verdicts={"PASSED": 30, "FAILED_ASSERTION": 50},
+        rows=25,
+    )
+
+
+def test_the_report_has_the_funnel_the_verdicts_the_cost_and_what_comes_next() -> None:
+    target, file = console()
+    version = ds.Version(name="v-0123456789abcdef", url="file:///data/v", rows=25)
+    print_report(target, report(), version=version, row_id="cd" * 16, timings=True)
+    text = file.getvalue()
+    for part in (
+        "seed.no-return 30",
+        "seed.too-long 10",
+        "verdicts: FAILED_ASSERTION 50, PASSED 30",
+        "12,345",
+        "12 s",
+        "25 rows published as v-0123456789abcdef",
+        "file:///data/v",
+        "codealign data lineage cdcdcdcdcdcd",
+        "codealign data export v-0123456789abcdef",
+    ):
+        assert part in text, part
+
+
+def test_without_timings_the_report_is_the_same_for_the_same_data() -> None:
+    texts = []
+    for seconds in (1.0, 2.0):
+        target, file = console()
+        again = report()
+        again.stages[1].wall_seconds = seconds
+        print_report(target, again, version=None, row_id="", timings=False)
+        texts.append(file.getvalue())
+    assert texts[0] == texts[1]
+    assert "nothing published" in texts[0]
+
+
+def test_starting_services_say_what_they_do() -> None:
+    target, file = console()
+    display = StartDisplay(target)
+    display(Event("inference", "starting", "loading model", 0.1))
+    display(Event("inference", "ended", "inference ended by signal 9; starting it again in 0.5 s"))
+    assert file.getvalue() == "inference ended by signal 9; starting it again in 0.5 s\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.04, "0.0 s"), (9.94, "9.9 s"), (52.4, "52 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_sizes_counts_and_control_characters() -> None:
+    assert [size(n) for n in (10, 2048, 5 * 2**20, 3 * 2**30)] == ["10 B", "2.0 KiB", "5.0 MiB", "3.0 GiB"]
+    assert [count(1, "row"), count(2000, "row"), count(0, "copy", "copies")] == ["1 row", "2,000 rows", "0 copies"]
+    assert printable("a\x1b[31mb\r\nc\x00\u202e") == "a�[31mb\nc��"

@@ -1,0 +1,75 @@
+"""Small parts: frames, pipes, /proc, the filter."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import subprocess
+
+import pytest
+
+from codealign.api.runner.v1 import runner_pb2
+from codealign.runner import frames, seccomp, streams, watch
+
+
+def test_a_frame_comes_back() -> None:
+    buffer = io.BytesIO()
+    frames.FrameWriter(buffer).write(runner_pb2.AttachResponse(outcome=runner_pb2.Outcome(id=7)))
+    (size,) = struct.unpack(">I", buffer.getvalue()[:4])
+    assert size == len(buffer.getvalue()) - 4
+    request = runner_pb2.AttachRequest(cancel=runner_pb2.Cancel(id=3)).SerializeToString()
+    stream = io.BytesIO(struct.pack(">I", len(request)) + request)
+    assert frames.read_request(stream) == runner_pb2.AttachRequest(cancel=runner_pb2.Cancel(id=3))
+    assert frames.read_request(stream) is None
+
+
+@pytest.mark.parametrize("data", [b"\0\0", b"\0\0\0\x05ab", b"\0\0\0\x05", b"\xff\xff\xff\xff"])
+def test_a_broken_stream_is_told(data: bytes) -> None:
+    with pytest.raises(frames.BrokenStream):
+        frames.read_request(io.BytesIO(data))
+
+
+def test_a_drain_keeps_the_first_bytes_and_counts_all() -> None:
+    drain = streams.Drain(keep=4)
+    os.write(drain.program_end, b"abcdefgh")
+    os.close(drain.program_end)
+    drain.empty()
+    assert (bytes(drain.kept), drain.total, drain.open) == (b"abcd", 8, False)
+    drain.close()
+
+
+def test_a_feed_goes_on_where_the_pipe_was_full_and_survives_a_closed_reader() -> None:
+    feed = streams.Feed(b"x" * 200_000)
+    assert feed.open
+    received = os.read(feed.program_end, 200_000)
+    feed.write()
+    received += os.read(feed.program_end, 200_000)
+    assert set(received) == {ord("x")}
+    os.close(feed.program_end)
+    feed.write()
+    assert not feed.open
+
+
+def test_usage_is_of_the_whole_tree() -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            alone, both = watch.usage(process.pid, 0), watch.usage(os.getpid(), 0)
+            assert alone.threads == 1
+            assert both.threads > alone.threads
+            assert both.resident_bytes > alone.resident_bytes > 0
+            assert watch.usage(process.pid, 1 << 40).resident_bytes == 0
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_a_filter_exists_for_each_known_machine(machine: str) -> None:
+    program = seccomp.filter_program(machine)
+    assert len(program) % 8 == 0
+    assert struct.unpack("HBBI", program[-8:]) == (6, 0, 0, 0x7FFF0000)
+
+
+def test_an_unknown_machine_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="riscv64"):
+        seccomp.filter_program("riscv64")

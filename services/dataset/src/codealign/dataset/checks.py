@@ -1,0 +1,231 @@
+"""Whether a request can be carried out: each check names the field's path. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import math
+import re
+from collections.abc import Iterator, Sequence
+
+from codealign.api.dataset.v1 import dataset_pb2
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.api.sandbox.v1 import sandbox_pb2
+from codealign.common.errors import InvalidArgument
+from codealign.common.records import BODY_OF_STAGE, content_hash, derive_id
+from codealign.dataset.storage.rows import label
+
+MAX_RECORDS = 1000
+MAX_IDS = 1000
+MAX_PAGE = 1000
+DEFAULT_PAGE = 100
+MAX_LINEAGE = 10_000
+DEFAULT_LINEAGE = 1000
+MAX_NAME = 200
+MAX_TITLE = 500
+MAX_FACTS = 200
+MAX_FACT = 10_000
+MIN_PREFIX = 6
+MAX_TTL_SECONDS = 3600.0
+DEFAULT_TTL_SECONDS = 15.0
+MAX_VIOLATIONS = 20
+
+_ID = re.compile(r"[0-9a-f]{32}")
+_PREFIX = re.compile(rf"[0-9a-f]{{{MIN_PREFIX},32}}")
+_ID_RULE = "must be 32 lower-case hexadecimal digits"
+
+Violation = tuple[str, str]
+
+
+def records(given: Sequence[pb.Record], max_bytes: int) -> list[pb.Record]:
+    """Check records to append and fill in the ids and hashes that were left out. Parents are the store's to check.
+
+    Raises:
+        InvalidArgument: With up to 20 violations.
+    """
+    if len(given) > MAX_RECORDS:
+        raise InvalidArgument("records", f"{len(given)} records; at most {MAX_RECORDS} in one call")
+    violations: list[Violation] = []
+    complete = []
+    for index, record in enumerate(given):
+        found = [(f"records[{index}]{path}", text) for path, text in _record_violations(record, max_bytes)]
+        violations += found
+        if not found:
+            complete.append(_completed(record, f"records[{index}]", violations))
+        if len(violations) >= MAX_VIOLATIONS:
+            break
+    if violations:
+        raise InvalidArgument(violations=violations[:MAX_VIOLATIONS])
+    return complete
+
+
+def _record_violations(record: pb.Record, max_bytes: int) -> Iterator[Violation]:
+    expected = BODY_OF_STAGE.get(record.stage)
+    if expected is None:
+        yield ".stage", "must be set" if not record.stage else f"{record.stage} is not a stage that this store knows"
+        return
+    found = record.WhichOneof("body")
+    if found != expected:
+        yield f".{expected}", f"must be set for {pb.Stage.Name(record.stage)}; found {found or 'no body'}"
+        return
+    if record.attempt < 0:
+        yield ".attempt", f"is {record.attempt}; attempts count from 0"
+    for position, parent in enumerate(record.parents):
+        if not _ID.fullmatch(parent):
+            yield f".parents[{position}]", _ID_RULE
+    if record.stage_config_id and not _ID.fullmatch(record.stage_config_id):
+        yield ".stage_config_id", _ID_RULE
+    if record.ByteSize() > max_bytes:
+        yield "", f"is {record.ByteSize()} bytes; at most {max_bytes} (CODEALIGN_DATASET_MAX_RECORD_BYTES)"
+    yield from _body_violations(record)
+
+
+def _body_violations(record: pb.Record) -> Iterator[Violation]:
+    """What the store relies on in bodies; all else is the pipeline's business."""
+    if record.stage == pb.STAGE_REJECTION and record.rejection.rejected_stage not in BODY_OF_STAGE:
+        yield ".rejection.rejected_stage", "must be set: it says which stage's record this stands for"
+    named = {pb.STAGE_REJECTION: ".rejection.reason", pb.STAGE_DECISION: ".decision.rule"}
+    if record.stage in named:
+        text = label(record)
+        if not text or len(text) > MAX_NAME or not text.isprintable():
+            yield named[record.stage], f"must be a short name: 1 to {MAX_NAME} printable characters"
+    if record.stage == pb.STAGE_VERDICT and record.verdict.result.verdict in (
+        sandbox_pb2.VERDICT_UNSPECIFIED,
+        sandbox_pb2.VERDICT_INFRASTRUCTURE,
+    ):
+        yield ".verdict.result.verdict", "must say something of the program: an infrastructure fault is never recorded"
+    evaluated = record.evaluation_result.result.verdict
+    if record.stage == pb.STAGE_EVALUATION_RESULT and evaluated == sandbox_pb2.VERDICT_INFRASTRUCTURE:
+        yield ".evaluation_result.result.verdict", "an infrastructure fault is never recorded"
+
+
+def _completed(record: pb.Record, path: str, violations: list[Violation]) -> pb.Record:
+    digest = content_hash(record)
+    if record.content_hash and record.content_hash != digest:
+        violations.append((f"{path}.content_hash", f"is {record.content_hash}, but the body's hash is {digest}"))
+    derived = derive_id(
+        record.stage,
+        record.parents,
+        attempt=record.attempt,
+        stage_config_id=record.stage_config_id,
+        content=digest,
+    )
+    if record.id and record.id != derived:
+        violations.append((f"{path}.id", f"is {record.id}, but what determines the record gives {derived}"))
+    record.content_hash, record.id = digest, derived
+    return record
+
+
+def ids(given: Sequence[str], *, allow_prefix: bool) -> list[str]:
+    """Check a list of ids."""
+    if len(given) > MAX_IDS:
+        raise InvalidArgument("ids", f"{len(given)} ids; at most {MAX_IDS} in one call")
+    pattern, rule = (_PREFIX, _prefix_rule()) if allow_prefix else (_ID, _ID_RULE)
+    violations = [(f"ids[{index}]", rule) for index, text in enumerate(given) if not pattern.fullmatch(text)]
+    if violations:
+        raise InvalidArgument(violations=violations[:MAX_VIOLATIONS])
+    return list(given)
+
+
+def prefix(path: str, text: str) -> str:
+    """Check an id or an id's first digits."""
+    if not _PREFIX.fullmatch(text):
+        raise InvalidArgument(path, _prefix_rule())
+    return text
+
+
+def _prefix_rule() -> str:
+    return f"must be an id's first digits: {MIN_PREFIX} to 32 lower-case hexadecimal digits"
+
+
+def optional_id(path: str, text: str) -> str:
+    """Check an id that may be left out."""
+    if text and not _ID.fullmatch(text):
+        raise InvalidArgument(path, _ID_RULE)
+    return text
+
+
+def name(path: str, text: str, *, required: bool = True) -> str:
+    """Check a collection's, lease's or holder's name."""
+    if not text and required:
+        raise InvalidArgument(path, "must be set")
+    if len(text) > MAX_NAME or not text.isprintable():
+        raise InvalidArgument(path, f"must be 1 to {MAX_NAME} printable characters")
+    return text
+
+
+def stage(path: str, value: int, *, required: bool) -> int:
+    """Check a stage."""
+    if value == pb.STAGE_UNSPECIFIED and not required:
+        return value
+    if value not in BODY_OF_STAGE:
+        raise InvalidArgument(path, "must be set" if not value else f"{value} is not a stage that this store knows")
+    return value
+
+
+def amount(path: str, value: int, default: int, maximum: int) -> int:
+    """Check a number of records; 0 means the default."""
+    if not 0 <= value <= maximum:
+        raise InvalidArgument(path, f"is {value}; 1 to {maximum}, or 0 for {default}")
+    return value or default
+
+
+def ttl(path: str, seconds: float) -> float:
+    """Check a lease's time; 0 means the default."""
+    if seconds == 0:
+        return DEFAULT_TTL_SECONDS
+    if not (math.isfinite(seconds) and 1 <= seconds <= MAX_TTL_SECONDS):
+        raise InvalidArgument(
+            path, f"is {seconds:g}; 1 to {MAX_TTL_SECONDS:g} seconds, or 0 for {DEFAULT_TTL_SECONDS:g}"
+        )
+    return seconds
+
+
+def text(path: str, value: str, maximum: int) -> str:
+    """Check a line for people."""
+    if len(value) > maximum or "\x00" in value or "\n" in value:
+        raise InvalidArgument(path, f"must be one line of at most {maximum} characters")
+    return value
+
+
+def facts(path: str, given: dict[str, str]) -> dict[str, str]:
+    """Check a card's facts."""
+    if len(given) > MAX_FACTS:
+        raise InvalidArgument(path, f"{len(given)} facts; at most {MAX_FACTS}")
+    for key, value in sorted(given.items()):
+        if not key or len(key) > MAX_NAME or not key.isprintable():
+            raise InvalidArgument(
+                path, f"a fact's name must be 1 to {MAX_NAME} printable characters; found {key[:50]!r}"
+            )
+        if len(value) > MAX_FACT:
+            raise InvalidArgument(f"{path}[{key}]", f"is {len(value)} characters; at most {MAX_FACT}")
+    return given
+
+
+def page_token(request: dataset_pb2.ScanRequest, last_id: str) -> str:
+    """Where the next page begins; it is good for the same question alone."""
+    return base64.urlsafe_b64encode(f"{last_id}{_question(request)}".encode()).decode()
+
+
+def page_start(request: dataset_pb2.ScanRequest) -> str:
+    """The id after which the page begins; empty: from the start."""
+    if not request.page_token:
+        return ""
+    try:
+        content = base64.urlsafe_b64decode(request.page_token).decode()
+    except (binascii.Error, ValueError):
+        content = ""
+    if not _ID.fullmatch(content[:32]):
+        raise InvalidArgument("page_token", "is none that this service gave out")
+    if content[32:] != _question(request):
+        raise InvalidArgument("page_token", "belongs to a request with other fields: repeat those with each page")
+    return content[:32]
+
+
+def _question(request: dataset_pb2.ScanRequest) -> str:
+    question = dataset_pb2.ScanRequest()
+    question.CopyFrom(request)
+    question.page_size = 0
+    question.page_token = ""
+    return hashlib.sha256(question.SerializeToString(deterministic=True)).hexdigest()[:16]

@@ -1,0 +1,97 @@
+"""Putting the service together, and following whether its database is there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+from codealign.api.dataset.v1.dataset_pb2_grpc import add_DatasetServiceServicer_to_server
+from codealign.common.errors import CodeAlignError, ConfigurationError, Unavailable
+from codealign.common.logs import get_logger
+from codealign.common.server import Readiness, Registration
+from codealign.dataset.metrics import DATABASE_UP
+from codealign.dataset.publishing.folders import VersionFolders
+from codealign.dataset.publishing.publisher import Publisher
+from codealign.dataset.servicer import DatasetServicer
+from codealign.dataset.settings import DatasetSettings
+from codealign.dataset.storage import migrate
+from codealign.dataset.storage.database import Database
+from codealign.dataset.workers import Workers
+
+FULL_NAME = "codealign.api.dataset.v1.DatasetService"
+START_RETRY_SECONDS = 1.0
+
+log = get_logger(__name__)
+
+
+def open_database(settings: DatasetSettings) -> Database:
+    """The database of these settings, unchecked.
+
+    Raises:
+        ConfigurationError: Its URL is wrong, or its folder cannot be made.
+    """
+    try:
+        return Database(settings.database, connections=2 * settings.connections + 1)
+    except OSError as error:
+        raise ConfigurationError(f"data_dir {settings.data_dir}: {error.strerror} ({error.filename})") from None
+
+
+@contextlib.asynccontextmanager
+async def build(settings: DatasetSettings, readiness: Readiness) -> AsyncIterator[Sequence[Registration]]:
+    """Open database and folders, serve, and close them.
+
+    Raises:
+        ConfigurationError: The database cannot be used as it is.
+    """
+    database = open_database(settings)
+    # One for probes and one for publishing are beside these.
+    workers = Workers(readers=settings.connections, writers=1 if database.is_sqlite else settings.connections)
+    try:
+        folders = VersionFolders(settings.versions, settings.data_dir / "publishing")
+        await _prepare(settings, database, readiness)
+        servicer = DatasetServicer(settings, database, Publisher(database, folders), workers)
+        probing = asyncio.create_task(_follow(settings, database, readiness))
+        try:
+            yield [Registration(FULL_NAME, add_DatasetServiceServicer_to_server, servicer)]
+        finally:
+            probing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await probing
+    finally:
+        await asyncio.to_thread(workers.close)
+        database.close()
+
+
+async def _prepare(settings: DatasetSettings, database: Database, readiness: Readiness) -> None:
+    """Migrate SQLite, which has no other process to do it; check PostgreSQL, and wait for it while it is away."""
+    deadline = asyncio.get_running_loop().time() + settings.start_wait_seconds
+    while True:
+        try:
+            await asyncio.to_thread(migrate.upgrade if database.is_sqlite else migrate.check, database)
+        except Unavailable as error:
+            if asyncio.get_running_loop().time() >= deadline:
+                raise ConfigurationError(f"{error.message} (waited {settings.start_wait_seconds:g} s)") from None
+            await readiness.set(False, error.message)
+            await asyncio.sleep(START_RETRY_SECONDS)
+        except CodeAlignError as error:
+            raise ConfigurationError(f"cannot open the database: {error.message}") from None
+        else:
+            log.info("database_open", place=database.place, schema=migrate.head())
+            DATABASE_UP.set(1)
+            await readiness.set(False, "starting")  # from here the server goes on: it is ready once it listens
+            return
+
+
+async def _follow(settings: DatasetSettings, database: Database, readiness: Readiness) -> None:
+    """Readiness follows the database, so that a load balancer sends calls to a replica that can answer."""
+    while True:
+        await asyncio.sleep(settings.probe_seconds)
+        try:
+            await asyncio.to_thread(database.ping)
+        except CodeAlignError as error:
+            DATABASE_UP.set(0)
+            await readiness.set(False, error.message)
+        else:
+            DATABASE_UP.set(1)
+            await readiness.set(True)

@@ -1,0 +1,226 @@
+"""DatasetService: from the wire to the domain and back, and nothing else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from codealign.api.dataset.v1 import dataset_pb2 as wire
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.api.dataset.v1.dataset_pb2_grpc import DatasetServiceServicer
+from codealign.common.errors import CodeAlignError, InvalidArgument
+from codealign.dataset import checks
+from codealign.dataset.metrics import APPENDED, PUBLISHED
+from codealign.dataset.publishing.card import DEFAULT_PROMISE, PROMISES, Description
+from codealign.dataset.publishing.publisher import Publisher
+from codealign.dataset.settings import DatasetSettings
+from codealign.dataset.storage import leases, lookup
+from codealign.dataset.storage.append import append
+from codealign.dataset.storage.catalogue import PublishedVersion
+from codealign.dataset.storage.database import Database
+from codealign.dataset.storage.leases import Fence, Lease
+from codealign.dataset.storage.lineage import lineage
+from codealign.dataset.storage.scan import Lacking, Query, scan
+from codealign.dataset.workers import Workers
+
+
+class DatasetServicer(DatasetServiceServicer):
+    """The service.
+
+    Args:
+        settings: Sizes.
+        database: Where the records are.
+        publisher: Makes versions.
+        workers: Where blocking work runs.
+    """
+
+    def __init__(self, settings: DatasetSettings, database: Database, publisher: Publisher, workers: Workers) -> None:
+        self._settings = settings
+        self._database = database
+        self._publisher = publisher
+        self._workers = workers
+
+    async def Append(self, request: wire.AppendRequest, context: Any) -> wire.AppendResponse:
+        """Add records."""
+        records = checks.records(request.records, self._settings.max_record_bytes)
+        collection = checks.name("collection", request.collection, required=False)
+        fence = _fence("lease", request.lease) if request.HasField("lease") else None
+        results = await self._workers.write(append, self._database, records, collection=collection, fence=fence)
+        for record, result in zip(records, results, strict=True):
+            outcome = wire.AppendOutcome.Name(result.outcome).removeprefix("APPEND_OUTCOME_").lower()
+            APPENDED.labels(pb.Stage.Name(record.stage).removeprefix("STAGE_").lower(), outcome).inc()
+        return wire.AppendResponse(
+            results=[wire.AppendResult(id=item.id, outcome=item.outcome, kept=item.kept) for item in results]
+        )
+
+    async def Scan(self, request: wire.ScanRequest, context: Any) -> wire.ScanResponse:
+        """A page of records."""
+        lacking = None
+        if request.HasField("lacks_child"):
+            lacks = request.lacks_child
+            lacking = Lacking(
+                stage=checks.stage("lacks_child.stage", lacks.stage, required=True),
+                stage_config_id=checks.optional_id("lacks_child.stage_config_id", lacks.stage_config_id),
+                attempts=checks.amount("lacks_child.attempts", lacks.attempts, 1, 2**31 - 1),
+            )
+        query = Query(
+            stage=checks.stage("stage", request.stage, required=False),
+            collection=checks.name("collection", request.collection, required=False),
+            stage_config_id=checks.optional_id("stage_config_id", request.stage_config_id),
+            parent_id=checks.optional_id("parent_id", request.parent_id),
+            lacking=lacking,
+        )
+        page = await self._workers.read(
+            scan,
+            self._database,
+            query,
+            after=checks.page_start(request),
+            limit=checks.amount("page_size", request.page_size, checks.DEFAULT_PAGE, checks.MAX_PAGE),
+            max_bytes=self._settings.max_answer_bytes,
+        )
+        token = "" if page.last else checks.page_token(request, page.records[-1].id)
+        return wire.ScanResponse(records=page.records, next_page_token=token)
+
+    async def Get(self, request: wire.GetRequest, context: Any) -> wire.GetResponse:
+        """Records by id."""
+        ids = checks.ids(request.ids, allow_prefix=request.allow_prefix)
+        found = await self._workers.read(lookup.get, self._database, ids, max_bytes=self._settings.max_answer_bytes)
+        return wire.GetResponse(records=found)
+
+    async def Count(self, request: wire.CountRequest, context: Any) -> wire.CountResponse:
+        """How many records there are of each kind."""
+        collection = checks.name("collection", request.collection, required=False)
+        tallies = await self._workers.read(lookup.count, self._database, collection)
+        return wire.CountResponse(
+            counts=[
+                wire.StageCount(
+                    stage=pb.Stage.ValueType(tally.stage),
+                    label=tally.label,
+                    rejected_stage=pb.Stage.ValueType(tally.rejected_stage),
+                    outcome=pb.Decision.Outcome.ValueType(tally.outcome),
+                    count=tally.records,
+                )
+                for tally in tallies
+            ]
+        )
+
+    async def Lineage(self, request: wire.LineageRequest, context: Any) -> wire.LineageResponse:
+        """What is around a record."""
+        direction = request.direction or wire.DIRECTION_BOTH
+        if direction not in wire.Direction.values():
+            raise InvalidArgument("direction", f"{direction} is not a direction that this store knows")
+        found = await self._workers.read(
+            lineage,
+            self._database,
+            checks.prefix("id", request.id),
+            ancestors=direction in (wire.DIRECTION_ANCESTORS, wire.DIRECTION_BOTH),
+            descendants=direction in (wire.DIRECTION_DESCENDANTS, wire.DIRECTION_BOTH),
+            collection=checks.name("collection", request.collection, required=False),
+            limit=checks.amount("limit", request.limit, checks.DEFAULT_LINEAGE, checks.MAX_LINEAGE),
+            max_bytes=self._settings.max_answer_bytes,
+        )
+        return wire.LineageResponse(records=found.records, references=found.references, truncated=found.truncated)
+
+    async def ListCollections(self, request: wire.ListCollectionsRequest, context: Any) -> wire.ListCollectionsResponse:
+        """Collections with their sizes."""
+        found = await self._workers.read(lookup.collections, self._database)
+        return wire.ListCollectionsResponse(
+            collections=[wire.Collection(name=name, records=size) for name, size in found]
+        )
+
+    async def PublishVersion(self, request: wire.PublishVersionRequest, context: Any) -> wire.PublishVersionResponse:
+        """Make a version."""
+        collection = checks.name("collection", request.collection)
+        promise = request.promise or DEFAULT_PROMISE
+        if promise not in PROMISES:
+            raise InvalidArgument("promise", f"is {promise!r}; one of {', '.join(PROMISES)}")
+        about = Description(
+            title=checks.text("title", request.title, checks.MAX_TITLE),
+            promise=promise,
+            facts=checks.facts("facts", dict(request.facts)),
+        )
+        cancelled = threading.Event()
+
+        def check_cancelled() -> None:
+            if cancelled.is_set():
+                raise CodeAlignError("the caller went away")
+
+        try:
+            version, existed = await self._workers.publish(self._publisher.publish, collection, about, check_cancelled)
+        finally:
+            cancelled.set()
+        if not existed:
+            PUBLISHED.inc(version.rows)
+        return wire.PublishVersionResponse(version=self._version(version), existed=existed)
+
+    async def GetVersion(self, request: wire.GetVersionRequest, context: Any) -> wire.GetVersionResponse:
+        """A version by its name."""
+        version = await self._workers.read(self._publisher.get, checks.name("name", request.name))
+        return wire.GetVersionResponse(version=self._version(version))
+
+    async def ListVersions(self, request: wire.ListVersionsRequest, context: Any) -> wire.ListVersionsResponse:
+        """Every version, newest first."""
+        versions = await self._workers.read(self._publisher.all_versions)
+        return wire.ListVersionsResponse(versions=[self._version(version) for version in versions])
+
+    async def Export(self, request: wire.ExportRequest, context: Any) -> AsyncIterator[wire.ExportResponse]:
+        """A version's rows, streamed."""
+        name = checks.name("version", request.version)
+        exports = {
+            wire.EXPORT_FORMAT_UNSPECIFIED: self._publisher.export_jsonl,
+            wire.EXPORT_FORMAT_JSONL: self._publisher.export_jsonl,
+            wire.EXPORT_FORMAT_PARQUET: self._publisher.export_parquet,
+        }
+        if request.format not in exports:
+            raise InvalidArgument("format", f"{request.format} is not a format that this service writes")
+        async for piece in self._workers.stream(exports[request.format](name)):
+            yield wire.ExportResponse(data=piece)
+
+    async def AcquireLease(self, request: wire.AcquireLeaseRequest, context: Any) -> wire.AcquireLeaseResponse:
+        """Take a lease."""
+        name, holder = checks.name("name", request.name), checks.name("holder", request.holder)
+        ttl = checks.ttl("ttl_seconds", request.ttl_seconds)
+        lease = await self._workers.write(leases.acquire, self._database, name, holder, ttl)
+        return wire.AcquireLeaseResponse(lease=_lease(lease))
+
+    async def RenewLease(self, request: wire.RenewLeaseRequest, context: Any) -> wire.RenewLeaseResponse:
+        """Keep a lease."""
+        fence, ttl = _fence("lease", request.lease), checks.ttl("ttl_seconds", request.ttl_seconds)
+        lease = await self._workers.write(leases.renew, self._database, fence, ttl)
+        return wire.RenewLeaseResponse(lease=_lease(lease))
+
+    async def ReleaseLease(self, request: wire.ReleaseLeaseRequest, context: Any) -> wire.ReleaseLeaseResponse:
+        """Give a lease back."""
+        await self._workers.write(leases.release, self._database, _fence("lease", request.lease))
+        return wire.ReleaseLeaseResponse()
+
+    def _version(self, version: PublishedVersion) -> wire.Version:
+        return wire.Version(
+            name=version.name,
+            title=version.title,
+            url=self._publisher.url(version.name),
+            rows=version.rows,
+            files=[
+                wire.VersionFile(path=file.path, sha256=file.sha256, size_bytes=file.size_bytes)
+                for file in version.files
+            ],
+            created_at=_timestamp(version.created_at),
+            collection=version.collection,
+        )
+
+
+def _fence(path: str, token: wire.LeaseToken) -> Fence:
+    return Fence(checks.name(f"{path}.name", token.name), token.token)
+
+
+def _lease(lease: Lease) -> wire.Lease:
+    return wire.Lease(name=lease.name, holder=lease.holder, token=lease.token, expires_at=_timestamp(lease.expires_at))
+
+
+def _timestamp(seconds: float) -> Timestamp:
+    timestamp = Timestamp()
+    timestamp.FromMicroseconds(round(seconds * 1e6))
+    return timestamp

@@ -1,0 +1,132 @@
+"""Leases: one holder at a time does a piece of work, and one that lost it is fenced off.
+
+Expiry is measured by the database's clock, which all replicas of the service share. A token grows with every new
+holder and is never used again; it travels with each append, which is refused once a later token was given out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, select, update
+
+from codealign.common.errors import FailedPrecondition, NotFound, Unavailable
+from codealign.dataset.storage.database import Database, insert, now
+from codealign.dataset.storage.schema import leases
+
+
+@dataclass(frozen=True)
+class Fence:
+    """A lease's name and the token that its holder was given."""
+
+    name: str
+    token: int
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A lease that is held."""
+
+    name: str
+    holder: str
+    token: int
+    expires_at: float
+    """Seconds since 1970, by the database's clock."""
+
+
+def acquire(database: Database, name: str, holder: str, ttl: float) -> Lease:
+    """Take a lease, or take it again with a new token.
+
+    Args:
+        database: Where it is kept.
+        name: What is leased.
+        holder: Who asks.
+        ttl: Seconds.
+
+    Raises:
+        Unavailable: Somebody else holds it; with the seconds until it expires.
+    """
+
+    def work(connection: Connection) -> Lease:
+        # So that two who ask first meet at one row.
+        empty = {"name": name, "holder": "", "token": 0, "expires_at": 0.0}
+        connection.execute(insert(connection, leases).on_conflict_do_nothing(), [empty])
+        row = _locked(connection, name)
+        time = now(connection)
+        if row.holder != holder and row.expires_at > time:
+            left = row.expires_at - time
+            raise Unavailable(f"lease {name} is held by {row.holder} for another {left:.1f} s", retry_after=left)
+        return _hold(connection, name, holder, row.token + 1, time + ttl)
+
+    return database.write(work)
+
+
+def renew(database: Database, fence: Fence, ttl: float) -> Lease:
+    """Keep a lease for `ttl` seconds from now; the token stays.
+
+    Raises:
+        NotFound: There is no such lease.
+        FailedPrecondition: It expired, or another holder has it.
+    """
+
+    def work(connection: Connection) -> Lease:
+        row, time = _held(connection, fence, renewal=True)
+        return _hold(connection, fence.name, row.holder, fence.token, time + ttl)
+
+    return database.write(work)
+
+
+def release(database: Database, fence: Fence) -> None:
+    """Give a lease back; where it is not held with this token any more, there is nothing to give.
+
+    Raises:
+        NotFound: There is no such lease.
+    """
+
+    def work(connection: Connection) -> None:
+        row = _locked(connection, fence.name)
+        if row.token == fence.token:
+            _hold(connection, fence.name, "", fence.token, 0.0)
+
+    database.write(work)
+
+
+def require_held(connection: Connection, fence: Fence) -> None:
+    """Within a transaction: the lease is held with this token, and nobody else gets it before the commit.
+
+    Raises:
+        NotFound: There is no such lease.
+        FailedPrecondition: It expired, or another holder has it.
+    """
+    _held(connection, fence, renewal=False)
+
+
+def _held(connection: Connection, fence: Fence, *, renewal: bool) -> tuple[Row[Any], float]:
+    # PostgreSQL: an append's FOR KEY SHARE keeps a new holder (FOR UPDATE) out until its commit, but not a renewal
+    # (FOR NO KEY UPDATE), which a stream of appends could otherwise starve until the lease is lost.
+    row = _locked(connection, fence.name, key_share=True, read=not renewal)
+    time = now(connection)
+    if row.token != fence.token:
+        state = f"{row.holder} has it" if row.expires_at > time else "another holder had it since"
+        raise FailedPrecondition(
+            f"lease {fence.name} is not held with token {fence.token}: {state} (token {row.token}); stop this work"
+        )
+    if row.expires_at <= time:
+        raise FailedPrecondition(f"lease {fence.name} (token {fence.token}) has expired: acquire it again first")
+    return row, time
+
+
+def _locked(connection: Connection, name: str, *, key_share: bool = False, read: bool = False) -> Row[Any]:
+    # SQLite knows no row locks: its one writer has the whole database.
+    statement = select(leases).where(leases.c.name == name).with_for_update(key_share=key_share, read=read)
+    row = connection.execute(statement).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no lease {name}: acquire it first")
+    return row
+
+
+def _hold(connection: Connection, name: str, holder: str, token: int, expires_at: float) -> Lease:
+    values = {"holder": holder, "token": token, "expires_at": expires_at}
+    connection.execute(update(leases).where(leases.c.name == name).values(values))
+    return Lease(name, holder, token, expires_at)

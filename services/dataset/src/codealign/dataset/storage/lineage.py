@@ -1,0 +1,128 @@
+"""From a record back to its seeds, and forward to what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, select
+
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.common.errors import NotFound
+from codealign.dataset.storage.database import Database
+from codealign.dataset.storage.lookup import resolve
+from codealign.dataset.storage.rows import chunks, load, load_within
+from codealign.dataset.storage.schema import collection_members as members
+from codealign.dataset.storage.schema import record_parents as edges
+from codealign.dataset.storage.schema import records
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """A record with what is around it."""
+
+    records: list[pb.Record]
+    """Breadth first, the record itself first; within one distance by id, ancestors before descendants."""
+    references: list[pb.Record]
+    """The configurations and prompt prefixes that they name, by id."""
+    truncated: bool
+
+
+def lineage(
+    database: Database,
+    given: str,
+    *,
+    ancestors: bool = True,
+    descendants: bool = True,
+    collection: str = "",
+    limit: int = 1000,
+    max_bytes: int = 2**25,
+) -> Lineage:
+    """Ancestors, descendants or both; not the descendants of ancestors.
+
+    Args:
+        database: Where they are.
+        given: An id, or its first digits.
+        ancestors: Go towards the seeds.
+        descendants: Go towards the examples.
+        collection: Its members alone (and the record itself). Empty: all.
+        limit: Records at most.
+        max_bytes: Ends earlier where the answer would grow beyond this.
+
+    Raises:
+        NotFound: There is no such record.
+        InvalidArgument: The digits are ambiguous.
+    """
+
+    def work(connection: Connection) -> Lineage:
+        start = resolve(connection, given, "id")
+        ids = [start] if start else []
+        up = [start] if ancestors else []
+        down = [start] if descendants else []
+        seen = {start}
+        while (up or down) and len(ids) <= limit:
+            up = _fresh(_parents(connection, up, collection), seen)
+            down = _fresh(_children(connection, down, collection, limit + 1), seen)
+            ids += up + down
+        found = load_within(connection, ids[:limit], max_bytes)
+        if not found:
+            raise NotFound(f"there is no record {given}")
+        references = _references(connection, found)
+        return Lineage(found, references, truncated=len(found) < len(ids))
+
+    return database.read(work, snapshot=True)
+
+
+def _fresh(found: Iterable[str], seen: set[str]) -> list[str]:
+    fresh = sorted(set(found) - seen)
+    seen.update(fresh)
+    return fresh
+
+
+def _parents(connection: Connection, ids: Sequence[str], collection: str) -> set[str]:
+    found: set[str] = set()
+    for some in chunks(ids):
+        found.update(connection.execute(select(edges.c.parent_id).where(edges.c.child_id.in_(some))).scalars())
+    if not collection:
+        return found
+    stages: list[tuple[str, int]] = []
+    for some in chunks(sorted(found)):
+        statement = select(records.c.id, records.c.stage).where(records.c.id.in_(some))
+        stages += [(row.id, row.stage) for row in connection.execute(statement)]
+    return _members(connection, stages, collection)
+
+
+def _children(connection: Connection, ids: Sequence[str], collection: str, limit: int) -> set[str]:
+    found: set[tuple[str, int]] = set()
+    for some in chunks(ids):
+        statement = select(edges.c.child_id, edges.c.child_stage).distinct().where(edges.c.parent_id.in_(some))
+        if not collection:
+            statement = statement.order_by(edges.c.child_id).limit(limit)
+        found.update((row.child_id, row.child_stage) for row in connection.execute(statement))
+        if not collection and len(found) > limit:
+            break
+    return _members(connection, sorted(found), collection) if collection else {child for child, _ in found}
+
+
+def _members(connection: Connection, found: Sequence[tuple[str, int]], collection: str) -> set[str]:
+    """Those of the records (id, stage) that are members.
+
+    A statement of its own: in a join, a planner without fresh statistics begins at the collection's millions.
+    """
+    by_stage: dict[int, list[str]] = {}
+    for key, stage in found:
+        by_stage.setdefault(stage, []).append(key)
+    kept: set[str] = set()
+    for stage, keys in by_stage.items():
+        for some in chunks(keys):
+            statement = select(members.c.record_id).where(
+                members.c.collection == collection, members.c.stage == stage, members.c.record_id.in_(some)
+            )
+            kept.update(connection.execute(statement).scalars())
+    return kept
+
+
+def _references(connection: Connection, found: Sequence[pb.Record]) -> list[pb.Record]:
+    there = {record.id for record in found}
+    wanted = {record.stage_config_id for record in found} | {record.provenance.prompt_prefix_id for record in found}
+    return [record for _, record in sorted(load(connection, wanted - there - {""}).items())]

@@ -1,0 +1,83 @@
+"""Records by id or by an id's first digits, and how many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, func, select
+
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.common.errors import InvalidArgument
+from codealign.dataset.storage.database import Database
+from codealign.dataset.storage.rows import load
+from codealign.dataset.storage.schema import records, tallies
+
+ID_DIGITS = 32
+# Beyond this many matches of a prefix the number is of no use to anybody.
+_COUNTED_MATCHES = 1000
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many records there are of one kind."""
+
+    stage: int
+    label: str
+    rejected_stage: int
+    outcome: int
+    records: int
+
+
+def get(database: Database, ids: Sequence[str], *, max_bytes: int = 2**25) -> list[pb.Record]:
+    """Records in the order of the ids, which may be prefixes; those that are not there are left out.
+
+    Raises:
+        InvalidArgument: A prefix is ambiguous, or the records are more than `max_bytes` together.
+    """
+
+    def work(connection: Connection) -> list[pb.Record]:
+        whole = [resolve(connection, given, f"ids[{index}]") for index, given in enumerate(ids)]
+        found = load(connection, [key for key in whole if key])
+        answer = [found[key] for key in whole if key in found]
+        size = sum(record.ByteSize() for record in answer)
+        if size > max_bytes:
+            raise InvalidArgument("ids", f"these records are {size} bytes, at most {max_bytes} fit: ask for fewer")
+        return answer
+
+    return database.read(work, snapshot=True)
+
+
+def resolve(connection: Connection, given: str, path: str) -> str:
+    """The whole id that begins with these digits; empty where there is none.
+
+    Raises:
+        InvalidArgument: There are several; `path` names the request's field.
+    """
+    if len(given) == ID_DIGITS:
+        return given
+    # "g" follows on the last hexadecimal digit.
+    matching = select(records.c.id).where(records.c.id >= given, records.c.id < given + "g").limit(_COUNTED_MATCHES)
+    matches = list(connection.execute(matching).scalars())
+    if len(matches) > 1:
+        number = f"{len(matches)} or more" if len(matches) == _COUNTED_MATCHES else str(len(matches))
+        raise InvalidArgument(path, f"{given} is ambiguous, {number} ids begin with it: give more digits")
+    return matches[0] if matches else ""
+
+
+def count(database: Database, collection: str = "") -> list[Tally]:
+    """How many records of each kind a collection has. Empty: the whole store."""
+    columns = (tallies.c.stage, tallies.c.label, tallies.c.rejected_stage, tallies.c.outcome, tallies.c.records)
+    statement = select(*columns).where(tallies.c.collection == collection).order_by(*columns[:4])
+    return database.read(lambda connection: [Tally(*row) for row in connection.execute(statement)])
+
+
+def collections(database: Database) -> list[tuple[str, int]]:
+    """Each collection's name and size."""
+    statement = (
+        select(tallies.c.collection, func.sum(tallies.c.records))
+        .where(tallies.c.collection != "")
+        .group_by(tallies.c.collection)
+        .order_by(tallies.c.collection)
+    )
+    return database.read(lambda connection: [(name, int(size)) for name, size in connection.execute(statement)])

@@ -1,0 +1,15 @@
+"""Run by Alembic; the connection comes from `codealign.dataset.storage.migrate`."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from codealign.dataset.storage.schema import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    transactional_ddl=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,69 @@
+"""Threads for what blocks: SQL and files."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Workers:
+    """Three groups of threads, so that no kind of work waits behind another: reading, writing, publishing.
+
+    Work that nobody waits for any more is dropped if it has not begun; a transaction that has begun ends, since
+    each is short.
+
+    Args:
+        readers: Threads that read.
+        writers: Threads that write.
+    """
+
+    def __init__(self, *, readers: int, writers: int) -> None:
+        self._readers = ThreadPoolExecutor(readers, "read")
+        self._writers = ThreadPoolExecutor(writers, "write")
+        self._publishers = ThreadPoolExecutor(1, "publish")
+
+    async def read(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run what only reads."""
+        return await _run(self._readers, functools.partial(function, *args, **kwargs))
+
+    async def write(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run what writes to the database."""
+        return await _run(self._writers, functools.partial(function, *args, **kwargs))
+
+    async def publish(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run what takes long: one at a time."""
+        return await _run(self._publishers, functools.partial(function, *args, **kwargs))
+
+    async def stream(self, items: Iterator[T]) -> AsyncIterator[T]:
+        """Draw from a blocking generator, each item when it is asked for; closes it at the end."""
+        end = object()
+        try:
+            while (item := await self.read(next, items, end)) is not end:
+                yield item  # type: ignore[misc]  # not `end`, so a T
+        finally:
+            # Shielded: a caller that went away must not leave a file open.
+            await asyncio.shield(self.read(_close, items))
+
+    def close(self) -> None:
+        """Wait for what has begun; drop the rest."""
+        for group in (self._publishers, self._writers, self._readers):
+            group.shutdown(wait=True, cancel_futures=True)
+
+
+async def _run(group: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    # The request's id and run go along, so that log lines from the thread bear them.
+    context = contextvars.copy_context()
+    return await asyncio.get_running_loop().run_in_executor(group, functools.partial(context.run, work))
+
+
+def _close(items: Iterator[object]) -> None:
+    close = getattr(items, "close", None)
+    if close is not None:
+        close()

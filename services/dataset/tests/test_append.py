@@ -1,0 +1,164 @@
+"""Adding records."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from codealign.api.dataset.v1 import dataset_pb2 as wire
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.common.errors import InvalidArgument
+from codealign.common.records import complete
+from codealign.dataset.storage import lookup
+from codealign.dataset.storage.append import append
+from codealign.dataset.storage.database import Database
+from codealign.dataset.storage.scan import Query, scan
+
+if TYPE_CHECKING:
+    from services.dataset.tests.conftest import Make
+
+INSERTED = wire.APPEND_OUTCOME_INSERTED
+EXISTED = wire.APPEND_OUTCOME_EXISTED
+CONFLICT = wire.APPEND_OUTCOME_CONFLICT
+
+
+def total(database: Database, collection: str = "") -> int:
+    return sum(tally.records for tally in lookup.count(database, collection))
+
+
+def test_records_come_back_as_they_were_sent(database: Database, make: Make) -> None:
+    records = make.chain()
+    records[3].provenance.model = "nano"
+    records[3].provenance.created_at.GetCurrentTime()
+    results = append(database, records)
+    assert [item.outcome for item in results] == [INSERTED] * len(records)
+    assert lookup.get(database, [record.id for record in records]) == records
+
+
+def test_an_empty_body_stays_a_body(database: Database) -> None:
+    record = complete(pb.Record(stage=pb.STAGE_PROMPT_PREFIX, prompt_prefix=pb.PromptPrefix()))
+    append(database, [record])
+    assert lookup.get(database, [record.id])[0].WhichOneof("body") == "prompt_prefix"
+
+
+def test_appending_twice_is_appending_once(database: Database, make: Make) -> None:
+    records = make.chain()
+    append(database, records, collection="run")
+    results = append(database, records, collection="run")
+    assert {item.outcome for item in results} == {EXISTED}
+    assert all(item.kept is None for item in results)
+    assert total(database) == total(database, "run") == len(records)
+
+
+def test_what_is_kept_comes_back_when_only_the_provenance_differs(database: Database, make: Make) -> None:
+    first, again = make.seed(), make.seed()
+    first.provenance.engine = "vllm"
+    again.provenance.engine = "hf"
+    append(database, [first])
+    (result,) = append(database, [again])
+    assert result.outcome == EXISTED
+    assert result.kept == first
+
+
+def test_the_first_write_wins_over_other_content(database: Database, make: Make) -> None:
+    seed = make.seed()
+    first, other = make.concepts(seed, words="sums"), make.concepts(seed, words="loops")
+    assert first.id == other.id
+    append(database, [seed, first])
+    (result,) = append(database, [other], collection="run")
+    assert result.outcome == CONFLICT
+    assert result.kept == first
+    assert lookup.get(database, [first.id]) == [first]
+    assert total(database, "run") == 1
+
+
+def test_a_request_may_hold_a_record_twice(database: Database, make: Make) -> None:
+    seed = make.seed()
+    first, other = make.concepts(seed, words="sums"), make.concepts(seed, words="loops")
+    results = append(database, [seed, first, seed, other, first], collection="run")
+    assert [item.outcome for item in results] == [INSERTED, INSERTED, EXISTED, CONFLICT, EXISTED]
+    assert results[3].kept == first
+    assert total(database) == total(database, "run") == 2
+
+
+def test_a_missing_parent_is_named_and_nothing_is_added(database: Database, make: Make) -> None:
+    chain, orphan = make.chain(), make.concepts(make.seed(99))
+    with pytest.raises(InvalidArgument) as caught:
+        append(database, [*chain, orphan], collection="run")
+    assert caught.value.violations[0][0] == "records[6].parents[0]"
+    assert total(database) == total(database, "run") == 0
+
+
+def test_a_parent_must_not_stand_later_in_the_list(database: Database, make: Make) -> None:
+    seed = make.seed()
+    child = make.concepts(seed)
+    with pytest.raises(InvalidArgument, match=r"records\[0\].parents\[0\]"):
+        append(database, [child, seed])
+    append(database, [seed])
+    assert [item.outcome for item in append(database, [child, seed])] == [INSERTED, EXISTED]
+
+
+def test_existing_records_join_further_collections(database: Database, make: Make) -> None:
+    records = make.chain()
+    append(database, records, collection="one")
+    append(database, records[:2], collection="two")
+    append(database, records[:3], collection="two")
+    assert lookup.collections(database) == [("one", 6), ("two", 3)]
+
+
+def test_concurrent_appends_of_the_same_records_insert_each_once(database: Database, make: Make) -> None:
+    seeds = [make.seed(number) for number in range(60)]
+    records = [*seeds, *(make.concepts(seed) for seed in seeds)]
+
+    def add(order: int) -> list[int]:
+        # Each thread has another order, which without sorting would deadlock in PostgreSQL.
+        parents, children = seeds[:], records[len(seeds) :]
+        random.Random(order).shuffle(parents)
+        random.Random(order).shuffle(children)
+        outcomes = []
+        for start in range(0, len(seeds), 20):
+            outcomes += append(database, parents[start : start + 20], collection="run")
+        outcomes += append(database, children, collection="run")
+        return [item.outcome for item in outcomes]
+
+    with ThreadPoolExecutor(6) as pool:
+        outcomes = [outcome for result in pool.map(add, range(6)) for outcome in result]
+    assert outcomes.count(INSERTED) == len(records)
+    assert outcomes.count(EXISTED) == 5 * len(records)
+    assert total(database) == total(database, "run") == len(records)
+
+
+def test_ten_thousand_records_go_in_and_come_out(database: Database, make: Make) -> None:
+    seeds = [make.seed(number) for number in range(2000)]
+    children = [make.response(seed, attempt) for seed in seeds for attempt in range(4)]
+    for start in range(0, 2000, 1000):
+        append(database, seeds[start : start + 1000], collection="run")
+    for start in range(0, 8000, 1000):
+        append(database, children[start : start + 1000], collection="run")
+    assert total(database, "run") == 10_000
+    found: list[str] = []
+    after = ""
+    while True:
+        page = scan(database, Query(stage=pb.STAGE_RESPONSE, collection="run"), after=after, limit=1000)
+        found += [record.id for record in page.records]
+        if page.last:
+            break
+        after = page.records[-1].id
+    assert found == sorted(record.id for record in children)
+
+
+def test_what_fails_late_leaves_nothing_of_the_request(
+    database: Database, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("late")
+
+    monkeypatch.setattr("codealign.dataset.storage.append._tally", fail)
+    with pytest.raises(RuntimeError, match="late"):
+        append(database, make.chain(), collection="run")
+    monkeypatch.undo()
+    assert lookup.get(database, [record.id for record in make.chain()]) == []
+    assert {item.outcome for item in append(database, make.chain(), collection="run")} == {INSERTED}

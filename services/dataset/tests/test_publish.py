@@ -1,0 +1,325 @@
+"""Versions: their rows, their bytes, and that there is no half one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import fsspec
+import pyarrow.parquet as pq
+import pytest
+
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.api.sandbox.v1 import sandbox_pb2
+from codealign.common.errors import ConfigurationError, FailedPrecondition, NotFound, ResourceExhausted
+from codealign.dataset.publishing.card import Description
+from codealign.dataset.publishing.folders import VersionFolders
+from codealign.dataset.publishing.publisher import DATA_FILE, Publisher
+from codealign.dataset.storage.append import append
+from codealign.dataset.storage.database import Database
+
+if TYPE_CHECKING:
+    from services.dataset.tests.conftest import Make
+
+PLAIN = Description(title="", promise="replayable", facts={})
+FACTS = Description(title='Nano | "first"', promise="reproducible", facts={"engine": "nano", "note": "a|b\nc"})
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_version_has_the_examples_by_id_with_their_seeds(
+    database: Database, publisher: Publisher, make: Make, tmp_path: Path
+) -> None:
+    append(database, make.chains(5), collection="run")
+    append(database, make.chain(6), collection="other")
+    version, existed = publisher.publish("run", FACTS)
+    assert not existed
+    assert (version.rows, version.title, version.collection) == (5, FACTS.title, "run")
+    assert abs(version.created_at - time.time()) < 60
+    folder = tmp_path / "versions" / version.name
+    assert publisher.url(version.name) == f"file://{folder}"
+    rows = pq.read_table(folder / DATA_FILE).to_pylist()
+    assert [row["id"] for row in rows] == sorted(make.chain(number)[-1].id for number in range(5))
+    by_seed = {row["seed_path"]: row for row in rows}
+    seed, *_, example = make.chain(3)
+    row = by_seed["lib/m3.py"]
+    assert (row["id"], row["seed_code"], row["seed_line"]) == (example.id, seed.seed.code, 4)
+    assert (row["concepts"], row["seed_license"]) == (["addition", "naïveté"], "MIT")
+    assert publisher.all_versions() == [version]
+    assert publisher.get(version.name) == version
+
+
+def test_the_manifest_has_each_files_hash_and_no_trace_of_when_and_where(
+    database: Database, publisher: Publisher, make: Make, tmp_path: Path
+) -> None:
+    append(database, make.chains(2), collection="5eedc0ffee" * 3)
+    version, _ = publisher.publish("5eedc0ffee" * 3, PLAIN)
+    files = files_of(tmp_path / "versions" / version.name)
+    assert sorted(files) == ["README.md", DATA_FILE, "manifest.json"]
+    manifest = json.loads(files["manifest.json"])
+    assert [(file["path"], file["sha256"], file["size_bytes"]) for file in manifest["files"]] == [
+        (path, hashlib.sha256(files[path]).hexdigest(), len(files[path])) for path in ("README.md", DATA_FILE)
+    ]
+    assert manifest["rows"] == 2
+    assert version.name == f"v-{manifest['content_sha256'][:16]}"
+    assert not [path for path, content in files.items() if b"5eedc0ffee" in content]
+    assert version.title == "5eedc0ffee" * 3
+
+
+def test_the_card_says_counts_facts_and_promise(
+    database: Database, publisher: Publisher, make: Make, tmp_path: Path
+) -> None:
+    append(database, make.chains(3), collection="run")
+    version, _ = publisher.publish("run", FACTS)
+    card = (tmp_path / "versions" / version.name / "README.md").read_text()
+    assert 'pretty_name: "Nano | \\"first\\""' in card
+    assert "| all | 3 |" in card
+    assert "| engine | nano |" in card
+    assert "| note | a\\|b c |" in card
+    assert ", reproducible: " in card
+
+
+def test_equal_rows_give_equal_bytes_whatever_the_order_and_the_database(
+    sqlite_database: Database, postgres_database: Database, make: Make, tmp_path: Path
+) -> None:
+    contents = []
+    for number, database in enumerate((sqlite_database, postgres_database)):
+        chains = [make.chain(index) for index in range(300)]
+        random.Random(number).shuffle(chains)
+        for chain in chains:
+            for record in chain:
+                record.provenance.created_at.GetCurrentTime()
+        for start in range(0, 300, 100):
+            append(database, [record for chain in chains[start : start + 100] for record in chain], collection="run")
+        root = tmp_path / str(number)
+        version, _ = Publisher(database, VersionFolders(str(root), root)).publish("run", FACTS)
+        contents.append((version.name, files_of(root)))
+    assert contents[0] == contents[1]
+
+
+def test_publishing_the_same_rows_again_writes_nothing(
+    database: Database, publisher: Publisher, make: Make, tmp_path: Path
+) -> None:
+    append(database, make.chains(2), collection="run")
+    append(database, make.chains(2), collection="again")
+    first, _ = publisher.publish("run", PLAIN)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "versions").rglob("*")}
+    second, existed = publisher.publish("again", FACTS)
+    assert existed
+    assert second == first
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "versions").rglob("*")} == before
+
+
+def test_other_rows_are_another_version(database: Database, publisher: Publisher, make: Make) -> None:
+    append(database, make.chains(2), collection="run")
+    first, _ = publisher.publish("run", PLAIN)
+    append(database, make.chain(2), collection="run")
+    second, existed = publisher.publish("run", PLAIN)
+    assert not existed
+    assert [version.name for version in publisher.all_versions()] == [second.name, first.name]
+
+
+def test_several_publishers_at_once_make_one_version(sqlite_database: Database, make: Make, tmp_path: Path) -> None:
+    append(sqlite_database, make.chains(20), collection="run")
+    root = tmp_path / "versions"
+    publishers = [Publisher(sqlite_database, VersionFolders(str(root), root)) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda publisher: publisher.publish("run", PLAIN), publishers))
+    assert len({version.name for version, _ in results}) == 1
+    assert [existed for _, existed in results].count(False) == 1
+    assert [path.name for path in root.iterdir()] == [results[0][0].name]
+
+
+def test_nothing_to_publish_is_said(database: Database, publisher: Publisher, make: Make, tmp_path: Path) -> None:
+    append(database, [make.seed()], collection="run")
+    with pytest.raises(FailedPrecondition, match="nothing to publish"):
+        publisher.publish("run", PLAIN)
+    assert list((tmp_path / "versions").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ("process", "without gVisor"),
+        ("unspecified isolation", "without gVisor"),
+        ("failed", "is VERDICT_FAILED_ASSERTION, not PASSED"),
+        ("missing", "has no verdict"),
+        ("another's", "not about its response"),
+        ("no seed", "is not in the store"),
+    ],
+)
+def test_a_row_without_an_isolated_pass_is_refused_by_name(
+    sqlite_database: Database, make: Make, tmp_path: Path, case: str, said: str
+) -> None:
+    seed, concepts, instruction, response, verdict, _ = make.chain()
+    other = make.response(instruction, 1)
+    if case == "process":
+        verdict = make.verdict(response, isolation=sandbox_pb2.ISOLATION_PROCESS)
+    elif case == "unspecified isolation":
+        verdict = make.verdict(response, isolation=sandbox_pb2.ISOLATION_UNSPECIFIED)
+    elif case == "failed":
+        verdict = make.verdict(response, sandbox_pb2.VERDICT_FAILED_ASSERTION)
+    elif case == "another's":
+        verdict = make.verdict(other)
+    named = pb.Record(id="0" * 32) if case == "missing" else verdict
+    example = make.example(instruction, response, named, pb.Record(id="1" * 32) if case == "no seed" else seed)
+    del example.parents[1]
+    from codealign.common.records import complete
+
+    append(
+        sqlite_database,
+        [*make.chain(1), seed, concepts, instruction, response, other, verdict, complete(example)],
+        collection="run",
+    )
+    publisher = Publisher(sqlite_database, VersionFolders(str(tmp_path / "versions"), tmp_path))
+    with pytest.raises(FailedPrecondition, match=said) as caught:
+        publisher.publish("run", PLAIN)
+    assert example.id in caught.value.message
+    assert publisher.all_versions() == []
+    assert list((tmp_path / "versions").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "point", ["in the rows", "in the card", "in the manifest", "before the rename", "after the rename"]
+)
+def test_a_kill_while_publishing_leaves_no_half_version(
+    sqlite_database: Database, make: Make, tmp_path: Path, point: str
+) -> None:
+    append(sqlite_database, make.chains(3), collection="run")
+    root = tmp_path / "versions"
+    script = Path(__file__).parent / "kill_publish.py"
+    url = str(sqlite_database.engine.url)
+    done = subprocess.run([sys.executable, str(script), url, str(root), point], capture_output=True, timeout=60)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    publisher = Publisher(sqlite_database, VersionFolders(str(root), root))
+    assert publisher.all_versions() == []
+    whole = [folder for folder in root.iterdir() if not folder.name.startswith(".")]
+    assert [len(files_of(folder)) for folder in whole] == ([3] if point == "after the rename" else [])
+
+    version, existed = publisher.publish("run", PLAIN)
+    assert existed == (point == "after the rename")
+    manifest = json.loads((root / version.name / "manifest.json").read_text())
+    for file in manifest["files"]:
+        content = (root / version.name / file["path"]).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == file["sha256"]
+    assert publisher.all_versions() == [version]
+
+
+def test_what_a_kill_left_is_swept_after_a_day(sqlite_database: Database, make: Make, tmp_path: Path) -> None:
+    append(sqlite_database, make.chain(), collection="run")
+    root = tmp_path / "versions"
+    old, young = root / ".partial-old", root / ".partial-young"
+    for folder in (old, young):
+        folder.mkdir(parents=True)
+    os.utime(old, (1, 1))
+    Publisher(sqlite_database, VersionFolders(str(root), root)).publish("run", PLAIN)
+    assert (old.exists(), young.exists()) == (False, True)
+
+
+def test_on_object_storage_a_folder_without_a_manifest_is_no_version(
+    sqlite_database: Database, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(sqlite_database, make.chains(2), collection="run")
+    memory = fsspec.filesystem("memory")
+    memory.store.clear()
+    publisher = Publisher(sqlite_database, VersionFolders("memory://bucket/versions", tmp_path / "scratch"))
+    put = memory.put_file
+    sent: list[str] = []
+
+    def dies_late(source: str, target: str) -> None:
+        if len(sent) == 2:
+            raise SystemExit("killed")
+        sent.append(target)
+        put(source, target)
+
+    monkeypatch.setattr(type(memory), "put_file", staticmethod(dies_late))
+    with pytest.raises(SystemExit):
+        publisher.publish("run", PLAIN)
+    assert sent
+    assert not [path for path in sent if path.endswith("manifest.json")]
+    assert publisher.all_versions() == []
+    monkeypatch.undo()
+    version, existed = publisher.publish("run", PLAIN)
+    assert not existed
+    assert publisher.url(version.name) == f"memory:///bucket/versions/{version.name}"
+    assert b"".join(publisher.export_jsonl(version.name)).count(b"\n") == 2
+    assert publisher.publish("run", PLAIN) == (version, True)
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_datasets_loads_a_version_without_our_code(
+    sqlite_database: Database, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(sqlite_database, make.chains(3), collection="run")
+    root = tmp_path / "versions"
+    version, _ = Publisher(sqlite_database, VersionFolders(str(root), root)).publish("run", FACTS)
+    code = (
+        "import sys, datasets\n"
+        "rows = datasets.load_dataset(sys.argv[1], split='train')\n"
+        "assert 'codealign' not in ' '.join(sys.modules), 'our code'\n"
+        "print(rows.num_rows, rows[0]['concepts'], rows.column_names[:3])"
+    )
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(root / version.name)],
+        env={**os.environ, **offline},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "3 ['addition', 'naïveté'] ['id', 'instruction', 'response']"
+
+
+def test_exports_give_the_same_rows(database: Database, publisher: Publisher, make: Make, tmp_path: Path) -> None:
+    append(database, make.chains(4), collection="run")
+    version, _ = publisher.publish("run", PLAIN)
+    lines = b"".join(publisher.export_jsonl(version.name)).decode().splitlines()
+    data = tmp_path / "versions" / version.name / DATA_FILE
+    assert [json.loads(line) for line in lines] == pq.read_table(data).to_pylist()
+    assert b"".join(publisher.export_parquet(version.name)) == data.read_bytes()
+
+
+def test_a_version_that_is_not_there_is_not_found(database: Database, publisher: Publisher, make: Make) -> None:
+    with pytest.raises(NotFound, match="v-0"):
+        next(publisher.export_jsonl("v-0"))
+    append(database, make.chain(), collection="run")
+    version, _ = publisher.publish("run", PLAIN)
+    shutil.rmtree(publisher.url(version.name).removeprefix("file://"))
+    with pytest.raises(NotFound, match="publish it again"):
+        next(publisher.export_parquet(version.name))
+    assert publisher.publish("run", PLAIN) == (version, False)
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(
+    sqlite_database: Database, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(sqlite_database, make.chain(), collection="run")
+    root = tmp_path / "versions"
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("codealign.dataset.publishing.publisher._write_text", full)
+    with pytest.raises(ResourceExhausted, match="make room"):
+        Publisher(sqlite_database, VersionFolders(str(root), root)).publish("run", PLAIN)
+    assert list(root.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_is_a_configuration_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for url in ("nowhere://bucket", str(tmp_path / "file" / "versions")):
+        with pytest.raises(ConfigurationError, match=url):
+            VersionFolders(url, tmp_path)

@@ -1,0 +1,1 @@
+"""Text generation behind one gRPC contract, whatever the engine."""

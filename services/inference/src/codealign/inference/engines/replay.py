@@ -1,0 +1,97 @@
+"""An engine that serves completions which were recorded before. Needs no torch and no model."""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from codealign.common.errors import NotFound, Unimplemented
+from codealign.common.logs import get_logger
+from codealign.inference import metrics
+from codealign.inference.engines import recording_file
+from codealign.inference.engines.base import Completion, GenerationRequest, Load, ModelInfo, Sample
+from codealign.inference.engines.recording_file import first_line, prompt_digest
+
+log = get_logger(__name__)
+
+
+class ReplayEngine:
+    """Finds completions by prompt, sampling parameters and sample."""
+
+    def __init__(self, path: str | Path, *, name: str = "") -> None:
+        """Read a recording.
+
+        Args:
+            path: The file that a recording engine wrote.
+            name: What requests call the model; empty is the recorded name.
+
+        Raises:
+            ConfigurationError: the file is missing or damaged.
+        """
+        self._path = Path(path)
+        self._recording = recording_file.read(self._path)
+        recorded = self._recording.model
+        self._model = replace(
+            recorded, name=name or recorded.name, engine="replay", batch_invariant=True, device="none"
+        )
+        self._load = Load()
+        log.info("recording_read", path=str(path), completions=len(self._recording.completions))
+
+    @property
+    def model(self) -> ModelInfo:
+        """The recorded model, served by this engine."""
+        return self._model
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Completion]:
+        """Yield the recorded completions in the order of the samples.
+
+        Raises:
+            NotFound: one of them is not in the recording; then none is served.
+        """
+        digest = prompt_digest(request.prompt)
+        found = []
+        for sample in request.samples:
+            completion = self._recording.completions.get((digest, request.sampling, sample))
+            if completion is None:
+                raise NotFound(self._missing(request, digest, sample))
+            found.append(completion)
+        for completion in found:
+            self._count(completion)
+            yield completion
+
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Not possible: a recording holds no tokenizer."""
+        raise Unimplemented(
+            f"the replay engine has no tokenizer to count {len(texts)} texts with: ask a server that has the model"
+        )
+
+    def load(self) -> Load:
+        """What was served; nothing ever waits."""
+        return self._load
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+    def _missing(self, request: GenerationRequest, digest: str, sample: Sample) -> str:
+        known = self._recording.of_prompt(digest)
+        if not known:
+            why = "holds nothing for this prompt"
+        elif all(key[1] != request.sampling for key in known):
+            why = f"holds this prompt with other sampling parameters ({known[0][1]}, not {request.sampling})"
+        else:
+            why = f"holds {len(known)} completions of this prompt, not this sample"
+        return (
+            f"recording {self._path} {why}: prompt sha256 {digest}, first line {first_line(request.prompt)!r}, "
+            f"attempt {sample.attempt}, seed {sample.seed}; record it with the model"
+        )
+
+    def _count(self, completion: Completion) -> None:
+        self._load = replace(
+            self._load,
+            prompt_tokens=self._load.prompt_tokens + completion.prompt_tokens,
+            cached_prompt_tokens=self._load.cached_prompt_tokens + completion.cached_prompt_tokens,
+            generated_tokens=self._load.generated_tokens + completion.generated_tokens,
+        )
+        metrics.TOKENS.labels("prompt").inc(completion.prompt_tokens)
+        metrics.TOKENS.labels("cached_prompt").inc(completion.cached_prompt_tokens)
+        metrics.TOKENS.labels("generated").inc(completion.generated_tokens)
+        metrics.COMPLETIONS.labels(completion.finish_reason.value).inc()

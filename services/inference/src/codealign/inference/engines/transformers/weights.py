@@ -1,0 +1,98 @@
+"""What the safetensors files of a folder hold, read from their headers alone, and whether it fits into memory."""
+
+import json
+import math
+import struct
+from pathlib import Path
+
+from codealign.common.errors import ConfigurationError
+
+# Room beside the weights: activations of a prefill chunk, the packed copy of the layer in work, Python and PyTorch.
+_OVERHEAD_BYTES = 600 * 2**20
+
+
+def parameter_count(folder: Path) -> int:
+    """The number of parameters in the folder's safetensors files.
+
+    Raises:
+        ConfigurationError: there is no such file, or one is damaged.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        others = sorted(path.name for path in folder.glob("*.bin"))
+        hint = f" ({others[0]} is a pickle, which is not loaded: convert it to safetensors)" if others else ""
+        raise ConfigurationError(f"{folder} holds no *.safetensors file{hint}")
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            wanted = set(json.loads(index.read_text())["weight_map"].values())
+        except (ValueError, KeyError, AttributeError) as error:
+            raise ConfigurationError(f"{index} is damaged ({error}): fetch it again") from error
+        if missing := sorted(wanted - {file.name for file in files}):
+            raise ConfigurationError(f"{folder} lacks {', '.join(missing)}, named in {index.name}: fetch them")
+    return sum(_parameters(file) for file in files)
+
+
+def require_memory(source: str, parameters: int, bytes_each: int, tied_bytes: int, cache_bytes: int) -> None:
+    """Refuse a model that does not fit.
+
+    Args:
+        source: The model, for the message.
+        parameters: Their number.
+        bytes_each: The size of one in the dtype that is loaded.
+        tied_bytes: What a packed copy of a tied output projection takes.
+        cache_bytes: What keys and values may take.
+
+    Raises:
+        ConfigurationError: with the numbers.
+    """
+    weights = parameters * bytes_each + tied_bytes
+    need = weights + cache_bytes + _OVERHEAD_BYTES
+    available = available_memory()
+    if available is not None and need > available:
+        raise ConfigurationError(
+            f"{source} needs about {need / 1e9:.1f} GB ({weights / 1e9:.1f} GB of weights at {bytes_each} bytes each, "
+            f"{cache_bytes / 1e9:.1f} GB for keys and values) and {available / 1e9:.1f} GB are free: "
+            "use a smaller model or dtype, or lower CODEALIGN_INFERENCE_KV_CACHE_BYTES and "
+            "CODEALIGN_INFERENCE_PREFIX_CACHE_BYTES"
+        )
+
+
+def available_memory() -> int | None:
+    """Bytes that this process may still take: the machine's, or its control group's if that is less."""
+    limits = []
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                limits.append(int(line.split()[1]) * 1024)
+    except OSError:
+        pass
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = (group / "memory.max").read_text().strip()
+        if limit != "max":
+            statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            # Pages of files are given back under pressure, so they do not count as taken.
+            taken = int((group / "memory.current").read_text()) - int(statistics.get("file", 0))
+            limits.append(int(limit) - taken)
+    except (OSError, ValueError):
+        pass
+    return min(limits, default=None)
+
+
+def _parameters(file: Path) -> int:
+    """A file's parameters. The header is 8 bytes of length, then JSON with each tensor's shape and data offsets."""
+    size = file.stat().st_size
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > size:
+                raise ValueError(f"its header claims {length} bytes of {size}")
+            header = json.loads(stream.read(length))
+        tensors = [entry for name, entry in header.items() if name != "__metadata__"]
+        end = 8 + length + max((entry["data_offsets"][1] for entry in tensors), default=0)
+        if end != size:
+            raise ValueError(f"it has {size} bytes and its header describes {end}")
+        return sum(math.prod(entry["shape"]) for entry in tensors)
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{file} is damaged ({error}): fetch it again") from error

@@ -1,0 +1,204 @@
+"""Wire to domain and back: every request is checked here, once."""
+
+import contextlib
+import math
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from codealign.api.inference.v1 import inference_pb2 as pb
+from codealign.api.inference.v1 import inference_pb2_grpc as pb_grpc
+from codealign.common.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
+from codealign.inference.engines.base import (
+    ChatMessage,
+    Completion,
+    Engine,
+    FinishReason,
+    GenerationRequest,
+    ModelInfo,
+    Sample,
+    Sampling,
+)
+
+_MAX_SAMPLES = 256
+_MAX_STOP = 16
+_MAX_TEXTS = 1024
+_ROLES = ("system", "user", "assistant")
+_FINISH_REASONS = {
+    FinishReason.END_TOKEN: pb.FINISH_REASON_END_TOKEN,
+    FinishReason.STOP_STRING: pb.FINISH_REASON_STOP_STRING,
+    FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
+}
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class InferenceServicer(pb_grpc.InferenceServiceServicer):
+    """`InferenceService` over one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Serve this engine's model."""
+        self._engine = engine
+
+    async def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.GenerateResponse]:
+        """Stream completions as they finish."""
+        model = self._model(request.model)
+        if request.expected_revision and request.expected_revision != model.revision:
+            raise FailedPrecondition(
+                f"model {model.name} is revision {model.revision}, not {request.expected_revision}: load that "
+                "revision, or ask for the one that is loaded"
+            )
+        # Closed explicitly, so that a cancelled call frees its slots now and not when garbage is collected.
+        async with contextlib.aclosing(self._engine.generate(_generation(request))) as completions:
+            async for completion in completions:
+                yield pb.GenerateResponse(completion=_completion(completion), model=model.name, revision=model.revision)
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+        """The only model."""
+        return pb.ListModelsResponse(models=[_model(self._engine.model)])
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
+        """The model, by its name or as the only one."""
+        return pb.GetModelResponse(model=_model(self._model(request.name)))
+
+    async def LoadModel(self, request: pb.LoadModelRequest, context: Context) -> pb.LoadModelResponse:
+        """Not with an engine of one fixed model."""
+        raise Unimplemented(self._fixed())
+
+    async def UnloadModel(self, request: pb.UnloadModelRequest, context: Context) -> pb.UnloadModelResponse:
+        """Not with an engine of one fixed model."""
+        raise Unimplemented(self._fixed())
+
+    async def CountTokens(self, request: pb.CountTokensRequest, context: Context) -> pb.CountTokensResponse:
+        """Tokens of each text, in order."""
+        self._model(request.model)
+        if len(request.texts) > _MAX_TEXTS:
+            raise InvalidArgument("texts", f"has {len(request.texts)} texts; at most {_MAX_TEXTS} go in one request")
+        return pb.CountTokensResponse(counts=await self._engine.count_tokens(request.texts))
+
+    async def GetLoad(self, request: pb.GetLoadRequest, context: Context) -> pb.GetLoadResponse:
+        """What the engine is doing now."""
+        load = self._engine.load()
+        return pb.GetLoadResponse(
+            running=load.running,
+            waiting=load.waiting,
+            slots=load.slots,
+            prompt_tokens=load.prompt_tokens,
+            cached_prompt_tokens=load.cached_prompt_tokens,
+            generated_tokens=load.generated_tokens,
+        )
+
+    def _model(self, name: str) -> ModelInfo:
+        model = self._engine.model
+        if name and name != model.name:
+            raise NotFound(f"no model {name} is loaded here; the only one is {model.name}")
+        return model
+
+    def _fixed(self) -> str:
+        return (
+            f"this server serves one fixed model, {self._engine.model.name}: "
+            "start another with --model to serve another one"
+        )
+
+
+def _generation(request: pb.GenerateRequest) -> GenerationRequest:
+    """The request in the domain's terms.
+
+    Raises:
+        InvalidArgument: names every field that is wrong.
+    """
+    wrong = [*_wrong_input(request), *_wrong_samples(request), *_wrong_sampling(request.sampling)]
+    if request.prefix_chars < 0:
+        wrong.append(("prefix_chars", f"is {request.prefix_chars}; at least 0"))
+    if wrong:
+        raise InvalidArgument(violations=wrong)
+    sampling = request.sampling
+    return GenerationRequest(
+        prompt=request.prompt
+        if request.WhichOneof("input") == "prompt"
+        else tuple(ChatMessage(message.role, message.content) for message in request.chat.messages),
+        samples=tuple(Sample(sample.attempt, sample.seed) for sample in request.samples),
+        sampling=Sampling(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p or 1.0,
+            top_k=sampling.top_k,
+            max_tokens=sampling.max_tokens,
+            stop=tuple(sampling.stop),
+        ),
+        prefix_key=request.prefix_key,
+        prefix_chars=request.prefix_chars,
+    )
+
+
+def _wrong_input(request: pb.GenerateRequest) -> list[tuple[str, str]]:
+    kind = request.WhichOneof("input")
+    if kind is None:
+        return [("prompt", "is missing: send a prompt or a chat")]
+    if kind == "prompt":
+        return [] if request.prompt else [("prompt", "is empty: there is nothing to continue")]
+    if not request.chat.messages:
+        return [("chat.messages", "is empty: send at least one message")]
+    return [
+        (f"chat.messages[{at}].role", f"is {message.role!r}; one of {', '.join(_ROLES)}")
+        for at, message in enumerate(request.chat.messages)
+        if message.role not in _ROLES
+    ]
+
+
+def _wrong_samples(request: pb.GenerateRequest) -> list[tuple[str, str]]:
+    count = len(request.samples)
+    if not 1 <= count <= _MAX_SAMPLES:
+        return [("samples", f"has {count} samples; at least 1, at most {_MAX_SAMPLES}")]
+    seen: set[int] = set()
+    wrong = []
+    for at, sample in enumerate(request.samples):
+        if sample.attempt in seen:
+            wrong.append((f"samples[{at}].attempt", f"{sample.attempt} is there twice; attempts are unique"))
+        seen.add(sample.attempt)
+    return wrong
+
+
+def _wrong_sampling(sampling: pb.SamplingParameters) -> list[tuple[str, str]]:
+    wrong = []
+    if not (math.isfinite(sampling.temperature) and 0 <= sampling.temperature <= 2):
+        wrong.append(("sampling.temperature", f"is {sampling.temperature}; between 0 (greedy) and 2"))
+    if not (math.isfinite(sampling.top_p) and 0 <= sampling.top_p <= 1):
+        wrong.append(("sampling.top_p", f"is {sampling.top_p}; in (0, 1], or 0 for off"))
+    if sampling.top_k < 0:
+        wrong.append(("sampling.top_k", f"is {sampling.top_k}; at least 0"))
+    if sampling.max_tokens < 0:
+        wrong.append(("sampling.max_tokens", f"is {sampling.max_tokens}; at least 0"))
+    if len(sampling.stop) > _MAX_STOP:
+        wrong.append(("sampling.stop", f"has {len(sampling.stop)} strings; at most {_MAX_STOP}"))
+    wrong += [(f"sampling.stop[{at}]", "is empty") for at, text in enumerate(sampling.stop) if not text]
+    return wrong
+
+
+def _completion(completion: Completion) -> pb.Completion:
+    return pb.Completion(
+        attempt=completion.attempt,
+        seed=completion.seed,
+        text=completion.text,
+        finish_reason=_FINISH_REASONS[completion.finish_reason],
+        stop_string=completion.stop_string,
+        prompt_tokens=completion.prompt_tokens,
+        cached_prompt_tokens=completion.cached_prompt_tokens,
+        generated_tokens=completion.generated_tokens,
+        seconds=completion.seconds,
+    )
+
+
+def _model(model: ModelInfo) -> pb.Model:
+    return pb.Model(
+        name=model.name,
+        source=model.source,
+        revision=model.revision,
+        engine=model.engine,
+        context_length=model.context_length,
+        chat_template=model.chat_template,
+        batch_invariant=model.batch_invariant,
+        dtype=model.dtype,
+        device=model.device,
+        size_bytes=model.size_bytes,
+    )

@@ -1,0 +1,130 @@
+"""A tiny random Llama with a small byte-level tokenizer, made in a second, and servers over real gRPC."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from codealign.api.inference.v1.inference_pb2_grpc import (
+    InferenceServiceStub,
+    add_InferenceServiceServicer_to_server,
+)
+from codealign.common.interceptors import ServerInterceptor
+from codealign.inference.engines.base import Engine
+from codealign.inference.engines.transformers.engine import TransformersEngine
+from codealign.inference.engines.transformers.loading import LoadedModel, load_model
+from codealign.inference.engines.transformers.options import EngineOptions
+from codealign.inference.servicer import InferenceServicer
+
+transformers.utils.logging.disable_progress_bar()
+
+CORPUS = [
+    "def add(a, b):\n    return a + b\n",
+    "def reverse(text):\n    return text[::-1]\n",
+    "### Instruction\nWrite a function.\n### Response\n```python\nassert add(1, 2) == 3\n```\n",
+    "größer 你好 for item in items: print(item)\n",
+]
+CHAT_TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+CONTEXT = 256
+OPTIONS = EngineOptions(
+    slots=4, threads=2, prefill_chunk=16, kv_cache_bytes=2**28, prefix_cache_bytes=2**24, max_waiting=64
+)
+
+Stub = InferenceServiceStub
+Connect = Callable[[Engine], AbstractAsyncContextManager[Stub]]
+
+
+def _make_model(folder: Path, *, seed: int = 0, end_tokens: list[int] | None = None, chat: bool = True) -> Path:
+    """Write a model folder; a large initial range makes its distributions peaked, so greedy texts vary."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=340,
+        special_tokens=["<|end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CORPUS * 4, trainer)
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>")
+    if chat:
+        fast.chat_template = CHAT_TEMPLATE
+    fast.save_pretrained(folder)
+    torch.manual_seed(seed)
+    config = transformers.LlamaConfig(
+        vocab_size=len(fast),
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=CONTEXT,
+        initializer_range=0.25,
+        eos_token_id=0,
+        bos_token_id=None,
+    )
+    model = transformers.LlamaForCausalLM(config)
+    model.generation_config.eos_token_id = end_tokens or [0]
+    model.generation_config.pad_token_id = 0
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _make_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., Path]:
+    """Writes another model folder."""
+    return _make_model
+
+
+@pytest.fixture(scope="session")
+def options() -> EngineOptions:
+    """Small sizes, so that every bound is met."""
+    return OPTIONS
+
+
+@pytest.fixture(scope="session")
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def loaded(model_folder: Path, cache_folder: Path) -> LoadedModel:
+    return load_model(str(model_folder), dtype="float64", cache_folder=cache_folder, options=OPTIONS)
+
+
+@pytest.fixture
+async def engine(loaded: LoadedModel) -> AsyncIterator[TransformersEngine]:
+    engine = TransformersEngine(loaded, OPTIONS)
+    yield engine
+    await engine.close()
+
+
+@pytest.fixture
+def connect() -> Connect:
+    """Serves an engine over gRPC, with the interceptor that every server has."""
+
+    @asynccontextmanager
+    async def connected(engine: Engine) -> AsyncIterator[Stub]:
+        server = grpc.aio.server(interceptors=[ServerInterceptor(60)])
+        add_InferenceServiceServicer_to_server(InferenceServicer(engine), server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        try:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                yield InferenceServiceStub(channel)
+        finally:
+            await server.stop(0)
+
+    return connected

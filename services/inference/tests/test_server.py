@@ -1,0 +1,118 @@
+"""The server as a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from codealign.api.inference.v1 import inference_pb2 as pb
+from codealign.api.inference.v1.inference_pb2_grpc import InferenceServiceStub
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    running: list[subprocess.Popen[str]] = []
+
+    def begin(*flags: str, **variables: str) -> subprocess.Popen[str]:
+        environment = {
+            **os.environ,
+            "CODEALIGN_INFERENCE_ENDPOINT_FILE": str(tmp_path / "endpoint.json"),
+            "CODEALIGN_INFERENCE_CACHE_DIR": str(tmp_path / "cache"),
+            **{f"CODEALIGN_INFERENCE_{key.upper()}": value for key, value in variables.items()},
+        }
+        arguments = [sys.executable, "-m", "codealign.inference.main", *flags]
+        running.append(subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True))
+        return running[-1]
+
+    yield begin
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def endpoint(tmp_path: Path, process: subprocess.Popen[str]) -> dict[str, int]:
+    path = tmp_path / "endpoint.json"
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    ports: dict[str, int] = json.loads(path.read_text())
+    return ports
+
+
+def ready(port: int) -> bool:
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service="readiness"))
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def test_a_model_is_served_and_recorded_and_then_replayed_without_torch(
+    start: Start, tmp_path: Path, model_folder: Path
+) -> None:
+    recording = tmp_path / "run.jsonl"
+    request = pb.GenerateRequest(
+        prompt="def add",
+        samples=[pb.Sample(attempt=at, seed=at) for at in range(4)],
+        sampling=pb.SamplingParameters(temperature=1, max_tokens=8),
+    )
+
+    def served(process: subprocess.Popen[str]) -> list[pb.GenerateResponse]:
+        ports = endpoint(tmp_path, process)
+        assert ready(ports["health_port"])
+        with grpc.insecure_channel(f"127.0.0.1:{ports['port']}") as channel:
+            answers = list(InferenceServiceStub(channel).Generate(request))
+        with urllib.request.urlopen(f"http://127.0.0.1:{ports['metrics_port']}/metrics") as page:
+            metrics = page.read().decode()
+        assert 'codealign_inference_tokens_total{kind="generated"}' in metrics
+        assert 'codealign_inference_completions_total{finish_reason="length"}' in metrics
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        return sorted(answers, key=lambda answer: answer.completion.attempt)
+
+    first = served(start("--model", str(model_folder), "--record", str(recording), slots="2"))
+    # A torch that cannot be imported stands for one that is not installed.
+    without = tmp_path / "without"
+    without.mkdir()
+    for module in ("torch", "transformers"):
+        (without / f"{module}.py").write_text("raise ModuleNotFoundError(name=__name__)")
+    path = os.pathsep.join([str(without), *filter(None, [os.environ.get("PYTHONPATH")])])
+    os.environ["PYTHONPATH"], before = path, os.environ.get("PYTHONPATH")
+    try:
+        replaying = start("--engine", "replay", model=str(recording))
+        refused = start("--model", str(model_folder), health_port="0")
+    finally:
+        os.environ.pop("PYTHONPATH")
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
+    assert refused.wait(30) == 2
+    assert "pip install 'codealign-inference[transformers]'" in refused.communicate()[1]
+    assert served(replaying) == first
+
+
+def test_a_model_that_cannot_be_served_ends_the_process_with_one_line(start: Start, tmp_path: Path) -> None:
+    process = start("--model", str(tmp_path / "none"))
+    assert process.wait(30) == 2
+    last = process.communicate()[1].strip().splitlines()[-1]
+    assert last.startswith("codealign-inference: model folder")
+    assert "does not exist: give a folder or a hub id" in last
+
+
+def test_a_wrong_setting_is_named(start: Start) -> None:
+    process = start(slots="0")
+    assert process.wait(30) == 2
+    assert "CODEALIGN_INFERENCE_SLOTS" in process.communicate()[1]

@@ -1,0 +1,100 @@
+"""The wire side of the gateway: messages in, messages out, nothing else."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from codealign.api.sandbox.v1 import sandbox_pb2 as pb
+from codealign.api.sandbox.v1 import sandbox_pb2_grpc as rpc
+from codealign.common.errors import InvalidArgument, NotFound, ResourceExhausted
+from codealign.sandbox import validate
+from codealign.sandbox.dispatch import Dispatcher
+from codealign.sandbox.pool import Pool
+
+
+class SandboxServicer(rpc.SandboxServiceServicer):
+    """Implements `codealign.api.sandbox.v1.SandboxService`."""
+
+    def __init__(self, dispatcher: Dispatcher, pool: Pool, profile: str, stream_window: int) -> None:
+        """Serves with what `main` wired together.
+
+        Args:
+            dispatcher: Takes checked requests.
+            pool: The runners.
+            profile: The profile that they have.
+            stream_window: Requests of one stream that are taken before the first of them is answered.
+        """
+        self._dispatcher = dispatcher
+        self._pool = pool
+        self._profile = profile
+        self._stream_window = stream_window
+
+    async def Execute(self, request: pb.ExecuteRequest, context: Any) -> pb.ExecuteResponse:
+        """Runs one program."""
+        checked = validate.checked(request, self._profile)
+        self._pool.check()
+        return pb.ExecuteResponse(result=await self._dispatcher.execute(checked))
+
+    async def ExecuteStream(
+        self, request_iterator: AsyncIterator[pb.ExecuteStreamRequest], context: Any
+    ) -> AsyncIterator[pb.ExecuteStreamResponse]:
+        """Runs programs as they come; answers in the order in which they finish."""
+        self._pool.check()
+        finished: asyncio.Queue[asyncio.Task[pb.Result] | None] = asyncio.Queue()
+        window = asyncio.Semaphore(self._stream_window)
+        running: set[asyncio.Task[pb.Result]] = set()
+
+        async def take() -> None:
+            async for message in request_iterator:
+                await window.acquire()
+                task = asyncio.create_task(self._one_of_many(message.request))
+                running.add(task)
+                task.add_done_callback(finished.put_nowait)
+            await asyncio.gather(*running, return_exceptions=True)
+
+        taker = asyncio.create_task(take())
+        taker.add_done_callback(lambda _: finished.put_nowait(None))
+        try:
+            while (task := await finished.get()) is not None:
+                running.discard(task)
+                window.release()
+                yield pb.ExecuteStreamResponse(result=task.result())
+            await taker
+        finally:
+            for unfinished in (taker, *running):
+                unfinished.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.gather(taker, *running, return_exceptions=True)
+
+    async def _one_of_many(self, request: pb.ExecuteRequest) -> pb.Result:
+        """A request that is refused is answered by a result; a full queue is waited for: that is back-pressure."""
+        try:
+            checked = validate.checked(request, self._profile)
+        except InvalidArgument as error:
+            return pb.Result(request_id=request.request_id, verdict=pb.VERDICT_REFUSED, detail=error.message)
+        while True:
+            self._pool.check()
+            try:
+                return await self._dispatcher.execute(checked)
+            except ResourceExhausted as error:
+                await asyncio.sleep(min(error.retry_after, 0.1))
+
+    async def GetCapacity(self, request: pb.GetCapacityRequest, context: Any) -> pb.GetCapacityResponse:
+        """Slots, and what waits for them."""
+        runners = self._pool.descriptions
+        return pb.GetCapacityResponse(
+            runners=sum(1 for runner in runners if runner.state == pb.RUNNER_STATE_READY),
+            slots=self._pool.slots,
+            busy=self._dispatcher.busy,
+            queued=self._dispatcher.queued,
+            queue_limit=self._dispatcher.queue_limit,
+            verdicts=dict(self._dispatcher.verdicts),
+        )
+
+    async def GetRunner(self, request: pb.GetRunnerRequest, context: Any) -> pb.GetRunnerResponse:
+        """The runners and their evidence."""
+        runners = [runner for runner in self._pool.descriptions if request.name in ("", runner.name)]
+        if request.name and not runners:
+            raise NotFound(f"no runner is named {request.name!r}")
+        return pb.GetRunnerResponse(runners=runners)

@@ -1,0 +1,105 @@
+"""The one check of a request: where wire becomes domain."""
+
+import math
+from collections.abc import Iterator
+
+from codealign.api.sandbox.v1 import sandbox_pb2 as pb
+from codealign.common.errors import InvalidArgument
+from codealign.runner.profiles import PROFILES, Profile
+
+CODE_LIMIT = 1024 * 1024
+STDIN_LIMIT = 16 * 1024 * 1024
+FILES_LIMIT = 256
+RUNS_LIMIT = 10
+_REQUEST_ID_LIMIT = 256
+_SMALLEST = {"memory_bytes": 16 * 1024 * 1024, "disk_bytes": 64 * 1024}
+"""Below these not even an empty program runs."""
+
+Violation = tuple[str, str]
+
+
+def _path_fault(path: str) -> str:
+    if not path or len(path.encode()) > 1024 or "\0" in path:
+        return "must be 1 to 1024 bytes without a null byte"
+    if path.startswith("/") or any(part in ("", ".", "..") for part in path.split("/")):
+        return 'must be relative, without ".", ".." or empty parts'
+    return ""
+
+
+def _of_files(program: pb.Program, disk_bytes: int) -> Iterator[Violation]:
+    if len(program.files) > FILES_LIMIT:
+        yield "program.files", f"at most {FILES_LIMIT} files, got {len(program.files)}"
+        return
+    seen: set[str] = set()
+    for index, file in enumerate(program.files):
+        fault = _path_fault(file.path)
+        if fault:
+            yield f"program.files[{index}].path", fault
+        elif file.path in seen:
+            yield f"program.files[{index}].path", f"there is another {file.path!r}"
+        seen.add(file.path)
+    size = sum(len(file.content) for file in program.files)
+    if disk_bytes and size > disk_bytes:
+        yield "program.files", f"{size} bytes do not fit on the disk of {disk_bytes}: raise limits.disk_bytes"
+
+
+def _of_program(program: pb.Program) -> Iterator[Violation]:
+    if program.language not in (pb.LANGUAGE_UNSPECIFIED, pb.LANGUAGE_PYTHON):
+        yield "program.language", f"only Python is known, got {program.language}"
+    if not program.code and not program.tests:
+        yield "program.code", "is empty"
+    for name in ("code", "tests", "expected_output"):
+        size = len(getattr(program, name).encode())
+        if size > CODE_LIMIT:
+            yield f"program.{name}", f"at most {CODE_LIMIT} bytes, got {size}"
+    if len(program.stdin) > STDIN_LIMIT:
+        yield "program.stdin", f"at most {STDIN_LIMIT} bytes, got {len(program.stdin)}"
+    if program.tests and program.HasField("expected_output"):
+        yield "program.expected_output", "is for a program without tests: send one or the other"
+
+
+def _of_limits(limits: pb.Limits, profile: Profile) -> Iterator[Violation]:
+    for field in limits.DESCRIPTOR.fields:
+        value = getattr(limits, field.name)
+        most = getattr(profile.maxima, field.name)
+        least = _SMALLEST.get(field.name, 0)
+        if not math.isfinite(value) or value < 0:
+            yield f"limits.{field.name}", "must be positive, or 0 for the profile's default"
+        elif value > most:
+            yield f"limits.{field.name}", f"at most {most:g} in profile {profile.name!r}, got {value:g}"
+        elif 0 < value < least:
+            yield f"limits.{field.name}", f"at least {least}, got {value:g}"
+
+
+def checked(request: pb.ExecuteRequest, served: str) -> pb.ExecuteRequest:
+    """A copy of a request with every default filled in.
+
+    Args:
+        request: From the wire.
+        served: The profile that the runners have.
+
+    Raises:
+        InvalidArgument: Names every field that is wrong.
+    """
+    complete = pb.ExecuteRequest()
+    complete.CopyFrom(request)
+    complete.profile = request.profile or served
+    violations: list[Violation] = []
+    if complete.profile != served:
+        violations.append(("profile", f"the runners have {served!r}, not {complete.profile!r}"))
+    else:
+        profile = PROFILES[served]
+        violations += _of_limits(request.limits, profile)
+        for field in complete.limits.DESCRIPTOR.fields:
+            if not getattr(complete.limits, field.name):
+                setattr(complete.limits, field.name, getattr(profile.defaults, field.name))
+    violations += _of_program(request.program)
+    violations += _of_files(request.program, complete.limits.disk_bytes)
+    if not 0 <= request.runs <= RUNS_LIMIT:
+        violations.append(("runs", f"0 to {RUNS_LIMIT}, got {request.runs}"))
+    if len(request.request_id.encode()) > _REQUEST_ID_LIMIT:
+        violations.append(("request_id", f"at most {_REQUEST_ID_LIMIT} bytes"))
+    if violations:
+        raise InvalidArgument(violations=violations)
+    complete.runs = max(request.runs, 1)
+    return complete

@@ -1,0 +1,190 @@
+"""The parts that need no gVisor."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from codealign.api.sandbox.v1 import sandbox_pb2 as pb
+from codealign.common.errors import ConfigurationError, FailedPrecondition, InvalidArgument, Unavailable
+from codealign.sandbox import debian, gvisor, validate
+from codealign.sandbox.dispatch import Dispatcher
+from codealign.sandbox.pool import Pool
+from codealign.sandbox.runners import runsc
+from codealign.sandbox.runners.attached import AttachedRunner, RunnerLost
+
+from .conftest import request
+
+DEB822 = """\
+Types: deb
+# http://snapshot.debian.org/archive/debian/20250520T000000Z
+URIs: http://mirror.example/debian
+Suites: bookworm bookworm-updates
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+"""
+OTHER = "Types: deb\nURIs: https://deb.nodesource.com/node_20.x\nSuites: nodistro\n\n"
+SECURITY = "Types: deb\nURIs: http://deb.debian.org/debian-security\nSuites: bookworm-security\n\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "deb822", "mirror"),
+    [
+        (DEB822, True, "http://mirror.example/debian"),
+        (OTHER + SECURITY + DEB822, True, "http://mirror.example/debian"),
+        (OTHER + SECURITY, True, None),
+        ("Enabled: no\n" + DEB822, True, None),
+        ("Types: deb-src\nURIs: http://a/debian\nSuites: x\n", True, None),
+        ("Types: deb\nURIs:\n http://a/debian/\nSuites: x\n", True, "http://a/debian"),
+        ("deb http://a/debian bookworm main", False, "http://a/debian"),
+        ("deb [arch=amd64 signed-by=/k.gpg] http://a/debian/ bookworm main contrib # why", False, "http://a/debian"),
+        ("# deb http://a/debian bookworm main\ndeb http://a/debian-security bookworm-security main", False, None),
+        ("deb-src http://a/debian bookworm main", False, None),
+        ("deb https://packages.cloud.google.com/apt cloud-sdk main", False, None),
+    ],
+)
+def test_the_mirror_is_read_from_apt_sources(text: str, deb822: bool, mirror: str | None) -> None:
+    assert debian.mirror_of(text, deb822) == mirror
+
+
+@pytest.mark.parametrize(
+    ("output", "release"),
+    [
+        ("runsc version 0.0~20240729.0\nspec: 1.2.0\n", 20240729),
+        ("runsc version release-20260908.0\nspec: 1.2.0\n", 20260908),
+    ],
+)
+def test_a_release_is_read(output: str, release: int) -> None:
+    assert gvisor.parse_release(output) == release
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("runsc version 0.0~20221219.0\nspec: 1.0.2\n", "isolates nothing"),
+        ("runsc version VERSION_MISSING\n", "names no release"),
+        ("", "names no release"),
+    ],
+)
+def test_a_binary_that_does_not_isolate_is_refused_with_the_reason(output: str, reason: str) -> None:
+    with pytest.raises(gvisor.Unusable, match=reason):
+        gvisor.parse_release(output)
+
+
+def test_without_a_usable_binary_the_user_is_told_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = tmp_path / "bin" / "runsc"
+    old.parent.mkdir()
+    old.write_text("#!/bin/sh\necho runsc version 0.0~20221219.0\n")
+    old.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{old.parent}:/usr/bin:/bin")
+
+    def offline(package: str, suite: str, target: Path) -> None:
+        raise debian.PackageUnavailable("this machine has no apt-get")
+
+    monkeypatch.setattr(debian, "unpack", offline)
+    with pytest.raises(ConfigurationError, match=r"20221219 is too old.*no apt-get.*Get one with: curl"):
+        gvisor.locate(tmp_path / "cache")
+
+
+def _fields(made: pb.ExecuteRequest) -> set[str]:
+    with pytest.raises(InvalidArgument) as caught:
+        validate.checked(made, "default")
+    return {field for field, _ in caught.value.violations}
+
+
+@pytest.mark.parametrize(
+    ("made", "field"),
+    [
+        (request(""), "program.code"),
+        (request("x" * (validate.CODE_LIMIT + 1)), "program.code"),
+        (request("x", "y" * (validate.CODE_LIMIT + 1)), "program.tests"),
+        (request("x", "assert x", expected="1"), "program.expected_output"),
+        (request("x", wall_seconds=61), "limits.wall_seconds"),
+        (request("x", wall_seconds=float("nan")), "limits.wall_seconds"),
+        (request("x", cpu_seconds=-1), "limits.cpu_seconds"),
+        (request("x", memory_bytes=1), "limits.memory_bytes"),
+        (request("x", processes=10**6), "limits.processes"),
+        (request("x", files={"/etc/passwd": b""}), "program.files[0].path"),
+        (request("x", files={"a": b"", "b/../../c": b""}), "program.files[1].path"),
+        (request("x", files={"a": bytes(65 << 20)}), "program.files"),
+        (request("x", runs=11), "runs"),
+        (request("x", request_id="x" * 300), "request_id"),
+        (pb.ExecuteRequest(program=pb.Program(code="x"), profile="science"), "profile"),
+        (pb.ExecuteRequest(program=pb.Program(code="x", language=7)), "program.language"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_wrong_field_is_named(made: pb.ExecuteRequest, field: str) -> None:
+    assert _fields(made) == {field}
+
+
+def test_a_checked_request_has_every_default() -> None:
+    checked = validate.checked(request("x", wall_seconds=3), "default")
+    assert (checked.limits.wall_seconds, checked.limits.cpu_seconds, checked.limits.processes) == (3, 10, 16)
+    assert (checked.profile, checked.runs) == ("default", 1)
+
+
+class _Backend:
+    """Starts nothing; gives what it was told to."""
+
+    def __init__(self, outcome: AttachedRunner | RunnerLost) -> None:
+        self._outcome = outcome
+
+    async def start(self) -> AttachedRunner:
+        if isinstance(self._outcome, RunnerLost):
+            raise self._outcome
+        return self._outcome
+
+
+class _Refused(AttachedRunner):
+    def __init__(self) -> None:
+        wall = pb.Wall(name="files", holds=False, evidence="/etc/shadow is visible")
+        self.description = pb.Runner(name="r", state=pb.RUNNER_STATE_REFUSED, walls=[wall], slots=1)
+        self.closed = False
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+async def _pool(outcome: AttachedRunner | RunnerLost) -> tuple[Pool, list[str]]:
+    reasons: list[str] = []
+
+    async def changed(reason: str) -> None:
+        reasons.append(reason)
+
+    pool = Pool(_Backend(outcome), 1, Dispatcher(10, 3), changed)
+    pool.start()
+    await asyncio.sleep(0.05)
+    return pool, reasons
+
+
+async def test_a_wall_that_does_not_hold_refuses_all_work_and_is_named() -> None:
+    refused = _Refused()
+    pool, reasons = await _pool(refused)
+    with pytest.raises(FailedPrecondition, match=r"files: /etc/shadow is visible"):
+        pool.check()
+    assert refused.closed
+    assert pool.slots == 0
+    assert "files" in reasons[-1]
+    assert [runner.state for runner in pool.descriptions] == [pb.RUNNER_STATE_REFUSED]
+    await pool.stop(0)
+
+
+async def test_runners_that_do_not_start_are_unavailable() -> None:
+    pool, _ = await _pool(RunnerLost("no such platform"))
+    with pytest.raises(Unavailable, match="no such platform"):
+        pool.check()
+    await pool.stop(0)
+
+
+def test_only_folders_that_nobody_holds_are_cleaned(tmp_path: Path) -> None:
+    import fcntl
+
+    for name in ("held", "left"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "lock").touch()
+    with (tmp_path / "held" / "lock").open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        runsc.clean(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["held"]
