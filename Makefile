@@ -14,6 +14,7 @@ EDITABLE := $(foreach dist,$(DISTRIBUTIONS),-e ./$(dist))
 MODEL ?=
 SEEDS ?= stdlib
 N ?= 24
+PRESET ?= small
 ARGS ?=
 
 .PHONY: help
@@ -37,7 +38,7 @@ $(STAMP): requirements.lock $(foreach dist,$(DISTRIBUTIONS),$(dist)/pyproject.to
 .PHONY: run
 run: setup ## Seeds in, proved rows out: make run MODEL=<hub id or folder> [SEEDS=<folder>] [N=<seeds>] [ARGS=<options>]
 	@test -n "$(MODEL)" || { echo "make run needs a model: make run MODEL=<hub id or folder>" >&2; exit 2; }
-	@$(BIN)/codealign run --model "$(MODEL)" --seeds "$(SEEDS)" --n "$(N)" $(ARGS)
+	@$(BIN)/codealign run --model "$(MODEL)" --seeds "$(SEEDS)" --n "$(N)" --preset "$(PRESET)" $(ARGS)
 
 .PHONY: test
 test: setup check ## Every check and every test

@@ -146,7 +146,7 @@ def test_the_default_configuration_leaves_the_defaults_to_the_coordinator() -> N
         model=pb.ModelChoice(model="nano"),
         concepts=pb.GenerationSettings(),
         instructions=pb.GenerationSettings(),
-        responses=pb.GenerationSettings(attempts=10),
+        responses=pb.GenerationSettings(),
     )
 
 
@@ -193,3 +193,13 @@ def test_doctor_knows_which_gvisor_isolates(
     monkeypatch.setattr(diagnosis, "_runsc_version", lambda path: version or "")
     (finding,) = diagnosis._gvisor()
     assert finding.level == level
+
+
+def test_the_small_preset_asks_for_easy_tasks_and_yields_to_what_was_chosen() -> None:
+    config = run_config(RunChoices(preset="small"), "stdlib", "m")
+    assert list(config.difficulties) == ["easy"]
+    assert (config.responses.attempts, config.responses.prefix_groups) == (4, 1)
+    chosen = run_config(RunChoices(preset="small", attempts=7, temperature=0.9, difficulties=("hard",)), "stdlib", "m")
+    assert chosen.responses.attempts == 7
+    assert chosen.responses.temperature == 0.9
+    assert list(chosen.difficulties) == ["hard"]

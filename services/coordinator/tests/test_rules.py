@@ -53,12 +53,9 @@ def test_a_name_that_an_import_defines_is_resolved() -> None:
 
 @pytest.fixture
 def humaneval(tmp_path: Path) -> Path:
-    prompt = 'def stretch(xs, k):\n    """ Stretch every number of the list by the k given factors.\n    >>> stretch([], 1)\n    """\n'
-    row = {
-        "task_id": "Bench/7",
-        "prompt": prompt,
-        "canonical_solution": "    return [number * k for number in xs if number is not None]\n",
-    }
+    doc = '    """ Stretch every number of the list by the k given factors.\n    >>> stretch([], 1)\n    """\n'
+    solution = "    return [number * k for number in xs if number is not None]\n"
+    row = {"task_id": "Bench/7", "prompt": "def stretch(xs, k):\n" + doc, "canonical_solution": solution}
     with gzip.open(tmp_path / "bench.jsonl.gz", "wt") as file:
         file.write(json.dumps(row) + "\n")
     return tmp_path

@@ -12,7 +12,11 @@ from codealign.cli.connection import Connection
 from codealign.cli.failures import Failure
 from codealign.cli.stack import Options, model_source
 
-PRESETS = ("default", "paper")
+PRESETS = ("default", "paper", "small")
+"""default: the coordinator's defaults. paper: as the reference does it, with its waste. small: for a small model on
+a small machine: easy tasks, short answers at a lower temperature, few draws, one shared prefix for each stage."""
+SMALL_ATTEMPTS, SMALL_MAX_TOKENS, SMALL_TEMPERATURE = 4, 640, 0.4
+PAPER_ATTEMPTS = 10
 _LOAD_SECONDS = 3600.0
 
 
@@ -23,7 +27,7 @@ class RunChoices:
     name: str = ""
     limit: int = 0
     """Seeds."""
-    attempts: int = 10
+    attempts: int = 0
     """Responses for each instruction at most."""
     round_size: int = 0
     prefix_groups: int = 0
@@ -32,7 +36,9 @@ class RunChoices:
     temperature: float | None = None
     seed: int = 0
     preset: str = "default"
-    """"paper": as the reference does it, with its waste."""
+    """One of PRESETS."""
+    difficulties: tuple[str, ...] = ()
+    """Of tasks; empty: easy, medium and hard."""
 
 
 def run_config(choices: RunChoices, collection: str, model: str) -> pb.Run:
@@ -56,6 +62,7 @@ def run_config(choices: RunChoices, collection: str, model: str) -> pb.Run:
             attempts=choices.attempts, round_size=choices.round_size, max_tokens=choices.max_tokens
         ),
         seed=choices.seed,
+        difficulties=choices.difficulties,
     )
     paper = choices.preset == "paper"
     for settings in (run.concepts, run.instructions, run.responses):
@@ -65,10 +72,24 @@ def run_config(choices: RunChoices, collection: str, model: str) -> pb.Run:
             settings.prefix_groups = choices.prefix_groups
         if choices.temperature is not None:
             settings.temperature = choices.temperature
+    if choices.preset == "small":
+        _for_a_small_model(run, choices)
     if paper:
-        run.responses.round_size = choices.attempts
+        run.responses.round_size = choices.attempts or PAPER_ATTEMPTS
         run.selection.random_pass = True
     return run
+
+
+def _for_a_small_model(run: pb.Run, choices: RunChoices) -> None:
+    """Fill in what was not chosen."""
+    run.responses.attempts = choices.attempts or SMALL_ATTEMPTS
+    run.responses.max_tokens = choices.max_tokens or SMALL_MAX_TOKENS
+    if choices.temperature is None:
+        run.responses.temperature = SMALL_TEMPERATURE
+    for settings in (run.concepts, run.instructions, run.responses):
+        settings.prefix_groups = choices.prefix_groups or 1
+    if not choices.difficulties:
+        run.difficulties.append("easy")
 
 
 async def choose_model(connection: Connection, options: Options) -> str:

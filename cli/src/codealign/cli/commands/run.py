@@ -72,7 +72,9 @@ def run(
     ] = "",
     n: Annotated[int, typer.Option("--n", "-n", min=0, help="Use so many good seeds. 0: all.")] = 0,
     name: Annotated[str, typer.Option("--name", help="A name for the run.")] = "",
-    attempts: Annotated[int, typer.Option("--attempts", min=1, help="Responses for each instruction at most.")] = 10,
+    attempts: Annotated[
+        int, typer.Option("--attempts", min=0, help="Responses for each instruction at most. 0: the preset's, 10.")
+    ] = 0,
     round_size: Annotated[
         int, typer.Option("--round-size", min=0, help="Responses drawn at once, until one passes. 0: the default, 2.")
     ] = 0,
@@ -87,8 +89,15 @@ def run(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Everything random derives from it.")] = 0,
     preset: Annotated[
-        str, typer.Option("--preset", help="default, or paper: fresh few-shots for each prompt, all responses drawn.")
+        str,
+        typer.Option(
+            "--preset",
+            help="default; paper: fresh few-shots for each prompt, all responses drawn; small: for a small model.",
+        ),
     ] = "default",
+    difficulty: Annotated[
+        list[str] | None, typer.Option("--difficulty", help="Of tasks: easy, medium, hard (repeat). Default: all.")
+    ] = None,
     model: ModelOption = "",
     engine: EngineOption = "",
     recording: RecordingOption = None,
@@ -109,7 +118,12 @@ def run(
     """
     options = Options(model, engine, recording, record, benchmarks)
     options.check()
-    choices = RunChoices(name, n, attempts, round_size, prefix_groups, max_tokens, temperature, seed, preset)
+    difficulties = tuple(difficulty or ())
+    choices = RunChoices(
+        name, n, attempts, round_size, prefix_groups, max_tokens, temperature, seed, preset, difficulties
+    )
+        name, n, attempts, round_size, prefix_groups, max_tokens, temperature, seed, preset, tuple(difficulty or ())
+    )
     run_config(choices, collection, model)
     where = target(home, tls=(tls_ca, tls_cert, tls_key), coordinator=coordinator, dataset=dataset)
     if not where.explicit:

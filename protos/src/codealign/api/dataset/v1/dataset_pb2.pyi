@@ -221,7 +221,7 @@ class ScanRequest(_message.Message):
     parent_id: _builtins.str
     """Children of this record alone."""
     page_size: _builtins.int
-    """Records at most. Default 100, at most 1,000."""
+    """Records at most. Default 100, at most 1,000; a page of large records holds fewer."""
     page_token: _builtins.str
     @_builtins.property
     def lacks_child(self) -> Global___LacksChild: ...
@@ -347,7 +347,9 @@ class StageCount(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     stage: _records_pb2.Stage.ValueType
     label: _builtins.str
-    """For Decision its rule, for Rejection its reason, for Verdict the verdict's name; else empty."""
+    """For Decision its rule, for Rejection its reason, for Verdict the verdict's name without its prefix; else
+    empty.
+    """
     rejected_stage: _records_pb2.Stage.ValueType
     """For Rejection the stage that it stands for."""
     outcome: _records_pb2.Decision.Outcome.ValueType
@@ -403,7 +405,7 @@ class LineageRequest(_message.Message):
     direction: Global___Direction.ValueType
     """Default: both."""
     collection: _builtins.str
-    """Members of this collection alone (a run's id). Empty: all."""
+    """Members of this collection alone (a run's id), ancestors included. Empty: all."""
     limit: _builtins.int
     """Records at most. Default 1,000, at most 10,000."""
     def __init__(
@@ -540,7 +542,7 @@ class PublishVersionRequest(_message.Message):
     collection: _builtins.str
     """Its Example records are the rows."""
     title: _builtins.str
-    """A name for people, in the card. Empty: the collection's."""
+    """A name for people, in the card. Empty: the version's own name."""
     promise: _builtins.str
     """Which promise of sameness the version has: "replayable" (from recorded completions and verdicts) or
     "reproducible" (from seeds and model: a batch-invariant engine). Empty: "replayable".

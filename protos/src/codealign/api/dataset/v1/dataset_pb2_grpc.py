@@ -193,7 +193,8 @@ class DatasetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseLease(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """A token that is no longer the current one releases nothing, and is no error.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')

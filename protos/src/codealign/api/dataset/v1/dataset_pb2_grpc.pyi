@@ -70,6 +70,7 @@ class DatasetServiceStub:
     RenewLease: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.RenewLeaseRequest, _dataset_pb2.RenewLeaseResponse]
     """FAILED_PRECONDITION: it expired, or another holder has it."""
     ReleaseLease: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.ReleaseLeaseRequest, _dataset_pb2.ReleaseLeaseResponse]
+    """A token that is no longer the current one releases nothing, and is no error."""
 
 @_typing.type_check_only
 class DatasetServiceAsyncStub(DatasetServiceStub):
@@ -108,6 +109,7 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     RenewLease: _aio.UnaryUnaryMultiCallable[_dataset_pb2.RenewLeaseRequest, _dataset_pb2.RenewLeaseResponse]  # type: ignore[assignment]
     """FAILED_PRECONDITION: it expired, or another holder has it."""
     ReleaseLease: _aio.UnaryUnaryMultiCallable[_dataset_pb2.ReleaseLeaseRequest, _dataset_pb2.ReleaseLeaseResponse]  # type: ignore[assignment]
+    """A token that is no longer the current one releases nothing, and is no error."""
 
 class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -220,6 +222,7 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _dataset_pb2.ReleaseLeaseRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_dataset_pb2.ReleaseLeaseResponse, _abc.Awaitable[_dataset_pb2.ReleaseLeaseResponse]]: ...
+    ) -> _typing.Union[_dataset_pb2.ReleaseLeaseResponse, _abc.Awaitable[_dataset_pb2.ReleaseLeaseResponse]]:
+        """A token that is no longer the current one releases nothing, and is no error."""
 
 def add_DatasetServiceServicer_to_server(servicer: DatasetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -670,6 +670,8 @@ class Run(_message.Message):
     SELECTION_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     FEW_SHOT_SET_FIELD_NUMBER: _builtins.int
+    CATEGORIES_FIELD_NUMBER: _builtins.int
+    DIFFICULTIES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """A name for people. Not part of what the data depends on."""
     pipeline: _builtins.str
@@ -702,6 +704,16 @@ class Run(_message.Message):
     def execution(self) -> Global___ExecutionSettings: ...
     @_builtins.property
     def selection(self) -> Global___SelectionSettings: ...
+    @_builtins.property
+    def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is drawn for each task, with equal chance; repeat one to weight it. Default: function twice, class and
+        program once.
+        """
+
+    @_builtins.property
+    def difficulties(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Default: easy, medium and hard. Few-shot examples of these difficulties come first."""
+
     def __init__(
         self,
         *,
@@ -719,10 +731,12 @@ class Run(_message.Message):
         selection: Global___SelectionSettings | None = ...,
         seed: _builtins.int = ...,
         few_shot_set: _builtins.str = ...,
+        categories: _abc.Iterable[_builtins.str] | None = ...,
+        difficulties: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["concepts", b"concepts", "concepts_model", b"concepts_model", "execution", b"execution", "instructions", b"instructions", "instructions_model", b"instructions_model", "model", b"model", "responses", b"responses", "responses_model", b"responses_model", "seeds", b"seeds", "selection", b"selection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concepts", b"concepts", "concepts_model", b"concepts_model", "execution", b"execution", "few_shot_set", b"few_shot_set", "instructions", b"instructions", "instructions_model", b"instructions_model", "model", b"model", "name", b"name", "pipeline", b"pipeline", "responses", b"responses", "responses_model", b"responses_model", "seed", b"seed", "seeds", b"seeds", "selection", b"selection"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories", "concepts", b"concepts", "concepts_model", b"concepts_model", "difficulties", b"difficulties", "execution", b"execution", "few_shot_set", b"few_shot_set", "instructions", b"instructions", "instructions_model", b"instructions_model", "model", b"model", "name", b"name", "pipeline", b"pipeline", "responses", b"responses", "responses_model", b"responses_model", "seed", b"seed", "seeds", b"seeds", "selection", b"selection"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

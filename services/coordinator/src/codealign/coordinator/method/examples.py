@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
@@ -61,7 +61,7 @@ def content_sha256() -> str:
     return hashlib.sha256(data.encode()).hexdigest()
 
 
-def ordering(seed: int, stage: str, group: str, count: int) -> Sequence[FewShot]:
+def ordering(seed: int, stage: str, group: str, count: int, difficulties: Collection[str] = ()) -> Sequence[FewShot]:
     """The first `count` examples of a group's ordering.
 
     The ordering sorts the examples by a hash, so it is the same under every version of Python.
@@ -71,9 +71,11 @@ def ordering(seed: int, stage: str, group: str, count: int) -> Sequence[FewShot]
         stage: The stage's name; stages have orderings of their own.
         group: The group's name.
         count: Examples wanted; at most all.
+        difficulties: Examples of these come first: they show what is asked for. Empty: all are equal.
     """
 
-    def rank(example: FewShot) -> str:
-        return hashlib.sha256(f"{seed}\n{stage}\n{group}\n{example.name}".encode()).hexdigest()
+    def rank(example: FewShot) -> tuple[bool, str]:
+        digest = hashlib.sha256(f"{seed}\n{stage}\n{group}\n{example.name}".encode()).hexdigest()
+        return bool(difficulties) and example.difficulty not in difficulties, digest
 
     return sorted(load(), key=rank)[:count]

@@ -24,6 +24,8 @@ _DEFAULTS: Mapping[str, tuple[int, int, int]] = {
     "instructions": (256, 8, 1),
     "responses": (1024, 1, 10),
 }
+CATEGORIES = ("function", "function", "class", "program")
+DIFFICULTIES = ("easy", "medium", "hard")
 DEFAULT_TEMPERATURE = 0.7
 DEFAULT_PREFIX_GROUPS = 32
 DEFAULT_ROUND_SIZE = 2
@@ -50,6 +52,10 @@ def with_defaults(given: pb.Run) -> pb.Run:
             settings.prefix_groups = settings.prefix_groups or DEFAULT_PREFIX_GROUPS
         settings.attempts = settings.attempts or attempts
         settings.round_size = min(settings.round_size or DEFAULT_ROUND_SIZE, settings.attempts)
+    if not run.categories:
+        run.categories.extend(CATEGORIES)
+    if not run.difficulties:
+        run.difficulties.extend(DIFFICULTIES)
     run.execution.profile = run.execution.profile or "default"
     run.execution.runs = run.execution.runs or 1
     run.selection.instruction_words = run.selection.instruction_words or 200
@@ -82,6 +88,12 @@ def _check(run: pb.Run) -> None:
         need(1 <= settings.attempts <= MAX_ATTEMPTS, f"{stage}.attempts", f"must be from 1 to {MAX_ATTEMPTS}")
     for stage in GENERATING[:2]:
         need(getattr(run, stage).attempts == 1, f"{stage}.attempts", "must be 1: one draw for each parent")
+    for field, given, known in (
+        ("categories", run.categories, CATEGORIES),
+        ("difficulties", run.difficulties, DIFFICULTIES),
+    ):
+        strange = sorted(set(given) - set(known))
+        need(not strange, field, f"unknown: {', '.join(strange)}; known: {', '.join(dict.fromkeys(known))}")
     need(run.responses.round_size > 0, "responses.round_size", "must be positive")
     selection = run.selection
     need(selection.instruction_words > 0, "selection.instruction_words", "must be positive")
@@ -132,6 +144,13 @@ class StageConfigs:
 def stage_configs(run: pb.Run) -> StageConfigs:
     """What each stage's output depends on besides its parents."""
     benchmarks = run.selection.forbidden_texts_sha256
+    difficulties = list(run.difficulties)
+    # A task's property is drawn with the instruction; the difficulties also order the examples of responses.
+    properties: Mapping[str, Mapping[str, object]] = {
+        "concepts": {},
+        "instructions": {"categories": list(run.categories), "difficulties": difficulties},
+        "responses": {"difficulties": difficulties},
+    }
 
     def generating(stage: str, made: pb.Stage.ValueType) -> pb.Record:
         settings: pb.GenerationSettings = getattr(run, stage)
@@ -148,6 +167,7 @@ def stage_configs(run: pb.Run) -> StageConfigs:
             top_p=settings.top_p,
             max_tokens=settings.max_tokens,
             seed=run.seed,
+            **properties[stage],
         )
 
     limits = {field.name: value for field, value in run.execution.limits.ListFields()}

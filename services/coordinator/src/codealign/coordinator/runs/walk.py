@@ -27,10 +27,6 @@ from codealign.coordinator.runs.progress import Progress
 from codealign.coordinator.runs.store import RunStore
 from codealign.coordinator.settings import CoordinatorSettings
 
-CATEGORIES = ("function", "function", "class", "program")
-"""Drawn with equal chance: function 2 : class 1 : program 1, as in the paper."""
-DIFFICULTIES = ("easy", "medium", "hard")
-
 
 @dataclass
 class Draws:
@@ -235,7 +231,9 @@ class Walk:
     def _property(self, concept_set: pb.Record) -> tuple[str, str, str]:
         """Category, language and difficulty, drawn by the concept set's id."""
         draw = records.seed_for(self.run.seed, "property", concept_set.id)
-        return CATEGORIES[draw % 4], "Python", DIFFICULTIES[draw // 4 % 3]
+        categories, difficulties = self.run.categories, self.run.difficulties
+        category = categories[draw % len(categories)]
+        return category, "Python", difficulties[draw // len(categories) % len(difficulties)]
 
     def _concepts_prompt(self, seed: pb.Record) -> prompts.Prompt:
         shots = self._shots(self._concepts, seed.id)
@@ -260,7 +258,9 @@ class Walk:
 
     def _shots(self, generation: Generation, parent_id: str) -> tuple[examples.FewShot, ...]:
         group = generation.group(parent_id)
-        return tuple(examples.ordering(self.run.seed, generation.name, group, generation.settings.few_shots))
+        difficulties = () if generation.name == "concepts" else self.run.difficulties
+        count = generation.settings.few_shots
+        return tuple(examples.ordering(self.run.seed, generation.name, group, count, difficulties))
 
 
 def decision(parents: list[str], config_id: str, drop: Drop) -> pb.Record:
