@@ -31,7 +31,10 @@ CORPUS = [
     "### Instruction\nWrite a function.\n### Response\n```python\nassert add(1, 2) == 3\n```\n",
     "größer 你好 for item in items: print(item)\n",
 ]
-CHAT_TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
 CONTEXT = 256
 OPTIONS = EngineOptions(
     slots=4, threads=2, prefill_chunk=16, kv_cache_bytes=2**28, prefix_cache_bytes=2**24, max_waiting=64

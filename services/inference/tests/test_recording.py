@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -194,7 +195,7 @@ async def test_a_killed_writer_loses_nothing_that_it_handed_out(tmp_path: Path) 
         "asyncio.run(main())\n"
     )
     arguments = [sys.executable, "-c", program, str(path), str(Path(__file__).parent)]
-    process = subprocess.run(arguments, env={**os.environ}, check=False)
+    process = await asyncio.to_thread(subprocess.run, arguments, env={**os.environ}, check=False)
     assert process.returncode == -signal.SIGKILL
     assert len(await completions(ReplayEngine(path), request(*range(20, 50)))) == 30
 
@@ -258,7 +259,7 @@ async def test_what_is_missing_is_named(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     await recorded(path, request(0))
     replay = ReplayEngine(path)
-    with pytest.raises(NotFound, match=r"r\.jsonl holds nothing for this prompt: .* first line 'other text'") as caught:
+    with pytest.raises(NotFound, match=r"r\.jsonl holds nothing for this prompt: .* first line 'other text'"):
         await completions(replay, request(0, prompt="other text"))
     with pytest.raises(NotFound, match=r"holds 1 completions of this prompt, not this sample: .* attempt 5, seed 105"):
         await completions(replay, request(0, 5))

@@ -122,8 +122,6 @@ def run(
     choices = RunChoices(
         name, n, attempts, round_size, prefix_groups, max_tokens, temperature, seed, preset, difficulties
     )
-        name, n, attempts, round_size, prefix_groups, max_tokens, temperature, seed, preset, tuple(difficulty or ())
-    )
     run_config(choices, collection, model)
     where = target(home, tls=(tls_ca, tls_cert, tls_key), coordinator=coordinator, dataset=dataset)
     if not where.explicit:
