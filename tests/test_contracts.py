@@ -61,7 +61,17 @@ def test_the_wheels_install_into_a_fresh_environment_and_import(tmp_path: Path) 
             capture_output=True,
         )
     target = tmp_path / "site"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", target]
+    pip: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        target,
+    ]
     subprocess.run([*pip, *wheels.glob("*.whl")], check=True, capture_output=True)
     modules = sorted(
         ".".join(file.relative_to(target).with_suffix("").parts).removesuffix(".__init__")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -40,8 +41,7 @@ OPTIONS = EngineOptions(
     slots=4, threads=2, prefill_chunk=16, kv_cache_bytes=2**28, prefix_cache_bytes=2**24, max_waiting=64
 )
 
-Stub = InferenceServiceStub
-Connect = Callable[[Engine], AbstractAsyncContextManager[Stub]]
+Connect = Callable[[Engine], AbstractAsyncContextManager[Any]]
 
 
 def _make_model(folder: Path, *, seed: int = 0, end_tokens: list[int] | None = None, chat: bool = True) -> Path:
@@ -119,7 +119,7 @@ def connect() -> Connect:
     """Serves an engine over gRPC, with the interceptor that every server has."""
 
     @asynccontextmanager
-    async def connected(engine: Engine) -> AsyncIterator[Stub]:
+    async def connected(engine: Engine) -> AsyncIterator[Any]:
         server = grpc.aio.server(interceptors=[ServerInterceptor(60)])
         add_InferenceServiceServicer_to_server(InferenceServicer(engine), server)
         port = server.add_insecure_port("127.0.0.1:0")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -176,8 +178,13 @@ def test_large_files_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     model.mkdir()
     (model / "model.safetensors").write_bytes(b"x" * 2**21)
     hashed = []
-    file_digest = identity.hashlib.file_digest
-    monkeypatch.setattr(identity.hashlib, "file_digest", lambda *args: hashed.append(args) or file_digest(*args))
+    file_digest = hashlib.file_digest
+
+    def counted(*args: Any) -> Any:
+        hashed.append(args)
+        return file_digest(*args)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
     first = identity.revision(model, cache)
     assert identity.revision(model, cache) == first
     assert len(hashed) == 1

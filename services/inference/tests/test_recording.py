@@ -8,16 +8,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
 from codealign.api.inference.v1 import inference_pb2 as pb
-from codealign.api.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from codealign.common.errors import ConfigurationError, NotFound
 from codealign.inference.engines.base import (
     ChatMessage,
@@ -34,7 +34,7 @@ from codealign.inference.engines.recording import RecordingEngine
 from codealign.inference.engines.replay import ReplayEngine
 from codealign.inference.engines.transformers.engine import TransformersEngine
 
-Connect = Callable[[Engine], AbstractAsyncContextManager[InferenceServiceStub]]
+Connect = Callable[[Engine], AbstractAsyncContextManager[Any]]
 
 MODEL = ModelInfo("m", "/home/someone/models/m", "r1", "transformers", 64, "", False, "float32", "cpu", 10)
 SAMPLING = Sampling(temperature=0.8, top_p=0.95, max_tokens=20, stop=("\n\n",))
@@ -47,7 +47,7 @@ class Counting:
         self.model = model
         self.asked = 0
 
-    async def generate(self, request: GenerationRequest) -> AsyncIterator[Completion]:
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Completion, None]:
         for sample in reversed(request.samples):
             self.asked += 1
             text = f"{self.asked} größer {sample.seed}\n"
@@ -94,7 +94,7 @@ async def test_a_replay_over_grpc_equals_the_recorded_run(
     chat = pb.ChatMessages(messages=[pb.ChatMessage(role="user", content="hi")])
     wire.append(pb.GenerateRequest(chat=chat, samples=wire[0].samples, sampling=wire[0].sampling))
 
-    async def run(stub: InferenceServiceStub) -> list[list[pb.GenerateResponse]]:
+    async def run(stub: Any) -> list[list[pb.GenerateResponse]]:
         answers = []
         for one in wire:
             answer = [response async for response in stub.Generate(one)]

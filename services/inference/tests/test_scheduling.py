@@ -7,19 +7,19 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import grpc
 import pytest
 
 from codealign.api.inference.v1 import inference_pb2 as pb
-from codealign.api.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from codealign.common.errors import Internal, ResourceExhausted, Unavailable, retry_delay
 from codealign.inference.engines.base import Engine, GenerationRequest, Load, Sample, Sampling
 from codealign.inference.engines.transformers.engine import TransformersEngine
 from codealign.inference.engines.transformers.loading import LoadedModel
 from codealign.inference.engines.transformers.options import EngineOptions
 
-Connect = Callable[[Engine], AbstractAsyncContextManager[InferenceServiceStub]]
+Connect = Callable[[Engine], AbstractAsyncContextManager[Any]]
 Started = Callable[..., AbstractAsyncContextManager[TransformersEngine]]
 LONG = Sampling(temperature=1.0, max_tokens=240)
 
@@ -29,7 +29,7 @@ def started(loaded: LoadedModel, options: EngineOptions) -> Started:
     """Starts an engine with other options; without an end token, so that every completion runs to its limit."""
 
     @asynccontextmanager
-    async def start(**changes: int) -> AsyncIterator[TransformersEngine]:
+    async def start(**changes: Any) -> AsyncIterator[TransformersEngine]:
         engine = TransformersEngine(replace(loaded, end_tokens=frozenset()), replace(options, **changes))
         try:
             yield engine

@@ -14,8 +14,9 @@ from codealign.cli.stack import Options, model_source
 
 PRESETS = ("default", "paper", "small")
 """default: the coordinator's defaults. paper: as the reference does it, with its waste. small: for a small model on
-a small machine: easy tasks, short answers at a lower temperature, few draws, one shared prefix for each stage."""
-SMALL_ATTEMPTS, SMALL_MAX_TOKENS, SMALL_TEMPERATURE = 4, 640, 0.4
+a small machine: easy tasks, short answers at a lower temperature, few draws, three examples of answers in place of
+one, one shared prefix for each stage."""
+SMALL_ATTEMPTS, SMALL_MAX_TOKENS, SMALL_TEMPERATURE, SMALL_FEW_SHOTS = 4, 640, 0.4, 3
 PAPER_ATTEMPTS = 10
 _LOAD_SECONDS = 3600.0
 
@@ -84,6 +85,7 @@ def _for_a_small_model(run: pb.Run, choices: RunChoices) -> None:
     """Fill in what was not chosen."""
     run.responses.attempts = choices.attempts or SMALL_ATTEMPTS
     run.responses.max_tokens = choices.max_tokens or SMALL_MAX_TOKENS
+    run.responses.few_shots = SMALL_FEW_SHOTS
     if choices.temperature is None:
         run.responses.temperature = SMALL_TEMPERATURE
     for settings in (run.concepts, run.instructions, run.responses):

@@ -1,0 +1,181 @@
+"""The whole product on recorded completions of a real model: real services, real store, real gVisor.
+
+`recording.jsonl` holds what Qwen2.5-Coder-1.5B wrote for seeds of one version of Python's standard library; the
+seeds come from the interpreter that runs the test, so under another version the test is skipped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+RECORDING = Path(__file__).parent / "recording.jsonl"
+RECORDED_UNDER = (3, 11, 7)
+SEEDS = 24
+SERVICES = ("dataset", "sandbox", "inference", "coordinator")
+RUN = [
+    *("run", "--engine", "replay", "--recording", str(RECORDING), "--preset", "small", "--n", str(SEEDS)),
+    *("--name", "recorded"),
+]
+pytestmark = [
+    pytest.mark.gvisor,
+    pytest.mark.skipif(
+        sys.version_info[:3] != RECORDED_UNDER and not os.environ.get("CI"),
+        reason=f"the recording's seeds are those of Python {'.'.join(map(str, RECORDED_UNDER))}",
+    ),
+]
+
+
+def command(home: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "codealign.cli.main", *arguments, "--home", str(home)]
+
+
+def codealign(home: Path, *arguments: str) -> str:
+    ended = subprocess.run(command(home, *arguments), capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 0, f"{arguments}: {ended.stdout[-1500:]}{ended.stderr[-1500:]}"
+    return ended.stdout
+
+
+def versions(home: Path) -> dict[str, dict[str, bytes]]:
+    """Every published file's bytes, by version and path."""
+    folders = [manifest.parent for manifest in home.rglob("manifest.json")]
+    return {
+        folder.name: {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+        for folder in folders
+    }
+
+
+def database(home: Path) -> Path:
+    return next(iter(home.rglob("records.db")), home / "none")
+
+
+def query(home: Path, sql: str) -> list[tuple[object, ...]]:
+    with contextlib.suppress(sqlite3.OperationalError):
+        with contextlib.closing(sqlite3.connect(f"file:{database(home)}?mode=ro", uri=True)) as connection:
+            return connection.execute(sql).fetchall()
+    return []
+
+
+def progress(home: Path) -> int:
+    """Records that a run makes: concept sets, instructions, responses, verdicts, examples, rejections."""
+    rows = query(home, "select count(*) from records where stage in (2, 3, 4, 5, 6, 10)")
+    return int(str(rows[0][0])) if rows else 0
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("finished")
+    codealign(home, *RUN)
+    return home
+
+
+def test_a_run_ends_with_rows_that_the_sandbox_proved(finished: Path) -> None:
+    (version,) = versions(finished).values()
+    manifest = json.loads(version["manifest.json"])
+    assert manifest["rows"] > 0
+    import datasets
+
+    folder = next(iter(finished.rglob("manifest.json"))).parent
+    loaded = datasets.load_dataset(str(folder), split="train", cache_dir=str(finished / "hub"))
+    assert loaded.num_rows == manifest["rows"]
+    assert all(row["instruction"] and "```" in row["response"] and "assert" in row["tests"] for row in loaded)
+
+
+def test_a_row_and_a_dropped_seed_are_explained(finished: Path) -> None:
+    (row,) = query(finished, "select id from records where stage = 6 order by id limit 1")
+    told = codealign(finished, "data", "lineage", str(row[0]))
+    assert re.search(r"\.py:\d+", told), "the seed's file and line"
+    assert "<concepts>" in told
+    assert "<task>" in told
+    assert "PASSED" in told
+    assert "is the lowest that passed" in told
+    (seed,) = query(
+        finished,
+        "select p.parent_id from records r join record_parents p on p.child_id = r.id "
+        "where r.stage = 11 and r.label = 'seed.no-return' order by r.id limit 1",
+    )
+    assert "no return statement with a value" in codealign(finished, "data", "lineage", str(seed[0]))
+
+
+def test_the_same_command_again_does_nothing_twice(finished: Path) -> None:
+    before = query(finished, "select id, content_hash from records order by id")
+    codealign(finished, *RUN)
+    assert query(finished, "select id, content_hash from records order by id") == before
+
+
+@contextlib.contextmanager
+def services_up(home: Path) -> Iterator[None]:
+    arguments = command(home, "up", "--engine", "replay", "--recording", str(RECORDING))
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "up.log").open("wb") as log:
+        process = subprocess.Popen(arguments, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 90
+        while not all((home / "run" / f"{name}.json").exists() for name in SERVICES):
+            assert process.poll() is None, (home / "up.log").read_text()
+            assert time.monotonic() < deadline, "the services did not come up"
+            time.sleep(0.1)
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+
+
+def kill(home: Path, service: str) -> bool:
+    """SIGKILL a service; False while it is not up."""
+    with contextlib.suppress(OSError, ValueError):
+        pid = json.loads((home / "run" / f"{service}.json").read_text())["pid"]
+        os.kill(pid, signal.SIGKILL)
+        return True
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", range(5))
+def test_a_run_whose_services_are_killed_publishes_the_same_bytes(finished: Path, tmp_path: Path, moment: int) -> None:
+    """Over the five cases each service is killed at five different moments, by SIGKILL."""
+    total = progress(finished)
+    with services_up(tmp_path):
+        run = subprocess.Popen(command(tmp_path, *RUN[:1], *RUN[5:]), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        killed = []
+        due = sorted(((turn + moment) % 5 + 1, service) for turn, service in enumerate(SERVICES))
+        deadline = time.monotonic() + 200
+        while due and run.poll() is None and time.monotonic() < deadline:
+            share, service = due[0]
+            if progress(tmp_path) >= total * share // 6 and kill(tmp_path, service):
+                killed.append(service)
+                due.pop(0)
+            time.sleep(0.02)
+        _, errors = run.communicate(timeout=200)
+        for _ in range(5):
+            # Whoever watched may have been told of a service that was away; the same command goes on.
+            if run.returncode == 0:
+                break
+            run = subprocess.Popen(
+                command(tmp_path, *RUN[:1], *RUN[5:]), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            )
+            _, errors = run.communicate(timeout=200)
+        assert run.returncode == 0, errors.decode()[-2000:]
+    assert killed, "nothing was killed: the run was over too soon"
+    assert versions(tmp_path) == versions(finished)
+    ids = "select id from records where stage in (2, 3, 4, 5, 6, 10) order by id"
+    assert query(tmp_path, ids) == query(finished, ids)
+
+
+def test_a_recording_without_the_prompt_says_which(tmp_path: Path) -> None:
+    arguments = [*RUN, "--seed", "1"]
+    ended = subprocess.run(command(tmp_path, *arguments), capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1
+    assert "holds nothing for this prompt" in ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr
