@@ -20,14 +20,20 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from codealign.api.inference.v1 import inference_pb2 as pb
 from codealign.api.inference.v1.inference_pb2_grpc import InferenceServiceStub
 
-Start = Callable[..., subprocess.Popen[str]]
+Process = subprocess.Popen[bytes]
+Start = Callable[..., Process]
+
+
+def log(tmp_path: Path, number: int = 0) -> Path:
+    """The stderr of the test's process of that number."""
+    return tmp_path / f"log-{number}"
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    running: list[subprocess.Popen[str]] = []
+    running: list[Process] = []
 
-    def begin(*flags: str, **variables: str) -> subprocess.Popen[str]:
+    def begin(*flags: str, **variables: str) -> Process:
         environment = {
             **os.environ,
             "CODEALIGN_INFERENCE_ENDPOINT_FILE": str(tmp_path / "endpoint.json"),
@@ -35,21 +41,22 @@ def start(tmp_path: Path) -> Iterator[Start]:
             **{f"CODEALIGN_INFERENCE_{key.upper()}": value for key, value in variables.items()},
         }
         arguments = [sys.executable, "-m", "codealign.inference.main", *flags]
-        running.append(subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True))
+        with log(tmp_path, len(running)).open("wb") as stderr:
+            running.append(subprocess.Popen(arguments, env=environment, stderr=stderr))
         return running[-1]
 
     yield begin
     for process in running:
         if process.poll() is None:
             process.kill()
-        process.communicate()
+        process.wait()
 
 
-def endpoint(tmp_path: Path, process: subprocess.Popen[str]) -> dict[str, int]:
+def endpoint(tmp_path: Path, process: Process) -> dict[str, int]:
     path = tmp_path / "endpoint.json"
     deadline = time.monotonic() + 60
     while not path.exists():
-        assert process.poll() is None, process.communicate()[1]
+        assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
     ports: dict[str, int] = json.loads(path.read_text())
@@ -73,7 +80,7 @@ def test_a_model_is_served_and_recorded_and_then_replayed_without_torch(
         sampling=pb.SamplingParameters(temperature=1, max_tokens=8),
     )
 
-    def served(process: subprocess.Popen[str]) -> list[pb.GenerateResponse]:
+    def served(process: Process) -> list[pb.GenerateResponse]:
         ports = endpoint(tmp_path, process)
         assert ready(ports["health_port"])
         with grpc.insecure_channel(f"127.0.0.1:{ports['port']}") as channel:
@@ -102,19 +109,19 @@ def test_a_model_is_served_and_recorded_and_then_replayed_without_torch(
         if before is not None:
             os.environ["PYTHONPATH"] = before
     assert refused.wait(30) == 2
-    assert "pip install 'codealign-inference[transformers]'" in refused.communicate()[1]
+    assert "pip install 'codealign-inference[transformers]'" in log(tmp_path, 2).read_text()
     assert served(replaying) == first
 
 
 def test_a_model_that_cannot_be_served_ends_the_process_with_one_line(start: Start, tmp_path: Path) -> None:
     process = start("--model", str(tmp_path / "none"))
     assert process.wait(30) == 2
-    last = process.communicate()[1].strip().splitlines()[-1]
+    last = log(tmp_path).read_text().strip().splitlines()[-1]
     assert last.startswith("codealign-inference: model folder")
     assert "does not exist: give a folder or a hub id" in last
 
 
-def test_a_wrong_setting_is_named(start: Start) -> None:
+def test_a_wrong_setting_is_named(start: Start, tmp_path: Path) -> None:
     process = start(slots="0")
     assert process.wait(30) == 2
-    assert "CODEALIGN_INFERENCE_SLOTS" in process.communicate()[1]
+    assert "CODEALIGN_INFERENCE_SLOTS" in log(tmp_path).read_text()
