@@ -15,14 +15,15 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 RECORDING = Path(__file__).parent / "recording.jsonl"
 RECORDED_UNDER = (3, 11, 7)
-SEEDS = 24
+SEEDS = 6
 SERVICES = ("dataset", "sandbox", "inference", "coordinator")
 RUN = [
     *("run", "--engine", "replay", "--recording", str(RECORDING), "--preset", "small", "--n", str(SEEDS)),
@@ -114,24 +115,6 @@ def test_the_same_command_again_does_nothing_twice(finished: Path) -> None:
     assert query(finished, "select id, content_hash from records order by id") == before
 
 
-@contextlib.contextmanager
-def services_up(home: Path) -> Iterator[None]:
-    arguments = command(home, "up", "--engine", "replay", "--recording", str(RECORDING))
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "up.log").open("wb") as log:
-        process = subprocess.Popen(arguments, stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + 90
-        while not all((home / "run" / f"{name}.json").exists() for name in SERVICES):
-            assert process.poll() is None, (home / "up.log").read_text()
-            assert time.monotonic() < deadline, "the services did not come up"
-            time.sleep(0.1)
-        yield
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
-
-
 def kill(home: Path, service: str) -> bool:
     """SIGKILL a service; False while it is not up."""
     with contextlib.suppress(OSError, ValueError):
@@ -143,7 +126,9 @@ def kill(home: Path, service: str) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", range(5))
-def test_a_run_whose_services_are_killed_publishes_the_same_bytes(finished: Path, tmp_path: Path, moment: int) -> None:
+def test_a_run_whose_services_are_killed_publishes_the_same_bytes(
+    finished: Path, tmp_path: Path, moment: int, services_up: Callable[[Path], AbstractContextManager[None]]
+) -> None:
     """Over the five cases each service is killed at five different moments, by SIGKILL."""
     total = progress(finished)
     with services_up(tmp_path):

@@ -1,0 +1,41 @@
+"""Services of one machine, started as a user starts them, on recorded completions."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+RECORDING = Path(__file__).parent / "recording.jsonl"
+SERVICES = ("dataset", "sandbox", "inference", "coordinator")
+
+
+@contextlib.contextmanager
+def _services_up(home: Path) -> Iterator[None]:
+    arguments = ["up", "--engine", "replay", "--recording", str(RECORDING), "--home", str(home)]
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "up.log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "-m", "codealign.cli.main", *arguments], stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 90
+        while not all((home / "run" / f"{name}.json").exists() for name in SERVICES):
+            assert process.poll() is None, (home / "up.log").read_text()
+            assert time.monotonic() < deadline, "the services did not come up"
+            time.sleep(0.1)
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def services_up() -> Callable[[Path], AbstractContextManager[None]]:
+    """`with services_up(home):` keeps every service up in that home."""
+    return _services_up
