@@ -26,7 +26,7 @@ Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 """
 OTHER = "Types: deb\nURIs: https://deb.nodesource.com/node_20.x\nSuites: nodistro\n\n"
-SECURITY = "Types: deb\nURIs: http://deb.debian.org/debian-security\nSuites: bookworm-security\n\n"
+SECURITY = "Types: deb\nURIs: http://mirror.example/debian-security\nSuites: bookworm-security\n\n"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _SOURCES = (Path("/etc/apt/sources.list"), Path("/etc/apt/sources.list.d"))
-_DEFAULT_MIRROR = "http://deb.debian.org/debian"
 _KEYRINGS = tuple(Path(f"/usr/share/keyrings/debian-archive-keyring.{suffix}") for suffix in ("gpg", "pgp"))
 _ONE_LINE = re.compile(r"^\s*deb\s+(?:\[[^\]]*\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<components>.+)$")
 
@@ -60,7 +59,11 @@ def mirror_of(text: str, deb822: bool) -> str | None:
 
 
 def machine_mirror() -> str:
-    """The mirror that this machine uses, else Debian's own."""
+    """The Debian mirror that this machine uses.
+
+    Raises:
+        PackageUnavailable: Its sources name none.
+    """
     listed, folder = _SOURCES
     files = [listed, *sorted(folder.glob("*.list")), *sorted(folder.glob("*.sources"))]
     for path in files:
@@ -68,7 +71,7 @@ def machine_mirror() -> str:
             mirror = mirror_of(path.read_text(encoding="utf-8", errors="replace"), path.suffix == ".sources")
             if mirror:
                 return mirror
-    return _DEFAULT_MIRROR
+    raise PackageUnavailable("the machine's apt sources name no Debian mirror")
 
 
 def _run(command: list[str], folder: Path) -> None:
