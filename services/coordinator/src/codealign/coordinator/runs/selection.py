@@ -27,6 +27,8 @@ class Selection:
     def __init__(self, walk: Walk) -> None:
         self._walk = walk
         self._run, self._store = walk.run, walk.store
+        # A choice is the run's: another run with more draws may choose otherwise, so the run is a second parent.
+        self._run_id = walk.record.id
         self._config_id = walk.configs.selection.id
         self._tally = walk.progress["selection"]
         self._duplicates = RowDuplicates(self._run.selection.near_duplicate_threshold)
@@ -70,13 +72,13 @@ class Selection:
             [
                 pb.Record(
                     stage=pb.STAGE_DECISION,
-                    parents=[response_id],
+                    parents=[response_id, self._run_id],
                     stage_config_id=self._config_id,
                     decision=chosen,
                 ),
                 self._example(draws, there[draws.instruction_id], response, verdict_id),
                 *(
-                    decision([other], self._config_id, Drop(NOT_CHOSEN, f"attempt {attempt} was chosen"))
+                    decision([other, self._run_id], self._config_id, Drop(NOT_CHOSEN, f"attempt {attempt} was chosen"))
                     for _, other, _ in others
                 ),
             ]

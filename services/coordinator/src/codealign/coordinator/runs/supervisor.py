@@ -89,10 +89,7 @@ class Supervisor:
             NotFound: The collection holds no seed.
         """
         run = with_defaults(given)
-        notes = []
         run.selection.forbidden_texts_sha256 = self._benchmarks.sha256
-        if not self._benchmarks.texts:
-            notes.append("no benchmark files are set: seeds and rows are not checked for benchmark text")
         for stage in ("", *(f"{stage}_" for stage in GENERATING)):
             choice: pb.ModelChoice = getattr(run, f"{stage}model")
             if stage and not choice.model:
@@ -113,7 +110,7 @@ class Supervisor:
             raise NotFound(
                 f"collection {run.seeds.collection!r} holds no seeds; collect some: codealign seeds collect PATH"
             )
-        return run, notes
+        return run, _notes(run)
 
     async def create(self, given: pb.Run) -> tuple[api.RunStatus, bool]:
         """Start a run, or go on with the same one where it stopped; True if it was there."""
@@ -198,9 +195,6 @@ class Supervisor:
     def _to_wire(
         self, record: pb.Record, state: pb.RunState.ValueType, message: str, progress: Progress
     ) -> api.RunStatus:
-        notes = []
-        if not record.run.selection.forbidden_texts_sha256:
-            notes.append("no benchmark files are set: seeds and rows are not checked for benchmark text")
         return api.RunStatus(
             id=record.id,
             config=record.run,
@@ -208,7 +202,7 @@ class Supervisor:
             message=message,
             stages=progress.to_wire(),
             created_at=record.provenance.created_at,
-            notes=notes,
+            notes=_notes(record.run),
         )
 
     def _must_be_active(self, record: pb.Record, what: str) -> ActiveRun:
@@ -225,11 +219,21 @@ class Supervisor:
     async def _work(self, active: ActiveRun) -> None:
         """Work on a run until it ends, and record how it ended."""
         run_id = active.record.id
-        outcome: tuple[pb.RunState.ValueType, str, str] | None
+        try:
+            outcome = await self._outcome(active)
+            if outcome is not None:
+                await self._record_event(run_id, *outcome)
+                log.info("run_ended", run_id=run_id, state=pb.RunState.Name(outcome[0]), message=outcome[1])
+        finally:
+            self._active.pop(run_id, None)
+
+    async def _outcome(self, active: ActiveRun) -> tuple[pb.RunState.ValueType, str, str] | None:
+        """State, message and version; None where whoever stopped the run records it (a pause, a drain)."""
+        outcome: tuple[pb.RunState.ValueType, str, str] | None = None
         try:
             outcome = await self._work_under_lease(active)
         except* RunStopped:
-            outcome = None  # paused, or the coordinator drains: whoever asked for it records it
+            outcome = None
         except* (RunFailed, Refused) as group:
             outcome = (pb.RUN_STATE_FAILED, str(_first(group)), "")
         except* grpc.aio.AioRpcError as group:
@@ -237,16 +241,10 @@ class Supervisor:
             assert isinstance(error, grpc.aio.AioRpcError)
             outcome = (pb.RUN_STATE_FAILED, describe(error), "")
         except* Exception as group:
-            log.exception("run_failed", run_id=run_id, exc_info=group)
+            log.exception("run_failed", run_id=active.record.id, exc_info=group)
             error = _first(group)
             outcome = (pb.RUN_STATE_FAILED, f"unexpected {type(error).__name__}: {error}; see the log", "")
-        finally:
-            if asyncio.current_task() and asyncio.current_task().cancelling():  # type: ignore[union-attr]
-                self._active.pop(run_id, None)
-        if outcome is not None:
-            await self._record_event(run_id, *outcome)
-            log.info("run_ended", run_id=run_id, state=pb.RunState.Name(outcome[0]), message=outcome[1])
-        self._active.pop(run_id, None)
+        return outcome
 
     async def _work_under_lease(self, active: ActiveRun) -> tuple[pb.RunState.ValueType, str, str]:
         record = active.record
@@ -320,6 +318,13 @@ class Supervisor:
 
     def _scan(self, request: dataset.ScanRequest) -> AsyncIterator[pb.Record]:
         return RunStore(self._clients, "").scan(request)
+
+
+def _notes(run: pb.Run) -> list[str]:
+    """What a person should know of a run before and while it works."""
+    if run.selection.forbidden_texts_sha256:
+        return []
+    return ["no benchmark files are set: seeds and rows are not checked for benchmark text"]
 
 
 def _first(error: BaseException) -> BaseException:
