@@ -24,6 +24,7 @@ BODY_OF_STAGE: dict[pb.Stage.ValueType, str] = {
     pb.STAGE_CHECKPOINT: "checkpoint",
     pb.STAGE_EVALUATION_RESULT: "evaluation_result",
     pb.STAGE_PROMPT_PREFIX: "prompt_prefix",
+    pb.STAGE_PROBLEM: "problem",
 }
 """The body that a record of each stage carries."""
 

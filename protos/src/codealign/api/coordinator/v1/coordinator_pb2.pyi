@@ -530,6 +530,7 @@ class EvaluateRequest(_message.Message):
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     PROMPT_STYLE_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
     samples: _builtins.int
     """Samples of each problem. 1 with temperature 0 is greedy."""
     temperature: _builtins.float
@@ -538,6 +539,8 @@ class EvaluateRequest(_message.Message):
     prompt_style: _builtins.str
     """"base" (plain completion) or "tuned" (an instruction)."""
     seed: _builtins.int
+    limit: _builtins.int
+    """Problems of each benchmark at most, spread evenly over it. 0: all."""
     @_builtins.property
     def model(self) -> _records_pb2.ModelChoice: ...
     @_builtins.property
@@ -554,14 +557,258 @@ class EvaluateRequest(_message.Message):
         max_tokens: _builtins.int = ...,
         prompt_style: _builtins.str = ...,
         seed: _builtins.int = ...,
+        limit: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["benchmarks", b"benchmarks", "max_tokens", b"max_tokens", "model", b"model", "prompt_style", b"prompt_style", "samples", b"samples", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["benchmarks", b"benchmarks", "limit", b"limit", "max_tokens", b"max_tokens", "model", b"model", "prompt_style", b"prompt_style", "samples", b"samples", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EvaluateRequest: _TypeAlias = EvaluateRequest  # noqa: Y015
+
+@_typing.final
+class Interval(_message.Message):
+    """Of a figure, 95%."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    low: _builtins.float
+    high: _builtins.float
+    def __init__(
+        self,
+        *,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["high", b"high", "low", b"low"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Interval: _TypeAlias = Interval  # noqa: Y015
+
+@_typing.final
+class Evaluation(_message.Message):
+    """A model on a benchmark."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class PassAtKEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class IntervalsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        @_builtins.property
+        def value(self) -> Global___Interval: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: Global___Interval | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class VerdictsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ID_FIELD_NUMBER: _builtins.int
+    BENCHMARK_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_REVISION_FIELD_NUMBER: _builtins.int
+    PROMPT_STYLE_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    PROBLEMS_TOTAL_FIELD_NUMBER: _builtins.int
+    PROBLEMS_DONE_FIELD_NUMBER: _builtins.int
+    PASS_AT_K_FIELD_NUMBER: _builtins.int
+    INTERVALS_FIELD_NUMBER: _builtins.int
+    VERDICTS_FIELD_NUMBER: _builtins.int
+    SCORES_FIELD_NUMBER: _builtins.int
+    UNDECIDED_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The StageConfig that the results bear."""
+    benchmark: _builtins.str
+    model: _builtins.str
+    model_revision: _builtins.str
+    prompt_style: _builtins.str
+    samples: _builtins.int
+    temperature: _builtins.float
+    max_tokens: _builtins.int
+    problems_total: _builtins.int
+    problems_done: _builtins.int
+    undecided: _builtins.int
+    """Samples whose judgement fell to the infrastructure: asked again by the next call, and in no figure."""
+    @_builtins.property
+    def pass_at_k(self) -> _containers.ScalarMap[_builtins.int, _builtins.float]:
+        """Estimated pass@k by k, unbiased (Chen et al. 2021, equation 1), over the problems that are done."""
+
+    @_builtins.property
+    def intervals(self) -> _containers.MessageMap[_builtins.int, Global___Interval]:
+        """Of pass@k by k, over problems: Wilson's for one sample, a bootstrap's for more."""
+
+    @_builtins.property
+    def verdicts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Samples by verdict."""
+
+    @_builtins.property
+    def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProblemScore]:
+        """The ids of the problems, and for each the samples that passed."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        benchmark: _builtins.str = ...,
+        model: _builtins.str = ...,
+        model_revision: _builtins.str = ...,
+        prompt_style: _builtins.str = ...,
+        samples: _builtins.int = ...,
+        temperature: _builtins.float = ...,
+        max_tokens: _builtins.int = ...,
+        problems_total: _builtins.int = ...,
+        problems_done: _builtins.int = ...,
+        pass_at_k: _abc.Mapping[_builtins.int, _builtins.float] | None = ...,
+        intervals: _abc.Mapping[_builtins.int, Global___Interval] | None = ...,
+        verdicts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        scores: _abc.Iterable[Global___ProblemScore] | None = ...,
+        undecided: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["benchmark", b"benchmark", "id", b"id", "intervals", b"intervals", "max_tokens", b"max_tokens", "model", b"model", "model_revision", b"model_revision", "pass_at_k", b"pass_at_k", "problems_done", b"problems_done", "problems_total", b"problems_total", "prompt_style", b"prompt_style", "samples", b"samples", "scores", b"scores", "temperature", b"temperature", "undecided", b"undecided", "verdicts", b"verdicts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Evaluation: _TypeAlias = Evaluation  # noqa: Y015
+
+@_typing.final
+class ProblemScore(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROBLEM_ID_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    PASSED_FIELD_NUMBER: _builtins.int
+    problem_id: _builtins.str
+    samples: _builtins.int
+    passed: _builtins.int
+    def __init__(
+        self,
+        *,
+        problem_id: _builtins.str = ...,
+        samples: _builtins.int = ...,
+        passed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["passed", b"passed", "problem_id", b"problem_id", "samples", b"samples"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProblemScore: _TypeAlias = ProblemScore  # noqa: Y015
+
+@_typing.final
+class Comparison(_message.Message):
+    """Two models on the same problems of a benchmark, paired by problem."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BENCHMARK_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
+    TUNED_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    BASE_BETTER_FIELD_NUMBER: _builtins.int
+    TUNED_BETTER_FIELD_NUMBER: _builtins.int
+    P_VALUE_FIELD_NUMBER: _builtins.int
+    TEST_FIELD_NUMBER: _builtins.int
+    benchmark: _builtins.str
+    base: _builtins.str
+    """Evaluation ids."""
+    tuned: _builtins.str
+    problems: _builtins.int
+    difference: _builtins.float
+    """pass@1 of the tuned model less that of the base model, over the problems that both have."""
+    base_better: _builtins.int
+    """Problems on which only one of them is better."""
+    tuned_better: _builtins.int
+    p_value: _builtins.float
+    """Two-sided: the chance of a difference as large if the models were equally good."""
+    test: _builtins.str
+    """"exact McNemar" for one sample of each problem, "sign-flip permutation" for more."""
+    @_builtins.property
+    def interval(self) -> Global___Interval:
+        """Of the difference, 95%: a bootstrap over problems."""
+
+    def __init__(
+        self,
+        *,
+        benchmark: _builtins.str = ...,
+        base: _builtins.str = ...,
+        tuned: _builtins.str = ...,
+        problems: _builtins.int = ...,
+        difference: _builtins.float = ...,
+        interval: Global___Interval | None = ...,
+        base_better: _builtins.int = ...,
+        tuned_better: _builtins.int = ...,
+        p_value: _builtins.float = ...,
+        test: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "base_better", b"base_better", "benchmark", b"benchmark", "difference", b"difference", "interval", b"interval", "p_value", b"p_value", "problems", b"problems", "test", b"test", "tuned", b"tuned", "tuned_better", b"tuned_better"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Comparison: _TypeAlias = Comparison  # noqa: Y015
 
 @_typing.final
 class EvaluateResponse(_message.Message):
@@ -591,12 +838,20 @@ class EvaluateResponse(_message.Message):
     PROBLEMS_DONE_FIELD_NUMBER: _builtins.int
     PROBLEMS_TOTAL_FIELD_NUMBER: _builtins.int
     PASS_AT_K_FIELD_NUMBER: _builtins.int
+    EVALUATION_FIELD_NUMBER: _builtins.int
+    PROBLEMS_REUSED_FIELD_NUMBER: _builtins.int
     benchmark: _builtins.str
     problems_done: _builtins.int
     problems_total: _builtins.int
+    problems_reused: _builtins.int
+    """Of problems_done, those that were there before."""
     @_builtins.property
     def pass_at_k(self) -> _containers.ScalarMap[_builtins.int, _builtins.float]:
         """Estimated pass@k by k, unbiased, over the problems that are done."""
+
+    @_builtins.property
+    def evaluation(self) -> Global___Evaluation:
+        """The benchmark is through: its result."""
 
     def __init__(
         self,
@@ -605,10 +860,12 @@ class EvaluateResponse(_message.Message):
         problems_done: _builtins.int = ...,
         problems_total: _builtins.int = ...,
         pass_at_k: _abc.Mapping[_builtins.int, _builtins.float] | None = ...,
+        evaluation: Global___Evaluation | None = ...,
+        problems_reused: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["benchmark", b"benchmark", "pass_at_k", b"pass_at_k", "problems_done", b"problems_done", "problems_total", b"problems_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["benchmark", b"benchmark", "evaluation", b"evaluation", "pass_at_k", b"pass_at_k", "problems_done", b"problems_done", "problems_reused", b"problems_reused", "problems_total", b"problems_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -727,6 +984,11 @@ class GetReportResponse(_message.Message):
     STAGES_FIELD_NUMBER: _builtins.int
     VERDICTS_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
+    CHECKPOINTS_FIELD_NUMBER: _builtins.int
+    EVALUATIONS_FIELD_NUMBER: _builtins.int
+    COMPARISONS_FIELD_NUMBER: _builtins.int
+    TRAIL_FIELD_NUMBER: _builtins.int
+    TRAIL_REFERENCES_FIELD_NUMBER: _builtins.int
     rows: _builtins.int
     @_builtins.property
     def run(self) -> Global___RunStatus: ...
@@ -736,6 +998,28 @@ class GetReportResponse(_message.Message):
     def verdicts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Verdicts by name."""
 
+    @_builtins.property
+    def checkpoints(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.Record]:
+        """Trainings on the run's version: Checkpoint records, oldest first."""
+
+    @_builtins.property
+    def evaluations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evaluation]:
+        """Evaluations of the run's model and of these checkpoints."""
+
+    @_builtins.property
+    def comparisons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Comparison]:
+        """Each checkpoint against the run's model, where both were evaluated under the same sampling on the same
+        problems.
+        """
+
+    @_builtins.property
+    def trail(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.Record]:
+        """One published row with everything that it came from, seed first, example last. Empty: no row."""
+
+    @_builtins.property
+    def trail_references(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.Record]:
+        """The StageConfig and PromptPrefix records that these refer to."""
+
     def __init__(
         self,
         *,
@@ -743,10 +1027,15 @@ class GetReportResponse(_message.Message):
         stages: _abc.Iterable[Global___StageReport] | None = ...,
         verdicts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         rows: _builtins.int = ...,
+        checkpoints: _abc.Iterable[_records_pb2.Record] | None = ...,
+        evaluations: _abc.Iterable[Global___Evaluation] | None = ...,
+        comparisons: _abc.Iterable[Global___Comparison] | None = ...,
+        trail: _abc.Iterable[_records_pb2.Record] | None = ...,
+        trail_references: _abc.Iterable[_records_pb2.Record] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows", "run", b"run", "stages", b"stages", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoints", b"checkpoints", "comparisons", b"comparisons", "evaluations", b"evaluations", "rows", b"rows", "run", b"run", "stages", b"stages", "trail", b"trail", "trail_references", b"trail_references", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -144,14 +144,16 @@ class CoordinatorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Evaluate(self, request, context):
-        """Judge a model on benchmarks: inference writes, the sandbox judges.
+        """Judge a model on benchmarks: inference writes, the sandbox judges. Streams its progress, and each benchmark's
+        result when it is through. What was judged before under the same settings is not done again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetReport(self, request, context):
-        """The funnel, the reasons for drops, and the time and tokens of each stage.
+        """The funnel, the reasons for drops, the time and tokens of each stage, one row followed from seed to example,
+        and the trainings and evaluations that belong to the run.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

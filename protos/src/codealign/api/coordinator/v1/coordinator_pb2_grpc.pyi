@@ -51,9 +51,13 @@ class CoordinatorServiceStub:
     CancelRun: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CancelRunRequest, _coordinator_pb2.CancelRunResponse]
     """Stop at once; what is finished is kept."""
     Evaluate: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.EvaluateRequest, _coordinator_pb2.EvaluateResponse]
-    """Judge a model on benchmarks: inference writes, the sandbox judges."""
+    """Judge a model on benchmarks: inference writes, the sandbox judges. Streams its progress, and each benchmark's
+    result when it is through. What was judged before under the same settings is not done again.
+    """
     GetReport: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetReportRequest, _coordinator_pb2.GetReportResponse]
-    """The funnel, the reasons for drops, and the time and tokens of each stage."""
+    """The funnel, the reasons for drops, the time and tokens of each stage, one row followed from seed to example,
+    and the trainings and evaluations that belong to the run.
+    """
 
 @_typing.type_check_only
 class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
@@ -73,9 +77,13 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     CancelRun: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CancelRunRequest, _coordinator_pb2.CancelRunResponse]  # type: ignore[assignment]
     """Stop at once; what is finished is kept."""
     Evaluate: _aio.UnaryStreamMultiCallable[_coordinator_pb2.EvaluateRequest, _coordinator_pb2.EvaluateResponse]  # type: ignore[assignment]
-    """Judge a model on benchmarks: inference writes, the sandbox judges."""
+    """Judge a model on benchmarks: inference writes, the sandbox judges. Streams its progress, and each benchmark's
+    result when it is through. What was judged before under the same settings is not done again.
+    """
     GetReport: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetReportRequest, _coordinator_pb2.GetReportResponse]  # type: ignore[assignment]
-    """The funnel, the reasons for drops, and the time and tokens of each stage."""
+    """The funnel, the reasons for drops, the time and tokens of each stage, one row followed from seed to example,
+    and the trainings and evaluations that belong to the run.
+    """
 
 class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -146,7 +154,9 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.EvaluateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.EvaluateResponse], _abc.AsyncIterator[_coordinator_pb2.EvaluateResponse]]:
-        """Judge a model on benchmarks: inference writes, the sandbox judges."""
+        """Judge a model on benchmarks: inference writes, the sandbox judges. Streams its progress, and each benchmark's
+        result when it is through. What was judged before under the same settings is not done again.
+        """
 
     @_abc_1.abstractmethod
     def GetReport(
@@ -154,6 +164,8 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.GetReportRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.GetReportResponse, _abc.Awaitable[_coordinator_pb2.GetReportResponse]]:
-        """The funnel, the reasons for drops, and the time and tokens of each stage."""
+        """The funnel, the reasons for drops, the time and tokens of each stage, one row followed from seed to example,
+        and the trainings and evaluations that belong to the run.
+        """
 
 def add_CoordinatorServiceServicer_to_server(servicer: CoordinatorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

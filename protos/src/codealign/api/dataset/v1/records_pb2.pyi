@@ -6,6 +6,7 @@ Evol-Instruct, OSS-Instruct) fit the same store.
 """
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as _sandbox_pb2
+from codealign.api.training.v1 import training_pb2 as _training_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -44,6 +45,7 @@ class _StageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Stage.ValueType
     STAGE_CHECKPOINT: _Stage.ValueType  # 12
     STAGE_EVALUATION_RESULT: _Stage.ValueType  # 13
     STAGE_PROMPT_PREFIX: _Stage.ValueType  # 14
+    STAGE_PROBLEM: _Stage.ValueType  # 15
 
 class Stage(_Stage, metaclass=_StageEnumTypeWrapper):
     """What a record is. The value decides which body it carries."""
@@ -63,6 +65,7 @@ STAGE_DECISION: Stage.ValueType  # 11
 STAGE_CHECKPOINT: Stage.ValueType  # 12
 STAGE_EVALUATION_RESULT: Stage.ValueType  # 13
 STAGE_PROMPT_PREFIX: Stage.ValueType  # 14
+STAGE_PROBLEM: Stage.ValueType  # 15
 Global___Stage: _TypeAlias = Stage  # noqa: Y015
 
 class _RunState:
@@ -120,6 +123,7 @@ class Record(_message.Message):
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     EVALUATION_RESULT_FIELD_NUMBER: _builtins.int
     PROMPT_PREFIX_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """32 lower-case hexadecimal digits: the first half of
     sha256("codealign.record.v1\\n" stage "\\n" parents joined by "," "\\n" attempt "\\n" stage_config_id "\\n"
@@ -168,6 +172,8 @@ class Record(_message.Message):
     def evaluation_result(self) -> Global___EvaluationResult: ...
     @_builtins.property
     def prompt_prefix(self) -> Global___PromptPrefix: ...
+    @_builtins.property
+    def problem(self) -> Global___Problem: ...
     def __init__(
         self,
         *,
@@ -192,12 +198,13 @@ class Record(_message.Message):
         checkpoint: Global___Checkpoint | None = ...,
         evaluation_result: Global___EvaluationResult | None = ...,
         prompt_prefix: Global___PromptPrefix | None = ...,
+        problem: Global___Problem | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint", b"checkpoint", "concept_set", b"concept_set", "decision", b"decision", "evaluation_result", b"evaluation_result", "example", b"example", "instruction", b"instruction", "prompt_prefix", b"prompt_prefix", "provenance", b"provenance", "rejection", b"rejection", "response", b"response", "run", b"run", "run_event", b"run_event", "seed", b"seed", "stage_config", b"stage_config", "verdict", b"verdict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint", b"checkpoint", "concept_set", b"concept_set", "decision", b"decision", "evaluation_result", b"evaluation_result", "example", b"example", "instruction", b"instruction", "problem", b"problem", "prompt_prefix", b"prompt_prefix", "provenance", b"provenance", "rejection", b"rejection", "response", b"response", "run", b"run", "run_event", b"run_event", "seed", b"seed", "stage_config", b"stage_config", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "body", b"body", "checkpoint", b"checkpoint", "concept_set", b"concept_set", "content_hash", b"content_hash", "decision", b"decision", "evaluation_result", b"evaluation_result", "example", b"example", "id", b"id", "instruction", b"instruction", "parents", b"parents", "prompt_prefix", b"prompt_prefix", "provenance", b"provenance", "rejection", b"rejection", "response", b"response", "run", b"run", "run_event", b"run_event", "seed", b"seed", "stage", b"stage", "stage_config", b"stage_config", "stage_config_id", b"stage_config_id", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "body", b"body", "checkpoint", b"checkpoint", "concept_set", b"concept_set", "content_hash", b"content_hash", "decision", b"decision", "evaluation_result", b"evaluation_result", "example", b"example", "id", b"id", "instruction", b"instruction", "parents", b"parents", "problem", b"problem", "prompt_prefix", b"prompt_prefix", "provenance", b"provenance", "rejection", b"rejection", "response", b"response", "run", b"run", "run_event", b"run_event", "seed", b"seed", "stage", b"stage", "stage_config", b"stage_config", "stage_config_id", b"stage_config_id", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["seed", "concept_set", "instruction", "response", "verdict", "example", "run", "run_event", "stage_config", "rejection", "decision", "checkpoint", "evaluation_result", "prompt_prefix"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["seed", "concept_set", "instruction", "response", "verdict", "example", "run", "run_event", "stage_config", "rejection", "decision", "checkpoint", "evaluation_result", "prompt_prefix", "problem"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -782,7 +789,7 @@ class StageConfig(_message.Message):
     stage: Global___Stage.ValueType
     """The stage that it configures."""
     name: _builtins.str
-    """"concepts", "instructions", "execution", "row-rules", "dedup", ..."""
+    """"concepts", "instructions", "execution", "row-rules", "dedup", "training", "evaluation", ..."""
     settings_json: _builtins.str
     """The settings as JSON with sorted keys: model revision, template and few-shot hashes, sampling,
     rule parameters.
@@ -898,6 +905,11 @@ class Checkpoint(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     FINAL_LOSS_FIELD_NUMBER: _builtins.int
     SETTINGS_JSON_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    TRUNCATED_ROWS_FIELD_NUMBER: _builtins.int
+    TRAINED_TOKENS_FIELD_NUMBER: _builtins.int
+    LOSSES_FIELD_NUMBER: _builtins.int
+    SETUP_FIELD_NUMBER: _builtins.int
     artifact_url: _builtins.str
     """Where it lies: file://, s3://, gs://. LoadModel takes it."""
     revision: _builtins.str
@@ -910,6 +922,17 @@ class Checkpoint(_message.Message):
     final_loss: _builtins.float
     settings_json: _builtins.str
     """The training's settings as JSON with sorted keys."""
+    rows: _builtins.int
+    """Rows that it was trained on, and of these the ones that were cut at the maximal length."""
+    truncated_rows: _builtins.int
+    trained_tokens: _builtins.int
+    """Tokens in the loss, over all steps."""
+    setup: _builtins.str
+    """What it was trained with: "float32 on cpu, 1 worker, LoRA rank 16"."""
+    @_builtins.property
+    def losses(self) -> _containers.RepeatedCompositeFieldContainer[_training_pb2.LossPoint]:
+        """The loss curve, thinned to 1,000 points."""
+
     def __init__(
         self,
         *,
@@ -921,18 +944,62 @@ class Checkpoint(_message.Message):
         steps: _builtins.int = ...,
         final_loss: _builtins.float = ...,
         settings_json: _builtins.str = ...,
+        rows: _builtins.int = ...,
+        truncated_rows: _builtins.int = ...,
+        trained_tokens: _builtins.int = ...,
+        losses: _abc.Iterable[_training_pb2.LossPoint] | None = ...,
+        setup: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_url", b"artifact_url", "base_model", b"base_model", "base_revision", b"base_revision", "dataset_version", b"dataset_version", "final_loss", b"final_loss", "revision", b"revision", "settings_json", b"settings_json", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_url", b"artifact_url", "base_model", b"base_model", "base_revision", b"base_revision", "dataset_version", b"dataset_version", "final_loss", b"final_loss", "losses", b"losses", "revision", b"revision", "rows", b"rows", "settings_json", b"settings_json", "setup", b"setup", "steps", b"steps", "trained_tokens", b"trained_tokens", "truncated_rows", b"truncated_rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Checkpoint: _TypeAlias = Checkpoint  # noqa: Y015
 
 @_typing.final
+class Problem(_message.Message):
+    """A problem of a benchmark: a root record, the parent of its results."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BENCHMARK_FIELD_NUMBER: _builtins.int
+    PROBLEM_ID_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    ENTRY_POINT_FIELD_NUMBER: _builtins.int
+    TESTS_SHA256_FIELD_NUMBER: _builtins.int
+    benchmark: _builtins.str
+    """"humaneval", "humaneval+", "mbpp", "mbpp+", or another adapter's name."""
+    problem_id: _builtins.str
+    """As the benchmark numbers it: "HumanEval/0"."""
+    prompt: _builtins.str
+    entry_point: _builtins.str
+    """The function that the tests call."""
+    tests_sha256: _builtins.str
+    """sha256 of what judges a solution: inputs, expected outputs, tolerance."""
+    def __init__(
+        self,
+        *,
+        benchmark: _builtins.str = ...,
+        problem_id: _builtins.str = ...,
+        prompt: _builtins.str = ...,
+        entry_point: _builtins.str = ...,
+        tests_sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["benchmark", b"benchmark", "entry_point", b"entry_point", "problem_id", b"problem_id", "prompt", b"prompt", "tests_sha256", b"tests_sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Problem: _TypeAlias = Problem  # noqa: Y015
+
+@_typing.final
 class EvaluationResult(_message.Message):
-    """One problem of a benchmark, solved and judged."""
+    """One problem of a benchmark, solved and judged: the parent is the problem, the attempt the sample's number, the
+    StageConfig the evaluation (model revision, prompt style, sampling).
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -105,6 +105,7 @@ class TrainingSpec(_message.Message):
     WORKERS_FIELD_NUMBER: _builtins.int
     CHECKPOINT_STEPS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    SHARDING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """A name for people. Not part of the identity."""
     model: _builtins.str
@@ -134,8 +135,12 @@ class TrainingSpec(_message.Message):
     workers: _builtins.int
     """Processes in all. Default 1."""
     checkpoint_steps: _builtins.int
-    """Steps between two checkpoints. Default 100."""
+    """Steps between two checkpoints. Default 100. Not part of the identity."""
     seed: _builtins.int
+    sharding: _builtins.str
+    """How several workers share the model: "fsdp" (default; parameters, gradients and optimizer state are split)
+    or "ddp" (each worker holds all of it).
+    """
     @_builtins.property
     def lora(self) -> Global___Lora: ...
     def __init__(
@@ -159,10 +164,11 @@ class TrainingSpec(_message.Message):
         workers: _builtins.int = ...,
         checkpoint_steps: _builtins.int = ...,
         seed: _builtins.int = ...,
+        sharding: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_lora", b"_lora", "_warmup_ratio", b"_warmup_ratio", "lora", b"lora", "warmup_ratio", b"warmup_ratio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lora", b"_lora", "_warmup_ratio", b"_warmup_ratio", "batch_size", b"batch_size", "checkpoint_steps", b"checkpoint_steps", "dataset", b"dataset", "dtype", b"dtype", "epochs", b"epochs", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "lora", b"lora", "max_length", b"max_length", "max_steps", b"max_steps", "model", b"model", "model_revision", b"model_revision", "name", b"name", "optimizer", b"optimizer", "schedule", b"schedule", "seed", b"seed", "warmup_ratio", b"warmup_ratio", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lora", b"_lora", "_warmup_ratio", b"_warmup_ratio", "batch_size", b"batch_size", "checkpoint_steps", b"checkpoint_steps", "dataset", b"dataset", "dtype", b"dtype", "epochs", b"epochs", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "lora", b"lora", "max_length", b"max_length", "max_steps", b"max_steps", "model", b"model", "model_revision", b"model_revision", "name", b"name", "optimizer", b"optimizer", "schedule", b"schedule", "seed", b"seed", "sharding", b"sharding", "warmup_ratio", b"warmup_ratio", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__lora: _TypeAlias = _typing.Literal["lora"]  # noqa: Y015
     _WhichOneofArgType__lora: _TypeAlias = _typing.Literal["_lora", b"_lora"]  # noqa: Y015
@@ -201,6 +207,38 @@ class LossPoint(_message.Message):
 Global___LossPoint: _TypeAlias = LossPoint  # noqa: Y015
 
 @_typing.final
+class ResourceEstimate(_message.Message):
+    """What a training needs and what the machine has, before the start."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    MEMORY_AVAILABLE_BYTES_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
+    DISK_AVAILABLE_BYTES_FIELD_NUMBER: _builtins.int
+    memory_bytes: _builtins.int
+    """Of the device that trains: GPU memory of one worker, or main memory of all workers on a CPU."""
+    memory_available_bytes: _builtins.int
+    disk_bytes: _builtins.int
+    """Checkpoints, the result, and what lies between them while one is replaced."""
+    disk_available_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        memory_bytes: _builtins.int = ...,
+        memory_available_bytes: _builtins.int = ...,
+        disk_bytes: _builtins.int = ...,
+        disk_available_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_available_bytes", b"disk_available_bytes", "disk_bytes", b"disk_bytes", "memory_available_bytes", b"memory_available_bytes", "memory_bytes", b"memory_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResourceEstimate: _TypeAlias = ResourceEstimate  # noqa: Y015
+
+@_typing.final
 class Training(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -219,6 +257,11 @@ class Training(_message.Message):
     CHECKPOINT_ID_FIELD_NUMBER: _builtins.int
     ARTIFACT_URL_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    TRAINED_TOKENS_FIELD_NUMBER: _builtins.int
+    ESTIMATE_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_STEP_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A hash of what determines the result."""
     state: Global___TrainingState.ValueType
@@ -237,6 +280,12 @@ class Training(_message.Message):
     checkpoint_id: _builtins.str
     """The Checkpoint record, once it has succeeded."""
     artifact_url: _builtins.str
+    rows: _builtins.int
+    """Rows that are trained on."""
+    trained_tokens: _builtins.int
+    """Tokens in the loss (answers and end tokens), over all steps until now."""
+    checkpoint_step: _builtins.int
+    """The step of the last complete checkpoint. 0: none yet."""
     @_builtins.property
     def spec(self) -> Global___TrainingSpec: ...
     @_builtins.property
@@ -245,6 +294,14 @@ class Training(_message.Message):
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def estimate(self) -> Global___ResourceEstimate: ...
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What a person should know: a chat template that was installed, a model that was unloaded to make room, a
+        restart from a checkpoint.
+        """
+
     def __init__(
         self,
         *,
@@ -263,10 +320,15 @@ class Training(_message.Message):
         checkpoint_id: _builtins.str = ...,
         artifact_url: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        rows: _builtins.int = ...,
+        trained_tokens: _builtins.int = ...,
+        estimate: Global___ResourceEstimate | None = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
+        checkpoint_step: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_seconds_left", b"_seconds_left", "created_at", b"created_at", "seconds_left", b"seconds_left", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seconds_left", b"_seconds_left", "created_at", b"created_at", "estimate", b"estimate", "seconds_left", b"seconds_left", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seconds_left", b"_seconds_left", "artifact_url", b"artifact_url", "checkpoint_id", b"checkpoint_id", "created_at", b"created_at", "id", b"id", "learning_rate", b"learning_rate", "loss", b"loss", "losses", b"losses", "message", b"message", "seconds_left", b"seconds_left", "spec", b"spec", "state", b"state", "step", b"step", "tokens_per_second", b"tokens_per_second", "total_steps", b"total_steps", "truncated_rows", b"truncated_rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seconds_left", b"_seconds_left", "artifact_url", b"artifact_url", "checkpoint_id", b"checkpoint_id", "checkpoint_step", b"checkpoint_step", "created_at", b"created_at", "estimate", b"estimate", "id", b"id", "learning_rate", b"learning_rate", "loss", b"loss", "losses", b"losses", "message", b"message", "notes", b"notes", "rows", b"rows", "seconds_left", b"seconds_left", "spec", b"spec", "state", b"state", "step", b"step", "tokens_per_second", b"tokens_per_second", "total_steps", b"total_steps", "trained_tokens", b"trained_tokens", "truncated_rows", b"truncated_rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seconds_left: _TypeAlias = _typing.Literal["seconds_left"]  # noqa: Y015
     _WhichOneofArgType__seconds_left: _TypeAlias = _typing.Literal["_seconds_left", b"_seconds_left"]  # noqa: Y015
