@@ -531,6 +531,7 @@ class EvaluateRequest(_message.Message):
     PROMPT_STYLE_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     samples: _builtins.int
     """Samples of each problem. 1 with temperature 0 is greedy."""
     temperature: _builtins.float
@@ -541,6 +542,10 @@ class EvaluateRequest(_message.Message):
     seed: _builtins.int
     limit: _builtins.int
     """Problems of each benchmark at most, spread evenly over it. 0: all."""
+    validate_only: _builtins.bool
+    """Check the request and read the benchmarks, evaluate nothing: one message for each benchmark, with its
+    problems_total. No model has to be loaded.
+    """
     @_builtins.property
     def model(self) -> _records_pb2.ModelChoice: ...
     @_builtins.property
@@ -558,10 +563,11 @@ class EvaluateRequest(_message.Message):
         prompt_style: _builtins.str = ...,
         seed: _builtins.int = ...,
         limit: _builtins.int = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["benchmarks", b"benchmarks", "limit", b"limit", "max_tokens", b"max_tokens", "model", b"model", "prompt_style", b"prompt_style", "samples", b"samples", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["benchmarks", b"benchmarks", "limit", b"limit", "max_tokens", b"max_tokens", "model", b"model", "prompt_style", b"prompt_style", "samples", b"samples", "seed", b"seed", "temperature", b"temperature", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
