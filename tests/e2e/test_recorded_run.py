@@ -23,7 +23,7 @@ import pytest
 
 RECORDING = Path(__file__).parent / "recording.jsonl"
 RECORDED_UNDER = (3, 11, 7)
-SEEDS = 6
+SEEDS = 24
 SERVICES = ("dataset", "sandbox", "inference", "coordinator")
 RUN = [
     *("run", "--engine", "replay", "--recording", str(RECORDING), "--preset", "small", "--n", str(SEEDS)),
