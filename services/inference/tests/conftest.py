@@ -22,7 +22,10 @@ from codealign.inference.engines.base import Engine
 from codealign.inference.engines.transformers.engine import TransformersEngine
 from codealign.inference.engines.transformers.loading import LoadedModel, load_model
 from codealign.inference.engines.transformers.options import EngineOptions
+from codealign.inference.opening import EngineOpener
+from codealign.inference.registry import ModelRegistry
 from codealign.inference.servicer import InferenceServicer
+from codealign.inference.settings import InferenceSettings
 
 transformers.utils.logging.disable_progress_bar()
 
@@ -44,7 +47,9 @@ OPTIONS = EngineOptions(
 Connect = Callable[[Engine], AbstractAsyncContextManager[Any]]
 
 
-def _make_model(folder: Path, *, seed: int = 0, end_tokens: list[int] | None = None, chat: bool = True) -> Path:
+def _make_model(
+    folder: Path, *, seed: int = 0, end_tokens: list[int] | None = None, chat: bool = True, **changes: object
+) -> Path:
     """Write a model folder; a large initial range makes its distributions peaked, so greedy texts vary."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -61,17 +66,17 @@ def _make_model(folder: Path, *, seed: int = 0, end_tokens: list[int] | None = N
         fast.chat_template = CHAT_TEMPLATE
     fast.save_pretrained(folder)
     torch.manual_seed(seed)
+    sizes = {
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": CONTEXT,
+        **changes,
+    }
     config = transformers.LlamaConfig(
-        vocab_size=len(fast),
-        hidden_size=48,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=CONTEXT,
-        initializer_range=0.25,
-        eos_token_id=0,
-        bos_token_id=None,
+        vocab_size=len(fast), initializer_range=0.25, eos_token_id=0, bos_token_id=None, **sizes
     )
     model = transformers.LlamaForCausalLM(config)
     model.generation_config.eos_token_id = end_tokens or [0]
@@ -120,8 +125,10 @@ def connect() -> Connect:
 
     @asynccontextmanager
     async def connected(engine: Engine) -> AsyncIterator[Any]:
+        models = ModelRegistry(EngineOpener(InferenceSettings()))
+        models.add(engine)
         server = grpc.aio.server(interceptors=[ServerInterceptor(60)])
-        add_InferenceServiceServicer_to_server(InferenceServicer(engine), server)
+        add_InferenceServiceServicer_to_server(InferenceServicer(models), server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         try:

@@ -248,6 +248,16 @@ async def test_a_conversation_goes_through_the_template(engine: TransformersEngi
     assert chat.text == plain.text
 
 
+async def test_the_last_words_of_the_assistant_are_continued(engine: TransformersEngine) -> None:
+    messages = (ChatMessage("user", "def add"), ChatMessage("assistant", "return a"))
+    [chat] = [
+        completion
+        async for completion in engine.generate(GenerationRequest(messages, (Sample(0, 0),), Sampling(max_tokens=12)))
+    ]
+    [plain] = await complete(engine, "<user>def add\n<assistant>return a", Sampling(max_tokens=12))
+    assert chat.text == plain.text
+
+
 async def test_a_conversation_without_a_template_is_refused(loaded: LoadedModel) -> None:
     engine = TransformersEngine(replace(loaded, info=replace(loaded.info, chat_template="")), EngineOptions(slots=1))
     try:

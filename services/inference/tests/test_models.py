@@ -13,11 +13,12 @@ import pytest
 
 from codealign.common.errors import ConfigurationError
 from codealign.inference import identity
-from codealign.inference.engines.transformers import loading, weights
+from codealign.inference.engines.transformers import loading
 from codealign.inference.engines.transformers.loading import LoadedModel, load_model
 from codealign.inference.engines.transformers.options import EngineOptions
-from codealign.inference.opening import open_engine
+from codealign.inference.opening import configured_source
 from codealign.inference.settings import InferenceSettings
+from codealign.inference.weights import available_memory
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_a_hub_id_that_does_not_exist(refused: Refused, monkeypatch: pytest.Monk
         request = httpx2.Request("GET", "https://huggingface.co")
         raise RepositoryNotFoundError("404", response=httpx2.Response(404, request=request))
 
-    monkeypatch.setattr(loading, "snapshot_download", unknown)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unknown)
     assert "neither a folder nor a public model of the hub" in refused("nobody/no-such-model")
     assert "neither a folder nor a public model of the hub" in refused("nobody/no-such-model")
 
@@ -144,18 +145,18 @@ def test_weights_that_lack_layers(refused: Refused, folder: Path) -> None:
 
 
 def test_too_little_memory(refused: Refused, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "available_memory", lambda: 10**8)
+    monkeypatch.setattr(loading, "available_memory", lambda: 10**8)
     assert "GB are free: use a smaller model or dtype" in refused(model_folder)
 
 
 def test_memory_counts_what_the_kernel_can_give() -> None:
-    available = weights.available_memory()
+    available = available_memory()
     assert available is None or available > 10**7
 
 
 def test_no_model_is_set() -> None:
     with pytest.raises(ConfigurationError, match="CODEALIGN_INFERENCE_MODEL"):
-        open_engine(InferenceSettings())
+        configured_source(InferenceSettings())
 
 
 def test_the_revision_is_of_weights_tokenizer_and_configuration(

@@ -45,6 +45,7 @@ class Counting:
 
     def __init__(self, model: ModelInfo = MODEL) -> None:
         self.model = model
+        self.fault = ""
         self.asked = 0
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Completion, None]:

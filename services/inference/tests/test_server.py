@@ -121,7 +121,16 @@ def test_a_model_that_cannot_be_served_ends_the_process_with_one_line(start: Sta
     assert "does not exist: give a folder or a hub id" in last
 
 
-def test_a_wrong_setting_is_named(start: Start, tmp_path: Path) -> None:
-    process = start(slots="0")
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("slots", "0", "CODEALIGN_INFERENCE_SLOTS"),
+        ("vllm_args", "{", "CODEALIGN_INFERENCE_VLLM_ARGS: is no JSON object"),
+        ("vllm_args", "[1]", "CODEALIGN_INFERENCE_VLLM_ARGS: Input should be a valid dictionary"),
+        ("engine", "openai", "engine openai needs openai_base_url, as in http"),
+    ],
+)
+def test_a_wrong_setting_is_named(start: Start, tmp_path: Path, setting: str, value: str, message: str) -> None:
+    process = start(**{setting: value})
     assert process.wait(30) == 2
-    assert "CODEALIGN_INFERENCE_SLOTS" in log(tmp_path).read_text()
+    assert message in log(tmp_path).read_text().splitlines()[-1]

@@ -107,10 +107,3 @@ async def test_tokens_are_counted_in_order(stub: Any, engine: TransformersEngine
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.CountTokens(pb.CountTokensRequest(texts=["a"] * 1025))
     assert list(violated_fields(caught.value)) == ["texts"]
-
-
-async def test_loading_another_model_is_not_there(stub: Any) -> None:
-    for call in (stub.LoadModel(pb.LoadModelRequest(source="x")), stub.UnloadModel(pb.UnloadModelRequest(name="x"))):
-        with pytest.raises(grpc.aio.AioRpcError, match="serves one fixed model, tiny") as caught:
-            await call
-        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -1,32 +1,71 @@
 """The inference server."""
 
+import asyncio
+import contextlib
+import functools
+import signal
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from codealign.api.inference.v1.inference_pb2_grpc import add_InferenceServiceServicer_to_server
+from codealign.common.logs import get_logger
 from codealign.common.server import Readiness, Registration, serve
-from codealign.inference.opening import open_in_thread
+from codealign.inference import metrics
+from codealign.inference.opening import EngineOpener, configured_source
+from codealign.inference.registry import ModelRegistry
 from codealign.inference.servicer import InferenceServicer
 from codealign.inference.settings import CommandLineSettings, InferenceSettings
 
 SERVICE = "codealign.api.inference.v1.InferenceService"
+_LOOK_FOR_FAULTS_SECONDS = 0.5
+
+log = get_logger(__name__)
 
 
 @asynccontextmanager
-async def build(settings: InferenceSettings, readiness: Readiness) -> AsyncIterator[Sequence[Registration]]:
-    """Load the model; meanwhile the server is alive and not ready."""
-    await readiness.set(False, f"loading model {settings.model}")
-    engine = await open_in_thread(settings)
+async def build(
+    faults: list[str], settings: InferenceSettings, readiness: Readiness
+) -> AsyncIterator[Sequence[Registration]]:
+    """Load the configured model; meanwhile the server is alive and not ready.
+
+    Args:
+        faults: Takes what ends the server before anyone asked it to stop.
+        settings: The server's.
+        readiness: On once the server listens, whatever is unloaded later.
+    """
+    source = configured_source(settings)
+    await readiness.set(False, f"loading model {source}")
+    models = ModelRegistry(EngineOpener(settings))
+    metrics.watch(models.load)
+    watch = asyncio.ensure_future(_stop_at_a_fault(models, readiness, faults))
     try:
+        await models.open(source, name=settings.model_name)
         await readiness.set(False, "starting")  # the server itself says when it listens
-        yield [Registration(SERVICE, add_InferenceServiceServicer_to_server, InferenceServicer(engine))]
+        yield [Registration(SERVICE, add_InferenceServiceServicer_to_server, InferenceServicer(models))]
     finally:
-        await engine.close()
+        watch.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watch
+        await models.close()
+
+
+async def _stop_at_a_fault(models: ModelRegistry, readiness: Readiness, faults: list[str]) -> None:
+    """Where an engine is beyond repair, end the process, so that what supervises it starts a new one."""
+    while not (found := models.faults):  # noqa: ASYNC110 (a fault may show in another library's state alone)
+        await asyncio.sleep(_LOOK_FOR_FAULTS_SECONDS)
+    faults += found
+    log.error("engine_fault", faults=found)
+    await readiness.set(False, found[0])
+    signal.raise_signal(signal.SIGTERM)  # a drained stop: other models finish what they are at
 
 
 def main() -> None:
-    """Serve until told to stop."""
-    serve("inference", CommandLineSettings, build)
+    """Serve until told to stop; ends with 1 where an engine died."""
+    faults: list[str] = []
+    serve("inference", CommandLineSettings, functools.partial(build, faults))
+    if faults:
+        sys.exit(f"codealign-inference: {faults[0]}")
 
 
 if __name__ == "__main__":

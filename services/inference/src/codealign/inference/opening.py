@@ -1,4 +1,4 @@
-"""From settings to an engine."""
+"""From settings and a source to an engine."""
 
 import asyncio
 import contextlib
@@ -8,27 +8,89 @@ from collections.abc import Callable
 from codealign.common.errors import ConfigurationError
 from codealign.inference.engines.base import Engine
 from codealign.inference.settings import InferenceSettings
+from codealign.inference.sources import default_name, key_of, local_source, require_revision
 
 
-def open_engine(settings: InferenceSettings) -> Engine:
-    """Open the engine that the settings name; takes as long as the model takes to load.
+class EngineOpener:
+    """Opens engines of the kind that the settings name, each with the settings' sizes and bounds."""
+
+    def __init__(self, settings: InferenceSettings) -> None:
+        """Open by these settings."""
+        self._settings = settings
+
+    @property
+    def only_one(self) -> str:
+        """A recording names one model in its first line: while one is made, no second model is loaded."""
+        if self._settings.record is None:
+            return ""
+        return (
+            f"this server records to {self._settings.record}, and a recording holds one model: unload it first, or "
+            "use a server that does not record"
+        )
+
+    def key_of(self, source: str) -> str:
+        """Equal for all the ways to write one source."""
+        return source if self._settings.engine == "openai" else key_of(source)
+
+    def name_of(self, source: str) -> str:
+        """What requests call a model that was given no name: a recording knows, other names come from the source.
+
+        Raises:
+            ConfigurationError: the recording cannot be read.
+        """
+        if self._settings.engine == "replay":
+            from codealign.inference.engines.recording_file import read_model
+
+            return read_model(local_source(source, self._settings.cache_dir)).name
+        return source if self._settings.engine == "openai" else default_name(source)
+
+    async def open(self, source: str, name: str, expected_revision: str) -> Engine:
+        """Open an engine without blocking the event loop; see `open_engine`."""
+        return await _in_thread(lambda: open_engine(self._settings, source, name, expected_revision))
+
+
+def configured_source(settings: InferenceSettings) -> str:
+    """The model that is loaded at the start.
 
     Raises:
-        ConfigurationError: says what is wrong with which setting.
+        ConfigurationError: none is set.
     """
     if not settings.model:
-        what = "the recording's file" if settings.engine == "replay" else "a model's folder or hub id"
-        raise ConfigurationError(f"no model is set: give {what} with --model or CODEALIGN_INFERENCE_MODEL")
-    engine = _open(settings)
+        what = {"replay": "the recording's file", "openai": "the name that the endpoint knows"}
+        raise ConfigurationError(
+            f"no model is set: give {what.get(settings.engine, 'a folder, a hub id or an artifact URL')} with --model "
+            "or CODEALIGN_INFERENCE_MODEL"
+        )
+    return settings.model
+
+
+def open_engine(settings: InferenceSettings, source: str, name: str = "", expected_revision: str = "") -> Engine:
+    """Open the engine that the settings name; takes as long as the model takes to load.
+
+    Args:
+        settings: Which engine, with how much of the machine.
+        source: What it serves.
+        name: What requests call it; empty is derived from the source.
+        expected_revision: Refuse another one; empty is any.
+
+    Raises:
+        ConfigurationError: says what is wrong with which setting, or with the source.
+        FailedPrecondition: another revision was found, which is not loaded then.
+    """
+    engine = _open(settings, source, name, expected_revision)
     if settings.record is None:
         return engine
     from codealign.inference.engines.recording import RecordingEngine
 
-    return RecordingEngine(engine, settings.record)
+    try:
+        return RecordingEngine(engine, settings.record)
+    except ConfigurationError:
+        asyncio.run(engine.close())
+        raise
 
 
-async def open_in_thread(settings: InferenceSettings) -> Engine:
-    """Open the engine without blocking the event loop.
+async def _in_thread(open_it: Callable[[], Engine]) -> Engine:
+    """Run this in a thread and give its result.
 
     The thread is a daemon, unlike an executor's: a server that is told to stop while it loads does not wait for the
     model first.
@@ -46,7 +108,7 @@ async def open_in_thread(settings: InferenceSettings) -> Engine:
 
     def work() -> None:
         try:
-            engine = open_engine(settings)
+            engine = open_it()
         except BaseException as error:
             failure = error
             settle(lambda: opened.set_exception(failure))
@@ -57,22 +119,33 @@ async def open_in_thread(settings: InferenceSettings) -> Engine:
     return await opened
 
 
-def _open(settings: InferenceSettings) -> Engine:
-    # Imported here, since replaying must not need torch.
-    if settings.engine == "replay":
-        from codealign.inference.engines.replay import ReplayEngine
-
-        if settings.record is not None:
-            raise ConfigurationError("a replay cannot be recorded: unset CODEALIGN_INFERENCE_RECORD")
-        return ReplayEngine(settings.model, name=settings.model_name)
+def _open(settings: InferenceSettings, source: str, name: str, expected_revision: str) -> Engine:
+    # Imported here: an engine needs its own packages alone, and the servers of the others start without them.
+    opens = {"replay": _replay, "transformers": _transformers, "vllm": _vllm, "openai": _openai}
     try:
-        from codealign.inference.engines.transformers.engine import TransformersEngine
-        from codealign.inference.engines.transformers.loading import load_model
-        from codealign.inference.engines.transformers.options import EngineOptions
+        return opens[settings.engine](settings, source, name, expected_revision)
     except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"engine transformers needs {error.name}: pip install 'codealign-inference[transformers]'"
-        ) from error
+        how = f"pip install 'codealign-inference[{settings.engine}]'"
+        if settings.engine == "vllm":
+            how = "run `make setup-vllm` and start this server with .venv-vllm/bin/python -m codealign.inference.main"
+        raise ConfigurationError(f"engine {settings.engine} needs {error.name}: {how}") from error
+
+
+def _replay(settings: InferenceSettings, source: str, name: str, expected_revision: str) -> Engine:
+    from codealign.inference.engines.replay import ReplayEngine
+
+    if settings.record is not None:
+        raise ConfigurationError("a replay cannot be recorded: unset CODEALIGN_INFERENCE_RECORD")
+    engine = ReplayEngine(local_source(source, settings.cache_dir), name=name)
+    require_revision(source, engine.model.revision, expected_revision)
+    return engine
+
+
+def _transformers(settings: InferenceSettings, source: str, name: str, expected_revision: str) -> Engine:
+    from codealign.inference.engines.transformers.engine import TransformersEngine
+    from codealign.inference.engines.transformers.loading import load_model
+    from codealign.inference.engines.transformers.options import EngineOptions
+
     options = EngineOptions(
         slots=settings.slots,
         threads=settings.threads,
@@ -84,11 +157,24 @@ def _open(settings: InferenceSettings) -> Engine:
         pack_weights=settings.pack_weights,
     )
     loaded = load_model(
-        settings.model,
-        name=settings.model_name,
+        source,
+        name=name,
         dtype=settings.dtype,
         device=settings.device,
         cache_folder=settings.cache_dir,
         options=options,
+        expected_revision=expected_revision,
     )
     return TransformersEngine(loaded, options)
+
+
+def _vllm(settings: InferenceSettings, source: str, name: str, expected_revision: str) -> Engine:
+    from codealign.inference.engines.vllm.starting import start_engine
+
+    return start_engine(settings, source, name, expected_revision)
+
+
+def _openai(settings: InferenceSettings, source: str, name: str, expected_revision: str) -> Engine:
+    from codealign.inference.engines.openai.engine import open_endpoint
+
+    return open_endpoint(settings, source, name, expected_revision)

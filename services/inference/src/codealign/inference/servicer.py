@@ -9,21 +9,31 @@ import grpc
 
 from codealign.api.inference.v1 import inference_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2_grpc as pb_grpc
-from codealign.common.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
+from codealign.common.errors import (
+    CodeAlignError,
+    ConfigurationError,
+    FailedPrecondition,
+    InvalidArgument,
+    Unavailable,
+)
 from codealign.inference.engines.base import (
     ChatMessage,
     Completion,
-    Engine,
     FinishReason,
     GenerationRequest,
     ModelInfo,
     Sample,
     Sampling,
 )
+from codealign.inference.engines.recording import OtherModelRecorded
+from codealign.inference.registry import ModelRegistry
+from codealign.inference.sources import SourceUnreachable
+from codealign.inference.weights import DoesNotFit
 
 _MAX_SAMPLES = 256
 _MAX_STOP = 16
 _MAX_TEXTS = 1024
+_ASK_HUB_AGAIN_SECONDS = 15.0
 _ROLES = ("system", "user", "assistant")
 _FINISH_REASONS = {
     FinishReason.END_TOKEN: pb.FINISH_REASON_END_TOKEN,
@@ -35,51 +45,63 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class InferenceServicer(pb_grpc.InferenceServiceServicer):
-    """`InferenceService` over one engine."""
+    """`InferenceService` over the models that are loaded."""
 
-    def __init__(self, engine: Engine) -> None:
-        """Serve this engine's model."""
-        self._engine = engine
+    def __init__(self, models: ModelRegistry) -> None:
+        """Serve these."""
+        self._models = models
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.GenerateResponse]:
         """Stream completions as they finish."""
-        model = self._model(request.model)
+        engine = self._models.find(request.model, "model")
+        model = engine.model
         if request.expected_revision and request.expected_revision != model.revision:
             raise FailedPrecondition(
                 f"model {model.name} is revision {model.revision}, not {request.expected_revision}: load that "
                 "revision, or ask for the one that is loaded"
             )
         # Closed explicitly, so that a cancelled call frees its slots now and not when garbage is collected.
-        async with contextlib.aclosing(self._engine.generate(_generation(request))) as completions:
+        async with contextlib.aclosing(engine.generate(_generation(request))) as completions:
             async for completion in completions:
                 yield pb.GenerateResponse(completion=_completion(completion), model=model.name, revision=model.revision)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
-        """The only model."""
-        return pb.ListModelsResponse(models=[_model(self._engine.model)])
+        """Every model that is loaded."""
+        return pb.ListModelsResponse(models=[_model(model) for model in self._models.models])
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         """The model, by its name or as the only one."""
-        return pb.GetModelResponse(model=_model(self._model(request.name)))
+        return pb.GetModelResponse(model=_model(self._models.find(request.name, "name").model))
 
     async def LoadModel(self, request: pb.LoadModelRequest, context: Context) -> pb.LoadModelResponse:
-        """Not with an engine of one fixed model."""
-        raise Unimplemented(self._fixed())
+        """Load a model, or answer with it where it is loaded."""
+        if not request.source:
+            raise InvalidArgument("source", "is missing: give a hub id, a folder or an artifact URL")
+        try:
+            model = await self._models.open(
+                request.source, name=request.name, expected_revision=request.expected_revision
+            )
+        except ConfigurationError as error:
+            raise _refusal(error) from error
+        return pb.LoadModelResponse(model=_model(model))
 
     async def UnloadModel(self, request: pb.UnloadModelRequest, context: Context) -> pb.UnloadModelResponse:
-        """Not with an engine of one fixed model."""
-        raise Unimplemented(self._fixed())
+        """Unload a model and free its memory."""
+        if not request.name:
+            raise InvalidArgument("name", "is missing: name the model as ListModels does")
+        await self._models.unload(request.name)
+        return pb.UnloadModelResponse()
 
     async def CountTokens(self, request: pb.CountTokensRequest, context: Context) -> pb.CountTokensResponse:
         """Tokens of each text, in order."""
-        self._model(request.model)
+        engine = self._models.find(request.model, "model")
         if len(request.texts) > _MAX_TEXTS:
             raise InvalidArgument("texts", f"has {len(request.texts)} texts; at most {_MAX_TEXTS} go in one request")
-        return pb.CountTokensResponse(counts=await self._engine.count_tokens(request.texts))
+        return pb.CountTokensResponse(counts=await engine.count_tokens(request.texts))
 
     async def GetLoad(self, request: pb.GetLoadRequest, context: Context) -> pb.GetLoadResponse:
-        """What the engine is doing now."""
-        load = self._engine.load()
+        """What the engines are doing now, together."""
+        load = self._models.load()
         return pb.GetLoadResponse(
             running=load.running,
             waiting=load.waiting,
@@ -89,17 +111,14 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
             generated_tokens=load.generated_tokens,
         )
 
-    def _model(self, name: str) -> ModelInfo:
-        model = self._engine.model
-        if name and name != model.name:
-            raise NotFound(f"no model {name} is loaded here; the only one is {model.name}")
-        return model
 
-    def _fixed(self) -> str:
-        return (
-            f"this server serves one fixed model, {self._engine.model.name}: "
-            "start another with --model to serve another one"
-        )
+def _refusal(error: ConfigurationError) -> CodeAlignError:
+    """What ends a process at its start is a status here: the state's fault, the network's, or the source's."""
+    if isinstance(error, (DoesNotFit, OtherModelRecorded)):
+        return FailedPrecondition(str(error))
+    if isinstance(error, SourceUnreachable):
+        return Unavailable(str(error), retry_after=_ASK_HUB_AGAIN_SECONDS)
+    return InvalidArgument("source", str(error))
 
 
 def _generation(request: pb.GenerateRequest) -> GenerationRequest:

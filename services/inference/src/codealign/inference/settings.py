@@ -1,11 +1,12 @@
 """The inference service's settings: `CODEALIGN_INFERENCE_*`, or flags of the same names."""
 
+import json
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
-from pydantic_settings import SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from codealign.common.settings import ServerSettings
 
@@ -15,26 +16,30 @@ class InferenceSettings(ServerSettings):
 
     model_config = SettingsConfigDict(env_prefix="CODEALIGN_INFERENCE_")
 
-    engine: Literal["transformers", "replay"] = "transformers"
-    """transformers: a model in this process. replay: completions that were recorded before."""
-    model: str = Field(default="", description="Folder or hub id; for the replay engine the recording's file.")
-    """Folder or hub id; for the replay engine the recording's file."""
+    engine: Literal["transformers", "vllm", "openai", "replay"] = "transformers"
+    """transformers: models in this process. vllm: the same by vLLM. openai: an endpoint that speaks OpenAI's protocol.
+    replay: completions that were recorded before."""
+    model: str = Field(default="", description="What is loaded at the start: a folder, a hub id or an artifact URL.")
+    """What is loaded at the start: a folder, a hub id or an artifact URL; for replay the recording's file, for openai
+    the name that the endpoint knows."""
     model_name: str = ""
-    """What requests call the model. Empty: the last part of `model`."""
+    """What requests call that model. Empty: the last part of `model`."""
     record: Path | None = None
-    """Append every completion to this file, and serve those that it already holds."""
+    """Append every completion to this file, and serve those that it already holds. A recording holds one model, so no
+    second one can be loaded meanwhile."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
-    """auto: float32 on CPU, bfloat16 on CUDA. float64 makes completions independent of the batch."""
+    """auto: float32 on CPU, bfloat16 on CUDA. float64 makes completions independent of the batch (not vllm)."""
     device: str = "auto"
-    """cpu, cuda:0, ...; auto: CUDA where there is one."""
+    """cpu, cuda:0, ...; auto: CUDA where there is one. vllm takes the GPUs of CUDA_VISIBLE_DEVICES."""
     slots: int = Field(default=16, ge=1, le=1024)
-    """Samples decoded at once."""
+    """Samples decoded at once. vllm on a GPU: its own number unless this is set."""
     threads: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
     """CPU threads of the model; every core that the process may use unless set."""
     prefill_chunk: int = Field(default=256, ge=16)
     """Prompt tokens computed between two decode steps."""
     kv_cache_bytes: int = Field(default=4 * 2**30, gt=0)
-    """Keys and values of the samples being decoded: one starts only where all fit at their longest."""
+    """Keys and values of each model's samples being decoded: one starts only where all fit at their longest. vllm on a
+    CPU: of all that it holds, prefixes included, taken at the start."""
     prefix_cache_bytes: int = Field(default=1536 * 2**20, ge=0)
     """Keys and values of prompt prefixes kept for reuse."""
     max_waiting: int = Field(default=1024, ge=1)
@@ -44,7 +49,45 @@ class InferenceSettings(ServerSettings):
     pack_weights: bool = True
     """On CPU, keep linear weights in oneDNN's layout, which is several times as fast on AMD processors."""
     cache_dir: Path = Field(default_factory=lambda: Path("~/.cache/codealign").expanduser())
-    """Where digests of model files are remembered."""
+    """Where artifacts are downloaded to, and digests of model files are remembered."""
+
+    vllm_tensor_parallel: int = Field(default=1, ge=1)
+    """GPUs that share each model."""
+    vllm_quantization: str = ""
+    """vLLM's name of a quantization. Empty: as the model says."""
+    vllm_gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    """The share of each GPU's memory that vLLM takes, weights included. With several models: their sum is at most 1."""
+    vllm_batch_invariant: bool = False
+    """On GPUs: vLLM's batch invariance. Slower; completions no longer depend on what else is in the batch."""
+    vllm_args: Annotated[dict[str, Any], NoDecode] = Field(default_factory=dict)
+    """Further arguments of vLLM's engine by their Python names, as a JSON object; they win over what is set here."""
+
+    openai_base_url: str = ""
+    """The endpoint, as in http://127.0.0.1:8000/v1."""
+    openai_api_key: SecretStr = SecretStr("")
+    """Its key, if it wants one."""
+    openai_timeout: float = Field(default=3600.0, gt=0)
+    """Seconds that one completion may take. A request is never sent again after it."""
+    openai_concurrency: int = Field(default=32, ge=1)
+    """Requests to the endpoint at once; one per sample."""
+
+    @field_validator("vllm_args", mode="before")
+    @classmethod
+    def _json_object(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except ValueError as error:
+            raise ValueError(f'is no JSON object ({error}), as in {{"max_num_seqs": 64}}') from None
+
+    @model_validator(mode="after")
+    def _endpoint_is_set(self) -> Self:
+        if self.engine == "openai" and not self.openai_base_url.startswith(("http://", "https://")):
+            raise ValueError("engine openai needs openai_base_url, as in http://127.0.0.1:8000/v1")
+        if self.engine == "vllm" and self.dtype == "float64":
+            raise ValueError("dtype float64 is not vLLM's: use float32, or the engine transformers")
+        return self
 
 
 class CommandLineSettings(InferenceSettings):

@@ -4,8 +4,11 @@ isort:skip_file
 Text generation behind one contract, whatever the engine.
 
 Errors, for every method: INVALID_ARGUMENT with google.rpc.BadRequest naming the field's path;
-NOT_FOUND where no such model is loaded; RESOURCE_EXHAUSTED or UNAVAILABLE with google.rpc.RetryInfo
-where the same call may succeed later.
+NOT_FOUND where no such model is loaded (the message names those that are); FAILED_PRECONDITION where the request
+names none and none is loaded; RESOURCE_EXHAUSTED or UNAVAILABLE with google.rpc.RetryInfo where the same call may
+succeed later, as while the model is being loaded.
+
+A server that was started again has loaded the model of its settings alone: callers of LoadModel call it again.
 """
 
 from collections import abc as _abc
@@ -34,7 +37,9 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     FINISH_REASON_END_TOKEN: _FinishReason.ValueType  # 1
     """The model wrote its end token."""
     FINISH_REASON_STOP_STRING: _FinishReason.ValueType  # 2
-    """A stop string was reached."""
+    """A stop string was reached. (The engine openai cannot always tell it from an end token, and then says this where
+    stop strings were asked for.)
+    """
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 3
     """max_tokens or the context's end was reached: the text is cut."""
 
@@ -44,7 +49,9 @@ FINISH_REASON_UNSPECIFIED: FinishReason.ValueType  # 0
 FINISH_REASON_END_TOKEN: FinishReason.ValueType  # 1
 """The model wrote its end token."""
 FINISH_REASON_STOP_STRING: FinishReason.ValueType  # 2
-"""A stop string was reached."""
+"""A stop string was reached. (The engine openai cannot always tell it from an end token, and then says this where
+stop strings were asked for.)
+"""
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 3
 """max_tokens or the context's end was reached: the text is cut."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
@@ -136,7 +143,9 @@ class SamplingParameters(_message.Message):
     top_k: _builtins.int
     """Keep the k likeliest tokens. 0: off."""
     max_tokens: _builtins.int
-    """New tokens at most. 0: as many as the context has room for."""
+    """New tokens at most. 0: as many as the context has room for; the transformers engine then reserves memory for the
+    whole context before the sample starts, and starts fewer at once.
+    """
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Generation ends before the first of these strings, which is not part of the text. At most 16."""
@@ -181,10 +190,12 @@ class GenerateRequest(_message.Message):
     for correctness.
     """
     prefix_chars: _builtins.int
-    """The length, in characters, of the prefix that prefix_key stands for. 0: unknown."""
+    """The length, in characters, of the prefix that prefix_key stands for. 0: unknown. Of a chat it is not used."""
     @_builtins.property
     def chat(self) -> Global___ChatMessages:
-        """A conversation, rendered with the model's chat template."""
+        """A conversation, rendered with the model's chat template. A last message of the assistant is continued: the
+        completion is what follows it.
+        """
 
     @_builtins.property
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sample]:
@@ -233,15 +244,19 @@ class Completion(_message.Message):
     """Without the stop string."""
     finish_reason: Global___FinishReason.ValueType
     stop_string: _builtins.str
-    """The stop string that was reached, where finish_reason is STOP_STRING."""
+    """The stop string that was reached, where finish_reason is STOP_STRING. Empty where an endpoint did not tell."""
     prompt_tokens: _builtins.int
     """Tokens of the whole prompt."""
     cached_prompt_tokens: _builtins.int
-    """Of these, the ones that were not computed again."""
+    """Of these, the ones that were not computed for this sample. The transformers engine computes a prompt for the first
+    sample of a request: for the others this is the whole prompt. vLLM counts whole blocks.
+    """
     generated_tokens: _builtins.int
     """New tokens, the stop string's and the end token included."""
     seconds: _builtins.float
-    """Seconds from the request's arrival to the last token, waiting included. Evidence, never identity."""
+    """Seconds from the request's arrival to the last token, waiting included. Evidence, never identity. A replay gives
+    the recorded value.
+    """
     def __init__(
         self,
         *,
@@ -309,11 +324,13 @@ class Model(_message.Message):
     source: _builtins.str
     """A hub id, a folder or an artifact URL: where it came from."""
     revision: _builtins.str
-    """A hash of weights, tokenizer and configuration: equal revisions are equal models."""
+    """A hash of weights, tokenizer and configuration: equal revisions are equal models. Of an endpoint (engine openai) a
+    hash of its URL, the model's name and its entry in the endpoint's list: all that can be known.
+    """
     engine: _builtins.str
-    """"transformers", "vllm", "replay", ..."""
+    """"transformers", "vllm", "openai" or "replay"."""
     context_length: _builtins.int
-    """Prompt and completion together, in tokens."""
+    """Prompt and completion together, in tokens. 0: unknown."""
     chat_template: _builtins.str
     """The tokenizer's chat template. Empty: none."""
     batch_invariant: _builtins.bool
@@ -429,11 +446,16 @@ class LoadModelRequest(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The name that requests will use. Empty: derived from the source."""
+    """The name that requests will use. Empty: the one that the same source is loaded under, or else the source's last
+    part (of a recording: the name of the recorded model).
+    """
     source: _builtins.str
-    """A hub id, a folder, or an artifact URL of a checkpoint (file://, s3://, gs://)."""
+    """A hub id, a folder, or an artifact URL of a checkpoint (file://, s3://, gs://); for the replay engine a recording's
+    file; for the engine openai the name that the endpoint knows. A file:// URL is used where it lies, others are
+    copied into the server's cache.
+    """
     expected_revision: _builtins.str
-    """The checkpoint's hash, checked after the download. Empty: not checked."""
+    """The model's revision, checked before its weights are read. Empty: not checked."""
     def __init__(
         self,
         *,

@@ -100,14 +100,22 @@ class InferenceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def LoadModel(self, request, context):
-        """Load a base model or a trained checkpoint. UNIMPLEMENTED where the engine serves one fixed model.
+        """Load a base model or a trained checkpoint; returns when it can be used. Loading what is loaded from the same source
+        under the same name answers with it. A caller that goes away does not stop the loading: the next call finds it
+        under way, or done.
+        INVALID_ARGUMENT: the source is missing, or holds no model that this engine serves.
+        FAILED_PRECONDITION: the name is in use by another source; expected_revision is not the revision that was found
+        (nothing is loaded then); the model does not fit into the memory or onto the disk that is free, with the numbers;
+        or the server records and a recording holds one model.
+        UNAVAILABLE: what serves the source does not answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnloadModel(self, request, context):
-        """Unload a model and free its memory. Calls in flight end with UNAVAILABLE.
+        """Unload a model; returns when its memory is free. Calls in flight end with UNAVAILABLE. A model that is being loaded
+        is waited for first. The server stays ready. NOT_FOUND: no such model is loaded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -4,8 +4,11 @@ isort:skip_file
 Text generation behind one contract, whatever the engine.
 
 Errors, for every method: INVALID_ARGUMENT with google.rpc.BadRequest naming the field's path;
-NOT_FOUND where no such model is loaded; RESOURCE_EXHAUSTED or UNAVAILABLE with google.rpc.RetryInfo
-where the same call may succeed later.
+NOT_FOUND where no such model is loaded (the message names those that are); FAILED_PRECONDITION where the request
+names none and none is loaded; RESOURCE_EXHAUSTED or UNAVAILABLE with google.rpc.RetryInfo where the same call may
+succeed later, as while the model is being loaded.
+
+A server that was started again has loaded the model of its settings alone: callers of LoadModel call it again.
 """
 
 from codealign.api.inference.v1 import inference_pb2 as _inference_pb2
@@ -48,9 +51,19 @@ class InferenceServiceStub:
     GetModel: _grpc.UnaryUnaryMultiCallable[_inference_pb2.GetModelRequest, _inference_pb2.GetModelResponse]
     """One model: revision, context length, abilities."""
     LoadModel: _grpc.UnaryUnaryMultiCallable[_inference_pb2.LoadModelRequest, _inference_pb2.LoadModelResponse]
-    """Load a base model or a trained checkpoint. UNIMPLEMENTED where the engine serves one fixed model."""
+    """Load a base model or a trained checkpoint; returns when it can be used. Loading what is loaded from the same source
+    under the same name answers with it. A caller that goes away does not stop the loading: the next call finds it
+    under way, or done.
+    INVALID_ARGUMENT: the source is missing, or holds no model that this engine serves.
+    FAILED_PRECONDITION: the name is in use by another source; expected_revision is not the revision that was found
+    (nothing is loaded then); the model does not fit into the memory or onto the disk that is free, with the numbers;
+    or the server records and a recording holds one model.
+    UNAVAILABLE: what serves the source does not answer.
+    """
     UnloadModel: _grpc.UnaryUnaryMultiCallable[_inference_pb2.UnloadModelRequest, _inference_pb2.UnloadModelResponse]
-    """Unload a model and free its memory. Calls in flight end with UNAVAILABLE."""
+    """Unload a model; returns when its memory is free. Calls in flight end with UNAVAILABLE. A model that is being loaded
+    is waited for first. The server stays ready. NOT_FOUND: no such model is loaded.
+    """
     CountTokens: _grpc.UnaryUnaryMultiCallable[_inference_pb2.CountTokensRequest, _inference_pb2.CountTokensResponse]
     """The number of tokens of each text under the model's tokenizer, special tokens not added."""
     GetLoad: _grpc.UnaryUnaryMultiCallable[_inference_pb2.GetLoadRequest, _inference_pb2.GetLoadResponse]
@@ -71,9 +84,19 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     GetModel: _aio.UnaryUnaryMultiCallable[_inference_pb2.GetModelRequest, _inference_pb2.GetModelResponse]  # type: ignore[assignment]
     """One model: revision, context length, abilities."""
     LoadModel: _aio.UnaryUnaryMultiCallable[_inference_pb2.LoadModelRequest, _inference_pb2.LoadModelResponse]  # type: ignore[assignment]
-    """Load a base model or a trained checkpoint. UNIMPLEMENTED where the engine serves one fixed model."""
+    """Load a base model or a trained checkpoint; returns when it can be used. Loading what is loaded from the same source
+    under the same name answers with it. A caller that goes away does not stop the loading: the next call finds it
+    under way, or done.
+    INVALID_ARGUMENT: the source is missing, or holds no model that this engine serves.
+    FAILED_PRECONDITION: the name is in use by another source; expected_revision is not the revision that was found
+    (nothing is loaded then); the model does not fit into the memory or onto the disk that is free, with the numbers;
+    or the server records and a recording holds one model.
+    UNAVAILABLE: what serves the source does not answer.
+    """
     UnloadModel: _aio.UnaryUnaryMultiCallable[_inference_pb2.UnloadModelRequest, _inference_pb2.UnloadModelResponse]  # type: ignore[assignment]
-    """Unload a model and free its memory. Calls in flight end with UNAVAILABLE."""
+    """Unload a model; returns when its memory is free. Calls in flight end with UNAVAILABLE. A model that is being loaded
+    is waited for first. The server stays ready. NOT_FOUND: no such model is loaded.
+    """
     CountTokens: _aio.UnaryUnaryMultiCallable[_inference_pb2.CountTokensRequest, _inference_pb2.CountTokensResponse]  # type: ignore[assignment]
     """The number of tokens of each text under the model's tokenizer, special tokens not added."""
     GetLoad: _aio.UnaryUnaryMultiCallable[_inference_pb2.GetLoadRequest, _inference_pb2.GetLoadResponse]  # type: ignore[assignment]
@@ -115,7 +138,15 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.LoadModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.LoadModelResponse, _abc.Awaitable[_inference_pb2.LoadModelResponse]]:
-        """Load a base model or a trained checkpoint. UNIMPLEMENTED where the engine serves one fixed model."""
+        """Load a base model or a trained checkpoint; returns when it can be used. Loading what is loaded from the same source
+        under the same name answers with it. A caller that goes away does not stop the loading: the next call finds it
+        under way, or done.
+        INVALID_ARGUMENT: the source is missing, or holds no model that this engine serves.
+        FAILED_PRECONDITION: the name is in use by another source; expected_revision is not the revision that was found
+        (nothing is loaded then); the model does not fit into the memory or onto the disk that is free, with the numbers;
+        or the server records and a recording holds one model.
+        UNAVAILABLE: what serves the source does not answer.
+        """
 
     @_abc_1.abstractmethod
     def UnloadModel(
@@ -123,7 +154,9 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.UnloadModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.UnloadModelResponse, _abc.Awaitable[_inference_pb2.UnloadModelResponse]]:
-        """Unload a model and free its memory. Calls in flight end with UNAVAILABLE."""
+        """Unload a model; returns when its memory is free. Calls in flight end with UNAVAILABLE. A model that is being loaded
+        is waited for first. The server stays ready. NOT_FOUND: no such model is loaded.
+        """
 
     @_abc_1.abstractmethod
     def CountTokens(

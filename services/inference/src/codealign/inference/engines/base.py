@@ -123,6 +123,10 @@ class Engine(Protocol):
     def model(self) -> ModelInfo:
         """The model that is served."""
 
+    @property
+    def fault(self) -> str:
+        """Why this engine will never answer again; empty while it works. The server ends itself over it."""
+
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Completion]:
         """Yield one completion per sample, in the order in which they finish.
 
@@ -131,6 +135,7 @@ class Engine(Protocol):
         Raises:
             InvalidArgument: the prompt does not fit, or a conversation came and there is no chat template.
             ResourceExhausted: the queue is full.
+            Unavailable: the engine was closed, or has a fault.
             NotFound: (replay) no such completion was recorded.
         """
 

@@ -15,6 +15,10 @@ from codealign.inference.engines.recording_file import Key, prompt_digest
 log = get_logger(__name__)
 
 
+class OtherModelRecorded(ConfigurationError):
+    """The file holds another model's completions."""
+
+
 class RecordingEngine:
     """Serves what the file holds, asks the inner engine for the rest, and appends that to the file.
 
@@ -48,6 +52,11 @@ class RecordingEngine:
     def model(self) -> ModelInfo:
         """The inner engine's model."""
         return self._inner.model
+
+    @property
+    def fault(self) -> str:
+        """The inner engine's fault."""
+        return self._inner.fault
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Completion]:
         """Yield recorded completions first, then the others as they finish; see `Engine.generate`."""
@@ -100,7 +109,7 @@ class RecordingEngine:
         for what in ("revision", "dtype", "context_length"):
             then, now = getattr(recorded, what), getattr(self.model, what)
             if then != now:
-                raise ConfigurationError(
+                raise OtherModelRecorded(
                     f"recording {self._path} is of {recorded.name} with {what} {then} and the model has {now}: "
                     "record to another file"
                 )

@@ -85,7 +85,7 @@ def read(path: Path) -> Recording:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ConfigurationError(f"recording {path} cannot be read ({error.strerror}): check the path") from error
+        raise _unreadable(path, error) from error
     whole = data.rfind(b"\n") + 1
     if whole < len(data):
         log.warning("recording_torn", path=str(path), dropped_bytes=len(data) - whole)
@@ -98,6 +98,25 @@ def read(path: Path) -> Recording:
         key, completion = _parsed(path, number, line, _entry)
         completions.setdefault(key, completion)
     return Recording(model, completions, whole)
+
+
+def read_model(path: Path) -> ModelInfo:
+    """The model of a recording, from its first line alone.
+
+    Raises:
+        ConfigurationError: it is missing or damaged.
+    """
+    try:
+        with path.open("rb") as stream:
+            line = stream.readline()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    model: ModelInfo = _parsed(path, 1, line, _model)
+    return model
+
+
+def _unreadable(path: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(f"recording {path} cannot be read ({error.strerror}): check the path")
 
 
 def _text(prompt: str | tuple[ChatMessage, ...]) -> str:

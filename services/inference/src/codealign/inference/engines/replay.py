@@ -41,6 +41,11 @@ class ReplayEngine:
         """The recorded model, served by this engine."""
         return self._model
 
+    @property
+    def fault(self) -> str:
+        """None: nothing here can break."""
+        return ""
+
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Completion]:
         """Yield the recorded completions in the order of the samples.
 
@@ -91,7 +96,4 @@ class ReplayEngine:
             cached_prompt_tokens=self._load.cached_prompt_tokens + completion.cached_prompt_tokens,
             generated_tokens=self._load.generated_tokens + completion.generated_tokens,
         )
-        metrics.TOKENS.labels("prompt").inc(completion.prompt_tokens)
-        metrics.TOKENS.labels("cached_prompt").inc(completion.cached_prompt_tokens)
-        metrics.TOKENS.labels("generated").inc(completion.generated_tokens)
-        metrics.COMPLETIONS.labels(completion.finish_reason.value).inc()
+        metrics.count(completion)

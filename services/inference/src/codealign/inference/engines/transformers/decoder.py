@@ -42,6 +42,10 @@ class Decoder:
         """An empty cache for this model."""
         return RowCache(self._layers)
 
+    def release(self) -> None:
+        """Let go of the model; no pass follows."""
+        self._model = None
+
     def prefill(self, cache: RowCache, ids: Sequence[int]) -> Any:
         """Run the next tokens of the cache's only row; returns the last one's logits, `[1, vocabulary]`."""
         start, end = cache.begin_prefill(len(ids))

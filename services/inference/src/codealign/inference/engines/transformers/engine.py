@@ -4,8 +4,8 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 
-from codealign.common.errors import InvalidArgument
 from codealign.inference.engines.base import Completion, GenerationRequest, Load, ModelInfo
+from codealign.inference.engines.prompts import Prompts
 from codealign.inference.engines.transformers.decoder import Decoder
 from codealign.inference.engines.transformers.job import Job
 from codealign.inference.engines.transformers.loading import LoadedModel
@@ -20,6 +20,7 @@ class TransformersEngine:
         """Serve a loaded model; its worker starts at once."""
         self._tokenizer = loaded.tokenizer
         self._info = loaded.info
+        self._prompts = Prompts(loaded.tokenizer, loaded.info)
         self._worker = Worker(
             Decoder(loaded.model), loaded.tokenizer, loaded.end_tokens, loaded.bytes_per_token, options
         )
@@ -35,7 +36,7 @@ class TransformersEngine:
         arrival = time.perf_counter()
         loop = asyncio.get_running_loop()
         finished: asyncio.Queue[Completion | Exception] = asyncio.Queue()
-        ids, prefix_tokens = await asyncio.to_thread(self._encode, request)
+        ids, prefix_tokens = await asyncio.to_thread(self._prompts.encode, request)
 
         def deliver(item: Completion | Exception) -> None:
             # A loop that was closed meanwhile has no one left who waits.
@@ -46,7 +47,7 @@ class TransformersEngine:
             ids,
             request.samples,
             request.sampling,
-            limit=self._limit(request, len(ids)),
+            limit=self._prompts.limit(request, len(ids)),
             prefix_tokens=prefix_tokens,
             arrival=arrival,
             deliver=deliver,
@@ -63,49 +64,17 @@ class TransformersEngine:
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count each text's tokens, special tokens not added."""
-        if not texts:
-            return []
-        encoded = await asyncio.to_thread(self._tokenizer, list(texts), add_special_tokens=False)
-        return [len(ids) for ids in encoded["input_ids"]]
+        return await self._prompts.count(texts)
 
     def load(self) -> Load:
         """Say what the engine is doing now."""
         return self._worker.load()
 
+    @property
+    def fault(self) -> str:
+        """None: a fault of the model ends its calls alone."""
+        return ""
+
     async def close(self) -> None:
-        """Stop the worker; completions in flight end with `Unavailable`."""
+        """Stop the worker and let go of the model; completions in flight end with `Unavailable`."""
         await asyncio.to_thread(self._worker.stop)
-
-    def _encode(self, request: GenerationRequest) -> tuple[list[int], int]:
-        """The prompt's tokens, and how many of them lie within the announced prefix."""
-        if isinstance(request.prompt, str):
-            encoded = self._tokenizer(request.prompt, return_offsets_mapping=request.prefix_chars > 0)
-        else:
-            if not self._info.chat_template:
-                raise InvalidArgument(
-                    "chat", f"model {self._info.name} has no chat template: send a prompt, or use a tuned model"
-                )
-            messages = [{"role": message.role, "content": message.content} for message in request.prompt]
-            try:
-                text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            except Exception as error:  # a template may raise anything about the messages' order or roles
-                raise InvalidArgument("chat", f"the model's chat template refuses it: {error}") from error
-            # The template writes the special tokens itself.
-            encoded = self._tokenizer(text, add_special_tokens=False)
-        ids: list[int] = encoded["input_ids"]
-        ends = [end for _, end in encoded.get("offset_mapping", ())]
-        return ids, sum(end <= request.prefix_chars for end in ends)
-
-    def _limit(self, request: GenerationRequest, prompt_tokens: int) -> int:
-        """New tokens at most."""
-        field = "prompt" if isinstance(request.prompt, str) else "chat"
-        if prompt_tokens == 0:
-            raise InvalidArgument(field, "is empty: there is nothing to continue")
-        room = self._info.context_length - prompt_tokens
-        if room < 1:
-            raise InvalidArgument(
-                field,
-                f"has {prompt_tokens} tokens; the model's context holds {self._info.context_length} with at least one "
-                "new token: shorten it",
-            )
-        return min(request.sampling.max_tokens or room, room)

@@ -1,23 +1,22 @@
 """From a model's name to a model in memory, with one clear sentence for everything that can be wrong."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from huggingface_hub import errors as hub_errors
-from huggingface_hub import snapshot_download
 
 from codealign.common.errors import ConfigurationError
 from codealign.common.logs import get_logger
 from codealign.inference.engines.base import ModelInfo
+from codealign.inference.engines.prompts import chat_template_of, first_line, load_tokenizer
 from codealign.inference.engines.transformers.decoder import unsupported_kinds
 from codealign.inference.engines.transformers.linear import pack_linears, packing_works
 from codealign.inference.engines.transformers.options import EngineOptions
-from codealign.inference.engines.transformers.weights import parameter_count, require_memory
 from codealign.inference.identity import revision
+from codealign.inference.sources import default_name, local_source, require_revision
+from codealign.inference.weights import available_memory, parameter_count, require_memory
 
 log = get_logger(__name__)
 
@@ -44,27 +43,30 @@ def load_model(
     device: str = "auto",
     cache_folder: Path,
     options: EngineOptions,
+    expected_revision: str = "",
 ) -> LoadedModel:
     """Load a model and its tokenizer.
 
     Args:
-        source: A folder or a hub id.
+        source: A folder, a hub id or an artifact's URL.
         name: What requests call it; empty is derived from the source.
         dtype: One of `DTYPES`, or auto: float32 on CPU, bfloat16 on CUDA.
         device: As PyTorch writes it, or auto: CUDA where there is one.
-        cache_folder: Where digests of large files are remembered.
+        cache_folder: Where downloads and digests of large files are kept.
         options: Sizes and bounds.
+        expected_revision: Refuse another one; empty is any.
 
     Raises:
         ConfigurationError: the model cannot be served; the message says why and what to do.
+        FailedPrecondition: it is another revision than the expected one.
     """
     device = device if device != "auto" else ("cuda:0" if torch.cuda.is_available() else "cpu")
     on_cpu = device == "cpu"
     dtype = dtype if dtype != "auto" else ("float32" if on_cpu else "bfloat16")
     torch_dtype = DTYPES[dtype]
-    folder = model_folder(source)
+    folder = local_source(source, cache_folder)
     config = _config(folder)
-    tokenizer = _tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
     parameters = parameter_count(folder)
     text = config.get_text_config(decoder=True)
     head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -73,27 +75,29 @@ def load_model(
     own_context: int = text.max_position_embeddings
     context = min(own_context, options.max_context or own_context)
     pack = on_cpu and options.pack_weights and packing_works(torch_dtype)
-    if on_cpu:
-        tied = pack and getattr(text, "tie_word_embeddings", False)
-        require_memory(
-            source,
-            parameters,
-            torch_dtype.itemsize,
-            text.vocab_size * text.hidden_size * torch_dtype.itemsize if tied else 0,
-            min(options.kv_cache_bytes + options.prefix_cache_bytes, options.slots * context * bytes_per_token),
-        )
+    tied = pack and getattr(text, "tie_word_embeddings", False)
+    require_memory(
+        source,
+        parameters,
+        torch_dtype.itemsize,
+        text.vocab_size * text.hidden_size * torch_dtype.itemsize if tied else 0,
+        min(options.kv_cache_bytes + options.prefix_cache_bytes, options.slots * context * bytes_per_token),
+        available_memory() if on_cpu else torch.cuda.mem_get_info(device)[0],
+    )
+    loaded_revision = revision(folder, cache_folder)
+    require_revision(source, loaded_revision, expected_revision)
     torch.set_num_threads(options.threads)
     transformers.utils.logging.disable_progress_bar()
     model = _weights(folder, torch_dtype, device)
     if pack:
         log.info("weights_packed", layers=pack_linears(model))
     info = ModelInfo(
-        name=name or Path(source.rstrip("/")).name,
+        name=name or default_name(source),
         source=source,
-        revision=revision(folder, cache_folder),
+        revision=loaded_revision,
         engine="transformers",
         context_length=context,
-        chat_template=_chat_template(tokenizer),
+        chat_template=chat_template_of(tokenizer),
         # In float64 a row's logits move by some 1e-14 with the batch, far below what a draw distinguishes.
         batch_invariant=dtype == "float64",
         dtype=dtype,
@@ -103,36 +107,13 @@ def load_model(
     return LoadedModel(model, tokenizer, _end_tokens(model, tokenizer), bytes_per_token, info)
 
 
-def model_folder(source: str) -> Path:
-    """The folder that holds the model, fetched from the hub where the source is a hub id."""
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return path
-    if path.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1 or path.exists():
-        raise ConfigurationError(f"model folder {source} does not exist: give a folder or a hub id (owner/name)")
-    try:
-        patterns = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
-        return Path(snapshot_download(source, allow_patterns=patterns))
-    except (hub_errors.RepositoryNotFoundError, hub_errors.HFValidationError) as error:
-        raise ConfigurationError(
-            f"model {source} is neither a folder nor a public model of the hub: check the name; for a gated or private "
-            "one, accept its terms and set HF_TOKEN"
-        ) from error
-    except Exception as error:  # the hub's client raises its transport's errors as they come
-        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
-        raise ConfigurationError(
-            f"model {source} is no folder, is not in the local hub cache, and the hub cannot be reached{offline}: "
-            f"connect, or download it and give its folder ({type(error).__name__})"
-        ) from error
-
-
 def _config(folder: Path) -> Any:
     if not (folder / "config.json").is_file():
         raise ConfigurationError(f"{folder} holds no config.json: it is not a model folder")
     try:
         config = transformers.AutoConfig.from_pretrained(folder)
     except Exception as error:  # whatever transformers thinks of a file that people edit
-        raise ConfigurationError(f"{folder}/config.json cannot be used: {_first_line(error)}") from error
+        raise ConfigurationError(f"{folder}/config.json cannot be used: {first_line(error)}") from error
     architectures = getattr(config, "architectures", None) or []
     causal = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
     if not causal or (architectures and not any(a.endswith(("ForCausalLM", "LMHeadModel")) for a in architectures)):
@@ -148,26 +129,13 @@ def _config(folder: Path) -> Any:
     return config
 
 
-def _tokenizer(folder: Path) -> Any:
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    except Exception as error:  # a missing file, a damaged one, an unknown class: many types
-        raise ConfigurationError(
-            f"{folder} has no usable tokenizer ({_first_line(error)}): tokenizer.json and tokenizer_config.json belong "
-            "beside the weights"
-        ) from error
-    if not tokenizer.is_fast or len(tokenizer) == 0:
-        raise ConfigurationError(f"{folder} has no usable tokenizer: tokenizer.json is missing or empty")
-    return tokenizer
-
-
 def _weights(folder: Path, dtype: Any, device: str) -> Any:
     try:
         model, report = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, output_loading_info=True, use_safetensors=True
         )
     except Exception as error:  # damaged data, shapes that do not fit the configuration, memory
-        raise ConfigurationError(f"the weights in {folder} cannot be loaded: {_first_line(error)}") from error
+        raise ConfigurationError(f"the weights in {folder} cannot be loaded: {first_line(error)}") from error
     if missing := sorted(report["missing_keys"]):
         raise ConfigurationError(
             f"the weights in {folder} lack {len(missing)} tensors of the model ({missing[0]}, ...): fetch them again"
@@ -183,14 +151,3 @@ def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
         if ids is not None:
             return frozenset([ids] if isinstance(ids, int) else ids)
     return frozenset()
-
-
-def _chat_template(tokenizer: Any) -> str:
-    template = getattr(tokenizer, "chat_template", None)
-    if isinstance(template, dict):
-        template = template.get("default")
-    return template or ""
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

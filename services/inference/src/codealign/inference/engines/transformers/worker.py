@@ -5,16 +5,16 @@ rows, and a new prompt begins, within one such turn. Prompts start in the order 
 """
 
 import threading
-import time
 from collections import deque
 from typing import Any
 
 import torch
 
-from codealign.common.errors import Internal, ResourceExhausted, Unavailable
+from codealign.common.errors import Internal, Unavailable
 from codealign.common.logs import get_logger
 from codealign.inference import metrics
 from codealign.inference.engines.base import Load
+from codealign.inference.engines.queueing import WaitingBound
 from codealign.inference.engines.transformers.decoder import Decoder
 from codealign.inference.engines.transformers.job import Job, Row
 from codealign.inference.engines.transformers.kv_cache import RowCache
@@ -23,8 +23,6 @@ from codealign.inference.engines.transformers.prefix_cache import PrefixCache
 from codealign.inference.engines.transformers.sampling import choose
 
 log = get_logger(__name__)
-
-_MAX_RETRY_SECONDS = 60.0
 
 
 class Worker:
@@ -47,8 +45,7 @@ class Worker:
         self._prompt_tokens = self._cached_tokens = self._generated_tokens = 0
         self._batch: RowCache = decoder.new_cache()
         self._prefixes = PrefixCache(options.prefix_cache_bytes)
-        self._seconds_per_completion = 1.0
-        self._last_completion = time.perf_counter()
+        self._bound = WaitingBound(options.max_waiting)
         self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
 
     def start(self) -> None:
@@ -56,11 +53,17 @@ class Worker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop at the next step and wait for it; what is in flight ends with `Unavailable`."""
+        """Stop at the next step and wait for it; what is in flight ends with `Unavailable`.
+
+        Weights and caches are let go here, since a call that has not yet ended may still hold this object.
+        """
         with self._changed:
             self._stopping = True
             self._changed.notify()
         self._thread.join()
+        self._decoder.release()
+        self._batch = self._decoder.new_cache()
+        self._prefixes = PrefixCache(0)
 
     def submit(self, job: Job) -> None:
         """Queue a job.
@@ -72,14 +75,7 @@ class Worker:
         with self._changed:
             if self._stopping:
                 raise Unavailable("the engine is stopping: try another replica")
-            waiting = sum(queued.waiting for queued in self._queue)
-            if waiting and waiting + job.waiting > self._options.max_waiting:
-                delay = min(_MAX_RETRY_SECONDS, max(1.0, waiting * self._seconds_per_completion))
-                raise ResourceExhausted(
-                    f"{waiting} samples wait already and {job.waiting} more would exceed the bound of "
-                    f"{self._options.max_waiting} (CODEALIGN_INFERENCE_MAX_WAITING): try again in {delay:.0f} s",
-                    retry_after=delay,
-                )
+            self._bound.require_room(sum(queued.waiting for queued in self._queue), job.waiting)
             self._queue.append(job)
             self._changed.notify()
 
@@ -144,9 +140,6 @@ class Worker:
             self._step()
         if not self._rows and self._batch.size_bytes > self._options.idle_cache_bytes:
             self._batch = self._decoder.new_cache()
-        with self._changed:
-            metrics.RUNNING.set(len(self._rows))
-            metrics.WAITING.set(sum(queued.waiting for queued in self._queue))
 
     def _drop_cancelled(self) -> None:
         for number in reversed([at for at, row in enumerate(self._rows) if row.job.cancelled]):
@@ -243,9 +236,7 @@ class Worker:
                 self._rows[number] = last
 
     def _deliver(self, row: Row) -> None:
-        now = time.perf_counter()
-        self._seconds_per_completion += 0.1 * (min(now - self._last_completion, 60.0) - self._seconds_per_completion)
-        self._last_completion = now
+        self._bound.finished_one()
         completion = row.completion()
         metrics.COMPLETIONS.labels(completion.finish_reason.value).inc()
         metrics.COMPLETION_SECONDS.observe(completion.seconds)

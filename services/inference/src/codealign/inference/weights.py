@@ -11,6 +11,10 @@ from codealign.common.errors import ConfigurationError
 _OVERHEAD_BYTES = 600 * 2**20
 
 
+class DoesNotFit(ConfigurationError):
+    """The model may be right; this machine has too little room for it now."""
+
+
 def parameter_count(folder: Path) -> int:
     """The number of parameters in the folder's safetensors files.
 
@@ -33,7 +37,9 @@ def parameter_count(folder: Path) -> int:
     return sum(_parameters(file) for file in files)
 
 
-def require_memory(source: str, parameters: int, bytes_each: int, tied_bytes: int, cache_bytes: int) -> None:
+def require_memory(
+    source: str, parameters: int, bytes_each: int, tied_bytes: int, cache_bytes: int, available: int | None
+) -> None:
     """Refuse a model that does not fit.
 
     Args:
@@ -42,18 +48,18 @@ def require_memory(source: str, parameters: int, bytes_each: int, tied_bytes: in
         bytes_each: The size of one in the dtype that is loaded.
         tied_bytes: What a packed copy of a tied output projection takes.
         cache_bytes: What keys and values may take.
+        available: Bytes that are free where it goes; None is unknown.
 
     Raises:
-        ConfigurationError: with the numbers.
+        DoesNotFit: with the numbers.
     """
     weights = parameters * bytes_each + tied_bytes
     need = weights + cache_bytes + _OVERHEAD_BYTES
-    available = available_memory()
     if available is not None and need > available:
-        raise ConfigurationError(
+        raise DoesNotFit(
             f"{source} needs about {need / 1e9:.1f} GB ({weights / 1e9:.1f} GB of weights at {bytes_each} bytes each, "
             f"{cache_bytes / 1e9:.1f} GB for keys and values) and {available / 1e9:.1f} GB are free: "
-            "use a smaller model or dtype, or lower CODEALIGN_INFERENCE_KV_CACHE_BYTES and "
+            "use a smaller model or dtype, unload another model, or lower CODEALIGN_INFERENCE_KV_CACHE_BYTES and "
             "CODEALIGN_INFERENCE_PREFIX_CACHE_BYTES"
         )
 

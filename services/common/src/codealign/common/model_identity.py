@@ -1,0 +1,69 @@
+"""Which model a folder holds: a hash over everything that determines what the model writes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+# The files of a model folder that determine its completions; anything else (README, optimizer states) does not.
+_IDENTITY_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "model.safetensors.index.json",
+)
+_CHUNK = 2**20
+
+
+def revision(folder: Path, cache_folder: Path) -> str:
+    """The model's revision: 64 hexadecimal digits, the same for equal weights, tokenizer and configuration.
+
+    Args:
+        folder: The model's folder.
+        cache_folder: Where digests of large files are remembered by path, size and time of change.
+    """
+    names = sorted({path.name for path in folder.glob("*.safetensors")} | set(_IDENTITY_FILES))
+    total = hashlib.sha256(b"codealign model 1\n")
+    for name in names:
+        path = folder / name
+        if path.is_file():
+            total.update(f"{name}\0{_digest(path.resolve(), cache_folder)}\n".encode())
+    return total.hexdigest()
+
+
+def _digest(path: Path, cache_folder: Path) -> str:
+    """The file's sha256; remembered, since hashing 3 GB takes seconds at every start."""
+    stat = path.stat()
+    if stat.st_size < _CHUNK:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    key = hashlib.sha256(str(path).encode()).hexdigest()[:32]
+    note = cache_folder / "digests" / f"{key}.json"
+    state = {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    try:
+        remembered = json.loads(note.read_text())
+        if {name: remembered[name] for name in state} == state:
+            return str(remembered["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        draft = note.with_suffix(f".{os.getpid()}")
+        draft.write_text(json.dumps({**state, "sha256": digest}))
+        draft.replace(note)
+    except OSError:
+        pass  # a cache that cannot be written costs time, never correctness
+    return digest

@@ -1,0 +1,92 @@
+"""One task per sample, for engines that write each of a request's samples by itself."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+
+from codealign.common.errors import Unavailable
+from codealign.inference import metrics
+from codealign.inference.engines.base import Completion, GenerationRequest, Load, Sample
+from codealign.inference.engines.queueing import WaitingBound
+
+Write = Callable[[Sample, float], Awaitable[Completion]]
+"""Writes one sample; the second argument is `time.perf_counter()` of the request's arrival."""
+
+
+class Fanout:
+    """Runs a request's samples side by side, counts them, and ends them all when the engine closes."""
+
+    def __init__(self, slots: int, max_waiting: int) -> None:
+        """Count on `slots` samples at once; more than that wait, up to the bound."""
+        self._slots = slots
+        self._bound = WaitingBound(max_waiting)
+        self._tasks: set[asyncio.Task[Completion]] = set()
+        self._closing = False
+        self._prompt_tokens = self._cached_tokens = self._generated_tokens = 0
+
+    def require_room(self, request: GenerationRequest) -> None:
+        """Refuse what would wait too long, or for ever.
+
+        Raises:
+            ResourceExhausted: too many samples wait.
+            Unavailable: the engine is stopping.
+        """
+        if self._closing:
+            raise Unavailable("the engine is stopping: try another replica")
+        self._bound.require_room(self.load().waiting, len(request.samples))
+
+    async def run(self, request: GenerationRequest, write: Write, arrival: float) -> AsyncGenerator[Completion]:
+        """Yield the completions as they finish; the first error ends the others.
+
+        Raises:
+            Unavailable: the engine was closed meanwhile.
+        """
+        tasks = [asyncio.ensure_future(self._one(write, sample, arrival)) for sample in request.samples]
+        self._tasks.update(tasks)
+        try:
+            for finished in asyncio.as_completed(tasks):
+                yield await finished
+        finally:
+            await _cancelled(tasks)
+            self._tasks.difference_update(tasks)
+
+    def load(self) -> Load:
+        """Counts of now; what runs beyond the slots is waiting."""
+        unfinished = sum(not task.done() for task in self._tasks)
+        return Load(
+            running=min(unfinished, self._slots),
+            waiting=max(0, unfinished - self._slots),
+            slots=self._slots,
+            prompt_tokens=self._prompt_tokens,
+            cached_prompt_tokens=self._cached_tokens,
+            generated_tokens=self._generated_tokens,
+        )
+
+    async def close(self) -> None:
+        """End what is in flight with `Unavailable`, and refuse what comes."""
+        self._closing = True
+        await _cancelled(list(self._tasks))
+
+    async def _one(self, write: Write, sample: Sample, arrival: float) -> Completion:
+        try:
+            completion = await write(sample, arrival)
+        except asyncio.CancelledError:
+            if self._closing:
+                raise Unavailable("the engine was stopped: ask again") from None
+            raise
+        self._bound.finished_one()
+        self._prompt_tokens += completion.prompt_tokens
+        self._cached_tokens += completion.cached_prompt_tokens
+        self._generated_tokens += completion.generated_tokens
+        metrics.count(completion)
+        metrics.COMPLETION_SECONDS.observe(time.perf_counter() - arrival)
+        return completion
+
+
+async def _cancelled(tasks: "list[asyncio.Task[Completion]]") -> None:
+    """Cancel these and wait until they have cleaned up."""
+    for task in tasks:
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.gather(*tasks, return_exceptions=True)

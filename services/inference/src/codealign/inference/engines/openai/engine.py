@@ -1,0 +1,202 @@
+"""An engine behind an endpoint that speaks OpenAI's protocol: vLLM's server, llama.cpp, a provider."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Sequence
+
+from codealign.common.errors import FailedPrecondition, InvalidArgument, Unimplemented
+from codealign.common.logs import get_logger
+from codealign.inference.engines.base import Completion, FinishReason, GenerationRequest, Load, ModelInfo, Sample
+from codealign.inference.engines.fanout import Fanout
+from codealign.inference.engines.openai.endpoint import Endpoint, Json, known_revision
+from codealign.inference.settings import InferenceSettings
+from codealign.inference.sources import require_revision
+
+log = get_logger(__name__)
+
+_SEED_MASK = 2**63 - 1  # the protocol's seeds are signed
+ENDPOINTS_TEMPLATE = "(the endpoint's own)"
+"""In place of a chat template, which the protocol does not tell: conversations may be sent."""
+
+
+def open_endpoint(settings: InferenceSettings, model: str, name: str, expected_revision: str) -> "OpenAIEngine":
+    """Look at the endpoint and take up one of its models. Blocks.
+
+    Raises:
+        ConfigurationError: the endpoint has no such model, or refuses the key.
+        SourceUnreachable: it does not answer.
+        FailedPrecondition: it is another revision than the expected one.
+    """
+    endpoint = Endpoint(
+        settings.openai_base_url,
+        settings.openai_api_key.get_secret_value(),
+        settings.openai_timeout,
+        settings.openai_concurrency,
+    )
+    entry = endpoint.describe(model)
+    revision = known_revision(endpoint.base_url, model, entry)
+    require_revision(model, revision, expected_revision)
+    own_context = entry.get("max_model_len")
+    context = min(filter(None, (own_context, settings.max_context)), default=0)
+    info = ModelInfo(
+        name=name or model,
+        source=model,
+        revision=revision,
+        engine="openai",
+        context_length=context,
+        chat_template=ENDPOINTS_TEMPLATE,
+        batch_invariant=False,
+        dtype="",
+        device=endpoint.base_url,
+        size_bytes=0,
+    )
+    counts = endpoint.offers_tokenize(model)
+    log.info("endpoint_found", base_url=endpoint.base_url, model=model, context=context, counts_tokens=counts)
+    return OpenAIEngine(endpoint, info, settings, counts_tokens=counts)
+
+
+class OpenAIEngine:
+    """An `Engine` over an endpoint: a request for each sample, since each has a seed of its own."""
+
+    def __init__(
+        self, endpoint: Endpoint, info: ModelInfo, settings: InferenceSettings, *, counts_tokens: bool
+    ) -> None:
+        """Serve a model of the endpoint."""
+        self._endpoint = endpoint
+        self._info = info
+        self._counts_tokens = counts_tokens
+        self._samples = Fanout(settings.openai_concurrency, settings.max_waiting)
+
+    @property
+    def model(self) -> ModelInfo:
+        """What is known of the model."""
+        return self._info
+
+    @property
+    def fault(self) -> str:
+        """None: an endpoint that is away may come back."""
+        return ""
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Completion]:
+        """Yield completions as they finish; see `Engine.generate`."""
+        arrival = time.perf_counter()
+        self._samples.require_room(request)
+        body = await self._body(request)
+        path = "/completions" if isinstance(request.prompt, str) else "/chat/completions"
+        field = "prompt" if isinstance(request.prompt, str) else "chat"
+
+        async def write(sample: Sample, arrival: float) -> Completion:
+            answer = await self._endpoint.post(path, {**body, "seed": sample.seed & _SEED_MASK}, field)
+            return _completion(request, sample, answer, arrival)
+
+        async with contextlib.aclosing(self._samples.run(request, write, arrival)) as completions:
+            async for completion in completions:
+                yield completion
+
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Ask the endpoint, text by text.
+
+        Raises:
+            Unimplemented: it does not count; only vLLM's does.
+        """
+        if not self._counts_tokens:
+            raise Unimplemented(
+                f"{self._endpoint.base_url} offers no /tokenize: count with a server that has the model's tokenizer"
+            )
+        return list(await asyncio.gather(*(self._count(text) for text in texts)))
+
+    def load(self) -> Load:
+        """The requests that are under way."""
+        return self._samples.load()
+
+    async def close(self) -> None:
+        """End what is in flight with `Unavailable`."""
+        await self._samples.close()
+        await self._endpoint.close()
+
+    async def _count(self, text: str) -> int:
+        body = {"model": self._info.source, "prompt": text, "add_special_tokens": False}
+        return int((await self._endpoint.post(self._endpoint.tokenize_url, body, "texts"))["count"])
+
+    async def _body(self, request: GenerationRequest) -> Json:
+        sampling = request.sampling
+        body: Json = {"model": self._info.source, "temperature": sampling.temperature, "top_p": sampling.top_p}
+        if isinstance(request.prompt, str):
+            body["prompt"] = request.prompt
+            body["max_tokens"] = sampling.max_tokens or await self._room(request.prompt)
+        else:
+            body["messages"] = [{"role": one.role, "content": one.content} for one in request.prompt]
+            if request.prompt[-1].role == "assistant":
+                # Its words are to be continued. The protocol has no way to say so; these are vLLM's, and an endpoint
+                # that ignores them begins a new answer.
+                body |= {"continue_final_message": True, "add_generation_prompt": False}
+            if sampling.max_tokens:  # without it a conversation is answered at any length
+                body["max_tokens"] = sampling.max_tokens
+        if sampling.stop:
+            body["stop"] = list(sampling.stop)
+        if sampling.top_k:  # not OpenAI's own: endpoints that do not know it refuse or ignore it
+            body["top_k"] = sampling.top_k
+        return body
+
+    async def _room(self, prompt: str) -> int:
+        """New tokens that the context has room for; the protocol itself would write 16."""
+        if not (self._counts_tokens and self._info.context_length):
+            raise InvalidArgument(
+                "sampling.max_tokens", "is 0, and this endpoint does not tell how many fit: give a number"
+            )
+        body = {"model": self._info.source, "prompt": prompt}
+        tokens = int((await self._endpoint.post(self._endpoint.tokenize_url, body, "prompt"))["count"])
+        room = self._info.context_length - tokens
+        if room < 1:
+            raise InvalidArgument(
+                "prompt",
+                f"has {tokens} tokens; the model's context holds {self._info.context_length} with at least one new "
+                "token: shorten it",
+            )
+        return room
+
+
+def _completion(request: GenerationRequest, sample: Sample, answer: Json, arrival: float) -> Completion:
+    try:
+        choice = answer["choices"][0]
+        text = choice["text"] if isinstance(request.prompt, str) else (choice["message"]["content"] or "")
+        usage = answer.get("usage") or {}
+        details = usage.get("prompt_tokens_details") or {}
+        reason, stop_string, text = _end(request.sampling.stop, choice, text)
+        return Completion(
+            attempt=sample.attempt,
+            seed=sample.seed,
+            text=text,
+            finish_reason=reason,
+            stop_string=stop_string,
+            prompt_tokens=int(usage.get("prompt_tokens") or 0),
+            cached_prompt_tokens=int(details.get("cached_tokens") or 0),
+            generated_tokens=int(usage.get("completion_tokens") or 0),
+            seconds=time.perf_counter() - arrival,
+        )
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise FailedPrecondition(
+            f"the endpoint's answer is not OpenAI's ({type(error).__name__}: {error}): check the base URL"
+        ) from error
+
+
+def _end(stop: tuple[str, ...], choice: Json, text: str) -> tuple[FinishReason, str, str]:
+    """Why the text ended, which stop string it was (empty: not told), and the text without it.
+
+    The protocol says "stop" for an end token and for a stop string alike. vLLM's `stop_reason` tells them apart; where
+    it is missing and stop strings were asked for, one of them is taken to have been reached.
+    """
+    hits = [(at, one) for one in stop if (at := text.find(one)) >= 0]
+    if hits:  # an endpoint that leaves them in, or that took only the first few
+        at, reached = min(hits)
+        return FinishReason.STOP_STRING, reached, text[:at]
+    reason = choice["finish_reason"]
+    if reason == "length":
+        return FinishReason.LENGTH, "", text
+    if reason != "stop":
+        raise FailedPrecondition(f"the endpoint ended the completion with {reason!r}, which is neither stop nor length")
+    if "stop_reason" not in choice:
+        return (FinishReason.STOP_STRING if stop else FinishReason.END_TOKEN), "", text
+    told = choice["stop_reason"]
+    return (FinishReason.STOP_STRING, told, text) if isinstance(told, str) else (FinishReason.END_TOKEN, "", text)

@@ -1,0 +1,144 @@
+"""The engine's face over vLLM's AsyncLLM, which batches, caches prefixes and runs the model in a process of its own."""
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from codealign.common.errors import Internal, Unavailable
+from codealign.inference.engines.base import Completion, FinishReason, GenerationRequest, Load, ModelInfo, Sample
+from codealign.inference.engines.fanout import Fanout
+from codealign.inference.engines.prompts import Prompts
+
+_GONE = "vLLM's engine process died (its log says why); the server ends, to be started again"
+
+
+@dataclass(frozen=True, slots=True)
+class RunningVllm:
+    """vLLM, serving one model."""
+
+    llm: Any
+    """An AsyncLLM."""
+    tokenizer: Any
+    end_tokens: frozenset[int]
+    slots: int
+    """Sequences that it decodes at once."""
+    info: ModelInfo
+
+
+class VllmEngine:
+    """An `Engine` over AsyncLLM: a request of vLLM's for each sample, since each has a seed of its own."""
+
+    def __init__(self, running: RunningVllm, max_waiting: int) -> None:
+        """Serve it; its own loop starts with the first request."""
+        self._llm = running.llm
+        self._info = running.info
+        self._end_tokens = sorted(running.end_tokens)
+        self._prompts = Prompts(running.tokenizer, running.info)
+        self._samples = Fanout(running.slots, max_waiting)
+        self._numbers = itertools.count()
+        self._closed = False
+
+    @property
+    def model(self) -> ModelInfo:
+        """The model that is served."""
+        return self._info
+
+    @property
+    def fault(self) -> str:
+        """That vLLM's engine process has died."""
+        return _GONE if not self._closed and self._llm.errored else ""
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Completion]:
+        """Yield completions as they finish; see `Engine.generate`."""
+        arrival = time.perf_counter()
+        ids, _ = await asyncio.to_thread(self._prompts.encode, request)
+        limit = self._prompts.limit(request, len(ids))
+        self._samples.require_room(request)
+
+        async def write(sample: Sample, arrival: float) -> Completion:
+            output = await self._final_output(ids, self._parameters(request, sample, limit))
+            return _completion(sample, output, arrival)
+
+        async with contextlib.aclosing(self._samples.run(request, write, arrival)) as completions:
+            async for completion in completions:
+                yield completion
+
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Count each text's tokens, special tokens not added."""
+        return await self._prompts.count(texts)
+
+    def load(self) -> Load:
+        """Say what the engine is doing now; vLLM itself decides which of the samples run."""
+        return self._samples.load()
+
+    async def close(self) -> None:
+        """End what is in flight with `Unavailable`, then vLLM's processes, which frees their memory."""
+        if self._closed:
+            return
+        self._closed = True
+        await self._samples.close()
+        await asyncio.to_thread(self._llm.shutdown)
+
+    def _parameters(self, request: GenerationRequest, sample: Sample, limit: int) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        sampling = request.sampling
+        return SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            max_tokens=limit,
+            stop=list(sampling.stop),
+            # The end tokens are named, so that they are the same ones as with the other engines.
+            ignore_eos=True,
+            stop_token_ids=self._end_tokens,
+            seed=None if sampling.temperature == 0 else sample.seed,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    async def _final_output(self, ids: list[int], parameters: Any) -> Any:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        number = f"codealign-{next(self._numbers)}"
+        final = None
+        try:
+            # A cancelled task aborts the request: AsyncLLM's generator sees to it.
+            async for output in self._llm.generate({"prompt_token_ids": ids}, parameters, number):
+                final = output
+        except EngineDeadError as error:
+            raise Unavailable(_GONE) from error
+        except Exception as error:
+            if self._llm.errored:
+                raise Unavailable(_GONE) from error
+            cause = error.__cause__ or error
+            raise Internal(f"vLLM failed: {type(cause).__name__}: {cause}") from error
+        if final is None or not final.finished:
+            raise Unavailable("vLLM ended the request before it was finished: ask again")
+        return final
+
+
+def _completion(sample: Sample, output: Any, arrival: float) -> Completion:
+    written = output.outputs[0]
+    stop_string = written.stop_reason if isinstance(written.stop_reason, str) else ""
+    if written.finish_reason == "length":
+        reason = FinishReason.LENGTH
+    elif written.finish_reason == "stop":
+        reason = FinishReason.STOP_STRING if stop_string else FinishReason.END_TOKEN
+    else:
+        raise Unavailable(f"vLLM ended the request with {written.finish_reason}: ask again")
+    return Completion(
+        attempt=sample.attempt,
+        seed=sample.seed,
+        text=written.text,
+        finish_reason=reason,
+        stop_string=stop_string,
+        prompt_tokens=len(output.prompt_token_ids),
+        cached_prompt_tokens=output.num_cached_tokens or 0,
+        generated_tokens=len(written.token_ids),
+        seconds=time.perf_counter() - arrival,
+    )

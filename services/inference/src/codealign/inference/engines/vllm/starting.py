@@ -1,0 +1,195 @@
+"""From a model's folder to a running vLLM: arguments, environment, and a sentence for what can be wrong.
+
+Nothing of vLLM is imported before the environment is set, since it reads some of it at import.
+"""
+
+import difflib
+import json
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from codealign.common.errors import ConfigurationError
+from codealign.common.logs import get_logger
+from codealign.inference.engines.base import ModelInfo
+from codealign.inference.engines.prompts import chat_template_of, first_line, load_tokenizer
+from codealign.inference.engines.vllm.engine import RunningVllm, VllmEngine
+from codealign.inference.identity import revision
+from codealign.inference.settings import InferenceSettings
+from codealign.inference.sources import default_name, local_source, require_revision
+from codealign.inference.weights import DoesNotFit, available_memory, parameter_count, require_memory
+
+log = get_logger(__name__)
+
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def start_engine(settings: InferenceSettings, source: str, name: str, expected_revision: str) -> VllmEngine:
+    """Start vLLM with a model; takes from half a minute to several.
+
+    Raises:
+        ConfigurationError: vLLM cannot serve it; the message says why and what to do.
+        FailedPrecondition: it is another revision than the expected one.
+    """
+    _set_environment(settings)
+    import vllm
+    from vllm import envs
+    from vllm.platforms import current_platform
+
+    on_cpu = current_platform.is_cpu()
+    _require_device(settings, current_platform.device_type)
+    dtype = settings.dtype if settings.dtype != "auto" else ("float32" if on_cpu else "bfloat16")
+    folder = local_source(source, settings.cache_dir)
+    if not (folder / "config.json").is_file():
+        raise ConfigurationError(f"{folder} holds no config.json: it is not a model folder")
+    tokenizer = load_tokenizer(folder)
+    parameters = parameter_count(folder)
+    if on_cpu:
+        require_memory(source, parameters, _BYTES[dtype], 0, settings.kv_cache_bytes, available_memory())
+    loaded_revision = revision(folder, settings.cache_dir)
+    require_revision(source, loaded_revision, expected_revision)
+    llm = _started(settings, engine_arguments(settings, folder, dtype, on_cpu=on_cpu))
+    info = ModelInfo(
+        name=name or default_name(source),
+        source=source,
+        revision=loaded_revision,
+        engine="vllm",
+        context_length=llm.model_config.max_model_len,
+        chat_template=chat_template_of(tokenizer),
+        batch_invariant=not on_cpu and bool(envs.VLLM_BATCH_INVARIANT),
+        dtype=str(llm.model_config.dtype).removeprefix("torch."),
+        device="cpu" if on_cpu else ", ".join(f"cuda:{at}" for at in range(settings.vllm_tensor_parallel)),
+        size_bytes=parameters * _BYTES[dtype],
+    )
+    log.info("vllm_started", version=vllm.__version__, dtype=info.dtype, device=info.device)
+    slots = llm.vllm_config.scheduler_config.max_num_seqs
+    return VllmEngine(RunningVllm(llm, tokenizer, end_tokens(folder, tokenizer), slots, info), settings.max_waiting)
+
+
+def engine_arguments(settings: InferenceSettings, folder: Path, dtype: str, *, on_cpu: bool) -> dict[str, Any]:
+    """AsyncEngineArgs' fields, those of `vllm_args` last.
+
+    Raises:
+        ConfigurationError: vLLM has no such argument.
+    """
+    own_context = _configuration(folder).get("max_position_embeddings")
+    context = min(filter(None, (own_context, settings.max_context)), default=None)
+    arguments: dict[str, Any] = {
+        "model": str(folder),
+        "dtype": dtype,
+        "max_model_len": context,
+        "tensor_parallel_size": settings.vllm_tensor_parallel,
+        "quantization": settings.vllm_quantization or None,
+        "enable_prefix_caching": True,
+        # Requests say everything themselves: sampling defaults of the model's folder are not theirs.
+        "generation_config": "vllm",
+        "use_tqdm_on_load": False,
+        "disable_log_stats": True,
+        "enable_log_requests": False,
+    }
+    if on_cpu:
+        arguments |= {
+            "enforce_eager": True,
+            "kv_cache_memory_bytes": settings.kv_cache_bytes,
+            "max_num_seqs": settings.slots,
+            # A seed together with a chunked prefill kills the CPU engine ("CPU Generator does not use offset"), so
+            # every prompt is computed in one piece.
+            "enable_chunked_prefill": False,
+        }
+        if context:
+            arguments["max_num_batched_tokens"] = max(context, 2048)
+    else:
+        arguments["gpu_memory_utilization"] = settings.vllm_gpu_memory_utilization
+        if "slots" in settings.model_fields_set:
+            arguments["max_num_seqs"] = settings.slots
+    return {**arguments, **_checked(settings.vllm_args)}
+
+
+def end_tokens(folder: Path, tokenizer: Any) -> frozenset[int]:
+    """The tokens that end a completion, from the first of generation_config, config and tokenizer that names any."""
+    for holder in (_configuration(folder, "generation_config.json"), _configuration(folder)):
+        if (ids := holder.get("eos_token_id")) is not None:
+            return frozenset([ids] if isinstance(ids, int) else ids)
+    return frozenset() if tokenizer.eos_token_id is None else frozenset([tokenizer.eos_token_id])
+
+
+def _set_environment(settings: InferenceSettings) -> None:
+    """What vLLM reads from the environment, here and in its processes; what is set there already stays."""
+    cores = sorted(os.sched_getaffinity(0))[: settings.threads]
+    defaults = {
+        # It logs to standard output and counts its users otherwise.
+        "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+        "VLLM_LOGGING_COLOR": "0",
+        "VLLM_LOGGING_LEVEL": "INFO" if settings.log_level == "debug" else "WARNING",
+        "VLLM_NO_USAGE_STATS": "1",
+        # A forked process would inherit gRPC's threads half alive.
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        # Its own choice leaves a core idle on small machines.
+        "VLLM_CPU_OMP_THREADS_BIND": "|".join([",".join(map(str, cores))] * settings.vllm_tensor_parallel),
+        "VLLM_BATCH_INVARIANT": "1" if settings.vllm_batch_invariant else "0",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def _require_device(settings: InferenceSettings, device: str) -> None:
+    if settings.device not in ("auto", device):
+        raise ConfigurationError(
+            f"device {settings.device}: this vLLM runs on {device}; leave CODEALIGN_INFERENCE_DEVICE unset, and choose "
+            "GPUs with CUDA_VISIBLE_DEVICES"
+        )
+    if device == "cpu" and settings.vllm_batch_invariant:
+        raise ConfigurationError(
+            "vllm_batch_invariant: vLLM is batch-invariant on GPUs only; on a CPU the engine transformers is, with "
+            "dtype float64"
+        )
+
+
+def _checked(arguments: dict[str, Any]) -> dict[str, Any]:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    known = {field.name for field in fields(AsyncEngineArgs)}
+    for name in arguments:
+        if name == "model":
+            raise ConfigurationError("vllm_args: model is not one of them: it is what LoadModel or --model names")
+        if name not in known:
+            near = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise ConfigurationError(f"vllm_args: vLLM's engine has no argument {name}{hint}")
+    return arguments
+
+
+def _started(settings: InferenceSettings, arguments: dict[str, Any]) -> Any:
+    from vllm.config.logging import LoggingConfig
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    form: Any = "json" if settings.log_format == "json" else "text"
+    arguments.setdefault("logging_config", LoggingConfig(formatter=form))
+    try:
+        return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+    except Exception as error:  # of configuration, weights, kernels, processes: any type
+        kind = DoesNotFit if "memory" in str(error).lower() else ConfigurationError
+        raise kind(f"vLLM cannot serve {arguments['model']}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """The sentence of an error that says most: pydantic's first line says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = next((line for line in lines if "rror, " in line or line.startswith("Value error")), "")
+    return (told or first_line(error))[:400]
+
+
+def _configuration(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    try:
+        read = json.loads((folder / name).read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ConfigurationError(f"{folder}/{name} cannot be used: {error}") from error
+    if not isinstance(read, dict):
+        raise ConfigurationError(f"{folder}/{name} cannot be used: it holds no JSON object")
+    text = read.get("text_config")
+    return {**read, **text} if isinstance(text, dict) else read

@@ -1,0 +1,247 @@
+"""The models that are loaded, by name: each an engine of its own.
+
+Invariants: a name is in `_entries` or in `_loading` or in neither, never in both; models load one after the other, and
+only after those that are being unloaded are gone, so that each one's look at the free memory is true.
+"""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import Protocol
+
+from codealign.common.errors import (
+    CodeAlignError,
+    ConfigurationError,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+)
+from codealign.common.logs import get_logger
+from codealign.inference.engines.base import Engine, Load, ModelInfo
+from codealign.inference.memory import release_memory
+from codealign.inference.sources import require_revision
+
+log = get_logger(__name__)
+
+_ASK_AGAIN_SECONDS = 5.0
+
+
+class Opener(Protocol):
+    """How a source becomes an engine."""
+
+    @property
+    def only_one(self) -> str:
+        """Why no second model can be loaded; empty where several can."""
+
+    def key_of(self, source: str) -> str:
+        """Equal for all the ways to write one source."""
+
+    def name_of(self, source: str) -> str:
+        """What requests call the model where nobody gave it a name; may read a file."""
+
+    async def open(self, source: str, name: str, expected_revision: str) -> Engine:
+        """Open an engine; takes as long as the model takes to load."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    engine: Engine
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Loading:
+    key: str
+    expected_revision: str
+    task: "asyncio.Task[None]"
+
+
+class ModelRegistry:
+    """Loads, finds and unloads; every method is called from one event loop."""
+
+    def __init__(self, opener: Opener) -> None:
+        """Begin empty."""
+        self._opener = opener
+        self._entries: dict[str, _Entry] = {}
+        self._loading: dict[str, _Loading] = {}
+        self._one_at_a_time = asyncio.Lock()
+        self._unloading: set[asyncio.Task[None]] = set()
+        self._retired = Load()
+
+    def add(self, engine: Engine) -> None:
+        """Hold an engine that is open already."""
+        self._entries[engine.model.name] = _Entry(engine, self._opener.key_of(engine.model.source))
+
+    @property
+    def models(self) -> list[ModelInfo]:
+        """Every model that is loaded, in the order in which they were."""
+        return [entry.engine.model for entry in self._entries.values()]
+
+    @property
+    def faults(self) -> list[str]:
+        """What will never answer again, and why."""
+        faults = [(name, entry.engine.fault) for name, entry in self._entries.items()]
+        return [f"model {name}: {fault}" for name, fault in faults if fault]
+
+    def find(self, name: str, field: str) -> Engine:
+        """The engine of a model.
+
+        Args:
+            name: Of the model; empty is the only one that is loaded.
+            field: The request's field that the name came in.
+
+        Raises:
+            NotFound: no model of that name is loaded.
+            InvalidArgument: the name is empty and several are loaded.
+            FailedPrecondition: it is empty and none is loaded.
+            Unavailable: it is being loaded.
+        """
+        if entry := self._entries.get(name):
+            return entry.engine
+        if name in self._loading or (not name and not self._entries and self._loading):
+            raise Unavailable(
+                f"model {name or next(iter(self._loading))} is being loaded: ask again", retry_after=_ASK_AGAIN_SECONDS
+            )
+        if name:
+            raise NotFound(f"no model {name} is loaded here; {self._others()}")
+        if not self._entries:
+            raise FailedPrecondition("no model is loaded here: load one with LoadModel")
+        if len(self._entries) > 1:
+            raise InvalidArgument(
+                field, f"is empty and {len(self._entries)} models are loaded: name one; {self._others()}"
+            )
+        return next(iter(self._entries.values())).engine
+
+    def load(self) -> Load:
+        """What all engines are doing now; token counts include the models that were unloaded."""
+        total = self._retired
+        for entry in list(self._entries.values()):  # metrics are read from another thread
+            total = _sum(total, entry.engine.load())
+        return total
+
+    async def open(self, source: str, *, name: str = "", expected_revision: str = "") -> ModelInfo:
+        """Load a model, or answer with the one that is loaded from the same source under that name.
+
+        A caller that goes away does not stop the loading: whoever asks again finds it under way, or done.
+
+        Args:
+            source: As the engine takes it.
+            name: What requests will call it; empty is what the same source is loaded as, or derived from it.
+            expected_revision: Refuse another one; empty is any.
+
+        Raises:
+            FailedPrecondition: the name is in use by another source, another revision was found, or this server
+                holds one model only.
+            ConfigurationError: the engine refuses the source, as `Opener.open` says.
+        """
+        key = self._opener.key_of(source)
+        held: list[tuple[str, _Entry | _Loading]] = [*self._entries.items(), *self._loading.items()]
+        name = name or next((other for other, one in held if one.key == key), "")
+        name = name or await asyncio.to_thread(self._opener.name_of, source)
+        while True:
+            if entry := self._entries.get(name):
+                self._require_same_source(name, entry.key, key)
+                self._require_loaded_revision(entry.engine.model, expected_revision)
+                return entry.engine.model
+            loading = self._loading.get(name) or self._begin(source, key, name, expected_revision)
+            self._require_same_source(name, loading.key, key)
+            try:
+                await asyncio.shield(loading.task)
+            except (CodeAlignError, ConfigurationError):
+                # Another caller's expectation is no answer to this one.
+                if loading.expected_revision == expected_revision:
+                    raise
+
+    async def unload(self, name: str) -> None:
+        """Let a model go; returns when its memory is free. Calls in flight end with `Unavailable`.
+
+        Raises:
+            NotFound: no such model is loaded.
+        """
+        if loading := self._loading.get(name):
+            with contextlib.suppress(CodeAlignError, ConfigurationError):
+                await asyncio.shield(loading.task)
+        if name not in self._entries:
+            raise NotFound(f"no model {name} is loaded here; {self._others()}")
+        task = asyncio.ensure_future(self._close(self._entries.pop(name).engine))
+        self._unloading.add(task)
+        task.add_done_callback(self._unloading.discard)
+        await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Unload everything."""
+        for loading in self._loading.values():
+            loading.task.cancel()
+        closing = [asyncio.ensure_future(self._close(entry.engine)) for entry in self._entries.values()]
+        self._entries.clear()
+        await asyncio.gather(*closing, *self._unloading)
+
+    def _begin(self, source: str, key: str, name: str, expected_revision: str) -> _Loading:
+        if (self._entries or self._loading) and (reason := self._opener.only_one):
+            raise FailedPrecondition(f"{reason}; {self._others()}")
+        task = asyncio.ensure_future(self._load_one(source, key, name, expected_revision))
+        self._loading[name] = loading = _Loading(key, expected_revision, task)
+        return loading
+
+    async def _load_one(self, source: str, key: str, name: str, expected_revision: str) -> None:
+        try:
+            async with self._one_at_a_time:
+                await asyncio.gather(*self._unloading)
+                engine = await self._opener.open(source, name, expected_revision)
+                try:
+                    require_revision(source, engine.model.revision, expected_revision)
+                except FailedPrecondition:
+                    await engine.close()
+                    raise
+                self._entries[name] = _Entry(engine, key)
+                log.info("model_loaded", model=name, source=source, revision=engine.model.revision)
+        except (CodeAlignError, ConfigurationError) as error:
+            # Said here too, since the caller who would hear of it may have gone.
+            log.warning("model_refused", model=name, source=source, reason=str(error))
+            raise
+        finally:
+            del self._loading[name]
+
+    async def _close(self, engine: Engine) -> None:
+        name = engine.model.name
+        await engine.close()
+        load = engine.load()
+        self._retired = Load(
+            prompt_tokens=self._retired.prompt_tokens + load.prompt_tokens,
+            cached_prompt_tokens=self._retired.cached_prompt_tokens + load.cached_prompt_tokens,
+            generated_tokens=self._retired.generated_tokens + load.generated_tokens,
+        )
+        del engine
+        await asyncio.to_thread(release_memory)
+        log.info("model_unloaded", model=name)
+
+    def _require_same_source(self, name: str, held: str, wanted: str) -> None:
+        if held != wanted:
+            raise FailedPrecondition(
+                f"the name {name} is in use by {held}: unload it, or choose another name for {wanted}"
+            )
+
+    def _require_loaded_revision(self, model: ModelInfo, expected: str) -> None:
+        if expected and model.revision != expected:
+            raise FailedPrecondition(
+                f"{model.name} is loaded from {model.source} at revision {model.revision}, not {expected}: unload it "
+                "to load what lies there now"
+            )
+
+    def _others(self) -> str:
+        names = sorted(self._entries)
+        if not names:
+            return "none is: load one with LoadModel"
+        return f"the only one is {names[0]}" if len(names) == 1 else f"loaded are {', '.join(names)}"
+
+
+def _sum(one: Load, other: Load) -> Load:
+    return Load(
+        running=one.running + other.running,
+        waiting=one.waiting + other.waiting,
+        slots=one.slots + other.slots,
+        prompt_tokens=one.prompt_tokens + other.prompt_tokens,
+        cached_prompt_tokens=one.cached_prompt_tokens + other.cached_prompt_tokens,
+        generated_tokens=one.generated_tokens + other.generated_tokens,
+    )

@@ -1,0 +1,442 @@
+"""The engine openai against endpoints that behave, and that do not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import socket
+import struct
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codealign.common.errors import (
+    CodeAlignError,
+    ConfigurationError,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    ResourceExhausted,
+    Unavailable,
+    Unimplemented,
+)
+from codealign.inference.engines.base import ChatMessage, Completion, FinishReason, GenerationRequest, Sample, Sampling
+from codealign.inference.engines.openai.engine import OpenAIEngine
+from codealign.inference.opening import open_engine
+from codealign.inference.settings import InferenceSettings
+from codealign.inference.sources import SourceUnreachable
+
+Answer = Callable[["Handler"], None]
+KEY = "sk-secret"
+USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers as the test says, and keeps what it was asked."""
+
+    server: Endpoint
+    body: dict[str, Any]
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        if self.server.models is None:
+            self.send(404, {"error": {"message": "no such path"}})
+        elif self.server.key and self.headers.get("Authorization") != f"Bearer {self.server.key}":
+            self.send(401, {"error": {"message": "wrong key"}})
+        else:
+            self.send(200, {"object": "list", "data": self.server.models})
+
+    def do_POST(self) -> None:
+        self.body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/tokenize":
+            self.send(404, {}) if self.server.tokens is None else self.send(200, {"count": self.server.tokens})
+            return
+        self.server.asked.append({"path": self.path, **self.body})
+        self.server.answer(self)
+
+    def send(self, status: int, body: object, **headers: str) -> None:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def complete(self, text: str = "text", reason: str = "stop", **more: object) -> None:
+        content = {"message": {"content": text}} if "messages" in self.body else {"text": text}
+        self.send(200, {"choices": [{**content, "finish_reason": reason, **more}], "usage": USAGE})
+
+
+class Endpoint(ThreadingHTTPServer):
+    """A small endpoint on a free port."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.models: list[dict[str, Any]] | None = [{"id": "m", "owned_by": "us", "max_model_len": 64}]
+        self.key = ""
+        self.tokens: int | None = None
+        self.asked: list[dict[str, Any]] = []
+        self.answer: Answer = Handler.complete
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    server = Endpoint()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def settings(url: str, **more: Any) -> InferenceSettings:
+    return InferenceSettings(engine="openai", openai_base_url=url, openai_api_key=KEY, **more)
+
+
+@asynccontextmanager
+async def opened(url: str, model: str = "m", **more: Any) -> AsyncIterator[OpenAIEngine]:
+    engine: Any = await asyncio.to_thread(open_engine, settings(url, **more), model)
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+async def complete(
+    engine: OpenAIEngine, prompt: Any = "def add", sampling: Sampling | None = None, seeds: tuple[int, ...] = (7,)
+) -> list[Completion]:
+    """Completions in the order of their attempts."""
+    samples = tuple(Sample(attempt, seed) for attempt, seed in enumerate(seeds))
+    request = GenerationRequest(prompt, samples, sampling or Sampling(max_tokens=8))
+    return sorted([one async for one in engine.generate(request)], key=lambda one: one.attempt)
+
+
+async def test_each_sample_is_a_request_with_its_seed(endpoint: Endpoint) -> None:
+    endpoint.answer = lambda handler: handler.complete(f"seed {handler.body['seed']}")
+    sampling = Sampling(temperature=0.7, top_p=0.9, top_k=40, max_tokens=8, stop=("\n\n",))
+    async with opened(endpoint.url) as engine:
+        found = await complete(engine, "def add", sampling, (1, 2, 2**63 + 3))
+        assert [one.text for one in found] == ["seed 1", "seed 2", "seed 3"]
+        assert (found[0].prompt_tokens, found[0].cached_prompt_tokens, found[0].generated_tokens) == (9, 4, 3)
+        assert (engine.load().prompt_tokens, engine.load().running) == (27, 0)
+    wanted = {"path": "/v1/completions", "model": "m", "prompt": "def add", "max_tokens": 8, "temperature": 0.7}
+    wanted |= {"top_p": 0.9, "top_k": 40, "stop": ["\n\n"]}
+    assert sorted(asked.pop("seed") for asked in endpoint.asked) == [1, 2, 3]
+    assert endpoint.asked == [wanted] * 3
+
+
+async def test_a_conversation_is_a_chat_completion(endpoint: Endpoint) -> None:
+    async with opened(endpoint.url) as engine:
+        assert engine.model.chat_template
+        [found] = await complete(engine, (ChatMessage("system", "a"), ChatMessage("user", "b")), Sampling())
+    assert found.text == "text"
+    [asked] = endpoint.asked
+    assert asked["path"] == "/v1/chat/completions"
+    assert asked["messages"] == [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]
+    assert not {"max_tokens", "top_k", "stop"} & set(asked)
+
+
+@pytest.mark.parametrize(
+    ("stop", "choice", "found"),
+    [
+        ((), {"reason": "stop"}, (FinishReason.END_TOKEN, "", "text")),
+        ((), {"reason": "length"}, (FinishReason.LENGTH, "", "text")),
+        (("x", "y"), {"reason": "stop", "stop_reason": "y"}, (FinishReason.STOP_STRING, "y", "text")),
+        (("x", "y"), {"reason": "stop", "stop_reason": None}, (FinishReason.END_TOKEN, "", "text")),
+        (("x", "y"), {"reason": "stop", "stop_reason": 7}, (FinishReason.END_TOKEN, "", "text")),
+        (("x", "y"), {"reason": "stop"}, (FinishReason.STOP_STRING, "", "text")),
+        (("b", "c"), {"reason": "length", "text": "a c b"}, (FinishReason.STOP_STRING, "c", "a ")),
+    ],
+)
+async def test_why_it_ended_is_told_as_far_as_it_is_known(
+    endpoint: Endpoint, stop: tuple[str, ...], choice: dict[str, Any], found: tuple[FinishReason, str, str]
+) -> None:
+    stop = tuple(one.replace("x", "never").replace("y", "nor this") for one in stop)
+    if isinstance(choice.get("stop_reason"), str):
+        choice = {**choice, "stop_reason": "nor this"}
+        found = (found[0], "nor this", found[2])
+    endpoint.answer = lambda handler: handler.complete(**choice)
+    async with opened(endpoint.url) as engine:
+        [one] = await complete(engine, sampling=Sampling(max_tokens=8, stop=stop))
+    assert (one.finish_reason, one.stop_string, one.text) == found
+
+
+def cut(handler: Handler) -> None:
+    """Reset the connection instead of answering."""
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.connection.close()
+
+
+def half(handler: Handler) -> None:
+    """Promise more than is sent."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b'{"choices"')
+    handler.close_connection = True
+
+
+def hanging(over: threading.Event) -> Answer:
+    """Say nothing until the test is over."""
+
+    def hang(_: Handler) -> None:
+        over.wait(20)
+
+    return hang
+
+
+def said(status: int, message: str = "because", **headers: str) -> Answer:
+    return lambda handler: handler.send(status, {"error": {"message": message}}, **headers)
+
+
+FAULTS: list[tuple[Answer, type[CodeAlignError], str]] = [
+    (said(429), ResourceExhausted, "answers 429: because"),
+    (said(429, "you exceeded your quota"), FailedPrecondition, "check the base URL, the model and its quota"),
+    (said(500), Unavailable, "answers 500: because"),
+    (said(503), Unavailable, "answers 503: because"),
+    (said(400, "context is 64 tokens"), InvalidArgument, "prompt: the endpoint answers 400: context is 64 tokens"),
+    (said(422), InvalidArgument, "answers 422"),
+    (said(401), FailedPrecondition, "check CODEALIGN_INFERENCE_OPENAI_API_KEY"),
+    (said(404), FailedPrecondition, "answers 404: because; check the base URL"),
+    (said(307, Location="/elsewhere"), FailedPrecondition, "answers 307"),
+    (cut, Unavailable, "broke the call off"),
+    (half, Unavailable, "broke the call off"),
+    (lambda handler: handler.send(200, b"<html>"), FailedPrecondition, "something else than a JSON object"),
+    (lambda handler: handler.send(200, {"choices": []}), FailedPrecondition, "is not OpenAI's"),
+    (lambda handler: handler.send(502, b"<html>bad gateway</html>"), Unavailable, "502: <html>bad gateway"),
+    (lambda handler: handler.complete(reason="content_filter"), FailedPrecondition, "'content_filter'"),
+]
+
+
+@pytest.mark.parametrize(("answer", "kind", "message"), FAULTS)
+async def test_a_fault_is_told_and_nothing_is_sent_again(
+    endpoint: Endpoint, answer: Answer, kind: type[CodeAlignError], message: str
+) -> None:
+    endpoint.answer = answer
+    async with opened(endpoint.url) as engine:
+        with pytest.raises(kind, match=re.escape(message)) as caught:
+            await complete(engine)
+        assert len(endpoint.asked) == 1
+        assert KEY not in caught.value.message
+        endpoint.answer = Handler.complete
+        assert len(await complete(engine)) == 1
+
+
+@pytest.mark.parametrize(("delay", "seconds"), [("7", 7.0), ("0.5", 0.5), ("Wed, 21 Oct 2026 07:28:00 GMT", 5.0)])
+@pytest.mark.parametrize("status", [429, 503])
+async def test_the_delay_is_the_endpoints(endpoint: Endpoint, status: int, delay: str, seconds: float) -> None:
+    endpoint.answer = said(status, Retry_After=delay)
+    async with opened(endpoint.url) as engine:
+        with pytest.raises((ResourceExhausted, Unavailable)) as caught:
+            await complete(engine)
+    assert getattr(caught.value, "retry_after", None) == seconds
+
+
+async def test_the_first_fault_ends_the_other_samples(endpoint: Endpoint) -> None:
+    gone = threading.Event()
+
+    def answer(handler: Handler) -> None:
+        if handler.body["seed"] == 1:
+            handler.send(500, {})
+        elif not gone.wait(20):
+            handler.complete()
+
+    endpoint.answer = answer
+    async with opened(endpoint.url) as engine:
+        with pytest.raises(Unavailable):
+            await complete(engine, seeds=(0, 1, 2))
+        assert engine.load().running == 0
+    gone.set()
+
+
+async def test_a_slow_answer_is_given_up_and_not_sent_again(endpoint: Endpoint) -> None:
+    over = threading.Event()
+    endpoint.answer = hanging(over)
+    async with opened(endpoint.url, openai_timeout=0.3) as engine:
+        with pytest.raises(DeadlineExceeded, match=r"within 0\.3 s \(CODEALIGN_INFERENCE_OPENAI_TIMEOUT\)"):
+            await complete(engine)
+    over.set()
+    assert len(endpoint.asked) == 1
+
+
+async def test_only_so_many_requests_are_under_way(endpoint: Endpoint) -> None:
+    now, most, lock = 0, 0, threading.Lock()
+
+    def answer(handler: Handler) -> None:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.02)
+        with lock:
+            now -= 1
+        handler.complete()
+
+    endpoint.answer = answer
+    async with opened(endpoint.url, openai_concurrency=3, max_waiting=20) as engine:
+        job = asyncio.create_task(complete(engine, seeds=tuple(range(15))))
+        await asyncio.sleep(0)
+        assert (engine.load().running, engine.load().waiting, engine.load().slots) == (3, 12, 3)
+        with pytest.raises(ResourceExhausted, match="CODEALIGN_INFERENCE_MAX_WAITING"):
+            await complete(engine, seeds=tuple(range(9)))
+        assert len(await job) == 15
+    assert most == 3
+
+
+async def test_closing_ends_what_is_in_flight_and_cancelling_frees_it(endpoint: Endpoint) -> None:
+    over = threading.Event()
+    endpoint.answer = hanging(over)
+    async with opened(endpoint.url) as engine:
+        request = GenerationRequest("a", (Sample(0, 0), Sample(1, 1)), Sampling(max_tokens=1))
+        async with aclosing(engine.generate(request)) as stream:
+            waiting = asyncio.ensure_future(anext(stream))
+            await asyncio.sleep(0.05)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+        assert engine.load().running == 0
+        job = asyncio.create_task(complete(engine))
+        await asyncio.sleep(0.05)
+        await engine.close()
+        with pytest.raises(Unavailable, match="was stopped"):
+            await job
+        with pytest.raises(Unavailable, match="is stopping"):
+            await complete(engine)
+    over.set()
+
+
+async def test_tokens_are_counted_where_the_endpoint_does(endpoint: Endpoint) -> None:
+    async with opened(endpoint.url) as engine:
+        with pytest.raises(Unimplemented, match="offers no /tokenize"):
+            await engine.count_tokens(["a"])
+        with pytest.raises(InvalidArgument, match=r"sampling\.max_tokens: is 0"):
+            await complete(engine, sampling=Sampling())
+    endpoint.tokens = 14
+    async with opened(endpoint.url, max_context=50) as engine:
+        assert await engine.count_tokens(["a", "b"]) == [14, 14]
+        assert engine.model.context_length == 50
+        await complete(engine, sampling=Sampling())
+        endpoint.tokens = 50
+        with pytest.raises(InvalidArgument, match="prompt: has 50 tokens; the model's context holds 50"):
+            await complete(engine, sampling=Sampling())
+    assert endpoint.asked[0]["max_tokens"] == 36
+
+
+async def test_the_revision_is_of_what_is_known(endpoint: Endpoint) -> None:
+    revisions = []
+    for entry in ({"created": 1}, {"created": 2, "permission": [{"id": "random"}]}, {"root": "other weights"}):
+        endpoint.models = [{"id": "m", **entry}]
+        async with opened(endpoint.url) as engine:
+            revisions.append(engine.model.revision)
+    assert revisions[0] == revisions[1] != revisions[2]
+    endpoint.models = None  # no list: the name is taken as it is
+    async with opened(endpoint.url, "some/model") as engine:
+        assert (engine.model.name, engine.model.engine) == ("some/model", "openai")
+        assert engine.model.context_length == 0
+
+
+async def test_an_endpoint_that_cannot_serve_is_refused_at_the_start(endpoint: Endpoint) -> None:
+    with pytest.raises(ConfigurationError, match="has no model x; it has m"):
+        open_engine(settings(endpoint.url), "x")
+    endpoint.key = "another"
+    with pytest.raises(ConfigurationError, match="wrong key; check CODEALIGN_INFERENCE_OPENAI_API_KEY") as caught:
+        open_engine(settings(endpoint.url), "m")
+    assert KEY not in str(caught.value)
+    with pytest.raises(SourceUnreachable, match="does not answer"):
+        open_engine(settings("http://127.0.0.1:9/v1"), "m")
+    endpoint.key = KEY
+    with pytest.raises(FailedPrecondition, match="not 1234"):
+        open_engine(settings(endpoint.url), "m", "", "1234")
+    assert KEY not in repr(settings(endpoint.url))
+
+
+@pytest.fixture(scope="module")
+def vllm_url(tmp_path_factory: pytest.TempPathFactory, make_model: Callable[..., Path]) -> Iterator[str]:
+    """vLLM's own server, with a tiny model."""
+    python = Path(__file__).parents[3] / ".venv-vllm" / "bin" / "python"
+    if not python.exists():
+        if os.environ.get("CI"):
+            pytest.fail("CI without .venv-vllm: run `make setup-vllm`")
+        pytest.skip("run `make setup-vllm`")
+    sizes = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 512}
+    model = make_model(tmp_path_factory.mktemp("models") / "tiny", **sizes)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flags = ["--enforce-eager", "--dtype", "float32", "--no-enable-chunked-prefill", "--enable-prompt-tokens-details"]
+    log = tmp_path_factory.mktemp("log") / "log"
+    arguments = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), *flags]
+    arguments += ["--served-model-name", "tiny", "--port", str(port), "--host", "127.0.0.1"]
+    arguments += ["--kv-cache-memory-bytes", str(2**27), "--max-num-batched-tokens", "2048"]
+    variables = {"VLLM_CPU_OMP_THREADS_BIND": "0,1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    with log.open("wb") as output:
+        process = subprocess.Popen(arguments, env={**os.environ, **variables}, stdout=output, stderr=output)
+    try:
+        deadline = time.monotonic() + 300
+        while True:
+            assert process.poll() is None, log.read_text()[-2000:]
+            assert time.monotonic() < deadline
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health").close()
+                break
+            except OSError:
+                time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+async def test_vllms_own_server_is_such_an_endpoint(vllm_url: str) -> None:
+    async with opened(vllm_url, "tiny") as engine:
+        assert engine.model.context_length == 512
+        assert await engine.count_tokens(["", "def add"]) == [0, 2]
+        first, second, again = await complete(
+            engine, sampling=Sampling(temperature=1.0, max_tokens=20), seeds=(1, 2, 1)
+        )
+        assert first.text == again.text != second.text
+        assert (first.finish_reason, first.generated_tokens, first.prompt_tokens) == (FinishReason.LENGTH, 20, 2)
+        [greedy] = await complete(engine, sampling=Sampling(max_tokens=40))
+        stop = greedy.text[6:12]
+        [stopped] = await complete(engine, sampling=Sampling(max_tokens=40, stop=("never", stop)))
+        assert stopped.text == greedy.text[: greedy.text.index(stop)]
+        assert (stopped.finish_reason, stopped.stop_string) == (FinishReason.STOP_STRING, stop)
+        [chat] = await complete(engine, (ChatMessage("user", "def add"),), Sampling(max_tokens=12))
+        [plain] = await complete(engine, "<user>def add\n<assistant>", Sampling(max_tokens=12))
+        assert chat.text == plain.text
+        begun = (ChatMessage("user", "def add"), ChatMessage("assistant", "return a"))
+        [chat] = await complete(engine, begun, Sampling(max_tokens=12))
+        [plain] = await complete(engine, "<user>def add\n<assistant>return a", Sampling(max_tokens=12))
+        assert chat.text == plain.text
+        [long] = await complete(engine, "def add(a, b): " * 40, Sampling(max_tokens=1))
+        [cached] = await complete(engine, "def add(a, b): " * 40 + "x", Sampling(max_tokens=1))
+        assert long.cached_prompt_tokens < 128 <= cached.cached_prompt_tokens
+        [unbounded] = await complete(engine, sampling=Sampling(temperature=1.5), seeds=(3,))
+        assert unbounded.prompt_tokens + unbounded.generated_tokens <= 512
+        with pytest.raises(InvalidArgument, match=r"prompt: the endpoint answers 400: .*512"):
+            await complete(engine, "def add " * 600)
+        revision = engine.model.revision
+    async with opened(vllm_url, "tiny") as engine:
+        assert engine.model.revision == revision

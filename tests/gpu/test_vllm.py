@@ -1,0 +1,139 @@
+"""What only a GPU can show of the engine vllm: CUDA, bfloat16, batch invariance.
+
+Skipped, with the reason, where there is no GPU. Where there is one: `make setup-vllm`, then
+`pytest tests/gpu/test_vllm.py`; MODEL is a folder (default: a small random Llama made here).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import grpc
+import pytest
+
+from codealign.api.inference.v1 import inference_pb2 as pb
+from codealign.api.inference.v1.inference_pb2_grpc import InferenceServiceStub
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+TESTS = Path(__file__).parents[2] / "services" / "inference" / "tests"
+PROMPTS = ["def add(a, b):", "### Instruction\nReverse a text.\n### Response\n", "for item in items:"]
+# Batch-invariant kernels and bfloat16 attention want the sizes of real models.
+SIZES = {
+    "hidden_size": 1024,
+    "intermediate_size": 2816,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+}
+
+
+def _module(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, TESTS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+vllm = _module("vllm_server")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def gpu() -> None:
+    smi = shutil.which("nvidia-smi")
+    if smi is None or subprocess.run([smi, "-L"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no NVIDIA GPU here: nvidia-smi finds none")
+    if not vllm.PYTHON.exists():
+        pytest.skip("run `make setup-vllm`")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if folder := os.environ.get("MODEL"):
+        return Path(folder)
+    make: Any = _module("conftest")._make_model
+    made: Path = make(tmp_path_factory.mktemp("models") / "small", **SIZES)
+    return made
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["invariant", "fast"])
+def server(request: pytest.FixtureRequest, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A server with and without batch invariance, and whether it has it."""
+    work = tmp_path_factory.mktemp("vllm")
+    share = "0.4"  # beside other work on the same GPU
+    settings = {"vllm_batch_invariant": str(request.param).lower(), "vllm_gpu_memory_utilization": share}
+    with vllm.started(work, model, **settings) as process:
+        ports = vllm.ports(work, process)
+        with grpc.insecure_channel(f"127.0.0.1:{ports['port']}") as channel:
+            yield InferenceServiceStub(channel), request.param
+
+
+def texts(stub: Any, prompt: str, seeds: list[int], temperature: float = 1.0) -> list[str]:
+    """Texts in the order of the seeds."""
+    samples = [pb.Sample(attempt=at, seed=seed) for at, seed in enumerate(seeds)]
+    sampling = pb.SamplingParameters(temperature=temperature, max_tokens=96)
+    answers = stub.Generate(pb.GenerateRequest(prompt=prompt, samples=samples, sampling=sampling), timeout=300)
+    found = sorted((answer.completion for answer in answers), key=lambda completion: completion.attempt)
+    return [completion.text for completion in found]
+
+
+def test_the_model_says_where_and_how_it_runs(server: Any) -> None:
+    stub, invariant = server
+    model = stub.GetModel(pb.GetModelRequest()).model
+    assert (model.engine, model.dtype, model.device) == ("vllm", "bfloat16", "cuda:0")
+    assert model.batch_invariant == invariant
+
+
+def test_a_seed_draws_the_same_again(server: Any) -> None:
+    stub, _ = server
+    first = texts(stub, PROMPTS[0], [5])
+    assert texts(stub, PROMPTS[0], [5]) == first
+    assert texts(stub, PROMPTS[0], [6]) != first
+
+
+def test_with_batch_invariance_the_batch_does_not_matter(server: Any) -> None:
+    stub, invariant = server
+    if not invariant:
+        pytest.skip("this server has no batch invariance")
+    seeds = list(range(64))
+    for prompt in PROMPTS:
+        together = texts(stub, prompt, seeds)
+        assert [texts(stub, prompt, [seed])[0] for seed in seeds[::8]] == together[::8]
+
+
+def test_a_shared_prefix_is_computed_once(server: Any) -> None:
+    stub, _ = server
+    prefix = PROMPTS[1] * 40
+    sampling = pb.SamplingParameters(max_tokens=2)
+    cached = []
+    for end in ("one", "two"):
+        request = pb.GenerateRequest(prompt=prefix + end, samples=[pb.Sample()], sampling=sampling)
+        [answer] = stub.Generate(request, timeout=120)
+        cached.append((answer.completion.cached_prompt_tokens, answer.completion.prompt_tokens))
+    assert cached[1][0] > 0.9 * cached[1][1]
+
+
+def test_a_model_comes_and_goes_with_its_memory(server: Any, model: Path, tmp_path: Path) -> None:
+    stub, _ = server
+    copy = shutil.copytree(model, tmp_path / "copy")
+    before = used_memory()
+    stub.LoadModel(pb.LoadModelRequest(source=str(copy)), timeout=600)
+    assert used_memory() > before
+    stub.UnloadModel(pb.UnloadModelRequest(name="copy"), timeout=120)
+    assert used_memory() <= before * 1.02
+
+
+def used_memory() -> int:
+    """MiB in use on the first GPU."""
+    query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"]
+    return int(subprocess.run(query, capture_output=True, check=True, text=True).stdout)
