@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 DISTRIBUTIONS = [
     "protos",
@@ -94,8 +92,7 @@ def test_the_wheels_install_into_a_fresh_environment_and_import(tmp_path: Path) 
     assert ended.returncode == 0, ended.stderr[-2000:]
 
 
-@pytest.mark.parametrize("needs_torch", ["inference"])
-def test_torch_is_needed_by_inference_alone(needs_torch: str) -> None:
+def test_torch_is_needed_by_inference_and_training_alone() -> None:
     for distribution in DISTRIBUTIONS:
         text = (ROOT / distribution / "pyproject.toml").read_text(encoding="utf-8")
-        assert ("torch" in text) == distribution.endswith(needs_torch), distribution
+        assert ("torch" in text) == distribution.endswith(("inference", "trainer")), distribution

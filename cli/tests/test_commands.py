@@ -135,7 +135,10 @@ def test_services_get_their_settings(tmp_path: Path) -> None:
         "CODEALIGN_INFERENCE_ENGINE": "replay",
         "CODEALIGN_INFERENCE_MODEL": str(recording),
     }
-    assert found["coordinator"].environment == {"CODEALIGN_COORDINATOR_BENCHMARKS": str(tmp_path)}
+    assert found["coordinator"].environment == {
+        "CODEALIGN_COORDINATOR_BENCHMARKS": str(tmp_path),
+        "CODEALIGN_COORDINATOR_EVALUATION_DATA": str(tmp_path),
+    }
     assert set(found["coordinator"].needs) == {"dataset", "sandbox", "inference"}
 
 

@@ -13,7 +13,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli import progress
 from codealign.cli.launcher import Event
 from codealign.cli.progress import ProgressDisplay, plain_line, progress_table, top_reasons
-from codealign.cli.report import print_report
+from codealign.cli.report.terminal import print_report
 from codealign.cli.terminal import StartDisplay, count, duration, printable, size
 
 

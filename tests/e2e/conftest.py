@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -13,16 +12,17 @@ from pathlib import Path
 
 import pytest
 
-RECORDING = Path(__file__).parent / "recording.jsonl"
-SERVICES = ("dataset", "sandbox", "inference", "coordinator")
+from tests.e2e.commands import RECORDING, command
+
+SERVICES = ("dataset", "sandbox", "inference", "coordinator", "training")
 
 
 @contextlib.contextmanager
 def _services_up(home: Path) -> Iterator[None]:
-    arguments = ["up", "--engine", "replay", "--recording", str(RECORDING), "--home", str(home)]
+    up = command(home, "up", "--engine", "replay", "--recording", str(RECORDING))
     home.mkdir(parents=True, exist_ok=True)
     with (home / "up.log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", "codealign.cli.main", *arguments], stdout=log, stderr=log)
+        process = subprocess.Popen(up, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 90
         while not all((home / "run" / f"{name}.json").exists() for name in SERVICES):

@@ -13,7 +13,6 @@ import re
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -21,31 +20,15 @@ from pathlib import Path
 
 import pytest
 
-RECORDING = Path(__file__).parent / "recording.jsonl"
-RECORDED_UNDER = (3, 11, 7)
+from tests.e2e.commands import RECORDED, RECORDING, codealign, command
+
 SEEDS = 24
 SERVICES = ("dataset", "sandbox", "inference", "coordinator")
 RUN = [
     *("run", "--engine", "replay", "--recording", str(RECORDING), "--preset", "small", "--n", str(SEEDS)),
     *("--name", "recorded"),
 ]
-pytestmark = [
-    pytest.mark.gvisor,
-    pytest.mark.skipif(
-        sys.version_info[:3] != RECORDED_UNDER and not os.environ.get("CI"),
-        reason=f"the recording's seeds are those of Python {'.'.join(map(str, RECORDED_UNDER))}",
-    ),
-]
-
-
-def command(home: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "codealign.cli.main", *arguments, "--home", str(home)]
-
-
-def codealign(home: Path, *arguments: str) -> str:
-    ended = subprocess.run(command(home, *arguments), capture_output=True, text=True, timeout=240)
-    assert ended.returncode == 0, f"{arguments}: {ended.stdout[-1500:]}{ended.stderr[-1500:]}"
-    return ended.stdout
+pytestmark = RECORDED
 
 
 def versions(home: Path) -> dict[str, dict[str, bytes]]:

@@ -51,6 +51,8 @@ class ServiceSpec:
     """Services whose addresses it gets, so that they come first."""
     ready_seconds: float = 120.0
     """Longer than this it may not take to be ready."""
+    package: str = ""
+    """The package that serves it, where that is not its name."""
 
 
 class StartFailure(Failure):
@@ -88,7 +90,7 @@ class Child:
         Args:
             addresses: host:port of the services that it needs.
         """
-        prefix = f"CODEALIGN_{self.spec.name.upper()}_"
+        prefix = f"CODEALIGN_{(self.spec.package or self.spec.name).upper()}_"
         endpoint_file = self._home.endpoint_file(self.spec.name)
         environment = {
             **os.environ,
@@ -186,7 +188,7 @@ class Child:
         """Why it ended, by its log: the line of a ConfigurationError, else the last error."""
         code = self._process.returncode if self._process else None
         lines = self._lines()
-        own = [line for line in lines if line.startswith(f"codealign-{self.spec.name}:")]
+        own = [line for line in lines if line.startswith(f"codealign-{self.spec.package or self.spec.name}:")]
         if own:
             return own[-1]
         how = f"ended by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
@@ -245,6 +247,6 @@ async def is_ready(health_address: str, timeout: float = 2.0) -> bool:
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def service_command(name: str) -> tuple[str, ...]:
-    """The command that starts a service of this installation."""
-    return (sys.executable, "-m", f"codealign.{name}.main")
+def service_command(package: str, python: str = sys.executable) -> tuple[str, ...]:
+    """The command that starts a service of this installation, by this or another environment's interpreter."""
+    return (python, "-m", f"codealign.{package}.main")

@@ -1,8 +1,10 @@
-"""Follow a run until it ends, over a coordinator that may be away for a while, and say what came of it."""
+"""Follow a run until it ends, over services that may be away for a while, and say what came of it."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
 
 import grpc
 from rich.console import Console
@@ -14,17 +16,54 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.connection import Connection
 from codealign.cli.failures import Failure, rpc_failure
 from codealign.cli.progress import ProgressDisplay, state_name
-from codealign.cli.report import print_report
+from codealign.cli.report.terminal import print_report
 from codealign.cli.terminal import printable
 from codealign.common.clients import NO_RETRY
 
 CANCEL_SECONDS = 5.0
 """What a stop of ours waits for the coordinator's answer."""
 AWAY_SECONDS = 120.0
-"""A coordinator may be away for so long (it is being started again) before we give up."""
+"""A service may be away for so long (it is being started again) before we give up."""
 
 _WATCH_SECONDS = 0.5
 _RETRY_SECONDS = 1.0
+
+MessageT = TypeVar("MessageT")
+
+
+async def watch_to_its_end(
+    open_stream: Callable[[], AsyncIterator[MessageT]],
+    on_message: Callable[[MessageT], bool],
+    service: str,
+    address: str,
+) -> None:
+    """Read a stream until its end, opened again whenever the service went away in the middle.
+
+    Args:
+        open_stream: Opens it; what was sent before may come again.
+        on_message: Takes a message; whether the stream may end after it. A stream that ends elsewhere is opened again.
+        service: The service's name, for errors.
+        address: And where it listens.
+
+    Raises:
+        Failure: The service refuses, or is away for too long.
+    """
+    away_since: float | None = None
+    may_end = False
+    clock = asyncio.get_running_loop().time
+    while True:
+        try:
+            async for message in open_stream():
+                away_since, may_end = None, on_message(message)
+        except grpc.aio.AioRpcError as error:
+            away_since = away_since if away_since is not None else clock()
+            gone = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+            if not gone or clock() - away_since > AWAY_SECONDS:
+                raise rpc_failure(error, service, address) from error
+        else:
+            if may_end:
+                return
+        await asyncio.sleep(_RETRY_SECONDS)
 
 
 async def follow(connection: Connection, run: str, console: Console) -> api.RunStatus:
@@ -38,29 +77,27 @@ async def follow(connection: Connection, run: str, console: Console) -> api.RunS
     Raises:
         Failure: The coordinator refuses, or is away for too long.
     """
-    away_since: float | None = None
-    last: api.RunStatus | None = None
-    clock = asyncio.get_running_loop().time
+    last = api.RunStatus()
+    request = api.WatchRunRequest(run=run, interval_seconds=_WATCH_SECONDS)
+
+    def open_stream() -> AsyncIterator[api.WatchRunResponse]:
+        return connection.clients.stream(connection.clients.coordinator.WatchRun, request, retry=NO_RETRY)
+
     with ProgressDisplay(console) as display:
-        while True:
-            request = api.WatchRunRequest(run=run, interval_seconds=_WATCH_SECONDS)
-            watch = connection.clients.stream(connection.clients.coordinator.WatchRun, request, retry=NO_RETRY)
-            try:
-                async for message in watch:
-                    away_since, last = None, message.run
-                    display.update(last)
-            except grpc.aio.AioRpcError as error:
-                away_since = away_since if away_since is not None else clock()
-                gone = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
-                if not gone or clock() - away_since > AWAY_SECONDS:
-                    raise rpc_failure(error, "coordinator", connection.addresses.coordinator) from error
-            else:
-                if last is not None and last.state != pb.RUN_STATE_RUNNING:
-                    return last
-            await asyncio.sleep(_RETRY_SECONDS)
+
+        def on_message(message: api.WatchRunResponse) -> bool:
+            nonlocal last
+            last = message.run
+            display.update(last)
+            return last.state != pb.RUN_STATE_RUNNING
+
+        await watch_to_its_end(open_stream, on_message, "coordinator", connection.addresses.coordinator)
+    return last
 
 
-async def print_outcome(connection: Connection, status: api.RunStatus, console: Console, *, timings: bool) -> None:
+async def print_outcome(
+    connection: Connection, status: api.RunStatus, console: Console, *, timings: bool
+) -> api.GetReportResponse:
     """Print a run's report, its version, and what to do next.
 
     Args:
@@ -68,6 +105,9 @@ async def print_outcome(connection: Connection, status: api.RunStatus, console: 
         status: The run's.
         console: Where.
         timings: Print what each stage took.
+
+    Returns:
+        The report that was printed.
     """
     request = api.GetReportRequest(run=status.id)
     report = await connection.call(connection.clients.coordinator.GetReport, request, timeout=600)
@@ -83,6 +123,7 @@ async def print_outcome(connection: Connection, status: api.RunStatus, console: 
         console.print(Text(f"paused; codealign resume {short} goes on"))
     elif status.state in (pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED):
         console.print(Text(f"{state_name(status.state)}; codealign resume {short} goes on from what is finished"))
+    return report
 
 
 async def _version(connection: Connection, name: str) -> ds.Version:

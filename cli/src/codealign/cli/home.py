@@ -1,6 +1,8 @@
 """The folder in which one machine's services live: their data, where they listen, their logs, and who started them.
 
 data/                what the dataset service keeps: the state
+trainings/           what the training service keeps: checkpoints, and the models that came of them
+reports/<run>.html   a page for each run
 cache/               what can be made again (the sandbox's file system)
 run/<service>.json   where a service listens, written by the service itself
 run/lock             held by the process that starts the services
@@ -72,6 +74,16 @@ class Home:
     def cache(self) -> Path:
         """What can be made again."""
         return self.root / "cache"
+
+    @property
+    def trainings(self) -> Path:
+        """The training service's folder."""
+        return self.root / "trainings"
+
+    @property
+    def reports(self) -> Path:
+        """Where the runs' pages go."""
+        return self.root / "reports"
 
     def endpoint_file(self, service: str) -> Path:
         """Where a service writes its endpoint."""

@@ -56,6 +56,26 @@ SandboxOption = Annotated[
         rich_help_panel=_SERVICES,
     ),
 ]
+TrainingOption = Annotated[
+    str,
+    typer.Option(
+        "--training",
+        envvar="CODEALIGN_TRAINING_ADDRESS",
+        metavar="HOST:PORT",
+        help="Use this training service.",
+        rich_help_panel=_SERVICES,
+    ),
+]
+InferenceOption = Annotated[
+    str,
+    typer.Option(
+        "--inference",
+        envvar="CODEALIGN_INFERENCE_ADDRESS",
+        metavar="HOST:PORT",
+        help="Use this inference service.",
+        rich_help_panel=_SERVICES,
+    ),
+]
 TlsCaOption = Annotated[
     Path | None,
     typer.Option(
@@ -95,7 +115,8 @@ RecordOption = Annotated[
 BenchmarksOption = Annotated[
     Path | None,
     typer.Option(
-        "--benchmarks", help="Benchmark tasks (.jsonl, .jsonl.gz, or a folder of them) to keep out of the data."
+        "--benchmarks",
+        help="Benchmark tasks (.jsonl, .jsonl.gz, or a folder of them): kept out of the data, and evaluated on.",
     ),
 ]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import grpc
 
@@ -10,13 +11,17 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.cli.connection import Connection
 from codealign.cli.failures import Failure
+from codealign.cli.loop import BENCHMARKS, EvaluationChoices, LoopChoices
 from codealign.cli.stack import Options, model_source
+from codealign.cli.tuning import TuningChoices
 
 PRESETS = ("default", "paper", "small")
 """default: the coordinator's defaults. paper: as the reference does it, with its waste. small: for a small model on
 a small machine: easy tasks, short answers at a lower temperature, few draws, three examples of answers in place of
-one, one shared prefix for each stage."""
+one, one shared prefix for each stage; tuned with LoRA, evaluated on ten problems of each benchmark."""
 SMALL_ATTEMPTS, SMALL_MAX_TOKENS, SMALL_TEMPERATURE, SMALL_FEW_SHOTS = 4, 640, 0.4, 3
+SMALL_TUNING = TuningChoices(lora_rank=16, learning_rate=1e-4, batch_size=4, epochs=2)
+SMALL_PROBLEMS, SMALL_SOLUTION_TOKENS = 10, 512
 PAPER_ATTEMPTS = 10
 _LOAD_SECONDS = 3600.0
 
@@ -92,6 +97,38 @@ def _for_a_small_model(run: pb.Run, choices: RunChoices) -> None:
         settings.prefix_groups = choices.prefix_groups or 1
     if not choices.difficulties:
         run.difficulties.append("easy")
+
+
+def loop_choices(
+    preset: str, until: str, tuning: TuningChoices, benchmarks: Sequence[str], limit: int | None
+) -> LoopChoices:
+    """What follows the data.
+
+    Args:
+        preset: Fills in what was not chosen.
+        until: Where to stop.
+        tuning: What was chosen about the training.
+        benchmarks: To evaluate on. Empty: the default ones.
+        limit: Problems of each. 0: all; None: not chosen.
+
+    Raises:
+        Failure: Names the option that is wrong.
+    """
+    evaluation = EvaluationChoices(tuple(benchmarks or BENCHMARKS), limit=limit or 0)
+    if preset == "small":
+        tuning = replace(
+            tuning,
+            lora_rank=tuning.lora_rank or SMALL_TUNING.lora_rank,
+            learning_rate=tuning.learning_rate or SMALL_TUNING.learning_rate,
+            batch_size=tuning.batch_size or SMALL_TUNING.batch_size,
+            epochs=tuning.epochs or SMALL_TUNING.epochs,
+        )
+        evaluation = replace(
+            evaluation, limit=SMALL_PROBLEMS if limit is None else limit, max_tokens=SMALL_SOLUTION_TOKENS
+        )
+    choices = LoopChoices(until, tuning, evaluation)
+    choices.check()
+    return choices
 
 
 async def choose_model(connection: Connection, options: Options) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +14,18 @@ from codealign.cli.child import ServiceSpec, service_command
 from codealign.cli.failures import Failure
 from codealign.cli.home import Home
 
-SERVICES = ("dataset", "sandbox", "inference", "coordinator")
-"""What a run needs, in the order in which they are shown."""
+SERVICES = ("dataset", "sandbox", "inference", "coordinator", "training")
+"""All of them, in the order in which they are shown."""
+DATA_SERVICES = SERVICES[:4]
+"""What a run needs."""
 
 MODEL_SECONDS = 3600.0
 """Loading a model may take so long: a big one comes over the network first."""
 SANDBOX_SECONDS = 600.0
 """The first start of the sandbox may fetch gVisor and builds its file system."""
+
+VLLM_PYTHON = "CODEALIGN_VLLM_PYTHON"
+"""Names the interpreter of vLLM's environment."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _URL = re.compile(r"[a-z][a-z0-9+]*://")
@@ -35,7 +44,8 @@ class Options:
     record: Path | None = None
     """Write every completion to this file, for `replay`."""
     benchmarks: Path | None = None
-    """A file or a folder of benchmark texts that must not occur in the data."""
+    """A file or a folder of benchmark tasks: their texts must not occur in the data, and models are evaluated on
+    them."""
 
     def check(self) -> None:
         """Find what cannot work before anything is started.
@@ -57,6 +67,23 @@ class Options:
             raise Failure(f"--record: no such folder: {self.record.resolve().parent}")
         if self.recording is None:
             model_source(self.model)
+        self.interpreter()
+
+    def interpreter(self) -> str:
+        """Of the inference service: vLLM's pins fight with everyone else's, so it lives in an environment of its own.
+
+        Raises:
+            Failure: There is no such environment.
+        """
+        if self.engine != "vllm" or importlib.util.find_spec("vllm") is not None:
+            return sys.executable
+        chosen = Path(os.environ.get(VLLM_PYTHON) or Path(sys.prefix).parent / ".venv-vllm/bin/python")
+        if not chosen.is_file():
+            raise Failure(
+                f"--engine vllm: {chosen} does not exist: `make setup-vllm` builds vLLM's environment, or name another "
+                f"environment's interpreter with {VLLM_PYTHON}"
+            )
+        return str(chosen)
 
     def inference(self) -> dict[str, str]:
         """The inference service's environment."""
@@ -87,9 +114,13 @@ def model_source(model: str) -> str:
     return model
 
 
-def specs(home: Home, options: Options, names: tuple[str, ...] = SERVICES) -> list[ServiceSpec]:
+def specs(home: Home, options: Options, names: Sequence[str] = SERVICES) -> list[ServiceSpec]:
     """How to start these services in a home."""
-    benchmarks = {"CODEALIGN_COORDINATOR_BENCHMARKS": str(options.benchmarks.resolve())} if options.benchmarks else {}
+    benchmarks = {}
+    if options.benchmarks:
+        folder = str(options.benchmarks.resolve())
+        # Kept out of the data, and evaluated on.
+        benchmarks = {"CODEALIGN_COORDINATOR_BENCHMARKS": folder, "CODEALIGN_COORDINATOR_EVALUATION_DATA": folder}
     every = {
         "dataset": ServiceSpec(
             "dataset", service_command("dataset"), {"CODEALIGN_DATASET_DATA_DIR": str(home.data.resolve())}
@@ -101,10 +132,21 @@ def specs(home: Home, options: Options, names: tuple[str, ...] = SERVICES) -> li
             ready_seconds=SANDBOX_SECONDS,
         ),
         "inference": ServiceSpec(
-            "inference", service_command("inference"), options.inference(), ready_seconds=MODEL_SECONDS
+            "inference",
+            service_command("inference", options.interpreter()),
+            options.inference(),
+            ready_seconds=MODEL_SECONDS,
         ),
         "coordinator": ServiceSpec(
             "coordinator", service_command("coordinator"), benchmarks, needs=("inference", "sandbox", "dataset")
+        ),
+        "training": ServiceSpec(
+            "training",
+            service_command("trainer"),
+            {"CODEALIGN_TRAINER_DATA_DIR": str(home.trainings.resolve())},
+            # Inference too, where it runs beside it: the training service asks it for room.
+            needs=tuple(name for name in ("inference", "dataset") if name in names),
+            package="trainer",
         ),
     }
     return [every[name] for name in names]

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 
 from codealign.api.training.v1.training_pb2_grpc import add_TrainingServiceServicer_to_server
+from codealign.common.clients import Addresses, Clients, ClientTls
 from codealign.common.server import Readiness, Registration, serve
 from codealign.trainer.servicer import TrainingServicer
 from codealign.trainer.settings import TrainerSettings
+from codealign.trainer.trainings import Trainings
 
 SERVICE = "codealign.api.training.v1.TrainingService"
 
 
 @contextlib.asynccontextmanager
 async def build(settings: TrainerSettings, readiness: Readiness) -> AsyncIterator[Sequence[Registration]]:
-    """Register the service; not ready, since it can do no work."""
-    await readiness.set(False, "no training engine in this version")
-    yield [Registration(SERVICE, add_TrainingServiceServicer_to_server, TrainingServicer())]
+    """Find the trainings of earlier processes, go on with them, and serve."""
+    addresses = Addresses(dataset=settings.dataset_address, inference=settings.inference_address)
+    tls = ClientTls(settings.client_ca_file, settings.client_cert_file, settings.client_key_file)
+    async with Clients(addresses, tls) as clients:
+        trainings = Trainings(settings, clients, readiness)
+        working = asyncio.create_task(trainings.run())
+        try:
+            yield [Registration(SERVICE, add_TrainingServiceServicer_to_server, TrainingServicer(trainings))]
+        finally:
+            working.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await working
 
 
 def main() -> None:

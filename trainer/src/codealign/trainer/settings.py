@@ -1,13 +1,45 @@
-"""The training service's settings."""
+"""The training service's settings: environment variables `CODEALIGN_TRAINER_*`."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from codealign.common.settings import ServerSettings
 
 
 class TrainerSettings(ServerSettings):
-    """Read from `CODEALIGN_TRAINER_*`."""
+    """Where trainings are kept, what they run on, and which services belong to them."""
 
     model_config = SettingsConfigDict(env_prefix="CODEALIGN_TRAINER_")
+
+    data_dir: Path = Path("data/training")
+    """Folder of everything that trainings leave: state, checkpoints, trained models."""
+    cache_dir: Path = Field(default_factory=lambda: Path("~/.cache/codealign").expanduser())
+    """Where digests of model files are remembered, and fetched models lie."""
+    dataset_address: str = ""
+    """host:port of the dataset service: resolves versions and keeps the Checkpoint records. Empty: trainings read
+    URLs alone, and leave no record."""
+    inference_address: str = ""
+    """host:port of an inference service on the same machine, whose models may be unloaded to make room. Empty: none."""
+    client_ca_file: Path | None = None
+    """Authorities of the other services' certificates (PEM). With it they are called over TLS."""
+    client_cert_file: Path | None = None
+    """This service's own client certificate (PEM)."""
+    client_key_file: Path | None = None
+    """Its private key (PEM)."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: the GPUs where `nvidia-smi` finds some."""
+    threads: int = Field(default=0, ge=0)
+    """CPU threads of each worker. 0: the cores, shared among the workers."""
+    micro_batch_size: int = Field(default=0, ge=0)
+    """Rows that a worker computes at once. 0: chosen by the model's size."""
+    max_restarts: int = Field(default=3, ge=0)
+    """How often a training whose process died goes on from its last checkpoint."""
+    follow_seconds: float = Field(default=0.3, gt=0)
+    """A running training is looked at this often."""
+    unload_wait_seconds: float = Field(default=20.0, ge=0)
+    """Memory of unloaded models may take so long to come free."""

@@ -17,6 +17,7 @@ from codealign.cli.collecting import read_seeds, store_seeds
 from codealign.cli.connection import Connection, Target, connected
 from codealign.cli.failures import EXIT_FAILURE, Failure
 from codealign.cli.following import CANCEL_SECONDS, follow, print_outcome
+from codealign.cli.loop import LoopChoices, check_benchmarks, close_loop, report_page
 from codealign.cli.options import (
     DEFAULT_HOME,
     BenchmarksOption,
@@ -24,19 +25,23 @@ from codealign.cli.options import (
     DatasetOption,
     EngineOption,
     HomeOption,
+    InferenceOption,
     ModelOption,
     RecordingOption,
     RecordOption,
     TlsCaOption,
     TlsCertOption,
     TlsKeyOption,
+    TrainingOption,
     target,
 )
-from codealign.cli.run_config import RunChoices, choose_model, run_config
+from codealign.cli.report import page
+from codealign.cli.run_config import RunChoices, choose_model, loop_choices, run_config
 from codealign.cli.running import run_async
 from codealign.cli.seeds import STDLIB, Collected, collection_name
-from codealign.cli.stack import SERVICES, Options
+from codealign.cli.stack import DATA_SERVICES, SERVICES, Options
 from codealign.cli.terminal import StartDisplay, err, out
+from codealign.cli.tuning import TuningChoices
 
 
 @dataclass
@@ -49,6 +54,7 @@ class _Work:
     collected: Collected | None
     collection: str
     timings: bool
+    loop: LoopChoices
     run_id: str = ""
     started_services: bool = True
 
@@ -103,15 +109,31 @@ def run(
     recording: RecordingOption = None,
     record: RecordOption = None,
     benchmarks: BenchmarksOption = None,
+    until: Annotated[
+        str, typer.Option("--until", help="data; training: tune the model on it; evaluation: and evaluate both.")
+    ] = "data",
+    lora_rank: Annotated[int, typer.Option("--lora-rank", min=0, help="LoRA. 0: the preset's; small 16.")] = 0,
+    epochs: Annotated[float, typer.Option("--epochs", min=0, help="Of training. 0: the preset's, 4; small 2.")] = 0.0,
+    max_steps: Annotated[int, typer.Option("--max-steps", min=0, help="Of training. 0: as the epochs say.")] = 0,
+    benchmark: Annotated[
+        list[str] | None, typer.Option("--benchmark", help="To evaluate on (repeat). Default: humaneval+, mbpp+.")
+    ] = None,
+    problems: Annotated[
+        int | None, typer.Option("--problems", min=0, help="Of each benchmark. Default: all (0); small: 10.")
+    ] = None,
     timings: Annotated[bool, typer.Option("--timings/--no-timings", help="Print what each stage took.")] = True,
     home: HomeOption = DEFAULT_HOME,
     coordinator: CoordinatorOption = "",
     dataset: DatasetOption = "",
+    inference: InferenceOption = "",
+    training: TrainingOption = "",
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
 ) -> None:
-    """Run the whole pipeline: seeds, concepts, instructions, responses, execution, selection, a published version.
+    """Run the pipeline: seeds, concepts, instructions, responses, execution, selection, a published version.
+
+    With --until evaluation it closes the loop: the model is evaluated, tuned on the version, evaluated again.
 
     Uses the services that are up in the home folder, or those whose addresses are given; else starts them for the
     duration. The same command goes on where it stopped.
@@ -123,12 +145,21 @@ def run(
         name, n, attempts, round_size, prefix_groups, max_tokens, temperature, seed, preset, difficulties
     )
     run_config(choices, collection, model)
-    where = target(home, tls=(tls_ca, tls_cert, tls_key), coordinator=coordinator, dataset=dataset)
+    tuning = TuningChoices(name=name, lora_rank=lora_rank, epochs=epochs, max_steps=max_steps)
+    loop = loop_choices(preset, until, tuning, benchmark or (), problems)
+    where = target(
+        home,
+        tls=(tls_ca, tls_cert, tls_key),
+        coordinator=coordinator,
+        dataset=dataset,
+        inference=inference,
+        training=training,
+    )
     if not where.explicit:
         where.home.prepare()
     collected = None if collection else read_seeds(seeds, err)
     named = collection or collection_name(seeds, collected.seeds if collected else [])
-    work = _Work(where, options, choices, collected, named, timings)
+    work = _Work(where, options, choices, collected, named, timings, loop)
     state = run_async(_run(work), work.interrupted)
     if state != pb.RUN_STATE_SUCCEEDED:
         raise typer.Exit(EXIT_FAILURE)
@@ -137,6 +168,7 @@ def run(
 async def _run(work: _Work) -> pb.RunState.ValueType:
     async with _connected(work) as connection:
         work.started_services = connection.started
+        await check_benchmarks(connection, work.loop)
         if work.collected is not None:
             stored = await store_seeds(connection, work.collected, work.collection, err)
             err.print(Text(f"seeds {stored.collection}: {stored.inserted:,} new, {stored.existed:,} there already"))
@@ -154,14 +186,30 @@ async def _run(work: _Work) -> pb.RunState.ValueType:
             except asyncio.CancelledError:
                 await _cancel(connection, created.run.id)
                 raise
-        await print_outcome(connection, last, out, timings=work.timings)
+        try:
+            if last.state == pb.RUN_STATE_SUCCEEDED:
+                await close_loop(connection, last, work.loop, err)
+        except Failure:
+            with contextlib.suppress(Failure):  # the first one says more
+                await _tell(connection, work, last)
+            raise
+        await _tell(connection, work, last)
         return last.state
+
+
+async def _tell(connection: Connection, work: _Work, run: api.RunStatus) -> None:
+    """Print the report, and write its page."""
+    report = await print_outcome(connection, run, out, timings=work.timings)
+    written = page.write(report, report_page(work.where.home.reports, run.id))
+    out.print(Text(f"report: {written}"))
 
 
 @contextlib.asynccontextmanager
 async def _connected(work: _Work) -> AsyncIterator[Connection]:
     display = StartDisplay(err)
-    needs = ("coordinator", "dataset") if work.where.explicit else SERVICES
+    needs: tuple[str, ...] = SERVICES if work.loop.trains else DATA_SERVICES
+    if work.where.explicit:
+        needs = ("coordinator", "dataset", "inference", "training") if work.loop.trains else ("coordinator", "dataset")
     try:
         async with connected(
             work.where, needs, options=work.options, on_event=display, on_wait=display.wait

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,6 +27,7 @@ from codealign.cli.options import (
     target,
 )
 from codealign.cli.progress import state_name
+from codealign.cli.report.page import write
 from codealign.cli.running import run_async
 from codealign.cli.terminal import err, out, printable
 
@@ -65,6 +67,10 @@ def watch(
 
 def report(
     run: MaybeRunArgument = "",
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write it as one self-contained HTML page as well.")
+    ] = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Show that page in the browser; needs --html.")] = False,
     timings: TimingsOption = True,
     home: HomeOption = DEFAULT_HOME,
     coordinator: CoordinatorOption = "",
@@ -73,16 +79,23 @@ def report(
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
 ) -> None:
-    """Print a run's report as it is now."""
+    """Print a run's report as it is now; with --html also as a page to show to others."""
+    if open_page and html is None:
+        raise Failure("--open shows the page that --html FILE writes: give both")
     where = target(home, tls=(tls_ca, tls_cert, tls_key), coordinator=coordinator, dataset=dataset)
 
-    async def work() -> None:
+    async def work() -> api.GetReportResponse:
         async with services(where, "coordinator", "dataset", start=False) as connection:
             request = api.GetRunRequest(run=run or await _newest(connection))
             found = await connection.call(connection.clients.coordinator.GetRun, request)
-            await print_outcome(connection, found.run, out, timings=timings)
+            return await print_outcome(connection, found.run, out, timings=timings)
 
-    run_async(work())
+    told = run_async(work())
+    if html is not None:
+        written = write(told, html)
+        err.print(Text(printable(f"report written to {written}")))
+        if open_page:
+            typer.launch(written.as_uri())
 
 
 def list_runs(

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from codealign.api.coordinator.v1.coordinator_pb2_grpc import add_CoordinatorServiceServicer_to_server
 from codealign.common.clients import Addresses, Clients, ClientTls
 from codealign.common.server import Readiness, Registration, serve
+from codealign.coordinator.evaluation.evaluator import Evaluator
 from codealign.coordinator.rules import benchmarks
 from codealign.coordinator.runs.supervisor import Supervisor
 from codealign.coordinator.servicer import CoordinatorServicer
@@ -29,7 +30,7 @@ async def build(settings: CoordinatorSettings, readiness: Readiness) -> AsyncIte
                 Registration(
                     "codealign.api.coordinator.v1.CoordinatorService",
                     add_CoordinatorServiceServicer_to_server,
-                    CoordinatorServicer(supervisor, clients),
+                    CoordinatorServicer(supervisor, Evaluator(settings, clients), clients),
                 )
             ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,9 +13,9 @@ from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.coordinator.v1 import coordinator_pb2_grpc as rpc
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common.clients import Clients
-from codealign.common.errors import InvalidArgument, Unimplemented
+from codealign.common.errors import InvalidArgument
+from codealign.coordinator.evaluation.evaluator import Evaluator
 from codealign.coordinator.runs import plan, report
-from codealign.coordinator.runs.store import RunStore
 from codealign.coordinator.runs.supervisor import Supervisor
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -22,10 +23,10 @@ MIN_INTERVAL, MAX_INTERVAL, DEFAULT_INTERVAL = 0.1, 60.0, 0.5
 
 
 class CoordinatorServicer(rpc.CoordinatorServiceServicer):
-    """CoordinatorService over a supervisor."""
+    """CoordinatorService over a supervisor and an evaluator."""
 
-    def __init__(self, supervisor: Supervisor, clients: Clients) -> None:
-        self._supervisor, self._clients = supervisor, clients
+    def __init__(self, supervisor: Supervisor, evaluator: Evaluator, clients: Clients) -> None:
+        self._supervisor, self._evaluator, self._clients = supervisor, evaluator, clients
 
     async def CreateRun(self, request: api.CreateRunRequest, context: Context) -> api.CreateRunResponse:
         run, existed = await self._supervisor.create(request.config)
@@ -72,12 +73,14 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
         return api.CancelRunResponse(run=await self._supervisor.status(record.id))
 
     async def Evaluate(self, request: api.EvaluateRequest, context: Context) -> AsyncIterator[api.EvaluateResponse]:
-        raise Unimplemented("Evaluate is not served by this version of the coordinator")
-        yield api.EvaluateResponse()  # makes it a stream
+        # Closed explicitly, so that a cancelled call stops its work now and not when garbage is collected.
+        async with contextlib.aclosing(self._evaluator.evaluate(request)) as responses:
+            async for response in responses:
+                yield response
 
     async def GetReport(self, request: api.GetReportRequest, context: Context) -> api.GetReportResponse:
         status = await self._status(request.run)
-        return await report.build(RunStore(self._clients, status.id), status)
+        return await report.build(self._clients, status)
 
     async def _status(self, run: str) -> api.RunStatus:
         record = await self._supervisor.find(run)

@@ -30,12 +30,16 @@ class CoordinatorSettings(ServerSettings):
     """Its private key (PEM)."""
     benchmarks: Path | None = None
     """A .jsonl(.gz) file of benchmark tasks, or a folder of them: their texts are kept out of seeds and rows."""
+    evaluation_data: Path | None = None
+    """A benchmark file, or a folder of them, that models are evaluated on: EvalPlus' layout or HumanEval's, .jsonl or
+    .jsonl.gz. What is not there comes from the Hugging Face hub."""
     lease_holder: str = Field(default_factory=socket.gethostname)
     """Names this coordinator towards the store: a restart under the same name takes its runs up at once."""
     lease_seconds: float = Field(default=15.0, ge=1, le=3600)
     """Another coordinator may take a run over when this one was silent for so long."""
     seeds_in_flight: int = Field(default=64, ge=1)
-    """Seeds that are between their first and their last stage at once: bounds memory, whatever the run's size."""
+    """Seeds (in an evaluation: problems) that are between their first and their last stage at once: bounds memory,
+    whatever the run's size."""
     generations_in_flight: int = Field(default=64, ge=1)
     """Calls to inference at once."""
     executions_in_flight: int = Field(default=8, ge=1)

@@ -6,22 +6,15 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import grpc
-
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.common import records
-from codealign.common.clients import NO_RETRY, Clients
-from codealign.coordinator.runs.faults import Refused, absorb
+from codealign.common.clients import Clients
+from codealign.coordinator.calls import execute, trim
 from codealign.coordinator.runs.progress import PASSED, StageTally, verdict_name
 from codealign.coordinator.runs.store import RunStore
 
-KEPT_OUTPUT_BYTES = 4096
-"""Of each stream, what a verdict's record keeps."""
-INFRASTRUCTURE_TRIES = 5
 UNDECIDED = "undecided (infrastructure; tried again when the run is resumed)"
-_CALL_SECONDS = 600.0
-_PAUSE_SECONDS = 1.0
 
 
 @dataclass
@@ -54,9 +47,7 @@ class Execution:
         if result is None:
             self.tally.finish(UNDECIDED)
             return None
-        for stream in (result.stdout, result.stderr):
-            if len(stream.data) > KEPT_OUTPUT_BYTES:
-                stream.data, stream.truncated = stream.data[:KEPT_OUTPUT_BYTES], True
+        trim(result)
         record = pb.Record(
             stage=pb.STAGE_VERDICT,
             parents=[response.id],
@@ -76,26 +67,7 @@ class Execution:
             runs=self.settings.runs,
             request_id=response.id,
         )
-        tried = 0
-        while True:
-            tried += 1
-            try:
-                answer = await self.clients.call(
-                    self.clients.sandbox.Execute, request, timeout=_CALL_SECONDS, retry=NO_RETRY
-                )
-            except grpc.aio.AioRpcError as error:
-                try:
-                    await absorb(error, tried, self.tally, "sandbox")
-                except Refused as refusal:
-                    return sb.Result(request_id=response.id, verdict=sb.VERDICT_REFUSED, detail=str(refusal))
-                self.gate()
-                continue
-            if answer.result.verdict != sb.VERDICT_INFRASTRUCTURE:
-                return answer.result
-            self.tally.retries += 1
-            if tried >= INFRASTRUCTURE_TRIES:
-                return None
-            await asyncio.sleep(_PAUSE_SECONDS * tried)
+        return await execute(self.clients, request, self.tally, self.gate)
 
     def _count(self, verdict: pb.Record, *, fresh: bool) -> None:
         name = verdict_name(verdict.verdict.result.verdict)

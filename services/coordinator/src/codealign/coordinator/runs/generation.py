@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-
-import grpc
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.common import records
-from codealign.common.clients import NO_RETRY, Clients
+from codealign.common.clients import Clients
+from codealign.coordinator.calls import Completions, provenance
 from codealign.coordinator.method.parsing import REASONS, Rejected
 from codealign.coordinator.method.prompts import Prompt
-from codealign.coordinator.runs.faults import Refused, absorb
+from codealign.coordinator.runs.faults import Refused
 from codealign.coordinator.runs.progress import StageTally
 from codealign.coordinator.runs.store import RunStore
 
@@ -65,46 +65,37 @@ class Generation:
             self._count(record, fresh=False)
             yield record
             attempts = [attempt for attempt in attempts if attempt != possible[record_id]]
-        left = list(attempts)
-        tried = 0
-        prefix_id = await self._prefix_id(prompt) if left else ""
-        while left:
-            self.gate()
-            tried += 1
-            try:
-                async with self.slots:
-                    self.gate()
-                    self.tally.in_flight += len(left)
-                    counted = len(left)
-                    try:
-                        async for record in self._call(parent, left, prompt, prefix_id, fill):
-                            left.remove(record.attempt)
-                            self.tally.in_flight -= 1
-                            counted -= 1
-                            self._count(record, fresh=True)
-                            yield record
-                    finally:
-                        self.tally.in_flight -= counted
-                if left:  # a stream that ended without an error owes us samples
-                    raise AssertionError(f"inference ended the stream without attempts {left}")
-            except grpc.aio.AioRpcError as error:
-                try:
-                    await absorb(error, tried, self.tally, "inference")
-                except Refused as refusal:
-                    if refusal.field != "prompt":
-                        raise
-                    for attempt in left:
-                        blank = self._blank(parent, attempt)
-                        record = await self._append_rejection(blank, Rejected("prompt-too-long", str(refusal)), "")
-                        self._count(record, fresh=True)
-                        yield record
-                    return
+        if not attempts:
+            return
+        self.gate()
+        prefix_id = await self._prefix_id(prompt)
+        left = set(attempts)
+        request = self._request(parent, attempts, prompt, prefix_id)
+        try:
+            async with contextlib.aclosing(self._completions.of(request)) as responses:
+                async for response in responses:
+                    record = await self._read(parent, response, prompt, prefix_id, fill)
+                    left.remove(record.attempt)
+                    self._count(record, fresh=True)
+                    yield record
+        except Refused as refusal:
+            if refusal.field != "prompt":
+                raise
+            for attempt in sorted(left):
+                blank = self._blank(parent, attempt)
+                record = await self._append_rejection(blank, Rejected("prompt-too-long", str(refusal)), "")
+                self._count(record, fresh=True)
+                yield record
 
-    async def _call(
-        self, parent: pb.Record, attempts: Sequence[int], prompt: Prompt, prefix_id: str, fill: Fill
-    ) -> AsyncIterator[pb.Record]:
+    @property
+    def _completions(self) -> Completions:
+        return Completions(self.clients, self.tally, self.slots, self.gate, self.timeout)
+
+    def _request(
+        self, parent: pb.Record, attempts: Sequence[int], prompt: Prompt, prefix_id: str
+    ) -> inf.GenerateRequest:
         settings = self.settings
-        request = inf.GenerateRequest(
+        return inf.GenerateRequest(
             model=self.model.model,
             expected_revision=self.model.revision,
             prompt=prompt.text,
@@ -118,32 +109,20 @@ class Generation:
             prefix_key=prefix_id,
             prefix_chars=len(prompt.prefix),
         )
-        method = self.clients.inference.Generate
-        async for response in self.clients.stream(method, request, timeout=self.timeout, retry=NO_RETRY):
-            completion = response.completion
-            record = self._blank(parent, completion.attempt)
-            record.provenance.CopyFrom(
-                pb.Provenance(
-                    model=response.model,
-                    model_revision=response.revision,
-                    seed=completion.seed,
-                    prompt_prefix_id=prefix_id,
-                    prompt_suffix=prompt.suffix,
-                    finish_reason=inf.FinishReason.Name(completion.finish_reason)
-                    .removeprefix("FINISH_REASON_")
-                    .lower(),
-                    prompt_tokens=completion.prompt_tokens,
-                    cached_prompt_tokens=completion.cached_prompt_tokens,
-                    generated_tokens=completion.generated_tokens,
-                    seconds=completion.seconds,
-                )
-            )
-            cut_off = completion.finish_reason == inf.FINISH_REASON_LENGTH
-            rejected = fill(record, completion.text, cut_off)
-            if rejected is None:
-                yield await self.store.append(record)
-            else:
-                yield await self._append_rejection(record, rejected, completion.text)
+
+    async def _read(
+        self, parent: pb.Record, response: inf.GenerateResponse, prompt: Prompt, prefix_id: str, fill: Fill
+    ) -> pb.Record:
+        """Append what a completion is: a record of `made`, or a Rejection."""
+        completion = response.completion
+        record = self._blank(parent, completion.attempt)
+        record.provenance.CopyFrom(provenance(response))
+        record.provenance.prompt_prefix_id = prefix_id
+        record.provenance.prompt_suffix = prompt.suffix
+        rejected = fill(record, completion.text, completion.finish_reason == inf.FINISH_REASON_LENGTH)
+        if rejected is None:
+            return await self.store.append(record)
+        return await self._append_rejection(record, rejected, completion.text)
 
     def _blank(self, parent: pb.Record, attempt: int) -> pb.Record:
         return pb.Record(stage=self.made, parents=[parent.id], attempt=attempt, stage_config_id=self.config_id)

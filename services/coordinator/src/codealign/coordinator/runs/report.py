@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, defaultdict
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import dataset_pb2 as dataset
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.common.clients import Clients
+from codealign.coordinator.evaluation.history import boards_of, comparisons
 from codealign.coordinator.runs.progress import verdict_name
 from codealign.coordinator.runs.store import RunStore
+from codealign.coordinator.runs.trail import follow
 
 _STAGE_NAMES = {
     pb.STAGE_CONCEPT_SET: "concepts",
@@ -18,12 +22,13 @@ _STAGE_NAMES = {
 }
 
 
-async def build(store: RunStore, status: api.RunStatus) -> api.GetReportResponse:
-    """The funnel with tokens and times.
+async def build(clients: Clients, status: api.RunStatus) -> api.GetReportResponse:
+    """The funnel with tokens and times, one row's trail, and what was trained and evaluated.
 
     A stage's wall time is the length of the union of its items' intervals, each from when the work was asked for to
     when the record was appended.
     """
+    store = RunStore(clients, status.id)
     report = api.GetReportResponse(run=status)
     by_stage = {stage.stage: stage for stage in status.stages}
     intervals: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -55,7 +60,29 @@ async def build(store: RunStore, status: api.RunStatus) -> api.GetReportResponse
         )
     report.verdicts.update(verdicts)
     report.rows = by_stage["selection"].kept
+    trail, references = await follow(clients, store)
+    report.trail.extend(trail)
+    report.trail_references.extend(references)
+    await _add_models(store, status, report)
     return report
+
+
+async def _add_models(store: RunStore, status: api.RunStatus, report: api.GetReportResponse) -> None:
+    """The run's checkpoints, and the evaluations of its model and of these."""
+    if status.version:
+        checkpoints = [
+            record
+            async for record in store.scan(dataset.ScanRequest(stage=pb.STAGE_CHECKPOINT))
+            if record.checkpoint.dataset_version == status.version
+        ]
+        checkpoints.sort(key=lambda record: (record.provenance.created_at.ToNanoseconds(), record.id))
+        report.checkpoints.extend(checkpoints)
+    base = status.config.model.revision
+    tuned = [record.checkpoint.revision for record in report.checkpoints]
+    boards = await boards_of(store, list(dict.fromkeys([base, *tuned])))
+    evaluations = [(board, await asyncio.to_thread(board.evaluation)) for board in boards]
+    report.evaluations.extend(evaluation for _, evaluation in evaluations)
+    report.comparisons.extend(await asyncio.to_thread(comparisons, base, list(dict.fromkeys(tuned)), evaluations))
 
 
 def _union(intervals: list[tuple[float, float]]) -> float:

@@ -1,0 +1,133 @@
+"""`codealign eval`: a model on benchmarks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.api.dataset.v1 import dataset_pb2 as ds
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.api.inference.v1 import inference_pb2 as inf
+from codealign.cli.connection import Connection
+from codealign.cli.evaluating import STYLES, evaluate
+from codealign.cli.failures import Failure
+from codealign.cli.loop import BENCHMARKS, EvaluationChoices
+from codealign.cli.options import (
+    DEFAULT_HOME,
+    BenchmarksOption,
+    CoordinatorOption,
+    DatasetOption,
+    EngineOption,
+    HomeOption,
+    InferenceOption,
+    ModelOption,
+    RecordingOption,
+    TlsCaOption,
+    TlsCertOption,
+    TlsKeyOption,
+    services,
+    target,
+)
+from codealign.cli.report.terminal import evaluation_table
+from codealign.cli.run_config import choose_model
+from codealign.cli.running import run_async
+from codealign.cli.stack import DATA_SERVICES, Options
+from codealign.cli.terminal import count, err, out
+
+_PAGE = 200
+
+
+def eval_command(
+    benchmark: Annotated[
+        list[str] | None,
+        typer.Option("--benchmark", help="humaneval, humaneval+, mbpp, mbpp+ (repeat). Default: both with plus."),
+    ] = None,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Of each problem; several need a temperature.")] = 1,
+    temperature: Annotated[float, typer.Option("--temperature", min=0, max=2, help="0: greedy.")] = 0.0,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=0, help="New tokens at most. 0: 1,024.")] = 0,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Problems of each benchmark. 0: all.")] = 0,
+    prompt: Annotated[
+        str, typer.Option("--prompt", help="base: plain completion; tuned: an instruction. Default: by its lineage.")
+    ] = "",
+    seed: Annotated[int, typer.Option("--seed", help="Of the samples.")] = 0,
+    samples_file: Annotated[
+        Path | None, typer.Option("--samples-file", help="Write the solutions here, in EvalPlus' format.")
+    ] = None,
+    model: ModelOption = "",
+    engine: EngineOption = "",
+    recording: RecordingOption = None,
+    benchmarks: BenchmarksOption = None,
+    home: HomeOption = DEFAULT_HOME,
+    coordinator: CoordinatorOption = "",
+    inference: InferenceOption = "",
+    dataset: DatasetOption = "",
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+) -> None:
+    """Evaluate a model: the inference service writes, the sandbox judges. What was judged before is not done again."""
+    if prompt not in ("", *STYLES):
+        raise Failure(f"--prompt: unknown style {prompt!r}; there are {', '.join(STYLES)}")
+    if samples_file is not None and not samples_file.resolve().parent.is_dir():
+        raise Failure(f"--samples-file: no such folder: {samples_file.resolve().parent}")
+    options = Options(model, engine, recording, None, benchmarks)
+    options.check()
+    chosen = EvaluationChoices(tuple(benchmark or BENCHMARKS), samples, temperature, max_tokens, limit, seed)
+    where = target(home, tls=(tls_ca, tls_cert, tls_key), coordinator=coordinator, inference=inference, dataset=dataset)
+    needs = ("coordinator", "inference", "dataset") if where.explicit else DATA_SERVICES
+
+    async def work() -> tuple[list[api.Evaluation], list[str]]:
+        async with services(where, *needs, options=options) as connection:
+            name = await choose_model(connection, options)
+            found = await connection.call(connection.clients.inference.GetModel, inf.GetModelRequest(name=name))
+            style = prompt or await _style(connection, found.model.revision)
+            request = chosen.request(name, found.model.revision, style)
+            evaluations = await evaluate(connection, request, err)
+            lines = await _samples(connection, evaluations) if samples_file is not None else []
+            return evaluations, lines
+
+    evaluations, lines = run_async(work(), lambda: "stopped; what is judged is kept, and the same command goes on")
+    out.print(evaluation_table(evaluations))
+    if samples_file is not None:
+        try:
+            samples_file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        except OSError as error:
+            raise Failure(f"--samples-file: cannot write {samples_file} ({error.strerror})") from None
+        out.print(Text(f"{count(len(lines), 'solution')} written to {samples_file}"))
+
+
+async def _style(connection: Connection, revision: str) -> str:
+    """The prompt style of a model: `tuned` for one that a training of ours made."""
+    request = ds.ScanRequest(stage=pb.STAGE_CHECKPOINT, page_size=_PAGE)
+    while True:
+        page = await connection.call(connection.clients.dataset.Scan, request)
+        if any(record.checkpoint.revision == revision for record in page.records):
+            return "tuned"
+        if not page.next_page_token:
+            return "base"
+        request.page_token = page.next_page_token
+
+
+async def _samples(connection: Connection, evaluations: Sequence[api.Evaluation]) -> list[str]:
+    """Every solution as a line of EvalPlus' samples format."""
+    lines = []
+    for evaluation in evaluations:
+        request = ds.ScanRequest(stage=pb.STAGE_EVALUATION_RESULT, stage_config_id=evaluation.id, page_size=_PAGE)
+        found: list[tuple[str, int, str]] = []
+        while True:
+            page = await connection.call(connection.clients.dataset.Scan, request)
+            found += [
+                (record.evaluation_result.problem_id, record.attempt, record.evaluation_result.solution)
+                for record in page.records
+            ]
+            if not page.next_page_token:
+                break
+            request.page_token = page.next_page_token
+        lines += [json.dumps({"task_id": task, "solution": text}) for task, _, text in sorted(found)]
+    return lines

@@ -1,0 +1,203 @@
+"""`codealign train` and `codealign trainings`: models tuned on published versions."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from codealign.api.dataset.v1 import dataset_pb2 as ds
+from codealign.api.training.v1 import training_pb2 as api
+from codealign.cli.connection import Connection
+from codealign.cli.failures import EXIT_FAILURE, Failure
+from codealign.cli.options import (
+    DEFAULT_HOME,
+    DatasetOption,
+    HomeOption,
+    TlsCaOption,
+    TlsCertOption,
+    TlsKeyOption,
+    TrainingOption,
+    services,
+    target,
+)
+from codealign.cli.running import run_async
+from codealign.cli.stack import model_source
+from codealign.cli.terminal import err, out, printable
+from codealign.cli.tuning import (
+    TuningChoices,
+    describe,
+    follow_training,
+    state_name,
+    submit,
+    succeeded,
+    train,
+    training_line,
+    training_spec,
+)
+
+app = typer.Typer(no_args_is_help=True, help="Trainings: list, watch, cancel.")
+
+TrainingArgument = Annotated[str, typer.Argument(metavar="TRAINING", help="Its id, or the id's first digits.")]
+
+
+def train_command(
+    model: Annotated[str, typer.Option("--model", help="The base model: a hub id, a folder or an artifact URL.")],
+    version: Annotated[
+        str,
+        typer.Argument(metavar="[VERSION|URL]", help="A published version, or a URL of Parquet. Default: the newest."),
+    ] = "",
+    name: Annotated[str, typer.Option("--name", help="A name for people.")] = "",
+    learning_rate: Annotated[float, typer.Option("--learning-rate", min=0, help="0: 1e-5, the paper's.")] = 0.0,
+    epochs: Annotated[float, typer.Option("--epochs", min=0, help="0: 4.")] = 0.0,
+    max_steps: Annotated[int, typer.Option("--max-steps", min=0, help="Optimizer steps at most. 0: no limit.")] = 0,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=0, help="Rows of an optimizer step. 0: 64.")] = 0,
+    max_length: Annotated[int, typer.Option("--max-length", min=0, help="Tokens of a row; cut beyond. 0: 1,280.")] = 0,
+    warmup: Annotated[
+        float | None, typer.Option("--warmup", min=0, max=1, help="Share of steps. Default 0.05.")
+    ] = None,
+    schedule: Annotated[str, typer.Option("--schedule", help="linear (default), cosine, constant.")] = "",
+    optimizer: Annotated[str, typer.Option("--optimizer", help="adafactor (default), adamw.")] = "",
+    dtype: Annotated[str, typer.Option("--dtype", help="Default: bfloat16 on a GPU, float32 on a CPU.")] = "",
+    lora_rank: Annotated[int, typer.Option("--lora-rank", min=0, help="LoRA of this rank. 0: tune everything.")] = 0,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Compute activations twice, to save memory.")
+    ] = False,
+    workers: Annotated[int, typer.Option("--workers", min=0, help="Processes (GPUs). 0: 1.")] = 0,
+    sharding: Annotated[str, typer.Option("--sharding", help="With several workers: fsdp (default), ddp.")] = "",
+    checkpoint_steps: Annotated[int, typer.Option("--checkpoint-steps", min=0, help="0: 100.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Everything random derives from it.")] = 0,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it to its end.")] = True,
+    home: HomeOption = DEFAULT_HOME,
+    training: TrainingOption = "",
+    dataset: DatasetOption = "",
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+) -> None:
+    """Tune a model on a published version. The same command goes on where it stopped."""
+    choices = TuningChoices(
+        name=name,
+        learning_rate=learning_rate,
+        epochs=epochs,
+        max_steps=max_steps,
+        batch_size=batch_size,
+        max_length=max_length,
+        warmup_ratio=warmup,
+        schedule=schedule,
+        optimizer=optimizer,
+        dtype=dtype,
+        lora_rank=lora_rank,
+        gradient_checkpointing=gradient_checkpointing,
+        workers=workers,
+        sharding=sharding,
+        checkpoint_steps=checkpoint_steps,
+        seed=seed,
+    )
+    source = model_source(model)
+    where = target(home, tls=(tls_ca, tls_cert, tls_key), training=training, dataset=dataset)
+
+    async def work() -> api.Training:
+        async with services(where, "dataset", "training") as connection:
+            if connection.started and not wait:
+                raise Failure("--no-wait: the services were started for this command alone; `codealign up` keeps them")
+            spec = training_spec(choices, source, "", version or await _newest(connection))
+            return await (train if wait else submit)(connection, spec, err)
+
+    done = run_async(work(), lambda: "stopped; the last checkpoint is kept, and the same command goes on from it")
+    out.print(Text(f"training {done.id}: {state_name(done.state)}"))
+    if done.state == api.TRAINING_STATE_SUCCEEDED:
+        for line in describe(done):
+            out.print(Text(f"  {line}"))
+
+
+@app.command("ls")
+def list_trainings(
+    home: HomeOption = DEFAULT_HOME,
+    training: TrainingOption = "",
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+) -> None:
+    """List the trainings, newest first."""
+    where = target(home, tls=(tls_ca, tls_cert, tls_key), training=training)
+
+    async def work() -> list[api.Training]:
+        async with services(where, "training", start=False) as connection:
+            listed = await connection.call(connection.clients.training.ListTrainings, api.ListTrainingsRequest())
+            return list(listed.trainings)
+
+    found = run_async(work())
+    if not found:
+        out.print("no trainings yet: codealign train")
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("training", "name", "model", "data", "state"):
+        table.add_column(column)
+    for item in found:
+        cells = (item.id[:12], item.spec.name, item.spec.model, item.spec.dataset, training_line(item))
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    out.print(table)
+
+
+@app.command("watch")
+def watch(
+    training_id: TrainingArgument,
+    home: HomeOption = DEFAULT_HOME,
+    training: TrainingOption = "",
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+) -> None:
+    """Show a training's progress until it ends. Ctrl-C stops watching; the training goes on."""
+    where = target(home, tls=(tls_ca, tls_cert, tls_key), training=training)
+
+    async def work() -> api.Training:
+        async with services(where, "training", start=False) as connection:
+            return await follow_training(connection, await _find(connection, training_id), err)
+
+    done = run_async(work(), lambda: "stopped watching; the training goes on")
+    out.print(Text(f"training {done.id}: {training_line(done)}"))
+    succeeded(done)
+
+
+@app.command("cancel")
+def cancel(
+    training_id: TrainingArgument,
+    home: HomeOption = DEFAULT_HOME,
+    training: TrainingOption = "",
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+) -> None:
+    """Stop a training; its last checkpoint is kept, and `codealign train` with the same options goes on from it."""
+    where = target(home, tls=(tls_ca, tls_cert, tls_key), training=training)
+
+    async def work() -> api.Training:
+        async with services(where, "training", start=False) as connection:
+            request = api.CancelTrainingRequest(id=await _find(connection, training_id))
+            return (await connection.call(connection.clients.training.CancelTraining, request)).training
+
+    done = run_async(work())
+    out.print(Text(f"training {done.id}: {training_line(done)}"))
+    if done.state != api.TRAINING_STATE_CANCELLED:
+        raise typer.Exit(EXIT_FAILURE)
+
+
+async def _find(connection: Connection, prefix: str) -> str:
+    """The id that begins so."""
+    listed = await connection.call(connection.clients.training.ListTrainings, api.ListTrainingsRequest())
+    found = [item.id for item in listed.trainings if item.id.startswith(prefix)]
+    if len(found) == 1:
+        return found[0]
+    what = "no training" if not found else f"{len(found)} trainings"
+    raise Failure(f"{what} with an id that begins with {prefix!r}: codealign trainings ls")
+
+
+async def _newest(connection: Connection) -> str:
+    listed = await connection.call(connection.clients.dataset.ListVersions, ds.ListVersionsRequest())
+    if not listed.versions:
+        raise Failure("nothing is published yet, so there is nothing to train on: codealign run")
+    return listed.versions[0].name

@@ -1,0 +1,89 @@
+"""Evaluate a model on benchmarks, with progress."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.text import Text
+
+from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.cli.connection import Connection
+from codealign.cli.following import watch_to_its_end
+from codealign.cli.progress import PLAIN_SECONDS
+from codealign.cli.terminal import printable
+from codealign.common.clients import NO_RETRY
+
+STYLES = ("base", "tuned")
+"""Plain completion; an instruction in the model's chat template."""
+
+
+async def evaluate(connection: Connection, request: api.EvaluateRequest, console: Console) -> list[api.Evaluation]:
+    """Evaluate, and show how far it has come.
+
+    Returns:
+        One for each benchmark, in the order of the request.
+
+    Raises:
+        Failure: The coordinator refuses, or is away for too long.
+    """
+    found: dict[str, api.Evaluation] = {}
+
+    def open_stream() -> AsyncIterator[api.EvaluateResponse]:
+        return connection.clients.stream(connection.clients.coordinator.Evaluate, request, retry=NO_RETRY)
+
+    with EvaluationDisplay(console, request.prompt_style) as display:
+
+        def on_message(message: api.EvaluateResponse) -> bool:
+            display.update(message)
+            if message.HasField("evaluation"):
+                found[message.benchmark] = message.evaluation
+            return len(found) == len(request.benchmarks)
+
+        await watch_to_its_end(open_stream, on_message, "coordinator", connection.addresses.coordinator)
+    return [found[benchmark] for benchmark in request.benchmarks]
+
+
+class EvaluationDisplay:
+    """Shows each benchmark's progress: a bar on a terminal, a line now and then elsewhere.
+
+    Args:
+        console: Where.
+        what: What is evaluated, in a word.
+    """
+
+    def __init__(self, console: Console, what: str) -> None:
+        self._console, self._what = console, what
+        columns = (TextColumn(f"evaluating ({what})"), BarColumn(), TextColumn("{task.description}"))
+        self._bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._tasks: dict[str, TaskID] = {}
+        self._last_time = float("-inf")
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def update(self, message: api.EvaluateResponse) -> None:
+        """Show it."""
+        reused = f", {message.problems_reused:,} of them from before" if message.problems_reused else ""
+        rate = f", pass@1 {message.pass_at_k[1]:.1%}" if 1 in message.pass_at_k else ""
+        line = f"{message.benchmark} {message.problems_done:,}/{message.problems_total:,} problems{reused}{rate}"
+        if self._console.is_terminal:
+            if message.benchmark not in self._tasks:
+                self._tasks[message.benchmark] = self._bars.add_task("", total=None)
+            task = self._tasks[message.benchmark]
+            self._bars.update(task, total=message.problems_total, completed=message.problems_done, description=line)
+            return
+        now = time.monotonic()
+        if now - self._last_time >= PLAIN_SECONDS or message.HasField("evaluation"):
+            self._console.print(Text(printable(f"evaluating ({self._what}) {line}")))
+            self._last_time = now

@@ -1,0 +1,79 @@
+"""A run in one sentence, and what to keep in mind when reading it."""
+
+from __future__ import annotations
+
+from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.cli.progress import state_name
+from codealign.cli.report.scores import FEW_PROBLEMS, brief_meaning, levels, matches, ordered, pass_at
+from codealign.cli.report.wording import benchmark_title, percent
+from codealign.cli.terminal import count
+
+_FEW_ROWS = 100
+_BENCHMARKS_NAMED = 2
+
+
+def answers(report: api.GetReportResponse) -> tuple[int, int]:
+    """Answers that passed their tests, and answers that were written, unreadable ones included."""
+    written = next((stage.items for stage in report.stages if stage.stage == "responses"), 0)
+    return report.verdicts.get("PASSED", 0), max(written, sum(report.verdicts.values()))
+
+
+def headline(report: api.GetReportResponse) -> str:
+    """What came of the run, in one sentence that does not claim more than the numbers do.
+
+    Which benchmark it names follows from a fixed order, never from a result.
+    """
+    passed, written = answers(report)
+    parts = []
+    if written:
+        parts.append(f"{passed:,} of {count(written, 'answer')} passed {'its' if written == 1 else 'their'} tests")
+    published = bool(report.run.version)
+    if written or report.rows:
+        parts.append(f"{count(report.rows, 'row')} {'published' if published else 'selected, none published yet'}")
+    parts += _scores(report)
+    text = "; ".join(parts) or "Nothing has been done yet"
+    state = report.run.state
+    if state not in (pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_UNSPECIFIED) and parts:
+        before = {pb.RUN_STATE_RUNNING: "Still running, so far", pb.RUN_STATE_FAILED: "The run has failed after this"}
+        text = f"{before.get(state, state_name(state).capitalize())}: {text}"
+    return f"{text}."
+
+
+def _scores(report: api.GetReportResponse) -> list[str]:
+    found = matches(report)
+    if found:
+        pairs = found[-1].pairs  # the newest checkpoint's
+        texts = [f"pass@1 on {pair.title} {levels(pair)}, {brief_meaning(pair)}" for pair in pairs]
+        if len(pairs) <= _BENCHMARKS_NAMED:
+            return texts
+        beyond = sum(pair.beyond_noise for pair in pairs)
+        verb = "shows" if beyond == 1 else "show"
+        return [texts[0], f"{beyond or 'none'} of {len(pairs)} benchmarks {verb} a difference beyond noise"]
+    texts = []
+    for evaluation in ordered(report.evaluations, report.run.config.model.revision)[:1]:
+        value = pass_at(evaluation)
+        if value is not None:
+            name = evaluation.model or "the model"
+            texts.append(f"pass@1 of {name} on {benchmark_title(evaluation.benchmark)} {percent(value)}, not compared")
+    return texts
+
+
+def cautions(report: api.GetReportResponse) -> list[str]:
+    """What a person should know before drawing conclusions: the run's notes, and numbers that are small."""
+    said = list(report.run.notes)
+    if report.run.version and report.rows < _FEW_ROWS:
+        there = f"{count(report.rows, 'row')} " + ("shows" if report.rows == 1 else "show")
+        said.append(f"{there} that the parts work together; so few say nothing about what the method gains.")
+    for benchmark in sorted({one.benchmark for one in report.evaluations}):
+        done = [one.problems_done for one in report.evaluations if one.benchmark == benchmark]
+        if 0 < min(done) < FEW_PROBLEMS:
+            said.append(f"{benchmark_title(benchmark)} was asked {count(min(done), 'problem')}: intervals are wide.")
+    for one in report.evaluations:
+        if one.undecided:
+            said.append(
+                f"{count(one.undecided, 'sample')} of {one.model or 'a model'} on {benchmark_title(one.benchmark)} "
+                f"{'has' if one.undecided == 1 else 'have'} no verdict yet and {'is' if one.undecided == 1 else 'are'} "
+                "in no figure."
+            )
+    return said

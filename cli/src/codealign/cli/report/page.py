@@ -1,0 +1,124 @@
+"""The report as one HTML page that needs nothing else: no request, no script, the same bytes for the same report.
+
+Whatever a model or a file wrote is text here: the template escapes all it prints, characters that cannot be seen are
+shown, no address or class comes from data, and the page's own policy forbids it to load or run anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import DictLoader, Environment, StrictUndefined
+from markupsafe import Markup
+
+from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.cli import __version__
+from codealign.cli.failures import Failure
+from codealign.cli.progress import state_name
+from codealign.cli.report import comparing, listing, recipe, sections
+from codealign.cli.report.outcome import answers, cautions, headline
+from codealign.cli.report.scores import matches, ordered
+from codealign.cli.report.trail import story
+from codealign.cli.report.wording import short, visible
+
+_TEMPLATE = "template.html.jinja"
+_PACKAGE = "codealign.cli.report"
+
+
+def render(report: api.GetReportResponse) -> str:
+    """The page.
+
+    Args:
+        report: The run's.
+    """
+    run = report.run
+    told = story(report)
+    row_id = told.row.id if told else ""
+    passed, written = answers(report)
+    css = _read("page.css")
+    return (
+        _environment()
+        .get_template(_TEMPLATE)
+        .render(
+            css=Markup(css),  # noqa: S704 (our own file)
+            css_hash=base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),
+            producer=f"codealign {__version__}",
+            run=run,
+            name=run.config.name or f"run {short(run.id)}",
+            state=state_name(run.state),
+            headline=headline(report),
+            cautions=cautions(report),
+            models=recipe.models(run.config),
+            report=report,
+            passed=passed,
+            written=written,
+            funnel=sections.funnel(report.stages),
+            widest=max((stage.items for stage in report.stages), default=0),
+            verdicts=sections.verdict_counts(report),
+            story=told,
+            costs=sections.costs(report.stages),
+            totals=sections.totals(report.stages),
+            trainings=[sections.training(index, record) for index, record in enumerate(report.checkpoints)],
+            matches=[comparing.match_view(index, match) for index, match in enumerate(matches(report))],
+            evaluations=comparing.evaluation_lines(ordered(report.evaluations, run.config.model.revision)),
+            generation=recipe.generation(run.config),
+            facts=recipe.facts(run.config),
+            stage_configs=recipe.stage_configs(report),
+            commands=recipe.commands(report, row_id),
+        )
+    )
+
+
+def write(report: api.GetReportResponse, path: Path) -> Path:
+    """Write the page to a file, whole or not at all.
+
+    Args:
+        report: The run's.
+        path: The file; what was there is replaced.
+
+    Returns:
+        The file's absolute path.
+
+    Raises:
+        Failure: It cannot be written.
+    """
+    text = render(report)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8", newline="\n")
+        partial.replace(path)
+    except OSError as error:
+        raise Failure(f"cannot write the report to {path}: {error.strerror or error}") from error
+    return path.absolute()
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=DictLoader({_TEMPLATE: _read(_TEMPLATE)}),
+        autoescape=True,
+        finalize=_finalize,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["comma"] = lambda number: f"{number:,}"
+    environment.filters["short"] = short
+    environment.globals.update(code=listing.code, plain=listing.plain, markdown=listing.markdown)
+    return environment
+
+
+def _finalize(value: Any) -> Any:
+    """What cannot be seen is shown in every text that is printed; Markup is ours and done."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+@cache
+def _read(name: str) -> str:
+    return (files(_PACKAGE) / name).read_text(encoding="utf-8")

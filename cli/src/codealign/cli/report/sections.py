@@ -1,0 +1,218 @@
+"""What the page's sections say, as plain values for the template."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.cli.report import charts
+from codealign.cli.report.wording import (
+    STAGES,
+    VERDICTS,
+    by_count,
+    known_words,
+    loss,
+    percent,
+    pretty_json,
+    share,
+    short,
+    stage_title,
+)
+from codealign.cli.terminal import duration
+
+
+@dataclass(frozen=True)
+class Count:
+    """A name, what it means (empty: not known), how often, and its share of all."""
+
+    name: str
+    words: str
+    number: int
+    share: str
+    bar: Markup
+
+
+@dataclass(frozen=True)
+class FunnelStage:
+    """One stage of the funnel."""
+
+    title: str
+    purpose: str
+    items: int
+    kept: int
+    dropped: int
+    reasons: tuple[Count, ...]
+    bar: Markup
+    flow: Markup
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a stage took; texts are empty where it took none of it."""
+
+    title: str
+    time: str
+    time_bar: Markup
+    prompt: str
+    cached: str
+    cached_share: str
+    prompt_bar: Markup
+    generated: str
+    rate: str
+    generated_bar: Markup
+
+
+@dataclass(frozen=True)
+class TrainingView:
+    """One training on the run's version."""
+
+    title: str
+    sentence: str
+    facts: tuple[tuple[str, str], ...]
+    chart: Markup
+    settings: str
+
+
+def funnel(stages: Sequence[api.StageReport]) -> list[FunnelStage]:
+    """Every stage, its bar drawn on one scale with the others'."""
+    widest = max((stage.items for stage in stages), default=0) or 1
+    found = []
+    for index, stage in enumerate(stages):
+        following = stages[index + 1].items if index + 1 < len(stages) else stage.kept
+        dropped = max(0, stage.items - stage.kept)
+        title, purpose = STAGES.get(stage.stage, (stage.stage, ""))
+        found.append(
+            FunnelStage(
+                title=title,
+                purpose=purpose,
+                items=stage.items,
+                kept=stage.kept,
+                dropped=dropped,
+                reasons=tuple(counts(stage.reasons, stage.items)),
+                bar=charts.stage_bar(
+                    stage.kept / widest,
+                    dropped / widest,
+                    title=f"{title}: {stage.items:,} items",
+                    description=f"{stage.kept:,} kept, {dropped:,} dropped.",
+                    name=f"funnel-{index}",
+                ),
+                flow=charts.flow(stage.kept / widest, following / widest) if index + 1 < len(stages) else Markup(""),
+            )
+        )
+    return found
+
+
+def counts(numbers: Mapping[str, int], whole: int) -> list[Count]:
+    """Names by number, each with its share of the whole and a bar."""
+    ordered = by_count(numbers)
+    return [
+        Count(
+            name,
+            known_words(name),
+            number,
+            share(number, whole),
+            charts.bar(("passed" if name == "PASSED" else "plain", number / whole if whole else 0)),
+        )
+        for name, number in ordered
+    ]
+
+
+def costs(stages: Sequence[api.StageReport]) -> list[Cost]:
+    """Each stage that took time or tokens."""
+    longest = max((stage.wall_seconds for stage in stages), default=0.0) or 1.0
+    most_prompt = max((stage.prompt_tokens for stage in stages), default=0) or 1
+    most_generated = max((stage.generated_tokens for stage in stages), default=0) or 1
+    found = []
+    for stage in stages:
+        tokens = bool(stage.prompt_tokens or stage.generated_tokens)
+        if not tokens and not stage.wall_seconds:
+            continue
+        cached = stage.cached_prompt_tokens / stage.prompt_tokens if stage.prompt_tokens else 0.0
+        prompt = stage.prompt_tokens / most_prompt
+        rated = stage.wall_seconds > 0 and stage.generated_tokens > 0
+        found.append(
+            Cost(
+                title=stage_title(stage.stage),
+                time=duration(stage.wall_seconds) if stage.wall_seconds else "",
+                time_bar=charts.bar(("plain", stage.wall_seconds / longest)),
+                prompt=f"{stage.prompt_tokens:,}" if tokens else "",
+                cached=f"{stage.cached_prompt_tokens:,}" if tokens else "",
+                cached_share=percent(cached) if stage.prompt_tokens else "",
+                prompt_bar=charts.bar(("plain", prompt * (1 - cached)), ("cached", prompt * cached)),
+                generated=f"{stage.generated_tokens:,}" if tokens else "",
+                rate=f"{stage.generated_tokens / stage.wall_seconds:,.1f}" if rated else "",
+                generated_bar=charts.bar(("plain", stage.generated_tokens / most_generated)),
+            )
+        )
+    return found
+
+
+def totals(stages: Sequence[api.StageReport]) -> Cost | None:
+    """Tokens of all stages; None: none. Times do not add up, since stages run side by side."""
+    prompt = sum(stage.prompt_tokens for stage in stages)
+    cached = sum(stage.cached_prompt_tokens for stage in stages)
+    generated = sum(stage.generated_tokens for stage in stages)
+    if not prompt and not generated:
+        return None
+    none = Markup("")
+    share = percent(cached / prompt) if prompt else ""
+    return Cost("All", "", none, f"{prompt:,}", f"{cached:,}", share, none, f"{generated:,}", "", none)
+
+
+def training(index: int, record: pb.Record) -> TrainingView:
+    """A checkpoint: what it was trained on, how, and its loss."""
+    made = record.checkpoint
+    losses = [point.loss for point in made.losses if math.isfinite(point.loss)]
+    facts = {
+        "rows": f"{made.rows:,}" if made.rows else "",
+        "of these cut at the maximal length": f"{made.truncated_rows:,}" if made.rows else "",
+        "optimizer steps": f"{made.steps:,}",
+        "tokens in the loss": f"{made.trained_tokens:,}" if made.trained_tokens else "",
+        "speed": speed(record),
+        "loss, first to last": f"{loss(losses[0])} → {loss(losses[-1])}" if losses else "",
+        "final loss": loss(made.final_loss) if made.final_loss or not losses else "",
+        "setup": made.setup,
+        "trained on": made.dataset_version,
+        "base model": f"{made.base_model} at {short(made.base_revision)}" if made.base_revision else made.base_model,
+        "checkpoint": made.artifact_url,
+        "revision": made.revision,
+    }
+    return TrainingView(
+        title=f"Checkpoint {short(made.revision) or short(record.id)}",
+        sentence=training_sentence(made),
+        facts=tuple((name, value) for name, value in facts.items() if value),
+        chart=charts.loss_chart(made.losses, name=f"loss-{index}"),
+        settings=pretty_json(made.settings_json) if made.settings_json else "",
+    )
+
+
+def training_sentence(made: pb.Checkpoint) -> str:
+    """A training in a sentence."""
+    text = f"{made.steps:,} optimizer {'step' if made.steps == 1 else 'steps'}"
+    if made.rows:
+        text += f" on {made.rows:,} {'row' if made.rows == 1 else 'rows'}"
+    if made.truncated_rows:
+        text += f", {made.truncated_rows:,} of them cut at the maximal length"
+    return text
+
+
+def speed(record: pb.Record) -> str:
+    """Tokens per second of a training; empty: not known."""
+    tokens, seconds = record.checkpoint.trained_tokens, record.provenance.seconds
+    return f"{tokens / seconds:,.1f} tokens per second" if tokens and seconds > 0 else ""
+
+
+def verdict_counts(report: api.GetReportResponse) -> list[Count]:
+    """Verdicts by number."""
+    return counts(report.verdicts, sum(report.verdicts.values()))
+
+
+def sample_verdicts(evaluation: api.Evaluation) -> str:
+    """An evaluation's samples by verdict, in a line."""
+    named = [f"{VERDICTS.get(name, name)} {number:,}" for name, number in by_count(evaluation.verdicts)]
+    return ", ".join(named)

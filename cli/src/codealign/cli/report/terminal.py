@@ -1,0 +1,228 @@
+"""The report on a terminal: the funnel, what each stage took, the training, base against tuned, one row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from codealign.api.coordinator.v1 import coordinator_pb2 as coordinator
+from codealign.api.dataset.v1 import dataset_pb2 as dataset
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.cli.progress import state_name
+from codealign.cli.report import charts
+from codealign.cli.report.scores import Match, false_alarms, interval_of, levels, matches, meaning
+from codealign.cli.report.sections import speed, training_sentence
+from codealign.cli.report.trail import Story, story
+from codealign.cli.report.wording import chance, loss, percent_interval, points, points_interval, short
+from codealign.cli.terminal import count, duration, printable
+
+_PREVIEW = 300
+
+
+def funnel_table(report: coordinator.GetReportResponse) -> Table:
+    """Each stage's items, what was kept and dropped, and a line for each reason."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("stage")
+    for column in ("items", "kept", "dropped"):
+        table.add_column(column, justify="right")
+    table.add_column("dropped for")
+    for stage in report.stages:
+        reasons = sorted(stage.reasons.items(), key=lambda item: (-item[1], item[0]))
+        first = _reason(reasons[0]) if reasons else ""
+        table.add_row(
+            Text(printable(stage.stage)),
+            f"{stage.items:,}",
+            f"{stage.kept:,}",
+            f"{stage.items - stage.kept:,}",
+            Text(printable(first)),
+        )
+        for reason in reasons[1:]:
+            table.add_row("", "", "", "", Text(printable(_reason(reason))))
+    return table
+
+
+def _reason(reason: tuple[str, int]) -> str:
+    return f"{reason[0]} {reason[1]:,}"
+
+
+def cost_table(report: coordinator.GetReportResponse) -> Table:
+    """Each stage's time and tokens."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("stage")
+    for column in ("time", "prompt tokens", "of these cached", "generated tokens"):
+        table.add_column(column, justify="right")
+    for stage in report.stages:
+        tokens = stage.prompt_tokens or stage.generated_tokens
+        table.add_row(
+            Text(printable(stage.stage)),
+            duration(stage.wall_seconds) if stage.wall_seconds else "",
+            f"{stage.prompt_tokens:,}" if tokens else "",
+            f"{stage.cached_prompt_tokens:,}" if tokens else "",
+            f"{stage.generated_tokens:,}" if tokens else "",
+        )
+    return table
+
+
+def training_lines(record: pb.Record, *, timings: bool) -> list[str]:
+    """A training: what it was trained on, and its loss as a curve of one line."""
+    made = record.checkpoint
+    lines = [f"training {short(made.revision)}: {training_sentence(made)}" + (f" ({made.setup})" if made.setup else "")]
+    if made.losses:
+        curve = charts.spark([point.loss for point in made.losses])
+        lines.append(f"  loss {loss(made.losses[0].loss)} → {loss(made.losses[-1].loss)}  {curve}")
+    elif made.final_loss:
+        lines.append(f"  final loss {loss(made.final_loss)}")
+    if timings and (rate := speed(record)):
+        lines.append(f"  {rate}")
+    return lines
+
+
+def match_views(match: Match) -> list[RenderableType]:
+    """A tuned model against its base: a table, then what each difference means."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("benchmark")
+    table.add_column("base → tuned")
+    for column in ("95% base", "95% tuned", "difference", "95%", "only base", "only tuned", "p-value"):
+        table.add_column(column, justify="right")
+    for pair in match.pairs:
+        one = pair.comparison
+        table.add_row(
+            Text(printable(pair.title)),
+            levels(pair),
+            percent_interval(interval_of(pair.base)),
+            percent_interval(interval_of(pair.tuned)),
+            points(one.difference),
+            points_interval(one.interval if one.HasField("interval") else None),
+            f"{one.base_better:,}",
+            f"{one.tuned_better:,}",
+            chance(one.p_value) if one.problems else "",
+        )
+    sentences = [*(meaning(pair) for pair in match.pairs), false_alarms(match.pairs)]
+    return [
+        Text(printable(f"base against tuned ({match.title}), pass@1")),
+        table,
+        *(Text(printable(sentence)) for sentence in sentences if sentence),
+    ]
+
+
+def evaluation_table(evaluations: Sequence[coordinator.Evaluation]) -> Table:
+    """pass@k with its interval for each."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("benchmark", "model", "prompt", "problems", "samples"):
+        table.add_column(column, justify="right" if column in ("problems", "samples") else "left")
+    table.add_column("pass@k (95% interval)")
+    for found in evaluations:
+        figures = []
+        for k in sorted(found.pass_at_k):
+            interval = (
+                f" ({found.intervals[k].low:.1%} to {found.intervals[k].high:.1%})" if k in found.intervals else ""
+            )
+            figures.append(f"pass@{k} {found.pass_at_k[k]:.1%}{interval}")
+        undecided = f"; {found.undecided} undecided" if found.undecided else ""
+        table.add_row(
+            found.benchmark,
+            Text(printable(found.model)),
+            found.prompt_style,
+            f"{found.problems_done:,}/{found.problems_total:,}",
+            str(found.samples),
+            ", ".join(figures) + undecided,
+        )
+    return table
+
+
+def row_lines(told: Story) -> list[str]:
+    """One row in a few lines, from its seed to its verdict."""
+    lines = [f"one row, {short(told.row.id)}:"]
+    if told.seed:
+        lines.append(f"  seed         {told.seed.seed.path}:{told.seed.seed.line} {told.seed.seed.name}")
+    if told.concepts:
+        lines.append(f"  concepts     {', '.join(told.concepts.concept_set.concepts)}")
+    if told.instruction:
+        lines.append(f"  instruction  {_preview(told.instruction.instruction.text)}")
+    for attempt in told.attempts:
+        chosen = ", chosen" if attempt.chosen else ""
+        detail = f" ({_preview(attempt.detail)})" if attempt.detail else ""
+        lines.append(f"  attempt {attempt.number:<4} {attempt.verdict or 'not executed'}{detail}{chosen}")
+        lines += [f"               {_preview(decision)}" for decision in attempt.decisions]
+    return lines
+
+
+def _preview(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _PREVIEW else f"{line[:_PREVIEW].rstrip()} …"
+
+
+def print_report(
+    console: Console,
+    report: coordinator.GetReportResponse,
+    *,
+    version: dataset.Version | None,
+    row_id: str,
+    timings: bool,
+) -> None:
+    """Print all of it, and what to do next.
+
+    Args:
+        console: Where.
+        report: The run's.
+        version: The published version, where there is one.
+        row_id: One of its rows, for the example of a next command. Empty: the followed one's, if there is any.
+        timings: Print what each stage took (which differs from one run to the next).
+    """
+    run = report.run
+    name = f" ({run.config.name})" if run.config.name else ""
+    console.print(Text(printable(f"run {run.id}{name}: {state_name(run.state)}")))
+    if run.message and run.state != pb.RUN_STATE_SUCCEEDED:  # of success the rest speaks
+        console.print(Text(printable(run.message)))
+    console.print()
+    console.print(funnel_table(report))
+    if report.verdicts:
+        verdicts = sorted(report.verdicts.items(), key=lambda item: (-item[1], item[0]))
+        console.print()
+        named = ", ".join(f"{key.removeprefix('VERDICT_')} {number:,}" for key, number in verdicts)
+        console.print(Text(printable(f"verdicts: {named}")))
+    if timings:
+        console.print()
+        console.print(cost_table(report))
+    told = story(report)
+    if told is not None:
+        _print_lines(console, row_lines(told))
+    for record in report.checkpoints:
+        _print_lines(console, training_lines(record, timings=timings))
+    found = matches(report)
+    for match in found:
+        console.print()
+        for view in match_views(match):
+            console.print(view)
+    paired = {one.id for match in found for pair in match.pairs for one in (pair.base, pair.tuned)}
+    alone = [one for one in report.evaluations if one.id not in paired]
+    if alone:
+        console.print()
+        console.print(evaluation_table(alone))
+    console.print()
+    _print_next(console, report, version, row_id or (told.row.id if told else ""))
+
+
+def _print_lines(console: Console, lines: list[str]) -> None:
+    console.print()
+    for line in lines:
+        console.print(Text(printable(line)))
+
+
+def _print_next(
+    console: Console, report: coordinator.GetReportResponse, version: dataset.Version | None, row_id: str
+) -> None:
+    if version is None:
+        console.print(Text(f"{count(report.rows, 'row')}, nothing published"))
+        return
+    name = printable(version.name)
+    console.print(Text(f"{count(version.rows, 'row')} published as {name}"))
+    console.print(Text(f"  {printable(version.url)}"))
+    console.print(Text("next:"))
+    if row_id:
+        console.print(Text(f"  codealign data lineage {row_id[:12]}"))
+    console.print(Text(f"  codealign data export {name} -o rows.jsonl"))
+    console.print(Text(f"  codealign report {report.run.id[:12]} --html report.html"))

@@ -1,0 +1,226 @@
+"""From options to a training, and its progress until it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
+
+from codealign.api.training.v1 import training_pb2 as api
+from codealign.cli.connection import Connection
+from codealign.cli.failures import Failure
+from codealign.cli.following import watch_to_its_end
+from codealign.cli.progress import PLAIN_SECONDS
+from codealign.cli.terminal import count, duration, printable, size
+from codealign.common.clients import NO_RETRY
+
+ENDED = (api.TRAINING_STATE_SUCCEEDED, api.TRAINING_STATE_FAILED, api.TRAINING_STATE_CANCELLED)
+_SUBMIT_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class TuningChoices:
+    """What a person may choose about a training. 0, "" and None stand for the training service's defaults."""
+
+    name: str = ""
+    learning_rate: float = 0.0
+    epochs: float = 0.0
+    max_steps: int = 0
+    batch_size: int = 0
+    max_length: int = 0
+    warmup_ratio: float | None = None
+    schedule: str = ""
+    optimizer: str = ""
+    dtype: str = ""
+    lora_rank: int = 0
+    """0: every parameter is tuned."""
+    gradient_checkpointing: bool = False
+    workers: int = 0
+    sharding: str = ""
+    checkpoint_steps: int = 0
+    seed: int = 0
+
+
+def training_spec(choices: TuningChoices, model: str, revision: str, dataset: str) -> api.TrainingSpec:
+    """The specification; what is not chosen is left to the training service.
+
+    Args:
+        choices: What was chosen.
+        model: A hub id, a folder or an artifact URL.
+        revision: The model's. Empty: not checked.
+        dataset: A published version's name, or a URL of Parquet files.
+    """
+    spec = api.TrainingSpec(
+        name=choices.name,
+        model=model,
+        model_revision=revision,
+        dataset=dataset,
+        learning_rate=choices.learning_rate,
+        epochs=choices.epochs,
+        max_steps=choices.max_steps,
+        batch_size=choices.batch_size,
+        max_length=choices.max_length,
+        schedule=choices.schedule,
+        optimizer=choices.optimizer,
+        dtype=choices.dtype,
+        gradient_checkpointing=choices.gradient_checkpointing,
+        workers=choices.workers,
+        sharding=choices.sharding,
+        checkpoint_steps=choices.checkpoint_steps,
+        seed=choices.seed,
+    )
+    if choices.warmup_ratio is not None:
+        spec.warmup_ratio = choices.warmup_ratio
+    if choices.lora_rank:
+        spec.lora.rank = choices.lora_rank
+    return spec
+
+
+async def train(connection: Connection, spec: api.TrainingSpec, console: Console) -> api.Training:
+    """Submit a training and follow it to its success.
+
+    Raises:
+        Failure: It was refused, or did not succeed.
+    """
+    submitted = await submit(connection, spec, console)
+    if submitted.state == api.TRAINING_STATE_SUCCEEDED:
+        return submitted
+    return succeeded(await follow_training(connection, submitted.id, console))
+
+
+async def submit(connection: Connection, spec: api.TrainingSpec, console: Console) -> api.Training:
+    """Submit a training, and say whether it was there."""
+    request = api.SubmitTrainingRequest(spec=spec)
+    method = connection.clients.training.SubmitTraining
+    response = await connection.call(method, request, timeout=_SUBMIT_SECONDS)
+    training = response.training
+    if not response.existed:
+        said = "new"
+    elif training.state == api.TRAINING_STATE_SUCCEEDED:
+        said = "was done before, with these settings on this data"
+    else:
+        said = f"goes on from step {training.checkpoint_step:,}"
+    console.print(Text(printable(f"training {training.id[:12]}: {said}{_estimate(training)}")))
+    return training
+
+
+def succeeded(training: api.Training) -> api.Training:
+    """The training, if it has succeeded.
+
+    Raises:
+        Failure: It has not.
+    """
+    if training.state != api.TRAINING_STATE_SUCCEEDED:
+        raise Failure(f"training {training.id[:12]} {state_name(training.state)}: {printable(training.message)}")
+    return training
+
+
+async def follow_training(connection: Connection, training_id: str, console: Console) -> api.Training:
+    """Show a training's progress until it ends; the training as it is then.
+
+    Raises:
+        Failure: The service refuses, or is away for too long.
+    """
+    last = api.Training()
+    request = api.WatchTrainingRequest(id=training_id)
+
+    def open_stream() -> AsyncIterator[api.WatchTrainingResponse]:
+        return connection.clients.stream(connection.clients.training.WatchTraining, request, retry=NO_RETRY)
+
+    with TrainingDisplay(console) as display:
+
+        def on_message(message: api.WatchTrainingResponse) -> bool:
+            nonlocal last
+            last = message.training
+            display.update(last)
+            return last.state in ENDED
+
+        await watch_to_its_end(open_stream, on_message, "training", connection.addresses.training)
+    return last
+
+
+class TrainingDisplay:
+    """Shows a training whenever there is news: a bar on a terminal, a line now and then elsewhere.
+
+    Args:
+        console: Where.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        columns = (TextColumn("training"), BarColumn(), TextColumn("{task.description}"))
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task("", total=None)
+        self._notes: set[str] = set()
+        self._last_line, self._last_time = "", float("-inf")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def update(self, training: api.Training) -> None:
+        """Show it; each note once."""
+        for note in training.notes:
+            if note not in self._notes:
+                self._notes.add(note)
+                self._console.print(Text(f"note: {printable(note)}", style="yellow"))
+        line = training_line(training)
+        if self._console.is_terminal:
+            total = training.total_steps or None
+            self._bar.update(self._task, total=total, completed=training.step, description=line)
+            return
+        now = time.monotonic()
+        if line != self._last_line and (now - self._last_time >= PLAIN_SECONDS or training.state in ENDED):
+            self._console.print(Text(f"training {line}"))
+            self._last_line, self._last_time = line, now
+
+
+def state_name(state: api.TrainingState.ValueType) -> str:
+    """A training's state in lower case: "running"."""
+    return api.TrainingState.Name(state).removeprefix("TRAINING_STATE_").lower()
+
+
+def training_line(training: api.Training) -> str:
+    """A training in one line."""
+    parts = [state_name(training.state)]
+    if training.message and training.state != api.TRAINING_STATE_SUCCEEDED:
+        parts.append(printable(training.message))
+    if training.step:
+        parts.append(f"step {training.step:,}/{training.total_steps:,}")
+        parts.append(f"loss {training.loss:.4f}")
+        parts.append(f"learning rate {training.learning_rate:.2e}")
+    if training.tokens_per_second:
+        parts.append(f"{training.tokens_per_second:,.0f} tokens/s")
+    if training.HasField("seconds_left") and training.state == api.TRAINING_STATE_RUNNING:
+        parts.append(f"left {duration(training.seconds_left)}")
+    return ", ".join(parts)
+
+
+def describe(training: api.Training) -> list[str]:
+    """What came of a training, a line each."""
+    cut = f", {training.truncated_rows:,} of them cut at the longest length" if training.truncated_rows else ""
+    lines = [f"{count(training.rows, 'row')}{cut}; {count(training.step, 'step')}; last loss {training.loss:.4f}"]
+    if training.artifact_url:
+        lines.append(training.artifact_url)
+    return [printable(line) for line in lines]
+
+
+def _estimate(training: api.Training) -> str:
+    if not training.HasField("estimate"):
+        return ""
+    need = training.estimate
+    return (
+        f"; needs about {size(need.memory_bytes)} of {size(need.memory_available_bytes)} memory and "
+        f"{size(need.disk_bytes)} of {size(need.disk_available_bytes)} disk"
+    )

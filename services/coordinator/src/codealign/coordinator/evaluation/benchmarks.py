@@ -1,0 +1,134 @@
+"""The benchmarks that a model can be evaluated on.
+
+A benchmark is an adapter: a name, and how to load its problems from the user's files, or from the hub. Another one
+is added by `register`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from codealign.common.errors import FailedPrecondition
+from codealign.coordinator.evaluation import hub, layouts
+from codealign.coordinator.evaluation.files import Row, folder_files, rows
+from codealign.coordinator.evaluation.problems import Benchmark, Problem
+
+
+class Adapter(Protocol):
+    """One benchmark."""
+
+    @property
+    def name(self) -> str:
+        """As requests name it."""
+
+    def load(self, data: Path | None) -> Benchmark:
+        """Its problems.
+
+        Args:
+            data: The user's file or folder of files. None: there is none.
+
+        Raises:
+            FailedPrecondition: There is no such file, or it is damaged; the message says where and what to do.
+        """
+
+
+@dataclass(frozen=True)
+class PublishedBenchmark:
+    """A benchmark in EvalPlus' layout or HumanEval's, found in a folder by what its files hold."""
+
+    name: str
+    family: str
+    """What its task ids belong to; see `layouts.family`."""
+    parts: tuple[str, ...]
+    """The inputs that judge a solution, in EvalPlus' layout: "base", or "base" and "plus"."""
+    wanted_file: str
+    """Named where there is none."""
+    source: hub.Source | None = None
+    """Where it is on the hub."""
+
+    def load(self, data: Path | None) -> Benchmark:
+        """See `Adapter.load`. EvalPlus' layout is preferred, as EvalPlus reports both figures from one file."""
+        file = self._file(data) if data else None
+        if file is not None:
+            return self._built(list(rows(file)), file.name)
+        if self.source is None:
+            raise FailedPrecondition(f"{self.name}: {self._wish(data)}")
+        try:
+            found = hub.rows(self.source)
+        except hub.Unreachable as error:
+            raise FailedPrecondition(
+                f"{self.name}: {self._wish(data)}; and the hub's {self.source.repository} cannot be had: {error}"
+            ) from None
+        return self._built(found, self.source.repository)
+
+    def _wish(self, data: Path | None) -> str:
+        where = f"no such file in {data}" if data else "no local file: CODEALIGN_COORDINATOR_EVALUATION_DATA is not set"
+        return f"{where}; give {self.wanted_file}"
+
+    def _file(self, data: Path) -> Path | None:
+        found: dict[bool, list[Path]] = {True: [], False: []}
+        for path in folder_files(data):
+            first = next(rows(path), None)
+            if first is None:
+                raise FailedPrecondition(f"benchmark file {path}: is empty; fetch it again")
+            if "task_id" in first.fields and layouts.family(first) == self.family:
+                found[layouts.has_inputs(first)].append(path)
+        candidates = found[True] or (found[False] if self.parts == ("base",) else [])
+        if len(candidates) > 1:
+            names = " and ".join(str(path) for path in candidates)
+            raise FailedPrecondition(f"{self.name}: {names} hold it both; leave one")
+        return candidates[0] if candidates else None
+
+    def _built(self, found: Sequence[Row], source: str) -> Benchmark:
+        problems: dict[str, Problem] = {}
+        with_inputs = layouts.has_inputs(found[0])  # and so must be the others
+        for row in found:
+            problem = (
+                layouts.from_inputs(row, self.name, self.parts) if with_inputs else layouts.from_check(row, self.name)
+            )
+            if problem.problem_id in problems:
+                raise row.fault("task_id", f"{problem.problem_id} is there twice")
+            problems[problem.problem_id] = problem
+        return Benchmark(self.name, tuple(problems.values()), source)
+
+
+_ADAPTERS: dict[str, Adapter] = {}
+
+
+def register(adapter: Adapter) -> None:
+    """Make a benchmark known."""
+    if adapter.name in _ADAPTERS:
+        raise ValueError(f"there is a benchmark {adapter.name} already")
+    _ADAPTERS[adapter.name] = adapter
+
+
+def names() -> list[str]:
+    """Every benchmark's name, sorted."""
+    return sorted(_ADAPTERS)
+
+
+def load(name: str, data: Path | None) -> Benchmark:
+    """A benchmark's problems; see `Adapter.load`.
+
+    Raises:
+        KeyError: No such benchmark is known.
+        FailedPrecondition: It cannot be loaded.
+    """
+    return _ADAPTERS[name].load(data)
+
+
+_HUMANEVAL_FILE = "EvalPlus' HumanEvalPlus.jsonl.gz"
+_MBPP_FILE = "EvalPlus' MbppPlus.jsonl.gz"
+register(
+    PublishedBenchmark(
+        "humaneval", "humaneval", ("base",), f"{_HUMANEVAL_FILE}, or OpenAI's HumanEval.jsonl.gz", hub.HUMANEVAL
+    )
+)
+register(PublishedBenchmark("humaneval+", "humaneval", ("base", "plus"), _HUMANEVAL_FILE, hub.HUMANEVAL_PLUS))
+register(
+    PublishedBenchmark("mbpp", "mbpp", ("base",), f"{_MBPP_FILE}, or MBPP in HumanEval's layout (.jsonl)", hub.MBPP)
+)
+register(PublishedBenchmark("mbpp+", "mbpp", ("base", "plus"), _MBPP_FILE, hub.MBPP_PLUS))

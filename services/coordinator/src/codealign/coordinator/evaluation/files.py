@@ -1,0 +1,105 @@
+"""Benchmark files: JSON lines, plain or gzipped, one problem each."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from codealign.common.errors import FailedPrecondition
+
+SUFFIXES = (".jsonl", ".jsonl.gz")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a file."""
+
+    file: str
+    line: int
+    fields: dict[str, Any]
+
+    def fault(self, field: str, what: str) -> FailedPrecondition:
+        """The error that names this line and a field."""
+        return FailedPrecondition(f"benchmark file {self.file}, line {self.line}, field {field!r}: {what}")
+
+    def text(self, field: str) -> str:
+        """A field that must be a text.
+
+        Raises:
+            FailedPrecondition: It is missing, or something else.
+        """
+        value = self._there(field)
+        if not isinstance(value, str):
+            raise self.fault(field, f"must be a text, is {type(value).__name__}")
+        return value
+
+    def number(self, field: str) -> float:
+        """A field that must be a number that is not negative."""
+        value = self._there(field)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+            raise self.fault(field, f"must be a number, at least 0, is {value!r}")
+        return float(value)
+
+    def calls(self, field: str) -> list[list[Any]]:
+        """A field that must be a list of argument lists."""
+        value = self._there(field)
+        if value == {}:  # MBPP+ 0.2.0 writes "none" so
+            return []
+        if not isinstance(value, list):
+            raise self.fault(field, f"must be a list of argument lists, is {type(value).__name__}")
+        for number, item in enumerate(value):
+            if not isinstance(item, list):
+                raise self.fault(f"{field}[{number}]", f"must be a list of arguments, is {type(item).__name__}")
+        return value
+
+    def _there(self, field: str) -> Any:
+        if field not in self.fields:
+            raise self.fault(field, "is missing")
+        return self.fields[field]
+
+
+def folder_files(path: Path) -> list[Path]:
+    """The benchmark files of a folder, by name; or the file itself.
+
+    Raises:
+        FailedPrecondition: There is no such path, or nothing in it.
+    """
+    if not path.exists():
+        raise FailedPrecondition(f"evaluation_data: {path} does not exist; give a .jsonl(.gz) file or a folder of them")
+    found = sorted(each for each in path.iterdir() if each.name.endswith(SUFFIXES)) if path.is_dir() else [path]
+    if not found:
+        raise FailedPrecondition(f"evaluation_data: no .jsonl or .jsonl.gz file in {path}")
+    return found
+
+
+def rows(path: Path) -> Iterator[Row]:
+    """Every line that is not blank.
+
+    Raises:
+        FailedPrecondition: Names the file and the line that cannot be read.
+    """
+    number = 0
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield _row(path, number, line)
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise FailedPrecondition(
+            f"benchmark file {path}, after line {number}: cannot be read ({error}); fetch it again"
+        ) from None
+
+
+def _row(path: Path, number: int, line: str) -> Row:
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise FailedPrecondition(f"benchmark file {path}, line {number}: is no JSON ({error})") from None
+    if not isinstance(fields, dict):
+        raise FailedPrecondition(f"benchmark file {path}, line {number}: must be an object with a problem's fields")
+    return Row(str(path), number, fields)

@@ -1,0 +1,84 @@
+"""The evaluations that the store holds, and what they say of two models."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.api.dataset.v1 import dataset_pb2 as dataset
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.coordinator.evaluation.evaluator import COLLECTION
+from codealign.coordinator.evaluation.prompts import BASE, TUNED
+from codealign.coordinator.evaluation.request import NAME
+from codealign.coordinator.evaluation.results import Board, comparison, settings_of
+from codealign.coordinator.runs.store import RunStore
+
+_SAMPLING = ("benchmark", "benchmark_sha256", "judge", "max_tokens", "seed", "temperature")
+"""Settings in which two evaluations must agree for a comparison; prompt styles may differ."""
+
+
+async def boards_of(store: RunStore, revisions: Collection[str]) -> list[Board]:
+    """Every evaluation of these models, by model in the order given, then by benchmark and style.
+
+    A board takes the number of samples that every problem has: problems may have more from another call.
+    """
+    found = []
+    async for config in store.scan(dataset.ScanRequest(stage=pb.STAGE_STAGE_CONFIG, collection=COLLECTION)):
+        if config.stage_config.name == NAME and settings_of(config)["model_revision"] in revisions:
+            board = await _board(store, config)
+            if board.outcomes:
+                found.append(board)
+    order = list(revisions)
+
+    def place(board: Board) -> tuple[int, str, str, str]:
+        settings = board.settings
+        rank = order.index(settings["model_revision"])
+        return rank, settings["benchmark"], settings["prompt_style"], board.config.id
+
+    return sorted(found, key=place)
+
+
+async def _board(store: RunStore, config: pb.Record) -> Board:
+    board = Board(config, model="", samples=0, problem_ids=())
+    request = dataset.ScanRequest(stage=pb.STAGE_EVALUATION_RESULT, stage_config_id=config.id)
+    async for record in store.scan(request):
+        board.add(record)
+        board.model = board.model or record.provenance.model
+    board.samples = min((len(found) for found in board.outcomes.values()), default=0)
+    board.problem_ids = tuple(sorted(board.outcomes, key=_numbered))
+    board.total = int(board.settings["problems"])
+    return board
+
+
+def _numbered(problem_id: str) -> tuple[str, int, str]:
+    name, _, number = problem_id.rpartition("/")
+    return name, int(number) if number.isdecimal() else -1, number
+
+
+def comparisons(
+    base: str, tuned: Iterable[str], evaluations: Iterable[tuple[Board, api.Evaluation]]
+) -> list[api.Comparison]:
+    """Each tuned model against the base model, for each benchmark and sampling that both have.
+
+    Where a model was asked in both styles, the base model's "base" and the tuned one's "tuned" count.
+
+    Args:
+        base: The base model's revision.
+        tuned: The tuned models' revisions.
+        evaluations: Of all of them.
+    """
+    by_revision: dict[str, dict[tuple[object, ...], dict[str, api.Evaluation]]] = {}
+    for board, evaluation in evaluations:
+        key = tuple(board.settings[name] for name in _SAMPLING)
+        styles = by_revision.setdefault(evaluation.model_revision, {}).setdefault(key, {})
+        styles[evaluation.prompt_style] = evaluation
+    found = []
+    for revision in tuned:
+        for key, styles in by_revision.get(revision, {}).items():
+            others = by_revision.get(base, {}).get(key)
+            if others is None or revision == base:
+                continue
+            pair = comparison(others.get(BASE) or others[TUNED], styles.get(TUNED) or styles[BASE])
+            if pair is not None:
+                found.append(pair)
+    return found

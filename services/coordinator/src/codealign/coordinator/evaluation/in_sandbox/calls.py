@@ -1,0 +1,233 @@
+"""Calls a function on every input and writes down what came back. Runs in the sandbox, beside the solution.
+
+Standard library only. The outputs leave as normal forms: texts that are equal where Python calls the values equal
+(1, 1.0 and True; a dict in any order), and that say nothing of what was expected. A long text leaves as its digest.
+The process that compares them is another one.
+"""
+
+import decimal
+import fractions
+import hashlib
+import io
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Sequence
+from pathlib import Path
+from typing import Any
+
+INPUTS_FILE = "codealign-inputs.json"
+MARKER = b"\ncodealign-outputs "
+TEXT_LIMIT = 64 * 1024
+"""A normal form longer than this, in characters, leaves as its digest."""
+TOTAL_LIMIT = 600 * 1024
+"""Normal forms of all calls together; beyond it the longest leave as digests. A stream keeps 1 MiB."""
+_CHUNK = 1000
+_WAITING_SECONDS = 20.0
+"""A call may take so much more wall-clock time than four times its CPU time."""
+_SMALL = 2**63
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class CallTimedOut(Exception):
+    """A call used up its time."""
+
+
+class _Nowhere(io.StringIO):
+    """What the program prints during a call; nothing is kept, and nothing can be read."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+def decoded(value: Any) -> Any:
+    """A value out of JSON: what JSON has no form for is {"$": kind, "of": ...}."""
+    if isinstance(value, list):
+        return [decoded(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kind: Any = value.get("$")
+    of: Any = value.get("of")
+    if kind == "tuple":
+        return tuple(decoded(item) for item in of)
+    if kind == "set":
+        return {decoded(item) for item in of}
+    if kind == "dict":
+        return {decoded(key): decoded(item) for key, item in of}
+    if kind == "complex":
+        return complex(*of)
+    return {key: decoded(item) for key, item in value.items()}
+
+
+def normal(value: Any) -> str:
+    """The normal form of a value: JSON, with {"kind": ...} for what JSON has no form for."""
+    kind = type(value)
+    if kind is str:
+        return _encode(value)
+    if kind is int or kind is bool:
+        return str(int(value)) if -_SMALL <= value < _SMALL else f'{{"int":"{value:x}"}}'
+    if value is None:
+        return "null"
+    if kind is float:
+        return _of_float(value)
+    if kind is list:
+        return f"[{_of_items(value)}]"
+    if kind is tuple:
+        return f'{{"tuple":[{_of_items(value)}]}}'
+    return _of_other(value)
+
+
+def _of_items(items: Sequence[Any]) -> str:
+    """Items in their order; those of one plain type at once, since outputs have millions of them."""
+    if items and type(items[0]) is str and (plain := _of_plain_texts(items)):
+        return plain
+    kinds = set(map(type, items))
+    if kinds == {str} or (kinds == {int} and min(items) >= -_SMALL and max(items) < _SMALL):
+        return _encode(items)[1:-1]
+    return ",".join(map(normal, items))
+
+
+def _of_plain_texts(items: Sequence[str]) -> str:
+    """Texts that need no escapes; else nothing."""
+    try:
+        joined = '","'.join(items)
+    except TypeError:  # not all are texts
+        return ""
+    plain = joined.isascii() and joined.isprintable() and "\\" not in joined
+    return f'"{joined}"' if plain and joined.count('"') == 2 * (len(items) - 1) else ""
+
+
+def _of_float(value: float) -> str:
+    if value.is_integer():
+        return normal(int(value))
+    if value != value:
+        return f'{{"nan":"{os.urandom(8).hex()}"}}'  # equal to nothing
+    return repr(value) if math.isfinite(value) else f'{{"float":"{value!r}"}}'
+
+
+def _of_other(value: Any) -> str:
+    """Sets, dicts, other numbers, and subclasses, which are equal to what they derive from."""
+    if isinstance(value, complex):
+        if value.imag == 0:
+            return _of_float(value.real)
+        return f'{{"complex":[{_of_float(value.real)},{_of_float(value.imag)}]}}'
+    if isinstance(value, (decimal.Decimal, fractions.Fraction)):
+        return _of_exact(value)
+    if isinstance(value, (bytes, bytearray)):
+        return f'{{"bytes":"{value.hex()}"}}'
+    if isinstance(value, (set, frozenset, KeysView, ItemsView)):
+        return f'{{"set":[{",".join(sorted(map(normal, value)))}]}}'
+    if isinstance(value, dict):
+        pairs = sorted(f"[{normal(key)},{normal(item)}]" for key, item in dict.items(value))
+        return f'{{"dict":[{",".join(pairs)}]}}'
+    bases: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+        (int, int),
+        (float, float),
+        (str, lambda text: str.__getitem__(text, slice(None))),
+        (list, list),
+        (tuple, tuple),
+    )
+    for base, plain in bases:
+        if isinstance(value, base):
+            return normal(plain(value))
+    return f'{{"object":"{os.urandom(8).hex()}"}}'  # whatever its __eq__ says, it is equal to nothing
+
+
+def _of_exact(value: Any) -> str:
+    if not math.isfinite(value):
+        return _of_float(float(value))
+    if value == int(value):
+        return normal(int(value))
+    exact = fractions.Fraction(value)
+    near = float(exact)
+    return repr(near) if fractions.Fraction(near) == exact else f'{{"ratio":"{exact}"}}'
+
+
+def _pieces(value: Any) -> Iterator[str]:
+    """The normal form in pieces, so that a list of millions is never one text."""
+    if type(value) not in (list, tuple) or len(value) <= _CHUNK:
+        yield normal(value)
+        return
+    opening, closing = ("[", "]") if type(value) is list else ('{"tuple":[', "]}")
+    yield opening
+    for start in range(0, len(value), _CHUNK):
+        yield ("," if start else "") + _of_items(value[start : start + _CHUNK])
+    yield closing
+
+
+def _floats(value: Any) -> bool:
+    """A float, or a list or tuple of nothing but floats: compared with a tolerance."""
+    if isinstance(value, float):
+        return True
+    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(item, float) for item in value)
+
+
+def described(value: Any) -> list[Any]:
+    """[normal form or "", its digest, the type's name, whether it is made of floats]."""
+    digest, kept, size = hashlib.blake2b(digest_size=16), [], 0
+    for piece in _pieces(value):
+        digest.update(piece.encode())
+        size += len(piece)
+        if size <= TEXT_LIMIT:
+            kept.append(piece)
+    kind = type(value)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    return ["".join(kept) if size <= TEXT_LIMIT else "", digest.hexdigest(), name[:80], _floats(value)]
+
+
+def _within_total(outputs: list[list[Any]]) -> list[list[Any]]:
+    total = 0
+    for output in sorted(outputs, key=lambda each: len(each[0])):
+        total += len(output[0])
+        if total > TOTAL_LIMIT:
+            output[0] = ""
+    return outputs
+
+
+def _ring(*_: object) -> None:
+    raise CallTimedOut("a call used up its time")
+
+
+def _set_timers(seconds: float) -> None:
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, 4 * seconds + _WAITING_SECONDS if seconds else 0)
+
+
+def answers(function: Callable[..., Any]) -> Iterator[bool]:
+    """Call the function on each input in turn; True for each call that came back.
+
+    The calls' time is CPU time, so that a busy machine fails nobody; wall-clock time ends a call that waits.
+
+    Raises:
+        CallTimedOut: A call took longer than it may.
+        BaseException: Whatever a call raises.
+    """
+    asked = json.loads(Path(INPUTS_FILE).read_text(encoding="utf-8"))
+    limits, as_set = asked["seconds"], asked["as_set"]
+    for ring in (signal.SIGPROF, signal.SIGALRM):
+        signal.signal(ring, _ring)
+    outputs, seconds = [], []
+    for number, given in enumerate(asked["inputs"]):
+        arguments = decoded(given)
+        streams = sys.stdin, sys.stdout, sys.stderr
+        sys.stdin, sys.stdout, sys.stderr = io.StringIO(), _Nowhere(), _Nowhere()
+        begun = time.process_time()
+        _set_timers(limits[number] if limits else 0)
+        try:
+            output = function(*arguments)
+        finally:
+            _set_timers(0)
+            sys.stdin, sys.stdout, sys.stderr = streams
+        seconds.append(round(time.process_time() - begun, 6))
+        outputs.append(described(set(output) if as_set else output))
+        del output
+        yield True
+    _write(MARKER + json.dumps({"outputs": _within_total(outputs), "seconds": seconds}).encode() + b"\n")
+
+
+def _write(data: bytes) -> None:
+    while data:
+        data = data[os.write(2, data) :]

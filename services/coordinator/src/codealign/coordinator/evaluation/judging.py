@@ -1,0 +1,229 @@
+"""The judgement of a solution, in the sandbox.
+
+A problem with inputs is judged in two executions. In the first the solution is called on every input and its
+outputs are written down; the process knows nothing of what is expected. In the second, where no solution runs, the
+outputs are compared, an assertion for each. The expected outputs come from the reference program, run the same way.
+See docs/decisions/008-evaluation.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.resources import files
+
+from codealign.api.sandbox.v1 import sandbox_pb2 as sb
+from codealign.common.clients import Clients
+from codealign.common.logs import get_logger
+from codealign.coordinator.calls import execute, trim
+from codealign.coordinator.evaluation.in_sandbox import calls
+from codealign.coordinator.evaluation.problems import CallTests, CheckTests, Problem
+from codealign.coordinator.runs.faults import RunFailed
+from codealign.coordinator.runs.progress import StageTally, verdict_name
+
+log = get_logger(__name__)
+
+VERSION = 1
+"""Of the rules of judgement: results under another one are other results."""
+CALL_SECONDS = 1.0
+"""CPU seconds that a call may take at least (EvalPlus' least limit, there in wall-clock time)."""
+REFERENCE_FACTOR = 4.0
+"""Of what the reference takes for the same input, a call may take so much (EvalPlus' factor)."""
+_MIB = 2**20
+EXECUTIONS = (1, 8)
+"""Over how many executions a problem's calls are spread: one, and more where its reference is too slow for that."""
+CALLS_LIMITS = sb.Limits(wall_seconds=60, cpu_seconds=60, memory_bytes=2048 * _MIB, output_bytes=_MIB)
+"""All calls of an execution together (EvalPlus: 60 s and 4 GiB, for each of its two parts)."""
+CHECK_LIMITS = sb.Limits(wall_seconds=20, cpu_seconds=20, memory_bytes=2048 * _MIB)
+
+_CALLS_TESTS = """\
+import builtins as _codealign_builtins
+_codealign_space = {{"__name__": "codealign.calls"}}
+_codealign_builtins.exec({source!r}, _codealign_space)
+for _codealign_answered in _codealign_space["answers"]({entry_point}):
+    assert _codealign_answered
+"""
+_AGREEMENT_TESTS = """\
+for rule, case in cases():
+    agreed = rule.agrees(case)
+    if not agreed:
+        print(explain(case))
+    assert agreed
+"""
+_TOO_SLOW = (sb.VERDICT_TIMED_OUT, sb.VERDICT_OUT_OF_MEMORY)
+_NO_OUTPUTS = "no outputs came back: it wrote over them, or they are longer than 1 MiB"
+
+
+def _source(name: str) -> str:
+    return (files("codealign.coordinator.evaluation.in_sandbox") / name).read_text(encoding="utf-8")
+
+
+_CALLS, _AGREEMENT = _source("calls.py"), _source("agreement.py")
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """What a problem's solutions are measured by."""
+
+    outputs: bytes
+    """The reference's, as `calls.py` writes them."""
+    seconds: list[float]
+    """CPU seconds that each call may take."""
+    executions: int
+    """The calls are spread over so many."""
+
+
+@dataclass
+class Judge:
+    """Judges solutions of one evaluation; keeps the expected outputs of each problem as long as it lives."""
+
+    clients: Clients
+    slots: asyncio.Semaphore
+    """Programs at the sandbox at once."""
+    tally: StageTally
+    gate: Callable[[], None]
+    _expected: dict[str, _Expected] = field(default_factory=dict)
+    _locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+
+    async def judge(self, problem: Problem, solution: str) -> sb.Result | None:
+        """What became of a solution.
+
+        Returns:
+            The result that a record keeps; None where the infrastructure kept failing, or where this machine was
+            too slow for the reference program.
+
+        Raises:
+            RunFailed: The reference program fails, or the sandbox cannot be used at all.
+        """
+        if isinstance(problem.tests, CheckTests):
+            tests = f"{problem.tests.program}\n\ncheck({problem.entry_point})\n"
+            result = await self._run(sb.Program(code=solution, tests=tests), CHECK_LIMITS)
+        else:
+            result = await self._judge_calls(problem, problem.tests, solution)
+        if result is not None:
+            trim(result)
+        return result
+
+    async def _judge_calls(self, problem: Problem, tests: CallTests, solution: str) -> sb.Result | None:
+        expected = await self._expect(problem, tests)
+        if expected is None:
+            return None
+        answer = await self._call(problem, tests, solution, expected.seconds, expected.executions)
+        if answer is None:
+            return None
+        called, outputs = answer
+        if called.verdict != sb.VERDICT_PASSED:
+            if called.exception == calls.CallTimedOut.__name__:
+                called.verdict, called.exception = sb.VERDICT_TIMED_OUT, ""
+            return called
+        if outputs is None:
+            called.verdict, called.detail = sb.VERDICT_FAILED_ASSERTION, _NO_OUTPUTS
+            return called
+        compared = await self._compare(tests, expected, outputs)
+        return None if compared is None else _merged(called, compared)
+
+    async def _expect(self, problem: Problem, tests: CallTests) -> _Expected | None:
+        """The expected outputs, computed at the first solution of the problem."""
+        key = problem.tests_sha256
+        async with self._locks[key]:
+            for executions in () if key in self._expected else EXECUTIONS:
+                answer = await self._call(problem, tests, tests.reference, [], executions)
+                if answer is None:
+                    return None
+                result, outputs = answer
+                if result.verdict in _TOO_SLOW:  # the machine's fault: it is known to be right
+                    log.warning("reference_too_slow", problem_id=problem.problem_id, executions=executions)
+                    continue
+                if result.verdict != sb.VERDICT_PASSED or outputs is None:
+                    raise RunFailed(
+                        f"{problem.benchmark}: the reference solution of {problem.problem_id} did not get through in "
+                        f"the sandbox ({verdict_name(result.verdict)}: {result.detail}); is the benchmark's file whole?"
+                    )
+                taken = [seconds for line in outputs.split(b"\n") for seconds in json.loads(line)["seconds"]]
+                limits = [max(CALL_SECONDS, REFERENCE_FACTOR * seconds) for seconds in taken]
+                self._expected[key] = _Expected(outputs, limits, executions)
+                break
+            return self._expected.get(key)
+
+    async def _call(
+        self, problem: Problem, tests: CallTests, program: str, seconds: list[float], executions: int
+    ) -> tuple[sb.Result, bytes | None] | None:
+        """Call the program's entry point on every input.
+
+        Returns:
+            What became of it, and what was written down, a line for each execution; None in place of the lines where
+            it did not get through, or they are not there.
+        """
+        total, lines, count = sb.Result(), [], len(tests.inputs)
+        for number in range(executions):
+            part = slice(number * count // executions, (number + 1) * count // executions)
+            asked = {"inputs": tests.inputs[part], "seconds": seconds[part], "as_set": tests.rule == "set"}
+            asserts = _CALLS_TESTS.format(source=_CALLS, entry_point=problem.entry_point)
+            given = sb.File(path=calls.INPUTS_FILE, content=json.dumps(asked).encode())
+            result = await self._run(sb.Program(code=program, tests=asserts, files=[given]), CALLS_LIMITS)
+            if result is None:
+                return None
+            line = _take_outputs(result)
+            total = _summed(total, result)
+            if result.verdict != sb.VERDICT_PASSED or line is None:
+                return total, None
+            lines.append(line)
+        return total, b"\n".join(lines)
+
+    async def _compare(self, tests: CallTests, expected: _Expected, outputs: bytes) -> sb.Result | None:
+        asked = {
+            "rule": tests.rule,
+            "atol": tests.atol,
+            "parts": [[part.name, len(part.inputs)] for part in tests.parts],
+            "inputs": tests.inputs if tests.rule in ("find-zero", "surface-area", "digit-distance") else [],
+        }
+        contents = {
+            "asked.json": json.dumps(asked).encode(),
+            "expected.jsonl": expected.outputs,
+            "outputs.jsonl": outputs,
+        }
+        given = [sb.File(path=path, content=content) for path, content in contents.items()]
+        return await self._run(sb.Program(code=_AGREEMENT, tests=_AGREEMENT_TESTS, files=given), CALLS_LIMITS)
+
+    async def _run(self, program: sb.Program, limits: sb.Limits) -> sb.Result | None:
+        program.language = sb.LANGUAGE_PYTHON
+        async with self.slots:
+            return await execute(self.clients, sb.ExecuteRequest(program=program, limits=limits), self.tally, self.gate)
+
+
+def _take_outputs(result: sb.Result) -> bytes | None:
+    """Take the line of outputs out of a result's standard error; None where there is none."""
+    before, found, after = result.stderr.data.rpartition(calls.MARKER)
+    if not found:
+        return None
+    line, end, rest = after.partition(b"\n")
+    result.stderr.data = before + rest
+    return line if end else None
+
+
+def _summed(before: sb.Result, result: sb.Result) -> sb.Result:
+    """The result of several executions: the last one's, with the time and memory of all."""
+    summed = sb.Result()
+    summed.CopyFrom(result)
+    summed.wall_seconds += before.wall_seconds
+    summed.cpu_seconds += before.cpu_seconds
+    summed.queue_seconds += before.queue_seconds
+    summed.peak_memory_bytes = max(before.peak_memory_bytes, result.peak_memory_bytes)
+    return summed
+
+
+def _merged(called: sb.Result, compared: sb.Result) -> sb.Result:
+    """The verdict of the comparison, with the evidence of the solution's own run."""
+    merged = sb.Result()
+    merged.CopyFrom(called)
+    merged.verdict = compared.verdict
+    merged.assertions_executed, merged.assertions_total = compared.assertions_executed, compared.assertions_total
+    merged.queue_seconds += compared.queue_seconds
+    if compared.verdict != sb.VERDICT_PASSED:
+        said = compared.stdout.data.decode("utf-8", "replace").strip()
+        merged.detail = said or compared.detail
+        merged.exception = compared.exception
+    return merged

@@ -1,0 +1,101 @@
+"""What an evaluation was asked for: checked once, where wire becomes domain; and the configuration that it bears."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+
+from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.common import records
+from codealign.common.errors import InvalidArgument
+from codealign.coordinator.evaluation import benchmarks, judging, prompts
+from codealign.coordinator.evaluation.problems import Benchmark
+
+NAME = "evaluation"
+"""Of the StageConfig."""
+MAX_SAMPLES = 1000
+MAX_TOKENS = 32_768
+DEFAULT_MAX_TOKENS = 1024
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request with its defaults filled in."""
+
+    model: pb.ModelChoice
+    benchmarks: tuple[str, ...]
+    samples: int
+    temperature: float
+    max_tokens: int
+    style: str
+    seed: int
+    limit: int
+
+
+def checked(request: api.EvaluateRequest) -> Asked:
+    """The request in the domain's terms.
+
+    Raises:
+        InvalidArgument: Names every field that is wrong.
+    """
+    wrong: list[tuple[str, str]] = []
+
+    def need(ok: bool, field: str, description: str) -> None:
+        if not ok:
+            wrong.append((field, description))
+
+    known = ", ".join(benchmarks.names())
+    need(bool(request.benchmarks), "benchmarks", f"name at least one of: {known}")
+    for at, name in enumerate(request.benchmarks):
+        need(name in benchmarks.names(), f"benchmarks[{at}]", f"unknown benchmark {name!r}; there are: {known}")
+        need(name not in request.benchmarks[:at], f"benchmarks[{at}]", f"{name!r} is there twice")
+    samples, temperature = request.samples or 1, request.temperature
+    need(1 <= samples <= MAX_SAMPLES, "samples", f"must be from 1 to {MAX_SAMPLES}")
+    need(math.isfinite(temperature) and 0 <= temperature <= 2, "temperature", "must be from 0 (greedy) to 2")
+    need(samples <= 1 or temperature > 0, "samples", "must be 1 at temperature 0: greedy samples are all the same")
+    max_tokens = request.max_tokens or DEFAULT_MAX_TOKENS
+    need(1 <= max_tokens <= MAX_TOKENS, "max_tokens", f"must be from 1 to {MAX_TOKENS}")
+    styles = " or ".join(f'"{style}"' for style in prompts.STYLES)
+    need(request.prompt_style in prompts.STYLES, "prompt_style", f"must be {styles}, is {request.prompt_style!r}")
+    need(request.limit >= 0, "limit", "must not be negative; 0 takes every problem")
+    if wrong:
+        raise InvalidArgument(violations=wrong)
+    return Asked(
+        model=request.model,
+        benchmarks=tuple(request.benchmarks),
+        samples=samples,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        style=request.prompt_style,
+        seed=request.seed,
+        limit=request.limit,
+    )
+
+
+def configuration(asked: Asked, benchmark: Benchmark, revision: str) -> pb.Record:
+    """The StageConfig of a model on a benchmark.
+
+    It names neither the limit nor the number of samples: a call that asks for more goes on where another one ended.
+    """
+    settings = {
+        "benchmark": benchmark.name,
+        "benchmark_sha256": benchmark.sha256,
+        "judge": judging.VERSION,
+        "max_tokens": asked.max_tokens,
+        "model_revision": revision,
+        "problems": len(benchmark.problems),
+        "prompt_style": asked.style,
+        "seed": asked.seed if asked.temperature > 0 else 0,
+        "temperature": asked.temperature,
+        "templates_sha256": prompts.templates_sha256(),
+    }
+    text = json.dumps(settings, sort_keys=True)
+    body = pb.StageConfig(stage=pb.STAGE_EVALUATION_RESULT, name=NAME, settings_json=text)
+    return records.complete(pb.Record(stage=pb.STAGE_STAGE_CONFIG, stage_config=body))
+
+
+def sample_seed(asked: Asked, problem_id: str, attempt: int) -> int:
+    """The seed of one sample."""
+    return records.seed_for(asked.seed, NAME, problem_id, attempt)

@@ -1,0 +1,173 @@
+"""From results to figures, and to EvalPlus' sample files."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.coordinator.evaluation import statistics
+from codealign.coordinator.evaluation.statistics import Score
+from codealign.coordinator.runs.progress import verdict_name
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One sample, judged."""
+
+    passed: bool
+    verdict: str
+
+
+def outcome(record: pb.Record) -> Outcome:
+    """What an EvaluationResult says."""
+    body = record.evaluation_result
+    return Outcome(body.passed, verdict_name(body.result.verdict))
+
+
+@dataclass
+class Board:
+    """The outcomes of a model on a benchmark, as far as they are known."""
+
+    config: pb.Record
+    """The StageConfig that the results bear."""
+    model: str
+    samples: int
+    """Wanted of each problem."""
+    problem_ids: tuple[str, ...]
+    """The problems that are wanted, in the benchmark's order."""
+    outcomes: dict[str, dict[int, Outcome]] = field(default_factory=dict)
+    """By problem and attempt."""
+    total: int = 0
+    """Problems of the whole benchmark, where more count than are wanted. 0: those that are wanted."""
+    undecided: int = 0
+    reused: int = 0
+    """Problems that were done at the start."""
+
+    def add(self, record: pb.Record) -> None:
+        """Take an EvaluationResult in."""
+        found = self.outcomes.setdefault(record.evaluation_result.problem_id, {})
+        found[record.attempt] = outcome(record)
+
+    def done(self) -> list[str]:
+        """The problems with every sample judged."""
+        return [each for each in self.problem_ids if len(self.outcomes.get(each, {})) >= self.samples]
+
+    def scores(self) -> dict[str, Score]:
+        """Of the problems that are done."""
+        return {
+            problem_id: Score(self.samples, sum(each.passed for each in self._taken(problem_id)))
+            for problem_id in self.done()
+        }
+
+    def pass_at_k(self) -> dict[int, list[float]]:
+        """pass@k of each problem that is done, by k."""
+        scores = self.scores().values()
+        return {
+            k: [statistics.pass_at_k(score.samples, score.passed, k) for score in scores]
+            for k in statistics.ks(self.samples)
+        }
+
+    def progress(self) -> api.EvaluateResponse:
+        """Where it stands."""
+        return api.EvaluateResponse(
+            benchmark=self.settings["benchmark"],
+            problems_done=len(self.done()),
+            problems_total=len(self.problem_ids),
+            pass_at_k={k: statistics.mean(values) for k, values in self.pass_at_k().items() if values},
+            problems_reused=self.reused,
+        )
+
+    def evaluation(self) -> api.Evaluation:
+        """The result, with intervals."""
+        settings, scores = self.settings, self.scores()
+        found = api.Evaluation(
+            id=self.config.id,
+            benchmark=settings["benchmark"],
+            model=self.model,
+            model_revision=settings["model_revision"],
+            prompt_style=settings["prompt_style"],
+            samples=self.samples,
+            temperature=settings["temperature"],
+            max_tokens=settings["max_tokens"],
+            problems_total=self.total or len(self.problem_ids),
+            problems_done=len(scores),
+            verdicts=Counter(each.verdict for problem_id in scores for each in self._taken(problem_id)),
+            scores=[
+                api.ProblemScore(problem_id=problem_id, samples=score.samples, passed=score.passed)
+                for problem_id, score in scores.items()
+            ],
+            undecided=self.undecided,
+        )
+        for k, values in self.pass_at_k().items():
+            if values:
+                found.pass_at_k[k] = statistics.mean(values)
+                low, high = self._interval(values)
+                found.intervals[k].CopyFrom(api.Interval(low=low, high=high))
+        return found
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Of the configuration."""
+        return settings_of(self.config)
+
+    def _interval(self, values: list[float]) -> statistics.Interval:
+        if self.samples == 1:
+            return statistics.wilson(round(sum(values)), len(values))
+        return statistics.bootstrap(values)
+
+    def _taken(self, problem_id: str) -> list[Outcome]:
+        """The samples that count: the first of those that are there, by their numbers."""
+        found = self.outcomes.get(problem_id, {})
+        return [found[attempt] for attempt in sorted(found)[: self.samples]]
+
+
+def settings_of(config: pb.Record) -> dict[str, Any]:
+    """A StageConfig's settings."""
+    found: dict[str, Any] = json.loads(config.stage_config.settings_json)
+    return found
+
+
+def comparison(base: api.Evaluation, tuned: api.Evaluation) -> api.Comparison | None:
+    """Two models on the problems that both have; None where there is none, or the samples differ in number."""
+    first, second = _scores(base), _scores(tuned)
+    shared = [problem_id for problem_id in first if problem_id in second]
+    if not shared or base.samples != tuned.samples:
+        return None
+    paired = statistics.compare([first[each] for each in shared], [second[each] for each in shared])
+    low, high = paired.interval
+    return api.Comparison(
+        benchmark=base.benchmark,
+        base=base.id,
+        tuned=tuned.id,
+        problems=len(shared),
+        difference=paired.difference,
+        interval=api.Interval(low=low, high=high),
+        base_better=paired.first_better,
+        tuned_better=paired.second_better,
+        p_value=paired.p_value,
+        test=paired.test,
+    )
+
+
+def _scores(evaluation: api.Evaluation) -> Mapping[str, Score]:
+    return {each.problem_id: Score(each.samples, each.passed) for each in evaluation.scores}
+
+
+def evalplus_samples(results: Iterable[pb.Record]) -> Iterator[str]:
+    """EvalPlus' sample file: a JSON line with `task_id` and `solution` for each EvaluationResult.
+
+    Lines are ordered by problem, in its benchmark's numbering, and then by sample.
+    """
+
+    def place(record: pb.Record) -> tuple[str, int, str, int]:
+        name, _, number = record.evaluation_result.problem_id.rpartition("/")
+        return name, int(number) if number.isdecimal() else -1, number, record.attempt
+
+    for record in sorted(results, key=place):
+        body = record.evaluation_result
+        yield json.dumps({"task_id": body.problem_id, "solution": body.solution})

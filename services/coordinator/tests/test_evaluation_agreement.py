@@ -1,0 +1,178 @@
+"""Which outputs agree: the programs that run in the sandbox, here as modules."""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections import Counter, OrderedDict
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codealign.coordinator.evaluation.in_sandbox import agreement, calls
+from codealign.coordinator.evaluation.in_sandbox.agreement import Case, Rule, output
+from codealign.coordinator.evaluation.mbpp_inputs import RULE_OF_ENTRY_POINT
+from codealign.coordinator.evaluation.problems import RULES
+
+
+class Colour(enum.IntEnum):
+    RED = 1
+
+
+class Flatterer:
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+NAN = float("nan")
+
+
+def judged(have: Any, want: Any, rule: str = "equal", atol: float = 0.0, arguments: list[Any] | None = None) -> bool:
+    if rule == "set":
+        have, want = set(have), set(want)
+    case = Case("base", 0, arguments or [], output(calls.described(have)), output(calls.described(want)))
+    return Rule(rule, atol).agrees(case)
+
+
+@pytest.mark.parametrize(
+    ("have", "want"),
+    [
+        (1, 1.0),
+        (True, 1),
+        (0.0, -0.0),
+        ([1, "a", None], [1.0, "a", None]),
+        ((1, (2,)), (1, (2.0,))),
+        ({1, 2}, frozenset({2, 1.0})),
+        ({"a": [1], "b": 2}, {"b": 2.0, "a": [True]}),
+        (Counter("aab"), {"a": 2, "b": 1}),
+        (OrderedDict(x=1), {"x": 1}),
+        ({1: 2}.keys(), {1}),
+        (Colour.RED, 1),
+        (Decimal("0.5"), 0.5),
+        (Fraction(1, 3), Fraction(2, 6)),
+        (2**80, 2**80),
+        (2.0**80, 2**80),
+        (float("inf"), float("inf")),
+        (3 + 0j, 3),
+        ("\ud800", "\ud800"),
+        (list(range(3000)), list(range(3000))),
+        (["x" * 100_000], ["x" * 100_000]),
+    ],
+)
+def test_what_python_calls_equal_agrees(have: Any, want: Any) -> None:
+    assert have == want
+    assert judged(have, want)
+    assert judged(want, have)
+
+
+@pytest.mark.parametrize(
+    ("have", "want"),
+    [
+        ([1], (1,)),
+        ("1", 1),
+        (b"a", "a"),
+        (None, False),
+        (Decimal("0.1"), 0.1),
+        ({1: 2}, [[1, 2]]),
+        ("nan", NAN),
+        ([1, 2], [2, 1]),
+        (2**80, 2**80 + 1),
+        (list(range(3000)), list(range(2999, -1, -1))),
+        (["x" * 100_000], ["x" * 99_999]),
+    ],
+)
+def test_what_python_calls_different_does_not_agree(have: Any, want: Any) -> None:
+    assert have != want
+    assert not judged(have, want)
+
+
+def test_an_object_is_equal_to_nothing_whatever_it_says() -> None:
+    assert Flatterer() == 1
+    for want in (1, [1], None, "x"):
+        assert not judged(Flatterer(), want)
+    assert not judged([Flatterer()], [1])
+    assert not judged(NAN, NAN)
+
+
+def test_floats_agree_within_a_tolerance() -> None:
+    assert judged(0.1 + 0.2, 0.3)
+    assert judged([1.0000001, 2.0], [1.0, 2.0])
+    assert not judged(0.3001, 0.3)
+    assert judged(0.30005, 0.3, atol=1e-4)
+    assert not judged(1, 1.5)
+    assert not judged((1.0000001,), [1.0]), "the type must be the same"
+    assert not judged([1.0000001], [1.0, 2.0])
+    assert not judged([1.5, "a"], [1.0, "a"])
+    assert not judged("a", 1.0)
+    assert judged(1.0000001 + 1j, 1 + 1j, atol=1e-4)
+    assert not judged(float("inf"), 1.0)
+    assert not judged(1.0, float("inf"))
+
+
+def test_a_tolerance_once_set_holds_for_the_rest_of_its_part() -> None:
+    rule = Rule("equal", 0)
+
+    def agrees(part: str, have: Any, want: Any) -> bool:
+        return rule.agrees(Case(part, 0, [], output(calls.described(have)), output(calls.described(want))))
+
+    assert not agrees("base", 10**9 + 1, 10**9)
+    assert agrees("base", 1.5, 1.5)
+    assert agrees("base", 10**9 + 1, 10**9), "as in EvalPlus"
+    assert not agrees("plus", 10**9 + 1, 10**9)
+
+
+def test_rules_of_their_own() -> None:
+    assert judged([2, 1, 1], (1, 2), "set")
+    assert not judged([2], (1, 2), "set")
+    assert judged(object(), "a match", "not-none")
+    assert judged(True, "a match", "not-none")
+    assert not judged(False, "a match", "not-none")
+    assert not judged(None, "a match", "not-none")
+    assert judged(None, None, "not-none")
+    assert judged(-0.5, None, "find-zero", 1e-4, [[1, 2]])
+    assert not judged(0.5, None, "find-zero", 1e-4, [[1, 2]])
+    assert not judged("x", None, "find-zero", 1e-4, [[1, 2]])
+    assert not judged(1e300, None, "find-zero", 1e-4, [[1, 2, 3, 4]])
+    # Edge 3, height 4: slant 4.27, area 9 + 6 * 4.27 = 34.63
+    assert judged(35, 33, "surface-area", 0, [3, 4])
+    assert not judged(34, 33, "surface-area", 0, [3, 4])
+    assert judged(4, 9, "digit-distance", 0, [1, 23])
+    assert not judged(5, 9, "digit-distance", 0, [1, 23])
+    assert judged(0, 1, "zero-too")
+    assert judged("anything", 1, "anything")
+    assert {*RULE_OF_ENTRY_POINT.values(), "equal", "find-zero"} == set(RULES) == set(agreement._SPECIAL)
+
+
+def test_the_longest_outputs_leave_as_digests_and_still_agree() -> None:
+    outputs = calls._within_total([calls.described(["y" * 60_000]) for _ in range(20)])
+    kept = [each for each in outputs if each[0]]
+    assert 0 < len(kept) < len(outputs)
+    assert sum(len(each[0]) for each in kept) <= calls.TOTAL_LIMIT
+    assert output(outputs[0]).equals(output(outputs[-1]))
+
+
+def test_inputs_are_decoded() -> None:
+    given = [
+        {"$": "tuple", "of": [1, {"$": "set", "of": [2]}]},
+        {"$": "complex", "of": [1, 2]},
+        {"$": "dict", "of": [[{"$": "tuple", "of": [1]}, 2]]},
+        {"a": [None]},
+    ]
+    assert calls.decoded(given) == [(1, {2}), 1 + 2j, {(1,): 2}, {"a": [None]}]
+
+
+def test_a_comparison_reads_its_files(tmp_path: Path) -> None:
+    def write(name: str, content: Any) -> None:
+        (tmp_path / name).write_text(json.dumps(content))
+
+    write("asked.json", {"rule": "equal", "atol": 0, "parts": [["base", 1], ["plus", 1]], "inputs": []})
+    write("expected.jsonl", {"outputs": [calls.described(1), calls.described([2])]})
+    write("outputs.jsonl", {"outputs": [calls.described(1), calls.described([3])]})
+    found = [(rule.agrees(case), agreement.explain(case)) for rule, case in agreement.cases(str(tmp_path))]
+    assert [agrees for agrees, _ in found] == [True, False]
+    assert found[1][1] == "input 0 (plus): expected [2] (list), got [3] (list)"

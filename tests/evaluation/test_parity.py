@@ -1,0 +1,194 @@
+"""Our verdicts are EvalPlus' own, on right and on wrong solutions of HumanEval+ and MBPP+."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import copy
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codealign.api.sandbox.v1 import sandbox_pb2 as sb
+from codealign.common.clients import Addresses, Clients
+from codealign.coordinator.evaluation import benchmarks
+from codealign.coordinator.evaluation.in_sandbox.calls import decoded
+from codealign.coordinator.evaluation.judging import Judge
+from codealign.coordinator.evaluation.mbpp_inputs import RULE_OF_ENTRY_POINT
+from codealign.coordinator.evaluation.problems import Benchmark, CallTests, Problem
+from codealign.coordinator.runs.progress import StageTally, verdict_name
+
+EVALPLUS = ("evalplus==0.3.1", "psutil==7.0.0")
+FILES = {"humaneval": "HumanEvalPlus.jsonl.gz", "mbpp": "MbppPlus.jsonl.gz"}
+EVERY = {"humaneval": 2, "mbpp": 4}
+"""Of each benchmark every so manieth problem, and those with a rule of their own."""
+HEAVY = {
+    *("HumanEval/15", "HumanEval/83", "HumanEval/130", "HumanEval/139"),
+    *("Mbpp/84", "Mbpp/123", "Mbpp/255", "Mbpp/271", "Mbpp/389", "Mbpp/392", "Mbpp/592", "Mbpp/599", "Mbpp/603"),
+}
+"""Their reference solutions alone take longer than two seconds; judged alike when this was written."""
+
+# (problem, EvalPlus' verdict passes): why ours differs. Anything that is not here fails the test.
+EXPECTED_DIFFERENCES: dict[tuple[str, bool], str] = {
+    ("HumanEval/32", False): "EvalPlus 0.3.1 checks the root and then leaves out its own count of the input "
+    "(`continue` in unsafe_execute), so that it passes no solution at all; ours goes by the rule",
+}
+
+Solution = tuple[str, Problem, str]
+"""Data set, problem, program."""
+RIGHT = "pass pass"
+"""EvalPlus' verdicts on base and plus inputs."""
+
+PAIRS: list[tuple[type[ast.AST], type[ast.AST]]] = [
+    (ast.Lt, ast.LtE),
+    (ast.Gt, ast.GtE),
+    (ast.Eq, ast.NotEq),
+    (ast.In, ast.NotIn),
+    (ast.Add, ast.Sub),
+    (ast.And, ast.Or),
+]
+SWAPPED: dict[type[ast.AST], Any] = dict(PAIRS) | {right: left for left, right in PAIRS}
+
+
+def mutate(node: ast.AST) -> bool:
+    """Change one node in place; False if there is nothing to change."""
+    match node:
+        case ast.Compare(ops=[op, *_]) if type(op) in SWAPPED:
+            node.ops = [SWAPPED[type(op)](), *node.ops[1:]]
+        case ast.BinOp(op=op) | ast.AugAssign(op=op) | ast.BoolOp(op=op) if type(op) in SWAPPED:
+            node.op = SWAPPED[type(op)]()
+        case ast.Constant(value=int(value)) if not isinstance(value, bool):
+            node.value = value + 1
+        case ast.Return(value=ast.expr() as value) if ast.unparse(value) != "None":
+            node.value = ast.Constant(None)
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            node.operand = ast.UnaryOp(ast.Not(), operand)
+        case _:
+            return False
+    return True
+
+
+def mutants(code: str) -> list[str]:
+    """Every program that differs from the code by one small fault."""
+    tree = ast.parse(code)
+    found = []
+    for index, _ in enumerate(ast.walk(tree)):
+        mutant = copy.deepcopy(tree)
+        if mutate(list(ast.walk(mutant))[index]):
+            found.append(ast.unparse(ast.fix_missing_locations(mutant)))
+    return found
+
+
+def solutions(problems: list[Problem]) -> Iterator[tuple[Problem, str]]:
+    """Of each problem the canonical solution and one with a fault, at a place that moves from problem to problem."""
+    for number, problem in enumerate(problems):
+        yield problem, problem.canonical_solution
+        wrong = mutants(problem.canonical_solution)
+        if wrong:
+            yield problem, wrong[number * 7 % len(wrong)]
+
+
+def chosen(benchmark: Benchmark, every: int) -> list[Problem]:
+    special = {*RULE_OF_ENTRY_POINT, "find_zero"}
+    return [
+        problem
+        for number, problem in enumerate(benchmark.problems)
+        if (number % every == 0 or problem.entry_point in special) and problem.problem_id not in HEAVY
+    ]
+
+
+@pytest.fixture(scope="session")
+def evalplus(pytestconfig: pytest.Config) -> dict[str, str]:
+    """The environment of a process that has EvalPlus; without the model libraries that it drags in."""
+    folder = pytestconfig.cache.mkdir("evalplus") / "-".join(EVALPLUS)
+    if not (folder / "ready").exists():
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), *EVALPLUS]
+        ended = subprocess.run(pip, capture_output=True, text=True, timeout=240, check=False)
+        if ended.returncode != 0:
+            told = f"EvalPlus cannot be installed: {ended.stderr.strip()[-300:]}"
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(told)
+        (folder / "ready").touch()
+    return {**os.environ, "PYTHONPATH": str(folder)}
+
+
+def ask_evalplus(environment: dict[str, str], request: dict[str, Any], folder: Path) -> dict[str, Any]:
+    program = Path(__file__).with_name("evalplus_verdicts.py")
+    ended = subprocess.run(
+        [sys.executable, str(program)],
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=folder,
+        timeout=280,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    found: dict[str, Any] = json.loads(ended.stdout)
+    return found
+
+
+def test_inputs_are_read_as_evalplus_reads_them(benchmark_data: Path, evalplus: dict[str, str], tmp_path: Path) -> None:
+    request = {"files": {"mbpp": str(benchmark_data / FILES["mbpp"])}, "solutions": [], "inputs": ["mbpp"]}
+    theirs = ask_evalplus(evalplus, request, tmp_path)["inputs"]
+    problems = benchmarks.load("mbpp+", benchmark_data).problems
+    assert len(problems) == len(theirs) == 378
+    for problem in problems:
+        assert isinstance(problem.tests, CallTests)
+        read = [[tuple(decoded(given)) for given in part.inputs] for part in problem.tests.parts]
+        assert repr(read) == theirs[problem.problem_id]
+
+
+@pytest.mark.gvisor
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_verdicts_are_those_of_evalplus(
+    benchmark_data: Path, evalplus: dict[str, str], sandbox: str, tmp_path: Path
+) -> None:
+    given = [
+        (dataset, problem, program)
+        for dataset, every in EVERY.items()
+        for problem, program in solutions(chosen(benchmarks.load(f"{dataset}+", benchmark_data), every))
+    ]
+    assert len(given) >= 300
+
+    async def both(asked: list[Solution]) -> list[tuple[str, sb.Result | None]]:
+        # One after the other, so that they do not take each other's time.
+        theirs = await asyncio.to_thread(ask_evalplus, evalplus, _request(benchmark_data, asked), tmp_path)
+        async with Clients(Addresses(sandbox=sandbox)) as clients:
+            judge = Judge(clients, asyncio.Semaphore(4), StageTally(), lambda: None)
+            ours = await asyncio.gather(*(judge.judge(problem, program) for _, problem, program in asked))
+        return list(zip(theirs["verdicts"], ours, strict=True))
+
+    verdicts = await both(given)
+    odd = [solution for solution, found in zip(given, verdicts, strict=True) if _differ(solution, *found)]
+    passed = sum(verdict == RIGHT for verdict, _ in verdicts)
+    print(f"{len(given)} solutions: EvalPlus passes {passed} and fails {len(given) - passed}; {len(odd)} differ")
+    # EvalPlus' limits are in wall-clock time: where the machine was busy, a second look decides.
+    again = await both(odd) if odd else []
+    differences = [
+        f"{solution[1].problem_id}: EvalPlus {verdict}, ours {result and verdict_name(result.verdict)}\n{solution[2]}"
+        for solution, (verdict, result) in zip(odd, again, strict=True)
+        if _differ(solution, verdict, result)
+    ]
+    assert not differences, "\n\n".join(differences)
+    assert passed >= 100
+    assert len(given) - passed >= 100
+
+
+def _request(data: Path, asked: list[Solution]) -> dict[str, Any]:
+    files = {dataset: str(data / name) for dataset, name in FILES.items()}
+    return {"files": files, "solutions": [(dataset, problem.problem_id, text) for dataset, problem, text in asked]}
+
+
+def _differ(solution: Solution, verdict: str, result: sb.Result | None) -> bool:
+    right = verdict == RIGHT
+    if result is not None and right == (result.verdict == sb.VERDICT_PASSED):
+        return False
+    return (solution[1].problem_id, right) not in EXPECTED_DIFFERENCES

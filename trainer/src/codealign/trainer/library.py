@@ -1,0 +1,147 @@
+"""The trainings on the disk: a folder for each, which survives the service.
+
+<data_dir>/trainings/<id>/  state.json    what the service knows of it
+                            job.json      what the program is to do
+                            progress.jsonl, outcome.json, log.txt, checkpoints/, model/    what the program leaves
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import json_format
+
+from codealign.api.dataset.v1 import records_pb2 as records
+from codealign.api.training.v1 import training_pb2 as api
+from codealign.common.errors import ConfigurationError, ResourceExhausted
+from codealign.common.logs import get_logger
+from codealign.trainer.sft.job import Job
+from codealign.trainer.sft.progress import ProgressReader, thinned
+
+log = get_logger(__name__)
+
+ENDED = frozenset({api.TRAINING_STATE_SUCCEEDED, api.TRAINING_STATE_FAILED, api.TRAINING_STATE_CANCELLED})
+
+
+@dataclass
+class Entry:
+    """A training as the service knows it."""
+
+    training: api.Training
+    job: Job
+    config: records.Record
+    """The StageConfig that its Checkpoint refers to."""
+    deaths: int = 0
+    """How often its process died since it was submitted."""
+    reader: ProgressReader = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.reader = ProgressReader(self.job.progress_file)
+        self.refresh()
+
+    @property
+    def ended(self) -> bool:
+        """It will not change any more."""
+        return self.training.state in ENDED
+
+    def note(self, text: str) -> None:
+        """Add a note, once."""
+        if text not in self.training.notes:
+            self.training.notes.append(text)
+
+    def refresh(self) -> bool:
+        """Take in what the program wrote since; True if there was anything."""
+        if not self.reader.read():
+            return False
+        progress, training = self.reader.progress, self.training
+        training.step, training.total_steps = progress.step, progress.total_steps
+        training.rows, training.truncated_rows = progress.rows, progress.truncated_rows
+        training.trained_tokens = progress.trained_tokens
+        training.tokens_per_second = progress.tokens_per_second
+        training.checkpoint_step = progress.checkpoint_step
+        training.ClearField("seconds_left")
+        if progress.seconds_left is not None and not self.ended:
+            training.seconds_left = progress.seconds_left
+        if progress.points:
+            training.loss, training.learning_rate = progress.points[-1].loss, progress.points[-1].learning_rate
+        del training.losses[:]
+        training.losses.extend(
+            api.LossPoint(step=point.step, loss=point.loss, learning_rate=point.learning_rate)
+            for point in thinned(progress.points)
+        )
+        for text in progress.notes:
+            self.note(text)
+        return True
+
+
+class Library:
+    """Reads and writes them.
+
+    Args:
+        data_dir: The service's folder.
+
+    Raises:
+        ConfigurationError: It cannot be made.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._folder = data_dir.absolute() / "trainings"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"CODEALIGN_TRAINER_DATA_DIR {data_dir}: {error.strerror}") from None
+
+    def folder(self, training_id: str) -> Path:
+        """Where a training lies."""
+        return self._folder / training_id
+
+    def load(self) -> list[Entry]:
+        """Every training, oldest first; a folder that cannot be read is left alone, and logged."""
+        found = []
+        for folder in self._folder.iterdir():
+            try:
+                found.append(_read(folder))
+            except (OSError, ValueError, KeyError, json_format.ParseError) as error:
+                log.warning("training_unreadable", folder=str(folder), error=str(error))
+        return sorted(found, key=lambda entry: entry.training.created_at.ToNanoseconds())
+
+    def save(self, entry: Entry) -> None:
+        """Write a training's state, whole or not at all.
+
+        Raises:
+            ResourceExhausted: The disk is full.
+        """
+        folder = self.folder(entry.training.id)
+        kept = api.Training()
+        kept.CopyFrom(entry.training)
+        del kept.losses[:]  # the progress file has them
+        state: dict[str, Any] = {
+            "training": json_format.MessageToDict(kept, preserving_proto_field_name=True),
+            "config": json_format.MessageToDict(entry.config, preserving_proto_field_name=True),
+            "deaths": entry.deaths,
+        }
+        try:
+            folder.mkdir(exist_ok=True)
+            _replace(folder / "job.json", entry.job.model_dump_json(indent=1))
+            _replace(folder / "state.json", json.dumps(state, indent=1, sort_keys=True))
+        except OSError as error:
+            raise ResourceExhausted(f"the training's state cannot be written: {error}", retry_after=30.0) from error
+
+
+def _read(folder: Path) -> Entry:
+    state = json.loads((folder / "state.json").read_bytes())
+    return Entry(
+        training=json_format.ParseDict(state["training"], api.Training()),
+        job=Job.model_validate_json((folder / "job.json").read_bytes()),
+        config=json_format.ParseDict(state["config"], records.Record()),
+        deaths=int(state["deaths"]),
+    )
+
+
+def _replace(path: Path, text: str) -> None:
+    draft = path.with_suffix(".partial")
+    draft.write_text(text)
+    draft.replace(path)

@@ -1,0 +1,113 @@
+"""What a model folder holds, read from its configuration and the headers of its weights alone."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from codealign.common.errors import FailedPrecondition, InvalidArgument
+
+_FIELD = "spec.model"
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model's shapes."""
+
+    tensors: dict[str, tuple[int, ...]]
+    """Each tensor of the weights by its name."""
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    key_value_heads: int
+    head_size: int
+    vocabulary: int
+
+    @property
+    def parameters(self) -> int:
+        """Their number."""
+        return sum(math.prod(shape) for shape in self.tensors.values())
+
+    def linear(self) -> Sequence[tuple[int, int]]:
+        """Shapes of the linear layers that adapters go into: every matrix but embeddings and output."""
+        return [
+            (shape[0], shape[1])
+            for name, shape in self.tensors.items()
+            if len(shape) == 2 and not any(part in name for part in ("embed", "lm_head", "wte", "wpe", "norm"))
+        ]
+
+
+def read_model_files(folder: Path) -> ModelFiles:
+    """Look at a model folder.
+
+    Raises:
+        InvalidArgument: It is no folder of a causal language model in safetensors.
+        FailedPrecondition: A file of it is damaged.
+    """
+    config = _config(folder)
+    architectures = config.get("architectures") or []
+    if architectures and not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
+        raise InvalidArgument(_FIELD, f"{folder} is {', '.join(architectures)}, not a causal language model")
+    text = config.get("text_config") or config
+    try:
+        hidden = int(text.get("hidden_size") or text["n_embd"])
+        heads = int(text.get("num_attention_heads") or text["n_head"])
+        return ModelFiles(
+            tensors=_tensors(folder),
+            layers=int(text.get("num_hidden_layers") or text["n_layer"]),
+            hidden=hidden,
+            intermediate=int(text.get("intermediate_size") or text.get("n_inner") or 4 * hidden),
+            heads=heads,
+            key_value_heads=int(text.get("num_key_value_heads") or heads),
+            head_size=int(text.get("head_dim") or hidden // heads),
+            vocabulary=int(text["vocab_size"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidArgument(_FIELD, f"{folder}/config.json does not say what is needed ({error})") from error
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InvalidArgument(_FIELD, f"{folder} holds no config.json: it is not a model folder") from None
+    except (OSError, ValueError) as error:
+        raise FailedPrecondition(f"{path} is damaged ({error}): fetch it again") from error
+    if not isinstance(config, dict):
+        raise FailedPrecondition(f"{path} is damaged: fetch it again")
+    return config
+
+
+def _tensors(folder: Path) -> dict[str, tuple[int, ...]]:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise InvalidArgument(_FIELD, f"{folder} holds no *.safetensors file: convert its weights")
+    found: dict[str, tuple[int, ...]] = {}
+    for file in files:
+        found |= _header(file)
+    return found
+
+
+def _header(file: Path) -> dict[str, tuple[int, ...]]:
+    """A file's tensors. The header is 8 bytes of length, then JSON with each tensor's shape and data offsets."""
+    size = file.stat().st_size
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > size:
+                raise ValueError(f"its header claims {length} bytes of {size}")
+            header = json.loads(stream.read(length))
+        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        end = 8 + length + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        if end != size:
+            raise ValueError(f"it has {size} bytes and its header describes {end}")
+        return {name: tuple(entry["shape"]) for name, entry in entries.items()}
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FailedPrecondition(f"{file} is damaged ({error}): fetch it again") from error

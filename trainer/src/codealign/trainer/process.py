@@ -1,0 +1,73 @@
+"""The program as a process of its own, which ends with this one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Self
+
+from codealign.common.logs import get_logger
+from codealign.trainer.sft.job import Job
+
+log = get_logger(__name__)
+
+# What the program has no need of stays here: addresses, certificates, tokens.
+_KEPT_BACK = ("CODEALIGN_", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+_LOG_TAIL_BYTES = 4000
+
+
+class TrainingProcess:
+    """A running training program; torchrun and its workers where the job has several."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log_file: Path) -> None:
+        self._process = process
+        self._log_file = log_file
+
+    @classmethod
+    async def start(cls, job: Job, job_file: Path) -> Self:
+        """Start the program on a job file; what it prints goes into the job's log."""
+        log_file = job.output / "log.txt"
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(_KEPT_BACK)}
+        environment["CODEALIGN_TRAINER_FOLLOW_PARENT"] = str(os.getpid())
+        with log_file.open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "codealign.trainer.sft",
+                str(job_file),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                start_new_session=True,
+            )
+        log.info("training_process_started", training_id=job.training_id, pid=process.pid)
+        return cls(process, log_file)
+
+    async def wait(self, seconds: float) -> int | None:
+        """The exit status, negative for a signal; None if it still runs after so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                return await self._process.wait()
+        return None
+
+    async def stop(self) -> None:
+        """Kill it and what it started: checkpoints appear whole or not at all, so there is nothing to wait for."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        await self._process.wait()
+
+    def last_words(self) -> str:
+        """The last line that it printed."""
+        try:
+            with self._log_file.open("rb") as file:
+                file.seek(max(0, self._log_file.stat().st_size - _LOG_TAIL_BYTES))
+                lines = file.read().decode(errors="replace").split("\n")
+        except OSError:
+            return ""
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")

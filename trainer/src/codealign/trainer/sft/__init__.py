@@ -1,0 +1,1 @@
+"""The fine-tuning program: `python -m codealign.trainer.sft <job.json>`."""

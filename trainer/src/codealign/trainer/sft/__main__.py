@@ -1,0 +1,102 @@
+"""The program's process: one worker, or the start of several under torchrun."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+from codealign.trainer.sft.job import Job, TrainingError, read_job
+from codealign.trainer.sft.progress import Outcome, read_outcome, write_outcome
+
+FOLLOW_PARENT = "CODEALIGN_TRAINER_FOLLOW_PARENT"
+"""Set by whoever starts the program and wants it to end with him: his process id."""
+
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+
+def main() -> None:
+    """Train as the job file says; exits with 1 where that fails."""
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m codealign.trainer.sft <job.json>")
+    path = Path(sys.argv[1])
+    try:
+        job = read_job(path)
+    except TrainingError as error:
+        sys.exit(str(error))
+    under_torchrun = "LOCAL_RANK" in os.environ
+    if under_torchrun or os.environ.get(FOLLOW_PARENT):
+        _follow_parent(0 if under_torchrun else int(os.environ[FOLLOW_PARENT]))
+    _environment(job)
+    if job.workers > 1 and not under_torchrun:
+        job.outcome_file.unlink(missing_ok=True)
+        _become_torchrun(job, path)
+    if not under_torchrun:
+        job.outcome_file.unlink(missing_ok=True)
+    elif earlier := read_outcome(job.outcome_file):
+        # torchrun starts all workers again when one ends badly; what is decided stays decided.
+        sys.exit(earlier.message if earlier.state == "failed" else 0)
+    sys.exit(_train(job))
+
+
+def _train(job: Job) -> int:
+    first = int(os.environ.get("RANK", "0")) == 0
+    try:
+        from codealign.trainer.sft.program import train
+
+        outcome = train(job, first_worker=first)
+    except TrainingError as error:
+        print(error, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):
+            write_outcome(job.outcome_file, Outcome("failed", str(error)))
+        return 1
+    except ModuleNotFoundError as error:
+        message = f"the training program needs {error.name}: pip install 'codealign-trainer[training]'"
+        write_outcome(job.outcome_file, Outcome("failed", message))
+        print(message, file=sys.stderr, flush=True)
+        return 1
+    if first:
+        write_outcome(job.outcome_file, outcome)
+        shutil.rmtree(job.checkpoints, ignore_errors=True)
+    return 0
+
+
+def _environment(job: Job) -> None:
+    """What libraries read when they are imported."""
+    os.environ.update(
+        HF_HUB_DISABLE_TELEMETRY="1",  # TRL reports its use otherwise
+        HF_HUB_OFFLINE="1",  # everything is on this machine by now
+        TOKENIZERS_PARALLELISM="false",
+    )
+    if job.threads:
+        os.environ["OMP_NUM_THREADS"] = str(job.threads)
+    if job.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all workers are here, whatever the host's name resolves to
+    elif job.workers == 1:
+        # With several in sight PyTorch's trainer would copy the model to all of them.
+        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+
+
+def _become_torchrun(job: Job, path: Path) -> None:
+    arguments = ["--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={job.workers}"]
+    arguments += [f"--max-restarts={job.max_restarts}", "-m", "codealign.trainer.sft", str(path)]
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "torch.distributed.run", *arguments])  # noqa: S606
+
+
+def _follow_parent(expected: int) -> None:
+    """End with the process that started this one, however that ends: nobody else would stop it."""
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if expected and os.getppid() != expected:  # it died before the line above
+        sys.exit("the process that started this one is gone")
+
+
+if __name__ == "__main__":
+    main()

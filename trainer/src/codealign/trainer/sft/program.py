@@ -1,0 +1,110 @@
+"""A training from its first row to its result, in each worker."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import transformers
+
+from codealign.trainer.sft.card import Card
+from codealign.trainer.sft.checkpoints import CheckpointFolder
+from codealign.trainer.sft.encoding import EncodedRows, encode
+from codealign.trainer.sft.job import Job, TrainingError
+from codealign.trainer.sft.loading import add_lora, load_model, load_tokenizer
+from codealign.trainer.sft.order import Order, plan
+from codealign.trainer.sft.progress import Outcome, Point, ProgressWriter
+from codealign.trainer.sft.result import write_result
+from codealign.trainer.sft.rows import read_rows
+from codealign.trainer.sft.template import SYSTEM_SENTENCE
+from codealign.trainer.sft.training import FineTuner
+
+
+def train(job: Job, *, first_worker: bool = True) -> Outcome:
+    """Train from the last checkpoint, or from the base model where there is none, and write the result.
+
+    Args:
+        job: What to do.
+        first_worker: This process is the one that writes.
+
+    Raises:
+        TrainingError: It cannot be done; the message says why.
+    """
+    transformers.utils.logging.disable_progress_bar()
+    if job.threads:
+        torch.set_num_threads(job.threads)
+    if job.batch_size % (job.workers * job.micro_batch_size):
+        raise TrainingError(
+            f"spec.batch_size {job.batch_size} is no multiple of {job.workers} workers times {job.micro_batch_size} "
+            "rows"
+        )
+    if job.device == "cuda" and torch.cuda.device_count() < job.workers:
+        raise TrainingError(
+            f"{job.workers} workers need as many GPUs; PyTorch sees {torch.cuda.device_count()}: lower spec.workers, "
+            "or install a PyTorch build for this machine's GPUs"
+        )
+    writer = ProgressWriter(job.progress_file) if first_worker else None
+    checkpoints = CheckpointFolder(job.checkpoints, job.training_id)
+    if first_worker:
+        checkpoints.prepare()
+    resumed = checkpoints.newest()
+    tokenizer, notes = load_tokenizer(job.model)
+    encoded = encode(tokenizer, read_rows(job.dataset), job.max_length)
+    order = plan(
+        len(encoded.rows), batch_size=job.batch_size, epochs=job.epochs, max_steps=job.max_steps, seed=job.seed
+    )
+    transformers.set_seed(job.library_seed)  # before adapters are drawn
+    model, more = load_model(job, tokenizer)
+    if job.lora:
+        model = add_lora(model, job.lora, low_precision=job.sharded)
+    tuner = FineTuner(job, model, tokenizer, encoded, order, checkpoints, writer)
+    if writer:
+        _announce(writer, tuner, encoded, order, resumed, [*notes, *more])
+    with _memory_explained():
+        tuner.train(resume_from_checkpoint=str(checkpoints.path(resumed)) if resumed else None)
+    card = _card(tuner, tokenizer, encoded)
+    write_result(job, tuner, tokenizer, card)
+    return Outcome("succeeded", final_loss=card.losses[-1].loss, steps=tuner.state.global_step)
+
+
+def _announce(
+    writer: ProgressWriter, tuner: FineTuner, encoded: EncodedRows, order: Order, resumed: int, notes: list[str]
+) -> None:
+    writer.write(
+        "started",
+        resumed_step=resumed,
+        total_steps=order.total_steps,
+        rows=len(encoded.rows),
+        truncated_rows=encoded.truncated,
+        dropped_rows=encoded.dropped,
+        trained_tokens=tuner.trained_tokens_at(resumed),
+    )
+    if encoded.dropped:
+        notes.append(f"{encoded.dropped} rows are left out: their prompt alone is longer than the limit")
+    for text in notes:
+        writer.write("note", text=text)
+
+
+@contextlib.contextmanager
+def _memory_explained() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"the GPU's memory does not suffice ({str(error).splitlines()[0]}): set spec.gradient_checkpointing, lower "
+            "spec.max_length, take more workers with spec.sharding fsdp, or set spec.lora"
+        ) from error
+
+
+def _card(tuner: FineTuner, tokenizer: Any, encoded: EncodedRows) -> Card:
+    history = [entry for entry in tuner.state.log_history if "loss" in entry]
+    return Card(
+        rows=len(encoded.rows),
+        truncated_rows=encoded.truncated,
+        dropped_rows=encoded.dropped,
+        trained_tokens=tuner.trained_tokens,
+        own_template=SYSTEM_SENTENCE in str(tokenizer.chat_template),
+        losses=[Point(int(entry["step"]), entry["loss"], entry["learning_rate"]) for entry in history],
+    )

@@ -1,0 +1,170 @@
+"""What the program tells whoever follows it: events as JSON lines, and in the end one outcome.
+
+The file survives restarts. A `started` event says from which checkpoint the steps that follow go on, so a reader
+drops the steps after it that an earlier process had made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+MAX_POINTS = 1000
+
+
+class ProgressWriter:
+    """Appends events.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("ab")
+        # A line that a kill left unfinished is ended, so that it spoils no other.
+        if self._file.tell():
+            with path.open("rb") as existing:
+                existing.seek(-1, 2)
+                if existing.read(1) != b"\n":
+                    self._file.write(b"\n")
+                    self._file.flush()
+
+    def write(self, event: str, **fields: object) -> None:
+        """Append one event; a disk that is full does not end the training for it."""
+        line = json.dumps({"event": event, **fields}, sort_keys=True) + "\n"
+        with contextlib.suppress(OSError):
+            self._file.write(line.encode())
+            self._file.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One step."""
+
+    step: int
+    loss: float
+    learning_rate: float
+
+
+@dataclass
+class Progress:
+    """What the events add up to."""
+
+    starts: int = 0
+    """How often the program was started."""
+    resumed_step: int = 0
+    """The checkpoint that the last start went on from. 0: none."""
+    total_steps: int = 0
+    rows: int = 0
+    truncated_rows: int = 0
+    dropped_rows: int = 0
+    points: list[Point] = field(default_factory=list)
+    tokens_per_second: float = 0.0
+    seconds_per_step: float = 0.0
+    trained_tokens: int = 0
+    checkpoint_step: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def step(self) -> int:
+        """The last step."""
+        return self.points[-1].step if self.points else self.resumed_step
+
+    @property
+    def seconds_left(self) -> float | None:
+        """An estimate from the last steps."""
+        if not self.seconds_per_step or not self.total_steps:
+            return None
+        return max(0, self.total_steps - self.step) * self.seconds_per_step
+
+    def add(self, event: dict[str, Any]) -> None:
+        """Take in the next event."""
+        match event.get("event"):
+            case "started":
+                self._start(event)
+            case "step":
+                self.points.append(Point(event["step"], event["loss"], event["learning_rate"]))
+                self.tokens_per_second = event["tokens_per_second"]
+                self.seconds_per_step = event["seconds_per_step"]
+                self.trained_tokens = event["trained_tokens"]
+            case "checkpoint":
+                self.checkpoint_step = event["step"]
+            case "note":
+                if event["text"] not in self.notes:
+                    self.notes.append(event["text"])
+
+    def _start(self, event: dict[str, Any]) -> None:
+        self.starts += 1
+        self.resumed_step = self.checkpoint_step = event["resumed_step"]
+        for name in ("total_steps", "rows", "truncated_rows", "dropped_rows", "trained_tokens"):
+            setattr(self, name, event[name])
+        self.points = [point for point in self.points if point.step <= self.resumed_step]
+        self.seconds_per_step = self.tokens_per_second = 0.0
+
+
+class ProgressReader:
+    """Follows a file of events.
+
+    Args:
+        path: The file; it need not be there yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self.progress = Progress()
+
+    def read(self) -> bool:
+        """Take in what was written since; True if there was anything."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return False
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        for line in whole.splitlines():
+            # A line that a kill cut off is no event.
+            with contextlib.suppress(ValueError, KeyError):
+                self.progress.add(json.loads(line))
+        return bool(whole)
+
+
+def thinned(points: Sequence[Point], most: int = MAX_POINTS) -> list[Point]:
+    """At most so many of the points, evenly spaced, the first and the last among them."""
+    if len(points) <= most:
+        return list(points)
+    stride = (len(points) - 1) / (most - 1)
+    return [points[round(at * stride)] for at in range(most)]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended."""
+
+    state: Literal["succeeded", "failed"]
+    message: str = ""
+    final_loss: float = 0.0
+    steps: int = 0
+
+
+def write_outcome(path: Path, outcome: Outcome) -> None:
+    """Leave the outcome, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".partial")
+    draft.write_text(json.dumps(vars(outcome), sort_keys=True))
+    draft.replace(path)
+
+
+def read_outcome(path: Path) -> Outcome | None:
+    """The outcome, or None while there is none."""
+    try:
+        return Outcome(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None

@@ -1,0 +1,126 @@
+"""Reading a dataset: Parquet at any fsspec URL, with the columns that are trained on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from codealign.trainer.sft.job import TrainingError
+
+COLUMNS = ("instruction", "response")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An instruction with its answer."""
+
+    id: str
+    """The row's own id, or its number where the dataset has none."""
+    instruction: str
+    response: str
+
+
+def parquet_files(url: str) -> tuple[Any, Sequence[str]]:
+    """The file system of a dataset and its Parquet files, in the order of their names.
+
+    Raises:
+        TrainingError: There is none.
+    """
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+        if system.isfile(path):
+            return system, [path]
+        files = sorted(file for file in system.find(path) if file.endswith(".parquet"))
+    except (OSError, ValueError, ImportError) as error:
+        raise TrainingError(f"dataset {url} cannot be reached: {error}") from error
+    if not files:
+        raise TrainingError(
+            f"dataset {url} holds no *.parquet file: give a published version's name, or the URL of a folder of "
+            "Parquet files"
+        )
+    return system, files
+
+
+def fingerprint(url: str) -> str:
+    """sha256 over the dataset's files, names aside; 64 hexadecimal digits."""
+    system, files = parquet_files(url)
+    total = hashlib.sha256(b"codealign dataset 1\n")
+    for file in files:
+        with system.open(file, "rb") as stream:
+            total.update(hashlib.file_digest(stream, "sha256").digest())
+    return total.hexdigest()
+
+
+def read_rows(url: str) -> list[Row]:
+    """Every row of a dataset, in the order of files and rows.
+
+    Raises:
+        TrainingError: It cannot be read, lacks a column or has no row.
+    """
+    system, files = parquet_files(url)
+    rows: list[Row] = []
+    for file in files:
+        with system.open(file, "rb") as stream:
+            rows += _rows_of(stream, file, len(rows))
+    if not rows:
+        raise TrainingError(f"dataset {url} has no rows: there is nothing to train on")
+    return rows
+
+
+def check_columns(url: str) -> int:
+    """Look at the files' schemas alone.
+
+    Returns:
+        How many rows there are.
+
+    Raises:
+        TrainingError: As `read_rows` does.
+    """
+    system, files = parquet_files(url)
+    count = 0
+    for file in files:
+        with system.open(file, "rb") as stream:
+            count += int(_open(stream, file).metadata.num_rows)
+    if not count:
+        raise TrainingError(f"dataset {url} has no rows: there is nothing to train on")
+    return count
+
+
+def _open(stream: Any, file: str) -> Any:
+    try:
+        parquet = pq.ParquetFile(stream)
+    except (pa.ArrowException, OSError) as error:
+        raise TrainingError(
+            f"{file} is no Parquet file that can be read ({error}): fetch or publish it again"
+        ) from error
+    schema = parquet.schema_arrow
+    missing = [name for name in COLUMNS if name not in schema.names]
+    if missing:
+        raise TrainingError(
+            f"{file} lacks the column{'s' if len(missing) > 1 else ''} {' and '.join(missing)} (it has "
+            f"{', '.join(schema.names)}): rows to train on have a text `instruction` and a text `response`"
+        )
+    for name in COLUMNS:
+        kind = schema.field(name).type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            raise TrainingError(f"{file}: column {name} is {kind}, not text")
+    return parquet
+
+
+def _rows_of(stream: Any, file: str, first: int) -> list[Row]:
+    parquet = _open(stream, file)
+    named = "id" in parquet.schema_arrow.names
+    found: list[Row] = []
+    for batch in parquet.iter_batches(columns=[*COLUMNS, *(["id"] if named else [])]):
+        for row in batch.to_pylist():
+            number = first + len(found)
+            if row["instruction"] is None or row["response"] is None:
+                raise TrainingError(f"{file}: row {number} has no instruction or no response")
+            found.append(Row(str(row["id"]) if named else str(number), row["instruction"], row["response"]))
+    return found

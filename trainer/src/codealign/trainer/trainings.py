@@ -1,0 +1,332 @@
+"""The trainings of one machine: one at a time, the others waiting in their order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+
+import grpc
+
+from codealign.api.training.v1 import training_pb2 as api
+from codealign.common.clients import Clients
+from codealign.common.errors import CodeAlignError, NotFound, Unavailable, describe
+from codealign.common.health import Readiness
+from codealign.common.logs import get_logger
+from codealign.trainer import machine
+from codealign.trainer.estimate import Needs, estimate, rows_by_size
+from codealign.trainer.library import Entry, Library
+from codealign.trainer.metrics import ENDED_TOTAL, RUNNING, STEPS
+from codealign.trainer.model_files import read_model_files
+from codealign.trainer.process import TrainingProcess
+from codealign.trainer.publishing import publish
+from codealign.trainer.room import Room
+from codealign.trainer.settings import TrainerSettings
+from codealign.trainer.sft.job import Job
+from codealign.trainer.sft.progress import Outcome, read_outcome
+from codealign.trainer.sources import BaseModel, TrainingData, find_data, find_model
+from codealign.trainer.specification import completed, job_settings, micro_batch, stage_config
+
+log = get_logger(__name__)
+
+PENDING, RUNNING_STATE = api.TRAINING_STATE_PENDING, api.TRAINING_STATE_RUNNING
+SUCCEEDED, FAILED = api.TRAINING_STATE_SUCCEEDED, api.TRAINING_STATE_FAILED
+CANCELLED = api.TRAINING_STATE_CANCELLED
+
+_WATCH_SECONDS = 0.2
+_LOOK_UP_SECONDS = 1.0
+
+
+class Trainings:
+    """Takes trainings, runs them one after the other, and says how they are.
+
+    Args:
+        settings: The service's.
+        clients: Of the dataset and inference services, where they are set.
+        readiness: Says when the service is told to stop, which ends what watches.
+    """
+
+    def __init__(self, settings: TrainerSettings, clients: Clients, readiness: Readiness) -> None:
+        self._settings = settings
+        self._readiness = readiness
+        self._clients = clients
+        self._library = Library(settings.data_dir)
+        self._room = Room(clients, settings.unload_wait_seconds)
+        self._entries = {entry.training.id: entry for entry in self._library.load()}
+        self._changed: dict[str, asyncio.Event] = {}
+        self._wake = asyncio.Event()
+        self._submitting = asyncio.Lock()
+        self._current: tuple[str, asyncio.Task[None]] | None = None
+        self._device = settings.device
+        if self._device == "auto":
+            self._device = "cuda" if machine.gpus() else "cpu"
+
+    async def run(self) -> None:
+        """Work off what is waiting, until cancelled; what was running when the service ended goes on first."""
+        while True:
+            waiting = [entry for entry in self._entries.values() if entry.training.state in (RUNNING_STATE, PENDING)]
+            waiting.sort(key=lambda entry: (entry.training.state == PENDING, _created_at(entry)))
+            if not waiting:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            await self._run_one(waiting[0])
+
+    async def submit(self, given: api.TrainingSpec) -> tuple[api.Training, bool]:
+        """Take a training, or find it again; one that failed or was cancelled goes on from its last checkpoint.
+
+        Returns:
+            The training, and whether it was there already.
+
+        Raises:
+            InvalidArgument, NotFound, FailedPrecondition, Unavailable: As the contract says.
+        """
+        spec = completed(given, self._device)
+        model = await find_model(spec, self._settings.cache_dir)
+        data = await find_data(spec.dataset, self._clients)
+        entry, needs = self._prepared(spec, model, data)
+        async with self._submitting:
+            known = self._entries.get(entry.training.id)
+            if known and not _to_do_again(known):
+                return _copy(known), True
+            if self._current is None:  # what trains now takes memory that will be free again by then
+                for note in await self._room.make(entry.job, needs):
+                    entry.note(note)
+            if known:
+                entry.training.created_at.CopyFrom(known.training.created_at)
+                for note in known.training.notes:
+                    entry.note(note)
+            entry.training.estimate.CopyFrom(await self._room.look(entry.job, needs))
+            self._library.save(entry)
+            self._entries[entry.training.id] = entry
+            self._notify(entry)
+            self._wake.set()
+            return _copy(entry), known is not None
+
+    def get(self, training_id: str) -> api.Training:
+        """A training as it is now.
+
+        Raises:
+            NotFound: There is none of this id.
+        """
+        return _copy(self._find(training_id))
+
+    def all(self) -> list[api.Training]:
+        """Every training, newest first."""
+        entries = sorted(self._entries.values(), key=_created_at, reverse=True)
+        return [_copy(entry) for entry in entries]
+
+    async def watch(self, training_id: str) -> AsyncGenerator[api.Training]:
+        """A training as it is now, and again whenever it has changed, until it ends.
+
+        Raises:
+            NotFound: There is none of this id.
+            Unavailable: The service is stopping.
+        """
+        self._find(training_id)
+        last = None
+        while True:
+            event = self._changed.setdefault(training_id, asyncio.Event())
+            now = self.get(training_id)
+            if now != last:
+                yield now
+                last = now
+            if self._find(training_id).ended:
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_UP_SECONDS):
+                    await event.wait()
+                    await asyncio.sleep(_WATCH_SECONDS)  # changes that follow at once go together
+            if self._readiness.reason == "draining":
+                raise Unavailable("the training service stops; the training goes on with the next one: watch again")
+
+    async def cancel(self, training_id: str) -> api.Training:
+        """Stop a training; one that has ended stays as it is."""
+        entry = self._find(training_id)
+        if entry.ended:
+            return _copy(entry)
+        step = entry.training.checkpoint_step
+        kept = f"the checkpoint of step {step} is kept, and submitting again goes on from there" if step else ""
+        self._end(entry, CANCELLED, f"cancelled; {kept or 'no checkpoint was there yet'}")
+        if self._current and self._current[0] == training_id:
+            task = self._current[1]
+            task.cancel()
+            await asyncio.wait({task})
+        return _copy(entry)
+
+    def _prepared(self, spec: api.TrainingSpec, model: BaseModel, data: TrainingData) -> tuple[Entry, Needs]:
+        config = stage_config(spec, model.revision, data.identity)
+        rows_at_once = micro_batch(spec, self._settings.micro_batch_size or rows_by_size(model.files, spec))
+        job = Job.model_validate(
+            {
+                **job_settings(spec),
+                "training_id": config.id,
+                "model": model.folder,
+                "model_name": model.name,
+                "model_revision": model.revision,
+                "dataset": data.url,
+                "dataset_name": data.name,
+                "output": self._library.folder(config.id),
+                "micro_batch_size": rows_at_once,
+                "checkpoint_steps": spec.checkpoint_steps,
+                "device": self._device,
+                "threads": self._settings.threads or max(1, machine.cores() // spec.workers),
+                "max_restarts": self._settings.max_restarts,
+            }
+        )
+        training = api.Training(id=config.id, spec=spec, state=PENDING, message="waiting for its turn", rows=data.rows)
+        training.created_at.GetCurrentTime()
+        needs = estimate(model.files, spec, rows_at_once=rows_at_once, device=self._device)
+        return Entry(training, job, config), needs
+
+    async def _run_one(self, entry: Entry) -> None:
+        task = asyncio.create_task(self._train(entry))
+        self._current = (entry.training.id, task)
+        RUNNING.set(1)
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:  # the service stops: what runs is taken up again by the next one
+            task.cancel()
+            await asyncio.wait({task})
+            raise
+        finally:
+            self._current = None
+            RUNNING.set(0)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("training_failed", training_id=entry.training.id, exc_info=error)
+            message = error.message if isinstance(error, CodeAlignError) else f"{type(error).__name__}: {error}"
+            self._end(entry, FAILED, message)
+
+    async def _train(self, entry: Entry) -> None:
+        outcome = None
+        if entry.training.state == PENDING:
+            await self._make_room(entry)
+        else:  # an earlier service had begun with it
+            outcome = read_outcome(entry.job.outcome_file)
+        while outcome is None:
+            self._set(entry, RUNNING_STATE, "training")
+            ended = await self._run_process(entry)
+            outcome = read_outcome(entry.job.outcome_file)
+            if outcome is None and not self._may_go_on(entry, *ended):
+                return
+        if outcome.state == "failed":
+            self._end(entry, FAILED, outcome.message)
+        else:
+            await self._finish(entry, outcome)
+
+    async def _make_room(self, entry: Entry) -> None:
+        files = await asyncio.to_thread(read_model_files, entry.job.model)
+        needs = estimate(files, entry.training.spec, rows_at_once=entry.job.micro_batch_size, device=entry.job.device)
+        for note in await self._room.make(entry.job, needs):
+            entry.note(note)
+        entry.training.estimate.CopyFrom(await self._room.look(entry.job, needs))
+
+    async def _run_process(self, entry: Entry) -> tuple[int, str]:
+        """Follow the program until it ends.
+
+        Returns:
+            Its exit status and the last line that it printed.
+        """
+        entry.job.outcome_file.unlink(missing_ok=True)
+        starts = entry.reader.progress.starts
+        process = await TrainingProcess.start(entry.job, self._library.folder(entry.training.id) / "job.json")
+        status = None
+        try:
+            while status is None:
+                status = await process.wait(self._settings.follow_seconds)
+                step = entry.training.step
+                if entry.refresh():
+                    STEPS.inc(max(0, entry.training.step - step))
+                    self._note_restart(entry, starts)
+                    self._notify(entry)
+        finally:
+            await process.stop()
+        return status, process.last_words()
+
+    def _note_restart(self, entry: Entry, starts: int) -> None:
+        progress = entry.reader.progress
+        if progress.starts > starts + 1:
+            entry.note(f"a worker died: all were started again, from {_from(progress.resumed_step)}")
+
+    def _may_go_on(self, entry: Entry, status: int, words: str) -> bool:
+        """After a death: whether to start again; ends the training where not."""
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        hint = " (SIGKILL: often the kernel's, for want of memory)" if status == -9 else ""
+        place = f"its log is {entry.job.output / 'log.txt'}"
+        if status >= 0:
+            self._end(entry, FAILED, f"the training program {how}: {words[:500]}; {place}")
+            return False
+        entry.deaths += 1
+        if entry.deaths > self._settings.max_restarts:
+            self._end(
+                entry,
+                FAILED,
+                f"the training program {how}{hint}, for the {entry.deaths}th time: free memory, set "
+                "spec.gradient_checkpointing or spec.lora, or lower spec.max_length, and submit again; it goes on from "
+                f"{_from(entry.training.checkpoint_step)}; {place}",
+            )
+            return False
+        entry.note(f"the training program {how}{hint}: started again from {_from(entry.training.checkpoint_step)}")
+        return True
+
+    async def _finish(self, entry: Entry, outcome: Outcome) -> None:
+        entry.refresh()
+        if self._clients.addresses.dataset:
+            self._set(entry, RUNNING_STATE, "trained; entering the checkpoint into the dataset service")
+            try:
+                record = await publish(entry, outcome, self._clients, self._settings.cache_dir)
+            except grpc.aio.AioRpcError as error:
+                self._end(entry, FAILED, f"trained, but the dataset service refuses its record: {describe(error)}")
+                return
+            entry.training.checkpoint_id = record.id
+            if record.checkpoint.artifact_url != entry.job.result.as_uri():
+                entry.note(f"the store already holds a result of this training: {record.checkpoint.artifact_url}")
+        else:
+            entry.note("no dataset service is set: the result has no Checkpoint record")
+        entry.training.artifact_url = entry.job.result.as_uri()
+        self._end(entry, SUCCEEDED, f"trained for {outcome.steps} steps; load it with its artifact_url")
+
+    def _set(self, entry: Entry, state: api.TrainingState.ValueType, message: str) -> None:
+        entry.training.state, entry.training.message = state, message
+        self._library.save(entry)
+        self._notify(entry)
+
+    def _end(self, entry: Entry, state: api.TrainingState.ValueType, message: str) -> None:
+        entry.training.ClearField("seconds_left")
+        # A disk that is full is the likeliest reason of all: the state is told even where it cannot be kept.
+        with contextlib.suppress(CodeAlignError):
+            self._set(entry, state, message)
+        self._notify(entry)
+        ENDED_TOTAL.labels(api.TrainingState.Name(state).removeprefix("TRAINING_STATE_").lower()).inc()
+        log.info("training_ended", training_id=entry.training.id, state=api.TrainingState.Name(state), message=message)
+
+    def _find(self, training_id: str) -> Entry:
+        entry = self._entries.get(training_id)
+        if entry is None:
+            raise NotFound(f"there is no training {training_id or '(empty id)'}: ListTrainings has them all")
+        return entry
+
+    def _notify(self, entry: Entry) -> None:
+        event = self._changed.pop(entry.training.id, None)
+        if event:
+            event.set()
+
+
+def _to_do_again(entry: Entry) -> bool:
+    if entry.training.state == SUCCEEDED:
+        return not entry.job.result.is_dir()  # somebody removed it
+    return entry.training.state in (FAILED, CANCELLED)
+
+
+def _copy(entry: Entry) -> api.Training:
+    training = api.Training()
+    training.CopyFrom(entry.training)
+    return training
+
+
+def _created_at(entry: Entry) -> int:
+    return entry.training.created_at.ToNanoseconds()
+
+
+def _from(step: int) -> str:
+    return f"the checkpoint of step {step}" if step else "the beginning"

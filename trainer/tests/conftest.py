@@ -1,0 +1,91 @@
+"""A tiny model and a dataset, and the program as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from codealign.trainer.sft.job import Job
+from trainer.tests.tiny import make_dataset, make_model
+
+transformers.utils.logging.disable_progress_bar()
+torch.set_num_threads(1)
+
+Process = subprocess.Popen[bytes]
+Start = Callable[[Job], Process]
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def dataset_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("datasets") / "tiny", 22)
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts the program on a job, as the service does."""
+    running: list[Process] = []
+
+    def begin(job: Job) -> Process:
+        job.output.mkdir(parents=True, exist_ok=True)
+        path = job.output / "job.json"
+        path.write_text(job.model_dump_json())
+        with (job.output / "log.txt").open("ab") as log:
+            running.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "codealign.trainer.sft", str(path)],
+                    stdout=log,
+                    stderr=log,
+                    env={**os.environ, "CODEALIGN_TRAINER_FOLLOW_PARENT": str(os.getpid())},
+                )
+            )
+        return running[-1]
+
+    yield begin
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def events(job: Job, kind: str) -> list[dict[str, Any]]:
+    """The events of one kind that the program wrote until now."""
+    if not job.progress_file.exists():
+        return []
+    lines = job.progress_file.read_text().split("\n")[:-1]
+    return [event for line in lines if (event := json.loads(line))["event"] == kind]
+
+
+def log_of(job: Job) -> str:
+    return (job.output / "log.txt").read_text()
+
+
+def curve(job: Job) -> dict[int, float]:
+    """The loss of each step, as the last process that made it saw it."""
+    found: dict[int, float] = {}
+    for line in job.progress_file.read_text().split("\n")[:-1]:
+        event = json.loads(line)
+        if event["event"] == "started":
+            found = {step: loss for step, loss in found.items() if step <= event["resumed_step"]}
+        if event["event"] == "step":
+            found[event["step"]] = event["loss"]
+    return found
+
+
+def weights(job: Job) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = load_file(job.result / "model.safetensors")
+    return found

@@ -1,0 +1,74 @@
+"""What a training needs, before it starts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codealign.api.training.v1 import training_pb2 as api
+from codealign.trainer.estimate import estimate, rows_by_size
+from codealign.trainer.model_files import ModelFiles, read_model_files
+from codealign.trainer.specification import completed, micro_batch
+from trainer.tests.conftest import Start
+from trainer.tests.tiny import make_job
+
+HIDDEN, INTERMEDIATE, LAYERS, VOCABULARY = 4096, 11008, 32, 32000
+
+
+def seven_billion() -> ModelFiles:
+    """Llama's first."""
+    tensors: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (VOCABULARY, HIDDEN),
+        "lm_head.weight": (VOCABULARY, HIDDEN),
+    }
+    for layer in range(LAYERS):
+        tensors |= {f"model.layers.{layer}.self_attn.{name}_proj.weight": (HIDDEN, HIDDEN) for name in "qkvo"}
+        for name in ("gate", "up"):
+            tensors[f"model.layers.{layer}.mlp.{name}_proj.weight"] = (INTERMEDIATE, HIDDEN)
+        tensors[f"model.layers.{layer}.mlp.down_proj.weight"] = (HIDDEN, INTERMEDIATE)
+        tensors |= {f"model.layers.{layer}.{name}_layernorm.weight": (HIDDEN,) for name in ("input", "post_attention")}
+    return ModelFiles(tensors, LAYERS, HIDDEN, INTERMEDIATE, 32, 32, 128, VOCABULARY)
+
+
+def gigabytes(device: str = "cuda", rows: int = 1, **fields: Any) -> float:
+    spec = completed(api.TrainingSpec(model="m", dataset="d", **fields), device)
+    return estimate(seven_billion(), spec, rows_at_once=rows, device=device).memory / 1e9
+
+
+def test_seven_billion_parameters_need_what_is_known_of_them() -> None:
+    assert seven_billion().parameters == 6_738_415_616 - HIDDEN  # all but the last norm
+    # 2 bytes for each weight and gradient, and next to nothing for Adafactor, are 27 GB; the rest is activations.
+    assert 30 < gigabytes() < 45
+    assert gigabytes(gradient_checkpointing=True) < gigabytes()
+    assert gigabytes(rows=2) > gigabytes()
+    assert gigabytes(optimizer="adamw") == pytest.approx(gigabytes() + 1.1 * 27, abs=1)
+    assert 14 < gigabytes(lora=api.Lora(), gradient_checkpointing=True) < 22
+    assert gigabytes(workers=4, gradient_checkpointing=True) < gigabytes(gradient_checkpointing=True) / 2
+    assert gigabytes(workers=4, sharding="ddp") > gigabytes()
+    assert gigabytes("cpu", dtype="float32") > 2 * 27
+
+
+def test_rows_at_once_divide_the_batch_and_follow_from_the_model_alone() -> None:
+    spec = completed(api.TrainingSpec(model="m", dataset="d", batch_size=12, workers=2), "cuda")
+    assert rows_by_size(seven_billion(), spec) == 1
+    assert [micro_batch(spec, wanted) for wanted in (1, 2, 4, 5, 6, 8)] == [1, 2, 3, 3, 6, 6]
+
+
+@pytest.mark.slow
+def test_a_training_stays_within_its_estimate(
+    model_folder: Path, dataset_folder: Path, tmp_path: Path, start: Start
+) -> None:
+    files = read_model_files(model_folder)
+    spec = completed(api.TrainingSpec(model="m", dataset="d", batch_size=4, max_length=128), "cpu")
+    needs = estimate(files, spec, rows_at_once=2, device="cpu")
+    job = make_job(model_folder, dataset_folder, tmp_path / "job", max_steps=2)
+    process = start(job)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    assert usage.ru_maxrss * 1024 < needs.memory
+    written = sum(file.stat().st_size for file in job.output.rglob("*") if file.is_file())
+    assert written < needs.disk
