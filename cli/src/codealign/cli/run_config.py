@@ -18,7 +18,8 @@ from codealign.cli.tuning import TuningChoices
 PRESETS = ("default", "paper", "small")
 """default: the coordinator's defaults. paper: as the reference does it, with its waste. small: for a small model on
 a small machine: easy tasks, short answers at a lower temperature, few draws, three examples of answers in place of
-one, one shared prefix for each stage; tuned with LoRA (and activations computed twice), evaluated on ten problems of each benchmark."""
+one, one shared prefix for each stage; tuned with LoRA, activations computed twice; evaluated on ten problems of each
+benchmark."""
 SMALL_ATTEMPTS, SMALL_MAX_TOKENS, SMALL_TEMPERATURE, SMALL_FEW_SHOTS = 4, 640, 0.4, 3
 SMALL_TUNING = TuningChoices(lora_rank=16, learning_rate=1e-4, batch_size=4, epochs=2, gradient_checkpointing=True)
 SMALL_PROBLEMS, SMALL_SOLUTION_TOKENS = 10, 512
