@@ -75,7 +75,7 @@ run: setup ## The whole loop: make run MODEL=<hub id or folder> [N=<seeds>] [SEE
 		$(if $(BENCHMARKS),--benchmarks "$(BENCHMARKS)") $(ARGS)
 
 .PHONY: test
-test: setup check ## Every check and every test
+test: setup setup-vllm check ## Every check and every test
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 .PHONY: test-gpu

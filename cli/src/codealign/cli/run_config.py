@@ -21,7 +21,7 @@ a small machine: easy tasks, short answers at a lower temperature, few draws, th
 one, one shared prefix for each stage; tuned with LoRA, activations computed twice; evaluated on ten problems of each
 benchmark."""
 SMALL_ATTEMPTS, SMALL_MAX_TOKENS, SMALL_TEMPERATURE, SMALL_FEW_SHOTS = 4, 640, 0.4, 3
-SMALL_TUNING = TuningChoices(lora_rank=16, learning_rate=1e-4, batch_size=4, epochs=2, gradient_checkpointing=True)
+SMALL_TUNING = TuningChoices(lora_rank=16, learning_rate=1e-4, batch_size=2, gradient_checkpointing=True)
 SMALL_PROBLEMS, SMALL_SOLUTION_TOKENS = 10, 512
 PAPER_ATTEMPTS = 10
 _LOAD_SECONDS = 3600.0
@@ -122,7 +122,6 @@ def loop_choices(
             lora_rank=tuning.lora_rank or SMALL_TUNING.lora_rank,
             learning_rate=tuning.learning_rate or SMALL_TUNING.learning_rate,
             batch_size=tuning.batch_size or SMALL_TUNING.batch_size,
-            epochs=tuning.epochs or SMALL_TUNING.epochs,
             gradient_checkpointing=SMALL_TUNING.gradient_checkpointing,
         )
         evaluation = replace(

@@ -113,7 +113,7 @@ def run(
         str, typer.Option("--until", help="data; training: tune the model on it; evaluation: and evaluate both.")
     ] = "data",
     lora_rank: Annotated[int, typer.Option("--lora-rank", min=0, help="LoRA. 0: the preset's; small 16.")] = 0,
-    epochs: Annotated[float, typer.Option("--epochs", min=0, help="Of training. 0: the preset's, 4; small 2.")] = 0.0,
+    epochs: Annotated[float, typer.Option("--epochs", min=0, help="Of training. 0: 4, the paper's.")] = 0.0,
     max_steps: Annotated[int, typer.Option("--max-steps", min=0, help="Of training. 0: as the epochs say.")] = 0,
     benchmark: Annotated[
         list[str] | None, typer.Option("--benchmark", help="To evaluate on (repeat). Default: humaneval+, mbpp+.")

@@ -271,7 +271,7 @@ class Supervisor:
                 version = await publish(self._clients, record, rows)
         if not rows:
             return pb.RUN_STATE_SUCCEEDED, "no response passed and met the rules: there is nothing to publish", ""
-        return pb.RUN_STATE_SUCCEEDED, f"{rows} rows", version
+        return pb.RUN_STATE_SUCCEEDED, f"{rows} row{'' if rows == 1 else 's'}", version
 
     @contextlib.asynccontextmanager
     async def _lease(self, active: ActiveRun) -> AsyncIterator[dataset.LeaseToken]:
