@@ -105,6 +105,8 @@ def test_a_run_that_has_not_succeeded_says_so(
 
 
 def test_small_numbers_are_pointed_out(small: api.GetReportResponse, large: api.GetReportResponse) -> None:
+    for evaluation in [*small.evaluations, *large.evaluations]:
+        evaluation.prompt_style = "base"
     for evaluation in small.evaluations:
         evaluation.problems_done = 20
     assert cautions(small) == [
@@ -113,6 +115,15 @@ def test_small_numbers_are_pointed_out(small: api.GetReportResponse, large: api.
         "1 sample of qwen2.5-coder-1.5b on HumanEval+ has no verdict yet and is in no figure.",
     ]
     assert cautions(large) == []
+
+
+def test_a_difference_in_asking_is_pointed_out(large: api.GetReportResponse) -> None:
+    for comparison in large.comparisons:
+        for evaluation in large.evaluations:
+            if evaluation.id in (comparison.base, comparison.tuned):
+                evaluation.prompt_style = "tuned" if evaluation.id == comparison.tuned else "base"
+    assert len(cautions(large)) == 1
+    assert "the form of the question" in cautions(large)[0]
 
 
 def test_numbers_for_people() -> None:

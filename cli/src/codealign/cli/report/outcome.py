@@ -69,6 +69,12 @@ def cautions(report: api.GetReportResponse) -> list[str]:
         done = [one.problems_done for one in report.evaluations if one.benchmark == benchmark]
         if 0 < min(done) < FEW_PROBLEMS:
             said.append(f"{benchmark_title(benchmark)} was asked {count(min(done), 'problem')}: intervals are wide.")
+    pairs = [pair for match in matches(report) for pair in match.pairs]
+    if any(pair.base.prompt_style != pair.tuned.prompt_style for pair in pairs):
+        said.append(
+            "The base model continued each problem's text, the tuned one was asked in a conversation: a part of a "
+            "difference may come from the form of the question."
+        )
     for one in report.evaluations:
         if one.undecided:
             said.append(
