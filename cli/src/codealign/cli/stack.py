@@ -121,6 +121,7 @@ def specs(home: Home, options: Options, names: Sequence[str] = SERVICES) -> list
         folder = str(options.benchmarks.resolve())
         # Kept out of the data, and evaluated on.
         benchmarks = {"CODEALIGN_COORDINATOR_BENCHMARKS": folder, "CODEALIGN_COORDINATOR_EVALUATION_DATA": folder}
+    works = {"inference", "sandbox"} <= set(names)  # else it tells of runs, and takes none up
     every = {
         "dataset": ServiceSpec(
             "dataset", service_command("dataset"), {"CODEALIGN_DATASET_DATA_DIR": str(home.data.resolve())}
@@ -138,7 +139,10 @@ def specs(home: Home, options: Options, names: Sequence[str] = SERVICES) -> list
             ready_seconds=MODEL_SECONDS,
         ),
         "coordinator": ServiceSpec(
-            "coordinator", service_command("coordinator"), benchmarks, needs=("inference", "sandbox", "dataset")
+            "coordinator",
+            service_command("coordinator"),
+            benchmarks if works else {"CODEALIGN_COORDINATOR_READS_ONLY": "true"},
+            needs=("inference", "sandbox", "dataset") if works else ("dataset",),
         ),
         "training": ServiceSpec(
             "training",

@@ -85,7 +85,7 @@ def report(
     where = target(home, tls=(tls_ca, tls_cert, tls_key), coordinator=coordinator, dataset=dataset)
 
     async def work() -> api.GetReportResponse:
-        async with services(where, "coordinator", "dataset", start=False) as connection:
+        async with services(where, "coordinator", "dataset") as connection:
             request = api.GetRunRequest(run=run or await _newest(connection))
             found = await connection.call(connection.clients.coordinator.GetRun, request)
             return await print_outcome(connection, found.run, out, timings=timings)
@@ -109,7 +109,7 @@ def list_runs(
     where = target(home, tls=(tls_ca, tls_cert, tls_key), coordinator=coordinator)
 
     async def work() -> list[api.RunStatus]:
-        async with services(where, "coordinator", start=False) as connection:
+        async with services(where, *(("coordinator",) if where.explicit else ("coordinator", "dataset"))) as connection:
             listed = await connection.call(connection.clients.coordinator.ListRuns, api.ListRunsRequest())
             return list(listed.runs)
 

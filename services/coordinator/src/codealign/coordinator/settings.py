@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from codealign.common.settings import ServerSettings
@@ -16,12 +17,14 @@ class CoordinatorSettings(ServerSettings):
 
     model_config = SettingsConfigDict(env_prefix="CODEALIGN_COORDINATOR_")
 
-    inference_address: str
-    """host:port of the inference service."""
-    sandbox_address: str
-    """host:port of the sandbox gateway."""
     dataset_address: str
     """host:port of the dataset service."""
+    inference_address: str = ""
+    """host:port of the inference service."""
+    sandbox_address: str = ""
+    """host:port of the sandbox gateway."""
+    reads_only: bool = False
+    """Tell of runs, and take none up: with the dataset service alone, as `codealign report` starts it for itself."""
     client_ca_file: Path | None = None
     """Authorities of the other services' certificates (PEM). With it they are called over TLS."""
     client_cert_file: Path | None = None
@@ -46,3 +49,11 @@ class CoordinatorSettings(ServerSettings):
     """Programs at the sandbox at once, queued ones included."""
     generation_timeout_seconds: float = Field(default=3600.0, gt=0)
     """One call to inference may take so long."""
+
+    @model_validator(mode="after")
+    def _addresses_are_given(self) -> Self:
+        if not self.reads_only:
+            for name in ("inference_address", "sandbox_address"):
+                if not getattr(self, name):
+                    raise ValueError(f"{name} is not set: host:port of a service that every run needs")
+        return self

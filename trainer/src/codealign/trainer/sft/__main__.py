@@ -85,6 +85,9 @@ def _environment(job: Job) -> None:
 def _become_torchrun(job: Job, path: Path) -> None:
     arguments = ["--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={job.workers}"]
     arguments += [f"--max-restarts={job.max_restarts}", "-m", "codealign.trainer.sft", str(path)]
+    # Otherwise PyTorch (2.13) gives restarted workers the store of those before them, and they wait for addresses at
+    # which nobody listens any more.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, "-m", "torch.distributed.run", *arguments])  # noqa: S606
 

@@ -60,6 +60,9 @@ class Supervisor:
     @contextlib.asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
         """Take up what was running; at the end let what is in flight finish and hand the runs back."""
+        if self._settings.reads_only:
+            yield
+            return
         recovery = asyncio.create_task(self._recover())
         try:
             yield
@@ -114,6 +117,7 @@ class Supervisor:
 
     async def create(self, given: pb.Run) -> tuple[api.RunStatus, bool]:
         """Start a run, or go on with the same one where it stopped; True if it was there."""
+        self._must_work()
         run, _ = await self.prepare(given)
         config, record = run_records(run)
         existed = record.id in await RunStore(self._clients, "").get([record.id])
@@ -139,8 +143,8 @@ class Supervisor:
             if record.run.name == text or (len(text) >= MIN_PREFIX and record.id.startswith(text))
         ]
         if len(matches) != 1:
-            known = "no run" if not matches else f"{len(matches)} runs"
-            raise NotFound(f"{known} match {text!r}; see `codealign ls` for the ids")
+            known = "no run matches" if not matches else f"{len(matches)} runs match"
+            raise NotFound(f"{known} {text!r}; see `codealign ls` for the ids")
         return matches[0]
 
     async def list(self) -> list[api.RunStatus]:
@@ -171,12 +175,17 @@ class Supervisor:
 
     async def resume(self, record: pb.Record) -> None:
         """Go on, after a pause, a failure or a cancellation; nothing to do where it runs or has succeeded."""
+        self._must_work()
         event = await self._last_event(record.id)
         done = event is not None and event.run_event.state == pb.RUN_STATE_SUCCEEDED
         if record.id in self._active or done:
             return
         await self._record_event(record.id, pb.RUN_STATE_RUNNING, "resumed")
         self._start(record)
+
+    def _must_work(self) -> None:
+        if self._settings.reads_only:
+            raise FailedPrecondition("this coordinator takes no runs up: CODEALIGN_COORDINATOR_READS_ONLY is set")
 
     async def status(self, run_id: str) -> api.RunStatus:
         """The run as it is now."""
