@@ -47,7 +47,6 @@ def codealign(*arguments: str) -> Result:
         pytest.param(["run", "--record", "/nope/x"], "--record: no such folder: /nope", id="run, record"),
         pytest.param(["run", "--preset", "fast"], "unknown preset 'fast'", id="run, preset"),
         pytest.param(["run", "--home", "/proc/nope"], "cannot write the home folder", id="run, home"),
-        pytest.param(["ls"], "no coordinator service is up in", id="ls"),
         pytest.param(["watch"], "no coordinator and no dataset service is up", id="watch"),
         pytest.param(["pause", "first"], "start them with `codealign up`", id="pause"),
         pytest.param(["data", "show", "zz"], "'zz' is no record id", id="show"),
@@ -62,6 +61,12 @@ def test_what_cannot_work_is_one_line_and_exit_code_1(arguments: list[str], mess
     assert message in result.output
     assert "Traceback" not in result.output
     assert result.output.startswith("codealign: ")
+
+
+def test_a_home_without_runs_says_how_to_make_one() -> None:
+    result = codealign("ls")
+    assert result.exit_code == 0
+    assert "no runs yet: codealign run" in result.output
 
 
 def test_a_service_that_is_away_is_named_with_its_address_and_what_to_do() -> None:
