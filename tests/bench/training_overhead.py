@@ -164,7 +164,7 @@ def main() -> None:
 
 
 def made(folder: Path) -> Path:
-    """Rows of some hundred tokens."""
+    """Rows of some hundred tokens, all of one length: the two programs draw them in orders of their own."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -172,7 +172,7 @@ def made(folder: Path) -> Path:
     answer = "def add_{n}(a):\n    return a + {n}\n\n\n"
     table = {
         "instruction": [f"Write {count % 7 + 1} functions that add {count} to a number." for count in range(64)],
-        "response": ["".join(answer.format(n=count + at) for at in range(5 + count % 11)) for count in range(64)],
+        "response": ["".join(answer.format(n=at) for at in range(10))] * 64,
     }
     pq.write_table(pa.table(table), folder / "rows.parquet")
     return folder
