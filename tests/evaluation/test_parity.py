@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
-import copy
 import json
 import os
 import subprocess
@@ -23,6 +21,7 @@ from codealign.coordinator.evaluation.judging import Judge
 from codealign.coordinator.evaluation.mbpp_inputs import RULE_OF_ENTRY_POINT
 from codealign.coordinator.evaluation.problems import Benchmark, CallTests, Problem
 from codealign.coordinator.runs.progress import StageTally, verdict_name
+from tests.mutation import mutants
 
 EVALPLUS = ("evalplus==0.3.1", "psutil==7.0.0")
 FILES = {"humaneval": "HumanEvalPlus.jsonl.gz", "mbpp": "MbppPlus.jsonl.gz"}
@@ -45,51 +44,12 @@ Solution = tuple[str, Problem, str]
 RIGHT = "pass pass"
 """EvalPlus' verdicts on base and plus inputs."""
 
-PAIRS: list[tuple[type[ast.AST], type[ast.AST]]] = [
-    (ast.Lt, ast.LtE),
-    (ast.Gt, ast.GtE),
-    (ast.Eq, ast.NotEq),
-    (ast.In, ast.NotIn),
-    (ast.Add, ast.Sub),
-    (ast.And, ast.Or),
-]
-SWAPPED: dict[type[ast.AST], Any] = dict(PAIRS) | {right: left for left, right in PAIRS}
-
-
-def mutate(node: ast.AST) -> bool:
-    """Change one node in place; False if there is nothing to change."""
-    match node:
-        case ast.Compare(ops=[op, *_]) if type(op) in SWAPPED:
-            node.ops = [SWAPPED[type(op)](), *node.ops[1:]]
-        case ast.BinOp(op=op) | ast.AugAssign(op=op) | ast.BoolOp(op=op) if type(op) in SWAPPED:
-            node.op = SWAPPED[type(op)]()
-        case ast.Constant(value=int(value)) if not isinstance(value, bool):
-            node.value = value + 1
-        case ast.Return(value=ast.expr() as value) if ast.unparse(value) != "None":
-            node.value = ast.Constant(None)
-        case ast.UnaryOp(op=ast.Not(), operand=operand):
-            node.operand = ast.UnaryOp(ast.Not(), operand)
-        case _:
-            return False
-    return True
-
-
-def mutants(code: str) -> list[str]:
-    """Every program that differs from the code by one small fault."""
-    tree = ast.parse(code)
-    found = []
-    for index, _ in enumerate(ast.walk(tree)):
-        mutant = copy.deepcopy(tree)
-        if mutate(list(ast.walk(mutant))[index]):
-            found.append(ast.unparse(ast.fix_missing_locations(mutant)))
-    return found
-
 
 def solutions(problems: list[Problem]) -> Iterator[tuple[Problem, str]]:
     """Of each problem the canonical solution and one with a fault, at a place that moves from problem to problem."""
     for number, problem in enumerate(problems):
         yield problem, problem.canonical_solution
-        wrong = mutants(problem.canonical_solution)
+        wrong = list(mutants(problem.canonical_solution))
         if wrong:
             yield problem, wrong[number * 7 % len(wrong)]
 

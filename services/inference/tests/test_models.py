@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from codealign.common.errors import ConfigurationError
-from codealign.inference import identity
+from codealign.common.machine import available_memory
+from codealign.common.model_identity import revision
 from codealign.inference.engines.transformers import loading
 from codealign.inference.engines.transformers.loading import LoadedModel, load_model
 from codealign.inference.engines.transformers.options import EngineOptions
 from codealign.inference.opening import configured_source
 from codealign.inference.settings import InferenceSettings
-from codealign.inference.weights import available_memory
 
 
 @pytest.fixture
@@ -162,15 +162,15 @@ def test_no_model_is_set() -> None:
 def test_the_revision_is_of_weights_tokenizer_and_configuration(
     folder: Path, model_folder: Path, cache_folder: Path, loaded: LoadedModel
 ) -> None:
-    first = identity.revision(folder, cache_folder)
-    assert first == identity.revision(model_folder, cache_folder) == loaded.info.revision
+    first = revision(folder, cache_folder)
+    assert first == revision(model_folder, cache_folder) == loaded.info.revision
     (folder / "README.md").write_text("words")
-    assert identity.revision(folder, cache_folder) == first
+    assert revision(folder, cache_folder) == first
     revisions = {first}
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         with (folder / name).open("ab") as stream:
             stream.write(b" ")
-        revisions.add(identity.revision(folder, cache_folder))
+        revisions.add(revision(folder, cache_folder))
     assert len(revisions) == 4
 
 
@@ -186,11 +186,11 @@ def test_large_files_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return file_digest(*args)
 
     monkeypatch.setattr(hashlib, "file_digest", counted)
-    first = identity.revision(model, cache)
-    assert identity.revision(model, cache) == first
+    first = revision(model, cache)
+    assert revision(model, cache) == first
     assert len(hashed) == 1
     (model / "model.safetensors").write_bytes(b"y" * 2**21)
-    assert identity.revision(model, cache) != first
+    assert revision(model, cache) != first
 
 
 def test_the_model_describes_itself(loaded: LoadedModel) -> None:

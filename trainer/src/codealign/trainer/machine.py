@@ -36,25 +36,6 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def available_memory() -> int:
-    """Bytes of main memory that may still be taken: the machine's, or the control group's if that is less."""
-    limits = []
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            limits.append(int(line.split()[1]) * 1024)
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = (group / "memory.max").read_text().strip()
-        if limit != "max":
-            statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-            # Pages of files are given back under pressure, so they do not count as taken.
-            taken = int((group / "memory.current").read_text()) - int(statistics.get("file", 0))
-            limits.append(int(limit) - taken)
-    except (OSError, ValueError):
-        pass
-    return min(limits)
-
-
 def free_disk(folder: Path) -> int:
     """Bytes that are free where a folder lies, or will lie."""
     while not folder.exists() and folder != folder.parent:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from codealign.common.errors import FailedPrecondition, InvalidArgument
+from codealign.common.safetensors_header import tensor_shapes
 
 _FIELD = "spec.model"
 
@@ -90,24 +90,9 @@ def _tensors(folder: Path) -> dict[str, tuple[int, ...]]:
     if not files:
         raise InvalidArgument(_FIELD, f"{folder} holds no *.safetensors file: convert its weights")
     found: dict[str, tuple[int, ...]] = {}
-    for file in files:
-        found |= _header(file)
-    return found
-
-
-def _header(file: Path) -> dict[str, tuple[int, ...]]:
-    """A file's tensors. The header is 8 bytes of length, then JSON with each tensor's shape and data offsets."""
-    size = file.stat().st_size
     try:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > size:
-                raise ValueError(f"its header claims {length} bytes of {size}")
-            header = json.loads(stream.read(length))
-        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        end = 8 + length + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-        if end != size:
-            raise ValueError(f"it has {size} bytes and its header describes {end}")
-        return {name: tuple(entry["shape"]) for name, entry in entries.items()}
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FailedPrecondition(f"{file} is damaged ({error}): fetch it again") from error
+        for file in files:
+            found |= tensor_shapes(file)
+    except ValueError as error:
+        raise FailedPrecondition(str(error)) from error
+    return found

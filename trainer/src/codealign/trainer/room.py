@@ -12,6 +12,7 @@ from codealign.api.training.v1 import training_pb2 as api
 from codealign.common.clients import NO_RETRY, Clients
 from codealign.common.errors import FailedPrecondition, describe
 from codealign.common.logs import get_logger
+from codealign.common.machine import available_memory
 from codealign.trainer import machine
 from codealign.trainer.estimate import Needs
 from codealign.trainer.sft.job import Job
@@ -118,7 +119,7 @@ class Room:
 def memory(job: Job) -> int:
     """Bytes that are free for a training: on a CPU for all its workers, else on the fullest of its GPUs."""
     if job.device == "cpu":
-        return machine.available_memory()
+        return available_memory() or 0
     free = [gpu.free for gpu in machine.gpus()[: job.workers]]
     return min(free, default=0) if len(free) == job.workers else 0
 

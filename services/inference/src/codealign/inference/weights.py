@@ -2,10 +2,10 @@
 
 import json
 import math
-import struct
 from pathlib import Path
 
 from codealign.common.errors import ConfigurationError
+from codealign.common.safetensors_header import tensor_shapes
 
 # Room beside the weights: activations of a prefill chunk, the packed copy of the layer in work, Python and PyTorch.
 _OVERHEAD_BYTES = 600 * 2**20
@@ -64,41 +64,8 @@ def require_memory(
         )
 
 
-def available_memory() -> int | None:
-    """Bytes that this process may still take: the machine's, or its control group's if that is less."""
-    limits = []
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                limits.append(int(line.split()[1]) * 1024)
-    except OSError:
-        pass
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = (group / "memory.max").read_text().strip()
-        if limit != "max":
-            statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-            # Pages of files are given back under pressure, so they do not count as taken.
-            taken = int((group / "memory.current").read_text()) - int(statistics.get("file", 0))
-            limits.append(int(limit) - taken)
-    except (OSError, ValueError):
-        pass
-    return min(limits, default=None)
-
-
 def _parameters(file: Path) -> int:
-    """A file's parameters. The header is 8 bytes of length, then JSON with each tensor's shape and data offsets."""
-    size = file.stat().st_size
     try:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > size:
-                raise ValueError(f"its header claims {length} bytes of {size}")
-            header = json.loads(stream.read(length))
-        tensors = [entry for name, entry in header.items() if name != "__metadata__"]
-        end = 8 + length + max((entry["data_offsets"][1] for entry in tensors), default=0)
-        if end != size:
-            raise ValueError(f"it has {size} bytes and its header describes {end}")
-        return sum(math.prod(entry["shape"]) for entry in tensors)
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{file} is damaged ({error}): fetch it again") from error
+        return sum(math.prod(shape) for shape in tensor_shapes(file).values())
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error

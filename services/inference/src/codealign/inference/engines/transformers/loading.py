@@ -9,14 +9,15 @@ import transformers
 
 from codealign.common.errors import ConfigurationError
 from codealign.common.logs import get_logger
+from codealign.common.machine import available_memory
+from codealign.common.model_identity import revision
 from codealign.inference.engines.base import ModelInfo
 from codealign.inference.engines.prompts import chat_template_of, first_line, load_tokenizer
 from codealign.inference.engines.transformers.decoder import unsupported_kinds
 from codealign.inference.engines.transformers.linear import pack_linears, packing_works
 from codealign.inference.engines.transformers.options import EngineOptions
-from codealign.inference.identity import revision
 from codealign.inference.sources import default_name, local_source, require_revision
-from codealign.inference.weights import available_memory, parameter_count, require_memory
+from codealign.inference.weights import parameter_count, require_memory
 
 log = get_logger(__name__)
 
