@@ -6,6 +6,7 @@ The rows are those of the recorded run, so this needs the same version of Python
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -20,6 +21,13 @@ from tests.e2e.commands import RECORDED, RECORDING, codealign, command
 
 pytestmark = RECORDED
 END = "<|end|>"
+SEED = '''
+def clamp(value: int, low: int, high: int) -> int:
+    """Return the value, but at least `low` and at most `high`."""
+    if value < low:
+        return low
+    return min(value, high)
+'''
 PROBLEMS = [
     {
         "task_id": f"HumanEval/{number}",
@@ -139,3 +147,24 @@ def test_wrong_input_is_told_in_one_message(tuned: Tuned, arguments: tuple[str, 
     assert ended.returncode == 1
     assert says in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.slow
+def test_a_run_without_benchmarks_goes_on_to_its_training_and_says_so(tuned: Tuned, tmp_path: Path) -> None:
+    seeds = tmp_path / "seeds"
+    seeds.mkdir()
+    (seeds / "clamp.py").write_text(SEED)
+    arguments = ("run", "--model", str(tuned.base), "--preset", "small", "--seeds", str(seeds), "--max-tokens", "8")
+    ended = subprocess.run(
+        command(tmp_path / "home", *arguments, "--until", "evaluation"),
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    assert "note: no evaluation, the run ends with the training: humaneval+: no local file" in ended.stderr
+    assert "give --benchmarks FOLDER (make run: BENCHMARKS=FOLDER)" in ended.stderr
+    assert "succeeded: seeds 1/1 kept 1" in ended.stderr
+    assert "no rows were kept: there is nothing to train on; try more seeds (--n)" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ended.returncode == 1

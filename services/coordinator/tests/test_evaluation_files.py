@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from codealign.common.errors import FailedPrecondition
+from codealign.common.errors import CodeAlignError, FailedPrecondition, NotFound
 from codealign.coordinator.evaluation import benchmarks, hub
 from codealign.coordinator.evaluation.files import Row
 from codealign.coordinator.evaluation.problems import CallTests, CheckTests
@@ -45,8 +45,8 @@ def write(path: Path, *rows: Any) -> Path:
     return path
 
 
-def refused(name: str, data: Path) -> str:
-    with pytest.raises(FailedPrecondition) as caught:
+def refused(name: str, data: Path, error: type[CodeAlignError] = FailedPrecondition) -> str:
+    with pytest.raises(error) as caught:
         benchmarks.load(name, data)
     return str(caught.value)
 
@@ -133,10 +133,10 @@ def test_what_cannot_be_read_is_named_with_its_line(tmp_path: Path) -> None:
 
 def test_without_file_and_hub_the_error_says_which_file_to_give(tmp_path: Path, no_hub: None) -> None:
     write(tmp_path / "a.jsonl", check(0))
-    told = refused("humaneval+", tmp_path)
+    told = refused("humaneval+", tmp_path, NotFound)
     assert "give EvalPlus' HumanEvalPlus.jsonl.gz" in told
     assert "evalplus/humanevalplus cannot be had: ConnectionError: no network" in told
-    with pytest.raises(FailedPrecondition, match="CODEALIGN_COORDINATOR_EVALUATION_DATA is not set"):
+    with pytest.raises(NotFound, match="CODEALIGN_COORDINATOR_EVALUATION_DATA is not set"):
         benchmarks.load("mbpp+", None)
     with pytest.raises(FailedPrecondition, match="does not exist"):
         benchmarks.load("mbpp+", tmp_path / "none")
@@ -173,5 +173,5 @@ def test_another_benchmark_is_added_by_registering_it(tmp_path: Path) -> None:
     assert found.spread(0) == found.spread(99) == found.problems
     with pytest.raises(ValueError, match="already"):
         benchmarks.register(adapter)
-    with pytest.raises(FailedPrecondition, match=r"give tiny\.jsonl"):
+    with pytest.raises(NotFound, match=r"give tiny\.jsonl"):
         benchmarks.load("tiny-for-a-test", None)

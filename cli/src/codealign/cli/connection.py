@@ -10,6 +10,8 @@ from typing import TypeVar, cast
 
 import grpc
 
+from codealign.api.dataset.v1 import dataset_pb2 as ds
+from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.child import is_ready
 from codealign.cli.failures import Failure, rpc_failure
 from codealign.cli.home import Home, HomeInUse
@@ -23,6 +25,7 @@ ResponseT = TypeVar("ResponseT")
 _RETRY = RetryPolicy(attempts=4, max_delay=3.0)
 _ORPHAN_SECONDS = 20.0
 _POLL_SECONDS = 0.5
+_PAGE = 500
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,21 @@ class Connection:
                     yield response
         except grpc.aio.AioRpcError as error:
             raise self._failure(method, error) from error
+
+    async def scan(self, request: ds.ScanRequest) -> AsyncGenerator[pb.Record, None]:
+        """Every record of a scan, page by page.
+
+        Raises:
+            Failure: A call failed.
+        """
+        request.page_size = _PAGE
+        while True:
+            page = await self.call(self.clients.dataset.Scan, request)
+            for record in page.records:
+                yield record
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
 
     def _failure(self, method: object, error: grpc.aio.AioRpcError) -> Failure:
         name = getattr(method, "_method", b"")

@@ -127,17 +127,10 @@ async def find_run(connection: Connection, given: str) -> pb.Record | None:
         Failure: Several runs bear the name or begin with the digits.
     """
     found = []
-    token = ""
-    while True:
-        request = ds.ScanRequest(stage=pb.STAGE_RUN, page_size=500, page_token=token)
-        page = await connection.call(connection.clients.dataset.Scan, request)
-        for record in page.records:
-            by_id = len(given) >= _MIN_DIGITS and record.id.startswith(given.lower())
-            if by_id or record.run.name == given:
-                found.append(record)
-        token = page.next_page_token
-        if not token:
-            break
+    async for record in connection.scan(ds.ScanRequest(stage=pb.STAGE_RUN)):
+        by_id = len(given) >= _MIN_DIGITS and record.id.startswith(given.lower())
+        if by_id or record.run.name == given:
+            found.append(record)
     if len(found) > 1:
         ids = ", ".join(record.id[:12] for record in found)
         raise Failure(f"several runs are meant by {given!r}: {ids}. Give one's id")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import grpc
 from rich.console import Console
 from rich.text import Text
 
@@ -15,7 +16,8 @@ from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.api.training.v1 import training_pb2 as training
 from codealign.cli.connection import Connection
 from codealign.cli.evaluating import evaluate
-from codealign.cli.failures import Failure
+from codealign.cli.failures import Failure, rpc_failure
+from codealign.cli.terminal import printable
 from codealign.cli.tuning import TuningChoices, describe, train, training_spec
 
 UNTIL = ("data", "training", "evaluation")
@@ -59,6 +61,8 @@ class LoopChoices:
     """One of UNTIL."""
     tuning: TuningChoices = field(default_factory=TuningChoices)
     evaluation: EvaluationChoices = field(default_factory=EvaluationChoices)
+    benchmarks_named: bool = False
+    """A person named the benchmarks or gave their files: without them nothing goes on."""
 
     @property
     def trains(self) -> bool:
@@ -80,18 +84,38 @@ class LoopChoices:
             raise Failure(f"--until: unknown stage {self.until!r}; there are {', '.join(UNTIL)}")
 
 
-async def check_benchmarks(connection: Connection, choices: LoopChoices) -> None:
+async def check_benchmarks(connection: Connection, choices: LoopChoices, console: Console) -> LoopChoices:
     """Find a benchmark that cannot be read before the hours that lead to it.
+
+    Args:
+        connection: To the coordinator.
+        choices: How far to go.
+        console: Told of an evaluation that is left out.
+
+    Returns:
+        The choices to go on with: without the evaluation where a benchmark cannot be had that no person named.
 
     Raises:
         Failure: Says which, and what to do.
     """
     if not choices.evaluates:
-        return
+        return choices
     request = choices.evaluation.request("", "", "base")
     request.validate_only = True
-    async for _ in connection.stream(connection.clients.coordinator.Evaluate, request):
-        pass
+    clients = connection.clients
+    try:
+        async for _ in clients.stream(clients.coordinator.Evaluate, request):
+            pass
+    except grpc.aio.AioRpcError as error:
+        if choices.benchmarks_named or error.code() is not grpc.StatusCode.NOT_FOUND:
+            raise rpc_failure(error, "coordinator", connection.addresses.coordinator) from error
+        note = (
+            f"note: no evaluation, the run ends with the training: {printable(error.details() or '').rstrip('.')}. "
+            "To have it, give --benchmarks FOLDER (make run: BENCHMARKS=FOLDER)"
+        )
+        console.print(Text(note, style="yellow"))
+        return replace(choices, until="training")
+    return choices
 
 
 async def close_loop(connection: Connection, run: api.RunStatus, choices: LoopChoices, console: Console) -> None:
@@ -108,9 +132,8 @@ async def close_loop(connection: Connection, run: api.RunStatus, choices: LoopCh
     """
     if not choices.trains:
         return
-    version = await connection.call(connection.clients.dataset.GetVersion, ds.GetVersionRequest(name=run.version))
-    if version.version.rows == 0:
-        raise Failure(f"{run.version} has no rows: there is nothing to train on; try more seeds (--n)")
+    if not run.version:
+        raise Failure("no rows were kept: there is nothing to train on; try more seeds (--n)")
     base = await _run_model(connection, run)
     if choices.evaluates:
         await evaluate(connection, choices.evaluation.request(base.name, base.revision, "base"), console)

@@ -101,7 +101,13 @@ def _for_a_small_model(run: pb.Run, choices: RunChoices) -> None:
 
 
 def loop_choices(
-    preset: str, until: str, tuning: TuningChoices, benchmarks: Sequence[str], limit: int | None
+    preset: str,
+    until: str,
+    tuning: TuningChoices,
+    benchmarks: Sequence[str],
+    limit: int | None,
+    *,
+    files: bool = False,
 ) -> LoopChoices:
     """What follows the data.
 
@@ -111,6 +117,7 @@ def loop_choices(
         tuning: What was chosen about the training.
         benchmarks: To evaluate on. Empty: the default ones.
         limit: Problems of each. 0: all; None: not chosen.
+        files: The benchmarks' files were given.
 
     Raises:
         Failure: Names the option that is wrong.
@@ -127,7 +134,7 @@ def loop_choices(
         evaluation = replace(
             evaluation, limit=SMALL_PROBLEMS if limit is None else limit, max_tokens=SMALL_SOLUTION_TOKENS
         )
-    choices = LoopChoices(until, tuning, evaluation)
+    choices = LoopChoices(until, tuning, evaluation, benchmarks_named=bool(benchmarks) or files)
     choices.check()
     return choices
 

@@ -40,8 +40,6 @@ from codealign.cli.running import run_async
 from codealign.cli.stack import DATA_SERVICES, Options
 from codealign.cli.terminal import count, err, out
 
-_PAGE = 200
-
 
 def eval_command(
     benchmark: Annotated[
@@ -104,30 +102,20 @@ def eval_command(
 
 async def _style(connection: Connection, revision: str) -> str:
     """The prompt style of a model: `tuned` for one that a training of ours made."""
-    request = ds.ScanRequest(stage=pb.STAGE_CHECKPOINT, page_size=_PAGE)
-    while True:
-        page = await connection.call(connection.clients.dataset.Scan, request)
-        if any(record.checkpoint.revision == revision for record in page.records):
+    async for record in connection.scan(ds.ScanRequest(stage=pb.STAGE_CHECKPOINT)):
+        if record.checkpoint.revision == revision:
             return "tuned"
-        if not page.next_page_token:
-            return "base"
-        request.page_token = page.next_page_token
+    return "base"
 
 
 async def _samples(connection: Connection, evaluations: Sequence[api.Evaluation]) -> list[str]:
     """Every solution as a line of EvalPlus' samples format."""
     lines = []
     for evaluation in evaluations:
-        request = ds.ScanRequest(stage=pb.STAGE_EVALUATION_RESULT, stage_config_id=evaluation.id, page_size=_PAGE)
-        found: list[tuple[str, int, str]] = []
-        while True:
-            page = await connection.call(connection.clients.dataset.Scan, request)
-            found += [
-                (record.evaluation_result.problem_id, record.attempt, record.evaluation_result.solution)
-                for record in page.records
-            ]
-            if not page.next_page_token:
-                break
-            request.page_token = page.next_page_token
+        request = ds.ScanRequest(stage=pb.STAGE_EVALUATION_RESULT, stage_config_id=evaluation.id)
+        found = [
+            (record.evaluation_result.problem_id, record.attempt, record.evaluation_result.solution)
+            async for record in connection.scan(request)
+        ]
         lines += [json.dumps({"task_id": task, "solution": text}) for task, _, text in sorted(found)]
     return lines

@@ -146,7 +146,7 @@ def run(
     )
     run_config(choices, collection, model)
     tuning = TuningChoices(name=name, lora_rank=lora_rank, epochs=epochs, max_steps=max_steps)
-    loop = loop_choices(preset, until, tuning, benchmark or (), problems)
+    loop = loop_choices(preset, until, tuning, benchmark or (), problems, files=benchmarks is not None)
     where = target(
         home,
         tls=(tls_ca, tls_cert, tls_key),
@@ -168,7 +168,7 @@ def run(
 async def _run(work: _Work) -> pb.RunState.ValueType:
     async with _connected(work) as connection:
         work.started_services = connection.started
-        await check_benchmarks(connection, work.loop)
+        work.loop = await check_benchmarks(connection, work.loop, err)
         if work.collected is not None:
             stored = await store_seeds(connection, work.collected, work.collection, err)
             err.print(Text(f"seeds {stored.collection}: {stored.inserted:,} new, {stored.existed:,} there already"))

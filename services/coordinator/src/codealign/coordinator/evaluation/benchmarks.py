@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from codealign.common.errors import FailedPrecondition
+from codealign.common.errors import FailedPrecondition, NotFound
 from codealign.coordinator.evaluation import hub, layouts
 from codealign.coordinator.evaluation.files import Row, folder_files, rows
 from codealign.coordinator.evaluation.problems import Benchmark, Problem
@@ -31,7 +31,8 @@ class Adapter(Protocol):
             data: The user's file or folder of files. None: there is none.
 
         Raises:
-            FailedPrecondition: There is no such file, or it is damaged; the message says where and what to do.
+            NotFound: It is in no file, and cannot be had from elsewhere; the message says what to do.
+            FailedPrecondition: A file is damaged, or `data` does not exist; the message says where and what to do.
         """
 
 
@@ -55,11 +56,11 @@ class PublishedBenchmark:
         if file is not None:
             return self._built(list(rows(file)), file.name)
         if self.source is None:
-            raise FailedPrecondition(f"{self.name}: {self._wish(data)}")
+            raise NotFound(f"{self.name}: {self._wish(data)}")
         try:
             found = hub.rows(self.source)
         except hub.Unreachable as error:
-            raise FailedPrecondition(
+            raise NotFound(
                 f"{self.name}: {self._wish(data)}; and the hub's {self.source.repository} cannot be had: {error}"
             ) from None
         return self._built(found, self.source.repository)
@@ -115,7 +116,8 @@ def load(name: str, data: Path | None) -> Benchmark:
 
     Raises:
         KeyError: No such benchmark is known.
-        FailedPrecondition: It cannot be loaded.
+        NotFound: Its problems are nowhere.
+        FailedPrecondition: They cannot be read.
     """
     return _ADAPTERS[name].load(data)
 

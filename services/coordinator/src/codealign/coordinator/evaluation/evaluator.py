@@ -79,8 +79,8 @@ class Evaluator:
 
         Raises:
             InvalidArgument: Names every field that is wrong.
-            FailedPrecondition: A benchmark's file is missing or damaged, or the work cannot go on without a person.
-            NotFound: No such model is loaded.
+            FailedPrecondition: A benchmark's file is damaged, or the work cannot go on without a person.
+            NotFound: A benchmark's problems cannot be had, or no such model is loaded.
             Unavailable: Inference is away.
         """
         asked = checked(request)

@@ -1,0 +1,109 @@
+"""What follows the data: when it is left out, and when it is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+from rich.console import Console
+
+from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.api.coordinator.v1 import coordinator_pb2_grpc as api_grpc
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.cli.connection import Connection
+from codealign.cli.failures import Failure
+from codealign.cli.loop import LoopChoices, check_benchmarks, close_loop
+from codealign.cli.run_config import loop_choices
+from codealign.cli.tuning import TuningChoices
+from codealign.common.clients import ClientTls
+from codealign.common.errors import CodeAlignError, FailedPrecondition, NotFound
+from codealign.common.interceptors import ServerInterceptor
+
+ABSENT = NotFound("humaneval+: no local file; and the hub cannot be had")
+DAMAGED = FailedPrecondition("benchmark file a.jsonl: is empty; fetch it again")
+
+
+class Coordinator(api_grpc.CoordinatorServiceServicer):
+    def __init__(self, error: CodeAlignError | None) -> None:
+        self.error = error
+
+    async def Evaluate(self, request: api.EvaluateRequest, context: object) -> AsyncIterator[api.EvaluateResponse]:
+        assert request.validate_only
+        for benchmark in request.benchmarks:
+            if self.error is not None:
+                raise self.error
+            yield api.EvaluateResponse(benchmark=benchmark, problems_total=10)
+
+
+@contextlib.asynccontextmanager
+async def connected(error: CodeAlignError | None) -> AsyncIterator[Connection]:
+    server = grpc.aio.server(interceptors=[ServerInterceptor(60.0)])
+    coordinator = Coordinator(error)  # type: ignore[abstract]  # what is not called is not there
+    api_grpc.add_CoordinatorServiceServicer_to_server(coordinator, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    connection = Connection({"coordinator": f"127.0.0.1:{port}"}, ClientTls(), started=False)
+    try:
+        yield connection
+    finally:
+        await connection.clients.close()
+        await server.stop(0)
+
+
+def chosen(*benchmarks: str, files: bool = False, until: str = "evaluation") -> LoopChoices:
+    return loop_choices("small", until, TuningChoices(), benchmarks, None, files=files)
+
+
+async def checked(choices: LoopChoices, error: CodeAlignError | None) -> tuple[LoopChoices, str]:
+    file = io.StringIO()
+    async with connected(error) as connection:
+        return await check_benchmarks(connection, choices, Console(file=file, soft_wrap=True)), file.getvalue()
+
+
+async def test_what_nobody_named_and_is_not_to_be_had_is_left_out_with_a_note() -> None:
+    choices = chosen()
+    found, told = await checked(choices, ABSENT)
+    assert found.trains
+    assert not found.evaluates
+    assert found.tuning == choices.tuning
+    assert told.count("\n") == 1
+    assert "no evaluation, the run ends with the training: humaneval+: no local file" in told
+    assert "BENCHMARKS=FOLDER" in told
+
+
+@pytest.mark.parametrize(
+    ("choices", "error"),
+    [
+        pytest.param(chosen("humaneval+"), ABSENT, id="named"),
+        pytest.param(chosen(files=True), ABSENT, id="files given"),
+        pytest.param(chosen(), DAMAGED, id="damaged"),
+    ],
+)
+async def test_what_was_named_or_is_damaged_is_refused(choices: LoopChoices, error: CodeAlignError) -> None:
+    with pytest.raises(Failure) as caught:
+        await checked(choices, error)
+    assert "coordinator service at 127.0.0.1:" in caught.value.message
+    assert caught.value.message.endswith(error.message)
+
+
+async def test_a_coordinator_that_is_away_is_no_reason_to_leave_anything_out() -> None:
+    connection = Connection({"coordinator": "127.0.0.1:1"}, ClientTls(), started=False)
+    with contextlib.closing(io.StringIO()) as file, pytest.raises(Failure, match="cannot reach the service"):
+        await check_benchmarks(connection, chosen(), Console(file=file))
+    await connection.clients.close()
+
+
+async def test_choices_whose_benchmarks_are_there_or_not_needed_stay_as_they_are() -> None:
+    assert await checked(chosen(), None) == (chosen(), "")
+    assert await checked(chosen(until="training"), ABSENT) == (chosen(until="training"), "")
+
+
+async def test_a_run_that_kept_no_row_says_so_without_asking_any_service() -> None:
+    connection = Connection({}, ClientTls(), started=False)
+    run = api.RunStatus(id="ab" * 16, state=pb.RUN_STATE_SUCCEEDED)
+    with pytest.raises(Failure, match=r"^no rows were kept: there is nothing to train on; try more seeds \(--n\)$"):
+        await close_loop(connection, run, chosen(), Console(file=io.StringIO()))
+    await close_loop(connection, run, chosen(until="data"), Console(file=io.StringIO()))
