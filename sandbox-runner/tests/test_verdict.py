@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import struct
 
 import pytest
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
-from codealign.runner import verdict, witness
-from codealign.runner.evidence import Cause, Evidence, Report, parse_report
-from codealign.runner.instrument import Kind
+from codealign.runner import verdict
+from codealign.runner.evidence import Cause, Evidence, Report, Tokens
 from codealign.runner.profiles import DEFAULT
+from codealign.runner.reports import Flag, Kind
 
 ASKED = verdict.Asked("code = 1", "first\nassert x == 1", None, DEFAULT.defaults)
 
 
-def report(kind: Kind, text: str = "", *, executed: int = 0, line: int = 0, flags: int = 0) -> Report:
-    return Report(kind, 1, executed, line, flags, text.encode())
+NONE = Flag(0)
+
+
+def report(kind: Kind, text: str = "", *, executed: int = 0, line: int = 0, flags: Flag = NONE) -> Report:
+    return Report(kind, executed, line, flags, text.encode())
 
 
 BEGAN = report(Kind.BEGAN, line=1)
-ENDED = report(Kind.ENDED, executed=1)
+ENDED = report(Kind.PROVED, executed=1)
 FAILED = report(Kind.FAILED, executed=1, line=2)
 
 
-def raised(limit: str, kind: str = "Error", flags: int = 0) -> Report:
+def raised(limit: str, kind: str = "Error", flags: Flag = NONE) -> Report:
     return report(Kind.RAISED, f"{limit}\0{kind}\0tests\0why", line=1, flags=flags)
 
 
@@ -39,7 +43,7 @@ def name(seen: Evidence, asked: verdict.Asked = ASKED) -> str:
         (Evidence([BEGAN, ENDED], exit_code=3), "PASSED"),
         (Evidence([BEGAN], exit_code=0), "EXITED_EARLY"),
         (Evidence([BEGAN, raised("exit")], exit_code=0), "EXITED_EARLY"),
-        (Evidence([BEGAN, report(Kind.ENDED)], exit_code=0), "NO_TESTS"),
+        (Evidence([BEGAN, report(Kind.UNPROVED)], exit_code=0), "NO_TESTS"),
         (Evidence([report(Kind.UNASSERTED)], exit_code=1), "NO_TESTS"),
         (Evidence([BEGAN, FAILED, ENDED], exit_code=0), "FAILED_ASSERTION"),
         (Evidence([BEGAN, FAILED], exit_code=0), "FAILED_ASSERTION"),
@@ -49,7 +53,7 @@ def name(seen: Evidence, asked: verdict.Asked = ASKED) -> str:
         (Evidence([BEGAN, raised("memory")], exit_code=1), "OUT_OF_MEMORY"),
         (Evidence([BEGAN, raised("disk")], exit_code=1), "DISK_LIMIT"),
         (Evidence([BEGAN, raised("thread")], exit_code=1), "PROCESS_LIMIT"),
-        (Evidence([BEGAN, raised("process", flags=witness.STARTED)], exit_code=1), "PROCESS_LIMIT"),
+        (Evidence([BEGAN, raised("process", flags=Flag.STARTED)], exit_code=1), "PROCESS_LIMIT"),
         (Evidence([BEGAN, raised("process")], exit_code=1), "RAISED"),
         (Evidence([BEGAN], signal=11), "CRASHED"),
         (Evidence([BEGAN, ENDED], signal=11), "CRASHED"),
@@ -62,7 +66,10 @@ def name(seen: Evidence, asked: verdict.Asked = ASKED) -> str:
         (Evidence([BEGAN], signal=9, killed_for=Cause.PROCESSES), "PROCESS_LIMIT"),
         (Evidence([BEGAN, raised("disk")], signal=9, killed_for=Cause.WALL), "DISK_LIMIT"),
         (Evidence([BEGAN, raised("disk")], signal=9, killed_for=Cause.MEMORY), "OUT_OF_MEMORY"),
-        (Evidence([BEGAN, report(Kind.ENDED, executed=1, flags=witness.TRACED)], exit_code=0), "EXITED_EARLY"),
+        (Evidence([BEGAN, report(Kind.UNPROVED, executed=1, flags=Flag.TRACED)], exit_code=0), "EXITED_EARLY"),
+        (Evidence([BEGAN, report(Kind.UNPROVED, executed=1, flags=Flag.TAMPERED)], exit_code=0), "EXITED_EARLY"),
+        (Evidence([BEGAN, report(Kind.UNPROVED, executed=1, flags=Flag.UNITTEST)], exit_code=0), "EXITED_EARLY"),
+        (Evidence([BEGAN, report(Kind.UNPROVED, executed=1, flags=Flag.FAILURE)], exit_code=0), "FAILED_ASSERTION"),
         (Evidence([], exit_code=70, stderr=b"sandbox: OSError: mount"), "INFRASTRUCTURE"),
     ],
 )
@@ -105,14 +112,15 @@ def test_without_tests_an_orderly_end_completes_or_is_compared(
     assert name(seen, asked) == expected
 
 
-def test_a_report_without_the_key_is_none() -> None:
-    key = bytes(range(32))
-    message = witness.HEADER.pack(Kind.ENDED, 1, 5, 0) + b"\0"
-    whole = message + witness.digest(message, key)
-    parsed = parse_report(whole, key)
-    assert parsed is not None
-    assert (parsed.kind, parsed.executed) == (Kind.ENDED, 5)
-    assert parse_report(whole, bytes(32)) is None
-    assert parse_report(whole[:-1], key) is None
-    assert parse_report(b"", key) is None
-    assert parse_report(bytes([Kind.FAILED]) + whole[1:], key) is None
+def test_a_report_without_its_token_is_none() -> None:
+    tokens = Tokens()
+    own = {kind: tokens.packed[16 * kind : 16 * kind + 16] for kind in Kind}
+    rest = struct.pack("=BB2xII", Kind.PROVED, Flag.STARTED, 5, 2)
+    parsed = tokens.report(own[Kind.PROVED] + rest + b"text")
+    assert parsed == Report(Kind.PROVED, 5, 2, Flag.STARTED, b"text")
+    assert tokens.report(own[Kind.FAILED] + rest) is None, "the token of another kind"
+    assert tokens.report(bytes(16) + rest) is None
+    assert tokens.report(own[Kind.PROVED] + rest[:-1]) is None
+    assert tokens.report(own[Kind.PROVED] + struct.pack("=BB2xII", 99, 0, 0, 0)) is None
+    assert tokens.report(b"") is None
+    assert Tokens().packed != tokens.packed

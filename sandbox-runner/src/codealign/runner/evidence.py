@@ -3,9 +3,15 @@
 import dataclasses
 import enum
 import hmac
+import secrets
+import struct
 
-from codealign.runner import witness
-from codealign.runner.instrument import Kind
+from codealign.runner.reports import Flag, Kind
+
+TOKEN = 16
+"""Bytes."""
+_HEADER = struct.Struct("=16sBB2xII")
+"""Token, kind, flags, assertions executed, line; a text follows."""
 
 
 class Cause(enum.Enum):
@@ -21,14 +27,13 @@ class Cause(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Report:
-    """One message of the harness, its digest proved."""
+    """One message from beside the program, its token proved."""
 
     kind: Kind
-    number: int
     executed: int
     line: int
-    flags: int
-    text: bytes
+    flags: Flag
+    text: bytes = b""
 
     @property
     def fields(self) -> tuple[str, str, str, str]:
@@ -38,16 +43,22 @@ class Report:
         return limit, kind, source, message
 
 
-def parse_report(packet: bytes, key: bytes) -> Report | None:
-    """The report in a packet; None when whoever sent it does not have the key."""
-    message, proof = packet[: -witness.DIGEST_SIZE], packet[-witness.DIGEST_SIZE :]
-    header = witness.HEADER
-    if len(message) < header.size + 1 or not hmac.compare_digest(proof, witness.digest(message, key)):
-        return None
-    kind, number, executed, line = header.unpack_from(message)
-    if kind not in set(Kind):
-        return None
-    return Report(Kind(kind), number, executed, line, message[header.size], message[header.size + 1 :])
+class Tokens:
+    """Secrets of one execution: whoever sends the token of a kind of report has the right to that report."""
+
+    def __init__(self) -> None:
+        """Draws them."""
+        self._tokens = {kind: secrets.token_bytes(TOKEN) for kind in Kind}
+        self.packed = b"".join(self._tokens.values())
+
+    def report(self, packet: bytes) -> Report | None:
+        """The report in a packet; None when whoever sent it did not have its token."""
+        if len(packet) < _HEADER.size:
+            return None
+        token, number, flags, executed, line = _HEADER.unpack_from(packet)
+        if number not in set(Kind) or not hmac.compare_digest(token, self._tokens[Kind(number)]):
+            return None
+        return Report(Kind(number), executed, line, Flag(flags), packet[_HEADER.size :])
 
 
 @dataclasses.dataclass(slots=True)
@@ -56,7 +67,7 @@ class Evidence:
 
     reports: list[Report] = dataclasses.field(default_factory=list)
     forged: int = 0
-    """Packets on the witness's channel that were not the witness's."""
+    """Packets on the channel that came from elsewhere."""
     killed_for: Cause | None = None
     exit_code: int | None = None
     signal: int = 0

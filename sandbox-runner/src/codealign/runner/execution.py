@@ -3,7 +3,6 @@
 import dataclasses
 import marshal
 import os
-import secrets
 import select
 import signal
 import socket
@@ -11,17 +10,16 @@ import threading
 import time
 from collections.abc import Mapping
 
-from codealign.runner import evidence, streams, watch
-from codealign.runner.evidence import Cause, Evidence
+from codealign.runner import streams, watch
+from codealign.runner.evidence import Cause, Evidence, Tokens
 from codealign.runner.profiles import Limits
 from codealign.runner.slot import Ended, Slot, SlotLost
 
 _LOOK = 0.05
 """Seconds between two readings of /proc."""
 _DEATH_SECONDS = 10.0
-_SHARED_PROCESSES = 1024
 _REPORTS_LIMIT = 64
-"""Packets taken from the witness's channel; it sends three at most, so the rest are a program's own."""
+"""Packets taken from the channel; three at most are reports, so the rest are a program's own."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,8 +54,8 @@ def execute(slot: Slot, program: Program, limits: Limits, cancelled: threading.E
 class _Execution:
     def __init__(self, slot: Slot, program: Program, limits: Limits, cancelled: threading.Event) -> None:
         self._slot, self._limits, self._cancelled = slot, limits, cancelled
-        self._key = secrets.token_bytes(32)
-        request = {"key": self._key, "code": program.code, "tests": program.tests, "files": dict(program.files)}
+        self._tokens = Tokens()
+        request = {"code": program.code, "tests": program.tests, "files": dict(program.files)}
         self._feeds = [streams.Feed(marshal.dumps(request))]
         if program.stdin:
             self._feeds.append(streams.Feed(program.stdin))
@@ -65,6 +63,7 @@ class _Execution:
         self._stdout, self._stderr = streams.Drain(keep), streams.Drain(limits.output_bytes)
         self._channel, self._program_channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._channel.setblocking(False)
+        slot.serve(program.code, program.tests)
         self._poll = select.poll()
         self._seen = Evidence()
         self._packets = 0
@@ -109,11 +108,11 @@ class _Execution:
             self._feeds[0].program_end,
             self._program_channel.fileno(),
         )
-        # The kernel counts by user. Where slots share one, this is a coarse limit, and `_look` keeps the fine one.
-        processes = limits.processes if self._slot.own_user else _SHARED_PROCESSES
+        # The kernel counts by user. Where others share it, this is a coarse limit, and `_look` keeps the fine one.
+        processes = limits.processes + self._slot.neighbours
         walls = (-int(-limits.cpu_seconds // 1), limits.memory_bytes, processes, limits.disk_bytes)
         try:
-            self._slot.start(walls, given)
+            self._slot.start(walls, self._tokens.packed, given)
         finally:
             self._program_channel.detach()
             for descriptor in given:
@@ -181,7 +180,7 @@ class _Execution:
             self._listening = False
             self._poll.unregister(self._channel)
             return False
-        report = evidence.parse_report(packet, self._key)
+        report = self._tokens.report(packet)
         if report is None:
             self._seen.forged += 1
         else:
@@ -198,12 +197,13 @@ class _Execution:
         usage = watch.usage(self._pid, slot.inherited_bytes)
         slot.ledger.note(slot.index, usage.resident_bytes)
         self._seen.cpu_seconds = max(self._seen.cpu_seconds, usage.cpu_seconds)
-        if usage.cpu_seconds > self._limits.cpu_seconds:
-            self._kill(Cause.CPU)
-        elif slot.ledger.is_over(slot.index, self._limits.memory_bytes):
+        # Where several are over, the one that the contract puts first: a thousand forks are over all of them.
+        if slot.ledger.is_over(slot.index, self._limits.memory_bytes):
             self._kill(Cause.MEMORY)
         elif usage.threads > self._limits.processes:
             self._kill(Cause.PROCESSES)
+        elif usage.cpu_seconds > self._limits.cpu_seconds:
+            self._kill(Cause.CPU)
 
     def _await_empty(self) -> None:
         """The death of process 1 is the death of its namespace, but not all of it in the same moment."""

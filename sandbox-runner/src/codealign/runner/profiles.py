@@ -1,6 +1,8 @@
 """Profiles: which modules are already imported when a program starts, and its default and largest limits."""
 
 import dataclasses
+import functools
+import re
 
 MIB = 1024 * 1024
 
@@ -24,43 +26,61 @@ class Profile:
 
     name: str
     modules: tuple[str, ...]
-    """Imported by the fork server, so that a program's own import of them costs nothing."""
+    """Imported by every fork server, so that a program's own import of them costs nothing."""
+    more: tuple[str, ...]
+    """Imported by a slot's second fork server too, which serves programs that name one of these. What is warm is
+    copied for each execution, so a program that needs little of it is better served by the first."""
     defaults: Limits
     maxima: Limits
+
+    def wants_more(self, *sources: str) -> bool:
+        """Whether a program's text names one of `more`. A wrong guess costs time, nothing else."""
+        return any(_names(self.more).search(source) for source in sources)
+
+
+@functools.cache
+def _names(modules: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile(rf"\b(?:{'|'.join(modules)})\b")
 
 
 DEFAULT = Profile(
     name="default",
     # What generated programs import most; each further C extension adds mappings, which every fork pays for.
+    # What most generated programs import.
     modules=(
-        "abc",
         "bisect",
         "collections",
         "collections.abc",
         "contextlib",
+        "functools",
+        "heapq",
+        "io",
+        "itertools",
+        "math",
+        "operator",
+        "re",
+        "string",
+        "time",
+        "traceback",
+        "types",
+        "typing",
+    ),
+    # What some do, and what is heavy: `dataclasses` (with `inspect`) and `unittest` are a third of the memory.
+    more=(
+        "abc",
+        "asyncio",
         "copy",
         "dataclasses",
         "datetime",
         "decimal",
         "enum",
         "fractions",
-        "functools",
-        "heapq",
-        "io",
-        "itertools",
+        "inspect",
         "json",
-        "math",
-        "operator",
         "random",
-        "re",
         "statistics",
-        "string",
         "textwrap",
         "threading",
-        "time",
-        "traceback",
-        "types",
-        "typing",
         "unittest",
     ),
     defaults=Limits(

@@ -1,18 +1,16 @@
 """The system-call filter of a program: what it has no business with, whatever namespaces would answer.
 
 A new user namespace would give the program every capability inside it, and with that a mount without a size; a
-memory file or System V segment is memory that no process limit counts.
+memory file or System V segment is memory that no process limit counts; a watch on a file of the runner's tells what
+others do with it.
 """
 
-import ctypes
-import os
 import platform
 import struct
 
 _EPERM, _ENOSYS = 1, 38
 _ALLOW, _ERRNO, _KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
 _LD_ABS, _JEQ, _JSET, _JGE, _RET = 0x20, 0x15, 0x45, 0x35, 0x06
-_PR_SET_SECCOMP, _MODE_FILTER = 22, 2
 _X32_BIT = 0x40000000
 # CLONE_NEWTIME, NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET.
 _NEW_NAMESPACE = 0x00000080 | 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
@@ -33,15 +31,27 @@ _DENIED = {
     },
 }  # fmt: skip
 _ABSENT = {
-    "x86_64": {"shmget": 29, "memfd_create": 319, "clone3": 435},
-    "aarch64": {"shmget": 194, "memfd_create": 279, "clone3": 435},
+    "x86_64": {"shmget": 29, "inotify_init": 253, "inotify_init1": 294, "memfd_create": 319, "clone3": 435},
+    "aarch64": {"shmget": 194, "inotify_init1": 26, "memfd_create": 279, "clone3": 435},
 }
+_FCNTL = {"x86_64": 72, "aarch64": 25}
+_SETSOCKOPT = {"x86_64": 54, "aarch64": 208}
+# What a pipe or a socket holds is memory of gVisor's kernel, which no limit of a process counts: the sizes stay.
+_F_SETPIPE_SZ = 1031
+_SOL_SOCKET = 1
+_BUFFER_SIZES = (7, 8, 32, 33)
+"""SO_SNDBUF, SO_RCVBUF, SO_SNDBUFFORCE, SO_RCVBUFFORCE."""
 _CLONE = {"x86_64": 56, "aarch64": 220}
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 
 def _instruction(code: int, jump_true: int, jump_false: int, value: int) -> bytes:
     return struct.pack("HBBI", code, jump_true, jump_false, value)
+
+
+def _argument(number: int) -> bytes:
+    """Loads the low half of an argument of the call, from `struct seccomp_data`."""
+    return _instruction(_LD_ABS, 0, 0, 16 + 8 * number)
 
 
 def filter_program(machine: str | None = None) -> bytes:
@@ -68,32 +78,26 @@ def filter_program(machine: str | None = None) -> bytes:
         lines += [_instruction(_JEQ, 0, 1, number), _instruction(_RET, 0, 0, _ERRNO | _EPERM)]
     for number in _ABSENT[machine].values():
         lines += [_instruction(_JEQ, 0, 1, number), _instruction(_RET, 0, 0, _ERRNO | _ENOSYS)]
+    allow, refuse = _instruction(_RET, 0, 0, _ALLOW), _instruction(_RET, 0, 0, _ERRNO | _EPERM)
     lines += [
-        _instruction(_JEQ, 0, 3, _CLONE[machine]),
-        _instruction(_LD_ABS, 0, 0, 16),
+        _instruction(_JEQ, 0, 4, _CLONE[machine]),
+        _argument(0),
         _instruction(_JSET, 0, 1, _NEW_NAMESPACE),
-        _instruction(_RET, 0, 0, _ERRNO | _EPERM),
-        _instruction(_RET, 0, 0, _ALLOW),
+        refuse,
+        allow,
+        _instruction(_JEQ, 0, 4, _FCNTL[machine]),
+        _argument(1),
+        _instruction(_JEQ, 0, 1, _F_SETPIPE_SZ),
+        refuse,
+        allow,
+        _instruction(_JEQ, 0, len(_BUFFER_SIZES) + 6, _SETSOCKOPT[machine]),
+        _argument(1),
+        _instruction(_JEQ, 1, 0, _SOL_SOCKET),
+        allow,
+        _argument(2),
+        *(_instruction(_JEQ, len(_BUFFER_SIZES) - index, 0, each) for index, each in enumerate(_BUFFER_SIZES)),
+        allow,
+        refuse,
+        allow,
     ]
     return b"".join(lines)
-
-
-class Filter:
-    """A filter made once by the fork server and installed in every child."""
-
-    def __init__(self) -> None:
-        code = filter_program()
-        self._instructions = ctypes.create_string_buffer(code, len(code))
-        # struct sock_fprog: a count, padding, a pointer.
-        self._program = struct.pack("HxxxxxxQ", len(code) // 8, ctypes.addressof(self._instructions))
-        self._libc = ctypes.CDLL(None, use_errno=True)
-
-    def install(self) -> None:
-        """Puts the filter on the calling process; needs no_new_privs.
-
-        Raises:
-            OSError: The kernel refused it.
-        """
-        if self._libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, self._program, 0, 0) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, f"seccomp: {os.strerror(code)}")

@@ -1,12 +1,10 @@
 """One slot: a fork server of its own, which runs one program after another."""
 
 import dataclasses
-import marshal
 import os
 import socket
 import subprocess
 import sys
-from typing import Any
 
 from codealign.runner import forkserver, watch
 from codealign.runner.profiles import Profile
@@ -41,15 +39,15 @@ class Ledger:
         self._box_bytes = box_bytes
         self._idle_bytes = 0
         self._resident: dict[int, int] = {}
-        self._servers: dict[int, int] = {}
+        self._servers: dict[int, set[int]] = {}
 
     def idle(self) -> None:
         """To be called when every slot is ready and none works."""
         self._idle_bytes = watch.box_used_bytes()
 
     def serves(self, slot: int, pid: int) -> None:
-        """`pid` is the fork server of `slot`."""
-        self._servers[slot] = pid
+        """`pid` is a fork server of `slot`."""
+        self._servers.setdefault(slot, set()).add(pid)
 
     def note(self, slot: int, resident: int) -> None:
         """What the execution in `slot` uses now."""
@@ -67,43 +65,21 @@ class Ledger:
 
     def strays(self, slot: int) -> set[int]:
         """Processes that neither belong to the box nor to another slot's execution."""
-        others = [pid for index, pid in self._servers.items() if index != slot]
-        return watch.strays(os.getpid(), self._servers[slot], others)
+        others = {pid for index, pids in self._servers.items() if index != slot for pid in pids}
+        return watch.strays({os.getpid(), *self._servers[slot]}, others)
 
 
-class Slot:
-    """A fork server and the socket to it.
+class _Server:
+    """A fork server and the socket to it."""
 
-    Attributes:
-        index: Its number, from 0.
-        ledger: Shared by the slots of a box.
-        null: An open /dev/null.
-        inherited_bytes: Resident bytes of the fork server, which its children begin with.
-        own_user: Whether no other slot has its user.
-    """
-
-    def __init__(self, index: int, profile: Profile, ledger: Ledger, user: int | None) -> None:
-        """Starts the fork server; `wait_ready` waits for it.
-
-        Args:
-            index: The slot's number.
-            profile: What the fork server imports.
-            ledger: Shared by the slots of a box.
-            user: A user and group id for this slot alone, where the supervisor may give one: the kernel then
-                counts its processes apart from other slots'. None: the supervisor's own.
-        """
-        self.index = index
-        self.ledger = ledger
-        self.inherited_bytes = 0
-        self.own_user = user is not None
-        self.null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    def __init__(self, modules: tuple[str, ...], user: int | None) -> None:
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # .../site/codealign/runner/slot.py
         site = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         script = [forkserver.__file__, site, str(theirs.fileno())]
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-S", "-s", "-P", *script, *profile.modules],
+            self.process = subprocess.Popen(
+                [sys.executable, "-S", "-s", "-P", *script, *modules],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -113,35 +89,83 @@ class Slot:
                 group=user,
                 extra_groups=None if user is None else [],
             )
-        ledger.serves(index, self._process.pid)
+        self.resident_bytes = 0
+
+
+class Slot:
+    """Two fork servers, a light one and one with more modules; one execution at a time.
+
+    Attributes:
+        index: Its number, from 0.
+        ledger: Shared by the slots of a box.
+        null: An open /dev/null.
+        neighbours: Processes and threads of its user that are not its own, at most. 0: it has a user of its own.
+    """
+
+    def __init__(self, index: int, profile: Profile, ledger: Ledger, user: int | None) -> None:
+        """Starts the fork servers; `wait_ready` waits for them.
+
+        Args:
+            index: The slot's number.
+            profile: What the fork servers import.
+            ledger: Shared by the slots of a box.
+            user: A user and group id for this slot alone, where the supervisor may give one: the kernel then
+                counts its processes apart from other slots'. None: the supervisor's own.
+        """
+        self.index = index
+        self.ledger = ledger
+        self.neighbours = 0
+        self.null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._profile = profile
+        self._light = _Server(profile.modules, user)
+        self._full = _Server((*profile.modules, *profile.more), user)
+        self._serving = self._light
+        for server in (self._light, self._full):
+            ledger.serves(index, server.process.pid)
 
     def wait_ready(self) -> None:
-        """Until the fork server has its modules.
+        """Until the fork servers have their modules.
 
         Raises:
-            SlotLost: It did not start.
+            SlotLost: One did not start.
         """
-        self._control.settimeout(_START_SECONDS)
-        self._receive()
-        self.inherited_bytes = watch.resident_bytes(self._process.pid)
-        self._control.settimeout(_ANSWER_SECONDS)
+        for server in (self._light, self._full):
+            self._serving = server
+            server.control.settimeout(_START_SECONDS)
+            self._receive()
+            server.resident_bytes = watch.resident_bytes(server.process.pid)
+            server.control.settimeout(_ANSWER_SECONDS)
+
+    @property
+    def inherited_bytes(self) -> int:
+        """Resident bytes of the fork server that serves, which its children begin with."""
+        return self._serving.resident_bytes
+
+    def serve(self, *sources: str) -> None:
+        """Chooses the fork server for a program's next execution, by its text."""
+        self._serving = self._full if self._profile.wants_more(*sources) else self._light
 
     @property
     def control(self) -> int:
         """The descriptor that becomes readable when there is an `event`."""
-        return self._control.fileno()
+        return self._serving.control.fileno()
 
-    def start(self, walls: tuple[int, int, int, int], descriptors: tuple[int, ...]) -> None:
-        """Forks a child; see `forkserver` for the arguments.
+    def start(self, walls: tuple[int, int, int, int], tokens: bytes, descriptors: tuple[int, ...]) -> None:
+        """Forks a child.
+
+        Args:
+            walls: CPU seconds, memory, processes and threads, disk; memory and disk in bytes.
+            tokens: See `evidence.Tokens`.
+            descriptors: Standard input, output and error, the payload, and the channel.
 
         Raises:
             SlotLost: The fork server is gone.
         """
-        self._send(("run", walls), descriptors)
+        self._send(forkserver.JOB.pack(forkserver.RUN, *walls, tokens), descriptors)
 
     def kill(self) -> None:
         """Ends the child and everything that it started."""
-        self._send(("kill",))
+        self._send(forkserver.KILL)
 
     def event(self) -> int | Ended:
         """What `control` became readable for: the process id of a child that runs, or its end.
@@ -149,23 +173,20 @@ class Slot:
         Raises:
             SlotLost: The fork server is gone.
         """
-        kind, *values = self._receive()
-        if kind == "running":
-            return int(values[0])
-        status, cpu, peak = values
-        return Ended(int(status), float(cpu), int(peak))
+        kind, pid, status, _, cpu, peak = self._receive()
+        return pid if kind == forkserver.RUNNING else Ended(status, cpu / 1e6, peak)
 
-    def _send(self, message: tuple[Any, ...], descriptors: tuple[int, ...] = ()) -> None:
+    def _send(self, message: bytes, descriptors: tuple[int, ...] = ()) -> None:
         try:
-            socket.send_fds(self._control, [marshal.dumps(message)], descriptors)
+            socket.send_fds(self._serving.control, [message], descriptors)
         except OSError as error:
             raise SlotLost(f"slot {self.index}: its fork server is gone: {error}") from error
 
-    def _receive(self) -> tuple[Any, ...]:
+    def _receive(self) -> tuple[int, ...]:
         try:
-            data = self._control.recv(forkserver.MESSAGE_LIMIT)
+            data = self._serving.control.recv(forkserver.EVENT.size)
         except OSError as error:
             raise SlotLost(f"slot {self.index}: its fork server does not answer: {error}") from error
         if not data:
             raise SlotLost(f"slot {self.index}: its fork server ended")
-        return tuple(marshal.loads(data))
+        return forkserver.EVENT.unpack(data)

@@ -1,56 +1,59 @@
-"""The trusted process inside the box: frames on standard input become executions, their outcomes go to standard output.
+"""The trusted process inside the box: slots, and the jobs that they run. It knows no transport.
 
-    python -S -s -P -m codealign.runner.supervisor CONFIGURATION
-
-where CONFIGURATION is a JSON object with the fields of `Configuration`. The end of standard input ends the process,
-and with it, since it is the box's first process, the box: a gateway that dies leaves nothing behind.
+`stdio` and `pod` bring it jobs. Whatever they are: a slot that is lost, or a box that is no longer sound, ends the
+process and with it the box, and what it was doing is another runner's to do again.
 """
 
 import dataclasses
-import json
 import os
 import platform
 import queue
 import sys
 import threading
+import time
 import traceback
-from typing import BinaryIO
+from collections.abc import Callable
+from typing import NoReturn
 
-from codealign.api.runner.v1 import runner_pb2
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
-from codealign.runner import frames, job, walls
-from codealign.runner.profiles import MIB, PROFILES, Profile
+from codealign.runner import job, walls
+from codealign.runner.configuration import Configuration, box_bytes, program_environment
+from codealign.runner.profiles import PROFILES, Profile
 from codealign.runner.slot import Ledger, Slot, SlotLost
+from codealign.runner.soundness import Soundness, Unsound, threads_here
 
 _SUPERVISOR_USER = 65532
 _FIRST_SLOT_USER = 65600
-_BASE_MEMORY = 512 * MIB
-"""What supervisor, fork servers and the caches of the sandbox's kernel may take."""
+_MORE_THREADS = 32
+"""Threads that the supervisor may yet start: a transport's."""
+_CHECK_EVERY = 100
+"""Executions between two looks at the box."""
+_UNCLEAN = frozenset(
+    {
+        pb.VERDICT_OUT_OF_MEMORY,
+        pb.VERDICT_PROCESS_LIMIT,
+        pb.VERDICT_DISK_LIMIT,
+        pb.VERDICT_OUTPUT_LIMIT,
+        pb.VERDICT_TIMED_OUT,
+        pb.VERDICT_CRASHED,
+    }
+)
+"""After these the box is looked at at once: something in it was killed."""
+
+_ISOLATION = {"gvisor": pb.ISOLATION_GVISOR, "process": pb.ISOLATION_PROCESS}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Configuration:
-    """What the gateway tells a runner about itself."""
-
-    name: str
-    slots: int
-    profile: str
-    backend: str
-    platform: str = ""
-    gvisor_version: str = ""
-    image_digest: str = ""
-    hidden: tuple[str, ...] = ()
-    """Paths of the host that the files probe looks for."""
+class _Job:
+    request: pb.ExecuteRequest
+    finished: Callable[[pb.Result], None]
+    cancelled: threading.Event
+    given_at: float
 
 
-def _box_limit(profile: Profile, slots: int) -> int:
-    usual = slots * (profile.defaults.memory_bytes + profile.defaults.disk_bytes)
-    return max(usual, profile.maxima.memory_bytes + profile.maxima.disk_bytes) + _BASE_MEMORY
-
-
-def _start_slots(profile: Profile, count: int) -> list[Slot]:
+def _start_slots(profile: Profile, count: int, most_bytes: int) -> list[Slot]:
     """Every slot gets a user of its own where this process may give one, which it may never again afterwards."""
-    ledger = Ledger(_box_limit(profile, count))
+    ledger = Ledger(most_bytes)
     is_root = os.getuid() == 0
     slots = [Slot(index, profile, ledger, _FIRST_SLOT_USER + index if is_root else None) for index in range(count)]
     if is_root:
@@ -60,97 +63,134 @@ def _start_slots(profile: Profile, count: int) -> list[Slot]:
     for slot in slots:
         slot.wait_ready()
     ledger.idle()
+    if not is_root:
+        neighbours = threads_here() + _MORE_THREADS + (count - 1) * profile.maxima.processes
+        for slot in slots:
+            slot.neighbours = neighbours
     return slots
 
 
 class Supervisor:
-    """Takes jobs from a stream and runs each in a free slot."""
+    """Runs jobs in its slots, in the order in which they come, once its walls are proved.
 
-    def __init__(self, configuration: Configuration, incoming: BinaryIO, outgoing: BinaryIO) -> None:
+    Attributes:
+        description: What a hello says; complete once `start` has returned.
+    """
+
+    def __init__(self, configuration: Configuration, spare_descriptors: int = 0) -> None:
+        """Starts nothing yet.
+
+        Args:
+            configuration: Its own.
+            spare_descriptors: See `Soundness`.
+        """
         self._configuration = configuration
-        self._incoming = incoming
-        self._writer = frames.FrameWriter(outgoing)
-        self._jobs: queue.SimpleQueue[runner_pb2.Job | None] = queue.SimpleQueue()
-        self._cancelled: dict[int, threading.Event] = {}
+        self._spare_descriptors = spare_descriptors
+        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._running = 0
+        self._since_check = 0
+        self.description = pb.Runner(name=configuration.name, state=pb.RUNNER_STATE_STARTING)
 
-    def serve(self) -> None:
-        """Proves the walls, says hello, then works until the stream ends."""
-        configuration = self._configuration
-        slots = _start_slots(PROFILES[configuration.profile], configuration.slots)
-        proved = walls.prove(slots, configuration.hidden)
-        holds = all(wall.holds for wall in proved)
-        self._hello(proved, holds)
-        workers = [threading.Thread(target=self._work, args=(slot,), daemon=True) for slot in slots if holds]
-        for worker in workers:
-            worker.start()
-        while (frame := frames.read_request(self._incoming)) is not None:
-            match frame.WhichOneof("frame"):
-                case "job":
-                    self._cancelled[frame.job.id] = threading.Event()
-                    self._jobs.put(frame.job)
-                case "cancel":
-                    event = self._cancelled.get(frame.cancel.id)
-                    if event is not None:
-                        event.set()
-                case "drain":
-                    for _ in workers:
-                        self._jobs.put(None)
-                    for worker in workers:
-                        worker.join()
-                    return
+    def start(self) -> None:
+        """Starts the slots, proves the walls, and works from then on if they hold. Takes seconds.
 
-    def _hello(self, proved: list[pb.Wall], holds: bool) -> None:
+        Raises:
+            SlotLost: A fork server did not start, or failed under the probe.
+        """
         configuration = self._configuration
-        runner = pb.Runner(
+        environment = program_environment(os.environ)
+        os.environ.clear()
+        os.environ.update(environment)
+        isolated = configuration.isolation == "gvisor"
+        proved, slots = [walls.kernel()], []
+        # Elsewhere than in gVisor nothing is started, not even a probe, unless that is what was asked for.
+        if proved[0].holds or not isolated:
+            profile = PROFILES[configuration.profile]
+            # Without gVisor the box's memory is the whole machine's, and nothing is known of that.
+            most = box_bytes(profile, configuration.slots) if isolated else sys.maxsize
+            slots = _start_slots(profile, configuration.slots, most)
+            proved = walls.prove(slots, configuration.hidden)
+        works = not isolated or all(wall.holds for wall in proved)
+        self.description = pb.Runner(
             name=configuration.name,
-            state=pb.RUNNER_STATE_READY if holds else pb.RUNNER_STATE_REFUSED,
+            state=pb.RUNNER_STATE_READY if works else pb.RUNNER_STATE_REFUSED,
             backend=configuration.backend,
             platform=configuration.platform,
             gvisor_version=configuration.gvisor_version,
-            isolation=pb.ISOLATION_GVISOR if holds else pb.ISOLATION_UNSPECIFIED,
+            isolation=_ISOLATION[configuration.isolation] if works else pb.ISOLATION_UNSPECIFIED,
             walls=proved,
             slots=configuration.slots,
             image_digest=configuration.image_digest,
             python_version=platform.python_version(),
             profiles=[configuration.profile],
         )
-        self._writer.write(runner_pb2.AttachResponse(hello=runner_pb2.Hello(runner=runner)))
+        self._soundness = Soundness(self._spare_descriptors)
+        for slot in slots if works else ():
+            threading.Thread(target=self._work, args=(slot,), daemon=True).start()
+
+    @property
+    def works(self) -> bool:
+        """Whether it takes jobs."""
+        return self.description.state == pb.RUNNER_STATE_READY
+
+    def submit(self, request: pb.ExecuteRequest, finished: Callable[[pb.Result], None]) -> threading.Event:
+        """Runs a job as soon as a slot is free.
+
+        Args:
+            request: Checked by the gateway, every limit filled in.
+            finished: Called once, from a thread of ours, with the result.
+
+        Returns:
+            To be set when nobody waits for the result any more; `finished` is called all the same.
+        """
+        given = _Job(request, finished, threading.Event(), time.monotonic())
+        self._jobs.put(given)
+        return given.cancelled
 
     def _work(self, slot: Slot) -> None:
-        while (item := self._jobs.get()) is not None:
+        while True:
+            given = self._jobs.get()
             try:
-                result = job.run(slot, item.request, self._cancelled[item.id])
-            except SlotLost as error:
+                given.finished(self._run(slot, given))
+            except (SlotLost, Unsound) as error:
                 # A fork server cannot be started again without privilege: a new runner can.
-                print(f"supervisor: {error}", file=sys.stderr, flush=True)
-                os._exit(1)
+                give_up(str(error))
             except Exception:
                 traceback.print_exc()
-                os._exit(1)
-            result.isolation = pb.ISOLATION_GVISOR
-            result.runner = self._configuration.name
-            result.image_digest = self._configuration.image_digest
-            del self._cancelled[item.id]
-            outcome = runner_pb2.Outcome(id=item.id, result=result)
-            self._writer.write(runner_pb2.AttachResponse(outcome=outcome))
+                give_up("a job could not be run")
+
+    def _run(self, slot: Slot, given: _Job) -> pb.Result:
+        waited = time.monotonic() - given.given_at
+        if given.cancelled.is_set():
+            return pb.Result(request_id=given.request.request_id, detail="cancelled")
+        with self._lock:
+            self._running += 1
+        try:
+            result = job.run(slot, given.request, given.cancelled)
+        finally:
+            with self._lock:
+                self._running -= 1
+        self._check(result.verdict)
+        result.isolation = self.description.isolation
+        result.runner = self._configuration.name
+        result.image_digest = self._configuration.image_digest
+        result.queue_seconds = waited
+        return result
+
+    def _check(self, verdict: pb.Verdict.ValueType) -> None:
+        """Before the result is given away: what an unsound box says is worth nothing."""
+        with self._lock:
+            self._since_check += 1
+            due = self._since_check >= _CHECK_EVERY or verdict in _UNCLEAN
+            if due:
+                self._since_check = 0
+            running = self._running
+        if due:
+            self._soundness.check(running)
 
 
-def main(argument: str) -> None:
-    """Serves the gateway at the other end of standard input and output."""
-    fields = json.loads(argument)
-    fields["hidden"] = tuple(fields.get("hidden", ()))
-    configuration = Configuration(**fields)
-    # Whatever prints by accident must not land between frames.
-    outgoing = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    try:
-        Supervisor(configuration, sys.stdin.buffer, outgoing).serve()
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
-    # Threads of the slots may still run: the box ends all the same.
-    os._exit(0)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+def give_up(why: str) -> NoReturn:
+    """Ends the process, whatever its threads do."""
+    print(f"supervisor: {why}", file=sys.stderr, flush=True)
+    os._exit(1)

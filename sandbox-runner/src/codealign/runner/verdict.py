@@ -4,10 +4,9 @@ import dataclasses
 import signal
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
-from codealign.runner import witness
 from codealign.runner.evidence import Cause, Evidence, Report
-from codealign.runner.instrument import Kind
 from codealign.runner.profiles import Limits
+from codealign.runner.reports import Flag, Kind
 
 _DETAIL_LIMIT = 500
 _LIMITS = {
@@ -15,6 +14,11 @@ _LIMITS = {
     "process": pb.VERDICT_PROCESS_LIMIT,
     "thread": pb.VERDICT_PROCESS_LIMIT,
     "disk": pb.VERDICT_DISK_LIMIT,
+}
+_DOUBTS = {
+    Flag.TRACED: "it set a trace function, which can skip statements",
+    Flag.TAMPERED: "it reached for memory or code objects (ctypes, code.replace, __code__, /proc/self/mem)",
+    Flag.UNITTEST: "it changed the unittest module that its tests use",
 }
 _PRECEDENCE = (
     pb.VERDICT_OUT_OF_MEMORY,
@@ -93,7 +97,7 @@ def _of_limit(seen: Evidence, raised: Report | None, limits: Limits) -> tuple[pb
     if raised is not None:
         limit, kind, _, message = raised.fields
         # EAGAIN is also what a socket without data says: without an attempt to start something it is no limit.
-        if limit in _LIMITS and (limit != "process" or raised.flags & witness.STARTED):
+        if limit in _LIMITS and (limit != "process" or raised.flags & Flag.STARTED):
             found.append((_LIMITS[limit], _one_line(f"{kind}: {message}")))
     return min(found, key=lambda each: _PRECEDENCE.index(each[0]), default=None)
 
@@ -179,18 +183,13 @@ def _of_an_end(seen: Evidence, asked: Asked, base: Judgement) -> Judgement:
         return dataclasses.replace(base, verdict=verdict, detail=detail)
 
     raised = seen.report(Kind.RAISED)
-    last = seen.report(Kind.ENDED) or raised
-    if last is None or (raised is not None and asked.tests):
+    proved, unproved = seen.report(Kind.PROVED), seen.report(Kind.UNPROVED)
+    if proved is None and unproved is None and (raised is None or asked.tests):
         return told(pb.VERDICT_EXITED_EARLY, f"ended with exit code {seen.exit_code} before its end")
-    if asked.tests and last.flags & witness.TRACED:
-        return told(
-            pb.VERDICT_EXITED_EARLY,
-            "it set a trace function, which can skip statements: that its tests ran is not proved",
-        )
-    if asked.tests and base.assertions_executed == 0:
-        return told(pb.VERDICT_NO_TESTS, "ran to its end without executing an assertion")
-    if asked.tests:
+    if asked.tests and proved is not None:
         return told(pb.VERDICT_PASSED)
+    if asked.tests and unproved is not None:
+        return told(*_of_doubt(unproved))
     if asked.expected_output is None:
         return told(pb.VERDICT_COMPLETED)
     base = dataclasses.replace(base, assertions_executed=1, assertions_total=1)
@@ -198,6 +197,16 @@ def _of_an_end(seen: Evidence, asked: Asked, base: Judgement) -> Judgement:
     if difference is not None:
         return told(pb.VERDICT_FAILED_ASSERTION, _one_line(difference))
     return told(pb.VERDICT_PASSED)
+
+
+def _of_doubt(unproved: Report) -> tuple[pb.Verdict.ValueType, str]:
+    """For tests that ran to their end, and that is all that is proved."""
+    if unproved.flags & Flag.FAILURE:
+        return pb.VERDICT_FAILED_ASSERTION, "an assertion failed"
+    for flag, what in _DOUBTS.items():
+        if unproved.flags & flag:
+            return pb.VERDICT_EXITED_EARLY, f"{what}: that its tests ran is not proved"
+    return pb.VERDICT_NO_TESTS, "ran to its end without executing an assertion"
 
 
 def _signal_name(number: int) -> str:

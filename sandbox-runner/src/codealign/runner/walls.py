@@ -1,9 +1,10 @@
 """Proves a runner's isolation by trying to break it, through the path that every program takes."""
 
 import contextlib
-import dataclasses
+import ctypes
 import json
 import os
+import platform
 import secrets
 import socket
 import threading
@@ -11,48 +12,46 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
-from codealign.runner import execution, probes, verdict
-from codealign.runner.evidence import Evidence
+from codealign.runner import limit_walls, probes
+from codealign.runner.configuration import PROGRAM_VARIABLES
 from codealign.runner.execution import Program
-from codealign.runner.profiles import MIB, Limits
+from codealign.runner.limit_walls import run
 from codealign.runner.slot import Slot
 
 _OUTSIDE = (("1.1.1.1", 53), ("8.8.8.8", 443), ("169.254.169.254", 80), ("10.0.0.1", 443), ("192.168.0.1", 80))
-_READ_ONLY = ("/", "/usr", "/usr/bin", "/etc", "/opt/codealign", "/dev", "/var", "/run", "/proc")
-_LIMITS = Limits(
-    wall_seconds=15.0,
-    cpu_seconds=10.0,
-    memory_bytes=128 * MIB,
-    processes=8,
-    disk_bytes=4 * MIB,
-    output_bytes=256 * 1024,
-    output_kill_bytes=1 * MIB,
-)
+_READ_ONLY = ("/", "/usr", "/usr/bin", "/etc", "/opt/codealign", "/dev", "/var", "/run", "/proc", "/sys", "/mnt")
+_DEVICES = ("/dev/mem", "/dev/kmem", "/dev/kmsg", "/dev/port", "/proc/kcore", "/proc/kmsg")
+_SYS_CLONE = {"x86_64": 56, "aarch64": 220}
+_IPC_CREATE, _IPC_REMOVE = 0o1666, 0
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _run(slot: Slot, program: Program, cancelled: threading.Event | None = None, **changed: Any) -> Evidence:
-    limits = dataclasses.replace(_LIMITS, **changed)
-    return execution.execute(slot, program, limits, cancelled or threading.Event())
-
-
-def _verdict(seen: Evidence, program: Program) -> str:
-    judged = verdict.judge(seen, verdict.Asked(program.code, program.tests, None, _LIMITS))
-    return pb.Verdict.Name(judged.verdict).removeprefix("VERDICT_")
+def kernel() -> pb.Wall:
+    """Whether this process runs on gVisor's kernel: asked before anything is started that relies on it."""
+    log = ctypes.create_string_buffer(1 << 16)
+    length = max(_libc.klogctl(3, log, len(log) - 1), 0)
+    lines = log.raw[:length].decode("utf-8", "replace").splitlines()[:1]
+    return _kernel({"log": lines, "release": os.uname().release})
 
 
 @contextlib.contextmanager
-def _planted(slots: Sequence[Slot], token: str) -> Iterator[None]:
-    """Another execution's files: it still runs where there is a second slot, and has just ended where there is not."""
+def _planted(slots: Sequence[Slot], token: str, key: int) -> Iterator[list[str]]:
+    """What another execution leaves: it still runs where there is a second slot, and has just ended where not."""
+
+    def plant(seconds: float) -> Program:
+        return Program(probes.PLANT, stdin=json.dumps({"token": token, "key": key, "seconds": seconds}).encode())
+
     if len(slots) == 1:
-        _run(slots[0], Program(probes.PLANT.format(token=token, seconds=0)))
-        yield
+        yield _answer(run(slots[0], plant(0)).stdout)
         return
+    # What it leaves is the same each time; the second one is there to be met.
+    left = _answer(run(slots[1], plant(0)).stdout)
     cancelled = threading.Event()
-    program = Program(probes.PLANT.format(token=token, seconds=60))
-    planter = threading.Thread(target=_run, args=(slots[1], program, cancelled))
+    planter = threading.Thread(target=run, args=(slots[1], plant(60), cancelled))
     planter.start()
     try:
-        yield
+        yield left
     finally:
         cancelled.set()
         planter.join()
@@ -73,24 +72,45 @@ def _listening() -> Iterator[tuple[int, str]]:
         yield port, name
 
 
+@contextlib.contextmanager
+def _queue(key: int) -> Iterator[None]:
+    """A System V message queue of the supervisor, which no program may find."""
+    number = _libc.msgget(key, _IPC_CREATE)
+    try:
+        yield
+    finally:
+        if number >= 0:
+            _libc.msgctl(number, _IPC_REMOVE, None)
+
+
+def _answer(stdout: bytes) -> Any:
+    try:
+        return json.loads(stdout)
+    except ValueError:
+        return None
+
+
 def _look_around(slots: Sequence[Slot], hidden: Sequence[str]) -> dict[str, Any]:
     token = f"probe-{secrets.token_hex(8)}"
-    with _planted(slots, token), _listening() as (port, unix):
+    key, runner_key = (secrets.randbelow(1 << 30) + 1 for _ in range(2))
+    with _planted(slots, token, key) as left, _listening() as (port, unix), _queue(runner_key):
         arguments = {
             "outside": _OUTSIDE,
             "port": port,
             "unix": unix,
             "token": token,
+            "key": key,
+            "runner_key": runner_key,
             "hidden": list(hidden),
             "read_only": _READ_ONLY,
+            "devices": _DEVICES,
+            "clone": _SYS_CLONE.get(platform.machine(), -1),
         }
-        seen = _run(slots[0], Program(probes.LOOK_AROUND, stdin=json.dumps(arguments).encode()))
-    try:
-        found = json.loads(seen.stdout)
-    except ValueError:
-        raise RuntimeError(f"the probe gave no answer: {seen.stderr.decode('utf-8', 'replace')[-300:]}") from None
-    assert isinstance(found, dict)
-    return found
+        seen = run(slots[0], Program(probes.LOOK_AROUND, stdin=json.dumps(arguments).encode()))
+    found = _answer(seen.stdout)
+    if not isinstance(found, dict) or not isinstance(left, list):
+        raise RuntimeError(f"the probe gave no answer: {seen.stderr.decode('utf-8', 'replace')[-300:]}")
+    return {**found, "left": left}
 
 
 def _kernel(seen: dict[str, Any]) -> pb.Wall:
@@ -111,6 +131,13 @@ def _loopback(seen: dict[str, Any]) -> pb.Wall:
     return pb.Wall(name="loopback", holds="CONNECTED" not in attempts.values(), evidence=evidence)
 
 
+def _ipc(seen: dict[str, Any]) -> pb.Wall:
+    attempts: dict[str, str] = seen["ipc"]
+    left = ", ".join(seen["left"])
+    evidence = f"another execution left: {left}; " + ", ".join(f"{what}: {found}" for what, found in attempts.items())
+    return pb.Wall(name="ipc", holds="FOUND" not in attempts.values(), evidence=evidence)
+
+
 def _processes(seen: dict[str, Any]) -> pb.Wall:
     holds = seen["pid"] == 1 and seen["pids"] == [1] and not seen["signalled"]
     evidence = f"it is process {seen['pid']}, sees {seen['pids']}, could signal {seen['signalled']}"
@@ -124,6 +151,12 @@ def _files(seen: dict[str, Any]) -> pb.Wall:
         f"writable outside its box: {seen['writable'] or 'nothing'}"
     )
     return pb.Wall(name="files", holds=holds, evidence=evidence)
+
+
+def _settings(seen: dict[str, Any]) -> pb.Wall:
+    opened = [*seen["open_settings"], *seen["open_devices"]]
+    evidence = f"of {seen['settings']} kernel settings and {len(_DEVICES)} devices it could reach: {opened or 'none'}"
+    return pb.Wall(name="settings", holds=not opened, evidence=evidence)
 
 
 def _privileges(seen: dict[str, Any]) -> pb.Wall:
@@ -140,40 +173,23 @@ def _privileges(seen: dict[str, Any]) -> pb.Wall:
     return pb.Wall(name="privileges", holds=holds, evidence=evidence)
 
 
-def _memory(slots: Sequence[Slot]) -> pb.Wall:
-    results = []
-    for code in (probes.ONE_LARGE_BLOCK, probes.MANY_SMALL_BLOCKS):
-        program = Program(code)
-        results.append(_verdict(_run(slots[0], program, memory_bytes=64 * MIB), program))
-    evidence = f"limit 64 MiB; one block of 1 TiB: {results[0]}; 4 processes of 24 MiB each: {results[1]}"
-    return pb.Wall(name="memory", holds=results == ["OUT_OF_MEMORY"] * 2, evidence=evidence)
+def _environment(seen: dict[str, Any]) -> pb.Wall:
+    strange = sorted(set(seen["environment"]) - PROGRAM_VARIABLES)
+    evidence = f"{len(seen['environment'])} variables; the supervisor's own among them: {strange or 'none'}"
+    return pb.Wall(name="environment", holds=not strange, evidence=evidence)
 
 
-def _process_limit(slots: Sequence[Slot]) -> pb.Wall:
-    program = Program(probes.FORKS)
-    seen = _run(slots[0], program)
-    result = _verdict(seen, program)
-    words = seen.stdout.split()
-    started = int(words[0]) if words else -1
-    # Refused by the kernel, or, where slots share a user, killed by the supervisor.
-    holds = 0 < started <= _LIMITS.processes or result == "PROCESS_LIMIT"
-    evidence = f"limit {_LIMITS.processes}; forks that succeeded: {started}; {result}"
-    return pb.Wall(name="process limit", holds=holds, evidence=evidence)
-
-
-def _disk(slots: Sequence[Slot]) -> pb.Wall:
-    program = Program(probes.FILL_DISK)
-    result = _verdict(_run(slots[0], program), program)
-    return pb.Wall(name="disk", holds=result == "DISK_LIMIT", evidence=f"limit 4 MiB; writing 16 MiB: {result}")
-
-
-def _death(slots: Sequence[Slot]) -> pb.Wall:
-    before = {name for name in os.listdir("/proc") if name.isdigit()}
-    program = Program(probes.DAEMON)
-    result = _verdict(_run(slots[0], program, wall_seconds=0.4), program)
-    after = {name for name in os.listdir("/proc") if name.isdigit()} - before
-    evidence = f"a daemon that ignores SIGTERM, at the time limit: {result}; processes left: {len(after)}"
-    return pb.Wall(name="death", holds=result == "TIMED_OUT" and not after, evidence=evidence)
+_LOOKS: tuple[Callable[[dict[str, Any]], pb.Wall], ...] = (
+    _kernel,
+    _network,
+    _loopback,
+    _ipc,
+    _processes,
+    _files,
+    _settings,
+    _privileges,
+    _environment,
+)
 
 
 def prove(slots: Sequence[Slot], hidden: Sequence[str]) -> list[pb.Wall]:
@@ -191,8 +207,10 @@ def prove(slots: Sequence[Slot], hidden: Sequence[str]) -> list[pb.Wall]:
     """
     try:
         seen = _look_around(slots, hidden)
-        walls = [wall(seen) for wall in (_kernel, _network, _loopback, _processes, _files, _privileges)]
+        walls = [look(seen) for look in _LOOKS]
     except (RuntimeError, OSError, KeyError, TypeError, ValueError) as error:
         return [pb.Wall(name="probe", holds=False, evidence=f"{type(error).__name__}: {error}")]
-    attempts: tuple[Callable[[Sequence[Slot]], pb.Wall], ...] = (_memory, _process_limit, _disk, _death)
-    return walls + [attempt(slots) for attempt in attempts]
+    # What would be run into the limits relies on the others; but for the kernel, which is looked at before all this.
+    if not all(wall.holds for wall in walls[1:]):
+        return walls
+    return walls + [attempt(slots[0]) for attempt in limit_walls.ALL]

@@ -88,13 +88,20 @@ def usage(root: int, inherited_bytes: int) -> Usage:
     )
 
 
-def strays(supervisor: int, own_server: int, other_servers: list[int]) -> set[int]:
-    """Processes that belong to no one: what an execution left, or its dead that are not gone yet."""
+def strays(known: set[int], other_servers: set[int]) -> set[int]:
+    """Processes that belong to no one: what an execution left, or its dead that are not gone yet.
+
+    Args:
+        known: The supervisor, and the fork servers of the slot whose execution has ended.
+        other_servers: The fork servers of other slots; what descends from them is theirs.
+    """
+    unknown = {int(name) for name in os.listdir("/proc") if name.isdigit()} - known - other_servers
+    if not unknown:
+        return unknown
     processes = _processes()
-    known = {supervisor, own_server}
     for server in other_servers:
-        known |= _tree(server, processes)
-    return set(processes) - known
+        unknown -= _tree(server, processes)
+    return unknown & processes.keys()
 
 
 def box_used_bytes() -> int:

@@ -1,0 +1,102 @@
+"""The walls that are limits: each is run into, and must hold."""
+
+import dataclasses
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from codealign.api.sandbox.v1 import sandbox_pb2 as pb
+from codealign.runner import execution, probes, verdict
+from codealign.runner.evidence import Evidence
+from codealign.runner.execution import Program
+from codealign.runner.profiles import MIB, Limits
+from codealign.runner.slot import Slot
+
+_LIMITS = Limits(
+    wall_seconds=15.0,
+    cpu_seconds=10.0,
+    memory_bytes=128 * MIB,
+    processes=8,
+    disk_bytes=4 * MIB,
+    output_bytes=256 * 1024,
+    output_kill_bytes=1 * MIB,
+)
+
+
+def run(slot: Slot, program: Program, cancelled: threading.Event | None = None, **changed: Any) -> Evidence:
+    """Runs a probe as any program is run.
+
+    Args:
+        slot: An idle one.
+        program: The probe.
+        cancelled: Set to end it.
+        changed: Limits other than the probes' usual ones.
+    """
+    limits = dataclasses.replace(_LIMITS, **changed)
+    return execution.execute(slot, program, limits, cancelled or threading.Event())
+
+
+def _verdict(seen: Evidence, program: Program) -> str:
+    judged = verdict.judge(seen, verdict.Asked(program.code, program.tests, None, _LIMITS))
+    return pb.Verdict.Name(judged.verdict).removeprefix("VERDICT_")
+
+
+def _memory(slot: Slot) -> pb.Wall:
+    results = []
+    for code in (probes.ONE_LARGE_BLOCK, probes.MANY_SMALL_BLOCKS):
+        program = Program(code)
+        results.append(_verdict(run(slot, program, memory_bytes=64 * MIB), program))
+    evidence = f"limit 64 MiB; one block of 1 TiB: {results[0]}; 4 processes of 24 MiB each: {results[1]}"
+    return pb.Wall(name="memory", holds=results == ["OUT_OF_MEMORY"] * 2, evidence=evidence)
+
+
+def _process_limit(slot: Slot) -> pb.Wall:
+    program = Program(probes.FORKS)
+    seen = run(slot, program)
+    result = _verdict(seen, program)
+    words = seen.stdout.split()
+    started = int(words[0]) if words else -1
+    # Refused by the kernel, or, where slots share a user, killed by the supervisor.
+    holds = 0 < started <= _LIMITS.processes or result == "PROCESS_LIMIT"
+    evidence = f"limit {_LIMITS.processes}; forks that succeeded: {started}; {result}"
+    return pb.Wall(name="process limit", holds=holds, evidence=evidence)
+
+
+def _disk(slot: Slot) -> pb.Wall:
+    program = Program(probes.FILL_DISK)
+    result = _verdict(run(slot, program), program)
+    evidence = f"limit 4 MiB; writing 24 MiB in all places together: {result}"
+    return pb.Wall(name="disk", holds=result == "DISK_LIMIT", evidence=evidence)
+
+
+def _output(slot: Slot) -> pb.Wall:
+    program = Program(probes.FLOOD)
+    seen = run(slot, program)
+    result = _verdict(seen, program)
+    kept = len(seen.stdout)
+    holds = result == "OUTPUT_LIMIT" and kept <= _LIMITS.output_bytes
+    evidence = f"limit 1 MiB; writing without end: {result}; {kept} bytes were kept"
+    return pb.Wall(name="output", holds=holds, evidence=evidence)
+
+
+def _cpu(slot: Slot) -> pb.Wall:
+    program = Program(probes.SPIN)
+    seen = run(slot, program, cpu_seconds=0.3)
+    result = _verdict(seen, program)
+    holds = result == "TIMED_OUT" and seen.killed_for is not None and seen.killed_for.value == "cpu"
+    evidence = f"limit 0.3 s; computing without end: {result} after {seen.cpu_seconds:.1f} s of CPU time"
+    return pb.Wall(name="cpu", holds=holds, evidence=evidence)
+
+
+def _death(slot: Slot) -> pb.Wall:
+    before = {name for name in os.listdir("/proc") if name.isdigit()}
+    program = Program(probes.DAEMON)
+    result = _verdict(run(slot, program, wall_seconds=0.4), program)
+    after = {name for name in os.listdir("/proc") if name.isdigit()} - before
+    evidence = f"a daemon that ignores SIGTERM, at the time limit: {result}; processes left: {len(after)}"
+    return pb.Wall(name="death", holds=result == "TIMED_OUT" and not after, evidence=evidence)
+
+
+ALL: tuple[Callable[[Slot], pb.Wall], ...] = (_memory, _process_limit, _disk, _output, _cpu, _death)
+"""In the order in which they are tried."""

@@ -1,0 +1,88 @@
+"""Starts a runner pod: the program `codealign-runner`."""
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from codealign.api.runner.v1.runner_pb2_grpc import add_RunnerServiceServicer_to_server
+from codealign.common.errors import ConfigurationError
+from codealign.common.server import EXIT_CONFIGURATION, Readiness, Registration, serve
+from codealign.common.settings import load
+from codealign.runner.configuration import Configuration
+from codealign.runner.pod import secrecy
+from codealign.runner.pod.servicer import RunnerServicer
+from codealign.runner.pod.settings import RunnerSettings
+from codealign.runner.profiles import PROFILES
+from codealign.runner.supervisor import Supervisor
+
+IMAGE_DIGEST = Path("/opt/codealign/image-digest")
+"""Written by the image's build."""
+_TLS_FILES = ("tls_cert_file", "tls_key_file", "tls_client_ca_file")
+_HIDDEN = ("/var/run/secrets", "/run/secrets", "/var/run/docker.sock", "/run/containerd")
+_CONNECTIONS = 64
+"""Descriptors that gateways and probes may hold open."""
+
+
+def _configuration(settings: RunnerSettings, hidden: Sequence[str]) -> Configuration:
+    if settings.profile not in PROFILES:
+        raise ConfigurationError(
+            f"CODEALIGN_RUNNER_PROFILE: no profile {settings.profile!r}; known: {', '.join(PROFILES)}"
+        )
+    written = IMAGE_DIGEST.read_text().strip() if IMAGE_DIGEST.is_file() else ""
+    return Configuration(
+        name=settings.name,
+        slots=settings.slots,
+        profile=settings.profile,
+        backend="grpc",
+        platform=settings.platform,
+        gvisor_version=settings.gvisor_version,
+        image_digest=settings.image_digest or written,
+        hidden=(*_HIDDEN, *hidden),
+    )
+
+
+class _Pod:
+    """What is known before the server starts."""
+
+    def __init__(self, hidden: Sequence[str]) -> None:
+        self._hidden = hidden
+
+    @contextlib.asynccontextmanager
+    async def build(self, settings: RunnerSettings, readiness: Readiness) -> AsyncIterator[Sequence[Registration]]:
+        """Proves the walls, then serves. Ready only when they hold; where they do not, a gateway is told why."""
+        await readiness.set(False, "the walls are being proved")
+        supervisor = Supervisor(_configuration(settings, self._hidden), _CONNECTIONS)
+        await asyncio.to_thread(supervisor.start)
+        missing = "; ".join(f"{wall.name}: {wall.evidence}" for wall in supervisor.description.walls if not wall.holds)
+        await readiness.set(supervisor.works, f"isolation is not proved: {missing}" if missing else "")
+        servicer = RunnerServicer(supervisor, readiness.draining, settings.gateways)
+        yield [Registration("codealign.api.runner.v1.RunnerService", add_RunnerServiceServicer_to_server, servicer)]
+
+
+def _conceal() -> list[str]:
+    """Moves the TLS files out of programs' sight, and the settings to where they are now."""
+    settings = load(RunnerSettings)
+    files = {name: getattr(settings, name) for name in _TLS_FILES if getattr(settings, name) is not None}
+    copies = secrecy.conceal(list(files.values()))
+    for name, path in files.items():
+        os.environ[f"CODEALIGN_RUNNER_{name.upper()}"] = str(copies[path])
+    return [str(path) for path in files.values()]
+
+
+def main() -> None:
+    """Serves until SIGTERM."""
+    try:
+        hidden = _conceal()
+    except ConfigurationError as error:
+        print(f"codealign-runner: {error}", file=sys.stderr)
+        sys.exit(EXIT_CONFIGURATION)
+    serve("runner", RunnerSettings, _Pod(hidden).build)
+    # Threads of the slots may still run: the box ends all the same.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

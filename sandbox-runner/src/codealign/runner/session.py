@@ -1,0 +1,108 @@
+"""One gateway's stream of frames, whatever carries them: its jobs by number, and who is told of their end."""
+
+import threading
+from collections.abc import Callable
+
+from codealign.api.runner.v1 import runner_pb2
+from codealign.api.sandbox.v1 import sandbox_pb2 as pb
+from codealign.runner.supervisor import Supervisor
+
+
+class ProtocolError(Exception):
+    """A frame that the contract does not allow; the stream is to be ended."""
+
+
+class TooManyJobs(ProtocolError):
+    """More jobs at once than the runner has slots."""
+
+
+class Session:
+    """The jobs of one stream. Frames may be taken in one thread while outcomes leave from others."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        send: Callable[[runner_pb2.AttachResponse], None],
+        idle: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Begins without jobs; `hello` is the first to be called.
+
+        Args:
+            supervisor: Runs the jobs.
+            send: Called with each frame, from any thread.
+            idle: Called, from any thread, when the last job has ended after a drain was asked for.
+        """
+        self._supervisor = supervisor
+        self._send = send
+        self._idle = idle
+        self._lock = threading.Lock()
+        self._jobs: dict[int, threading.Event] = {}
+        self._leaving = 0
+        self._drains = False
+
+    def hello(self) -> None:
+        """Says what the runner is."""
+        self._send(runner_pb2.AttachResponse(hello=runner_pb2.Hello(runner=self._supervisor.description)))
+
+    def take(self, frame: runner_pb2.AttachRequest) -> None:
+        """One frame from the gateway.
+
+        Raises:
+            ProtocolError: It is not allowed now.
+        """
+        match frame.WhichOneof("frame"):
+            case "job":
+                self._start(frame.job)
+            case "cancel":
+                with self._lock:
+                    cancelled = self._jobs.get(frame.cancel.id)
+                if cancelled is not None:
+                    cancelled.set()
+            case "drain":
+                self.drain()
+
+    def drain(self) -> None:
+        """No job comes any more, or none is wanted: `idle` is called as soon as there is none."""
+        with self._lock:
+            self._drains = True
+            is_idle = not self._jobs and not self._leaving
+        if is_idle:
+            self._idle()
+
+    def say_draining(self) -> None:
+        """Tells the gateway to send no further job. Those that are on their way are run all the same."""
+        runner = pb.Runner()
+        runner.CopyFrom(self._supervisor.description)
+        runner.state = pb.RUNNER_STATE_DRAINING
+        self._send(runner_pb2.AttachResponse(hello=runner_pb2.Hello(runner=runner)))
+
+    def abandon(self) -> None:
+        """Stops every job: nobody is there to take its outcome."""
+        with self._lock:
+            jobs = list(self._jobs.values())
+        for cancelled in jobs:
+            cancelled.set()
+
+    def _start(self, given: runner_pb2.Job) -> None:
+        if not self._supervisor.works:
+            raise ProtocolError("a job for a runner that refuses work")
+        slots = self._supervisor.description.slots
+        with self._lock:
+            if given.id in self._jobs:
+                raise ProtocolError(f"a second job {given.id}")
+            if len(self._jobs) >= slots:
+                raise TooManyJobs(f"a job beside {len(self._jobs)} others; this runner has {slots} slots")
+            # Under the lock, so that the job's end finds it.
+            self._jobs[given.id] = self._supervisor.submit(given.request, lambda result: self._finish(given.id, result))
+
+    def _finish(self, number: int, result: pb.Result) -> None:
+        with self._lock:
+            # Before the outcome is sent: the gateway may answer it with the next job.
+            del self._jobs[number]
+            self._leaving += 1
+        self._send(runner_pb2.AttachResponse(outcome=runner_pb2.Outcome(id=number, result=result)))
+        with self._lock:
+            self._leaving -= 1
+            is_idle = self._drains and not self._jobs and not self._leaving
+        if is_idle:
+            self._idle()
