@@ -82,6 +82,10 @@ test: setup setup-vllm check ## Every check and every test
 test-gpu: setup ## What only a GPU can show; every test says why it is skipped where there is none
 	@$(BIN)/python -m pytest tests/gpu -rs $(ARGS)
 
+.PHONY: hostile
+hostile: setup ## The hostile corpus on every kind of runner that this machine has, three times each
+	@$(BIN)/python -m tests.hostile.matrix $(ARGS)
+
 .PHONY: check
 check: setup ## Format, lint, types, contracts
 	@$(BIN)/ruff format --check --quiet
@@ -100,13 +104,17 @@ contracts: setup ## Accept the contracts as they are: what `buf breaking` compar
 	@cd protos && ../$(BIN)/buf build -o contracts.binpb
 
 .PHONY: lock
-lock: ## Renew requirements.lock
+lock: ## Renew requirements.lock, and the part of it that the runner's image has
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@$(BIN)/uv lock --quiet --upgrade --python $(BIN)/python
 	@$(BIN)/uv export --quiet --frozen --all-packages --extra transformers --extra training --all-groups --no-emit-workspace --no-emit-package torch \
 		--no-header --no-annotate --output-file requirements.lock
 	@rm -f uv.lock
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--constraints requirements.lock --overrides sandbox-runner/requirements.overrides --extra pod \
+		sandbox-runner/pyproject.toml protos/pyproject.toml services/common/pyproject.toml \
+		--output-file sandbox-runner/requirements.lock
 
 .PHONY: clean
 clean: ## Remove .venv and what the tools left; .codealign (your data) stays

@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# Prepares Docker for the tests of the backend `docker`: a daemon with the runtime `runsc`, and the runner's image.
+#
+#     eval "$(tests/hostile/docker.sh)"        # sets DOCKER_HOST and CODEALIGN_SANDBOX_IMAGE
+#     tests/hostile/docker.sh stop             # ends a daemon that this script has started
+#
+# The Docker that is there is used as it is: nothing of a system's daemon is changed. Where none answers and this is
+# root, a daemon of its own is started, with its socket and all of its data in one folder. The image's base is pulled,
+# or made with debootstrap where it cannot be. To be called as often as one likes: what is there is kept.
+#
+#     CODEALIGN_DOCKER_DIR    that folder (default: a folder in the user's cache)
+#     CODEALIGN_DOCKER_BASE   the image's base (default: the Dockerfile's)
+#     PYTHON                  an interpreter with the project's packages (default: .venv's)
+#
+# Ends with 3 and a line that names the reason where Docker cannot be had here.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+dir=${CODEALIGN_DOCKER_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/codealign/docker}
+python=${PYTHON:-$root/.venv/bin/python}
+image=codealign-sandbox-runner:test
+made_base=codealign-test-base:bookworm
+
+say() { echo "docker.sh: $*" >&2; }
+give_up() {
+    say "$*"
+    exit 3
+}
+
+stop() {
+    if [ -s "$dir/dockerd.pid" ] && grep -q dockerd "/proc/$(cat "$dir/dockerd.pid")/cmdline" 2>/dev/null; then
+        kill "$(cat "$dir/dockerd.pid")"
+        while [ -e "/proc/$(cat "$dir/dockerd.pid" 2>/dev/null)/cmdline" ]; do sleep 0.1; done
+    fi
+}
+
+start_daemon() {
+    [ "$(id -u)" = 0 ] || give_up "no Docker daemon answers, and only root can start one"
+    for program in docker dockerd containerd; do
+        command -v "$program" >/dev/null || give_up "no Docker daemon answers, and there is no $program: install docker.io"
+    done
+    local runsc
+    runsc=$("$python" -c 'import sys; from pathlib import Path; from codealign.sandbox import gvisor
+print(gvisor.locate(Path(sys.argv[1])).path)' "$(dirname "$dir")" | tail -n 1) || give_up "no runsc can be had"
+    mkdir -p "$dir"
+    cat >"$dir/daemon.json" <<JSON
+{
+  "hosts": ["unix://$dir/docker.sock"],
+  "data-root": "$dir/data",
+  "exec-root": "$dir/exec",
+  "pidfile": "$dir/dockerd.pid",
+  "iptables": false,
+  "bridge": "none",
+  "runtimes": {"runsc": {"path": "$runsc", "runtimeArgs": ["--platform=ptrace", "--ignore-cgroups", "--network=none"]}}
+}
+JSON
+    say "starting a daemon in $dir"
+    setsid dockerd --config-file "$dir/daemon.json" >"$dir/dockerd.log" 2>&1 </dev/null &
+    for _ in $(seq 150); do
+        if DOCKER_HOST=unix://$dir/docker.sock docker info >/dev/null 2>&1; then return; fi
+        sleep 0.2
+    done
+    give_up "the daemon does not answer: $(tail -n 1 "$dir/dockerd.log")"
+}
+
+find_daemon() {
+    # dockerd's own containerd has the socket's path, and with it the length of it, as a limit.
+    if command -v docker >/dev/null && docker info >/dev/null 2>&1; then return; fi
+    export DOCKER_HOST=unix://$dir/docker.sock
+    if command -v docker >/dev/null && docker info >/dev/null 2>&1; then return; fi
+    start_daemon
+}
+
+make_base() {
+    [ "$(id -u)" = 0 ] && command -v debootstrap >/dev/null \
+        || give_up "the base image cannot be pulled, and making one takes root and debootstrap"
+    say "making a base image with debootstrap: about two minutes"
+    local folder mirror
+    folder=$(mktemp -d)
+    mirror=$("$python" -c 'from codealign.sandbox import debian; print(debian.machine_mirror())' 2>/dev/null || true)
+    debootstrap --variant=minbase --include=python3,python3-pip,ca-certificates,gcc,libc6-dev \
+        bookworm "$folder" ${mirror:+"$mirror"} >&2
+    # Behind a proxy that signs for others, what this machine trusts is what a build on it must trust.
+    cp -L /etc/ssl/certs/ca-certificates.crt "$folder/etc/ssl/certs/ca-certificates.crt" 2>/dev/null || true
+    tar -C "$folder" -c . | docker import - "$made_base" >/dev/null
+    rm -rf "$folder"
+}
+
+build() {
+    local base=${CODEALIGN_DOCKER_BASE:-}
+    if [ -z "$base" ]; then
+        base=$(sed -n 's/^ARG BASE=//p' "$root/sandbox-runner/Dockerfile")
+        if docker image inspect "$made_base" >/dev/null 2>&1; then
+            base=$made_base
+        elif ! docker image inspect "$base" >/dev/null 2>&1 && ! timeout 120 docker pull --quiet "$base" >&2; then
+            make_base
+            base=$made_base
+        fi
+    fi
+    docker build --quiet --network=host --build-arg "BASE=$base" --file "$root/sandbox-runner/Dockerfile" \
+        --tag "$image" "$root" >&2
+}
+
+if [ "${1:-}" = stop ]; then
+    stop
+    exit
+fi
+find_daemon
+docker info --format '{{range $name, $_ := .Runtimes}}{{println $name}}{{end}}' | grep -qx runsc \
+    || give_up "this Docker has no runtime runsc: see https://gvisor.dev/docs/user_guide/quick_start/docker/"
+build
+[ -z "${DOCKER_HOST:-}" ] || echo "export DOCKER_HOST=$DOCKER_HOST"
+echo "export CODEALIGN_SANDBOX_IMAGE=$image"

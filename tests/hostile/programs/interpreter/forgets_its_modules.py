@@ -1,0 +1,6 @@
+# tries: empties the table of modules before its tests
+# verdict: PASSED
+
+import sys
+
+sys.modules.clear()

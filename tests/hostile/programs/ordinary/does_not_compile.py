@@ -1,0 +1,5 @@
+# tries: nothing; a missing colon
+# verdict: SYNTAX_ERROR
+
+def f(x)
+    return x

@@ -1,0 +1,5 @@
+# tries: nothing; a program without tests
+# verdict: COMPLETED
+# tests: none
+
+print("hello")

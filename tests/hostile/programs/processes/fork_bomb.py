@@ -1,0 +1,7 @@
+# tries: forks without end
+# verdict: PROCESS_LIMIT
+
+import os
+
+while True:
+    os.fork()

@@ -1,0 +1,7 @@
+# tries: starts other programs without end
+# verdict: PROCESS_LIMIT
+
+import os
+
+while True:
+    os.posix_spawn("/bin/sleep", ["sleep", "60"], {})

@@ -1,0 +1,165 @@
+"""Every program of the hostile corpus gets its verdict, and neither the next program nor the machine notices it."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+
+import grpc
+import pytest
+
+from codealign.api.sandbox.v1 import sandbox_pb2 as pb
+from services.sandbox.tests.conftest import CACHE, Gateway, name_of, running
+from tests.hostile import corpus
+from tests.hostile.corpus import Case
+from tests.hostile.host import Host, resident_bytes
+
+pytestmark = pytest.mark.gvisor
+
+CASES = {case.name: case for case in corpus.load()}
+ORDINARY = [case for case in CASES.values() if case.category == "ordinary"]
+COMPANIONS = {name for case in CASES.values() for name in (case.after, case.beside)}
+"""Run with the cases that name them."""
+SLOTS = 2
+MIB = 1024 * 1024
+_SECONDS = 120.0
+_BEGUN_SECONDS = 0.4
+"""After so long a program that was sent runs."""
+
+
+class House:
+    """A gateway, the machine around it, and ways to have programs executed."""
+
+    def __init__(self, gateway: Gateway, host: Host) -> None:
+        self.gateway, self.host = gateway, host
+        self._faults = 0
+
+    def execute(self, cases: list[Case]) -> list[pb.Result]:
+        """All of them at once, in their order."""
+        requests = [pb.ExecuteStreamRequest(request=case.request(str(index))) for index, case in enumerate(cases)]
+        answers = self.gateway.stub.ExecuteStream(iter(requests), timeout=_SECONDS)
+        found = {int(answer.result.request_id): answer.result for answer in answers}
+        return [found[index] for index in range(len(cases))]
+
+    def judge(self, case: Case) -> None:
+        """Executes it in the circumstances that its header asks for: every verdict must be right."""
+        self._faults = len(self._failed_attempts())
+        if case.after:
+            self._assert_right([CASES[case.after]])
+            # One for each slot: the other program has been in one of them.
+            self._assert_right([case] * SLOTS)
+        elif case.beside:
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                other = pool.submit(self._assert_right, [CASES[case.beside]])
+                time.sleep(_BEGUN_SECONDS)
+                self._assert_right([case])
+                other.result()
+        else:
+            self._assert_right([case])
+
+    def _failed_attempts(self) -> list[str]:
+        return [line for line in self.gateway.log.read_text().splitlines() if "attempt_failed" in line]
+
+    def _assert_right(self, cases: list[Case]) -> None:
+        for case, result in zip(cases, self.execute(cases), strict=True):
+            assert name_of(result) in case.verdicts, f"{case.name}: {result}"
+
+    def assert_sound(self) -> None:
+        """Ordinary programs get their verdicts, no attempt of any program has failed, and the machine is as it was."""
+        verdicts = {case.name: name_of(result) for case, result in zip(ORDINARY, self.execute(ORDINARY), strict=True)}
+        assert verdicts == {case.name: case.verdicts[0] for case in ORDINARY}
+        assert self._failed_attempts()[self._faults :] == []
+        assert self.host.changes() == []
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A gateway with a cache of its own, of the backend and on the platform that the environment names."""
+    folder = tmp_path_factory.mktemp("house")
+    cache = folder / "cache"
+    cache.mkdir()
+    (CACHE / "bin").mkdir(parents=True, exist_ok=True)
+    (cache / "bin").symlink_to(CACHE / "bin")
+    if (CACHE / "platform.json").exists():
+        shutil.copy(CACHE / "platform.json", cache)
+    asked = {name: os.environ.get(f"CODEALIGN_HOSTILE_{name.upper()}", "") for name in ("backend", "platform")}
+    settings = {name: value for name, value in asked.items() if value}
+    with running(folder, cache_dir=str(cache), runners="1", slots=str(SLOTS), **settings) as gateway:
+        gateway.wait_ready()
+        (runner,) = gateway.stub.GetRunner(pb.GetRunnerRequest(), timeout=10).runners
+        assert all(getattr(runner, name) == value for name, value in settings.items()), runner
+        host = Host(gateway.process.pid, cache)
+        try:
+            yield House(gateway, host)
+        finally:
+            host.close()
+
+
+def test_the_corpus_is_large_and_whole() -> None:
+    assert len(CASES) >= 120
+    assert len(ORDINARY) == 10
+    tries = [case.tries for case in CASES.values()]
+    assert sorted(set(tries)) == sorted(tries)
+    for case in CASES.values():
+        assert 1 <= len(case.verdicts) <= 2, case.name
+        assert {case.after, case.beside} <= {"", *CASES}, case.name
+    unseen = corpus.VERDICTS - {verdict for case in CASES.values() for verdict in case.verdicts}
+    assert unseen == set()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x = 1\n",
+        "# tries: something\nx = 1\n",
+        "# tries: something\n# verdict: FINE\n",
+        "# tries: something\n# verdict: PASSED\n# limits: wall=1\n",
+        "# tries: something\n# verdict: PASSED\n# unknown: 1\n",
+    ],
+)
+def test_an_incomplete_header_is_told(text: str) -> None:
+    with pytest.raises(corpus.IncompleteHeader):
+        corpus.parse("some/program", text)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in COMPANIONS])
+def test_verdict(house: House, name: str) -> None:
+    wrong = ""
+    try:
+        house.judge(CASES[name])
+    except AssertionError as error:
+        wrong = str(error)
+    house.assert_sound()
+    if wrong and CASES[name].open:
+        pytest.xfail(CASES[name].open)
+    assert not wrong, wrong
+
+
+def test_text_that_is_no_text_is_refused(house: House) -> None:
+    # A request whose program has two bytes as its code that are no UTF-8, as no client of ours would send it.
+    channel = house.gateway.open_channel()
+    call: Callable[..., bytes] = channel.unary_unary("/codealign.api.sandbox.v1.SandboxService/Execute")
+    with channel, pytest.raises(grpc.RpcError):
+        call(b"\x0a\x04\x12\x02\xff\xfe", timeout=_SECONDS)
+    house.assert_sound()
+
+
+def test_memory_that_no_process_holds_is_given_back(house: House) -> None:
+    before = resident_bytes(house.gateway.process.pid)
+    for _ in range(8):
+        house.execute([CASES["memory/sockets_inside_themselves"]] * SLOTS)
+    house.assert_sound()
+    assert resident_bytes(house.gateway.process.pid) - before < 768 * MIB
+
+
+def test_the_machine_is_as_it_was(house: House) -> None:
+    """The last test: it ends the gateway."""
+    assert house.host.changes() == []
+    house.gateway.stop()
+    deadline = time.monotonic() + 10
+    while house.host.remains() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert house.host.remains() == []
