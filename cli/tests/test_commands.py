@@ -52,6 +52,7 @@ def codealign(*arguments: str) -> Result:
         pytest.param(["data", "show", "zz"], "'zz' is no record id", id="show"),
         pytest.param(["data", "lineage", "12"], "'12' is no record id", id="lineage"),
         pytest.param(["sandbox", "exec", "/no/file.py"], "cannot read /no/file.py", id="exec"),
+        pytest.param(["sandbox", "exec", __file__, "--isolation", "no"], "gvisor or process, not 'no'", id="isolation"),
         pytest.param(["ls", "--coordinator", "127.0.0.1:1", "--tls-ca", "/no/ca"], "cannot read /no/ca", id="tls"),
     ],
 )
@@ -61,6 +62,20 @@ def test_what_cannot_work_is_one_line_and_exit_code_1(arguments: list[str], mess
     assert message in result.output
     assert "Traceback" not in result.output
     assert result.output.startswith("codealign: ")
+
+
+def test_that_there_is_no_isolation_is_chosen_by_name_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    variable = "CODEALIGN_SANDBOX_ISOLATION"
+    monkeypatch.delenv(variable, raising=False)
+    (sandbox,) = specs(Home(tmp_path), Options(), ["sandbox"])
+    assert variable not in sandbox.environment
+    assert Options().warning() == ""
+    chosen = Options(isolation="process")
+    (sandbox,) = specs(Home(tmp_path), chosen, ["sandbox"])
+    assert sandbox.environment[variable] == "process"
+    assert "WITHOUT gVisor" in chosen.warning()
+    monkeypatch.setenv(variable, "process")
+    assert "WITHOUT gVisor" in Options().warning()
 
 
 def test_a_home_without_runs_says_how_to_make_one() -> None:
@@ -156,6 +171,10 @@ def test_the_default_configuration_leaves_the_defaults_to_the_coordinator() -> N
         instructions=pb.GenerationSettings(),
         responses=pb.GenerationSettings(),
     )
+
+
+def test_programs_may_be_run_several_times_to_find_those_that_are_flaky() -> None:
+    assert run_config(RunChoices(runs=3), "stdlib", "m").execution.runs == 3
 
 
 def test_the_preset_paper_switches_every_gain_off() -> None:

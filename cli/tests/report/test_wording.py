@@ -173,6 +173,8 @@ def test_the_terminal_is_steered_by_nobody(hostile: api.GetReportResponse) -> No
 def test_the_command_that_runs_it_again_names_the_preset(preset: str) -> None:
     choices = RunChoices(name="it's mine", limit=6, preset=preset, difficulties=("easy",))
     command = run_command(run_config(choices, "stdlib 3", "org/model"))
+    assert "--runs" not in command
+    assert "--runs 3" in run_command(run_config(RunChoices(runs=3), "stdlib 3", "org/model"))
     assert command.startswith("codealign run --collection 'stdlib 3' --n 6 --model org/model")
     assert ("--preset" in command) == (preset != "default")
     assert f"--preset {preset}" in command or preset == "default"

@@ -42,15 +42,26 @@ class Gateway:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "codealign.sandbox.main"], env=environment, stderr=log, stdout=log
             )
-        self._channel: grpc.Channel | None = None
+        self.channel: grpc.Channel | None = None
 
     def connect(self) -> SandboxServiceStub:
         self._until(self._endpoint.exists, 60)
-        port = json.loads(self._endpoint.read_text())["port"]
-        options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-        self._channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=options)
-        self.stub = SandboxServiceStub(self._channel)
+        self.channel = self.open_channel()
+        self.stub = SandboxServiceStub(self.channel)
         return self.stub
+
+    def port(self, name: str = "port") -> int:
+        """Of gRPC, or the one that the endpoint file has under that name."""
+        return int(json.loads(self._endpoint.read_text())[name])
+
+    def open_channel(self) -> grpc.Channel:
+        """A connection of its own."""
+        options = [
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        return grpc.insecure_channel(f"127.0.0.1:{self.port()}", options=options)
 
     def wait_ready(self) -> None:
         self._until(lambda: self.capacity().slots > 0, 60)
@@ -76,8 +87,8 @@ class Gateway:
         return self.stub.GetCapacity(pb.GetCapacityRequest(), timeout=10)
 
     def stop(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
+        if self.channel is not None:
+            self.channel.close()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(30)

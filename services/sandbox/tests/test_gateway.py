@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
 import pytest
+from externalscaler import externalscaler_pb2, externalscaler_pb2_grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
+from codealign.api.sandbox.v1.sandbox_pb2_grpc import SandboxServiceStub
 
 from .conftest import CACHE, Gateway, name_of, request, running
 
 pytestmark = pytest.mark.gvisor
 
 WALLS = {
-    "kernel", "network", "loopback", "processes", "files", "privileges", "memory", "process limit", "disk", "death",
+    "kernel", "network", "loopback", "ipc", "processes", "files", "settings", "privileges", "environment",
+    "memory", "process limit", "disk", "output", "cpu", "death",
 }  # fmt: skip
 
 
@@ -131,6 +136,68 @@ def test_a_full_queue_is_refused_with_a_delay(tmp_path: Path) -> None:
         assert status.details[0].Unpack(retry)
         for call in calls:
             call.cancel()
+
+
+def test_one_callers_many_do_not_hold_up_anothers_single_request(tmp_path: Path) -> None:
+    with running(tmp_path, slots="1") as own, own.open_channel() as other:
+        own.wait_ready()
+        greedy = [own.stub.Execute.future(request("import time; time.sleep(0.3)")) for _ in range(60)]
+        _until(lambda: own.capacity().queued >= 40)
+        assert name_of(SandboxServiceStub(other).Execute(request("x = 1"), timeout=60).result) == "COMPLETED"
+        assert own.capacity().queued > 20
+        for call in greedy:
+            call.cancel()
+        _until(lambda: own.capacity().queued == 0)
+
+
+def test_what_could_not_start_in_time_is_not_started_and_says_so(tmp_path: Path) -> None:
+    with running(tmp_path, slots="1") as own:
+        own.wait_ready()
+        running_call = own.stub.Execute.future(request("import time; time.sleep(30)", wall_seconds=40))
+        _until(lambda: own.capacity().busy == 1)
+        with pytest.raises(grpc.RpcError) as caught:
+            own.stub.Execute(request("x = 1"), timeout=1)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert own.capacity().queued == 0
+        running_call.cancel()
+        assert name_of(own.run("x = 1", "assert x")) == "PASSED"
+        assert "COMPLETED" not in own.capacity().verdicts
+
+
+def test_an_autoscaler_is_told_what_is_wanted_and_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    with running(tmp_path, slots="2", idle_seconds="0", drain_seconds="250") as own:
+        own.wait_ready()
+        assert own.channel is not None
+        scaler = externalscaler_pb2_grpc.ExternalScalerStub(own.channel)
+        ref = externalscaler_pb2.ScaledObjectRef(name="runners", namespace="default")
+        (spec,) = scaler.GetMetricSpec(ref).metricSpecs
+        assert spec.targetSizeFloat == 2.0
+        pushed = scaler.StreamIsActive(ref)
+        assert not next(pushed).result
+        call = own.stub.Execute.future(request("import time; time.sleep(30)", wall_seconds=40))
+        assert next(pushed).result
+        metrics = scaler.GetMetrics(
+            externalscaler_pb2.GetMetricsRequest(scaledObjectRef=ref, metricName=spec.metricName)
+        )
+        assert [value.metricValueFloat for value in metrics.metricValues] == [1.0]
+        call.cancel()
+        assert not next(pushed).result
+        own.process.send_signal(signal.SIGTERM)
+        assert list(pushed) == []
+        assert own.process.wait(60) == 0
+
+
+def test_metrics_have_prometheus_names(gateway: Gateway) -> None:
+    gateway.run("x = 1", "assert x")
+    with urllib.request.urlopen(f"http://127.0.0.1:{gateway.port('metrics_port')}/metrics") as answer:
+        text = answer.read().decode()
+    values = dict(re.findall(r"^(codealign_sandbox_\w+(?:{[^}]*})?) (\S+)$", text, re.MULTILINE))
+    assert float(values['codealign_sandbox_results_total{verdict="PASSED"}']) >= 1
+    assert float(values['codealign_sandbox_runner_starts_total{outcome="ready"}']) >= 1
+    assert float(values["codealign_sandbox_queue_seconds_count"]) >= 1
+    assert float(values["codealign_sandbox_slots"]) == 2
+    assert {"codealign_sandbox_queued", "codealign_sandbox_busy"} <= values.keys()
+    assert {"codealign_sandbox_faults_total", "codealign_sandbox_reruns_total"} <= values.keys()
 
 
 def test_a_stopping_gateway_finishes_what_runs(tmp_path: Path) -> None:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
-from codealign.common.errors import ConfigurationError, FailedPrecondition, InvalidArgument, Unavailable
+from codealign.common.errors import ConfigurationError, InvalidArgument
 from codealign.sandbox import debian, gvisor, validate
-from codealign.sandbox.dispatch import Dispatcher
-from codealign.sandbox.pool import Pool
-from codealign.sandbox.runners import runsc
-from codealign.sandbox.runners.attached import AttachedRunner, RunnerLost
+from codealign.sandbox.runners import folders
 
 from .conftest import request
 
@@ -125,59 +121,6 @@ def test_a_checked_request_has_every_default() -> None:
     assert (checked.profile, checked.runs) == ("default", 1)
 
 
-class _Backend:
-    """Starts nothing; gives what it was told to."""
-
-    def __init__(self, outcome: AttachedRunner | RunnerLost) -> None:
-        self._outcome = outcome
-
-    async def start(self) -> AttachedRunner:
-        if isinstance(self._outcome, RunnerLost):
-            raise self._outcome
-        return self._outcome
-
-
-class _Refused(AttachedRunner):
-    def __init__(self) -> None:
-        wall = pb.Wall(name="files", holds=False, evidence="/etc/shadow is visible")
-        self.description = pb.Runner(name="r", state=pb.RUNNER_STATE_REFUSED, walls=[wall], slots=1)
-        self.closed = False
-
-    async def close(self) -> None:
-        self.closed = True
-
-
-async def _pool(outcome: AttachedRunner | RunnerLost) -> tuple[Pool, list[str]]:
-    reasons: list[str] = []
-
-    async def changed(reason: str) -> None:
-        reasons.append(reason)
-
-    pool = Pool(_Backend(outcome), 1, Dispatcher(10, 3), changed)
-    pool.start()
-    await asyncio.sleep(0.05)
-    return pool, reasons
-
-
-async def test_a_wall_that_does_not_hold_refuses_all_work_and_is_named() -> None:
-    refused = _Refused()
-    pool, reasons = await _pool(refused)
-    with pytest.raises(FailedPrecondition, match=r"files: /etc/shadow is visible"):
-        pool.check()
-    assert refused.closed
-    assert pool.slots == 0
-    assert "files" in reasons[-1]
-    assert [runner.state for runner in pool.descriptions] == [pb.RUNNER_STATE_REFUSED]
-    await pool.stop(0)
-
-
-async def test_runners_that_do_not_start_are_unavailable() -> None:
-    pool, _ = await _pool(RunnerLost("no such platform"))
-    with pytest.raises(Unavailable, match="no such platform"):
-        pool.check()
-    await pool.stop(0)
-
-
 def test_only_folders_that_nobody_holds_are_cleaned(tmp_path: Path) -> None:
     import fcntl
 
@@ -186,5 +129,5 @@ def test_only_folders_that_nobody_holds_are_cleaned(tmp_path: Path) -> None:
         (tmp_path / name / "lock").touch()
     with (tmp_path / "held" / "lock").open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        runsc.clean(tmp_path)
+        folders.clean(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["held"]

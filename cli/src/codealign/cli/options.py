@@ -12,7 +12,7 @@ import typer
 from codealign.cli.connection import Connection, Target, connected
 from codealign.cli.home import Home
 from codealign.cli.stack import Options
-from codealign.cli.terminal import StartDisplay, err
+from codealign.cli.terminal import StartDisplay, err, warn
 from codealign.common.clients import ClientTls
 
 _SERVICES = "Services elsewhere"
@@ -120,6 +120,15 @@ BenchmarksOption = Annotated[
     ),
 ]
 
+IsolationOption = Annotated[
+    str,
+    typer.Option(
+        "--isolation",
+        metavar="gvisor|process",
+        help="process: run programs without gVisor, for debugging only. Default: gvisor.",
+    ),
+]
+
 DEFAULT_HOME = Path(".codealign")
 
 
@@ -156,6 +165,8 @@ def services(
 @asynccontextmanager
 async def _services(found: Target, needs: Sequence[str], options: Options | None) -> AsyncIterator[Connection]:
     display = StartDisplay(err, brief=True)
+    if options is not None:
+        warn(err, options.warning())
     try:
         async with connected(found, needs, options=options, on_event=display, on_wait=display.wait) as connection:
             display.close()

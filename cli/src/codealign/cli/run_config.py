@@ -46,6 +46,8 @@ class RunChoices:
     """One of PRESETS."""
     difficulties: tuple[str, ...] = ()
     """Of tasks; empty: easy, medium and hard."""
+    runs: int = 0
+    """Of each program."""
 
 
 def run_config(choices: RunChoices, collection: str, model: str) -> pb.Run:
@@ -71,6 +73,8 @@ def run_config(choices: RunChoices, collection: str, model: str) -> pb.Run:
         seed=choices.seed,
         difficulties=choices.difficulties,
     )
+    if choices.runs:
+        run.execution.runs = choices.runs
     paper = choices.preset == "paper"
     for settings in (run.concepts, run.instructions, run.responses):
         if paper:

@@ -27,6 +27,13 @@ SANDBOX_SECONDS = 600.0
 VLLM_PYTHON = "CODEALIGN_VLLM_PYTHON"
 """Names the interpreter of vLLM's environment."""
 
+PROCESS = "process"
+ISOLATION = "CODEALIGN_SANDBOX_ISOLATION"
+WITHOUT_ISOLATION = (
+    "isolation=process: programs run WITHOUT gVisor, as ordinary processes of this machine. For debugging only: run "
+    "nothing that you have not read. Verdicts made so never enter a published version."
+)
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _URL = re.compile(r"[a-z][a-z0-9+]*://")
 
@@ -46,6 +53,8 @@ class Options:
     benchmarks: Path | None = None
     """A file or a folder of benchmark tasks: their texts must not occur in the data, and models are evaluated on
     them."""
+    isolation: str = ""
+    """"gvisor" or "process". Empty: the sandbox service's default, gVisor."""
 
     def check(self) -> None:
         """Find what cannot work before anything is started.
@@ -53,6 +62,8 @@ class Options:
         Raises:
             Failure: Names the option.
         """
+        if self.isolation not in ("", "gvisor", PROCESS):
+            raise Failure(f"--isolation: gvisor or {PROCESS}, not {self.isolation!r}")
         if self.engine == "replay" and self.recording is None:
             raise Failure("--engine replay needs --recording FILE: the completions that it answers from")
         if self.recording is not None and self.engine != "replay":
@@ -68,6 +79,15 @@ class Options:
         if self.recording is None:
             model_source(self.model)
         self.interpreter()
+
+    def warning(self) -> str:
+        """What a person must know before anything is started. Empty: nothing."""
+        chosen = self.isolation or os.environ.get(ISOLATION, "")
+        return WITHOUT_ISOLATION if chosen == PROCESS else ""
+
+    def sandbox(self) -> dict[str, str]:
+        """The sandbox service's environment."""
+        return {ISOLATION: self.isolation} if self.isolation else {}
 
     def interpreter(self) -> str:
         """Of the inference service: vLLM's pins fight with everyone else's, so it lives in an environment of its own.
@@ -129,7 +149,7 @@ def specs(home: Home, options: Options, names: Sequence[str] = SERVICES) -> list
         "sandbox": ServiceSpec(
             "sandbox",
             service_command("sandbox"),
-            {"CODEALIGN_SANDBOX_CACHE_DIR": str(home.cache.resolve())},
+            {"CODEALIGN_SANDBOX_CACHE_DIR": str(home.cache.resolve()), **options.sandbox()},
             ready_seconds=SANDBOX_SECONDS,
         ),
         "inference": ServiceSpec(

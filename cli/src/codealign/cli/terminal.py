@@ -34,6 +34,12 @@ def printable(text: str) -> str:
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
 
 
+def warn(console: Console, text: str) -> None:
+    """Say something that must not be missed; nothing where the text is empty."""
+    if text:
+        console.print(Text(text, style="bold red"))
+
+
 def count(number: int, singular: str, plural: str = "") -> str:
     """A number with its noun: "1 row", "2,000 rows"."""
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"

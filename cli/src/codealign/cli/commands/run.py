@@ -40,7 +40,7 @@ from codealign.cli.run_config import RunChoices, choose_model, loop_choices, run
 from codealign.cli.running import run_async
 from codealign.cli.seeds import STDLIB, Collected, collection_name
 from codealign.cli.stack import DATA_SERVICES, SERVICES, Options
-from codealign.cli.terminal import StartDisplay, err, out
+from codealign.cli.terminal import StartDisplay, err, out, warn
 from codealign.cli.tuning import TuningChoices
 
 
@@ -104,6 +104,9 @@ def run(
     difficulty: Annotated[
         list[str] | None, typer.Option("--difficulty", help="Of tasks: easy, medium, hard (repeat). Default: all.")
     ] = None,
+    runs: Annotated[
+        int, typer.Option("--runs", min=0, max=10, help="Of each program; differing verdicts: FLAKY, dropped. 0: once.")
+    ] = 0,
     model: ModelOption = "",
     engine: EngineOption = "",
     recording: RecordingOption = None,
@@ -140,9 +143,10 @@ def run(
     """
     options = Options(model, engine, recording, record, benchmarks)
     options.check()
+    warn(err, options.warning())
     difficulties = tuple(difficulty or ())
     choices = RunChoices(
-        name, n, attempts, round_size, prefix_groups, max_tokens, temperature, seed, preset, difficulties
+        name, n, attempts, round_size, prefix_groups, max_tokens, temperature, seed, preset, difficulties, runs
     )
     run_config(choices, collection, model)
     tuning = TuningChoices(name=name, lora_rank=lora_rank, epochs=epochs, max_steps=max_steps)

@@ -18,6 +18,7 @@ from codealign.cli.failures import EXIT_FAILURE, Failure
 from codealign.cli.options import (
     DEFAULT_HOME,
     HomeOption,
+    IsolationOption,
     SandboxOption,
     TlsCaOption,
     TlsCertOption,
@@ -27,6 +28,7 @@ from codealign.cli.options import (
 )
 from codealign.cli.records_view import code_view, facts_table, result_view
 from codealign.cli.running import run_async
+from codealign.cli.stack import Options
 from codealign.cli.terminal import out, printable
 
 app = typer.Typer(no_args_is_help=True, help="Run programs where they can do no harm.")
@@ -47,6 +49,7 @@ def execute(
     profile: Annotated[str, typer.Option("--profile", help="The runner's profile.")] = "",
     runs: Annotated[int, typer.Option("--runs", min=1, max=10, help="Run it so often; differing verdicts: FLAKY.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    isolation: IsolationOption = "",
     home: HomeOption = DEFAULT_HOME,
     sandbox: SandboxOption = "",
     tls_ca: TlsCaOption = None,
@@ -66,9 +69,13 @@ def execute(
     limits = sb.Limits(wall_seconds=timeout, memory_bytes=memory * 2**20)
     request = sb.ExecuteRequest(program=program, profile=profile, limits=limits, runs=runs)
     where = target(home, tls=(tls_ca, tls_cert, tls_key), sandbox=sandbox)
+    options = Options(isolation=isolation)
+    options.check()
 
     async def work() -> sb.Result:
-        async with services(where, "sandbox") as connection:
+        async with services(where, "sandbox", options=options) as connection:
+            if isolation and not connection.started:
+                raise Failure("--isolation: the sandbox service is up already, so this changes nothing; leave it out")
             return (
                 await connection.call(connection.clients.sandbox.Execute, request, timeout=600 + 10 * timeout)
             ).result
@@ -144,6 +151,14 @@ async def _info(connection: Connection) -> tuple[sb.GetCapacityResponse, list[sb
     capacity = await connection.call(client.GetCapacity, sb.GetCapacityRequest())
     runners = await connection.call(client.GetRunner, sb.GetRunnerRequest())
     return capacity, list(runners.runners)
+
+
+def runner_line(runner: sb.Runner) -> str:
+    """How a runner isolates, in a few words."""
+    holding = sum(1 for wall in runner.walls if wall.holds)
+    gvisor = f"gVisor {runner.gvisor_version}".strip() if runner.isolation == sb.ISOLATION_GVISOR else "NO gVisor"
+    platform = f" on {runner.platform}" if runner.platform else ""
+    return f"{runner.backend}, {gvisor}{platform}, {holding} of {len(runner.walls)} walls hold"
 
 
 def _print_runner(runner: sb.Runner) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 from rich.text import Text
 
-from codealign.cli.connection import running
+from codealign.api.sandbox.v1 import sandbox_pb2 as sb
+from codealign.cli.commands.sandbox import runner_line
+from codealign.cli.connection import Connection, running
 from codealign.cli.home import Home
 from codealign.cli.launcher import Launcher
 from codealign.cli.options import (
@@ -14,6 +17,7 @@ from codealign.cli.options import (
     BenchmarksOption,
     EngineOption,
     HomeOption,
+    IsolationOption,
     ModelOption,
     RecordingOption,
     RecordOption,
@@ -21,7 +25,8 @@ from codealign.cli.options import (
 )
 from codealign.cli.running import run_async
 from codealign.cli.stack import SERVICES, Options, specs
-from codealign.cli.terminal import StartDisplay, out
+from codealign.cli.terminal import StartDisplay, count, out, warn
+from codealign.common.clients import ClientTls
 
 
 def up(
@@ -31,22 +36,36 @@ def up(
     recording: RecordingOption = None,
     record: RecordOption = None,
     benchmarks: BenchmarksOption = None,
+    isolation: IsolationOption = "",
 ) -> None:
     """Start every service on this machine and keep it up, until Ctrl-C.
 
     The data in the home folder is the state: services that are stopped, or killed, go on from it.
     """
-    options = Options(model, engine, recording, record, benchmarks)
+    options = Options(model, engine, recording, record, benchmarks, isolation)
     options.check()
+    warn(out, options.warning())
     where = target(home).home
     with where.lock():
         run_async(_up(Launcher(where, specs(where, options), display := StartDisplay(out)), where, display))
 
 
+async def _say_sandbox(address: str) -> None:
+    """One line for each kind of runner: what stands around a program."""
+    connection = Connection({"sandbox": address}, ClientTls(), started=True)
+    try:
+        runners = (await connection.call(connection.clients.sandbox.GetRunner, sb.GetRunnerRequest())).runners
+    finally:
+        await connection.clients.close()
+    for text, number in Counter(runner_line(runner) for runner in runners).items():
+        out.print(Text(f"{'':<12} {count(number, 'runner')}: {text}"))
+
+
 async def _up(launcher: Launcher, home: Home, display: StartDisplay) -> None:
     try:
-        async with running(launcher, home, SERVICES):
+        async with running(launcher, home, SERVICES) as addresses:
             display.close()
+            await _say_sandbox(addresses["sandbox"])
             out.print(Text(f"up in {home.root}; Ctrl-C stops. In another terminal: codealign run"))
             await asyncio.Event().wait()
     finally:

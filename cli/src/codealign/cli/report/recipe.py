@@ -148,6 +148,7 @@ def run_command(run: pb.Run) -> str:
         ("--prefix-groups", str(run.responses.prefix_groups or "") if preset != "paper" else ""),
         ("--max-tokens", str(run.responses.max_tokens or "")),
         ("--temperature", f"{temperatures.pop():g}" if len(temperatures) == 1 else ""),
+        ("--runs", str(run.execution.runs) if run.execution.runs > 1 else ""),
         *(("--difficulty", difficulty) for difficulty in run.difficulties),
         ("--seed", str(run.seed) if run.seed else ""),
         ("--name", run.name),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -103,7 +103,13 @@ class Addresses:
     coordinator: str = ""
 
 
-def connect(address: str, tls: ClientTls | None = None, *, max_message_bytes: int = 64 * 2**20) -> grpc.aio.Channel:
+def connect(
+    address: str,
+    tls: ClientTls | None = None,
+    *,
+    max_message_bytes: int = 64 * 2**20,
+    more_options: Sequence[tuple[str, Any]] = (),
+) -> grpc.aio.Channel:
     """A channel that finds its way back after the server was away, within a second or two."""
     options = [
         ("grpc.max_send_message_length", max_message_bytes),
@@ -114,6 +120,7 @@ def connect(address: str, tls: ClientTls | None = None, *, max_message_bytes: in
         ("grpc.enable_retries", 0),  # ours reads RetryInfo, gRPC's own does not
         # Equal targets would otherwise share one connection, and one's back-off with it.
         ("grpc.use_local_subchannel_pool", 1),
+        *more_options,
     ]
     credentials = tls.credentials() if tls else None
     if credentials is None:

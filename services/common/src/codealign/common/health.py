@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 from grpc_health.v1 import health_pb2
 from grpc_health.v1._async import HealthServicer
@@ -20,12 +22,16 @@ class Readiness:
 
     The Health service answers for `liveness` (SERVING from the first moment: a restart would not help),
     `readiness`, and the empty name and every gRPC service's name, which follow readiness.
+
+    Attributes:
+        draining: Set for good when the server begins to stop: a stream that has no end of its own ends then, else
+            the server would wait for it as long as it may.
     """
 
     def __init__(self) -> None:
         self.ready = False
         self.reason = "starting"
-        self._draining = False
+        self.draining = asyncio.Event()
         self._servicer = HealthServicer()
         self._names = ["", READINESS]
 
@@ -41,7 +47,7 @@ class Readiness:
 
     async def set(self, ready: bool, reason: str = "") -> None:
         """Say whether work is taken; once draining, it stays off."""
-        if self._draining or (ready, reason) == (self.ready, self.reason):
+        if self.draining.is_set() or (ready, reason) == (self.ready, self.reason):
             return
         self.ready, self.reason = ready, reason
         log.info("readiness", ready=ready, reason=reason)
@@ -50,7 +56,7 @@ class Readiness:
     async def drain(self) -> None:
         """Off for good."""
         await self.set(False, "draining")
-        self._draining = True
+        self.draining.set()
 
     async def _publish(self) -> None:
         status = health_pb2.HealthCheckResponse.SERVING if self.ready else health_pb2.HealthCheckResponse.NOT_SERVING

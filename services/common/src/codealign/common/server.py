@@ -99,6 +99,8 @@ async def _run(service: str, settings: SettingsT, build: Build[SettingsT]) -> No
                     ("grpc.max_send_message_length", settings.max_message_bytes),
                     ("grpc.max_receive_message_length", settings.max_message_bytes),
                     ("grpc.so_reuseport", 0),
+                    # A client with a stream that is mostly silent may ask so often whether we are still there.
+                    ("grpc.http2.min_ping_interval_without_data_ms", 5000),
                 ],
             )
             names = [registration.full_name for registration in registrations]

@@ -13,7 +13,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.common.clients import NO_RETRY, Clients
-from codealign.coordinator.runs.faults import Refused, absorb
+from codealign.coordinator.runs.faults import Refused, RunFailed, absorb
 from codealign.coordinator.runs.progress import StageTally
 
 INFRASTRUCTURE_TRIES = 5
@@ -111,7 +111,7 @@ async def execute(
         Its result, REFUSED where the sandbox does not take the program; None where the infrastructure kept failing.
 
     Raises:
-        RunFailed: Another try cannot mend what went wrong.
+        RunFailed: Another try cannot mend what went wrong, or the sandbox does not isolate.
     """
     tried = 0
     while True:
@@ -127,11 +127,22 @@ async def execute(
             gate()
             continue
         if result.verdict != sb.VERDICT_INFRASTRUCTURE:
+            _check_isolation(result)
             return result
         tally.retries += 1
         if tried >= INFRASTRUCTURE_TRIES:
             return None
         await asyncio.sleep(_PAUSE_SECONDS * tried)
+
+
+def _check_isolation(result: sb.Result) -> None:
+    """What ran without gVisor around it must never be kept, and no other program would fare better."""
+    if result.verdict != sb.VERDICT_REFUSED and result.isolation != sb.ISOLATION_GVISOR:
+        isolation = sb.Isolation.Name(result.isolation).removeprefix("ISOLATION_").lower()
+        raise RunFailed(
+            f"sandbox: runner {result.runner!r} executes without gVisor's isolation ({isolation}), which is for "
+            "debugging alone: nothing of it is kept. Start the gateway with another backend, then resume"
+        )
 
 
 def trim(result: sb.Result) -> None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from codealign.runner.configuration import Configuration
 from codealign.sandbox import rootfs
 
 _NAMESPACES = ("pid", "network", "ipc", "uts", "mount")
@@ -50,38 +51,23 @@ def _mounts(python: rootfs.Interpreter) -> list[dict[str, Any]]:
 
 
 def _environment(python: rootfs.Interpreter) -> list[str]:
-    variables = {
-        "PATH": f"{python.executable.parent}:/usr/bin:/bin",
-        "HOME": "/box/work",
-        "TMPDIR": "/tmp",  # noqa: S108
-        "LANG": "C.UTF-8",
-        "PYTHONPATH": str(rootfs.SITE),
-        "PYTHONUTF8": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        # The order of sets is part of what a program does: the same here and in its own child interpreters.
-        "PYTHONHASHSEED": "0",
-        # Each further arena reserves 64 MiB of addresses, which the memory limit counts.
-        "MALLOC_ARENA_MAX": "1",
-        # One contiguous heap instead of Python's own arenas: fewer page faults after each fork, which is what an
-        # execution mostly costs inside gVisor (10 to 20% more executions per second).
-        "PYTHONMALLOC": "malloc",
-        "MALLOC_TOP_PAD_": str(1024 * 1024),
-    }
+    """What the supervisor needs to start; what its programs see is `configuration.program_environment`."""
+    variables = {"PATH": f"{python.executable.parent}:/usr/bin:/bin", "PYTHONPATH": str(rootfs.SITE)}
     if python.shared_library and python.box_prefix != python.prefix:
         variables["LD_LIBRARY_PATH"] = str(python.box_prefix / "lib")
     return [f"{name}={value}" for name, value in variables.items()]
 
 
-def write(folder: Path, root: rootfs.Root, python: rootfs.Interpreter, argument: str) -> None:
+def write(folder: Path, root: rootfs.Root, python: rootfs.Interpreter, runner: Configuration) -> None:
     """Writes `config.json` into a bundle folder.
 
     Args:
         folder: The bundle.
         root: The runner's root.
         python: The interpreter in it.
-        argument: The supervisor's configuration, JSON.
+        runner: The supervisor's configuration.
     """
-    command = [str(python.executable), "-S", "-s", "-P", "-m", "codealign.runner.supervisor", argument]
+    command = [str(python.executable), "-S", "-s", "-P", "-m", "codealign.runner.stdio", runner.to_json()]
     capabilities = dict.fromkeys(("bounding", "effective", "permitted"), _CAPABILITIES)
     configuration = {
         "ociVersion": "1.0.2",

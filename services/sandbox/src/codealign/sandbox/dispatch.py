@@ -1,177 +1,281 @@
-"""The queue between requests and runners: bounded, one job per free slot, a lost runner's jobs to another."""
+"""From a request to its result: waiting in turn, a runner with a free slot, another one where the first was lost.
+
+All state changes between two awaits of one event loop. Whatever changes it (a new request, an end, a runner more or
+less) calls `_pump`, which starts everything that can be started.
+"""
 
 import asyncio
 import collections
+import functools
+import math
 import time
+from collections.abc import Hashable
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
-from codealign.common.errors import CodeAlignError, ResourceExhausted
+from codealign.common.errors import CodeAlignError, DeadlineExceeded
 from codealign.common.logs import get_logger
-from codealign.sandbox import metrics
-from codealign.sandbox.runners.attached import AttachedRunner, RunnerLost
+from codealign.sandbox import metrics, rerun
+from codealign.sandbox.admission import Admission
+from codealign.sandbox.estimates import ServiceTimes
+from codealign.sandbox.fairness import FairQueue
+from codealign.sandbox.runners.attached import RunnerDrained, RunnerLost
+from codealign.sandbox.scaling.demand import Demand
+from codealign.sandbox.stations import Job, Runner, Station, Stations
+
+_USEFUL_SECONDS = 0.05
+"""With less than this before the deadline no program is started: its verdict would come too late."""
+_FAULT_LIMIT = 300
 
 log = get_logger(__name__)
-
-
-class _Job:
-    def __init__(self, request: pb.ExecuteRequest) -> None:
-        self.request = request
-        self.outcome: asyncio.Future[pb.Result] = asyncio.get_running_loop().create_future()
-        self.queued_at = time.monotonic()
-        self.queue_seconds = 0.0
-        self.attempts = 0
-        self.last_fault = ""
 
 
 class Dispatcher:
     """Holds what waits, and serves every slot that a runner has."""
 
-    def __init__(self, queue_limit: int, attempts: int) -> None:
+    def __init__(self, queue_limit: int, attempts: int, demand: Demand | None = None) -> None:
         """Makes an empty one.
 
         Args:
             queue_limit: How many jobs may wait.
             attempts: How often a job is given to a runner that then fails it.
+            demand: Told how many jobs wait or run.
         """
-        self.queue_limit = queue_limit
         self.verdicts: collections.Counter[str] = collections.Counter()
         self._attempts = attempts
-        self._waiting: collections.deque[_Job] = collections.deque()
-        self._something = asyncio.Condition()
-        self._busy = 0
-        # Jobs whose runner was lost run one at a time: the one that is to blame cannot take the same innocent
-        # neighbour down with it again and again.
-        self._suspects = asyncio.Lock()
+        self._demand = demand or Demand()
+        self._stations = Stations()
+        self._times = ServiceTimes()
+        self._waiting: FairQueue[Job] = FairQueue()
+        self._admission = Admission(queue_limit, self._waiting, self._times)
+        # Jobs whose runner failed them come before all others and run one at a time: the one that is to blame cannot
+        # take the same innocent neighbour down with it again and again.
+        self._failed: collections.deque[Job] = collections.deque()
+        self._suspect: Job | None = None
+        # Jobs that are to run with nothing beside them: their machines take nothing else until they are through.
+        self._exclusive: list[Job] = []
+
+    @property
+    def queue_limit(self) -> int:
+        """How many jobs may wait."""
+        return self._admission.limit
 
     @property
     def queued(self) -> int:
         """Jobs that wait for a slot."""
-        return sum(1 for job in self._waiting if not job.outcome.done())
+        return len(self._waiting) + len(self._failed) + len(self._exclusive)
 
     @property
     def busy(self) -> int:
         """Jobs that a runner has."""
-        return self._busy
+        return self._stations.busy
 
-    async def execute(self, request: pb.ExecuteRequest) -> pb.Result:
+    async def execute(self, request: pb.ExecuteRequest, caller: str = "", seconds: float = math.inf) -> pb.Result:
         """Waits for a slot and for the result. Cancelling the call stops the job wherever it is.
 
         Args:
             request: Checked, every limit filled in.
+            caller: Who asks; callers take turns.
+            seconds: How long the caller waits for the result.
 
         Raises:
-            ResourceExhausted: The queue is full.
+            ResourceExhausted: The queue is full, or it is certain to wait beyond its deadline.
+            DeadlineExceeded: It could not start in time.
             CodeAlignError: What `refuse` was called with meanwhile.
         """
-        if self.queued >= self.queue_limit:
-            raise ResourceExhausted(
-                f"{self.queue_limit} programs already wait: send fewer at once, or raise CODEALIGN_SANDBOX_QUEUE_LIMIT",
-                retry_after=1.0,
-            )
-        job = _Job(request)
-        await self._put(job)
+        now = time.monotonic()
+        outcome: asyncio.Future[pb.Result] = asyncio.get_running_loop().create_future()
+        job = Job(request, caller, now + seconds, outcome, now)
+        self._admission.admit(job, seconds, self._stations.slots)
+        if seconds < math.inf:
+            job.alarm = asyncio.get_running_loop().call_later(seconds - _USEFUL_SECONDS, self._expire, job)
+        self._pump()
         try:
-            result = await job.outcome
+            result = await outcome
         finally:
-            # A cancelled future is what the worker that has the job waits for too.
-            job.outcome.cancel()
+            self._withdraw(job)
         result.queue_seconds = job.queue_seconds
+        self._count(result)
+        return result
+
+    async def refuse(self, error: CodeAlignError) -> None:
+        """Answers everything that waits with an error: no runner will come."""
+        for job in [*self._exclusive, *self._failed, *self._waiting.drain()]:
+            if not job.outcome.done():
+                job.outcome.set_exception(error)
+        self._exclusive.clear()
+        self._failed.clear()
+        self._pump()
+
+    async def serve(self, runner: Runner, place: Hashable | None = None) -> None:
+        """Gives jobs to a runner, as many at once as it has slots, until it is gone or the call is cancelled.
+
+        Args:
+            runner: Ready, its isolation proved.
+            place: Where it is: stays the same when the runner is started again. None: nowhere else.
+        """
+        station = Station(runner, runner.description.name if place is None else place)
+        self._stations.add(station)
+        self._pump()
+        try:
+            await runner.wait_ended()
+            # What it had ends with it, and says so.
+            await _until_empty(station)
+        finally:
+            station.is_leaving = True
+            for job in station.jobs:
+                if job.task is not None:
+                    job.task.cancel()
+            try:
+                await _until_empty(station)
+            finally:
+                self._stations.remove(station)
+                self._pump()
+
+    def _count(self, result: pb.Result) -> None:
         name = pb.Verdict.Name(result.verdict).removeprefix("VERDICT_")
         self.verdicts[name] += 1
         metrics.RESULTS.labels(verdict=name).inc()
         metrics.WALL_SECONDS.observe(result.wall_seconds)
         metrics.QUEUE_SECONDS.observe(result.queue_seconds)
-        return result
 
-    async def refuse(self, error: CodeAlignError) -> None:
-        """Answers everything that waits with an error: no runner will come."""
-        while self._waiting:
-            job = self._waiting.popleft()
-            if not job.outcome.done():
-                job.outcome.set_exception(error)
-
-    async def serve(self, runner: AttachedRunner) -> None:
-        """Gives jobs to a runner, as many at once as it has slots, until it is gone or the call is cancelled."""
-        workers = [asyncio.create_task(self._work(runner)) for _ in range(runner.description.slots)]
-        try:
-            await runner.wait_ended()
-        finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
-
-    async def _put(self, job: _Job, *, first: bool = False) -> None:
-        async with self._something:
-            if first:
-                self._waiting.appendleft(job)
-            else:
-                self._waiting.append(job)
-            self._something.notify()
-        metrics.QUEUED.set(len(self._waiting))
-
-    async def _take(self) -> _Job:
-        async with self._something:
-            while True:
-                while self._waiting:
-                    job = self._waiting.popleft()
-                    if not job.outcome.done():
-                        metrics.QUEUED.set(len(self._waiting))
-                        return job
-                await self._something.wait()
-
-    async def _work(self, runner: AttachedRunner) -> None:
-        while runner.is_alive:
-            job = await self._take()
-            self._busy += 1
-            metrics.BUSY.set(self._busy)
-            try:
-                await self._attempt(job, runner)
-            except asyncio.CancelledError:
-                # This worker ends, with its runner; the job is another's if it is not done.
-                await self._failed(job, f"runner {runner.description.name} ended")
-                raise
-            finally:
-                self._busy -= 1
-                metrics.BUSY.set(self._busy)
-
-    async def _attempt(self, job: _Job, runner: AttachedRunner) -> None:
-        if job.attempts:
-            async with self._suspects:
-                await self._execute(job, runner)
-        else:
-            await self._execute(job, runner)
-
-    async def _execute(self, job: _Job, runner: AttachedRunner) -> None:
-        job.queue_seconds = time.monotonic() - job.queued_at
-        execution = asyncio.create_task(runner.execute(job.request))
-        job.outcome.add_done_callback(lambda _: execution.cancel())
-        try:
-            await asyncio.wait((execution,))
-        except asyncio.CancelledError:
-            execution.cancel()
-            raise
-        if execution.cancelled():
+    def _expire(self, job: Job) -> None:
+        """Its deadline is here: too late to start."""
+        if job.task is not None or job.outcome.done():
             return
-        error = execution.exception()
-        if isinstance(error, RunnerLost):
-            await self._failed(job, str(error))
-        elif error is not None:
-            raise error
-        elif execution.result().verdict == pb.VERDICT_INFRASTRUCTURE:
-            await self._failed(job, execution.result().detail)
-        elif not job.outcome.done():
-            job.outcome.set_result(execution.result())
-
-    async def _failed(self, job: _Job, fault: str) -> None:
-        if job.outcome.done():
-            return
-        job.attempts += 1
-        metrics.FAULTS.inc()
-        log.warning("attempt_failed", request=job.request.request_id, attempts=job.attempts, fault=fault)
-        if job.attempts < self._attempts:
-            await self._put(job, first=True)
-            return
-        detail = f"no runner could run it in {job.attempts} attempts; the last: {fault}"
-        job.outcome.set_result(
-            pb.Result(request_id=job.request.request_id, verdict=pb.VERDICT_INFRASTRUCTURE, detail=detail)
+        metrics.UNSTARTED.labels(reason="deadline").inc()
+        waited = job.queue_seconds + time.monotonic() - job.waiting_since
+        job.outcome.set_exception(
+            DeadlineExceeded(
+                f"it waited {waited:.1f} s for a free slot and could not start before its deadline: send fewer at "
+                "once, or wait longer"
+            )
         )
+
+    def _withdraw(self, job: Job) -> None:
+        """Stops a job wherever it is; does nothing where it is through."""
+        if job.alarm is not None:
+            job.alarm.cancel()
+        if job.task is not None:
+            job.task.cancel()
+            return
+        if not self._waiting.remove(job.caller, job):
+            for others in (self._failed, self._exclusive):
+                if job in others:
+                    others.remove(job)
+        self._pump()
+
+    def _pump(self) -> None:
+        """Starts what can be started."""
+        while (chosen := self._next()) is not None:
+            self._start(*chosen)
+        queued, busy = self.queued, self.busy
+        metrics.QUEUED.set(queued)
+        metrics.BUSY.set(busy)
+        self._demand.set(queued + busy)
+
+    def _next(self) -> tuple[Job, Station] | None:
+        """The next job and its runner. Those that must run alone first, then those that failed, then by turns."""
+        exclusive = self._next_exclusive()
+        if exclusive is not None:
+            return exclusive
+        held = {job.machine for job in self._exclusive} | self._stations.exclusive()
+        if self._failed and self._suspect is None:
+            station = self._stations.choose(held, avoid=self._failed[0].failed_places)
+            if station is not None:
+                self._suspect = self._failed.popleft()
+                return self._suspect, station
+        station = self._stations.choose(held)
+        while station is not None and self._waiting:
+            job = self._waiting.pop()
+            if time.monotonic() < job.deadline - _USEFUL_SECONDS and not job.outcome.done():
+                return job, station
+            self._expire(job)
+        return None
+
+    def _next_exclusive(self) -> tuple[Job, Station] | None:
+        machines = self._stations.machines()
+        for job in self._exclusive:
+            if machines and job.machine not in machines:
+                job.machine = min(machines)  # Its own has no runner any more.
+            if self._stations.at_work(job.machine):
+                continue
+            station = self._stations.choose((), job.failed_places, job.machine)
+            if station is not None:
+                self._exclusive.remove(job)
+                return job, station
+        return None
+
+    def _start(self, job: Job, station: Station) -> None:
+        started = time.monotonic()
+        job.queue_seconds += started - job.waiting_since
+        job.task = asyncio.create_task(_execute(station.runner, job.request))
+        station.jobs.add(job)
+        job.task.add_done_callback(functools.partial(self._ended, job, station, started))
+
+    def _ended(self, job: Job, station: Station, started: float, task: "asyncio.Task[pb.Result]") -> None:
+        station.jobs.remove(job)
+        job.task = None
+        job.waiting_since = time.monotonic()
+        if self._suspect is job:
+            self._suspect = None
+        error = None if task.cancelled() else task.exception()
+        if job.outcome.done():
+            pass  # Nobody waits for it any more.
+        elif task.cancelled() or isinstance(error, RunnerDrained):
+            self._give_back(job)  # The runner is being stopped: nobody's fault.
+        elif error is not None:
+            if not isinstance(error, RunnerLost):
+                log.error("runner_failed", runner=station.runner.description.name, exc_info=error)
+            self._try_again(job, station, str(error) or type(error).__name__)
+        elif task.result().verdict == pb.VERDICT_INFRASTRUCTURE:
+            self._try_again(job, station, task.result().detail)
+        else:
+            self._times.add(job.waiting_since - started)
+            self._settle(job, station, task.result())
+        self._pump()
+
+    def _settle(self, job: Job, station: Station, result: pb.Result) -> None:
+        """What a runner says is the result, unless it says more of the machine than of the program."""
+        if not job.machine and rerun.is_starved(job.request, result):
+            metrics.RERUNS.inc()
+            job.machine, job.reason = station.machine, rerun.why(job.request, result)
+            job.request = rerun.request_alone(job.request)
+            log.info("run_again_alone", request=job.request.request_id, why=job.reason)
+            self._exclusive.append(job)
+            return
+        if job.machine:
+            rerun.settle(result, job.reason)
+        job.outcome.set_result(result)
+
+    def _give_back(self, job: Job) -> None:
+        if job.machine:
+            self._exclusive.append(job)
+        elif job.faults:
+            self._failed.appendleft(job)
+        else:
+            self._waiting.put_back(job.caller, job)
+
+    def _try_again(self, job: Job, station: Station, fault: str) -> None:
+        name = station.runner.description.name
+        job.faults.append(f"{name}: {fault[:_FAULT_LIMIT]}")
+        job.failed_places.add(station.place)
+        metrics.FAULTS.inc()
+        log.warning("attempt_failed", request=job.request.request_id, attempts=len(job.faults), fault=job.faults[-1])
+        if len(job.faults) < self._attempts:
+            (self._exclusive if job.machine else self._failed).append(job)
+            return
+        evidence = "; ".join(f"{number}. {each}" for number, each in enumerate(job.faults, 1))
+        detail = f"no runner could run it in {len(job.faults)} attempts: {evidence}"
+        job.outcome.set_result(
+            pb.Result(request_id=job.request.request_id, verdict=pb.VERDICT_INFRASTRUCTURE, detail=detail, runner=name)
+        )
+
+
+async def _execute(runner: Runner, request: pb.ExecuteRequest) -> pb.Result:
+    return await runner.execute(request)
+
+
+async def _until_empty(station: Station) -> None:
+    """Until a runner has no job any more."""
+    while tasks := [job.task for job in station.jobs if job.task is not None]:
+        await asyncio.wait(tasks)

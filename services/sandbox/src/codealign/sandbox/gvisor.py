@@ -51,7 +51,12 @@ def parse_release(output: str) -> int:
     return release
 
 
-def _check(path: Path) -> Runsc:
+def examine(path: Path) -> Runsc:
+    """Asks a binary for its release.
+
+    Raises:
+        Unusable: It does not run, or is not to be used.
+    """
     try:
         done = subprocess.run([str(path), "--version"], capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -84,13 +89,13 @@ def locate(cache: Path) -> Runsc:
         if path is None or not path.is_file():
             continue
         try:
-            return _check(path)
+            return examine(path)
         except Unusable as error:
             refused.append(f"{path}: {error}")
     try:
         log.info("downloading_runsc", suite=_SUITE, target=str(cached))
         _download(cached)
-        return _check(cached)
+        return examine(cached)
     except (debian.PackageUnavailable, Unusable, OSError) as error:
         refused.append(f"Debian {_SUITE}: {error}")
     raise ConfigurationError(

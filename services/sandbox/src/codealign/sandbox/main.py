@@ -1,15 +1,18 @@
 """Starts the sandbox gateway."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 
+from externalscaler.externalscaler_pb2_grpc import add_ExternalScalerServicer_to_server
+
+from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.api.sandbox.v1.sandbox_pb2_grpc import add_SandboxServiceServicer_to_server
 from codealign.common.server import Readiness, Registration, serve
+from codealign.sandbox import backends
 from codealign.sandbox.dispatch import Dispatcher
-from codealign.sandbox.platforms import AutomaticPlatform
 from codealign.sandbox.pool import Pool
-from codealign.sandbox.runners import runsc
+from codealign.sandbox.scaling.demand import Demand
+from codealign.sandbox.scaling.servicer import ScalerServicer
 from codealign.sandbox.servicer import SandboxServicer
 from codealign.sandbox.settings import SandboxSettings
 
@@ -18,18 +21,22 @@ from codealign.sandbox.settings import SandboxSettings
 async def build(settings: SandboxSettings, readiness: Readiness) -> AsyncIterator[Sequence[Registration]]:
     """Wires the gateway; runners start in the background, and readiness follows them."""
     await readiness.set(False, "the first runner is starting")
-    backend = await asyncio.to_thread(
-        runsc.prepare, settings.cache_dir, settings.profile, settings.slots, settings.start_seconds
-    )
-    dispatcher = Dispatcher(settings.queue_limit, settings.attempts)
-    starter = AutomaticPlatform(backend, settings.platform, settings.cache_dir)
-    pool = Pool(starter, settings.runners, dispatcher, lambda reason: readiness.set(not reason, reason))
-    pool.start()
-    try:
+    demand = Demand(settings.idle_seconds)
+    dispatcher = Dispatcher(settings.queue_limit, settings.attempts, demand)
+    pool = backends.make_pool(settings, dispatcher, readiness)
+    async with backends.filled(pool, settings):
         servicer = SandboxServicer(dispatcher, pool, settings.profile, settings.stream_window)
-        yield [Registration("codealign.api.sandbox.v1.SandboxService", add_SandboxServiceServicer_to_server, servicer)]
-    finally:
-        await pool.stop(settings.drain_seconds)
+        scaler = ScalerServicer(demand, lambda: _slots_per_runner(pool, settings.slots), readiness.draining)
+        yield [
+            Registration("codealign.api.sandbox.v1.SandboxService", add_SandboxServiceServicer_to_server, servicer),
+            Registration("externalscaler.ExternalScaler", add_ExternalScalerServicer_to_server, scaler),
+        ]
+
+
+def _slots_per_runner(pool: Pool, unknown: int) -> int:
+    """Of the runners that are there; `unknown` while there is none."""
+    ready = (runner.slots for runner in pool.descriptions if runner.state == pb.RUNNER_STATE_READY)
+    return max(ready, default=unknown)
 
 
 def main() -> None:

@@ -1,9 +1,17 @@
-"""What Prometheus reads of the gateway."""
+"""What Prometheus reads of the gateway. The client library adds `_total` to the names of counters."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
 RESULTS = Counter("codealign_sandbox_results", "Results, by verdict", ["verdict"])
 FAULTS = Counter("codealign_sandbox_faults", "Attempts that a runner failed: retried, never the program's fault")
+RERUNS = Counter(
+    "codealign_sandbox_reruns", "Time-outs for want of a processor: run once more, with nothing beside them"
+)
+UNSTARTED = Counter(
+    "codealign_sandbox_unstarted",
+    "Programs refused or dropped before they ran: queue_full, deadline_too_near, deadline",
+    ["reason"],
+)
 RUNNER_STARTS = Counter("codealign_sandbox_runner_starts", "Runners started, by what came of it", ["outcome"])
 QUEUED = Gauge("codealign_sandbox_queued", "Programs that wait for a slot")
 BUSY = Gauge("codealign_sandbox_busy", "Programs that run")

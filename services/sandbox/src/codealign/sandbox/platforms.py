@@ -6,20 +6,39 @@ programs again per second. kvm is never used: it hangs where virtualisation is n
 
 import asyncio
 import json
+import os
 import platform
 import time
 from pathlib import Path
+from typing import Protocol
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.common.logs import get_logger
-from codealign.sandbox import validate
-from codealign.sandbox.pool import missing_walls
+from codealign.sandbox import gvisor, validate
+from codealign.sandbox.pool import objection
 from codealign.sandbox.runners.attached import AttachedRunner, RunnerLost
-from codealign.sandbox.runners.runsc import PLATFORMS, RunscBackend
+from codealign.sandbox.runners.runsc import PLATFORMS
 
 _PROGRAMS = 12
 
 log = get_logger(__name__)
+
+
+class Backend(Protocol):
+    """Starts a runner on a platform that is named."""
+
+    @property
+    def runsc(self) -> gvisor.Runsc:
+        """The binary."""
+        ...
+
+    async def start(self, platform: str) -> AttachedRunner:
+        """Starts one and waits for its hello.
+
+        Raises:
+            RunnerLost: It did not come up.
+        """
+        ...
 
 
 async def _seconds_each(runner: AttachedRunner) -> float:
@@ -32,10 +51,23 @@ async def _seconds_each(runner: AttachedRunner) -> float:
     return (time.monotonic() - started) / _PROGRAMS
 
 
+def _processor() -> str:
+    """The model's name, from /proc/cpuinfo."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+def _isolates(runner: AttachedRunner) -> bool:
+    return not objection(runner.description, pb.ISOLATION_GVISOR)
+
+
 class AutomaticPlatform:
     """Starts runners on the configured platform, or on the best that this machine has."""
 
-    def __init__(self, backend: RunscBackend, configured: str, cache: Path) -> None:
+    def __init__(self, backend: Backend, configured: str, cache: Path) -> None:
         """Chooses nothing yet.
 
         Args:
@@ -44,25 +76,44 @@ class AutomaticPlatform:
             cache: The project's cache folder; the choice is kept there.
         """
         self._backend = backend
-        self._chosen = "" if configured == "auto" else configured
+        self._automatic = configured == "auto"
+        self._chosen = "" if self._automatic else configured
         self._file = cache / "platform.json"
         self._lock = asyncio.Lock()
 
     async def start(self) -> AttachedRunner:
         """Starts a runner.
 
+        A platform that was chosen before and does not work any more is forgotten: the next start tries all of them.
+
         Raises:
-            RunnerLost: No platform works here; says what each said.
+            RunnerLost: It did not come up; where all platforms were tried, says what each said.
         """
         async with self._lock:
             if not self._chosen:
                 self._chosen = self._remembered()
             if not self._chosen:
                 return await self._choose()
-        return await self._backend.start(self._chosen)
+        chosen = self._chosen
+        try:
+            runner = await self._backend.start(chosen)
+        except RunnerLost:
+            self._forget(chosen)
+            raise
+        if not _isolates(runner):
+            self._forget(chosen)
+        return runner
 
-    def _machine(self) -> str:
-        return f"{platform.node()} {platform.release()} runsc {self._backend.runsc.release}"
+    def _machine(self) -> dict[str, str]:
+        """What the choice depends on: another machine, or another gVisor, may choose otherwise."""
+        runsc = self._backend.runsc
+        return {
+            "host": platform.node(),
+            "kernel": f"{platform.release()} {platform.version()} {platform.machine()}",
+            "processors": f"{os.cpu_count()} {_processor()}",
+            "runsc": f"{runsc.release} {runsc.path}",
+            "root": str(os.geteuid() == 0),
+        }
 
     def _remembered(self) -> str:
         try:
@@ -70,7 +121,22 @@ class AutomaticPlatform:
             name = record["platform"] if record["machine"] == self._machine() else ""
         except (OSError, ValueError, KeyError, TypeError):
             return ""
-        return name if name in PLATFORMS else ""
+        if name not in PLATFORMS:
+            return ""
+        log.info("platform_remembered", platform=name)
+        return str(name)
+
+    def _remember(self, name: str) -> None:
+        self._chosen = name
+        partial = self._file.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps({"machine": self._machine(), "platform": name}, indent=1))
+        partial.replace(self._file)
+
+    def _forget(self, name: str) -> None:
+        if self._automatic and self._chosen == name:
+            log.warning("platform_forgotten", platform=name, reason="no sound runner starts on it any more")
+            self._chosen = ""
+            self._file.unlink(missing_ok=True)
 
     async def _choose(self) -> AttachedRunner:
         """Tries them all; the winner's runner is kept. One that is refused is kept only if nothing better is there."""
@@ -80,7 +146,7 @@ class AutomaticPlatform:
         for name in PLATFORMS:
             try:
                 runner = await self._backend.start(name)
-                proved = not missing_walls(runner.description)
+                proved = _isolates(runner)
                 seconds = await _seconds_each(runner) if proved else float("inf")
             except RunnerLost as error:
                 faults.append(str(error))
@@ -95,7 +161,6 @@ class AutomaticPlatform:
         if best is None:
             raise RunnerLost(f"no platform of gVisor works on this machine: {'; '.join(faults)}")
         if best_seconds < float("inf"):
-            self._chosen = best.description.platform
-            record = {"machine": self._machine(), "platform": self._chosen}
-            self._file.write_text(json.dumps(record))
+            self._remember(best.description.platform)
+            log.info("platform_chosen", platform=self._chosen, seconds_each=round(best_seconds, 4))
         return best

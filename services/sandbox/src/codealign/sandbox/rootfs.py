@@ -16,6 +16,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from codealign.runner import build
+
 SITE = Path("/opt/codealign/site")
 PYTHON = Path("/opt/codealign/python")
 _PACKAGES = ("codealign.runner", "codealign.api.runner", "codealign.api.sandbox", "google.protobuf", "google._upb")
@@ -96,6 +98,7 @@ def _digest(sources: list[tuple[Path, Path]], python: Interpreter) -> str:
     digest = hashlib.sha256(f"{sys.version}\n{platform.libc_ver()}\n{python.executable}\n".encode())
     for path, target in sources:
         digest.update(f"{target}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    digest.update(build.SOURCE.read_bytes())
     for line in _standard_library():
         digest.update(f"{line}\n".encode())
     for name, text in sorted(_FILES.items()):
@@ -136,6 +139,7 @@ def _fill(folder: Path, sources: list[tuple[Path, Path]], python: Interpreter) -
                 doraise=True,
                 invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
             )
+    build.build(site / "codealign" / "runner")
     for path in [folder, *folder.rglob("*")]:
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() or path.suffix == ".so" else 0o644)
@@ -148,7 +152,7 @@ def prepare(cache: Path) -> Root:
         cache: The project's cache folder.
 
     Raises:
-        RuntimeError: A package that belongs into it is not installed.
+        RuntimeError: A package that belongs into it is not installed, or its native part cannot be compiled.
     """
     python = interpreter()
     sources = list(_sources())

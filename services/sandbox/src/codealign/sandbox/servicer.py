@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +12,21 @@ from codealign.common.errors import InvalidArgument, NotFound, ResourceExhausted
 from codealign.sandbox import validate
 from codealign.sandbox.dispatch import Dispatcher
 from codealign.sandbox.pool import Pool
+
+_STREAM_PAUSE_SECONDS = 1.0
+"""A stream whose request finds the queue full asks again after so long at most."""
+
+
+def _caller(context: Any) -> str:
+    """Whose turn a request takes: the client certificate's name, or the connection where there is none."""
+    names = context.peer_identities() or ()
+    return ",".join(sorted(name.decode("utf-8", "replace") for name in names)) or str(context.peer())
+
+
+def _seconds_left(context: Any) -> float:
+    """Until the caller's deadline; infinite where it has none."""
+    seconds = context.time_remaining()
+    return math.inf if seconds is None else float(seconds)
 
 
 class SandboxServicer(rpc.SandboxServiceServicer):
@@ -34,7 +50,8 @@ class SandboxServicer(rpc.SandboxServiceServicer):
         """Runs one program."""
         checked = validate.checked(request, self._profile)
         self._pool.check()
-        return pb.ExecuteResponse(result=await self._dispatcher.execute(checked))
+        result = await self._dispatcher.execute(checked, _caller(context), _seconds_left(context))
+        return pb.ExecuteResponse(result=result)
 
     async def ExecuteStream(
         self, request_iterator: AsyncIterator[pb.ExecuteStreamRequest], context: Any
@@ -44,11 +61,12 @@ class SandboxServicer(rpc.SandboxServiceServicer):
         finished: asyncio.Queue[asyncio.Task[pb.Result] | None] = asyncio.Queue()
         window = asyncio.Semaphore(self._stream_window)
         running: set[asyncio.Task[pb.Result]] = set()
+        caller = _caller(context)
 
         async def take() -> None:
             async for message in request_iterator:
                 await window.acquire()
-                task = asyncio.create_task(self._one_of_many(message.request))
+                task = asyncio.create_task(self._one_of_many(message.request, caller, context))
                 running.add(task)
                 task.add_done_callback(finished.put_nowait)
             await asyncio.gather(*running, return_exceptions=True)
@@ -67,7 +85,7 @@ class SandboxServicer(rpc.SandboxServiceServicer):
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.gather(taker, *running, return_exceptions=True)
 
-    async def _one_of_many(self, request: pb.ExecuteRequest) -> pb.Result:
+    async def _one_of_many(self, request: pb.ExecuteRequest, caller: str, context: Any) -> pb.Result:
         """A request that is refused is answered by a result; a full queue is waited for: that is back-pressure."""
         try:
             checked = validate.checked(request, self._profile)
@@ -76,9 +94,9 @@ class SandboxServicer(rpc.SandboxServiceServicer):
         while True:
             self._pool.check()
             try:
-                return await self._dispatcher.execute(checked)
+                return await self._dispatcher.execute(checked, caller, _seconds_left(context))
             except ResourceExhausted as error:
-                await asyncio.sleep(min(error.retry_after, 0.1))
+                await asyncio.sleep(min(error.retry_after, _STREAM_PAUSE_SECONDS))
 
     async def GetCapacity(self, request: pb.GetCapacityRequest, context: Any) -> pb.GetCapacityResponse:
         """Slots, and what waits for them."""

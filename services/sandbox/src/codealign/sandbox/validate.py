@@ -12,6 +12,10 @@ STDIN_LIMIT = 16 * 1024 * 1024
 FILES_LIMIT = 256
 RUNS_LIMIT = 10
 _REQUEST_ID_LIMIT = 256
+_NAME_LIMIT = 255
+"""Bytes; NAME_MAX of Linux."""
+_PAGE = 4096
+"""What a file takes of the disk is a multiple of it."""
 _SMALLEST = {"memory_bytes": 16 * 1024 * 1024, "disk_bytes": 64 * 1024}
 """Below these not even an empty program runs."""
 
@@ -23,6 +27,8 @@ def _path_fault(path: str) -> str:
         return "must be 1 to 1024 bytes without a null byte"
     if path.startswith("/") or any(part in ("", ".", "..") for part in path.split("/")):
         return 'must be relative, without ".", ".." or empty parts'
+    if any(len(part.encode()) > _NAME_LIMIT for part in path.split("/")):
+        return f"each part has at most {_NAME_LIMIT} bytes"
     return ""
 
 
@@ -38,7 +44,10 @@ def _of_files(program: pb.Program, disk_bytes: int) -> Iterator[Violation]:
         elif file.path in seen:
             yield f"program.files[{index}].path", f"there is another {file.path!r}"
         seen.add(file.path)
-    size = sum(len(file.content) for file in program.files)
+    folders = {"/".join(parts[:end]) for path in seen if (parts := path.split("/")) for end in range(1, len(parts))}
+    for path in sorted(folders & seen):
+        yield "program.files", f"{path!r} is a file, and a folder of others"
+    size = sum(-(-len(file.content) // _PAGE) * _PAGE for file in program.files)
     if disk_bytes and size > disk_bytes:
         yield "program.files", f"{size} bytes do not fit on the disk of {disk_bytes}: raise limits.disk_bytes"
 

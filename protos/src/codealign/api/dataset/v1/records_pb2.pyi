@@ -138,7 +138,9 @@ class Record(_message.Message):
     """64 digits: sha256 of the body, serialized in field order. Filled in by the store when empty."""
     @_builtins.property
     def parents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """In their order: a response's parent is its instruction, a verdict's its response, ..."""
+        """In their order: a response's parent is its instruction, a verdict's its response (and then the run, where the
+        verdict says as much of the machine as of the program: no other run takes it over), ...
+        """
 
     @_builtins.property
     def provenance(self) -> Global___Provenance:

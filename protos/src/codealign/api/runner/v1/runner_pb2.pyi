@@ -82,7 +82,7 @@ Global___AttachResponse: _TypeAlias = AttachResponse  # noqa: Y015
 
 @_typing.final
 class Hello(_message.Message):
-    """What the runner is, and the proof of its isolation. The runner takes no job when a wall does not hold."""
+    """What the runner is, and the proof of its isolation. A runner whose walls do not all hold takes no job."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -46,7 +46,11 @@ class RunnerServiceServicer:
 
     def Attach(self, request_iterator, context):
         """The first frame from the runner is its Hello; then one Outcome for each Job, in the order of completion.
-        The gateway never sends more jobs than the runner has free slots.
+        A stream never has more jobs without an outcome than the runner has slots (else: RESOURCE_EXHAUSTED). Several
+        gateways may be attached; theirs then wait for each other, in the order in which they came.
+        A second Hello, with the state DRAINING, asks for no further job: the runner is being stopped. What it has it
+        finishes, as far as its time allows; then the stream ends, and a job without an outcome is another runner's.
+        A stream that ends in any other way takes its jobs with it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

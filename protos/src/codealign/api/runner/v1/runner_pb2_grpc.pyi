@@ -38,7 +38,11 @@ class RunnerServiceStub:
     def __new__(cls, channel: _aio.Channel) -> RunnerServiceAsyncStub: ...
     Attach: _grpc.StreamStreamMultiCallable[_runner_pb2.AttachRequest, _runner_pb2.AttachResponse]
     """The first frame from the runner is its Hello; then one Outcome for each Job, in the order of completion.
-    The gateway never sends more jobs than the runner has free slots.
+    A stream never has more jobs without an outcome than the runner has slots (else: RESOURCE_EXHAUSTED). Several
+    gateways may be attached; theirs then wait for each other, in the order in which they came.
+    A second Hello, with the state DRAINING, asks for no further job: the runner is being stopped. What it has it
+    finishes, as far as its time allows; then the stream ends, and a job without an outcome is another runner's.
+    A stream that ends in any other way takes its jobs with it.
     """
 
 @_typing.type_check_only
@@ -46,7 +50,11 @@ class RunnerServiceAsyncStub(RunnerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Attach: _aio.StreamStreamMultiCallable[_runner_pb2.AttachRequest, _runner_pb2.AttachResponse]  # type: ignore[assignment]
     """The first frame from the runner is its Hello; then one Outcome for each Job, in the order of completion.
-    The gateway never sends more jobs than the runner has free slots.
+    A stream never has more jobs without an outcome than the runner has slots (else: RESOURCE_EXHAUSTED). Several
+    gateways may be attached; theirs then wait for each other, in the order in which they came.
+    A second Hello, with the state DRAINING, asks for no further job: the runner is being stopped. What it has it
+    finishes, as far as its time allows; then the stream ends, and a job without an outcome is another runner's.
+    A stream that ends in any other way takes its jobs with it.
     """
 
 class RunnerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -57,7 +65,11 @@ class RunnerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_runner_pb2.AttachResponse], _abc.AsyncIterator[_runner_pb2.AttachResponse]]:
         """The first frame from the runner is its Hello; then one Outcome for each Job, in the order of completion.
-        The gateway never sends more jobs than the runner has free slots.
+        A stream never has more jobs without an outcome than the runner has slots (else: RESOURCE_EXHAUSTED). Several
+        gateways may be attached; theirs then wait for each other, in the order in which they came.
+        A second Hello, with the state DRAINING, asks for no further job: the runner is being stopped. What it has it
+        finishes, as far as its time allows; then the stream ends, and a job without an outcome is another runner's.
+        A stream that ends in any other way takes its jobs with it.
         """
 
 def add_RunnerServiceServicer_to_server(servicer: RunnerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

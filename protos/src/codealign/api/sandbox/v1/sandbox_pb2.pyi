@@ -4,9 +4,15 @@ isort:skip_file
 Execution of untrusted programs, judged by what happened and not by an exit code.
 
 Errors, for every method: INVALID_ARGUMENT with google.rpc.BadRequest naming the field's path;
-RESOURCE_EXHAUSTED with google.rpc.RetryInfo when the queue is full; UNAVAILABLE with RetryInfo when no
-runner is there; FAILED_PRECONDITION when isolation is not proved (the message names the wall that is
-missing: the gateway does no work until it is there).
+RESOURCE_EXHAUSTED with google.rpc.RetryInfo (its delay is an estimate, from how long executions took of
+late) when the queue is full, or when the request cannot start before its deadline; DEADLINE_EXCEEDED when it
+did not start before its deadline, or was stopped then; UNAVAILABLE with RetryInfo when no runner is there;
+FAILED_PRECONDITION when isolation is not proved (the message names the wall that is missing: the gateway
+does no work until it is there).
+
+Callers take turns: one of them is the name in a client's certificate, or a connection where there is none.
+When the queue is full, a request of a caller with few waiting takes the place of the newest one of the
+caller with the most.
 """
 
 from collections import abc as _abc
@@ -41,7 +47,10 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     VERDICT_SYNTAX_ERROR: _Verdict.ValueType  # 4
     """The code or the tests do not compile; nothing was run."""
     VERDICT_TIMED_OUT: _Verdict.ValueType  # 5
-    """The wall-clock or the CPU limit was reached."""
+    """The wall-clock or the CPU limit was reached. A wall-clock limit that passed while the program wanted a
+    processor and got none is not the program's doing: it is run once more, with nothing beside it and three
+    times the limit, and that run's verdict is given (detail says so).
+    """
     VERDICT_OUT_OF_MEMORY: _Verdict.ValueType  # 6
     """Killed for memory, or a MemoryError that nothing caught."""
     VERDICT_OUTPUT_LIMIT: _Verdict.ValueType  # 7
@@ -63,7 +72,9 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     VERDICT_REFUSED: _Verdict.ValueType  # 15
     """The request cannot be run (over a size limit, an unknown profile or language): see detail."""
     VERDICT_INFRASTRUCTURE: _Verdict.ValueType  # 16
-    """Our fault, after retries. Never recorded as the program's."""
+    """Our fault, after retries, each on another runner where there is one: detail has the runner and what
+    happened, of each. Never recorded as the program's.
+    """
 
 class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
     """What became of a program. When several are true, the first in this order is given:
@@ -84,7 +95,10 @@ VERDICT_RAISED: Verdict.ValueType  # 3
 VERDICT_SYNTAX_ERROR: Verdict.ValueType  # 4
 """The code or the tests do not compile; nothing was run."""
 VERDICT_TIMED_OUT: Verdict.ValueType  # 5
-"""The wall-clock or the CPU limit was reached."""
+"""The wall-clock or the CPU limit was reached. A wall-clock limit that passed while the program wanted a
+processor and got none is not the program's doing: it is run once more, with nothing beside it and three
+times the limit, and that run's verdict is given (detail says so).
+"""
 VERDICT_OUT_OF_MEMORY: Verdict.ValueType  # 6
 """Killed for memory, or a MemoryError that nothing caught."""
 VERDICT_OUTPUT_LIMIT: Verdict.ValueType  # 7
@@ -106,7 +120,9 @@ VERDICT_COMPLETED: Verdict.ValueType  # 14
 VERDICT_REFUSED: Verdict.ValueType  # 15
 """The request cannot be run (over a size limit, an unknown profile or language): see detail."""
 VERDICT_INFRASTRUCTURE: Verdict.ValueType  # 16
-"""Our fault, after retries. Never recorded as the program's."""
+"""Our fault, after retries, each on another runner where there is one: detail has the runner and what
+happened, of each. Never recorded as the program's.
+"""
 Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
 
 class _Language:
@@ -431,6 +447,7 @@ class Result(_message.Message):
     IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
     QUEUE_SECONDS_FIELD_NUMBER: _builtins.int
     RUN_VERDICTS_FIELD_NUMBER: _builtins.int
+    STALLED_SECONDS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     verdict: Global___Verdict.ValueType
     detail: _builtins.str
@@ -457,7 +474,9 @@ class Result(_message.Message):
     """Which runner, and the digest of its file system (what a cached verdict is keyed by)."""
     image_digest: _builtins.str
     queue_seconds: _builtins.float
-    """Seconds in the queue."""
+    """Seconds in the queue, over all attempts."""
+    stalled_seconds: _builtins.float
+    """Seconds in which one of its processes was ready to run and none got a processor: an estimate, from samples."""
     @_builtins.property
     def stdout(self) -> Global___Output: ...
     @_builtins.property
@@ -489,10 +508,11 @@ class Result(_message.Message):
         image_digest: _builtins.str = ...,
         queue_seconds: _builtins.float = ...,
         run_verdicts: _abc.Iterable[Global___Verdict.ValueType] | None = ...,
+        stalled_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code", "stderr", b"stderr", "stdout", b"stdout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "assertions_executed", b"assertions_executed", "assertions_total", b"assertions_total", "cpu_seconds", b"cpu_seconds", "detail", b"detail", "exception", b"exception", "exit_code", b"exit_code", "failing_line", b"failing_line", "failing_source", b"failing_source", "image_digest", b"image_digest", "isolation", b"isolation", "peak_memory_bytes", b"peak_memory_bytes", "queue_seconds", b"queue_seconds", "request_id", b"request_id", "run_verdicts", b"run_verdicts", "runner", b"runner", "signal", b"signal", "stderr", b"stderr", "stdout", b"stdout", "verdict", b"verdict", "wall_seconds", b"wall_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "assertions_executed", b"assertions_executed", "assertions_total", b"assertions_total", "cpu_seconds", b"cpu_seconds", "detail", b"detail", "exception", b"exception", "exit_code", b"exit_code", "failing_line", b"failing_line", "failing_source", b"failing_source", "image_digest", b"image_digest", "isolation", b"isolation", "peak_memory_bytes", b"peak_memory_bytes", "queue_seconds", b"queue_seconds", "request_id", b"request_id", "run_verdicts", b"run_verdicts", "runner", b"runner", "signal", b"signal", "stalled_seconds", b"stalled_seconds", "stderr", b"stderr", "stdout", b"stdout", "verdict", b"verdict", "wall_seconds", b"wall_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015

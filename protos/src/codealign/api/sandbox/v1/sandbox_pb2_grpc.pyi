@@ -4,9 +4,15 @@ isort:skip_file
 Execution of untrusted programs, judged by what happened and not by an exit code.
 
 Errors, for every method: INVALID_ARGUMENT with google.rpc.BadRequest naming the field's path;
-RESOURCE_EXHAUSTED with google.rpc.RetryInfo when the queue is full; UNAVAILABLE with RetryInfo when no
-runner is there; FAILED_PRECONDITION when isolation is not proved (the message names the wall that is
-missing: the gateway does no work until it is there).
+RESOURCE_EXHAUSTED with google.rpc.RetryInfo (its delay is an estimate, from how long executions took of
+late) when the queue is full, or when the request cannot start before its deadline; DEADLINE_EXCEEDED when it
+did not start before its deadline, or was stopped then; UNAVAILABLE with RetryInfo when no runner is there;
+FAILED_PRECONDITION when isolation is not proved (the message names the wall that is missing: the gateway
+does no work until it is there).
+
+Callers take turns: one of them is the name in a client's certificate, or a connection where there is none.
+When the queue is full, a request of a caller with few waiting takes the place of the newest one of the
+caller with the most.
 """
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as _sandbox_pb2

@@ -1,4 +1,9 @@
-"""Verdicts: looked up first, asked of the sandbox when they are not there."""
+"""Verdicts: looked up first, asked of the sandbox when they are not there.
+
+A verdict on a response is found again by every run that asks for the same execution. Not so those that say as much of
+the machine as of the program: they are children of the run as well as of the response, so that the run has its record
+and every other run executes the program for itself.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +19,8 @@ from codealign.coordinator.calls import execute, trim
 from codealign.coordinator.runs.progress import PASSED, StageTally, verdict_name
 from codealign.coordinator.runs.store import RunStore
 
+OF_THE_MACHINE = frozenset({sb.VERDICT_TIMED_OUT, sb.VERDICT_OUT_OF_MEMORY})
+"""Verdicts that another machine, or this one on another day, may not give."""
 UNDECIDED = "undecided (infrastructure; tried again when the run is resumed)"
 
 
@@ -21,6 +28,7 @@ UNDECIDED = "undecided (infrastructure; tried again when the run is resumed)"
 class Execution:
     """The execution stage of a run."""
 
+    run_id: str
     config_id: str
     settings: pb.ExecutionSettings
     store: RunStore
@@ -33,11 +41,10 @@ class Execution:
 
     async def judge(self, response: pb.Record) -> pb.Record | None:
         """The verdict on a response; None where the infrastructure kept failing: then nothing is recorded."""
-        verdict_id = records.derive_id(pb.STAGE_VERDICT, [response.id], stage_config_id=self.config_id)
-        there = await self.store.adopt([verdict_id])
-        if verdict_id in there:
-            self._count(there[verdict_id], fresh=False)
-            return there[verdict_id]
+        there = await self._find(response)
+        if there is not None:
+            self._count(there, fresh=False)
+            return there
         async with self.slots:
             self.tally.in_flight += 1
             try:
@@ -50,7 +57,7 @@ class Execution:
         trim(result)
         record = pb.Record(
             stage=pb.STAGE_VERDICT,
-            parents=[response.id],
+            parents=self._parents(response, of_the_machine=_is_of_the_machine(result)),
             stage_config_id=self.config_id,
             verdict=pb.VerdictBody(result=result),
             provenance=pb.Provenance(seconds=result.queue_seconds + result.wall_seconds),
@@ -58,6 +65,21 @@ class Execution:
         kept = await self.store.append(record)
         self._count(kept, fresh=True)
         return kept
+
+    def _parents(self, response: pb.Record, *, of_the_machine: bool) -> list[str]:
+        return [response.id, self.run_id] if of_the_machine else [response.id]
+
+    async def _find(self, response: pb.Record) -> pb.Record | None:
+        """The verdict that this run has, or else one that any run may have."""
+        own, shared = (
+            records.derive_id(
+                pb.STAGE_VERDICT, self._parents(response, of_the_machine=each), stage_config_id=self.config_id
+            )
+            for each in (True, False)
+        )
+        found = await self.store.get([own, shared])
+        verdict = found.get(own) or found.get(shared)
+        return await self.store.append(verdict) if verdict is not None else None
 
     async def _execute(self, response: pb.Record) -> sb.Result | None:
         request = sb.ExecuteRequest(
@@ -72,6 +94,10 @@ class Execution:
     def _count(self, verdict: pb.Record, *, fresh: bool) -> None:
         name = verdict_name(verdict.verdict.result.verdict)
         self.tally.finish(None if name == PASSED else name, fresh=fresh)
+
+
+def _is_of_the_machine(result: sb.Result) -> bool:
+    return not OF_THE_MACHINE.isdisjoint((result.verdict, *result.run_verdicts))
 
 
 def passed(verdict: pb.Record | None) -> bool:

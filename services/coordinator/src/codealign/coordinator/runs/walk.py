@@ -81,6 +81,7 @@ class Walk:
         self._instructions = generation("instructions", configs.instructions, prompts.INSTRUCTION_STOP)
         self._responses = generation("responses", configs.responses, prompts.RESPONSE_STOP)
         self._execution = Execution(
+            run_id=record.id,
             config_id=configs.execution.id,
             settings=self.run.execution,
             store=store,

@@ -1,45 +1,75 @@
-"""A runner at the other end of a pair of pipes, speaking frames: the same for every way of starting one."""
+"""A runner at the other end of a stream of frames: the same for every way of reaching one."""
 
 import asyncio
 import itertools
-import struct
-from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from codealign.api.runner.v1 import runner_pb2
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
+from codealign.common.logs import get_logger
 
-_LENGTH = struct.Struct(">I")
-_FRAME_LIMIT = 128 * 1024 * 1024
-_END_SECONDS = 2.0
+_CANCEL_SECONDS = 30.0
+"""A job that nobody waits for is stopped within this."""
+
+log = get_logger(__name__)
 
 
 class RunnerLost(Exception):
     """The runner ended, or its stream did: what it was doing is unknown."""
 
 
+class RunnerDrained(RunnerLost):
+    """It is being stopped by its own side and gave the job back: nobody's fault."""
+
+
+class Link(Protocol):
+    """Carries frames to one runner and back."""
+
+    patience_seconds: float
+    """How much longer than its limits allow a job may take before the runner is taken for hung."""
+
+    async def send(self, frame: runner_pb2.AttachRequest) -> None:
+        """Sends a frame.
+
+        Raises:
+            RunnerLost: The stream is broken.
+        """
+        ...
+
+    async def receive(self) -> runner_pb2.AttachResponse:
+        """The next frame.
+
+        Raises:
+            RunnerLost: The stream ended; the message says how.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Ends the stream, and the runner where it is ours; returns when it is gone. May be called again."""
+        ...
+
+
 class AttachedRunner:
-    """One runner process and the jobs that it has.
+    """One runner and the jobs that it has.
 
     Attributes:
-        description: What its hello said.
+        description: What its last hello said.
     """
 
-    def __init__(
-        self, process: asyncio.subprocess.Process, description: pb.Runner, closed: Callable[[], Awaitable[None]]
-    ) -> None:
+    def __init__(self, link: Link, description: pb.Runner) -> None:
         """Use `attach`."""
         self.description = description
-        self._process = process
-        self._closed = closed
+        self._link = link
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[pb.Result]] = {}
         self._ended = asyncio.Event()
+        self._stops = False
         self._reader = asyncio.create_task(self._read())
 
     @property
     def is_alive(self) -> bool:
         """Whether it can take a job."""
-        return not self._ended.is_set()
+        return not (self._ended.is_set() or self._stops or self._drains)
 
     async def wait_ended(self) -> None:
         """Until the runner is gone."""
@@ -51,34 +81,44 @@ class AttachedRunner:
         When the caller is cancelled the runner is told, and the call ends when the slot is free again.
 
         Raises:
-            RunnerLost: It ended before the outcome.
+            RunnerLost: It ended before the outcome, or hangs.
         """
         if not self.is_alive:
-            raise RunnerLost(f"runner {self.description.name} has ended")
+            raise self._lost("takes no job any more")
         number = next(self._ids)
-        outcome = asyncio.get_running_loop().create_future()
+        outcome: asyncio.Future[pb.Result] = asyncio.get_running_loop().create_future()
         self._waiting[number] = outcome
         try:
-            await self._send(runner_pb2.AttachRequest(job=runner_pb2.Job(id=number, request=request)))
-            return await asyncio.shield(outcome)
+            await self._link.send(runner_pb2.AttachRequest(job=runner_pb2.Job(id=number, request=request)))
+            seconds = request.limits.wall_seconds * max(request.runs, 1) + self._link.patience_seconds
+            return await self._within(outcome, seconds)
         except asyncio.CancelledError:
             await self._abandon(number, outcome)
             raise
         finally:
             self._waiting.pop(number, None)
 
+    async def _within(self, outcome: "asyncio.Future[pb.Result]", seconds: float) -> pb.Result:
+        done, _ = await asyncio.wait((outcome,), timeout=seconds)
+        if not done:
+            log.error("runner_hangs", runner=self.description.name, seconds=seconds)
+            # Its end answers everyone who waits for it, this call too.
+            await self.close()
+        return await outcome
+
     async def _abandon(self, number: int, outcome: "asyncio.Future[pb.Result]") -> None:
         try:
-            await self._send(runner_pb2.AttachRequest(cancel=runner_pb2.Cancel(id=number)))
-            await outcome
+            await self._link.send(runner_pb2.AttachRequest(cancel=runner_pb2.Cancel(id=number)))
+            await self._within(outcome, _CANCEL_SECONDS)
         except RunnerLost:
             return
 
     async def drain(self, seconds: float) -> None:
-        """Lets it finish what it has, at most so long, and ends it."""
-        if self.is_alive:
+        """Gives it no further job, lets it finish what it has, at most so long, and ends it."""
+        self._stops = True
+        if not self._ended.is_set():
             try:
-                await self._send(runner_pb2.AttachRequest(drain=runner_pb2.Drain()))
+                await self._link.send(runner_pb2.AttachRequest(drain=runner_pb2.Drain()))
                 await asyncio.wait_for(self._ended.wait(), seconds)
             except (RunnerLost, TimeoutError):
                 pass
@@ -86,76 +126,58 @@ class AttachedRunner:
 
     async def close(self) -> None:
         """Ends it now."""
-        await _end(self._process)
+        await self._link.close()
         await self._reader
 
-    async def _send(self, frame: runner_pb2.AttachRequest) -> None:
-        body = frame.SerializeToString()
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(_LENGTH.pack(len(body)) + body)
-            await self._process.stdin.drain()
-        except (ConnectionError, RuntimeError) as error:
-            raise RunnerLost(f"runner {self.description.name}: {error}") from error
+    @property
+    def _drains(self) -> bool:
+        return self.description.state == pb.RUNNER_STATE_DRAINING
+
+    def _lost(self, how: str) -> RunnerLost:
+        kind = RunnerDrained if self._drains else RunnerLost
+        return kind(f"runner {self.description.name} {how}")
 
     async def _read(self) -> None:
+        how = "ended"
         try:
             while True:
-                frame = await _read_frame(self._process)
+                frame = await self._link.receive()
+                if frame.HasField("hello"):
+                    self.description = frame.hello.runner
+                    log.info("runner_drains", runner=self.description.name)
+                    continue
                 outcome = self._waiting.get(frame.outcome.id)
                 if outcome is not None and not outcome.done():
                     outcome.set_result(frame.outcome.result)
-        except (RunnerLost, ValueError):
-            pass
+        except (RunnerLost, ValueError) as error:
+            how = f"ended while it had the job ({error})"
         finally:
             self._ended.set()
             for outcome in self._waiting.values():
                 if not outcome.done():
-                    outcome.set_exception(RunnerLost(f"runner {self.description.name} ended while it had the job"))
+                    outcome.set_exception(self._lost(how))
                     outcome.exception()  # Taken note of, should nobody wait any more.
-            await _end(self._process)
-            await self._closed()
+            await self._link.close()
 
 
-async def _read_frame(process: asyncio.subprocess.Process) -> runner_pb2.AttachResponse:
-    assert process.stdout is not None
-    try:
-        (size,) = _LENGTH.unpack(await process.stdout.readexactly(_LENGTH.size))
-        if size > _FRAME_LIMIT:
-            raise RunnerLost(f"a frame of {size} bytes")
-        return runner_pb2.AttachResponse.FromString(await process.stdout.readexactly(size))
-    except (asyncio.IncompleteReadError, ConnectionError) as error:
-        raise RunnerLost(f"its stream ended: {error}") from error
-
-
-async def _end(process: asyncio.subprocess.Process) -> int:
-    """The end of its standard input is what a runner ends of; one that does not is killed."""
-    assert process.stdin is not None
-    process.stdin.close()
-    try:
-        return await asyncio.wait_for(process.wait(), _END_SECONDS)
-    except TimeoutError:
-        process.kill()
-        return await process.wait()
-
-
-async def attach(
-    process: asyncio.subprocess.Process, closed: Callable[[], Awaitable[None]], seconds: float
-) -> AttachedRunner:
-    """Waits for the hello of a runner that was just started.
+async def attach(link: Link, seconds: float) -> AttachedRunner:
+    """Waits for a runner's hello.
 
     Args:
-        process: Started with pipes at its standard input and output.
-        closed: Called once when the process has ended: removes what belonged to it.
+        link: To a runner that has said nothing yet. Closed where this fails.
         seconds: How long the hello may take.
 
     Raises:
-        RunnerLost: It ended without one, or took too long. The process is ended then.
+        RunnerLost: The stream ended without one, or it took too long.
     """
     try:
-        frame = await asyncio.wait_for(_read_frame(process), seconds)
-    except (RunnerLost, TimeoutError) as error:
-        code = await _end(process)
-        await closed()
-        raise RunnerLost(f"the runner did not say hello (exit code {code}): {error or 'it took too long'}") from error
-    return AttachedRunner(process, frame.hello.runner, closed)
+        frame = await asyncio.wait_for(link.receive(), seconds)
+    except TimeoutError:
+        await link.close()
+        raise RunnerLost(f"the runner did not say hello within {seconds:g} s") from None
+    except BaseException as error:
+        await link.close()
+        if isinstance(error, RunnerLost):
+            raise RunnerLost(f"the runner did not say hello: {error}") from error
+        raise
+    return AttachedRunner(link, frame.hello.runner)

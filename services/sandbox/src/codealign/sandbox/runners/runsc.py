@@ -1,24 +1,17 @@
 """Backend `runsc`: a runner is an OCI bundle that the gVisor binary runs, with pipes as its standard streams."""
 
-import asyncio
 import dataclasses
-import fcntl
-import json
 import os
 import secrets
-import shutil
-import sys
 from pathlib import Path
 
 from codealign.common.errors import ConfigurationError
-from codealign.common.logs import get_logger
-from codealign.sandbox import bundle, gvisor, launch, rootfs
-from codealign.sandbox.runners.attached import AttachedRunner, RunnerLost, attach
+from codealign.runner.configuration import Configuration
+from codealign.sandbox import bundle, gvisor, rootfs
+from codealign.sandbox.runners import folders, piped
+from codealign.sandbox.runners.attached import AttachedRunner, RunnerLost
 
 PLATFORMS = ("systrap", "ptrace")
-_STDERR_LINES = 50
-
-log = get_logger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,57 +35,24 @@ class RunscBackend:
             RunnerLost: It did not come up; the message has the end of its standard error.
         """
         name = f"runsc-{secrets.token_hex(4)}"
-        folder = self.run_dir / name
-        folder.mkdir(parents=True, mode=0o700)
-        # Held until this process ends, however it ends: `clean` removes folders that nobody holds.
-        lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        bundle.write(folder, self.root, rootfs.interpreter(), self._configuration(name, platform, folder))
-        process = await asyncio.create_subprocess_exec(
-            *self._command(name, platform, folder),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            limit=1 << 20,
-            # A Ctrl-C at a terminal is the gateway's: it drains its runners first.
-            start_new_session=True,
+        folder = folders.RunFolder.create(self.run_dir, name)
+        configuration = Configuration(
+            name=name,
+            slots=self.slots,
+            profile=self.profile,
+            backend="runsc",
+            platform=platform,
+            gvisor_version=str(self.runsc.release),
+            image_digest=self.root.digest,
+            hidden=hidden(folder.path),
         )
-        said: list[str] = []
-        listener = asyncio.create_task(_listen(process, name, said))
-
-        async def closed() -> None:
-            await listener
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-            os.close(lock)
-
+        bundle.write(folder.path, self.root, rootfs.interpreter(), configuration)
         try:
-            return await attach(process, closed, self.start_seconds)
+            return await piped.start(
+                self._command(name, platform, folder.path), name, folder.remove, self.start_seconds
+            )
         except RunnerLost as error:
-            raise RunnerLost(f"{error}; {platform}: {' | '.join(said[-3:])}") from error
-
-    def _configuration(self, name: str, platform: str, folder: Path) -> str:
-        # What the files probe must not find: homes, secrets, this project's own files, and this very folder.
-        hidden = [
-            "/root",
-            "/home",
-            "/etc/shadow",
-            "/etc/ssh",
-            str(Path.home()),
-            str(folder),
-            str(Path(__file__).parent),
-        ]
-        return json.dumps(
-            {
-                "name": name,
-                "slots": self.slots,
-                "profile": self.profile,
-                "backend": "runsc",
-                "platform": platform,
-                "gvisor_version": str(self.runsc.release),
-                "image_digest": self.root.digest,
-                "hidden": sorted(set(hidden)),
-            }
-        )
+            raise RunnerLost(f"{platform}: {error}") from error
 
     def _command(self, name: str, platform: str, folder: Path) -> list[str]:
         flags = [
@@ -105,42 +65,13 @@ class RunscBackend:
         ]
         if os.geteuid() != 0:
             flags.append("--rootless")
-        runsc = [str(self.runsc.path), *flags, "run", f"--bundle={folder}", name]
-        return [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), *runsc]
+        return [str(self.runsc.path), *flags, "run", f"--bundle={folder}", name]
 
 
-async def _listen(process: asyncio.subprocess.Process, name: str, said: list[str]) -> None:
-    """Standard error of runsc and of the supervisor: no program writes there."""
-    assert process.stderr is not None
-    while True:
-        try:
-            line = await process.stderr.readline()
-        except ValueError:
-            continue  # A line beyond the limit: dropped.
-        if not line:
-            return
-        text = line.decode("utf-8", "replace").rstrip()
-        said.append(text)
-        del said[:-_STDERR_LINES]
-        log.info("runner_says", runner=name, text=text[:500])
-
-
-def clean(run_dir: Path) -> None:
-    """Removes what gateways that were killed have left. Their sandboxes ended with them."""
-    if not run_dir.is_dir():
-        return
-    for folder in run_dir.iterdir():
-        try:
-            lock = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            continue  # Just being made, or not ours.
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-        except BlockingIOError:
-            pass
-        finally:
-            os.close(lock)
+def hidden(folder: Path) -> tuple[str, ...]:
+    """What the files probe must not find: homes, secrets, this project's own files, and the runner's own folder."""
+    paths = ("/root", "/home", "/etc/shadow", "/etc/ssh", Path.home(), folder, Path(__file__).parent)
+    return tuple(sorted({str(path) for path in paths}))
 
 
 def prepare(cache: Path, profile: str, slots: int, start_seconds: float) -> RunscBackend:
@@ -150,7 +81,8 @@ def prepare(cache: Path, profile: str, slots: int, start_seconds: float) -> Runs
         ConfigurationError: This machine cannot run it; says what to do.
     """
     run_dir = cache / "run"
-    clean(run_dir)
+    # Their sandboxes ended with their gateways.
+    folders.clean(run_dir)
     try:
         root = rootfs.prepare(cache)
     except RuntimeError as error:

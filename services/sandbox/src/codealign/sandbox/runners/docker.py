@@ -1,0 +1,213 @@
+"""Backend `docker`: a runner is a container under gVisor's runtime, from the image that a cluster's pods have too."""
+
+import dataclasses
+import itertools
+import json
+import secrets
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from codealign.common.errors import ConfigurationError
+from codealign.common.logs import get_logger
+from codealign.runner.configuration import Configuration, box_bytes
+from codealign.runner.profiles import MIB, PROFILES
+from codealign.sandbox import gvisor
+from codealign.sandbox.runners import folders, piped
+from codealign.sandbox.runners.attached import AttachedRunner
+from codealign.sandbox.runners.runsc import hidden
+
+_LABEL = "codealign.run-dir"
+_USER = "65532:65532"
+_GVISOR_MEMORY = 256 * MIB
+_GVISOR_THREADS, _SLOT_THREADS = 512, 256
+"""The machine's threads of gVisor itself, and those that stand for a slot's own."""
+_DEFAULT_PLATFORM = "systrap"
+"""gVisor's, where the runtime's entry names none."""
+_COMMAND_SECONDS = 60.0
+
+log = get_logger(__name__)
+
+
+def _docker(*arguments: str) -> str:
+    """What a docker command prints.
+
+    Raises:
+        RuntimeError: It failed; the message is the last line that it said.
+    """
+    try:
+        done = subprocess.run(
+            ["docker", *arguments], capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise RuntimeError(str(error)) from error
+    if done.returncode:
+        raise RuntimeError(" ".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]))
+    return done.stdout
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Runtime:
+    """gVisor, as the daemon knows it."""
+
+    name: str
+    platform: str
+    release: str
+    """Its date; empty where the daemon is on another machine."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DockerBackend:
+    """Everything that starting a runner takes, found once."""
+
+    runtime: Runtime
+    image: str
+    image_id: str
+    run_dir: Path
+    profile: str
+    slots: int
+    start_seconds: float
+
+    async def start(self) -> AttachedRunner:
+        """Starts a runner and waits for its hello.
+
+        Raises:
+            RunnerLost: It did not come up; the message has the end of its standard error.
+        """
+        name = f"codealign-runner-{secrets.token_hex(4)}"
+        folder = folders.RunFolder.create(self.run_dir, name)
+        configuration = Configuration(
+            name=name,
+            slots=self.slots,
+            profile=self.profile,
+            backend="docker",
+            platform=self.runtime.platform,
+            gvisor_version=self.runtime.release,
+            image_digest=self.image_id,
+            hidden=hidden(folder.path),
+        )
+
+        def closed() -> None:
+            _remove(name)
+            folder.remove()
+
+        return await piped.start(self._command(name, configuration), name, closed, self.start_seconds)
+
+    def _command(self, name: str, configuration: Configuration) -> list[str]:
+        memory = box_bytes(PROFILES[self.profile], self.slots) + _GVISOR_MEMORY
+        flags = {
+            "name": name,
+            "label": f"{_LABEL}={_owner(self.run_dir)}",
+            "runtime": self.runtime.name,
+            "pull": "never",
+            "network": "none",
+            "user": _USER,
+            "cap-drop": "ALL",
+            "security-opt": "no-new-privileges",
+            "pids-limit": str(_GVISOR_THREADS + self.slots * _SLOT_THREADS),
+            "memory": str(memory),
+            "memory-swap": str(memory),
+            "ulimit": "nofile=1024:1024",
+            "ipc": "private",
+            "hostname": "sandbox",
+            # When the machine runs out of memory, the box goes first.
+            "oom-score-adj": "1000",
+            # Else the daemon keeps every frame in a file.
+            "log-driver": "none",
+        }
+        options = [f"--{flag}={value}" for flag, value in flags.items()]
+        program = ["codealign.runner.stdio", configuration.to_json()]
+        docker = shutil.which("docker") or "docker"
+        # Its standard input is the gateway's pipe: when that ends, so does the supervisor, and --rm removes the rest.
+        return [docker, "run", "--interactive", "--rm", "--read-only", *options, self.image, *program]
+
+
+def _owner(run_dir: Path) -> str:
+    """Whose containers: a daemon may serve several machines and users."""
+    return f"{socket.gethostname()}:{run_dir.resolve()}"
+
+
+def _remove(name: str) -> None:
+    try:
+        _docker("rm", "--force", name)
+    except RuntimeError as error:
+        # Usually it is gone, or on its way.
+        log.debug("container_not_removed", container=name, error=str(error))
+
+
+def _containers(run_dir: Path) -> Iterator[str]:
+    """The names of all containers that gateways with this folder have started."""
+    listed = _docker("ps", "--all", "--filter", f"label={_LABEL}={_owner(run_dir)}", "--format", "{{.Names}}")
+    yield from listed.split()
+
+
+def clean(run_dir: Path) -> None:
+    """Removes the containers, and the folders, of gateways that were killed."""
+    for name in _containers(run_dir):
+        if not folders.is_held(run_dir / name):
+            log.warning("container_left_over", container=name)
+            _remove(name)
+    folders.clean(run_dir)
+
+
+def _find_runtime(name: str) -> Runtime:
+    runtimes: dict[str, dict[str, Any]] = json.loads(_docker("info", "--format", "{{json .Runtimes}}")) or {}
+    if name not in runtimes:
+        raise ConfigurationError(
+            f"CODEALIGN_SANDBOX_DOCKER_RUNTIME: this Docker has no runtime {name!r} (it has: "
+            f"{', '.join(sorted(runtimes))}). Register gVisor's runsc: "
+            "https://gvisor.dev/docs/user_guide/quick_start/docker/"
+        )
+    entry = runtimes[name]
+    platform, release = _DEFAULT_PLATFORM, ""
+    arguments = list(entry.get("runtimeArgs") or ())
+    for argument, following in itertools.pairwise([*arguments, ""]):
+        flag, _, value = argument.partition("=")
+        if flag in ("-platform", "--platform"):
+            platform = value or following
+    path = shutil.which(str(entry.get("path", "")))
+    if path is not None:
+        try:
+            release = str(gvisor.examine(Path(path)).release)
+        except gvisor.Unusable as error:
+            raise ConfigurationError(f"Docker's runtime {name!r} is {path}: {error}") from None
+    return Runtime(name, platform, release)
+
+
+def _find_image(image: str) -> str:
+    try:
+        return _docker("image", "inspect", "--format", "{{.Id}}", image).strip()
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"CODEALIGN_SANDBOX_IMAGE: Docker has no image {image} ({error}). Build it in the repository: "
+            f"docker build --file sandbox-runner/Dockerfile --tag {image} . (or pull it: docker pull {image})"
+        ) from None
+
+
+def prepare(cache: Path, profile: str, slots: int, start_seconds: float, image: str, runtime: str) -> DockerBackend:
+    """Asks Docker for all that is needed, and removes leftovers. Blocks.
+
+    Raises:
+        ConfigurationError: Docker, its daemon, gVisor's runtime or the image is missing; says what to do.
+    """
+    if shutil.which("docker") is None:
+        raise ConfigurationError(
+            "backend=docker: no program docker on PATH. Install Docker, or leave CODEALIGN_SANDBOX_BACKEND unset: "
+            "runsc needs no container engine"
+        )
+    try:
+        _docker("version", "--format", "{{.Server.Version}}")
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"backend=docker: the Docker daemon does not answer ({error}). Start it, or set DOCKER_HOST to another"
+        ) from None
+    run_dir = cache / "run-docker"
+    try:
+        found, image_id = _find_runtime(runtime), _find_image(image)
+        clean(run_dir)
+    except RuntimeError as error:
+        raise ConfigurationError(f"backend=docker: {error}") from error
+    return DockerBackend(found, image, image_id, run_dir, profile, slots, start_seconds)

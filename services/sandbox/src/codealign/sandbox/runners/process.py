@@ -1,0 +1,64 @@
+"""Backend `process`: the runner's bundle without gVisor, for debugging. Never chosen but by name.
+
+What runs is what the backend `runsc` runs, walled in by the machine's own namespaces where it gives them. Every result
+says `ISOLATION_PROCESS`, and no row of a published version may rest on it.
+"""
+
+import dataclasses
+import secrets
+import sys
+from pathlib import Path
+
+from codealign.common.errors import ConfigurationError
+from codealign.runner.configuration import Configuration
+from codealign.sandbox import bundle, rootfs, unshare
+from codealign.sandbox.runners import folders, piped
+from codealign.sandbox.runners.attached import AttachedRunner
+from codealign.sandbox.runners.runsc import hidden
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ProcessBackend:
+    """Everything that starting a runner takes, found once."""
+
+    root: rootfs.Root
+    run_dir: Path
+    profile: str
+    slots: int
+    start_seconds: float
+
+    async def start(self) -> AttachedRunner:
+        """Starts a runner and waits for its hello.
+
+        Raises:
+            RunnerLost: It did not come up; the message has the end of its standard error.
+        """
+        name = f"process-{secrets.token_hex(4)}"
+        folder = folders.RunFolder.create(self.run_dir, name)
+        configuration = Configuration(
+            name=name,
+            slots=self.slots,
+            profile=self.profile,
+            backend="process",
+            image_digest=self.root.digest,
+            hidden=hidden(folder.path),
+            isolation="process",
+        )
+        bundle.write(folder.path, self.root, rootfs.interpreter(), configuration)
+        command = [sys.executable, "-I", "-S", unshare.__file__, str(folder.path)]
+        return await piped.start(command, name, folder.remove, self.start_seconds)
+
+
+def prepare(cache: Path, profile: str, slots: int, start_seconds: float) -> ProcessBackend:
+    """Makes the root and removes leftovers. Blocks.
+
+    Raises:
+        ConfigurationError: This machine cannot run it; says what to do.
+    """
+    run_dir = cache / "run"
+    folders.clean(run_dir)
+    try:
+        root = rootfs.prepare(cache)
+    except RuntimeError as error:
+        raise ConfigurationError(str(error)) from error
+    return ProcessBackend(root, run_dir, profile, slots, start_seconds)

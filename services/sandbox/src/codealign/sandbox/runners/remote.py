@@ -1,0 +1,98 @@
+"""Backend `grpc`: a runner is a server that someone else keeps; the gateway holds one stream to it."""
+
+import asyncio
+import contextlib
+import dataclasses
+
+import grpc
+
+from codealign.api.runner.v1 import runner_pb2
+from codealign.api.runner.v1.runner_pb2_grpc import RunnerServiceStub
+from codealign.common.clients import ClientTls, connect
+from codealign.common.errors import describe
+from codealign.sandbox.runners.attached import AttachedRunner, RunnerLost, attach
+
+_MESSAGE_BYTES = 128 * 1024 * 1024
+_KEEPALIVE = (
+    # A machine that is switched off says nothing: after so many milliseconds of silence it is asked.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+
+
+class Stream:
+    """The link to a runner's server."""
+
+    # Its slots may be at work for other gateways, at most for as long as the longest request of each.
+    patience_seconds = 900.0
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        """Opens the stream.
+
+        Args:
+            channel: To one runner. Closed with the stream.
+        """
+        self._channel = channel
+        self._closed = False
+        self._call = RunnerServiceStub(channel).Attach()
+        self._outgoing: asyncio.Queue[runner_pb2.AttachRequest] = asyncio.Queue()
+        # A task of its own: a write that is cancelled half way would end the stream.
+        self._writer = asyncio.create_task(self._write())
+
+    async def send(self, frame: runner_pb2.AttachRequest) -> None:
+        """See `Link`."""
+        if self._call.done():
+            raise RunnerLost("its stream has ended")
+        self._outgoing.put_nowait(frame)
+
+    async def receive(self) -> runner_pb2.AttachResponse:
+        """See `Link`."""
+        try:
+            frame = await self._call.read()
+        except grpc.aio.AioRpcError as error:
+            raise RunnerLost(describe(error)) from error
+        except asyncio.CancelledError:
+            if self._closed:
+                raise RunnerLost("its stream was ended here") from None
+            raise
+        if not isinstance(frame, runner_pb2.AttachResponse):
+            raise RunnerLost("it ended its stream")
+        return frame
+
+    async def close(self) -> None:
+        """See `Link`."""
+        self._closed = True
+        self._writer.cancel()
+        self._call.cancel()
+        await self._channel.close()
+
+    async def _write(self) -> None:
+        # An end of the stream is the reader's to tell.
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            while True:
+                await self._call.write(await self._outgoing.get())
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RemoteBackend:
+    """The way to the runner at one address."""
+
+    address: str
+    tls: ClientTls
+    tls_name: str
+    start_seconds: float
+
+    async def start(self) -> AttachedRunner:
+        """Attaches to it.
+
+        Raises:
+            RunnerLost: It cannot be reached, or does not say hello.
+        """
+        name = [("grpc.ssl_target_name_override", self.tls_name)] if self.tls_name else []
+        options = [*_KEEPALIVE, *name]
+        channel = connect(self.address, self.tls, max_message_bytes=_MESSAGE_BYTES, more_options=options)
+        try:
+            return await attach(Stream(channel), self.start_seconds)
+        except RunnerLost as error:
+            raise RunnerLost(f"{self.address}: {error}") from error

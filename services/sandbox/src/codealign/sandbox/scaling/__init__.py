@@ -1,0 +1,1 @@
+"""What an autoscaler is told: how many executions are wanted."""

@@ -1,0 +1,165 @@
+"""Which runners are given work, and what is said when none is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from codealign.api.sandbox.v1 import sandbox_pb2 as pb
+from codealign.common.errors import ConfigurationError, FailedPrecondition, Unavailable
+from codealign.common.settings import load
+from codealign.sandbox.dispatch import Dispatcher
+from codealign.sandbox.pool import Pool
+from codealign.sandbox.runners.attached import AttachedRunner, RunnerLost
+from codealign.sandbox.settings import SandboxSettings
+
+HOLDS = pb.Wall(name="kernel", holds=True, evidence="gVisor")
+MISSING = pb.Wall(name="files", holds=False, evidence="/etc/shadow is visible")
+
+
+class Runner(AttachedRunner):
+    """One that only says what it is."""
+
+    def __init__(
+        self,
+        *walls: pb.Wall,
+        state: pb.RunnerState.ValueType = pb.RUNNER_STATE_READY,
+        isolation: pb.Isolation.ValueType = pb.ISOLATION_GVISOR,
+    ) -> None:
+        self.description = pb.Runner(name="r", state=state, walls=walls, slots=1, isolation=isolation)
+        self.closed = False
+        self._ended = asyncio.Event()
+        self._stops = False
+
+    async def close(self) -> None:
+        self.closed = True
+        self._ended.set()
+
+    async def drain(self, seconds: float) -> None:
+        await self.close()
+
+
+class Backend:
+    """Starts nothing; gives what it was told to."""
+
+    def __init__(self, outcome: Runner | RunnerLost) -> None:
+        self._outcome = outcome
+
+    async def start(self) -> AttachedRunner:
+        if isinstance(self._outcome, RunnerLost):
+            raise self._outcome
+        return self._outcome
+
+
+@asynccontextmanager
+async def keeping(*outcomes: Runner | RunnerLost, **options: Any) -> AsyncIterator[tuple[Pool, list[str]]]:
+    reasons: list[str] = []
+
+    async def changed(reason: str) -> None:
+        reasons.append(reason)
+
+    pool = Pool(Dispatcher(10, 3), changed, **options)
+    await pool.start()
+    for index, outcome in enumerate(outcomes):
+        pool.keep(str(index), Backend(outcome))
+    await asyncio.sleep(0.05)
+    yield pool, reasons
+    await pool.stop(0)
+
+
+async def test_a_wall_that_does_not_hold_refuses_all_work_and_is_named() -> None:
+    refused = Runner(HOLDS, MISSING, state=pb.RUNNER_STATE_REFUSED)
+    async with keeping(refused) as (pool, reasons):
+        with pytest.raises(FailedPrecondition, match=r"files: /etc/shadow is visible"):
+            pool.check()
+        assert refused.closed
+        assert pool.slots == 0
+        assert "files" in reasons[-1]
+        assert [runner.state for runner in pool.descriptions] == [pb.RUNNER_STATE_REFUSED]
+
+
+@pytest.mark.parametrize(
+    ("runner", "why"),
+    [
+        (lambda: Runner(HOLDS, MISSING), "files: /etc/shadow"),
+        (lambda: Runner(), "no wall was tried"),
+        (lambda: Runner(HOLDS, isolation=pb.ISOLATION_PROCESS), "says of itself ISOLATION_PROCESS"),
+        (lambda: Runner(HOLDS, isolation=pb.ISOLATION_UNSPECIFIED), "says of itself ISOLATION_UNSPECIFIED"),
+        (lambda: Runner(HOLDS, state=pb.RUNNER_STATE_REFUSED), "it is RUNNER_STATE_REFUSED"),
+    ],
+)
+async def test_a_runner_that_is_ready_by_its_own_account_alone_gets_no_work(runner: Any, why: str) -> None:
+    async with keeping(runner()) as (pool, _):
+        with pytest.raises(FailedPrecondition, match=why):
+            pool.check()
+
+
+async def test_less_isolation_is_taken_only_where_it_is_asked_for() -> None:
+    process = Runner(MISSING, isolation=pb.ISOLATION_PROCESS)
+    async with keeping(process, isolation=pb.ISOLATION_PROCESS) as (pool, reasons):
+        pool.check()
+        assert (pool.slots, reasons[-1]) == (1, "")
+
+
+async def test_runners_that_do_not_start_are_unavailable() -> None:
+    async with keeping(RunnerLost("no such platform")) as (pool, _):
+        with pytest.raises(Unavailable, match="no such platform"):
+            pool.check()
+
+
+async def test_one_that_works_is_enough() -> None:
+    async with keeping(RunnerLost("gone"), Runner(HOLDS)) as (pool, reasons):
+        pool.check()
+        assert (pool.slots, reasons[-1]) == (1, "")
+
+
+async def test_where_others_start_the_runners_work_waits_for_one() -> None:
+    async with keeping(patient=True) as (pool, reasons):
+        pool.check()
+        assert reasons == [""]
+    async with keeping(RunnerLost("not up yet"), patient=True) as (pool, _):
+        pool.check()
+
+
+async def test_where_others_start_the_runners_work_is_refused_once_all_are_untrusted() -> None:
+    async with keeping(Runner(MISSING), RunnerLost("not up yet"), patient=True) as (pool, _):
+        pool.check()
+    async with keeping(Runner(MISSING), Runner(MISSING), patient=True) as (pool, _):
+        with pytest.raises(FailedPrecondition, match="files: /etc/shadow"):
+            pool.check()
+
+
+async def test_a_place_that_is_given_up_drains_its_runner() -> None:
+    runner = Runner(HOLDS)
+    async with keeping(runner, patient=True) as (pool, _):
+        await pool.drop("0", 1)
+        assert runner.closed
+        assert (pool.slots, pool.places) == (0, set())
+        pool.check()
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"BACKEND": "process"}, "set isolation=process too"),
+        ({"BACKEND": "docker", "ISOLATION": "process"}, "not for backend=docker"),
+        ({"BACKEND": "grpc", "ISOLATION": "process"}, "not for backend=grpc"),
+    ],
+)
+def test_no_isolation_is_never_a_misunderstanding(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"CODEALIGN_SANDBOX_{name}", value)
+    with pytest.raises(ConfigurationError, match=message):
+        load(SandboxSettings)
+
+
+def test_isolation_is_gvisor_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (load(SandboxSettings).backend, load(SandboxSettings).isolation) == ("runsc", "gvisor")
+    monkeypatch.setenv("CODEALIGN_SANDBOX_ISOLATION", "process")
+    assert load(SandboxSettings).backend == "process"
