@@ -83,6 +83,18 @@ class Gateway:
                     found.append(int(pid))
         return found
 
+    def tree(self) -> list[int]:
+        """The runsc processes and all that descend from them."""
+        children: dict[int, list[int]] = {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                parent = int(stat.read_text().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(stat.parent.name))
+        found = self.children()
+        for pid in found:
+            found += children.get(pid, [])
+        return found
+
     def capacity(self) -> pb.GetCapacityResponse:
         return self.stub.GetCapacity(pb.GetCapacityRequest(), timeout=10)
 

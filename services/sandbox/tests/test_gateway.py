@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import re
 import signal
@@ -256,3 +257,20 @@ def _processes_of(folders: set[Path]) -> list[str]:
             if folder.name in text:
                 found.append(text)
     return found
+
+
+def test_a_program_without_a_processor_is_run_again_alone(sound: Gateway) -> None:
+    code = "def f():\n    import time\n    end = time.process_time() + 0.4\n    while time.process_time() < end: pass\n"
+    time.sleep(2.5)  # The machine's view of the runner begins earlier than the program.
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        waiting = pool.submit(sound.run, code, "f()\nassert True", wall_seconds=1.5)
+        time.sleep(0.2)
+        stopped = sound.tree()
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(2.5)
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+        result = waiting.result()
+    assert name_of(result) == "PASSED", result
+    assert "run alone" in result.detail

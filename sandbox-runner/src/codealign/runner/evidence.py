@@ -73,6 +73,7 @@ class Evidence:
     signal: int = 0
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
+    stalled_seconds: float = 0.0
     peak_memory_bytes: int = 0
     stdout: bytes = b""
     stdout_total: int = 0

@@ -17,6 +17,8 @@ from codealign.runner.slot import Ended, Slot, SlotLost
 
 _LOOK = 0.05
 """Seconds between two readings of /proc."""
+_LATE = 0.1
+"""Seconds after its time that this loop goes on: then nothing of the box had a processor."""
 _DEATH_SECONDS = 10.0
 _REPORTS_LIMIT = 64
 """Packets taken from the channel; three at most are reports, so the rest are a program's own."""
@@ -77,8 +79,10 @@ class _Execution:
         deadline = started + self._limits.wall_seconds
         look = started
         # There is nothing to look at before the fork server has said that it runs.
-        while not self._step(min(look, deadline) if self._pid else deadline):
+        while not self._step(until := min(look, deadline) if self._pid else deadline):
             now = time.monotonic()
+            if now > until + _LATE:
+                self._seen.stalled_seconds += now - until
             if now >= deadline and self._seen.killed_for is None:
                 self._kill(Cause.WALL)
             if self._seen.killed_for is not None:

@@ -36,6 +36,7 @@ def _result(seen: Evidence, judged: verdict.Judgement, limits: Limits) -> pb.Res
         assertions_total=judged.assertions_total,
         wall_seconds=seen.wall_seconds,
         cpu_seconds=seen.cpu_seconds,
+        stalled_seconds=seen.stalled_seconds,
         peak_memory_bytes=seen.peak_memory_bytes,
         stdout=pb.Output(data=stdout, total_bytes=seen.stdout_total, truncated=seen.stdout_total > len(stdout)),
         stderr=pb.Output(
@@ -86,6 +87,7 @@ def _together(results: list[pb.Result], request_id: str) -> pb.Result:
         result.run_verdicts.extend(verdicts)
         result.wall_seconds = sum(each.wall_seconds for each in results)
         result.cpu_seconds = sum(each.cpu_seconds for each in results)
+        result.stalled_seconds = sum(each.stalled_seconds for each in results)
     if len(set(verdicts)) > 1 and pb.VERDICT_INFRASTRUCTURE not in verdicts:
         names = ", ".join(pb.Verdict.Name(each).removeprefix("VERDICT_") for each in verdicts)
         result.verdict = pb.VERDICT_FLAKY

@@ -238,7 +238,7 @@ class Dispatcher:
         """What a runner says is the result, unless it says more of the machine than of the program."""
         if not job.machine and rerun.is_starved(job.request, result):
             metrics.RERUNS.inc()
-            job.machine, job.reason = station.machine, rerun.why(job.request, result)
+            job.machine, job.reason = station.machine, rerun.why(result)
             job.request = rerun.request_alone(job.request)
             log.info("run_again_alone", request=job.request.request_id, why=job.reason)
             self._exclusive.append(job)

@@ -7,8 +7,11 @@ from typing import Protocol
 from codealign.api.runner.v1 import runner_pb2
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.common.logs import get_logger
+from codealign.runner.profiles import PROFILES
 
 _CANCEL_SECONDS = 30.0
+_RETIRE_SECONDS = 60.0
+_GROWTH_BYTES = 512 * 1024 * 1024
 """A job that nobody waits for is stopped within this."""
 
 log = get_logger(__name__)
@@ -44,6 +47,15 @@ class Link(Protocol):
         """
         ...
 
+    @property
+    def resident_bytes(self) -> int:
+        """Memory of the runner, seen from outside; 0 where that is not known."""
+        ...
+
+    async def cpu_seconds(self, last_seconds: float, /) -> float | None:
+        """Processor time that the runner took lately, seen from outside; None where that is not known."""
+        ...
+
     async def close(self) -> None:
         """Ends the stream, and the runner where it is ours; returns when it is gone. May be called again."""
         ...
@@ -64,6 +76,8 @@ class AttachedRunner:
         self._waiting: dict[int, asyncio.Future[pb.Result]] = {}
         self._ended = asyncio.Event()
         self._stops = False
+        self._idle_bytes = 0
+        self._retirement: asyncio.Task[None] | None = None
         self._reader = asyncio.create_task(self._read())
 
     @property
@@ -91,12 +105,23 @@ class AttachedRunner:
         try:
             await self._link.send(runner_pb2.AttachRequest(job=runner_pb2.Job(id=number, request=request)))
             seconds = request.limits.wall_seconds * max(request.runs, 1) + self._link.patience_seconds
-            return await self._within(outcome, seconds)
+            result = await self._within(outcome, seconds)
+            if pb.VERDICT_TIMED_OUT in (result.verdict, *result.run_verdicts):
+                await self._correct_times(result)
+            return result
         except asyncio.CancelledError:
             await self._abandon(number, outcome)
             raise
         finally:
             self._waiting.pop(number, None)
+
+    async def _correct_times(self, result: pb.Result) -> None:
+        """Inside gVisor, time that a program waited for a processor counts as time that it had one."""
+        outside = await self._link.cpu_seconds(result.wall_seconds)
+        if outside is not None:
+            waited = max(0.0, result.cpu_seconds - outside)
+            result.cpu_seconds -= waited
+            result.stalled_seconds += waited
 
     async def _within(self, outcome: "asyncio.Future[pb.Result]", seconds: float) -> pb.Result:
         done, _ = await asyncio.wait((outcome,), timeout=seconds)
@@ -112,6 +137,16 @@ class AttachedRunner:
             await self._within(outcome, _CANCEL_SECONDS)
         except RunnerLost:
             return
+
+    def _retire_if_grown(self) -> None:
+        """What the runner's own kernel holds for nobody (gVisor collects no cycles of sockets) goes with the runner."""
+        resident = self._link.resident_bytes
+        self._idle_bytes = self._idle_bytes or resident
+        profile = PROFILES[self.description.profiles[0]]
+        each = profile.defaults.memory_bytes + profile.defaults.disk_bytes
+        if self.is_alive and resident > self._idle_bytes + self.description.slots * each + _GROWTH_BYTES:
+            log.warning("runner_has_grown", runner=self.description.name, resident_bytes=resident)
+            self._retirement = asyncio.create_task(self.drain(_RETIRE_SECONDS))
 
     async def drain(self, seconds: float) -> None:
         """Gives it no further job, lets it finish what it has, at most so long, and ends it."""
@@ -149,6 +184,7 @@ class AttachedRunner:
                 outcome = self._waiting.get(frame.outcome.id)
                 if outcome is not None and not outcome.done():
                     outcome.set_result(frame.outcome.result)
+                self._retire_if_grown()
         except (RunnerLost, ValueError) as error:
             how = f"ended while it had the job ({error})"
         finally:

@@ -10,6 +10,7 @@ from codealign.api.runner.v1 import runner_pb2
 from codealign.common.logs import get_logger
 from codealign.sandbox import launch
 from codealign.sandbox.runners.attached import AttachedRunner, RunnerLost, attach
+from codealign.sandbox.runners.hostview import HostView
 
 _LENGTH = struct.Struct(">I")
 _FRAME_LIMIT = 128 * 1024 * 1024
@@ -38,6 +39,7 @@ class Pipes:
         self._closed = closed
         self._said: list[str] = []
         self._listener = asyncio.create_task(self._listen())
+        self._view = HostView(process.pid)
         self._end: asyncio.Task[None] | None = None
 
     @property
@@ -68,6 +70,15 @@ class Pipes:
             said = f": {self.last_words}" if self._said else ""
             raise RunnerLost(f"it ended with exit code {self._process.returncode}{said}") from None
 
+    @property
+    def resident_bytes(self) -> int:
+        """See `Link`."""
+        return self._view.resident_bytes
+
+    async def cpu_seconds(self, last_seconds: float) -> float | None:
+        """See `Link`."""
+        return await self._view.cpu_seconds(last_seconds)
+
     async def close(self) -> None:
         """See `Link`."""
         if self._end is None:
@@ -84,6 +95,7 @@ class Pipes:
             self._process.kill()
             await self._process.wait()
         await self._listener
+        await self._view.close()
         await asyncio.to_thread(self._closed)
 
     async def _listen(self) -> None:

@@ -60,6 +60,15 @@ class Stream:
             raise RunnerLost("it ended its stream")
         return frame
 
+    @property
+    def resident_bytes(self) -> int:
+        """See `Link`. A pod has its own memory limit."""
+        return 0
+
+    async def cpu_seconds(self, _last_seconds: float) -> float | None:
+        """See `Link`."""
+        return None
+
     async def close(self) -> None:
         """See `Link`."""
         self._closed = True
