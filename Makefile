@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 TORCH := torch==2.13.0
+# A C compiler for the sandbox's native part, where the machine has none.
+ZIG := ziglang==0.13.0
 DISTRIBUTIONS := protos services/common services/inference services/sandbox services/dataset services/coordinator \
 	sandbox-runner trainer cli
 EDITABLE := $(foreach dist,$(DISTRIBUTIONS),-e ./$(dist))
@@ -34,6 +36,7 @@ $(STAMP): requirements.lock $(foreach dist,$(DISTRIBUTIONS),$(dist)/pyproject.to
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(EDITABLE)
+	@command -v cc gcc clang >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check $(ZIG)
 	@touch $@
 	@echo "$(VENV) is ready"
 
