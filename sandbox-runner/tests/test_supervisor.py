@@ -12,8 +12,9 @@ import pytest
 
 from codealign.api.runner.v1 import runner_pb2
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
-from codealign.runner import soundness
+from codealign.runner import probes, soundness
 from codealign.runner.configuration import PROGRAM_VARIABLES, Configuration, program_environment
+from codealign.runner.profiles import PROFILES
 from codealign.runner.session import ProtocolError, Session
 from codealign.runner.soundness import Soundness, Unsound
 from codealign.runner.supervisor import Supervisor
@@ -101,3 +102,10 @@ def test_descriptors_that_stay_are_noticed_unless_executions_hold_them() -> None
     finally:
         for descriptor in left:
             os.close(descriptor)
+
+
+@pytest.mark.parametrize("probe", [probes.LOOK_AROUND, probes.PLANT])
+def test_a_comment_alone_decides_which_fork_server_is_probed(probe: str) -> None:
+    for profile in PROFILES.values():
+        assert not profile.wants_more(probe)
+        assert profile.wants_more(f"# {' '.join(profile.more)}\n{probe}")

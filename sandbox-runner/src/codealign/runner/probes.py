@@ -1,8 +1,12 @@
-"""The programs with which a runner tries to break out of itself, as text: they run like any other program."""
+"""The programs with which a runner tries to break out of itself, as text: they run like any other program.
+
+Those that take or give a value have it as a Python literal: they name no module that only one of a slot's fork servers
+has warm, so that each of these can be tried.
+"""
 
 PLANT = """
-import ctypes, json, os, socket, sys, time
-arguments = json.load(sys.stdin)
+import ast, ctypes, os, socket, sys, time
+arguments = ast.literal_eval(sys.stdin.read())
 token, key = arguments["token"], arguments["key"]
 libc = ctypes.CDLL(None, use_errno=True)
 planted = []
@@ -25,14 +29,14 @@ listener = socket.socket(socket.AF_UNIX)
 listener.bind(chr(0) + token)
 listener.listen()
 planted.append("socket")
-print(json.dumps(planted), flush=True)
+print(planted, flush=True)
 time.sleep(arguments["seconds"])
 """
 """Leaves whatever another execution might find, says what, and stays for a while."""
 
 LOOK_AROUND = """
-import ctypes, errno, json, os, signal, socket, sys
-arguments = json.load(sys.stdin)
+import ast, ctypes, errno, os, signal, socket, sys
+arguments = ast.literal_eval(sys.stdin.read())
 libc = ctypes.CDLL(None, use_errno=True)
 seen = {}
 
@@ -182,7 +186,7 @@ seen["denied"] = {
     "raw socket": may_have(socket.AF_INET, socket.SOCK_RAW, 1),
     "packet socket": may_have(getattr(socket, "AF_PACKET", 17), socket.SOCK_RAW),
 }
-json.dump(seen, sys.stdout)
+print(seen)
 """
 
 ONE_LARGE_BLOCK = """

@@ -5,7 +5,7 @@ memory file or System V segment is memory that no process limit counts; a watch 
 others do with it.
 """
 
-import platform
+import os
 import struct
 
 _EPERM, _ENOSYS = 1, 38
@@ -63,7 +63,7 @@ def filter_program(machine: str | None = None) -> bytes:
     Raises:
         RuntimeError: No table for this machine.
     """
-    machine = machine or platform.machine()
+    machine = machine or os.uname().machine
     if machine not in _CLONE:
         raise RuntimeError(f"no system-call table for {machine}: known are {', '.join(sorted(_CLONE))}")
     lines = [

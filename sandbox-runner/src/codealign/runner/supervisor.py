@@ -110,7 +110,7 @@ class Supervisor:
             # Without gVisor the box's memory is the whole machine's, and nothing is known of that.
             most = box_bytes(profile, configuration.slots) if isolated else sys.maxsize
             slots = _start_slots(profile, configuration.slots, most)
-            proved = walls.prove(slots, configuration.hidden)
+            proved = walls.prove(slots, profile, configuration.hidden)
         works = not isolated or all(wall.holds for wall in proved)
         self.description = pb.Runner(
             name=configuration.name,

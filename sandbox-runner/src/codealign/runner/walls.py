@@ -1,8 +1,8 @@
 """Proves a runner's isolation by trying to break it, through the path that every program takes."""
 
+import ast
 import contextlib
 import ctypes
-import json
 import os
 import platform
 import secrets
@@ -16,6 +16,7 @@ from codealign.runner import limit_walls, probes
 from codealign.runner.configuration import PROGRAM_VARIABLES
 from codealign.runner.execution import Program
 from codealign.runner.limit_walls import run
+from codealign.runner.profiles import Profile
 from codealign.runner.slot import Slot
 
 _OUTSIDE = (("1.1.1.1", 53), ("8.8.8.8", 443), ("169.254.169.254", 80), ("10.0.0.1", 443), ("192.168.0.1", 80))
@@ -40,7 +41,7 @@ def _planted(slots: Sequence[Slot], token: str, key: int) -> Iterator[list[str]]
     """What another execution leaves: it still runs where there is a second slot, and has just ended where not."""
 
     def plant(seconds: float) -> Program:
-        return Program(probes.PLANT, stdin=json.dumps({"token": token, "key": key, "seconds": seconds}).encode())
+        return Program(probes.PLANT, stdin=repr({"token": token, "key": key, "seconds": seconds}).encode())
 
     if len(slots) == 1:
         yield _answer(run(slots[0], plant(0)).stdout)
@@ -85,12 +86,12 @@ def _queue(key: int) -> Iterator[None]:
 
 def _answer(stdout: bytes) -> Any:
     try:
-        return json.loads(stdout)
-    except ValueError:
+        return ast.literal_eval(stdout.decode())
+    except (ValueError, SyntaxError):
         return None
 
 
-def _look_around(slots: Sequence[Slot], hidden: Sequence[str]) -> dict[str, Any]:
+def _look_around(slots: Sequence[Slot], hidden: Sequence[str], comment: str) -> dict[str, Any]:
     token = f"probe-{secrets.token_hex(8)}"
     key, runner_key = (secrets.randbelow(1 << 30) + 1 for _ in range(2))
     with _planted(slots, token, key) as left, _listening() as (port, unix), _queue(runner_key):
@@ -106,7 +107,7 @@ def _look_around(slots: Sequence[Slot], hidden: Sequence[str]) -> dict[str, Any]
             "devices": _DEVICES,
             "clone": _SYS_CLONE.get(platform.machine(), -1),
         }
-        seen = run(slots[0], Program(probes.LOOK_AROUND, stdin=json.dumps(arguments).encode()))
+        seen = run(slots[0], Program(f"{comment}\n{probes.LOOK_AROUND}", stdin=repr(arguments).encode()))
     found = _answer(seen.stdout)
     if not isinstance(found, dict) or not isinstance(left, list):
         raise RuntimeError(f"the probe gave no answer: {seen.stderr.decode('utf-8', 'replace')[-300:]}")
@@ -192,11 +193,17 @@ _LOOKS: tuple[Callable[[dict[str, Any]], pb.Wall], ...] = (
 )
 
 
-def prove(slots: Sequence[Slot], hidden: Sequence[str]) -> list[pb.Wall]:
+def _both(light: pb.Wall, full: pb.Wall) -> pb.Wall:
+    """A wall stands where it stands for the programs of both fork servers."""
+    return light if full.holds else full
+
+
+def prove(slots: Sequence[Slot], profile: Profile, hidden: Sequence[str]) -> list[pb.Wall]:
     """Tries every wall.
 
     Args:
         slots: Ready, and idle.
+        profile: Theirs.
         hidden: Paths of the host that must not be there.
 
     Returns:
@@ -206,8 +213,10 @@ def prove(slots: Sequence[Slot], hidden: Sequence[str]) -> list[pb.Wall]:
         SlotLost: A fork server failed meanwhile.
     """
     try:
-        seen = _look_around(slots, hidden)
-        walls = [look(seen) for look in _LOOKS]
+        # A comment decides which of a slot's fork servers serves the probe.
+        light = _look_around(slots, hidden, "")
+        full = _look_around(slots, hidden, f"# {' '.join(profile.more)}")
+        walls = [_both(look(light), look(full)) for look in _LOOKS]
     except (RuntimeError, OSError, KeyError, TypeError, ValueError) as error:
         return [pb.Wall(name="probe", holds=False, evidence=f"{type(error).__name__}: {error}")]
     # What would be run into the limits relies on the others; but for the kernel, which is looked at before all this.

@@ -141,6 +141,8 @@ class AttachedRunner:
     def _retire_if_grown(self) -> None:
         """What the runner's own kernel holds for nobody (gVisor collects no cycles of sockets) goes with the runner."""
         resident = self._link.resident_bytes
+        if not resident:
+            return  # It is not seen from here.
         self._idle_bytes = self._idle_bytes or resident
         profile = PROFILES[self.description.profiles[0]]
         each = profile.defaults.memory_bytes + profile.defaults.disk_bytes

@@ -94,7 +94,8 @@ class DockerBackend:
             _remove(name)
             folder.remove()
 
-        return await piped.start(self._command(name, configuration), name, closed, self.start_seconds)
+        command = self._command(name, configuration)
+        return await piped.start(command, name, closed, self.start_seconds, is_child=False)
 
     def _command(self, name: str, configuration: Configuration) -> list[str]:
         memory = box_bytes(PROFILES[self.profile], self.slots) + _GVISOR_MEMORY

@@ -26,20 +26,23 @@ class Pipes:
 
     patience_seconds = 60.0
 
-    def __init__(self, process: asyncio.subprocess.Process, name: str, closed: Callable[[], None]) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, name: str, closed: Callable[[], None], *, is_child: bool
+    ) -> None:
         """Takes a process over.
 
         Args:
             process: Just started.
             name: The runner's, for its log.
             closed: Called once, in a thread, when the process has ended: removes what belonged to it.
+            is_child: See `start`.
         """
         self._process = process
         self._name = name
         self._closed = closed
         self._said: list[str] = []
         self._listener = asyncio.create_task(self._listen())
-        self._view = HostView(process.pid)
+        self._view = HostView(process.pid) if is_child else None
         self._end: asyncio.Task[None] | None = None
 
     @property
@@ -73,11 +76,11 @@ class Pipes:
     @property
     def resident_bytes(self) -> int:
         """See `Link`."""
-        return self._view.resident_bytes
+        return self._view.resident_bytes if self._view else 0
 
     async def cpu_seconds(self, last_seconds: float) -> float | None:
         """See `Link`."""
-        return await self._view.cpu_seconds(last_seconds)
+        return await self._view.cpu_seconds(last_seconds) if self._view else None
 
     async def close(self) -> None:
         """See `Link`."""
@@ -95,7 +98,8 @@ class Pipes:
             self._process.kill()
             await self._process.wait()
         await self._listener
-        await self._view.close()
+        if self._view:
+            await self._view.close()
         await asyncio.to_thread(self._closed)
 
     async def _listen(self) -> None:
@@ -114,7 +118,9 @@ class Pipes:
             log.info("runner_says", runner=self._name, text=text[:500])
 
 
-async def start(command: Sequence[str], name: str, closed: Callable[[], None], seconds: float) -> AttachedRunner:
+async def start(
+    command: Sequence[str], name: str, closed: Callable[[], None], seconds: float, *, is_child: bool = True
+) -> AttachedRunner:
     """Starts a runner that dies with this process, and waits for its hello.
 
     Args:
@@ -122,6 +128,7 @@ async def start(command: Sequence[str], name: str, closed: Callable[[], None], s
         name: The runner's, for its log.
         closed: Called once, in a thread, when the process has ended, also where this fails.
         seconds: How long the hello may take.
+        is_child: Whether the runner's own processes descend from the command's: not so where a daemon starts them.
 
     Raises:
         RunnerLost: It did not come up; the message has the end of its standard error.
@@ -140,4 +147,4 @@ async def start(command: Sequence[str], name: str, closed: Callable[[], None], s
     except BaseException:
         await asyncio.to_thread(closed)
         raise
-    return await attach(Pipes(process, name, closed), seconds)
+    return await attach(Pipes(process, name, closed, is_child=is_child), seconds)
