@@ -36,7 +36,7 @@ $(STAMP): requirements.lock $(foreach dist,$(DISTRIBUTIONS),$(dist)/pyproject.to
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(EDITABLE)
-	@command -v cc gcc clang >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check $(ZIG)
+	@command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check $(ZIG)
 	@touch $@
 	@echo "$(VENV) is ready"
 
