@@ -25,6 +25,8 @@ _PROGRAM_ENVIRONMENT = {
     # execution mostly costs inside gVisor (10 to 20% more executions per second).
     "PYTHONMALLOC": "malloc",
     "MALLOC_TOP_PAD_": str(1024 * 1024),
+    # A fork server has one thread; numpy would start more.
+    "OPENBLAS_NUM_THREADS": "1",
 }
 
 PROGRAM_VARIABLES = frozenset((*_GIVEN, *_PROGRAM_ENVIRONMENT))

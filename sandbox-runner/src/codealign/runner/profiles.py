@@ -32,6 +32,9 @@ class Profile:
     copied for each execution, so a program that needs little of it is better served by the first."""
     defaults: Limits
     maxima: Limits
+    packages: tuple[str, ...] = ()
+    """Taken into the runner's root from where the gateway, or the image, has them. All of a package that loads machine
+    code is to be in `more`: what a program has loaded later is taken for its own."""
 
     def wants_more(self, *sources: str) -> bool:
         """Whether a program's text names one of `more`. A wrong guess costs time, nothing else."""
@@ -45,7 +48,6 @@ def _names(modules: tuple[str, ...]) -> re.Pattern[str]:
 
 DEFAULT = Profile(
     name="default",
-    # What generated programs import most; each further C extension adds mappings, which every fork pays for.
     # What most generated programs import.
     modules=(
         "bisect",
@@ -103,4 +105,8 @@ DEFAULT = Profile(
     ),
 )
 
-PROFILES: dict[str, Profile] = {DEFAULT.name: DEFAULT}
+_NUMPY = ("numpy", "numpy.fft", "numpy.linalg", "numpy.ma", "numpy.polynomial", "numpy.random")
+
+NUMPY = dataclasses.replace(DEFAULT, name="numpy", more=(*DEFAULT.more, *_NUMPY), packages=("numpy",))
+
+PROFILES: dict[str, Profile] = {each.name: each for each in (DEFAULT, NUMPY)}

@@ -13,7 +13,7 @@ import shutil
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from codealign.runner import build
@@ -77,8 +77,20 @@ def _package_folder(name: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def _sources() -> Iterator[tuple[Path, Path]]:
+def _extra(package: str) -> Iterator[tuple[Path, Path]]:
+    """A package that programs may import, with the libraries that its wheel brought beside it."""
+    folder = _package_folder(package)
+    for part in (folder, folder.with_name(f"{package}.libs")):
+        for path in sorted(part.rglob("*")):
+            inner = path.relative_to(part.parent)
+            if path.is_file() and path.suffix != ".pyc" and "tests" not in inner.parts:
+                yield path, inner
+
+
+def _sources(packages: Sequence[str]) -> Iterator[tuple[Path, Path]]:
     """Every file of the runner's site: where it is, and its path there."""
+    for package in packages:
+        yield from _extra(package)
     for name in _PACKAGES:
         folder = _package_folder(name)
         for path in sorted(folder.rglob("*")):
@@ -145,17 +157,18 @@ def _fill(folder: Path, sources: list[tuple[Path, Path]], python: Interpreter) -
             path.chmod(0o755 if path.is_dir() or path.suffix == ".so" else 0o644)
 
 
-def prepare(cache: Path) -> Root:
+def prepare(cache: Path, packages: Sequence[str] = ()) -> Root:
     """Finds the root in the cache, or makes it there.
 
     Args:
         cache: The project's cache folder.
+        packages: See `Profile.packages`.
 
     Raises:
         RuntimeError: A package that belongs into it is not installed, or its native part cannot be compiled.
     """
     python = interpreter()
-    sources = list(_sources())
+    sources = list(_sources(packages))
     digest = _digest(sources, python)
     path = cache / "rootfs" / digest[:16]
     if not path.is_dir():

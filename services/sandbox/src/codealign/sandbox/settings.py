@@ -46,8 +46,8 @@ class SandboxSettings(ServerSettings):
     """Holds the runsc binary, the runner's root file system, and what is known of this machine."""
     platform: Literal["auto", "systrap", "ptrace"] = "auto"
     """gVisor's platform. auto: of those that pass the probe the faster, remembered for this machine."""
-    profile: str = "default"
-    """The profile that the runners have warm."""
+    profile: Literal["default", "numpy"] = "default"
+    """What the runners have warm, and may be imported: the standard library, or numpy too."""
     runners: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
     """gVisor sandboxes that the gateway keeps."""
     slots: int = Field(default=1, ge=1)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from codealign.common.errors import ConfigurationError
 from codealign.runner.configuration import Configuration
+from codealign.runner.profiles import PROFILES
 from codealign.sandbox import bundle, rootfs, unshare
 from codealign.sandbox.runners import folders, piped
 from codealign.sandbox.runners.attached import AttachedRunner
@@ -58,7 +59,7 @@ def prepare(cache: Path, profile: str, slots: int, start_seconds: float) -> Proc
     run_dir = cache / "run"
     folders.clean(run_dir)
     try:
-        root = rootfs.prepare(cache)
+        root = rootfs.prepare(cache, PROFILES[profile].packages)
     except RuntimeError as error:
         raise ConfigurationError(str(error)) from error
     return ProcessBackend(root, run_dir, profile, slots, start_seconds)

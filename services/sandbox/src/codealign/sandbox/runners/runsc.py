@@ -7,6 +7,7 @@ from pathlib import Path
 
 from codealign.common.errors import ConfigurationError
 from codealign.runner.configuration import Configuration
+from codealign.runner.profiles import PROFILES
 from codealign.sandbox import bundle, gvisor, rootfs
 from codealign.sandbox.runners import folders, piped
 from codealign.sandbox.runners.attached import AttachedRunner, RunnerLost
@@ -84,7 +85,7 @@ def prepare(cache: Path, profile: str, slots: int, start_seconds: float) -> Runs
     # Their sandboxes ended with their gateways.
     folders.clean(run_dir)
     try:
-        root = rootfs.prepare(cache)
+        root = rootfs.prepare(cache, PROFILES[profile].packages)
     except RuntimeError as error:
         raise ConfigurationError(str(error)) from error
     return RunscBackend(gvisor.locate(cache), root, run_dir, profile, slots, start_seconds)
