@@ -89,6 +89,16 @@ test-gpu: setup ## What only a GPU can show; every test says why it is skipped w
 hostile: setup ## The hostile corpus on every kind of runner that this machine has, three times each
 	@$(BIN)/python -m tests.hostile.matrix $(ARGS)
 
+.PHONY: soak
+soak: setup ## 20,000 executions with hostile ones among them, then 2,000 while runners are killed; CODEALIGN_BENCHMARK_DATA: canonical solutions too
+	@$(BIN)/python -m tests.chaos.soak $(ARGS)
+	@$(BIN)/python -m tests.chaos.kill_runners
+	@test -z "$$CODEALIGN_BENCHMARK_DATA" || $(BIN)/python -m tests.evaluation.canonical
+
+.PHONY: bench-sandbox
+bench-sandbox: setup ## Executions per second, ours and others', in one table
+	@$(BIN)/python -m tests.bench.sandbox $(ARGS)
+
 .PHONY: check
 check: setup ## Format, lint, types, contracts
 	@$(BIN)/ruff format --check --quiet

@@ -84,13 +84,25 @@ async def test_where_none_starts_each_ones_reason_is_given(tmp_path: Path) -> No
 async def test_a_remembered_one_that_stops_working_is_tried_anew(tmp_path: Path, broken: float | None) -> None:
     await started(Machine(systrap=0.02, ptrace=0.001), tmp_path)
     platform = AutomaticPlatform(machine := Machine(systrap=0.001, ptrace=broken), "auto", tmp_path)
-    if broken is None:
+    for _ in range(3):
+        if broken is None:
+            with pytest.raises(RunnerLost):
+                await platform.start()
+        else:
+            assert (await platform.start()).description.state == pb.RUNNER_STATE_REFUSED
+    assert (await platform.start()).description.platform == "systrap"
+    assert machine.started == ["ptrace"] * 3 + ["systrap", "ptrace"]
+
+
+async def test_one_that_fails_now_and_then_is_kept(tmp_path: Path) -> None:
+    await started(Machine(systrap=0.02, ptrace=0.001), tmp_path)
+    platform = AutomaticPlatform(machine := Machine(systrap=0.001, ptrace=None), "auto", tmp_path)
+    for _ in range(2):
         with pytest.raises(RunnerLost):
             await platform.start()
-    else:
-        assert (await platform.start()).description.state == pb.RUNNER_STATE_REFUSED
-    assert (await platform.start()).description.platform == "systrap"
-    assert machine.started == ["ptrace", "systrap", "ptrace"]
+        machine.platforms["ptrace"] = 0.02
+        assert (await platform.start()).description.platform == "ptrace"
+        machine.platforms["ptrace"] = None
 
 
 async def test_another_gvisor_chooses_for_itself(tmp_path: Path) -> None:

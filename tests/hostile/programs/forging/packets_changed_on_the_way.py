@@ -1,5 +1,5 @@
 # tries: catches the report of a failure on a socket of its own, makes an end of it, and sends that
-# verdict: EXITED_EARLY
+# verdict: EXITED_EARLY or FAILED_ASSERTION
 
 import os
 import socket

@@ -41,6 +41,10 @@ class Backend(Protocol):
         ...
 
 
+_FAILURES = 3
+"""Starts in a row that did not come up: one may have been killed by someone, or have found no memory."""
+
+
 async def _seconds_each(runner: AttachedRunner) -> float:
     program = pb.Program(code="def double(n):\n    return 2 * n\n", tests="assert double(2) == 4\n")
     request = validate.checked(pb.ExecuteRequest(program=program), runner.description.profiles[0])
@@ -78,13 +82,14 @@ class AutomaticPlatform:
         self._backend = backend
         self._automatic = configured == "auto"
         self._chosen = "" if self._automatic else configured
+        self._failures = 0
         self._file = cache / "platform.json"
         self._lock = asyncio.Lock()
 
     async def start(self) -> AttachedRunner:
         """Starts a runner.
 
-        A platform that was chosen before and does not work any more is forgotten: the next start tries all of them.
+        A platform that was chosen before and does not work any more is forgotten: then the next start tries all.
 
         Raises:
             RunnerLost: It did not come up; where all platforms were tried, says what each said.
@@ -98,10 +103,12 @@ class AutomaticPlatform:
         try:
             runner = await self._backend.start(chosen)
         except RunnerLost:
-            self._forget(chosen)
+            self._failed(chosen)
             raise
-        if not _isolates(runner):
-            self._forget(chosen)
+        if _isolates(runner):
+            self._failures = 0
+        else:
+            self._failed(chosen)
         return runner
 
     def _machine(self) -> dict[str, str]:
@@ -132,10 +139,11 @@ class AutomaticPlatform:
         partial.write_text(json.dumps({"machine": self._machine(), "platform": name}, indent=1))
         partial.replace(self._file)
 
-    def _forget(self, name: str) -> None:
-        if self._automatic and self._chosen == name:
+    def _failed(self, name: str) -> None:
+        self._failures += 1
+        if self._automatic and self._chosen == name and self._failures >= _FAILURES:
             log.warning("platform_forgotten", platform=name, reason="no sound runner starts on it any more")
-            self._chosen = ""
+            self._chosen, self._failures = "", 0
             self._file.unlink(missing_ok=True)
 
     async def _choose(self) -> AttachedRunner:

@@ -1,0 +1,101 @@
+"""From what was measured to what is printed."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from tests.bench.rows.workers import Sample
+
+PAPER, FLOOR = "as the paper's server", "fork and exit in gVisor, Python"
+"""Rows that ratios are formed with."""
+OURS = {1: ("ours 1×1",), 2: ("ours 2×1", "ours 1×2")}
+"""Rows with as many slots as workers."""
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that so great a share of all is not greater than."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
+@dataclass
+class Cell:
+    """One row with so many workers and one kind of program; a value is the median over its rounds."""
+
+    row: str
+    kind: str
+    workers: int
+    rounds: list[list[Sample]] = field(default_factory=list)
+    reason: str = ""
+    """Why it is not measured."""
+
+    @property
+    def faults(self) -> list[str]:
+        """Executions with a wrong end."""
+        return [fault for samples in self.rounds for sample in samples for fault in sample.faults]
+
+    @property
+    def rate(self) -> float:
+        """Executions per second, all workers together."""
+        each = [sum(len(one.latencies) / sum(one.latencies) for one in samples) for samples in self.rounds]
+        return statistics.median(each)
+
+    def seconds(self, share: float) -> float:
+        """A percentile of the latencies, in seconds."""
+        each = [[latency for one in samples for latency in one.latencies] for samples in self.rounds]
+        return statistics.median(percentile(latencies, share) for latencies in each)
+
+    def figures(self, inline: float) -> dict[str, float]:
+        """Everything that is printed of it.
+
+        Args:
+            inline: Seconds that its programs take without being executed apart.
+        """
+        half = self.seconds(0.5)
+        return {
+            "per_second": self.rate,
+            "p50_seconds": half,
+            "p99_seconds": self.seconds(0.99),
+            "overhead_seconds": half - inline,
+            "executions": sum(len(one.latencies) for samples in self.rounds for one in samples),
+        }
+
+
+def lines(cells: list[Cell], inline: dict[str, float]) -> Iterator[str]:
+    """The table, in Markdown.
+
+    Args:
+        cells: All of them.
+        inline: Seconds that the programs of a kind take without being executed apart.
+    """
+    yield "| way | program | workers | per second | p50 ms | p99 ms | overhead ms | executions |"
+    yield "|---|---|---:|---:|---:|---:|---:|---:|"
+    for cell in cells:
+        begin = f"| {cell.row} | {cell.kind} | {cell.workers} |"
+        if cell.reason:
+            yield f"{begin} n/a: {cell.reason} | | | | |"
+        elif cell.rounds:
+            found = cell.figures(inline.get(cell.kind, 0.0))
+            ms = [1e3 * found[f"{name}_seconds"] for name in ("p50", "p99", "overhead")]
+            shown = " | ".join(f"{value:.1f}" for value in (found["per_second"], *ms))
+            yield f"{begin} {shown} | {found['executions']:.0f} |"
+
+
+def ratios(cells: list[Cell]) -> Iterator[tuple[str, float, str]]:
+    """What is aimed at: name, value, aim."""
+    rates = {(cell.row, cell.kind, cell.workers): cell.rate for cell in cells if cell.rounds}
+    for workers, ours in OURS.items():
+        for row in ours:
+            for kind in ("empty", "typical"):
+                have, paper = rates.get((row, kind, workers)), rates.get((PAPER, kind, workers))
+                if have and paper:
+                    yield f"{row} / paper's way, workers: {workers}, {kind}", have / paper, "at least 1"
+            have, floor = rates.get((row, "empty", workers)), rates.get((FLOOR, "fork", workers))
+            if have and floor:
+                yield f"{row} / Python's fork in gVisor, workers: {workers}", have / floor, "at least 0.7"
+    for cell in cells:
+        if cell.row in OURS[2] and cell.workers == 2 and cell.rounds:
+            spread = cell.seconds(0.99) / cell.seconds(0.5)
+            yield f"p99 / p50 of {cell.row}, 2 callers, {cell.kind}", spread, "below 3"

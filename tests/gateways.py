@@ -1,0 +1,121 @@
+"""Gateways of one's own for long measurements: each in a fresh cache, and nothing of them is left on the machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from codealign.sandbox import gvisor
+from services.sandbox.tests.conftest import CACHE, Gateway
+from tests.hostile.host import descendants
+
+_START_SECONDS = 120.0
+_STOP_SECONDS = 15.0
+
+
+def end_by_signals() -> None:
+    """Has SIGTERM (of `timeout`, say) run every `finally` on the way out."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+@contextlib.contextmanager
+def own_cache(runsc: Path | None = None) -> Iterator[Path]:
+    """A cache folder that nothing else uses, where the runsc binary is already there if it ever was.
+
+    Args:
+        runsc: The binary to use in place of the one that a gateway finds.
+    """
+    path = os.environ["PATH"]
+    with tempfile.TemporaryDirectory(prefix="codealign-") as name:
+        cache = Path(name) / "cache"
+        cache.mkdir()
+        (CACHE / "bin").mkdir(parents=True, exist_ok=True)
+        (cache / "bin").symlink_to(CACHE / "bin")
+        if (CACHE / "platform.json").exists():
+            shutil.copy(CACHE / "platform.json", cache)
+        if runsc is not None:
+            gvisor.examine(runsc)
+            # What is on PATH comes first, for a gateway and for us.
+            (cache / "path").mkdir()
+            (cache / "path" / "runsc").symlink_to(runsc.resolve())
+            os.environ["PATH"] = f"{cache / 'path'}:{path}"
+        try:
+            yield cache
+        finally:
+            os.environ["PATH"] = path
+            # Else the folder could not be removed; `left_over` is what tells of them.
+            for mount in mounts(cache):
+                subprocess.run(["umount", "--lazy", mount], check=False)
+
+
+@contextlib.contextmanager
+def started(cache: Path, runners: int, slots: int, **settings: str) -> Iterator[Gateway]:
+    """A gateway all of whose slots are there.
+
+    Args:
+        cache: See `own_cache`.
+        runners: gVisor sandboxes.
+        slots: Executions at once in each of them.
+        settings: Further settings by their names.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="gateway-", dir=cache.parent))
+    gateway = Gateway(folder, cache_dir=str(cache), runners=str(runners), slots=str(slots), **settings)
+    try:
+        gateway.connect()
+        gateway.wait_ready()
+        wait_whole(gateway, runners * slots)
+        yield gateway
+    finally:
+        try:
+            gateway.stop()
+        except subprocess.TimeoutExpired:
+            gateway.process.kill()
+            gateway.process.wait()
+            raise
+
+
+def wait_whole(gateway: Gateway, slots: int) -> None:
+    """Until it has so many slots.
+
+    Raises:
+        TimeoutError: It never has.
+    """
+    deadline = time.monotonic() + _START_SECONDS
+    while gateway.capacity().slots < slots:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the gateway has {gateway.capacity().slots} of {slots} slots")
+        time.sleep(0.05)
+
+
+def mounts(folder: Path) -> list[str]:
+    """Mount points below a folder."""
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [point for point in points if point.startswith(f"{folder}/")]
+
+
+def left_over(cache: Path) -> list[str]:
+    """What the gateways and boxes of a process that has no others have left. Empty: nothing."""
+    return patient(lambda: _left_over(cache))
+
+
+def patient(look: Callable[[], list[str]]) -> list[str]:
+    """What is still left after it had time to go."""
+    deadline = time.monotonic() + _STOP_SECONDS
+    while (found := look()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
+def _left_over(cache: Path) -> list[str]:
+    run = cache / "run"
+    found = [f"folder {path}" for path in (sorted(run.iterdir()) if run.is_dir() else ())]
+    found += [f"mount {point}" for point in mounts(cache)]
+    return found + [f"process {pid}" for pid in sorted(descendants(os.getpid()))]
