@@ -14,6 +14,7 @@ import argparse
 import concurrent.futures
 import contextlib
 import functools
+import importlib.util
 import json
 import os
 import shutil
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
-from codealign.runner.profiles import DEFAULT
+from codealign.runner.profiles import DEFAULT, NUMPY
 from services.sandbox.tests.conftest import Gateway
 from tests import gateways
 from tests.bench.rows import programs, table
@@ -36,8 +37,13 @@ from tests.bench.rows.callers import Caller, memory_bytes
 from tests.bench.rows.table import Cell
 from tests.bench.rows.workers import BASE, RowFailed, Worker, plain
 
-SHAPES = ((1, 1), (2, 1), (1, 2))
-"""Runners and slots of each."""
+SHAPES = (
+    (1, 1, DEFAULT.name),
+    (2, 1, DEFAULT.name),
+    (1, 2, DEFAULT.name),
+    (2, 1, NUMPY.name),
+)
+"""Runners, slots of each, and the profile."""
 WORKERS = (1, 2)
 SYSTEM = "/usr/bin/python3"
 _NOBODY = 65534
@@ -62,20 +68,26 @@ class Bench:
 
     def start_gateways(self, platform: str, wanted: str) -> pb.Runner:
         """All that are measured, and the first one in any case: it says what it runs on."""
-        for runners, slots in SHAPES:
-            name = f"ours {runners}×{slots}"
+        for runners, slots, profile in SHAPES:
+            name = f"ours {runners}×{slots}" + (f", profile {profile}" if profile != DEFAULT.name else "")
+            kinds = ("numpy",) if profile == NUMPY.name else ("empty", "typical")
             if self.gateways and not name.startswith(wanted):
                 continue
+            if profile == NUMPY.name and importlib.util.find_spec("numpy") is None:
+                print(f"{name}: n/a: numpy is not in this environment", flush=True)
+                continue
             print(f"starting {name}", flush=True)
-            gateway = self.stack.enter_context(gateways.started(self.cache, runners, slots, platform=platform))
+            gateway = self.stack.enter_context(
+                gateways.started(self.cache, runners, slots, platform=platform, profile=profile)
+            )
             self.gateways[name] = gateway
             time.sleep(1)
             self.memory[name] = memory_bytes(gateway)
             if name.startswith(wanted):
-                self.rows[name] = functools.partial(_caller, gateway), programs.KINDS
+                self.rows[name] = functools.partial(_caller, gateway), kinds
             runner = gateway.stub.GetRunner(pb.GetRunnerRequest(), timeout=10).runners[0]
             platform = runner.platform
-        return next(iter(self.gateways.values())).stub.GetRunner(pb.GetRunnerRequest(), timeout=10).runners[0]
+        return runner
 
     def add_plain(self) -> None:
         """The ways without a sandbox."""

@@ -146,7 +146,7 @@ class Load:
                     # What a stream is told by a result.
                     refused = pb.VERDICT_REFUSED
                     return pb.Result(request_id=item.request.request_id, verdict=refused, detail=error.details() or "")
-                told = {key for key, _ in error.trailing_metadata() or ()}
+                told = {pair.key for pair in error.trailing_metadata() or ()}
                 if error.code() not in _AGAIN or _DETAILS not in told or self._stop.is_set():
                     raise
                 with self._lock:
