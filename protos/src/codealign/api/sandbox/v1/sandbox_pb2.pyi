@@ -62,7 +62,10 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     VERDICT_CRASHED: _Verdict.ValueType  # 10
     """A signal ended it that neither the harness nor a limit sent."""
     VERDICT_EXITED_EARLY: _Verdict.ValueType  # 11
-    """It ended before its last test statement without an exception: sys.exit, os._exit, exec, ..."""
+    """It ended before its last test statement without an exception: sys.exit, os._exit, exec, ... Or that its
+    tests ran is not proved, since it used what could make them lie (a trace function, ctypes, code objects of
+    its own, a changed unittest): detail says what.
+    """
     VERDICT_NO_TESTS: _Verdict.ValueType  # 12
     """The tests hold no assertion, or ran to their end without executing one."""
     VERDICT_FLAKY: _Verdict.ValueType  # 13
@@ -110,7 +113,10 @@ VERDICT_DISK_LIMIT: Verdict.ValueType  # 9
 VERDICT_CRASHED: Verdict.ValueType  # 10
 """A signal ended it that neither the harness nor a limit sent."""
 VERDICT_EXITED_EARLY: Verdict.ValueType  # 11
-"""It ended before its last test statement without an exception: sys.exit, os._exit, exec, ..."""
+"""It ended before its last test statement without an exception: sys.exit, os._exit, exec, ... Or that its
+tests ran is not proved, since it used what could make them lie (a trace function, ctypes, code objects of
+its own, a changed unittest): detail says what.
+"""
 VERDICT_NO_TESTS: Verdict.ValueType  # 12
 """The tests hold no assertion, or ran to their end without executing one."""
 VERDICT_FLAKY: Verdict.ValueType  # 13
