@@ -191,10 +191,15 @@ static PyObject *watch(PyObject *self, PyObject *arguments)
 
 static int is_site(PyFrameObject *frame)
 {
+    static int recent; /* an assertion in a loop is looked for once */
     PyObject *code = PyFrame_GetCode(frame);
     int offset = PyFrame_GetLasti(frame), found = 0;
-    for (int i = 0; i < site_count && !found; i++)
-        found = sites[i].code == code && sites[i].offset == offset;
+    for (int i = 0; i < site_count && !found; i++) {
+        int at = (recent + i) % site_count;
+        found = sites[at].code == code && sites[at].offset == offset;
+        if (found)
+            recent = at;
+    }
     Py_DecRef(code);
     return found;
 }
@@ -285,7 +290,9 @@ static int hook(const char *event, PyObject *arguments, void *data)
 {
     static const char *const starters[] = {"os.fork", "os.forkpty", "os.posix_spawn", "subprocess.Popen", NULL};
     static const char *const tracers[] = {"sys.settrace", "sys.setprofile", "sys.monitoring.register_callback", NULL};
-    static const char *const searches[] = {"code.__new__", "gc.get_objects", "gc.get_referrers", "gc.get_referents", NULL};
+    static const char *const searches[] = {
+        "code.__new__", "gc.get_objects", "gc.get_referrers", "gc.get_referents", NULL,
+    };
     static const char *const links[] = {"os.symlink", "os.link", "os.rename", NULL};
     if (!witness.begun)
         return 0;
