@@ -16,8 +16,8 @@ from codealign.sandbox.runners.attached import AttachedRunner, RunnerLost
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0
 _LONGEST_PATIENT_PAUSE = 5.0
 """Knocking costs less than starting, and whoever does not answer yet may do so any moment."""
-_STABLE_SECONDS = 60.0
-"""A runner that lived so long is no sign of trouble when it ends."""
+_STABLE_SECONDS = 5.0
+"""A runner that lived so long, its start included, was able to work: its end is no reason to wait with the next."""
 
 log = get_logger(__name__)
 

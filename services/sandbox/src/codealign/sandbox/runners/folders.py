@@ -5,6 +5,7 @@ import dataclasses
 import fcntl
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -30,8 +31,16 @@ class RunFolder:
 
     def remove(self) -> None:
         """Removes it with everything in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        _remove(self.path)
         os.close(self._lock)
+
+
+def _remove(folder: Path) -> None:
+    """Newer releases of runsc leave a network namespace mounted in their state folder."""
+    points = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    for point in sorted((point for point in points if Path(point).is_relative_to(folder)), reverse=True):
+        subprocess.run(["umount", "--lazy", point], check=False, capture_output=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_held(folder: Path) -> bool:
@@ -58,4 +67,4 @@ def left_over(run_dir: Path) -> Iterator[Path]:
 def clean(run_dir: Path) -> None:
     """Removes what gateways that were killed have left."""
     for folder in left_over(run_dir):
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
