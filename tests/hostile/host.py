@@ -173,7 +173,7 @@ class Host:
         found = {}
         for path in self._cache.rglob("*"):
             name = path.relative_to(self._cache)
-            if name.parts[0] not in ("run", "bin", "platform.json") and path.is_file():
+            if name.parts[0] not in ("run", "run-docker", "bin", "platform.json") and path.is_file():
                 stat = path.stat()
                 found[str(name)] = (stat.st_size, stat.st_mtime_ns)
         return found

@@ -446,6 +446,9 @@ static void enter(const struct job *job)
     check(mount("/box/tmp", "/tmp", NULL, MS_BIND, NULL), "mount /tmp");
     check(mount("/box/shm", "/dev/shm", NULL, MS_BIND, NULL), "mount /dev/shm");
     check(mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL), "mount /proc");
+    /* Containers share their terminals; a bundle of the gateway's own has none. */
+    check(mount("tmpfs", "/dev/pts", "tmpfs", MS_NOSUID | MS_NODEV | MS_RDONLY, "size=4096") && errno != ENOENT,
+          "mount /dev/pts");
     check(chdir("/box/work"), "chdir");
     limit(RLIMIT_CORE, 0, 0);
     limit(RLIMIT_NOFILE, 256, 256);

@@ -8,7 +8,7 @@ import stat
 import struct
 import sys
 
-NAME = "_heapq"
+NAME = "_lsprof"
 
 
 def place_of_init(image):

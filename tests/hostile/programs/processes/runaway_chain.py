@@ -1,5 +1,5 @@
 # tries: a chain of processes, each of which lives just long enough to start the next
-# verdict: TIMED_OUT
+# verdict: TIMED_OUT or PROCESS_LIMIT
 # limits: wall_seconds=0.5
 
 import os

@@ -1,5 +1,5 @@
 # tries: a fork bomb that is none of Python's doing
-# verdict: TIMED_OUT
+# verdict: TIMED_OUT or PROCESS_LIMIT
 # limits: wall_seconds=0.7
 
 import subprocess
