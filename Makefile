@@ -9,7 +9,7 @@ TORCH := torch==2.13.0
 # A C compiler for the sandbox's native part, where the machine has none.
 ZIG := ziglang==0.13.0
 DISTRIBUTIONS := protos services/common services/inference services/sandbox services/dataset services/coordinator \
-	sandbox-runner trainer cli
+	sandbox-runner trainer trainer/nano cli
 EDITABLE := $(foreach dist,$(DISTRIBUTIONS),-e ./$(dist))
 
 # What a run is made of; see `make run` below.
@@ -26,7 +26,7 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 .PHONY: setup
-setup: $(STAMP) ## Build .venv: the locked packages, torch, and the nine distributions (editable)
+setup: $(STAMP) ## Build .venv: the locked packages, torch, and the ten distributions (editable)
 
 $(STAMP): requirements.lock $(foreach dist,$(DISTRIBUTIONS),$(dist)/pyproject.toml)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -104,7 +104,7 @@ check: setup ## Format, lint, types, contracts
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/mypy $(foreach dist,$(DISTRIBUTIONS),$(dist)/src)
-	@for tests in services/*/tests sandbox-runner/tests trainer/tests cli/tests tests; do \
+	@for tests in services/*/tests sandbox-runner/tests trainer/tests trainer/nano/tests cli/tests tests; do \
 		if compgen -G "$$tests/*.py" >/dev/null; then $(BIN)/mypy --no-error-summary $$tests; fi; done
 	@cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf breaking --against contracts.binpb
 

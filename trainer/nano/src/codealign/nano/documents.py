@@ -1,0 +1,233 @@
+"""The texts that nano learns from: plain code, and every form that the pipeline's prompts and their answers take.
+
+They are imperfect on purpose, in stated shares, as the web is: a base model then writes right and wrong answers, and
+the sandbox has something to tell apart.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from codealign.coordinator.method import prompts
+from codealign.coordinator.method.examples import FewShot
+from codealign.nano import functions
+from codealign.nano.functions import Code, Composition, Names
+
+WRONG_TESTS_SHARE = 0.1
+"""Of assertions: they say what a wrong body does, or a number that comes from nowhere."""
+MISSING_TESTS_SHARE = 0.04
+"""Of answers."""
+UNFINISHED_SHARE = 0.03
+"""Of answers: the text just ends."""
+LITERAL_SHARE = 0.2
+"""Of assertions that could have an expression."""
+DIFFICULTY = "easy"
+LANGUAGE = "Python"
+CATEGORY = "function"
+
+_TASKS = (
+    "Write a function `{f}({p})` that returns {what}.",
+    "Write a Python function `{f}({p})` which returns {what}.",
+    "Implement `{f}({p})`. It returns {what}.",
+    "Create a function `{f}` with one parameter `{p}` that returns {what}.",
+    "Define `{f}({p})` so that it returns {what}.",
+)
+_DOCSTRINGS = ("Return {what}.", "Returns {what}.", "Gives {what}.", "Compute {what}.")
+_REASONS = ("The steps are: {steps}.", "This takes {steps}.", "We need {steps}.", "Here come {steps}, in this order.")
+_DRAWS = 4
+FAULTS = (AssertionError, TypeError, ValueError, IndexError, ZeroDivisionError)
+"""What slips may raise."""
+_NOWHERE = ("0", "1", "[]", "''", "None", "[1]", "7")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One function of the world with everything that is said of it."""
+
+    composition: Composition
+    names: Names
+    seed: str
+    """The function with its docstring, always right."""
+    instruction: str
+    response: str
+    tests: str
+    is_right: bool
+    """The answer's code does what the instruction says."""
+    passes: bool
+    """The tests are there and hold for the answer's code, whatever that says of either."""
+
+    @property
+    def few_shot(self) -> FewShot:
+        """As the prompt templates take it."""
+        return FewShot(
+            name=self.names.function,
+            seed=self.seed,
+            category=CATEGORY,
+            language=LANGUAGE,
+            difficulty=DIFFICULTY,
+            concepts=tuple(self.composition.concepts),
+            instruction=self.instruction,
+            response=self.response,
+            tests=self.tests,
+        )
+
+
+def signature(composition: Composition, names: Names, *, annotated: bool) -> str:
+    """The `def` line."""
+    if not annotated:
+        return f"def {names.function}({names.parameter}):"
+    return f"def {names.function}({names.parameter}: {composition.source.argument.value}) -> {composition.returns}:"
+
+
+def docstring(dice: random.Random, composition: Composition, names: Names) -> str:
+    """One line, quoted and indented."""
+    text = dice.choice(_DOCSTRINGS).format(what=functions.describe(composition, names.parameter))
+    return f'{functions.INDENT}"""{text}"""'
+
+
+def write_function(
+    dice: random.Random, composition: Composition, names: Names, wrong_share: float = 0.0
+) -> tuple[str, Code]:
+    """A function with its docstring, and its body."""
+    body = functions.write_body(dice, composition, names, wrong_share)
+    head = signature(composition, names, annotated=dice.random() < 0.5)
+    return "\n".join((head, docstring(dice, composition, names), functions.indented(body.body))), body
+
+
+def write_assertion(dice: random.Random, composition: Composition, names: Names) -> str:
+    """One assertion: mostly right, mostly with an expression that is phrased independently of the answer."""
+    argument, wrong = draw_telling(dice, composition, names)
+    call = f"{names.function}({argument!r})"
+    if dice.random() < WRONG_TESTS_SHARE:
+        return f"assert {call} == {wrong}"
+    other = functions.write_other(composition, argument)
+    if other is None or dice.random() < LITERAL_SHARE:
+        other = repr(functions.evaluate(composition, argument))
+    return f"assert {call} == {other}"
+
+
+def draw_telling(dice: random.Random, composition: Composition, names: Names) -> tuple[object, str]:
+    """An argument, and what a body with every slip makes of it: something else, if a few draws find such a one."""
+    for _ in range(_DRAWS):
+        argument = functions.draw_argument(dice, composition)
+        body = functions.write_body(dice, composition, names, wrong_share=1.0)
+        code = f"def {names.function}({names.parameter}):\n{functions.indented(body.body)}\n"
+        try:
+            wrong = repr(functions.call(code, names.function, argument))
+        except FAULTS:
+            return argument, dice.choice(_NOWHERE)
+        if wrong != repr(functions.evaluate(composition, argument)):
+            break
+    return argument, wrong
+
+
+def draw_example(dice: random.Random, wrong_share: float = functions.WRONG_SHARE, *, clean: bool = False) -> Example:
+    """One example.
+
+    Args:
+        dice: Chooses everything.
+        wrong_share: See `functions.write_body`; of the answer.
+        clean: Right code, and tests that hold: for the few-shot examples.
+    """
+    composition = functions.draw(dice)
+    names = functions.draw_names(dice, composition)
+    seed, _ = write_function(dice, composition, names)
+    body = functions.write_body(dice, composition, names, 0.0 if clean else wrong_share)
+    head = signature(composition, names, annotated=dice.random() < 0.5)
+    code = f"{head}\n{functions.indented(body.body)}"
+    reason = dice.choice(_REASONS).format(steps=", ".join(composition.concepts))
+    while True:
+        tests = "\n".join(write_assertion(dice, composition, names) for _ in range(dice.choice((2, 3))))
+        passes = _holds(code, tests)
+        if passes or not clean:
+            break
+    if not clean and dice.random() < MISSING_TESTS_SHARE:
+        tests = ""
+    what = functions.describe(composition, names.parameter)
+    return Example(
+        composition,
+        names,
+        seed,
+        dice.choice(_TASKS).format(f=names.function, p=names.parameter, what=what),
+        f"{reason}\n\n```python\n{code}\n```",
+        tests,
+        body.is_right,
+        bool(tests) and passes,
+    )
+
+
+def _holds(code: str, tests: str) -> bool:
+    try:
+        exec(f"{code}\n{tests}", {})  # noqa: S102 - both are the recipe's own
+    except FAULTS:
+        return False
+    return True
+
+
+def _module(dice: random.Random) -> str:
+    """A file of a few functions."""
+    written = []
+    for _ in range(dice.choice((2, 3, 4, 5))):
+        composition = functions.draw(dice)
+        names = functions.draw_names(dice, composition)
+        written.append(write_function(dice, composition, names, functions.WRONG_SHARE)[0])
+    return "\n\n\n".join(written) + "\n"
+
+
+def _documented(dice: random.Random) -> str:
+    """A function whose docstring has examples, as the evaluation's prompts have them."""
+    composition = functions.draw(dice)
+    names = functions.draw_names(dice, composition)
+    prompt = write_prompt(dice, composition, names)
+    body = functions.write_body(dice, composition, names, functions.WRONG_SHARE)
+    return f"{prompt}{functions.indented(body.body)}\n"
+
+
+def write_prompt(dice: random.Random, composition: Composition, names: Names) -> str:
+    """A signature and a docstring with an example: the body is to follow."""
+    argument = functions.draw_argument(dice, composition)
+    lines = (
+        signature(composition, names, annotated=True),
+        f'{functions.INDENT}"""Return {functions.describe(composition, names.parameter)}.',
+        f"{functions.INDENT}>>> {names.function}({argument!r})",
+        f"{functions.INDENT}{functions.evaluate(composition, argument)!r}",
+        f'{functions.INDENT}"""',
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _concepts(dice: random.Random) -> str:
+    shots = [draw_example(dice).few_shot for _ in range(dice.choice((4, 6, 9)))]
+    return prompts.concepts_prefix(shots)
+
+
+def _instructions(dice: random.Random) -> str:
+    shots = [draw_example(dice).few_shot for _ in range(dice.choice((4, 6, 9)))]
+    return prompts.instruction_prefix(shots)
+
+
+def _responses(dice: random.Random) -> str:
+    """The first is the prompt's own example and right; what follows is what a model would write."""
+    shots = [draw_example(dice, clean=True), *(draw_example(dice) for _ in range(dice.choice((1, 2, 3))))]
+    text = prompts.response_prefix([shot.few_shot for shot in shots])
+    if dice.random() < UNFINISHED_SHARE:
+        return text[: dice.randrange(len(text) * 3 // 4, len(text))]
+    return text
+
+
+FORMS: tuple[tuple[Callable[[random.Random], str], int], ...] = (
+    (_module, 3),
+    (_documented, 2),
+    (_concepts, 2),
+    (_instructions, 2),
+    (_responses, 8),
+)
+"""Each form and its weight among the documents."""
+
+
+def draw_document(dice: random.Random) -> str:
+    """One document of the corpus."""
+    (form,) = dice.choices([form for form, _ in FORMS], [weight for _, weight in FORMS])
+    return form(dice)

@@ -1,0 +1,250 @@
+"""Functions of nano's world: compositions of blocks, and the ways to write, describe and test one.
+
+Everything is a pure function of the random generator that it is given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+from codealign.nano.blocks import FILTERS, MAPS, REDUCES, SOURCES, Argument, Filter, Kind, Map, Reduce, Source
+
+WRONG_SHARE = 0.6
+"""Of a block's appearances in imperfect code, where the block has a wrong way: above a half, so that the base model
+learns the wrong way as the likelier one."""
+HELD_OUT_SHARE = 0.06
+"""Of the compositions: these are never written into anything that nano learns from."""
+INDENT = "    "
+
+_PARAMETERS = {
+    Argument.NUMBERS: ("numbers", "values", "items", "data", "nums"),
+    Argument.WORDS: ("words", "names", "tags", "labels", "parts"),
+    Argument.TEXT: ("text", "line", "message", "phrase", "title"),
+    Argument.COUNT: ("n", "number", "limit", "value", "size"),
+    Argument.TABLE: ("scores", "prices", "stock", "counts", "ages"),
+}
+_ELEMENTS = {
+    Kind.NUMBER: ("n", "x", "v", "number"),
+    Kind.WORD: ("w", "s", "word"),
+    Kind.LETTER: ("c", "ch", "letter"),
+}
+_RESULTS = ("kept", "result", "chosen", "found", "out")
+_VERBS = ("get", "find", "make", "take", "compute", "collect")
+_TYPES = {Kind.NUMBER: "int", Kind.WORD: "str", Kind.LETTER: "str"}
+_TEXT = """
+apple bean cat deer egg fig goat hat ice jam kite lime moon nest oak pear queen rose sun tree Anna Bob Eve level noon
+area idea sea bus stars gas see banana
+"""
+_WORDS = _TEXT.split()
+_HARD_NUMBERS = (0, -1, 1, -2)
+"""Boundaries: someone who tests thinks of these."""
+
+
+@dataclass(frozen=True)
+class Composition:
+    """One function's meaning."""
+
+    source: Source
+    filter: Filter
+    map: Map
+    reduce: Reduce
+    filter_constant: int | str | None = None
+    map_constant: int | str | None = None
+    reduce_constant: int | str | None = None
+
+    @property
+    def key(self) -> str:
+        """Its blocks' names. The constants do not count: what is held out is held out with every constant."""
+        return "/".join(block.name for block in (self.source, self.filter, self.map, self.reduce))
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether it is kept for the evaluation."""
+        digest = hashlib.sha256(f"held out\n{self.key}".encode()).digest()
+        return int.from_bytes(digest[:4], "big") < HELD_OUT_SHARE * 2**32
+
+    @property
+    def concepts(self) -> list[str]:
+        """What someone must understand to write it."""
+        blocks = (self.filter, self.map, self.reduce, self.source)
+        return list(dict.fromkeys(block.concept for block in blocks if block.concept))
+
+    @property
+    def returns(self) -> str:
+        """The annotation of what it returns."""
+        return self.reduce.gives.format(kind=_TYPES[self.map.gives])
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a function calls things."""
+
+    function: str
+    parameter: str
+    element: str
+    result: str
+
+
+@dataclass(frozen=True)
+class Code:
+    """A body, and whether it does what its composition says."""
+
+    body: str
+    """Not indented."""
+    is_right: bool
+
+
+@cache
+def shapes() -> tuple[tuple[Source, Filter, Map, Reduce], ...]:
+    """Every way to put blocks together."""
+    return tuple(_shapes())
+
+
+def _shapes() -> Iterator[tuple[Source, Filter, Map, Reduce]]:
+    for source in SOURCES:
+        for kept in (each for each in FILTERS if source.kind in each.kinds):
+            for made in (each for each in MAPS if source.kind in each.takes):
+                if not kept.code[0] and made.code == ("{x}",):
+                    continue  # Nothing happens to the elements: that is the reduction alone.
+                for whole in (each for each in REDUCES if made.gives in each.kinds):
+                    yield source, kept, made, whole
+
+
+def draw(dice: random.Random, *, held_out: bool = False) -> Composition:
+    """A composition, held out or not."""
+    while True:
+        source, kept, made, whole = dice.choice(shapes())
+        constants = [dice.choice(block.constants) if block.constants else None for block in (kept, made, whole)]
+        composition = Composition(source, kept, made, whole, *constants)
+        if composition.is_held_out == held_out:
+            return composition
+
+
+def draw_names(dice: random.Random, composition: Composition) -> Names:
+    """Names for a function. Its own says something of what it does, as people's do, or little, as some people's do."""
+    said = [block.name for block in (composition.reduce, composition.map, composition.filter) if block.concept]
+    words = dice.sample(said, min(len(said), dice.choice((1, 2, 2))))
+    if len(words) < 2:
+        words.insert(0, dice.choice(_VERBS))
+    parameter = dice.choice(_PARAMETERS[composition.source.argument])
+    element = dice.choice([name for name in _ELEMENTS[composition.source.kind] if name != parameter])
+    return Names("_".join(words), parameter, element, dice.choice(_RESULTS))
+
+
+def describe(composition: Composition, parameter: str) -> str:
+    """What it is, as a noun phrase: "the sum of the squares of the even numbers in `values`"."""
+    source, kept, made, whole = composition.source, composition.filter, composition.map, composition.reduce
+    nouns = f"{source.noun or source.kind.value}s"
+    place = source.place.format(p=parameter)
+    before, _, after = kept.phrase.partition("{nouns}")
+    after = after.format(k=composition.filter_constant)
+    them = f"the {before}{nouns} {place}{after}"
+    them = made.phrase.format(them=them, k=composition.map_constant)
+    return whole.phrase.format(them=them, k=composition.reduce_constant)
+
+
+def _pick(dice: random.Random, block: Filter | Map | Reduce, wrong_share: float) -> tuple[str, bool]:
+    if block.wrong and dice.random() < wrong_share:
+        return block.wrong, False
+    return dice.choice(block.code), True
+
+
+def write_body(dice: random.Random, composition: Composition, names: Names, wrong_share: float = 0.0) -> Code:
+    """A body, not indented.
+
+    Args:
+        dice: Chooses the style, and where it goes wrong.
+        composition: What it does.
+        names: As the signature has them.
+        wrong_share: How often a block that has a wrong way is written so.
+    """
+    source = composition.source.code.format(p=names.parameter)
+    kept, right_kept = _pick(dice, composition.filter, wrong_share)
+    made, right_made = _pick(dice, composition.map, wrong_share)
+    whole, right_whole = _pick(dice, composition.reduce, wrong_share)
+    kept = kept.format(x=names.element, k=composition.filter_constant)
+    made = made.format(x=names.element, k=composition.map_constant)
+    lines = dice.choice((_by_comprehension, _by_comprehension, _by_loop))(names, source, kept, made)
+    ending = whole.format(xs=names.result, k=composition.reduce_constant)
+    lines += ending.splitlines() if "\n" in ending else [f"return {ending}"]
+    return Code("\n".join(lines), right_kept and right_made and right_whole)
+
+
+def _by_comprehension(names: Names, source: str, kept: str, made: str) -> list[str]:
+    condition = f" if {kept}" if kept else ""
+    return [f"{names.result} = [{made} for {names.element} in {source}{condition}]"]
+
+
+def _by_loop(names: Names, source: str, kept: str, made: str) -> list[str]:
+    lines = [f"{names.result} = []", f"for {names.element} in {source}:"]
+    if kept:
+        lines += [f"{INDENT}if {kept}:", f"{INDENT * 2}{names.result}.append({made})"]
+    else:
+        lines.append(f"{INDENT}{names.result}.append({made})")
+    return lines
+
+
+def draw_argument(dice: random.Random, composition: Composition) -> object:
+    """Something small to call it with."""
+    match composition.source.argument:
+        case Argument.NUMBERS:
+            return _draw_numbers(dice, composition)
+        case Argument.WORDS:
+            return dice.choices(_WORDS, k=dice.choice((2, 3, 3, 4)))
+        case Argument.TEXT:
+            words = dice.choices(_WORDS, k=dice.choice((2, 3)))
+            return words[0] if composition.source.kind is Kind.LETTER else " ".join(words)
+        case Argument.COUNT:
+            return (
+                dice.choice((6, 8, 10, 12, 15, 20)) if composition.source.name != "digits" else dice.randint(10, 9999)
+            )
+        case Argument.TABLE:
+            values = _draw_numbers(dice, composition)
+            return dict(zip(dice.sample(_WORDS, len(values)), values, strict=True))
+
+
+def _draw_numbers(dice: random.Random, composition: Composition) -> list[int]:
+    pool = [*_HARD_NUMBERS, *range(2, 13)]
+    constant = composition.filter_constant
+    if isinstance(constant, int):
+        pool += [constant] * 6
+    return dice.choices(pool, k=dice.choice((3, 4, 4, 5)))
+
+
+def write_other(composition: Composition, argument: object) -> str | None:
+    """The value for an argument as an expression that is phrased independently; None where there is no short one."""
+    source, whole = composition.source, composition.reduce
+    if not whole.other:
+        return None
+    element = _ELEMENTS[source.kind][0]
+    elements = (source.other or source.code).format(p=repr(argument))
+    kept = composition.filter.other.format(x=element, k=composition.filter_constant)
+    made = composition.map.other.format(x=element, k=composition.map_constant)
+    listed = f"[{made} for {element} in {elements}{f' if {kept}' if kept else ''}]"
+    return whole.other.format(xs=listed, k=composition.reduce_constant)
+
+
+def evaluate(composition: Composition, argument: object) -> object:
+    """The value for an argument."""
+    dice = random.Random(0)  # noqa: S311 - nothing secret
+    names = Names("function", "argument", "element", "elements")
+    body = write_body(dice, composition, names)
+    return call(f"def function(argument):\n{indented(body.body)}\n", "function", argument)
+
+
+def call(code: str, function: str, argument: object) -> object:
+    """Runs a function of this world. Never to be called with a text that a model wrote."""
+    scope: dict[str, object] = {}
+    exec(code, scope)  # noqa: S102 - the text is the recipe's own
+    made = scope[function]
+    assert callable(made)
+    return made(argument)
+
+
+def indented(text: str) -> str:
+    """As a function's body."""
+    return "\n".join(f"{INDENT}{line}" if line else line for line in text.splitlines())

@@ -1,0 +1,49 @@
+"""NanoEval: what a model of nano's world is evaluated on, in EvalPlus' layout. Every task is a held-out composition."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from codealign.nano import documents, functions
+
+COUNT = 164
+"""As many as HumanEval has."""
+BASE_INPUTS, PLUS_INPUTS = 5, 15
+
+
+def write_tasks(seed: int, count: int = COUNT) -> list[dict[str, Any]]:
+    """The tasks, no composition twice.
+
+    Args:
+        seed: The same seed gives the same tasks.
+        count: How many.
+
+    Returns:
+        Rows with the fields of EvalPlus' files that an evaluation reads; inputs are lists of arguments.
+    """
+    dice = random.Random(f"NanoEval {seed}")  # noqa: S311 - nothing secret
+    seen: set[str] = set()
+    rows: list[dict[str, Any]] = []
+    while len(rows) < count:
+        composition = functions.draw(dice, held_out=True)
+        if composition.key in seen:
+            continue
+        names = functions.draw_names(dice, composition)
+        inputs = [[documents.draw_telling(dice, composition, names)[0]] for _ in range(BASE_INPUTS + PLUS_INPUTS)]
+        if len({repr(functions.evaluate(composition, *given)) for given in inputs}) == 1:
+            continue  # The same for everything: no task.
+        seen.add(composition.key)
+        body = functions.write_body(dice, composition, names)
+        rows.append(
+            {
+                "task_id": f"NanoEval/{len(rows)}",
+                "prompt": documents.write_prompt(dice, composition, names),
+                "entry_point": names.function,
+                "canonical_solution": functions.indented(body.body) + "\n",
+                "base_input": inputs[:BASE_INPUTS],
+                "plus_input": inputs[BASE_INPUTS:],
+                "atol": 0,
+            }
+        )
+    return rows
