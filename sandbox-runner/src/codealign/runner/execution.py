@@ -20,6 +20,7 @@ _LOOK = 0.05
 _LATE = 0.1
 """Seconds after its time that this loop goes on: then nothing of the box had a processor."""
 _DEATH_SECONDS = 10.0
+_PROCESSORS = os.cpu_count() or 1
 _REPORTS_LIMIT = 64
 """Packets taken from the channel; three at most are reports, so the rest are a program's own."""
 
@@ -69,12 +70,13 @@ class _Execution:
         self._poll = select.poll()
         self._seen = Evidence()
         self._packets = 0
+        self._started = 0.0
         self._listening = True
         self._pid = 0
         self._end: Ended | None = None
 
     def run(self) -> Evidence:
-        started = time.monotonic()
+        started = self._started = time.monotonic()
         self._start()
         deadline = started + self._limits.wall_seconds
         look = started
@@ -200,13 +202,15 @@ class _Execution:
         slot = self._slot
         usage = watch.usage(self._pid, slot.inherited_bytes)
         slot.ledger.note(slot.index, usage.resident_bytes)
-        self._seen.cpu_seconds = max(self._seen.cpu_seconds, usage.cpu_seconds)
+        # gVisor counts the wait for a processor as the use of one: many processes seem to use more than there are.
+        cpu_seconds = min(usage.cpu_seconds, (time.monotonic() - self._started) * _PROCESSORS)
+        self._seen.cpu_seconds = max(self._seen.cpu_seconds, cpu_seconds)
         # Where several are over, the one that the contract puts first: a thousand forks are over all of them.
         if slot.ledger.is_over(slot.index, self._limits.memory_bytes):
             self._kill(Cause.MEMORY)
         elif usage.threads > self._limits.processes:
             self._kill(Cause.PROCESSES)
-        elif usage.cpu_seconds > self._limits.cpu_seconds:
+        elif cpu_seconds > self._limits.cpu_seconds:
             self._kill(Cause.CPU)
 
     def _await_empty(self) -> None:
