@@ -3,7 +3,7 @@ import random
 import pytest
 
 from codealign.nano import blocks, functions
-from codealign.nano.functions import Composition, Names
+from codealign.nano.functions import Code, Composition, Names
 
 DRAWS = 400
 NAMES = Names("f", "p", "e", "out")
@@ -14,14 +14,10 @@ def compositions(seed: int, count: int = DRAWS) -> list[Composition]:
     return [functions.draw(dice) for _ in range(count)]
 
 
-def code_of(body: str, names: Names = NAMES) -> str:
-    return f"def {names.function}({names.parameter}):\n{functions.indented(body)}\n"
-
-
-def outcome(code: str, argument: object) -> object:
+def outcome(body: Code, argument: object) -> object:
     try:
-        return functions.call(code, "f", argument)
-    except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+        return functions.call(functions.define(NAMES, body), NAMES.function, argument)
+    except functions.FAULTS as error:
         return type(error)
 
 
@@ -38,7 +34,7 @@ def test_every_right_way_gives_the_same_value() -> None:
         for _ in range(4):
             body = functions.write_body(dice, composition, NAMES)
             assert body.is_right
-            assert outcome(code_of(body.body), argument) == expected, (composition.key, body.body, argument)
+            assert outcome(body, argument) == expected, (composition.key, body.body, argument)
 
 
 def test_the_independent_phrasing_gives_the_same_value() -> None:
@@ -54,18 +50,17 @@ def test_the_independent_phrasing_gives_the_same_value() -> None:
 
 
 @pytest.mark.parametrize("kind", [blocks.FILTERS, blocks.MAPS, blocks.REDUCES])
-def test_every_wrong_way_can_be_seen(kind: tuple[blocks.Filter | blocks.Map | blocks.Reduce, ...]) -> None:
+def test_every_wrong_way_can_be_seen(kind: tuple[blocks.Block, ...]) -> None:
     dice = random.Random(5)
     for block in (each for each in kind if each.wrong):
         seen = 0
         shapes = [shape for shape in functions.shapes() if any(each is block for each in shape)]
-        for source, kept, made, whole in dice.sample(shapes, 60):
-            constants = [dice.choice(each.constants) if each.constants else None for each in (kept, made, whole)]
-            composition = Composition(source, kept, made, whole, *constants)
+        for shape in dice.sample(shapes, 60):
+            composition = functions.with_constants(dice, shape)
             body = functions.write_body(dice, composition, NAMES, wrong_share=1.0)
             assert not body.is_right
             argument = functions.draw_argument(dice, composition)
-            seen += outcome(code_of(body.body), argument) != functions.evaluate(composition, argument)
+            seen += outcome(body, argument) != functions.evaluate(composition, argument)
         assert seen > 5, (block.name, seen)
 
 

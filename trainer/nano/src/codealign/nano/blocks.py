@@ -9,7 +9,8 @@ parameter, `{k}` a constant.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 
 class Kind(enum.Enum):
@@ -50,62 +51,60 @@ class Source:
     """Empty: as `code`."""
     noun: str = ""
     """Empty: the kind's."""
+    integers: Sequence[int] = (6, 8, 10, 12, 15, 20)
+    """What it is tried with, where it takes one."""
 
 
 @dataclass(frozen=True)
-class Filter:
-    """Which elements stay."""
+class Block:
+    """What the three kinds of blocks below have in common."""
 
     name: str
     kinds: tuple[Kind, ...]
+    """Of the elements that it takes."""
     phrase: str
-    """Around the noun: "even {nouns}", or after noun and place: "{nouns} that are even"."""
     concept: str
     code: tuple[str, ...]
-    other: str
-    wrong: str = ""
-    constants: tuple[int | str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Map:
-    """What becomes of each element."""
-
-    name: str
-    takes: tuple[Kind, ...]
-    gives: Kind
-    phrase: str
-    """With `{them}`, the elements that stayed: "the squares of {them}"."""
-    concept: str
-    code: tuple[str, ...]
-    other: str
-    wrong: str = ""
-    constants: tuple[int | str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Reduce:
-    """What comes of all."""
-
-    name: str
-    kinds: tuple[Kind, ...]
-    phrase: str
-    """With `{them}`: "the sum of {them}"."""
-    concept: str
-    code: tuple[str, ...]
-    gives: str
-    """The annotation; `{kind}` is the elements' own."""
     other: str = ""
-    """Empty: it cannot be said in one expression with `{xs}` in it once; tests then have a literal."""
     wrong: str = ""
     constants: tuple[int | str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Filter(Block):
+    """Which elements stay.
+
+    `phrase` is around the noun ("even {nouns}"), or goes on after noun and place ("{nouns} that are even").
+    """
+
+
+@dataclass(frozen=True)
+class Map(Block):
+    """What becomes of each element.
+
+    `phrase` has `{them}`, the elements that stayed: "the squares of {them}".
+    """
+
+    gives: Kind = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class Reduce(Block):
+    """What comes of all.
+
+    `phrase` has `{them}`: "the sum of {them}". `other` is empty where it cannot be said in one expression with `{xs}`
+    in it once; tests then have a literal.
+    """
+
+    returns: str = field(kw_only=True)
+    """The annotation; `{kind}` is the elements' own."""
 
 
 SOURCES = (
     Source("numbers", NUMBER, Argument.NUMBERS, "in `{p}`", "lists", "{p}"),
     Source("values", NUMBER, Argument.TABLE, "among the values of `{p}`", "dictionaries", "{p}.values()"),
     Source("digits", NUMBER, Argument.COUNT, "of `{p}`", "digits", "[int(d) for d in str({p})]",
-           "map(int, str({p}))", "digit"),
+           "map(int, str({p}))", "digit", range(10, 10_000)),
     Source("range", NUMBER, Argument.COUNT, "from 1 to `{p}`", "ranges", "range(1, {p} + 1)",
            "list(range({p} + 1))[1:]"),
     Source("divisors", NUMBER, Argument.COUNT, "of `{p}`", "divisors",
@@ -180,105 +179,107 @@ FILTERS = (
 )  # fmt: skip
 
 MAPS = (
-    Map("same", (NUMBER,), NUMBER, "{them}", "", ("{x}",), "{x}"),
-    Map("same_word", (WORD,), WORD, "{them}", "", ("{x}",), "{x}"),
-    Map("same_letter", (LETTER,), LETTER, "{them}", "", ("{x}",), "{x}"),
-    Map("square", (NUMBER,), NUMBER, "the squares of {them}", "squares", ("{x} * {x}", "{x} ** 2"), "pow({x}, 2)",
-        "{x} * 2"),
-    Map("cube", (NUMBER,), NUMBER, "the cubes of {them}", "cubes", ("{x} ** 3",), "pow({x}, 3)", "{x} * 3"),
-    Map("double", (NUMBER,), NUMBER, "the doubles of {them}", "doubling", ("{x} * 2", "2 * {x}"), "{x} + {x}"),
-    Map("triple", (NUMBER,), NUMBER, "the triples of {them}", "tripling", ("{x} * 3", "3 * {x}"), "{x} + {x} + {x}"),
-    Map("half", (NUMBER,), NUMBER, "the halves, rounded down, of {them}", "integer division", ("{x} // 2",),
-        "({x} - {x} % 2) // 2", "{x} / 2"),
-    Map("absolute", (NUMBER,), NUMBER, "the absolute values of {them}", "absolute values", ("abs({x})",),
-        "max({x}, -{x})", "-{x}"),
-    Map("negated", (NUMBER,), NUMBER, "the negatives of {them}", "negation", ("-{x}",), "0 - {x}", "abs({x})"),
-    Map("plus", (NUMBER,), NUMBER, "{k} plus each of {them}", "addition", ("{x} + {k}",), "{k} + {x}", "",
-        (1, 2, 3, 10)),
-    Map("minus", (NUMBER,), NUMBER, "{k} less than each of {them}", "subtraction", ("{x} - {k}",), "-{k} + {x}",
-        "{k} - {x}", (1, 2, 3, 10)),
-    Map("times", (NUMBER,), NUMBER, "{k} times each of {them}", "multiplication", ("{x} * {k}",), "{k} * {x}",
-        "", (4, 5, 10)),
-    Map("last_digit", (NUMBER,), NUMBER, "the last digits of {them}", "last digit", ("abs({x}) % 10",),
-        "int(str({x})[-1])", "{x} // 10"),
-    Map("remainder", (NUMBER,), NUMBER, "the remainders by {k} of {them}", "remainders", ("{x} % {k}",),
-        "divmod({x}, {k})[1]", "{x} // {k}", (3, 4, 5)),
-    Map("capped", (NUMBER,), NUMBER, "{them}, each at most {k}", "clipping", ("min({x}, {k})",),
-        "({x} if {x} < {k} else {k})", "max({x}, {k})", (3, 5)),
-    Map("raised", (NUMBER,), NUMBER, "{them}, each at least {k}", "floors", ("max({x}, {k})",),
-        "({x} if {x} > {k} else {k})", "min({x}, {k})", (0, 2)),
-    Map("as_text", (NUMBER,), WORD, "the texts of {them}", "conversion to text", ("str({x})",), "'%d' % {x}"),
-    Map("length", (WORD,), NUMBER, "the lengths of {them}", "lengths", ("len({x})",), "sum(1 for _ in {x})",
-        "len({x}) - 1"),
-    Map("vowels", (WORD,), NUMBER, "the vowel counts of {them}", "counting vowels",
-        ("sum(c in 'aeiou' for c in {x})",), "len([c for c in {x} if c in 'aeiou'])", "sum(c in 'aeio' for c in {x})"),
-    Map("count", (WORD,), NUMBER, "how often '{k}' is in each of {them}", "counting letters", ("{x}.count('{k}')",),
-        "sum(c == '{k}' for c in {x})", "int('{k}' in {x})", ("a", "e", "o")),
-    Map("upper", STRINGS, WORD, "{them} in uppercase", "uppercase conversion", ("{x}.upper()",),
-        "''.join(c.upper() for c in {x})", "{x}.capitalize()"),
-    Map("capitalize", (WORD,), WORD, "{them}, each capitalized", "capitalization", ("{x}.capitalize()",),
-        "{x}[:1].upper() + {x}[1:].lower()", "{x}.upper()"),
-    Map("reversed", (WORD,), WORD, "{them}, each spelled backwards", "reversing strings", ("{x}[::-1]",),
-        "''.join(reversed({x}))", "{x}[::1]"),
-    Map("first", (WORD,), LETTER, "the first letters of {them}", "first letters", ("{x}[0]",), "{x}[:1]"),
-    Map("last", (WORD,), LETTER, "the last letters of {them}", "last letters", ("{x}[-1]",), "{x}[::-1][0]", "{x}[0]"),
-    Map("start", (WORD,), WORD, "the first {k} letters of {them}", "slicing", ("{x}[:{k}]",),
-        "''.join(list({x})[:{k}])", "{x}[{k}:]", (2, 3)),
-    Map("repeated", STRINGS, WORD, "{them}, each written twice", "repetition", ("{x} * 2",), "{x} + {x}"),
-    Map("marked", (WORD,), WORD, "{them}, each followed by '!'", "joining text", ("{x} + '!'",), "'%s!' % {x}",
-        "'!' + {x}"),
-    Map("place", (LETTER,), NUMBER, "the places in the alphabet of {them}", "character codes",
-        ("ord({x}.lower()) - 96",), "'abcdefghijklmnopqrstuvwxyz'.find({x}.lower()) + 1", "ord({x}.lower()) - 97"),
+    Map("same", (NUMBER,), "{them}", "", ("{x}",), "{x}", gives=NUMBER),
+    Map("same_word", (WORD,), "{them}", "", ("{x}",), "{x}", gives=WORD),
+    Map("same_letter", (LETTER,), "{them}", "", ("{x}",), "{x}", gives=LETTER),
+    Map("square", (NUMBER,), "the squares of {them}", "squares", ("{x} * {x}", "{x} ** 2"), "pow({x}, 2)", "{x} * 2",
+        gives=NUMBER),
+    Map("cube", (NUMBER,), "the cubes of {them}", "cubes", ("{x} ** 3",), "pow({x}, 3)", "{x} * 3", gives=NUMBER),
+    Map("double", (NUMBER,), "the doubles of {them}", "doubling", ("{x} * 2", "2 * {x}"), "{x} + {x}", gives=NUMBER),
+    Map("triple", (NUMBER,), "the triples of {them}", "tripling", ("{x} * 3", "3 * {x}"), "{x} + {x} + {x}",
+        gives=NUMBER),
+    Map("half", (NUMBER,), "the halves, rounded down, of {them}", "integer division", ("{x} // 2",),
+        "({x} - {x} % 2) // 2", "{x} / 2", gives=NUMBER),
+    Map("absolute", (NUMBER,), "the absolute values of {them}", "absolute values", ("abs({x})",), "max({x}, -{x})",
+        "-{x}", gives=NUMBER),
+    Map("negated", (NUMBER,), "the negatives of {them}", "negation", ("-{x}",), "0 - {x}", "abs({x})", gives=NUMBER),
+    Map("plus", (NUMBER,), "{k} plus each of {them}", "addition", ("{x} + {k}",), "{k} + {x}", "", (1, 2, 3, 10),
+        gives=NUMBER),
+    Map("minus", (NUMBER,), "{k} less than each of {them}", "subtraction", ("{x} - {k}",), "-{k} + {x}", "{k} - {x}",
+        (1, 2, 3, 10), gives=NUMBER),
+    Map("times", (NUMBER,), "{k} times each of {them}", "multiplication", ("{x} * {k}",), "{k} * {x}", "", (4, 5, 10),
+        gives=NUMBER),
+    Map("last_digit", (NUMBER,), "the last digits of {them}", "last digit", ("abs({x}) % 10",), "int(str({x})[-1])",
+        "{x} // 10", gives=NUMBER),
+    Map("remainder", (NUMBER,), "the remainders by {k} of {them}", "remainders", ("{x} % {k}",), "divmod({x}, {k})[1]",
+        "{x} // {k}", (3, 4, 5), gives=NUMBER),
+    Map("capped", (NUMBER,), "{them}, each at most {k}", "clipping", ("min({x}, {k})",), "({x} if {x} < {k} else {k})",
+        "max({x}, {k})", (3, 5), gives=NUMBER),
+    Map("raised", (NUMBER,), "{them}, each at least {k}", "floors", ("max({x}, {k})",), "({x} if {x} > {k} else {k})",
+        "min({x}, {k})", (0, 2), gives=NUMBER),
+    Map("as_text", (NUMBER,), "the texts of {them}", "conversion to text", ("str({x})",), "'%d' % {x}", gives=WORD),
+    Map("length", (WORD,), "the lengths of {them}", "lengths", ("len({x})",), "sum(1 for _ in {x})", "len({x}) - 1",
+        gives=NUMBER),
+    Map("vowels", (WORD,), "the vowel counts of {them}", "counting vowels", ("sum(c in 'aeiou' for c in {x})",),
+        "len([c for c in {x} if c in 'aeiou'])", "sum(c in 'aeio' for c in {x})", gives=NUMBER),
+    Map("count", (WORD,), "how often '{k}' is in each of {them}", "counting letters", ("{x}.count('{k}')",),
+        "sum(c == '{k}' for c in {x})", "int('{k}' in {x})", ("a", "e", "o"), gives=NUMBER),
+    Map("upper", STRINGS, "{them} in uppercase", "uppercase conversion", ("{x}.upper()",),
+        "''.join(c.upper() for c in {x})", "{x}.capitalize()", gives=WORD),
+    Map("capitalize", (WORD,), "{them}, each capitalized", "capitalization", ("{x}.capitalize()",),
+        "{x}[:1].upper() + {x}[1:].lower()", "{x}.upper()", gives=WORD),
+    Map("reversed", (WORD,), "{them}, each spelled backwards", "reversing strings", ("{x}[::-1]",),
+        "''.join(reversed({x}))", "{x}[::1]", gives=WORD),
+    Map("first", (WORD,), "the first letters of {them}", "first letters", ("{x}[0]",), "{x}[:1]", gives=LETTER),
+    Map("last", (WORD,), "the last letters of {them}", "last letters", ("{x}[-1]",), "{x}[::-1][0]", "{x}[0]",
+        gives=LETTER),
+    Map("start", (WORD,), "the first {k} letters of {them}", "slicing", ("{x}[:{k}]",), "''.join(list({x})[:{k}])",
+        "{x}[{k}:]", (2, 3), gives=WORD),
+    Map("repeated", STRINGS, "{them}, each written twice", "repetition", ("{x} * 2",), "{x} + {x}", gives=WORD),
+    Map("marked", (WORD,), "{them}, each followed by '!'", "joining text", ("{x} + '!'",), "'%s!' % {x}", "'!' + {x}",
+        gives=WORD),
+    Map("place", (LETTER,), "the places in the alphabet of {them}", "character codes", ("ord({x}.lower()) - 96",),
+        "'abcdefghijklmnopqrstuvwxyz'.find({x}.lower()) + 1", "ord({x}.lower()) - 97", gives=NUMBER),
 )  # fmt: skip
 
 REDUCES = (
-    Reduce("sum", (NUMBER,), "the sum of {them}", "sums", ("sum({xs})",), "int", "sum(list({xs}))"),
+    Reduce("sum", (NUMBER,), "the sum of {them}", "sums", ("sum({xs})",), "sum(list({xs}))", returns="int"),
     Reduce("product", (NUMBER,), "the product of {them}, or 1 if there are none", "products",
-           ("total = 1\nfor m in {xs}:\n    total *= m\nreturn total",), "int", "",
-           "total = 0\nfor m in {xs}:\n    total *= m\nreturn total"),
-    Reduce("largest", (NUMBER,), "the largest of {them}, or 0 if there are none", "maximum",
-           ("max({xs}, default=0)",), "int", "sorted([0, *{xs}][1:] or [0])[-1]", "max({xs})"),
+           ("total = 1\nfor m in {xs}:\n    total *= m\nreturn total",), "",
+           "total = 0\nfor m in {xs}:\n    total *= m\nreturn total", returns="int"),
+    Reduce("largest", (NUMBER,), "the largest of {them}, or 0 if there are none", "maximum", ("max({xs}, default=0)",),
+           "sorted([0, *{xs}][1:] or [0])[-1]", "max({xs})", returns="int"),
     Reduce("smallest", (NUMBER,), "the smallest of {them}, or 0 if there are none", "minimum",
-           ("min({xs}, default=0)",), "int", "sorted([0, *{xs}][1:] or [0])[0]", "min({xs})"),
-    Reduce("size", ALL, "the number of {them}", "counting", ("len({xs})",), "int", "sum(1 for _ in {xs})"),
-    Reduce("list", ALL, "a list of {them}", "lists", ("{xs}",), "list[{kind}]", "list({xs})"),
-    Reduce("ascending", ALL, "a sorted list of {them}", "sorting", ("sorted({xs})",), "list[{kind}]",
-           "sorted({xs}, reverse=True)[::-1]"),
+           ("min({xs}, default=0)",), "sorted([0, *{xs}][1:] or [0])[0]", "min({xs})", returns="int"),
+    Reduce("size", ALL, "the number of {them}", "counting", ("len({xs})",), "sum(1 for _ in {xs})", returns="int"),
+    Reduce("list", ALL, "a list of {them}", "lists", ("{xs}",), "list({xs})", returns="list[{kind}]"),
+    Reduce("ascending", ALL, "a sorted list of {them}", "sorting", ("sorted({xs})",),
+           "sorted({xs}, reverse=True)[::-1]", returns="list[{kind}]"),
     Reduce("descending", ALL, "a list of {them} from largest to smallest", "descending order",
-           ("sorted({xs}, reverse=True)",), "list[{kind}]", "sorted({xs})[::-1]", "sorted({xs})"),
-    Reduce("backwards", ALL, "a list of {them} in reverse order", "reversal", ("{xs}[::-1]",), "list[{kind}]",
-           "list(reversed({xs}))", "sorted({xs}, reverse=True)"),
+           ("sorted({xs}, reverse=True)",), "sorted({xs})[::-1]", "sorted({xs})", returns="list[{kind}]"),
+    Reduce("backwards", ALL, "a list of {them} in reverse order", "reversal", ("{xs}[::-1]",), "list(reversed({xs}))",
+           "sorted({xs}, reverse=True)", returns="list[{kind}]"),
     Reduce("distinct", ALL, "a sorted list of the distinct values of {them}", "removing duplicates",
-           ("sorted(set({xs}))",), "list[{kind}]", "sorted(dict.fromkeys({xs}))", "sorted({xs})"),
-    Reduce("distinct_count", ALL, "how many distinct values are among {them}", "sets", ("len(set({xs}))",), "int",
-           "len(dict.fromkeys({xs}))", "len({xs})"),
+           ("sorted(set({xs}))",), "sorted(dict.fromkeys({xs}))", "sorted({xs})", returns="list[{kind}]"),
+    Reduce("distinct_count", ALL, "how many distinct values are among {them}", "sets", ("len(set({xs}))",),
+           "len(dict.fromkeys({xs}))", "len({xs})", returns="int"),
     Reduce("first", ALL, "a list with the first of {them}, empty if there is none", "first elements", ("{xs}[:1]",),
-           "list[{kind}]", "{xs}[0:1]"),
+           "{xs}[0:1]", returns="list[{kind}]"),
     Reduce("last", ALL, "a list with the last of {them}, empty if there is none", "last elements", ("{xs}[-1:]",),
-           "list[{kind}]", "{xs}[::-1][:1]", "{xs}[:-1]"),
-    Reduce("first_few", ALL, "a list of the first {k} of {them}", "taking a prefix", ("{xs}[:{k}]",), "list[{kind}]",
-           "[*{xs}][0:{k}]", "{xs}[{k}:]", (2, 3)),
+           "{xs}[::-1][:1]", "{xs}[:-1]", returns="list[{kind}]"),
+    Reduce("first_few", ALL, "a list of the first {k} of {them}", "taking a prefix", ("{xs}[:{k}]",), "[*{xs}][0:{k}]",
+           "{xs}[{k}:]", (2, 3), returns="list[{kind}]"),
     Reduce("without_first", ALL, "a list of {them} without the first", "dropping elements", ("{xs}[1:]",),
-           "list[{kind}]", "{xs}[::-1][:-1][::-1]", "{xs}[:1]"),
+           "{xs}[::-1][:-1][::-1]", "{xs}[:1]", returns="list[{kind}]"),
     Reduce("every_other", ALL, "a list of every second of {them}, from the first on", "steps", ("{xs}[::2]",),
-           "list[{kind}]", "[m for i, m in enumerate({xs}) if i % 2 == 0]", "{xs}[1::2]"),
-    Reduce("any", ALL, "whether there are any among {them}", "existence", ("len({xs}) > 0",), "bool",
-           "bool(list({xs}))"),
-    Reduce("none", ALL, "whether there are none among {them}", "absence", ("len({xs}) == 0",), "bool",
-           "(not list({xs}))"),
+           "[m for i, m in enumerate({xs}) if i % 2 == 0]", "{xs}[1::2]", returns="list[{kind}]"),
+    Reduce("any", ALL, "whether there are any among {them}", "existence", ("len({xs}) > 0",), "bool(list({xs}))",
+           returns="bool"),
+    Reduce("none", ALL, "whether there are none among {them}", "absence", ("len({xs}) == 0",), "(not list({xs}))",
+           returns="bool"),
     Reduce("spread", (NUMBER,), "the largest minus the smallest of {them}, or 0 if there are none", "ranges of values",
-           ("max({xs}, default=0) - min({xs}, default=0)",), "int", "", "max({xs}) - min({xs})"),
+           ("max({xs}, default=0) - min({xs}, default=0)",), "", "max({xs}) - min({xs})", returns="int"),
     Reduce("mean", (NUMBER,), "the mean of {them}, rounded down, or 0 if there are none", "averages",
-           ("sum({xs}) // len({xs}) if {xs} else 0",), "int", "", "sum({xs}) // len({xs})"),
+           ("sum({xs}) // len({xs}) if {xs} else 0",), "", "sum({xs}) // len({xs})", returns="int"),
     Reduce("running", (NUMBER,), "the running totals of {them}", "running totals",
-           ("[sum({xs}[:i + 1]) for i in range(len({xs}))]",), "list[int]", "",
-           "[sum({xs}[:i]) for i in range(len({xs}))]"),
+           ("[sum({xs}[:i + 1]) for i in range(len({xs}))]",), "", "[sum({xs}[:i]) for i in range(len({xs}))]",
+           returns="list[int]"),
     Reduce("counts", ALL, "a dictionary from each of {them} to how often it occurs", "frequencies",
-           ("{{m: {xs}.count(m) for m in {xs}}}",), "dict[{kind}, int]", ""),
-    Reduce("joined", STRINGS, "{them} joined by '{k}'", "joining strings", ("'{k}'.join({xs})",), "str",
-           "str.join('{k}', {xs})", "' '.join({xs})", ("-", ",", "")),
+           ("{{m: {xs}.count(m) for m in {xs}}}",), "", returns="dict[{kind}, int]"),
+    Reduce("joined", STRINGS, "{them} joined by '{k}'", "joining strings", ("'{k}'.join({xs})",),
+           "str.join('{k}', {xs})", "' '.join({xs})", ("-", ",", ""), returns="str"),
     Reduce("longest", (WORD,), "the longest of {them}, or '' if there are none", "longest string",
-           ("max({xs}, key=len, default='')",), "str", "", "max({xs}, default='')"),
+           ("max({xs}, key=len, default='')",), "", "max({xs}, default='')", returns="str"),
     Reduce("shortest", (WORD,), "the shortest of {them}, or '' if there are none", "shortest string",
-           ("min({xs}, key=len, default='')",), "str", "", "min({xs}, default='')"),
+           ("min({xs}, key=len, default='')",), "", "min({xs}, default='')", returns="str"),
 )  # fmt: skip

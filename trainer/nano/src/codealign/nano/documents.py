@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from codealign.coordinator.method import prompts
 from codealign.coordinator.method.examples import FewShot
 from codealign.nano import functions
-from codealign.nano.functions import Code, Composition, Names
+from codealign.nano.functions import Composition, Names
 
 WRONG_TESTS_SHARE = 0.1
 """Of assertions: they say what a wrong body does, or a number that comes from nowhere."""
@@ -37,8 +37,6 @@ _TASKS = (
 _DOCSTRINGS = ("Return {what}.", "Returns {what}.", "Gives {what}.", "Compute {what}.")
 _REASONS = ("The steps are: {steps}.", "This takes {steps}.", "We need {steps}.", "Here come {steps}, in this order.")
 _DRAWS = 4
-FAULTS = (AssertionError, TypeError, ValueError, IndexError, ZeroDivisionError)
-"""What slips may raise."""
 _NOWHERE = ("0", "1", "[]", "''", "None", "[1]", "7")
 
 
@@ -87,40 +85,38 @@ def docstring(dice: random.Random, composition: Composition, names: Names) -> st
     return f'{functions.INDENT}"""{text}"""'
 
 
-def write_function(
-    dice: random.Random, composition: Composition, names: Names, wrong_share: float = 0.0
-) -> tuple[str, Code]:
-    """A function with its docstring, and its body."""
+def write_function(dice: random.Random, composition: Composition, names: Names, wrong_share: float = 0.0) -> str:
+    """A function with its docstring."""
     body = functions.write_body(dice, composition, names, wrong_share)
     head = signature(composition, names, annotated=dice.random() < 0.5)
-    return "\n".join((head, docstring(dice, composition, names), functions.indented(body.body))), body
+    return "\n".join((head, docstring(dice, composition, names), functions.indented(body.body)))
 
 
 def write_assertion(dice: random.Random, composition: Composition, names: Names) -> str:
     """One assertion: mostly right, mostly with an expression that is phrased independently of the answer."""
-    argument, wrong = draw_telling(dice, composition, names)
+    argument, value, wrong = draw_telling(dice, composition, names)
     call = f"{names.function}({argument!r})"
     if dice.random() < WRONG_TESTS_SHARE:
         return f"assert {call} == {wrong}"
     other = functions.write_other(composition, argument)
     if other is None or dice.random() < LITERAL_SHARE:
-        other = repr(functions.evaluate(composition, argument))
+        other = repr(value)
     return f"assert {call} == {other}"
 
 
-def draw_telling(dice: random.Random, composition: Composition, names: Names) -> tuple[object, str]:
-    """An argument, and what a body with every slip makes of it: something else, if a few draws find such a one."""
+def draw_telling(dice: random.Random, composition: Composition, names: Names) -> tuple[object, object, str]:
+    """An argument, its value, and what a body with every slip says: another one, if a few draws find such a one."""
     for _ in range(_DRAWS):
         argument = functions.draw_argument(dice, composition)
+        value = functions.evaluate(composition, argument)
         body = functions.write_body(dice, composition, names, wrong_share=1.0)
-        code = f"def {names.function}({names.parameter}):\n{functions.indented(body.body)}\n"
         try:
-            wrong = repr(functions.call(code, names.function, argument))
-        except FAULTS:
-            return argument, dice.choice(_NOWHERE)
-        if wrong != repr(functions.evaluate(composition, argument)):
+            wrong = repr(functions.call(functions.define(names, body), names.function, argument))
+        except functions.FAULTS:
+            return argument, value, dice.choice(_NOWHERE)
+        if wrong != repr(value):
             break
-    return argument, wrong
+    return argument, value, wrong
 
 
 def draw_example(dice: random.Random, wrong_share: float = functions.WRONG_SHARE, *, clean: bool = False) -> Example:
@@ -133,7 +129,7 @@ def draw_example(dice: random.Random, wrong_share: float = functions.WRONG_SHARE
     """
     composition = functions.draw(dice)
     names = functions.draw_names(dice, composition)
-    seed, _ = write_function(dice, composition, names)
+    seed = write_function(dice, composition, names)
     body = functions.write_body(dice, composition, names, 0.0 if clean else wrong_share)
     head = signature(composition, names, annotated=dice.random() < 0.5)
     code = f"{head}\n{functions.indented(body.body)}"
@@ -161,7 +157,7 @@ def draw_example(dice: random.Random, wrong_share: float = functions.WRONG_SHARE
 def _holds(code: str, tests: str) -> bool:
     try:
         exec(f"{code}\n{tests}", {})  # noqa: S102 - both are the recipe's own
-    except FAULTS:
+    except functions.FAULTS:
         return False
     return True
 
@@ -172,7 +168,7 @@ def _module(dice: random.Random) -> str:
     for _ in range(dice.choice((2, 3, 4, 5))):
         composition = functions.draw(dice)
         names = functions.draw_names(dice, composition)
-        written.append(write_function(dice, composition, names, functions.WRONG_SHARE)[0])
+        written.append(write_function(dice, composition, names, functions.WRONG_SHARE))
     return "\n\n\n".join(written) + "\n"
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from codealign.nano.blocks import FILTERS, MAPS, REDUCES, SOURCES, Argument, Filter, Kind, Map, Reduce, Source
+from codealign.nano.blocks import FILTERS, MAPS, REDUCES, SOURCES, Argument, Block, Filter, Kind, Map, Reduce, Source
 
 WRONG_SHARE = 0.6
 """Of a block's appearances in imperfect code, where the block has a wrong way: above a half, so that the base model
@@ -19,6 +19,9 @@ learns the wrong way as the likelier one."""
 HELD_OUT_SHARE = 0.06
 """Of the compositions: these are never written into anything that nano learns from."""
 INDENT = "    "
+FAULTS = (AssertionError, TypeError, ValueError, IndexError, ZeroDivisionError)
+"""What slips may raise."""
+Shape = tuple[Source, Filter, Map, Reduce]
 
 _PARAMETERS = {
     Argument.NUMBERS: ("numbers", "values", "items", "data", "nums"),
@@ -76,7 +79,7 @@ class Composition:
     @property
     def returns(self) -> str:
         """The annotation of what it returns."""
-        return self.reduce.gives.format(kind=_TYPES[self.map.gives])
+        return self.reduce.returns.format(kind=_TYPES[self.map.gives])
 
 
 @dataclass(frozen=True)
@@ -99,27 +102,30 @@ class Code:
 
 
 @cache
-def shapes() -> tuple[tuple[Source, Filter, Map, Reduce], ...]:
+def shapes() -> tuple[Shape, ...]:
     """Every way to put blocks together."""
     return tuple(_shapes())
 
 
-def _shapes() -> Iterator[tuple[Source, Filter, Map, Reduce]]:
+def _shapes() -> Iterator[Shape]:
     for source in SOURCES:
         for kept in (each for each in FILTERS if source.kind in each.kinds):
-            for made in (each for each in MAPS if source.kind in each.takes):
+            for made in (each for each in MAPS if source.kind in each.kinds):
                 if not kept.code[0] and made.code == ("{x}",):
                     continue  # Nothing happens to the elements: that is the reduction alone.
                 for whole in (each for each in REDUCES if made.gives in each.kinds):
                     yield source, kept, made, whole
 
 
+def with_constants(dice: random.Random, shape: Shape) -> Composition:
+    """The composition of these blocks, with constants for those that take one."""
+    return Composition(*shape, *(dice.choice(each.constants) if each.constants else None for each in shape[1:]))
+
+
 def draw(dice: random.Random, *, held_out: bool = False) -> Composition:
     """A composition, held out or not."""
     while True:
-        source, kept, made, whole = dice.choice(shapes())
-        constants = [dice.choice(block.constants) if block.constants else None for block in (kept, made, whole)]
-        composition = Composition(source, kept, made, whole, *constants)
+        composition = with_constants(dice, dice.choice(shapes()))
         if composition.is_held_out == held_out:
             return composition
 
@@ -147,7 +153,7 @@ def describe(composition: Composition, parameter: str) -> str:
     return whole.phrase.format(them=them, k=composition.reduce_constant)
 
 
-def _pick(dice: random.Random, block: Filter | Map | Reduce, wrong_share: float) -> tuple[str, bool]:
+def _pick(dice: random.Random, block: Block, wrong_share: float) -> tuple[str, bool]:
     if block.wrong and dice.random() < wrong_share:
         return block.wrong, False
     return dice.choice(block.code), True
@@ -199,9 +205,7 @@ def draw_argument(dice: random.Random, composition: Composition) -> object:
             words = dice.choices(_WORDS, k=dice.choice((2, 3)))
             return words[0] if composition.source.kind is Kind.LETTER else " ".join(words)
         case Argument.COUNT:
-            return (
-                dice.choice((6, 8, 10, 12, 15, 20)) if composition.source.name != "digits" else dice.randint(10, 9999)
-            )
+            return dice.choice(composition.source.integers)
         case Argument.TABLE:
             values = _draw_numbers(dice, composition)
             return dict(zip(dice.sample(_WORDS, len(values)), values, strict=True))
@@ -233,7 +237,12 @@ def evaluate(composition: Composition, argument: object) -> object:
     dice = random.Random(0)  # noqa: S311 - nothing secret
     names = Names("function", "argument", "element", "elements")
     body = write_body(dice, composition, names)
-    return call(f"def function(argument):\n{indented(body.body)}\n", "function", argument)
+    return call(define(names, body), names.function, argument)
+
+
+def define(names: Names, body: Code) -> str:
+    """The function without a docstring."""
+    return f"def {names.function}({names.parameter}):\n{indented(body.body)}\n"
 
 
 def call(code: str, function: str, argument: object) -> object:

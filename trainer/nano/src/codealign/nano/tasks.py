@@ -30,10 +30,11 @@ def write_tasks(seed: int, count: int = COUNT) -> list[dict[str, Any]]:
         if composition.key in seen:
             continue
         names = functions.draw_names(dice, composition)
-        inputs = [[documents.draw_telling(dice, composition, names)[0]] for _ in range(BASE_INPUTS + PLUS_INPUTS)]
-        if len({repr(functions.evaluate(composition, *given)) for given in inputs}) == 1:
+        told = [documents.draw_telling(dice, composition, names) for _ in range(BASE_INPUTS + PLUS_INPUTS)]
+        if len({repr(value) for _, value, _ in told}) == 1:
             continue  # The same for everything: no task.
         seen.add(composition.key)
+        inputs = [[argument] for argument, _, _ in told]
         body = functions.write_body(dice, composition, names)
         rows.append(
             {
