@@ -6,6 +6,7 @@ import io
 import os
 import struct
 import subprocess
+import time
 
 import pytest
 
@@ -54,13 +55,21 @@ def test_a_feed_goes_on_where_the_pipe_was_full_and_survives_a_closed_reader() -
 def test_usage_is_of_the_whole_tree() -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
         try:
-            alone, both = watch.usage(process.pid, 0), watch.usage(os.getpid(), 0)
+            alone, both = watch.usage(process.pid, 0, 60), watch.usage(os.getpid(), 0, 60)
             assert alone.threads == 1
             assert both.threads > alone.threads
             assert both.resident_bytes > alone.resident_bytes > 0
-            assert watch.usage(process.pid, 1 << 40).resident_bytes == 0
+            assert watch.usage(process.pid, 1 << 40, 60).resident_bytes == 0
         finally:
             process.kill()
+
+
+def test_no_more_processor_time_is_used_than_there_was() -> None:
+    begun = time.process_time()
+    while time.process_time() - begun < 0.1:
+        pass
+    assert watch.usage(os.getpid(), 0, 1e6).cpu_seconds >= 0.1
+    assert watch.usage(os.getpid(), 0, 0.001).cpu_seconds == 0.001 * (os.cpu_count() or 1)
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])

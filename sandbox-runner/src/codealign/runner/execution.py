@@ -20,7 +20,6 @@ _LOOK = 0.05
 _LATE = 0.1
 """Seconds after its time that this loop goes on: then nothing of the box had a processor."""
 _DEATH_SECONDS = 10.0
-_PROCESSORS = os.cpu_count() or 1
 _REPORTS_LIMIT = 64
 """Packets taken from the channel; three at most are reports, so the rest are a program's own."""
 
@@ -70,13 +69,12 @@ class _Execution:
         self._poll = select.poll()
         self._seen = Evidence()
         self._packets = 0
-        self._started = 0.0
         self._listening = True
         self._pid = 0
         self._end: Ended | None = None
 
     def run(self) -> Evidence:
-        started = self._started = time.monotonic()
+        started = time.monotonic()
         self._start()
         deadline = started + self._limits.wall_seconds
         look = started
@@ -91,7 +89,7 @@ class _Execution:
                 self._await_death()
                 break
             if now >= look and self._pid:
-                self._look()
+                self._look(now - started)
                 look = now + _LOOK
         self._seen.wall_seconds = time.monotonic() - started
         self._finish()
@@ -198,19 +196,17 @@ class _Execution:
             self._seen.killed_for = cause
             self._slot.kill()
 
-    def _look(self) -> None:
+    def _look(self, elapsed: float) -> None:
         slot = self._slot
-        usage = watch.usage(self._pid, slot.inherited_bytes)
+        usage = watch.usage(self._pid, slot.inherited_bytes, elapsed)
         slot.ledger.note(slot.index, usage.resident_bytes)
-        # gVisor counts the wait for a processor as the use of one: many processes seem to use more than there are.
-        cpu_seconds = min(usage.cpu_seconds, (time.monotonic() - self._started) * _PROCESSORS)
-        self._seen.cpu_seconds = max(self._seen.cpu_seconds, cpu_seconds)
+        self._seen.cpu_seconds = max(self._seen.cpu_seconds, usage.cpu_seconds)
         # Where several are over, the one that the contract puts first: a thousand forks are over all of them.
         if slot.ledger.is_over(slot.index, self._limits.memory_bytes):
             self._kill(Cause.MEMORY)
         elif usage.threads > self._limits.processes:
             self._kill(Cause.PROCESSES)
-        elif cpu_seconds > self._limits.cpu_seconds:
+        elif usage.cpu_seconds > self._limits.cpu_seconds:
             self._kill(Cause.CPU)
 
     def _await_empty(self) -> None:

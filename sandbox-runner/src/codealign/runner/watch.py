@@ -5,6 +5,7 @@ import os
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_PROCESSORS = os.cpu_count() or 1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ def resident_bytes(pid: int) -> int:
         return _parse(file.read()).pages * _PAGE
 
 
-def usage(root: int, inherited_bytes: int) -> Usage:
+def usage(root: int, inherited_bytes: int, elapsed: float) -> Usage:
     """Of the process `root` and all that descend from it.
 
     An orphan belongs to process 1 of its namespace, which `root` is: so the tree holds daemons too.
@@ -77,12 +78,14 @@ def usage(root: int, inherited_bytes: int) -> Usage:
     Args:
         root: The first process of an execution.
         inherited_bytes: Resident bytes that every process shares with the fork server, counted once.
+        elapsed: Seconds since the execution began. gVisor counts the wait for a processor as the use of one, so many
+            processes may seem to have used more than all processors can have given in that time.
     """
     processes = _processes()
     own = [processes[pid] for pid in _tree(root, processes)]
     resident = sum(max(process.pages * _PAGE - inherited_bytes, 0) for process in own)
     return Usage(
-        cpu_seconds=sum(process.ticks for process in own) / _TICKS,
+        cpu_seconds=min(sum(process.ticks for process in own) / _TICKS, elapsed * _PROCESSORS),
         resident_bytes=resident,
         threads=sum(process.threads for process in own),
     )
