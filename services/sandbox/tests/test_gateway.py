@@ -260,15 +260,15 @@ def _processes_of(folders: set[Path]) -> list[str]:
 
 
 def test_a_program_without_a_processor_is_run_again_alone(sound: Gateway) -> None:
-    code = "def f():\n    import time\n    end = time.process_time() + 0.4\n    while time.process_time() < end: pass\n"
+    code = "def f():\n    import time\n    end = time.process_time() + 2\n    while time.process_time() < end: pass\n"
     time.sleep(2.5)  # The machine's view of the runner begins earlier than the program.
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        waiting = pool.submit(sound.run, code, "f()\nassert True", wall_seconds=1.5)
+        waiting = pool.submit(sound.run, code, "f()\nassert True", wall_seconds=3)
         time.sleep(0.2)
         stopped = sound.tree()
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
-        time.sleep(2.5)
+        time.sleep(4.5)
         for pid in stopped:
             os.kill(pid, signal.SIGCONT)
         result = waiting.result()
