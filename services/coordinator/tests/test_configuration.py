@@ -35,6 +35,7 @@ def test_every_wrong_field_is_named_at_once() -> None:
             responses=pb.GenerationSettings(attempts=1000, top_p=2),
             concepts=pb.GenerationSettings(few_shots=22, attempts=2),
             execution=pb.ExecutionSettings(runs=11),
+            few_shot_set="none",
         )
     assert {field for field, _ in caught.value.violations} == {
         "config.pipeline",
@@ -43,7 +44,9 @@ def test_every_wrong_field_is_named_at_once() -> None:
         "config.concepts.few_shots",
         "config.concepts.attempts",
         "config.execution.runs",
+        "config.few_shot_set",
     }
+    assert "known: nano, selfcodealign" in dict(caught.value.violations)["config.few_shot_set"]
 
 
 def test_a_runs_identity_is_its_configuration_and_not_its_name() -> None:
@@ -66,15 +69,18 @@ def test_a_stage_may_have_a_model_of_its_own() -> None:
 
 
 def test_orderings_are_fixed_by_seed_stage_and_group() -> None:
-    first = [shot.name for shot in examples.ordering(0, "concepts", "0", 8)]
-    assert first == [shot.name for shot in examples.ordering(0, "concepts", "0", 8)]
+    first = [shot.name for shot in examples.ordering("selfcodealign", 0, "concepts", "0", 8)]
+    assert first == [shot.name for shot in examples.ordering("selfcodealign", 0, "concepts", "0", 8)]
     assert len(set(first)) == 8
-    others = [examples.ordering(1, "concepts", "0", 8), examples.ordering(0, "responses", "0", 8)]
+    others = [
+        examples.ordering("selfcodealign", 1, "concepts", "0", 8),
+        examples.ordering("selfcodealign", 0, "responses", "0", 8),
+    ]
     assert all([shot.name for shot in other] != first for other in others)
 
 
 def test_a_prompt_ends_where_the_models_part_begins() -> None:
-    shots = examples.ordering(0, "concepts", "0", 2)
+    shots = examples.ordering("selfcodealign", 0, "concepts", "0", 2)
     text = prompts.concepts_prefix(shots) + prompts.concepts_suffix(3, "def f(x):\n    return x")
     assert text.endswith("return x\n</code>\n<concepts>\n")
     assert [line for line in text.splitlines() if line.startswith("## ")] == [f"## Example {n}" for n in (1, 2, 3)]
@@ -84,7 +90,7 @@ def test_a_prompt_ends_where_the_models_part_begins() -> None:
 def test_the_templates_show_the_model_what_the_parser_reads() -> None:
     from codealign.coordinator.method import parsing
 
-    (shot,) = examples.ordering(0, "responses", "0", 1)
+    (shot,) = examples.ordering("selfcodealign", 0, "responses", "0", 1)
     text = prompts.response_prefix([shot])
     completion = text.split("<answer>\n", 1)[1].split(prompts.RESPONSE_STOP[0])[0]
     parsed = parsing.response(completion, cut_off=False)

@@ -688,7 +688,7 @@ class Run(_message.Message):
     seed: _builtins.int
     """Everything random derives from it. Two runs that differ in it alone share nothing but seeds."""
     few_shot_set: _builtins.str
-    """The few-shot set's name. Empty: "selfcodealign"."""
+    """The few-shot set's name, of those that the coordinator has. Empty: "selfcodealign"."""
     @_builtins.property
     def seeds(self) -> Global___SeedSelection: ...
     @_builtins.property

@@ -133,4 +133,7 @@ register(PublishedBenchmark("humaneval+", "humaneval", ("base", "plus"), _HUMANE
 register(
     PublishedBenchmark("mbpp", "mbpp", ("base",), f"{_MBPP_FILE}, or MBPP in HumanEval's layout (.jsonl)", hub.MBPP)
 )
+register(
+    PublishedBenchmark("nanoeval", "nanoeval", ("base", "plus"), "NanoEval.jsonl, which comes with the model nano")
+)
 register(PublishedBenchmark("mbpp+", "mbpp", ("base", "plus"), _MBPP_FILE, hub.MBPP_PLUS))

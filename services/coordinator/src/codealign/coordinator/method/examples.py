@@ -1,4 +1,4 @@
-"""The few-shot examples, as data: one TOML file each in `fewshots/`."""
+"""The few-shot examples, as data: sets of them, each a folder in `fewshots/` with a TOML file for each example."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
+
+_FOLDER = files("codealign.coordinator.method") / "fewshots"
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,16 @@ class FewShot:
     """Python code."""
 
 
+def sets() -> list[str]:
+    """The names of the sets, sorted."""
+    return sorted(entry.name for entry in _FOLDER.iterdir() if entry.is_dir())
+
+
 @cache
-def load() -> tuple[FewShot, ...]:
-    """All examples, sorted by name."""
+def load(name: str) -> tuple[FewShot, ...]:
+    """The examples of a set, sorted by name."""
     found = []
-    folder = files("codealign.coordinator.method") / "fewshots"
-    for entry in sorted(folder.iterdir(), key=lambda item: item.name):
+    for entry in sorted((_FOLDER / name).iterdir(), key=lambda item: item.name):
         if not entry.name.endswith(".toml"):
             continue
         data = tomllib.loads(entry.read_text(encoding="utf-8"))
@@ -55,18 +61,21 @@ def load() -> tuple[FewShot, ...]:
 
 
 @cache
-def content_sha256() -> str:
-    """A hash of every example: part of each generating stage's configuration."""
-    data = json.dumps([asdict(example) for example in load()], sort_keys=True)
+def content_sha256(name: str) -> str:
+    """A hash of every example of a set: part of each generating stage's configuration."""
+    data = json.dumps([asdict(example) for example in load(name)], sort_keys=True)
     return hashlib.sha256(data.encode()).hexdigest()
 
 
-def ordering(seed: int, stage: str, group: str, count: int, difficulties: Collection[str] = ()) -> Sequence[FewShot]:
+def ordering(
+    name: str, seed: int, stage: str, group: str, count: int, difficulties: Collection[str] = ()
+) -> Sequence[FewShot]:
     """The first `count` examples of a group's ordering.
 
     The ordering sorts the examples by a hash, so it is the same under every version of Python.
 
     Args:
+        name: The set's.
         seed: The run's seed.
         stage: The stage's name; stages have orderings of their own.
         group: The group's name.
@@ -78,4 +87,4 @@ def ordering(seed: int, stage: str, group: str, count: int, difficulties: Collec
         digest = hashlib.sha256(f"{seed}\n{stage}\n{group}\n{example.name}".encode()).hexdigest()
         return bool(difficulties) and example.difficulty not in difficulties, digest
 
-    return sorted(load(), key=rank)[:count]
+    return sorted(load(name), key=rank)[:count]

@@ -74,10 +74,12 @@ def _check(run: pb.Run) -> None:
             wrong.append((f"config.{field}", description))
 
     need(run.pipeline == PIPELINE, "pipeline", f"unknown pipeline {run.pipeline!r}; known: {PIPELINE}")
-    need(run.few_shot_set == PIPELINE, "few_shot_set", f"unknown set {run.few_shot_set!r}; known: {PIPELINE}")
+    sets = examples.sets()
+    known_set = run.few_shot_set in sets
+    need(known_set, "few_shot_set", f"unknown set {run.few_shot_set!r}; known: {', '.join(sets)}")
     need(bool(run.seeds.collection), "seeds.collection", "name a collection of seeds (see `codealign seeds ls`)")
     need(run.seeds.limit >= 0, "seeds.limit", "must not be negative; 0 takes all")
-    shots = len(examples.load())
+    shots = len(examples.load(run.few_shot_set if known_set else PIPELINE))
     for stage in GENERATING:
         settings: pb.GenerationSettings = getattr(run, stage)
         need(0 <= settings.temperature <= 2, f"{stage}.temperature", "must be from 0 to 2")
@@ -160,7 +162,7 @@ def stage_configs(run: pb.Run) -> StageConfigs:
             stage,
             model_revision=model.revision,
             templates=prompts.templates_sha256(),
-            few_shots=examples.content_sha256(),
+            few_shots=examples.content_sha256(run.few_shot_set),
             few_shot_count=settings.few_shots,
             prefix_groups=0 if settings.unpooled else settings.prefix_groups,
             temperature=settings.temperature,

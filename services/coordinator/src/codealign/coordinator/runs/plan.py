@@ -31,7 +31,7 @@ async def build(clients: Clients, run: pb.Run, notes: list[str]) -> api.PlanRunR
         "concepts": prompts.concepts_prefix(_shots(run, "concepts")) + prompts.concepts_suffix(1, first.seed.code),
         "instructions": prompts.instruction_prefix(_shots(run, "instructions")),
         "responses": prompts.response_prefix(_shots(run, "responses"))
-        + prompts.response_suffix(1, examples.load()[0].instruction),
+        + prompts.response_suffix(1, examples.load(run.few_shot_set)[0].instruction),
     }
     for stage, text in typical.items():
         settings: pb.GenerationSettings = getattr(run, stage)
@@ -52,7 +52,7 @@ async def build(clients: Clients, run: pb.Run, notes: list[str]) -> api.PlanRunR
 
 def _shots(run: pb.Run, stage: str) -> list[examples.FewShot]:
     settings: pb.GenerationSettings = getattr(run, stage)
-    return list(examples.ordering(run.seed, stage, "0", settings.few_shots))
+    return list(examples.ordering(run.few_shot_set, run.seed, stage, "0", settings.few_shots))
 
 
 async def _first_seed(store: RunStore, run: pb.Run) -> pb.Record:

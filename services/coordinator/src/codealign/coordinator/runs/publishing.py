@@ -20,7 +20,7 @@ async def publish(clients: Clients, record: pb.Record, rows: int) -> str:
     run = record.run
     facts = {
         "pipeline": run.pipeline,
-        "few_shots_sha256": examples.content_sha256(),
+        "few_shots_sha256": examples.content_sha256(run.few_shot_set),
         "templates_sha256": prompts.templates_sha256(),
         "benchmark_texts_sha256": run.selection.forbidden_texts_sha256 or "none: not decontaminated",
         "responses_per_instruction": str(run.responses.attempts),

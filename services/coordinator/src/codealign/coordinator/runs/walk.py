@@ -261,7 +261,9 @@ class Walk:
         group = generation.group(parent_id)
         difficulties = () if generation.name == "concepts" else self.run.difficulties
         count = generation.settings.few_shots
-        return tuple(examples.ordering(self.run.seed, generation.name, group, count, difficulties))
+        return tuple(
+            examples.ordering(self.run.few_shot_set, self.run.seed, generation.name, group, count, difficulties)
+        )
 
 
 def decision(parents: list[str], config_id: str, drop: Drop) -> pb.Record:
