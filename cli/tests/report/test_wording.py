@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.cli import presets
 from codealign.cli.commands import runs
 from codealign.cli.main import app
 from codealign.cli.report.outcome import cautions, headline
@@ -23,7 +24,7 @@ from codealign.cli.report.recipe import run_command
 from codealign.cli.report.scores import Pair, brief_meaning, matches, meaning
 from codealign.cli.report.terminal import print_report
 from codealign.cli.report.wording import chance, points, reason_words, share
-from codealign.cli.run_config import PRESETS, RunChoices, run_config
+from codealign.cli.run_config import RunChoices, run_config
 
 
 def printed(report: api.GetReportResponse, *, timings: bool = True) -> str:
@@ -169,7 +170,7 @@ def test_the_terminal_is_steered_by_nobody(hostile: api.GetReportResponse) -> No
     assert not set(printed(hostile)) & {"\x1b", "\x00", "\u202e", "\r"}
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", presets.names())
 def test_the_command_that_runs_it_again_names_the_preset(preset: str) -> None:
     choices = RunChoices(name="it's mine", limit=6, preset=preset, difficulties=("easy",))
     command = run_command(run_config(choices, "stdlib 3", "org/model"))

@@ -60,7 +60,7 @@ class LoopChoices:
     until: str = "data"
     """One of UNTIL."""
     tuning: TuningChoices = field(default_factory=TuningChoices)
-    evaluation: EvaluationChoices = field(default_factory=EvaluationChoices)
+    evaluations: tuple[EvaluationChoices, ...] = (EvaluationChoices(),)
     benchmarks_named: bool = False
     """A person named the benchmarks or gave their files: without them nothing goes on."""
 
@@ -100,12 +100,13 @@ async def check_benchmarks(connection: Connection, choices: LoopChoices, console
     """
     if not choices.evaluates:
         return choices
-    request = choices.evaluation.request("", "", "base")
-    request.validate_only = True
     clients = connection.clients
     try:
-        async for _ in clients.stream(clients.coordinator.Evaluate, request):
-            pass
+        for evaluation in choices.evaluations:
+            request = evaluation.request("", "", "base")
+            request.validate_only = True
+            async for _ in clients.stream(clients.coordinator.Evaluate, request):
+                pass
     except grpc.aio.AioRpcError as error:
         if choices.benchmarks_named or error.code() is not grpc.StatusCode.NOT_FOUND:
             raise rpc_failure(error, "coordinator", connection.addresses.coordinator) from error
@@ -136,14 +137,16 @@ async def close_loop(connection: Connection, run: api.RunStatus, choices: LoopCh
         raise Failure("no rows were kept: there is nothing to train on; try more seeds (--n)")
     base = await _run_model(connection, run)
     if choices.evaluates:
-        await evaluate(connection, choices.evaluation.request(base.name, base.revision, "base"), console)
+        for evaluation in choices.evaluations:
+            await evaluate(connection, evaluation.request(base.name, base.revision, "base"), console)
     spec = training_spec(choices.tuning, base.source, base.revision, run.version)
     tuned = await train(connection, spec, console)
     for line in describe(tuned):
         console.print(Text(f"  {line}"))
     if choices.evaluates:
-        model = await load_checkpoint(connection, tuned, base)
-        await evaluate(connection, choices.evaluation.request(model.name, model.revision, "tuned"), console)
+        model = await load_checkpoint(connection, tuned, base, unload=connection.started)
+        for evaluation in choices.evaluations:
+            await evaluate(connection, evaluation.request(model.name, model.revision, "tuned"), console)
 
 
 async def _run_model(connection: Connection, run: api.RunStatus) -> inf.Model:
@@ -159,14 +162,16 @@ async def _run_model(connection: Connection, run: api.RunStatus) -> inf.Model:
     )
 
 
-async def load_checkpoint(connection: Connection, tuned: training.Training, base: inf.Model) -> inf.Model:
+async def load_checkpoint(
+    connection: Connection, tuned: training.Training, base: inf.Model, *, unload: bool
+) -> inf.Model:
     """Load a trained model under the name of its training.
 
     Args:
         connection: To the inference and dataset services.
         tuned: A training that has succeeded.
-        base: The model before; unloaded first where the services are this command's own, since a small machine does
-            not hold both.
+        base: The model before.
+        unload: Unload every other model first, since a small machine does not hold two.
     """
     inference = connection.clients.inference
     record = await connection.call(connection.clients.dataset.Get, ds.GetRequest(ids=[tuned.checkpoint_id]))
@@ -179,7 +184,7 @@ async def load_checkpoint(connection: Connection, tuned: training.Training, base
     for model in listed.models:
         if model.revision == checkpoint.revision:
             return model
-    if connection.started:
+    if unload:
         for model in listed.models:
             await connection.call(inference.UnloadModel, inf.UnloadModelRequest(name=model.name), timeout=LOAD_SECONDS)
     request = inf.LoadModelRequest(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 
 from codealign.cli.connection import Connection, Target, connected
 from codealign.cli.home import Home
+from codealign.cli.presets import Preset
 from codealign.cli.stack import Options
 from codealign.cli.terminal import StartDisplay, err, warn
 from codealign.common.clients import ClientTls
@@ -129,7 +131,30 @@ IsolationOption = Annotated[
     ),
 ]
 
+PresetOption = Annotated[
+    str,
+    typer.Option(
+        "--preset",
+        metavar="NAME|FILE",
+        help="What is set where you choose nothing. nano: the embedded model; small: for a small model; paper: as its "
+        "scripts do it; default; or a YAML file.",
+    ),
+]
+
 DEFAULT_HOME = Path(".codealign")
+
+
+def preset_options(preset: Preset, given: Options) -> Options:
+    """The options, and the preset's for what was not given.
+
+    A model that a person names, or a recording, is not the preset's: its settings do not follow it.
+    """
+    if given.model or given.recording:
+        return given
+    benchmarks = given.benchmarks
+    if benchmarks is None and preset.benchmarks:
+        benchmarks = Path(preset.source("benchmarks"))
+    return replace(given, model=preset.source("model"), benchmarks=benchmarks, settings=preset.settings())
 
 
 def target(

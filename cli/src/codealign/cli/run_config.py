@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import grpc
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
+from codealign.cli import presets
 from codealign.cli.connection import Connection
 from codealign.cli.failures import Failure
-from codealign.cli.loop import BENCHMARKS, EvaluationChoices, LoopChoices
+from codealign.cli.loop import EvaluationChoices, LoopChoices
 from codealign.cli.stack import Options, model_source
 from codealign.cli.tuning import TuningChoices
 
-PRESETS = ("default", "paper", "small")
-"""default: the coordinator's defaults. paper: as the reference does it, with its waste. small: for a small model on
-a small machine: easy tasks, short answers at a lower temperature, few draws, three examples of answers in place of
-one, one shared prefix for each stage; tuned with LoRA, activations computed twice; evaluated on ten problems of each
-benchmark."""
-SMALL_ATTEMPTS, SMALL_MAX_TOKENS, SMALL_TEMPERATURE, SMALL_FEW_SHOTS = 4, 640, 0.4, 3
-SMALL_TUNING = TuningChoices(lora_rank=16, learning_rate=1e-4, batch_size=2, gradient_checkpointing=True)
-SMALL_PROBLEMS, SMALL_SOLUTION_TOKENS = 10, 512
-PAPER_ATTEMPTS = 10
+Choices = TypeVar("Choices", TuningChoices, EvaluationChoices)
 _LOAD_SECONDS = 3600.0
 
 
@@ -42,8 +36,8 @@ class RunChoices:
     """New tokens of a response."""
     temperature: float | None = None
     seed: int = 0
-    preset: str = "default"
-    """One of PRESETS."""
+    preset: str = presets.DEFAULT
+    """Fills in what is not chosen; see `presets`."""
     difficulties: tuple[str, ...] = ()
     """Of tasks; empty: easy, medium and hard."""
     runs: int = 0
@@ -61,47 +55,26 @@ def run_config(choices: RunChoices, collection: str, model: str) -> pb.Run:
     Raises:
         Failure: Names the option that is wrong.
     """
-    if choices.preset not in PRESETS:
-        raise Failure(f"--preset: unknown preset {choices.preset!r}; there are {', '.join(PRESETS)}")
-    run = pb.Run(
-        name=choices.name,
-        seeds=pb.SeedSelection(collection=collection, limit=choices.limit),
-        model=pb.ModelChoice(model=model),
-        responses=pb.GenerationSettings(
-            attempts=choices.attempts, round_size=choices.round_size, max_tokens=choices.max_tokens
-        ),
-        seed=choices.seed,
-        difficulties=choices.difficulties,
-    )
-    if choices.runs:
-        run.execution.runs = choices.runs
-    paper = choices.preset == "paper"
+    run = pb.Run()
+    run.CopyFrom(presets.load(choices.preset).run)
+    run.name, run.seed = choices.name, choices.seed
+    run.seeds.MergeFrom(pb.SeedSelection(collection=collection, limit=choices.limit))
+    run.model.model = model
     for settings in (run.concepts, run.instructions, run.responses):
-        if paper:
-            settings.unpooled = True
-        else:
-            settings.prefix_groups = choices.prefix_groups
+        if not settings.unpooled:
+            settings.prefix_groups = choices.prefix_groups or settings.prefix_groups
         if choices.temperature is not None:
             settings.temperature = choices.temperature
-    if choices.preset == "small":
-        _for_a_small_model(run, choices)
-    if paper:
-        run.responses.round_size = choices.attempts or PAPER_ATTEMPTS
-        run.selection.random_pass = True
+    for field in ("attempts", "round_size", "max_tokens"):
+        if chosen := getattr(choices, field):
+            setattr(run.responses, field, chosen)
+    if choices.attempts and not choices.round_size:
+        run.responses.round_size = min(run.responses.round_size, choices.attempts)
+    if choices.difficulties:
+        run.difficulties[:] = choices.difficulties
+    if choices.runs:
+        run.execution.runs = choices.runs
     return run
-
-
-def _for_a_small_model(run: pb.Run, choices: RunChoices) -> None:
-    """Fill in what was not chosen."""
-    run.responses.attempts = choices.attempts or SMALL_ATTEMPTS
-    run.responses.max_tokens = choices.max_tokens or SMALL_MAX_TOKENS
-    run.responses.few_shots = SMALL_FEW_SHOTS
-    if choices.temperature is None:
-        run.responses.temperature = SMALL_TEMPERATURE
-    for settings in (run.concepts, run.instructions, run.responses):
-        settings.prefix_groups = choices.prefix_groups or 1
-    if not choices.difficulties:
-        run.difficulties.append("easy")
 
 
 def loop_choices(
@@ -126,21 +99,35 @@ def loop_choices(
     Raises:
         Failure: Names the option that is wrong.
     """
-    evaluation = EvaluationChoices(tuple(benchmarks or BENCHMARKS), limit=limit or 0)
-    if preset == "small":
-        tuning = replace(
-            tuning,
-            lora_rank=tuning.lora_rank or SMALL_TUNING.lora_rank,
-            learning_rate=tuning.learning_rate or SMALL_TUNING.learning_rate,
-            batch_size=tuning.batch_size or SMALL_TUNING.batch_size,
-            gradient_checkpointing=SMALL_TUNING.gradient_checkpointing,
-        )
-        evaluation = replace(
-            evaluation, limit=SMALL_PROBLEMS if limit is None else limit, max_tokens=SMALL_SOLUTION_TOKENS
-        )
-    choices = LoopChoices(until, tuning, evaluation, benchmarks_named=bool(benchmarks) or files)
+    given = presets.load(preset)
+    tuning = _over(tuning, given.training, f"--preset {preset}: training")
+    evaluations = []
+    for number, values in enumerate(given.evaluations or ({},)):
+        one = _over(EvaluationChoices(), values, f"--preset {preset}: evaluations[{number}]")
+        named = tuple(benchmarks or one.benchmarks)
+        evaluations.append(replace(one, benchmarks=named, limit=one.limit if limit is None else limit))
+    choices = LoopChoices(until, tuning, tuple(evaluations), benchmarks_named=bool(benchmarks) or files)
     choices.check()
     return choices
+
+
+def _over(chosen: Choices, preset: Mapping[str, Any], what: str) -> Choices:
+    """What was chosen, and the preset's values for the rest.
+
+    Raises:
+        Failure: The preset names something else, or gives it another kind of value.
+    """
+    values: dict[str, Any] = {}
+    known = {each.name: each.default for each in fields(chosen)}
+    for key, value in preset.items():
+        if key not in known:
+            raise Failure(f"{what}: unknown: {key}; there are {', '.join(known)}")
+        kind = float if known[key] is None else type(known[key]) if key != "benchmarks" else list
+        if not isinstance(value, (float, int) if kind is float else kind):
+            raise Failure(f"{what}: {key}: must be a {kind.__name__}, is {value!r}")
+        if getattr(chosen, key) in (known[key], 0, ""):
+            values[key] = tuple(value) if isinstance(value, list) else value
+    return replace(chosen, **values)
 
 
 async def choose_model(connection: Connection, options: Options) -> str:

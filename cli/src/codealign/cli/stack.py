@@ -6,8 +6,8 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from codealign.cli.child import ServiceSpec, service_command
@@ -55,6 +55,8 @@ class Options:
     them."""
     isolation: str = ""
     """"gvisor" or "process". Empty: the sandbox service's default, gVisor."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Further settings of the inference service, as its environment has them."""
 
     def check(self) -> None:
         """Find what cannot work before anything is started.
@@ -115,7 +117,7 @@ class Options:
             "MODEL_NAME": self.model if self.recording else "",
             "RECORD": str(self.record.resolve()) if self.record else "",
         }
-        return {prefix + name: value for name, value in chosen.items() if value}
+        return {**self.settings, **{prefix + name: value for name, value in chosen.items() if value}}
 
 
 def model_source(model: str) -> str:

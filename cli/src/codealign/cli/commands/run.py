@@ -27,14 +27,17 @@ from codealign.cli.options import (
     HomeOption,
     InferenceOption,
     ModelOption,
+    PresetOption,
     RecordingOption,
     RecordOption,
     TlsCaOption,
     TlsCertOption,
     TlsKeyOption,
     TrainingOption,
+    preset_options,
     target,
 )
+from codealign.cli.presets import DEFAULT, load
 from codealign.cli.report import page
 from codealign.cli.run_config import RunChoices, choose_model, loop_choices, run_config
 from codealign.cli.running import run_async
@@ -49,7 +52,10 @@ class _Work:
     """What one `codealign run` does, and how far it has come."""
 
     where: Target
+    given: Options
+    """By the person."""
     options: Options
+    """With the preset's for what was not given."""
     choices: RunChoices
     collected: Collected | None
     collection: str
@@ -71,8 +77,13 @@ class _Work:
 
 def run(
     seeds: Annotated[
-        str, typer.Option("--seeds", metavar="PATH|stdlib", help="Folder of Python files to take seeds from.")
-    ] = STDLIB,
+        str,
+        typer.Option(
+            "--seeds",
+            metavar="PATH|stdlib",
+            help="Folder of Python files to take seeds from. Default: the preset's, else stdlib.",
+        ),
+    ] = "",
     collection: Annotated[
         str, typer.Option("--collection", help="Use these collected seeds (codealign seeds ls) instead of reading any.")
     ] = "",
@@ -94,13 +105,7 @@ def run(
         float | None, typer.Option("--temperature", min=0, max=2, help="Of every stage. Default 0.7.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Everything random derives from it.")] = 0,
-    preset: Annotated[
-        str,
-        typer.Option(
-            "--preset",
-            help="default; paper: fresh few-shots for each prompt, all responses drawn; small: for a small model.",
-        ),
-    ] = "default",
+    preset: PresetOption = DEFAULT,
     difficulty: Annotated[
         list[str] | None, typer.Option("--difficulty", help="Of tasks: easy, medium, hard (repeat). Default: all.")
     ] = None,
@@ -119,7 +124,8 @@ def run(
     epochs: Annotated[float, typer.Option("--epochs", min=0, help="Of training. 0: 4, the paper's.")] = 0.0,
     max_steps: Annotated[int, typer.Option("--max-steps", min=0, help="Of training. 0: as the epochs say.")] = 0,
     benchmark: Annotated[
-        list[str] | None, typer.Option("--benchmark", help="To evaluate on (repeat). Default: humaneval+, mbpp+.")
+        list[str] | None,
+        typer.Option("--benchmark", help="To evaluate on (repeat). Default: the preset's."),
     ] = None,
     problems: Annotated[
         int | None, typer.Option("--problems", min=0, help="Of each benchmark. Default: all (0); small: 10.")
@@ -141,7 +147,10 @@ def run(
     Uses the services that are up in the home folder, or those whose addresses are given; else starts them for the
     duration. The same command goes on where it stopped.
     """
-    options = Options(model, engine, recording, record, benchmarks)
+    defaults = load(preset)
+    seeds = seeds or defaults.source("seeds") or STDLIB
+    given = Options(model, engine, recording, record, benchmarks)
+    options = preset_options(defaults, given)
     options.check()
     warn(err, options.warning())
     difficulties = tuple(difficulty or ())
@@ -150,7 +159,7 @@ def run(
     )
     run_config(choices, collection, model)
     tuning = TuningChoices(name=name, lora_rank=lora_rank, epochs=epochs, max_steps=max_steps)
-    loop = loop_choices(preset, until, tuning, benchmark or (), problems, files=benchmarks is not None)
+    loop = loop_choices(preset, until, tuning, benchmark or (), problems, files=options.benchmarks is not None)
     where = target(
         home,
         tls=(tls_ca, tls_cert, tls_key),
@@ -163,7 +172,7 @@ def run(
         where.home.prepare()
     collected = None if collection else read_seeds(seeds, err)
     named = collection or collection_name(seeds, collected.seeds if collected else [])
-    work = _Work(where, options, choices, collected, named, timings, loop)
+    work = _Work(where, given, options, choices, collected, named, timings, loop)
     state = run_async(_run(work), work.interrupted)
     if state != pb.RUN_STATE_SUCCEEDED:
         raise typer.Exit(EXIT_FAILURE)
@@ -220,7 +229,7 @@ async def _connected(work: _Work) -> AsyncIterator[Connection]:
         ) as connection:
             display.close()
             if not connection.started:
-                _check_unused(work.options)
+                _check_unused(work.given)
             yield connection
     finally:
         display.close()

@@ -19,10 +19,13 @@ from codealign.cli.options import (
     HomeOption,
     IsolationOption,
     ModelOption,
+    PresetOption,
     RecordingOption,
     RecordOption,
+    preset_options,
     target,
 )
+from codealign.cli.presets import DEFAULT, load
 from codealign.cli.running import run_async
 from codealign.cli.stack import SERVICES, Options, specs
 from codealign.cli.terminal import StartDisplay, count, out, warn
@@ -36,13 +39,14 @@ def up(
     recording: RecordingOption = None,
     record: RecordOption = None,
     benchmarks: BenchmarksOption = None,
+    preset: PresetOption = DEFAULT,
     isolation: IsolationOption = "",
 ) -> None:
     """Start every service on this machine and keep it up, until Ctrl-C.
 
     The data in the home folder is the state: services that are stopped, or killed, go on from it.
     """
-    options = Options(model, engine, recording, record, benchmarks, isolation)
+    options = preset_options(load(preset), Options(model, engine, recording, record, benchmarks, isolation))
     options.check()
     warn(out, options.warning())
     where = target(home).home

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.cli import presets
 from codealign.cli.report.wording import pretty_json, short
 from codealign.cli.terminal import size
 
 _GENERATING = ("concepts", "instructions", "responses")
-_SMALL_FEW_SHOTS = 3  # by which the preset `small` is known; run_config, which sets it, leads back here
 _RECORD_STAGES = {pb.STAGE_CONCEPT_SET: 0, pb.STAGE_INSTRUCTION: 1, pb.STAGE_RESPONSE: 2}
 
 
@@ -134,15 +134,13 @@ def commands(report: api.GetReportResponse, row_id: str) -> list[Command]:
 
 def run_command(run: pb.Run) -> str:
     """The `codealign run` that gives this configuration, as far as its options can say it."""
-    preset = (
-        "paper" if run.responses.unpooled else "small" if run.responses.few_shots == _SMALL_FEW_SHOTS else "default"
-    )
+    preset = presets.known_by(run)
     temperatures = {round(getattr(run, stage).temperature, 6) for stage in _GENERATING}
     parts: list[str] = ["codealign", "run", "--collection", run.seeds.collection]
     options: list[tuple[str, str]] = [
         ("--n", str(run.seeds.limit) if run.seeds.limit else ""),
-        ("--model", run.model.model),
-        ("--preset", preset if preset != "default" else ""),
+        ("--model", run.model.model if run.model.model != presets.load(preset).inference.get("model_name") else ""),
+        ("--preset", preset if preset != presets.DEFAULT else ""),
         ("--attempts", str(run.responses.attempts or "")),
         ("--round-size", str(run.responses.round_size or "")),
         ("--prefix-groups", str(run.responses.prefix_groups or "") if preset != "paper" else ""),

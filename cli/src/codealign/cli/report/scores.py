@@ -34,8 +34,9 @@ class Pair:
 
     @property
     def title(self) -> str:
-        """The benchmark's."""
-        return benchmark_title(self.comparison.benchmark)
+        """The benchmark's, and how often it was sampled where that was more than once."""
+        title = benchmark_title(self.comparison.benchmark)
+        return f"{title}, {self.tuned.samples:,} samples" if self.tuned.samples > 1 else title
 
     @property
     def separating(self) -> int:
@@ -68,10 +69,15 @@ def matches(report: api.GetReportResponse) -> list[Match]:
     order = [record.checkpoint.revision for record in report.checkpoints]
     found = []
     for revision in sorted(pairs, key=lambda key: order.index(key) if key in order else len(order)):
-        own = sorted(pairs[revision], key=lambda pair: (benchmark_rank(pair.comparison.benchmark), pair.tuned.id))
+        own = sorted(pairs[revision], key=_order)
         name = own[0].tuned.model or "tuned model"
         found.append(Match(revision, f"{name} at {short(revision)}", tuple(own)))
     return found
+
+
+def _order(pair: Pair) -> tuple[object, ...]:
+    """Benchmarks in a fixed order; of one the figure first that more samples make finer."""
+    return benchmark_rank(pair.comparison.benchmark), -pair.tuned.samples, pair.tuned.id
 
 
 def pass_at(evaluation: api.Evaluation, k: int = 1) -> float | None:

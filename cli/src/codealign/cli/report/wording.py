@@ -77,6 +77,7 @@ _BENCHMARKS: Mapping[str, str] = {
     "humaneval+": "HumanEval+",
     "mbpp": "MBPP",
     "mbpp+": "MBPP+",
+    "nanoeval": "NanoEval",
 }
 _BENCHMARK_ORDER = ("humaneval+", "mbpp+", "humaneval", "mbpp")
 
