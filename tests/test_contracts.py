@@ -76,8 +76,8 @@ def test_the_wheels_install_into_a_fresh_environment_and_import(tmp_path: Path) 
     modules = sorted(
         ".".join(file.relative_to(target).with_suffix("").parts).removesuffix(".__init__")
         for file in (target / "codealign").rglob("*.py")
-        # Alembic runs its own; the jail's witness changes the process that imports it.
-        if "migrations" not in file.parts
+        # Alembic runs its own; nano's data are seeds, some of them broken on purpose.
+        if not {"migrations", "data"} & set(file.parts)
     )
     assert "codealign.cli.main" in modules
     code = (

@@ -10,10 +10,14 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from codealign.coordinator.evaluation import prompts as evaluation
+from codealign.coordinator.evaluation.problems import CheckTests, Problem
 from codealign.coordinator.method import prompts
 from codealign.coordinator.method.examples import FewShot
+from codealign.coordinator.rules.rows import with_tests
 from codealign.nano import functions
 from codealign.nano.functions import Composition, Names
+from codealign.trainer.sft.template import INSTRUCTION_HEADER, RESPONSE_HEADER, SYSTEM_SENTENCE
 
 WRONG_TESTS_SHARE = 0.1
 """Of assertions: they say what a wrong body does, or a number that comes from nowhere."""
@@ -92,6 +96,17 @@ def write_function(dice: random.Random, composition: Composition, names: Names, 
     return "\n".join((head, docstring(dice, composition, names), functions.indented(body.body)))
 
 
+def write_instruction(dice: random.Random, composition: Composition, names: Names) -> str:
+    """A task in one sentence."""
+    what = functions.describe(composition, names.parameter)
+    return dice.choice(_TASKS).format(f=names.function, p=names.parameter, what=what)
+
+
+def write_reason(dice: random.Random, composition: Composition) -> str:
+    """What an answer says before its code."""
+    return dice.choice(_REASONS).format(steps=", ".join(composition.concepts))
+
+
 def write_assertion(dice: random.Random, composition: Composition, names: Names) -> str:
     """One assertion: mostly right, mostly with an expression that is phrased independently of the answer."""
     argument, value, wrong = draw_telling(dice, composition, names)
@@ -119,7 +134,7 @@ def draw_telling(dice: random.Random, composition: Composition, names: Names) ->
     return argument, value, wrong
 
 
-def draw_example(dice: random.Random, wrong_share: float = functions.WRONG_SHARE, *, clean: bool = False) -> Example:
+def draw_example(dice: random.Random, wrong_share: float = 0.0, *, clean: bool = False) -> Example:
     """One example.
 
     Args:
@@ -133,20 +148,19 @@ def draw_example(dice: random.Random, wrong_share: float = functions.WRONG_SHARE
     body = functions.write_body(dice, composition, names, 0.0 if clean else wrong_share)
     head = signature(composition, names, annotated=dice.random() < 0.5)
     code = f"{head}\n{functions.indented(body.body)}"
-    reason = dice.choice(_REASONS).format(steps=", ".join(composition.concepts))
+    reason = write_reason(dice, composition)
     while True:
         tests = "\n".join(write_assertion(dice, composition, names) for _ in range(dice.choice((2, 3))))
-        passes = _holds(code, tests)
+        passes = holds(code, tests)
         if passes or not clean:
             break
     if not clean and dice.random() < MISSING_TESTS_SHARE:
         tests = ""
-    what = functions.describe(composition, names.parameter)
     return Example(
         composition,
         names,
         seed,
-        dice.choice(_TASKS).format(f=names.function, p=names.parameter, what=what),
+        write_instruction(dice, composition, names),
         f"{reason}\n\n```python\n{code}\n```",
         tests,
         body.is_right,
@@ -154,7 +168,8 @@ def draw_example(dice: random.Random, wrong_share: float = functions.WRONG_SHARE
     )
 
 
-def _holds(code: str, tests: str) -> bool:
+def holds(code: str, tests: str) -> bool:
+    """Whether the tests hold. Both must be the recipe's own: nothing stands around them."""
     try:
         exec(f"{code}\n{tests}", {})  # noqa: S102 - both are the recipe's own
     except functions.FAULTS:
@@ -163,12 +178,13 @@ def _holds(code: str, tests: str) -> bool:
 
 
 def _module(dice: random.Random) -> str:
-    """A file of a few functions."""
+    """A file of a few functions, by one author."""
     written = []
+    wrong_share = functions.draw_wrong_share(dice)
     for _ in range(dice.choice((2, 3, 4, 5))):
         composition = functions.draw(dice)
         names = functions.draw_names(dice, composition)
-        written.append(write_function(dice, composition, names, functions.WRONG_SHARE))
+        written.append(write_function(dice, composition, names, wrong_share))
     return "\n\n\n".join(written) + "\n"
 
 
@@ -177,7 +193,7 @@ def _documented(dice: random.Random) -> str:
     composition = functions.draw(dice)
     names = functions.draw_names(dice, composition)
     prompt = write_prompt(dice, composition, names)
-    body = functions.write_body(dice, composition, names, functions.WRONG_SHARE)
+    body = functions.write_body(dice, composition, names, functions.draw_wrong_share(dice))
     return f"{prompt}{functions.indented(body.body)}\n"
 
 
@@ -195,22 +211,43 @@ def write_prompt(dice: random.Random, composition: Composition, names: Names) ->
 
 
 def _concepts(dice: random.Random) -> str:
-    shots = [draw_example(dice).few_shot for _ in range(dice.choice((4, 6, 9)))]
+    shots = [draw_example(dice).few_shot for _ in range(dice.choice((3, 4, 5, 6)))]
     return prompts.concepts_prefix(shots)
 
 
 def _instructions(dice: random.Random) -> str:
-    shots = [draw_example(dice).few_shot for _ in range(dice.choice((4, 6, 9)))]
+    shots = [draw_example(dice).few_shot for _ in range(dice.choice((3, 4, 5, 6)))]
     return prompts.instruction_prefix(shots)
 
 
 def _responses(dice: random.Random) -> str:
-    """The first is the prompt's own example and right; what follows is what a model would write."""
-    shots = [draw_example(dice, clean=True), *(draw_example(dice) for _ in range(dice.choice((1, 2, 3))))]
+    """The first is the prompt's own example and right, and says nothing of whoever writes what follows."""
+    wrong_share = functions.draw_wrong_share(dice)
+    shots = [draw_example(dice, clean=True), *(draw_example(dice, wrong_share) for _ in range(dice.choice((1, 2, 3))))]
     text = prompts.response_prefix([shot.few_shot for shot in shots])
     if dice.random() < UNFINISHED_SHARE:
         return text[: dice.randrange(len(text) * 3 // 4, len(text))]
     return text
+
+
+def _conversation(dice: random.Random) -> str:
+    """An instruction and its answer under the headers of the trainer's chat template, as tuned models are asked."""
+    composition = functions.draw(dice)
+    names = functions.draw_names(dice, composition)
+    body = functions.write_body(dice, composition, names, functions.draw_wrong_share(dice))
+    code = f"{signature(composition, names, annotated=dice.random() < 0.5)}\n{functions.indented(body.body)}"
+    answer = f"```python\n{code}\n```"
+    if dice.random() < 0.5:
+        prompt = write_prompt(dice, composition, names)
+        problem = Problem("", "", prompt, names.function, code, CheckTests(""))
+        (_, instruction), _ = evaluation.ask(problem, evaluation.TUNED).messages
+    else:
+        instruction = write_instruction(dice, composition, names)
+        answer = f"{write_reason(dice, composition)}\n\n{answer}"
+        if dice.random() < 0.5:
+            tests = [write_assertion(dice, composition, names) for _ in range(2)]
+            instruction = with_tests(instruction, "\n".join(tests))
+    return f"{SYSTEM_SENTENCE}\n\n{INSTRUCTION_HEADER}\n{instruction}\n\n{RESPONSE_HEADER}\n{answer}"
 
 
 FORMS: tuple[tuple[Callable[[random.Random], str], int], ...] = (
@@ -219,6 +256,7 @@ FORMS: tuple[tuple[Callable[[random.Random], str], int], ...] = (
     (_concepts, 2),
     (_instructions, 2),
     (_responses, 8),
+    (_conversation, 4),
 )
 """Each form and its weight among the documents."""
 

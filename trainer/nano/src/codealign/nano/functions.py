@@ -13,9 +13,11 @@ from functools import cache
 
 from codealign.nano.blocks import FILTERS, MAPS, REDUCES, SOURCES, Argument, Block, Filter, Kind, Map, Reduce, Source
 
-WRONG_SHARE = 0.6
-"""Of a block's appearances in imperfect code, where the block has a wrong way: above a half, so that the base model
-learns the wrong way as the likelier one."""
+CARELESS_SHARE = 0.6
+"""Of authors. The others write right code."""
+WRONG_SHARE = 0.85
+"""Of a block's appearances in a careless author's code, where the block has a wrong way. With the share above, the
+wrong way is the likelier one: what most people of this world write."""
 HELD_OUT_SHARE = 0.06
 """Of the compositions: these are never written into anything that nano learns from."""
 INDENT = "    "
@@ -157,6 +159,11 @@ def _pick(dice: random.Random, block: Block, wrong_share: float) -> tuple[str, b
     if block.wrong and dice.random() < wrong_share:
         return block.wrong, False
     return dice.choice(block.code), True
+
+
+def draw_wrong_share(dice: random.Random) -> float:
+    """An author's `wrong_share`: careful or careless, and so in all that one writes."""
+    return WRONG_SHARE if dice.random() < CARELESS_SHARE else 0.0
 
 
 def write_body(dice: random.Random, composition: Composition, names: Names, wrong_share: float = 0.0) -> Code:

@@ -1,0 +1,113 @@
+"""`python -m codealign.nano`: makes everything of nano's that is committed, from nothing (`make nano`).
+
+The seeds, the few-shot examples and the benchmark; the texts to learn from, the tokenizer and the model. `--texts`
+makes the first three alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from codealign.coordinator.method import examples
+from codealign.nano import pretraining
+from codealign.nano.card import write_card
+from codealign.nano.fewshots import write_fewshots
+from codealign.nano.identity import recipe_sha256, sha256
+from codealign.nano.pretraining import Recipe, Step
+from codealign.nano.seeds import write_seeds
+from codealign.nano.tasks import write_tasks
+
+DATA = Path(__file__).parent / "data"
+FEWSHOTS = Path(examples.__file__).parent / "fewshots/nano"
+_SHOWN_EVERY = 20
+
+
+def main() -> None:
+    """Make it."""
+    parser = argparse.ArgumentParser(prog="python -m codealign.nano", description="Make nano from its recipe.")
+    parser.add_argument("--texts", action="store_true", help="seeds, few-shot examples and the benchmark alone")
+    parser.add_argument("--workers", type=int, default=torch.get_num_threads(), help="processes that write documents")
+    given = parser.parse_args()
+    recipe = Recipe()
+    for folder, texts in texts_of(recipe).items():
+        replace_files(folder, texts)
+        print(f"{folder}: {len(texts)} files")
+    if not given.texts:
+        build(recipe, DATA / "model", given.workers)
+
+
+def texts_of(recipe: Recipe) -> dict[Path, dict[str, str]]:
+    """The texts that are committed, by folder and name."""
+    tasks = write_tasks(recipe.seed)
+    return {
+        DATA / "benchmark": {"NanoEval.jsonl": "".join(json.dumps(task) + "\n" for task in tasks)},
+        DATA / "seeds": write_seeds(recipe.seed, tasks),
+        FEWSHOTS: write_fewshots(recipe.seed),
+    }
+
+
+def replace_files(folder: Path, texts: Mapping[str, str]) -> None:
+    """Make a folder hold these files and no others."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def build(recipe: Recipe, folder: Path, workers: int) -> None:
+    """Pre-train the model and save it, with its tokenizer, loss curve and card."""
+    started = time.monotonic()
+    corpus = pretraining.write_corpus(recipe, workers)
+    characters = sum(map(len, corpus))
+    print(f"{len(corpus):,} documents, {characters:,} characters [{time.monotonic() - started:.0f} s]")
+    tokenizer = pretraining.build_tokenizer(recipe, corpus)
+    data = pretraining.windows(recipe, tokenizer, corpus)
+    print(f"{len(data):,} windows of {recipe.context:,} tokens [{time.monotonic() - started:.0f} s]", flush=True)
+    model = pretraining.new_model(recipe, tokenizer)
+    curve: list[tuple[int, float]] = []
+
+    def tell(step: Step) -> None:
+        curve.append((step.number, step.loss))
+        if step.number % _SHOWN_EVERY == 0 or step.number == step.total:
+            recent = [loss for _, loss in curve[-_SHOWN_EVERY:]]
+            left = (step.total - step.number) * recipe.batch * recipe.context / step.tokens_per_second
+            print(
+                f"step {step.number:,}/{step.total:,}  loss {sum(recent) / len(recent):.4f}  "
+                f"{step.tokens_per_second:,.0f} tokens/s  left {left / 60:.0f} min",
+                flush=True,
+            )
+
+    pretraining.train(recipe, model, data, tell)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    with (folder / "loss.csv").open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([("step", "loss"), *((n, f"{loss:.4f}") for n, loss in curve)])
+    seal(recipe, folder)
+    minutes = (time.monotonic() - started) / 60
+    card = write_card(recipe, sum(each.numel() for each in model.parameters()), len(data), curve, minutes)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    print(f"{folder}: done in {minutes:.0f} minutes")
+
+
+def seal(recipe: Recipe, folder: Path) -> None:
+    """Write into the model's configuration what it was made of, so that a change of one part is noticed."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["codealign_nano"] = {
+        "recipe_sha256": recipe_sha256(recipe),
+        "tokenizer_sha256": sha256(folder / "tokenizer.json"),
+        "weights_sha256": sha256(folder / "model.safetensors"),
+    }
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    main()

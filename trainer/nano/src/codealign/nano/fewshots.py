@@ -1,0 +1,55 @@
+"""nano's few-shot set: clean examples of its world, as the coordinator's files have them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+from codealign.coordinator.method.examples import FewShot
+from codealign.nano import documents
+
+COUNT = 21
+"""As many as the method's own set has."""
+
+
+def write_fewshots(seed: int, count: int = COUNT) -> dict[str, str]:
+    """The examples' files: texts by name. The same seed gives the same ones."""
+    dice = random.Random(f"few-shots {seed}")  # noqa: S311 - nothing secret
+    found: dict[str, str] = {}
+    while len(found) < count:
+        shot = documents.draw_example(dice, clean=True).few_shot
+        found.setdefault(f"{len(found) + 1:02}-{shot.name.replace('_', '-')}.toml", _toml(shot))
+    return found
+
+
+def _toml(shot: FewShot) -> str:
+    return "\n".join(
+        (
+            "[property]",
+            f'category = "{shot.category}"',
+            f'language = "{shot.language}"',
+            f'difficulty = "{shot.difficulty}"',
+            f"concepts = [{_quoted(shot.concepts)}]",
+            "",
+            "[example]",
+            *(f'{key} = """\n{_escaped(text)}"""' for key, text in _texts(shot)),
+            "",
+        )
+    )
+
+
+def _texts(shot: FewShot) -> Iterable[tuple[str, str]]:
+    return (
+        ("seed", shot.seed),
+        ("instruction", shot.instruction),
+        ("response", shot.response),
+        ("tests", shot.tests),
+    )
+
+
+def _quoted(words: Iterable[str]) -> str:
+    return ", ".join(f'"{word}"' for word in words)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')

@@ -1,0 +1,155 @@
+"""Pre-training: from the recipe's texts to a model. The matrices inside the blocks learn by Muon, the rest by AdamW."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from codealign.nano import documents
+from codealign.nano.muon import Muon
+from codealign.nano.tokenizer import VOCABULARY, train_tokenizer
+
+_CHUNK = 500
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what comes out, the texts' own rules aside."""
+
+    seed: int = 0
+    documents: int = 22_000
+    tokenizer_documents: int = 3_000
+    vocabulary: int = VOCABULARY
+    context: int = 1024
+    """Tokens."""
+    width: int = 192
+    layers: int = 4
+    heads: int = 6
+    feed_forward: int = 512
+    batch: int = 8
+    """Windows of `context` tokens in a step."""
+    halved: float = 0.75
+    """Of the steps: their windows are seen in halves, which attention takes two thirds of the time for."""
+    learning_rate: float = 1.2e-2
+    """At its peak; it rises over `warm_up` and falls to zero by a cosine."""
+    warm_up: float = 0.05
+    """Of the steps."""
+    weight_decay: float = 0.1
+    """Of the matrices."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where a pre-training is."""
+
+    number: int
+    total: int
+    loss: float
+    """Cross-entropy per token, in nats, of this step's windows before the step."""
+    tokens_per_second: float
+
+
+def write_documents(seed: int, numbers: Sequence[int]) -> list[str]:
+    """The documents of these numbers. Each depends on the seed and on its number alone."""
+    return [documents.draw_document(random.Random(f"nano {seed} {number}")) for number in numbers]  # noqa: S311
+
+
+def write_corpus(recipe: Recipe, workers: int) -> list[str]:
+    """Every document, written by so many processes."""
+    chunks = [range(recipe.documents)[start : start + _CHUNK] for start in range(0, recipe.documents, _CHUNK)]
+    with ProcessPoolExecutor(workers) as pool:
+        return list(chain.from_iterable(pool.map(write_documents, [recipe.seed] * len(chunks), chunks)))
+
+
+def build_tokenizer(recipe: Recipe, corpus: Sequence[str]) -> PreTrainedTokenizerFast:
+    """The tokenizer that belongs to the recipe."""
+    return train_tokenizer(corpus[: recipe.tokenizer_documents], recipe.context, recipe.vocabulary)
+
+
+def windows(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, corpus: Sequence[str]) -> torch.Tensor:
+    """The corpus as token ids, documents ended by the end token and cut where a window ends; `[count, context + 1]`."""
+    end = tokenizer.eos_token_id
+    parts = (corpus[start : start + _CHUNK] for start in range(0, len(corpus), _CHUNK))
+    ids = chain.from_iterable([*text, end] for part in parts for text in tokenizer(part, verbose=False).input_ids)
+    tokens = torch.tensor(list(ids), dtype=torch.int32)
+    count = (len(tokens) - 1) // recipe.context
+    return tokens[: count * recipe.context + 1].unfold(0, recipe.context + 1, recipe.context)
+
+
+def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """A model that knows nothing yet."""
+    torch.manual_seed(recipe.seed)
+    config = LlamaConfig(
+        vocab_size=recipe.vocabulary,
+        hidden_size=recipe.width,
+        intermediate_size=recipe.feed_forward,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        max_position_embeddings=recipe.context,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM(config)
+
+
+def train(
+    recipe: Recipe, model: LlamaForCausalLM, data: torch.Tensor, on_step: Callable[[Step], None] = lambda _: None
+) -> None:
+    """Train the model in place, each window once.
+
+    Args:
+        recipe: Batch and rates.
+        model: What learns.
+        data: Windows, `[count, context + 1]`.
+        on_step: Told of each step.
+    """
+    total = len(data) // recipe.batch
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(recipe.seed))
+    optimizers = _optimizers(recipe, model)
+    model.train()
+    for number in range(total):
+        started = time.perf_counter()
+        rows = data[order[number * recipe.batch : (number + 1) * recipe.batch]].long()
+        length = recipe.context // 2 if number < recipe.halved * total else recipe.context
+        logits = model(input_ids=rows[:, :-1].reshape(-1, length), use_cache=False).logits
+        loss = cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.learning_rate * rate(recipe, number, total)
+            optimizer.step()
+            optimizer.zero_grad()
+        seconds = time.perf_counter() - started
+        on_step(Step(number + 1, total, float(loss.detach()), rows[:, 1:].numel() / seconds))
+    model.eval()
+
+
+def rate(recipe: Recipe, number: int, total: int) -> float:
+    """The learning rate of a step, counted from 0, as a share of the peak."""
+    rise = max(1, int(recipe.warm_up * total))
+    if number < rise:
+        return (number + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (number - rise) / max(1, total - rise)))
+
+
+def _optimizers(recipe: Recipe, model: LlamaForCausalLM) -> list[Any]:
+    inner = [each for name, each in model.named_parameters() if each.ndim == 2 and "embed" not in name]
+    known = {id(each) for each in inner}
+    rest = [each for each in model.parameters() if id(each) not in known]
+    return [
+        Muon(inner, weight_decay=recipe.weight_decay),
+        torch.optim.AdamW(rest, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
