@@ -14,9 +14,9 @@ EDITABLE := $(foreach dist,$(DISTRIBUTIONS),-e ./$(dist))
 
 # What a run is made of; see `make run` below.
 MODEL ?=
-SEEDS ?= stdlib
-N ?= 24
-PRESET ?= small
+PRESET ?= $(if $(MODEL),small,nano)
+SEEDS ?=
+N ?= $(if $(MODEL),24,0)
 UNTIL ?= evaluation
 BENCHMARKS ?=
 ARGS ?=
@@ -37,6 +37,7 @@ $(STAMP): requirements.lock $(foreach dist,$(DISTRIBUTIONS),$(dist)/pyproject.to
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(EDITABLE)
 	@command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check $(ZIG)
+	@$(BIN)/python -m codealign.sandbox.gvisor >/dev/null || echo "The sandbox cannot start before there is a runsc" >&2
 	@touch $@
 	@echo "$(VENV) is ready"
 
@@ -72,10 +73,13 @@ lock-vllm: setup ## Renew requirements-vllm.lock
 		--output-file requirements-vllm.lock
 
 .PHONY: run
-run: setup ## The whole loop: make run MODEL=<hub id or folder> [N=<seeds>] [SEEDS=<folder>] [BENCHMARKS=<folder>] [UNTIL=data]
-	@test -n "$(MODEL)" || { echo "make run needs a model: make run MODEL=<hub id or folder>" >&2; exit 2; }
-	@$(BIN)/codealign run --model "$(MODEL)" --seeds "$(SEEDS)" --n "$(N)" --preset "$(PRESET)" --until "$(UNTIL)" \
-		$(if $(BENCHMARKS),--benchmarks "$(BENCHMARKS)") $(ARGS)
+run: setup ## The whole loop on the embedded model; or MODEL=<hub id or folder> [N=<seeds>] [SEEDS=<folder>] [BENCHMARKS=<folder>] [UNTIL=data]
+	@$(BIN)/codealign run --preset "$(PRESET)" --n "$(N)" --until "$(UNTIL)" $(if $(MODEL),--model "$(MODEL)") \
+		$(if $(SEEDS),--seeds "$(SEEDS)") $(if $(BENCHMARKS),--benchmarks "$(BENCHMARKS)") $(ARGS)
+
+.PHONY: nano
+nano: setup ## Make the embedded model again from its recipe: within an hour on two cores
+	@$(BIN)/python -m codealign.nano $(ARGS)
 
 .PHONY: test
 test: setup setup-vllm check ## Every check and every test
@@ -98,6 +102,10 @@ soak: setup ## 20,000 executions with hostile ones among them, then 2,000 while 
 .PHONY: bench-sandbox
 bench-sandbox: setup ## Executions per second, ours and others', in one table
 	@$(BIN)/python -m tests.bench.sandbox $(ARGS)
+
+.PHONY: ablation
+ablation: setup ## What selection by execution is worth: failures, random answers and passes, three seeds each; writes docs/ablation-nano.md
+	@$(BIN)/python -m tests.bench.ablation $(ARGS)
 
 .PHONY: check
 check: setup ## Format, lint, types, contracts

@@ -3,7 +3,6 @@
 data/                what the dataset service keeps: the state
 trainings/           what the training service keeps: checkpoints, and the models that came of them
 reports/<run>.html   a page for each run
-cache/               what can be made again (the sandbox's file system)
 run/<service>.json   where a service listens, written by the service itself
 run/lock             held by the process that starts the services
 logs/<service>.log
@@ -71,11 +70,6 @@ class Home:
         return self.root / "data"
 
     @property
-    def cache(self) -> Path:
-        """What can be made again."""
-        return self.root / "cache"
-
-    @property
     def trainings(self) -> Path:
         """The training service's folder."""
         return self.root / "trainings"
@@ -100,7 +94,7 @@ class Home:
             Failure: They cannot be made or written, or the disk is nearly full.
         """
         try:
-            for folder in (self.data, self.cache, self.root / "run", self.root / "logs"):
+            for folder in (self.data, self.root / "run", self.root / "logs"):
                 folder.mkdir(parents=True, exist_ok=True)
             probe = self.root / "run" / f"probe-{os.getpid()}"
             probe.touch()

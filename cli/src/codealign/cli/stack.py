@@ -56,7 +56,7 @@ class Options:
     isolation: str = ""
     """"gvisor" or "process". Empty: the sandbox service's default, gVisor."""
     settings: Mapping[str, str] = field(default_factory=dict)
-    """Further settings of the inference service, as its environment has them."""
+    """Further settings of the inference service, as its environment has them, which wins."""
 
     def check(self) -> None:
         """Find what cannot work before anything is started.
@@ -117,7 +117,8 @@ class Options:
             "MODEL_NAME": self.model if self.recording else "",
             "RECORD": str(self.record.resolve()) if self.record else "",
         }
-        return {**self.settings, **{prefix + name: value for name, value in chosen.items() if value}}
+        defaults = {name: value for name, value in self.settings.items() if name not in os.environ}
+        return {**defaults, **{prefix + name: value for name, value in chosen.items() if value}}
 
 
 def model_source(model: str) -> str:
@@ -148,12 +149,8 @@ def specs(home: Home, options: Options, names: Sequence[str] = SERVICES) -> list
         "dataset": ServiceSpec(
             "dataset", service_command("dataset"), {"CODEALIGN_DATASET_DATA_DIR": str(home.data.resolve())}
         ),
-        "sandbox": ServiceSpec(
-            "sandbox",
-            service_command("sandbox"),
-            {"CODEALIGN_SANDBOX_CACHE_DIR": str(home.cache.resolve()), **options.sandbox()},
-            ready_seconds=SANDBOX_SECONDS,
-        ),
+        # gVisor, its root and what is known of the platforms are the machine's: every home shares them.
+        "sandbox": ServiceSpec("sandbox", service_command("sandbox"), options.sandbox(), ready_seconds=SANDBOX_SECONDS),
         "inference": ServiceSpec(
             "inference",
             service_command("inference", options.interpreter()),

@@ -1,15 +1,20 @@
-"""Finds a runsc that isolates: on PATH, in the cache, or taken from Debian into the cache."""
+"""Finds a runsc that isolates: on PATH, in the cache, or taken from Debian into the cache.
+
+`python -m codealign.sandbox.gvisor` does so ahead of time: `make setup` calls it, so that a run needs no network.
+"""
 
 import dataclasses
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 from codealign.common.errors import ConfigurationError
 from codealign.common.logs import get_logger
 from codealign.sandbox import debian
+from codealign.sandbox.settings import SandboxSettings
 
 OLDEST_RELEASE = 20240729
 """The oldest whose namespaces isolate. In 20221219 (Debian 12) unshare(CLONE_NEWNS) says yes and does nothing."""
@@ -103,3 +108,15 @@ def locate(cache: Path) -> Runsc:
         f"https://storage.googleapis.com/gvisor/releases/release/latest/$(uname -m)/runsc -o {cached} --create-dirs "
         f"&& chmod +x {cached}"
     )
+
+
+def main() -> None:
+    """Finds or fetches the binary where the sandbox service looks for it, and prints its path."""
+    try:
+        print(locate(SandboxSettings().cache_dir).path)
+    except ConfigurationError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
