@@ -233,6 +233,24 @@ async def test_another_model_comes_and_goes_with_its_processes(
     assert len(generate(stub, "def", GREEDY)) == 1
 
 
+async def test_the_embedded_model_is_served_too(stub: Any, work: Path) -> None:
+    source = Path(__file__).parents[3] / "trainer/nano/src/codealign/nano/data/model"
+    if not source.exists():
+        pytest.skip("the embedded model has not been made yet (make nano)")
+    options = EngineOptions(slots=4, threads=1, kv_cache_bytes=2**26, prefix_cache_bytes=0)
+    engine = TransformersEngine(load_model(str(source), cache_folder=work / "cache", options=options), options)
+    stub.LoadModel(pb.LoadModelRequest(source=str(source), name="nano"))
+    try:
+        for what in ("sum of the even numbers", "number of the negative numbers"):
+            prompt = f'def f(values):\n    """Return the {what} in `values`."""\n'
+            [completion] = generate(stub, prompt, GREEDY, model="nano")
+            assert completion.text == whole((await expected(engine, prompt)).text)
+            assert "return" in completion.text
+    finally:
+        await engine.close()
+        stub.UnloadModel(pb.UnloadModelRequest(name="nano"), timeout=60)
+
+
 def test_logs_go_to_stderr_alone(server: tuple[Any, int], work: Path) -> None:
     assert (work / "stdout").read_bytes() == b""
     assert '"event": "vllm_started"' in (work / "stderr").read_text()

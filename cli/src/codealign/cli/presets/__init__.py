@@ -93,7 +93,9 @@ class Preset:
             if (path := Path(location) / folder).exists():
                 return str(path)
         distribution = package.replace(".", "-")
-        raise Failure(f"--preset {self.name}: {key}: {value} is not installed: pip install {distribution}")
+        raise Failure(
+            f"--preset {self.name}: {key}: {value} is not there: pip install {distribution}, or make it with its recipe"
+        )
 
     def settings(self) -> dict[str, str]:
         """The inference service's environment."""

@@ -27,7 +27,7 @@ class Recipe:
     """Everything that decides what comes out, the texts' own rules aside."""
 
     seed: int = 0
-    documents: int = 22_000
+    documents: int = 24_000
     tokenizer_documents: int = 3_000
     vocabulary: int = VOCABULARY
     context: int = 1024
@@ -80,7 +80,9 @@ def windows(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, corpus: Sequence
     """The corpus as token ids, documents ended by the end token and cut where a window ends; `[count, context + 1]`."""
     end = tokenizer.eos_token_id
     parts = (corpus[start : start + _CHUNK] for start in range(0, len(corpus), _CHUNK))
-    ids = chain.from_iterable([*text, end] for part in parts for text in tokenizer(part, verbose=False).input_ids)
+    ids = chain.from_iterable(
+        [*text, end] for part in parts for text in tokenizer(part, add_special_tokens=False, verbose=False).input_ids
+    )
     tokens = torch.tensor(list(ids), dtype=torch.int32)
     count = (len(tokens) - 1) // recipe.context
     return tokens[: count * recipe.context + 1].unfold(0, recipe.context + 1, recipe.context)
@@ -97,7 +99,7 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCau
         num_attention_heads=recipe.heads,
         max_position_embeddings=recipe.context,
         tie_word_embeddings=True,
-        bos_token_id=None,
+        bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 END = "<|endoftext|>"
@@ -15,7 +15,9 @@ VOCABULARY = 2048
 def train_tokenizer(texts: Iterable[str], context: int, vocabulary: int = VOCABULARY) -> PreTrainedTokenizerFast:
     """A tokenizer for these texts.
 
-    A digit, with the space before it, is a token of its own: numbers are copied digit by digit, wherever they stand.
+    A line's end is a token of its own, so that a prompt may end with one: were it one token with the indentation that
+    follows, the model would never have seen a line end alone where code goes on. So is a digit, with the space before
+    it: numbers are copied digit by digit. Every text begins with the token that ended the document before it.
 
     Args:
         texts: What its merges are counted in.
@@ -24,7 +26,11 @@ def train_tokenizer(texts: Iterable[str], context: int, vocabulary: int = VOCABU
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(r" ?\d"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Split(Regex(r"\n"), "isolated"),
+            pre_tokenizers.Split(Regex(r" ?\d"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -34,8 +40,12 @@ def train_tokenizer(texts: Iterable[str], context: int, vocabulary: int = VOCABU
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{END} $A", special_tokens=[(END, tokenizer.token_to_id(END))]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
+        bos_token=END,
         eos_token=END,
         pad_token=PAD,
         model_max_length=context,

@@ -1,0 +1,88 @@
+"""The whole loop on the embedded model, without a network: seeds to report; and the same bytes whatever happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from codealign.cli import presets
+from tests.e2e.commands import codealign, command
+from tests.e2e.test_recorded_run import progress, query, versions
+
+SEEDS, PROBLEMS = 48, 24
+RUN = ("run", "--preset", "nano", "--n", str(SEEDS))
+OFFLINE = {"HF_HUB_OFFLINE": "1", "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+MODEL = Path(__file__).parents[2] / "trainer/nano/src/codealign/nano/data/model"
+pytestmark = [
+    pytest.mark.gvisor,
+    pytest.mark.skipif(not MODEL.exists(), reason="the embedded model has not been made yet (make nano)"),
+]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The home of a run that nobody disturbed, and what it printed."""
+    home = tmp_path_factory.mktemp("nano")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in OFFLINE.items():
+            patch.setenv(name, value)
+        return home, codealign(home, *RUN, "--until", "evaluation", "--problems", str(PROBLEMS))
+
+
+def test_the_loop_ends_with_a_model_that_is_better(finished: tuple[Path, str]) -> None:
+    home, told = finished
+    before, after = map(float, re.search(r"NanoEval, 10 samples\s+(\d+\.\d)%.*?(\d+\.\d)%", told, re.DOTALL).groups())
+    assert after > before + 10
+    (page,) = (home / "reports").glob("*.html")
+    assert "NanoEval, 10 samples" in page.read_text()
+
+
+def test_bad_seeds_are_dropped_by_name(finished: tuple[Path, str]) -> None:
+    home, _ = finished
+    rules = {str(rule) for (rule,) in query(home, "select distinct label from records where stage = 11")}
+    assert {"seed.no-return", "seed.benchmark-text", "seed.near-duplicate"} <= rules
+
+
+def test_the_version_says_that_it_can_be_made_again(finished: tuple[Path, str]) -> None:
+    home, _ = finished
+    (version,) = versions(home).values()
+    manifest = json.loads(version["manifest.json"])
+    assert manifest["promise"] == "reproducible"
+    assert manifest["rows"] >= SEEDS // 4
+
+
+@pytest.mark.slow
+def test_another_concurrency_publishes_the_same_bytes(finished: tuple[Path, str], tmp_path: Path) -> None:
+    home, _ = finished
+    given = yaml.safe_load((Path(presets.__file__).parent / "nano.yaml").read_text())
+    given["inference"] |= {"slots": 3, "prefill_chunk": 37, "threads": 1}
+    (tmp_path / "narrow.yaml").write_text(yaml.safe_dump(given))
+    codealign(tmp_path / "home", *RUN[:2], str(tmp_path / "narrow.yaml"), *RUN[3:])
+    assert versions(tmp_path / "home") == versions(home)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_at_random_publishes_the_same_bytes(finished: tuple[Path, str], tmp_path: Path) -> None:
+    home, _ = finished
+    seed = int.from_bytes(os.urandom(4))
+    print(f"moments drawn with seed {seed}")
+    total = progress(home)
+    for share in sorted(random.Random(seed).uniform(0.05, 0.95) for _ in range(3)):
+        run = subprocess.Popen(command(tmp_path, *RUN), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while progress(tmp_path) < share * total and run.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert run.poll() is None, "it was over before it was stopped"
+        run.send_signal(random.Random(seed).choice((signal.SIGINT, signal.SIGTERM)))
+        assert run.wait(60) != 0
+    codealign(tmp_path, *RUN)
+    assert versions(tmp_path) == versions(home)
