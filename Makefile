@@ -103,7 +103,7 @@ bench-sandbox: setup ## Executions per second, ours and others', in one table
 check: setup ## Format, lint, types, contracts
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/ruff check --quiet
-	@$(BIN)/mypy $(foreach dist,$(DISTRIBUTIONS),$(dist)/src)
+	@$(BIN)/mypy $(foreach dist,$(DISTRIBUTIONS),$(dist)/src) charts
 	@for tests in services/*/tests sandbox-runner/tests trainer/tests trainer/nano/tests cli/tests tests; do \
 		if compgen -G "$$tests/*.py" >/dev/null; then $(BIN)/mypy --no-error-summary $$tests; fi; done
 	@cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf breaking --against contracts.binpb
