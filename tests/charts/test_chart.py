@@ -345,6 +345,14 @@ def test_what_is_kept_after_an_uninstallation_is_what_the_values_say() -> None:
     assert policy == {"whenDeleted": "Delete"}
 
 
+@RENDERED
+def test_kubernetes_knows_every_field(case: str) -> None:
+    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    for document in rendered(case).documents:
+        if not document["apiVersion"].startswith(("keda.sh/", "cert-manager.io/", "monitoring.coreos.com/")):
+            kubernetes_validate.validate(document, "1.34", strict=True)
+
+
 def test_no_template_prints_a_missing_value() -> None:
     for case in CASES:
         assert not re.search(r"<no value>|%!", text_of(case))
