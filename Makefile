@@ -113,7 +113,7 @@ ablation: setup ## What selection by execution is worth: failures, random answer
 check: setup ## Format, lint, types, contracts
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/ruff check --quiet
-	@$(BIN)/mypy $(foreach dist,$(DISTRIBUTIONS),$(dist)/src)
+	@$(BIN)/mypy $(foreach dist,$(DISTRIBUTIONS),$(dist)/src) charts
 	@for tests in services/*/tests sandbox-runner/tests trainer/tests trainer/nano/tests cli/tests tests; do \
 		if compgen -G "$$tests/*.py" >/dev/null; then $(BIN)/mypy --no-error-summary $$tests; fi; done
 	@cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf breaking --against contracts.binpb
@@ -138,6 +138,39 @@ lock: ## Renew requirements.lock, and the part of it that the runner's image has
 		--constraints requirements.lock --overrides sandbox-runner/requirements.overrides --extra pod \
 		sandbox-runner/pyproject.toml protos/pyproject.toml services/common/pyproject.toml \
 		--output-file sandbox-runner/requirements.lock
+	@$(call image_lock,dataset,services/dataset/pyproject.toml --extra s3)
+	@$(call image_lock,coordinator,services/coordinator/pyproject.toml --extra hub)
+	@$(call image_lock,sandbox,services/sandbox/pyproject.toml)
+	@echo s3fs | $(call image_lock,inference,services/inference/pyproject.toml --extra transformers --extra openai -)
+	@$(call image_lock,trainer,trainer/pyproject.toml --extra training --extra s3)
+
+# A service's image holds what that service needs, in the versions of requirements.lock.
+image_lock = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--constraints requirements.lock --overrides charts/locks/overrides.txt $(2) protos/pyproject.toml \
+	services/common/pyproject.toml --output-file charts/locks/$(1).lock
+
+# Images by name: those of a trial; `inference-vllm`, for GPUs, is to be asked for. REGISTRY, with its last slash, goes
+# before the names; IMAGE_ARGS to docker, as in IMAGE_ARGS="--build-arg BASE=<another Debian with Python>".
+IMAGES ?= dataset coordinator sandbox postgres trainer inference sandbox-runner
+REGISTRY ?=
+TAG ?= 0.1.0
+IMAGE_ARGS ?=
+
+.PHONY: images
+images: ## Build the cluster's images: make images [IMAGES=...] [REGISTRY=...] [TAG=...] [IMAGE_ARGS=...]
+	@for image in $(IMAGES); do \
+		echo "$(REGISTRY)codealign-$$image:$(TAG)"; \
+		case $$image in \
+			sandbox-runner) from="--file sandbox-runner/Dockerfile" ;; \
+			*) from="--file charts/Dockerfile --target $$image --build-arg TORCH=$(TORCH) --build-arg VLLM=vllm==$(VLLM_VERSION)" ;; \
+		esac; \
+		docker build $$from $(IMAGE_ARGS) --tag "$(REGISTRY)codealign-$$image:$(TAG)" .; \
+	done
+
+# What the chart's values may be, from the comments beside them.
+.PHONY: chart-schema
+chart-schema: setup ## Renew the chart's values.schema.json
+	@$(BIN)/python charts/schema.py
 
 .PHONY: clean
 clean: ## Remove .venv and what the tools left; .codealign (your data) stays

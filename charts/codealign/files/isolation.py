@@ -1,0 +1,113 @@
+"""`helm test`: the sandbox of this release keeps hostile programs in.
+
+Asks the gateway for its runners' proof of isolation, and has it execute programs that try to get out, to lie and to
+take more than their share. Ends with 1 where one of them could.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import grpc
+
+from codealign.api.sandbox.v1 import sandbox_pb2 as pb
+from codealign.api.sandbox.v1.sandbox_pb2_grpc import SandboxServiceStub
+
+ADDRESS = os.environ["SANDBOX_ADDRESS"]
+SECONDS = float(os.environ["TEST_SECONDS"])
+TLS = Path(os.environ.get("TLS_FOLDER", ""))
+# The metadata service of clouds, the API server, the node, the internet, and what the values name.
+CLOSED = ["169.254.169.254:80", "1.1.1.1:443", *os.environ["CLOSED_ADDRESSES"].split()]
+
+NETWORK = f"""
+import socket
+
+reached = []
+for address in {CLOSED!r}:
+    host, port = address.rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+        reached.append(address)
+    except OSError:
+        pass
+try:
+    reached.append(socket.gethostbyname("kubernetes.default.svc"))
+except OSError:
+    pass
+"""
+SECRETS = """
+import glob, os
+
+found = [name for name in os.environ if "KUBERNETES" in name or "CODEALIGN" in name]
+for pattern in ("/etc/codealign/tls/*", "/var/run/secrets/**", "/run/secrets/**", "/run/containerd/*"):
+    found += [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
+"""
+PROGRAMS = [
+    ("an honest program passes", "x = 1", "assert x == 1", "PASSED"),
+    ("leaving before the tests is no pass", "import sys; sys.exit(0)", "assert False", "EXITED_EARLY"),
+    ("no address is reached, no name resolved", NETWORK, "assert not reached, reached", "PASSED"),
+    ("no credential is found", SECRETS, "assert not found, found", "PASSED"),
+    ("a fork bomb is contained", "import os\nwhile True: os.fork()", "assert True", "PROCESS_LIMIT"),
+    ("memory is bounded", "x = bytearray(1 << 40)", "assert True", "OUT_OF_MEMORY"),
+    ("time is bounded", "while True: pass", "assert True", "TIMED_OUT"),
+]
+
+
+def _channel() -> grpc.Channel:
+    if not TLS.name:
+        return grpc.insecure_channel(ADDRESS)
+    authority, key, certificate = ((TLS / name).read_bytes() for name in ("ca.crt", "tls.key", "tls.crt"))
+    return grpc.secure_channel(ADDRESS, grpc.ssl_channel_credentials(authority, key, certificate))
+
+
+def _execute(sandbox: SandboxServiceStub, code: str, tests: str, deadline: float) -> pb.Result:
+    request = pb.ExecuteRequest(program=pb.Program(code=code, tests=tests), limits=pb.Limits(wall_seconds=8))
+    while True:
+        try:
+            answer: pb.ExecuteResponse = sandbox.Execute(request, timeout=max(1.0, deadline - time.monotonic()))
+        except grpc.RpcError as error:
+            # The gateway, or the first runner, may still be starting.
+            if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+        else:
+            return answer.result
+
+
+def _unproved(runner: pb.Runner) -> list[str]:
+    faults = [f"{wall.name}: {wall.evidence}" for wall in runner.walls if not wall.holds]
+    if runner.isolation != pb.ISOLATION_GVISOR:
+        faults.append(f"it says of itself {pb.Isolation.Name(runner.isolation)}")
+    return faults if runner.walls else [*faults, "no wall was tried"]
+
+
+def main() -> int:
+    """Say what was seen of each, and whether all is well."""
+    deadline = time.monotonic() + SECONDS
+    failures = 0
+    with _channel() as channel:
+        sandbox = SandboxServiceStub(channel)
+        for what, code, tests, expected in PROGRAMS:
+            result = _execute(sandbox, code, tests, deadline)
+            verdict = pb.Verdict.Name(result.verdict).removeprefix("VERDICT_")
+            holds = verdict == expected and result.isolation == pb.ISOLATION_GVISOR
+            failures += not holds
+            print(f"{'ok  ' if holds else 'FAIL'} {what}: {verdict} {result.detail}", flush=True)
+        runners = sandbox.GetRunner(pb.GetRunnerRequest(), timeout=30).runners
+        # One that is starting has not said anything yet.
+        told = [runner for runner in runners if runner.state != pb.RUNNER_STATE_STARTING]
+        for runner in told:
+            faults = _unproved(runner)
+            failures += bool(faults)
+            seen = "; ".join(faults) or f"{len(runner.walls)} walls hold"
+            print(f"{'FAIL' if faults else 'ok  '} runner {runner.name}: {seen}")
+    if not told:
+        print("FAIL no runner has shown its isolation")
+    return 1 if failures or not told else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

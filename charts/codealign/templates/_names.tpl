@@ -1,0 +1,66 @@
+{{/* What everything of a release is called and labelled. */}}
+
+{{- define "codealign.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- default $full .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* The five services, by their components' names. */}}
+{{- define "codealign.services" -}}
+dataset coordinator sandbox inference trainer
+{{- end -}}
+
+{{/* For (dict "root" $ "component" "dataset"): */}}
+{{- define "codealign.component" -}}
+{{ include "codealign.fullname" .root }}-{{ .component }}
+{{- end -}}
+
+{{- define "codealign.selector" -}}
+app.kubernetes.io/name: {{ .root.Chart.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- define "codealign.labels" -}}
+{{ include "codealign.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: codealign
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{/* For (dict "root" $ "image" "codealign-dataset"): a name with a tag or a digest is taken as it is. */}}
+{{- define "codealign.image" -}}
+{{- if regexMatch "(@|:[^/]+$)" .image -}}
+{{ .image }}
+{{- else -}}
+{{ .root.Values.image.registry }}{{ .image }}:{{ default .root.Chart.AppVersion .root.Values.image.tag }}
+{{- end -}}
+{{- end -}}
+
+{{- define "codealign.pullSecrets" -}}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Where a service is called at: the same in its certificate, its callers' settings and KEDA's. */}}
+{{- define "codealign.address" -}}
+{{ include "codealign.component" . }}:7400
+{{- end -}}
+
+{{/* For (dict "root" $ "component" ..): the names that a component's certificate bears. */}}
+{{- define "codealign.dnsNames" -}}
+{{- $name := include "codealign.component" . -}}
+{{- $namespace := .root.Release.Namespace -}}
+{{ list $name (printf "%s.%s" $name $namespace) (printf "%s.%s.svc" $name $namespace) (printf "%s.%s.svc.cluster.local" $name $namespace) "localhost" | toJson }}
+{{- end -}}
+
+{{/* Who has a certificate. KEDA and people are clients alone; the runners' name is the pool's. */}}
+{{- define "codealign.certified" -}}
+dataset coordinator sandbox inference trainer runners{{ if eq .Values.runners.scaling.mode "keda" }} keda{{ end }} client
+{{- end -}}

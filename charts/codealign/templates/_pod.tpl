@@ -1,0 +1,166 @@
+{{/* What pods have in common. Kubernetes' profile "restricted" admits all of them. */}}
+
+{{- define "codealign.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: {{ .uid }}
+runAsGroup: {{ .uid }}
+fsGroup: {{ .uid }}
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "codealign.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{/* Probes for (dict "health" 7401 "start" <seconds> "startService" "liveness"). The health port answers from the
+process's first moment to its last, so liveness may be strict; readiness follows what the service needs. */}}
+{{- define "codealign.probes" -}}
+startupProbe:
+  grpc: {port: {{ .health }}, service: {{ .startService }}}
+  periodSeconds: 5
+  timeoutSeconds: 5
+  failureThreshold: {{ div (add .start 4) 5 }}
+livenessProbe:
+  grpc: {port: {{ .health }}, service: liveness}
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 6
+readinessProbe:
+  grpc: {port: {{ .health }}, service: readiness}
+  periodSeconds: 3
+  timeoutSeconds: 3
+  failureThreshold: 2
+{{- end -}}
+
+{{/* Spread over zones and nodes where there are several, and start all the same where there are not. */}}
+{{- define "codealign.spread" -}}
+{{- $selector := include "codealign.selector" . }}
+topologySpreadConstraints:
+  {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+  - maxSkew: 1
+    topologyKey: {{ . }}
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- $selector | nindent 8 }}
+  {{- end }}
+{{- end -}}
+
+{{/* The settings that every server has, for (dict "root" $ "prefix" "CODEALIGN_DATASET_" "port" 7400 "drain" 30). */}}
+{{- define "codealign.serverEnv" -}}
+- {name: {{ .prefix }}HOST, value: "0.0.0.0"}
+- {name: {{ .prefix }}PORT, value: {{ .port | quote }}}
+- {name: {{ .prefix }}HEALTH_PORT, value: {{ add .port 1 | quote }}}
+- {name: {{ .prefix }}METRICS_PORT, value: {{ add .port 2 | quote }}}
+- {name: {{ .prefix }}DRAIN_SECONDS, value: {{ .drain | quote }}}
+- {name: {{ .prefix }}LOG_LEVEL, value: {{ .root.Values.log.level }}}
+- {name: {{ .prefix }}LOG_FORMAT, value: {{ .root.Values.log.format }}}
+{{- if eq .root.Values.tls.mode "disabled" }}
+- {name: {{ .prefix }}ALLOW_PLAINTEXT, value: "true"}
+{{- else }}
+- {name: {{ .prefix }}TLS_CERT_FILE, value: /etc/codealign/tls/tls.crt}
+- {name: {{ .prefix }}TLS_KEY_FILE, value: /etc/codealign/tls/tls.key}
+- {name: {{ .prefix }}TLS_CLIENT_CA_FILE, value: /etc/codealign/tls/ca.crt}
+{{- end }}
+{{- end -}}
+
+{{/* Of a service that calls others: its own certificate, for (dict "root" $ "names" (list ca cert key)). */}}
+{{- define "codealign.clientEnv" -}}
+{{- if ne .root.Values.tls.mode "disabled" }}
+- {name: {{ index .names 0 }}, value: /etc/codealign/tls/ca.crt}
+- {name: {{ index .names 1 }}, value: /etc/codealign/tls/tls.crt}
+- {name: {{ index .names 2 }}, value: /etc/codealign/tls/tls.key}
+{{- end }}
+{{- end -}}
+
+{{/* The values' own settings, for (dict "prefix" .. "settings" {..}). A map becomes JSON, as vllm_args wants it; a
+large number must not become 1e+09. */}}
+{{- define "codealign.settingsEnv" -}}
+{{- range $name, $value := .settings }}
+- name: {{ $.prefix }}{{ upper $name }}
+  {{- if kindIs "float64" $value }}
+  value: {{ ternary (int64 $value | toString) (toString $value) (eq (floor $value) $value) | quote }}
+  {{- else if or (kindIs "map" $value) (kindIs "slice" $value) }}
+  value: {{ toJson $value | quote }}
+  {{- else }}
+  value: {{ toString $value | quote }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Models: where they are kept, and how they are fetched. */}}
+{{- define "codealign.hubEnv" -}}
+- {name: XDG_CACHE_HOME, value: /var/cache/codealign}
+- {name: HF_HOME, value: /var/cache/codealign/huggingface}
+{{- if .Values.hub.offline }}
+- {name: HF_HUB_OFFLINE, value: "1"}
+{{- end }}
+{{- with .Values.hub.existingSecret }}
+- name: HF_TOKEN
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: HF_TOKEN}}
+{{- end }}
+{{- end -}}
+
+{{- define "codealign.s3Env" -}}
+{{- with .Values.s3.endpoint }}
+- {name: AWS_ENDPOINT_URL, value: {{ . | quote }}}
+{{- end }}
+{{- with .Values.s3.region }}
+- {name: AWS_DEFAULT_REGION, value: {{ . | quote }}}
+{{- end }}
+{{- end -}}
+
+{{- define "codealign.artifactsClaim" -}}
+{{ default (printf "%s-artifacts" (include "codealign.fullname" .)) .Values.artifacts.existingClaim }}
+{{- end -}}
+
+{{- define "codealign.cacheVolume" -}}
+- name: cache
+  {{- if .Values.modelCache.persistent }}
+  persistentVolumeClaim:
+    claimName: {{ default (printf "%s-models" (include "codealign.fullname" .)) .Values.modelCache.existingClaim }}
+  {{- else }}
+  emptyDir: {}
+  {{- end }}
+{{- end -}}
+
+{{/* For (dict "root" $ "component" "inference"): resources with the GPUs. */}}
+{{- define "codealign.resources" -}}
+{{- $values := index .root.Values .component -}}
+{{- $resources := deepCopy $values.resources -}}
+{{- if and $values.gpu $values.gpu.count -}}
+{{- $limits := merge (dict $values.gpu.resource ($values.gpu.count | int | toString)) (default (dict) $resources.limits) -}}
+{{- $resources = set $resources "limits" $limits -}}
+{{- end -}}
+{{ toYaml $resources }}
+{{- end -}}
+
+{{/* For (dict "root" $ "component" ..): nodes and taints. */}}
+{{- define "codealign.placement" -}}
+{{- $values := index .root.Values .component -}}
+{{- with $values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- $gpu := and $values.gpu $values.gpu.count }}
+{{- if or $gpu $values.tolerations }}
+tolerations:
+  {{- if $gpu }}
+  - {key: {{ $values.gpu.resource }}, operator: Exists, effect: NoSchedule}
+  {{- end }}
+  {{- with $values.tolerations }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Restarts pods where their certificates were changed on purpose. */}}
+{{- define "codealign.podAnnotations" -}}
+{{- if eq .Values.tls.mode "generated" }}
+codealign/tls-rotation: {{ .Values.tls.generated.rotation | quote }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,167 @@
+{{/* What each service's pod has of its own: `codealign.<service>.env`, `.envFrom`, `.volumes`, `.mounts`, `.init`. */}}
+
+{{/* The dataset service */}}
+
+{{- define "codealign.databaseUrl" -}}
+valueFrom:
+  secretKeyRef:
+    {{- if .Values.postgresql.enabled }}
+    name: {{ include "codealign.fullname" . }}-database
+    key: url
+    {{- else if .Values.externalDatabase.existingSecret }}
+    name: {{ .Values.externalDatabase.existingSecret }}
+    key: {{ .Values.externalDatabase.key }}
+    {{- else }}
+    name: {{ include "codealign.fullname" . }}-database
+    key: url
+    {{- end }}
+{{- end -}}
+
+{{- define "codealign.dataset.env" -}}
+- {name: CODEALIGN_DATASET_DATA_DIR, value: /var/lib/codealign/data}
+- {name: CODEALIGN_DATASET_VERSIONS_URL, value: {{ default "/var/lib/codealign/artifacts/versions" .Values.dataset.versionsUrl | quote }}}
+- name: CODEALIGN_DATASET_DATABASE_URL
+  {{- include "codealign.databaseUrl" . | nindent 2 }}
+{{ include "codealign.s3Env" . }}
+{{- end -}}
+
+{{- define "codealign.dataset.volumes" -}}
+- {name: data, emptyDir: {}}
+{{- if not .Values.dataset.versionsUrl }}
+- {name: artifacts, persistentVolumeClaim: {claimName: {{ include "codealign.artifactsClaim" . }}}}
+{{- end }}
+{{- end -}}
+
+{{- define "codealign.dataset.mounts" -}}
+- {name: data, mountPath: /var/lib/codealign/data}
+{{- if not .Values.dataset.versionsUrl }}
+- {name: artifacts, mountPath: /var/lib/codealign/artifacts}
+{{- end }}
+{{- end -}}
+
+{{/* The schema is brought to this release's before the service starts; a database that is still starting is waited
+for. Pods that do it at the same time wait for each other. */}}
+{{- define "codealign.dataset.init" -}}
+- name: migrate
+  image: {{ include "codealign.image" (dict "root" . "image" .Values.dataset.image) }}
+  imagePullPolicy: {{ .Values.image.pullPolicy }}
+  command:
+    - /bin/sh
+    - -c
+    - |
+      tried=0
+      until python3 -P -m codealign.dataset.main migrate; do
+        tried=$((tried + 1))
+        [ "$tried" -lt 30 ] || exit 1
+        sleep 2
+      done
+  env:
+    - {name: CODEALIGN_DATASET_DATA_DIR, value: /var/lib/codealign/data}
+    - {name: CODEALIGN_DATASET_LOG_LEVEL, value: {{ .Values.log.level }}}
+    - {name: CODEALIGN_DATASET_LOG_FORMAT, value: {{ .Values.log.format }}}
+    - name: CODEALIGN_DATASET_DATABASE_URL
+      {{- include "codealign.databaseUrl" . | nindent 6 }}
+  terminationMessagePolicy: FallbackToLogsOnError
+  resources:
+    {{- toYaml .Values.dataset.resources | nindent 4 }}
+  securityContext:
+    {{- include "codealign.containerSecurity" . | nindent 4 }}
+  volumeMounts:
+    - {name: data, mountPath: /var/lib/codealign/data}
+    - {name: tmp, mountPath: /tmp}
+{{- end -}}
+
+{{/* The coordinator */}}
+
+{{- define "codealign.coordinator.env" -}}
+{{- range list "dataset" "inference" "sandbox" }}
+- {name: CODEALIGN_COORDINATOR_{{ upper . }}_ADDRESS, value: {{ include "codealign.address" (dict "root" $ "component" .) | quote }}}
+{{- end }}
+{{ include "codealign.clientEnv" (dict "root" . "names" (list "CODEALIGN_COORDINATOR_CLIENT_CA_FILE" "CODEALIGN_COORDINATOR_CLIENT_CERT_FILE" "CODEALIGN_COORDINATOR_CLIENT_KEY_FILE")) }}
+{{ include "codealign.hubEnv" . }}
+{{- end -}}
+
+{{- define "codealign.coordinator.volumes" -}}
+- {name: cache, emptyDir: {}}
+{{- end -}}
+
+{{- define "codealign.coordinator.mounts" -}}
+- {name: cache, mountPath: /var/cache/codealign}
+{{- end -}}
+
+{{/* The sandbox's gateway */}}
+
+{{- define "codealign.sandbox.env" -}}
+{{- $runners := include "codealign.component" (dict "root" . "component" "runners") -}}
+- {name: CODEALIGN_SANDBOX_BACKEND, value: grpc}
+- {name: CODEALIGN_SANDBOX_RUNNER_TARGET, value: "dns:///{{ $runners }}:7410"}
+- {name: CODEALIGN_SANDBOX_SLOTS, value: {{ .Values.runners.slots | quote }}}
+- {name: CODEALIGN_SANDBOX_CACHE_DIR, value: /tmp/codealign}
+{{- if ne .Values.tls.mode "disabled" }}
+- {name: CODEALIGN_SANDBOX_RUNNER_TLS_NAME, value: {{ $runners }}}
+{{- end }}
+{{ include "codealign.clientEnv" (dict "root" . "names" (list "CODEALIGN_SANDBOX_RUNNER_TLS_CA_FILE" "CODEALIGN_SANDBOX_RUNNER_TLS_CERT_FILE" "CODEALIGN_SANDBOX_RUNNER_TLS_KEY_FILE")) }}
+{{- end -}}
+
+{{- define "codealign.sandbox.volumes" -}}{{- end -}}
+{{- define "codealign.sandbox.mounts" -}}{{- end -}}
+
+{{/* Inference */}}
+
+{{- define "codealign.inference.env" -}}
+- {name: CODEALIGN_INFERENCE_ENGINE, value: {{ .Values.inference.engine }}}
+- {name: CODEALIGN_INFERENCE_MODEL, value: {{ ternary "/opt/codealign/nano/model" .Values.inference.model (eq .Values.inference.model "nano") | quote }}}
+{{- $name := ternary (default "nano" .Values.inference.modelName) .Values.inference.modelName (eq .Values.inference.model "nano") }}
+{{- if $name }}
+- {name: CODEALIGN_INFERENCE_MODEL_NAME, value: {{ $name | quote }}}
+{{- end }}
+- {name: CODEALIGN_INFERENCE_CACHE_DIR, value: /var/cache/codealign}
+{{- if and .Values.inference.gpu.count (eq .Values.inference.engine "vllm") }}
+- {name: CODEALIGN_INFERENCE_VLLM_TENSOR_PARALLEL, value: {{ .Values.inference.gpu.count | quote }}}
+{{- end }}
+{{- if eq .Values.inference.engine "openai" }}
+- {name: CODEALIGN_INFERENCE_OPENAI_BASE_URL, value: {{ .Values.inference.openai.baseUrl | quote }}}
+{{- with .Values.inference.openai.existingSecret }}
+- name: CODEALIGN_INFERENCE_OPENAI_API_KEY
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: {{ $.Values.inference.openai.key }}}}
+{{- end }}
+{{- end }}
+{{ include "codealign.hubEnv" . }}
+{{ include "codealign.s3Env" . }}
+{{- end -}}
+
+{{- define "codealign.inference.volumes" -}}
+{{ include "codealign.cacheVolume" . }}
+- {name: artifacts, persistentVolumeClaim: {claimName: {{ include "codealign.artifactsClaim" . }}}}
+- {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ .Values.inference.sharedMemory }}}}
+{{- end -}}
+
+{{/* Trained models are read where the training service wrote them: their URLs are paths of this volume. */}}
+{{- define "codealign.inference.mounts" -}}
+- {name: cache, mountPath: /var/cache/codealign}
+- {name: artifacts, mountPath: /var/lib/codealign/artifacts, readOnly: true}
+- {name: shm, mountPath: /dev/shm}
+{{- end -}}
+
+{{/* Training */}}
+
+{{- define "codealign.trainer.env" -}}
+- {name: CODEALIGN_TRAINER_DATA_DIR, value: /var/lib/codealign/artifacts/training}
+- {name: CODEALIGN_TRAINER_CACHE_DIR, value: /var/cache/codealign}
+- {name: CODEALIGN_TRAINER_DATASET_ADDRESS, value: {{ include "codealign.address" (dict "root" . "component" "dataset") | quote }}}
+{{ include "codealign.clientEnv" (dict "root" . "names" (list "CODEALIGN_TRAINER_CLIENT_CA_FILE" "CODEALIGN_TRAINER_CLIENT_CERT_FILE" "CODEALIGN_TRAINER_CLIENT_KEY_FILE")) }}
+{{ include "codealign.hubEnv" . }}
+{{ include "codealign.s3Env" . }}
+{{- end -}}
+
+{{- define "codealign.trainer.volumes" -}}
+{{ include "codealign.cacheVolume" . }}
+- {name: artifacts, persistentVolumeClaim: {claimName: {{ include "codealign.artifactsClaim" . }}}}
+- {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ .Values.trainer.sharedMemory }}}}
+{{- end -}}
+
+{{- define "codealign.trainer.mounts" -}}
+- {name: cache, mountPath: /var/cache/codealign}
+- {name: artifacts, mountPath: /var/lib/codealign/artifacts}
+- {name: shm, mountPath: /dev/shm}
+{{- end -}}

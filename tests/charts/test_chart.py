@@ -1,0 +1,358 @@
+"""The chart: what Helm makes of every set of values, held against what the services and Kubernetes want."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from charts import schema
+from codealign.common.settings import ServerSettings, load
+from codealign.coordinator.settings import CoordinatorSettings
+from codealign.inference.settings import InferenceSettings
+from tests.charts.rendered import (
+    CASES,
+    CHART,
+    FULL,
+    NAMESPACE,
+    SERVICES,
+    Pod,
+    helm,
+    parsed,
+    rendered,
+    selects,
+    template,
+    text_of,
+)
+
+RENDERED = pytest.mark.parametrize("case", CASES)
+VALUES = sorted(path.name for path in CHART.glob("values*.yaml"))
+SERVERS = {**{name: name for name in SERVICES}, "runners": "runner"}
+"""Components that are servers, and what their settings are called."""
+
+
+def server_of(pod: Pod) -> dict[str, Any]:
+    container: dict[str, Any] = pod.spec["containers"][0]
+    return container
+
+
+def environment(container: Mapping[str, Any]) -> dict[str, str]:
+    """Its variables; what a Secret or the pod itself would give is made up."""
+    names = [entry["name"] for entry in container["env"]]
+    assert len(names) == len(set(names)), "a variable is set twice"
+    made_up = {"CODEALIGN_DATASET_DATABASE_URL": "postgresql://user:word@host/database"}
+    return {
+        entry["name"]: entry.get("value", made_up.get(entry["name"], "from elsewhere")) for entry in container["env"]
+    }
+
+
+@pytest.mark.parametrize("file", VALUES)
+def test_helm_finds_nothing_to_say_of_any_values_file(file: str) -> None:
+    done = helm("lint", ".", "--strict", f"--values={file}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "[WARNING]" not in done.stdout
+
+
+def test_the_schema_is_that_of_the_comments() -> None:
+    assert schema.SCHEMA.read_text() == schema.made(), "run `make chart-schema`"
+
+
+def test_a_value_without_a_comment_is_an_error() -> None:
+    with pytest.raises(schema.CommentError, match=r"^a\.b: "):
+        schema.schema_of("# Said.\na:\n  b: 1\n")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "key"),
+    [
+        ("runners.scaling.mode=sometimes", "/runners/scaling/mode"),
+        ("runners.scalling.mode=fixed", "scalling"),
+        ("dataset.replicas=0", "/dataset/replicas"),
+        ("dataset.settings.connexions=3", "connexions"),
+        ("coordinator.settings.lease_seconds=0", "/coordinator/settings/lease_seconds"),
+        ("inference.settings.dtype=float8", "/inference/settings/dtype"),
+        ("sandbox.settings.isolation=process", "isolation"),
+        ("tls.mode=maybe", "/tls/mode"),
+        ("inference.gpu.count=many", "/inference/gpu/count"),
+        ("externalDatabase.url=mysql://host/x", "/externalDatabase/url"),
+        ("monitoring.interval=30", "/monitoring/interval"),
+    ],
+)
+def test_a_wrong_value_is_refused_and_named(wrong: str, key: str) -> None:
+    done = template(f"--set={wrong}")
+    assert done.returncode != 0
+    assert key in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"postgresql.enabled": "false"}, "externalDatabase.existingSecret"),
+        ({"inference.engine": "openai"}, "inference.openai.baseUrl"),
+        ({"inference.engine": "vllm"}, "inference.gpu.count"),
+        ({"inference.gpu.count": "2"}, "inference.engine"),
+        ({"runners.scaling.min": "3"}, "runners.scaling.max"),
+        ({"runners.scaling.mode": "keda"}, "no KEDA"),
+        ({"tls.mode": "certManager"}, "no cert-manager"),
+        ({"monitoring.serviceMonitors": "enabled"}, "no ServiceMonitors"),
+    ],
+)
+def test_values_that_do_not_go_together_say_what_to_set(values: Mapping[str, str], told: str) -> None:
+    done = template(*(f"--set={name}={value}" for name, value in values.items()), kinds=())
+    assert done.returncode != 0
+    assert told in done.stderr
+
+
+@RENDERED
+def test_every_pod_is_one_that_the_profile_restricted_admits(case: str) -> None:
+    for pod in rendered(case).pods():
+        security = pod.spec["securityContext"]
+        assert security["runAsNonRoot"] is True
+        assert security["runAsUser"] > 0
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.spec.keys()
+        for volume in pod.spec.get("volumes", []):
+            assert len(volume.keys() & {"emptyDir", "secret", "configMap", "persistentVolumeClaim"}) == 1, volume
+        for container in pod.containers():
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "runAsNonRoot": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert "hostPort" not in str(container.get("ports"))
+
+
+@RENDERED
+def test_no_pod_has_the_means_to_ask_the_cluster(case: str) -> None:
+    for pod in rendered(case).pods():
+        assert pod.spec["automountServiceAccountToken"] is False
+        assert pod.spec["enableServiceLinks"] is False
+    assert not rendered(case).of("Role") + rendered(case).of("ClusterRole")
+
+
+@RENDERED
+def test_every_container_says_what_it_takes_and_why_it_ended(case: str) -> None:
+    for pod in rendered(case).pods():
+        for container in pod.containers():
+            assert container["resources"]["requests"].keys() >= {"cpu", "memory"}
+            assert "memory" in container["resources"]["limits"]
+        if pod.owner["kind"] != "Pod":
+            assert all(each["terminationMessagePolicy"] == "FallbackToLogsOnError" for each in pod.containers())
+
+
+@RENDERED
+def test_probes_ask_the_health_port_over_grpc_and_a_stop_leaves_time_to_drain(case: str) -> None:
+    for component, service in SERVERS.items():
+        pod = rendered(case).pod(component)
+        container = server_of(pod)
+        given = environment(container)
+        prefix = f"CODEALIGN_{service.upper()}_"
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        assert {name: int(given[f"{prefix}{name}"]) for name in ("PORT", "HEALTH_PORT", "METRICS_PORT")} == {
+            "PORT": ports["grpc"],
+            "HEALTH_PORT": ports["health"],
+            "METRICS_PORT": ports["metrics"],
+        }
+        for probe, asked in (("livenessProbe", "liveness"), ("readinessProbe", "readiness")):
+            assert container[probe]["grpc"] == {"port": ports["health"], "service": asked}
+        assert container["startupProbe"]["grpc"]["port"] == ports["health"]
+        pause = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+        assert pod.spec["terminationGracePeriodSeconds"] >= pause + float(given[f"{prefix}DRAIN_SECONDS"]) + 10
+
+
+def test_a_model_has_an_hour_to_load() -> None:
+    probe = server_of(rendered("gpu-multi").pod("inference"))["startupProbe"]
+    assert probe["grpc"]["service"] == "readiness"
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= 3600
+
+
+@RENDERED
+@pytest.mark.parametrize("component", SERVERS)
+def test_every_variable_is_a_setting_that_the_service_takes(
+    case: str, component: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    service = SERVERS[component]
+    settings: type[ServerSettings] = schema.SETTINGS[service]
+    prefix = f"CODEALIGN_{service.upper()}_"
+    for container in rendered(case).pod(component).containers():
+        given = {name: value for name, value in environment(container).items() if name.startswith("CODEALIGN_")}
+        assert {name.removeprefix(prefix).lower() for name in given} <= settings.model_fields.keys()
+        if container["name"] == "migrate":
+            continue
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        loaded = load(settings)
+        assert (loaded.host, loaded.allow_plaintext) == ("0.0.0.0", case.startswith("no-tls"))
+        assert (loaded.tls_client_ca_file is None) == case.startswith("no-tls")
+
+
+def test_what_the_chart_sets_cannot_be_set_beside_it() -> None:
+    free = {service: set(schema.settings_of(service)) for service in SERVERS.values()}
+    # Of these the values hold no settings, so all that is set is the chart's own.
+    for case in ("defaults", "cert-manager", "elsewhere", "no-tls-keda"):
+        for component, service in SERVERS.items():
+            prefix = f"CODEALIGN_{service.upper()}_"
+            names = environment(server_of(rendered(case).pod(component)))
+            given = {name.removeprefix(prefix).lower() for name in names if name.startswith(prefix)}
+            assert not given & free[service]
+
+
+def test_numbers_and_maps_come_through_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text(
+        "coordinator: {settings: {lease_seconds: 2.5, seeds_in_flight: 1000000}}\n"
+        "inference: {settings: {kv_cache_bytes: 4294967296, pack_weights: false, vllm_args: {max_num_seqs: 64}}}\n"
+    )
+    chart = parsed(template(f"--values={values}").stdout)
+    for component in ("coordinator", "inference"):
+        for name, value in environment(server_of(chart.pod(component))).items():
+            monkeypatch.setenv(name, value)
+    coordinator = load(CoordinatorSettings)
+    assert (coordinator.lease_seconds, coordinator.seeds_in_flight) == (2.5, 1_000_000)
+    inference = load(InferenceSettings)
+    assert (inference.kv_cache_bytes, inference.pack_weights) == (2**32, False)
+    assert inference.vllm_args == {"max_num_seqs": 64}
+
+
+@RENDERED
+def test_every_volume_is_mounted_and_every_mount_has_a_volume(case: str) -> None:
+    chart = rendered(case)
+    secrets = {each["metadata"]["name"] for each in chart.of("Secret")}
+    secrets |= {each["spec"]["secretName"] for each in chart.of("Certificate")}
+    claims = {each["metadata"]["name"] for each in chart.of("PersistentVolumeClaim")} | {"shared", "models"}
+    maps = {each["metadata"]["name"] for each in chart.of("ConfigMap")}
+    for pod in chart.pods():
+        volumes = {volume["name"]: volume for volume in pod.spec.get("volumes", [])}
+        own = {claim["metadata"]["name"] for claim in pod.owner["spec"].get("volumeClaimTemplates", [])}
+        mounted = {mount["name"] for each in pod.containers() for mount in each.get("volumeMounts", [])}
+        assert mounted == volumes.keys() | own
+        for volume in volumes.values():
+            if "secret" in volume:
+                assert volume["secret"]["secretName"] in secrets
+            if "persistentVolumeClaim" in volume:
+                assert volume["persistentVolumeClaim"]["claimName"] in claims
+            if "configMap" in volume:
+                assert volume["configMap"]["name"] in maps
+
+
+@RENDERED
+def test_every_selector_finds_pods(case: str) -> None:
+    chart = rendered(case)
+    pods = list(chart.pods())
+    for service in chart.of("Service"):
+        found = [pod for pod in pods if selects(service["spec"]["selector"], pod.labels)]
+        assert len(found) == 1, service["metadata"]["name"]
+        named = {port["name"] for port in found[0].spec["containers"][0]["ports"]}
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= named
+    for budget in chart.of("PodDisruptionBudget"):
+        assert any(selects(budget["spec"]["selector"]["matchLabels"], pod.labels) for pod in pods)
+    for pod in pods:
+        if pod.owner["kind"] != "Pod":
+            assert selects(pod.owner["spec"]["selector"]["matchLabels"], pod.labels)
+            spread = pod.spec["topologySpreadConstraints"]
+            assert all(selects(each["labelSelector"]["matchLabels"], pod.labels) for each in spread)
+    services = {service["metadata"]["name"]: service["spec"]["selector"] for service in chart.of("Service")}
+    for monitor in chart.of("ServiceMonitor"):
+        wanted = monitor["spec"]["selector"]["matchLabels"]
+        assert any(selects(wanted, service["metadata"]["labels"]) for service in chart.of("Service"))
+    for scaler in chart.of("ScaledObject") + chart.of("HorizontalPodAutoscaler"):
+        target = scaler["spec"]["scaleTargetRef"]["name"]
+        assert target in services
+        assert "replicas" not in chart.pod("runners").owner["spec"]
+
+
+@RENDERED
+def test_the_addresses_that_services_call_are_services_and_in_their_certificates(case: str) -> None:
+    chart = rendered(case)
+    ports = {each["metadata"]["name"]: {port["port"] for port in each["spec"]["ports"]} for each in chart.of("Service")}
+    called = []
+    for component in SERVERS:
+        given = environment(server_of(chart.pod(component)))
+        called += [value for name, value in given.items() if name.endswith(("_ADDRESS", "_RUNNER_TARGET"))]
+    assert len(called) == 5
+    for address in called:
+        host, port = address.removeprefix("dns:///").split(":")
+        assert int(port) in ports[host]
+    for certificate in chart.of("Certificate"):
+        if "dnsNames" in certificate["spec"]:
+            name = certificate["metadata"]["name"]
+            assert {name, f"{name}.{NAMESPACE}.svc", "localhost"} <= set(certificate["spec"]["dnsNames"])
+    for scaler in chart.of("ScaledObject"):
+        address = scaler["spec"]["triggers"][0]["metadata"]["scalerAddress"]
+        assert address == f"{FULL}-sandbox.{NAMESPACE}.svc:7400"
+
+
+@RENDERED
+def test_runners_are_under_gvisor_and_hold_nothing_but_their_certificate(case: str) -> None:
+    pod = rendered(case).pod("runners")
+    assert pod.spec["runtimeClassName"] == "gvisor"
+    mounts = {mount["mountPath"] for each in pod.containers() for mount in each.get("volumeMounts", [])}
+    assert mounts == (set() if case.startswith("no-tls") else {"/etc/codealign/tls"})
+    (service,) = (each for each in rendered(case).of("Service") if each["metadata"]["name"] == pod.name)
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["publishNotReadyAddresses"] is True
+    assert not any("exec" in str(pod.spec["containers"][0].get(probe)) for probe in ("livenessProbe", "readinessProbe"))
+
+
+@RENDERED
+def test_gpus_come_with_their_toleration(case: str) -> None:
+    counts = {"gpu-single": (1, 1), "gpu-multi": (4, 8)}.get(case, (0, 0))
+    for component, count in zip(("inference", "trainer"), counts, strict=True):
+        pod = rendered(case).pod(component)
+        container = server_of(pod)
+        assert container["resources"]["limits"].get("nvidia.com/gpu", "0") == str(count)
+        tolerated = [each["key"] for each in pod.spec.get("tolerations", [])]
+        assert tolerated == (["nvidia.com/gpu"] if count else [])
+        assert {"name": "shm", "mountPath": "/dev/shm"} in container["volumeMounts"]
+    given = environment(server_of(rendered(case).pod("inference")))
+    assert given.get("CODEALIGN_INFERENCE_VLLM_TENSOR_PARALLEL", "0") == str(counts[0])
+
+
+def test_names_do_not_meet_those_of_another_release() -> None:
+    first, second = (
+        {(each["kind"], each["metadata"]["name"]) for each in parsed(helm("template", name, ".").stdout).documents}
+        for name in ("one", "two")
+    )
+    assert not first & second
+
+
+def test_an_image_with_a_tag_is_taken_as_it_is() -> None:
+    digest = "elsewhere.example:5000/x@sha256:" + "0" * 64
+    done = template("--set=image.registry=r.example:5000/", f"--set=trainer.image={digest}")
+    chart = parsed(done.stdout)
+    assert server_of(chart.pod("trainer"))["image"] == digest
+    assert server_of(chart.pod("dataset"))["image"] == "r.example:5000/codealign-dataset:0.1.0"
+
+
+def test_service_monitors_are_left_out_where_the_cluster_does_not_know_them() -> None:
+    assert "ServiceMonitor" not in template(kinds=()).stdout
+    assert len(rendered("defaults").of("ServiceMonitor")) == 6
+
+
+def test_what_is_kept_after_an_uninstallation_is_what_the_values_say() -> None:
+    def kept(case: str) -> set[str]:
+        marked = "helm.sh/resource-policy"
+        found = (each["metadata"] for each in rendered(case).documents)
+        return {each["name"] for each in found if each.get("annotations", {}).get(marked) == "keep"}
+
+    assert kept("trial") == set()
+    assert kept("defaults") == {f"{FULL}-artifacts", f"{FULL}-database"}
+    policy = rendered("trial").pod("postgresql").owner["spec"]["persistentVolumeClaimRetentionPolicy"]
+    assert policy == {"whenDeleted": "Delete"}
+
+
+@RENDERED
+def test_kubernetes_knows_every_field(case: str) -> None:
+    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    for document in rendered(case).documents:
+        if not document["apiVersion"].startswith(("keda.sh/", "cert-manager.io/", "monitoring.coreos.com/")):
+            kubernetes_validate.validate(document, "1.34", strict=True)
+
+
+def test_no_template_prints_a_missing_value() -> None:
+    for case in CASES:
+        assert not re.search(r"<no value>|%!", text_of(case))

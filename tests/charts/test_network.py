@@ -1,0 +1,100 @@
+"""Who may talk to whom, as NetworkPolicies say it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.charts.rendered import CASES, Rendered, rendered, selects, template
+
+RENDERED = pytest.mark.parametrize("case", CASES)
+COMPONENT = "app.kubernetes.io/component"
+
+
+def _of(chart: Rendered, labels: dict[str, str]) -> list[dict[str, Any]]:
+    policies = (policy["spec"] for policy in chart.of("NetworkPolicy"))
+    return [policy for policy in policies if selects(policy["podSelector"]["matchLabels"], labels)]
+
+
+def _peers(chart: Rendered, component: str, direction: str) -> set[tuple[str, object]]:
+    """Components of the release that one may hear from, or speak to, with the port."""
+    end = "from" if direction == "ingress" else "to"
+    found = set()
+    for policy in _of(chart, dict(chart.pod(component).labels)):
+        for rule in policy.get(direction, []):
+            for peer in rule.get(end, []):
+                labels = peer.get("podSelector", {}).get("matchLabels", {})
+                found |= {(labels[COMPONENT], port["port"]) for port in rule["ports"] if COMPONENT in labels}
+    return found
+
+
+@RENDERED
+def test_every_pod_is_closed_in_both_directions(case: str) -> None:
+    chart = rendered(case)
+    for pod in chart.pods():
+        closed = [policy for policy in _of(chart, dict(pod.labels)) if not policy.keys() & {"ingress", "egress"}]
+        assert any(sorted(policy["policyTypes"]) == ["Egress", "Ingress"] for policy in closed), pod.name
+
+
+@RENDERED
+def test_a_way_is_open_at_both_of_its_ends(case: str) -> None:
+    chart = rendered(case)
+    components = [pod.component for pod in chart.pods() if not pod.component.startswith("test")]
+    leaving = {(one, *to) for one in components for to in _peers(chart, one, "egress")}
+    arriving = {(whose[0], one, whose[1]) for one in components for whose in _peers(chart, one, "ingress")}
+    assert leaving == {way for way in arriving if not way[0].startswith("test")}
+    wanted = {
+        *(("coordinator", called, "grpc") for called in ("dataset", "inference", "sandbox")),
+        ("trainer", "dataset", "grpc"),
+        ("sandbox", "runners", "grpc"),
+    }
+    if "postgresql" in components:
+        wanted.add(("dataset", "postgresql", "postgresql"))
+    assert leaving == wanted
+
+
+@RENDERED
+def test_nothing_leaves_a_runner(case: str) -> None:
+    chart = rendered(case)
+    for component in ("runners", "test-egress"):
+        policies = _of(chart, dict(chart.pod(component).labels))
+        assert policies
+        assert not any(policy.get("egress") for policy in policies)
+
+
+@RENDERED
+def test_no_rule_is_open_to_everybody_but_the_database_elsewhere(case: str) -> None:
+    for policy in rendered(case).of("NetworkPolicy"):
+        spec = policy["spec"]
+        assert all(rule.get("from") and rule.get("ports") for rule in spec.get("ingress", []))
+        free = [rule for rule in spec.get("egress", []) if not rule.get("to")]
+        elsewhere = case in ("elsewhere", "gpu-multi") and policy["metadata"]["name"].endswith("-dataset")
+        assert free == ([{"ports": [{"port": 5432, "protocol": "TCP"}]}] if elsewhere else [])
+
+
+def test_keda_has_a_way_in_where_it_is_used() -> None:
+    def comers(case: str) -> list[dict[str, Any]]:
+        chart = rendered(case)
+        policies = _of(chart, dict(chart.pod("sandbox").labels))
+        rules = [rule for policy in policies for rule in policy.get("ingress", [])]
+        return [peer for rule in rules if rule["ports"][0]["port"] == "grpc" for peer in rule["from"]]
+
+    keda = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "keda"}}}
+    assert keda in comers("gpu-single")
+    assert keda not in comers("trial")
+
+
+@pytest.mark.parametrize("name", ["clients", "metrics", "keda", "dns", "internet", "storage", "database"])
+def test_an_empty_list_of_peers_opens_nothing(name: str) -> None:
+    done = template("--set=runners.scaling.mode=keda", f"--set-json=networkPolicy.{name}=[]")
+    assert done.returncode == 0, done.stderr
+
+
+def test_callers_from_outside_are_those_of_the_values() -> None:
+    done = template('--set-json=networkPolicy.clients=[{"podSelector":{"matchLabels":{"app":"cli"}}}]')
+    assert done.stdout.count("app: cli") == 5
+
+
+def test_policies_can_be_left_out() -> None:
+    assert "NetworkPolicy" not in template("--set=networkPolicy.enabled=false").stdout
