@@ -32,7 +32,7 @@ class Muon(torch.optim.Optimizer):  # type: ignore[misc]
     ) -> None:
         super().__init__(list(parameters), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
-    @torch.no_grad()  # type: ignore[misc]
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def step(self) -> None:
         """One step; every parameter has a gradient."""
         for group in self.param_groups:
