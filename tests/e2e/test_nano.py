@@ -40,7 +40,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def test_the_loop_ends_with_a_model_that_is_better(finished: tuple[Path, str]) -> None:
     home, told = finished
-    before, after = map(float, re.search(r"NanoEval, 10 samples\s+(\d+\.\d)%.*?(\d+\.\d)%", told, re.DOTALL).groups())
+    line = re.search(r"NanoEval, 10 samples\s+(\d+\.\d)%.*?(\d+\.\d)%", told, re.DOTALL)
+    assert line is not None, told
+    before, after = map(float, line.groups())
     assert after > before + 10
     (page,) = (home / "reports").glob("*.html")
     assert "NanoEval, 10 samples" in page.read_text()
