@@ -12,12 +12,12 @@ DRAWS = 300
 @pytest.fixture(scope="module")
 def examples() -> list[documents.Example]:
     dice = random.Random(1)
-    return [documents.draw_example(dice) for _ in range(DRAWS)]
+    return [documents.draw_example(dice, functions.draw_wrong_share(dice)) for _ in range(DRAWS)]
 
 
 def test_answers_are_right_in_a_part_only(examples: list[documents.Example]) -> None:
     right = sum(example.is_right for example in examples) / DRAWS
-    assert 0.15 < right < 0.5
+    assert 0.3 < right < 0.6
 
 
 def test_passing_answers_are_right_far_more_often_than_others(examples: list[documents.Example]) -> None:
