@@ -154,7 +154,7 @@ def preset_options(preset: Preset, given: Options) -> Options:
     benchmarks = given.benchmarks
     if benchmarks is None and preset.benchmarks:
         benchmarks = Path(preset.source("benchmarks"))
-    return replace(given, model=preset.source("model"), benchmarks=benchmarks, settings=preset.settings())
+    return replace(given, model=preset.source("model"), benchmarks=benchmarks, settings=preset.inference)
 
 
 def target(

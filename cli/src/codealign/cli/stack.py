@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from codealign.cli.child import ServiceSpec, service_command
 from codealign.cli.failures import Failure
@@ -55,8 +56,8 @@ class Options:
     them."""
     isolation: str = ""
     """"gvisor" or "process". Empty: the sandbox service's default, gVisor."""
-    settings: Mapping[str, str] = field(default_factory=dict)
-    """Further settings of the inference service, as its environment has them, which wins."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Further settings of the inference service by their names; its environment wins."""
 
     def check(self) -> None:
         """Find what cannot work before anything is started.
@@ -110,6 +111,7 @@ class Options:
     def inference(self) -> dict[str, str]:
         """The inference service's environment."""
         prefix = "CODEALIGN_INFERENCE_"
+        further = {prefix + name.upper(): str(value) for name, value in self.settings.items()}
         chosen = {
             "ENGINE": self.engine,
             # A replay's model is the recording; the option only names it.
@@ -117,7 +119,7 @@ class Options:
             "MODEL_NAME": self.model if self.recording else "",
             "RECORD": str(self.record.resolve()) if self.record else "",
         }
-        defaults = {name: value for name, value in self.settings.items() if name not in os.environ}
+        defaults = {name: value for name, value in further.items() if name not in os.environ}
         return {**defaults, **{prefix + name: value for name, value in chosen.items() if value}}
 
 

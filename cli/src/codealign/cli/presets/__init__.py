@@ -97,10 +97,6 @@ class Preset:
             f"--preset {self.name}: {key}: {value} is not there: pip install {distribution}, or make it with its recipe"
         )
 
-    def settings(self) -> dict[str, str]:
-        """The inference service's environment."""
-        return {f"CODEALIGN_INFERENCE_{key.upper()}": str(value) for key, value in self.inference.items()}
-
 
 def names() -> list[str]:
     """The presets that come with this package, sorted."""

@@ -140,12 +140,12 @@ def draw_example(dice: random.Random, wrong_share: float = 0.0, *, clean: bool =
     Args:
         dice: Chooses everything.
         wrong_share: See `functions.write_body`; of the answer.
-        clean: Right code, and tests that hold: for the few-shot examples.
+        clean: Tests that hold, for the few-shot examples; with the default, of right code.
     """
     composition = functions.draw(dice)
     names = functions.draw_names(dice, composition)
     seed = write_function(dice, composition, names)
-    body = functions.write_body(dice, composition, names, 0.0 if clean else wrong_share)
+    body = functions.write_body(dice, composition, names, wrong_share)
     head = signature(composition, names, annotated=dice.random() < 0.5)
     code = f"{head}\n{functions.indented(body.body)}"
     reason = write_reason(dice, composition)

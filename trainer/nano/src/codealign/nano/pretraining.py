@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from codealign.nano import documents
 from codealign.nano.muon import Muon
-from codealign.nano.tokenizer import VOCABULARY, train_tokenizer
+from codealign.nano.tokenizer import train_tokenizer
 
 _CHUNK = 500
 
@@ -29,7 +29,7 @@ class Recipe:
     seed: int = 0
     documents: int = 24_000
     tokenizer_documents: int = 3_000
-    vocabulary: int = VOCABULARY
+    vocabulary: int = 2048
     context: int = 1024
     """Tokens."""
     width: int = 192

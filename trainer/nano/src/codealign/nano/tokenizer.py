@@ -9,10 +9,9 @@ from transformers import PreTrainedTokenizerFast
 
 END = "<|endoftext|>"
 PAD = "<|pad|>"
-VOCABULARY = 2048
 
 
-def train_tokenizer(texts: Iterable[str], context: int, vocabulary: int = VOCABULARY) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: Iterable[str], context: int, vocabulary: int) -> PreTrainedTokenizerFast:
     """A tokenizer for these texts.
 
     A line's end is a token of its own, so that a prompt may end with one: were it one token with the indentation that
