@@ -19,6 +19,7 @@ from tests.hostile.host import descendants
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 15.0
+_LOG_CHARACTERS = 20_000
 
 
 def end_by_signals() -> None:
@@ -73,6 +74,9 @@ def started(cache: Path, runners: int, slots: int, **settings: str) -> Iterator[
         gateway.wait_ready()
         wait_whole(gateway, runners * slots)
         yield gateway
+    except BaseException:
+        print(f"the gateway's log ends:\n{gateway.log.read_text()[-_LOG_CHARACTERS:]}")
+        raise
     finally:
         try:
             gateway.stop()

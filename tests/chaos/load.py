@@ -100,6 +100,7 @@ class Load:
         self._gateway, self._items, self._taken = gateway, iter(items), taken
         self._lock = threading.Lock()
         self._stop = threading.Event()
+        self._calls: set[grpc.Future[pb.ExecuteResponse]] = set()
         self._pool = concurrent.futures.ThreadPoolExecutor(callers)
         self._futures = [self._pool.submit(self._call) for _ in range(callers)]
 
@@ -121,8 +122,10 @@ class Load:
         return self.works
 
     def stop(self) -> None:
-        """Nobody begins anything more; waits for what has begun."""
+        """Nobody begins anything more, and what has begun is cancelled: an answer may never come."""
         self._stop.set()
+        for call in tuple(self._calls):
+            call.cancel()
         self._pool.shutdown()
 
     def _call(self) -> None:
@@ -139,8 +142,12 @@ class Load:
 
     def _execute(self, stub: SandboxServiceStub, item: Item) -> pb.Result:
         while True:
+            call = stub.Execute.future(item.request, timeout=CALL_SECONDS)
+            self._calls.add(call)
+            if self._stop.is_set():
+                call.cancel()
             try:
-                return stub.Execute(item.request, timeout=CALL_SECONDS).result
+                return call.result().result
             except grpc.RpcError as error:
                 if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
                     # What a stream is told by a result.
@@ -152,6 +159,8 @@ class Load:
                 with self._lock:
                     self.asked_again += 1
                 time.sleep(_PAUSE_SECONDS)
+            finally:
+                self._calls.discard(call)
 
 
 def ordinary(number: int) -> Item:

@@ -97,7 +97,9 @@ class Pipes:
         except TimeoutError:
             self._process.kill()
             await self._process.wait()
-        await self._listener
+        # Whoever still holds its standard error must not keep its jobs waiting: they are told after this.
+        await asyncio.wait((self._listener,), timeout=_END_SECONDS)
+        self._listener.cancel()
         if self._view:
             await self._view.close()
         await asyncio.to_thread(self._closed)
