@@ -186,7 +186,7 @@ async def _run(work: _Work) -> pb.RunState.ValueType:
             stored = await store_seeds(connection, work.collected, work.collection, err)
             err.print(Text(f"seeds {stored.collection}: {stored.inserted:,} new, {stored.existed:,} there already"))
         remote = bool(work.where.explicit)
-        model = work.options.model if remote else await choose_model(connection, work.options)
+        model = work.given.model if remote else await choose_model(connection, work.options)
         config = run_config(work.choices, work.collection, model)
         request = api.CreateRunRequest(config=config)
         created = await connection.call(connection.clients.coordinator.CreateRun, request)
