@@ -40,7 +40,7 @@ def test_nano_brings_its_model_its_seeds_and_its_benchmark(tmp_path: Path, monke
 
 def test_a_presets_settings_do_not_follow_another_model(tmp_path: Path) -> None:
     options = preset_options(presets.load("nano"), Options(model=str(tmp_path)))
-    assert options.inference() == {"CODEALIGN_INFERENCE_MODEL": str(tmp_path)}
+    assert options.inference() == {"CODEALIGN_INFERENCE_MODEL": str(tmp_path), "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def test_what_is_chosen_wins() -> None:

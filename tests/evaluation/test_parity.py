@@ -18,6 +18,7 @@ from codealign.common.clients import Addresses, Clients
 from codealign.coordinator.evaluation import benchmarks
 from codealign.coordinator.evaluation.in_sandbox.calls import decoded
 from codealign.coordinator.evaluation.judging import Judge
+from codealign.coordinator.evaluation.known import KnownResults
 from codealign.coordinator.evaluation.mbpp_inputs import RULE_OF_ENTRY_POINT
 from codealign.coordinator.evaluation.problems import Benchmark, CallTests, Problem
 from codealign.coordinator.runs.progress import StageTally, verdict_name
@@ -122,7 +123,7 @@ async def test_verdicts_are_those_of_evalplus(
         # One after the other, so that they do not take each other's time.
         theirs = await asyncio.to_thread(ask_evalplus, evalplus, _request(benchmark_data, asked), tmp_path)
         async with Clients(Addresses(sandbox=sandbox)) as clients:
-            judge = Judge(clients, asyncio.Semaphore(4), StageTally(), lambda: None)
+            judge = Judge(clients, asyncio.Semaphore(4), StageTally(), lambda: None, KnownResults())
             ours = await asyncio.gather(*(judge.judge(problem, program) for _, problem, program in asked))
         return list(zip(theirs["verdicts"], ours, strict=True))
 

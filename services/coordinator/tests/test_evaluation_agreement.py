@@ -171,8 +171,8 @@ def test_a_comparison_reads_its_files(tmp_path: Path) -> None:
         (tmp_path / name).write_text(json.dumps(content))
 
     write("asked.json", {"rule": "equal", "atol": 0, "parts": [["base", 1], ["plus", 1]], "inputs": []})
-    write("expected.jsonl", {"outputs": [calls.described(1), calls.described([2])]})
-    write("outputs.jsonl", {"outputs": [calls.described(1), calls.described([3])]})
+    write("expected.jsonl", [calls.described(1), calls.described([2])])
+    write("outputs.jsonl", [calls.described(1), calls.described([3])])
     found = [(rule.agrees(case), agreement.explain(case)) for rule, case in agreement.cases(str(tmp_path))]
     assert [agrees for agrees, _ in found] == [True, False]
     assert found[1][1] == "input 0 (plus): expected [2] (list), got [3] (list)"

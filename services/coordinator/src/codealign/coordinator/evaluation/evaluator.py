@@ -25,6 +25,7 @@ from codealign.common.logs import get_logger
 from codealign.coordinator.calls import Completions, provenance
 from codealign.coordinator.evaluation import benchmarks, errors, programs, prompts
 from codealign.coordinator.evaluation.judging import Judge
+from codealign.coordinator.evaluation.known import KnownResults
 from codealign.coordinator.evaluation.problems import Benchmark, Problem
 from codealign.coordinator.evaluation.request import Asked, checked, configuration, sample_seed
 from codealign.coordinator.evaluation.results import Board
@@ -71,6 +72,7 @@ class Evaluator:
 
     def __init__(self, settings: CoordinatorSettings, clients: Clients) -> None:
         self._settings, self._clients = settings, clients
+        self._known = KnownResults()
 
     async def evaluate(self, request: api.EvaluateRequest) -> AsyncGenerator[api.EvaluateResponse]:
         """Progress of each benchmark as it changes, and each benchmark's result when it is through.
@@ -94,7 +96,7 @@ class Evaluator:
             return
         model = await self._model(asked)
         async with RunStore(self._clients, COLLECTION).flushing() as store:
-            work = _Work(self._settings, self._clients, store, asked, model)
+            work = _Work(self._settings, self._clients, self._known, store, asked, model)
             boards = await work.prepare(loaded)
             for board in boards:
                 log.info(
@@ -157,13 +159,19 @@ class _Work:
     """One call's work."""
 
     def __init__(
-        self, settings: CoordinatorSettings, clients: Clients, store: RunStore, asked: Asked, model: inf.Model
+        self,
+        settings: CoordinatorSettings,
+        clients: Clients,
+        known: KnownResults,
+        store: RunStore,
+        asked: Asked,
+        model: inf.Model,
     ) -> None:
         self._store, self._asked, self._model = store, asked, model
         tally = StageTally()
         slots = asyncio.Semaphore(settings.generations_in_flight)
         self._completions = Completions(clients, tally, slots, _always, settings.generation_timeout_seconds)
-        self._judge = Judge(clients, asyncio.Semaphore(settings.executions_in_flight), tally, _always)
+        self._judge = Judge(clients, asyncio.Semaphore(settings.executions_in_flight), tally, _always, known)
         self._in_flight = settings.seeds_in_flight
         self._groups: dict[tuple[str, str], _Group] = {}
 

@@ -3,6 +3,7 @@
 A problem with inputs is judged in two executions. In the first the solution is called on every input and its
 outputs are written down; the process knows nothing of what is expected. In the second, where no solution runs, the
 outputs are compared, an assertion for each. The expected outputs come from the reference program, run the same way.
+Solutions with the same outputs are so compared once: see `known.py`.
 See docs/decisions/008-evaluation.md.
 """
 
@@ -20,6 +21,7 @@ from codealign.common.clients import Clients
 from codealign.common.logs import get_logger
 from codealign.coordinator.calls import execute, trim
 from codealign.coordinator.evaluation.in_sandbox import calls
+from codealign.coordinator.evaluation.known import KnownResults
 from codealign.coordinator.evaluation.problems import CallTests, CheckTests, Problem
 from codealign.coordinator.runs.faults import RunFailed
 from codealign.coordinator.runs.progress import StageTally, verdict_name
@@ -76,6 +78,15 @@ class _Expected:
     """The calls are spread over so many."""
 
 
+@dataclass(frozen=True)
+class _Written:
+    """What `calls.py` wrote of a program, a line for each execution."""
+
+    outputs: bytes
+    seconds: bytes
+    """Of CPU, that each call took."""
+
+
 @dataclass
 class Judge:
     """Judges solutions of one evaluation; keeps the expected outputs of each problem as long as it lives."""
@@ -85,6 +96,7 @@ class Judge:
     """Programs at the sandbox at once."""
     tally: StageTally
     gate: Callable[[], None]
+    known: KnownResults
     _expected: dict[str, _Expected] = field(default_factory=dict)
     _locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
@@ -114,15 +126,15 @@ class Judge:
         answer = await self._call(problem, tests, solution, expected.seconds, expected.executions)
         if answer is None:
             return None
-        called, outputs = answer
+        called, written = answer
         if called.verdict != sb.VERDICT_PASSED:
             if called.exception == calls.CallTimedOut.__name__:
                 called.verdict, called.exception = sb.VERDICT_TIMED_OUT, ""
             return called
-        if outputs is None:
+        if written is None:
             called.verdict, called.detail = sb.VERDICT_FAILED_ASSERTION, _NO_OUTPUTS
             return called
-        compared = await self._compare(tests, expected, outputs)
+        compared = await self._compare(tests, expected, written.outputs)
         return None if compared is None else _merged(called, compared)
 
     async def _expect(self, problem: Problem, tests: CallTests) -> _Expected | None:
@@ -133,29 +145,29 @@ class Judge:
                 answer = await self._call(problem, tests, tests.reference, [], executions)
                 if answer is None:
                     return None
-                result, outputs = answer
+                result, written = answer
                 if result.verdict in _TOO_SLOW:  # the machine's fault: it is known to be right
                     log.warning("reference_too_slow", problem_id=problem.problem_id, executions=executions)
                     continue
-                if result.verdict != sb.VERDICT_PASSED or outputs is None:
+                if result.verdict != sb.VERDICT_PASSED or written is None:
                     raise RunFailed(
                         f"{problem.benchmark}: the reference solution of {problem.problem_id} did not get through in "
                         f"the sandbox ({verdict_name(result.verdict)}: {result.detail}); is the benchmark's file whole?"
                     )
-                taken = [seconds for line in outputs.split(b"\n") for seconds in json.loads(line)["seconds"]]
+                taken = [seconds for line in written.seconds.split(b"\n") for seconds in json.loads(line)]
                 limits = [max(CALL_SECONDS, REFERENCE_FACTOR * seconds) for seconds in taken]
-                self._expected[key] = _Expected(outputs, limits, executions)
+                self._expected[key] = _Expected(written.outputs, limits, executions)
                 break
             return self._expected.get(key)
 
     async def _call(
         self, problem: Problem, tests: CallTests, program: str, seconds: list[float], executions: int
-    ) -> tuple[sb.Result, bytes | None] | None:
+    ) -> tuple[sb.Result, _Written | None] | None:
         """Call the program's entry point on every input.
 
         Returns:
-            What became of it, and what was written down, a line for each execution; None in place of the lines where
-            it did not get through, or they are not there.
+            What became of it, and what was written down; None in place of the latter where it did not get through, or
+            nothing is there.
         """
         total, lines, count = sb.Result(), [], len(tests.inputs)
         for number in range(executions):
@@ -166,12 +178,12 @@ class Judge:
             result = await self._run(sb.Program(code=program, tests=asserts, files=[given]), CALLS_LIMITS)
             if result is None:
                 return None
-            line = _take_outputs(result)
+            line = _take_written(result)
             total = _summed(total, result)
             if result.verdict != sb.VERDICT_PASSED or line is None:
                 return total, None
             lines.append(line)
-        return total, b"\n".join(lines)
+        return total, _Written(*(b"\n".join(parts) for parts in zip(*lines, strict=True)))
 
     async def _compare(self, tests: CallTests, expected: _Expected, outputs: bytes) -> sb.Result | None:
         asked = {
@@ -190,18 +202,24 @@ class Judge:
 
     async def _run(self, program: sb.Program, limits: sb.Limits) -> sb.Result | None:
         program.language = sb.LANGUAGE_PYTHON
-        async with self.slots:
-            return await execute(self.clients, sb.ExecuteRequest(program=program, limits=limits), self.tally, self.gate)
+        request = sb.ExecuteRequest(program=program, limits=limits)
+
+        async def run() -> sb.Result | None:
+            async with self.slots:
+                return await execute(self.clients, request, self.tally, self.gate)
+
+        return await self.known.of(request, run)
 
 
-def _take_outputs(result: sb.Result) -> bytes | None:
-    """Take the line of outputs out of a result's standard error; None where there is none."""
+def _take_written(result: sb.Result) -> tuple[bytes, bytes] | None:
+    """Take the line of outputs and times out of a result's standard error; None where there is none."""
     before, found, after = result.stderr.data.rpartition(calls.MARKER)
     if not found:
         return None
     line, end, rest = after.partition(b"\n")
     result.stderr.data = before + rest
-    return line if end else None
+    outputs, separator, seconds = line.partition(calls.SEPARATOR)
+    return (outputs, seconds) if end and separator else None
 
 
 def _summed(before: sb.Result, result: sb.Result) -> sb.Result:

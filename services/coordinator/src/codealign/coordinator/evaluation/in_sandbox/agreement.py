@@ -193,7 +193,7 @@ def cases(folder: str = ".") -> Iterator[tuple[Rule, Case]]:
     def read(name: str) -> list[Any]:
         """A line for each execution that made some of the calls."""
         lines = Path(folder, name).read_text(encoding="utf-8").split("\n")
-        return [each for line in lines for each in json.loads(line)["outputs"]]
+        return [each for line in lines for each in json.loads(line)]
 
     asked = json.loads(Path(folder, "asked.json").read_text(encoding="utf-8"))
     expected, had = read("expected.jsonl"), read("outputs.jsonl")

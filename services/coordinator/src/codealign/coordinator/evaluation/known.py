@@ -1,0 +1,59 @@
+"""Results by the content of what was executed: no program is executed twice, in this evaluation or a later one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
+from weakref import WeakValueDictionary
+
+from codealign.api.sandbox.v1 import sandbox_pb2 as sb
+
+_UNSURE = (sb.VERDICT_TIMED_OUT, sb.VERDICT_OUT_OF_MEMORY)
+"""They say something of the machine too."""
+
+
+class KnownResults:
+    """The results that were used last, up to so many bytes."""
+
+    def __init__(self, limit_bytes: int = 64 * 2**20) -> None:
+        self._limit, self._size = limit_bytes, 0
+        self._kept: OrderedDict[bytes, sb.Result] = OrderedDict()
+        self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
+        self._image = ""
+
+    async def of(
+        self, request: sb.ExecuteRequest, execute: Callable[[], Awaitable[sb.Result | None]]
+    ) -> sb.Result | None:
+        """The result of a request, the caller's own copy.
+
+        Args:
+            request: Program and limits, and nothing that differs between two that ask the same.
+            execute: Called where the result is not known; by one caller at a time for the same request.
+        """
+        key = sha256(request.SerializeToString(deterministic=True)).digest()
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            if (kept := self._kept.get(key)) is not None:
+                self._kept.move_to_end(key)
+                return _copy(kept)
+            result = await execute()
+            if result is not None and result.isolation == sb.ISOLATION_GVISOR and result.verdict not in _UNSURE:
+                self._keep(key, _copy(result))
+            return result
+
+    def _keep(self, key: bytes, result: sb.Result) -> None:
+        if result.image_digest != self._image:  # other runners: what was known says nothing of them
+            self._kept.clear()
+            self._size, self._image = 0, result.image_digest
+        result.queue_seconds = 0.0
+        self._kept[key] = result
+        self._size += result.ByteSize()
+        while self._size > self._limit:
+            self._size -= self._kept.popitem(last=False)[1].ByteSize()
+
+
+def _copy(result: sb.Result) -> sb.Result:
+    copy = sb.Result()
+    copy.CopyFrom(result)
+    return copy
