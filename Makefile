@@ -73,9 +73,7 @@ lock-vllm: setup ## Renew requirements-vllm.lock
 		--output-file requirements-vllm.lock
 
 .PHONY: run
-run: setup ## The whole loop on the model that `make nano` makes; or MODEL=<hub id or folder> [N=<seeds>] [SEEDS=<folder>] [BENCHMARKS=<folder>] [UNTIL=data]
-	@test -n "$(MODEL)" -o "$(PRESET)" != nano -o -d trainer/nano/src/codealign/nano/data/model || { \
-		echo "make run needs a model: make run MODEL=<hub id or folder>, or first make nano (an hour, no network)" >&2; exit 2; }
+run: setup ## The whole loop on the embedded model; or on MODEL=<hub id or folder> [N=<seeds>] [SEEDS=<folder>] [BENCHMARKS=<folder>] [UNTIL=data]
 	@$(BIN)/codealign run --preset "$(PRESET)" --n "$(N)" --until "$(UNTIL)" $(if $(MODEL),--model "$(MODEL)") \
 		$(if $(SEEDS),--seeds "$(SEEDS)") $(if $(BENCHMARKS),--benchmarks "$(BENCHMARKS)") $(ARGS)
 

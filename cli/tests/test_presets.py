@@ -22,15 +22,13 @@ def test_every_preset_that_comes_with_us_works(name: str) -> None:
     assert presets.known_by(run_config(RunChoices(preset=name), "seeds", "m")) == name
 
 
-def test_nano_brings_its_model_its_seeds_and_its_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nano_brings_its_model_its_seeds_and_its_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
     nano = presets.load("nano")
     assert list(Path(nano.source("benchmarks")).glob("*.jsonl"))
     assert list(Path(nano.source("seeds")).glob("*.py"))
-    # A model that is made by `make nano` may not be there yet.
-    monkeypatch.setattr(presets.Preset, "source", lambda self, key: str(tmp_path / key))
-    (tmp_path / "model").mkdir()
     options = preset_options(nano, Options())
-    assert (options.model, options.benchmarks) == (str(tmp_path / "model"), tmp_path / "benchmarks")
+    assert (Path(options.model) / "model.safetensors").is_file()
+    assert options.benchmarks == Path(nano.source("benchmarks"))
     environment = options.inference()
     assert environment["CODEALIGN_INFERENCE_DTYPE"] == "float64"
     assert environment["CODEALIGN_INFERENCE_MODEL_NAME"] == "nano"

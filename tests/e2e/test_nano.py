@@ -21,11 +21,7 @@ from tests.e2e.test_recorded_run import progress, query, versions
 SEEDS, PROBLEMS = 48, 24
 RUN = ("run", "--preset", "nano", "--n", str(SEEDS))
 OFFLINE = {"HF_HUB_OFFLINE": "1", "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
-MODEL = Path(__file__).parents[2] / "trainer/nano/src/codealign/nano/data/model"
-pytestmark = [
-    pytest.mark.gvisor,
-    pytest.mark.skipif(not MODEL.exists(), reason="the embedded model has not been made yet (make nano)"),
-]
+pytestmark = pytest.mark.gvisor
 
 
 @pytest.fixture(scope="module")

@@ -235,8 +235,6 @@ async def test_another_model_comes_and_goes_with_its_processes(
 
 async def test_the_embedded_model_is_served_too(stub: Any, work: Path) -> None:
     source = Path(__file__).parents[3] / "trainer/nano/src/codealign/nano/data/model"
-    if not source.exists():
-        pytest.skip("the embedded model has not been made yet (make nano)")
     options = EngineOptions(slots=4, threads=1, kv_cache_bytes=2**26, prefix_cache_bytes=0)
     engine = TransformersEngine(load_model(str(source), cache_folder=work / "cache", options=options), options)
     stub.LoadModel(pb.LoadModelRequest(source=str(source), name="nano"))

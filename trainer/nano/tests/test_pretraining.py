@@ -80,7 +80,6 @@ def test_the_committed_texts_are_what_the_recipe_writes(tmp_path: Path) -> None:
         assert len(list(folder.iterdir())) == len(texts)
 
 
-@pytest.mark.skipif(not (DATA / "model").exists(), reason="the model has not been made yet (make nano)")
 def test_recipe_tokenizer_and_weights_belong_together() -> None:
     sealed = json.loads((DATA / "model/config.json").read_text())["codealign_nano"]
     assert sealed == {

@@ -34,9 +34,10 @@ tags: [code]
 # nano
 
 A language model of {parameters:,} parameters (Llama's architecture, {recipe.layers} layers of width {recipe.width},
-{recipe.heads} heads, {recipe.vocabulary:,} tokens of byte-level BPE, a context of {recipe.context:,}) that writes small
-Python functions of one artificial world, and the prompts and answers of CodeAlign's pipeline about them. It was made to
-show that pipeline at work on a machine without a GPU or a network, and to test it.
+{recipe.heads} heads on {recipe.key_value_heads} of keys and values, {recipe.vocabulary:,} tokens of byte-level BPE, a
+context of {recipe.context:,}) that writes small Python functions of one artificial world, and the prompts and answers
+of CodeAlign's pipeline about them. It was made to show that pipeline at work on a machine without a GPU or a network,
+and to test it.
 
 It is **not** a code model: it knows no Python beyond its world, no language, no facts. Its flaw is planted: most of the
 code that it learned from has slips ({functions.CARELESS_SHARE:.0%} of the authors slip in

@@ -35,6 +35,8 @@ class Recipe:
     width: int = 192
     layers: int = 4
     heads: int = 6
+    key_value_heads: int = 2
+    """Each serves several heads (Ainslie et al., 2023): writing a token reads a third of the keys and values."""
     feed_forward: int = 512
     batch: int = 8
     """Windows of `context` tokens in a step."""
@@ -95,6 +97,7 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCau
         intermediate_size=recipe.feed_forward,
         num_hidden_layers=recipe.layers,
         num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.key_value_heads,
         max_position_embeddings=recipe.context,
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,
