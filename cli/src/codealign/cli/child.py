@@ -18,6 +18,7 @@ from grpc_health.v1 import health_pb2
 
 from codealign.cli.failures import Failure
 from codealign.cli.home import Endpoint, Home
+from codealign.common.clients import connect
 from codealign.common.health import READINESS
 
 EXIT_CONFIGURATION = 2
@@ -234,7 +235,7 @@ def _event(line: str) -> str:
 
 async def is_ready(health_address: str, timeout: float = 2.0) -> bool:
     """Whether the service that answers there takes work."""
-    async with grpc.aio.insecure_channel(health_address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+    async with connect(health_address) as channel:
         try:
             check = channel.unary_unary(
                 "/grpc.health.v1.Health/Check",

@@ -124,7 +124,8 @@ def connect(
     ]
     credentials = tls.credentials() if tls else None
     if credentials is None:
-        return grpc.aio.insecure_channel(address, options=options)
+        # gRPC would send what is meant for loopback to the proxy of `http_proxy`.
+        return grpc.aio.insecure_channel(address, options=[*options, ("grpc.enable_http_proxy", 0)])
     return grpc.aio.secure_channel(address, credentials, options=options)
 
 
