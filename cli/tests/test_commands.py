@@ -154,6 +154,7 @@ def test_services_get_their_settings(tmp_path: Path) -> None:
     assert found["inference"].environment == {
         "CODEALIGN_INFERENCE_ENGINE": "replay",
         "CODEALIGN_INFERENCE_MODEL": str(recording),
+        "OMP_WAIT_POLICY": "PASSIVE",
     }
     assert found["coordinator"].environment == {
         "CODEALIGN_COORDINATOR_BENCHMARKS": str(tmp_path),
