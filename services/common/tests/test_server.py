@@ -252,6 +252,14 @@ async def test_mutual_tls_lets_in_who_has_a_certificate(start: Start, pki: Path)
         )
 
 
+async def test_what_is_in_the_clear_goes_through_no_proxy(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = start()
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    async with Clients(Addresses(sandbox=served.address)) as clients:
+        assert "calls=1" in await execute(clients, "a")
+
+
 async def test_a_client_finds_its_way_back_to_a_server_that_was_away(start: Start) -> None:
     first = start()
     async with Clients(Addresses(sandbox=first.address), retry=RetryPolicy(attempts=0)) as clients:
