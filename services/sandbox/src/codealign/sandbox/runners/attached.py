@@ -10,9 +10,10 @@ from codealign.common.logs import get_logger
 from codealign.runner.profiles import PROFILES
 
 _CANCEL_SECONDS = 30.0
-_RETIRE_SECONDS = 60.0
-_GROWTH_BYTES = 512 * 1024 * 1024
 """A job that nobody waits for is stopped within this."""
+_RETIRE_SECONDS = 60.0
+_STREAM_SECONDS = 2.0
+_GROWTH_BYTES = 512 * 1024 * 1024
 
 log = get_logger(__name__)
 
@@ -164,7 +165,10 @@ class AttachedRunner:
     async def close(self) -> None:
         """Ends it now."""
         await self._link.close()
-        await self._reader
+        # Its stream has ended with it, unless somebody else still holds the other end.
+        await asyncio.wait((self._reader,), timeout=_STREAM_SECONDS)
+        self._reader.cancel()
+        await asyncio.gather(self._reader, return_exceptions=True)
 
     @property
     def _drains(self) -> bool:
