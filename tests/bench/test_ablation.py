@@ -50,5 +50,6 @@ def test_the_page_and_its_plot_show_every_arm_and_seed() -> None:
     text = page("nano", GOOD, rows=150, samples=10)
     assert "| passes only | 79.0 | 0.6 | 80.0 | 78.0 | 79.0 |" in text
     assert "150 rows" in text
+    assert "- passes only over base: +40.0, +36.0, +38.0; mean +38.0, standard error 1.2" in text
     drawn = ET.fromstring(plot(GOOD))
     assert len(drawn.findall("{*}circle")) == len(GOOD) + 4
