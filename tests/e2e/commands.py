@@ -25,6 +25,6 @@ def command(home: Path, *arguments: str) -> list[str]:
 
 
 def codealign(home: Path, *arguments: str) -> str:
-    ended = subprocess.run(command(home, *arguments), capture_output=True, text=True, timeout=240)
+    ended = subprocess.run(command(home, *arguments), capture_output=True, text=True, timeout=600)
     assert ended.returncode == 0, f"{arguments}: {ended.stdout[-1500:]}{ended.stderr[-1500:]}"
     return ended.stdout

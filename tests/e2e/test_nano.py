@@ -21,7 +21,7 @@ from tests.e2e.test_recorded_run import progress, query, versions
 SEEDS, PROBLEMS = 48, 24
 RUN = ("run", "--preset", "nano", "--n", str(SEEDS))
 OFFLINE = {"HF_HUB_OFFLINE": "1", "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
-pytestmark = pytest.mark.gvisor
+pytestmark = [pytest.mark.gvisor, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
