@@ -59,6 +59,11 @@ async def test_what_the_machine_may_be_to_blame_for_is_executed_again() -> None:
         for _ in range(2):
             await known.of(request("a"), sandbox.execute)
         assert sandbox.executed == 2
+    known, sandbox = KnownResults(), Sandbox(sb.VERDICT_RAISED)
+    sandbox.result.exception = "CallTimedOut"
+    for _ in range(2):
+        await known.of(request("a"), sandbox.execute)
+    assert sandbox.executed == 2
     known, sandbox = KnownResults(), Sandbox()
     sandbox.result.isolation = sb.ISOLATION_PROCESS
     for _ in range(2):

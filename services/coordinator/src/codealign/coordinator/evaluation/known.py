@@ -9,6 +9,7 @@ from hashlib import sha256
 from weakref import WeakValueDictionary
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
+from codealign.coordinator.evaluation.in_sandbox.calls import CallTimedOut
 
 _UNSURE = (sb.VERDICT_TIMED_OUT, sb.VERDICT_OUT_OF_MEMORY)
 """They say something of the machine too."""
@@ -38,7 +39,7 @@ class KnownResults:
                 self._kept.move_to_end(key)
                 return _copy(kept)
             result = await execute()
-            if result is not None and result.isolation == sb.ISOLATION_GVISOR and result.verdict not in _UNSURE:
+            if result is not None and _is_sure(result):
                 self._keep(key, _copy(result))
             return result
 
@@ -51,6 +52,12 @@ class KnownResults:
         self._size += result.ByteSize()
         while self._size > self._limit:
             self._size -= self._kept.popitem(last=False)[1].ByteSize()
+
+
+def _is_sure(result: sb.Result) -> bool:
+    """Whether another execution would end alike."""
+    timed_out = result.exception == CallTimedOut.__name__
+    return result.isolation == sb.ISOLATION_GVISOR and result.verdict not in _UNSURE and not timed_out
 
 
 def _copy(result: sb.Result) -> sb.Result:
