@@ -152,14 +152,15 @@ async def measure(home: Path, preset: str, seeds: int) -> tuple[list[Score], int
     return scores, rows
 
 
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """The mean and its standard error; that of a single value is not known."""
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return statistics.fmean(values), error
+
+
 def summary(scores: Sequence[Score]) -> dict[str, tuple[float, float]]:
     """Each arm's mean and its standard error over the seeds, as shares of 1."""
-    found = {}
-    for arm in (BASE, *ARMS):
-        values = [score.pass_at_1 for score in scores if score.arm == arm]
-        error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-        found[arm] = (statistics.fmean(values), error)
-    return found
+    return {arm: mean_and_error([score.pass_at_1 for score in scores if score.arm == arm]) for arm in (BASE, *ARMS)}
 
 
 def verdict(means: Mapping[str, tuple[float, float]]) -> str:
@@ -182,8 +183,8 @@ def gaps(scores: Sequence[Score]) -> list[str]:
     found = []
     for better, worse in ((ARMS[2], BASE), (ARMS[2], ARMS[1]), (ARMS[1], ARMS[0])):
         values = [own[better, seed] - own[worse, seed] for seed in seeds]
-        error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-        each, mean = ", ".join(f"{value:+.1f}" for value in values), statistics.fmean(values)
+        mean, error = mean_and_error(values)
+        each = ", ".join(f"{value:+.1f}" for value in values)
         found.append(f"- {better} over {worse}: {each}; mean {mean:+.1f}, standard error {error:.1f}")
     return found
 

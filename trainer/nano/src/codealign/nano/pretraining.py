@@ -121,11 +121,12 @@ def train(
     total = len(data) // recipe.batch
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(recipe.seed))
     optimizers = _optimizers(recipe, model)
+    bfloat16 = has_bfloat16()
     model.train()
     for number in range(total):
         started = time.perf_counter()
         rows = data[order[number * recipe.batch : (number + 1) * recipe.batch]].long()
-        with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             logits = model(input_ids=rows[:, :-1], use_cache=False).logits
         loss = cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
         loss.backward()
