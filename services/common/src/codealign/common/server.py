@@ -30,7 +30,7 @@ import grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
-from codealign.common import logs
+from codealign.common import logs, tls
 from codealign.common.errors import ConfigurationError
 from codealign.common.health import Readiness
 from codealign.common.interceptors import ServerInterceptor
@@ -82,6 +82,7 @@ async def _run(service: str, settings: SettingsT, build: Build[SettingsT]) -> No
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
 
+    credentials = tls.server_credentials(settings)
     readiness = Readiness()
     health_server = grpc.aio.server()
     readiness.add_to(health_server)
@@ -108,7 +109,7 @@ async def _run(service: str, settings: SettingsT, build: Build[SettingsT]) -> No
                 registration.add(registration.servicer, server)
             readiness.add_to(server)
             reflection.enable_server_reflection([*names, reflection.SERVICE_NAME, "grpc.health.v1.Health"], server)
-            port = _bind(server, settings.host, settings.port, "port", _credentials(settings))
+            port = _bind(server, settings.host, settings.port, "port", credentials)
             await server.start()
             await readiness.start(names)
             if readiness.reason == "starting":
@@ -169,21 +170,6 @@ def _bind(
     except RuntimeError as error:
         raise ConfigurationError(f"{setting}={port}: cannot listen on {address}: {error}") from None
     return int(bound)
-
-
-def _credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
-    if settings.tls_cert_file is None or settings.tls_key_file is None:
-        return None
-    pair = (_pem(settings.tls_key_file, "tls_key_file"), _pem(settings.tls_cert_file, "tls_cert_file"))
-    authorities = _pem(settings.tls_client_ca_file, "tls_client_ca_file") if settings.tls_client_ca_file else None
-    return grpc.ssl_server_credentials([pair], authorities, require_client_auth=authorities is not None)
-
-
-def _pem(path: Path, setting: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"{setting}: cannot read {path} ({error.strerror})") from None
 
 
 def _serve_metrics(settings: ServerSettings) -> int:
