@@ -30,13 +30,14 @@ import grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
-from codealign.common import logs, tls
+from codealign.common import access, logs, tls
+from codealign.common.access import ALL, Access, Callers
 from codealign.common.errors import ConfigurationError
 from codealign.common.health import Readiness
 from codealign.common.interceptors import ServerInterceptor
 from codealign.common.settings import ServerSettings, load
 
-__all__ = ["Readiness", "Registration", "serve"]
+__all__ = ["ALL", "Callers", "Readiness", "Registration", "serve"]
 
 SettingsT = TypeVar("SettingsT", bound=ServerSettings)
 log = logs.get_logger(__name__)
@@ -46,7 +47,11 @@ EXIT_CONFIGURATION = 2
 
 @dataclass(frozen=True)
 class Registration:
-    """One gRPC service of a server."""
+    """One gRPC service of a server.
+
+    Raises:
+        ValueError: `callers` names a caller or a method that does not exist.
+    """
 
     full_name: str
     """As in `codealign.api.sandbox.v1.SandboxService`."""
@@ -54,6 +59,11 @@ class Registration:
     """The generated `add_..Servicer_to_server`."""
     servicer: object
     """Its implementation."""
+    callers: Callers
+    """Who may call which of its methods, by the common name of their certificates: with mutual TLS nobody else may."""
+
+    def __post_init__(self) -> None:
+        access.check(self.full_name, self.callers)
 
 
 Build = Callable[[SettingsT, Readiness], AbstractAsyncContextManager[Sequence[Registration]]]
@@ -95,7 +105,7 @@ async def _run(service: str, settings: SettingsT, build: Build[SettingsT]) -> No
             if registrations is None:
                 return
             server = grpc.aio.server(
-                interceptors=[ServerInterceptor(settings.max_deadline_seconds)],
+                interceptors=[ServerInterceptor(settings.max_deadline_seconds, _access(settings, registrations))],
                 options=[
                     ("grpc.max_send_message_length", settings.max_message_bytes),
                     ("grpc.max_receive_message_length", settings.max_message_bytes),
@@ -170,6 +180,14 @@ def _bind(
     except RuntimeError as error:
         raise ConfigurationError(f"{setting}={port}: cannot listen on {address}: {error}") from None
     return int(bound)
+
+
+def _access(settings: ServerSettings, registrations: Sequence[Registration]) -> Access | None:
+    """None without mutual TLS, where callers have no names."""
+    if settings.tls_client_ca_file is None:
+        return None
+    lists = {registration.full_name: registration.callers for registration in registrations}
+    return Access({**lists, reflection.SERVICE_NAME: access.REFLECTION})
 
 
 def _serve_metrics(settings: ServerSettings) -> int:
