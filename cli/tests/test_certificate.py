@@ -120,7 +120,7 @@ def failure(result: Result) -> str:
 class _Coordinator(rpc.CoordinatorServiceServicer):
     def ListRuns(self, request: api.ListRunsRequest, context: Any) -> api.ListRunsResponse:
         caller = context.auth_context()["x509_common_name"][0].decode()
-        return api.ListRunsResponse(runs=[api.RunStatus(id="a" * 64, message=f"called by {caller}")])
+        return api.ListRunsResponse(runs=[api.RunStatus(id="a" * 64, message=f"by:{caller}")])
 
 
 @pytest.fixture
@@ -170,13 +170,13 @@ def test_one_command_fetches_what_the_next_ones_are_let_in_with(
     assert [path.name for path in folder.parent.iterdir()] == ["own folder"]
 
     listed = codealign("ls", "--coordinator", coordinator, "--certificate", folder)
-    assert "called by client" in listed.output
+    assert "by:client" in listed.output
     monkeypatch.setenv("CODEALIGN_CERTIFICATE", str(folder))
     monkeypatch.setenv("CODEALIGN_COORDINATOR_ADDRESS", coordinator)
-    assert "called by client" in codealign("ls").output
+    assert "by:client" in codealign("ls").output
     other = authority.sign("trainer")
     instead = ("--tls-cert", str(other.cert_file), "--tls-key", str(other.key_file))
-    assert "called by trainer" in codealign("ls", *instead).output
+    assert "by:trainer" in codealign("ls", *instead).output
 
 
 def test_it_goes_to_the_home_folder_where_no_other_is_named_and_a_second_one_replaces_it(

@@ -33,7 +33,7 @@ def certificate(
 ) -> None:
     """Fetch the client certificate of a release in a cluster, and say how to use it.
 
-    It is read with kubectl, from the Secret that the chart made for people. Whoever has it may call every service.
+    It is read with kubectl, from the Secret that the chart made for people. It opens every service of the release.
     """
     wanted = Release(release, namespace, context)
     found = fetch(wanted)
