@@ -9,7 +9,9 @@ from concurrent import futures
 import grpc
 import pytest
 
-from tests.charts.rendered import FULL, NAMESPACE, rendered
+from codealign.cli.certificate import CLIENT_SELECTOR, Release
+from codealign.cli.commands.certificate import COMPONENTS, LOCAL_PORTS
+from tests.charts.rendered import FULL, NAMESPACE, RELEASE, rendered
 
 Pem = dict[str, bytes]
 
@@ -65,3 +67,16 @@ def test_the_key_of_the_authority_is_in_no_pod() -> None:
     for case in ("defaults", "cert-manager"):
         for pod in rendered(case).pods():
             assert "authority" not in str(pod.spec)
+
+
+@pytest.mark.parametrize("case", ["defaults", "cert-manager"])
+def test_the_command_line_finds_a_persons_certificate_and_the_services(case: str) -> None:
+    chart = rendered(case)
+    templates = {each["spec"]["secretName"]: each["spec"].get("secretTemplate") for each in chart.of("Certificate")}
+    labels = {each["metadata"]["name"]: each["metadata"]["labels"] for each in chart.of("Secret")}
+    labels |= {name: template["labels"] for name, template in templates.items() if template}
+    wanted = dict(each.split("=") for each in CLIENT_SELECTOR.split(","))
+    wanted["app.kubernetes.io/instance"] = RELEASE
+    assert [name for name, its in labels.items() if wanted.items() <= its.items()] == [Release(RELEASE).secret]
+    ports = {each["metadata"]["name"]: [port["port"] for port in each["spec"]["ports"]] for each in chart.of("Service")}
+    assert all(7400 in ports[f"{FULL}-{COMPONENTS.get(service, service)}"] for service in LOCAL_PORTS)

@@ -14,9 +14,11 @@ from pydantic_settings import SettingsConfigDict
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2_grpc as rpc
 from codealign.common.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable
-from codealign.common.server import Readiness, Registration, serve
+from codealign.common.server import ALL, Callers, Readiness, Registration, serve
 from codealign.common.settings import ServerSettings
 
+SERVICE = "codealign.api.sandbox.v1.SandboxService"
+CALLERS: Callers = {"coordinator": ("Execute",), "trainer": ("ExecuteStream",), "client": ALL}
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -71,7 +73,7 @@ class Odd(rpc.SandboxServiceServicer):
 async def build(settings: OddSettings, readiness: Readiness) -> AsyncIterator[Sequence[Registration]]:
     if not settings.ready:
         await readiness.set(False, "as asked")
-    yield [Registration("codealign.api.sandbox.v1.SandboxService", rpc.add_SandboxServiceServicer_to_server, Odd())]
+    yield [Registration(SERVICE, rpc.add_SandboxServiceServicer_to_server, Odd(), CALLERS)]
 
 
 if __name__ == "__main__":

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,56 +17,9 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.common.clients import NO_RETRY, Addresses, Clients, ClientTls, RetryPolicy
 from codealign.common.errors import describe, retry_delay, violated_fields
+from tests.pki import Authority
 
-ODD_SERVER = Path(__file__).parent / "odd_server.py"
-
-
-@dataclass
-class Served:
-    """A running server."""
-
-    process: subprocess.Popen[bytes]
-    port: int
-    health_port: int
-    metrics_port: int
-    log: Path
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
-
-
-Start = Callable[..., Served]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    running: list[subprocess.Popen[bytes]] = []
-
-    def begin(**settings: str) -> Served:
-        endpoint, log = tmp_path / f"endpoint-{len(running)}.json", tmp_path / f"log-{len(running)}"
-        variables = {f"CODEALIGN_ODD_{key.upper()}": value for key, value in settings.items()}
-        environment = {**os.environ, **variables, "CODEALIGN_ODD_ENDPOINT_FILE": str(endpoint)}
-        with log.open("wb") as stderr:
-            process = subprocess.Popen([sys.executable, str(ODD_SERVER)], env=environment, stderr=stderr)
-        running.append(process)
-        deadline = time.monotonic() + 30
-        while not endpoint.exists():
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, "the server did not come up"
-            time.sleep(0.05)
-        ports = json.loads(endpoint.read_text())
-        return Served(process, ports["port"], ports["health_port"], ports["metrics_port"], log)
-
-    yield begin
-    for process in running:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+from .conftest import Served, Start, refusal
 
 
 async def execute(clients: Clients, wish: str, timeout: float = 10, retry: RetryPolicy = NO_RETRY) -> str:
@@ -167,14 +114,17 @@ async def test_a_stop_drains_readiness_goes_off_and_the_call_in_flight_finishes(
     assert served.process.wait(10) == 0
 
 
+async def metrics(served: Served) -> str:
+    address = f"http://127.0.0.1:{served.metrics_port}/metrics"
+    return await asyncio.to_thread(lambda: urllib.request.urlopen(address).read().decode())
+
+
 async def test_metrics_have_latency_by_method_and_code(start: Start) -> None:
     served = start()
     async with Clients(Addresses(sandbox=served.address)) as clients:
         await execute(clients, "a")
         await failure(clients, "bad")
-    text = await asyncio.to_thread(
-        lambda: urllib.request.urlopen(f"http://127.0.0.1:{served.metrics_port}/metrics").read().decode()
-    )
+    text = await metrics(served)
     method = 'method="/codealign.api.sandbox.v1.SandboxService/Execute"'
     assert f'codealign_grpc_handled_seconds_count{{code="OK",{method}}} 1.0' in text
     assert f'codealign_grpc_handled_seconds_count{{code="INVALID_ARGUMENT",{method}}} 1.0' in text
@@ -197,17 +147,6 @@ async def test_a_message_over_the_limit_is_refused(start: Start) -> None:
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def refusal(**settings: str) -> str:
-    variables = {f"CODEALIGN_ODD_{key.upper()}": value for key, value in settings.items()}
-    ended = subprocess.run(
-        [sys.executable, str(ODD_SERVER)], env={**os.environ, **variables}, capture_output=True, text=True, timeout=30
-    )
-    assert ended.returncode == 2
-    assert "Traceback" not in ended.stderr
-    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("codealign-odd:")]
-    return line
-
-
 def test_a_port_in_use_is_named_with_what_to_do(start: Start) -> None:
     line = refusal(port=str(start().port))
     assert "Address already in use" in line
@@ -221,31 +160,40 @@ def test_wrong_settings_are_named() -> None:
     assert "cannot read" in refusal(tls_cert_file="missing.pem", tls_key_file="missing.key")
 
 
-@pytest.fixture
-def pki(tmp_path: Path) -> Path:
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=tmp_path, check=True, capture_output=True)
-
-    new = ("req", "-newkey", "rsa:2048", "-nodes")
-    openssl(*new, "-x509", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca")
-    (tmp_path / "san").write_text("subjectAltName=IP:127.0.0.1")
-    sign = ("x509", "-req", "-CA", "ca.pem", "-CAkey", "ca.key", "-extfile", "san")
-    for name in ("server", "client"):
-        openssl(*new, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        openssl(*sign, "-in", f"{name}.csr", "-out", f"{name}.pem")
-    return tmp_path
-
-
-async def test_mutual_tls_lets_in_who_has_a_certificate(start: Start, pki: Path) -> None:
-    served = start(
-        tls_cert_file=str(pki / "server.pem"),
-        tls_key_file=str(pki / "server.key"),
-        tls_client_ca_file=str(pki / "ca.pem"),
+def test_a_certificate_that_would_fail_every_handshake_is_refused_at_the_start(tmp_path: Path) -> None:
+    authority = Authority.make(tmp_path)
+    good, other = authority.server(), authority.server("other")
+    expired = refusal(**authority.server("expired", days=-1))
+    assert "tls_cert_file: the certificate in " in expired
+    assert f"{tmp_path}/expired.crt expired on 20" in expired
+    assert "start again" in expired
+    mixed = refusal(**good | {"tls_key_file": other["tls_key_file"]})
+    assert "tls_key_file: the key in " in mixed
+    assert "it is another certificate's" in mixed
+    (tmp_path / "damaged.crt").write_bytes(
+        (tmp_path / "server.crt").read_bytes()[:200] + b"\n-----END CERTIFICATE-----"
     )
-    known = ClientTls(pki / "ca.pem", pki / "client.pem", pki / "client.key")
-    async with Clients(Addresses(sandbox=served.address), known) as clients:
+    assert "its certificate is damaged" in refusal(**good | {"tls_cert_file": str(tmp_path / "damaged.crt")})
+    assert "no certificate in PEM" in refusal(**good | {"tls_client_ca_file": good["tls_key_file"]})
+    assert "no private key" in refusal(**good | {"tls_key_file": good["tls_cert_file"]})
+
+
+async def test_a_certificates_end_is_a_metric_and_there_is_none_without_tls(start: Start, tmp_path: Path) -> None:
+    before = time.time() + 86400 * 7
+    secure, clear = start(**Authority.make(tmp_path).server(days=7)), start()
+    name = "codealign_tls_certificate_expiry_timestamp_seconds{"
+    (line,) = [line for line in (await metrics(secure)).splitlines() if line.startswith(name)]
+    assert 'common_name="server"' in line
+    assert before - 5 < float(line.split()[-1]) < time.time() + 86400 * 7
+    assert name not in await metrics(clear)
+
+
+async def test_mutual_tls_lets_in_who_has_a_certificate(start: Start, tmp_path: Path) -> None:
+    authority = Authority.make(tmp_path)
+    served = start(**authority.server())
+    async with Clients(Addresses(sandbox=served.address), authority.sign("client")) as clients:
         assert "calls=1" in await execute(clients, "a")
-    async with Clients(Addresses(sandbox=served.address), ClientTls(pki / "ca.pem")) as clients:
+    async with Clients(Addresses(sandbox=served.address), ClientTls(authority.certificate)) as clients:
         assert (await failure(clients, "a", timeout=3)).code() in (
             grpc.StatusCode.UNAVAILABLE,
             grpc.StatusCode.DEADLINE_EXCEEDED,

@@ -97,7 +97,7 @@ class Pod:
 
 
 def certificates(folder: Path, name: str) -> Path:
-    """An authority, and two certificates of it: the runner's, which bears the pool's name, and the gateway's."""
+    """An authority and certificates of it: the runner's, which bears the pool's name, the gateway's and a person's."""
 
     def openssl(*arguments: str) -> None:
         subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
@@ -107,8 +107,8 @@ def certificates(folder: Path, name: str) -> Path:
     openssl(*new, "-x509", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca")
     (folder / "san").write_text(f"subjectAltName=DNS:{name}")
     sign = ("x509", "-req", "-CA", "ca.pem", "-CAkey", "ca.key", "-extfile", "san")
-    for owner in ("runner", "gateway"):
-        openssl(*new, "-keyout", f"{owner}.key", "-out", f"{owner}.csr", "-subj", f"/CN={owner}")
+    for owner, called in (("runner", "runners"), ("gateway", "sandbox"), ("client", "client")):
+        openssl(*new, "-keyout", f"{owner}.key", "-out", f"{owner}.csr", "-subj", f"/CN={called}")
         openssl(*sign, "-in", f"{owner}.csr", "-out", f"{owner}.pem")
     for path in folder.iterdir():
         path.chmod(0o644)

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
+from codealign.api.runner.v1.runner_pb2_grpc import RunnerServiceStub
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 
 from .conftest import CACHE, Gateway, name_of, request, running
@@ -84,6 +85,25 @@ def test_programs_run_in_a_pod_behind_mutual_tls_whose_key_they_cannot_see(
     result = there.run(look, "assert seen == []\nassert env == []\nassert len(fds) <= 5")
     assert name_of(result) == "PASSED", result
     assert name_of(there.run("while True: pass", "assert True", wall_seconds=0.5)) == "TIMED_OUT"
+    # Neither its own certificate nor a person's opens it.
+    for caller in ("runner", "client"):
+        code, details = _attach(runner.port, files, caller)
+        assert code is grpc.StatusCode.PERMISSION_DENIED
+        assert "use a certificate of sandbox" in details
+
+
+def _attach(port: int, files: Path, caller: str) -> tuple[grpc.StatusCode, str]:
+    pem = ((files / name).read_bytes() for name in ("ca.pem", f"{caller}.key", f"{caller}.pem"))
+    options = [("grpc.ssl_target_name_override", "runners.example")]
+    with grpc.secure_channel(f"127.0.0.1:{port}", grpc.ssl_channel_credentials(*pem), options=options) as channel:
+        waiting = threading.Event()
+        nothing: Any = iter(lambda: waiting.wait(10), True)  # sent while the answer is waited for
+        call = RunnerServiceStub(channel).Attach(nothing)
+        try:
+            next(call)
+        except grpc.RpcError:
+            waiting.set()
+        return call.code(), call.details()
 
 
 def test_work_waits_for_the_first_pod_and_outlives_its_end(pod: Start, gateway: Callable[..., Gateway]) -> None:

@@ -11,7 +11,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from codealign.cli import __version__
-from codealign.cli.commands import data, doctor, evaluate, run, runs, sandbox, seeds, train, up
+from codealign.cli.commands import certificate, data, doctor, evaluate, run, runs, sandbox, seeds, train, up
 from codealign.cli.failures import EXIT_FAILURE, EXIT_INTERRUPTED, Failure, Interrupted
 from codealign.cli.terminal import err, printable
 from codealign.common import logs
@@ -99,6 +99,7 @@ app.add_typer(sandbox.app, name="sandbox")
 app.command("train")(train.train_command)
 app.add_typer(train.app, name="trainings")
 app.command("eval")(evaluate.eval_command)
+app.command("certificate")(certificate.certificate)
 app.command("doctor")(doctor.doctor)
 
 

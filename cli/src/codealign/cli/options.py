@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from codealign.cli.certificate import client_tls
 from codealign.cli.connection import Connection, Target, connected
 from codealign.cli.home import Home
 from codealign.cli.presets import Preset
@@ -75,6 +76,16 @@ InferenceOption = Annotated[
         envvar="CODEALIGN_INFERENCE_ADDRESS",
         metavar="HOST:PORT",
         help="Use this inference service.",
+        rich_help_panel=_SERVICES,
+    ),
+]
+CertificateOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--certificate",
+        envvar="CODEALIGN_CERTIFICATE",
+        metavar="FOLDER",
+        help="Folder with ca.crt, tls.crt and tls.key, as `codealign certificate` writes it.",
         rich_help_panel=_SERVICES,
     ),
 ]
@@ -160,17 +171,22 @@ def preset_options(preset: Preset, given: Options) -> Options:
 def target(
     home: Path,
     *,
-    tls: tuple[Path | None, Path | None, Path | None] = (None, None, None),
+    tls: tuple[Path | None, Path | None, Path | None, Path | None] = (None, None, None, None),
     **addresses: str,
 ) -> Target:
     """Where a command finds the services.
 
     Args:
         home: The home folder.
-        tls: Files of authorities, certificate and key.
+        tls: The folder of a certificate; files of authorities, certificate and key.
         addresses: host:port by service; empty ones are looked for in the home.
+
+    Raises:
+        Failure: Addresses are given, and the certificate is missing or not good.
     """
-    return Target(Home(home), {name: address for name, address in addresses.items() if address}, ClientTls(*tls))
+    explicit = {name: address for name, address in addresses.items() if address}
+    # On this machine services speak in the clear: a certificate that is not used may be expired.
+    return Target(Home(home), explicit, client_tls(tls[0], tls[1:]) if explicit else ClientTls())
 
 
 def services(

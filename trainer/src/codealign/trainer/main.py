@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator, Sequence
 
 from codealign.api.training.v1.training_pb2_grpc import add_TrainingServiceServicer_to_server
 from codealign.common.clients import Addresses, Clients, ClientTls
-from codealign.common.server import Readiness, Registration, serve
+from codealign.common.server import ALL, Callers, Readiness, Registration, serve
 from codealign.trainer.servicer import TrainingServicer
 from codealign.trainer.settings import TrainerSettings
 from codealign.trainer.trainings import Trainings
 
 SERVICE = "codealign.api.training.v1.TrainingService"
+CALLERS: Callers = {"client": ALL}
+"""No service calls the training service."""
 
 
 @contextlib.asynccontextmanager
@@ -25,7 +27,7 @@ async def build(settings: TrainerSettings, readiness: Readiness) -> AsyncIterato
         trainings = Trainings(settings, clients, readiness)
         working = asyncio.create_task(trainings.run())
         try:
-            yield [Registration(SERVICE, add_TrainingServiceServicer_to_server, TrainingServicer(trainings))]
+            yield [Registration(SERVICE, add_TrainingServiceServicer_to_server, TrainingServicer(trainings), CALLERS)]
         finally:
             working.cancel()
             with contextlib.suppress(asyncio.CancelledError):

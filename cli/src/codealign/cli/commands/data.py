@@ -20,6 +20,7 @@ from codealign.cli.family import find_record, find_run, load_family, record_digi
 from codealign.cli.lineage import lineage_tree
 from codealign.cli.options import (
     DEFAULT_HOME,
+    CertificateOption,
     DatasetOption,
     HomeOption,
     TlsCaOption,
@@ -48,12 +49,13 @@ class Format(StrEnum):
 def list_data(
     home: HomeOption = DEFAULT_HOME,
     dataset: DatasetOption = "",
+    certificate: CertificateOption = None,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
 ) -> None:
     """List collections with their sizes, and published versions."""
-    where = target(home, tls=(tls_ca, tls_cert, tls_key), dataset=dataset)
+    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), dataset=dataset)
 
     async def work() -> tuple[list[ds.Collection], list[ds.Version]]:
         async with services(where, "dataset") as connection:
@@ -77,12 +79,13 @@ def list_data(
 def list_versions(
     home: HomeOption = DEFAULT_HOME,
     dataset: DatasetOption = "",
+    certificate: CertificateOption = None,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
 ) -> None:
     """List the published versions, newest first."""
-    where = target(home, tls=(tls_ca, tls_cert, tls_key), dataset=dataset)
+    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), dataset=dataset)
 
     async def work() -> list[ds.Version]:
         async with services(where, "dataset") as connection:
@@ -110,12 +113,13 @@ def show(
     record: RecordArgument,
     home: HomeOption = DEFAULT_HOME,
     dataset: DatasetOption = "",
+    certificate: CertificateOption = None,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
 ) -> None:
     """Show one record, whole."""
-    where = target(home, tls=(tls_ca, tls_cert, tls_key), dataset=dataset)
+    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), dataset=dataset)
 
     digits = record_digits(record)
 
@@ -135,6 +139,7 @@ def lineage(
     ] = False,
     home: HomeOption = DEFAULT_HOME,
     dataset: DatasetOption = "",
+    certificate: CertificateOption = None,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
@@ -143,7 +148,7 @@ def lineage(
 
     For a row: why it is there, and why the other responses to its instruction are not. For a seed: what became of it.
     """
-    where = target(home, tls=(tls_ca, tls_cert, tls_key), dataset=dataset)
+    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), dataset=dataset)
     digits = record_digits(record)
 
     async def work() -> None:
@@ -168,12 +173,13 @@ def publish(
     title: Annotated[str, typer.Option("--title", help="A name for people.")] = "",
     home: HomeOption = DEFAULT_HOME,
     dataset: DatasetOption = "",
+    certificate: CertificateOption = None,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
 ) -> None:
     """Publish the rows of a collection, or of a run, as an immutable version."""
-    where = target(home, tls=(tls_ca, tls_cert, tls_key), dataset=dataset)
+    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), dataset=dataset)
 
     async def work() -> ds.PublishVersionResponse:
         async with services(where, "dataset") as connection:
@@ -195,12 +201,13 @@ def export(
     fmt: Annotated[Format, typer.Option("--format", help="The file's format.")] = Format.JSONL,
     home: HomeOption = DEFAULT_HOME,
     dataset: DatasetOption = "",
+    certificate: CertificateOption = None,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
 ) -> None:
     """Write a published version's rows to one file."""
-    where = target(home, tls=(tls_ca, tls_cert, tls_key), dataset=dataset)
+    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), dataset=dataset)
     written = run_async(_export(where, version, fmt, output))
     err.print(Text(f"{size(written)} written to {output}"))
 

@@ -21,6 +21,7 @@ from codealign.cli.loop import BENCHMARKS, EvaluationChoices
 from codealign.cli.options import (
     DEFAULT_HOME,
     BenchmarksOption,
+    CertificateOption,
     CoordinatorOption,
     DatasetOption,
     EngineOption,
@@ -65,6 +66,7 @@ def eval_command(
     coordinator: CoordinatorOption = "",
     inference: InferenceOption = "",
     dataset: DatasetOption = "",
+    certificate: CertificateOption = None,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
@@ -77,7 +79,13 @@ def eval_command(
     options = Options(model, engine, recording, None, benchmarks)
     options.check()
     chosen = EvaluationChoices(tuple(benchmark or BENCHMARKS), samples, temperature, max_tokens, limit, seed)
-    where = target(home, tls=(tls_ca, tls_cert, tls_key), coordinator=coordinator, inference=inference, dataset=dataset)
+    where = target(
+        home,
+        tls=(certificate, tls_ca, tls_cert, tls_key),
+        coordinator=coordinator,
+        inference=inference,
+        dataset=dataset,
+    )
     needs = ("coordinator", "inference", "dataset") if where.explicit else DATA_SERVICES
 
     async def work() -> tuple[list[api.Evaluation], list[str]]:

@@ -21,6 +21,7 @@ from codealign.cli.loop import LoopChoices, check_benchmarks, close_loop, report
 from codealign.cli.options import (
     DEFAULT_HOME,
     BenchmarksOption,
+    CertificateOption,
     CoordinatorOption,
     DatasetOption,
     EngineOption,
@@ -136,6 +137,7 @@ def run(
     dataset: DatasetOption = "",
     inference: InferenceOption = "",
     training: TrainingOption = "",
+    certificate: CertificateOption = None,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
@@ -162,7 +164,7 @@ def run(
     loop = loop_choices(preset, until, tuning, benchmark or (), problems, files=options.benchmarks is not None)
     where = target(
         home,
-        tls=(tls_ca, tls_cert, tls_key),
+        tls=(certificate, tls_ca, tls_cert, tls_key),
         coordinator=coordinator,
         dataset=dataset,
         inference=inference,

@@ -17,6 +17,7 @@ from codealign.cli.failures import EXIT_FAILURE, Failure
 from codealign.cli.following import follow, print_outcome
 from codealign.cli.options import (
     DEFAULT_HOME,
+    CertificateOption,
     CoordinatorOption,
     DatasetOption,
     HomeOption,
@@ -48,12 +49,13 @@ def watch(
     home: HomeOption = DEFAULT_HOME,
     coordinator: CoordinatorOption = "",
     dataset: DatasetOption = "",
+    certificate: CertificateOption = None,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
 ) -> None:
     """Show a run's progress until it ends, then its report. Ctrl-C stops watching; the run goes on."""
-    where = target(home, tls=(tls_ca, tls_cert, tls_key), coordinator=coordinator, dataset=dataset)
+    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), coordinator=coordinator, dataset=dataset)
 
     async def work() -> pb.RunState.ValueType:
         async with services(where, "coordinator", "dataset", start=False) as connection:
@@ -75,6 +77,7 @@ def report(
     home: HomeOption = DEFAULT_HOME,
     coordinator: CoordinatorOption = "",
     dataset: DatasetOption = "",
+    certificate: CertificateOption = None,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
@@ -82,7 +85,7 @@ def report(
     """Print a run's report as it is now; with --html also as a page to show to others."""
     if open_page and html is None:
         raise Failure("--open shows the page that --html FILE writes: give both")
-    where = target(home, tls=(tls_ca, tls_cert, tls_key), coordinator=coordinator, dataset=dataset)
+    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), coordinator=coordinator, dataset=dataset)
 
     async def work() -> api.GetReportResponse:
         async with services(where, "coordinator", "dataset") as connection:
@@ -101,12 +104,13 @@ def report(
 def list_runs(
     home: HomeOption = DEFAULT_HOME,
     coordinator: CoordinatorOption = "",
+    certificate: CertificateOption = None,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
 ) -> None:
     """List the runs, newest first."""
-    where = target(home, tls=(tls_ca, tls_cert, tls_key), coordinator=coordinator)
+    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), coordinator=coordinator)
 
     async def work() -> list[api.RunStatus]:
         async with services(where, *(("coordinator",) if where.explicit else ("coordinator", "dataset"))) as connection:
@@ -138,6 +142,7 @@ def pause(
     run: RunArgument,
     home: HomeOption = DEFAULT_HOME,
     coordinator: CoordinatorOption = "",
+    certificate: CertificateOption = None,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
@@ -148,13 +153,14 @@ def pause(
         request = api.PauseRunRequest(run=name)
         return (await connection.call(connection.clients.coordinator.PauseRun, request, timeout=3600)).run
 
-    _change(target(home, tls=(tls_ca, tls_cert, tls_key), coordinator=coordinator), run, change)
+    _change(target(home, tls=(certificate, tls_ca, tls_cert, tls_key), coordinator=coordinator), run, change)
 
 
 def resume(
     run: RunArgument,
     home: HomeOption = DEFAULT_HOME,
     coordinator: CoordinatorOption = "",
+    certificate: CertificateOption = None,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
@@ -165,13 +171,14 @@ def resume(
         request = api.ResumeRunRequest(run=name)
         return (await connection.call(connection.clients.coordinator.ResumeRun, request)).run
 
-    _change(target(home, tls=(tls_ca, tls_cert, tls_key), coordinator=coordinator), run, change)
+    _change(target(home, tls=(certificate, tls_ca, tls_cert, tls_key), coordinator=coordinator), run, change)
 
 
 def cancel(
     run: RunArgument,
     home: HomeOption = DEFAULT_HOME,
     coordinator: CoordinatorOption = "",
+    certificate: CertificateOption = None,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
@@ -182,7 +189,7 @@ def cancel(
         request = api.CancelRunRequest(run=name)
         return (await connection.call(connection.clients.coordinator.CancelRun, request)).run
 
-    _change(target(home, tls=(tls_ca, tls_cert, tls_key), coordinator=coordinator), run, change)
+    _change(target(home, tls=(certificate, tls_ca, tls_cert, tls_key), coordinator=coordinator), run, change)
 
 
 def _change(where: Target, run: str, change: _Change) -> None:

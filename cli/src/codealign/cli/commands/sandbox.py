@@ -17,6 +17,7 @@ from codealign.cli.connection import Connection
 from codealign.cli.failures import EXIT_FAILURE, Failure
 from codealign.cli.options import (
     DEFAULT_HOME,
+    CertificateOption,
     HomeOption,
     IsolationOption,
     SandboxOption,
@@ -52,6 +53,7 @@ def execute(
     isolation: IsolationOption = "",
     home: HomeOption = DEFAULT_HOME,
     sandbox: SandboxOption = "",
+    certificate: CertificateOption = None,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
@@ -68,7 +70,7 @@ def execute(
     )
     limits = sb.Limits(wall_seconds=timeout, memory_bytes=memory * 2**20)
     request = sb.ExecuteRequest(program=program, profile=profile, limits=limits, runs=runs)
-    where = target(home, tls=(tls_ca, tls_cert, tls_key), sandbox=sandbox)
+    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), sandbox=sandbox)
     options = Options(isolation=isolation)
     options.check()
 
@@ -123,12 +125,13 @@ def _show_failing_line(result: sb.Result, program: sb.Program) -> None:
 def info(
     home: HomeOption = DEFAULT_HOME,
     sandbox: SandboxOption = "",
+    certificate: CertificateOption = None,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
 ) -> None:
     """Show the sandbox's capacity, its runners, and the evidence of each wall."""
-    where = target(home, tls=(tls_ca, tls_cert, tls_key), sandbox=sandbox)
+    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), sandbox=sandbox)
 
     async def work() -> tuple[sb.GetCapacityResponse, list[sb.Runner]]:
         async with services(where, "sandbox") as connection:

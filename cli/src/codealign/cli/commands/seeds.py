@@ -15,6 +15,7 @@ from codealign.cli.connection import Connection, Target
 from codealign.cli.family import is_record_id
 from codealign.cli.options import (
     DEFAULT_HOME,
+    CertificateOption,
     DatasetOption,
     HomeOption,
     TlsCaOption,
@@ -39,6 +40,7 @@ def collect(
     ] = "",
     home: HomeOption = DEFAULT_HOME,
     dataset: DatasetOption = "",
+    certificate: CertificateOption = None,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
@@ -50,7 +52,7 @@ def collect(
     """
     collected = read_seeds(source, err)
     name = collection or collection_name(source, collected.seeds)
-    where = target(home, tls=(tls_ca, tls_cert, tls_key), dataset=dataset)
+    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), dataset=dataset)
     stored = run_async(_collect(where, collected, name))
     out.print(Text(f"collection {stored.collection}: {stored.inserted:,} new, {stored.existed:,} there already"))
 
@@ -64,12 +66,13 @@ async def _collect(where: Target, collected: Collected, name: str) -> Stored:
 def list_collections(
     home: HomeOption = DEFAULT_HOME,
     dataset: DatasetOption = "",
+    certificate: CertificateOption = None,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
 ) -> None:
     """List the collections of seeds."""
-    sizes = run_async(_seed_counts(target(home, tls=(tls_ca, tls_cert, tls_key), dataset=dataset)))
+    sizes = run_async(_seed_counts(target(home, tls=(certificate, tls_ca, tls_cert, tls_key), dataset=dataset)))
     if not sizes:
         out.print("no seeds yet: codealign seeds collect stdlib")
         return

@@ -14,6 +14,7 @@ from codealign.cli.connection import Connection
 from codealign.cli.failures import EXIT_FAILURE, Failure
 from codealign.cli.options import (
     DEFAULT_HOME,
+    CertificateOption,
     DatasetOption,
     HomeOption,
     TlsCaOption,
@@ -73,6 +74,7 @@ def train_command(
     home: HomeOption = DEFAULT_HOME,
     training: TrainingOption = "",
     dataset: DatasetOption = "",
+    certificate: CertificateOption = None,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
@@ -97,7 +99,7 @@ def train_command(
         seed=seed,
     )
     source = model_source(model)
-    where = target(home, tls=(tls_ca, tls_cert, tls_key), training=training, dataset=dataset)
+    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), training=training, dataset=dataset)
 
     async def work() -> api.Training:
         async with services(where, "dataset", "training") as connection:
@@ -117,12 +119,13 @@ def train_command(
 def list_trainings(
     home: HomeOption = DEFAULT_HOME,
     training: TrainingOption = "",
+    certificate: CertificateOption = None,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
 ) -> None:
     """List the trainings, newest first."""
-    where = target(home, tls=(tls_ca, tls_cert, tls_key), training=training)
+    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), training=training)
 
     async def work() -> list[api.Training]:
         async with services(where, "training", start=False) as connection:
@@ -147,12 +150,13 @@ def watch(
     training_id: TrainingArgument,
     home: HomeOption = DEFAULT_HOME,
     training: TrainingOption = "",
+    certificate: CertificateOption = None,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
 ) -> None:
     """Show a training's progress until it ends. Ctrl-C stops watching; the training goes on."""
-    where = target(home, tls=(tls_ca, tls_cert, tls_key), training=training)
+    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), training=training)
 
     async def work() -> api.Training:
         async with services(where, "training", start=False) as connection:
@@ -168,12 +172,13 @@ def cancel(
     training_id: TrainingArgument,
     home: HomeOption = DEFAULT_HOME,
     training: TrainingOption = "",
+    certificate: CertificateOption = None,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
 ) -> None:
     """Stop a training; its last checkpoint is kept, and `codealign train` with the same options goes on from it."""
-    where = target(home, tls=(tls_ca, tls_cert, tls_key), training=training)
+    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), training=training)
 
     async def work() -> api.Training:
         async with services(where, "training", start=False) as connection:

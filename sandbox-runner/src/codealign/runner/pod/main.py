@@ -9,7 +9,7 @@ from pathlib import Path
 
 from codealign.api.runner.v1.runner_pb2_grpc import add_RunnerServiceServicer_to_server
 from codealign.common.errors import ConfigurationError
-from codealign.common.server import EXIT_CONFIGURATION, Readiness, Registration, serve
+from codealign.common.server import EXIT_CONFIGURATION, Callers, Readiness, Registration, serve
 from codealign.common.settings import load
 from codealign.runner.configuration import Configuration
 from codealign.runner.pod import secrecy
@@ -18,6 +18,9 @@ from codealign.runner.pod.settings import RunnerSettings
 from codealign.runner.profiles import PROFILES
 from codealign.runner.supervisor import Supervisor
 
+SERVICE = "codealign.api.runner.v1.RunnerService"
+CALLERS: Callers = {"sandbox": ("Attach",)}
+"""The gateway alone, not even people: whoever attaches has programs run beside everyone else's."""
 IMAGE_DIGEST = Path("/opt/codealign/image-digest")
 """Written by the image's build."""
 _TLS_FILES = ("tls_cert_file", "tls_key_file", "tls_client_ca_file")
@@ -59,7 +62,7 @@ class _Pod:
         missing = "; ".join(f"{wall.name}: {wall.evidence}" for wall in supervisor.description.walls if not wall.holds)
         await readiness.set(supervisor.works, f"isolation is not proved: {missing}" if missing else "")
         servicer = RunnerServicer(supervisor, readiness.draining, settings.gateways)
-        yield [Registration("codealign.api.runner.v1.RunnerService", add_RunnerServiceServicer_to_server, servicer)]
+        yield [Registration(SERVICE, add_RunnerServiceServicer_to_server, servicer, CALLERS)]
 
 
 def _conceal() -> list[str]:

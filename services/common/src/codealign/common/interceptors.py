@@ -1,4 +1,4 @@
-"""What happens around every call: request id, deadline, errors as rich statuses, metrics, one log line."""
+"""What happens around every call: who calls, request id, deadline, errors as rich statuses, metrics, one log line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import structlog
 from grpc_status import rpc_status
 from prometheus_client import Counter, Gauge, Histogram
 
-from codealign.common.errors import CodeAlignError, DeadlineExceeded, Internal
+from codealign.common.access import Access
+from codealign.common.errors import CodeAlignError, DeadlineExceeded, Internal, InvalidArgument
 from codealign.common.logs import get_logger
 
 log = get_logger(__name__)
@@ -58,10 +59,12 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
 
     Args:
         max_deadline: Seconds that a call may take at most, whatever deadline it came with.
+        access: Who may call what. None: callers have no names, and everyone may.
     """
 
-    def __init__(self, max_deadline: float) -> None:
+    def __init__(self, max_deadline: float, access: Access | None = None) -> None:
         self._max_deadline = max_deadline
+        self._access = access
 
     async def intercept_service(
         self,
@@ -71,11 +74,16 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         """Replace the handler's function by one that does all of it."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or method.startswith(("/grpc.health.", "/grpc.reflection.")):
+        # Health says what the plain health port says to everyone.
+        if handler is None or method.startswith("/grpc.health."):
             return handler
-        sides = (handler.request_streaming, handler.response_streaming)
-        kind = "_".join("stream" if streaming else "unary" for streaming in sides)
+        kind = _kind(handler.request_streaming, handler.response_streaming)
         inner: Handler = getattr(handler, kind)
+        if self._access is not None and not handler.request_streaming:
+            # As a stream of one message: gRPC reads and parses a unary request before it calls the handler, and
+            # nothing is read of those who may not call.
+            inner = (_one_to_many if handler.response_streaming else _one_to_one)(inner)
+            kind = _kind(True, handler.response_streaming)
         factory: Callable[..., grpc.RpcMethodHandler[Any, Any]] = getattr(grpc, f"{kind}_rpc_method_handler")
         return factory(
             self._stream(inner, method) if handler.response_streaming else self._unary(inner, method),
@@ -87,6 +95,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             _bind(context, method)
             async with _observed(context, method), asyncio.timeout(self._deadline(context)):
+                self._admit(context, method)
                 return await inner(request, context)
 
         return call
@@ -95,15 +104,46 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             _bind(context, method)
             async with _observed(context, method), asyncio.timeout(self._deadline(context)):
+                self._admit(context, method)
                 async with contextlib.aclosing(inner(request, context)) as responses:
                     async for response in responses:
                         yield response
 
         return call
 
+    def _admit(self, context: grpc.aio.ServicerContext[Any, Any], method: str) -> None:
+        if self._access is not None:
+            structlog.contextvars.bind_contextvars(caller=self._access.check(method, context))
+
     def _deadline(self, context: grpc.aio.ServicerContext[Any, Any]) -> float:
         remaining = context.time_remaining()
         return self._max_deadline if remaining is None else min(float(remaining), self._max_deadline)
+
+
+def _kind(request_streaming: bool, response_streaming: bool) -> str:
+    return "_".join("stream" if streaming else "unary" for streaming in (request_streaming, response_streaming))
+
+
+def _one_to_one(inner: Handler) -> Handler:
+    async def call(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        return await inner(await _only(requests), context)
+
+    return call
+
+
+def _one_to_many(inner: Handler) -> Handler:
+    async def call(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        async with contextlib.aclosing(inner(await _only(requests), context)) as responses:
+            async for response in responses:
+                yield response
+
+    return call
+
+
+async def _only(requests: AsyncIterator[Any]) -> Any:
+    async for request in requests:
+        return request
+    raise InvalidArgument("request", "is missing: the call ended without a message")
 
 
 class _observed:  # noqa: N801 - used as a verb

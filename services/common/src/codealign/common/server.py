@@ -30,13 +30,14 @@ import grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
-from codealign.common import logs
+from codealign.common import access, logs, tls
+from codealign.common.access import ALL, Access, Callers
 from codealign.common.errors import ConfigurationError
 from codealign.common.health import Readiness
 from codealign.common.interceptors import ServerInterceptor
 from codealign.common.settings import ServerSettings, load
 
-__all__ = ["Readiness", "Registration", "serve"]
+__all__ = ["ALL", "Callers", "Readiness", "Registration", "serve"]
 
 SettingsT = TypeVar("SettingsT", bound=ServerSettings)
 log = logs.get_logger(__name__)
@@ -46,7 +47,11 @@ EXIT_CONFIGURATION = 2
 
 @dataclass(frozen=True)
 class Registration:
-    """One gRPC service of a server."""
+    """One gRPC service of a server.
+
+    Raises:
+        ValueError: `callers` names a caller or a method that does not exist.
+    """
 
     full_name: str
     """As in `codealign.api.sandbox.v1.SandboxService`."""
@@ -54,6 +59,11 @@ class Registration:
     """The generated `add_..Servicer_to_server`."""
     servicer: object
     """Its implementation."""
+    callers: Callers
+    """Who may call which of its methods, by the common name of their certificates: with mutual TLS nobody else may."""
+
+    def __post_init__(self) -> None:
+        access.check(self.full_name, self.callers)
 
 
 Build = Callable[[SettingsT, Readiness], AbstractAsyncContextManager[Sequence[Registration]]]
@@ -82,6 +92,7 @@ async def _run(service: str, settings: SettingsT, build: Build[SettingsT]) -> No
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
 
+    credentials = tls.server_credentials(settings)
     readiness = Readiness()
     health_server = grpc.aio.server()
     readiness.add_to(health_server)
@@ -94,7 +105,7 @@ async def _run(service: str, settings: SettingsT, build: Build[SettingsT]) -> No
             if registrations is None:
                 return
             server = grpc.aio.server(
-                interceptors=[ServerInterceptor(settings.max_deadline_seconds)],
+                interceptors=[ServerInterceptor(settings.max_deadline_seconds, _access(settings, registrations))],
                 options=[
                     ("grpc.max_send_message_length", settings.max_message_bytes),
                     ("grpc.max_receive_message_length", settings.max_message_bytes),
@@ -108,7 +119,7 @@ async def _run(service: str, settings: SettingsT, build: Build[SettingsT]) -> No
                 registration.add(registration.servicer, server)
             readiness.add_to(server)
             reflection.enable_server_reflection([*names, reflection.SERVICE_NAME, "grpc.health.v1.Health"], server)
-            port = _bind(server, settings.host, settings.port, "port", _credentials(settings))
+            port = _bind(server, settings.host, settings.port, "port", credentials)
             await server.start()
             await readiness.start(names)
             if readiness.reason == "starting":
@@ -171,19 +182,12 @@ def _bind(
     return int(bound)
 
 
-def _credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
-    if settings.tls_cert_file is None or settings.tls_key_file is None:
+def _access(settings: ServerSettings, registrations: Sequence[Registration]) -> Access | None:
+    """None without mutual TLS, where callers have no names."""
+    if settings.tls_client_ca_file is None:
         return None
-    pair = (_pem(settings.tls_key_file, "tls_key_file"), _pem(settings.tls_cert_file, "tls_cert_file"))
-    authorities = _pem(settings.tls_client_ca_file, "tls_client_ca_file") if settings.tls_client_ca_file else None
-    return grpc.ssl_server_credentials([pair], authorities, require_client_auth=authorities is not None)
-
-
-def _pem(path: Path, setting: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"{setting}: cannot read {path} ({error.strerror})") from None
+    lists = {registration.full_name: registration.callers for registration in registrations}
+    return Access({**lists, reflection.SERVICE_NAME: access.REFLECTION})
 
 
 def _serve_metrics(settings: ServerSettings) -> int:

@@ -38,7 +38,8 @@ class ServerSettings(BaseSettings):
     tls_key_file: Path | None = None
     """The certificate's private key (PEM)."""
     tls_client_ca_file: Path | None = None
-    """Authorities of client certificates (PEM). With it TLS is mutual."""
+    """Authorities of client certificates (PEM). With it TLS is mutual, and a certificate's common name decides what its
+    owner may call."""
     allow_plaintext: bool = False
     """Allow another address than loopback without TLS (behind a mesh that encrypts)."""
     log_level: str = "info"

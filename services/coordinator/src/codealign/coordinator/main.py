@@ -7,12 +7,16 @@ from collections.abc import AsyncIterator, Sequence
 
 from codealign.api.coordinator.v1.coordinator_pb2_grpc import add_CoordinatorServiceServicer_to_server
 from codealign.common.clients import Addresses, Clients, ClientTls
-from codealign.common.server import Readiness, Registration, serve
+from codealign.common.server import ALL, Callers, Readiness, Registration, serve
 from codealign.coordinator.evaluation.evaluator import Evaluator
 from codealign.coordinator.rules import benchmarks
 from codealign.coordinator.runs.supervisor import Supervisor
 from codealign.coordinator.servicer import CoordinatorServicer
 from codealign.coordinator.settings import CoordinatorSettings
+
+SERVICE = "codealign.api.coordinator.v1.CoordinatorService"
+CALLERS: Callers = {"client": ALL}
+"""No service calls the coordinator."""
 
 
 @contextlib.asynccontextmanager
@@ -28,9 +32,10 @@ async def build(settings: CoordinatorSettings, readiness: Readiness) -> AsyncIte
         async with supervisor.working():
             yield [
                 Registration(
-                    "codealign.api.coordinator.v1.CoordinatorService",
+                    SERVICE,
                     add_CoordinatorServiceServicer_to_server,
                     CoordinatorServicer(supervisor, Evaluator(settings, clients), clients),
+                    CALLERS,
                 )
             ]
 

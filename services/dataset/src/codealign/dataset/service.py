@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from codealign.api.dataset.v1.dataset_pb2_grpc import add_DatasetServiceServicer_to_server
 from codealign.common.errors import CodeAlignError, ConfigurationError, Unavailable
 from codealign.common.logs import get_logger
-from codealign.common.server import Readiness, Registration
+from codealign.common.server import ALL, Callers, Readiness, Registration
 from codealign.dataset.metrics import DATABASE_UP
 from codealign.dataset.publishing.folders import VersionFolders
 from codealign.dataset.publishing.publisher import Publisher
@@ -20,6 +20,17 @@ from codealign.dataset.storage.database import Database
 from codealign.dataset.workers import Workers
 
 FULL_NAME = "codealign.api.dataset.v1.DatasetService"
+_OF_TRAININGS = ("Append", "GetVersion")
+CALLERS: Callers = {
+    "coordinator": (
+        *("Append", "Scan", "Get", "Count", "Lineage", "PublishVersion"),
+        *("AcquireLease", "RenewLease", "ReleaseLease"),
+    ),
+    "trainer": _OF_TRAININGS,
+    "operator": _OF_TRAININGS,
+    "client": ALL,
+}
+"""What each service calls, and no more."""
 START_RETRY_SECONDS = 1.0
 
 log = get_logger(__name__)
@@ -53,7 +64,7 @@ async def build(settings: DatasetSettings, readiness: Readiness) -> AsyncIterato
         servicer = DatasetServicer(settings, database, Publisher(database, folders), workers)
         probing = asyncio.create_task(_follow(settings, database, readiness))
         try:
-            yield [Registration(FULL_NAME, add_DatasetServiceServicer_to_server, servicer)]
+            yield [Registration(FULL_NAME, add_DatasetServiceServicer_to_server, servicer, CALLERS)]
         finally:
             probing.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 from codealign.api.inference.v1.inference_pb2_grpc import add_InferenceServiceServicer_to_server
 from codealign.common.logs import get_logger
-from codealign.common.server import Readiness, Registration, serve
+from codealign.common.server import ALL, Callers, Readiness, Registration, serve
 from codealign.inference import metrics
 from codealign.inference.opening import EngineOpener, configured_source
 from codealign.inference.registry import ModelRegistry
@@ -18,6 +18,12 @@ from codealign.inference.servicer import InferenceServicer
 from codealign.inference.settings import CommandLineSettings, InferenceSettings
 
 SERVICE = "codealign.api.inference.v1.InferenceService"
+CALLERS: Callers = {
+    "coordinator": ("Generate", "GetModel", "CountTokens"),
+    "trainer": ("ListModels", "UnloadModel"),  # to make room on a GPU that both use
+    "client": ALL,
+}
+"""What each service calls, and no more."""
 _LOOK_FOR_FAULTS_SECONDS = 0.5
 
 log = get_logger(__name__)
@@ -42,7 +48,7 @@ async def build(
     try:
         await models.open(source, name=settings.model_name)
         await readiness.set(False, "starting")  # the server itself says when it listens
-        yield [Registration(SERVICE, add_InferenceServiceServicer_to_server, InferenceServicer(models))]
+        yield [Registration(SERVICE, add_InferenceServiceServicer_to_server, InferenceServicer(models), CALLERS)]
     finally:
         watch.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -7,7 +7,7 @@ from externalscaler.externalscaler_pb2_grpc import add_ExternalScalerServicer_to
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.api.sandbox.v1.sandbox_pb2_grpc import add_SandboxServiceServicer_to_server
-from codealign.common.server import Readiness, Registration, serve
+from codealign.common.server import ALL, Callers, Readiness, Registration, serve
 from codealign.sandbox import backends
 from codealign.sandbox.dispatch import Dispatcher
 from codealign.sandbox.pool import Pool
@@ -15,6 +15,12 @@ from codealign.sandbox.scaling.demand import Demand
 from codealign.sandbox.scaling.servicer import ScalerServicer
 from codealign.sandbox.servicer import SandboxServicer
 from codealign.sandbox.settings import SandboxSettings
+
+SERVICE = "codealign.api.sandbox.v1.SandboxService"
+CALLERS: Callers = {"coordinator": ("Execute",), "client": ALL}
+SCALER = "externalscaler.ExternalScaler"
+SCALER_CALLERS: Callers = {"keda": ALL, "client": ALL}
+"""It only answers how much work there is, so whoever wonders why runners do not come may ask what KEDA is told."""
 
 
 @contextlib.asynccontextmanager
@@ -28,8 +34,8 @@ async def build(settings: SandboxSettings, readiness: Readiness) -> AsyncIterato
         servicer = SandboxServicer(dispatcher, pool, settings.profile, settings.stream_window)
         scaler = ScalerServicer(demand, lambda: _slots_per_runner(pool, settings.slots), readiness.draining)
         yield [
-            Registration("codealign.api.sandbox.v1.SandboxService", add_SandboxServiceServicer_to_server, servicer),
-            Registration("externalscaler.ExternalScaler", add_ExternalScalerServicer_to_server, scaler),
+            Registration(SERVICE, add_SandboxServiceServicer_to_server, servicer, CALLERS),
+            Registration(SCALER, add_ExternalScalerServicer_to_server, scaler, SCALER_CALLERS),
         ]
 
 
