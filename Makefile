@@ -85,6 +85,10 @@ nano: setup ## Make the embedded model again from its recipe: within an hour on 
 test: setup setup-vllm check ## Every check and every test
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
+.PHONY: test-cluster
+test-cluster: setup ## Two releases on a real Kubernetes with gVisor: KUBECONFIG's, or one that is brought up for it
+	@tests/cluster/run.sh $(ARGS)
+
 .PHONY: test-gpu
 test-gpu: setup ## What only a GPU can show; every test says why it is skipped where there is none
 	@$(BIN)/python -m pytest tests/gpu -rs $(ARGS)
@@ -164,6 +168,10 @@ images: ## Build the cluster's images: make images [IMAGES=...] [REGISTRY=...] [
 		esac; \
 		docker build $$from $(IMAGE_ARGS) --tag "$(REGISTRY)codealign-$$image:$(TAG)" .; \
 	done
+
+.PHONY: image-names
+image-names: # What they are called, for `docker save` and `docker push`
+	@echo $(foreach image,$(IMAGES),$(REGISTRY)codealign-$(image):$(TAG))
 
 # What the chart's values may be, from the comments beside them.
 .PHONY: chart-schema

@@ -1,4 +1,4 @@
-"""Backend `docker`: containers under gVisor's runtime. `eval "$(tests/hostile/docker.sh)"` prepares a Docker for it."""
+"""Backend `docker`: containers under gVisor's runtime. `eval "$(tests/docker.sh)"` prepares a Docker for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from codealign.sandbox.runners import docker
 from .conftest import CACHE, Gateway, name_of, running
 
 IMAGE = os.environ.get("CODEALIGN_SANDBOX_IMAGE", "codealign-sandbox-runner:test")
-PREPARE = 'eval "$(tests/hostile/docker.sh)" prepares one'
+PREPARE = 'eval "$(tests/docker.sh)" prepares one'
 
 
 def _why_not() -> str:

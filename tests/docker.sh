@@ -1,25 +1,26 @@
 #!/usr/bin/env bash
-# Prepares Docker for the tests of the backend `docker`: a daemon with the runtime `runsc`, and the runner's image.
+# Prepares Docker for tests: a daemon, and images on a base that can be had here.
 #
-#     eval "$(tests/hostile/docker.sh)"        # sets DOCKER_HOST and CODEALIGN_SANDBOX_IMAGE
-#     tests/hostile/docker.sh stop             # ends a daemon that this script has started
+#     eval "$(tests/docker.sh)"         # the runner's image; sets DOCKER_HOST and CODEALIGN_SANDBOX_IMAGE
+#     eval "$(tests/docker.sh images)"  # the images of the cluster, by `make images`; sets DOCKER_HOST
+#     tests/docker.sh stop              # ends a daemon that this script has started
 #
 # The Docker that is there is used as it is: nothing of a system's daemon is changed. Where none answers and this is
 # root, a daemon of its own is started, with its socket and all of its data in one folder. The image's base is pulled,
 # or made with debootstrap where it cannot be. To be called as often as one likes: what is there is kept.
 #
 #     CODEALIGN_DOCKER_DIR    that folder (default: a folder in the user's cache)
-#     CODEALIGN_DOCKER_BASE   the image's base (default: the Dockerfile's)
+#     CODEALIGN_DOCKER_BASE   the images' base (default: the Dockerfiles' own)
 #     PYTHON                  an interpreter with the project's packages (default: .venv's)
 #
 # Ends with 3 and a line that names the reason where Docker cannot be had here.
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 dir=${CODEALIGN_DOCKER_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/codealign/docker}
 python=${PYTHON:-$root/.venv/bin/python}
 image=codealign-sandbox-runner:test
-made_base=codealign-test-base:bookworm
+made_base=codealign-test-base:2
 
 say() { echo "docker.sh: $*" >&2; }
 give_up() {
@@ -74,40 +75,65 @@ find_daemon() {
 make_base() {
     [ "$(id -u)" = 0 ] && command -v debootstrap >/dev/null \
         || give_up "the base image cannot be pulled, and making one takes root and debootstrap"
-    say "making a base image with debootstrap: about two minutes"
+    say "making a base image with debootstrap: one to three minutes"
     local folder mirror
     folder=$(mktemp -d)
     mirror=$("$python" -c 'from codealign.sandbox import debian; print(debian.machine_mirror())' 2>/dev/null || true)
-    debootstrap --variant=minbase --include=python3,python3-pip,ca-certificates,gcc,libc6-dev \
-        bookworm "$folder" ${mirror:+"$mirror"} >&2
+    debootstrap --variant=minbase --include=python3,python3-pip,python3-venv,ca-certificates \
+        bookworm "$folder" ${mirror:+"$mirror"} >/dev/null
+    rm -rf "$folder"/var/cache/apt/*.bin "$folder"/var/cache/apt/archives/*.deb "$folder"/var/lib/apt/lists/*
     # Behind a proxy that signs for others, what this machine trusts is what a build on it must trust.
     cp -L /etc/ssl/certs/ca-certificates.crt "$folder/etc/ssl/certs/ca-certificates.crt" 2>/dev/null || true
     tar -C "$folder" -c . | docker import - "$made_base" >/dev/null
     rm -rf "$folder"
 }
 
-build() {
-    local base=${CODEALIGN_DOCKER_BASE:-}
-    if [ -z "$base" ]; then
-        base=$(sed -n 's/^ARG BASE=//p' "$root/sandbox-runner/Dockerfile")
-        if docker image inspect "$made_base" >/dev/null 2>&1; then
-            base=$made_base
-        elif ! docker image inspect "$base" >/dev/null 2>&1 && ! timeout 120 docker pull --quiet "$base" >&2; then
-            make_base
-            base=$made_base
-        fi
+find_base() {
+    base=${CODEALIGN_DOCKER_BASE:-}
+    [ -z "$base" ] || return 0
+    base=$(sed -n 's/^ARG BASE=//p' "$root/sandbox-runner/Dockerfile")
+    if docker image inspect "$made_base" >/dev/null 2>&1; then
+        base=$made_base
+    elif ! docker image inspect "$base" >/dev/null 2>&1 && ! timeout 120 docker pull --quiet "$base" >&2; then
+        make_base
+        base=$made_base
     fi
-    docker build --quiet --network=host --build-arg "BASE=$base" --file "$root/sandbox-runner/Dockerfile" \
-        --tag "$image" "$root" >&2
 }
 
-if [ "${1:-}" = stop ]; then
-    stop
-    exit
-fi
-find_daemon
-docker info --format '{{range $name, $_ := .Runtimes}}{{println $name}}{{end}}' | grep -qx runsc \
-    || give_up "this Docker has no runtime runsc: see https://gvisor.dev/docs/user_guide/quick_start/docker/"
-build
+# The CPU's torch, from where pip finds it on this machine: builds see no folders of it, so they are served to them.
+build_images() {
+    local where arguments="--network=host --build-arg BASE=$base"
+    where=$("$python" "$root/tests/wheels.py" find)
+    if [ -n "$where" ]; then
+        "$python" "$root/tests/wheels.py" serve "$where" >"$dir/wheels.port" &
+        trap 'kill $!' EXIT
+        until [ -s "$dir/wheels.port" ]; do sleep 0.1; done
+        arguments+=" --build-arg PIP_FIND_LINKS=http://127.0.0.1:$(cat "$dir/wheels.port")/"
+    else
+        arguments+=" --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu"
+    fi
+    # Docker's older builder knows every Dockerfile of ours, and the newer is a plugin that is not everywhere.
+    make -C "$root" --no-print-directory images IMAGE_ARGS="$arguments" >&2
+}
+
+case ${1:-} in
+    stop)
+        stop
+        exit
+        ;;
+    images)
+        find_daemon
+        find_base
+        build_images
+        ;;
+    *)
+        find_daemon
+        docker info --format '{{range $name, $_ := .Runtimes}}{{println $name}}{{end}}' | grep -qx runsc \
+            || give_up "this Docker has no runtime runsc: see https://gvisor.dev/docs/user_guide/quick_start/docker/"
+        find_base
+        docker build --quiet --network=host --build-arg "BASE=$base" --file "$root/sandbox-runner/Dockerfile" \
+            --tag "$image" "$root" >&2
+        echo "export CODEALIGN_SANDBOX_IMAGE=$image"
+        ;;
+esac
 [ -z "${DOCKER_HOST:-}" ] || echo "export DOCKER_HOST=$DOCKER_HOST"
-echo "export CODEALIGN_SANDBOX_IMAGE=$image"

@@ -1,0 +1,110 @@
+"""Two releases beside each other in one cluster, and the report of what was seen.
+
+Opt-in, because it makes namespaces in whatever cluster KUBECONFIG names: `make test-cluster` sets CODEALIGN_TEST_CLUSTER.
+The files are run in their order: each goes on with the releases as the one before has left them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.kube import volumes
+from tests.cluster.release import Release
+
+
+@dataclass
+class Report:
+    """What the run of these tests has seen, for docs/cluster-test.md."""
+
+    steps: list[tuple[str, float, str]] = field(default_factory=list)
+    tables: dict[str, tuple[str, list[tuple[object, ...]]]] = field(default_factory=dict)
+    """A heading, then what to know about the table and its rows, the first of which names the columns."""
+
+    @contextlib.contextmanager
+    def step(self, what: str) -> Iterator[Callable[[str], None]]:
+        """Time a step; what it yields takes what was seen."""
+        seen: list[str] = []
+        began = time.monotonic()
+        yield seen.append
+        self.steps.append((what, time.monotonic() - began, "; ".join(seen)))
+
+    def text(self) -> str:
+        """As Markdown."""
+        lines = [_HEAD, "| step | seconds | seen |", "| --- | ---: | --- |"]
+        lines += [f"| {what} | {seconds:.0f} | {seen} |" for what, seconds, seen in self.steps]
+        for heading, (about, rows) in self.tables.items():
+            lines += ["", f"## {heading}", "", about, ""]
+            for at, row in enumerate(rows):
+                lines.append(f"| {' | '.join(str(cell) for cell in row)} |")
+                if at == 0:
+                    lines.append("|" + " --- |" * len(row))
+        return "\n".join(lines) + "\n"
+
+
+_HEAD = """# The cluster's test, as it went
+
+`make test-cluster ARGS=--report=docs/cluster-test.md` wrote this page. One node with two cores and gVisor: Kubernetes,
+every service, two releases and what they execute share them. The images were built before (`make images`).
+"""
+_REPORT = pytest.StashKey[Report]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--report", help="write what was seen to this file")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_REPORT] = Report()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get("CODEALIGN_TEST_CLUSTER"):
+        return
+    here = Path(__file__).parent
+    skip = pytest.mark.skip(reason="makes namespaces in the cluster of KUBECONFIG: `make test-cluster` runs it")
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(skip)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    path = session.config.getoption("--report")
+    if path and session.testscollected:
+        Path(path).write_text(session.config.stash[_REPORT].text(), encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def report(pytestconfig: pytest.Config) -> Report:
+    return pytestconfig.stash[_REPORT]
+
+
+@pytest.fixture(scope="session")
+def _volumes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    claims = []
+    for release, namespace in (("demo", "codealign-demo"), ("other", "codealign-other")):
+        claims += [(namespace, f"{release}-codealign-artifacts"), (namespace, f"data-{release}-codealign-postgresql-0")]
+    with volumes(tmp_path_factory.mktemp("volumes"), claims) as values:
+        if registry := os.environ.get("CODEALIGN_TEST_REGISTRY"):
+            values = {**values, "image.registry": registry}
+        yield values
+
+
+@pytest.fixture(scope="session")
+def demo(_volumes: dict[str, str]) -> Iterator[Release]:
+    """The release that is tried: `test_1_installation` installs it."""
+    with Release("demo", "codealign-demo", _volumes) as release:
+        yield release
+
+
+@pytest.fixture(scope="session")
+def other(_volumes: dict[str, str]) -> Iterator[Release]:
+    """A second one beside it, in another namespace."""
+    with Release("other", "codealign-other", _volumes) as release:
+        yield release

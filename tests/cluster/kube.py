@@ -1,0 +1,142 @@
+"""kubectl, helm and ports of a cluster, for tests."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+Manifest = dict[str, Any]
+
+
+class CommandError(AssertionError):
+    """A program ended badly; what it said."""
+
+
+def run(*command: str, given: str | None = None, timeout: float = 300, env: dict[str, str] | None = None) -> str:
+    """What a program prints.
+
+    Raises:
+        CommandError: It ended with another status than 0.
+    """
+    environment = {**os.environ, **(env or {})}
+    done = subprocess.run(
+        command, input=given, capture_output=True, text=True, timeout=timeout, check=False, env=environment
+    )
+    if done.returncode:
+        raise CommandError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+def kubectl(*arguments: str, given: str | None = None, timeout: float = 300) -> str:
+    """kubectl on the cluster of KUBECONFIG."""
+    return run("kubectl", *arguments, given=given, timeout=timeout)
+
+
+def objects(*arguments: str) -> list[Manifest]:
+    """What `kubectl get ARGUMENTS` lists."""
+    listed: list[Manifest] = json.loads(kubectl("get", *arguments, "--output=json"))["items"]
+    return listed
+
+
+def until(what: str, condition: Callable[[], bool], seconds: float = 120, every: float = 0.5) -> float:
+    """Wait for a condition; the seconds that it took."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds, f"{what}: not within {seconds:g} s"
+        time.sleep(every)
+    return time.monotonic() - began
+
+
+def secret(namespace: str, name: str) -> dict[str, bytes]:
+    """A Secret's values."""
+    data: dict[str, str] = json.loads(kubectl("--namespace", namespace, "get", "secret", name, "--output=json"))["data"]
+    return {key: base64.b64decode(value) for key, value in data.items()}
+
+
+def credentials(files: dict[str, bytes], *, own: bool = True) -> grpc.ChannelCredentials:
+    """A caller's, of a Secret that the chart made; without a certificate of its own where `own` is false."""
+    pair = (files["tls.key"], files["tls.crt"]) if own else (None, None)
+    return grpc.ssl_channel_credentials(files["ca.crt"], *pair)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Forward:
+    """A Service's port on this machine, as `kubectl port-forward` gives it; found again when its pod is replaced."""
+
+    def __init__(self, namespace: str, service: str, port: int = 7400) -> None:
+        self.port = _free_port()
+        self.address = f"localhost:{self.port}"
+        self._command = ("kubectl", f"--namespace={namespace}", "port-forward", f"service/{service}")
+        self._command = (*self._command, f"{self.port}:{port}", "--pod-running-timeout=10s")
+        self._closed = threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._keep, daemon=True)
+        self._thread.start()
+
+    def _keep(self) -> None:
+        while not self._closed.is_set():
+            self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self._process.wait()
+            self._closed.wait(0.5)
+
+    def close(self) -> None:
+        """End it."""
+        self._closed.set()
+        if self._process:
+            self._process.kill()
+        self._thread.join()
+
+
+@contextlib.contextmanager
+def volumes(folder: Path, claims: list[tuple[str, str]]) -> Iterator[dict[str, str]]:
+    """Volumes by hand for a cluster that makes none: folders of its one node, which is this machine.
+
+    Args:
+        folder: Where to make them.
+        claims: Namespace and name of each claim.
+
+    Yields:
+        The chart's values for them; none where the cluster has a StorageClass.
+    """
+    if objects("storageclass"):
+        yield {}
+        return
+    names = []
+    for namespace, claim in claims:
+        place = folder / namespace / claim
+        place.mkdir(parents=True)
+        os.chown(place, 65532, 65532)
+        names.append(f"{namespace}-{claim}")
+        volume = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": names[-1]},
+            "spec": {
+                "capacity": {"storage": "1Ti"},
+                "accessModes": ["ReadWriteOnce", "ReadWriteMany"],
+                "persistentVolumeReclaimPolicy": "Retain",
+                "hostPath": {"path": str(place)},
+                "claimRef": {"namespace": namespace, "name": claim},
+            },
+        }
+        kubectl("apply", "--filename=-", given=json.dumps(volume))
+    try:
+        yield {"artifacts.class": "-", "postgresql.storage.class": "-"}
+    finally:
+        kubectl("delete", "persistentvolume", *names, "--wait=false", "--ignore-not-found")
