@@ -7,6 +7,7 @@ namespace, needs no peer, and asks for no right to look at the cluster's kinds.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from typing import Any
 
@@ -30,7 +31,8 @@ log = logs.get_logger(__name__)
 def tell(resource: Object, happening: Happening) -> None:
     """Make a Kubernetes event of what happened to a FineTuneJob."""
     kind = "Warning" if happening.warning else "Normal"
-    kopf.event(kopf.Body(resource), type=kind, reason=happening.reason, message=happening.message[:1000])
+    made: Any = resource
+    kopf.event(made, type=kind, reason=happening.reason, message=happening.message[:1000])
 
 
 def registry(settings: OperatorSettings) -> kopf.OperatorRegistry:
@@ -107,9 +109,14 @@ def main() -> None:
     try:
         settings = load(OperatorSettings)
         logs.configure("operator", settings.log_level, settings.log_format)
+        # It says after every look that it has looked.
+        logging.getLogger("kopf").setLevel(logging.WARNING)
         asyncio.run(run(settings))
     except ConfigurationError as error:
         print(f"codealign-operator: {error}", file=sys.stderr)
+        sys.exit(EXIT_CONFIGURATION)
+    except OSError as error:
+        print(f"codealign-operator: CODEALIGN_OPERATOR_LIVENESS_PORT: {error}", file=sys.stderr)
         sys.exit(EXIT_CONFIGURATION)
 
 

@@ -314,8 +314,10 @@ class Reconciler:
             said = pods.warning(events)
             status.wait("NoPods", f"the Job has no pods: {said or 'Kubernetes gives no reason'}", warning=bool(said))
         else:
-            words = pods.last_words(listed)
-            status.wait("PodsStart", f"pods start anew; {words}" if words else "pods are starting")
+            if words := pods.last_words(listed):
+                status.wait("PodsEnded", f"pods start anew from the last checkpoint; {words}", warning=True)
+            else:
+                status.wait("PodsStart", "pods are starting")
 
     def _job_failed(self, failed: Mapping[str, Any], listed: list[Object], status: Status) -> None:
         reason = str(failed.get("reason") or "JobFailed")
