@@ -106,7 +106,7 @@ class Trainings:
             self._wake.set()
             return _copy(entry), known is not None
 
-    def get(self, training_id: str) -> api.Training:
+    async def get(self, training_id: str) -> api.Training:
         """A training as it is now.
 
         Raises:
@@ -114,7 +114,7 @@ class Trainings:
         """
         return _copy(self._find(training_id))
 
-    def all(self) -> list[api.Training]:
+    async def all(self) -> list[api.Training]:
         """Every training, newest first."""
         entries = sorted(self._entries.values(), key=_created_at, reverse=True)
         return [_copy(entry) for entry in entries]
@@ -130,7 +130,7 @@ class Trainings:
         last = None
         while True:
             event = self._changed.setdefault(training_id, asyncio.Event())
-            now = self.get(training_id)
+            now = _copy(self._find(training_id))
             if now != last:
                 yield now
                 last = now
