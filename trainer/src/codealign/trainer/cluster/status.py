@@ -8,6 +8,7 @@ from typing import Any
 
 from codealign.trainer.cluster.resource import (
     CANCELLED,
+    ENDED,
     FAILED,
     PENDING,
     RUNNING,
@@ -52,7 +53,8 @@ class Status:
         self._before: Object = resource.get("status") or {}
         self.fields: Object = copy.deepcopy(self._before)
         self.fields.setdefault("state", PENDING)
-        self.fields.setdefault("attempt", attempt(resource))
+        if self.state not in ENDED:
+            self.fields["attempt"] = attempt(resource)
         self.fields["observedGeneration"] = resource["metadata"].get("generation", 0)
         self.happenings: list[Happening] = []
 
