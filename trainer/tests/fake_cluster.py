@@ -17,7 +17,6 @@ from codealign.trainer.cluster.resource import PLURAL, Object, now
 from codealign.trainer.sft.job import Job
 from codealign.trainer.sft.progress import Outcome, ProgressWriter, write_outcome
 
-
 Objects = list[Object]
 
 

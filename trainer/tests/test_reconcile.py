@@ -113,6 +113,7 @@ class World:
 
     async def delete(self, name: str = "one", most: int = 10, kill_at: tuple[int, bool] | None = None) -> None:
         """As the API server and kopf do it: the finalizer is asked until it is done."""
+        self.cluster.kill_at = None
         await self.cluster.delete(PLURAL, name)
         self.cluster.calls, self.cluster.kill_at = 0, kill_at
         for _ in range(most):
@@ -273,17 +274,16 @@ async def test_what_cannot_be_prepared_fails_and_says_why(tmp_path: Path, spec: 
 
 async def test_a_dataset_service_that_is_away_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await world.apply()
-    whole = reconcile.prepare
 
     async def away(*_: object) -> None:
         raise Unavailable("the dataset service does not say where v-1 lies")
 
-    monkeypatch.setattr(reconcile, "prepare", away)
-    await world.look(3)
+    with monkeypatch.context() as patch:
+        patch.setattr(reconcile, "prepare", away)
+        await world.look(3)
     assert world.status()["state"] == "Pending"
     assert world.condition("Prepared") == ("False", "Unavailable", "the dataset service does not say where v-1 lies")
     assert "it is tried again" in world.status()["message"]
-    monkeypatch.setattr(reconcile, "prepare", whole)
     world.store.away = True
     for _ in range(30):
         await world.look()
