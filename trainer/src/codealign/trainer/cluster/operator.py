@@ -83,14 +83,21 @@ def registry(settings: OperatorSettings) -> kopf.OperatorRegistry:
 
     @kopf.on.delete(GROUP, VERSION, PLURAL, registry=handlers, id="finalize")
     async def finalize(body: kopf.Body, **_: Any) -> None:
-        try:
-            done = await reconciler.finalize(dict(body))
-        except Unavailable as error:
-            raise kopf.TemporaryError(error.message, delay=settings.interval_seconds) from error
-        if not done:
-            raise kopf.TemporaryError("waits until its pods are gone", delay=settings.interval_seconds)
+        # Waited for here: a handler that fails to be tried again is logged as an error each time.
+        while not await _finalized(reconciler, dict(body)):
+            await asyncio.sleep(settings.interval_seconds)
 
     return handlers
+
+
+async def _finalized(reconciler: Reconciler, resource: Object) -> bool:
+    try:
+        return await reconciler.finalize(resource)
+    except Unavailable as error:
+        log.warning("api_server_away", name=resource["metadata"]["name"], error=error.message)
+    except OSError as error:
+        log.warning("volume_fails", name=resource["metadata"]["name"], error=str(error))
+    return False
 
 
 async def run(settings: OperatorSettings, stop: asyncio.Event | None = None) -> None:

@@ -43,7 +43,9 @@ def _trouble(pod: Mapping[str, Any]) -> Trouble | None:
         waiting = (container.get("state") or {}).get("waiting") or {}
         if waiting.get("reason") in _HOPELESS_WAITS:
             said = waiting.get("message") or "no reason is given"
-            return Trouble(waiting["reason"], f"pod {name} does not start: {waiting['reason']}: {said}")
+            # The two take turns while a pull is tried again and again.
+            reason = "ImagePullBackOff" if waiting["reason"] == "ErrImagePull" else waiting["reason"]
+            return Trouble(reason, f"pod {name} does not start: {waiting['reason']}: {said}")
     return None
 
 
