@@ -133,7 +133,7 @@ lock: ## Renew requirements.lock, and the part of it that the runner's image has
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@$(BIN)/uv lock --quiet --upgrade --python $(BIN)/python
-	@$(BIN)/uv export --quiet --frozen --all-packages --extra transformers --extra training --all-groups --no-emit-workspace --no-emit-package torch \
+	@$(BIN)/uv export --quiet --frozen --all-packages --extra transformers --extra training --extra cluster --all-groups --no-emit-workspace --no-emit-package torch \
 		--no-header --no-annotate --output-file requirements.lock
 	@rm -f uv.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
@@ -144,7 +144,7 @@ lock: ## Renew requirements.lock, and the part of it that the runner's image has
 	@$(call image_lock,coordinator,services/coordinator/pyproject.toml --extra hub)
 	@$(call image_lock,sandbox,services/sandbox/pyproject.toml)
 	@echo s3fs | $(call image_lock,inference,services/inference/pyproject.toml --extra transformers --extra openai -)
-	@$(call image_lock,trainer,trainer/pyproject.toml --extra training --extra s3)
+	@$(call image_lock,trainer,trainer/pyproject.toml --extra training --extra cluster --extra s3)
 
 # A service's image holds what that service needs, in the versions of requirements.lock.
 image_lock = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \

@@ -13,25 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic_settings import BaseSettings
 
-from codealign.common.settings import ServerSettings
 from codealign.coordinator.settings import CoordinatorSettings
 from codealign.dataset.settings import DatasetSettings
 from codealign.inference.settings import InferenceSettings
 from codealign.runner.pod.settings import RunnerSettings
 from codealign.sandbox.settings import SandboxSettings
+from codealign.trainer.cluster.settings import OperatorSettings
 from codealign.trainer.settings import TrainerSettings
 
 CHART = Path(__file__).parent / "codealign"
 SCHEMA = CHART / "values.schema.json"
 
-SETTINGS: Mapping[str, type[ServerSettings]] = {
+SETTINGS: Mapping[str, type[BaseSettings]] = {
     "dataset": DatasetSettings,
     "coordinator": CoordinatorSettings,
     "sandbox": SandboxSettings,
     "inference": InferenceSettings,
     "trainer": TrainerSettings,
     "runner": RunnerSettings,
+    "operator": OperatorSettings,
 }
 """The settings of each server, by what a directive calls it."""
 _CLIENT = {"client_ca_file", "client_cert_file", "client_key_file"}
@@ -49,7 +51,13 @@ OWNED: Mapping[str, set[str]] = {
     | {"runner_tls_ca_file", "runner_tls_cert_file", "runner_tls_key_file", "runner_tls_name"},
     "inference": _EVERYWHERE
     | {"engine", "model", "model_name", "cache_dir", "vllm_tensor_parallel", "openai_base_url", "openai_api_key"},
-    "trainer": _EVERYWHERE | _CLIENT | {"data_dir", "cache_dir", "dataset_address", "inference_address"},
+    "trainer": _EVERYWHERE
+    | _CLIENT
+    | {"data_dir", "cache_dir", "dataset_address", "inference_address", "backend", "namespace", "device"}
+    | {"threads", "micro_batch_size", "max_restarts", "follow_seconds", "unload_wait_seconds"},
+    "operator": _CLIENT
+    | {"data_dir", "cache_dir", "dataset_address", "namespace", "device", "pod_template", "workers_per_pod"}
+    | {"host", "liveness_port", "log_level", "log_format"},
     "runner": _EVERYWHERE | {"name", "slots", "image_digest"},
 }
 """What the chart sets itself, from values of other names, or what has no meaning in a cluster."""

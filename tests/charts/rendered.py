@@ -125,6 +125,9 @@ class Rendered:
             name = document["metadata"]["name"]
             if document["kind"] == "Pod":
                 yield Pod(name, document["metadata"]["labels"], document["spec"], document)
+            elif "pod-template.yaml" in document.get("data", {}):  # the operator's
+                made = yaml.safe_load(document["data"]["pod-template.yaml"])
+                yield Pod("training-worker", made["metadata"]["labels"], made["spec"], {"kind": "Pod", "spec": {}})
             elif document["kind"] in ("Deployment", "StatefulSet", "Job", "DaemonSet"):
                 made = document["spec"]["template"]
                 yield Pod(name, made["metadata"]["labels"], made["spec"], document)

@@ -47,7 +47,7 @@ def connects(port: int, pem: Pem, name: str, *, authority: bytes | None = None, 
 
 
 def test_every_member_of_the_release_is_let_in_under_every_name_of_the_server(port: int) -> None:
-    for component in ("sandbox", "keda", "client"):
+    for component in ("sandbox", "keda", "client", "operator"):
         assert connects(port, certificate("gpu-single", component), f"{FULL}-runners")
     own = certificate("gpu-single", "sandbox")
     assert connects(port, own, f"{FULL}-runners.{NAMESPACE}.svc")

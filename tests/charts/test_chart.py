@@ -13,6 +13,8 @@ from charts import schema
 from codealign.common.settings import ServerSettings, load
 from codealign.coordinator.settings import CoordinatorSettings
 from codealign.inference.settings import InferenceSettings
+from codealign.trainer.cluster.manifests import cpus, read_template
+from codealign.trainer.cluster.settings import OperatorSettings
 from tests.charts.rendered import (
     CASES,
     CHART,
@@ -79,6 +81,11 @@ def test_a_value_without_a_comment_is_an_error() -> None:
         ("inference.gpu.count=many", "/inference/gpu/count"),
         ("externalDatabase.url=mysql://host/x", "/externalDatabase/url"),
         ("monitoring.interval=30", "/monitoring/interval"),
+        ("trainer.gpu.count=1", "gpu"),
+        ("trainer.workers.gpu.count=-1", "/trainer/workers/gpu/count"),
+        ("operator.settings.max_restarts=-1", "/operator/settings/max_restarts"),
+        ("operator.settings.namespace=x", "namespace"),
+        ("networkPolicy.apiServer.ports={0}", "/networkPolicy/apiServer/ports"),
     ],
 )
 def test_a_wrong_value_is_refused_and_named(wrong: str, key: str) -> None:
@@ -127,11 +134,82 @@ def test_every_pod_is_one_that_the_profile_restricted_admits(case: str) -> None:
 
 
 @RENDERED
-def test_no_pod_has_the_means_to_ask_the_cluster(case: str) -> None:
-    for pod in rendered(case).pods():
-        assert pod.spec["automountServiceAccountToken"] is False
+def test_none_but_the_operator_and_the_training_service_may_ask_the_cluster_and_that_for_little(case: str) -> None:
+    chart = rendered(case)
+    for pod in chart.pods():
+        assert pod.spec["automountServiceAccountToken"] is (pod.component in ("operator", "trainer"))
         assert pod.spec["enableServiceLinks"] is False
-    assert not rendered(case).of("Role") + rendered(case).of("ClusterRole")
+    assert not chart.of("ClusterRole") + chart.of("ClusterRoleBinding")
+    roles = {role["metadata"]["name"]: role["rules"] for role in chart.of("Role")}
+    operator, trainer = chart.pod("operator").name, chart.pod("trainer").name
+    assert roles.keys() == {operator, trainer}
+    assert [rule["resources"] for rule in roles[trainer]] == [["finetunejobs"]]
+    may = {resource: set(rule["verbs"]) for rule in roles[operator] for resource in rule["resources"]}
+    assert may.keys() == {
+        *("finetunejobs", "finetunejobs/status", "finetunejobs/finalizers"),
+        *("jobs", "services", "pods", "events"),
+    }
+    assert may["pods"] == {"list"}
+    assert not any("*" in str(rule) or "secrets" in str(rule) for rules in roles.values() for rule in rules)
+    for binding in chart.of("RoleBinding"):
+        (subject,) = binding["subjects"]
+        assert subject == {"kind": "ServiceAccount", "name": binding["roleRef"]["name"], "namespace": NAMESPACE}
+        assert subject["name"] in {account["metadata"]["name"] for account in chart.of("ServiceAccount")}
+
+
+@RENDERED
+def test_the_operators_variables_are_settings_that_it_takes(
+    case: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    chart = rendered(case)
+    pod = chart.pod("operator")
+    container = server_of(pod)
+    for name, value in environment(container).items():
+        if name.startswith("CODEALIGN_"):
+            assert name.removeprefix("CODEALIGN_OPERATOR_").lower() in OperatorSettings.model_fields
+            monkeypatch.setenv(name, value)
+    loaded = load(OperatorSettings)
+    (port,) = container["ports"]
+    assert (loaded.namespace, loaded.liveness_port) == (NAMESPACE, port["containerPort"])
+    for probe in ("startupProbe", "livenessProbe"):
+        assert container[probe]["httpGet"] == {"path": "/healthz", "port": port["name"]}
+    workers = {"gpu-single": ("cuda", 1), "gpu-multi": ("cuda", 8)}.get(case, ("cpu", 1))
+    assert (loaded.device, loaded.workers_per_pod) == workers
+    beside = environment(server_of(chart.pod("trainer")))
+    assert beside["CODEALIGN_TRAINER_BACKEND"] == "kubernetes"
+    for name in ("NAMESPACE", "DEVICE", "DATA_DIR", "CACHE_DIR", "DATASET_ADDRESS"):  # one training is one id
+        assert beside[f"CODEALIGN_TRAINER_{name}"] == environment(container)[f"CODEALIGN_OPERATOR_{name}"]
+    free = set(schema.settings_of("operator"))
+    named = {name.removeprefix("CODEALIGN_OPERATOR_").lower() for name in environment(container)}
+    assert named & free == ({"threads"} if "trial" in str(CASES[case]) else set())
+
+
+@RENDERED
+def test_the_pods_that_train_are_what_the_operator_takes_and_see_the_same_files(case: str, tmp_path: Path) -> None:
+    chart = rendered(case)
+    (template,) = (
+        each["data"]["pod-template.yaml"] for each in chart.of("ConfigMap") if "pod-template.yaml" in each["data"]
+    )
+    path = tmp_path / "template.yaml"
+    path.write_text(template)
+    read = read_template(path)
+    assert cpus(read) >= 1
+    made = {pod.component: pod for pod in chart.pods()}
+    worker = made["training-worker"]
+
+    def files(component: str) -> dict[str, str]:
+        pod = made[component]
+        claims = {each["name"]: each.get("persistentVolumeClaim", {}).get("claimName") for each in pod.spec["volumes"]}
+        mounts = server_of(pod)["volumeMounts"]
+        return {mount["mountPath"]: claims[mount["name"]] for mount in mounts if claims[mount["name"]]}
+
+    assert files("training-worker") == files("operator") == files("trainer") != {}
+    assert server_of(worker)["image"] == server_of(made["operator"])["image"] == server_of(made["trainer"])["image"]
+    assert "tls" not in {volume["name"] for volume in worker.spec["volumes"]}
+    assert worker.labels.items() >= {"app.kubernetes.io/component": "training-worker"}.items()
+    assert {"name": "shm", "mountPath": "/dev/shm"} in server_of(worker)["volumeMounts"]
+    annotations = made["operator"].owner["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["codealign/pod-template"]  # another template restarts the operator
 
 
 @RENDERED
@@ -176,7 +254,7 @@ def test_every_variable_is_a_setting_that_the_service_takes(
     case: str, component: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     service = SERVERS[component]
-    settings: type[ServerSettings] = schema.SETTINGS[service]
+    settings = schema.SETTINGS[service]
     prefix = f"CODEALIGN_{service.upper()}_"
     for container in rendered(case).pod(component).containers():
         given = {name: value for name, value in environment(container).items() if name.startswith("CODEALIGN_")}
@@ -186,6 +264,7 @@ def test_every_variable_is_a_setting_that_the_service_takes(
         for name, value in given.items():
             monkeypatch.setenv(name, value)
         loaded = load(settings)
+        assert isinstance(loaded, ServerSettings)
         assert (loaded.host, loaded.allow_plaintext) == ("0.0.0.0", case.startswith("no-tls"))
         assert (loaded.tls_client_ca_file is None) == case.startswith("no-tls")
 
@@ -300,14 +379,14 @@ def test_runners_are_under_gvisor_and_hold_nothing_but_their_certificate(case: s
 
 @RENDERED
 def test_gpus_come_with_their_toleration(case: str) -> None:
-    counts = {"gpu-single": (1, 1), "gpu-multi": (4, 8)}.get(case, (0, 0))
-    for component, count in zip(("inference", "trainer"), counts, strict=True):
+    counts = {"gpu-single": (1, 1, 0), "gpu-multi": (4, 8, 0)}.get(case, (0, 0, 0))
+    for component, count in zip(("inference", "training-worker", "trainer"), counts, strict=True):
         pod = rendered(case).pod(component)
         container = server_of(pod)
         assert container["resources"]["limits"].get("nvidia.com/gpu", "0") == str(count)
         tolerated = [each["key"] for each in pod.spec.get("tolerations", [])]
         assert tolerated == (["nvidia.com/gpu"] if count else [])
-        assert {"name": "shm", "mountPath": "/dev/shm"} in container["volumeMounts"]
+        assert component == "trainer" or {"name": "shm", "mountPath": "/dev/shm"} in container["volumeMounts"]
     given = environment(server_of(rendered(case).pod("inference")))
     assert given.get("CODEALIGN_INFERENCE_VLLM_TENSOR_PARALLEL", "0") == str(counts[0])
 

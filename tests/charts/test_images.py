@@ -17,7 +17,7 @@ IMAGES = {
     "coordinator": ("services/coordinator", ["hub"]),
     "sandbox": ("services/sandbox", []),
     "inference": ("services/inference", ["transformers", "openai"]),
-    "trainer": ("trainer", ["training", "s3"]),
+    "trainer": ("trainer", ["training", "cluster", "s3"]),
 }
 """Each with its distribution and the extras that are in it."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.charts.rendered import CASES, Rendered, rendered, selects, template
+from tests.charts.rendered import CASES, Rendered, parsed, rendered, selects, template
 
 RENDERED = pytest.mark.parametrize("case", CASES)
 COMPONENT = "app.kubernetes.io/component"
@@ -47,6 +47,8 @@ def test_a_way_is_open_at_both_of_its_ends(case: str) -> None:
     wanted = {
         *(("coordinator", called, "grpc") for called in ("dataset", "inference", "sandbox")),
         ("trainer", "dataset", "grpc"),
+        ("operator", "dataset", "grpc"),
+        ("training-worker", "training-worker", 1),  # to 65535: gloo and NCCL choose their ports
         ("sandbox", "runners", "grpc"),
     }
     if "postgresql" in components:
@@ -64,13 +66,25 @@ def test_nothing_leaves_a_runner(case: str) -> None:
 
 
 @RENDERED
-def test_no_rule_is_open_to_everybody_but_the_database_elsewhere(case: str) -> None:
+def test_no_rule_is_open_to_everybody_but_the_database_elsewhere_and_the_api_server(case: str) -> None:
     for policy in rendered(case).of("NetworkPolicy"):
         spec = policy["spec"]
         assert all(rule.get("from") and rule.get("ports") for rule in spec.get("ingress", []))
         free = [rule for rule in spec.get("egress", []) if not rule.get("to")]
-        elsewhere = case in ("elsewhere", "gpu-multi") and policy["metadata"]["name"].endswith("-dataset")
-        assert free == ([{"ports": [{"port": 5432, "protocol": "TCP"}]}] if elsewhere else [])
+        name = policy["metadata"]["name"]
+        elsewhere = case in ("elsewhere", "gpu-multi") and name.endswith("-dataset")
+        asks = name.endswith(("-operator", "-trainer"))
+        ports = [5432] if elsewhere else [443, 6443] if asks else []
+        assert free == ([{"ports": [{"port": port, "protocol": "TCP"} for port in ports]}] if ports else [])
+
+
+def test_the_api_server_is_where_the_values_say() -> None:
+    cidr = '[{"ipBlock":{"cidr":"192.0.2.7/32"}}]'
+    done = template("--set=networkPolicy.apiServer.ports={6443}", f"--set-json=networkPolicy.apiServer.peers={cidr}")
+    rule = {"ports": [{"port": 6443, "protocol": "TCP"}], "to": [{"ipBlock": {"cidr": "192.0.2.7/32"}}]}
+    policies = parsed(done.stdout).of("NetworkPolicy")
+    asking = {each["metadata"]["name"] for each in policies if rule in each["spec"].get("egress", [])}
+    assert asking == {"run-codealign-operator", "run-codealign-trainer"}
 
 
 def test_keda_has_a_way_in_where_it_is_used() -> None:

@@ -60,7 +60,7 @@ imagePullSecrets:
 {{ list $name (printf "%s.%s" $name $namespace) (printf "%s.%s.svc" $name $namespace) (printf "%s.%s.svc.cluster.local" $name $namespace) "localhost" | toJson }}
 {{- end -}}
 
-{{/* Who has a certificate. KEDA and people are clients alone; the runners' name is the pool's. */}}
+{{/* Who has a certificate. KEDA, the operator and people are clients alone; the runners' name is the pool's. */}}
 {{- define "codealign.certified" -}}
-dataset coordinator sandbox inference trainer runners{{ if eq .Values.runners.scaling.mode "keda" }} keda{{ end }} client
+dataset coordinator sandbox inference trainer runners operator{{ if eq .Values.runners.scaling.mode "keda" }} keda{{ end }} client
 {{- end -}}

@@ -94,12 +94,16 @@ large number must not become 1e+09. */}}
 
 {{/* Models: where they are kept, and how they are fetched. */}}
 {{- define "codealign.hubEnv" -}}
-- {name: XDG_CACHE_HOME, value: /var/cache/codealign}
-- {name: HF_HOME, value: /var/cache/codealign/huggingface}
-{{- if .Values.hub.offline }}
+{{- include "codealign.hubEnvAt" (dict "root" . "cache" "/var/cache/codealign") -}}
+{{- end -}}
+
+{{- define "codealign.hubEnvAt" -}}
+- {name: XDG_CACHE_HOME, value: {{ .cache }}}
+- {name: HF_HOME, value: {{ .cache }}/huggingface}
+{{- if .root.Values.hub.offline }}
 - {name: HF_HUB_OFFLINE, value: "1"}
 {{- end }}
-{{- with .Values.hub.existingSecret }}
+{{- with .root.Values.hub.existingSecret }}
 - name: HF_TOKEN
   valueFrom: {secretKeyRef: {name: {{ . }}, key: HF_TOKEN}}
 {{- end }}
@@ -128,9 +132,9 @@ large number must not become 1e+09. */}}
   {{- end }}
 {{- end -}}
 
-{{/* For (dict "root" $ "component" "inference"): resources with the GPUs. */}}
+{{/* For (dict "root" $ "component" "inference"), with "values" where they are elsewhere: resources with the GPUs. */}}
 {{- define "codealign.resources" -}}
-{{- $values := index .root.Values .component -}}
+{{- $values := default (index .root.Values .component) .values -}}
 {{- $resources := deepCopy $values.resources -}}
 {{- if and $values.gpu $values.gpu.count -}}
 {{- $limits := merge (dict $values.gpu.resource ($values.gpu.count | int | toString)) (default (dict) $resources.limits) -}}
@@ -139,9 +143,9 @@ large number must not become 1e+09. */}}
 {{ toYaml $resources }}
 {{- end -}}
 
-{{/* For (dict "root" $ "component" ..): nodes and taints. */}}
+{{/* For (dict "root" $ "component" ..), with "values" where they are elsewhere: nodes and taints. */}}
 {{- define "codealign.placement" -}}
-{{- $values := index .root.Values .component -}}
+{{- $values := default (index .root.Values .component) .values -}}
 {{- with $values.nodeSelector }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}

@@ -143,25 +143,43 @@ for. Pods that do it at the same time wait for each other. */}}
 - {name: shm, mountPath: /dev/shm}
 {{- end -}}
 
-{{/* Training */}}
+{{/* Training: the service, the operator and the pods that train have the same files under the same paths. */}}
+
+{{- define "codealign.trainingCache" -}}
+{{ ternary "/var/cache/codealign" "/var/lib/codealign/artifacts/cache" .Values.modelCache.persistent }}
+{{- end -}}
+
+{{- define "codealign.trainingDevice" -}}
+{{ ternary "cuda" "cpu" (gt (int .Values.trainer.workers.gpu.count) 0) }}
+{{- end -}}
+
+{{/* For (dict "root" $ "prefix" "CODEALIGN_TRAINER_"): what the service and the operator have in common. */}}
+{{- define "codealign.trainingEnv" -}}
+- {name: {{ .prefix }}NAMESPACE, value: {{ .root.Release.Namespace }}}
+- {name: {{ .prefix }}DEVICE, value: {{ include "codealign.trainingDevice" .root }}}
+- {name: {{ .prefix }}DATA_DIR, value: /var/lib/codealign/artifacts/training}
+- {name: {{ .prefix }}CACHE_DIR, value: {{ include "codealign.trainingCache" .root }}}
+- {name: {{ .prefix }}DATASET_ADDRESS, value: {{ include "codealign.address" (dict "root" .root "component" "dataset") | quote }}}
+{{ include "codealign.clientEnv" (dict "root" .root "names" (list (print .prefix "CLIENT_CA_FILE") (print .prefix "CLIENT_CERT_FILE") (print .prefix "CLIENT_KEY_FILE"))) }}
+{{ include "codealign.hubEnvAt" (dict "root" .root "cache" (include "codealign.trainingCache" .root)) }}
+{{ include "codealign.s3Env" .root }}
+{{- end -}}
 
 {{- define "codealign.trainer.env" -}}
-- {name: CODEALIGN_TRAINER_DATA_DIR, value: /var/lib/codealign/artifacts/training}
-- {name: CODEALIGN_TRAINER_CACHE_DIR, value: /var/cache/codealign}
-- {name: CODEALIGN_TRAINER_DATASET_ADDRESS, value: {{ include "codealign.address" (dict "root" . "component" "dataset") | quote }}}
-{{ include "codealign.clientEnv" (dict "root" . "names" (list "CODEALIGN_TRAINER_CLIENT_CA_FILE" "CODEALIGN_TRAINER_CLIENT_CERT_FILE" "CODEALIGN_TRAINER_CLIENT_KEY_FILE")) }}
-{{ include "codealign.hubEnv" . }}
-{{ include "codealign.s3Env" . }}
+- {name: CODEALIGN_TRAINER_BACKEND, value: kubernetes}
+{{ include "codealign.trainingEnv" (dict "root" . "prefix" "CODEALIGN_TRAINER_") }}
 {{- end -}}
 
 {{- define "codealign.trainer.volumes" -}}
+{{- if .Values.modelCache.persistent }}
 {{ include "codealign.cacheVolume" . }}
+{{- end }}
 - {name: artifacts, persistentVolumeClaim: {claimName: {{ include "codealign.artifactsClaim" . }}}}
-- {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ .Values.trainer.sharedMemory }}}}
 {{- end -}}
 
 {{- define "codealign.trainer.mounts" -}}
+{{- if .Values.modelCache.persistent }}
 - {name: cache, mountPath: /var/cache/codealign}
+{{- end }}
 - {name: artifacts, mountPath: /var/lib/codealign/artifacts}
-- {name: shm, mountPath: /dev/shm}
 {{- end -}}

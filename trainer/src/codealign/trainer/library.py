@@ -108,6 +108,13 @@ class Library:
                 log.warning("training_unreadable", folder=str(folder), error=str(error))
         return sorted(found, key=lambda entry: entry.training.created_at.ToNanoseconds())
 
+    def read(self, training_id: str) -> Entry | None:
+        """One training; None where it is not there, or not whole."""
+        try:
+            return _read(self.folder(training_id))
+        except (OSError, ValueError, KeyError, json_format.ParseError):
+            return None
+
     def save(self, entry: Entry) -> None:
         """Write a training's state, whole or not at all.
 

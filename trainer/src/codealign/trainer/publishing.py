@@ -19,7 +19,9 @@ from codealign.trainer.sft.progress import Outcome
 _PATIENT = RetryPolicy(attempts=0)  # the training is done: a store that is away is waited for
 
 
-async def publish(entry: Entry, outcome: Outcome, clients: Clients, cache: Path) -> records.Record:
+async def publish(
+    entry: Entry, outcome: Outcome, clients: Clients, cache: Path, *, retry: RetryPolicy = _PATIENT
+) -> records.Record:
     """Append the Checkpoint and the StageConfig that it refers to.
 
     Returns:
@@ -30,7 +32,7 @@ async def publish(entry: Entry, outcome: Outcome, clients: Clients, cache: Path)
     """
     record = await checkpoint_record(entry, outcome, cache)
     request = dataset_pb2.AppendRequest(records=[entry.config, record])
-    answer = await clients.call(clients.dataset.Append, request, timeout=60, retry=_PATIENT)
+    answer = await clients.call(clients.dataset.Append, request, timeout=60, retry=retry)
     result = answer.results[-1]
     if result.id != record.id:
         raise Internal(f"the dataset service answered with record {result.id} for {record.id}")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from codealign.common.settings import ServerSettings
@@ -31,8 +31,13 @@ class TrainerSettings(ServerSettings):
     """This service's own client certificate (PEM)."""
     client_key_file: Path | None = None
     """Its private key (PEM)."""
+    backend: Literal["local", "kubernetes"] = "local"
+    """local: trainings run on this machine. kubernetes: each is a FineTuneJob, which the operator sees to."""
+    namespace: str = ""
+    """kubernetes: the namespace of the FineTuneJobs, which is the operator's."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: the GPUs where `nvidia-smi` finds some."""
+    """auto: the GPUs where `nvidia-smi` finds some; with the backend kubernetes it must be what the training pods
+    compute on."""
     threads: int = Field(default=0, ge=0)
     """CPU threads of each worker. 0: the cores, shared among the workers."""
     micro_batch_size: int = Field(default=0, ge=0)
@@ -43,3 +48,12 @@ class TrainerSettings(ServerSettings):
     """A running training is looked at this often."""
     unload_wait_seconds: float = Field(default=20.0, ge=0)
     """Memory of unloaded models may take so long to come free."""
+
+    @model_validator(mode="after")
+    def _cluster_is_whole(self) -> Self:
+        if self.backend == "kubernetes":
+            if not self.namespace:
+                raise ValueError("backend is kubernetes and namespace is not set: give that of the operator")
+            if self.device == "auto":
+                raise ValueError("backend is kubernetes and device is auto: set cpu or cuda, as the training pods are")
+        return self

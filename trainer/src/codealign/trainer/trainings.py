@@ -14,18 +14,16 @@ from codealign.common.errors import CodeAlignError, NotFound, Unavailable, descr
 from codealign.common.health import Readiness
 from codealign.common.logs import get_logger
 from codealign.trainer import machine
-from codealign.trainer.estimate import Needs, estimate, rows_by_size
+from codealign.trainer.estimate import estimate
 from codealign.trainer.library import Entry, Library
 from codealign.trainer.metrics import ENDED_TOTAL, RUNNING, STEPS
 from codealign.trainer.model_files import read_model_files
+from codealign.trainer.preparing import Place, prepare
 from codealign.trainer.process import TrainingProcess
 from codealign.trainer.publishing import publish
 from codealign.trainer.room import Room
 from codealign.trainer.settings import TrainerSettings
-from codealign.trainer.sft.job import Job
 from codealign.trainer.sft.progress import Outcome, read_outcome
-from codealign.trainer.sources import BaseModel, TrainingData, find_data, find_model
-from codealign.trainer.specification import completed, job_settings, micro_batch, stage_config
 
 log = get_logger(__name__)
 
@@ -57,9 +55,17 @@ class Trainings:
         self._wake = asyncio.Event()
         self._submitting = asyncio.Lock()
         self._current: tuple[str, asyncio.Task[None]] | None = None
-        self._device = settings.device
-        if self._device == "auto":
-            self._device = "cuda" if machine.gpus() else "cpu"
+        device = settings.device
+        if device == "auto":
+            device = "cuda" if machine.gpus() else "cpu"
+        self._place = Place(
+            library=self._library,
+            cache_dir=settings.cache_dir,
+            device=device,
+            threads=lambda workers: settings.threads or max(1, machine.cores() // workers),
+            micro_batch_size=settings.micro_batch_size,
+            max_restarts=settings.max_restarts,
+        )
 
     async def run(self) -> None:
         """Work off what is waiting, until cancelled; what was running when the service ended goes on first."""
@@ -81,10 +87,7 @@ class Trainings:
         Raises:
             InvalidArgument, NotFound, FailedPrecondition, Unavailable: As the contract says.
         """
-        spec = completed(given, self._device)
-        model = await find_model(spec, self._settings.cache_dir)
-        data = await find_data(spec.dataset, self._clients)
-        entry, needs = self._prepared(spec, model, data)
+        entry, needs = await prepare(given, self._place, self._clients)
         async with self._submitting:
             known = self._entries.get(entry.training.id)
             if known and not _to_do_again(known):
@@ -103,7 +106,7 @@ class Trainings:
             self._wake.set()
             return _copy(entry), known is not None
 
-    def get(self, training_id: str) -> api.Training:
+    async def get(self, training_id: str) -> api.Training:
         """A training as it is now.
 
         Raises:
@@ -111,7 +114,7 @@ class Trainings:
         """
         return _copy(self._find(training_id))
 
-    def all(self) -> list[api.Training]:
+    async def all(self) -> list[api.Training]:
         """Every training, newest first."""
         entries = sorted(self._entries.values(), key=_created_at, reverse=True)
         return [_copy(entry) for entry in entries]
@@ -127,7 +130,7 @@ class Trainings:
         last = None
         while True:
             event = self._changed.setdefault(training_id, asyncio.Event())
-            now = self.get(training_id)
+            now = _copy(self._find(training_id))
             if now != last:
                 yield now
                 last = now
@@ -153,31 +156,6 @@ class Trainings:
             task.cancel()
             await asyncio.wait({task})
         return _copy(entry)
-
-    def _prepared(self, spec: api.TrainingSpec, model: BaseModel, data: TrainingData) -> tuple[Entry, Needs]:
-        config = stage_config(spec, model.revision, data.identity)
-        rows_at_once = micro_batch(spec, self._settings.micro_batch_size or rows_by_size(model.files, spec))
-        job = Job.model_validate(
-            {
-                **job_settings(spec),
-                "training_id": config.id,
-                "model": model.folder,
-                "model_name": model.name,
-                "model_revision": model.revision,
-                "dataset": data.url,
-                "dataset_name": data.name,
-                "output": self._library.folder(config.id),
-                "micro_batch_size": rows_at_once,
-                "checkpoint_steps": spec.checkpoint_steps,
-                "device": self._device,
-                "threads": self._settings.threads or max(1, machine.cores() // spec.workers),
-                "max_restarts": self._settings.max_restarts,
-            }
-        )
-        training = api.Training(id=config.id, spec=spec, state=PENDING, message="waiting for its turn", rows=data.rows)
-        training.created_at.GetCurrentTime()
-        needs = estimate(model.files, spec, rows_at_once=rows_at_once, device=self._device)
-        return Entry(training, job, config), needs
 
     async def _run_one(self, entry: Entry) -> None:
         task = asyncio.create_task(self._train(entry))

@@ -15,6 +15,9 @@ from codealign.trainer.sft.progress import Outcome, read_outcome, write_outcome
 
 FOLLOW_PARENT = "CODEALIGN_TRAINER_FOLLOW_PARENT"
 """Set by whoever starts the program and wants it to end with him: his process id."""
+NODES = "CODEALIGN_TRAINER_NODES"
+"""Set where the workers are spread over several pods: how many, this one's number, and host:port of the first one, as
+in `4,0,fine-tune-0.fine-tune:29501`."""
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
@@ -32,6 +35,9 @@ def main() -> None:
     if under_torchrun or os.environ.get(FOLLOW_PARENT):
         _follow_parent(0 if under_torchrun else int(os.environ[FOLLOW_PARENT]))
     _environment(job)
+    if not under_torchrun and (nodes := os.environ.get(NODES)):
+        # Another pod may have written an outcome by now: whoever started the pods has removed an earlier one.
+        _become_torchrun(job, path, *nodes.split(","))
     if job.workers > 1 and not under_torchrun:
         job.outcome_file.unlink(missing_ok=True)
         _become_torchrun(job, path)
@@ -76,18 +82,28 @@ def _environment(job: Job) -> None:
         os.environ["OMP_NUM_THREADS"] = str(job.threads)
     if job.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all workers are here, whatever the host's name resolves to
+        if NODES not in os.environ:
+            # All workers are here, whatever the host's name resolves to.
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     elif job.workers == 1:
         # With several in sight PyTorch's trainer would copy the model to all of them.
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
 
 
-def _become_torchrun(job: Job, path: Path) -> None:
-    arguments = ["--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={job.workers}"]
-    arguments += [f"--max-restarts={job.max_restarts}", "-m", "codealign.trainer.sft", str(path)]
-    # Otherwise PyTorch (2.13) gives restarted workers the store of those before them, and they wait for addresses at
-    # which nobody listens any more.
-    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+def _become_torchrun(job: Job, path: Path, nodes: str = "1", node: str = "0", first: str = "") -> None:
+    if first:
+        host, _, port = first.rpartition(":")
+        arguments = [f"--nnodes={nodes}", f"--node-rank={node}", f"--master-addr={host}", f"--master-port={port}"]
+        arguments += [f"--nproc-per-node={job.workers // int(nodes)}"]
+        # A lost worker ends every pod's program; pods that are started anew go on together.
+        arguments += ["--max-restarts=0"]
+    else:
+        arguments = ["--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={job.workers}"]
+        arguments += [f"--max-restarts={job.max_restarts}"]
+        # Otherwise PyTorch (2.13) gives restarted workers the store of those before them, and they wait for addresses
+        # at which nobody listens any more.
+        os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    arguments += ["-m", "codealign.trainer.sft", str(path)]
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, "-m", "torch.distributed.run", *arguments])  # noqa: S606
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,9 +41,10 @@ def train(job: Job, *, first_worker: bool = True) -> Outcome:
             f"spec.batch_size {job.batch_size} is no multiple of {job.workers} workers times {job.micro_batch_size} "
             "rows"
         )
-    if job.device == "cuda" and torch.cuda.device_count() < job.workers:
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", job.workers))  # the others are in other pods
+    if job.device == "cuda" and torch.cuda.device_count() < here:
         raise TrainingError(
-            f"{job.workers} workers need as many GPUs; PyTorch sees {torch.cuda.device_count()}: lower spec.workers, "
+            f"{here} workers need as many GPUs; PyTorch sees {torch.cuda.device_count()}: lower spec.workers, "
             "or install a PyTorch build for this machine's GPUs"
         )
     writer = ProgressWriter(job.progress_file) if first_worker else None

@@ -123,6 +123,8 @@ class ProgressReader:
         """Take in what was written since; True if there was anything."""
         try:
             with self._path.open("rb") as file:
+                if file.seek(0, 2) < self._offset:  # removed, and begun anew
+                    self._offset, self.progress = 0, Progress()
                 file.seek(self._offset)
                 data = file.read()
         except FileNotFoundError:

@@ -1,0 +1,1 @@
+"""Trainings in a Kubernetes cluster: the resource, its operator, and what runs in its pods."""

@@ -1,0 +1,85 @@
+"""Why a training's pods do not run, from what Kubernetes says of them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_HOPELESS_WAITS = frozenset(
+    {
+        *("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"),
+        *("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What keeps a pod from running."""
+
+    reason: str
+    """One word, as Kubernetes calls it."""
+    message: str
+    """A sentence for people, with the pod's name."""
+
+
+def troubles(pods: Iterable[Mapping[str, Any]]) -> list[Trouble]:
+    """What keeps pods from running, the first of each pod."""
+    return [found for pod in pods if (found := _trouble(pod))]
+
+
+def _trouble(pod: Mapping[str, Any]) -> Trouble | None:
+    name, status = pod["metadata"]["name"], pod.get("status") or {}
+    if status.get("phase") in ("Succeeded", "Failed"):
+        return None
+    for condition in status.get("conditions", []):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return Trouble(
+                condition.get("reason", "Unschedulable"),
+                f"no node takes pod {name}: {condition.get('message', 'no reason is given')}",
+            )
+    for container in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") in _HOPELESS_WAITS:
+            said = waiting.get("message") or "no reason is given"
+            # The two take turns while a pull is tried again and again.
+            reason = "ImagePullBackOff" if waiting["reason"] == "ErrImagePull" else waiting["reason"]
+            return Trouble(reason, f"pod {name} does not start: {waiting['reason']}: {said}")
+    return None
+
+
+def running(pods: Iterable[Mapping[str, Any]]) -> int:
+    """How many of them run."""
+    return sum((pod.get("status") or {}).get("phase") == "Running" for pod in pods)
+
+
+def last_words(pods: Sequence[Mapping[str, Any]]) -> str:
+    """What the pod that failed last said at its end; empty where none did."""
+    said: list[tuple[str, str]] = []
+    for pod in pods:
+        for container in (pod.get("status") or {}).get("containerStatuses", []):
+            ended = (container.get("state") or {}).get("terminated") or {}
+            if ended.get("exitCode"):
+                lines = [line for line in (ended.get("message") or "").splitlines() if line.strip()]
+                reason = f"{ended['reason']}, " if ended.get("reason") not in (None, "Error") else ""
+                words = f": {lines[-1].strip()[:500]}" if lines else ""
+                text = f"pod {pod['metadata']['name']} ended with {reason}status {ended['exitCode']}{words}"
+                said.append((ended.get("finishedAt") or "", text))
+    return max(said)[1] if said else ""
+
+
+def warning(events: Iterable[Mapping[str, Any]]) -> str:
+    """The last thing that went wrong with a Job itself, such as pods that a quota forbids; empty where nothing did."""
+    bad = [each for each in events if each.get("type") == "Warning"]
+    bad.sort(key=lambda each: str(each.get("lastTimestamp") or each.get("eventTime") or ""))
+    return str(bad[-1].get("message", "")) if bad else ""
+
+
+def condition(job: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:
+    """A condition of a Job that is true."""
+    for each in (job.get("status") or {}).get("conditions", []):
+        if each["type"] == kind and each["status"] == "True":
+            found: Mapping[str, Any] = each
+            return found
+    return None

@@ -1,0 +1,476 @@
+"""The operator's work on one FineTuneJob: look at it, its Job and its files, and do what comes next.
+
+Nothing is remembered between two looks that is not in one of those three, and every step can be done twice: whoever
+kills the operator at any moment loses nothing.
+
+The Job is named after the training, not after the FineTuneJob. A training has one folder, so of several FineTuneJobs
+that mean the same one only one may run pods, and it is the API server that sees to it: the second Job of a name is
+refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from codealign.common.clients import NO_RETRY, RETRYABLE, Clients
+from codealign.common.errors import (
+    CodeAlignError,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+    describe,
+)
+from codealign.common.logs import get_logger
+from codealign.trainer.cluster import manifests, pods
+from codealign.trainer.cluster.api import ApiRefusal, Cluster, Conflict
+from codealign.trainer.cluster.resource import (
+    ATTEMPT_LABEL,
+    ENDED,
+    PLURAL,
+    QUEUE_LABEL,
+    Object,
+    attempt,
+    ended,
+    seconds_since,
+    training_spec,
+)
+from codealign.trainer.cluster.settings import OperatorSettings
+from codealign.trainer.cluster.status import Happening, Status
+from codealign.trainer.library import Entry, Library
+from codealign.trainer.preparing import Place, prepare
+from codealign.trainer.publishing import publish
+from codealign.trainer.sft.progress import Outcome, read_outcome
+
+log = get_logger(__name__)
+
+Tell = Callable[[Object, Happening], None]
+
+_OUTCOME_SECONDS = 60.0  # a network file system may show another node's file so late
+_NO_PODS_SECONDS = 10.0
+
+
+class Reconciler:
+    """Sees to FineTuneJobs.
+
+    Args:
+        cluster: Where they are.
+        settings: The operator's.
+        template: The training pods' template.
+        clients: Of the dataset service, where it is set.
+        tell: Makes an event of what happened to a FineTuneJob.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        settings: OperatorSettings,
+        template: Mapping[str, Any],
+        clients: Clients,
+        tell: Tell = lambda _resource, _happening: None,
+    ) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._template = template
+        self._clients = clients
+        self._tell = tell
+        self._library = Library(settings.data_dir)
+        # Progress files are long: what was read of them is not read again. Losing it costs one reading.
+        self._read: dict[str, Entry] = {}
+
+    async def reconcile(self, name: str) -> None:
+        """Do what comes next for a FineTuneJob.
+
+        Raises:
+            Unavailable: The API server cannot be reached; the next look tries again.
+        """
+        resource = await self._cluster.get(PLURAL, name)
+        if resource is None or resource["metadata"].get("deletionTimestamp"):
+            return
+        if ended(resource):
+            await self._expire(resource)
+            return
+        status = Status(resource)
+        try:
+            await self._next(resource, status)
+        except ApiRefusal as error:
+            status.wait("ApiRefused", error.message, warning=True)
+        except (ResourceExhausted, OSError) as error:
+            status.wait("VolumeFails", f"the volume of trainings cannot be used: {error}", warning=True)
+        await self._write(resource, status)
+
+    async def finalize(self, resource: Object) -> bool:
+        """Take away what a FineTuneJob that is being deleted has left.
+
+        Returns:
+            Whether all of it is gone. Files go after the pods that might write them.
+        """
+        training_id = (resource.get("status") or {}).get("trainingId")
+        if not training_id:
+            return True
+        job = await self._cluster.get("jobs", manifests.job_name(training_id))
+        if job and _owner(job) == resource["metadata"]["uid"]:
+            await self._cluster.delete("jobs", job["metadata"]["name"], uid=job["metadata"]["uid"])
+            return False
+        if job or await self._wanted_by_another(resource, training_id):
+            return True
+        await asyncio.to_thread(self._remove_files, training_id)
+        self._read.pop(training_id, None)
+        return True
+
+    async def _next(self, resource: Object, status: Status) -> None:
+        if status.state in ENDED:
+            await self._begin_anew(resource, status)
+            return
+        if resource["spec"].get("cancel"):
+            await self._cancel(resource, status)
+            return
+        entry = await self._prepared(resource, status)
+        if entry is None:
+            return
+        job = await self._cluster.get("jobs", manifests.job_name(entry.training.id))
+        outcome = await asyncio.to_thread(self._outcome, entry, job)
+        if outcome and outcome.state == "succeeded":
+            await self._finish(entry, outcome, status)
+        elif job is None:
+            await self._start(resource, entry, status)
+        elif not self._is_of(job, resource):
+            await self._wait_for_other(job, resource, status)
+        elif outcome:
+            status.progress(entry)
+            status.fail("TrainingFailed", outcome.message)
+        else:
+            await self._follow(resource, job, entry, status)
+
+    # ---- before it runs
+
+    async def _begin_anew(self, resource: Object, status: Status) -> None:
+        """What the last attempt left goes first, so that nothing of it is taken for the new one's."""
+        if await self._without_job(resource):
+            training_id = status.fields.get("trainingId")
+            if training_id and (entry := self._library.read(training_id)):
+                await asyncio.to_thread(_remove_failure, entry)
+            status.begin_anew()
+
+    async def _cancel(self, resource: Object, status: Status) -> None:
+        if await self._without_job(resource):
+            step = status.fields.get("checkpointStep")
+            kept = f"the checkpoint of step {step} is kept, and spec.cancel: false goes on from there" if step else ""
+            status.cancel(f"cancelled; {kept or 'no checkpoint was there yet'}")
+
+    async def _without_job(self, resource: Object) -> bool:
+        """Take its Job away; True once it and its pods are gone."""
+        training_id = (resource.get("status") or {}).get("trainingId")
+        if not training_id:
+            return True
+        job = await self._cluster.get("jobs", manifests.job_name(training_id))
+        if job is None or _owner(job) != resource["metadata"]["uid"]:
+            return True
+        await self._cluster.delete("jobs", job["metadata"]["name"], uid=job["metadata"]["uid"])
+        return False
+
+    async def _prepared(self, resource: Object, status: Status) -> Entry | None:
+        training_id = status.fields.get("trainingId", "")
+        if status.prepared and (entry := await asyncio.to_thread(self._entry, training_id)):
+            return entry
+        try:
+            spec = training_spec(resource)
+            place = self._place(resource)
+            entry, _ = await prepare(spec, place, self._clients)
+        except (Unavailable, ResourceExhausted) as error:
+            status.prepare(False, "Unavailable", error.message)
+            status.wait("NotPrepared", f"{error.message}; it is tried again", warning=True)
+            return None
+        except (CodeAlignError, ValueError) as error:
+            reason = _REASONS.get(type(error), "CannotBePrepared")
+            status.prepare(False, reason, str(error))
+            status.fail(reason, str(error))
+            return None
+        await asyncio.to_thread(self._library.save, entry)
+        self._read.pop(entry.training.id, None)
+        status.fields.update(trainingId=entry.training.id, rows=entry.training.rows)
+        status.prepare(
+            True,
+            "Found",
+            f"{entry.job.model_name} (revision {entry.job.model_revision[:12]}) and {entry.training.rows} rows of "
+            f"{entry.job.dataset_name} are there",
+        )
+        # Written before anything else is made, so that whoever deletes the FineTuneJob knows what to remove.
+        await self._write(resource, status)
+        return entry
+
+    def _place(self, resource: Object) -> Place:
+        settings = self._settings
+        workers = int(resource["spec"].get("workers", 1))
+        per_pod = workers // manifests.pods_of(resource, settings.workers_per_pod)
+        threads = settings.threads or max(1, manifests.cpus(self._template) // per_pod)
+        return Place(
+            library=self._library,
+            cache_dir=settings.cache_dir,
+            device=settings.device,
+            threads=lambda _workers: threads,
+            micro_batch_size=settings.micro_batch_size,
+            max_restarts=0,  # the Job starts pods anew
+        )
+
+    async def _start(self, resource: Object, entry: Entry, status: Status) -> None:
+        if resource["spec"].get("suspend"):
+            status.progress(entry)
+            status.suspend("Suspended", "spec.suspend is set: no pod is started")
+            return
+        count = manifests.pods_of(resource, self._settings.workers_per_pod)
+        made = manifests.job(resource, entry.job, self._template, pods=count, max_restarts=self._settings.max_restarts)
+        await self._serve(resource, entry.training.id)
+        try:
+            await self._cluster.create("jobs", made)
+        except Conflict:
+            return  # it is looked at next time: another FineTuneJob was faster, or this one before a restart
+        status.fields.update(jobName=made["metadata"]["name"], pods=count)
+        status.wait("JobCreated", f"Job {made['metadata']['name']} is created: {count} pods are to start")
+
+    async def _serve(self, resource: Object, training_id: str) -> None:
+        """See to it that pods find each other."""
+        made = manifests.service(resource, training_id)
+        name = made["metadata"]["name"]
+        there = await self._cluster.get("services", name)
+        if there and _owner(there) != resource["metadata"]["uid"]:  # it would go with that owner
+            await self._cluster.delete("services", name, uid=there["metadata"]["uid"])
+            there = None
+        if there is None:
+            try:
+                await self._cluster.create("services", made)
+            except Conflict:
+                return  # that one is being deleted: the next look makes ours
+
+    async def _wait_for_other(self, job: Object, resource: Object, status: Status) -> None:
+        """The Job is an earlier attempt's, or that of another FineTuneJob with the same training."""
+        if _owner(job) == resource["metadata"]["uid"] or await self._left_over(job):
+            await self._cluster.delete("jobs", job["metadata"]["name"], uid=job["metadata"]["uid"])
+            status.wait("JobEnding", "waits until the pods of an earlier start are gone")
+            return
+        name = _owner_name(job)
+        status.wait(
+            "SameTraining",
+            f"FineTuneJob {name} trains exactly this already: its result will be this one's too. Delete one of the two",
+        )
+
+    async def _left_over(self, job: Object) -> bool:
+        if not (pods.condition(job, "Failed") or pods.condition(job, "Complete")):
+            return False
+        owner = await self._cluster.get(PLURAL, _owner_name(job))
+        return owner is None or owner["metadata"]["uid"] != _owner(job) or ended(owner)
+
+    # ---- while it runs
+
+    async def _follow(self, resource: Object, job: Object, entry: Entry, status: Status) -> None:
+        status.progress(entry)
+        status.fields.update(jobName=job["metadata"]["name"], pods=job["spec"]["completions"])
+        listed = await self._cluster.list("pods", labels=f"batch.kubernetes.io/job-name={job['metadata']['name']}")
+        if failed := pods.condition(job, "Failed"):
+            self._job_failed(failed, listed, status)
+        elif done := pods.condition(job, "Complete"):
+            self._job_complete(done, status)
+        elif await self._in_step(resource, job, status):
+            await self._serve(resource, entry.training.id)
+            await self._say_how_it_runs(job, listed, status)
+
+    async def _in_step(self, resource: Object, job: Object, status: Status) -> bool:
+        """Have the Job be as the FineTuneJob wants it now; False while it is held back."""
+        spec, name = resource["spec"], job["metadata"]["name"]
+        held, wanted = bool(job["spec"].get("suspend")), bool(spec.get("suspend"))
+        queue = (job["metadata"].get("labels") or {}).get(QUEUE_LABEL)
+        if queue and wanted:
+            # Kueue would start again what it has admitted, so the Job itself goes; its quota is free then.
+            await self._cluster.delete("jobs", name, uid=job["metadata"]["uid"])
+        elif not queue and held != wanted:
+            await self._cluster.patch("jobs", name, {"spec": {"suspend": wanted}})
+            held = wanted
+        if spec.get("activeDeadlineSeconds") != job["spec"].get("activeDeadlineSeconds"):
+            change = {"spec": {"activeDeadlineSeconds": spec.get("activeDeadlineSeconds")}}
+            await self._cluster.patch("jobs", name, change)
+        if wanted:
+            status.suspend("Suspended", "spec.suspend is set: it goes on from the last checkpoint when it is not")
+        elif held:
+            status.suspend("Queued", f"waits in Kueue's queue {queue}")
+        return not (wanted or held)
+
+    async def _say_how_it_runs(self, job: Object, listed: list[Object], status: Status) -> None:
+        count, here = job["spec"]["completions"], pods.running(listed)
+        if found := pods.troubles(listed):
+            status.wait(found[0].reason, found[0].message, warning=True)
+        elif here:
+            step, total = status.fields.get("step"), status.fields.get("totalSteps")
+            where = f"step {step} of {total}" if step else "starting"
+            status.run(where if here == count else f"{here} of {count} pods run; {where}")
+        elif not listed and seconds_since(job["metadata"]["creationTimestamp"]) > _NO_PODS_SECONDS:
+            events = await self._cluster.list("events", fields=f"involvedObject.name={job['metadata']['name']}")
+            said = pods.warning(events)
+            status.wait("NoPods", f"the Job has no pods: {said or 'Kubernetes gives no reason'}", warning=bool(said))
+        else:
+            if words := pods.last_words(listed):
+                status.wait("PodsEnded", f"pods start anew from the last checkpoint; {words}", warning=True)
+            else:
+                status.wait("PodsStart", "pods are starting")
+
+    def _job_failed(self, failed: Mapping[str, Any], listed: list[Object], status: Status) -> None:
+        reason = str(failed.get("reason") or "JobFailed")
+        if reason == "PodFailurePolicy" and seconds_since(failed["lastTransitionTime"]) < _OUTCOME_SECONDS:
+            status.wait("OutcomeExpected", "the training program has ended: waits for its outcome to appear")
+            return
+        words = pods.last_words(listed) or str(failed.get("message", ""))
+        advice = {
+            "DeadlineExceeded": "it ran longer than spec.activeDeadlineSeconds: raise it",
+            "BackoffLimitExceeded": "its pods ended badly again and again: give them more memory, set "
+            "spec.gradientCheckpointing or spec.lora, or lower spec.maxLength",
+        }.get(reason, str(failed.get("message", "")))
+        step = status.fields.get("checkpointStep")
+        from_where = f"the checkpoint of step {step}" if step else "the beginning"
+        status.fail(
+            reason,
+            f"{advice} ({words}). Then set spec.attempt one higher: it goes on from {from_where}",
+        )
+
+    def _job_complete(self, done: Mapping[str, Any], status: Status) -> None:
+        if seconds_since(done["lastTransitionTime"]) < _OUTCOME_SECONDS:
+            status.wait("OutcomeExpected", "the pods have ended well: waits for the outcome to appear")
+            return
+        status.fail(
+            "NoOutcome",
+            f"the pods ended well and {self._settings.data_dir} holds no outcome: operator and training pods must have "
+            "the same volume there",
+        )
+
+    # ---- its files, and its end
+
+    def _entry(self, training_id: str) -> Entry | None:
+        """What the volume holds of a training, with the progress until now; None where it is not there."""
+        entry = self._read.get(training_id)
+        if entry is None or not (self._library.folder(training_id) / "job.json").is_file():
+            self._read.pop(training_id, None)
+            if (entry := self._library.read(training_id)) is None:
+                return None
+            self._read[training_id] = entry
+        entry.refresh()
+        return entry
+
+    def _outcome(self, entry: Entry, job: Object | None) -> Outcome | None:
+        """The outcome. Where no Job is, one that cannot be gone on with is an earlier start's, and goes."""
+        outcome = read_outcome(entry.job.outcome_file)
+        if outcome and job is None and _remove_failure(entry):
+            return None
+        return outcome
+
+    async def _finish(self, entry: Entry, outcome: Outcome, status: Status) -> None:
+        entry = await asyncio.to_thread(self._whole, entry)
+        status.progress(entry)
+        url = entry.job.result.as_uri()
+        if self._settings.dataset_address:
+            try:
+                record = await publish(entry, outcome, self._clients, self._settings.cache_dir, retry=NO_RETRY)
+            except grpc.aio.AioRpcError as error:
+                if error.code() in RETRYABLE or error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    status.wait("RecordWaits", f"trained; the Checkpoint record waits: {describe(error)}", warning=True)
+                else:
+                    status.fail("RecordRefused", f"trained, but the dataset service refuses: {describe(error)}")
+                return
+            status.fields["checkpointId"] = record.id
+            if record.checkpoint.artifact_url != url:
+                status.note(f"the store already holds a result of this training: {record.checkpoint.artifact_url}")
+        else:
+            status.note("no dataset service is set: the result has no Checkpoint record")
+        status.fields["artifactUrl"] = url
+        status.succeed(f"trained for {outcome.steps} steps; load it with status.artifactUrl")
+
+    def _whole(self, entry: Entry) -> Entry:
+        """Read once more from the beginning: what a record says must not rest on half a file."""
+        return self._library.read(entry.training.id) or entry
+
+    async def _expire(self, resource: Object) -> None:
+        seconds = resource["spec"].get("ttlSecondsAfterFinished")
+        at = resource["status"].get("completionTime")
+        if seconds is not None and at and seconds_since(at) >= seconds:
+            await self._cluster.delete(PLURAL, resource["metadata"]["name"], uid=resource["metadata"]["uid"])
+
+    async def _wanted_by_another(self, resource: Object, training_id: str) -> bool:
+        return any(
+            (each.get("status") or {}).get("trainingId") == training_id
+            and each["metadata"]["uid"] != resource["metadata"]["uid"]
+            and not each["metadata"].get("deletionTimestamp")
+            for each in await self._cluster.list(PLURAL)
+        )
+
+    def _remove_files(self, training_id: str) -> None:
+        """Everything, or all but the result: a Checkpoint record may refer to it, entered a moment ago."""
+        folder = self._library.folder(training_id)
+        entry = self._library.read(training_id)
+        outcome = read_outcome(entry.job.outcome_file) if entry else None
+        if entry and outcome and outcome.state == "succeeded" and entry.job.result.is_dir():
+            shutil.rmtree(entry.job.checkpoints, ignore_errors=True)
+            return
+        if folder.is_dir():
+            shutil.rmtree(folder)
+
+    async def _write(self, resource: Object, status: Status) -> None:
+        if change := status.patch():
+            written = await self._cluster.patch(PLURAL, resource["metadata"]["name"], {"status": change}, status=True)
+            if written is None:
+                return
+            resource["status"] = written.get("status") or {}
+            status.written(resource["status"])
+        happened, status.happenings = status.happenings, []
+        for happening in happened:
+            self._tell(resource, happening)
+            log.info(
+                "fine_tune_job",
+                name=resource["metadata"]["name"],
+                state=status.state,
+                reason=happening.reason,
+                message=happening.message,
+            )
+
+    @staticmethod
+    def _is_of(job: Object, resource: Object) -> bool:
+        """It is this FineTuneJob's, of this attempt, and stays."""
+        metadata = job["metadata"]
+        return (
+            _owner(job) == resource["metadata"]["uid"]
+            and metadata["labels"].get(ATTEMPT_LABEL) == str(attempt(resource))
+            and not metadata.get("deletionTimestamp")
+        )
+
+
+_REASONS: Mapping[type[Exception], str] = {
+    InvalidArgument: "InvalidArgument",
+    NotFound: "NotFound",
+    FailedPrecondition: "FailedPrecondition",
+    ValueError: "InvalidArgument",
+}
+
+
+def _remove_failure(entry: Entry) -> bool:
+    """Remove an outcome that stands in the way of another start: a failure, or a success whose result is gone."""
+    outcome = read_outcome(entry.job.outcome_file)
+    if outcome is None or (outcome.state == "succeeded" and entry.job.result.is_dir()):
+        return False
+    Path(entry.job.outcome_file).unlink(missing_ok=True)
+    return True
+
+
+def _controller(made: Object) -> Mapping[str, Any]:
+    owners = made["metadata"].get("ownerReferences", [])
+    return next((each for each in owners if each.get("controller")), {})
+
+
+def _owner(made: Object) -> str:
+    return str(_controller(made).get("uid", ""))
+
+
+def _owner_name(made: Object) -> str:
+    return str(_controller(made).get("name", "")) or "(somebody else)"
