@@ -105,10 +105,13 @@ build_images() {
     local where arguments="--network=host --build-arg BASE=$base"
     where=$("$python" "$root/tests/wheels.py" find)
     if [ -n "$where" ]; then
-        "$python" "$root/tests/wheels.py" serve "$where" >"$dir/wheels.port" &
-        trap 'kill $!' EXIT
-        until [ -s "$dir/wheels.port" ]; do sleep 0.1; done
-        arguments+=" --build-arg PIP_FIND_LINKS=http://127.0.0.1:$(cat "$dir/wheels.port")/"
+        local port
+        # `exec`, so that what is killed in the end is the server.
+        exec 3< <(exec "$python" "$root/tests/wheels.py" serve "$where")
+        server=$!
+        trap 'kill $server' EXIT
+        read -r port <&3
+        arguments+=" --build-arg PIP_FIND_LINKS=http://127.0.0.1:$port/"
     else
         arguments+=" --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu"
     fi

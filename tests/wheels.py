@@ -1,7 +1,7 @@
 """Folders of wheels that pip on this machine looks into, served to builds that do not see them.
 
-    python tests/wheels.py find             prints the first with a wheel of torch, or nothing
-    python tests/wheels.py serve FOLDER     serves it on loopback; prints the port
+python tests/wheels.py find             prints the first with a wheel of torch, or nothing
+python tests/wheels.py serve FOLDER     serves it on loopback; prints the port
 """
 
 from __future__ import annotations

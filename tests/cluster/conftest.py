@@ -1,6 +1,6 @@
 """Two releases beside each other in one cluster, and the report of what was seen.
 
-Opt-in, because it makes namespaces in whatever cluster KUBECONFIG names: `make test-cluster` sets CODEALIGN_TEST_CLUSTER.
+Opt-in (CODEALIGN_TEST_CLUSTER, which `make test-cluster` sets), since it makes namespaces in the cluster of KUBECONFIG.
 The files are run in their order: each goes on with the releases as the one before has left them.
 """
 

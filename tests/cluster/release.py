@@ -45,7 +45,9 @@ class Release:
         kubectl("label", "namespace", self.namespace, "pod-security.kubernetes.io/enforce=restricted")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for channel in self._channels.values():
             channel.close()
         for forward in self._forwards.values():

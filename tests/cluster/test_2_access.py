@@ -131,14 +131,20 @@ def test_the_network_opens_what_is_needed_and_nothing_else(demo: Release, other:
     targets["API server"] = kubectl("get", "service", "kubernetes", "--output=jsonpath={.spec.clusterIP}:443")
     targets["node"] = f"{demo.pods('runners')[0]['status']['hostIP']}:10250"
     targets["metadata"] = "169.254.169.254:80"
-    targets["other release"] = f"{other.get('services', '--selector=app.kubernetes.io/component=dataset')[0]['spec']['clusterIP']}:7400"
-    targets["DNS"] = kubectl("get", "service", "kube-dns", "-n", "kube-system", "--output=jsonpath={.spec.clusterIP}:53")
+    targets["other release"] = (
+        f"{other.get('services', '--selector=app.kubernetes.io/component=dataset')[0]['spec']['clusterIP']}:7400"
+    )
+    targets["DNS"] = kubectl(
+        "get", "service", "kube-dns", "-n", "kube-system", "--output=jsonpath={.spec.clusterIP}:53"
+    )
     with report.step("who reaches whom, tried from a pod of each kind") as seen:
         sources = [*OPEN, "stranger"]
         demo.kubectl("apply", "--filename=-", given=as_json(*(_probe(demo, source, targets) for source in sources)))
         try:
             for source in sources:
-                demo.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/probe-{source}", "--timeout=120s")
+                demo.kubectl(
+                    "wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/probe-{source}", "--timeout=120s"
+                )
             found = {source: json.loads(demo.kubectl("logs", f"probe-{source}")) for source in sources}
         finally:
             demo.kubectl("delete", "pod", *(f"probe-{source}" for source in sources), "--wait=false")

@@ -28,7 +28,9 @@ class Disturbance(threading.Thread):
 
     def run(self) -> None:
         try:
-            components = sorted({pod["metadata"]["labels"]["app.kubernetes.io/component"] for pod in self._release.pods()})
+            components = sorted(
+                {pod["metadata"]["labels"]["app.kubernetes.io/component"] for pod in self._release.pods()}
+            )
             self._random.shuffle(components)
             for at, component in enumerate(components):
                 time.sleep(self._random.uniform(1, 5))

@@ -86,7 +86,9 @@ def test_a_job_that_finds_no_gpu_says_so(other: Release) -> None:
 def test_a_job_of_two_pods_succeeds_though_a_pod_and_the_operator_are_lost(demo: Release, report: Report) -> None:
     version = _version(demo)
     job = _job("two-pods", dataset=version, workers=2, sharding="ddp", epochs=8, learningRate=0.001, checkpointSteps=3)
-    with report.step("a `FineTuneJob` of two pods; one of them and the operator are deleted after a checkpoint") as seen:
+    with report.step(
+        "a `FineTuneJob` of two pods; one of them and the operator are deleted after a checkpoint"
+    ) as seen:
         demo.kubectl("apply", "--filename=-", given=job)
         until("a checkpoint", lambda: _status(demo, "two-pods").get("status", {}).get("checkpointStep", 0) > 0, 300)
         doomed = [*demo.pods("training-worker")[:1], *demo.pods("operator")]

@@ -85,7 +85,9 @@ def test_runners_follow_the_queue_from_none_to_four_and_back(demo: Release, repo
             if rows[-1][1:] != row:
                 rows.append((round(time.monotonic() - began), *row))
 
-    with report.step(f"{BURST} programs of a second each from zero pods; then one after the other while pods go") as seen:
+    with report.step(
+        f"{BURST} programs of a second each from zero pods; then one after the other while pods go"
+    ) as seen:
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
         with ThreadPoolExecutor(BURST) as pool:

@@ -6,8 +6,10 @@ from tests.cluster.conftest import Report
 from tests.cluster.kube import kubectl, until
 from tests.cluster.release import Release
 
-KINDS = "all,secrets,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets,persistentvolumeclaims"
-CLUSTERS_OWN = {"secret": set(), "configmap": {"kube-root-ca.crt"}, "serviceaccount": {"default"}}
+KINDS = (
+    "all,secrets,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets,"
+    "persistentvolumeclaims,finetunejobs"
+)
 
 
 def _left(release: Release) -> list[str]:
