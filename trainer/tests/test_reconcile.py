@@ -274,14 +274,18 @@ async def test_what_cannot_be_prepared_fails_and_says_why(tmp_path: Path, spec: 
 
 async def test_a_dataset_service_that_is_away_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await world.apply()
+    said: list[str] = []
 
     async def away(*_: object) -> None:
+        said.append(world.condition("Prepared")[2])
         raise Unavailable("the dataset service does not say where v-1 lies")
 
     with monkeypatch.context() as patch:
         patch.setattr(reconcile, "prepare", away)
         await world.look(3)
+    assert said[0] == f"looks for {world.spec['model']} and {world.spec['dataset']}"  # it may take its time
     assert world.status()["state"] == "Pending"
+    assert [each.reason for each in world.told] == ["Unavailable", "NotPrepared"]
     assert world.condition("Prepared") == ("False", "Unavailable", "the dataset service does not say where v-1 lies")
     assert "it is tried again" in world.status()["message"]
     world.store.away = True

@@ -180,10 +180,13 @@ class Reconciler:
         training_id = status.fields.get("trainingId", "")
         if status.prepared and (entry := await asyncio.to_thread(self._entry, training_id)):
             return entry
+        if status.reason("Prepared") != "Unavailable":  # a model that is fetched takes its time
+            spec = resource["spec"]
+            status.prepare(False, "Preparing", f"looks for {spec['model']} and {spec['dataset']}", silent=True)
+            await self._write(resource, status)
         try:
-            spec = training_spec(resource)
             place = self._place(resource)
-            entry, _ = await prepare(spec, place, self._clients)
+            entry, _ = await prepare(training_spec(resource), place, self._clients)
         except (Unavailable, ResourceExhausted) as error:
             status.prepare(False, "Unavailable", error.message)
             status.wait("NotPrepared", f"{error.message}; it is tried again", warning=True)
