@@ -412,8 +412,13 @@ async def test_why_pods_do_not_run_is_in_the_condition(world: World) -> None:
     for status, reason, words in (
         ({"phase": "Pending", "conditions": [unschedulable]}, "Unschedulable", "3 Insufficient nvidia.com/gpu"),
         ({"phase": "Pending", "containerStatuses": [pulling]}, "ImagePullBackOff", "Back-off pulling image trainer:1"),
+        ({"phase": "Running"}, "PodDoesNotEnd", "node node-7 does not say that it has"),
     ):
-        world.cluster.objects["pods", f"{name}-1"]["status"] = status
+        pod = world.cluster.objects["pods", f"{name}-1"]
+        pod["status"] = status
+        if reason == "PodDoesNotEnd":
+            pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+            pod["spec"] = {"nodeName": "node-7"}
         await world.operator.reconcile("one")
         assert world.condition("Running")[:2] == ("False", reason)
         assert words in world.condition("Running")[2]
