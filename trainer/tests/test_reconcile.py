@@ -291,8 +291,8 @@ async def test_a_dataset_service_that_is_away_is_waited_for(world: World, monkey
     world.store.away = True
     for _ in range(30):
         await world.look()
-    assert world.status()["state"] == "Pending"
-    assert world.condition("Running")[1] == "RecordWaits"
+    assert world.status()["state"] == "Running"
+    assert world.condition("Running")[:2] == ("False", "RecordWaits")
     assert "the store is away" in world.status()["message"]
     world.store.away = False
     await world.until("Succeeded")

@@ -118,8 +118,9 @@ def main() -> None:
     try:
         settings = load(OperatorSettings)
         logs.configure("operator", settings.log_level, settings.log_format)
-        # It says after every look that it has looked.
-        logging.getLogger("kopf").setLevel(logging.WARNING)
+        # They say of every look and of every probe that there was one.
+        for quiet in ("kopf", "aiohttp.access"):
+            logging.getLogger(quiet).setLevel(logging.WARNING)
         asyncio.run(run(settings))
     except ConfigurationError as error:
         print(f"codealign-operator: {error}", file=sys.stderr)

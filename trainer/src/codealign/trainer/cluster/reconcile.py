@@ -325,7 +325,9 @@ class Reconciler:
     def _job_failed(self, failed: Mapping[str, Any], listed: list[Object], status: Status) -> None:
         reason = str(failed.get("reason") or "JobFailed")
         if reason == "PodFailurePolicy" and seconds_since(failed["lastTransitionTime"]) < _OUTCOME_SECONDS:
-            status.wait("OutcomeExpected", "the training program has ended: waits for its outcome to appear")
+            status.wait(
+                "OutcomeExpected", "the training program has ended: waits for its outcome to appear", trained=True
+            )
             return
         words = pods.last_words(listed) or str(failed.get("message", ""))
         advice = {
@@ -342,7 +344,7 @@ class Reconciler:
 
     def _job_complete(self, done: Mapping[str, Any], status: Status) -> None:
         if seconds_since(done["lastTransitionTime"]) < _OUTCOME_SECONDS:
-            status.wait("OutcomeExpected", "the pods have ended well: waits for the outcome to appear")
+            status.wait("OutcomeExpected", "the pods have ended well: waits for the outcome to appear", trained=True)
             return
         status.fail(
             "NoOutcome",
@@ -379,7 +381,8 @@ class Reconciler:
                 record = await publish(entry, outcome, self._clients, self._settings.cache_dir, retry=NO_RETRY)
             except grpc.aio.AioRpcError as error:
                 if error.code() in RETRYABLE or error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                    status.wait("RecordWaits", f"trained; the Checkpoint record waits: {describe(error)}", warning=True)
+                    message = f"trained; the Checkpoint record waits: {describe(error)}"
+                    status.wait("RecordWaits", message, warning=True, trained=True)
                 else:
                     status.fail("RecordRefused", f"trained, but the dataset service refuses: {describe(error)}")
                 return

@@ -78,9 +78,9 @@ class Status:
         if not done:
             self.fields["message"] = message
 
-    def wait(self, reason: str, message: str, *, warning: bool = False) -> None:
-        """It does not run for now."""
-        self.fields.update(state=PENDING, message=message)
+    def wait(self, reason: str, message: str, *, warning: bool = False, trained: bool = False) -> None:
+        """No pod trains for now, or has to any more."""
+        self.fields.update(state=RUNNING if trained else PENDING, message=message)
         self._condition("Running", False, reason, message, warning=warning)
         self._not_suspended()
 
