@@ -432,6 +432,19 @@ def test_kubernetes_knows_every_field(case: str) -> None:
             kubernetes_validate.validate(document, "1.34", strict=True)
 
 
+def test_kubernetes_knows_every_field_of_the_resource_and_has_a_status_for_it() -> None:
+    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    (path,) = (CHART / "crds").iterdir()
+    (definition,) = parsed(path.read_text()).documents
+    kubernetes_validate.validate(definition, "1.34", strict=True)
+    (version,) = definition["spec"]["versions"]
+    assert version["subresources"] == {"status": {}}
+    schema_properties = version["schema"]["openAPIV3Schema"]["properties"]
+    for column in version["additionalPrinterColumns"]:
+        part, _, name = column["jsonPath"].lstrip(".").partition(".")
+        assert part == "metadata" or name in schema_properties[part]["properties"]
+
+
 def test_no_template_prints_a_missing_value() -> None:
     for case in CASES:
         assert not re.search(r"<no value>|%!", text_of(case))

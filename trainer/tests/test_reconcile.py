@@ -274,21 +274,25 @@ async def test_what_cannot_be_prepared_fails_and_says_why(tmp_path: Path, spec: 
 
 async def test_a_dataset_service_that_is_away_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await world.apply()
+    said: list[str] = []
 
     async def away(*_: object) -> None:
+        said.append(world.condition("Prepared")[2])
         raise Unavailable("the dataset service does not say where v-1 lies")
 
     with monkeypatch.context() as patch:
         patch.setattr(reconcile, "prepare", away)
         await world.look(3)
+    assert said[0] == f"looks for {world.spec['model']} and {world.spec['dataset']}"  # it may take its time
     assert world.status()["state"] == "Pending"
+    assert [each.reason for each in world.told] == ["Unavailable", "NotPrepared"]
     assert world.condition("Prepared") == ("False", "Unavailable", "the dataset service does not say where v-1 lies")
     assert "it is tried again" in world.status()["message"]
     world.store.away = True
     for _ in range(30):
         await world.look()
-    assert world.status()["state"] == "Pending"
-    assert world.condition("Running")[1] == "RecordWaits"
+    assert world.status()["state"] == "Running"
+    assert world.condition("Running")[:2] == ("False", "RecordWaits")
     assert "the store is away" in world.status()["message"]
     world.store.away = False
     await world.until("Succeeded")
@@ -408,8 +412,13 @@ async def test_why_pods_do_not_run_is_in_the_condition(world: World) -> None:
     for status, reason, words in (
         ({"phase": "Pending", "conditions": [unschedulable]}, "Unschedulable", "3 Insufficient nvidia.com/gpu"),
         ({"phase": "Pending", "containerStatuses": [pulling]}, "ImagePullBackOff", "Back-off pulling image trainer:1"),
+        ({"phase": "Running"}, "PodDoesNotEnd", "node node-7 does not say that it has"),
     ):
-        world.cluster.objects["pods", f"{name}-1"]["status"] = status
+        pod = world.cluster.objects["pods", f"{name}-1"]
+        pod["status"] = status
+        if reason == "PodDoesNotEnd":
+            pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+            pod["spec"] = {"nodeName": "node-7"}
         await world.operator.reconcile("one")
         assert world.condition("Running")[:2] == ("False", reason)
         assert words in world.condition("Running")[2]

@@ -87,6 +87,7 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_training_in_two_pods_of_which_one_is_killed_gives_what_an_undisturbed_one_does(
     dataset_folder: Path, tmp_path: Path, pod: Pod
 ) -> None:

@@ -64,6 +64,8 @@ def registry(settings: OperatorSettings) -> kopf.OperatorRegistry:
         # Those events that say something to people are made by `tell`.
         settings.posting.enabled = True
         settings.posting.level = 100
+        # A connection that died without a word is noticed, and the watch begun anew.
+        settings.watching.server_timeout, settings.watching.client_timeout = 300, 330
         await clients.__aenter__()
 
     @kopf.on.cleanup(registry=handlers)
@@ -84,7 +86,7 @@ def registry(settings: OperatorSettings) -> kopf.OperatorRegistry:
     @kopf.on.delete(GROUP, VERSION, PLURAL, registry=handlers, id="finalize")
     async def finalize(body: kopf.Body, **_: Any) -> None:
         # Waited for here: a handler that fails to be tried again is logged as an error each time.
-        while not await _finalized(reconciler, dict(body)):
+        while not await _finalized(reconciler, dict(body)):  # noqa: ASYNC110 - others make it true
             await asyncio.sleep(settings.interval_seconds)
 
     return handlers
@@ -116,8 +118,9 @@ def main() -> None:
     try:
         settings = load(OperatorSettings)
         logs.configure("operator", settings.log_level, settings.log_format)
-        # It says after every look that it has looked.
-        logging.getLogger("kopf").setLevel(logging.WARNING)
+        # They say of every look and of every probe that there was one.
+        for quiet in ("kopf", "aiohttp.access"):
+            logging.getLogger(quiet).setLevel(logging.WARNING)
         asyncio.run(run(settings))
     except ConfigurationError as error:
         print(f"codealign-operator: {error}", file=sys.stderr)

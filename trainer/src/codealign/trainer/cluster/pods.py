@@ -1,4 +1,4 @@
-"""Why a training's pods do not run, from what Kubernetes says of them. Pure."""
+"""Why a training's pods do not run, from what Kubernetes says of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from codealign.trainer.cluster.resource import seconds_since
+
+_PATIENCE_SECONDS = 30.0  # past the grace
 _HOPELESS_WAITS = frozenset(
     {
         *("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"),
@@ -33,6 +36,14 @@ def _trouble(pod: Mapping[str, Any]) -> Trouble | None:
     name, status = pod["metadata"]["name"], pod.get("status") or {}
     if status.get("phase") in ("Succeeded", "Failed"):
         return None
+    told = pod["metadata"].get("deletionTimestamp")
+    if told and seconds_since(told) > _PATIENCE_SECONDS:
+        node = (pod.get("spec") or {}).get("nodeName", "unknown")
+        return Trouble(
+            "PodDoesNotEnd",
+            f"pod {name} was told to stop and node {node} does not say that it has: while it may still write, no other "
+            "takes its place. Where the node is lost for good, delete it or the pod (--force)",
+        )
     for condition in status.get("conditions", []):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return Trouble(
@@ -50,8 +61,11 @@ def _trouble(pod: Mapping[str, Any]) -> Trouble | None:
 
 
 def running(pods: Iterable[Mapping[str, Any]]) -> int:
-    """How many of them run."""
-    return sum((pod.get("status") or {}).get("phase") == "Running" for pod in pods)
+    """How many of them run, and are not told to stop."""
+    return sum(
+        (pod.get("status") or {}).get("phase") == "Running" and not pod["metadata"].get("deletionTimestamp")
+        for pod in pods
+    )
 
 
 def last_words(pods: Sequence[Mapping[str, Any]]) -> str:

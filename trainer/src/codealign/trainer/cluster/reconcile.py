@@ -180,10 +180,13 @@ class Reconciler:
         training_id = status.fields.get("trainingId", "")
         if status.prepared and (entry := await asyncio.to_thread(self._entry, training_id)):
             return entry
+        if status.reason("Prepared") != "Unavailable":  # a model that is fetched takes its time
+            spec = resource["spec"]
+            status.prepare(False, "Preparing", f"looks for {spec['model']} and {spec['dataset']}", silent=True)
+            await self._write(resource, status)
         try:
-            spec = training_spec(resource)
             place = self._place(resource)
-            entry, _ = await prepare(spec, place, self._clients)
+            entry, _ = await prepare(training_spec(resource), place, self._clients)
         except (Unavailable, ResourceExhausted) as error:
             status.prepare(False, "Unavailable", error.message)
             status.wait("NotPrepared", f"{error.message}; it is tried again", warning=True)
@@ -322,7 +325,9 @@ class Reconciler:
     def _job_failed(self, failed: Mapping[str, Any], listed: list[Object], status: Status) -> None:
         reason = str(failed.get("reason") or "JobFailed")
         if reason == "PodFailurePolicy" and seconds_since(failed["lastTransitionTime"]) < _OUTCOME_SECONDS:
-            status.wait("OutcomeExpected", "the training program has ended: waits for its outcome to appear")
+            status.wait(
+                "OutcomeExpected", "the training program has ended: waits for its outcome to appear", trained=True
+            )
             return
         words = pods.last_words(listed) or str(failed.get("message", ""))
         advice = {
@@ -339,7 +344,7 @@ class Reconciler:
 
     def _job_complete(self, done: Mapping[str, Any], status: Status) -> None:
         if seconds_since(done["lastTransitionTime"]) < _OUTCOME_SECONDS:
-            status.wait("OutcomeExpected", "the pods have ended well: waits for the outcome to appear")
+            status.wait("OutcomeExpected", "the pods have ended well: waits for the outcome to appear", trained=True)
             return
         status.fail(
             "NoOutcome",
@@ -376,7 +381,8 @@ class Reconciler:
                 record = await publish(entry, outcome, self._clients, self._settings.cache_dir, retry=NO_RETRY)
             except grpc.aio.AioRpcError as error:
                 if error.code() in RETRYABLE or error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                    status.wait("RecordWaits", f"trained; the Checkpoint record waits: {describe(error)}", warning=True)
+                    message = f"trained; the Checkpoint record waits: {describe(error)}"
+                    status.wait("RecordWaits", message, warning=True, trained=True)
                 else:
                     status.fail("RecordRefused", f"trained, but the dataset service refuses: {describe(error)}")
                 return

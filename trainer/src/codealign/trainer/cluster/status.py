@@ -68,15 +68,19 @@ class Status:
         """What the specification names was found, in this attempt."""
         return self._is("Prepared")
 
-    def prepare(self, done: bool, reason: str, message: str) -> None:
+    def reason(self, kind: str) -> str:
+        """Why a condition is as it is; empty where it is not there."""
+        return next((str(each["reason"]) for each in self._conditions() if each["type"] == kind), "")
+
+    def prepare(self, done: bool, reason: str, message: str, *, silent: bool = False) -> None:
         """Say whether what the specification names was found."""
-        self._condition("Prepared", done, reason, message)
+        self._condition("Prepared", done, reason, message, silent=silent)
         if not done:
             self.fields["message"] = message
 
-    def wait(self, reason: str, message: str, *, warning: bool = False) -> None:
-        """It does not run for now."""
-        self.fields.update(state=PENDING, message=message)
+    def wait(self, reason: str, message: str, *, warning: bool = False, trained: bool = False) -> None:
+        """No pod trains for now, or has to any more."""
+        self.fields.update(state=RUNNING if trained else PENDING, message=message)
         self._condition("Running", False, reason, message, warning=warning)
         self._not_suspended()
 

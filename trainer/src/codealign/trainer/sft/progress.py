@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,14 +118,17 @@ class ProgressReader:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
+        self._inode: int | None = None
         self.progress = Progress()
 
     def read(self) -> bool:
         """Take in what was written since; True if there was anything."""
         try:
             with self._path.open("rb") as file:
-                if file.seek(0, 2) < self._offset:  # removed, and begun anew
-                    self._offset, self.progress = 0, Progress()
+                found = os.fstat(file.fileno())
+                if self._inode not in (None, found.st_ino) or found.st_size < self._offset:
+                    self._offset, self.progress = 0, Progress()  # removed, and begun anew
+                self._inode = found.st_ino
                 file.seek(self._offset)
                 data = file.read()
         except FileNotFoundError:
