@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -47,6 +48,7 @@ def pod(port: int, tmp_path: Path) -> Iterator[Pod]:
             "CODEALIGN_WORKER_PODS": str(pods),
             "CODEALIGN_WORKER_FIRST_POD": "127.0.0.1",
             "CODEALIGN_WORKER_PORT": str(port),
+            "PYTHONFAULTHANDLER": "1",
         }
         with (job.output / f"pod-{index}.txt").open("ab") as log:
             command = [sys.executable, "-m", "codealign.trainer.cluster.worker", str(path)]
@@ -61,7 +63,7 @@ def pod(port: int, tmp_path: Path) -> Iterator[Pod]:
 
 
 def said(job: Job) -> str:
-    return "".join(path.read_text()[-3000:] for path in sorted(job.output.glob("pod-*.txt")))
+    return "".join(path.read_text()[-20_000:] for path in sorted(job.output.glob("pod-*.txt")))
 
 
 def until(condition: Callable[[], bool], job: Job, seconds: float = 120) -> None:
@@ -69,6 +71,18 @@ def until(condition: Callable[[], bool], job: Job, seconds: float = 120) -> None
     while not condition():
         assert time.monotonic() < deadline, said(job)
         time.sleep(0.02)
+
+
+def ended(job: Job, pods: list[Process], seconds: float) -> list[int]:
+    """The pods' exit statuses; where one hangs, every process first writes down where it is."""
+    try:
+        return [process.wait(seconds) for process in pods]
+    except subprocess.TimeoutExpired:
+        for pid in {below for process in pods for below in descendants(process.pid)}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGABRT)
+        time.sleep(2)
+        pytest.fail(f"the pods do not end within {seconds} seconds\n{said(job)}")
 
 
 def descendants(pid: int) -> set[int]:
@@ -104,7 +118,7 @@ def test_a_training_in_two_pods_of_which_one_is_killed_gives_what_an_undisturbed
             until(lambda below=below: not any(alive(pid) for pid in below), job, 20)  # type: ignore[misc]
             assert read_outcome(job.outcome_file) is None
             pods = [pod(job, index, 2) for index in (1, 0)]
-        assert [process.wait(200) for process in pods] == [0, 0], said(job)
+        assert ended(job, pods, 200) == [0, 0], said(job)
         outcome = read_outcome(job.outcome_file)
         assert outcome is not None
         assert (outcome.state, outcome.steps) == ("succeeded", 8)
