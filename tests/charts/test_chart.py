@@ -419,7 +419,7 @@ def test_what_is_kept_after_an_uninstallation_is_what_the_values_say() -> None:
         return {each["name"] for each in found if each.get("annotations", {}).get(marked) == "keep"}
 
     assert kept("trial") == set()
-    assert kept("defaults") == {f"{FULL}-artifacts", f"{FULL}-database"}
+    assert kept("defaults") == {f"{FULL}-artifacts", f"{FULL}-postgresql"}
     policy = rendered("trial").pod("postgresql").owner["spec"]["persistentVolumeClaimRetentionPolicy"]
     assert policy == {"whenDeleted": "Delete"}
 

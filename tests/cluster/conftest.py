@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.kube import volumes
+from tests.cluster.kube import KEEP, kubectl, volumes
 from tests.cluster.release import Release
 
 
@@ -86,11 +86,14 @@ def report(pytestconfig: pytest.Config) -> Report:
 
 
 @pytest.fixture(scope="session")
-def _volumes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def _volumes() -> Iterator[dict[str, str]]:
+    # What tests that were cut short have left.
+    if not KEEP:
+        kubectl("delete", "namespace", "codealign-demo", "codealign-other", "--ignore-not-found", "--timeout=240s")
     claims = []
     for release, namespace in (("demo", "codealign-demo"), ("other", "codealign-other")):
         claims += [(namespace, f"{release}-codealign-artifacts"), (namespace, f"data-{release}-codealign-postgresql-0")]
-    with volumes(tmp_path_factory.mktemp("volumes"), claims) as values:
+    with volumes(claims) as values:
         if registry := os.environ.get("CODEALIGN_TEST_REGISTRY"):
             values = {**values, "image.registry": registry}
         yield values

@@ -6,8 +6,10 @@ import base64
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +19,8 @@ from typing import Any
 import grpc
 
 Manifest = dict[str, Any]
+KEEP = bool(os.environ.get("CODEALIGN_TEST_KEEP"))
+"""Leave releases where they are, and go on with those that are there: for whoever works on these tests."""
 
 
 class CommandError(AssertionError):
@@ -104,11 +108,10 @@ class Forward:
 
 
 @contextlib.contextmanager
-def volumes(folder: Path, claims: list[tuple[str, str]]) -> Iterator[dict[str, str]]:
+def volumes(claims: list[tuple[str, str]]) -> Iterator[dict[str, str]]:
     """Volumes by hand for a cluster that makes none: folders of its one node, which is this machine.
 
     Args:
-        folder: Where to make them.
         claims: Namespace and name of each claim.
 
     Yields:
@@ -117,16 +120,22 @@ def volumes(folder: Path, claims: list[tuple[str, str]]) -> Iterator[dict[str, s
     if objects("storageclass"):
         yield {}
         return
-    names = []
+    values = {"artifacts.class": "-", "postgresql.storage.class": "-"}
+    names = [f"{namespace}-{claim}" for namespace, claim in claims]
+    if KEEP and len(objects("persistentvolume")) >= len(names):
+        yield values
+        return
+    kubectl("delete", "persistentvolume", *names, "--ignore-not-found", "--timeout=120s")
+    folder = Path(tempfile.mkdtemp(prefix="codealign-volumes-"))
+    folder.chmod(0o755)
     for namespace, claim in claims:
         place = folder / namespace / claim
         place.mkdir(parents=True)
         os.chown(place, 65532, 65532)
-        names.append(f"{namespace}-{claim}")
         volume = {
             "apiVersion": "v1",
             "kind": "PersistentVolume",
-            "metadata": {"name": names[-1]},
+            "metadata": {"name": f"{namespace}-{claim}"},
             "spec": {
                 "capacity": {"storage": "1Ti"},
                 "accessModes": ["ReadWriteOnce", "ReadWriteMany"],
@@ -137,6 +146,8 @@ def volumes(folder: Path, claims: list[tuple[str, str]]) -> Iterator[dict[str, s
         }
         kubectl("apply", "--filename=-", given=json.dumps(volume))
     try:
-        yield {"artifacts.class": "-", "postgresql.storage.class": "-"}
+        yield values
     finally:
-        kubectl("delete", "persistentvolume", *names, "--wait=false", "--ignore-not-found")
+        if not KEEP:
+            kubectl("delete", "persistentvolume", *names, "--wait=false", "--ignore-not-found")
+            shutil.rmtree(folder, ignore_errors=True)

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import grpc
 
-from tests.cluster.kube import Forward, Manifest, credentials, kubectl, objects, run, secret, until
+from tests.cluster.kube import KEEP, Forward, Manifest, credentials, kubectl, objects, run, secret, until
 
 CHART = Path(__file__).parents[2] / "charts" / "codealign"
 VALUES = Path(__file__).parent / "values.yaml"
@@ -41,6 +41,8 @@ class Release:
         self._channels: dict[str, grpc.Channel] = {}
 
     def __enter__(self) -> Self:
+        if KEEP and any(each["metadata"]["name"] == self.namespace for each in objects("namespaces")):
+            return self
         kubectl("create", "namespace", self.namespace)
         kubectl("label", "namespace", self.namespace, "pod-security.kubernetes.io/enforce=restricted")
         return self
@@ -52,7 +54,8 @@ class Release:
             channel.close()
         for forward in self._forwards.values():
             forward.close()
-        kubectl("delete", "namespace", self.namespace, "--wait=false", "--ignore-not-found")
+        if not KEEP:
+            kubectl("delete", "namespace", self.namespace, "--wait=false", "--ignore-not-found")
 
     def helm(self, verb: str, *arguments: str, changed: Mapping[str, str] | None = None, timeout: float = 600) -> str:
         """`helm VERB` on this release; `install` and `upgrade` with the chart and the values."""

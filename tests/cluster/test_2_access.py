@@ -20,15 +20,16 @@ from tests.cluster.release import SERVICES, Release, as_json
 
 def _code(release: Release, component: str, caller: str | None) -> grpc.StatusCode:
     """What a caller with a component's certificate, or with none, is told."""
+    grpc.channel_ready_future(release.channel(component)).result(60)
     files = secret(release.namespace, f"{release.full}-{caller or 'client'}-tls")
     with grpc.secure_channel(release.address(component), credentials(files, own=caller is not None)) as channel:
         try:
             if component == "dataset":
-                DatasetServiceStub(channel).Append(ds.AppendRequest(), timeout=20, wait_for_ready=caller is not None)
+                DatasetServiceStub(channel).Append(ds.AppendRequest(), timeout=30)
             elif component == "sandbox":
-                SandboxServiceStub(channel).GetCapacity(sb.GetCapacityRequest(), timeout=20, wait_for_ready=True)
+                SandboxServiceStub(channel).GetCapacity(sb.GetCapacityRequest(), timeout=30)
             else:
-                InferenceServiceStub(channel).UnloadModel(inf.UnloadModelRequest(name="none"), timeout=20)
+                InferenceServiceStub(channel).UnloadModel(inf.UnloadModelRequest(name="none"), timeout=30)
         except grpc.RpcError as error:
             return error.code()
     return grpc.StatusCode.OK
@@ -38,8 +39,8 @@ def _code(release: Release, component: str, caller: str | None) -> grpc.StatusCo
     ("component", "caller", "code"),
     [
         ("dataset", None, grpc.StatusCode.UNAVAILABLE),
-        ("dataset", "client", grpc.StatusCode.INVALID_ARGUMENT),
-        ("dataset", "coordinator", grpc.StatusCode.INVALID_ARGUMENT),
+        ("dataset", "client", grpc.StatusCode.OK),
+        ("dataset", "coordinator", grpc.StatusCode.OK),
         ("dataset", "inference", grpc.StatusCode.PERMISSION_DENIED),
         ("dataset", "runners", grpc.StatusCode.PERMISSION_DENIED),
         ("sandbox", "dataset", grpc.StatusCode.PERMISSION_DENIED),

@@ -6,7 +6,7 @@
 valueFrom:
   secretKeyRef:
     {{- if .Values.postgresql.enabled }}
-    name: {{ include "codealign.fullname" . }}-database
+    name: {{ include "codealign.component" (dict "root" . "component" "postgresql") }}
     key: url
     {{- else if .Values.externalDatabase.existingSecret }}
     name: {{ .Values.externalDatabase.existingSecret }}
