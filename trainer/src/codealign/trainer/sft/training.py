@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, broadcast_object_list
 from datasets import Dataset
 from torch.distributed.tensor import DTensor
 from torch.utils.data import Sampler
@@ -102,6 +102,7 @@ class FineTuner(SFTTrainer):  # type: ignore[misc]  # the library is untyped
         order: Their order.
         checkpoints: Where checkpoints go.
         writer: Told of each step, on the first worker; None on the others.
+        commits: This worker completes checkpoints: the first one, or where pods have disks of their own, that of each.
     """
 
     def __init__(
@@ -113,8 +114,11 @@ class FineTuner(SFTTrainer):  # type: ignore[misc]  # the library is untyped
         order: Order,
         checkpoints: CheckpointFolder,
         writer: ProgressWriter | None,
+        *,
+        commits: bool,
     ) -> None:
         self._job = job
+        self._commits = commits
         self._rows = encoded.rows
         self._order = order
         self._checkpoint_folder = checkpoints
@@ -224,6 +228,8 @@ class FineTuner(SFTTrainer):  # type: ignore[misc]  # the library is untyped
         step = self.state.global_step
         folder = self._checkpoint_folder
         self._require_finite_weights()
+        if folder.leaves and self._left_out(step):
+            return
         need = self._checkpoint_bytes()
         if folder.free() < need:
             raise self._full(need)
@@ -232,7 +238,7 @@ class FineTuner(SFTTrainer):  # type: ignore[misc]  # the library is untyped
             # Past SFTTrainer's own, which adds a model card that we do not want.
             super(SFTTrainer, self)._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
-            if self.is_world_process_zero():
+            if self._commits:
                 folder.commit(step, f"{self._job.model_name} on {self._job.dataset_name}")
         except Exception as error:
             folder.abandon()
@@ -242,6 +248,14 @@ class FineTuner(SFTTrainer):  # type: ignore[misc]  # the library is untyped
         self.accelerator.wait_for_everyone()
         if self._writer:
             self._writer.write("checkpoint", step=step)
+
+    def _left_out(self, step: int) -> bool:
+        """The one before is still being sent: its files must stay, and another one would come no sooner."""
+        # As the first worker sees it, since all must do the same.
+        unsent = int(broadcast_object_list([self._checkpoint_folder.unsent()])[0])
+        if unsent and self._writer:
+            self._writer.write("checkpoint_left_out", step=step, unsent_step=unsent)
+        return unsent > 0
 
     def _checkpoint_bytes(self) -> int:
         """What a checkpoint takes: trained weights (with adapters only those are saved) and optimizer state."""
