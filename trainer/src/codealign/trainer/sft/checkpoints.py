@@ -16,8 +16,8 @@ from pathlib import Path
 from codealign.trainer.sft.job import TrainingError
 
 SENT = "CODEALIGN_TRAINER_SENT"
-"""Variable that is set where each pod has a disk of its own, from which checkpoints are sent on: a file with the step of
-the last one that was."""
+"""Variable that is set where each pod has a disk of its own, from which checkpoints are sent on: a file with the step
+of the last one that was."""
 PARTIAL = "partial"
 LABEL = "codealign.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
