@@ -223,6 +223,8 @@ def remove_checkpoints(remote: Remote, *, start: str = "", until: int = 0, keep:
         if name != keep and not newer:
             remote.remove(f"{CHECKPOINTS}/{name}/{LABEL}")  # half of one is none
             remote.remove(f"{CHECKPOINTS}/{name}")
+    if not (start or keep):
+        remote.remove(CHECKPOINTS)
 
 
 class MirroredLibrary(Library):
@@ -269,7 +271,12 @@ class MirroredLibrary(Library):
     def read(self, training_id: str) -> Entry | None:
         """One training; None where it is not there, or not whole."""
         self.fetch(training_id)
-        return super().read(training_id)
+        entry = super().read(training_id)
+        if entry is None:
+            return None
+        # The job file has the folder of whoever wrote it.
+        job = entry.job.model_copy(update={"output": self.folder(training_id)})
+        return Entry(entry.training, job, entry.config, entry.deaths)
 
     def save(self, entry: Entry) -> None:
         """Write a training's state.
@@ -282,6 +289,7 @@ class MirroredLibrary(Library):
         for name in (JOB, STATE):
             content = (self.folder(entry.training.id) / name).read_bytes()
             self._remote.below(entry.training.id).write(name, content)
+        self.fetch(entry.training.id)  # it may have been trained before
 
     def result_url(self, entry: Entry) -> str:
         """Where the trained model lies."""

@@ -140,6 +140,8 @@ class ProgressReader:
                 file.seek(self._offset)
                 data = file.read()
         except FileNotFoundError:
+            if self._inode is not None:
+                self._inode = 0  # what comes next is another file, even if it is given the same number
             return False
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
