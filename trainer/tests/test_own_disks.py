@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from codealign.api.training.v1 import training_pb2 as api
+from codealign.common.clients import Addresses, Clients
 from codealign.common.errors import ConfigurationError, FailedPrecondition, NotFound, Unavailable
 from codealign.common.model_identity import revision
 from codealign.inference.sources import local_source
@@ -26,7 +28,8 @@ from codealign.trainer.cluster.sending import Sender
 from codealign.trainer.sft.checkpoints import CheckpointFolder
 from codealign.trainer.sft.job import Job
 from codealign.trainer.sft.progress import Outcome, outcome_json, outcome_of, write_outcome
-from codealign.trainer.sources import fetch_model
+from codealign.trainer.sft.rows import read_rows
+from codealign.trainer.sources import fetch_model, find_data, find_model
 from trainer.tests.conftest import Process
 from trainer.tests.storage import served
 from trainer.tests.test_worker import alive, descendants
@@ -102,17 +105,21 @@ def pods(url: str, tmp_path: Path) -> Iterator[Pods]:
         process.wait()
 
 
+def send_folder(url: str, folder: Path, name: str) -> None:
+    for file in folder.rglob("*"):
+        if file.is_file():
+            Remote(url).send(file, f"{name}/{file.relative_to(folder).as_posix()}")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+@pytest.mark.parametrize(("url", "sharding"), [("file", "fsdp"), ("s3", "ddp")], indirect=["url"])
 def test_a_pod_is_lost_and_both_go_on_elsewhere_from_the_checkpoint(
     pods: Pods, dataset_folder: Path, tmp_path: Path, sharding: str
 ) -> None:
     root = pods.remote.url.removesuffix("/trainings/t")
-    for folder, name in ((dataset_folder, "data"), (NANO, "base")):
-        for file in folder.rglob("*"):
-            if file.is_file():
-                Remote(root).send(file, f"{name}/{file.relative_to(folder).as_posix()}")
+    send_folder(root, dataset_folder, "data")
+    send_folder(root, NANO, "base")
     changes = {"workers": 2, "sharding": sharding, "micro_batch_size": 1, "max_steps": 12, "checkpoint_steps": 2}
     job = make_job(Path("/nowhere"), tmp_path, Path("/elsewhere/t"), max_restarts=0, **changes).model_copy(
         update={"dataset": f"{root}/data", "model_source": f"{root}/base", "model_revision": revision(NANO, tmp_path)}
@@ -253,7 +260,7 @@ def test_the_program_takes_no_checkpoint_while_one_is_being_sent(tmp_path: Path)
     folder = CheckpointFolder(tmp_path / "checkpoints", "t" * 32, sent)
     assert folder.unsent() == 0
     folder._committed = 4
-    assert folder.unsent() == 4
+    assert (folder.unsent(), folder.sent()) == (4, 0)
     sent.write_text("2")
     assert folder.unsent() == 4
     sent.write_text("4")
@@ -264,7 +271,7 @@ def test_the_program_takes_no_checkpoint_while_one_is_being_sent(tmp_path: Path)
 async def test_the_outcome_comes_last_and_an_upload_that_fails_is_tried_again(
     remote: Remote, tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pod_files.time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr("codealign.trainer.cluster.pod_files.time.sleep", lambda _seconds: None)
     files = own(remote, tmp_path, make_job(model_folder, tmp_path, Path("/elsewhere")))
     await files.begin()
     assert await files.fetch() is None
@@ -296,6 +303,20 @@ async def test_the_outcome_comes_last_and_an_upload_that_fails_is_tried_again(
     assert mirror.PROGRESS in done
     assert remote.sizes("model") == sizes_of(model_folder)
     assert outcome_of(remote.read(mirror.OUTCOME) or b"") == outcome
+
+
+async def test_a_model_and_a_dataset_at_a_url_are_found(
+    url: str, tmp_path: Path, model_folder: Path, dataset_folder: Path
+) -> None:
+    send_folder(url, model_folder, "tuned")
+    send_folder(url, dataset_folder, "v-1")
+    spec = api.TrainingSpec(model=f"{url}/tuned")
+    found = await find_model(spec, tmp_path / "cache")
+    assert (found.revision, found.name) == (revision(model_folder, tmp_path / "digests"), "tuned")
+    assert found.source == ("" if url.startswith("file:") else f"{url}/tuned")
+    async with Clients(Addresses()) as clients:
+        assert (await find_data(f"{url}/v-1", clients)).rows == 22
+    assert len(read_rows(f"{url}/v-1")) == 22
 
 
 async def test_another_pods_failure_does_not_take_a_successs_place(
@@ -386,7 +407,7 @@ async def test_a_storage_that_does_not_answer_ends_the_pod_to_be_started_anew(
 ) -> None:
     monkeypatch.setattr(pod_files, "_SETTLE_SECONDS", 0.001)
     files = own(remote, tmp_path, make_job(tmp_path, tmp_path, tmp_path))
-    monkeypatch.setattr(pod_files.time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr("codealign.trainer.cluster.pod_files.time.sleep", lambda _seconds: None)
 
     def away(*_: object) -> None:
         raise MirrorError("the storage is away")

@@ -99,13 +99,16 @@ class CheckpointFolder:
                 shutil.rmtree(self.path(other), ignore_errors=True)
         shutil.rmtree(self.partial, ignore_errors=True)
 
+    def sent(self) -> int:
+        """The step of the last checkpoint that is there where they are sent. 0: there is none, or none is sent."""
+        try:
+            return int(self._sent.read_text()) if self._sent else 0
+        except (OSError, ValueError):  # it is being written
+            return 0
+
     def unsent(self) -> int:
         """The step of a checkpoint of this process that is still being sent. 0: there is none."""
-        try:
-            sent = int(self._sent.read_text()) if self._sent else self._committed
-        except (OSError, ValueError):  # it is being written
-            sent = 0
-        return self._committed if self._committed > sent else 0
+        return self._committed if self.leaves and self._committed > self.sent() else 0
 
     def abandon(self) -> None:
         """Remove what was written of the next one."""

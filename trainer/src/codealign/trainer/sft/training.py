@@ -119,6 +119,7 @@ class FineTuner(SFTTrainer):  # type: ignore[misc]  # the library is untyped
     ) -> None:
         self._job = job
         self._commits = commits
+        self._said = checkpoints.sent()
         self._rows = encoded.rows
         self._order = order
         self._checkpoint_folder = checkpoints
@@ -163,6 +164,7 @@ class FineTuner(SFTTrainer):  # type: ignore[misc]  # the library is untyped
             return
         self._times.append(time.monotonic())
         step = self.state.global_step
+        self._say_what_was_sent()
         passed = self._times[-1] - self._times[0]
         steps = len(self._times) - 1
         tokens = sum(self._tokens[step - steps : step])
@@ -246,8 +248,15 @@ class FineTuner(SFTTrainer):  # type: ignore[misc]  # the library is untyped
                 raise self._full(need) from error
             raise
         self.accelerator.wait_for_everyone()
-        if self._writer:
+        if self._writer and not folder.leaves:
             self._writer.write("checkpoint", step=step)
+
+    def _say_what_was_sent(self) -> None:
+        """One that is on this pod's disk alone is none that another start goes on from."""
+        sent = self._checkpoint_folder.sent()
+        if self._writer and sent > self._said:
+            self._writer.write("checkpoint", step=sent)
+            self._said = sent
 
     def _left_out(self, step: int) -> bool:
         """The one before is still being sent: its files must stay, and another one would come no sooner."""
