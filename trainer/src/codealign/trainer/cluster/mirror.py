@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import re
 import tempfile
@@ -63,7 +64,9 @@ class Remote:
 
     def below(self, name: str) -> Remote:
         """A folder in this one."""
-        return Remote(f"{self.url}/{name}")
+        made = copy.copy(self)  # with the same connections, whatever thread asks
+        made.url, made._root = f"{self.url}/{name}", f"{self._root}/{name}"
+        return made
 
     def marks(self) -> dict[str, str]:
         """The files that lie here by their names, each with a text that is another one once it has changed."""

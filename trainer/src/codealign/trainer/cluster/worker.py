@@ -205,9 +205,8 @@ async def _follow(files: PodFiles, place: Place) -> int:
                     address = str(writer.get_extra_info("sockname")[0])
                     with files.sent(b"".join(sign[1:]).decode()):
                         return await _train_beside(files, _nodes(place, int(sign[0]), address), reader)
-        await asyncio.sleep(
-            files.retry_seconds
-        )  # pod 0 is not there, or belongs to an earlier start and is about to end
+        # Pod 0 is not there, or belongs to an earlier start and is about to end.
+        await asyncio.sleep(files.retry_seconds)
 
 
 async def _train_beside(files: PodFiles, variables: Mapping[str, str], reader: asyncio.StreamReader) -> int:
