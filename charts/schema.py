@@ -53,10 +53,28 @@ OWNED: Mapping[str, set[str]] = {
     | {"engine", "model", "model_name", "cache_dir", "vllm_tensor_parallel", "openai_base_url", "openai_api_key"},
     "trainer": _EVERYWHERE
     | _CLIENT
-    | {"data_dir", "cache_dir", "dataset_address", "inference_address", "backend", "namespace", "device"}
+    | {
+        "data_dir",
+        "cache_dir",
+        "dataset_address",
+        "inference_address",
+        "backend",
+        "namespace",
+        "device",
+        "artifacts_url",
+    }
     | {"threads", "micro_batch_size", "max_restarts", "follow_seconds", "unload_wait_seconds"},
     "operator": _CLIENT
-    | {"data_dir", "cache_dir", "dataset_address", "namespace", "device", "pod_template", "workers_per_pod"}
+    | {
+        "data_dir",
+        "cache_dir",
+        "dataset_address",
+        "namespace",
+        "device",
+        "pod_template",
+        "workers_per_pod",
+        "artifacts_url",
+    }
     | {"host", "liveness_port", "log_level", "log_format"},
     "runner": _EVERYWHERE | {"name", "slots", "image_digest"},
 }

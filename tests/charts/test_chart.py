@@ -85,6 +85,8 @@ def test_a_value_without_a_comment_is_an_error() -> None:
         ("trainer.workers.gpu.count=-1", "/trainer/workers/gpu/count"),
         ("operator.settings.max_restarts=-1", "/operator/settings/max_restarts"),
         ("operator.settings.namespace=x", "namespace"),
+        ("trainer.artifactsUrl=/var/lib/artifacts", "/trainer/artifactsUrl"),
+        ("trainer.settings.artifacts_url=s3://b/a", "artifacts_url"),
         ("networkPolicy.apiServer.ports={0}", "/networkPolicy/apiServer/ports"),
     ],
 )
@@ -104,6 +106,8 @@ def test_a_wrong_value_is_refused_and_named(wrong: str, key: str) -> None:
         ({"runners.scaling.min": "3"}, "runners.scaling.max"),
         ({"runners.scaling.mode": "keda"}, "no KEDA"),
         ({"tls.mode": "certManager"}, "no cert-manager"),
+        ({"trainer.artifactsUrl": "s3://b/a"}, "dataset.versionsUrl"),
+        ({"trainer.artifactsUrl": "file:///a", "dataset.versionsUrl": "s3://b/v"}, "s3:// URL"),
         ({"monitoring.serviceMonitors": "enabled"}, "no ServiceMonitors"),
     ],
 )
@@ -179,6 +183,8 @@ def test_the_operators_variables_are_settings_that_it_takes(
     assert beside["CODEALIGN_TRAINER_BACKEND"] == "kubernetes"
     for name in ("NAMESPACE", "DEVICE", "DATA_DIR", "CACHE_DIR", "DATASET_ADDRESS"):  # one training is one id
         assert beside[f"CODEALIGN_TRAINER_{name}"] == environment(container)[f"CODEALIGN_OPERATOR_{name}"]
+    url = "s3://codealign/artifacts" if case == "gpu-multi" else ""
+    assert beside.get("CODEALIGN_TRAINER_ARTIFACTS_URL", "") == loaded.artifacts_url == url
     free = set(schema.settings_of("operator"))
     named = {name.removeprefix("CODEALIGN_OPERATOR_").lower() for name in environment(container)}
     assert named & free == ({"threads"} if "trial" in str(CASES[case]) else set())
@@ -203,7 +209,8 @@ def test_the_pods_that_train_are_what_the_operator_takes_and_see_the_same_files(
         mounts = server_of(pod)["volumeMounts"]
         return {mount["mountPath"]: claims[mount["name"]] for mount in mounts if claims[mount["name"]]}
 
-    assert files("training-worker") == files("operator") == files("trainer") != {}
+    assert files("training-worker") == files("operator") == files("trainer")
+    assert ("/var/lib/codealign/artifacts" in files("trainer")) is (case != "gpu-multi")
     assert server_of(worker)["image"] == server_of(made["operator"])["image"] == server_of(made["trainer"])["image"]
     assert "tls" not in {volume["name"] for volume in worker.spec["volumes"]}
     assert worker.labels.items() >= {"app.kubernetes.io/component": "training-worker"}.items()
@@ -316,6 +323,27 @@ def test_every_volume_is_mounted_and_every_mount_has_a_volume(case: str) -> None
                 assert volume["persistentVolumeClaim"]["claimName"] in claims
             if "configMap" in volume:
                 assert volume["configMap"]["name"] in maps
+
+
+def test_with_artifacts_on_s3_no_volume_is_shared_between_nodes() -> None:
+    chart = rendered("gpu-multi")
+    claims = {claim["metadata"]["name"]: claim["spec"]["accessModes"] for claim in chart.of("PersistentVolumeClaim")}
+    assert claims == {f"{FULL}-models": ["ReadWriteOnce"]}
+    mounting = [pod.component for pod in chart.pods() if f"{FULL}-models" in str(pod.spec["volumes"])]
+    assert mounting == ["inference"]
+    for component in ("trainer", "operator", "training-worker", "inference"):
+        assert server_of(chart.pod(component))["envFrom"] == [{"secretRef": {"name": "codealign-s3"}}]
+    worker = chart.pod("training-worker")
+    mounts = {mount["mountPath"]: mount["name"] for mount in server_of(worker)["volumeMounts"]}
+    assert {each["name"]: each for each in worker.spec["volumes"]}[mounts["/var/lib/codealign/artifacts"]].get(
+        "emptyDir"
+    ) == {}
+    given = environment(server_of(worker))
+    assert given["HF_HOME"].startswith("/var/cache/codealign")  # it fetches models itself
+    assert mounts["/var/cache/codealign"] == "cache"
+    wide = template(*CASES["gpu-multi"], '--set-json=modelCache.accessModes=["ReadWriteMany"]')
+    shared = [pod.component for pod in parsed(wide.stdout).pods() if f"{FULL}-models" in str(pod.spec["volumes"])]
+    assert sorted(shared) == ["inference", "operator", "trainer", "training-worker"]
 
 
 @RENDERED

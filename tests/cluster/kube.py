@@ -86,8 +86,8 @@ class Forward:
     def __init__(self, namespace: str, service: str, port: int = 7400) -> None:
         self.port = _free_port()
         self.address = f"localhost:{self.port}"
-        self._command = ("kubectl", f"--namespace={namespace}", "port-forward", f"service/{service}")
-        self._command = (*self._command, f"{self.port}:{port}", "--pod-running-timeout=10s")
+        forwarded = ("port-forward", f"service/{service}", f"{self.port}:{port}", "--pod-running-timeout=10s")
+        self._command = ("kubectl", f"--namespace={namespace}", *forwarded)
         self._closed = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._keep, daemon=True)

@@ -6,16 +6,21 @@ Beside it, what would happen in a cluster by itself: a Job's controller, and pod
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from codealign.trainer.cluster import mirror, worker
 from codealign.trainer.cluster.api import ApiRefusal, Conflict
+from codealign.trainer.cluster.mirror import Remote
 from codealign.trainer.cluster.resource import PLURAL, Object, now
+from codealign.trainer.sft.checkpoints import LABEL
 from codealign.trainer.sft.job import Job
-from codealign.trainer.sft.progress import Outcome, ProgressWriter, write_outcome
+from codealign.trainer.sft.progress import Outcome, ProgressWriter, outcome_json, read_outcome, write_outcome
 
 Objects = list[Object]
 
@@ -211,7 +216,57 @@ class Kubelet:
                 (training.result / "model.safetensors").write_bytes(b"weights")
             write_outcome(training.outcome_file, self.outcome)
 
-    @staticmethod
-    def _job(job: Object) -> Job:
+    def _job(self, job: Object) -> Job:
         path = Path(job["spec"]["template"]["spec"]["containers"][0]["args"][0])
         return Job.model_validate_json(path.read_bytes())
+
+
+class FarKubelet(Kubelet):
+    """Its pods have disks of their own, and send what they write to the URL that they are given.
+
+    Args:
+        cluster: Where.
+        outcome: How trainings end.
+        scratch: The pods' disks.
+    """
+
+    def __init__(self, cluster: FakeCluster, outcome: Outcome, scratch: Path) -> None:
+        super().__init__(cluster, outcome)
+        self._scratch = scratch
+
+    def _start(self, job: Object) -> None:
+        training, remote = self._job(job), self._remote(job)
+        shutil.rmtree(training.output, ignore_errors=True)
+        for name in remote.folders(mirror.CHECKPOINTS):
+            (training.checkpoints / name.split("-")[1]).mkdir(parents=True)
+        if content := remote.read(mirror.PROGRESS):
+            training.output.mkdir(parents=True, exist_ok=True)
+            training.progress_file.write_bytes(content)
+        super()._start(job)
+        self._send(job)
+
+    def _train(self, job: Object, pods: list[Object]) -> None:
+        super()._train(job, pods)
+        self._send(job)
+
+    def _send(self, job: Object) -> None:
+        training, remote = self._job(job), self._remote(job)
+        for path in training.checkpoints.glob("*"):
+            remote.write(f"{mirror.CHECKPOINTS}/checkpoint-{path.name}-ab/{LABEL}", b"{}")
+        for name in ("progress.jsonl", "model/config.json", "model/model.safetensors"):
+            if (training.output / name).is_file():
+                remote.send(training.output / name, name)
+        if outcome := read_outcome(training.outcome_file):
+            revision = "5" * 64 if outcome.state == "succeeded" else ""
+            remote.write(mirror.OUTCOME, outcome_json(dataclasses.replace(outcome, revision=revision)))
+
+    def _job(self, job: Object) -> Job:
+        remote = self._remote(job)
+        content = remote.read(mirror.JOB)
+        assert content is not None
+        return Job.model_validate_json(content).model_copy(update={"output": self._scratch / Path(remote.url).name})
+
+    @staticmethod
+    def _remote(job: Object) -> Remote:
+        variables = {each["name"]: each["value"] for each in job["spec"]["template"]["spec"]["containers"][0]["env"]}
+        return Remote(variables[worker.ARTIFACTS_URL])

@@ -39,14 +39,18 @@ class Service:
         return cast(api.Training, answer.training)
 
 
-@pytest.fixture
-async def service(tmp_path: Path, model_folder: Path, dataset_folder: Path) -> AsyncIterator[Service]:
-    world = World(tmp_path, {"model": str(model_folder), "dataset": str(dataset_folder)})
+@pytest.fixture(params=["volume", "url"])
+async def service(
+    request: pytest.FixtureRequest, tmp_path: Path, model_folder: Path, dataset_folder: Path
+) -> AsyncIterator[Service]:
+    url = request.param == "url"
+    world = World(tmp_path, {"model": str(model_folder), "dataset": str(dataset_folder)}, url=url)
     settings = TrainerSettings(
         backend="kubernetes",
         namespace="lab",
         device="cpu",
-        data_dir=world.settings.data_dir,
+        data_dir=tmp_path / "service" if url else world.settings.data_dir,
+        artifacts_url=world.settings.artifacts_url,
         cache_dir=world.settings.cache_dir,
     )
     readiness = Readiness()

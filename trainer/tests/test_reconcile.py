@@ -23,7 +23,7 @@ from codealign.trainer.cluster.resource import API_VERSION, KIND, PLURAL, QUEUE_
 from codealign.trainer.cluster.settings import OperatorSettings
 from codealign.trainer.cluster.status import Happening
 from codealign.trainer.sft.progress import Outcome
-from trainer.tests.fake_cluster import FakeCluster, Killed, Kubelet
+from trainer.tests.fake_cluster import FakeCluster, FarKubelet, Killed, Kubelet
 
 TEMPLATE: Object = {
     "metadata": {"labels": {"app": "training"}},
@@ -64,17 +64,25 @@ class Store:
 
 
 class World:
-    """A namespace, its volume, and the operator that sees to it."""
+    """A namespace, its volume, and the operator that sees to it.
 
-    def __init__(self, folder: Path, spec: Mapping[str, Any], outcome: Outcome = GOOD) -> None:
+    Args:
+        folder: Of everything.
+        spec: Of its FineTuneJobs.
+        outcome: How trainings end.
+        url: There is no volume: what trainings leave lies at a URL.
+    """
+
+    def __init__(self, folder: Path, spec: Mapping[str, Any], outcome: Outcome = GOOD, *, url: bool = False) -> None:
         self.cluster, self.store = FakeCluster(), Store()
-        self.kubelet = Kubelet(self.cluster, outcome)
+        self.kubelet = FarKubelet(self.cluster, outcome, folder / "pods") if url else Kubelet(self.cluster, outcome)
         self.spec = dict(spec)
         self.told: list[Happening] = []
         self.settings = OperatorSettings(
             namespace="lab",
             pod_template=folder / "none",
             data_dir=folder / "data",
+            artifacts_url=(folder / "artifacts").as_uri() if url else "",
             cache_dir=folder / "cache",
             dataset_address="store:1",
         )
@@ -134,7 +142,8 @@ class World:
         return found["status"], found["reason"], found["message"]
 
     def folder(self, name: str = "one") -> Path:
-        return self.settings.data_dir / "trainings" / str(self.status(name)["trainingId"])
+        root = Path(self.settings.artifacts_url.removeprefix("file://") or self.settings.data_dir)
+        return root / "trainings" / str(self.status(name)["trainingId"])
 
     def jobs(self) -> list[str]:
         """Each Job that was ever made."""
@@ -146,9 +155,9 @@ def spec(model_folder: Path, dataset_folder: Path) -> Object:
     return {"model": str(model_folder), "dataset": str(dataset_folder), "batchSize": 4, "workers": 2}
 
 
-@pytest.fixture
-def world(tmp_path: Path, spec: Object) -> World:
-    return World(tmp_path, spec)
+@pytest.fixture(params=["volume", "url"])
+def world(request: pytest.FixtureRequest, tmp_path: Path, spec: Object) -> World:
+    return World(tmp_path, spec, url=request.param == "url")
 
 
 async def test_a_fine_tune_job_is_prepared_run_followed_and_entered_into_the_store(world: World) -> None:

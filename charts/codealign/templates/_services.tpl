@@ -132,21 +132,38 @@ for. Pods that do it at the same time wait for each other. */}}
 
 {{- define "codealign.inference.volumes" -}}
 {{ include "codealign.cacheVolume" . }}
+{{- if not .Values.trainer.artifactsUrl }}
 - {name: artifacts, persistentVolumeClaim: {claimName: {{ include "codealign.artifactsClaim" . }}}}
+{{- end }}
 - {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ .Values.inference.sharedMemory }}}}
 {{- end -}}
 
-{{/* Trained models are read where the training service wrote them: their URLs are paths of this volume. */}}
+{{/* Trained models are read where training wrote them: their URLs are paths of this volume, or S3's, which inference
+copies into its cache. */}}
 {{- define "codealign.inference.mounts" -}}
 - {name: cache, mountPath: /var/cache/codealign}
+{{- if not .Values.trainer.artifactsUrl }}
 - {name: artifacts, mountPath: /var/lib/codealign/artifacts, readOnly: true}
+{{- end }}
 - {name: shm, mountPath: /dev/shm}
 {{- end -}}
 
-{{/* Training: the service, the operator and the pods that train have the same files under the same paths. */}}
+{{/* Training: the service, the operator and the pods that train have the same files under the same paths; with
+trainer.artifactsUrl each of them has a disk of its own there. */}}
+
+{{/* Where models are: `shared` on the volume of the model cache, `own` in an emptyDir, or else among the artifacts. A
+volume that one node alone can mount is no bond between pods whose artifacts are on S3. */}}
+{{- define "codealign.trainingCacheKind" -}}
+{{- $cache := .Values.modelCache -}}
+{{- if not .Values.trainer.artifactsUrl -}}
+{{ ternary "shared" "artifacts" $cache.persistent }}
+{{- else -}}
+{{ ternary "shared" "own" (and $cache.persistent (has "ReadWriteMany" $cache.accessModes)) }}
+{{- end -}}
+{{- end -}}
 
 {{- define "codealign.trainingCache" -}}
-{{ ternary "/var/cache/codealign" "/var/lib/codealign/artifacts/cache" .Values.modelCache.persistent }}
+{{ ternary "/var/lib/codealign/artifacts/cache" "/var/cache/codealign" (eq (include "codealign.trainingCacheKind" .) "artifacts") }}
 {{- end -}}
 
 {{- define "codealign.trainingDevice" -}}
@@ -158,6 +175,9 @@ for. Pods that do it at the same time wait for each other. */}}
 - {name: {{ .prefix }}NAMESPACE, value: {{ .root.Release.Namespace }}}
 - {name: {{ .prefix }}DEVICE, value: {{ include "codealign.trainingDevice" .root }}}
 - {name: {{ .prefix }}DATA_DIR, value: /var/lib/codealign/artifacts/training}
+{{- with .root.Values.trainer.artifactsUrl }}
+- {name: {{ $.prefix }}ARTIFACTS_URL, value: {{ . | quote }}}
+{{- end }}
 - {name: {{ .prefix }}CACHE_DIR, value: {{ include "codealign.trainingCache" .root }}}
 - {name: {{ .prefix }}DATASET_ADDRESS, value: {{ include "codealign.address" (dict "root" .root "component" "dataset") | quote }}}
 {{ include "codealign.clientEnv" (dict "root" .root "names" (list (print .prefix "CLIENT_CA_FILE") (print .prefix "CLIENT_CERT_FILE") (print .prefix "CLIENT_KEY_FILE"))) }}
@@ -171,15 +191,22 @@ for. Pods that do it at the same time wait for each other. */}}
 {{- end -}}
 
 {{- define "codealign.trainer.volumes" -}}
-{{- if .Values.modelCache.persistent }}
+{{- $kind := include "codealign.trainingCacheKind" . }}
+{{- if eq $kind "shared" }}
 {{ include "codealign.cacheVolume" . }}
+{{- else if eq $kind "own" }}
+- {name: cache, emptyDir: {}}
 {{- end }}
+{{- if .Values.trainer.artifactsUrl }}
+- {name: scratch, emptyDir: {}}
+{{- else }}
 - {name: artifacts, persistentVolumeClaim: {claimName: {{ include "codealign.artifactsClaim" . }}}}
+{{- end }}
 {{- end -}}
 
 {{- define "codealign.trainer.mounts" -}}
-{{- if .Values.modelCache.persistent }}
+{{- if ne (include "codealign.trainingCacheKind" .) "artifacts" }}
 - {name: cache, mountPath: /var/cache/codealign}
 {{- end }}
-- {name: artifacts, mountPath: /var/lib/codealign/artifacts}
+- {name: {{ ternary "scratch" "artifacts" (not (empty .Values.trainer.artifactsUrl)) }}, mountPath: /var/lib/codealign/artifacts}
 {{- end -}}

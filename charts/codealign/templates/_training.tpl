@@ -1,5 +1,6 @@
 {{/* The pods that train, as a PodTemplateSpec. The operator adds command, variables, labels and the restart policy.
-They hold no certificate and no token: nothing that they are given opens anything but the volume. */}}
+They hold no certificate and no token of the cluster's: nothing that they are given opens anything but the volume, or
+S3; and the hub, where they fetch models themselves. */}}
 {{- define "codealign.trainingPod" -}}
 {{- $values := .Values.trainer.workers -}}
 {{- $at := dict "root" $ "component" "training-worker" "values" $values -}}
@@ -24,6 +25,9 @@ spec:
       imagePullPolicy: {{ .Values.image.pullPolicy }}
       env:
         {{- include "codealign.s3Env" $ | nindent 8 }}
+        {{- if .Values.trainer.artifactsUrl }}
+        {{- include "codealign.hubEnvAt" (dict "root" $ "cache" (include "codealign.trainingCache" $)) | nindent 8 }}
+        {{- end }}
         {{- with $values.extraEnv }}
         {{- toYaml . | nindent 8 }}
         {{- end }}

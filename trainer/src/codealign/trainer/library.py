@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,34 @@ class Library:
             _replace(folder / "state.json", json.dumps(state, indent=1, sort_keys=True))
         except OSError as error:
             raise ResourceExhausted(f"the training's state cannot be written: {error}", retry_after=30.0) from error
+
+    def fetch(self, training_id: str) -> None:
+        """Have here what the program has written; on a volume that it shares, that is so."""
+
+    def result_url(self, entry: Entry) -> str:
+        """Where the trained model lies."""
+        return entry.job.result.as_uri()
+
+    def has_result(self, entry: Entry) -> bool:
+        """The trained model is there."""
+        return entry.job.result.is_dir()
+
+    def remove_outcome(self, entry: Entry) -> None:
+        """Have the training not ended."""
+        entry.job.outcome_file.unlink(missing_ok=True)
+
+    def remove_checkpoints(self, entry: Entry) -> None:
+        """Remove the checkpoints."""
+        shutil.rmtree(entry.job.checkpoints, ignore_errors=True)
+
+    def remove(self, training_id: str) -> None:
+        """Remove all that it has left.
+
+        Raises:
+            OSError: Something of it stays.
+        """
+        if self.folder(training_id).is_dir():
+            shutil.rmtree(self.folder(training_id))
 
 
 def _read(folder: Path) -> Entry:

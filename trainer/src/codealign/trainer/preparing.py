@@ -56,6 +56,7 @@ async def prepare(given: api.TrainingSpec, place: Place, clients: Clients) -> tu
             **job_settings(spec),
             "training_id": config.id,
             "model": model.folder,
+            "model_source": model.source,
             "model_name": model.name,
             "model_revision": model.revision,
             "dataset": data.url,

@@ -20,9 +20,17 @@ _PATIENT = RetryPolicy(attempts=0)  # the training is done: a store that is away
 
 
 async def publish(
-    entry: Entry, outcome: Outcome, clients: Clients, cache: Path, *, retry: RetryPolicy = _PATIENT
+    entry: Entry, outcome: Outcome, clients: Clients, cache: Path, *, url: str = "", retry: RetryPolicy = _PATIENT
 ) -> records.Record:
     """Append the Checkpoint and the StageConfig that it refers to.
+
+    Args:
+        entry: The training.
+        outcome: How it ended; where `url` is set, with the model's revision.
+        clients: Of the dataset service.
+        cache: Where digests of model files are remembered.
+        url: Where the trained model lies. Empty: in the training's folder.
+        retry: While the store is away.
 
     Returns:
         What the store holds: another result of the same training, where that was there first.
@@ -30,7 +38,7 @@ async def publish(
     Raises:
         grpc.aio.AioRpcError: The store refuses.
     """
-    record = await checkpoint_record(entry, outcome, cache)
+    record = await checkpoint_record(entry, outcome, cache, url)
     request = dataset_pb2.AppendRequest(records=[entry.config, record])
     answer = await clients.call(clients.dataset.Append, request, timeout=60, retry=retry)
     result = answer.results[-1]
@@ -41,12 +49,12 @@ async def publish(
     return record
 
 
-async def checkpoint_record(entry: Entry, outcome: Outcome, cache: Path) -> records.Record:
+async def checkpoint_record(entry: Entry, outcome: Outcome, cache: Path, url: str = "") -> records.Record:
     """The record of a training that has succeeded."""
     training, job = entry.training, entry.job
     body = records.Checkpoint(
-        artifact_url=job.result.as_uri(),
-        revision=await asyncio.to_thread(revision, job.result, cache),
+        artifact_url=url or job.result.as_uri(),
+        revision=outcome.revision or await asyncio.to_thread(revision, job.result, cache),
         base_model=job.model_name,
         base_revision=job.model_revision,
         dataset_version=job.dataset_name,

@@ -35,6 +35,9 @@ class TrainerSettings(ServerSettings):
     """local: trainings run on this machine. kubernetes: each is a FineTuneJob, which the operator sees to."""
     namespace: str = ""
     """kubernetes: the namespace of the FineTuneJobs, which is the operator's."""
+    artifacts_url: str = ""
+    """kubernetes: where trainings keep what they leave in place of a shared volume, which is the operator's setting
+    too. Empty: in `data_dir`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: the GPUs where `nvidia-smi` finds some; with the backend kubernetes it must be what the training pods
     compute on."""
@@ -56,4 +59,6 @@ class TrainerSettings(ServerSettings):
                 raise ValueError("backend is kubernetes and namespace is not set: give that of the operator")
             if self.device == "auto":
                 raise ValueError("backend is kubernetes and device is auto: set cpu or cuda, as the training pods are")
+        elif self.artifacts_url:
+            raise ValueError("artifacts_url is set and backend is local: leave it empty, and set data_dir")
         return self

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import re
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -20,11 +22,12 @@ from codealign.common.clients import Clients
 from codealign.common.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable, describe
 from codealign.common.model_identity import revision
 from codealign.trainer.model_files import ModelFiles, read_model_files
-from codealign.trainer.sft.job import TrainingError
+from codealign.trainer.sft.job import Job, TrainingError
 from codealign.trainer.sft.rows import check_columns, fingerprint
 
 _VERSION = re.compile(r"v-[0-9a-f]{16}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_HUB = "hf://"
 _MODEL_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
 
 
@@ -37,6 +40,8 @@ class BaseModel:
     """For people: the hub id, or the folder's name."""
     revision: str
     files: ModelFiles
+    source: str = ""
+    """Where another machine gets it: an fsspec URL, or hf://<hub id>@<commit>. Empty: it is a folder of this one."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,43 @@ def _find_model(spec: api.TrainingSpec, cache: Path) -> BaseModel:
             f"spec.model {spec.model} is revision {found}, not {spec.model_revision}: give that model, or leave "
             "spec.model_revision empty"
         )
-    return BaseModel(folder, name, found, files)
+    return BaseModel(folder, name, found, files, _source(spec.model, folder))
+
+
+def fetch_model(job: Job, cache: Path) -> Path:
+    """The base model's folder in a pod that does not see the disk of whoever wrote the job.
+
+    Raises:
+        NotFound: It is a folder that this pod does not have.
+        FailedPrecondition: What its URL holds is another revision than the job's.
+        Unavailable: It could not be fetched.
+    """
+    if job.model.is_dir():
+        return job.model
+    source = job.model_source
+    if source.startswith(_HUB):
+        name, _, commit = source.removeprefix(_HUB).partition("@")
+        return _from_hub(name, commit or None)
+    if not source:
+        raise NotFound(
+            f"spec.model: the pods that train have no folder {job.model}: mount it there too "
+            "(trainer.workers.extraVolumes), or give a hub id or the URL of a folder in S3"
+        )
+    folder = _downloaded(source, cache)
+    if (found := revision(folder, cache)) != job.model_revision:
+        raise FailedPrecondition(
+            f"spec.model {source} is revision {found} here, and {job.model_revision} when the training was prepared: "
+            "it was overwritten; put it where it stays as it is and give that URL"
+        )
+    return folder
+
+
+def _source(model: str, folder: Path) -> str:
+    if "://" in model:
+        return "" if urlsplit(model).scheme == "file" else model
+    if folder.parent.name == "snapshots":  # of the hub's cache, which names it by its commit
+        return f"{_HUB}{model}@{folder.name}" if _HUB_ID.fullmatch(model) else ""
+    return ""
 
 
 def _model_folder(source: str, cache: Path) -> tuple[Path, str]:
@@ -91,7 +132,7 @@ def _model_folder(source: str, cache: Path) -> tuple[Path, str]:
     return _from_hub(source), source
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, commit: str | None = None) -> Path:
     try:  # who trains from folders does not need it
         from huggingface_hub import errors as hub_errors
         from huggingface_hub import snapshot_download
@@ -102,7 +143,7 @@ def _from_hub(name: str) -> Path:
         ) from error
 
     try:
-        return Path(snapshot_download(name, allow_patterns=_MODEL_FILES))
+        return Path(snapshot_download(name, revision=commit, allow_patterns=_MODEL_FILES))
     except (hub_errors.RepositoryNotFoundError, hub_errors.HFValidationError) as error:
         raise NotFound(
             f"spec.model {name} is neither a folder nor a public model of the hub: check the name; for a gated or "
@@ -121,17 +162,23 @@ def _downloaded(url: str, cache: Path) -> Path:
     target = cache / "models" / hashlib.sha256(url.encode()).hexdigest()[:32]
     if target.is_dir():
         return target
-    partial = target.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Several pods may share the cache and fetch the same at once.
+    partial = Path(tempfile.mkdtemp(prefix=f"{target.name}.partial-", dir=target.parent))
+    partial.chmod(0o755)
     try:
         system, path = fsspec.core.url_to_fs(url)
         system.get(path.rstrip("/") + "/", f"{partial}/", recursive=True)
-        partial.rename(target)
+        with contextlib.suppress(OSError):
+            partial.rename(target)
+        if not target.is_dir():
+            raise OSError(f"{partial} cannot be renamed")
     except FileNotFoundError as error:
         raise NotFound(f"spec.model {url}: there is no such folder") from error
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # each file system has errors of its own, of its transport too
+        raise Unavailable(f"spec.model {url} cannot be fetched: {type(error).__name__}: {error}") from error
+    finally:
         shutil.rmtree(partial, ignore_errors=True)
-        raise Unavailable(f"spec.model {url} cannot be fetched: {error}") from error
     return target
 
 
@@ -151,6 +198,8 @@ async def find_data(dataset: str, clients: Clients) -> TrainingData:
         identity = dataset if version else f"sha256:{await asyncio.to_thread(fingerprint, url)}"
     except TrainingError as error:
         raise InvalidArgument("spec.dataset", str(error)) from error
+    except Exception as error:  # each file system has errors of its own, of its transport too
+        raise Unavailable(f"spec.dataset {dataset} cannot be read: {type(error).__name__}: {error}") from error
     return TrainingData(url, dataset, identity, rows)
 
 

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -91,7 +92,13 @@ def service(resource: Mapping[str, Any], training_id: str) -> Object:
 
 
 def job(
-    resource: Mapping[str, Any], training: Job, template: Mapping[str, Any], *, pods: int, max_restarts: int
+    resource: Mapping[str, Any],
+    training: Job,
+    template: Mapping[str, Any],
+    *,
+    pods: int,
+    max_restarts: int,
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Object:
     """The Job whose pods train.
 
@@ -101,13 +108,14 @@ def job(
         template: The pods' template.
         pods: How many.
         max_restarts: How often all pods may end badly together.
+        variables: Further ones of the environment.
     """
     name = job_name(training.training_id)
     queue = (resource["metadata"].get("labels") or {}).get(QUEUE_LABEL)
     metadata = _metadata(resource, name)
     if queue:
         metadata["labels"][QUEUE_LABEL] = queue
-    pod = _pod(resource, training, template, pods)
+    pod = _pod(resource, training, template, {worker.PODS: str(pods), **variables})
     spec: Object = {
         "completionMode": "Indexed",
         "completions": pods,
@@ -137,7 +145,9 @@ def job(
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
 
 
-def _pod(resource: Mapping[str, Any], training: Job, template: Mapping[str, Any], pods: int) -> Object:
+def _pod(
+    resource: Mapping[str, Any], training: Job, template: Mapping[str, Any], variables: Mapping[str, str]
+) -> Object:
     name = job_name(training.training_id)
     pod: Object = {"metadata": {}, **copy.deepcopy(dict(template))}
     labels = dict(pod["metadata"].get("labels") or {})
@@ -150,7 +160,7 @@ def _pod(resource: Mapping[str, Any], training: Job, template: Mapping[str, Any]
     container["args"] = [str(training.output / "job.json")]
     container["env"] = [
         *container.get("env", []),
-        {"name": worker.PODS, "value": str(pods)},
+        *({"name": key, "value": value} for key, value in variables.items()),
         {"name": worker.FIRST_POD, "value": f"{name}-0.{name}"},
     ]
     return pod

@@ -11,9 +11,7 @@ refused.
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -29,8 +27,9 @@ from codealign.common.errors import (
     describe,
 )
 from codealign.common.logs import get_logger
-from codealign.trainer.cluster import manifests, pods
+from codealign.trainer.cluster import manifests, pods, worker
 from codealign.trainer.cluster.api import ApiRefusal, Cluster, Conflict
+from codealign.trainer.cluster.mirror import MirroredLibrary, MirrorError, library_of
 from codealign.trainer.cluster.resource import (
     ATTEMPT_LABEL,
     ENDED,
@@ -44,7 +43,7 @@ from codealign.trainer.cluster.resource import (
 )
 from codealign.trainer.cluster.settings import OperatorSettings
 from codealign.trainer.cluster.status import Happening, Status
-from codealign.trainer.library import Entry, Library
+from codealign.trainer.library import Entry
 from codealign.trainer.preparing import Place, prepare
 from codealign.trainer.publishing import publish
 from codealign.trainer.sft.progress import Outcome, read_outcome
@@ -81,7 +80,7 @@ class Reconciler:
         self._template = template
         self._clients = clients
         self._tell = tell
-        self._library = Library(settings.data_dir)
+        self._library = library_of(settings.data_dir, settings.artifacts_url)
         # Progress files are long: what was read of them is not read again. Losing it costs one reading.
         self._read: dict[str, Entry] = {}
 
@@ -102,6 +101,8 @@ class Reconciler:
             await self._next(resource, status)
         except ApiRefusal as error:
             status.wait("ApiRefused", error.message, warning=True)
+        except MirrorError as error:
+            status.wait("StorageFails", f"{error}; it is tried again", warning=True)
         except (ResourceExhausted, OSError) as error:
             status.wait("VolumeFails", f"the volume of trainings cannot be used: {error}", warning=True)
         await self._write(resource, status)
@@ -155,8 +156,8 @@ class Reconciler:
         """What the last attempt left goes first, so that nothing of it is taken for the new one's."""
         if await self._without_job(resource):
             training_id = status.fields.get("trainingId")
-            if training_id and (entry := self._library.read(training_id)):
-                await asyncio.to_thread(_remove_failure, entry)
+            if training_id and (entry := await asyncio.to_thread(self._library.read, training_id)):
+                await asyncio.to_thread(self._remove_failure, entry)
             status.begin_anew()
 
     async def _cancel(self, resource: Object, status: Status) -> None:
@@ -229,7 +230,10 @@ class Reconciler:
             status.suspend("Suspended", "spec.suspend is set: no pod is started")
             return
         count = manifests.pods_of(resource, self._settings.workers_per_pod)
-        made = manifests.job(resource, entry.job, self._template, pods=count, max_restarts=self._settings.max_restarts)
+        restarts = self._settings.max_restarts
+        made = manifests.job(
+            *(resource, entry.job, self._template), pods=count, max_restarts=restarts, variables=self._variables(entry)
+        )
         await self._serve(resource, entry.training.id)
         try:
             await self._cluster.create("jobs", made)
@@ -237,6 +241,12 @@ class Reconciler:
             return  # it is looked at next time: another FineTuneJob was faster, or this one before a restart
         status.fields.update(jobName=made["metadata"]["name"], pods=count)
         status.wait("JobCreated", f"Job {made['metadata']['name']} is created: {count} pods are to start")
+
+    def _variables(self, entry: Entry) -> Mapping[str, str]:
+        if not isinstance(self._library, MirroredLibrary):
+            return {}
+        url = self._library.url(entry.training.id)
+        return {worker.ARTIFACTS_URL: url, worker.CACHE_DIR: str(self._settings.cache_dir)}
 
     async def _serve(self, resource: Object, training_id: str) -> None:
         """See to it that pods find each other."""
@@ -346,16 +356,19 @@ class Reconciler:
         if seconds_since(done["lastTransitionTime"]) < _OUTCOME_SECONDS:
             status.wait("OutcomeExpected", "the pods have ended well: waits for the outcome to appear", trained=True)
             return
+        url = self._settings.artifacts_url
+        shared = "rights to the same storage there" if url else "the same volume there"
+        where = url or self._settings.data_dir
         status.fail(
             "NoOutcome",
-            f"the pods ended well and {self._settings.data_dir} holds no outcome: operator and training pods must have "
-            "the same volume there",
+            f"the pods ended well and {where} holds no outcome: operator and training pods must have {shared}",
         )
 
     # ---- its files, and its end
 
     def _entry(self, training_id: str) -> Entry | None:
         """What the volume holds of a training, with the progress until now; None where it is not there."""
+        self._library.fetch(training_id)
         entry = self._read.get(training_id)
         if entry is None or not (self._library.folder(training_id) / "job.json").is_file():
             self._read.pop(training_id, None)
@@ -368,17 +381,26 @@ class Reconciler:
     def _outcome(self, entry: Entry, job: Object | None) -> Outcome | None:
         """The outcome. Where no Job is, one that cannot be gone on with is an earlier start's, and goes."""
         outcome = read_outcome(entry.job.outcome_file)
-        if outcome and job is None and _remove_failure(entry):
+        if outcome and job is None and self._remove_failure(entry):
             return None
         return outcome
+
+    def _remove_failure(self, entry: Entry) -> bool:
+        """Remove an outcome that stands in the way of another start: a failure, or a success whose result is gone."""
+        outcome = read_outcome(entry.job.outcome_file)
+        if outcome is None or (outcome.state == "succeeded" and self._library.has_result(entry)):
+            return False
+        self._library.remove_outcome(entry)
+        return True
 
     async def _finish(self, entry: Entry, outcome: Outcome, status: Status) -> None:
         entry = await asyncio.to_thread(self._whole, entry)
         status.progress(entry)
-        url = entry.job.result.as_uri()
+        url = self._library.result_url(entry)
         if self._settings.dataset_address:
             try:
-                record = await publish(entry, outcome, self._clients, self._settings.cache_dir, retry=NO_RETRY)
+                cache = self._settings.cache_dir
+                record = await publish(entry, outcome, self._clients, cache, url=url, retry=NO_RETRY)
             except grpc.aio.AioRpcError as error:
                 if error.code() in RETRYABLE or error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                     message = f"trained; the Checkpoint record waits: {describe(error)}"
@@ -414,14 +436,12 @@ class Reconciler:
 
     def _remove_files(self, training_id: str) -> None:
         """Everything, or all but the result: a Checkpoint record may refer to it, entered a moment ago."""
-        folder = self._library.folder(training_id)
         entry = self._library.read(training_id)
         outcome = read_outcome(entry.job.outcome_file) if entry else None
-        if entry and outcome and outcome.state == "succeeded" and entry.job.result.is_dir():
-            shutil.rmtree(entry.job.checkpoints, ignore_errors=True)
-            return
-        if folder.is_dir():
-            shutil.rmtree(folder)
+        if entry and outcome and outcome.state == "succeeded" and self._library.has_result(entry):
+            self._library.remove_checkpoints(entry)
+        else:
+            self._library.remove(training_id)
 
     async def _write(self, resource: Object, status: Status) -> None:
         if change := status.patch():
@@ -458,15 +478,6 @@ _REASONS: Mapping[type[Exception], str] = {
     FailedPrecondition: "FailedPrecondition",
     ValueError: "InvalidArgument",
 }
-
-
-def _remove_failure(entry: Entry) -> bool:
-    """Remove an outcome that stands in the way of another start: a failure, or a success whose result is gone."""
-    outcome = read_outcome(entry.job.outcome_file)
-    if outcome is None or (outcome.state == "succeeded" and entry.job.result.is_dir()):
-        return False
-    Path(entry.job.outcome_file).unlink(missing_ok=True)
-    return True
 
 
 def _controller(made: Object) -> Mapping[str, Any]:

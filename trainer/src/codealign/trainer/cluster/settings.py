@@ -22,9 +22,13 @@ class OperatorSettings(BaseSettings):
     """File with a PodTemplateSpec (YAML). Its first container trains: the operator adds command, variables and
     labels."""
     data_dir: Path
-    """Folder of everything that trainings leave, on a volume that the training pods have under the same path."""
+    """Folder of everything that trainings leave, on a volume that the training pods have under the same path. With
+    `artifacts_url`: scratch, each pod's own."""
+    artifacts_url: str = ""
+    """Where trainings keep what they leave in place of that volume: s3://bucket/folder. Empty: on the volume."""
     cache_dir: Path = Field(default_factory=lambda: Path("~/.cache/codealign").expanduser())
-    """Where digests of model files are remembered, and fetched models lie: the training pods read them there."""
+    """Where digests of model files are remembered, and fetched models lie: the training pods read them there. With
+    `artifacts_url` they fetch those that they do not find there."""
     dataset_address: str = ""
     """host:port of the dataset service: resolves versions and keeps the Checkpoint records. Empty: trainings read
     URLs alone, and leave no record."""

@@ -11,6 +11,7 @@ from codealign.common.errors import NotFound, Unavailable
 from codealign.common.health import Readiness
 from codealign.common.logs import get_logger
 from codealign.trainer.cluster.api import Cluster, Conflict
+from codealign.trainer.cluster.mirror import MirrorError, library_of
 from codealign.trainer.cluster.resource import (
     PLURAL,
     SUCCEEDED,
@@ -21,7 +22,7 @@ from codealign.trainer.cluster.resource import (
     training_name,
     training_of,
 )
-from codealign.trainer.library import ENDED, Entry, Library
+from codealign.trainer.library import ENDED, Entry
 from codealign.trainer.preparing import Place, prepare
 from codealign.trainer.settings import TrainerSettings
 
@@ -44,7 +45,9 @@ class ClusterTrainings:
         self._cluster = cluster
         self._clients = clients
         self._readiness = readiness
-        self._library = Library(settings.data_dir)
+        self._library = library_of(settings.data_dir, settings.artifacts_url)
+        self._final: set[str] = set()
+        """Trainings that have ended and been read since: what they left does not change."""
         # Progress files are long: what was read of them is not read again. Losing it costs one reading.
         self._read: dict[str, Entry] = {}
         self._place = Place(
@@ -138,7 +141,10 @@ class ClusterTrainings:
             raise Unavailable(f"FineTuneJob {name} is being deleted: submit again when it is gone", retry_after=5.0)
         cancelled = bool(resource["spec"].get("cancel"))
         state = (resource.get("status") or {}).get("state")
-        removed = state == SUCCEEDED and not await asyncio.to_thread(entry.job.result.is_dir)
+        try:
+            removed = state == SUCCEEDED and not await asyncio.to_thread(self._library.has_result, entry)
+        except MirrorError as error:
+            raise Unavailable(f"the training's result cannot be looked for: {error}", retry_after=5.0) from error
         # One that is cancelled and not at its end yet ends first: the higher attempt starts it then.
         if not (cancelled or (ended(resource) and (state != SUCCEEDED or removed))):
             return resource
@@ -167,14 +173,23 @@ class ClusterTrainings:
         if not ended(resource) and training.state in ENDED:  # wanted again, and the operator has not seen it yet
             training.state = api.TRAINING_STATE_PENDING
             training.message = "waits to be started anew"
-        entry = await asyncio.to_thread(self._entry, training.id)
+        try:
+            entry = await asyncio.to_thread(self._entry, training.id, training.state in ENDED)
+        except MirrorError as error:
+            raise Unavailable(f"the training's progress cannot be read: {error}", retry_after=5.0) from error
         if entry is not None:
             training.losses.extend(entry.training.losses)
             training.truncated_rows = entry.training.truncated_rows
             training.trained_tokens = entry.training.trained_tokens
         return training
 
-    def _entry(self, training_id: str) -> Entry | None:
+    def _entry(self, training_id: str, has_ended: bool) -> Entry | None:
+        if not has_ended:  # it may have been started anew
+            self._final.discard(training_id)
+        if training_id not in self._final:
+            self._library.fetch(training_id)
+        if has_ended:
+            self._final.add(training_id)
         entry = self._read.get(training_id) or self._library.read(training_id)
         if entry is not None:
             self._read[training_id] = entry

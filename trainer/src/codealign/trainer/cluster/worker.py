@@ -23,19 +23,20 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from codealign.common.errors import ConfigurationError
+from codealign.trainer.cluster.pod_files import OwnDisk, PodFiles, say
 from codealign.trainer.sft.__main__ import FOLLOW_PARENT, NODES
-from codealign.trainer.sft.job import Job, TrainingError, read_job
-from codealign.trainer.sft.progress import read_outcome
+from codealign.trainer.sft.job import TrainingError
+from codealign.trainer.sft.progress import Outcome
 
 SUCCEEDED, LOST, CANNOT_GO_ON, TERMINATED = 0, 1, 42, 143
 INDEX, PODS = "JOB_COMPLETION_INDEX", "CODEALIGN_WORKER_PODS"
 FIRST_POD, PORT = "CODEALIGN_WORKER_FIRST_POD", "CODEALIGN_WORKER_PORT"
+ARTIFACTS_URL, CACHE_DIR = "CODEALIGN_WORKER_ARTIFACTS_URL", "CODEALIGN_WORKER_CACHE_DIR"
 DEFAULT_PORT = 29400
 
-_RETRY_SECONDS = 0.5
 _CONNECT_SECONDS = 3.0
 _OUTCOME_SECONDS = 15.0  # a network file system may show another pod's file so late
-_POLL_SECONDS = 0.2
 _SIOCGIFADDR = 0x8915  # <linux/sockios.h>
 _KEPT_BACK = ("CODEALIGN_", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "KUBERNETES_")
 
@@ -71,59 +72,78 @@ def place_of(environment: Mapping[str, str]) -> Place:
     return Place(numbers[INDEX], numbers[PODS], environment.get(FIRST_POD, "127.0.0.1"), numbers[PORT])
 
 
-async def run(path: Path, place: Place) -> int:
+def files_of(environment: Mapping[str, str], path: Path, place: Place) -> PodFiles:
+    """How this pod has the training's files.
+
+    Raises:
+        ConfigurationError: The URL of the artifacts cannot be used.
+    """
+    url = environment.get(ARTIFACTS_URL, "")
+    if not url:
+        return PodFiles(path)
+    cache = Path(environment.get(CACHE_DIR) or Path("~/.cache/codealign").expanduser())
+    return OwnDisk(path, url, cache, index=place.index, pods=place.pods)
+
+
+async def run(path: Path, place: Place, files: PodFiles | None = None) -> int:
     """Take part in a training until it has ended, here or in another pod.
 
     Args:
-        path: The job file, on a volume that all pods share.
-        place: Which of them this is.
+        path: The job file.
+        place: Which of the pods this is.
+        files: The training's. None: on a volume that all pods share.
 
     Returns:
         The pod's exit status.
     """
+    files = files or PodFiles(path)
     try:
-        job = read_job(path)
-    except TrainingError as error:  # the operator writes it again
-        _say(str(error))
+        await files.begin()
+        if (outcome := await files.outcome()) is not None:
+            return _decided(outcome)
+        if (outcome := await files.fetch()) is not None:
+            return _decided(outcome)
+        if place.pods > 1:
+            return await (_lead(files, place) if place.index == 0 else _follow(files, place))
+        with files.sent(files.start):
+            async with _Program(files, {}) as program:
+                return await _status(files, await program.wait())
+    except (TrainingError, OSError) as error:  # the operator writes a job file again; a storage comes back
+        say(str(error))
         return LOST
-    if (status := _decided(job)) is not None:
-        return status
-    if place.pods == 1:
-        async with _Program(path, {}) as program:
-            return _status(job, await program.wait())
-    return await (_lead(job, path, place) if place.index == 0 else _follow(job, path, place))
 
 
-async def _lead(job: Job, path: Path, place: Place) -> int:
+async def _lead(files: PodFiles, place: Place) -> int:
     """Pod 0: wait for the others, give the sign, and end with the first of them that is lost."""
-    gathering = _Gathering(job.training_id, place.pods - 1)
+    gathering = _Gathering(files.name, place.pods - 1)
     server = await asyncio.start_server(gathering.meet, None, place.port)
     async with contextlib.AsyncExitStack() as closing:
         closing.callback(server.close)
         closing.callback(gathering.close)
-        _say(f"waiting for {place.pods - 1} other pods")
+        say(f"waiting for {place.pods - 1} other pods")
         await gathering.complete.wait()
         port = _free_port()
-        address = await gathering.begin(port)
-        async with _Program(path, _nodes(place, port, address)) as program:
+        address = await gathering.begin(port, files.start)
+        closing.enter_context(files.sent(files.start))
+        async with _Program(files, _nodes(place, port, address)) as program:
             ended = asyncio.create_task(program.wait())
             lost = asyncio.create_task(gathering.lost.wait())
             await asyncio.wait({ended, lost}, return_when=asyncio.FIRST_COMPLETED)
             # Pods that have seen the result end before this one, which has written it and is about to end.
-            if not ended.done() and (decided := _decided(job)) != SUCCEEDED:
-                _say("another pod has ended")
+            if not ended.done() and ((outcome := await files.outcome()) is None or outcome.state == "failed"):
+                say("another pod has ended")
                 ended.cancel()
-                return LOST if decided is None else decided
+                return LOST if outcome is None else _decided(await files.settle() or outcome)
             lost.cancel()
-            return _status(job, await ended)
+            return await _status(files, await ended)
 
 
 class _Gathering:
     """Pod 0's view of the others."""
 
-    def __init__(self, training_id: str, others: int) -> None:
+    def __init__(self, name: str, others: int) -> None:
         self.complete, self.lost = asyncio.Event(), asyncio.Event()
-        self._training_id = training_id
+        self._name = name
         self._others = others
         self._here: dict[int, asyncio.StreamWriter] = {}
         self._begun = False
@@ -131,7 +151,7 @@ class _Gathering:
     async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Another pod, for as long as it is there."""
         _keep_alive(writer)
-        number = _number(await _read(reader.readline()), self._training_id)
+        number = _number(await _read(reader.readline()), self._name)
         if number is None or not 1 <= number <= self._others or self._begun:
             if number is not None and self._begun:  # it was started anew, so the one before it is gone
                 self.lost.set()
@@ -150,14 +170,14 @@ class _Gathering:
             else:
                 self.complete.clear()
 
-    async def begin(self, port: int) -> str:
+    async def begin(self, port: int, start: str) -> str:
         """Give the sign; the address at which the others see this pod."""
         self._begun = True
         writers = list(self._here.values())
         if len(writers) < self._others:
             self.lost.set()
         for writer in writers:
-            writer.write(f"{port}\n".encode())
+            writer.write(f"{port} {start}\n".encode())
         return str(writers[0].get_extra_info("sockname")[0]) if writers else ""
 
     def close(self) -> None:
@@ -166,13 +186,13 @@ class _Gathering:
             writer.close()
 
 
-async def _follow(job: Job, path: Path, place: Place) -> int:
+async def _follow(files: PodFiles, place: Place) -> int:
     """A pod other than 0: meet pod 0, train with it, and stay until it is known how it ended."""
-    _say(f"waiting for pod 0 at {place.first}:{place.port}")
+    say(f"waiting for pod 0 at {place.first}:{place.port}")
     while True:
         # Looked at for every try: where pod 0 has its result already, it does not come again.
-        if (status := _decided(job)) is not None:
-            return status
+        if (outcome := await files.outcome() or await files.fetch()) is not None:
+            return _decided(outcome)
         with contextlib.suppress(OSError, TimeoutError):
             # So is pod 0's name, since it may come back with another address.
             async with asyncio.timeout(_CONNECT_SECONDS):
@@ -180,41 +200,43 @@ async def _follow(job: Job, path: Path, place: Place) -> int:
             async with contextlib.AsyncExitStack() as closing:
                 closing.callback(writer.close)
                 _keep_alive(writer)
-                writer.write(f"{job.training_id} {place.index}\n".encode())
-                if sign := (await _read(reader.readline())).strip():
+                writer.write(f"{files.name} {place.index}\n".encode())
+                if sign := (await _read(reader.readline())).split():
                     address = str(writer.get_extra_info("sockname")[0])
-                    return await _train_beside(job, path, _nodes(place, int(sign), address), reader)
-        await asyncio.sleep(_RETRY_SECONDS)  # pod 0 is not there, or belongs to an earlier start and is about to end
+                    with files.sent(b"".join(sign[1:]).decode()):
+                        return await _train_beside(files, _nodes(place, int(sign[0]), address), reader)
+        # Pod 0 is not there, or belongs to an earlier start and is about to end.
+        await asyncio.sleep(files.retry_seconds)
 
 
-async def _train_beside(job: Job, path: Path, variables: Mapping[str, str], reader: asyncio.StreamReader) -> int:
-    async with _Program(path, variables) as program:
+async def _train_beside(files: PodFiles, variables: Mapping[str, str], reader: asyncio.StreamReader) -> int:
+    async with _Program(files, variables) as program:
         ended = asyncio.create_task(program.wait())
         gone = asyncio.create_task(_read(reader.read()))
         await asyncio.wait({ended, gone}, return_when=asyncio.FIRST_COMPLETED)
         if ended.done() and ended.result() != 0:
             gone.cancel()
-            return _status(job, ended.result())
+            return await _status(files, ended.result())
         if not ended.done():
-            _say("pod 0 is gone")
+            say("pod 0 is gone")
         # This part is done, or pod 0 has ended. Pod 0 may be lost while it writes the result: its word counts.
         waited = 0.0
         while waited < _OUTCOME_SECONDS:
-            if (status := _decided(job)) is not None:
+            if (outcome := await files.outcome()) is not None:
                 break
-            waited += _POLL_SECONDS if gone.done() else 0.0
-            await asyncio.sleep(_POLL_SECONDS)
+            waited += files.poll_seconds if gone.done() else 0.0
+            await asyncio.sleep(files.poll_seconds)
         ended.cancel()
         gone.cancel()
-        return LOST if status is None else status
+        return LOST if outcome is None else _decided(outcome)
 
 
 class _Program:
     """The training program as a process, which ends with this one."""
 
-    def __init__(self, path: Path, variables: Mapping[str, str]) -> None:
-        self._path = path
-        self._variables = variables
+    def __init__(self, files: PodFiles, variables: Mapping[str, str]) -> None:
+        self._path = files.path
+        self._variables = {**files.variables, **variables}
         self._process: asyncio.subprocess.Process
 
     async def __aenter__(self) -> _Program:
@@ -237,24 +259,21 @@ class _Program:
         await self._process.wait()
 
 
-def _decided(job: Job) -> int | None:
-    """The exit status that the outcome file asks for; None while there is no outcome."""
-    outcome = read_outcome(job.outcome_file)
-    if outcome is None:
-        return None
+def _decided(outcome: Outcome) -> int:
+    """The exit status that an outcome asks for."""
     if outcome.state == "failed":
-        _say(outcome.message)
+        say(outcome.message)
         return CANNOT_GO_ON
     return SUCCEEDED
 
 
-def _status(job: Job, ended: int) -> int:
-    decided = _decided(job)
-    if decided is None:
+async def _status(files: PodFiles, ended: int) -> int:
+    outcome = await files.settle()
+    if outcome is None:
         how = f"was killed by signal {-ended}" if ended < 0 else f"ended with status {ended}"
-        _say(f"the training program {how} and left no outcome: it goes on from the last checkpoint")
+        say(f"the training program {how} and left no outcome: it goes on from the last checkpoint")
         return LOST
-    return decided
+    return _decided(outcome)
 
 
 def _nodes(place: Place, port: int, address: str) -> dict[str, str]:
@@ -275,10 +294,10 @@ def _interface(address: str) -> str | None:
     return None
 
 
-def _number(line: bytes, training_id: str) -> int | None:
+def _number(line: bytes, name: str) -> int | None:
     """Which pod says hello; None for whoever is no pod of this training."""
     words = line.decode(errors="replace").split()
-    return int(words[1]) if len(words) == 2 and words[0] == training_id and words[1].isdecimal() else None
+    return int(words[1]) if len(words) == 2 and words[0] == name and words[1].isdecimal() else None
 
 
 async def _read(reading: Awaitable[bytes]) -> bytes:
@@ -303,17 +322,13 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _say(text: str) -> None:
-    print(f"worker: {text}", file=sys.stderr, flush=True)
-
-
-async def _until_terminated(path: Path, place: Place) -> int:
+async def _until_terminated(path: Path, place: Place, files: PodFiles) -> int:
     task = asyncio.current_task()
     assert task
     # The program is killed at once: a pod's grace is not spent on steps that no checkpoint will hold.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     try:
-        return await run(path, place)
+        return await run(path, place, files)
     except asyncio.CancelledError:
         return TERMINATED
 
@@ -322,11 +337,13 @@ def main() -> None:
     """Take part in the training of a job file; exits as the module says."""
     if len(sys.argv) != 2:
         sys.exit("usage: python -m codealign.trainer.cluster.worker <job.json>")
+    path = Path(sys.argv[1])
     try:
         place = place_of(os.environ)
-    except ValueError as error:
+        files = files_of(os.environ, path, place)
+    except (ValueError, ConfigurationError) as error:
         sys.exit(f"worker: {error}")
-    sys.exit(asyncio.run(_until_terminated(Path(sys.argv[1]), place)))
+    sys.exit(asyncio.run(_until_terminated(path, place, files)))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,9 @@ from pathlib import Path
 
 from codealign.trainer.sft.job import TrainingError
 
+SENT = "CODEALIGN_TRAINER_SENT"
+"""Variable that is set where each pod has a disk of its own, from which checkpoints are sent on: a file with the step
+of the last one that was."""
 PARTIAL = "partial"
 LABEL = "codealign.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -27,11 +30,19 @@ class CheckpointFolder:
     Args:
         folder: Where they lie.
         training_id: Whose they are.
+        sent: Where checkpoints are sent on from here, a file with the step of the last one that was.
     """
 
-    def __init__(self, folder: Path, training_id: str) -> None:
+    def __init__(self, folder: Path, training_id: str, sent: Path | None = None) -> None:
         self._folder = folder
         self._training_id = training_id
+        self._sent = sent
+        self._committed = 0
+
+    @property
+    def leaves(self) -> bool:
+        """Checkpoints are sent on from here, and other pods have their parts of them elsewhere."""
+        return self._sent is not None
 
     @property
     def partial(self) -> Path:
@@ -78,6 +89,7 @@ class CheckpointFolder:
         label = {"training_id": self._training_id, "about": about, "step": step, "files": files}
         (written / LABEL).write_text(json.dumps(label, indent=1, sort_keys=True))
         _sync_tree(written)
+        self._committed = step
         target = self.path(step)
         shutil.rmtree(target, ignore_errors=True)  # a damaged one of the same step
         written.rename(target)
@@ -86,6 +98,17 @@ class CheckpointFolder:
             if other != step:
                 shutil.rmtree(self.path(other), ignore_errors=True)
         shutil.rmtree(self.partial, ignore_errors=True)
+
+    def sent(self) -> int:
+        """The step of the last checkpoint that is there where they are sent. 0: there is none, or none is sent."""
+        try:
+            return int(self._sent.read_text()) if self._sent else 0
+        except (OSError, ValueError):  # it is being written
+            return 0
+
+    def unsent(self) -> int:
+        """The step of a checkpoint of this process that is still being sent. 0: there is none."""
+        return self._committed if self.leaves and self._committed > self.sent() else 0
 
     def abandon(self) -> None:
         """Remove what was written of the next one."""

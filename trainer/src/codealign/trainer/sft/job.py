@@ -33,6 +33,8 @@ class Job(BaseModel):
     """Names the training: its checkpoints are no other's."""
     model: Path
     """Folder of the base model."""
+    model_source: str = ""
+    """Where a pod whose disk has no such folder gets it: an fsspec URL, or hf://<hub id>@<commit>. Empty: nowhere."""
     model_name: str
     """What people call the base model."""
     model_revision: str

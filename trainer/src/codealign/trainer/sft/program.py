@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
 from codealign.trainer.sft.card import Card
-from codealign.trainer.sft.checkpoints import CheckpointFolder
+from codealign.trainer.sft.checkpoints import SENT, CheckpointFolder
 from codealign.trainer.sft.encoding import EncodedRows, encode
 from codealign.trainer.sft.job import Job, TrainingError
 from codealign.trainer.sft.loading import add_lora, load_model, load_tokenizer
@@ -28,7 +29,8 @@ def train(job: Job, *, first_worker: bool = True) -> Outcome:
 
     Args:
         job: What to do.
-        first_worker: This process is the one that writes.
+        first_worker: This process is the one that writes; where pods have disks of their own, checkpoints are written
+            by the first one of each.
 
     Raises:
         TrainingError: It cannot be done; the message says why.
@@ -48,8 +50,10 @@ def train(job: Job, *, first_worker: bool = True) -> Outcome:
             "or install a PyTorch build for this machine's GPUs"
         )
     writer = ProgressWriter(job.progress_file) if first_worker else None
-    checkpoints = CheckpointFolder(job.checkpoints, job.training_id)
-    if first_worker:
+    sent = os.environ.get(SENT)
+    first_here = first_worker or bool(sent and os.environ.get("LOCAL_RANK") == "0")
+    checkpoints = CheckpointFolder(job.checkpoints, job.training_id, Path(sent) if sent else None)
+    if first_here:
         checkpoints.prepare()
     resumed = checkpoints.newest()
     tokenizer, notes = load_tokenizer(job.model)
@@ -61,7 +65,7 @@ def train(job: Job, *, first_worker: bool = True) -> Outcome:
     model, more = load_model(job, tokenizer)
     if job.lora:
         model = add_lora(model, job.lora, low_precision=job.sharded)
-    tuner = FineTuner(job, model, tokenizer, encoded, order, checkpoints, writer)
+    tuner = FineTuner(job, model, tokenizer, encoded, order, checkpoints, writer, commits=first_here)
     if writer:
         _announce(writer, tuner, encoded, order, resumed, [*notes, *more])
     with _memory_explained():

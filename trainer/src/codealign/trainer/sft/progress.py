@@ -95,9 +95,17 @@ class Progress:
                 self.trained_tokens = event["trained_tokens"]
             case "checkpoint":
                 self.checkpoint_step = event["step"]
+            case "checkpoint_left_out":
+                self._note(
+                    "checkpoints are left out while the one before is still being sent: raise spec.checkpoint_steps to "
+                    "have them evenly spaced"
+                )
             case "note":
-                if event["text"] not in self.notes:
-                    self.notes.append(event["text"])
+                self._note(event["text"])
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
 
     def _start(self, event: dict[str, Any]) -> None:
         self.starts += 1
@@ -132,6 +140,8 @@ class ProgressReader:
                 file.seek(self._offset)
                 data = file.read()
         except FileNotFoundError:
+            if self._inode is not None:
+                self._inode = 0  # what comes next is another file, even if it is given the same number
             return False
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
@@ -158,19 +168,35 @@ class Outcome:
     message: str = ""
     final_loss: float = 0.0
     steps: int = 0
+    revision: str = ""
+    """The trained model's, where it lies out of reach of whoever reads this."""
+
+
+def outcome_json(outcome: Outcome) -> bytes:
+    """The outcome as its file has it."""
+    fields = {key: value for key, value in vars(outcome).items() if key != "revision" or value}
+    return json.dumps(fields, sort_keys=True).encode()
 
 
 def write_outcome(path: Path, outcome: Outcome) -> None:
     """Leave the outcome, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".partial")
-    draft.write_text(json.dumps(vars(outcome), sort_keys=True))
+    draft.write_bytes(outcome_json(outcome))
     draft.replace(path)
 
 
 def read_outcome(path: Path) -> Outcome | None:
     """The outcome, or None while there is none."""
     try:
-        return Outcome(**json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError):
+        return outcome_of(path.read_bytes())
+    except OSError:
+        return None
+
+
+def outcome_of(content: bytes) -> Outcome | None:
+    """What an outcome file says; None where it is not one."""
+    try:
+        return Outcome(**json.loads(content))
+    except (ValueError, TypeError):
         return None

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, broadcast_object_list
 from datasets import Dataset
 from torch.distributed.tensor import DTensor
 from torch.utils.data import Sampler
@@ -102,6 +102,7 @@ class FineTuner(SFTTrainer):  # type: ignore[misc]  # the library is untyped
         order: Their order.
         checkpoints: Where checkpoints go.
         writer: Told of each step, on the first worker; None on the others.
+        commits: This worker completes checkpoints: the first one, or where pods have disks of their own, that of each.
     """
 
     def __init__(
@@ -113,8 +114,12 @@ class FineTuner(SFTTrainer):  # type: ignore[misc]  # the library is untyped
         order: Order,
         checkpoints: CheckpointFolder,
         writer: ProgressWriter | None,
+        *,
+        commits: bool,
     ) -> None:
         self._job = job
+        self._commits = commits
+        self._said = checkpoints.sent()
         self._rows = encoded.rows
         self._order = order
         self._checkpoint_folder = checkpoints
@@ -159,6 +164,7 @@ class FineTuner(SFTTrainer):  # type: ignore[misc]  # the library is untyped
             return
         self._times.append(time.monotonic())
         step = self.state.global_step
+        self._say_what_was_sent()
         passed = self._times[-1] - self._times[0]
         steps = len(self._times) - 1
         tokens = sum(self._tokens[step - steps : step])
@@ -224,6 +230,8 @@ class FineTuner(SFTTrainer):  # type: ignore[misc]  # the library is untyped
         step = self.state.global_step
         folder = self._checkpoint_folder
         self._require_finite_weights()
+        if folder.leaves and self._left_out(step):
+            return
         need = self._checkpoint_bytes()
         if folder.free() < need:
             raise self._full(need)
@@ -232,7 +240,7 @@ class FineTuner(SFTTrainer):  # type: ignore[misc]  # the library is untyped
             # Past SFTTrainer's own, which adds a model card that we do not want.
             super(SFTTrainer, self)._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
-            if self.is_world_process_zero():
+            if self._commits:
                 folder.commit(step, f"{self._job.model_name} on {self._job.dataset_name}")
         except Exception as error:
             folder.abandon()
@@ -240,8 +248,23 @@ class FineTuner(SFTTrainer):  # type: ignore[misc]  # the library is untyped
                 raise self._full(need) from error
             raise
         self.accelerator.wait_for_everyone()
-        if self._writer:
+        if self._writer and not folder.leaves:
             self._writer.write("checkpoint", step=step)
+
+    def _say_what_was_sent(self) -> None:
+        """One that is on this pod's disk alone is none that another start goes on from."""
+        sent = self._checkpoint_folder.sent()
+        if self._writer and sent > self._said:
+            self._writer.write("checkpoint", step=sent)
+            self._said = sent
+
+    def _left_out(self, step: int) -> bool:
+        """The one before is still being sent: its files must stay, and another one would come no sooner."""
+        # As the first worker sees it, since all must do the same.
+        unsent = int(broadcast_object_list([self._checkpoint_folder.unsent()])[0])
+        if unsent and self._writer:
+            self._writer.write("checkpoint_left_out", step=step, unsent_step=unsent)
+        return unsent > 0
 
     def _checkpoint_bytes(self) -> int:
         """What a checkpoint takes: trained weights (with adapters only those are saved) and optimizer state."""
