@@ -12,6 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+_PORT = 47113
+"""The same each time where it is free: it is part of a build's arguments, and so of what Docker looks up its cache by."""
+
 
 def find() -> str:
     """The folder."""
@@ -29,7 +32,11 @@ def find() -> str:
 def serve(folder: str) -> None:
     """Until the process is ended."""
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    for port in (_PORT, 0):
+        try:
+            server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+        except OSError:  # somebody else has it
+            continue
         print(server.server_port, flush=True)
         server.serve_forever()
 

@@ -19,7 +19,7 @@ async def _with_jobs(*names: str) -> FakeCluster:
 async def test_every_job_is_deleted_once_and_waited_for() -> None:
     cluster = await _with_jobs("a", "b")
     leaving = asyncio.create_task(leave(cluster, 20))
-    while not all(job["metadata"].get("deletionTimestamp") for job in await cluster.list(PLURAL)):
+    while not all(job["metadata"].get("deletionTimestamp") for job in await cluster.list(PLURAL)):  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     assert not leaving.done()
     for name in ("a", "b"):

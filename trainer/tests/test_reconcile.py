@@ -27,7 +27,10 @@ from trainer.tests.fake_cluster import FakeCluster, FarKubelet, Killed, Kubelet
 
 TEMPLATE: Object = {
     "metadata": {"labels": {"app": "training"}},
-    "spec": {"containers": [{"name": "trainer", "image": "trainer:1", "resources": {"limits": {"cpu": "2"}}}]},
+    # `env` is as a chart renders a list without entries.
+    "spec": {
+        "containers": [{"name": "trainer", "image": "trainer:1", "env": None, "resources": {"limits": {"cpu": "2"}}}]
+    },
 }
 GOOD = Outcome("succeeded", final_loss=1.5, steps=4)
 BAD = Outcome("failed", message="step 4: loss or gradient is not a number")
@@ -478,6 +481,15 @@ async def test_a_refusal_of_the_api_server_is_said_and_tried_again(world: World)
     assert world.condition("Running")[:2] == ("False", "ApiRefused")
     assert "exceeded quota" in world.status()["message"]
     world.cluster.refuse = lambda _verb, _kind: None
+    await world.until("Succeeded")
+
+
+async def test_a_defect_of_the_operator_is_said_and_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.apply()
+    with monkeypatch.context() as patched:
+        patched.setattr(reconcile.manifests, "job", lambda *_, **__: 1 / 0)
+        await world.look(3)
+    assert "unexpected ZeroDivisionError" in str(world.status()["message"])
     await world.until("Succeeded")
 
 

@@ -159,7 +159,7 @@ def _pod(
     container["command"] = ["python3", "-P", "-m", "codealign.trainer.cluster.worker"]
     container["args"] = [str(training.output / "job.json")]
     container["env"] = [
-        *container.get("env", []),
+        *(container.get("env") or []),
         *({"name": key, "value": value} for key, value in variables.items()),
         {"name": worker.FIRST_POD, "value": f"{name}-0.{name}"},
     ]

@@ -105,6 +105,12 @@ class Reconciler:
             status.wait("StorageFails", f"{error}; it is tried again", warning=True)
         except (ResourceExhausted, OSError) as error:
             status.wait("VolumeFails", f"the volume of trainings cannot be used: {error}", warning=True)
+        except Unavailable:
+            raise
+        except Exception as error:  # a defect of ours: whoever waits for the training is told, and it is tried again
+            log.exception("reconcile_failed", name=name)
+            what = f"unexpected {type(error).__name__}: {error}; it is tried again, and the operator's log has more"
+            status.wait("OperatorFails", what, warning=True)
         await self._write(resource, status)
 
     async def finalize(self, resource: Object) -> bool:
