@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 _PORT = 47113
-"""The same each time where it is free: it is part of a build's arguments, and so of what Docker looks up its cache by."""
+"""The same each time where it is free: it is an argument of builds, and Docker looks those up in its cache by it."""
 
 
 def find() -> str:
