@@ -106,9 +106,6 @@ def test_a_job_of_two_pods_succeeds_though_a_pod_and_the_operator_are_lost(demo:
     assert len(doomed) == 2
     assert status["step"] == status["totalSteps"]
     assert status["artifactUrl"]
-    assert not demo.pods("training-worker") or all(
-        pod["status"]["phase"] != "Running" for pod in demo.pods("training-worker")
-    )
 
 
 @pytest.mark.timeout(900)
@@ -133,7 +130,8 @@ def test_its_result_is_served_and_evaluated_in_the_cluster(demo: Release, report
             prompt_style="tuned",
             limit=20,
         )
-        *_, last = CoordinatorServiceStub(demo.channel("coordinator")).Evaluate(request, timeout=600)
+        coordinator = CoordinatorServiceStub(demo.channel("coordinator"))
+        *_, last = coordinator.Evaluate(request, timeout=600, wait_for_ready=True)
         result = last.evaluation
         seen(f"pass@1 {result.pass_at_k[1]:.0%} of {result.problems_done}")
     assert (result.problems_done, result.model_revision) == (20, checkpoint.checkpoint.revision)

@@ -487,7 +487,7 @@ async def test_a_refusal_of_the_api_server_is_said_and_tried_again(world: World)
 async def test_a_defect_of_the_operator_is_said_and_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await world.apply()
     with monkeypatch.context() as patched:
-        patched.setattr(reconcile.manifests, "job", lambda *_, **__: 1 / 0)
+        patched.setattr("codealign.trainer.cluster.manifests.job", lambda *_, **__: 1 / 0)
         await world.look(3)
     assert "unexpected ZeroDivisionError" in str(world.status()["message"])
     await world.until("Succeeded")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import grpc
 
-from codealign.common.errors import CodeAlignError, FailedPrecondition, InvalidArgument, NotFound, Unavailable, describe
-from codealign.coordinator.runs.faults import Refused, RunFailed
+from codealign.common.errors import FailedPrecondition, InvalidArgument
+from codealign.coordinator.runs.faults import Refused, RunFailed, of_service
 
 
 def told(error: BaseException) -> BaseException:
@@ -20,13 +20,3 @@ def told(error: BaseException) -> BaseException:
     if isinstance(error, grpc.aio.AioRpcError):
         return of_service(error, "dataset")
     return error
-
-
-def of_service(error: grpc.aio.AioRpcError, service: str) -> CodeAlignError:
-    """Another service's error as ours."""
-    text = f"{service}: {describe(error)}"
-    if error.code() is grpc.StatusCode.NOT_FOUND:
-        return NotFound(text)
-    if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-        return Unavailable(text, retry_after=2.0)
-    return FailedPrecondition(text)

@@ -29,7 +29,7 @@ from codealign.coordinator.evaluation.known import KnownResults
 from codealign.coordinator.evaluation.problems import Benchmark, Problem
 from codealign.coordinator.evaluation.request import Asked, checked, configuration, sample_seed
 from codealign.coordinator.evaluation.results import Board
-from codealign.coordinator.runs.faults import Refused
+from codealign.coordinator.runs.faults import Refused, of_service
 from codealign.coordinator.runs.progress import StageTally
 from codealign.coordinator.runs.store import RunStore
 from codealign.coordinator.settings import CoordinatorSettings
@@ -122,7 +122,7 @@ class Evaluator:
             request = inf.GetModelRequest(name=choice.model)
             model = (await self._clients.call(self._clients.inference.GetModel, request)).model
         except grpc.aio.AioRpcError as error:
-            raise errors.of_service(error, "inference") from error
+            raise of_service(error, "inference") from error
         if choice.revision and choice.revision != model.revision:
             raise InvalidArgument(
                 "model.revision",

@@ -7,7 +7,14 @@ import asyncio
 import grpc
 
 from codealign.common.clients import RetryPolicy
-from codealign.common.errors import describe, violated_fields
+from codealign.common.errors import (
+    CodeAlignError,
+    FailedPrecondition,
+    NotFound,
+    Unavailable,
+    describe,
+    violated_fields,
+)
 from codealign.common.logs import get_logger
 from codealign.coordinator.runs.progress import StageTally
 
@@ -67,3 +74,13 @@ async def absorb(error: grpc.aio.AioRpcError, tried: int, tally: StageTally, ser
     delay = _BACKOFF.delay(tried, error)
     log.info("service_retry", service=service, code=code.name, tried=tried, delay=round(delay, 2))
     await asyncio.sleep(delay)
+
+
+def of_service(error: grpc.aio.AioRpcError, service: str) -> CodeAlignError:
+    """Another service's error as ours."""
+    text = f"{service}: {describe(error)}"
+    if error.code() is grpc.StatusCode.NOT_FOUND:
+        return NotFound(text)
+    if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        return Unavailable(text, retry_after=2.0)
+    return FailedPrecondition(text)

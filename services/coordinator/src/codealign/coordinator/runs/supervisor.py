@@ -22,7 +22,7 @@ from codealign.common.errors import FailedPrecondition, InvalidArgument, NotFoun
 from codealign.common.logs import get_logger
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
 from codealign.coordinator.runs.config import GENERATING, run_records, stage_configs, with_defaults
-from codealign.coordinator.runs.faults import Refused, RunFailed, RunStopped
+from codealign.coordinator.runs.faults import Refused, RunFailed, RunStopped, of_service
 from codealign.coordinator.runs.progress import Progress, from_counts
 from codealign.coordinator.runs.publishing import publish
 from codealign.coordinator.runs.selection import Selection
@@ -98,17 +98,23 @@ class Supervisor:
             if stage and not choice.model:
                 continue
             request = inf.GetModelRequest(name=choice.model)
-            model = (await self._clients.call(self._clients.inference.GetModel, request)).model
+            try:
+                model = (await self._clients.call(self._clients.inference.GetModel, request)).model
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.INVALID_ARGUMENT:  # no name, and several are loaded
+                    raise InvalidArgument(f"config.{stage}model.model", str(error.details())) from error
+                raise of_service(error, "inference") from error
             if choice.revision and choice.revision != model.revision:
                 raise InvalidArgument(
                     f"config.{stage}model.revision",
                     f"inference serves {model.name} at revision {model.revision[:12]}, not {choice.revision[:12]}",
                 )
             choice.model, choice.revision = model.name, model.revision
-        seeds = await self._clients.call(
-            self._clients.dataset.Scan,
-            dataset.ScanRequest(stage=pb.STAGE_SEED, collection=run.seeds.collection, page_size=1),
-        )
+        request_seeds = dataset.ScanRequest(stage=pb.STAGE_SEED, collection=run.seeds.collection, page_size=1)
+        try:
+            seeds = await self._clients.call(self._clients.dataset.Scan, request_seeds)
+        except grpc.aio.AioRpcError as error:
+            raise of_service(error, "dataset") from error
         if not seeds.records:
             raise NotFound(
                 f"collection {run.seeds.collection!r} holds no seeds; collect some: codealign seeds collect PATH"
