@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -133,13 +134,17 @@ class Release:
 
     def codealign(self, *arguments: str, timeout: float = 900) -> tuple[int, str]:
         """The CLI against this release: its exit status and what it printed."""
+        environment = self.environment()
+        for component in SERVICES:  # forwarded ports find a pod that was replaced within a second or two
+            with contextlib.suppress(grpc.FutureTimeoutError):
+                grpc.channel_ready_future(self.channel(component)).result(30)
         done = subprocess.run(
             [CODEALIGN, *arguments],
             capture_output=True,
             text=True,
             timeout=timeout,
             check=False,
-            env={**os.environ, **self.environment()},
+            env={**os.environ, **environment},
         )
         return done.returncode, done.stdout + done.stderr
 
