@@ -17,7 +17,7 @@ from google.protobuf import json_format
 
 from codealign.api.dataset.v1 import records_pb2 as records
 from codealign.api.training.v1 import training_pb2 as api
-from codealign.common.errors import ConfigurationError, ResourceExhausted
+from codealign.common.errors import ConfigurationError, NotFound, ResourceExhausted
 from codealign.common.logs import get_logger
 from codealign.trainer.sft.job import Job
 from codealign.trainer.sft.progress import ProgressReader, thinned
@@ -165,6 +165,11 @@ class Library:
         """
         if self.folder(training_id).is_dir():
             shutil.rmtree(self.folder(training_id))
+
+
+def no_such(training_id: str) -> NotFound:
+    """What is said of a training that is not there."""
+    return NotFound(f"there is no training {training_id or '(empty id)'}: ListTrainings has them all")
 
 
 def _read(folder: Path) -> Entry:

@@ -20,6 +20,15 @@ _KEPT_BACK = ("CODEALIGN_", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _LOG_TAIL_BYTES = 4000
 
 
+def program_environment(*kept_back: str) -> dict[str, str]:
+    """This process's variables but for those that the program has no need of.
+
+    Args:
+        kept_back: Beginnings of further names.
+    """
+    return {key: value for key, value in os.environ.items() if not key.startswith((*_KEPT_BACK, *kept_back))}
+
+
 class TrainingProcess:
     """A running training program; torchrun and its workers where the job has several."""
 
@@ -31,8 +40,6 @@ class TrainingProcess:
     async def start(cls, job: Job, job_file: Path) -> Self:
         """Start the program on a job file; what it prints goes into the job's log."""
         log_file = job.output / "log.txt"
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(_KEPT_BACK)}
-        environment["CODEALIGN_TRAINER_FOLLOW_PARENT"] = str(os.getpid())
         with log_file.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -42,7 +49,7 @@ class TrainingProcess:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=environment,
+                env={**program_environment(), "CODEALIGN_TRAINER_FOLLOW_PARENT": str(os.getpid())},
                 start_new_session=True,
             )
         log.info("training_process_started", training_id=job.training_id, pid=process.pid)

@@ -10,12 +10,12 @@ import grpc
 
 from codealign.api.training.v1 import training_pb2 as api
 from codealign.common.clients import Clients
-from codealign.common.errors import CodeAlignError, NotFound, Unavailable, describe
+from codealign.common.errors import CodeAlignError, Unavailable, describe
 from codealign.common.health import Readiness
 from codealign.common.logs import get_logger
 from codealign.trainer import machine
 from codealign.trainer.estimate import estimate
-from codealign.trainer.library import Entry, Library
+from codealign.trainer.library import Entry, Library, no_such
 from codealign.trainer.metrics import ENDED_TOTAL, RUNNING, STEPS
 from codealign.trainer.model_files import read_model_files
 from codealign.trainer.preparing import Place, prepare
@@ -281,7 +281,7 @@ class Trainings:
     def _find(self, training_id: str) -> Entry:
         entry = self._entries.get(training_id)
         if entry is None:
-            raise NotFound(f"there is no training {training_id or '(empty id)'}: ListTrainings has them all")
+            raise no_such(training_id)
         return entry
 
     def _notify(self, entry: Entry) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 
 from codealign.api.training.v1 import training_pb2 as api
 from codealign.common.clients import Clients
-from codealign.common.errors import NotFound, Unavailable
+from codealign.common.errors import Unavailable
 from codealign.common.health import Readiness
 from codealign.common.logs import get_logger
 from codealign.trainer.cluster.api import Cluster, Conflict
@@ -22,7 +22,7 @@ from codealign.trainer.cluster.resource import (
     training_name,
     training_of,
 )
-from codealign.trainer.library import ENDED, Entry
+from codealign.trainer.library import ENDED, Entry, no_such
 from codealign.trainer.preparing import Place, prepare
 from codealign.trainer.settings import TrainerSettings
 
@@ -129,7 +129,7 @@ class ClusterTrainings:
             return await self._training(resource)
         patched = await self._cluster.patch(PLURAL, resource["metadata"]["name"], {"spec": {"cancel": True}})
         if patched is None:
-            raise _no_such(training_id)
+            raise no_such(training_id)
         training = await self._training(patched)
         if training.state not in ENDED:
             training.message = "is being cancelled"
@@ -166,7 +166,7 @@ class ClusterTrainings:
             for each in await self._cluster.list(PLURAL):
                 if training_id in ((each.get("status") or {}).get("trainingId"), each["metadata"]["name"]):
                     return each
-        raise _no_such(training_id)
+        raise no_such(training_id)
 
     async def _training(self, resource: Object) -> api.Training:
         training = training_of(resource)
@@ -195,7 +195,3 @@ class ClusterTrainings:
             self._read[training_id] = entry
             entry.refresh()
         return entry
-
-
-def _no_such(training_id: str) -> NotFound:
-    return NotFound(f"there is no training {training_id or '(empty id)'}: ListTrainings has them all")

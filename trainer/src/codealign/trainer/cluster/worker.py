@@ -25,6 +25,7 @@ from pathlib import Path
 
 from codealign.common.errors import ConfigurationError
 from codealign.trainer.cluster.pod_files import OwnDisk, PodFiles, say
+from codealign.trainer.process import program_environment
 from codealign.trainer.sft.__main__ import FOLLOW_PARENT, NODES
 from codealign.trainer.sft.job import TrainingError
 from codealign.trainer.sft.progress import Outcome
@@ -38,7 +39,6 @@ DEFAULT_PORT = 29400
 _CONNECT_SECONDS = 3.0
 _OUTCOME_SECONDS = 15.0  # a network file system may show another pod's file so late
 _SIOCGIFADDR = 0x8915  # <linux/sockios.h>
-_KEPT_BACK = ("CODEALIGN_", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "KUBERNETES_")
 
 
 @dataclass(frozen=True)
@@ -240,11 +240,10 @@ class _Program:
         self._process: asyncio.subprocess.Process
 
     async def __aenter__(self) -> _Program:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(_KEPT_BACK)}
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "codealign.trainer.sft", str(self._path)),
             stdin=asyncio.subprocess.DEVNULL,
-            env={**kept, FOLLOW_PARENT: str(os.getpid()), **self._variables},
+            env={**program_environment("KUBERNETES_"), FOLLOW_PARENT: str(os.getpid()), **self._variables},
             start_new_session=True,
         )
         return self
