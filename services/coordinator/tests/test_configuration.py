@@ -95,5 +95,5 @@ def test_the_templates_show_the_model_what_the_parser_reads() -> None:
     completion = text.split("<answer>\n", 1)[1].split(prompts.RESPONSE_STOP[0])[0]
     parsed = parsing.response(completion, cut_off=False)
     assert isinstance(parsed, parsing.ParsedResponse)
-    assert parsed.tests == shot.tests
+    assert parsed.tests == shot.tests + "\n"
     assert parsed.answer == shot.response

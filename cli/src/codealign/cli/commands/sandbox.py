@@ -31,6 +31,7 @@ from codealign.cli.records_view import code_view, facts_table, result_view
 from codealign.cli.running import run_async
 from codealign.cli.stack import Options
 from codealign.cli.terminal import out, printable
+from codealign.common.text import lines
 
 app = typer.Typer(no_args_is_help=True, help="Run programs where they can do no harm.")
 
@@ -111,8 +112,7 @@ def _read(path: Path) -> bytes:
 
 def _show_failing_line(result: sb.Result, program: sb.Program) -> None:
     source = program.tests if result.failing_source == "tests" else program.code
-    lines = source.splitlines()
-    if not 0 < result.failing_line <= len(lines):
+    if not 0 < result.failing_line <= len(lines(source)):
         return
     first = max(0, result.failing_line - 1 - _CONTEXT_LINES)
     view = code_view(source, result.failing_line)

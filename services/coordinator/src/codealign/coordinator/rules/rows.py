@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
 
+from codealign.common.text import lines
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
 from codealign.coordinator.rules.seeds import Drop
 
@@ -63,10 +65,13 @@ def row_drop(text: str, code: str, tests: str, benchmarks: BenchmarkTexts) -> Dr
 def can_carry_tests(instruction: str, tests: str) -> bool:
     """Whether the tests may be appended to the instruction: few lines, and it mentions neither test nor example."""
     lowered = instruction.lower()
-    short = len([line for line in tests.splitlines() if line.strip()]) <= TESTS_IN_INSTRUCTION_LINES
+    short = len([line for line in lines(tests) if line.strip()]) <= TESTS_IN_INSTRUCTION_LINES
     return short and "test" not in lowered and "example" not in lowered
 
 
 def with_tests(instruction: str, tests: str) -> str:
-    """The instruction with its tests appended."""
-    return f"{instruction}\n\nYour code should pass these tests:\n\n```python\n{tests.strip()}\n```"
+    """The instruction with its tests appended, in a fence that no string in them can close."""
+    longest = max(map(len, re.findall("`+", tests)), default=0)
+    fence = "`" * max(3, longest + 1)
+    code = tests.strip("\r\n")
+    return f"{instruction}\n\nYour code should pass these tests:\n\n{fence}python\n{code}\n{fence}"
