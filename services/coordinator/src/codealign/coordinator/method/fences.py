@@ -238,7 +238,8 @@ class _Scanner:
                 behind += 1
             return _End(token.start(), behind, closed=True)
         if fence["fence"][0] == "~" and not (opener.fence[0] == "~" and _closes(fence, opener)):
-            return None
+            # Three tildes can be Python's operator.
+            return _End(start, start, closed=False) if language_of(fence["rest"]) == PYTHON else None
         if fence["rest"].strip() and not _TAG_LINE.match(fence["rest"]):
             return _End(start, start, closed=False)
         return _End(start, fence.end("fence"), closed=True)
