@@ -2,7 +2,7 @@ r"""Fenced code blocks of a Markdown text, found as CommonMark finds them and wh
 
 A block opens with at least three backticks or tildes and ends at a line of as many of the same character. Its content
 is what stands between, byte for byte: line endings and the one after the last line included. Removed are only the
-opener's indent (as far as a line has it) and the marks of a block quote. Lines end at \n, \r\n and \r alone.
+opener's indent (as far as the code has it) and the marks of a block quote. Lines end at \n, \r\n and \r alone.
 
 Deviations, each of which makes a block readable that CommonMark would lose or join with its neighbours:
 
@@ -47,8 +47,8 @@ _TOKEN = re.compile(
     | (?P<literal>
         \"\"\"(?:[^"\\]++|\\[\s\S]|"(?!""))*+(?:\"\"\"|\\?\Z)
       | '''(?:[^'\\]++|\\[\s\S]|'(?!''))*+(?:'''|\\?\Z)
-      | "(?:[^"\\\n\r]++|\\(?:\r\n|[\s\S]))*+"
-      | '(?:[^'\\\n\r]++|\\(?:\r\n|[\s\S]))*+'
+      | "(?:[^"\\\n\r]++|\\(?:\r\n|[\s\S]))*+(?:"|(?=[\n\r])|\\?\Z)
+      | '(?:[^'\\\n\r]++|\\(?:\r\n|[\s\S]))*+(?:'|(?=[\n\r])|\\?\Z)
       )
     | (?P<stop>```|(?:^|(?<=[\n\r]))[ \t>]*(?:~~~|{TAG}))
     """,
@@ -228,10 +228,11 @@ class _Scanner:
 
     def _stop(self, token: re.Match[str], opener: _Opener) -> _End | None:
         """The end of the block at a fence or a tag outside string literals; None where it is none."""
-        start = self._line_start(token.start("stop"))
+        backticks = token["stop"].endswith("`")
+        start = self._line_start(token.start("stop")) if backticks else token.start("stop")
         fence = _FENCE_LINE.match(self._text, start)
         if fence is None:
-            if not token["stop"].endswith("`"):
+            if not backticks:
                 return _End(start, start, closed=False)
             behind = token.end()
             while self._text.startswith("`", behind):
@@ -261,22 +262,33 @@ def _closes(fence: re.Match[str], opener: _Opener) -> bool:
 
 
 def _dedented(content: str, opener: _Opener) -> str:
-    """The content without the opener's indent and quote marks."""
+    """The content without the opener's indent and quote marks, as far as its first line of code has them."""
     if not opener.indent and not opener.quotes:
         return content
-    return "".join(_without_indent(line, opener) for line in lines(content, keepends=True))
+    unquoted = [_without_quotes(line, opener.quotes) for line in lines(content, keepends=True)]
+    first = next((line for line in unquoted if line.strip()), "")
+    if opener.quotes and first[0:1] == " ":
+        unquoted = [line.removeprefix(" ") for line in unquoted]
+        first = first[1:]
+    indent = min(opener.indent, _columns(first[: len(first) - len(first.lstrip(" \t"))]))
+    return "".join(_without_indent(line, indent) for line in unquoted)
 
 
-def _without_indent(line: str, opener: _Opener) -> str:
-    for _ in range(opener.quotes):
+def _without_quotes(line: str, quotes: int) -> str:
+    """The line without so many quote marks; the space behind the last one stays."""
+    for number in range(quotes):
         rest = line.lstrip(" \t")
         if not rest.startswith(">"):
             break
-        line = rest[1:].removeprefix(" ")
+        line = rest[1:] if number == quotes - 1 else rest[1:].removeprefix(" ")
+    return line
+
+
+def _without_indent(line: str, indent: int) -> str:
     taken = columns = 0
-    while columns < opener.indent and line[taken : taken + 1] in (" ", "\t"):
+    while columns < indent and line[taken : taken + 1] in (" ", "\t"):
         columns += 1 if line[taken] == " " else _TAB - columns % _TAB
-        if columns > opener.indent:
+        if columns > indent:
             break
         taken += 1
     return line[taken:]

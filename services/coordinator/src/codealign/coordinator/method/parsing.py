@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from codealign.common.text import lines
-from codealign.coordinator.method import assembly, sections
+from codealign.coordinator.method import assembly, tags
 from codealign.coordinator.method.fences import PYTHON, UNMARKED, Block, blocks
 from codealign.coordinator.method.python_code import compiles
 from codealign.coordinator.method.terms import terms_of
 
 REASONS = {
-    "cut-off": "the completion was cut before its end",
+    "cut-off": "the completion reached its token limit before its end",
     "empty": "nothing, or next to nothing, came back",
     "no-concepts": "no list of one to ten short terms",
     "no-answer-end": "the answer is not closed by </answer>",
@@ -56,10 +56,9 @@ class ParsedResponse:
 
 def concepts(text: str, *, cut_off: bool) -> list[str] | Rejected:
     """The terms of a seed → concepts completion, in order, each once."""
-    whole = _before_end(text, "/concepts")
-    if whole is None and cut_off:
-        return _cut_off(text, "</concepts>")
-    terms = terms_of(text if whole is None else whole)
+    if cut_off:
+        return _cut_off(text)
+    terms = terms_of(text)
     if not terms:
         return Rejected("empty", f"no term in {_amount(text)}")
     longest = max(map(len, terms))
@@ -70,10 +69,9 @@ def concepts(text: str, *, cut_off: bool) -> list[str] | Rejected:
 
 def instruction(text: str, *, cut_off: bool) -> str | Rejected:
     """The task of a concepts → instruction completion."""
-    whole = _before_end(text, "/task")
-    if whole is None and cut_off:
-        return _cut_off(text, "</task>")
-    task = (text if whole is None else whole).strip()
+    if cut_off:
+        return _cut_off(text)
+    task = text.strip()
     words = len(task.split())
     if words < _MIN_INSTRUCTION_WORDS:
         return Rejected("empty", f"{_count(words, 'word')}, fewer than {_MIN_INSTRUCTION_WORDS}")
@@ -82,14 +80,14 @@ def instruction(text: str, *, cut_off: bool) -> str | Rejected:
 
 def response(text: str, *, cut_off: bool) -> ParsedResponse | Rejected:
     """The answer, its code and the tests of an instruction → response completion."""
+    if cut_off:
+        return _cut_off(text)
     if not text.strip():
-        return Rejected("empty", _amount(text))
+        return Rejected("empty", "nothing but white space" if text else "nothing")
     found = blocks(text)
-    ended = sections.find(text, found, "/answer")
-    opened = ended and sections.find(text, found, "tests?", ended.end)
-    closed = opened and sections.find(text, found, "/tests?", opened.end)
-    if cut_off and not closed:
-        return _cut_off(text, "</tests>")
+    ended = tags.find(text, found, "/answer")
+    opened = ended and tags.find(text, found, "tests?", ended.end)
+    closed = opened and tags.find(text, found, "/tests?", opened.end)
     if ended is None:
         return Rejected("no-answer-end", _without_end(text, found))
     if opened is None:
@@ -104,14 +102,10 @@ def response(text: str, *, cut_off: bool) -> ParsedResponse | Rejected:
         return Rejected("no-tests-block", f"the tests hold {_kinds(tests_blocks)}")
     tests_code = assembly.tests_program([block.content for block in tests])
     if not (tests[-1].closed or closed or compiles(tests_code)):
-        return Rejected("cut-off", f"ends inside a block of the tests, after {_amount(tests[-1].content)} of it")
+        last = tests[-1].content
+        return Rejected("cut-off", f"ends inside a block of the tests, {_amount(last)} of which do not compile")
     program = assembly.program([block.content for block in code], tests_code)
-    return ParsedResponse(_answer(text[: ended.start]), program, tests_code)
-
-
-def python_blocks(markdown: str) -> list[str]:
-    """The contents of a text's Python blocks: of those that are marked, or else of those that have no mark."""
-    return [block.content for block in _python(blocks(markdown))]
+    return ParsedResponse(_answer(text[: ended.start], answer_blocks), program, tests_code)
 
 
 def _python(found: Sequence[Block]) -> list[Block]:
@@ -120,27 +114,21 @@ def _python(found: Sequence[Block]) -> list[Block]:
     return marked or [block for block in full if block.language == UNMARKED]
 
 
-def _before_end(text: str, tag: str) -> str | None:
-    """The text before a closing tag that ends a line; None where there is none."""
-    found = sections.find(text, blocks(text), tag)
-    if found is None or not found.last:
-        return None
-    before = text[: found.start]
-    # "between <task> and </task>" speaks of the tags.
-    mentioned = f"<{tag[1:]}>" in lines(before)[-1] if before else False
-    return before if found.alone or not mentioned else None
+def _answer(text: str, found: Sequence[Block]) -> str:
+    """The answer without blank lines around it, and without an opening tag that repeats the prompt's.
 
-
-def _answer(text: str) -> str:
-    """The answer without blank lines around it, and without an opening tag that repeats the prompt's."""
+    Where its last block has no closing fence, the block's end is the answer's.
+    """
     repeated = _REPEATED_TAG.match(text)
-    text = text[repeated.end() :] if repeated else text
-    before = _BLANK_LINES.match(text)
-    return text[before.end() if before else 0 :].rstrip(" \t\r\n")
+    start = repeated.end() if repeated else 0
+    if before := _BLANK_LINES.match(text, start):
+        start = before.end()
+    end = found[-1].end if not found[-1].closed else 0
+    return text[start : max(end, len(text.rstrip(" \t\r\n")))]
 
 
-def _cut_off(text: str, end: str) -> Rejected:
-    return Rejected("cut-off", f"ends after {_amount(text)}, before {end}")
+def _cut_off(text: str) -> Rejected:
+    return Rejected("cut-off", f"{REASONS['cut-off']}, after {_amount(text)}")
 
 
 def _without_end(text: str, found: Sequence[Block]) -> str:

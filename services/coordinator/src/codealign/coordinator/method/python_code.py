@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 BOM = "\ufeff"
+SOLUTION = "solution"
 _FAULTS = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
 _BY_NAME = frozenset({"eval", "exec", "globals", "vars", "import_module"})
 _TESTS_BY_NAME = _BY_NAME | {"locals", "getattr", "doctest", "inspect", "patch"}
@@ -65,13 +66,20 @@ def names(code: str) -> Names | None:
             early = frozenset(_used_early(tree.body))
             return Names(
                 given=given,
-                taken=(used - given) | early,
+                taken=(used - given) | early | frozenset(_from_solution(tree)),
                 mentioned=frozenset(_mentioned(tree)),
                 defined=frozenset(each.name for each in tree.body if isinstance(each, _DEFINITIONS)),
                 acted_on=frozenset(_acted_on(tree, given)),
             )
         except _FAULTS:
             return None
+
+
+def _from_solution(tree: ast.Module) -> Iterator[str]:
+    """Names that tests import from the code, whose module has this name while they run."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == SOLUTION:
+            yield from (alias.name for alias in node.names)
 
 
 def _given(table: symtable.SymbolTable) -> Iterator[str]:

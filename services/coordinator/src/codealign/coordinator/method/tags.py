@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from codealign.coordinator.method.fences import TAG, Block
 
 _ANY_TAG = re.compile(TAG, re.IGNORECASE)
+_TAG_OR_CODE = re.compile(rf"`[^`]+`|(?P<tag>{TAG})", re.IGNORECASE)
+_LINE = re.compile(r"[^\n\r]+")
+_BLANK = re.compile(r"[ \t>]+")
+"""White space, and the marks of a block quote."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +42,27 @@ def find(text: str, blocks: Sequence[Block], name: str, start: int = 0) -> Tag |
 
 
 def _tags(text: str, blocks: Sequence[Block], name: str, start: int) -> Iterator[Tag]:
-    slash = "/" if name.startswith("/") else ""
-    pattern = rf"`[^`\n\r]+`|(?P<tag><[ \t]*{slash}[ \t]*{name.removeprefix('/')}[ \t]*>)"
+    pattern = re.compile(rf"<[ \t]*{name.replace('/', '/[ ]*')}[ \t]*>", re.IGNORECASE)
     for gap_start, gap_end in _gaps(len(text), blocks, start):
-        for found in re.compile(pattern, re.IGNORECASE).finditer(text, gap_start, gap_end):
-            if found["tag"]:
-                before = _rest(_line_before(text, gap_start, found.start()))
-                after = _rest(_line_after(text, found.end(), gap_end))
-                yield Tag(found.start(), found.end(), not before and not after, not after)
+        for line in _LINE.finditer(text, gap_start, gap_end):
+            yield from _tags_of_line(line, pattern)
+
+
+def _tags_of_line(line: re.Match[str], pattern: re.Pattern[str]) -> Iterator[Tag]:
+    """The line's tags of a pattern, in order. Inline code holds none."""
+    found = [each for each in _TAG_OR_CODE.finditer(line.group()) if each["tag"]]
+    if not any(pattern.fullmatch(each["tag"]) for each in found):
+        return
+    alone = not _BLANK.sub("", _ANY_TAG.sub("", line.group()))
+    behind: list[bool] = []
+    end, blank = len(line.group()), True
+    for each in reversed(found):
+        blank = blank and not _BLANK.sub("", line.group()[each.end() : end])
+        behind.append(blank)
+        end = each.start()
+    for each, last in zip(found, reversed(behind), strict=True):
+        if pattern.fullmatch(each["tag"]):
+            yield Tag(line.start() + each.start(), line.start() + each.end(), alone, last)
 
 
 def _gaps(length: int, blocks: Sequence[Block], start: int) -> Iterator[tuple[int, int]]:
@@ -56,16 +73,3 @@ def _gaps(length: int, blocks: Sequence[Block], start: int) -> Iterator[tuple[in
         start = max(start, block.end)
     if start < length:
         yield start, length
-
-
-def _line_before(text: str, gap_start: int, position: int) -> str:
-    return re.split(r"[\r\n]", text[gap_start:position])[-1]
-
-
-def _line_after(text: str, position: int, gap_end: int) -> str:
-    return re.split(r"[\r\n]", text[position:gap_end], maxsplit=1)[0]
-
-
-def _rest(part: str) -> str:
-    """Without tags, quote marks and white space."""
-    return _ANY_TAG.sub("", part).strip(" \t>")
