@@ -102,8 +102,8 @@ def response(text: str, *, cut_off: bool) -> ParsedResponse | Rejected:
         return Rejected("no-tests-block", f"the tests hold {_kinds(tests_blocks)}")
     tests_code = assembly.tests_program([block.content for block in tests])
     if not (tests[-1].closed or closed or compiles(tests_code)):
-        last = tests[-1].content
-        return Rejected("cut-off", f"ends inside a block of the tests, {_amount(last)} of which do not compile")
+        amount = _amount(tests[-1].content)
+        return Rejected("cut-off", f"ends inside a block of the tests that does not compile, after {amount} of it")
     program = assembly.program([block.content for block in code], tests_code)
     return ParsedResponse(_answer(text[: ended.start], answer_blocks), program, tests_code)
 
