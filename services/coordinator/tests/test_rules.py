@@ -157,3 +157,12 @@ def test_near_duplicates_report_the_first_and_leave_strangers_alone() -> None:
     found = near.find(SORTING)
     assert found == ("a", 1.0)
     assert near.find(PARSING) is None
+
+
+def test_tests_in_an_instruction_keep_their_lines_and_their_fence() -> None:
+    tests = 'TEXT = """\n````\n"""\nassert f(TEXT) == "\x0c\u2028"\n'
+    shown = rows.with_tests("Write f.", tests)
+    assert shown == f"Write f.\n\nYour code should pass these tests:\n\n`````python\n{tests}`````"
+    assert rows.with_tests("Write f.", "assert f(1)\n").endswith("```python\nassert f(1)\n```")
+    assert rows.can_carry_tests("Write f.", "assert f('\x0c\x85\u2028\u2029\x1c\x1d\x1e')\n")
+    assert not rows.can_carry_tests("Write f.", "assert f(1)\r\n" * 6)
