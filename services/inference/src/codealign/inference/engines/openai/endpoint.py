@@ -29,7 +29,18 @@ _RETRY_SECONDS = 5.0
 # What a list of models says of one that does not change from call to call (vLLM draws the others anew).
 _STABLE_FIELDS = ("id", "owned_by", "root", "parent", "max_model_len")
 
+# How providers name a refusal by their filter, as an error's code or type; and what their messages say.
+_FILTER_CODES = frozenset(
+    {"content_filter", "content_policy_violation", "responsibleaipolicyviolation", "data_inspection_failed"}
+)
+_FILTER_STATUSES = frozenset({400, 403, 422, 451})
+_FILTER_WORDS = ("content management policy", "content_filter", "content filter", "content policy", "usage policies")
+
 Json = dict[str, Any]
+
+
+class Filtered(Exception):
+    """The endpoint's filter refuses this one request; the message says what it said."""
 
 
 class Endpoint:
@@ -105,6 +116,7 @@ class Endpoint:
             field: The field of our own request that a refusal is about.
 
         Raises:
+            Filtered: the endpoint's filter refuses the request.
             InvalidArgument: the endpoint refuses the request.
             FailedPrecondition: it refuses the key or the model, or speaks another protocol.
             ResourceExhausted: it is asked too much; with its Retry-After.
@@ -124,12 +136,11 @@ class Endpoint:
             except httpx2.HTTPError as error:
                 what = f"{type(error).__name__}: {error}".rstrip(": ")
                 raise Unavailable(f"{self.base_url} broke the call off ({what})", retry_after=_RETRY_SECONDS) from error
+        read = _json(answer)
+        if answer.status_code in _FILTER_STATUSES and (message := filter_message(read)):
+            raise Filtered(f"the endpoint answers {answer.status_code}: {message}")
         if answer.status_code >= 300:
             raise _refusal(answer, field)
-        try:
-            read = answer.json()
-        except ValueError:
-            read = None
         if not isinstance(read, dict):
             raise FailedPrecondition(f"{self.base_url} answers with something else than a JSON object: check the URL")
         return read
@@ -177,10 +188,32 @@ def _retry_after(answer: httpx2.Response) -> float:
 
 def _message(answer: httpx2.Response) -> str:
     """OpenAI's `error.message`, or what else the answer says, cut to a sentence."""
+    read = _json(answer)
+    return _sentence(_error_text(read.get("error", read)) if isinstance(read, dict) else answer.text)
+
+
+def filter_message(read: Any) -> str:
+    """What an error says that comes of the endpoint's filter; empty: it is another error, or none."""
+    error = read.get("error", read) if isinstance(read, dict) else None
+    if not isinstance(error, dict):
+        return ""
+    inner = error.get("innererror")
+    names = [error.get("code"), error.get("type"), inner.get("code") if isinstance(inner, dict) else None]
+    text = _error_text(error)
+    named = any(str(name).lower() in _FILTER_CODES for name in names)
+    return _sentence(text) if named or any(word in text.lower() for word in _FILTER_WORDS) else ""
+
+
+def _json(answer: httpx2.Response) -> Any:
     try:
-        read = answer.json()
-        error = read.get("error", read)
-        text = str(error.get("message", error) if isinstance(error, dict) else error)
-    except (ValueError, AttributeError):
-        text = answer.text
+        return answer.json()
+    except ValueError:
+        return None
+
+
+def _error_text(error: Any) -> str:
+    return str(error.get("message", error) if isinstance(error, dict) else error)
+
+
+def _sentence(text: str) -> str:
     return " ".join(text.split())[:500] or "nothing"
