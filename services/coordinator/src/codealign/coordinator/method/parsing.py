@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 REASONS = {
     "cut-off": "the completion reached its token limit before its end",
+    "cut-by-stop": "a stop string ended the completion before the text's end",
+    "content-filter": "the endpoint's filter, or the model, refused to write this",
+    "tool-call": "the model called a tool instead of writing text",
     "empty": "nothing, or next to nothing, came back",
     "no-concepts": "no list of one to ten short terms",
     "no-answer-end": "the answer is not closed by </answer>",
