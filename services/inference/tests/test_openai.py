@@ -146,6 +146,21 @@ async def test_each_sample_is_a_request_with_its_seed(endpoint: Endpoint) -> Non
     assert endpoint.asked == [wanted] * 3
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_an_endpoint_on_this_machine_is_reached_without_a_proxy(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+        monkeypatch.setenv(name.upper(), "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    endpoint.tokens = 3
+    async with opened(endpoint.url.replace("127.0.0.1", host)) as engine:
+        assert len(await complete(engine)) == 1
+        assert await engine.count_tokens(["a"]) == [3]
+
+
 async def test_a_conversation_is_a_chat_completion(endpoint: Endpoint) -> None:
     async with opened(endpoint.url) as engine:
         assert engine.model.chat_template

@@ -13,6 +13,7 @@ from typing import Any
 from codealign.common.errors import CodeAlignError, FailedPrecondition, Internal
 from codealign.inference.engines.base import Completion, FinishReason, GenerationRequest, Sample
 from codealign.inference.engines.openai.endpoint import Filtered, Json, filter_message
+from codealign.inference.engines.stops import first_stop
 
 _SHOWN_CHARS = 200
 _TOLD_BY = ("stop_reason", "matched_stop")
@@ -100,9 +101,8 @@ def _end(stop: tuple[str, ...], choice: Json, text: str) -> tuple[FinishReason, 
     The protocol says "stop" for an end token and for a stop string alike. Some endpoints tell them apart in a field of
     their own; where it is missing and stop strings were asked for, one of them is taken to have been reached.
     """
-    hits = [(at, one) for one in stop if (at := text.find(one)) >= 0]
-    if hits:  # an endpoint that leaves them in, or that took only the first few
-        at, reached = min(hits)
+    if found := first_stop(text, stop):  # an endpoint that leaves them in, or that took only the first few
+        at, reached = found
         return FinishReason.STOP_STRING, reached, text[:at], ""
     word = choice.get("finish_reason")
     if word == "stop":

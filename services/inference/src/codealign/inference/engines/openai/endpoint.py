@@ -22,6 +22,7 @@ from codealign.common.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from codealign.common.proxies import is_near
 from codealign.inference.sources import SourceUnreachable
 
 _CONNECT_SECONDS = 10.0
@@ -62,6 +63,8 @@ class Endpoint:
         self._timeout = httpx2.Timeout(timeout, connect=_CONNECT_SECONDS, pool=None)
         self._limits = httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
         self._free = asyncio.Semaphore(concurrency)
+        # As a mapping of URLs to transports: none of its own, so none through a proxy.
+        self._direct = {f"all://{httpx2.URL(self.base_url).host}": None} if is_near(self.base_url) else None
         self._client: httpx2.AsyncClient | None = None
 
     @property
@@ -77,7 +80,8 @@ class Endpoint:
             SourceUnreachable: it does not answer.
         """
         try:
-            answer = httpx2.get(f"{self.base_url}/models", headers=self._headers, timeout=_CONNECT_SECONDS)
+            with self._blocking() as client:
+                answer = client.get(f"{self.base_url}/models")
             if answer.status_code == 404:
                 return {}
             if answer.status_code >= 400:
@@ -102,7 +106,8 @@ class Endpoint:
         """Whether it counts tokens. Blocks."""
         try:
             body = {"model": model, "prompt": "a", "add_special_tokens": False}
-            answer = httpx2.post(self.tokenize_url, headers=self._headers, json=body, timeout=_CONNECT_SECONDS)
+            with self._blocking() as client:
+                answer = client.post(self.tokenize_url, json=body)
             return answer.status_code == 200 and isinstance(answer.json()["count"], int)
         except (httpx2.HTTPError, ValueError, KeyError, TypeError):
             return False
@@ -150,9 +155,14 @@ class Endpoint:
         if self._client is not None:
             await self._client.aclose()
 
+    def _blocking(self) -> httpx2.Client:
+        return httpx2.Client(headers=self._headers, timeout=_CONNECT_SECONDS, mounts=self._direct)
+
     def _connected(self) -> httpx2.AsyncClient:
         if self._client is None:
-            self._client = httpx2.AsyncClient(headers=self._headers, timeout=self._timeout, limits=self._limits)
+            self._client = httpx2.AsyncClient(
+                headers=self._headers, timeout=self._timeout, limits=self._limits, mounts=self._direct
+            )
         return self._client
 
 
