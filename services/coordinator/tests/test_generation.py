@@ -14,6 +14,7 @@ from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.api.inference.v1 import inference_pb2_grpc as rpc
 from codealign.common import records
 from codealign.common.clients import Addresses, Clients, RetryPolicy
+from codealign.coordinator import calls
 from codealign.coordinator.method import prompts
 from codealign.coordinator.method.parsing import Rejected
 from codealign.coordinator.runs import faults
@@ -145,6 +146,24 @@ async def test_one_items_fault_is_its_rejection_and_ends_nothing(bench: Bench) -
         {"content-filter": 2, "tool-call": 1, "cut-off": 1, "cut-by-stop": 3},
     )
     assert found[0].provenance.finish_reason == "content_filter"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("has 900 tokens; the model's context holds 256 with at least one new token: shorten it", "prompt-too-long"),
+        ("the endpoint answers 400: This model's maximum context length is 4096 tokens", "prompt-too-long"),
+        ("the endpoint answers 413: Request too large", "prompt-too-long"),
+        ("the endpoint answers 400: Unrecognized request argument supplied: seed", "prompt-refused"),
+    ],
+)
+async def test_a_refused_prompt_says_why(bench: Bench, monkeypatch: pytest.MonkeyPatch, said: str, reason: str) -> None:
+    async def refuse(*_: object) -> None:
+        raise faults.Refused("prompt", said)
+
+    monkeypatch.setattr(calls, "absorb", refuse)
+    for record in await bench.draw(grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INVALID_ARGUMENT):
+        assert (record.rejection.reason, record.rejection.detail) == (reason, said)
 
 
 async def test_an_answer_that_cannot_be_read_is_asked_for_again_and_then_told(bench: Bench) -> None:

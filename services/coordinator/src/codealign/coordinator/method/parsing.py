@@ -18,6 +18,7 @@ REASONS = {
     "no-code-block": "the answer holds no Python block",
     "no-tests-block": "the tests hold no Python block",
     "prompt-too-long": "the prompt does not fit the model's context",
+    "prompt-refused": "inference refused the prompt for another reason than its length",
 }
 
 _BLOCK = re.compile(r"^[ \t]*```(?:python|py|Python)?[ \t]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE)

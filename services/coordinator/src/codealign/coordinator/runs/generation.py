@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from codealign.coordinator.runs.store import RunStore
 
 Fill = Callable[[pb.Record, str], Rejected | None]
 """Given a record and the whole section that the model wrote: set the body, or say why it cannot be read."""
+_TOO_LONG = re.compile(r"context|too (?:long|large)|tokens|length", re.IGNORECASE)
 
 
 @dataclass
@@ -94,7 +96,7 @@ class Generation:
                 raise
             for attempt in sorted(left):
                 blank = self._blank(parent, attempt)
-                record = await self._append_rejection(blank, Rejected("prompt-too-long", str(refusal)), "")
+                record = await self._append_rejection(blank, _of_prompt(refusal), "")
                 self._count(record, fresh=True)
                 yield record
 
@@ -155,3 +157,8 @@ class Generation:
     def _count(self, record: pb.Record, *, fresh: bool) -> None:
         rejected = record.stage == pb.STAGE_REJECTION
         self.tally.finish(record.rejection.reason if rejected else None, fresh=fresh)
+
+
+def _of_prompt(refusal: Refused) -> Rejected:
+    """What a refusal of the prompt says. Endpoints put it in words of their own."""
+    return Rejected("prompt-too-long" if _TOO_LONG.search(str(refusal)) else "prompt-refused", str(refusal))
