@@ -20,6 +20,9 @@ from codealign.coordinator.method.terms import terms_of
 
 REASONS = {
     "cut-off": "the completion reached its token limit before its end",
+    "cut-by-stop": "a stop string ended the completion before the text's end",
+    "content-filter": "the endpoint's filter, or the model, refused to write this",
+    "tool-call": "the model called a tool instead of writing text",
     "empty": "nothing, or next to nothing, came back",
     "no-concepts": "no list of one to ten short terms",
     "no-answer-end": "the answer is not closed by </answer>",
@@ -27,6 +30,7 @@ REASONS = {
     "no-code-block": "the answer holds no Python block",
     "no-tests-block": "the tests hold no Python block",
     "prompt-too-long": "the prompt does not fit the model's context",
+    "prompt-refused": "inference refused the prompt for another reason than its length",
 }
 
 _MAX_CONCEPTS = 10
