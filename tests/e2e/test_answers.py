@@ -73,8 +73,8 @@ TWELVE = {
     "caesar": "```python\n{code}```\n\nUse it:\n\n```python\nword = input('word? ')\nprint(caesar(word, 2))\n```\n"
     + _END,
     "invert": "```python\nC = '''\n</answer>\n<tests>'''\n\n\n{code}```</answer>\n<tests>\n```py\n{tests}```\n</tests>",
-    "digits": "```python\n{code}\n\x0c\nif __name__ == '__main__':\n    print(digits(input()))\n```\n\n### Usage\n\n"
-    "```pycon\n>>> digits(12)\n[1, 2]\n```\n" + _END,
+    "digits": "```python\n{code}\n\x0c\nif __name__ == '__main__':\n    print(digits(input()))\n```\n\n"
+    "### Example usage\n\n```pycon\n>>> digits(12)\n[1, 2]\n```\n" + _END,
 }
 """Answers in twelve shapes, each a right solution with right tests."""
 
@@ -106,7 +106,7 @@ def _twelve() -> dict[str, Task]:
 
 def _modules() -> dict[str, tuple[str, str]]:
     """Modules of odd pieces, one for each shape, by that shape: a program and its completion."""
-    found = (code for code in generated(200, seed=4) if "T0 =" in code and BOM not in code and "</tests>" not in code)
+    found = (code for code in generated(200, seed=4) if "T0 =" in code and BOM not in code)
     modules = {}
     for number, shape in enumerate(SHAPES):
         code = f"def only_{_words(shape, 2).replace(' ', '_')}(x):\n    return x + {number}\n\n\n" + ended(next(found))

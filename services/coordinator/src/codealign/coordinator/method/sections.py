@@ -14,7 +14,7 @@ from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.coordinator.method.parsing import REASONS, Rejected
 from codealign.coordinator.method.prompts import Section
 
-READING = 2
+READING = 3
 """Raised whenever a completion comes to be read otherwise, here or in `parsing`: part of each generating stage's
 configuration, so that records of the older reading are not taken for those of the newer one."""
 
