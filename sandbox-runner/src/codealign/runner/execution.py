@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Mapping
 
-from codealign.runner import streams, watch
+from codealign.runner import sources, streams, watch
 from codealign.runner.evidence import Cause, Evidence, Tokens
 from codealign.runner.profiles import Limits
 from codealign.runner.slot import Ended, Slot, SlotLost
@@ -57,7 +57,13 @@ class _Execution:
     def __init__(self, slot: Slot, program: Program, limits: Limits, cancelled: threading.Event) -> None:
         self._slot, self._limits, self._cancelled = slot, limits, cancelled
         self._tokens = Tokens()
-        request = {"code": program.code, "tests": program.tests, "files": dict(program.files)}
+        request = {
+            "code": program.code,
+            "tests": program.tests,
+            "files": dict(program.files),
+            "path": sources.path_beside(program.files),
+            "is_file": sources.needs_file(program.code, program.tests),
+        }
         self._feeds = [streams.Feed(marshal.dumps(request))]
         if program.stdin:
             self._feeds.append(streams.Feed(program.stdin))
@@ -112,9 +118,10 @@ class _Execution:
             self._feeds[0].program_end,
             self._program_channel.fileno(),
         )
-        # The kernel counts by user. Where others share it, this is a coarse limit, and `_look` keeps the fine one.
-        processes = limits.processes + self._slot.neighbours
-        walls = (-int(-limits.cpu_seconds // 1), limits.memory_bytes, processes, limits.disk_bytes)
+        # The kernel counts by user, threads and processes alike. Where others share it, these are coarse limits, and
+        # `_look` keeps the fine ones.
+        tasks = (limits.processes + self._slot.neighbours, limits.threads + self._slot.neighbours)
+        walls = (-int(-limits.cpu_seconds // 1), limits.memory_bytes, *tasks, limits.disk_bytes)
         try:
             self._slot.start(walls, self._tokens.packed, given)
         finally:
@@ -204,8 +211,10 @@ class _Execution:
         # Where several are over, the one that the contract puts first: a thousand forks are over all of them.
         if slot.ledger.is_over(slot.index, self._limits.memory_bytes):
             self._kill(Cause.MEMORY)
-        elif usage.threads > self._limits.processes:
+        elif usage.processes > self._limits.processes:
             self._kill(Cause.PROCESSES)
+        elif usage.threads > self._limits.threads:
+            self._kill(Cause.THREADS)
         elif usage.cpu_seconds > self._limits.cpu_seconds:
             self._kill(Cause.CPU)
 

@@ -150,11 +150,11 @@ class Slot:
         """The descriptor that becomes readable when there is an `event`."""
         return self._serving.control.fileno()
 
-    def start(self, walls: tuple[int, int, int, int], tokens: bytes, descriptors: tuple[int, ...]) -> None:
+    def start(self, walls: tuple[int, int, int, int, int], tokens: bytes, descriptors: tuple[int, ...]) -> None:
         """Forks a child.
 
         Args:
-            walls: CPU seconds, memory, processes and threads, disk; memory and disk in bytes.
+            walls: CPU seconds, memory, processes, threads, disk; memory and disk in bytes.
             tokens: See `evidence.Tokens`.
             descriptors: Standard input, output and error, the payload, and the channel.
 

@@ -64,7 +64,7 @@ def _start_slots(profile: Profile, count: int, most_bytes: int) -> list[Slot]:
         slot.wait_ready()
     ledger.idle()
     if not is_root:
-        neighbours = threads_here() + _MORE_THREADS + (count - 1) * profile.maxima.processes
+        neighbours = threads_here() + _MORE_THREADS + (count - 1) * profile.maxima.threads
         for slot in slots:
             slot.neighbours = neighbours
     return slots

@@ -4,6 +4,7 @@ import dataclasses
 import signal
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
+from codealign.runner import sources
 from codealign.runner.evidence import Cause, Evidence, Report
 from codealign.runner.profiles import Limits
 from codealign.runner.reports import Flag, Kind
@@ -57,7 +58,7 @@ def _one_line(text: str) -> str:
 
 
 def _source_line(text: str, line: int) -> str:
-    lines = text.splitlines()
+    lines = sources.lines(text)
     return lines[line - 1].strip() if 0 < line <= len(lines) else ""
 
 
@@ -87,7 +88,9 @@ def _of_limit(seen: Evidence, raised: Report | None, limits: Limits) -> tuple[pb
         case Cause.MEMORY:
             found.append((pb.VERDICT_OUT_OF_MEMORY, f"killed: more than {limits.memory_bytes} bytes of memory"))
         case Cause.PROCESSES:
-            found.append((pb.VERDICT_PROCESS_LIMIT, f"killed: more than {limits.processes} processes and threads"))
+            found.append((pb.VERDICT_PROCESS_LIMIT, f"killed: more than {limits.processes} processes"))
+        case Cause.THREADS:
+            found.append((pb.VERDICT_PROCESS_LIMIT, f"killed: more than {limits.threads} threads"))
         case Cause.OUTPUT:
             found.append((pb.VERDICT_OUTPUT_LIMIT, f"killed: more than {limits.output_kill_bytes} bytes of output"))
         case Cause.WALL:
@@ -184,8 +187,11 @@ def _of_an_end(seen: Evidence, asked: Asked, base: Judgement) -> Judgement:
 
     raised = seen.report(Kind.RAISED)
     proved, unproved = seen.report(Kind.PROVED), seen.report(Kind.UNPROVED)
-    if proved is None and unproved is None and (raised is None or asked.tests):
-        return told(pb.VERDICT_EXITED_EARLY, f"ended with exit code {seen.exit_code} before its end")
+    # Without tests an orderly exit is an end like any other, and its status says whether the program succeeded.
+    left = proved is None and unproved is None and (raised is None or asked.tests)
+    if left or (not asked.tests and seen.exit_code):
+        where = " before its end" if left else ""
+        return told(pb.VERDICT_EXITED_EARLY, f"ended with exit code {seen.exit_code}{where}")
     if asked.tests and proved is not None:
         return told(pb.VERDICT_PASSED)
     if asked.tests and unproved is not None:
