@@ -14,7 +14,9 @@ from services.sandbox.tests.conftest import name_of, running
 
 pytestmark = pytest.mark.gvisor
 
-_LINES = (Path(__file__).parent / "execute.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")
+_FILES = ("execute.jsonl", "programs.jsonl")
+_TEXTS = [(Path(__file__).parent / name).read_text(encoding="utf-8") for name in _FILES]
+_LINES = [line for text in _TEXTS for line in text.rstrip("\n").split("\n")]
 CASES: dict[str, dict[str, Any]] = {case["name"]: case for case in map(json.loads, _LINES)}
 """What is executed and the right verdict, by name. `options` are further fields of the request."""
 _SECONDS = 240.0

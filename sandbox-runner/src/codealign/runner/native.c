@@ -63,6 +63,7 @@ extern int PyBytes_AsStringAndSize(PyObject *, char **, intptr_t *);
 extern int PyDict_SetItemString(PyObject *, const char *, PyObject *);
 extern void PyErr_Clear(void);
 extern void PyErr_Fetch(PyObject **, PyObject **, PyObject **);
+extern PyObject *PyCFunction_NewEx(PyMethodDef *, PyObject *, PyObject *);
 extern PyObject *PyErr_NoMemory(void);
 extern void PyErr_NormalizeException(PyObject **, PyObject **, PyObject **);
 extern void PyErr_Print(void);
@@ -240,15 +241,7 @@ static struct {
 /* ---- What stands in for functions of the interpreter ---- */
 
 enum own { SET_TRACE, SET_PROFILE, START_THREAD, START_JOINABLE, OWN };
-static struct {
-    const char *module, *name;
-    PyObject *function; /* the interpreter's; NULL where its version has none */
-} own[OWN] = {
-    {"sys", "settrace", NULL},
-    {"sys", "setprofile", NULL},
-    {"_thread", "start_new_thread", NULL},
-    {"_thread", "start_joinable_thread", NULL},
-};
+static PyObject *interpreters_own[OWN]; /* NULL where its version has none */
 
 /*
  * The audit events of `sys.settrace` and `sys.setprofile` do not say what is set, and the way out of a debugger (or of
@@ -259,7 +252,7 @@ static int sets_none; /* the next event is of a call with None */
 static PyObject *set_tracer(enum own which, PyObject *function)
 {
     sets_none = function == NONE;
-    PyObject *done = PyObject_CallFunctionObjArgs(own[which].function, function, NULL);
+    PyObject *done = PyObject_CallFunctionObjArgs(interpreters_own[which], function, NULL);
     sets_none = 0;
     return done;
 }
@@ -292,13 +285,11 @@ static void raise_limit(int which, rlim_t by, rlim_t spare)
  */
 static PyObject *start_with_room(enum own which, PyObject *arguments, PyObject *named)
 {
-    if (!own[which].function)
-        return nothing();
     if (witness.begun) {
         raise_limit(RLIMIT_AS, walls.stack, ROOM);
         raise_limit(RLIMIT_NPROC, 1, 0);
     }
-    return PyObject_Call(own[which].function, arguments, named);
+    return PyObject_Call(interpreters_own[which], arguments, named);
 }
 
 static PyObject *start_thread(PyObject *self, PyObject *arguments, PyObject *named)
@@ -311,21 +302,29 @@ static PyObject *start_joinable(PyObject *self, PyObject *arguments, PyObject *n
     return start_with_room(START_JOINABLE, arguments, named);
 }
 
+static PyMethodDef stand_ins[OWN] = {
+    {"settrace", set_trace, METH_O, "Set the global debug tracing function."},
+    {"setprofile", set_profile, METH_O, "Set the profiling function."},
+    {"start_new_thread", (PyCFunction)(void *)start_thread, METH_VARARGS | METH_KEYWORDS, "Start a new thread."},
+    {"start_joinable_thread", (PyCFunction)(void *)start_joinable, METH_VARARGS | METH_KEYWORDS, "Start a new thread."},
+};
+
 /* To be called before modules are imported that keep one of the functions under another name. */
 static PyObject *stand_in(PyObject *self, PyObject *nothing_given)
 {
-    for (int i = 0; i < OWN && !own[i].function; i++) {
-        PyObject *module = PyImport_ImportModule(own[i].module);
-        PyObject *ours = PyObject_GetAttrString(self, own[i].name);
-        if (!module || !ours)
+    for (int i = 0; i < OWN && !witness.begun; i++) {
+        const char *owner = i < START_THREAD ? "sys" : "_thread";
+        PyObject *module = PyImport_ImportModule(owner), *name = PyUnicode_FromString(owner), *function;
+        if (!module || !name)
             return NULL;
-        own[i].function = PyObject_GetAttrString(module, own[i].name);
-        if (!own[i].function)
+        interpreters_own[i] = PyObject_GetAttrString(module, stand_ins[i].name);
+        if (!interpreters_own[i]) {
             PyErr_Clear();
-        else if (PyObject_SetAttrString(module, own[i].name, ours))
+            continue;
+        }
+        function = PyCFunction_NewEx(&stand_ins[i], module, name);
+        if (!function || PyObject_SetAttrString(module, stand_ins[i].name, function))
             return NULL;
-        Py_DecRef(module);
-        Py_DecRef(ours);
     }
     return nothing();
 }
@@ -782,11 +781,7 @@ static PyMethodDef methods[] = {
     {"watch", watch, METH_VARARGS, "Name an instruction of the tests that calls `assertion`."},
     {"main", unittest_main, METH_NOARGS, "Run the test methods of the tests."},
     {"assertion", assertion, METH_O, "An assertion of the tests was executed; True: it held."},
-    {"stand_in", stand_in, METH_NOARGS, "Put the functions below in the place of the interpreter's."},
-    {"settrace", set_trace, METH_O, "Set the global debug tracing function."},
-    {"setprofile", set_profile, METH_O, "Set the profiling function."},
-    {"start_new_thread", (PyCFunction)(void *)start_thread, METH_VARARGS | METH_KEYWORDS, "Start a new thread."},
-    {"start_joinable_thread", (PyCFunction)(void *)start_joinable, METH_VARARGS | METH_KEYWORDS, "Start a thread."},
+    {"stand_in", stand_in, METH_NOARGS, "Put our functions in the place of the interpreter's."},
     {NULL, NULL, 0, NULL},
 };
 

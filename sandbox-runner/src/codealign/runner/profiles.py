@@ -5,6 +5,8 @@ import functools
 import re
 
 MIB = 1024 * 1024
+TIME_FACTOR = 3
+"""Times its limit of time: then an execution ends, whether it had a processor or not."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

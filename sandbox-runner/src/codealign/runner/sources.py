@@ -4,6 +4,7 @@ Standard library only, and little of it: see `instrument`.
 """
 
 import io
+import re
 from collections.abc import Collection
 
 FOLDER = "/box/work"
@@ -13,18 +14,8 @@ PATH = f"{FOLDER}/solution.py"
 _MARK = "\ufeff"
 """A byte-order mark; Python skips it at the start of a file, and `compile` does not."""
 _LEADING_TO_THE_FILE = (
-    "__file__",
-    "__loader__",
-    "__spec__",
-    "argv",
-    "filename",
-    "getsourcefile",
-    "getfile",
-    "import solution",
-    "from solution",
-    "multiprocessing",
-    "runpy",
-    "solution.py",
+    r"__file__|__loader__|__spec__|argv|filename|get(?:source)?file|linecache|multiprocessing|reload|runpy|solution\.py"
+    r"|\b(?:from|import)\b[\w ,.]{1,80}\bsolution\b"
 )
 """A program that holds none of these has no way to the path of its own source."""
 
@@ -58,4 +49,4 @@ def needs_file(*sources: str) -> bool:
     Where it cannot, none is written: that saves time, and a folder that the program lists holds what the program put
     there.
     """
-    return any(word in source for source in sources for word in _LEADING_TO_THE_FILE)
+    return any(re.search(_LEADING_TO_THE_FILE, source) for source in sources)
