@@ -113,6 +113,12 @@ class AttachedRunner:
         except asyncio.CancelledError:
             await self._abandon(number, outcome)
             raise
+        except RunnerLost:
+            raise
+        except Exception as error:
+            log.exception("runner_failed", runner=self.description.name)
+            await asyncio.gather(self.close(), return_exceptions=True)
+            raise self._lost(f"failed ({type(error).__name__}: {error})") from error
         finally:
             self._waiting.pop(number, None)
 
@@ -133,6 +139,9 @@ class AttachedRunner:
                 told = max(self._waiting, default=told)
         except RunnerLost:
             return
+        except Exception:
+            # Its limits then count every second; nothing else depends on this.
+            log.exception("processor_time_not_told", runner=self.description.name)
 
     async def _within(self, outcome: "asyncio.Future[pb.Result]", seconds: float) -> pb.Result:
         done, _ = await asyncio.wait((outcome,), timeout=seconds)
@@ -201,8 +210,12 @@ class AttachedRunner:
                 if outcome is not None and not outcome.done():
                     outcome.set_result(frame.outcome.result)
                 self._retire_if_grown()
-        except (RunnerLost, ValueError) as error:
+        except RunnerLost as error:
             how = f"ended while it had the job ({error})"
+        except Exception as error:
+            # A frame that is none, or an error of ours: nothing that comes after it can be relied on.
+            log.exception("runner_not_understood", runner=self.description.name)
+            how = f"sent what is not understood ({type(error).__name__}: {error})"
         finally:
             self._ended.set()
             self._teller.cancel()

@@ -18,10 +18,10 @@ def _stat(pid: str) -> tuple[int, int, int] | None:
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123 (hot)
             fields = file.read().rpartition(")")[2].split()
-    except OSError:
-        return None
-    # The children that it has waited for count too: a program's processes are gone when it is looked at.
-    return int(fields[1]), sum(int(each) for each in fields[11:15]), int(fields[21])
+        # The children that it has waited for count too: a program's processes are gone when it is looked at.
+        return int(fields[1]), sum(int(each) for each in fields[11:15]), int(fields[21])
+    except (OSError, IndexError, ValueError):
+        return None  # It ended between the two.
 
 
 def _tree(root: int) -> Iterator[tuple[int, int]]:
