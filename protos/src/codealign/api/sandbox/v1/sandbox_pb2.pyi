@@ -283,6 +283,7 @@ class Program(_message.Message):
     language: Global___Language.ValueType
     """Default: Python."""
     code: _builtins.str
+    """`__file__` is solution.py in the working directory, and that file is there for a program whose text can lead to it."""
     tests: _builtins.str
     """Run after the code, in the same module. Empty: no tests."""
     stdin: _builtins.bytes
@@ -291,7 +292,9 @@ class Program(_message.Message):
     When set, this comparison is the one assertion.
     """
     @_builtins.property
-    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___File]: ...
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___File]:
+        """Modules among them can be imported; they hide none of the standard library's."""
+
     def __init__(
         self,
         *,
