@@ -108,9 +108,8 @@ class _Execution:
         return self._seen
 
     def _stalled(self) -> float:
-        """Seconds that do not count: what is seen from outside, else what this loop was late."""
-        waits = self._slot.ledger.waits
-        return waits.stalled(self._slot.index) if waits.are_seen else self._late_seconds
+        """Seconds that do not count: what is seen from outside, or what this loop was late, which it sees first."""
+        return max(self._slot.ledger.waits.stalled(self._slot.index), self._late_seconds)
 
     def close(self) -> None:
         for feed in self._feeds:
