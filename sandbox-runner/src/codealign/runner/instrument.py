@@ -27,7 +27,9 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-CODE_FILE, TESTS_FILE = "<code>", "<tests>"
+from codealign.runner import sources
+
+TESTS_FILE = "<tests>"
 _ONLY_TREE = 0x400
 """ast.PyCF_ONLY_AST."""
 _MARK = 31_000
@@ -166,8 +168,12 @@ def sites(code: types.CodeType) -> Iterator[tuple[types.CodeType, int]]:
                 yield each, 2 * index
 
 
-def compile_code(source: str) -> types.CodeType:
+def compile_code(source: str, path: str = sources.PATH) -> types.CodeType:
     """Compiles the code part as it stands.
+
+    Args:
+        source: The code.
+        path: Of its file.
 
     Raises:
         SyntaxError: And whatever else `compile` raises for a source that it cannot take (ValueError for a null
@@ -175,7 +181,7 @@ def compile_code(source: str) -> types.CodeType:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return compile(source, CODE_FILE, "exec", dont_inherit=True)
+        return compile(source, path, "exec", dont_inherit=True)
 
 
 class CompiledTests:

@@ -43,7 +43,7 @@ typedef struct {
     int flags;
     const char *doc;
 } PyMethodDef;
-enum { METH_VARARGS = 1, METH_NOARGS = 4, METH_O = 8, API_VERSION = 1013 };
+enum { METH_VARARGS = 1, METH_KEYWORDS = 2, METH_NOARGS = 4, METH_O = 8, API_VERSION = 1013 };
 
 static struct {
     intptr_t references;
@@ -63,6 +63,7 @@ extern int PyBytes_AsStringAndSize(PyObject *, char **, intptr_t *);
 extern int PyDict_SetItemString(PyObject *, const char *, PyObject *);
 extern void PyErr_Clear(void);
 extern void PyErr_Fetch(PyObject **, PyObject **, PyObject **);
+extern PyObject *PyCFunction_NewEx(PyMethodDef *, PyObject *, PyObject *);
 extern PyObject *PyErr_NoMemory(void);
 extern void PyErr_NormalizeException(PyObject **, PyObject **, PyObject **);
 extern void PyErr_Print(void);
@@ -79,6 +80,11 @@ extern PyObject *PyModule_Create2(void *, int);
 extern void PyOS_AfterFork_Child(void);
 extern void PyOS_BeforeFork(void);
 extern PyObject *PyObject_CallFunction(PyObject *, const char *, ...);
+extern PyObject *PyObject_CallFunctionObjArgs(PyObject *, ...);
+extern PyObject *PyObject_GetAttrString(PyObject *, const char *);
+extern PyObject *PyImport_ImportModule(const char *);
+extern PyObject *PyObject_Call(PyObject *, PyObject *, PyObject *);
+extern int PyObject_SetAttrString(PyObject *, const char *, PyObject *);
 extern int PyObject_IsTrue(PyObject *);
 extern int PySys_AddAuditHook(int (*)(const char *, PyObject *, void *), void *);
 extern PyObject *PyTuple_GetItem(PyObject *, intptr_t);
@@ -218,6 +224,111 @@ static PyObject *assertion(PyObject *self, PyObject *holds)
     return nothing();
 }
 
+/* ---- What the fork server finds out once ---- */
+
+enum { ROOM = 16 << 20 };
+
+static struct {
+    int uid, gid, inodes;
+    long long base_memory;
+    size_t stack; /* of a thread that asks for no other size */
+    struct {
+        unsigned short length;
+        char *instructions;
+    } filter;
+} walls;
+
+/* ---- What stands in for functions of the interpreter ---- */
+
+enum own { SET_TRACE, SET_PROFILE, START_THREAD, START_JOINABLE, OWN };
+static PyObject *interpreters_own[OWN]; /* NULL where its version has none */
+
+/*
+ * The audit events of `sys.settrace` and `sys.setprofile` do not say what is set, and the way out of a debugger (or of
+ * doctest) is to set None, which skips no statement. Whoever calls the interpreter's own all the same has set something.
+ */
+static int sets_none; /* the next event is of a call with None */
+
+static PyObject *set_tracer(enum own which, PyObject *function)
+{
+    sets_none = function == NONE;
+    PyObject *done = PyObject_CallFunctionObjArgs(interpreters_own[which], function, NULL);
+    sets_none = 0;
+    return done;
+}
+
+static PyObject *set_trace(PyObject *self, PyObject *function)
+{
+    return set_tracer(SET_TRACE, function);
+}
+
+static PyObject *set_profile(PyObject *self, PyObject *function)
+{
+    return set_tracer(SET_PROFILE, function);
+}
+
+static void raise_limit(int which, rlim_t by, rlim_t spare)
+{
+    struct rlimit limit;
+    getrlimit(which, &limit);
+    if (limit.rlim_cur + by + spare <= limit.rlim_max) {
+        limit.rlim_cur += by;
+        setrlimit(which, &limit);
+    }
+}
+
+/*
+ * A thread is cheap, but the kernel counts it like a process, and its stack is eight megabytes of addresses, of which
+ * it seldom touches a tenth: a hundred of them would be over limits that are there for processes and for what is
+ * touched. So each start of a thread raises both, within the hard limits. A program that makes other use of that room
+ * is killed for what it touches, or for the processes that it has.
+ */
+static PyObject *start_with_room(enum own which, PyObject *arguments, PyObject *named)
+{
+    if (witness.begun) {
+        raise_limit(RLIMIT_AS, walls.stack, ROOM);
+        raise_limit(RLIMIT_NPROC, 1, 0);
+    }
+    return PyObject_Call(interpreters_own[which], arguments, named);
+}
+
+static PyObject *start_thread(PyObject *self, PyObject *arguments, PyObject *named)
+{
+    return start_with_room(START_THREAD, arguments, named);
+}
+
+static PyObject *start_joinable(PyObject *self, PyObject *arguments, PyObject *named)
+{
+    return start_with_room(START_JOINABLE, arguments, named);
+}
+
+static PyMethodDef stand_ins[OWN] = {
+    {"settrace", set_trace, METH_O, "Set the global debug tracing function."},
+    {"setprofile", set_profile, METH_O, "Set the profiling function."},
+    {"start_new_thread", (PyCFunction)(void *)start_thread, METH_VARARGS | METH_KEYWORDS, "Start a new thread."},
+    {"start_joinable_thread", (PyCFunction)(void *)start_joinable, METH_VARARGS | METH_KEYWORDS, "Start a new thread."},
+};
+
+/* To be called before modules are imported that keep one of the functions under another name. */
+static PyObject *stand_in(PyObject *self, PyObject *nothing_given)
+{
+    for (int i = 0; i < OWN && !witness.begun; i++) {
+        const char *owner = i < START_THREAD ? "sys" : "_thread";
+        PyObject *module = PyImport_ImportModule(owner), *name = PyUnicode_FromString(owner), *function;
+        if (!module || !name)
+            return NULL;
+        interpreters_own[i] = PyObject_GetAttrString(module, stand_ins[i].name);
+        if (!interpreters_own[i]) {
+            PyErr_Clear();
+            continue;
+        }
+        function = PyCFunction_NewEx(&stand_ins[i], module, name);
+        if (!function || PyObject_SetAttrString(module, stand_ins[i].name, function))
+            return NULL;
+    }
+    return nothing();
+}
+
 /* ---- What a program did that could make its own tests lie ---- */
 
 static PyObject *argument(PyObject *arguments, intptr_t index)
@@ -298,8 +409,11 @@ static int hook(const char *event, PyObject *arguments, void *data)
         return 0;
     if (among(event, starters))
         *witness.flags |= STARTED;
-    else if (among(event, tracers))
-        *witness.flags |= TRACED;
+    else if (among(event, tracers)) {
+        if (!sets_none)
+            *witness.flags |= TRACED;
+        sets_none = 0; /* what the old one's destructor sets counts */
+    }
     else if (among(event, searches) || (!strcmp(event, "import") && imports_machine_code(arguments))
              || (!strcmp(event, "object.__setattr__") && !strcmp(text_of(argument(arguments, 1)), "__code__"))
              || (!strcmp(event, "open") && opens_memory(argument(arguments, 0)))
@@ -394,18 +508,9 @@ static int run(PyObject *code, PyObject *tests, PyObject *names, int total)
 /* ---- Walls: fresh namespaces, a disk of its own, limits, no capability ---- */
 
 struct job {
-    int64_t kind, cpu_seconds, memory_bytes, processes, disk_bytes;
+    int64_t kind, cpu_seconds, memory_bytes, processes, threads, disk_bytes;
     unsigned char tokens[KINDS][TOKEN];
 };
-
-static struct {
-    int uid, gid, inodes;
-    long long base_memory;
-    struct {
-        unsigned short length;
-        char *instructions;
-    } filter;
-} walls;
 
 static int put(const char *path, const char *text)
 {
@@ -453,9 +558,10 @@ static void enter(const struct job *job)
     limit(RLIMIT_CORE, 0, 0);
     limit(RLIMIT_NOFILE, 256, 256);
     limit(RLIMIT_FSIZE, job->disk_bytes, job->disk_bytes);
-    limit(RLIMIT_NPROC, job->processes, job->processes);
+    limit(RLIMIT_NPROC, job->processes < job->threads ? job->processes : job->threads, job->threads);
     rlim_t memory = walls.base_memory + job->memory_bytes;
-    limit(RLIMIT_AS, memory, memory + (16 << 20)); /* the room between is for what is said of a MemoryError */
+    /* The room between the two is for what is said of a MemoryError, and for the stacks of threads. */
+    limit(RLIMIT_AS, memory, memory + ROOM + job->threads * walls.stack);
     limit(RLIMIT_CPU, job->cpu_seconds, job->cpu_seconds + 1); /* SIGXCPU says why; SIGKILL is for who ignores it */
     check(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs");
     uint32_t header[2] = {0x20080522, 0}, none[6] = {0};
@@ -507,6 +613,16 @@ static int supports_inode_limit(void)
         _exit(0);
     }
     return pid > 0 && waitpid(pid, &status, 0) == pid && status == 0;
+}
+
+static size_t stack_size(void)
+{
+    pthread_attr_t attributes;
+    size_t size = 0, guard = 0;
+    pthread_attr_init(&attributes);
+    pthread_attr_getstacksize(&attributes, &size);
+    pthread_attr_getguardsize(&attributes, &guard);
+    return size + guard;
 }
 
 static int tell(int control, int32_t kind, pid_t pid, int status, const struct rusage *usage)
@@ -652,6 +768,7 @@ static PyObject *serve(PyObject *self, PyObject *arguments)
     walls.uid = getuid();
     walls.gid = getgid();
     walls.inodes = supports_inode_limit();
+    walls.stack = stack_size();
     PyOS_BeforeFork();
     if (!tell(control, 'w', 0, 0, NULL))
         loop(control);
@@ -664,6 +781,7 @@ static PyMethodDef methods[] = {
     {"watch", watch, METH_VARARGS, "Name an instruction of the tests that calls `assertion`."},
     {"main", unittest_main, METH_NOARGS, "Run the test methods of the tests."},
     {"assertion", assertion, METH_O, "An assertion of the tests was executed; True: it held."},
+    {"stand_in", stand_in, METH_NOARGS, "Put our functions in the place of the interpreter's."},
     {NULL, NULL, 0, NULL},
 };
 
