@@ -21,15 +21,32 @@ class Recorder:
         self.lines: list[int] = []
 
     def __call__(self, holds: bool) -> None:
-        frame = sys._getframe(1)
+        self._count(sys._getframe(1), holds)
+
+    def _count(self, frame: types.FrameType, holds: bool) -> None:
         assert (frame.f_code, frame.f_lasti) in self.known
         self.held.append(holds)
         self.lines.append(frame.f_lineno)
 
+    def checked(self, function: Any, /, *arguments: Any, **keywords: Any) -> Any:
+        try:
+            result = function(*arguments, **keywords)
+        except AssertionError:
+            self._count(sys._getframe(1), False)
+            raise
+        self._count(sys._getframe(1), True)
+        return result
+
+    def called(self, function: Any, /, *arguments: Any, **keywords: Any) -> Any:
+        frame = sys._getframe(1)
+        assert (frame.f_code, frame.f_lasti) in self.known
+        return function(*arguments, **keywords)
+
 
 def run(tests: str, code: str = "", main: Any = None) -> tuple[Recorder, CompiledTests]:
     recorder = Recorder()
-    compiled = CompiledTests(tests, "unique", recorder, main)
+    witnesses = {"assertion": recorder, "checked": recorder.checked, "ran": recorder.called, "main": main}
+    compiled = CompiledTests(tests, "unique", witnesses, unittest=True)
     recorder.known = set(sites(compiled.code))
     names: dict[str, Any] = {"__name__": "__main__"}
     exec(compile_code(code), names)
@@ -94,8 +111,11 @@ def test_a_long_chain_of_branches_compiles() -> None:
 def test_unittest_main_is_ours() -> None:
     called = []
     tests = "import unittest\nclass T(unittest.TestCase):\n    def test_a(self):\n        self.assertTrue(1)\n"
-    _, compiled = run(tests + "if __name__ == '__main__':\n    unittest.main(argv=['x'])", "", lambda: called.append(1))
-    assert (called, compiled.methods, compiled.uses_main, compiled.total) == ([1], 1, True, 1)
+    tests += "if __name__ == '__main__':\n    unittest.main(argv=['x'])"
+    _, compiled = run(tests, "", lambda **given: called.append(given))
+    assert (called, compiled.total) == ([{"argv": ["x"]}], 1)
+    assert compiled.cases is not None
+    assert compiled.cases.required == {(3, "test_a")}
 
 
 def test_tests_without_assertion_have_none() -> None:
