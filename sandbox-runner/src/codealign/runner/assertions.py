@@ -239,6 +239,6 @@ class Names:
                 return True
         return False
 
-    def exits_with_outcome(self, node: _ast.AST) -> bool:
+    def exits_with_outcome(self, node: _ast.AST | None) -> bool:
         """Whether an expression ends the program with a status that says what became of its test cases."""
         return isinstance(node, _ast.Call) and self._is_exit(node) and self.is_outcome(node.args[0])

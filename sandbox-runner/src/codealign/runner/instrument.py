@@ -22,6 +22,7 @@ these a call counts nothing. `assertions` says what an assertion is, `rewriting`
 """
 
 import _ast
+import opcode
 import sys
 import types
 import warnings
@@ -34,6 +35,7 @@ from codealign.runner.rewriting import MARK, OBJECTS, WITNESSES, Rewriting
 
 __all__ = ("TESTS_FILE", "WITNESSES", "CompiledTests", "compile_code", "nested", "sites")
 CODE_FILE, TESTS_FILE = "<code>", "<tests>"
+_CALLS = frozenset(number for name, number in opcode.opmap.items() if "CALL" in name)
 _ONLY_TREE = 0x400
 """ast.PyCF_ONLY_AST."""
 
@@ -69,8 +71,10 @@ def nested(code: types.CodeType) -> Iterator[types.CodeType]:
 def sites(code: types.CodeType) -> Iterator[tuple[types.CodeType, int]]:
     """Every instruction of the tests that calls a witness: its code object and its offset, bytes."""
     for each in nested(code):
+        instructions = each.co_code
         for index, (_, _, _, column) in enumerate(each.co_positions()):
-            if column == MARK:
+            # What unpacks the arguments of a call has its position too.
+            if column == MARK and instructions[2 * index] in _CALLS:
                 yield each, 2 * index
 
 
@@ -115,7 +119,8 @@ class CompiledTests:
             tree = compile(source, TESTS_FILE, "exec", _ONLY_TREE, dont_inherit=True)
             names = Names(tree, source)
             self.cases = outline.Cases(tree, source, names) if unittest else None
-            missing = "" if any(names.seems_to_assert(each) for each in tree.body) else outline.missing(tree, names)
+            asserts = "assert" in source and any(names.seems_to_assert(each) for each in tree.body)
+            missing = "" if asserts else outline.missing(tree, names)
             rewriting = Rewriting(tree, source, names, placeholders)
             code = _compile_tree(tree)
         given = {**objects, "failure": AssertionError, "exit": sys.exit}

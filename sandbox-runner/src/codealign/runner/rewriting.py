@@ -112,6 +112,7 @@ class Rewriting:
         new = self._new(statement)
         if isinstance(statement, (_ast.If, _ast.Match, *LOOPS, *FUNCTIONS)):
             self._count_conditions(statement)
+        exits = isinstance(statement, _ast.Raise) and self._names.exits_with_outcome(statement.exc)
         if self._has_expressions:
             self._expressions(statement)
         if isinstance(statement, _ast.Assert):
@@ -123,7 +124,7 @@ class Rewriting:
         ):
             return [self._watched(new, statement)]
         if isinstance(statement, _ast.Raise) and statement.exc is not None:
-            if isinstance(statement.exc, _ast.Call) and self._names.exits_with_outcome(statement.exc):
+            if exits and isinstance(statement.exc, _ast.Call):
                 statement.exc.func = new.placed("exit")
                 return [new(_ast.Expr, self._exit(statement.exc))]
             if self._names.is_failure(statement.exc) and (place.nested or id(statement) in self._guarded):

@@ -16,7 +16,7 @@ _MODULES = (
     "numpy.testing",
 )
 """What has assertions or runs them."""
-_PARTS = (types.FunctionType, types.BuiltinFunctionType, type)
+_PARTS = (types.FunctionType, types.BuiltinFunctionType, type, tuple)
 _SETTINGS = frozenset({"maxDiff", "longMessage"})
 """Attributes of a class that are there to be set, and change messages alone."""
 _WRAPPERS = 20
@@ -178,6 +178,8 @@ def load(tests: str, *, mock: bool) -> tuple[Any, tuple[type, ...]]:
     """
     unittest = importlib.import_module("unittest")
     kinds: list[type] = [unittest.TestCase]
+    # An exception that ends a test method as if it had come to its end, which anything could raise.
+    vars(sys.modules["unittest.case"])["_ShouldStop"] = ()
     if "IsolatedAsyncioTestCase" in tests:
         importlib.import_module("unittest.async_case")
     if mock:
