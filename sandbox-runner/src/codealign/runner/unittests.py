@@ -146,8 +146,15 @@ def _state(watched: tuple[tuple[str, str], ...]) -> tuple[int, ...]:
         found = vars(sys.modules.get(module) or object).get(name)
         parts += [sys.modules.get(module), found]
         if isinstance(found, type) and found.__module__.startswith("unittest"):
-            parts += [value for each, value in vars(found).items() if each not in _SETTINGS]
+            parts += [
+                value for each, value in vars(found).items() if each not in _SETTINGS and not _is_note(each, value)
+            ]
     return tuple(id(part) for part in parts)
+
+
+def _is_note(name: str, value: object) -> bool:
+    """Whether it is what a suite notes of a class whose tests it runs."""
+    return name == "tearDown_exceptions" or (name == "_classSetupFailed" and value is False)
 
 
 def unchanged() -> Callable[[], bool]:
