@@ -423,7 +423,7 @@ static PyObject *ran(PyObject *self, PyObject *arguments, PyObject *keywords)
     PyObject *result = call_first(arguments, keywords);
     if (!site || !result)
         return result;
-    PyObject *judged = PyObject_CallMethod(unittests, "judge", "O", result);
+    PyObject *judged = PyObject_CallMethod(unittests, "judge", "(O)", result);
     if (judged) {
         Py_DecRef(judged);
         return result;
