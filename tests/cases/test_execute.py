@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
+from codealign.coordinator.rules.benchmarks import BenchmarkTexts
+from codealign.coordinator.rules.rows import row_drop
 from services.sandbox.tests import conftest
 from services.sandbox.tests.conftest import name_of, running
 
@@ -48,6 +50,12 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 @pytest.mark.parametrize("name", CASES)
 def test_verdict(results: dict[str, pb.Result], name: str) -> None:
     assert name_of(results[name]) == CASES[name]["expected"], results[name]
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case["expected"] == "PASSED"])
+def test_what_passed_becomes_a_row(name: str) -> None:
+    code, tests = CASES[name]["code"], CASES[name]["tests"]
+    assert row_drop(f"{code}\n{tests}", code, BenchmarkTexts()) is None
 
 
 def test_every_case_has_a_name_of_its_own() -> None:

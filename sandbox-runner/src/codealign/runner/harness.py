@@ -10,7 +10,6 @@ import atexit
 import builtins
 import contextlib
 import errno
-import importlib
 import importlib.machinery
 import linecache
 import marshal
@@ -232,10 +231,16 @@ class Harness:
         _remember_source(instrument.TESTS_FILE, request["tests"])
         for each, offset in instrument.sites(tests.code):
             self._native.watch(each, offset)
-        self.main.names = names
-        if "unittest" not in request["tests"]:
+        missing = tests.missing.encode("utf-8", "replace")
+        if tests.cases is None:
+            self._native.expect((), missing)
             return code, tests.code, names, tests.total, None
-        self.main.unittest = importlib.import_module("unittest")
+        self.main.names, self.main.cases = names, tests.cases
+        self.main.codes = frozenset(map(id, instrument.nested(tests.code)))
+        self.main.unittest, kinds = unittests.load(request["tests"], mock=tests.uses_mock)
+        # For tests that have it under a name that is not to be told from their text.
+        self.main.unittest.main = self._native.main
+        self._native.expect(kinds, missing)
         return code, tests.code, names, tests.total, unittests.unchanged()
 
     def _compiled(self, code: str, tests: str) -> _Compiled | None:
@@ -247,14 +252,15 @@ class Harness:
                 return compiled, None
             source = "tests"
             tests = sources.without_mark(tests)
-            watched = instrument.CompiledTests(tests, os.urandom(16).hex(), self._native.assertion, self._native.main)
+            witnesses = {name: getattr(self._native, name) for name in instrument.WITNESSES}
+            uses_unittest = "unittest" in tests or "unittest" in code
+            watched = instrument.CompiledTests(tests, os.urandom(16).hex(), witnesses, unittest=uses_unittest)
         except BaseException as error:
             line, text = _describe_compile_error(error, source)
             self._native.report(Kind.UNCOMPILED, line, text)
             return None
-        self.main.methods = watched.methods
         if watched.total == 0:
-            self._native.report(Kind.UNASSERTED, 0, b"")
+            self._native.report(Kind.UNASSERTED, 0, watched.missing.encode("utf-8", "replace"))
             return None
         return compiled, watched
 

@@ -57,14 +57,16 @@ static struct {
 } definition;
 
 extern char _Py_NoneStruct[], _Py_TrueStruct[];
-extern PyObject *PyExc_RuntimeError;
+extern PyObject *PyExc_AssertionError, *PyExc_Exception, *PyExc_RuntimeError;
 extern int PyArg_ParseTuple(PyObject *, const char *, ...);
 extern int PyBytes_AsStringAndSize(PyObject *, char **, intptr_t *);
 extern int PyDict_SetItemString(PyObject *, const char *, PyObject *);
 extern void PyErr_Clear(void);
+extern int PyErr_ExceptionMatches(PyObject *);
 extern void PyErr_Fetch(PyObject **, PyObject **, PyObject **);
 extern PyObject *PyCFunction_NewEx(PyMethodDef *, PyObject *, PyObject *);
 extern PyObject *PyErr_NoMemory(void);
+extern void PyErr_Restore(PyObject *, PyObject *, PyObject *);
 extern void PyErr_NormalizeException(PyObject **, PyObject **, PyObject **);
 extern void PyErr_Print(void);
 extern void PyErr_SetString(PyObject *, const char *);
@@ -79,15 +81,18 @@ extern void *PyMem_RawRealloc(void *, size_t);
 extern PyObject *PyModule_Create2(void *, int);
 extern void PyOS_AfterFork_Child(void);
 extern void PyOS_BeforeFork(void);
+extern PyObject *PyObject_Call(PyObject *, PyObject *, PyObject *);
 extern PyObject *PyObject_CallFunction(PyObject *, const char *, ...);
 extern PyObject *PyObject_CallFunctionObjArgs(PyObject *, ...);
+extern PyObject *PyObject_CallMethod(PyObject *, const char *, const char *, ...);
 extern PyObject *PyObject_GetAttrString(PyObject *, const char *);
 extern PyObject *PyImport_ImportModule(const char *);
-extern PyObject *PyObject_Call(PyObject *, PyObject *, PyObject *);
+extern int PyObject_IsInstance(PyObject *, PyObject *);
 extern int PyObject_SetAttrString(PyObject *, const char *, PyObject *);
 extern int PyObject_IsTrue(PyObject *);
 extern int PySys_AddAuditHook(int (*)(const char *, PyObject *, void *), void *);
 extern PyObject *PyTuple_GetItem(PyObject *, intptr_t);
+extern PyObject *PyTuple_GetSlice(PyObject *, intptr_t, intptr_t);
 extern intptr_t PyTuple_Size(PyObject *);
 extern const char *PyUnicode_AsUTF8AndSize(PyObject *, intptr_t *);
 extern PyObject *PyUnicode_FromString(const char *);
@@ -170,7 +175,7 @@ static PyObject *report_early(PyObject *self, PyObject *arguments)
     return nothing();
 }
 
-/* ---- Assertions: instrument.py puts a call of `assertion` where the tests have theirs ---- */
+/* ---- Assertions: instrument.py puts a call of a witness where the tests have theirs ---- */
 
 static struct site {
     PyObject *code;
@@ -210,17 +215,27 @@ static int is_site(PyFrameObject *frame)
     return found;
 }
 
-/* Called by anyone else, or from any other instruction, it does nothing. */
-static PyObject *assertion(PyObject *self, PyObject *holds)
+/* The frame that calls a witness; NULL where that is anyone else, or any other instruction: it then counts nothing. */
+static PyFrameObject *caller(void)
 {
     PyFrameObject *frame = PyEval_GetFrame();
-    if (!witness.begun || !frame || !is_site(frame))
-        return nothing();
+    return witness.begun && frame && is_site(frame) ? frame : NULL;
+}
+
+static void count(PyFrameObject *site, int holds)
+{
     witness.executed++; /* in a child that the program forked it counts for nobody; a failure there does */
-    if (holds != TRUE && !(*witness.flags & FAILURE)) {
+    if (!holds && !(*witness.flags & FAILURE)) {
         *witness.flags |= FAILURE;
-        report(FAILED, PyFrame_GetLineNumber(frame), NULL, 0);
+        report(FAILED, PyFrame_GetLineNumber(site), NULL, 0);
     }
+}
+
+static PyObject *assertion(PyObject *self, PyObject *holds)
+{
+    PyFrameObject *site = caller();
+    if (site)
+        count(site, holds == TRUE);
     return nothing();
 }
 
@@ -329,6 +344,72 @@ static PyObject *stand_in(PyObject *self, PyObject *nothing_given)
     return nothing();
 }
 
+static PyObject *asserting; /* a tuple of the classes whose methods assert: unittest's, a mock's */
+static struct {
+    char text[TEXT];
+    intptr_t size;
+} missing; /* what to say if no assertion is executed */
+
+static PyObject *expect(PyObject *self, PyObject *arguments)
+{
+    PyObject *classes, *bytes;
+    char *text;
+    if (!PyArg_ParseTuple(arguments, "OO", &classes, &bytes) || PyBytes_AsStringAndSize(bytes, &text, &missing.size))
+        return NULL;
+    if (witness.begun)
+        return nothing();
+    if (missing.size > TEXT)
+        missing.size = TEXT;
+    memcpy(missing.text, text, missing.size);
+    Py_IncRef(classes);
+    asserting = classes;
+    return nothing();
+}
+
+/* Whether a function is a method of one of those classes, or numpy's. Much else has such names, the program's too. */
+static int asserts(PyObject *function)
+{
+    static const char numpy[] = "numpy.testing";
+    PyObject *type, *value, *trace;
+    PyErr_Fetch(&type, &value, &trace);
+    PyObject *bound = PyObject_GetAttrString(function, "__self__");
+    PyErr_Clear();
+    PyObject *module = PyObject_GetAttrString(function, "__module__");
+    PyErr_Clear();
+    const char *name = module ? PyUnicode_AsUTF8AndSize(module, NULL) : NULL;
+    int found = (bound && PyObject_IsInstance(bound, asserting) == 1) || (name && !strncmp(name, numpy, strlen(numpy)));
+    if (bound)
+        Py_DecRef(bound);
+    if (module)
+        Py_DecRef(module);
+    PyErr_Restore(type, value, trace); /* in the place of what may be raised here */
+    return found;
+}
+
+/* Calls the first of its arguments with the others. */
+static PyObject *call_first(PyObject *arguments, PyObject *keywords)
+{
+    PyObject *function = PyTuple_GetItem(arguments, 0);
+    PyObject *others = function ? PyTuple_GetSlice(arguments, 1, PyTuple_Size(arguments)) : NULL;
+    if (!others)
+        return NULL;
+    PyObject *result = PyObject_Call(function, others, keywords);
+    Py_DecRef(others);
+    return result;
+}
+
+/* Calls an assertion and says what came of it. */
+static PyObject *checked(PyObject *self, PyObject *arguments, PyObject *keywords)
+{
+    PyFrameObject *site = caller();
+    PyObject *result = call_first(arguments, keywords);
+    if (site && result)
+        count(site, 1);
+    else if (site && PyErr_ExceptionMatches(PyExc_AssertionError) && asserts(PyTuple_GetItem(arguments, 0)))
+        count(site, 0);
+    return result;
+}
+
 /* ---- What a program did that could make its own tests lie ---- */
 
 static PyObject *argument(PyObject *arguments, intptr_t index)
@@ -430,10 +511,38 @@ static int hook(const char *event, PyObject *arguments, void *data)
 
 static PyObject *prepare, *describe, *finish, *unittests, *verify;
 
-/* What `unittest.main()` becomes in the tests. */
-static PyObject *unittest_main(PyObject *self, PyObject *nothing_given)
+/* A handler in the tests may swallow it. */
+static void note_failed_run(PyFrameObject *site)
 {
-    return PyObject_CallFunction(unittests, NULL);
+    if (site && PyErr_ExceptionMatches(PyExc_Exception))
+        *witness.flags |= FAILURE;
+}
+
+/* What `unittest.main()` becomes in the tests. */
+static PyObject *unittest_main(PyObject *self, PyObject *arguments, PyObject *keywords)
+{
+    PyFrameObject *site = caller();
+    PyObject *result = PyObject_Call(unittests, arguments, keywords);
+    if (!result)
+        note_failed_run(site);
+    return result;
+}
+
+/* Calls what is called `run`: if that runs test cases, these are to succeed. */
+static PyObject *ran(PyObject *self, PyObject *arguments, PyObject *keywords)
+{
+    PyFrameObject *site = caller();
+    PyObject *result = call_first(arguments, keywords);
+    if (!site || !result)
+        return result;
+    PyObject *judged = PyObject_CallMethod(unittests, "judge", "(O)", result);
+    if (judged) {
+        Py_DecRef(judged);
+        return result;
+    }
+    note_failed_run(site);
+    Py_DecRef(result);
+    return NULL;
 }
 
 static PyObject *evaluate(PyObject *code, PyObject *tests, PyObject *names)
@@ -487,7 +596,7 @@ static int run(PyObject *code, PyObject *tests, PyObject *names, int total)
     witness.flags = mmap(NULL, 1, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     check(witness.flags == MAP_FAILED, "mmap");
     check(pthread_atfork(NULL, NULL, forget_tokens), "atfork");
-    report(BEGAN, total, NULL, 0);
+    report(BEGAN, total, missing.text, missing.size);
     witness.begun = 1;
     if (!evaluate(code, tests, names))
         return end_by_exception();
@@ -778,10 +887,14 @@ static PyObject *serve(PyObject *self, PyObject *arguments)
 static PyMethodDef methods[] = {
     {"serve", serve, METH_VARARGS, "Serve the supervisor; does not return."},
     {"report", report_early, METH_VARARGS, "Say why nothing will run."},
-    {"watch", watch, METH_VARARGS, "Name an instruction of the tests that calls `assertion`."},
-    {"main", unittest_main, METH_NOARGS, "Run the test methods of the tests."},
+    {"watch", watch, METH_VARARGS, "Name an instruction of the tests that calls a witness."},
+    {"expect", expect, METH_VARARGS, "Say whose methods assert, and what is missing where none is executed."},
+    {"main", (PyCFunction)(void (*)(void))unittest_main, METH_VARARGS | METH_KEYWORDS,
+     "Run the test methods of the tests."},
     {"assertion", assertion, METH_O, "An assertion of the tests was executed; True: it held."},
     {"stand_in", stand_in, METH_NOARGS, "Put our functions in the place of the interpreter's."},
+    {"checked", (PyCFunction)(void (*)(void))checked, METH_VARARGS | METH_KEYWORDS, "Call an assertion of the tests."},
+    {"ran", (PyCFunction)(void (*)(void))ran, METH_VARARGS | METH_KEYWORDS, "Call what may run test cases."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -134,9 +134,15 @@ def _before_running(seen: Evidence) -> Judgement | None:
         _, kind, source, message = uncompiled.fields
         detail = _one_line(f"{kind}: {message}")
         return Judgement(pb.VERDICT_SYNTAX_ERROR, detail, uncompiled.line, source, kind)
-    if seen.report(Kind.UNASSERTED) is not None:
-        return Judgement(pb.VERDICT_NO_TESTS, "the tests hold no assertion")
+    unasserted = seen.report(Kind.UNASSERTED)
+    if unasserted is not None:
+        return Judgement(pb.VERDICT_NO_TESTS, _missing(unasserted))
     return None
+
+
+def _missing(report: Report) -> str:
+    """What the harness read in the tests before the program began."""
+    return _one_line(report.text.decode("utf-8", "replace"))
 
 
 def _place(raised: Report | None) -> Judgement:
@@ -207,7 +213,7 @@ def _of_an_end(seen: Evidence, asked: Asked, base: Judgement) -> Judgement:
     if asked.tests and proved is not None:
         return told(pb.VERDICT_PASSED)
     if asked.tests and unproved is not None:
-        return told(*_of_doubt(unproved))
+        return told(*_of_doubt(unproved, seen.report(Kind.BEGAN)))
     if asked.expected_output is None:
         return told(pb.VERDICT_COMPLETED)
     base = dataclasses.replace(base, assertions_executed=1, assertions_total=1)
@@ -217,14 +223,14 @@ def _of_an_end(seen: Evidence, asked: Asked, base: Judgement) -> Judgement:
     return told(pb.VERDICT_PASSED)
 
 
-def _of_doubt(unproved: Report) -> tuple[pb.Verdict.ValueType, str]:
+def _of_doubt(unproved: Report, began: Report | None) -> tuple[pb.Verdict.ValueType, str]:
     """For tests that ran to their end, and that is all that is proved."""
     if unproved.flags & Flag.FAILURE:
         return pb.VERDICT_FAILED_ASSERTION, "an assertion failed"
     for flag, what in _DOUBTS.items():
         if unproved.flags & flag:
             return pb.VERDICT_EXITED_EARLY, f"{what}: that its tests ran is not proved"
-    return pb.VERDICT_NO_TESTS, "ran to its end without executing an assertion"
+    return pb.VERDICT_NO_TESTS, "" if began is None else _missing(began)
 
 
 def _signal_name(number: int) -> str:

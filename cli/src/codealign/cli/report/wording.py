@@ -64,8 +64,6 @@ REASONS: Mapping[str, str] = {
     "instruction.too-long": "too many words",
     "instruction.benchmark-text": "holds a benchmark's text",
     "row.placeholder": "leaves work open (todo, your code here)",
-    "row.no-assertion": "no assert statement in the tests",
-    "row.tests-only-define": "the tests define things and run nothing",
     "row.benchmark-text": "holds a benchmark's text",
     "dedup.instruction": "same instruction as another row",
     "dedup.response": "same response as another row",

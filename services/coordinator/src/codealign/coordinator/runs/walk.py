@@ -230,7 +230,7 @@ class Walk:
         if verdict is None or not passed(verdict):
             return None
         body = response.response
-        if drop := row_drop(body.text, body.code, body.tests, self._benchmarks):
+        if drop := row_drop(body.text, body.code, self._benchmarks):
             await self.store.append(decision([response.id], self.configs.rows.id, drop))
             self.progress["selection"].finish(drop.rule)
             return None
