@@ -170,7 +170,8 @@ class Reader(ast.NodeVisitor):
     def visit_Name(self, node: ast.Name) -> None:
         if node.id in vocabulary.DYNAMIC and node.id not in self._own:
             self.found.dynamic = True
-            self._do_anything()
+            if node.id != "eval":
+                self._do_anything()
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         if node.attr in vocabulary.DYNAMIC_ATTRIBUTES:
@@ -248,7 +249,7 @@ class Reader(ast.NodeVisitor):
                 if isinstance(each, ast.Attribute) and each.attr not in vocabulary.READING_METHODS:
                     self._change(self.roots(each))
                 elif isinstance(each, ast.Name):
-                    self.found.called.append((each.id, set()))
+                    self._call(each, set(), [])
         elif not hasattr(builtins, name) and self._has_star:
             self._do_anything()
 
@@ -282,14 +283,15 @@ def _is_under(path: str, prefixes: tuple[str, ...]) -> bool:
 class Reach:
     """Follows effects through the program's own functions and through names that share something."""
 
-    def __init__(self, bodies: dict[str, Body], aliases: dict[str, set[str]]) -> None:
+    def __init__(self, bodies: dict[str, Body], aliases: dict[str, set[str]], own: set[str]) -> None:
         """Nothing is followed yet.
 
         Args:
             bodies: Of the program's functions and classes.
             aliases: Of the module's names.
+            own: Names that the program binds otherwise than by imports.
         """
-        self._bodies, self._aliases = bodies, aliases
+        self._bodies, self._aliases, self._own = bodies, aliases, own
 
     def of(self, effects: Effects, seen: frozenset[str] = frozenset()) -> Effects:
         """The effects with those of all that is called; `changed` has everything that may be meant."""
@@ -312,7 +314,7 @@ class Reach:
             return
         inner = self.of(body.effects, seen | {name})
         touches = bool(inner.changed & body.parameters)
-        inner.changed &= body.uses | body.effects.changed - body.parameters
+        inner.changed &= body.uses
         yield inner
         for each in given:
             if each in self._bodies and each not in seen:  # it may be called there
@@ -333,7 +335,7 @@ class Reach:
             for name in fresh:
                 if name.endswith("()"):  # the result of a call: the data that the function has at hand
                     body = self._bodies.get(name[:-2])
-                    step |= {name[:-2]} if body is None else {each for each in body.uses if each not in self._bodies}
+                    step |= {name[:-2]} & self._own if body is None else body.uses & self._own - self._bodies.keys()
                 step |= self._aliases.get(name, set()) | local.get(name, set())
             fresh = step - found
         return found

@@ -19,6 +19,7 @@ Statements that share a line stay or go together. What cannot be read is left as
 from __future__ import annotations
 
 import ast
+import builtins
 import symtable
 import sys
 import warnings
@@ -156,7 +157,7 @@ class _Program:
             for statement in unit.statements:
                 if isinstance(statement, _Definition):
                     self._add_body(bodies, statement, unit.uses)
-        self._bodies, self._reach = bodies, Reach(bodies, aliases)
+        self._bodies, self._reach = bodies, Reach(bodies, aliases, self.own)
 
     def _read(self, nodes: Sequence[ast.AST], inside: bool) -> Effects:
         reader = Reader(self.imported, self.own, self.has_star, inside)
@@ -178,6 +179,10 @@ class _Program:
     def effects(self, number: int) -> Effects:
         """Of the unit with this number, whatever it calls included."""
         return self._reach.of(self._effects[number])
+
+    def calls(self, number: int, name: str) -> bool:
+        """Whether the unit itself calls this function."""
+        return any(each == name for each, _ in self._effects[number].called)
 
     def is_dynamic(self, number: int, unit: _Unit) -> bool:
         """Whether the unit, or a function in it, may reach any name."""
@@ -220,19 +225,22 @@ def _imports(units: Sequence[_Unit]) -> tuple[dict[str, str], bool]:
 def _not_needed(units: Sequence[_Unit], entry_point: str) -> list[_Unit]:
     program = _Program(units)
     effects = [program.effects(number) for number in range(len(units))]
-    reached = {entry_point}
+    reached, perhaps = {entry_point}, set[str]()
     kept: set[int] = set()
     growing = True
     while growing:
         growing = False
         for number, unit in enumerate(units):
-            if number in kept or not _is_needed(unit, effects[number], reached):
+            needed = _is_needed(unit, effects[number], reached)
+            # A name in a text that is evaluated: but the results of calls of the function itself are not meant.
+            is_demonstration = effects[number].reads_input or program.calls(number, entry_point)
+            if number in kept or not (needed or (unit.binds & perhaps and not is_demonstration)):
                 continue
             kept.add(number)
             growing = True
-            reached |= unit.uses
+            reached |= {name for name in unit.uses if name in program.bound or not hasattr(builtins, name)}
             if program.is_dynamic(number, unit):
-                reached |= program.bound
+                perhaps |= program.bound
     return [unit for number, unit in enumerate(units) if number not in kept]
 
 
