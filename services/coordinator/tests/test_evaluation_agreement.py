@@ -1,14 +1,24 @@
 """Which outputs agree: the programs that run in the sandbox, here as modules."""
 
+# ruff: noqa: DTZ001 - moments without a zone are outputs too.
+
 from __future__ import annotations
 
 import enum
 import json
-from collections import Counter, OrderedDict
+import math
+import os
+import re
+import sys
+from array import array
+from collections import Counter, OrderedDict, defaultdict, deque
+from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import time as clock
 from decimal import Decimal
 from fractions import Fraction
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+from uuid import UUID
 
 import pytest
 
@@ -29,7 +39,13 @@ class Flatterer:
     __hash__ = None  # type: ignore[assignment]
 
 
+class Point(NamedTuple):
+    x: int
+    y: int
+
+
 NAN = float("nan")
+PARIS = timezone(timedelta(hours=1), "Paris")
 
 
 def judged(have: Any, want: Any, rule: str = "equal", atol: float = 0.0, arguments: list[Any] | None = None) -> bool:
@@ -57,6 +73,33 @@ def judged(have: Any, want: Any, rule: str = "equal", atol: float = 0.0, argumen
         (Fraction(1, 3), Fraction(2, 6)),
         (2**80, 2**80),
         (2.0**80, 2**80),
+        (1e300, int(1e300)),
+        ([-(2.0**63), 2.0**63], [-(2**63), 2**63]),
+        ({2.0**70, 2**71, 1}, {2**70, 2.0**71, True}),
+        ({2.0**70: 2.0**70}, {2**70: 2**70}),
+        (deque([1, 2]), deque([1.0, 2], maxlen=5)),
+        (range(0), range(5, 5)),
+        (range(0, 3, 2), range(0, 4, 2)),
+        (range(4, 5, 7), range(4, 5)),
+        (range(10**30), range(10**30)),
+        (date(2024, 2, 29), date(2024, 2, 29)),
+        (datetime(2024, 1, 1, 12), datetime(2024, 1, 1, 12)),
+        (datetime(2024, 1, 1, 1, tzinfo=PARIS), datetime(2024, 1, 1, 0, tzinfo=UTC)),
+        (clock(1, tzinfo=PARIS), clock(0, tzinfo=UTC)),
+        (clock(1, 2), clock(1, 2)),
+        (timedelta(hours=24), timedelta(days=1)),
+        (PARIS, timezone(timedelta(minutes=60))),
+        (array("i", [1, 2]), array("d", [1.0, 2.0])),
+        (memoryview(b"ab"), b"ab"),
+        (Ellipsis, ...),
+        (NotImplemented, NotImplemented),
+        ([int, len, OrderedDict], [int, len, OrderedDict]),
+        (re.compile("a", re.I), re.compile("a", re.I)),
+        (UUID(int=7), UUID(int=7)),
+        (PurePosixPath("a/b"), Path("a//b")),
+        (defaultdict(list, a=[1]), {"a": [1]}),
+        (Point(1, 2), (1, 2)),
+        (bytearray(b"a"), b"a"),
         (float("inf"), float("inf")),
         (3 + 0j, 3),
         ("\ud800", "\ud800"),
@@ -82,6 +125,20 @@ def test_what_python_calls_equal_agrees(have: Any, want: Any) -> None:
         ("nan", NAN),
         ([1, 2], [2, 1]),
         (2**80, 2**80 + 1),
+        (deque([1]), [1]),
+        (deque([1, 2]), deque([2, 1])),
+        (range(3), [0, 1, 2]),
+        (range(3), range(4)),
+        (date(2024, 1, 1), datetime(2024, 1, 1)),
+        (date(2024, 1, 1), "2024-01-01"),
+        (datetime(2024, 1, 1), datetime(2024, 1, 1, tzinfo=UTC)),
+        (timedelta(1), timedelta(2)),
+        (array("i", [1]), [1]),
+        (int, str),
+        (int, "int"),
+        (..., None),
+        (re.compile("a"), re.compile("a", re.I)),
+        (',"float":1', ""),
         (list(range(3000)), list(range(2999, -1, -1))),
         (["x" * 100_000], ["x" * 99_999]),
     ],
@@ -97,6 +154,63 @@ def test_an_object_is_equal_to_nothing_whatever_it_says() -> None:
         assert not judged(Flatterer(), want)
     assert not judged([Flatterer()], [1])
     assert not judged(NAN, NAN)
+
+
+def test_large_whole_floats_agree_within_a_tolerance() -> None:
+    near = 1e300 * (1 + 1e-15)
+    assert near != 1e300
+    assert judged(near, 1e300)
+    assert judged([near, -near], [1e300, -1e300])
+    assert judged(math.pi * 12345678901**2 * 3.3, 12345678901 * 12345678901 * 3.3 * math.pi)
+    assert not judged(1.1e300, 1e300)
+    assert not judged(2**80 + 1, 2.0**80), "the type must be the same"
+    assert not judged(2**80 + 1, 2**80, atol=1e-6), "whole numbers are compared exactly"
+    assert not judged(float("inf"), 1e300)
+
+
+def test_what_holds_itself_is_equal_to_nothing() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    assert not judged(endless, endless)
+
+
+def test_streams_during_a_call_are_text_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def uses(way: int) -> Any:
+        outputs: tuple[Any, ...] = (sys.stdout, sys.stderr)
+        for stream in outputs:
+            print("x", "\ud800", file=stream, flush=True)
+            stream.buffer.write(b"x")
+            os.write(stream.fileno(), b"x")
+            assert (stream.encoding, stream.isatty(), stream.mode, stream.closed) == ("utf-8", False, "w", False)
+            stream.writelines(["x"])
+            stream.reconfigure(line_buffering=True)
+        assert (sys.stdout.name, sys.stderr.name, sys.stdin.name) == ("<stdout>", "<stderr>", "<stdin>")
+        with pytest.raises(EOFError):
+            input("?")
+        assert (sys.stdin.read(), sys.stdin.buffer.read(), list(sys.stdin), sys.stdin.readline()) == ("", b"", [], "")
+        for stream in (sys.stdin, *outputs):
+            if way == 0:
+                stream.close()
+            elif way == 1:
+                stream.detach()
+            elif way == 2:
+                os.close(stream.fileno())
+        if way == 3:
+            sys.stdout = sys.stdin = None
+        return way
+
+    written: list[bytes] = []
+    monkeypatch.setattr(calls, "_write", written.append)
+    monkeypatch.setattr(calls, "_set_timers", lambda _: None)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    asked = {"inputs": [[way] for way in (0, 1, 2, 3, 4)], "seconds": [], "as_set": False}
+    Path(calls.INPUTS_FILE).write_text(json.dumps(asked))
+    before = (sys.stdin, sys.stdout, sys.stderr)
+    assert list(calls.answers(uses)) == [True] * 5
+    assert (sys.stdin, sys.stdout, sys.stderr) == before
+    outputs = json.loads(written[0].removeprefix(calls.MARKER).partition(calls.SEPARATOR)[0])
+    assert [each[0] for each in outputs] == ["0", "1", "2", "3", "4"]
 
 
 def test_floats_agree_within_a_tolerance() -> None:

@@ -1,96 +1,288 @@
 """From what a model wrote to the program that is judged.
 
-Two steps, simpler than EvalPlus' `sanitize` and with the same aim: lines at the end that do not parse (an answer that
-was cut off, prose) are dropped, then what stands at the margin and the wanted function does not need (calls of it,
-prints, tests). Nothing is repaired: what cannot be read stays as it is, and the sandbox says so.
+First the part that parses (see `readable`), then, of the statements at the margin, what must not be lost:
+
+- what binds a name that the wanted function reaches, directly or through other names;
+- what may change such a name, or what it stands for: loops that fill tables, method calls, attributes that are set,
+  decorators and base classes that register (see `effects`);
+- what may change the state of a module or of the interpreter (`random.seed(7)`, `sys.setrecursionlimit(...)`);
+- imports, except unused ones of modules outside the standard library.
+
+Where names are reached in ways that the text does not show (`globals()`, `exec`), all bindings stay. So what goes is:
+the main guard, prints, assertions, calls that change nothing the function depends on, expressions without effect,
+annotations without a value (prose such as "Output: 4"), code at the margin that cannot run there, what reads input only
+for itself, and definitions that nothing reaches. A print or an assertion goes even where it draws random numbers.
+
+Statements that share a line stay or go together. What cannot be read is left as it is, and the sandbox says so.
 """
 
 from __future__ import annotations
 
 import ast
+import builtins
+import symtable
+import sys
+import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-MAX_DROPPED_LINES = 500
-"""At the end of an answer; one that needs more is left as it is."""
+from codealign.coordinator.evaluation.effects import Body, Effects, Reach, Reader, dotted
+from codealign.coordinator.evaluation.readable import Reader as TextReader
+from codealign.coordinator.evaluation.readable import parse
+
+_Function = (ast.FunctionDef, ast.AsyncFunctionDef)
+_Definition = (*_Function, ast.ClassDef)
+_Import = (ast.Import, ast.ImportFrom)
 
 
 def clean(text: str, entry_point: str) -> str:
-    """The program without what does not belong to it.
+    """The program without what does not belong to it; the text itself where there is no such thing.
 
     Args:
         text: What the model wrote, the prompt's beginning included where it continued one.
-        entry_point: The function that is wanted; it stays with whatever it needs, and so do all imports.
+        entry_point: The function that is wanted.
     """
-    lines = text.split("\n")
-    tree, count = _parsed(lines)
-    if tree is None:
+    try:
+        lines = TextReader(lambda tree: _binds(tree, entry_point)).program(text)
+        if not lines:
+            return text
+        program = "".join(lines)
+        units = _units(parse(program).body, lines)
+        if not any(entry_point in unit.binds for unit in units):
+            return _as_ended(text, program)
+        dropped = {number for unit in _not_needed(units, entry_point) for number in range(unit.first, unit.last + 1)}
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return text
-    statements = tree.body
-    needed = _needed(statements, entry_point)
-    if needed is None:
-        return "\n".join(lines[:count]).rstrip() + "\n"
-    kept: set[int] = set()
-    for statement in needed:
-        kept.update(range(_first_line(statement), (statement.end_lineno or statement.lineno) + 1))
-    return "\n".join(lines[number - 1] for number in sorted(kept)) + "\n"
+    return _as_ended(text, "".join(line for number, line in enumerate(lines, 1) if number not in dropped))
 
 
-def _parsed(lines: Sequence[str]) -> tuple[ast.Module | None, int]:
-    """The longest beginning that parses, and its number of lines."""
-    for count in range(len(lines), max(len(lines) - MAX_DROPPED_LINES, 0), -1):
-        try:
-            return ast.parse("\n".join(lines[:count])), count
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            continue
-    return None, 0
+def _as_ended(text: str, program: str) -> str:
+    """A program that is not the whole text ends with one line's end."""
+    if program == text:
+        return text
+    end = "\r\n" if "\r\n" in program else "\n"
+    return program.rstrip() + end
 
 
-def _first_line(statement: ast.stmt) -> int:
-    decorators: list[ast.expr] = getattr(statement, "decorator_list", [])
-    return min([statement.lineno, *(decorator.lineno for decorator in decorators)])
+@dataclass
+class _Unit:
+    """Statements at the margin that share lines."""
+
+    statements: list[ast.stmt]
+    first: int
+    last: int
+    binds: set[str]
+    uses: set[str]
+    compiles: bool = True
+
+    @property
+    def is_guard(self) -> bool:
+        """Runs only where the program is the main one."""
+        return all(
+            isinstance(each, ast.If) and not each.orelse and "__name__" in _names(each.test) for each in self.statements
+        )
 
 
-def _needed(statements: Sequence[ast.stmt], entry_point: str) -> list[ast.stmt] | None:
-    """Imports, and what binds a name that the wanted function reaches; None where nothing binds that one."""
-    bound = [set(_bound(statement)) for statement in statements]
-    if not any(entry_point in names for names in bound):
-        return None
-    reached: set[str] = set()
-    fresh = {entry_point}
-    while fresh:
-        reached |= fresh
-        users = [each for each, names in zip(statements, bound, strict=True) if names & fresh]
-        fresh = {name for user in users for name in _used(user)} - reached
-    return [
-        statement
-        for statement, names in zip(statements, bound, strict=True)
-        if names & reached or any(isinstance(node, (ast.Import, ast.ImportFrom)) for node in _shallow(statement))
-    ]
+def _names(node: ast.AST) -> set[str]:
+    return {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
 
 
-def _shallow(statement: ast.stmt) -> Iterator[ast.stmt]:
-    """The statement and those inside it that run with it: not the bodies of functions and classes."""
-    yield statement
-    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+def _binds(tree: ast.Module, name: str) -> bool:
+    return any(getattr(node, "name", None) == name for node in tree.body if isinstance(node, _Definition)) or any(
+        isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Store) for node in ast.walk(tree)
+    )
+
+
+def _units(statements: Sequence[ast.stmt], lines: Sequence[str]) -> list[_Unit]:
+    units: list[_Unit] = []
+    for statement in statements:
+        decorators: list[ast.expr] = getattr(statement, "decorator_list", [])
+        first = min([statement.lineno, *(decorator.lineno for decorator in decorators)])
+        last = statement.end_lineno or statement.lineno
+        if units and first <= units[-1].last:
+            units[-1].statements.append(statement)
+            units[-1].last = max(last, units[-1].last)
+        else:
+            units.append(_Unit([statement], first, last, set(), set()))
+    for unit in units:
+        _find_names(unit, "".join(lines[unit.first - 1 : unit.last]))
+    return units
+
+
+def _find_names(unit: _Unit, source: str) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            top = symtable.symtable(source.removeprefix("\ufeff"), "program", "exec")
+            if not all(isinstance(each, _Definition) for each in unit.statements):
+                compile(source.removeprefix("\ufeff"), "program", "exec", dont_inherit=True)
+    except SyntaxError:
+        unit.compiles = False
         return
-    for field in ("body", "orelse", "finalbody"):
-        for inner in getattr(statement, field, []):
-            yield from _shallow(inner)
-    for handler in getattr(statement, "handlers", []):
-        for inner in handler.body:
-            yield from _shallow(inner)
+    for symbol in top.get_symbols():
+        if symbol.is_assigned() or symbol.is_imported():
+            unit.binds.add(symbol.get_name())
+        if symbol.is_referenced():
+            unit.uses.add(symbol.get_name())
+    for child in top.get_children():
+        unit.uses |= _globals_of(child)
 
 
-def _bound(statement: ast.stmt) -> Iterator[str]:
-    """The names that a statement at the margin binds by a definition or an assignment."""
-    for inner in _shallow(statement):
-        if isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            yield inner.name
-        elif isinstance(inner, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
-            targets = inner.targets if isinstance(inner, ast.Assign) else [inner.target]
-            for target in targets:
-                yield from (node.id for node in ast.walk(target) if isinstance(node, ast.Name))
+def _globals_of(table: symtable.SymbolTable) -> set[str]:
+    found: set[str] = set()
+    pending = [table]
+    while pending:
+        each = pending.pop()
+        found |= {symbol.get_name() for symbol in each.get_symbols() if symbol.is_global()}
+        pending += each.get_children()
+    return found
 
 
-def _used(statement: ast.stmt) -> Iterator[str]:
-    yield from (node.id for node in ast.walk(statement) if isinstance(node, ast.Name))
+class _Program:
+    """What the statements do, taken together."""
+
+    def __init__(self, units: Sequence[_Unit]) -> None:
+        self.imported, self.has_star = _imports(units)
+        self.bound = {name for unit in units for name in unit.binds}
+        imports_only = {name for unit in units if _is_import(unit) for name in unit.binds}
+        self.own = {name for unit in units if not _is_import(unit) for name in unit.binds} - imports_only
+        bodies: dict[str, Body] = {}
+        aliases: dict[str, set[str]] = {}
+        self._effects: list[Effects] = []
+        for unit in units:
+            effects = self._read(unit.statements, inside=False)
+            self._effects.append(effects)
+            for name, others in effects.aliases.items():
+                aliases.setdefault(name, set()).update(others)
+            for statement in unit.statements:
+                if isinstance(statement, _Definition):
+                    self._add_body(bodies, statement, unit.uses)
+        self._bodies, self._reach = bodies, Reach(bodies, aliases, self.own)
+
+    def _read(self, nodes: Sequence[ast.AST], inside: bool) -> Effects:
+        reader = Reader(self.imported, self.own, self.has_star, inside)
+        for node in nodes:
+            reader.visit(node)
+        return reader.found
+
+    def _add_body(self, bodies: dict[str, Body], statement: ast.stmt, uses: set[str]) -> None:
+        assert isinstance(statement, _Definition)
+        parameters = {node.arg for node in ast.walk(statement) if isinstance(node, ast.arg)}
+        effects = self._read(statement.body, inside=True)
+        before = bodies.get(statement.name)
+        if before is not None:  # which of several is called is not asked
+            effects.changed |= before.effects.changed
+            effects.called += before.effects.called
+            parameters, uses = parameters | before.parameters, uses | before.uses
+        bodies[statement.name] = Body(effects, parameters, uses)
+
+    def effects(self, number: int) -> Effects:
+        """Of the unit with this number, whatever it calls included."""
+        return self._reach.of(self._effects[number])
+
+    def calls(self, number: int, name: str) -> bool:
+        """Whether the unit itself calls this function."""
+        return any(each == name for each, _ in self._effects[number].called)
+
+    def is_dynamic(self, number: int, unit: _Unit) -> bool:
+        """Whether the unit, or a function in it, may reach any name."""
+        bodies = [self._bodies[each.name] for each in unit.statements if isinstance(each, _Definition)]
+        return self._effects[number].dynamic or any(body.effects.dynamic for body in bodies)
+
+
+def _is_import(unit: _Unit) -> bool:
+    return all(isinstance(each, _Import) for each in unit.statements)
+
+
+def _inner_imports(unit: _Unit) -> Iterator[ast.Import | ast.ImportFrom]:
+    """The imports that run with the unit."""
+    pending: list[ast.AST] = list(unit.statements)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, _Import):
+            yield node
+        elif not isinstance(node, _Definition):
+            pending += [each for each in ast.iter_child_nodes(node) if isinstance(each, (ast.stmt, ast.excepthandler))]
+
+
+def _imports(units: Sequence[_Unit]) -> tuple[dict[str, str], bool]:
+    """Names that imports bind, with what they stand for; and whether one is a star."""
+    found: dict[str, str] = {}
+    has_star = False
+    for unit in units:
+        for node in _inner_imports(unit):
+            for each in node.names:
+                has_star |= each.name == "*"
+                if isinstance(node, ast.ImportFrom):
+                    found[each.asname or each.name] = f"{node.module or ''}.{each.name}"
+                elif each.asname:
+                    found[each.asname] = each.name
+                else:
+                    found[each.name.partition(".")[0]] = each.name.partition(".")[0]
+    return found, has_star
+
+
+def _not_needed(units: Sequence[_Unit], entry_point: str) -> list[_Unit]:
+    program = _Program(units)
+    effects = [program.effects(number) for number in range(len(units))]
+    reached, perhaps = {entry_point}, set[str]()
+    kept: set[int] = set()
+    growing = True
+    while growing:
+        growing = False
+        for number, unit in enumerate(units):
+            needed = _is_needed(unit, effects[number], reached)
+            # A name in a text that is evaluated: but the results of calls of the function itself are not meant.
+            is_demonstration = effects[number].reads_input or program.calls(number, entry_point)
+            if number in kept or not (needed or (unit.binds & perhaps and not is_demonstration)):
+                continue
+            kept.add(number)
+            growing = True
+            reached |= {name for name in unit.uses if name in program.bound or not hasattr(builtins, name)}
+            if program.is_dynamic(number, unit):
+                perhaps |= program.bound
+    return [unit for number, unit in enumerate(units) if number not in kept]
+
+
+def _is_needed(unit: _Unit, effects: Effects, reached: set[str]) -> bool:
+    if not unit.compiles:
+        return bool(_defined(unit) & reached)
+    if unit.is_guard or all(map(_has_no_effect, unit.statements)):
+        return False
+    if unit.binds & reached or effects.changed & reached:
+        return True
+    imports = list(_inner_imports(unit))
+    if imports and (not _is_import(unit) or any(map(_is_kept_import, imports))):
+        return True
+    return effects.anything and not effects.reads_input
+
+
+def _defined(unit: _Unit) -> set[str]:
+    return {each.name for each in unit.statements if isinstance(each, _Definition)}
+
+
+def _is_kept_import(node: ast.Import | ast.ImportFrom) -> bool:
+    """Whether an import that nothing names is kept: a module that may be missing would end the program."""
+    modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names]
+    standard = all(module.partition(".")[0] in sys.stdlib_module_names for module in modules)
+    return standard or any(each.name == "*" for each in node.names)
+
+
+def _has_no_effect(statement: ast.stmt) -> bool:
+    """Whether a statement does nothing, or nothing but to end the program."""
+    if isinstance(statement, ast.AnnAssign):
+        return statement.value is None and isinstance(statement.target, ast.Name)
+    if isinstance(statement, ast.Expr):
+        return _is_inert(statement.value) or _ends_program(statement.value)
+    return isinstance(statement, (ast.Pass, ast.Raise, ast.Global))
+
+
+def _is_inert(value: ast.expr) -> bool:
+    """No part of it calls or binds anything."""
+    acting = (ast.Call, ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom)
+    return not any(isinstance(node, acting) for node in ast.walk(value))
+
+
+def _ends_program(value: ast.expr) -> bool:
+    parts = dotted(value.func) if isinstance(value, ast.Call) else []
+    return parts in (["exit"], ["quit"], ["sys", "exit"], ["os", "_exit"])

@@ -27,6 +27,9 @@ TEXT_LIMIT = 64 * 1024
 """A normal form longer than this, in characters, leaves as its digest."""
 TOTAL_LIMIT = 600 * 1024
 """Normal forms of all calls together; beyond it the longest leave as digests. A stream keeps 1 MiB."""
+FLOAT_MARK = ',"float":1'
+"""In the normal form of a large whole number that was a float: it takes no part in equality. A text's normal
+form has no such thing, since each quotation mark in it has a backslash before it."""
 _CHUNK = 1000
 _WAITING_SECONDS = 20.0
 """A call may take so much more wall-clock time than four times its CPU time."""
@@ -38,11 +41,46 @@ class CallTimedOut(Exception):
     """A call used up its time."""
 
 
-class _Nowhere(io.StringIO):
-    """What the program prints during a call; nothing is kept, and nothing can be read."""
+class _Streams:
+    """Standard streams that lead nowhere while the function is called: text streams over a descriptor of /dev/null.
 
-    def write(self, text: str) -> int:
-        return len(text)
+    They are opened once, and again only where a call closed them.
+    """
+
+    def __init__(self) -> None:
+        self._streams: dict[str, Any] = {}
+        self._lost: list[Any] = []
+        """Never freed: their end would close a descriptor that may be another's by then."""
+
+    def __enter__(self) -> None:
+        self._before = {name: getattr(sys, name) for name in ("stdin", "stdout", "stderr")}
+        for name in self._before:
+            if not _is_usable(self._streams.get(name)):
+                self._lost.append(self._streams.get(name))
+                self._streams[name] = _nowhere(name)
+            setattr(sys, name, self._streams[name])
+
+    def __exit__(self, *_: object) -> None:
+        for name, stream in self._before.items():
+            setattr(sys, name, stream)
+
+
+def _is_usable(stream: Any) -> bool:
+    try:
+        return stream is not None and not stream.closed and os.fstat(stream.fileno()) is not None
+    except (ValueError, OSError):  # detached, or its descriptor is closed
+        return False
+
+
+def _nowhere(name: str) -> io.TextIOWrapper:
+    """A stream like the interpreter's own of this name."""
+    raw = io.FileIO(os.devnull, "r" if name == "stdin" else "w")
+    raw.name = f"<{name}>"
+    buffer = io.BufferedReader(raw) if name == "stdin" else io.BufferedWriter(raw)
+    # Whatever is printed can be encoded: nobody reads it.
+    stream = io.TextIOWrapper(buffer, "utf-8", "backslashreplace")
+    stream.mode = "r" if name == "stdin" else "w"  # type: ignore[misc]
+    return stream
 
 
 def decoded(value: Any) -> Any:
@@ -104,7 +142,8 @@ def _of_plain_texts(items: Sequence[str]) -> str:
 
 def _of_float(value: float) -> str:
     if value.is_integer():
-        return normal(int(value))
+        whole = normal(int(value))
+        return whole if whole[0] != "{" else f"{whole[:-1]}{FLOAT_MARK}}}"
     if value != value:
         return f'{{"nan":"{os.urandom(8).hex()}"}}'  # equal to nothing
     return repr(value) if math.isfinite(value) else f'{{"float":"{value!r}"}}'
@@ -121,9 +160,9 @@ def _of_other(value: Any) -> str:
     if isinstance(value, (bytes, bytearray)):
         return f'{{"bytes":"{value.hex()}"}}'
     if isinstance(value, (set, frozenset, KeysView, ItemsView)):
-        return f'{{"set":[{",".join(sorted(map(normal, value)))}]}}'
+        return f'{{"set":[{",".join(sorted(map(normal, value), key=_unmarked))}]}}'
     if isinstance(value, dict):
-        pairs = sorted(f"[{normal(key)},{normal(item)}]" for key, item in dict.items(value))
+        pairs = sorted((f"[{normal(key)},{normal(item)}]" for key, item in dict.items(value)), key=_unmarked)
         return f'{{"dict":[{",".join(pairs)}]}}'
     bases: tuple[tuple[type, Callable[[Any], Any]], ...] = (
         (int, int),
@@ -135,7 +174,73 @@ def _of_other(value: Any) -> str:
     for base, plain in bases:
         if isinstance(value, base):
             return normal(plain(value))
+    return _of_library(value) or _opaque()
+
+
+def _opaque() -> str:
     return f'{{"object":"{os.urandom(8).hex()}"}}'  # whatever its __eq__ says, it is equal to nothing
+
+
+def _unmarked(text: str) -> str:
+    return text.replace(FLOAT_MARK, "")
+
+
+def _of_library(value: Any) -> str:
+    """Values of other types of the standard library, and numbers of numpy; nothing for what is equal to itself alone.
+
+    Types are told by their names: what the program has not imported is not imported for it.
+    """
+    if value is Ellipsis or value is NotImplemented or (isinstance(value, (type, type(len))) and _is_named(value)):
+        name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', repr(value))}"
+        return f'{{"name":{_encode(name)}}}'
+    if isinstance(value, range):
+        ends = [value[0], value[-1]] if value else []
+        parts = [*ends, value.step] if ends and ends[0] != ends[1] else ends
+        return f'{{"range":{normal(parts)}}}'
+    for base in type(value).__mro__:
+        form = _LIBRARY.get(f"{base.__module__}.{base.__qualname__}")
+        if form is not None:
+            kind, of = form(value)
+            return normal(of) if not kind else f'{{"{kind}":{normal(of)}}}'
+    return ""
+
+
+def _is_named(value: Any) -> bool:
+    """Whether a class or a builtin function is the one that its module has by its name."""
+    return getattr(sys.modules.get(value.__module__ or ""), value.__qualname__, None) is value
+
+
+def _of_moment(value: Any) -> tuple[str, Any]:
+    """A datetime or a time: with an offset what counts is the instant."""
+    offset = value.utcoffset()
+    if offset is None:
+        return ("datetime" if hasattr(value, "toordinal") else "time"), value.isoformat()
+    days = value.toordinal() if hasattr(value, "toordinal") else 0
+    seconds = ((days * 24 + value.hour) * 60 + value.minute) * 60 + value.second
+    whole = seconds - (offset.days * 86400 + offset.seconds)
+    return "instant" if days else "time with offset", whole * 10**6 + value.microsecond - offset.microseconds
+
+
+def _of_view(value: Any) -> tuple[str, Any]:
+    return ("", value.tobytes()) if value.format in ("B", "b", "c") else ("array", value.tolist())
+
+
+_LIBRARY: dict[str, Callable[[Any], tuple[str, Any]]] = {
+    "array.array": lambda value: ("array", list(value)),
+    "builtins.memoryview": _of_view,
+    "collections.deque": lambda value: ("deque", list(value)),
+    "datetime.datetime": _of_moment,
+    "datetime.date": lambda value: ("date", value.isoformat()),
+    "datetime.time": _of_moment,
+    "datetime.timedelta": lambda value: ("span", [value.days, value.seconds, value.microseconds]),
+    "datetime.timezone": lambda value: ("zone", str(value.utcoffset(None))),
+    "numpy.generic": lambda value: ("", value.item()),
+    "pathlib.PurePosixPath": lambda value: ("path", str(value)),
+    "re.Pattern": lambda value: ("pattern", [value.pattern, value.flags]),
+    "uuid.UUID": lambda value: ("uuid", value.int),
+}
+"""By a type's name: what distinguishes values of it, and the kind under which they are equal. No kind: as what they
+are made into."""
 
 
 def _of_exact(value: Any) -> str:
@@ -170,11 +275,15 @@ def _floats(value: Any) -> bool:
 def described(value: Any) -> list[Any]:
     """[normal form or "", its digest, the type's name, whether it is made of floats]."""
     digest, kept, size = hashlib.blake2b(digest_size=16), [], 0
-    for piece in _pieces(value):
-        digest.update(piece.encode())
-        size += len(piece)
-        if size <= TEXT_LIMIT:
-            kept.append(piece)
+    try:
+        for piece in _pieces(value):
+            digest.update(_unmarked(piece).encode())
+            size += len(piece)
+            if size <= TEXT_LIMIT:
+                kept.append(piece)
+    except RecursionError:  # it holds itself, or is nested too deeply to be compared
+        kept, size = [_opaque()], 0
+        digest = hashlib.blake2b(kept[0].encode(), digest_size=16)
     kind = type(value)
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
     return ["".join(kept) if size <= TEXT_LIMIT else "", digest.hexdigest(), name[:80], _floats(value)]
@@ -211,18 +320,16 @@ def answers(function: Callable[..., Any]) -> Iterator[bool]:
     limits, as_set = asked["seconds"], asked["as_set"]
     for ring in (signal.SIGPROF, signal.SIGALRM):
         signal.signal(ring, _ring)
-    outputs, seconds = [], []
+    outputs, seconds, streams = [], [], _Streams()
     for number, given in enumerate(asked["inputs"]):
         arguments = decoded(given)
-        streams = sys.stdin, sys.stdout, sys.stderr
-        sys.stdin, sys.stdout, sys.stderr = io.StringIO(), _Nowhere(), _Nowhere()
-        begun = time.process_time()
-        _set_timers(limits[number] if limits else 0)
-        try:
-            output = function(*arguments)
-        finally:
-            _set_timers(0)
-            sys.stdin, sys.stdout, sys.stderr = streams
+        with streams:
+            begun = time.process_time()
+            _set_timers(limits[number] if limits else 0)
+            try:
+                output = function(*arguments)
+            finally:
+                _set_timers(0)
         seconds.append(round(time.process_time() - begun, 6))
         outputs.append(described(set(output) if as_set else output))
         del output

@@ -1,0 +1,341 @@
+"""What running a part of a program may change, read off its text.
+
+An approximation on the safe side: a name that may stand for something changed counts as changed. Known to change
+nothing are what `vocabulary` lists, and the program's own functions by their bodies.
+"""
+
+# ruff: noqa: D102 - the methods are ast.NodeVisitor's, one for a kind of node.
+from __future__ import annotations
+
+import ast
+import builtins
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from codealign.coordinator.evaluation import vocabulary
+
+
+@dataclass
+class Effects:
+    """What was found in a part: names, as they are written there."""
+
+    changed: set[str] = field(default_factory=set)
+    called: list[tuple[str, set[str]]] = field(default_factory=list)
+    """The program's own functions, each with the names that its arguments stand for."""
+    aliases: dict[str, set[str]] = field(default_factory=dict)
+    """A name, and those that it may share something with."""
+    anything: bool = False
+    """May change what has no name here: a module's state, the interpreter's."""
+    dynamic: bool = False
+    """May reach any name."""
+    reads_input: bool = False
+
+
+@dataclass
+class Body:
+    """A function, or a class with all its methods: what a call of it does."""
+
+    effects: Effects
+    parameters: set[str]
+    uses: set[str]
+    """Of the module's names."""
+
+
+def dotted(node: ast.expr) -> list[str]:
+    """The parts of `a.b.c`; nothing where it is no such chain."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return [node.id, *reversed(parts)] if isinstance(node, ast.Name) else []
+
+
+class Reader(ast.NodeVisitor):
+    """Collects the effects of what it visits; bodies of functions count where `inside` is set."""
+
+    def __init__(self, imported: dict[str, str], own: set[str], has_star: bool, inside: bool = False) -> None:
+        """Nothing found yet.
+
+        Args:
+            imported: Names that imports bind, with what they stand for ("sys", "sys.exit").
+            own: Names that the program binds otherwise.
+            has_star: Any name may come from a module.
+            inside: Visits a function's body rather than a module's statement.
+        """
+        self.found = Effects()
+        self._imported, self._own, self._has_star, self._inside = imported, own, has_star, inside
+        self._quiet = False
+
+    def roots(self, node: ast.AST | None) -> set[str]:
+        """The names that a value may share something with."""
+        if node is None or isinstance(node, (ast.Constant, ast.Compare, ast.JoinedStr)):
+            return set()
+        if isinstance(node, ast.Name):
+            return {node.id}
+        if isinstance(node, ast.Call):
+            parts = dotted(node.func)
+            inner = {name for each in _arguments(node) for name in self.roots(each)}
+            if len(parts) == 1:
+                scalar = parts[0] in vocabulary.SCALARS and parts[0] not in self._own
+                return set() if scalar else inner | {f"{parts[0]}()"}
+            return inner | {name for name in self.roots(node.func) if name not in self._imported}
+        if isinstance(node, (ast.Attribute, ast.Subscript, ast.Starred, ast.Await, ast.NamedExpr)):
+            return self.roots(node.value)
+        return {name for child in ast.iter_child_nodes(node) for name in self.roots(child)}
+
+    def _bind(self, target: ast.AST, value: set[str]) -> None:
+        for node in ast.walk(target):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                self.found.aliases.setdefault(node.id, set()).update(value)
+            elif isinstance(node, (ast.Attribute, ast.Subscript)) and isinstance(node.ctx, (ast.Store, ast.Del)):
+                self._change(self.roots(node.value))
+                for root in self.roots(node.value):
+                    self.found.aliases.setdefault(root, set()).update(value)
+
+    def _change(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name in self._imported and name not in self._own:
+                self._do_anything()
+            else:
+                self.found.changed.add(name)
+
+    def _do_anything(self) -> None:
+        if not self._quiet:
+            self.found.anything = True
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        for target in node.targets:
+            self._bind(target, self.roots(node.value))
+        self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        if node.value is not None:
+            self._bind(node.target, self.roots(node.value))
+        self.generic_visit(node)
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
+        self._bind(node.target, self.roots(node.value))
+        self._change(self.roots(node.target))
+        self.generic_visit(node)
+
+    def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
+        self._bind(node.target, self.roots(node.value))
+        self.generic_visit(node)
+
+    def visit_Delete(self, node: ast.Delete) -> None:
+        for target in node.targets:
+            self._change(self.roots(target))
+        self.generic_visit(node)
+
+    def visit_For(self, node: ast.For | ast.AsyncFor) -> None:
+        self._bind(node.target, self.roots(node.iter))
+        self.generic_visit(node)
+
+    visit_AsyncFor = visit_For  # noqa: N815
+
+    def visit_comprehension(self, node: ast.comprehension) -> None:
+        self._bind(node.target, self.roots(node.iter))
+        self.generic_visit(node)
+
+    def visit_withitem(self, node: ast.withitem) -> None:
+        if node.optional_vars is not None:
+            self._bind(node.optional_vars, self.roots(node.context_expr))
+        self.generic_visit(node)
+
+    def visit_Match(self, node: ast.Match) -> None:
+        for inner in ast.walk(node):
+            name = getattr(inner, "name", None) if isinstance(inner, (ast.MatchAs, ast.MatchStar)) else None
+            if name:
+                self.found.aliases.setdefault(name, set()).update(self.roots(node.subject))
+        self.generic_visit(node)
+
+    def visit_Global(self, node: ast.Global) -> None:
+        self.found.changed.update(node.names)
+
+    def visit_Assert(self, node: ast.Assert) -> None:
+        self._visit_quietly(node)
+
+    def visit_Expr(self, node: ast.Expr) -> None:
+        parts = dotted(node.value.func) if isinstance(node.value, ast.Call) else []
+        if parts and (parts == ["print"] or _is_under(self._path(parts), vocabulary.TESTING_PATHS)):
+            self._visit_quietly(node)
+        else:
+            self.generic_visit(node)
+
+    def _visit_quietly(self, node: ast.AST) -> None:
+        before, self._quiet = self._quiet, True
+        self.generic_visit(node)
+        self._quiet = before
+
+    def visit_Name(self, node: ast.Name) -> None:
+        if node.id in vocabulary.DYNAMIC and node.id not in self._own:
+            self.found.dynamic = True
+            if node.id != "eval":
+                self._do_anything()
+
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        if node.attr in vocabulary.DYNAMIC_ATTRIBUTES:
+            self.found.dynamic = True
+            self._do_anything()
+        if (parts := dotted(node)) and _is_under(self._path(parts), vocabulary.INPUT_PATHS):
+            self.found.reads_input = True
+        self.generic_visit(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        self._visit_head(node)
+        if self._inside:
+            for statement in node.body:
+                self.visit(statement)
+
+    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        self._visit_head(node)
+        # A base, or a metaclass, hears of each class that is derived from it.
+        for base in (*node.bases, *(keyword.value for keyword in node.keywords)):
+            self.found.changed |= {name for name in self.roots(base) if name in self._own}
+            self.visit(base)
+        for statement in node.body:
+            self.visit(statement)
+
+    def _visit_head(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> None:
+        for decorator in node.decorator_list:
+            self._call(decorator, {node.name}, [])
+            self.visit(decorator)
+        if not isinstance(node, ast.ClassDef):
+            self.visit(node.args)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        arguments = _arguments(node)
+        self._call(node.func, {name for each in arguments for name in self.roots(each)}, arguments)
+        self.generic_visit(node)
+
+    def _path(self, parts: list[str]) -> str:
+        """What a chain stands for, where its first name comes from an import."""
+        if parts and parts[0] in self._imported and parts[0] not in self._own:
+            return ".".join([self._imported[parts[0]], *parts[1:]])
+        return ""
+
+    def _call(self, function: ast.expr, given: set[str], arguments: list[ast.expr]) -> None:
+        parts = dotted(function)
+        if path := self._path(parts):
+            self._call_imported(path, given)
+        elif len(parts) == 1:
+            self._call_named(parts[0], given, arguments)
+        elif isinstance(function, ast.Attribute):
+            self._call_method(function, given)
+        else:
+            self._change(self.roots(function) | given)
+
+    def _call_imported(self, path: str, given: set[str]) -> None:
+        if _is_under(path, vocabulary.INPUT_PATHS):
+            self.found.reads_input = True
+        module = path.partition(".")[0]
+        if module in vocabulary.CALLING_MODULES:
+            self._change(given)
+        elif module not in vocabulary.READING_MODULES and not _is_under(path, vocabulary.READING_PATHS):
+            self._do_anything()
+            self._change(given)
+
+    def _call_named(self, name: str, given: set[str], arguments: list[ast.expr]) -> None:
+        if name in self._own or (self._inside and not hasattr(builtins, name)):
+            self.found.called.append((name, given))
+        elif name in ("input", "open"):
+            self._open_or_input(name, arguments)
+        elif name in vocabulary.CHANGING:
+            self._change(self.roots(arguments[0]) if arguments else ())
+        elif name in vocabulary.CALLING:
+            for each in arguments:
+                if isinstance(each, ast.Attribute) and each.attr not in vocabulary.READING_METHODS:
+                    self._change(self.roots(each))
+                elif isinstance(each, ast.Name):
+                    self._call(each, set(), [])
+        elif not hasattr(builtins, name) and self._has_star:
+            self._do_anything()
+
+    def _open_or_input(self, name: str, arguments: list[ast.expr]) -> None:
+        modes = [each.value for each in arguments[1:] if isinstance(each, ast.Constant)]
+        if name == "open" and any(isinstance(mode, str) and set(mode) & set("wax+") for mode in modes):
+            self._do_anything()
+        else:
+            self.found.reads_input = True
+
+    def _call_method(self, function: ast.Attribute, given: set[str]) -> None:
+        if function.attr in vocabulary.READING_METHODS:
+            return
+        owners = self.roots(function.value)
+        self._change(owners)
+        if function.attr in vocabulary.FILLING_METHODS:
+            for owner in owners:
+                self.found.aliases.setdefault(owner, set()).update(given)
+        else:
+            self._change(given)
+
+
+def _arguments(node: ast.Call) -> list[ast.expr]:
+    return [*node.args, *(keyword.value for keyword in node.keywords)]
+
+
+def _is_under(path: str, prefixes: tuple[str, ...]) -> bool:
+    return any(path == prefix or path.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+class Reach:
+    """Follows effects through the program's own functions and through names that share something."""
+
+    def __init__(self, bodies: dict[str, Body], aliases: dict[str, set[str]], own: set[str]) -> None:
+        """Nothing is followed yet.
+
+        Args:
+            bodies: Of the program's functions and classes.
+            aliases: Of the module's names.
+            own: Names that the program binds otherwise than by imports.
+        """
+        self._bodies, self._aliases, self._own = bodies, aliases, own
+
+    def of(self, effects: Effects, seen: frozenset[str] = frozenset()) -> Effects:
+        """The effects with those of all that is called; `changed` has everything that may be meant."""
+        total = Effects(set(effects.changed), [], {}, effects.anything, effects.dynamic, effects.reads_input)
+        for name, given in effects.called:
+            for inner in self._of_call(name, given, seen):
+                total.changed |= inner.changed
+                total.anything |= inner.anything
+                total.dynamic |= inner.dynamic
+                total.reads_input |= inner.reads_input
+        total.changed = self._meant(total.changed, effects.aliases)
+        return total
+
+    def _of_call(self, name: str, given: set[str], seen: frozenset[str]) -> Iterator[Effects]:
+        body = self._bodies.get(name)
+        if body is None:  # a variable: what it stands for may be called, and change what it is given
+            yield Effects({name} | given)
+            return
+        if name in seen:
+            return
+        inner = self.of(body.effects, seen | {name})
+        touches = bool(inner.changed & body.parameters)
+        inner.changed &= body.uses
+        yield inner
+        for each in given:
+            if each in self._bodies and each not in seen:  # it may be called there
+                yield self.of(self._bodies[each].effects, seen | {name, each})
+        called = {each for each, _ in body.effects.called}
+        if touches:
+            yield Effects(
+                given if not called & body.parameters else {each for each in given if each not in self._bodies}
+            )
+
+    def _meant(self, names: set[str], local: dict[str, set[str]]) -> set[str]:
+        """Everything that the names may share something with."""
+        found: set[str] = set()
+        fresh = set(names)
+        while fresh:
+            found |= fresh
+            step: set[str] = set()
+            for name in fresh:
+                if name.endswith("()"):  # the result of a call: the data that the function has at hand
+                    body = self._bodies.get(name[:-2])
+                    step |= {name[:-2]} & self._own if body is None else body.uses & self._own - self._bodies.keys()
+                step |= self._aliases.get(name, set()) | local.get(name, set())
+            fresh = step - found
+        return found
