@@ -183,6 +183,7 @@ def test_the_preset_paper_switches_every_gain_off() -> None:
     assert all(settings.unpooled for settings in (config.concepts, config.instructions, config.responses))
     assert config.responses.round_size == 7
     assert config.selection.random_pass
+    assert config.selection.near_duplicates == "band-collision"
 
 
 def test_doctor_passes_where_everything_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,6 +154,23 @@ def test_caches_environments_and_hidden_folders_are_not_entered(tmp_path: Path) 
     assert [seed.path for seed in read_folder(tmp_path).seeds] == ["ok/a.py"]
 
 
+def test_a_star_import_goes_with_the_names_that_come_from_nowhere_else(tmp_path: Path) -> None:
+    code = FUNCTION.replace("2 * x", "floor(x) + own(x)")
+    write(
+        tmp_path, "a.py", "from math import *\nfrom .mine import *\n\ndef own(x):\n    return x\n\n" + code + FUNCTION
+    )
+    first, second = read_folder(tmp_path).seeds
+    assert list(first.imports) == ["from math import *", "from .mine import *"]
+    assert list(second.imports) == []
+
+
+def test_a_long_elif_chain_is_no_obstacle(tmp_path: Path) -> None:
+    chain = "x = 1\n" + "el".join(f"if x == {number}:\n    y = {number}\n" for number in range(1500))
+    write(tmp_path, "a.py", chain + FUNCTION)
+    collected = read_folder(tmp_path)
+    assert [seed.name for seed in collected.seeds] == ["f"] or collected.problems
+
+
 def test_the_licence_is_read_from_the_header(tmp_path: Path) -> None:
     write(tmp_path, "a.py", "# SPDX-License-Identifier: MIT\n" + FUNCTION)
     assert read_folder(tmp_path).seeds[0].license == "MIT"

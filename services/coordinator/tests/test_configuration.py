@@ -22,6 +22,7 @@ def test_defaults_are_the_papers() -> None:
     assert (ready.concepts.few_shots, ready.instructions.few_shots, ready.responses.few_shots) == (8, 8, 1)
     assert ready.responses.temperature == 0.7
     assert ready.selection.instruction_words == 200
+    assert ready.selection.near_duplicates == "similarity"
 
 
 def test_zero_temperature_is_greedy_and_not_the_default() -> None:
@@ -36,6 +37,7 @@ def test_every_wrong_field_is_named_at_once() -> None:
             concepts=pb.GenerationSettings(few_shots=22, attempts=2),
             execution=pb.ExecutionSettings(runs=11),
             few_shot_set="none",
+            selection=pb.SelectionSettings(near_duplicates="nearby"),
         )
     assert {field for field, _ in caught.value.violations} == {
         "config.pipeline",
@@ -45,13 +47,23 @@ def test_every_wrong_field_is_named_at_once() -> None:
         "config.concepts.attempts",
         "config.execution.runs",
         "config.few_shot_set",
+        "config.selection.near_duplicates",
     }
+    assert "known: similarity, band-collision" in dict(caught.value.violations)["config.selection.near_duplicates"]
     assert "known: nano, selfcodealign" in dict(caught.value.violations)["config.few_shot_set"]
 
 
 def test_a_runs_identity_is_its_configuration_and_not_its_name() -> None:
     assert run_records(run(name="a"))[1].id == run_records(run(name="b"))[1].id
     assert run_records(run(seed=1))[1].id != run_records(run(seed=2))[1].id
+
+
+def test_the_strategy_for_near_duplicates_is_part_of_what_seeds_and_rows_depend_on() -> None:
+    one = stage_configs(run())
+    two = stage_configs(run(selection=pb.SelectionSettings(near_duplicates="band-collision")))
+    assert one.seeds.id != two.seeds.id
+    assert one.selection.id != two.selection.id
+    assert one.responses.id == two.responses.id
 
 
 def test_another_run_shares_the_stages_whose_settings_are_equal() -> None:

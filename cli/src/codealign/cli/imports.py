@@ -132,14 +132,17 @@ def module_level(body: Iterable[ast.stmt], conditional: bool = False) -> Iterato
     Yields:
         The statement, and whether it stands inside another one.
     """
-    for statement in body:
-        yield statement, conditional
+    waiting = [(statement, conditional) for statement in reversed(list(body))]  # an `elif` chain may be long
+    while waiting:
+        statement, inside = waiting.pop()
+        yield statement, inside
         if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             continue
+        inner: list[ast.stmt] = []
         for block in ("body", "handlers", "orelse", "finalbody", "cases"):
             for item in getattr(statement, block, ()):
-                inner = item.body if isinstance(item, ast.ExceptHandler | ast.match_case) else [item]
-                yield from module_level(inner, True)
+                inner += item.body if isinstance(item, ast.ExceptHandler | ast.match_case) else [item]
+        waiting += [(one, True) for one in reversed(inner)]
 
 
 def outside_names(function: FunctionNode, source: str) -> list[str]:

@@ -168,6 +168,9 @@ def read_source(content: bytes, name: str, into: Collected, license_id: str = ""
         code = function_source(statement, lines)
         try:
             needed = imports.needed_by(statement, code)
+        except (RecursionError, MemoryError):
+            into.problems.append(Problem(name, statement.lineno, f"{statement.name}: nested too deeply"))
+            continue
         except (SyntaxError, ValueError) as error:
             into.problems.append(Problem(name, statement.lineno, f"{statement.name}: {error}"))
             continue

@@ -85,9 +85,7 @@ def facts(run: pb.Run) -> list[tuple[str, str]]:
             for field, value in limits.ListFields()
         ),
         "words in an instruction": f"{selection.instruction_words:,} at most" if selection.instruction_words else "",
-        "near duplicates": f"Jaccard similarity of {selection.near_duplicate_threshold:g} or more"
-        if selection.near_duplicate_threshold
-        else "",
+        "near duplicates": _near_duplicates(selection),
         "tests in an instruction": f"with a chance of {selection.tests_in_instruction:g}, where they are short"
         if selection.HasField("tests_in_instruction")
         else "",
@@ -155,3 +153,11 @@ def run_command(run: pb.Run) -> str:
         if value:
             parts += [option, value]
     return shlex.join(parts)
+
+
+def _near_duplicates(selection: pb.SelectionSettings) -> str:
+    if not selection.near_duplicate_threshold:
+        return ""
+    if selection.near_duplicates == "band-collision":
+        return f"any equal band of hashes made for a Jaccard similarity of {selection.near_duplicate_threshold:g}"
+    return f"Jaccard similarity of {selection.near_duplicate_threshold:g} or more"

@@ -604,6 +604,7 @@ class SelectionSettings(_message.Message):
     TESTS_IN_INSTRUCTION_FIELD_NUMBER: _builtins.int
     RANDOM_PASS_FIELD_NUMBER: _builtins.int
     FORBIDDEN_TEXTS_SHA256_FIELD_NUMBER: _builtins.int
+    NEAR_DUPLICATES_FIELD_NUMBER: _builtins.int
     instruction_words: _builtins.int
     """Words in an instruction at most. Default 200."""
     near_duplicate_threshold: _builtins.float
@@ -616,6 +617,11 @@ class SelectionSettings(_message.Message):
     """sha256 of the benchmark texts (prompts and solutions) that must not occur in a seed or a row; the
     coordinator holds them. Filled in when the run is created. Empty: it holds none, and the run says so.
     """
+    near_duplicates: _builtins.str
+    """How near duplicates are told, among seeds and among rows. "similarity" (the default): the estimated similarity
+    reaches the threshold. "band-collision" (the reference's way): any band of the locality-sensitive hash is equal,
+    whatever the similarity, and what collides with a dropped text is dropped as well.
+    """
     def __init__(
         self,
         *,
@@ -624,10 +630,11 @@ class SelectionSettings(_message.Message):
         tests_in_instruction: _builtins.float | None = ...,
         random_pass: _builtins.bool = ...,
         forbidden_texts_sha256: _builtins.str = ...,
+        near_duplicates: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_tests_in_instruction", b"_tests_in_instruction", "tests_in_instruction", b"tests_in_instruction"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tests_in_instruction", b"_tests_in_instruction", "forbidden_texts_sha256", b"forbidden_texts_sha256", "instruction_words", b"instruction_words", "near_duplicate_threshold", b"near_duplicate_threshold", "random_pass", b"random_pass", "tests_in_instruction", b"tests_in_instruction"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tests_in_instruction", b"_tests_in_instruction", "forbidden_texts_sha256", b"forbidden_texts_sha256", "instruction_words", b"instruction_words", "near_duplicate_threshold", b"near_duplicate_threshold", "near_duplicates", b"near_duplicates", "random_pass", b"random_pass", "tests_in_instruction", b"tests_in_instruction"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__tests_in_instruction: _TypeAlias = _typing.Literal["tests_in_instruction"]  # noqa: Y015
     _WhichOneofArgType__tests_in_instruction: _TypeAlias = _typing.Literal["_tests_in_instruction", b"_tests_in_instruction"]  # noqa: Y015

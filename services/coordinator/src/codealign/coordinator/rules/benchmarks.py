@@ -1,50 +1,67 @@
-"""Benchmark texts that must not occur in a seed or a row (decontamination by substring).
+"""Benchmark texts that must not occur in a seed or a row (decontamination).
 
 The files are the user's own copies: JSON lines, plain or gzipped, as HumanEval, HumanEval+, MBPP and MBPP+ are
-published. As texts count a prompt's docstring or description and the canonical solution, each of a length that
-cannot be a coincidence.
+published. Of each task count
+
+- its description: the docstring of HumanEval's and EvalPlus' prompts, MBPP's `text` or `prompt`; as a whole, without
+  its examples, without "Write a function to", and each longer paragraph and sentence by itself;
+- its solution: as it is, without docstrings and comments, each function, and the body without its signature.
+
+Both sides are compared in a normal form, and short code also by its operators (see `matching`).
 """
 
 from __future__ import annotations
 
 import ast
 import gzip
-import hashlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from codealign.common.errors import ConfigurationError
+from codealign.coordinator.rules.matching import BenchmarkTexts, Text
+from codealign.coordinator.rules.source import bare_source, parsed
 
-MIN_CHARS = 40
-"""Texts shorter than this, white space removed, occur in innocent code: `return len(strings)`."""
-_FIELDS = ("prompt", "text", "canonical_solution", "code")
-_SPACE = re.compile(r"\s+")
+__all__ = ["BenchmarkTexts", "load"]
 
+MIN_TEXT = 16
+"""Characters of the normal form that a description, or a function with its signature, has at least.
 
-@dataclass(frozen=True)
-class BenchmarkTexts:
-    """The texts, white space removed, with where each came from."""
+The shortest of HumanEval's and MBPP's are "Add two numbers x and y" (18) and `def find(n,m): return n // m` (17). In
+118,000 functions of the standard library and of installed packages, docstrings included, none of them occurs.
+"""
+MIN_BODY = 20
+"""Characters that a function's body without its signature has at least.
 
-    texts: tuple[tuple[str, str], ...] = ()
-    """(text, "HumanEval/3")."""
+Shorter ones occur in innocent code: `return x + y` (8) in 133 of those functions, `return len(string)` (15) in two,
+Euclid's algorithm (18) in one; of 20 and more, none does.
+"""
+MIN_FORMULA = 24
+"""Characters, operators included, from which a shorter body counts: `return int(2*n*(n+1)*(2*n+1)/3)`."""
+MIN_PART = 60
+"""Characters of a paragraph or a sentence that counts by itself: a dozen words, which cannot be a coincidence."""
+MIN_TASK = 40
+"""Characters of a description that counts without its "Write a function to"."""
 
-    @property
-    def sha256(self) -> str:
-        """A hash of all texts; empty where there are none."""
-        if not self.texts:
-            return ""
-        return hashlib.sha256("\0".join(text for text, _ in self.texts).encode()).hexdigest()
-
-    def find(self, *sources: str) -> str | None:
-        """The task whose text occurs in one of the sources, or None."""
-        squeezed = [_SPACE.sub("", source) for source in sources]
-        for text, task in self.texts:
-            if any(text in source for source in squeezed):
-                return task
-        return None
+_DESCRIPTIONS = ("prompt", "text")
+_SOLUTIONS = ("canonical_solution", "code")
+_EXAMPLES = re.compile(
+    r">>>"
+    r"|^[ \t]*(?:assert\b|(?:in|out)puts?[ \t]*:)"
+    r"|^[ \t]*(?:\W{0,3})(?:for[ \t]+)?(?:examples?|e\.g\.|note|constraints?)\b[^\n]{0,12}$"
+    r"|^[ \t]*(?:for[ \t]+)?(?:examples?|e\.g\.)"
+    r"|\bfor[ \t]+example\b"
+    r"|\bexamples?[ \t]*:",
+    re.IGNORECASE | re.MULTILINE,
+)
+_PARAGRAPH = re.compile(r"\n[ \t]*\n")
+_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
+_LEAD = re.compile(
+    r"^\W*(?:please\s+)?(?:write|create|implement)\s+an?\s+(?:python\s+)?(?:function|program|code)\s+"
+    r"(?:(?:to|that|which|for)\s+)?(?:python\s+)?",
+    re.IGNORECASE,
+)
 
 
 def load(path: Path | None) -> BenchmarkTexts:
@@ -64,40 +81,92 @@ def load(path: Path | None) -> BenchmarkTexts:
     )
     if not files:
         raise ConfigurationError(f"benchmarks: no .jsonl or .jsonl.gz file in {path}")
-    found: dict[str, str] = {}
-    for file in files:
-        for text, task in _texts(file):
-            squeezed = _SPACE.sub("", text)
-            if len(squeezed) >= MIN_CHARS:
-                found.setdefault(squeezed, task)
-    return BenchmarkTexts(tuple(sorted(found.items())))
+    return BenchmarkTexts.of(text for file in files for text in _texts(file))
 
 
-def _texts(file: Path) -> Iterator[tuple[str, str]]:
+def _texts(file: Path) -> Iterator[Text]:
     number = 0
     try:
         with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                row = json.loads(line)
-                task = str(row.get("task_id", f"{file.name}:{number}"))
-                for field in _FIELDS:
-                    if isinstance(row.get(field), str):
-                        yield row[field], task
-                        yield from ((text, task) for text in _docstrings(row[field]))
+                if line.strip():
+                    yield from _of_row(json.loads(line), file.name, number)
     except (OSError, EOFError, ValueError, AttributeError) as error:
         raise ConfigurationError(f"benchmarks: {file}, line {number}: cannot be read ({error})") from None
 
 
-def _docstrings(source: str) -> Iterator[str]:
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError):
-        try:
-            tree = ast.parse(source + "\n    pass\n")  # HumanEval's prompts end after the docstring
-        except (SyntaxError, ValueError):
-            return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and (text := ast.get_docstring(node)):
-            yield text.split(">>>")[0]
+def _of_row(row: dict[str, object], file: str, number: int) -> Iterator[Text]:
+    task = row.get("task_id", number)
+    task = task if isinstance(task, str) else f"{file}, task {task}"  # MBPP's own ids are numbers
+    prompts = [value for field in _DESCRIPTIONS if isinstance(value := row.get(field), str)]
+    solutions = [value for field in _SOLUTIONS if isinstance(value := row.get(field), str)]
+    for prompt in prompts:
+        yield from _of_description(prompt, task)
+    for solution in solutions:
+        yield from _of_solution(solution, [signature for prompt in prompts for signature in _signatures(prompt)], task)
+
+
+def _of_description(prompt: str, task: str) -> Iterator[Text]:
+    tree = parsed(prompt) or parsed(prompt + "\n    pass\n")  # HumanEval's prompts end after the docstring
+    quoted = [] if tree is None else [text for node in ast.walk(tree) if (text := _bare_string(node))]
+    for text in [prompt, *quoted]:
+        parts = _EXAMPLES.split(text)
+        candidates = [(text, MIN_TEXT)]
+        if tree is None or text is not prompt:  # prose, not the code around it
+            candidates.append((parts[0], MIN_TEXT))
+            candidates.append((_LEAD.sub("", parts[0]), MIN_TASK))
+            paragraphs = [paragraph for part in parts for paragraph in _PARAGRAPH.split(part)]
+            candidates += [(paragraph, MIN_PART) for paragraph in paragraphs]
+            candidates += [(one, MIN_PART) for paragraph in paragraphs for one in _SENTENCE.split(paragraph)]
+        for candidate, minimum in candidates:
+            found = Text.prose(candidate, task)
+            if len(found.normal) >= minimum:
+                yield found
+
+
+def _bare_string(node: ast.AST) -> str:
+    """A string that is a statement: a docstring, or one that stands a line too late to be one."""
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+        return node.value.value
+    return ""
+
+
+def _of_solution(solution: str, signatures: list[str], task: str) -> Iterator[Text]:
+    bare = bare_source(solution)
+    tree = parsed(solution)
+    whole = tree is not None and any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in tree.body)
+    functions, bodies = [], []
+    if whole:
+        functions += [solution, bare]
+    else:  # HumanEval's: what follows the prompt
+        bodies += [solution, bare]
+        functions += [f"{signature}\n{text}" for signature in signatures for text in (solution, bare)]
+    for function, body in _functions(bare):
+        functions.append(function)
+        bodies.append(body)
+    for text in (Text.code(function, task) for function in functions):
+        if len(text.normal) >= MIN_TEXT:
+            yield text
+    for text in (Text.code(body, task) for body in bodies):
+        if len(text.normal) >= MIN_BODY or len(text.operators) >= MIN_FORMULA:
+            yield text
+
+
+def _functions(source: str) -> Iterator[tuple[str, str]]:
+    """Each function at module level, and its body."""
+    tree = parsed(source)
+    lines = source.split("\n")
+    for node in tree.body if tree is not None else []:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
+            end = node.end_lineno
+            yield "\n".join(lines[node.lineno - 1 : end]), "\n".join(lines[node.body[0].lineno - 1 : end])
+
+
+def _signatures(prompt: str) -> list[str]:
+    """The signature that a HumanEval prompt ends with."""
+    tree = parsed(prompt) or parsed(prompt + "\n    pass\n")
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)] if tree is not None else []
+    if not functions:
+        return []
+    last = functions[-1]
+    return ["\n".join(prompt.split("\n")[last.lineno - 1 : last.body[0].lineno - 1])]

@@ -8,19 +8,30 @@ from __future__ import annotations
 
 import ast
 import builtins
+import importlib
 import symtable
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common.text import lines
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
+from codealign.coordinator.rules.source import parsed
 
 MAX_LINES = 150
 FORBIDDEN_WORDS = ("todo", "fixme", "bug")
 FORBIDDEN_IMPORTS = frozenset(
     {"argparse", "os", "subprocess", "sys", "setuptools", "distutils", "matplotlib", "seaborn"}
 )
+_STAR_MODULES = (
+    "abc array ast base64 bisect calendar cmath collections collections.abc contextlib copy csv dataclasses datetime "
+    "decimal difflib enum fractions functools hashlib heapq html io itertools json math numbers operator queue random "
+    "re secrets statistics string struct textwrap time types typing unicodedata uuid zlib"
+)
+STAR_MODULES = frozenset(_STAR_MODULES.split())
+"""Modules of the standard library that can be imported here to see what `from module import *` binds."""
 RULES = (
     "seed.syntax-error",
     "seed.benchmark-text",
@@ -45,10 +56,9 @@ class Drop:
 
 def static_drop(seed: pb.Seed, benchmarks: BenchmarkTexts) -> Drop | None:
     """The first rule that drops the seed, or None."""
-    try:
-        function = ast.parse(seed.code).body[0]
-    except (SyntaxError, ValueError, IndexError, RecursionError) as error:
-        return Drop("seed.syntax-error", str(error))
+    if error := _compile_error(seed):
+        return Drop("seed.syntax-error", error)
+    function = next(iter(_tree(seed.code).body), None)
     if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
         return Drop("seed.syntax-error", "not a function")
     if task := benchmarks.find(seed.code):
@@ -71,22 +81,71 @@ def static_drop(seed: pb.Seed, benchmarks: BenchmarkTexts) -> Drop | None:
     return None
 
 
+def _compile_error(seed: pb.Seed) -> str:
+    """Why Python does not compile the function, alone and with its imports. Empty: it does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of invalid escapes in other people's strings
+        try:
+            for text in (seed.code, _whole(seed)):
+                compile(text, "seed", "exec", dont_inherit=True)
+                symtable.symtable(text, "seed", "exec")
+        except (RecursionError, MemoryError):
+            return "nested too deeply for Python's compiler"
+        except (SyntaxError, ValueError) as error:  # ValueError: null bytes, lone surrogates
+            return str(error)
+    return ""
+
+
+def _whole(seed: pb.Seed) -> str:
+    return "\n".join([*seed.imports, seed.code])
+
+
+def _tree(text: str) -> ast.Module:
+    """The syntax tree of what compiles."""
+    return parsed(text) or ast.Module(body=[], type_ignores=[])
+
+
 def unresolved_names(seed: pb.Seed) -> set[str]:
-    """Names that the function takes from its module and that its imports do not define."""
-    table = symtable.symtable("\n".join([*seed.imports, seed.code]), "seed", "exec")
+    """Names that the function takes from its module and that its imports do not define.
+
+    None where a star import is of a module whose names are not known here: any of them could come from it.
+    """
+    stars = _star_imports(seed)
+    if not stars <= STAR_MODULES:
+        return set()
+    table = symtable.symtable(_whole(seed), "seed", "exec")
     defined = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
     defined |= {symbol.get_name() for symbol in table.get_symbols() if symbol.is_namespace()}
     known = defined | set(dir(builtins)) | {"__name__", "__file__", "__doc__"}
+    known = known.union(*map(_exported, stars))
     return {name for name in _globals_of(table) if name not in known}
 
 
+def _star_imports(seed: pb.Seed) -> set[str]:
+    """The modules that the seed imports `*` from; a relative one begins with its dots."""
+    return {
+        "." * node.level + (node.module or "")
+        for node in ast.walk(_tree(_whole(seed)))
+        if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names)
+    }
+
+
+@cache
+def _exported(module: str) -> frozenset[str]:
+    """The names that `from module import *` binds, for a module of STAR_MODULES."""
+    found = importlib.import_module(module)
+    return frozenset(getattr(found, "__all__", None) or (name for name in dir(found) if not name.startswith("_")))
+
+
 def _globals_of(table: symtable.SymbolTable) -> Iterable[str]:
-    for symbol in table.get_symbols():
-        outermost = table.get_type() == "module"
-        if symbol.is_referenced() and (outermost or symbol.is_global()):
-            yield symbol.get_name()
-    for child in table.get_children():
-        yield from _globals_of(child)
+    waiting = [table]
+    while waiting:
+        inner = waiting.pop()
+        waiting += inner.get_children()
+        outermost = inner.get_type() == "module"
+        for symbol in inner.get_symbols():
+            if symbol.is_referenced() and (outermost or symbol.is_global()):
+                yield symbol.get_name()
 
 
 def _returns_value(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
@@ -95,14 +154,16 @@ def _returns_value(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 
 def _own_nodes(function: ast.AST) -> Iterable[ast.AST]:
     """The function's nodes without those of functions inside it."""
-    for node in ast.iter_child_nodes(function):
+    waiting = list(ast.iter_child_nodes(function))
+    while waiting:
+        node = waiting.pop()
         yield node
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
-            yield from _own_nodes(node)
+            waiting += ast.iter_child_nodes(node)
 
 
 def _imported(seed: pb.Seed) -> Iterable[str]:
-    tree = ast.parse("\n".join([*seed.imports, seed.code]))
+    tree = _tree(_whole(seed))
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)

@@ -12,7 +12,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common import records
 from codealign.common.errors import InvalidArgument
 from codealign.coordinator.method import examples, prompts, sections
-from codealign.coordinator.rules import duplicates, rows, seeds
+from codealign.coordinator.rules import duplicates, near, rows, seeds
 
 PIPELINE = "selfcodealign"
 MAX_ATTEMPTS = 256
@@ -66,6 +66,7 @@ def with_defaults(given: pb.Run) -> pb.Run:
     run.execution.runs = run.execution.runs or 1
     run.selection.instruction_words = run.selection.instruction_words or 200
     run.selection.near_duplicate_threshold = run.selection.near_duplicate_threshold or 0.7
+    run.selection.near_duplicates = run.selection.near_duplicates or near.DEFAULT_STRATEGY
     if not run.selection.HasField("tests_in_instruction"):
         run.selection.tests_in_instruction = 0.5
     _check(run)
@@ -107,6 +108,12 @@ def _check(run: pb.Run) -> None:
     need(selection.instruction_words > 0, "selection.instruction_words", "must be positive")
     threshold = selection.near_duplicate_threshold
     need(0 < threshold <= 1, "selection.near_duplicate_threshold", "must be above 0 and at most 1")
+    strategy, known_strategies = selection.near_duplicates, ", ".join(near.STRATEGIES)
+    need(
+        strategy in near.STRATEGIES,
+        "selection.near_duplicates",
+        f"unknown strategy {strategy!r}; known: {known_strategies}",
+    )
     need(0 <= selection.tests_in_instruction <= 1, "selection.tests_in_instruction", "must be from 0 to 1")
     need(1 <= run.execution.runs <= 10, "execution.runs", "must be from 1 to 10")
     if wrong:
@@ -188,7 +195,14 @@ def stage_configs(run: pb.Run) -> StageConfigs:
 
     limits = {field.name: value for field, value in run.execution.limits.ListFields()}
     return StageConfigs(
-        seeds=_record(pb.STAGE_SEED, "seed-rules", rules=seeds.RULES, max_lines=seeds.MAX_LINES, benchmarks=benchmarks),
+        seeds=_record(
+            pb.STAGE_SEED,
+            "seed-rules",
+            rules=seeds.RULES,
+            max_lines=seeds.MAX_LINES,
+            near_duplicates=run.selection.near_duplicates,
+            benchmarks=benchmarks,
+        ),
         concepts=generating("concepts"),
         instructions=generating("instructions"),
         responses=generating("responses"),
@@ -207,6 +221,7 @@ def stage_configs(run: pb.Run) -> StageConfigs:
             "selection",
             rules=duplicates.RULES,
             threshold=run.selection.near_duplicate_threshold,
+            near_duplicates=run.selection.near_duplicates,
             tests_in_instruction=run.selection.tests_in_instruction,
             seed=run.seed,
         ),

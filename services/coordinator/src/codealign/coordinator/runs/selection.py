@@ -2,7 +2,9 @@
 
 The order is fixed, so the same verdicts give the same rows whenever and in whatever order they came. Where a row
 falls to de-duplication, the instruction's next pass takes its place, drawn anew if it must be; the rows that were
-kept before stay.
+kept before stay. With the strategy "band-collision" for near duplicates, a row that fell goes on to join others to
+the row that it collided with, by the text that it fell for alone: its instruction's next pass has the same instruction
+and is to get its chance. Two kept rows stay, though a later one may join their clusters.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ class Selection:
         self._run_id = walk.record.id
         self._config_id = walk.configs.selection.id
         self._tally = walk.progress["selection"]
-        self._duplicates = RowDuplicates(self._run.selection.near_duplicate_threshold)
+        settings = self._run.selection
+        self._duplicates = RowDuplicates(settings.near_duplicate_threshold, settings.near_duplicates)
 
     async def choose(self, all_draws: Sequence[Draws]) -> int:
         """Append the decisions and the Example records; the number of rows."""

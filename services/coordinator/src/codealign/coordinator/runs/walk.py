@@ -16,7 +16,8 @@ from codealign.common import records
 from codealign.common.clients import Clients
 from codealign.coordinator.method import examples, parsing, prompts
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
-from codealign.coordinator.rules.duplicates import SEED_THRESHOLD, NearDuplicates
+from codealign.coordinator.rules.duplicates import SEED_THRESHOLD
+from codealign.coordinator.rules.near import NearDuplicates
 from codealign.coordinator.rules.rows import instruction_drop, row_drop
 from codealign.coordinator.rules.seeds import Drop, static_drop
 from codealign.coordinator.runs.config import StageConfigs, draws_id, model_of
@@ -134,11 +135,12 @@ class Walk:
         limit, kept = self.run.seeds.limit, 0
         tally = self.progress["seeds"]
         tally.expected = limit
-        near = NearDuplicates(SEED_THRESHOLD)
+        near = NearDuplicates(SEED_THRESHOLD, self.run.selection.near_duplicates)
         request = dataset.ScanRequest(stage=pb.STAGE_SEED, collection=self.run.seeds.collection)
         async for seed in self.store.scan(request):
             drop = static_drop(seed.seed, self._benchmarks)
             if drop is None and (found := near.find(seed.seed.code)):
+                near.drop(found[0], seed.seed.code)
                 drop = Drop("seed.near-duplicate", f"estimated similarity {found[1]:.2f}", found[0])
             if drop is not None:
                 await self.store.append(decision([seed.id], self.configs.seeds.id, drop))

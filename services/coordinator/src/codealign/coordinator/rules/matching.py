@@ -1,0 +1,183 @@
+"""Finding known texts in others, whatever their case, white space, wrapping, quoting and escapes.
+
+The normal form of a text is its letters and digits alone. That leaves nothing that quoting, wrapping, comment signs,
+Markdown, zero-width characters or another string's escapes can change. A short text must also begin and end where
+words do, and short code must agree in its operators, since `return a + b` and `return a - b` have one normal form.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import Self
+
+FORM = 2
+"""The version of the normal form and of the choice of texts: a change gives other rows."""
+SHORT = 40
+"""Characters of the normal form below which a text must agree in more than that."""
+
+# Any text of _GRAM + _STEP - 1 characters or more holds, whatever its place, one gram that is looked up.
+_GRAM = 10
+_STEP = 7
+SHORTEST = _GRAM + _STEP - 1
+"""Characters of the shortest normal form that can be found."""
+
+_WORD = re.compile(r"[^\W_]+")
+_NO_WORD = bytes(code for code in range(128) if not chr(code).isalnum())
+_ESCAPE = re.compile(r"\\+(?:u([0-9a-f]{4})|x([0-9a-f]{2})|[nrtfv0])")
+_INVISIBLE = ("Cf", "Mn")
+_NO_CODE = re.compile(r"[^\w!%&()*+,\-./:<=>@\[\]^{|}~]+")
+_LINE_PREFIX = re.compile(r"^[ \t]*(?:>|#|\*|\||//|--)", re.MULTILINE)
+_LINE_PREFIXES = re.compile(r"^(?:[ \t]*(?:>|#|\*|\||//|--))+", re.MULTILINE)
+_COMMENT = re.compile(r"#[^\n]*|\"\"\".*?\"\"\"|'''.*?'''", re.DOTALL)
+
+
+@dataclass(frozen=True, order=True)
+class Text:
+    """One text that must not occur."""
+
+    normal: str
+    """Its normal form."""
+    operators: str
+    """For short code: its form with operators, which must occur too."""
+    task: str
+    """Whose it is: "HumanEval/3"."""
+
+    @classmethod
+    def prose(cls, text: str, task: str) -> Text:
+        """Of a description."""
+        return cls(normal_form(text), "", task)
+
+    @classmethod
+    def code(cls, text: str, task: str) -> Text:
+        """Of a solution."""
+        normal = normal_form(text)
+        return cls(normal, operator_form(text) if len(normal) < SHORT else "", task)
+
+
+@dataclass(frozen=True)
+class BenchmarkTexts:
+    """All texts that must not occur."""
+
+    texts: tuple[Text, ...] = ()
+    """Sorted; a text of several tasks bears the first one's name."""
+
+    @classmethod
+    def of(cls, texts: Iterable[Text]) -> Self:
+        """The same for the same texts, in whatever order they come."""
+        found: dict[tuple[str, str], Text] = {}
+        for text in sorted(texts):
+            if len(text.normal) >= SHORTEST:
+                found.setdefault((text.normal, text.operators), text)
+        return cls(tuple(found.values()))
+
+    @property
+    def sha256(self) -> str:
+        """A hash of all texts and of the version of the normal form; empty where there are none."""
+        if not self.texts:
+            return ""
+        everything = "\0".join([str(FORM), *(f"{text.normal}\1{text.operators}" for text in self.texts)])
+        return hashlib.sha256(everything.encode()).hexdigest()
+
+    def find(self, *sources: str) -> str | None:
+        """The task whose text occurs in one of the sources, or None. Of several texts the longest one's."""
+        found = [text for source in sources for text in self._in(source)]
+        return min(found, key=lambda text: (-len(text.normal), text)).task if found else None
+
+    def _in(self, source: str) -> list[Text]:
+        if not self.texts:
+            return []
+        found = []
+        plain = _plain(source)
+        # A copy that got comments and a docstring of its own is found without them.
+        for variant in {plain, _COMMENT.sub(" ", plain)}:
+            hits = self._hits(_squeezed(variant))
+            if hits:
+                edges = set(accumulate(map(len, _WORD.findall(variant)), initial=0))
+                forms = _operator_forms(variant) if any(text.operators for text, _ in hits) else ()
+                found += [text for text, start in hits if _agrees(text, start, edges, forms)]
+        return found
+
+    def _hits(self, normal: str) -> set[tuple[Text, int]]:
+        """Each text whose normal form occurs in this one, and where."""
+        grams, hits = self._grams, set()
+        for at in range(0, len(normal) - _GRAM + 1, _STEP):
+            for text, offset in grams.get(normal[at : at + _GRAM], ()):
+                if at >= offset and normal.startswith(text.normal, at - offset):
+                    hits.add((text, at - offset))
+        return hits
+
+    @cached_property
+    def _grams(self) -> dict[str, list[tuple[Text, int]]]:
+        """For each text _STEP successive grams, the rarest that it has: one of them is at a multiple of _STEP."""
+        often = Counter(
+            text.normal[at : at + _GRAM] for text in self.texts for at in range(len(text.normal) - _GRAM + 1)
+        )
+        found: dict[str, list[tuple[Text, int]]] = defaultdict(list)
+        for text in self.texts:
+            counts = [often[text.normal[at : at + _GRAM]] for at in range(len(text.normal) - _GRAM + 1)]
+            sums = [0, *accumulate(counts)]
+            start = min(range(len(counts) - _STEP + 1), key=lambda at: sums[at + _STEP] - sums[at])
+            for at in range(start, start + _STEP):
+                found[text.normal[at : at + _GRAM]].append((text, at))
+        return dict(found)
+
+
+def normal_form(text: str) -> str:
+    """A text's letters and digits, without case and accents."""
+    return _squeezed(_plain(text))
+
+
+def operator_form(text: str) -> str:
+    """Code without white space, quotes and backslashes."""
+    return _NO_CODE.sub("", _plain(text))
+
+
+def _operator_forms(plain: str) -> tuple[str, ...]:
+    """As it is, and without what stands before each line where code is quoted or commented out.
+
+    Where code is wrapped as well, a line may begin with an operator; so one prefix is taken off, or all.
+    """
+    texts = plain, _LINE_PREFIX.sub("", plain), _LINE_PREFIXES.sub("", plain)
+    return tuple(_NO_CODE.sub("", text) for text in texts)
+
+
+def _agrees(text: Text, start: int, edges: set[int], forms: tuple[str, ...]) -> bool:
+    if len(text.normal) >= SHORT:
+        return True
+    if start not in edges or start + len(text.normal) not in edges:
+        return False
+    return not text.operators or any(text.operators in form for form in forms)
+
+
+def _squeezed(plain: str) -> str:
+    if plain.isascii():
+        return plain.encode().translate(None, _NO_WORD).decode()
+    return "".join(_WORD.findall(plain))
+
+
+def _plain(text: str) -> str:
+    """Without case, accents and invisible characters; escapes of a string or of HTML resolved."""
+    text = _visible(text)
+    resolved = _ESCAPE.sub(_resolved, text) if "\\" in text else text
+    resolved = html.unescape(resolved) if "&" in resolved else resolved
+    return text if resolved == text else _visible(resolved)
+
+
+def _visible(text: str) -> str:
+    if not text.isascii():
+        decomposed = unicodedata.normalize("NFKD", text)
+        text = "".join(letter for letter in decomposed if unicodedata.category(letter) not in _INVISIBLE)
+    return text.casefold()
+
+
+def _resolved(match: re.Match[str]) -> str:
+    digits = match[1] or match[2]
+    return chr(int(digits, 16)) if digits else " "

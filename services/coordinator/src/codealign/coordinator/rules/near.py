@@ -1,0 +1,172 @@
+"""Near duplicates among texts, by MinHash and locality-sensitive hashing, in little memory.
+
+A sketch holds PERMUTATIONS minima over a text's shingles. It is cut into bands; texts with a band in common are
+candidates. Strategies (`STRATEGIES`) say what follows:
+
+- "similarity": a candidate is a duplicate if the estimated Jaccard similarity reaches the threshold.
+- "band-collision": every candidate is one, and what collides with a dropped text is dropped as well. That is the way
+  of the paper's scripts, which join all texts that collide and keep one of each cluster.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from array import array
+from collections.abc import Iterator, Sequence
+from operator import eq
+
+from rensa import RMinHash
+
+PERMUTATIONS = 250
+SHINGLE_WORDS = 5
+SIMILARITY = "similarity"
+BAND_COLLISION = "band-collision"
+STRATEGIES = (SIMILARITY, BAND_COLLISION)
+DEFAULT_STRATEGY = SIMILARITY
+RECALL = 0.99
+"""The least share of pairs just at the threshold that become candidates, for the strategy "similarity"."""
+
+_WORD = re.compile(r"\w+")
+_HASH_SEED = 1
+_NOTHING = -1
+# Two values of 16 bits agree by chance in one of 65,536; a band must not, so it takes three of them or more.
+_ROWS_OF_16_BITS = 3
+
+
+def bands_for(threshold: float, strategy: str = SIMILARITY) -> tuple[int, int]:
+    """The number of bands and of rows in each, for PERMUTATIONS values.
+
+    "similarity" takes the longest bands whose recall at the threshold is RECALL (or the shortest, where none has it):
+    candidates that are not similar cost time alone. "band-collision" weighs both errors equally, as the usual
+    choice of LSH parameters does: it minimizes the area of collisions below the threshold and of misses above it.
+    """
+    if strategy == SIMILARITY:
+        for rows in range(PERMUTATIONS, 1, -1):
+            bands = PERMUTATIONS // rows
+            if _collision(threshold, bands, rows) >= RECALL:
+                return bands, rows
+        return PERMUTATIONS, 1
+    choices = [(bands, rows) for bands in range(1, PERMUTATIONS + 1) for rows in range(1, PERMUTATIONS // bands + 1)]
+    return min(choices, key=lambda choice: _error(threshold, *choice))
+
+
+def _collision(similarity: float, bands: int, rows: int) -> float:
+    return 1.0 - (1.0 - similarity**rows) ** bands
+
+
+def _error(threshold: float, bands: int, rows: int, steps: int = 100) -> float:
+    """The area of wrong decisions over all similarities."""
+    total = 0.0
+    for step in range(steps):
+        similarity = (step + 0.5) / steps
+        collision = _collision(similarity, bands, rows)
+        total += collision if similarity < threshold else 1.0 - collision
+    return total
+
+
+class NearDuplicates:
+    """Texts seen so far, and the question whether another is near one of them.
+
+    Args:
+        threshold: Jaccard similarity of 5-grams of words, case aside, at which two texts are near duplicates.
+        strategy: One of STRATEGIES.
+    """
+
+    def __init__(self, threshold: float, strategy: str = DEFAULT_STRATEGY) -> None:
+        self._threshold, self._checks = threshold, strategy == SIMILARITY
+        self._bands, self._rows = bands_for(threshold, strategy)
+        self._owners: list[str] = []
+        self._code = "H" if self._rows >= _ROWS_OF_16_BITS else "I"
+        self._sketches = array(self._code)
+        # A hash table of all bands: the newest entry of each bucket, and for each entry the one before it.
+        self._newest = array("i", [_NOTHING]) * 1024
+        self._before = array("i")
+        self._last: tuple[str, array[int]] | None = None
+
+    def find(self, text: str) -> tuple[str, float] | None:
+        """The first item that the text is near to, with the estimated similarity, or None."""
+        sketch = self._sketch(text)
+        for number in self._candidates(sketch):
+            similarity = self._similarity(sketch, number)
+            if not self._checks or similarity >= self._threshold:
+                return self._owners[number], similarity
+        return None
+
+    def add(self, owner: str, text: str) -> None:
+        """Remember a text under its owner's id."""
+        sketch = self._sketch(text)
+        if (len(self._owners) + 1) * self._bands > len(self._newest):
+            self._grow()
+        self._owners.append(owner)
+        self._sketches.extend(sketch)
+        self._link(sketch)
+
+    def drop(self, owner: str, text: str) -> None:
+        """A text was dropped as a duplicate of the owner's: where duplicates are joined, it goes on to join others."""
+        if not self._checks:
+            self.add(owner, text)
+
+    def _sketch(self, text: str) -> array[int]:
+        if self._last is None or self._last[0] != text:  # `add` follows `find`
+            self._last = text, array(self._code, _minima(text, 16 if self._code == "H" else 32))
+        return self._last[1]
+
+    def _candidates(self, sketch: array[int]) -> list[int]:
+        """The numbers of texts that have a band in common with the sketch, lowest first."""
+        found = set()
+        rows, mask = self._rows, len(self._newest) - 1
+        for band in range(self._bands):
+            own = sketch[band * rows : (band + 1) * rows]
+            entry = self._newest[_bucket(own, band) & mask]
+            while entry != _NOTHING:
+                number, other = divmod(entry, self._bands)
+                if other == band and number not in found:
+                    start = number * PERMUTATIONS + band * rows
+                    if self._sketches[start : start + rows] == own:
+                        found.add(number)
+                entry = self._before[entry]
+        return sorted(found)
+
+    def _similarity(self, sketch: array[int], number: int) -> float:
+        start = number * PERMUTATIONS
+        agreeing: int = sum(map(eq, sketch, self._sketches[start : start + PERMUTATIONS]))
+        return agreeing / PERMUTATIONS
+
+    def _link(self, sketch: array[int]) -> None:
+        rows, mask = self._rows, len(self._newest) - 1
+        for band in range(self._bands):
+            bucket = _bucket(sketch[band * rows : (band + 1) * rows], band) & mask
+            entry = len(self._before)
+            self._before.append(self._newest[bucket])
+            self._newest[bucket] = entry
+
+    def _grow(self) -> None:
+        size = len(self._newest)
+        while (len(self._owners) + 1) * self._bands > size:
+            size *= 2
+        self._newest, self._before = array("i", [_NOTHING]) * size, array("i")
+        for number in range(len(self._owners)):
+            self._link(self._sketches[number * PERMUTATIONS : (number + 1) * PERMUTATIONS])
+
+
+def _bucket(values: array[int], band: int) -> int:
+    return zlib.crc32(values, band)
+
+
+def shingles(text: str) -> set[str]:
+    """A text's 5-grams of words, case aside; fewer words are one."""
+    words = _WORD.findall(text.casefold())
+    return set(_grams(words))
+
+
+def _grams(words: Sequence[str]) -> Iterator[str]:
+    for start in range(max(1, len(words) - SHINGLE_WORDS + 1)):
+        yield " ".join(words[start : start + SHINGLE_WORDS])
+
+
+def _minima(text: str, bits: int) -> list[int]:
+    sketch = RMinHash(num_perm=PERMUTATIONS, seed=_HASH_SEED)
+    sketch.update(list(shingles(text)))
+    mask = (1 << bits) - 1
+    return [(value ^ value >> bits) & mask for value in sketch.digest()]
