@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,8 +27,9 @@ from codealign.cli.options import (
 )
 from codealign.cli.records_view import code_view, facts_table, result_view
 from codealign.cli.running import run_async
+from codealign.cli.source_text import read_bytes, read_source, source_lines
 from codealign.cli.stack import Options
-from codealign.cli.terminal import out, printable
+from codealign.cli.terminal import out, print_json, printable
 
 app = typer.Typer(no_args_is_help=True, help="Run programs where they can do no harm.")
 
@@ -64,9 +63,9 @@ def execute(
     """
     program = sb.Program(
         language=sb.LANGUAGE_PYTHON,
-        code=sys.stdin.read() if file == "-" else _read(Path(file)).decode(errors="replace"),
-        tests=_read(tests).decode(errors="replace") if tests else "",
-        stdin=_read(stdin) if stdin else b"",
+        code=read_source(file),
+        tests=read_source(str(tests)) if tests else "",
+        stdin=read_bytes(stdin) if stdin else b"",
     )
     limits = sb.Limits(wall_seconds=timeout, memory_bytes=memory * 2**20)
     request = sb.ExecuteRequest(program=program, profile=profile, limits=limits, runs=runs)
@@ -84,7 +83,7 @@ def execute(
 
     result = run_async(work())
     if as_json:
-        print(json.dumps(_as_json(result), indent=2))
+        print_json(_as_json(result))
     else:
         out.print(result_view(result))
         _show_failing_line(result, program)
@@ -102,16 +101,9 @@ def _as_json(result: sb.Result) -> dict[str, Any]:
     return fields
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Failure(f"cannot read {path} ({error.strerror})") from None
-
-
 def _show_failing_line(result: sb.Result, program: sb.Program) -> None:
     source = program.tests if result.failing_source == "tests" else program.code
-    lines = source.splitlines()
+    lines = source_lines(source)
     if not 0 < result.failing_line <= len(lines):
         return
     first = max(0, result.failing_line - 1 - _CONTEXT_LINES)
