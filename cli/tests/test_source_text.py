@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from codealign.cli import source_text
 from codealign.cli.failures import Failure
 from codealign.cli.main import app
-from codealign.cli.source_text import decode_source, read_bytes, read_source, source_lines
+from codealign.cli.source_text import decode_source, read_bytes, read_source
 
 LINE = "word = 'größer'\n"
 
@@ -140,7 +140,3 @@ def test_the_command_names_the_file_that_it_cannot_read(tmp_path: Path) -> None:
         result = CliRunner().invoke(app, ["sandbox", "exec", *arguments, "--home", str(tmp_path)])
         assert result.exit_code == 1
         assert "bad.py is UTF-16" in result.output.replace("\n", "")
-
-
-def test_lines_are_counted_as_python_counts_them() -> None:
-    assert source_lines("a\x0cb\u2028c\r\nd\re\nf") == ["a\x0cb\u2028c", "d", "e", "f"]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import functools
 import sys
+import traceback
 import types
 from typing import Any
 
 import pytest
 
-from codealign.runner.instrument import CompiledTests, compile_code, sites
+from codealign.runner.instrument import WITNESSES, CompiledTests, compile_code, sites
 
 
 class Recorder:
@@ -21,15 +24,34 @@ class Recorder:
         self.lines: list[int] = []
 
     def __call__(self, holds: bool) -> None:
-        frame = sys._getframe(1)
+        self._count(sys._getframe(1), holds)
+
+    def _count(self, frame: types.FrameType, holds: bool) -> None:
         assert (frame.f_code, frame.f_lasti) in self.known
         self.held.append(holds)
         self.lines.append(frame.f_lineno)
 
+    def checked(self, function: Any, /, *arguments: Any, **keywords: Any) -> Any:
+        try:
+            result = function(*arguments, **keywords)
+        except AssertionError:
+            self._count(sys._getframe(1), False)
+            raise
+        self._count(sys._getframe(1), True)
+        return result
+
+    def called(self, function: Any, /, *arguments: Any, **keywords: Any) -> Any:
+        frame = sys._getframe(1)
+        assert (frame.f_code, frame.f_lasti) in self.known
+        return function(*arguments, **keywords)
+
 
 def run(tests: str, code: str = "", main: Any = None) -> tuple[Recorder, CompiledTests]:
     recorder = Recorder()
-    compiled = CompiledTests(tests, "unique", recorder, main)
+    # By way of C, as the real ones: the interpreter then stands at the call itself.
+    checked, called = functools.partial(recorder.checked), functools.partial(recorder.called)
+    witnesses = {"assertion": recorder, "checked": checked, "ran": called, "main": main}
+    compiled = CompiledTests(tests, "unique", witnesses, unittest=True)
     recorder.known = set(sites(compiled.code))
     names: dict[str, Any] = {"__name__": "__main__"}
     exec(compile_code(code), names)
@@ -94,11 +116,118 @@ def test_a_long_chain_of_branches_compiles() -> None:
 def test_unittest_main_is_ours() -> None:
     called = []
     tests = "import unittest\nclass T(unittest.TestCase):\n    def test_a(self):\n        self.assertTrue(1)\n"
-    _, compiled = run(tests + "if __name__ == '__main__':\n    unittest.main(argv=['x'])", "", lambda: called.append(1))
-    assert (called, compiled.methods, compiled.uses_main, compiled.total) == ([1], 1, True, 1)
+    tests += "if __name__ == '__main__':\n    unittest.main(argv=['x'])"
+    _, compiled = run(tests, "", lambda **given: called.append(given))
+    assert (called, compiled.total) == ([{"argv": ["x"]}], 1)
+    assert compiled.cases is not None
+    assert compiled.cases.required == {(3, "test_a")}
 
 
 def test_tests_without_assertion_have_none() -> None:
     _, compiled = run("# nothing\n")
     assert compiled.total == 0
     assert list(sites(compiled.code)) == []
+
+
+CASES = "import unittest\nclass T(unittest.TestCase):\n    def test_a(self):\n        self.assertEqual(1, 1)\n"
+
+
+@pytest.mark.parametrize(
+    ("tests", "said"),
+    [
+        ("def test_f():\n    assert f() == 1", "the tests define test_f and nothing calls it"),
+        ("def check():\n    assert f() == 1", "the tests define check and nothing calls it"),
+        ("def test_f(): pass\ndef test_g(): pass", "the tests define test_f, test_g and nothing calls them"),
+        (
+            "".join(f"def test_{n}(): pass\n" for n in range(5)),
+            "test_0, test_1, test_2 and 2 more and nothing calls them",
+        ),
+        ("class TestF:\n    def test_a(self): assert 1", "class TestF has 1 test method and nothing runs it"),
+        (CASES + "    def test_b(self): pass\n", "class T has 2 test methods and nothing runs them"),
+        (CASES + "if 0: unittest.main()", "ran to its end without executing an assertion"),
+        ("print(f() == 1)", "the tests only print"),
+        ("f()", "the tests hold no assertion"),
+        ("", "the tests hold no assertion"),
+        ("def show(): print(1)\nshow()", "the tests only print"),
+        ("def test_f(): assert 1\nfor each in list(globals().values()): each", "ran to its end"),
+    ],
+)
+def test_what_is_missing_is_told(tests: str, said: str) -> None:
+    compiled = CompiledTests(tests, "unique", dict.fromkeys(WITNESSES), unittest="unittest" in tests)
+    assert said in compiled.missing
+
+
+@pytest.mark.parametrize(
+    ("tests", "required"),
+    [
+        (CASES, {"test_a"}),
+        (CASES + "    def test_a(self): pass\n", {"test_a"}),
+        (CASES + "    test_a = None\n", set()),
+        (CASES + "del T\n", set()),
+        (CASES + "T = None\n", set()),
+        (CASES.replace("class", "@made_otherwise\nclass"), set()),
+        (CASES.replace("    def", "    @made_otherwise\n    def"), set()),
+        (CASES.replace("    def", "    @unittest.skip('no')\n    def"), {"test_a"}),
+        (CASES.replace("unittest.TestCase", "object"), set()),
+        (CASES + "class U(T):\n    async def test_b(self): pass\n", {"test_a", "test_b"}),
+        ("def make():\n    " + CASES.replace("\n", "\n    "), set()),
+        ("import abc\n" + CASES + "    @abc.abstractmethod\n    def make(self): pass\n", set()),
+    ],
+)
+def test_methods_that_have_to_run_are_read_from_the_text(tests: str, required: set[str]) -> None:
+    compiled = CompiledTests(tests, "unique", dict.fromkeys(WITNESSES), unittest=True)
+    assert compiled.cases is not None
+    assert {name for _, name in compiled.cases.required} == required
+
+
+@pytest.mark.parametrize(
+    ("tests", "held"),
+    [
+        ("if 1 != 1:\n    raise AssertionError", [True]),
+        ("if 1 == 1:\n    raise AssertionError", [False]),
+        ("if 1 == 1:\n    pass\nelse:\n    raise AssertionError('no')", [True]),
+        ("if 0:\n    pass\nelif 1:\n    pass\nelse:\n    raise AssertionError", [True]),
+        ("if 0:\n    raise AssertionError\nelif 0:\n    pass", [True]),
+        ("if 0:\n    print()\n    raise AssertionError", [True]),
+        ("if 0:\n    raise ValueError", []),
+        ("if 0:\n    pass\nelse:\n    pass", []),
+        ("for n in range(3):\n    if n == 2: break\nelse:\n    raise AssertionError", [True]),
+        ("for n in range(3):\n    for m in range(3):\n        break\nelse:\n    raise AssertionError", [False]),
+        ("match 1:\n    case 1: pass\n    case _: raise AssertionError", [True]),
+        ("def same(a):\n    if a: return\n    raise AssertionError\nsame(1)", [True]),
+        ("def same(a):\n    if a: return\n    raise AssertionError\nsame(0)", [False]),
+        ("def stub():\n    raise AssertionError\nstub()", []),
+        ("try:\n    pass\nexcept ValueError:\n    pass\nelse:\n    raise AssertionError", [False]),
+        ("try:\n    int('x')\nexcept ValueError:\n    pass\nelse:\n    raise AssertionError", []),
+    ],
+)
+def test_a_condition_that_raises_is_an_assertion(tests: str, held: list[bool]) -> None:
+    recorder = Recorder()
+    compiled = CompiledTests(tests, "unique", {**dict.fromkeys(WITNESSES), "assertion": recorder}, unittest=False)
+    recorder.known = set(sites(compiled.code))
+    with contextlib.suppress(AssertionError):
+        exec(compiled.code, {"__name__": "__main__"})
+    assert recorder.held == held
+
+
+@pytest.mark.parametrize(
+    "status", ["unittest.main(exit=False)", "not unittest.main(exit=False).result.wasSuccessful()"]
+)
+@pytest.mark.parametrize("leave", ["sys.exit", "exit", "raise SystemExit"])
+def test_an_exit_with_the_outcome_of_the_tests_is_no_early_end(leave: str, status: str) -> None:
+    program = types.SimpleNamespace(result=types.SimpleNamespace(wasSuccessful=lambda: True))
+    tests = f"import sys, unittest\n{leave}({status})\nassert True\n"
+    assert run(tests, main=lambda **_: program)[0].held == [True]
+    program.result.wasSuccessful = lambda: False
+    if "not" in status:
+        with pytest.raises(SystemExit):
+            run(tests, main=lambda **_: program)
+
+
+def test_a_traceback_shows_the_line_of_an_assertion() -> None:
+    tests = "import unittest\ncase = unittest.TestCase()\nvalue = 2\ncase.assertEqual(1, value)\n"
+    with pytest.raises(AssertionError) as raised:
+        run(tests)
+    assert [
+        entry.lineno for entry in traceback.extract_tb(raised.value.__traceback__) if entry.filename == "<tests>"
+    ] == [4]

@@ -55,6 +55,7 @@ def name(seen: Evidence, asked: verdict.Asked = ASKED) -> str:
         (Evidence([BEGAN, raised("thread")], exit_code=1), "PROCESS_LIMIT"),
         (Evidence([BEGAN, raised("process", flags=Flag.STARTED)], exit_code=1), "PROCESS_LIMIT"),
         (Evidence([BEGAN, raised("process")], exit_code=1), "RAISED"),
+        (Evidence([BEGAN], signal=9, killed_for=Cause.THREADS), "PROCESS_LIMIT"),
         (Evidence([BEGAN], signal=11), "CRASHED"),
         (Evidence([BEGAN, ENDED], signal=11), "CRASHED"),
         (Evidence([BEGAN, FAILED], signal=6), "CRASHED"),
@@ -96,10 +97,15 @@ COMPARED = dataclasses.replace(ALONE, expected_output="a\nb  \n\n")
     ("seen", "asked", "expected"),
     [
         (Evidence([BEGAN, ENDED], exit_code=0), ALONE, "COMPLETED"),
-        (Evidence([BEGAN, raised("exit")], exit_code=3), ALONE, "COMPLETED"),
+        (Evidence([BEGAN, raised("exit")], exit_code=0), ALONE, "COMPLETED"),
+        (Evidence([BEGAN, raised("exit")], exit_code=3), ALONE, "EXITED_EARLY"),
+        (Evidence([BEGAN, ENDED], exit_code=3), ALONE, "EXITED_EARLY"),
         (Evidence([BEGAN], exit_code=0), ALONE, "EXITED_EARLY"),
         (Evidence([BEGAN, ENDED], exit_code=0, stdout=b"a  \nb\n"), COMPARED, "PASSED"),
         (Evidence([BEGAN, raised("exit")], exit_code=0, stdout=b"a\nb"), COMPARED, "PASSED"),
+        (Evidence([BEGAN, raised("exit")], exit_code=1, stdout=b"a\nb"), COMPARED, "EXITED_EARLY"),
+        (Evidence([BEGAN, ENDED], exit_code=1, stdout=b"a\nb"), COMPARED, "EXITED_EARLY"),
+        (Evidence([BEGAN, raised("exit")], exit_code=1, stdout=b"a\nc"), COMPARED, "EXITED_EARLY"),
         (Evidence([BEGAN, ENDED], exit_code=0, stdout=b"a\nc"), COMPARED, "FAILED_ASSERTION"),
         (Evidence([BEGAN, ENDED], exit_code=0, stdout=b"a\n\nb"), COMPARED, "FAILED_ASSERTION"),
         (Evidence([BEGAN], exit_code=0, stdout=b"a\nb"), COMPARED, "EXITED_EARLY"),
@@ -110,6 +116,11 @@ def test_without_tests_an_orderly_end_completes_or_is_compared(
     seen: Evidence, asked: verdict.Asked, expected: str
 ) -> None:
     assert name(seen, asked) == expected
+
+
+def test_a_failed_assertion_is_quoted_by_the_line_that_python_counts() -> None:
+    asked = dataclasses.replace(ASKED, tests="x = 'a\x0cb\u2028c'\r\nassert x == 1")
+    assert verdict.judge(Evidence([BEGAN, FAILED], exit_code=1), asked).detail == "assert x == 1"
 
 
 def test_a_report_without_its_token_is_none() -> None:

@@ -204,6 +204,30 @@ async def test_a_greedy_evaluation_tells_right_from_wrong_and_is_done_once(servi
     assert await results(services, plus.id) == records
 
 
+async def test_an_answer_that_was_refused_is_a_failed_sample_and_ends_nothing(stack: Stack, running: Running) -> None:
+    whole = (stack.folder / "base.jsonl").read_text().splitlines()
+    refused = {"text": "", "finish_reason": "content_filter", "detail": "finish_reason content_filter"}
+    lines = [json.loads(line) for line in whole]
+    lines[1] |= refused
+    lines[2] |= refused | {"finish_reason": "tool_call", "detail": "finish_reason tool_calls"}
+    lines[0]["model"]["revision"] = "f" * 64
+    file = stack.folder / "refused.jsonl"
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    with ExitStack() as up:
+        inference = up.enter_context(running("inference", stack.folder / "refused", ENGINE="replay", MODEL=str(file)))
+        settings = stack.coordinator() | {"INFERENCE_ADDRESS": inference.address}
+        coordinator = up.enter_context(running("coordinator", stack.folder / "refusing", **settings))
+        async with clients(stack, coordinator.address) as connected:
+            found = evaluations(await evaluate(connected, GREEDY))["humaneval+"]
+            by_problem = {one.evaluation_result.problem_id: one for one in await results(connected, found.id)}
+    assert (found.problems_done, found.undecided, found.verdicts["REFUSED"]) == (PROBLEMS, 0, 2)
+    for number, detail in ((0, "refused to write this: finish_reason content_filter"), (1, "called a tool")):
+        body = by_problem[f"HumanEval/{number}"].evaluation_result
+        assert detail in body.result.detail
+        assert not body.passed
+        assert (body.completion, body.solution) == ("", "")
+
+
 async def test_a_chat_is_begun_for_the_model_and_a_limit_is_spread(services: Clients) -> None:
     found = evaluations(await evaluate(services, ask("tuned", limit=4)))["humaneval+"]
     assert [score.problem_id for score in found.scores] == [f"HumanEval/{number}" for number in (0, 3, 6, 9)]

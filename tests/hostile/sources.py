@@ -42,9 +42,9 @@ CASES = [
     ),
     _case(
         "byte_order_mark",
-        "begins with a byte order mark, which is no part of a text",
+        "begins with two byte order marks, of which one is no part of a text",
         "SYNTAX_ERROR",
-        f"\ufeff{RETURNS_ONE}",
+        f"\ufeff\ufeff{RETURNS_ONE}",
         ONE,
     ),
     _case(

@@ -386,7 +386,6 @@ def large() -> api.GetReportResponse:
         "dedup.instruction": 2_105,
         "dedup.class-names": 1_961,
         "row.placeholder": 907,
-        "row.tests-only-define": 412,
         "dedup.response": 96,
         "row.benchmark-text": 31,
         "selection.another-pass-was-chosen": 14_218,

@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.common.clients import NO_RETRY, Addresses, Clients, ClientTls, RetryPolicy
 from codealign.common.errors import describe, retry_delay, violated_fields
+from codealign.common.proxies import is_near
 from tests.pki import Authority
 
 from .conftest import Served, Start, refusal
@@ -200,12 +201,63 @@ async def test_mutual_tls_lets_in_who_has_a_certificate(start: Start, tmp_path: 
         )
 
 
-async def test_what_is_in_the_clear_goes_through_no_proxy(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    served = start()
-    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+PROXIES = ("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy")
+
+
+@pytest.mark.parametrize("secure", [False, True])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_what_is_near_is_reached_without_a_proxy(
+    start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str, secure: bool
+) -> None:
+    authority = Authority.make(tmp_path) if secure else None
+    served = start(**authority.server()) if authority else start()
+    for name in PROXIES:
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    async with Clients(Addresses(sandbox=served.address)) as clients:
+    tls = authority.sign("client") if authority else ClientTls()
+    async with Clients(Addresses(sandbox=f"{host}:{served.port}"), tls) as clients:
         assert "calls=1" in await execute(clients, "a")
+
+
+@pytest.mark.parametrize(
+    ("address", "near"),
+    [
+        ("127.0.0.1:7401", True),
+        ("127.8.0.1:7401", True),
+        ("localhost:7401", True),
+        ("LOCALHOST.:7401", True),
+        ("dataset.localhost:7401", True),
+        ("[::1]:7401", True),
+        ("ipv6:[::1]:7401", True),
+        ("ipv6:[fe80::1%25eth0]:7401", True),
+        ("ipv4:127.0.0.1:7401,127.0.0.1:7402", True),
+        ("dns:///localhost:7401", True),
+        ("dns://10.0.0.10/codealign-dataset:7401", True),
+        ("dns:localhost:7401", True),
+        ("unix:/run/codealign.sock", True),
+        ("unix:///run/codealign.sock", True),
+        ("0.0.0.0:7401", True),
+        ("10.1.2.3:7401", True),
+        ("192.168.0.7:7401", True),
+        ("172.20.1.1", True),
+        ("codealign-dataset:7401", True),
+        ("codealign-dataset.codealign.svc:7401", True),
+        ("10-1-2-3.runners.codealign.svc.cluster.local:7401", True),
+        ("http://127.0.0.1:8000/v1", True),
+        ("https://user:secret@localhost/v1", True),
+        ("http://[::1]:8000/v1", True),
+        ("http://vllm:8000/v1", True),
+        ("api.openai.com:443", False),
+        ("https://api.openai.com/v1", False),
+        ("dns:///dataset.example.org:7401", False),
+        ("localhost.example.org:443", False),
+        ("127.0.0.1.example.org:443", False),
+        ("svc.example.org:443", False),
+        ("8.8.8.8:443", False),
+        ("[2001:4860:4860::8888]:443", False),
+    ],
+)
+def test_a_proxy_is_no_way_to_what_is_near(address: str, near: bool) -> None:
+    assert is_near(address) is near
 
 
 async def test_a_client_finds_its_way_back_to_a_server_that_was_away(start: Start) -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common.errors import InvalidArgument
-from codealign.coordinator.method import examples, prompts
-from codealign.coordinator.runs.config import model_of, run_records, stage_configs, with_defaults
+from codealign.coordinator.method import examples, prompts, sections
+from codealign.coordinator.runs.config import GENERATING, draws_id, model_of, run_records, stage_configs, with_defaults
 
 
 def run(**changes: object) -> pb.Run:
@@ -62,6 +62,29 @@ def test_another_run_shares_the_stages_whose_settings_are_equal() -> None:
     assert one.responses.id == more.responses.id, "drawing more attempts must not draw the first ones again"
 
 
+def test_records_depend_on_how_completions_are_read_and_draws_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    configs, draws = stage_configs(run()), [draws_id(run(), stage) for stage in GENERATING]
+    with monkeypatch.context() as later:
+        later.setattr(sections, "READING", sections.READING + 1)
+        read = stage_configs(run())
+        assert all(getattr(read, stage).id != getattr(configs, stage).id for stage in GENERATING)
+        assert [draws_id(run(), stage) for stage in GENERATING] == draws
+    monkeypatch.setattr(prompts, "RESPONSE", prompts.Section("other", "<task>"))
+    assert draws_id(run(), "responses") != draws[2], "other marks in the templates are other prompts"
+
+
+def test_draws_depend_on_all_that_the_prompts_and_the_model_depend_on() -> None:
+    changes: list[dict[str, object]] = [
+        {"seed": 1},
+        {"few_shot_set": "nano"},
+        {"model": pb.ModelChoice(revision="other")},
+        {"responses": pb.GenerationSettings(temperature=0.1)},
+        {"responses": pb.GenerationSettings(few_shots=2)},
+    ]
+    found = [draws_id(run(**change), "responses") for change in [{}, *changes]]
+    assert len(set(found)) == len(found)
+
+
 def test_a_stage_may_have_a_model_of_its_own() -> None:
     teacher = run(responses_model=pb.ModelChoice(model="t", revision="x"))
     assert model_of(teacher, "responses").model == "t"
@@ -92,8 +115,8 @@ def test_the_templates_show_the_model_what_the_parser_reads() -> None:
 
     (shot,) = examples.ordering("selfcodealign", 0, "responses", "0", 1)
     text = prompts.response_prefix([shot])
-    completion = text.split("<answer>\n", 1)[1].split(prompts.RESPONSE_STOP[0])[0]
+    completion = text.split("<answer>\n", 1)[1].split(prompts.RESPONSE.closing_tag)[0]
     parsed = parsing.response(completion, cut_off=False)
     assert isinstance(parsed, parsing.ParsedResponse)
-    assert parsed.tests == shot.tests
+    assert parsed.tests == shot.tests + "\n"
     assert parsed.answer == shot.response

@@ -28,7 +28,55 @@ def test_a_tuned_model_is_given_an_instruction_and_the_fence_of_its_answer() -> 
     (_, instruction), _ = prompts.ask(PROGRAM, "tuned").messages
     assert instruction.startswith("Write f.\nIt halves.\n")
     assert instruction.endswith("```python\nassert f(2) == 1\n```")
-    assert prompts.answered(BODY, "tuned", "def f(x):\n    return x / 2\n```\nDone.") == "def f(x):\n    return x / 2"
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        "{code}```\nDone.",
+        "{code}",
+        "```python\n{code}```\n",
+        "```\n{code}```\n",
+        "~~~py\n{code}~~~\n",
+        "```PY\n{code}```",
+        "\n```python3\n{code}",
+        "Here is it:\n\n```python\n{code}```\n",
+        "Here it's:\n\n```\n{code}```\n\nIt halves.\n",
+        "```\n\nHere is it:\n\n```python\n{code}```\n",
+        "{code}```\n\nUse it:\n\n```python\nprint(f(2))\n```\n",
+        "{code}```\n\nOr:\n\n```python\ndef f(x):\n    return 0.5 * x\n```\n",
+        "First a helper:\n\n```python\ndef g(x): return x\n```\n\nThen:\n\n```python\n{code}```\n",
+        "```bash\npip list\n```\n\n```python\n{code}```\n",
+        "1. Halve:\n   ```python\n   def f(x):\n       return x / 2\n   ```\n",
+    ],
+)
+def test_the_block_that_defines_the_function_is_the_answer(completion: str) -> None:
+    code = "def f(x):\n    return x / 2\n"
+    assert prompts.answered(BODY, "tuned", completion.format(code=code)) == code
+
+
+@pytest.mark.parametrize(
+    ("completion", "program"),
+    [
+        ('def f(x):\n    """Halve.\n\n    ```python\n    f(2)\n    ```\n    """\n    return x / 2\n```\n', None),
+        ('"""Halves.\n\n```\nf(2)\n```\n"""\nf = lambda x: x / 2\n```\n', None),
+        ("def f(x):\r\n    return x / 2\r\n```\r\nDone.\r\n", "def f(x):\r\n    return x / 2\r\n"),
+        ("import math\n\x0c\ndef f(x):\n    return '\u2028'\n```", None),
+        ("def f(x):\n    return x /", None),
+        ("I cannot do that.", None),
+        ("", None),
+    ],
+)
+def test_an_answer_is_kept_as_it_was_written(completion: str, program: str | None) -> None:
+    expected = completion.removesuffix("```\n").removesuffix("```") if program is None else program
+    assert prompts.answered(BODY, "tuned", completion) == expected
+
+
+def test_a_conversation_stops_behind_a_closing_fence_and_not_at_an_opening_one() -> None:
+    (stop,) = prompts.ask(BODY, "tuned").stop
+    assert stop not in "Here is it:\n\n```python\ndef f(x):\n    return x / 2\n```\n"
+    assert stop not in "Here is it:\n\n```\ndef f(x):\n    return x / 2\n```\n"
+    assert "def f(x):\n    return x / 2\n```\n\nThis halves.".partition(stop)[0].endswith("x / 2")
 
 
 @pytest.mark.parametrize(

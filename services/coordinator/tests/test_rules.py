@@ -85,17 +85,14 @@ def test_a_damaged_or_missing_benchmark_file_is_named(tmp_path: Path) -> None:
 
 
 def test_row_rules_name_what_they_drop() -> None:
-    def rule(text: str = "fine", tests: str = "assert f(1) == 1") -> str | None:
-        drop = rows.row_drop(text, "def f(x): return x", tests, NONE)
+    def rule(text: str) -> str | None:
+        drop = rows.row_drop(text, "def f(x): return x", NONE)
         assert drop is None or drop.rule in rows.RULES
         return drop.rule if drop else None
 
-    assert rule() is None
+    assert rule("fine") is None
     assert rule("# TODO later") == "row.placeholder"
     assert rule("raise NotImplementedError") == "row.placeholder"
-    assert rule(tests="print(f(1))") == "row.no-assertion"
-    assert rule(tests="def test():\n    assert f(1) == 1") == "row.tests-only-define"
-    assert rule(tests="def test():\n    assert f(1) == 1\ntest()") is None
 
 
 def test_a_long_instruction_is_dropped() -> None:
@@ -157,3 +154,12 @@ def test_near_duplicates_report_the_first_and_leave_strangers_alone() -> None:
     found = near.find(SORTING)
     assert found == ("a", 1.0)
     assert near.find(PARSING) is None
+
+
+def test_tests_in_an_instruction_keep_their_lines_and_their_fence() -> None:
+    tests = 'TEXT = """\n````\n"""\nassert f(TEXT) == "\x0c\u2028"\n'
+    shown = rows.with_tests("Write f.", tests)
+    assert shown == f"Write f.\n\nYour code should pass these tests:\n\n`````python\n{tests}`````"
+    assert rows.with_tests("Write f.", "assert f(1)\n").endswith("```python\nassert f(1)\n```")
+    assert rows.can_carry_tests("Write f.", "assert f('\x0c\x85\u2028\u2029\x1c\x1d\x1e')\n")
+    assert not rows.can_carry_tests("Write f.", "assert f(1)\r\n" * 6)

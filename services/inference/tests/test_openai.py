@@ -25,6 +25,7 @@ from codealign.common.errors import (
     ConfigurationError,
     DeadlineExceeded,
     FailedPrecondition,
+    Internal,
     InvalidArgument,
     ResourceExhausted,
     Unavailable,
@@ -145,6 +146,21 @@ async def test_each_sample_is_a_request_with_its_seed(endpoint: Endpoint) -> Non
     assert endpoint.asked == [wanted] * 3
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_an_endpoint_on_this_machine_is_reached_without_a_proxy(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+        monkeypatch.setenv(name.upper(), "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    endpoint.tokens = 3
+    async with opened(endpoint.url.replace("127.0.0.1", host)) as engine:
+        assert len(await complete(engine)) == 1
+        assert await engine.count_tokens(["a"]) == [3]
+
+
 async def test_a_conversation_is_a_chat_completion(endpoint: Endpoint) -> None:
     async with opened(endpoint.url) as engine:
         assert engine.model.chat_template
@@ -161,6 +177,12 @@ async def test_a_conversation_is_a_chat_completion(endpoint: Endpoint) -> None:
     [
         ((), {"reason": "stop"}, (FinishReason.END_TOKEN, "", "text")),
         ((), {"reason": "length"}, (FinishReason.LENGTH, "", "text")),
+        ((), {"reason": "eos_token"}, (FinishReason.END_TOKEN, "", "text")),
+        (("x",), {"reason": "stop_sequence"}, (FinishReason.STOP_STRING, "", "text")),
+        (("x", "y"), {"reason": "stop", "matched_stop": "y"}, (FinishReason.STOP_STRING, "y", "text")),
+        (("x", "y"), {"reason": "stop", "matched_stop": 7}, (FinishReason.END_TOKEN, "", "text")),
+        (("x", "y"), {"reason": "stop", "stop_reason": "end_turn"}, (FinishReason.END_TOKEN, "", "text")),
+        (("b",), {"reason": "content_filter", "text": "a b"}, (FinishReason.STOP_STRING, "b", "a ")),
         (("x", "y"), {"reason": "stop", "stop_reason": "y"}, (FinishReason.STOP_STRING, "y", "text")),
         (("x", "y"), {"reason": "stop", "stop_reason": None}, (FinishReason.END_TOKEN, "", "text")),
         (("x", "y"), {"reason": "stop", "stop_reason": 7}, (FinishReason.END_TOKEN, "", "text")),
@@ -172,13 +194,84 @@ async def test_why_it_ended_is_told_as_far_as_it_is_known(
     endpoint: Endpoint, stop: tuple[str, ...], choice: dict[str, Any], found: tuple[FinishReason, str, str]
 ) -> None:
     stop = tuple(one.replace("x", "never").replace("y", "nor this") for one in stop)
-    if isinstance(choice.get("stop_reason"), str):
-        choice = {**choice, "stop_reason": "nor this"}
-        found = (found[0], "nor this", found[2])
+    for field in ("stop_reason", "matched_stop"):
+        if choice.get(field) == "y":
+            choice = {**choice, field: "nor this"}
+            found = (found[0], "nor this", found[2])
     endpoint.answer = lambda handler: handler.complete(**choice)
     async with opened(endpoint.url) as engine:
         [one] = await complete(engine, sampling=Sampling(max_tokens=8, stop=stop))
     assert (one.finish_reason, one.stop_string, one.text) == found
+
+
+def said(status: int, message: str = "because", **headers: str) -> Answer:
+    return lambda handler: handler.send(status, {"error": {"message": message}}, **headers)
+
+
+POLICY = "The response was filtered due to the prompt triggering Azure OpenAI's content management policy."
+AZURE = {"code": "content_filter", "message": POLICY, "innererror": {"code": "ResponsibleAIPolicyViolation"}}
+
+
+def choosing(choice: dict[str, Any]) -> Answer:
+    return lambda handler: handler.send(200, {"choices": [choice], "usage": USAGE})
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "text", "detail"),
+    [
+        (choosing({"text": "a", "finish_reason": "content_filter"}), "content_filter", "a", "content_filter"),
+        (choosing({"text": None, "finish_reason": "content_filter"}), "content_filter", "", "content_filter"),
+        (choosing({"finish_reason": "content_filter"}), "content_filter", "", "content_filter"),
+        (choosing({"message": {}, "finish_reason": "content_filter"}), "content_filter", "", "content_filter"),
+        (
+            choosing({"message": {"content": None, "refusal": "I can't"}, "finish_reason": "stop"}),
+            "content_filter",
+            "",
+            'refusal: "I can\'t"',
+        ),
+        (
+            choosing({"message": {"content": None, "tool_calls": [{}]}, "finish_reason": "tool_calls"}),
+            "tool_call",
+            "",
+            "finish_reason tool_calls",
+        ),
+        (choosing({"text": "", "finish_reason": "function_call"}), "tool_call", "", "function_call"),
+        (lambda handler: handler.send(400, {"error": AZURE}), "content_filter", "", "answers 400: The response was"),
+        (said(400, POLICY), "content_filter", "", "content management policy"),
+        (said(403, "flagged: it violates our content policy"), "content_filter", "", "answers 403"),
+        (lambda handler: handler.send(400, AZURE), "content_filter", "", "answers 400"),
+        (
+            lambda handler: handler.send(400, {"error": {"code": "data_inspection_failed", "message": "no"}}),
+            "content_filter",
+            "",
+            "answers 400: no",
+        ),
+        (
+            lambda handler: handler.send(400, {"error": {"innererror": {"code": "ResponsibleAIPolicyViolation"}}}),
+            "content_filter",
+            "",
+            "ResponsibleAIPolicyViolation",
+        ),
+        (lambda handler: handler.send(200, {"error": AZURE}), "content_filter", "", "content management"),
+    ],
+)
+async def test_what_is_one_samples_fault_ends_that_sample_alone(
+    endpoint: Endpoint, answer: Answer, reason: str, text: str, detail: str
+) -> None:
+    endpoint.answer = lambda handler: handler.complete() if handler.body["seed"] == 1 else answer(handler)
+    async with opened(endpoint.url) as engine:
+        odd, good = await complete(engine, seeds=(0, 1))
+    assert (odd.finish_reason.value, odd.text, good.finish_reason.value) == (reason, text, "end_token")
+    assert detail in odd.detail
+    assert good.detail == ""
+
+
+@pytest.mark.parametrize("content", [None, ""])
+async def test_a_chat_without_text_is_an_empty_completion(endpoint: Endpoint, content: str | None) -> None:
+    endpoint.answer = choosing({"message": {"content": content}, "finish_reason": "stop"})
+    async with opened(endpoint.url) as engine:
+        [found] = await complete(engine)
+    assert (found.text, found.finish_reason, found.detail) == ("", FinishReason.END_TOKEN, "")
 
 
 def cut(handler: Handler) -> None:
@@ -205,10 +298,6 @@ def hanging(over: threading.Event) -> Answer:
     return hang
 
 
-def said(status: int, message: str = "because", **headers: str) -> Answer:
-    return lambda handler: handler.send(status, {"error": {"message": message}}, **headers)
-
-
 FAULTS: list[tuple[Answer, type[CodeAlignError], str]] = [
     (said(429), ResourceExhausted, "answers 429: because"),
     (said(429, "you exceeded your quota"), FailedPrecondition, "check the base URL, the model and its quota"),
@@ -222,9 +311,20 @@ FAULTS: list[tuple[Answer, type[CodeAlignError], str]] = [
     (cut, Unavailable, "broke the call off"),
     (half, Unavailable, "broke the call off"),
     (lambda handler: handler.send(200, b"<html>"), FailedPrecondition, "something else than a JSON object"),
-    (lambda handler: handler.send(200, {"choices": []}), FailedPrecondition, "is not OpenAI's"),
+    (lambda handler: handler.send(200, {"object": "x"}), FailedPrecondition, 'is not OpenAI\'s: {"object": "x"}'),
+    (lambda handler: handler.send(200, {"choices": "x"}), FailedPrecondition, "is not OpenAI's"),
+    (lambda handler: handler.send(200, {"choices": []}), Internal, 'has no choice: {"choices": []}'),
+    (lambda handler: handler.send(200, {"error": {"message": "overloaded"}}), Internal, "overloaded"),
+    (lambda handler: handler.send(200, {"choices": [{"error": {"code": 502}}]}), Internal, '{"code": 502}'),
+    (lambda handler: handler.send(200, {"choices": [{"finish_reason": None}]}), Internal, "has no text"),
+    (lambda handler: handler.send(200, {"choices": [{"text": 7, "finish_reason": "stop"}]}), Internal, '"text": 7'),
     (lambda handler: handler.send(502, b"<html>bad gateway</html>"), Unavailable, "502: <html>bad gateway"),
-    (lambda handler: handler.complete(reason="content_filter"), FailedPrecondition, "'content_filter'"),
+    (lambda handler: handler.complete(reason="banana"), Internal, 'with "banana", which is neither stop nor length'),
+    (lambda handler: handler.complete(reason=""), Internal, 'with "", which'),
+    (lambda handler: handler.send(200, {"choices": [{"text": "a", "finish_reason": None}]}), Internal, "with null"),
+    (lambda handler: handler.send(200, {"choices": [{"text": "a"}]}), Internal, "with null"),
+    (lambda handler: handler.send(200, {"choices": [{"text": "a", "finish_reason": 3}]}), Internal, "with 3"),
+    (said(403, "no such deployment"), FailedPrecondition, "answers 403"),
 ]
 
 

@@ -19,6 +19,7 @@ import pytest
 
 from codealign.api.inference.v1 import inference_pb2 as pb
 from codealign.common.errors import ConfigurationError, NotFound
+from codealign.inference.engines import recording_file
 from codealign.inference.engines.base import (
     ChatMessage,
     Completion,
@@ -268,3 +269,28 @@ async def test_what_is_missing_is_named(tmp_path: Path) -> None:
         await completions(replay, replace(request(0), sampling=Sampling()))
     with pytest.raises(NotFound, match="first line 'hi'"):
         await completions(replay, replace(request(0), prompt=(ChatMessage("user", "hi"),)))
+
+
+async def test_a_refused_completion_is_kept_with_what_was_said(tmp_path: Path, connect: Connect) -> None:
+    filtered = Completion(0, 100, "", FinishReason.CONTENT_FILTER, "", 0, 0, 0, 0.1, detail="policy")
+    called = Completion(1, 101, "", FinishReason.TOOL_CALL, "", 0, 0, 0, 0.1, detail="finish_reason tool_calls")
+    plain = Completion(2, 102, "text", FinishReason.LENGTH, "", 0, 0, 0, 0.1)
+    wanted = request(0, 1, 2)
+    lines = [recording_file.completion_line(wanted, one) for one in (filtered, called, plain)]
+    path = tmp_path / "run.jsonl"
+    older = lines[2].replace(', "detail": ""', "")
+    assert older != lines[2], "recordings of before tell no detail"
+    path.write_text("".join([recording_file.header_line(MODEL), *lines[:2], older]))
+    engine = ReplayEngine(path)
+    assert await completions(engine, wanted) == [filtered, called, plain]
+    asked = pb.GenerateRequest(
+        prompt="first line\nsecond",
+        samples=[pb.Sample(attempt=at, seed=100 + at) for at in range(2)],
+        sampling=pb.SamplingParameters(temperature=0.8, top_p=0.95, max_tokens=20, stop=["\n\n"]),
+    )
+    async with connect(engine) as stub:
+        sent = [response.completion async for response in stub.Generate(asked)]
+    assert [(one.finish_reason, one.detail) for one in sent] == [
+        (pb.FINISH_REASON_CONTENT_FILTER, "policy"),
+        (pb.FINISH_REASON_TOOL_CALL, "finish_reason tool_calls"),
+    ]

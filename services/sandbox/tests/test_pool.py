@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from google.protobuf.message import DecodeError
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.common.errors import ConfigurationError, FailedPrecondition, Unavailable
 from codealign.common.settings import load
+from codealign.sandbox import pool as pool_module
 from codealign.sandbox.dispatch import Dispatcher
 from codealign.sandbox.pool import Pool
 from codealign.sandbox.runners.attached import AttachedRunner, RunnerLost
@@ -108,6 +110,76 @@ async def test_less_isolation_is_taken_only_where_it_is_asked_for() -> None:
 async def test_runners_that_do_not_start_are_unavailable() -> None:
     async with keeping(RunnerLost("no such platform")) as (pool, _):
         with pytest.raises(Unavailable, match="no such platform"):
+            pool.check()
+
+
+class Broken(Runner):
+    """One whose end cannot be waited for."""
+
+    async def wait_ended(self) -> None:
+        raise KeyError("no such frame")
+
+
+class InTurn:
+    """Gives what it was told to, one after the other; the last one again and again."""
+
+    def __init__(self, *outcomes: Runner | Exception) -> None:
+        self._outcomes = list(outcomes)
+
+    async def start(self) -> AttachedRunner:
+        outcome = self._outcomes.pop(0) if len(self._outcomes) > 1 else self._outcomes[0]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 (other tasks change it)
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "_FIRST_PAUSE", 0.01)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("not a frame"), DecodeError("truncated"), KeyError("profile"), TypeError("a bug"), TimeoutError()],
+)
+async def test_whatever_goes_wrong_at_a_start_the_place_is_filled_again(at_once: None, error: Exception) -> None:
+    works = Runner(HOLDS)
+    async with keeping() as (pool, reasons):
+        pool.keep("0", InTurn(error, error, works))
+        await until(lambda: pool.slots == 1)
+        pool.check()
+        assert any(type(error).__name__ in reason or str(error) in reason for reason in reasons)
+
+
+async def test_whatever_goes_wrong_with_a_runner_the_place_is_filled_again(at_once: None) -> None:
+    broken, works = Broken(HOLDS), Runner(HOLDS)
+    async with keeping() as (pool, _):
+        pool.keep("0", InTurn(broken, broken, works))
+        await until(lambda: pool.slots == 1 and broken.closed)
+        pool.check()
+        assert not works.closed
+
+
+async def test_a_hello_without_sense_is_no_end_of_the_place(at_once: None) -> None:
+    odd, works = Runner(HOLDS), Runner(HOLDS)
+    odd.description.state = 77  # type: ignore[assignment]
+    async with keeping() as (pool, _):
+        pool.keep("0", InTurn(odd, works))
+        await until(lambda: pool.slots == 1)
+        assert odd.closed
+
+
+async def test_a_place_without_a_runner_says_why(at_once: None) -> None:
+    async with keeping() as (pool, _):
+        pool.keep("0", InTurn(ValueError("a frame of 5 bytes")))
+        await asyncio.sleep(0.05)
+        with pytest.raises(Unavailable, match="ValueError: a frame of 5 bytes"):
             pool.check()
 
 

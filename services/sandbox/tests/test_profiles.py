@@ -27,6 +27,13 @@ def scientific(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         ("import numpy as np\n", "assert abs(np.linalg.det(np.array([[1, 2], [3, 4]])) + 2) < 1e-9", "PASSED"),
         ("import numpy as np\n", "assert np.random.default_rng(1).normal(size=3).shape == (3,)", "PASSED"),
         ("import numpy as np\n", "assert np.arange(3).sum() == 4", "FAILED_ASSERTION"),
+        ("import numpy as np\n", "np.testing.assert_allclose(np.ones(2) + 1, [2, 2])", "PASSED"),
+        (
+            "import numpy as np\n",
+            "from numpy.testing import assert_equal\ntry:\n    assert_equal(np.ones(2), [1, 2])\n"
+            "except AssertionError:\n    pass\nassert True",
+            "FAILED_ASSERTION",
+        ),
         ("import numpy as np\nzeros = np.zeros(10**9)\n", "assert zeros.sum() == 0", "OUT_OF_MEMORY"),
         ("import math\n", "assert math.pi > 3", "PASSED"),
     ],

@@ -99,7 +99,10 @@ def _timed_out(wall: float, cpu: float, stalled: float, **rest: object) -> pb.Re
         pytest.param(_timed_out(10.1, 0, 0), False, id="it slept"),
         pytest.param(_timed_out(10.1, 0.1, 0.4), False, id="it waited for a processor, but hardly"),
         pytest.param(_timed_out(10.1, 6, 3), False, id="it had its time"),
-        pytest.param(_timed_out(4, 2, 2), False, id="the CPU limit, before the wall clock's"),
+        pytest.param(_timed_out(4, 3, 1), False, id="the CPU limit, before the wall clock's"),
+        pytest.param(_timed_out(4, 2, 2), True, id="the CPU limit, mostly by waits that are counted as use"),
+        pytest.param(_timed_out(30, 2, 21), True, id="three times the limit, and little of it counted"),
+        pytest.param(_timed_out(16, 2, 6), False, id="the limit, apart from its waits"),
         pytest.param(_timed_out(10.1, 1, 6, verdict=pb.VERDICT_RAISED), False, id="no time-out"),
         pytest.param(_timed_out(10.1, 1, 6, verdict=pb.VERDICT_OUT_OF_MEMORY), False, id="another limit"),
         pytest.param(

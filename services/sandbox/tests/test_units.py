@@ -117,7 +117,7 @@ def test_a_wrong_field_is_named(made: pb.ExecuteRequest, field: str) -> None:
 
 def test_a_checked_request_has_every_default() -> None:
     checked = validate.checked(request("x", wall_seconds=3), "default")
-    assert (checked.limits.wall_seconds, checked.limits.cpu_seconds, checked.limits.processes) == (3, 10, 16)
+    assert (checked.limits.wall_seconds, checked.limits.cpu_seconds, checked.limits.processes) == (3, 10, 40)
     assert (checked.profile, checked.runs) == ("default", 1)
 
 

@@ -55,7 +55,7 @@ def test_an_exception_is_told_with_its_place(gateway: Gateway) -> None:
     result = gateway.run("def f(x):\n    return 1 / x\n", "assert f(0) == 0")
     assert name_of(result) == "RAISED"
     assert (result.exception, result.failing_line, result.failing_source) == ("ZeroDivisionError", 2, "code")
-    assert b'File "<code>", line 2, in f\n    return 1 / x' in result.stderr.data
+    assert b'File "/box/work/solution.py", line 2, in f\n    return 1 / x' in result.stderr.data
 
 
 @pytest.mark.parametrize(

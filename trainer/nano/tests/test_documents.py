@@ -54,7 +54,7 @@ def test_the_pipeline_reads_what_the_documents_show(examples: list[documents.Exa
         read = parsing.response(text, cut_off=False)
         if shot.tests:
             assert isinstance(read, parsing.ParsedResponse)
-            assert read.tests == shot.tests
+            assert read.tests == shot.tests + "\n"
         else:
             assert isinstance(read, parsing.Rejected)
 

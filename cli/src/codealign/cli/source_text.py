@@ -79,11 +79,6 @@ def decode_source(data: bytes, name: str) -> str:
     return text
 
 
-def source_lines(source: str) -> list[str]:
-    r"""The lines as Python counts them: no other character than \n and \r ends one."""
-    return _LINE_END.split(source)
-
-
 def _encoding(data: bytes, name: str) -> tuple[str, bool]:
     """The encoding, and whether a coding line names it."""
     mark = codecs.BOM_UTF8 if data.startswith(codecs.BOM_UTF8) else b""

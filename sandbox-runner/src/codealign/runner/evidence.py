@@ -22,6 +22,7 @@ class Cause(enum.Enum):
     MEMORY = "memory"
     OUTPUT = "output"
     PROCESSES = "processes"
+    THREADS = "threads"
     CANCELLED = "cancelled"
 
 

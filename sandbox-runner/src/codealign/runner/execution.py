@@ -10,10 +10,11 @@ import threading
 import time
 from collections.abc import Mapping
 
-from codealign.runner import streams, watch
+from codealign.runner import sources, streams, watch
 from codealign.runner.evidence import Cause, Evidence, Tokens
-from codealign.runner.profiles import Limits
+from codealign.runner.profiles import TIME_FACTOR, Limits
 from codealign.runner.slot import Ended, Slot, SlotLost
+from codealign.runner.waits import Clock
 
 _LOOK = 0.05
 """Seconds between two readings of /proc."""
@@ -45,19 +46,27 @@ def execute(slot: Slot, program: Program, limits: Limits, cancelled: threading.E
     Raises:
         SlotLost: The fork server failed: nothing is known of the program.
     """
+    slot.ledger.waits.begin(slot.index)
     execution = _Execution(slot, program, limits, cancelled)
     try:
         return execution.run()
     finally:
         execution.close()
         slot.ledger.note(slot.index, 0)
+        slot.ledger.waits.end(slot.index)
 
 
 class _Execution:
     def __init__(self, slot: Slot, program: Program, limits: Limits, cancelled: threading.Event) -> None:
         self._slot, self._limits, self._cancelled = slot, limits, cancelled
         self._tokens = Tokens()
-        request = {"code": program.code, "tests": program.tests, "files": dict(program.files)}
+        request = {
+            "code": program.code,
+            "tests": program.tests,
+            "files": dict(program.files),
+            "path": sources.path_beside(program.files),
+            "is_file": sources.needs_file(program.code, program.tests),
+        }
         self._feeds = [streams.Feed(marshal.dumps(request))]
         if program.stdin:
             self._feeds.append(streams.Feed(program.stdin))
@@ -70,20 +79,22 @@ class _Execution:
         self._seen = Evidence()
         self._packets = 0
         self._listening = True
+        self._late_seconds = 0.0
         self._pid = 0
         self._end: Ended | None = None
 
     def run(self) -> Evidence:
         started = time.monotonic()
         self._start()
-        deadline = started + self._limits.wall_seconds
+        clock = Clock(started, self._limits.wall_seconds)
         look = started
         # There is nothing to look at before the fork server has said that it runs.
-        while not self._step(until := min(look, deadline) if self._pid else deadline):
+        while not self._step(until := min(look, clock.deadline) if self._pid else clock.deadline):
             now = time.monotonic()
             if now > until + _LATE:
-                self._seen.stalled_seconds += now - until
-            if now >= deadline and self._seen.killed_for is None:
+                self._late_seconds += now - until
+            clock.stop_for(self._stalled())
+            if now >= clock.deadline and self._seen.killed_for is None:
                 self._kill(Cause.WALL)
             if self._seen.killed_for is not None:
                 self._await_death()
@@ -92,8 +103,13 @@ class _Execution:
                 self._look(now - started)
                 look = now + _LOOK
         self._seen.wall_seconds = time.monotonic() - started
+        self._seen.stalled_seconds = min(clock.stalled, self._seen.wall_seconds)
         self._finish()
         return self._seen
+
+    def _stalled(self) -> float:
+        """Seconds that do not count: what is seen from outside, or what this loop was late, which it sees first."""
+        return max(self._slot.ledger.waits.stalled(self._slot.index), self._late_seconds)
 
     def close(self) -> None:
         for feed in self._feeds:
@@ -112,9 +128,12 @@ class _Execution:
             self._feeds[0].program_end,
             self._program_channel.fileno(),
         )
-        # The kernel counts by user. Where others share it, this is a coarse limit, and `_look` keeps the fine one.
-        processes = limits.processes + self._slot.neighbours
-        walls = (-int(-limits.cpu_seconds // 1), limits.memory_bytes, processes, limits.disk_bytes)
+        # The kernel counts by user, threads and processes alike. Where others share it, these are coarse limits, and
+        # `_look` keeps the fine ones.
+        tasks = (limits.processes + self._slot.neighbours, limits.threads + self._slot.neighbours)
+        # The kernel counts a wait for a processor as its use. Where such waits are seen, `_look` leaves them out.
+        factor = TIME_FACTOR if self._slot.ledger.waits.are_seen else 1
+        walls = (-int(-limits.cpu_seconds * factor // 1), limits.memory_bytes, *tasks, limits.disk_bytes)
         try:
             self._slot.start(walls, self._tokens.packed, given)
         finally:
@@ -197,16 +216,20 @@ class _Execution:
             self._slot.kill()
 
     def _look(self, elapsed: float) -> None:
-        slot = self._slot
+        slot, limits = self._slot, self._limits
         usage = watch.usage(self._pid, slot.inherited_bytes, elapsed)
         slot.ledger.note(slot.index, usage.resident_bytes)
+        slot.ledger.waits.note(slot.index, usage.cpu_seconds)
         self._seen.cpu_seconds = max(self._seen.cpu_seconds, usage.cpu_seconds)
+        cpu_seconds = usage.cpu_seconds - slot.ledger.waits.waited(slot.index)
         # Where several are over, the one that the contract puts first: a thousand forks are over all of them.
-        if slot.ledger.is_over(slot.index, self._limits.memory_bytes):
+        if slot.ledger.is_over(slot.index, limits.memory_bytes):
             self._kill(Cause.MEMORY)
-        elif usage.threads > self._limits.processes:
+        elif usage.processes > limits.processes:
             self._kill(Cause.PROCESSES)
-        elif usage.cpu_seconds > self._limits.cpu_seconds:
+        elif usage.threads > limits.threads:
+            self._kill(Cause.THREADS)
+        elif cpu_seconds > limits.cpu_seconds or usage.cpu_seconds > limits.cpu_seconds * TIME_FACTOR:
             self._kill(Cause.CPU)
 
     def _await_empty(self) -> None:
@@ -232,6 +255,7 @@ class _Execution:
         by_kernel = seen.killed_for is None and seen.signal in (signal.SIGXCPU, signal.SIGKILL)
         if by_kernel and seen.cpu_seconds >= self._limits.cpu_seconds:
             seen.killed_for = Cause.CPU
+        seen.cpu_seconds -= self._slot.ledger.waits.waited(self._slot.index)
         while self._listening and self._take_report():
             pass
         for drain in (self._stdout, self._stderr):

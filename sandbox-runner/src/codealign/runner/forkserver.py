@@ -20,8 +20,8 @@ import struct
 import sys
 from typing import Any
 
-JOB = struct.Struct("=q4q112s")
-"""RUN, CPU seconds, memory, processes, disk (bytes), and a token of 16 bytes for each kind of report."""
+JOB = struct.Struct("=q5q112s")
+"""RUN, CPU seconds, memory, processes, threads, disk (bytes), and a token of 16 bytes for each kind of report."""
 EVENT = struct.Struct("=iiiiqq")
 """What, process id, wait status, nothing, CPU microseconds, peak resident bytes."""
 RUN, KILL = ord("r"), struct.pack("=q", ord("k"))
@@ -60,10 +60,11 @@ def _start(arguments: list[str]) -> tuple[Any, ...]:
     """Everything that is done once; the arguments for `serve`."""
     site, control, *modules = arguments
     sys.path.insert(0, site)
-    from codealign.runner import harness, seccomp
+    from codealign.runner import harness, seccomp, sources
 
     native: Any = importlib.import_module("codealign.runner._native")
 
+    native.stand_in()
     hooks = _import(modules)
     _interactive_names()
     made = harness.Harness(native, hooks)
@@ -72,11 +73,13 @@ def _start(arguments: list[str]) -> tuple[Any, ...]:
     sys.path.remove(site)
     for name in [name for name in sys.modules if name.partition(".")[0] == "codealign"]:
         del sys.modules[name]
-    sys.argv[:] = [""]
+    sys.argv[:] = [sources.PATH]
+    # At the end: a program's own modules take the place of no other.
+    sys.path.append(sources.FOLDER)
     gc.collect()
     # What is here now stays: the collector then does not touch, and so copy, its pages in every child.
     gc.freeze()
-    functions = (made.prepare, harness.describe, harness.finish, made.main)
+    functions = (made.prepare, made.describe, harness.finish, made.main)
     # Extensions come from here; a program that brings its own has machine code of its own.
     extensions = next((path for path in sys.path if path.endswith("lib-dynload")), "/nowhere")
     return native.serve, (int(control), program, _warm_memory(), *functions, extensions)

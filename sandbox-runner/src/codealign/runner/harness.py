@@ -10,7 +10,7 @@ import atexit
 import builtins
 import contextlib
 import errno
-import importlib
+import importlib.machinery
 import linecache
 import marshal
 import os
@@ -20,26 +20,28 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from codealign.runner import instrument, unittests
+from codealign.runner import instrument, sources, unittests
 from codealign.runner.reports import Kind
 
 _TEXT_LIMIT = 2000
 _TRACEBACK_FRAMES = 200
 _FULL_BYTES = 64 * 1024
 """Less room than this is none."""
+_LARGEST_STATUS = 1 << 63
 
 Prepared = tuple[types.CodeType, types.CodeType | None, dict[str, Any], int, Callable[[], bool] | None]
 """Code, tests, the names of the module that both run in, assertions in the tests, and a check after them."""
 _Compiled = tuple[types.CodeType, instrument.CompiledTests | None]
 
 
-def _line_of(trace: types.TracebackType | None) -> tuple[str, int]:
-    """The innermost place in the program itself: its source and line."""
+def _line_of(trace: types.TracebackType | None, path: str) -> tuple[str, int]:
+    """The innermost place in the program itself, whose code is in the file `path`: its source and line."""
+    names = {path: "code", instrument.TESTS_FILE: "tests"}
     found = ("", 0)
     for frame, line in traceback.walk_tb(trace):
-        name = frame.f_code.co_filename
-        if name in (instrument.CODE_FILE, instrument.TESTS_FILE):
-            found = (name.strip("<>"), line)
+        name = names.get(frame.f_code.co_filename)
+        if name is not None:
+            found = (name, line)
     return found
 
 
@@ -87,33 +89,13 @@ def _exit_status(error: BaseException) -> int:
     code = getattr(error, "code", None)
     if code is None:
         return 0
-    if type(code) is int:
-        return code & 0xFF
+    if issubclass(type(code), int):
+        number = int.__index__(code)
+        # As the interpreter: what does not fit is -1.
+        return (number if -_LARGEST_STATUS <= number < _LARGEST_STATUS else -1) & 0xFF
     with contextlib.suppress(BaseException):
         print(code, file=sys.stderr)
     return 1
-
-
-def describe(
-    kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
-) -> tuple[int, int, bytes]:
-    """What ended the program, and says so on its standard error as the interpreter would.
-
-    Returns:
-        The exit status, the line, and the report's text: class, type, source and message, null bytes between them.
-    """
-    with contextlib.suppress(BaseException):
-        sys.setrecursionlimit(1000)
-    source, line = _line_of(trace)
-    limit = _class_of(kind, error)
-    status = 1
-    if limit == "exit":
-        status = _exit_status(error)
-    else:
-        _print_traceback(kind, error, trace)
-    # The metaclass is the program's too: the name is read past it.
-    name = type.__dict__["__name__"].__get__(kind)
-    return status, line, "\0".join((limit, name, source, _message_of(error))).encode("utf-8", "replace")[:_TEXT_LIMIT]
 
 
 def _describe_compile_error(error: BaseException, source: str) -> tuple[int, bytes]:
@@ -136,15 +118,21 @@ def finish() -> None:
             _print_traceback(type(error), error, error.__traceback__)
 
 
-def _module(name: str) -> dict[str, Any]:
-    """A fresh module for the program, known by its name and as the main one."""
+def _module(name: str, path: str) -> dict[str, Any]:
+    """A fresh module for the program, known by its name and as the main one: a script, or a module of that file."""
     own = types.ModuleType("builtins")
     own.__dict__.update(builtins.__dict__)
     # What the program does to its builtins it does not do to the harness and the library.
     sys.modules["builtins"] = own
     module = types.ModuleType(name)
     names = module.__dict__
-    names["__builtins__"] = own
+    loader = importlib.machinery.SourceFileLoader(name, path)
+    spec = None
+    if name != "__main__":
+        spec = importlib.machinery.ModuleSpec(name, loader, origin=path)
+        spec.has_location = True
+    package = None if spec is None else ""
+    names.update(__builtins__=own, __file__=path, __loader__=loader, __spec__=spec, __package__=package)
     # The frame that serves is below the program's: nothing is to be found in its names.
     sys.modules["__main__"].__dict__.clear()
     sys.modules["__main__"] = sys.modules[name] = module
@@ -153,7 +141,20 @@ def _module(name: str) -> dict[str, Any]:
 
 def _remember_source(file: str, source: str) -> None:
     """So that tracebacks and `inspect.getsource` have the lines."""
-    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    found = sources.lines(source)
+    if found and not found[-1].endswith("\n"):
+        found[-1] += "\n"
+    linecache.cache[file] = (len(source), None, found, file)
+
+
+def _write_source(path: str, source: str) -> None:
+    """A disk without room for it is the program's to notice."""
+    try:
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            file.write(source)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
 class Harness:
@@ -168,6 +169,7 @@ class Harness:
         """
         self._native = native
         self._hooks = hooks
+        self._path = sources.PATH
         self.main = unittests.Main()
         """What `native.main` calls."""
 
@@ -175,7 +177,8 @@ class Harness:
         """Reads and compiles a program.
 
         Args:
-            payload: A descriptor to read: a marshalled dict of `code`, `tests` and `files`. Closed here.
+            payload: A descriptor to read: a marshalled dict of `code`, `tests`, `files`, the `path` of the code, and
+                whether it is a file. Closed here.
 
         Returns:
             What to run, or None when a report says why nothing will.
@@ -187,40 +190,77 @@ class Harness:
             random.seed()
         with open(payload, "rb") as stream:
             request = marshal.load(stream)
+        if request["path"] != self._path:
+            self._path = sys.argv[0] = request["path"]
         _write_files(request["files"])
+        if request["is_file"]:
+            _write_source(self._path, request["code"])
         compiled = self._compiled(request["code"], request["tests"])
         return None if compiled is None else self._ready(*compiled, request)
 
+    def describe(
+        self, kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
+    ) -> tuple[int, int, bytes]:
+        """What ended the program, and says so on its standard error as the interpreter would.
+
+        Returns:
+            The exit status, the line, and the report's text: class, type, source and message, null bytes between them.
+        """
+        with contextlib.suppress(BaseException):
+            sys.setrecursionlimit(1000)
+        source, line = _line_of(trace, self._path)
+        limit = _class_of(kind, error)
+        status = 1
+        if limit == "exit":
+            status = _exit_status(error)
+        else:
+            _print_traceback(kind, error, trace)
+        # The metaclass is the program's too: the name is read past it.
+        name = type.__dict__["__name__"].__get__(kind)
+        return (
+            status,
+            line,
+            "\0".join((limit, name, source, _message_of(error))).encode("utf-8", "replace")[:_TEXT_LIMIT],
+        )
+
     def _ready(self, code: types.CodeType, tests: instrument.CompiledTests | None, request: Any) -> Prepared:
-        names = _module("__main__" if tests is None else "solution")
-        _remember_source(instrument.CODE_FILE, request["code"])
+        names = _module("__main__" if tests is None else "solution", self._path)
+        _remember_source(self._path, request["code"])
         if tests is None:
             return code, None, names, 0, None
         _remember_source(instrument.TESTS_FILE, request["tests"])
         for each, offset in instrument.sites(tests.code):
             self._native.watch(each, offset)
-        self.main.names = names
-        if "unittest" not in request["tests"]:
+        missing = tests.missing.encode("utf-8", "replace")
+        if tests.cases is None:
+            self._native.expect((), missing)
             return code, tests.code, names, tests.total, None
-        self.main.unittest = importlib.import_module("unittest")
+        self.main.names, self.main.cases = names, tests.cases
+        self.main.codes = frozenset(map(id, instrument.nested(tests.code)))
+        self.main.unittest, kinds = unittests.load(request["tests"], mock=tests.uses_mock)
+        # For tests that have it under a name that is not to be told from their text.
+        self.main.unittest.main = self._native.main
+        self._native.expect(kinds, missing)
         return code, tests.code, names, tests.total, unittests.unchanged()
 
     def _compiled(self, code: str, tests: str) -> _Compiled | None:
         """Both parts compiled, or None when a report says why nothing will run."""
         source = "code"
         try:
-            compiled = instrument.compile_code(code)
+            compiled = instrument.compile_code(sources.without_mark(code), self._path)
             if not tests:
                 return compiled, None
             source = "tests"
-            watched = instrument.CompiledTests(tests, os.urandom(16).hex(), self._native.assertion, self._native.main)
+            tests = sources.without_mark(tests)
+            witnesses = {name: getattr(self._native, name) for name in instrument.WITNESSES}
+            uses_unittest = "unittest" in tests or "unittest" in code
+            watched = instrument.CompiledTests(tests, os.urandom(16).hex(), witnesses, unittest=uses_unittest)
         except BaseException as error:
             line, text = _describe_compile_error(error, source)
             self._native.report(Kind.UNCOMPILED, line, text)
             return None
-        self.main.methods = watched.methods
         if watched.total == 0:
-            self._native.report(Kind.UNASSERTED, 0, b"")
+            self._native.report(Kind.UNASSERTED, 0, watched.missing.encode("utf-8", "replace"))
             return None
         return compiled, watched
 

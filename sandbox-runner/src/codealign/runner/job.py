@@ -19,6 +19,7 @@ def _limits(message: pb.Limits) -> Limits:
         disk_bytes=message.disk_bytes,
         output_bytes=message.output_bytes,
         output_kill_bytes=message.output_kill_bytes,
+        threads=message.threads,
     )
 
 

@@ -21,6 +21,7 @@ _LIMITS = Limits(
     disk_bytes=4 * MIB,
     output_bytes=256 * 1024,
     output_kill_bytes=1 * MIB,
+    threads=8,
 )
 
 

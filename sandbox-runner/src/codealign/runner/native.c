@@ -43,7 +43,7 @@ typedef struct {
     int flags;
     const char *doc;
 } PyMethodDef;
-enum { METH_VARARGS = 1, METH_NOARGS = 4, METH_O = 8, API_VERSION = 1013 };
+enum { METH_VARARGS = 1, METH_KEYWORDS = 2, METH_NOARGS = 4, METH_O = 8, API_VERSION = 1013 };
 
 static struct {
     intptr_t references;
@@ -57,13 +57,16 @@ static struct {
 } definition;
 
 extern char _Py_NoneStruct[], _Py_TrueStruct[];
-extern PyObject *PyExc_RuntimeError;
+extern PyObject *PyExc_AssertionError, *PyExc_Exception, *PyExc_RuntimeError;
 extern int PyArg_ParseTuple(PyObject *, const char *, ...);
 extern int PyBytes_AsStringAndSize(PyObject *, char **, intptr_t *);
 extern int PyDict_SetItemString(PyObject *, const char *, PyObject *);
 extern void PyErr_Clear(void);
+extern int PyErr_ExceptionMatches(PyObject *);
 extern void PyErr_Fetch(PyObject **, PyObject **, PyObject **);
+extern PyObject *PyCFunction_NewEx(PyMethodDef *, PyObject *, PyObject *);
 extern PyObject *PyErr_NoMemory(void);
+extern void PyErr_Restore(PyObject *, PyObject *, PyObject *);
 extern void PyErr_NormalizeException(PyObject **, PyObject **, PyObject **);
 extern void PyErr_Print(void);
 extern void PyErr_SetString(PyObject *, const char *);
@@ -78,10 +81,18 @@ extern void *PyMem_RawRealloc(void *, size_t);
 extern PyObject *PyModule_Create2(void *, int);
 extern void PyOS_AfterFork_Child(void);
 extern void PyOS_BeforeFork(void);
+extern PyObject *PyObject_Call(PyObject *, PyObject *, PyObject *);
 extern PyObject *PyObject_CallFunction(PyObject *, const char *, ...);
+extern PyObject *PyObject_CallFunctionObjArgs(PyObject *, ...);
+extern PyObject *PyObject_CallMethod(PyObject *, const char *, const char *, ...);
+extern PyObject *PyObject_GetAttrString(PyObject *, const char *);
+extern PyObject *PyImport_ImportModule(const char *);
+extern int PyObject_IsInstance(PyObject *, PyObject *);
+extern int PyObject_SetAttrString(PyObject *, const char *, PyObject *);
 extern int PyObject_IsTrue(PyObject *);
 extern int PySys_AddAuditHook(int (*)(const char *, PyObject *, void *), void *);
 extern PyObject *PyTuple_GetItem(PyObject *, intptr_t);
+extern PyObject *PyTuple_GetSlice(PyObject *, intptr_t, intptr_t);
 extern intptr_t PyTuple_Size(PyObject *);
 extern const char *PyUnicode_AsUTF8AndSize(PyObject *, intptr_t *);
 extern PyObject *PyUnicode_FromString(const char *);
@@ -164,7 +175,7 @@ static PyObject *report_early(PyObject *self, PyObject *arguments)
     return nothing();
 }
 
-/* ---- Assertions: instrument.py puts a call of `assertion` where the tests have theirs ---- */
+/* ---- Assertions: instrument.py puts a call of a witness where the tests have theirs ---- */
 
 static struct site {
     PyObject *code;
@@ -204,18 +215,199 @@ static int is_site(PyFrameObject *frame)
     return found;
 }
 
-/* Called by anyone else, or from any other instruction, it does nothing. */
-static PyObject *assertion(PyObject *self, PyObject *holds)
+/* The frame that calls a witness; NULL where that is anyone else, or any other instruction: it then counts nothing. */
+static PyFrameObject *caller(void)
 {
     PyFrameObject *frame = PyEval_GetFrame();
-    if (!witness.begun || !frame || !is_site(frame))
-        return nothing();
+    return witness.begun && frame && is_site(frame) ? frame : NULL;
+}
+
+static void count(PyFrameObject *site, int holds)
+{
     witness.executed++; /* in a child that the program forked it counts for nobody; a failure there does */
-    if (holds != TRUE && !(*witness.flags & FAILURE)) {
+    if (!holds && !(*witness.flags & FAILURE)) {
         *witness.flags |= FAILURE;
-        report(FAILED, PyFrame_GetLineNumber(frame), NULL, 0);
+        report(FAILED, PyFrame_GetLineNumber(site), NULL, 0);
+    }
+}
+
+static PyObject *assertion(PyObject *self, PyObject *holds)
+{
+    PyFrameObject *site = caller();
+    if (site)
+        count(site, holds == TRUE);
+    return nothing();
+}
+
+/* ---- What the fork server finds out once ---- */
+
+enum { ROOM = 16 << 20 };
+
+static struct {
+    int uid, gid, inodes;
+    long long base_memory;
+    size_t stack; /* of a thread that asks for no other size */
+    struct {
+        unsigned short length;
+        char *instructions;
+    } filter;
+} walls;
+
+/* ---- What stands in for functions of the interpreter ---- */
+
+enum own { SET_TRACE, SET_PROFILE, START_THREAD, START_JOINABLE, OWN };
+static PyObject *interpreters_own[OWN]; /* NULL where its version has none */
+
+/*
+ * The audit events of `sys.settrace` and `sys.setprofile` do not say what is set, and the way out of a debugger (or of
+ * doctest) is to set None, which skips no statement. Whoever calls the interpreter's own all the same has set something.
+ */
+static int sets_none; /* the next event is of a call with None */
+
+static PyObject *set_tracer(enum own which, PyObject *function)
+{
+    sets_none = function == NONE;
+    PyObject *done = PyObject_CallFunctionObjArgs(interpreters_own[which], function, NULL);
+    sets_none = 0;
+    return done;
+}
+
+static PyObject *set_trace(PyObject *self, PyObject *function)
+{
+    return set_tracer(SET_TRACE, function);
+}
+
+static PyObject *set_profile(PyObject *self, PyObject *function)
+{
+    return set_tracer(SET_PROFILE, function);
+}
+
+static void raise_limit(int which, rlim_t by, rlim_t spare)
+{
+    struct rlimit limit;
+    getrlimit(which, &limit);
+    if (limit.rlim_cur + by + spare <= limit.rlim_max) {
+        limit.rlim_cur += by;
+        setrlimit(which, &limit);
+    }
+}
+
+/*
+ * A thread is cheap, but the kernel counts it like a process, and its stack is eight megabytes of addresses, of which
+ * it seldom touches a tenth: a hundred of them would be over limits that are there for processes and for what is
+ * touched. So each start of a thread raises both, within the hard limits. A program that makes other use of that room
+ * is killed for what it touches, or for the processes that it has.
+ */
+static PyObject *start_with_room(enum own which, PyObject *arguments, PyObject *named)
+{
+    if (witness.begun) {
+        raise_limit(RLIMIT_AS, walls.stack, ROOM);
+        raise_limit(RLIMIT_NPROC, 1, 0);
+    }
+    return PyObject_Call(interpreters_own[which], arguments, named);
+}
+
+static PyObject *start_thread(PyObject *self, PyObject *arguments, PyObject *named)
+{
+    return start_with_room(START_THREAD, arguments, named);
+}
+
+static PyObject *start_joinable(PyObject *self, PyObject *arguments, PyObject *named)
+{
+    return start_with_room(START_JOINABLE, arguments, named);
+}
+
+static PyMethodDef stand_ins[OWN] = {
+    {"settrace", set_trace, METH_O, "Set the global debug tracing function."},
+    {"setprofile", set_profile, METH_O, "Set the profiling function."},
+    {"start_new_thread", (PyCFunction)(void *)start_thread, METH_VARARGS | METH_KEYWORDS, "Start a new thread."},
+    {"start_joinable_thread", (PyCFunction)(void *)start_joinable, METH_VARARGS | METH_KEYWORDS, "Start a new thread."},
+};
+
+/* To be called before modules are imported that keep one of the functions under another name. */
+static PyObject *stand_in(PyObject *self, PyObject *nothing_given)
+{
+    for (int i = 0; i < OWN && !witness.begun; i++) {
+        const char *owner = i < START_THREAD ? "sys" : "_thread";
+        PyObject *module = PyImport_ImportModule(owner), *name = PyUnicode_FromString(owner), *function;
+        if (!module || !name)
+            return NULL;
+        interpreters_own[i] = PyObject_GetAttrString(module, stand_ins[i].name);
+        if (!interpreters_own[i]) {
+            PyErr_Clear();
+            continue;
+        }
+        function = PyCFunction_NewEx(&stand_ins[i], module, name);
+        if (!function || PyObject_SetAttrString(module, stand_ins[i].name, function))
+            return NULL;
     }
     return nothing();
+}
+
+static PyObject *asserting; /* a tuple of the classes whose methods assert: unittest's, a mock's */
+static struct {
+    char text[TEXT];
+    intptr_t size;
+} missing; /* what to say if no assertion is executed */
+
+static PyObject *expect(PyObject *self, PyObject *arguments)
+{
+    PyObject *classes, *bytes;
+    char *text;
+    if (!PyArg_ParseTuple(arguments, "OO", &classes, &bytes) || PyBytes_AsStringAndSize(bytes, &text, &missing.size))
+        return NULL;
+    if (witness.begun)
+        return nothing();
+    if (missing.size > TEXT)
+        missing.size = TEXT;
+    memcpy(missing.text, text, missing.size);
+    Py_IncRef(classes);
+    asserting = classes;
+    return nothing();
+}
+
+/* Whether a function is a method of one of those classes, or numpy's. Much else has such names, the program's too. */
+static int asserts(PyObject *function)
+{
+    static const char numpy[] = "numpy.testing";
+    PyObject *type, *value, *trace;
+    PyErr_Fetch(&type, &value, &trace);
+    PyObject *bound = PyObject_GetAttrString(function, "__self__");
+    PyErr_Clear();
+    PyObject *module = PyObject_GetAttrString(function, "__module__");
+    PyErr_Clear();
+    const char *name = module ? PyUnicode_AsUTF8AndSize(module, NULL) : NULL;
+    int found = (bound && PyObject_IsInstance(bound, asserting) == 1) || (name && !strncmp(name, numpy, strlen(numpy)));
+    if (bound)
+        Py_DecRef(bound);
+    if (module)
+        Py_DecRef(module);
+    PyErr_Restore(type, value, trace); /* in the place of what may be raised here */
+    return found;
+}
+
+/* Calls the first of its arguments with the others. */
+static PyObject *call_first(PyObject *arguments, PyObject *keywords)
+{
+    PyObject *function = PyTuple_GetItem(arguments, 0);
+    PyObject *others = function ? PyTuple_GetSlice(arguments, 1, PyTuple_Size(arguments)) : NULL;
+    if (!others)
+        return NULL;
+    PyObject *result = PyObject_Call(function, others, keywords);
+    Py_DecRef(others);
+    return result;
+}
+
+/* Calls an assertion and says what came of it. */
+static PyObject *checked(PyObject *self, PyObject *arguments, PyObject *keywords)
+{
+    PyFrameObject *site = caller();
+    PyObject *result = call_first(arguments, keywords);
+    if (site && result)
+        count(site, 1);
+    else if (site && PyErr_ExceptionMatches(PyExc_AssertionError) && asserts(PyTuple_GetItem(arguments, 0)))
+        count(site, 0);
+    return result;
 }
 
 /* ---- What a program did that could make its own tests lie ---- */
@@ -298,8 +490,11 @@ static int hook(const char *event, PyObject *arguments, void *data)
         return 0;
     if (among(event, starters))
         *witness.flags |= STARTED;
-    else if (among(event, tracers))
-        *witness.flags |= TRACED;
+    else if (among(event, tracers)) {
+        if (!sets_none)
+            *witness.flags |= TRACED;
+        sets_none = 0; /* what the old one's destructor sets counts */
+    }
     else if (among(event, searches) || (!strcmp(event, "import") && imports_machine_code(arguments))
              || (!strcmp(event, "object.__setattr__") && !strcmp(text_of(argument(arguments, 1)), "__code__"))
              || (!strcmp(event, "open") && opens_memory(argument(arguments, 0)))
@@ -316,10 +511,38 @@ static int hook(const char *event, PyObject *arguments, void *data)
 
 static PyObject *prepare, *describe, *finish, *unittests, *verify;
 
-/* What `unittest.main()` becomes in the tests. */
-static PyObject *unittest_main(PyObject *self, PyObject *nothing_given)
+/* A handler in the tests may swallow it. */
+static void note_failed_run(PyFrameObject *site)
 {
-    return PyObject_CallFunction(unittests, NULL);
+    if (site && PyErr_ExceptionMatches(PyExc_Exception))
+        *witness.flags |= FAILURE;
+}
+
+/* What `unittest.main()` becomes in the tests. */
+static PyObject *unittest_main(PyObject *self, PyObject *arguments, PyObject *keywords)
+{
+    PyFrameObject *site = caller();
+    PyObject *result = PyObject_Call(unittests, arguments, keywords);
+    if (!result)
+        note_failed_run(site);
+    return result;
+}
+
+/* Calls what is called `run`: if that runs test cases, these are to succeed. */
+static PyObject *ran(PyObject *self, PyObject *arguments, PyObject *keywords)
+{
+    PyFrameObject *site = caller();
+    PyObject *result = call_first(arguments, keywords);
+    if (!site || !result)
+        return result;
+    PyObject *judged = PyObject_CallMethod(unittests, "judge", "(O)", result);
+    if (judged) {
+        Py_DecRef(judged);
+        return result;
+    }
+    note_failed_run(site);
+    Py_DecRef(result);
+    return NULL;
 }
 
 static PyObject *evaluate(PyObject *code, PyObject *tests, PyObject *names)
@@ -373,7 +596,7 @@ static int run(PyObject *code, PyObject *tests, PyObject *names, int total)
     witness.flags = mmap(NULL, 1, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     check(witness.flags == MAP_FAILED, "mmap");
     check(pthread_atfork(NULL, NULL, forget_tokens), "atfork");
-    report(BEGAN, total, NULL, 0);
+    report(BEGAN, total, missing.text, missing.size);
     witness.begun = 1;
     if (!evaluate(code, tests, names))
         return end_by_exception();
@@ -394,18 +617,9 @@ static int run(PyObject *code, PyObject *tests, PyObject *names, int total)
 /* ---- Walls: fresh namespaces, a disk of its own, limits, no capability ---- */
 
 struct job {
-    int64_t kind, cpu_seconds, memory_bytes, processes, disk_bytes;
+    int64_t kind, cpu_seconds, memory_bytes, processes, threads, disk_bytes;
     unsigned char tokens[KINDS][TOKEN];
 };
-
-static struct {
-    int uid, gid, inodes;
-    long long base_memory;
-    struct {
-        unsigned short length;
-        char *instructions;
-    } filter;
-} walls;
 
 static int put(const char *path, const char *text)
 {
@@ -453,9 +667,10 @@ static void enter(const struct job *job)
     limit(RLIMIT_CORE, 0, 0);
     limit(RLIMIT_NOFILE, 256, 256);
     limit(RLIMIT_FSIZE, job->disk_bytes, job->disk_bytes);
-    limit(RLIMIT_NPROC, job->processes, job->processes);
+    limit(RLIMIT_NPROC, job->processes < job->threads ? job->processes : job->threads, job->threads);
     rlim_t memory = walls.base_memory + job->memory_bytes;
-    limit(RLIMIT_AS, memory, memory + (16 << 20)); /* the room between is for what is said of a MemoryError */
+    /* The room between the two is for what is said of a MemoryError, and for the stacks of threads. */
+    limit(RLIMIT_AS, memory, memory + ROOM + job->threads * walls.stack);
     limit(RLIMIT_CPU, job->cpu_seconds, job->cpu_seconds + 1); /* SIGXCPU says why; SIGKILL is for who ignores it */
     check(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs");
     uint32_t header[2] = {0x20080522, 0}, none[6] = {0};
@@ -507,6 +722,16 @@ static int supports_inode_limit(void)
         _exit(0);
     }
     return pid > 0 && waitpid(pid, &status, 0) == pid && status == 0;
+}
+
+static size_t stack_size(void)
+{
+    pthread_attr_t attributes;
+    size_t size = 0, guard = 0;
+    pthread_attr_init(&attributes);
+    pthread_attr_getstacksize(&attributes, &size);
+    pthread_attr_getguardsize(&attributes, &guard);
+    return size + guard;
 }
 
 static int tell(int control, int32_t kind, pid_t pid, int status, const struct rusage *usage)
@@ -652,6 +877,7 @@ static PyObject *serve(PyObject *self, PyObject *arguments)
     walls.uid = getuid();
     walls.gid = getgid();
     walls.inodes = supports_inode_limit();
+    walls.stack = stack_size();
     PyOS_BeforeFork();
     if (!tell(control, 'w', 0, 0, NULL))
         loop(control);
@@ -661,9 +887,14 @@ static PyObject *serve(PyObject *self, PyObject *arguments)
 static PyMethodDef methods[] = {
     {"serve", serve, METH_VARARGS, "Serve the supervisor; does not return."},
     {"report", report_early, METH_VARARGS, "Say why nothing will run."},
-    {"watch", watch, METH_VARARGS, "Name an instruction of the tests that calls `assertion`."},
-    {"main", unittest_main, METH_NOARGS, "Run the test methods of the tests."},
+    {"watch", watch, METH_VARARGS, "Name an instruction of the tests that calls a witness."},
+    {"expect", expect, METH_VARARGS, "Say whose methods assert, and what is missing where none is executed."},
+    {"main", (PyCFunction)(void (*)(void))unittest_main, METH_VARARGS | METH_KEYWORDS,
+     "Run the test methods of the tests."},
     {"assertion", assertion, METH_O, "An assertion of the tests was executed; True: it held."},
+    {"stand_in", stand_in, METH_NOARGS, "Put our functions in the place of the interpreter's."},
+    {"checked", (PyCFunction)(void (*)(void))checked, METH_VARARGS | METH_KEYWORDS, "Call an assertion of the tests."},
+    {"ran", (PyCFunction)(void (*)(void))ran, METH_VARARGS | METH_KEYWORDS, "Call what may run test cases."},
     {NULL, NULL, 0, NULL},
 };
 

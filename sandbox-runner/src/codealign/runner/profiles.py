@@ -5,6 +5,8 @@ import functools
 import re
 
 MIB = 1024 * 1024
+TIME_FACTOR = 3
+"""Times its limit of time: then an execution ends, whether it had a processor or not."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -18,6 +20,7 @@ class Limits:
     disk_bytes: int
     output_bytes: int
     output_kill_bytes: int
+    threads: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -89,19 +92,21 @@ DEFAULT = Profile(
         wall_seconds=10.0,
         cpu_seconds=10.0,
         memory_bytes=512 * MIB,
-        processes=16,
+        processes=40,
         disk_bytes=64 * MIB,
         output_bytes=64 * 1024,
         output_kill_bytes=16 * MIB,
+        threads=128,
     ),
     maxima=Limits(
         wall_seconds=60.0,
         cpu_seconds=60.0,
         memory_bytes=2048 * MIB,
-        processes=64,
+        processes=128,
         disk_bytes=512 * MIB,
         output_bytes=1 * MIB,
         output_kill_bytes=64 * MIB,
+        threads=256,
     ),
 )
 

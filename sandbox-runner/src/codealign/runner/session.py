@@ -60,6 +60,8 @@ class Session:
                     cancelled.set()
             case "drain":
                 self.drain()
+            case "processor_time":
+                self._supervisor.note_processor_time(frame.processor_time.seconds)
 
     def drain(self) -> None:
         """No job comes any more, or none is wanted: `idle` is called as soon as there is none."""

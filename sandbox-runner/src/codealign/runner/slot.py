@@ -8,6 +8,7 @@ import sys
 
 from codealign.runner import forkserver, watch
 from codealign.runner.profiles import Profile
+from codealign.runner.waits import Waits
 
 _START_SECONDS = 60.0
 _ANSWER_SECONDS = 10.0
@@ -28,7 +29,11 @@ class Ended:
 
 
 class Ledger:
-    """What the slots of a box know of each other: resident bytes, and whose process is whose."""
+    """What the slots of a box know of each other: resident bytes, and whose process is whose.
+
+    Attributes:
+        waits: How long their executions had no processor.
+    """
 
     def __init__(self, box_bytes: int) -> None:
         """Begins with nothing noted.
@@ -36,6 +41,7 @@ class Ledger:
         Args:
             box_bytes: The most that the whole box may use.
         """
+        self.waits = Waits()
         self._box_bytes = box_bytes
         self._idle_bytes = 0
         self._resident: dict[int, int] = {}
@@ -150,11 +156,11 @@ class Slot:
         """The descriptor that becomes readable when there is an `event`."""
         return self._serving.control.fileno()
 
-    def start(self, walls: tuple[int, int, int, int], tokens: bytes, descriptors: tuple[int, ...]) -> None:
+    def start(self, walls: tuple[int, int, int, int, int], tokens: bytes, descriptors: tuple[int, ...]) -> None:
         """Forks a child.
 
         Args:
-            walls: CPU seconds, memory, processes and threads, disk; memory and disk in bytes.
+            walls: CPU seconds, memory, processes, threads, disk; memory and disk in bytes.
             tokens: See `evidence.Tokens`.
             descriptors: Standard input, output and error, the payload, and the channel.
 

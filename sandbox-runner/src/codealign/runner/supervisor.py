@@ -64,7 +64,7 @@ def _start_slots(profile: Profile, count: int, most_bytes: int) -> list[Slot]:
         slot.wait_ready()
     ledger.idle()
     if not is_root:
-        neighbours = threads_here() + _MORE_THREADS + (count - 1) * profile.maxima.processes
+        neighbours = threads_here() + _MORE_THREADS + (count - 1) * profile.maxima.threads
         for slot in slots:
             slot.neighbours = neighbours
     return slots
@@ -90,6 +90,7 @@ class Supervisor:
         self._lock = threading.Lock()
         self._running = 0
         self._since_check = 0
+        self._slots: list[Slot] = []
         self.description = pb.Runner(name=configuration.name, state=pb.RUNNER_STATE_STARTING)
 
     def start(self) -> None:
@@ -125,6 +126,7 @@ class Supervisor:
             python_version=platform.python_version(),
             profiles=[configuration.profile],
         )
+        self._slots = slots
         self._soundness = Soundness(self._spare_descriptors)
         for slot in slots if works else ():
             threading.Thread(target=self._work, args=(slot,), daemon=True).start()
@@ -147,6 +149,11 @@ class Supervisor:
         given = _Job(request, finished, threading.Event(), time.monotonic())
         self._jobs.put(given)
         return given.cancelled
+
+    def note_processor_time(self, seconds: float) -> None:
+        """Someone outside the box says how much processor time it has had since its start."""
+        for slot in self._slots[:1]:
+            slot.ledger.waits.given(seconds)
 
     def _work(self, slot: Slot) -> None:
         while True:

@@ -4,11 +4,14 @@ import dataclasses
 import signal
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
+from codealign.runner import sources
 from codealign.runner.evidence import Cause, Evidence, Report
-from codealign.runner.profiles import Limits
+from codealign.runner.profiles import TIME_FACTOR, Limits
 from codealign.runner.reports import Flag, Kind
 
 _DETAIL_LIMIT = 500
+_TOLD = 0.1
+"""Seconds without a processor that are worth a word."""
 _LIMITS = {
     "memory": pb.VERDICT_OUT_OF_MEMORY,
     "process": pb.VERDICT_PROCESS_LIMIT,
@@ -57,7 +60,7 @@ def _one_line(text: str) -> str:
 
 
 def _source_line(text: str, line: int) -> str:
-    lines = text.splitlines()
+    lines = sources.lines(text)
     return lines[line - 1].strip() if 0 < line <= len(lines) else ""
 
 
@@ -80,6 +83,16 @@ def _difference(expected: str, actual: bytes) -> str | None:
     return "standard output differs"
 
 
+def _wall_time(seen: Evidence, limits: Limits) -> str:
+    """What was counted of it, and what was not."""
+    counted = seen.wall_seconds - seen.stalled_seconds
+    if counted < limits.wall_seconds:
+        most = limits.wall_seconds * TIME_FACTOR
+        return f"{most:g} s of wall-clock time, {seen.stalled_seconds:.2g} s of them without a processor"
+    apart = f", apart from {seen.stalled_seconds:.2g} s without a processor" if seen.stalled_seconds >= _TOLD else ""
+    return f"more than {limits.wall_seconds:g} s of wall-clock time{apart}"
+
+
 def _of_limit(seen: Evidence, raised: Report | None, limits: Limits) -> tuple[pb.Verdict.ValueType, str] | None:
     """What a limit did: by a kill, or by an exception that nothing caught."""
     found: list[tuple[pb.Verdict.ValueType, str]] = []
@@ -87,11 +100,13 @@ def _of_limit(seen: Evidence, raised: Report | None, limits: Limits) -> tuple[pb
         case Cause.MEMORY:
             found.append((pb.VERDICT_OUT_OF_MEMORY, f"killed: more than {limits.memory_bytes} bytes of memory"))
         case Cause.PROCESSES:
-            found.append((pb.VERDICT_PROCESS_LIMIT, f"killed: more than {limits.processes} processes and threads"))
+            found.append((pb.VERDICT_PROCESS_LIMIT, f"killed: more than {limits.processes} processes"))
+        case Cause.THREADS:
+            found.append((pb.VERDICT_PROCESS_LIMIT, f"killed: more than {limits.threads} threads"))
         case Cause.OUTPUT:
             found.append((pb.VERDICT_OUTPUT_LIMIT, f"killed: more than {limits.output_kill_bytes} bytes of output"))
         case Cause.WALL:
-            found.append((pb.VERDICT_TIMED_OUT, f"killed: more than {limits.wall_seconds:g} s of wall-clock time"))
+            found.append((pb.VERDICT_TIMED_OUT, f"killed: {_wall_time(seen, limits)}"))
         case Cause.CPU:
             found.append((pb.VERDICT_TIMED_OUT, f"killed: more than {limits.cpu_seconds:g} s of CPU time"))
     if raised is not None:
@@ -119,9 +134,15 @@ def _before_running(seen: Evidence) -> Judgement | None:
         _, kind, source, message = uncompiled.fields
         detail = _one_line(f"{kind}: {message}")
         return Judgement(pb.VERDICT_SYNTAX_ERROR, detail, uncompiled.line, source, kind)
-    if seen.report(Kind.UNASSERTED) is not None:
-        return Judgement(pb.VERDICT_NO_TESTS, "the tests hold no assertion")
+    unasserted = seen.report(Kind.UNASSERTED)
+    if unasserted is not None:
+        return Judgement(pb.VERDICT_NO_TESTS, _missing(unasserted))
     return None
+
+
+def _missing(report: Report) -> str:
+    """What the harness read in the tests before the program began."""
+    return _one_line(report.text.decode("utf-8", "replace"))
 
 
 def _place(raised: Report | None) -> Judgement:
@@ -184,12 +205,15 @@ def _of_an_end(seen: Evidence, asked: Asked, base: Judgement) -> Judgement:
 
     raised = seen.report(Kind.RAISED)
     proved, unproved = seen.report(Kind.PROVED), seen.report(Kind.UNPROVED)
-    if proved is None and unproved is None and (raised is None or asked.tests):
-        return told(pb.VERDICT_EXITED_EARLY, f"ended with exit code {seen.exit_code} before its end")
+    # Without tests an orderly exit is an end like any other, and its status says whether the program succeeded.
+    left = proved is None and unproved is None and (raised is None or asked.tests)
+    if left or (not asked.tests and seen.exit_code):
+        where = " before its end" if left else ""
+        return told(pb.VERDICT_EXITED_EARLY, f"ended with exit code {seen.exit_code}{where}")
     if asked.tests and proved is not None:
         return told(pb.VERDICT_PASSED)
     if asked.tests and unproved is not None:
-        return told(*_of_doubt(unproved))
+        return told(*_of_doubt(unproved, seen.report(Kind.BEGAN)))
     if asked.expected_output is None:
         return told(pb.VERDICT_COMPLETED)
     base = dataclasses.replace(base, assertions_executed=1, assertions_total=1)
@@ -199,14 +223,14 @@ def _of_an_end(seen: Evidence, asked: Asked, base: Judgement) -> Judgement:
     return told(pb.VERDICT_PASSED)
 
 
-def _of_doubt(unproved: Report) -> tuple[pb.Verdict.ValueType, str]:
+def _of_doubt(unproved: Report, began: Report | None) -> tuple[pb.Verdict.ValueType, str]:
     """For tests that ran to their end, and that is all that is proved."""
     if unproved.flags & Flag.FAILURE:
         return pb.VERDICT_FAILED_ASSERTION, "an assertion failed"
     for flag, what in _DOUBTS.items():
         if unproved.flags & flag:
             return pb.VERDICT_EXITED_EARLY, f"{what}: that its tests ran is not proved"
-    return pb.VERDICT_NO_TESTS, "ran to its end without executing an assertion"
+    return pb.VERDICT_NO_TESTS, "" if began is None else _missing(began)
 
 
 def _signal_name(number: int) -> str:

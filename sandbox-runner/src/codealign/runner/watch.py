@@ -14,6 +14,8 @@ class Usage:
 
     cpu_seconds: float
     resident_bytes: int
+    processes: int
+    """Those that nothing has waited for yet included."""
     threads: int
 
 
@@ -87,6 +89,7 @@ def usage(root: int, inherited_bytes: int, elapsed: float) -> Usage:
     return Usage(
         cpu_seconds=min(sum(process.ticks for process in own) / _TICKS, elapsed * _PROCESSORS),
         resident_bytes=resident,
+        processes=len(own),
         threads=sum(process.threads for process in own),
     )
 

@@ -27,9 +27,10 @@ from codealign.cli.options import (
 )
 from codealign.cli.records_view import code_view, facts_table, result_view
 from codealign.cli.running import run_async
-from codealign.cli.source_text import read_bytes, read_source, source_lines
+from codealign.cli.source_text import read_bytes, read_source
 from codealign.cli.stack import Options
 from codealign.cli.terminal import out, print_json, printable
+from codealign.common.text import lines
 
 app = typer.Typer(no_args_is_help=True, help="Run programs where they can do no harm.")
 
@@ -103,8 +104,7 @@ def _as_json(result: sb.Result) -> dict[str, Any]:
 
 def _show_failing_line(result: sb.Result, program: sb.Program) -> None:
     source = program.tests if result.failing_source == "tests" else program.code
-    lines = source_lines(source)
-    if not 0 < result.failing_line <= len(lines):
+    if not 0 < result.failing_line <= len(lines(source)):
         return
     first = max(0, result.failing_line - 1 - _CONTEXT_LINES)
     view = code_view(source, result.failing_line)

@@ -28,6 +28,7 @@ from codealign.api.training.v1.training_pb2_grpc import TrainingServiceStub
 from codealign.common.errors import ConfigurationError, retry_delay
 from codealign.common.interceptors import REQUEST_ID_HEADER, TRACE_HEADER
 from codealign.common.logs import get_logger
+from codealign.common.proxies import is_near
 
 if TYPE_CHECKING:  # the async stubs are types alone
     from codealign.api.coordinator.v1.coordinator_pb2_grpc import CoordinatorServiceAsyncStub
@@ -123,9 +124,12 @@ def connect(
         *more_options,
     ]
     credentials = tls.credentials() if tls else None
+    if credentials is None or is_near(address):
+        # gRPC would use the proxy of `https_proxy` or `http_proxy`, for loopback too. What is in the clear takes none,
+        # wherever it goes.
+        options.append(("grpc.enable_http_proxy", 0))
     if credentials is None:
-        # gRPC would send what is meant for loopback to the proxy of `http_proxy`.
-        return grpc.aio.insecure_channel(address, options=[*options, ("grpc.enable_http_proxy", 0)])
+        return grpc.aio.insecure_channel(address, options=options)
     return grpc.aio.secure_channel(address, credentials, options=options)
 
 

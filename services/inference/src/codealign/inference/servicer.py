@@ -39,6 +39,8 @@ _FINISH_REASONS = {
     FinishReason.END_TOKEN: pb.FINISH_REASON_END_TOKEN,
     FinishReason.STOP_STRING: pb.FINISH_REASON_STOP_STRING,
     FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
+    FinishReason.CONTENT_FILTER: pb.FINISH_REASON_CONTENT_FILTER,
+    FinishReason.TOOL_CALL: pb.FINISH_REASON_TOOL_CALL,
 }
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -205,6 +207,7 @@ def _completion(completion: Completion) -> pb.Completion:
         cached_prompt_tokens=completion.cached_prompt_tokens,
         generated_tokens=completion.generated_tokens,
         seconds=completion.seconds,
+        detail=completion.detail,
     )
 
 

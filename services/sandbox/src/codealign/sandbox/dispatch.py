@@ -25,6 +25,8 @@ from codealign.sandbox.stations import Job, Runner, Station, Stations
 _USEFUL_SECONDS = 0.05
 """With less than this before the deadline no program is started: its verdict would come too late."""
 _FAULT_LIMIT = 300
+_VERDICTS = frozenset(pb.Verdict.values()) - {pb.VERDICT_UNSPECIFIED, pb.VERDICT_INFRASTRUCTURE}
+"""What a runner may say of a program."""
 
 log = get_logger(__name__)
 
@@ -115,8 +117,8 @@ class Dispatcher:
         """
         station = Station(runner, runner.description.name if place is None else place)
         self._stations.add(station)
-        self._pump()
         try:
+            self._pump()
             await runner.wait_ended()
             # What it had ends with it, and says so.
             await _until_empty(station)
@@ -227,11 +229,12 @@ class Dispatcher:
             if not isinstance(error, RunnerLost):
                 log.error("runner_failed", runner=station.runner.description.name, exc_info=error)
             self._try_again(job, station, str(error) or type(error).__name__)
-        elif task.result().verdict == pb.VERDICT_INFRASTRUCTURE:
-            self._try_again(job, station, task.result().detail)
-        else:
+        elif task.result().verdict in _VERDICTS:
             self._times.add(job.waiting_since - started)
             self._settle(job, station, task.result())
+        else:
+            result = task.result()
+            self._try_again(job, station, result.detail or f"its verdict is number {result.verdict}")
         self._pump()
 
     def _settle(self, job: Job, station: Station, result: pb.Result) -> None:

@@ -176,19 +176,37 @@ class Pool:
         while True:
             started = time.monotonic()
             try:
-                runner = await backend.start()
-            except (RunnerLost, OSError) as error:
-                metrics.RUNNER_STARTS.labels(outcome="failed").inc()
-                log.error("runner_did_not_start", place=name, error=str(error), next_try_seconds=pause)
-                place.refused = None
-                place.fault = Unavailable(f"no runner starts: {error}", retry_after=pause)
-                await self._tell()
-            else:
-                await self._use(name, place, runner)
+                await self._occupy(name, place, backend, pause)
+            except Exception:
+                # Whatever it is: a place that nobody keeps any more would be lost for good.
+                log.exception("place_failed", place=name, next_try_seconds=pause)
             if time.monotonic() - started > _STABLE_SECONDS:
                 pause = _FIRST_PAUSE
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PATIENT_PAUSE if self._patient else _LONGEST_PAUSE)
+
+    async def _occupy(self, name: str, place: _Place, backend: Backend, pause: float) -> None:
+        """Starts a runner and uses it until it ends, or says why there is none."""
+        try:
+            runner = await backend.start()
+        except Exception as error:
+            metrics.RUNNER_STARTS.labels(outcome="failed").inc()
+            known = isinstance(error, (RunnerLost, OSError))
+            why = str(error) if known else f"{type(error).__name__}: {error}"
+            log.error(
+                "runner_did_not_start", place=name, error=why, next_try_seconds=pause, exc_info=None if known else error
+            )
+            place.refused = None
+            place.fault = Unavailable(f"no runner starts: {why}", retry_after=pause)
+            await self._tell()
+            return
+        try:
+            await self._use(name, place, runner)
+        except Exception as error:
+            place.fault = Unavailable(f"no runner works: {type(error).__name__}: {error}", retry_after=pause)
+            # It may still be there, and nobody would give it work or end it.
+            await asyncio.gather(runner.close(), return_exceptions=True)
+            raise
 
     async def _use(self, name: str, place: _Place, runner: AttachedRunner) -> None:
         """Until it ends."""

@@ -1,18 +1,15 @@
 """A time-out that says more of the machine than of the program, and the second run that decides.
 
-A program whose time passed while it was ready to run and got no processor is run again, once, with nothing beside it
-and three times the limits of wall-clock and CPU time (so three times the profile's maximum at most; gVisor counts the
-wait for a processor as CPU time). What that run says is the verdict.
+A runner does not count the seconds in which its program was ready to run and got no processor, but ends it after three
+times its limit in any case. A program that had less than its limit until then is run again, once, with nothing beside
+it and three times the limits (so three times the profile's maximum at most). What that run says is the verdict.
 """
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
+from codealign.runner.profiles import TIME_FACTOR
 
-TIME_FACTOR = 3
-_LITTLE_CPU = 0.5
-"""Of the CPU limit: a program that computed for longer has had its time."""
-_STALLED = 0.05
-"""Of the wall-clock limit: below it the wait for a processor is no reason for the time-out. A program that sleeps or
-waits for itself is never ready to run, so its time-out is a verdict at once."""
+_NEARLY = 0.95
+"""Of a limit: whoever had so much of it has had it."""
 
 
 def is_starved(request: pb.ExecuteRequest, result: pb.Result) -> bool:
@@ -24,11 +21,13 @@ def is_starved(request: pb.ExecuteRequest, result: pb.Result) -> bool:
         request: Checked, every limit filled in.
         result: What its runner says, with the times that were seen from outside.
     """
-    limits = request.limits
+    limits, runs = request.limits, result.run_verdicts or (result.verdict,)
+    ended_by_time = sum(verdict == pb.VERDICT_TIMED_OUT for verdict in runs)
+    counted = result.wall_seconds - result.stalled_seconds
     return (
-        pb.VERDICT_TIMED_OUT in (result.verdict, *result.run_verdicts)
-        and result.cpu_seconds < _LITTLE_CPU * min(limits.cpu_seconds, limits.wall_seconds) * max(request.runs, 1)
-        and result.stalled_seconds > _STALLED * limits.wall_seconds
+        ended_by_time > 0
+        and counted < _NEARLY * limits.wall_seconds * ended_by_time
+        and result.cpu_seconds < _NEARLY * limits.cpu_seconds * ended_by_time
     )
 
 

@@ -240,7 +240,7 @@ class Provenance(_message.Message):
     """The PromptPrefix record that holds the prompt's first part (the few-shot examples)."""
     prompt_suffix: _builtins.str
     finish_reason: _builtins.str
-    """The engine's name for why generation ended: "end_token", "stop_string", "length"."""
+    """The engine's name for why generation ended: "end_token", "stop_string", "length", "content_filter", "tool_call"."""
     prompt_tokens: _builtins.int
     cached_prompt_tokens: _builtins.int
     generated_tokens: _builtins.int
@@ -385,7 +385,7 @@ class Response(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     TESTS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """The whole completion."""
+    """What the model wrote, up to and with the closing tag of the tests."""
     answer: _builtins.str
     """The answer: prose and code, without the tests."""
     code: _builtins.str
@@ -824,7 +824,9 @@ class Rejection(_message.Message):
     rejected_stage: Global___Stage.ValueType
     """What it would have become."""
     reason: _builtins.str
-    """A short name from the documented list: "no-tests-section", "no-code-block", "empty", "cut-off", ..."""
+    """A short name from the documented list: "no-tests-section", "no-code-block", "empty", "cut-off", "content-filter",
+    ...
+    """
     detail: _builtins.str
     """A sentence for a person."""
     text: _builtins.str

@@ -42,6 +42,12 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     """
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 3
     """max_tokens or the context's end was reached: the text is cut."""
+    FINISH_REASON_CONTENT_FILTER: _FinishReason.ValueType  # 4
+    """(The engine openai.) The endpoint's filter or the model itself refused the prompt or the completion: the text is
+    empty or cut, and the same request is refused again. `detail` says what was seen.
+    """
+    FINISH_REASON_TOOL_CALL: _FinishReason.ValueType  # 5
+    """(The engine openai.) The model called a tool instead of writing text. `detail` says what was seen."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper): ...
 
@@ -54,6 +60,12 @@ stop strings were asked for.)
 """
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 3
 """max_tokens or the context's end was reached: the text is cut."""
+FINISH_REASON_CONTENT_FILTER: FinishReason.ValueType  # 4
+"""(The engine openai.) The endpoint's filter or the model itself refused the prompt or the completion: the text is
+empty or cut, and the same request is refused again. `detail` says what was seen.
+"""
+FINISH_REASON_TOOL_CALL: FinishReason.ValueType  # 5
+"""(The engine openai.) The model called a tool instead of writing text. `detail` says what was seen."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 @_typing.final
@@ -238,13 +250,16 @@ class Completion(_message.Message):
     CACHED_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     GENERATED_TOKENS_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
     attempt: _builtins.int
     seed: _builtins.int
     text: _builtins.str
     """Without the stop string."""
     finish_reason: Global___FinishReason.ValueType
     stop_string: _builtins.str
-    """The stop string that was reached, where finish_reason is STOP_STRING. Empty where an endpoint did not tell."""
+    """The stop string that was reached, where finish_reason is STOP_STRING. Empty where an endpoint did not tell: then
+    it may be any of those that were asked for, or an end token.
+    """
     prompt_tokens: _builtins.int
     """Tokens of the whole prompt."""
     cached_prompt_tokens: _builtins.int
@@ -257,6 +272,8 @@ class Completion(_message.Message):
     """Seconds from the request's arrival to the last token, waiting included. Evidence, never identity. A replay gives
     the recorded value.
     """
+    detail: _builtins.str
+    """Where finish_reason is CONTENT_FILTER or TOOL_CALL: what the endpoint said."""
     def __init__(
         self,
         *,
@@ -269,10 +286,11 @@ class Completion(_message.Message):
         cached_prompt_tokens: _builtins.int = ...,
         generated_tokens: _builtins.int = ...,
         seconds: _builtins.float = ...,
+        detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cached_prompt_tokens", b"cached_prompt_tokens", "finish_reason", b"finish_reason", "generated_tokens", b"generated_tokens", "prompt_tokens", b"prompt_tokens", "seconds", b"seconds", "seed", b"seed", "stop_string", b"stop_string", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cached_prompt_tokens", b"cached_prompt_tokens", "detail", b"detail", "finish_reason", b"finish_reason", "generated_tokens", b"generated_tokens", "prompt_tokens", b"prompt_tokens", "seconds", b"seconds", "seed", b"seed", "stop_string", b"stop_string", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

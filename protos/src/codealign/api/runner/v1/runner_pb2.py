@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from codealign.api.sandbox.v1 import sandbox_pb2 as codealign_dot_api_dot_sandbox_dot_v1_dot_sandbox__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$codealign/api/runner/v1/runner.proto\x12\x17\x63odealign.api.runner.v1\x1a&codealign/api/sandbox/v1/sandbox.proto\"\xa9\x01\n\rAttachRequest\x12+\n\x03job\x18\x01 \x01(\x0b\x32\x1c.codealign.api.runner.v1.JobH\x00\x12\x31\n\x06\x63\x61ncel\x18\x02 \x01(\x0b\x32\x1f.codealign.api.runner.v1.CancelH\x00\x12/\n\x05\x64rain\x18\x03 \x01(\x0b\x32\x1e.codealign.api.runner.v1.DrainH\x00\x42\x07\n\x05\x66rame\"\x7f\n\x0e\x41ttachResponse\x12/\n\x05hello\x18\x01 \x01(\x0b\x32\x1e.codealign.api.runner.v1.HelloH\x00\x12\x33\n\x07outcome\x18\x02 \x01(\x0b\x32 .codealign.api.runner.v1.OutcomeH\x00\x42\x07\n\x05\x66rame\"9\n\x05Hello\x12\x30\n\x06runner\x18\x01 \x01(\x0b\x32 .codealign.api.sandbox.v1.Runner\"L\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x39\n\x07request\x18\x02 \x01(\x0b\x32(.codealign.api.sandbox.v1.ExecuteRequest\"\x14\n\x06\x43\x61ncel\x12\n\n\x02id\x18\x01 \x01(\x04\"\x07\n\x05\x44rain\"G\n\x07Outcome\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x30\n\x06result\x18\x02 \x01(\x0b\x32 .codealign.api.sandbox.v1.Result2n\n\rRunnerService\x12]\n\x06\x41ttach\x12&.codealign.api.runner.v1.AttachRequest\x1a\'.codealign.api.runner.v1.AttachResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$codealign/api/runner/v1/runner.proto\x12\x17\x63odealign.api.runner.v1\x1a&codealign/api/sandbox/v1/sandbox.proto\"\xeb\x01\n\rAttachRequest\x12+\n\x03job\x18\x01 \x01(\x0b\x32\x1c.codealign.api.runner.v1.JobH\x00\x12\x31\n\x06\x63\x61ncel\x18\x02 \x01(\x0b\x32\x1f.codealign.api.runner.v1.CancelH\x00\x12/\n\x05\x64rain\x18\x03 \x01(\x0b\x32\x1e.codealign.api.runner.v1.DrainH\x00\x12@\n\x0eprocessor_time\x18\x04 \x01(\x0b\x32&.codealign.api.runner.v1.ProcessorTimeH\x00\x42\x07\n\x05\x66rame\"\x7f\n\x0e\x41ttachResponse\x12/\n\x05hello\x18\x01 \x01(\x0b\x32\x1e.codealign.api.runner.v1.HelloH\x00\x12\x33\n\x07outcome\x18\x02 \x01(\x0b\x32 .codealign.api.runner.v1.OutcomeH\x00\x42\x07\n\x05\x66rame\"9\n\x05Hello\x12\x30\n\x06runner\x18\x01 \x01(\x0b\x32 .codealign.api.sandbox.v1.Runner\"L\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x39\n\x07request\x18\x02 \x01(\x0b\x32(.codealign.api.sandbox.v1.ExecuteRequest\"\x14\n\x06\x43\x61ncel\x12\n\n\x02id\x18\x01 \x01(\x04\"\x07\n\x05\x44rain\" \n\rProcessorTime\x12\x0f\n\x07seconds\x18\x01 \x01(\x01\"G\n\x07Outcome\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x30\n\x06result\x18\x02 \x01(\x0b\x32 .codealign.api.sandbox.v1.Result2n\n\rRunnerService\x12]\n\x06\x41ttach\x12&.codealign.api.runner.v1.AttachRequest\x1a\'.codealign.api.runner.v1.AttachResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,19 +33,21 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'codealign.api.runner.v1.run
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ATTACHREQUEST']._serialized_start=106
-  _globals['_ATTACHREQUEST']._serialized_end=275
-  _globals['_ATTACHRESPONSE']._serialized_start=277
-  _globals['_ATTACHRESPONSE']._serialized_end=404
-  _globals['_HELLO']._serialized_start=406
-  _globals['_HELLO']._serialized_end=463
-  _globals['_JOB']._serialized_start=465
-  _globals['_JOB']._serialized_end=541
-  _globals['_CANCEL']._serialized_start=543
-  _globals['_CANCEL']._serialized_end=563
-  _globals['_DRAIN']._serialized_start=565
-  _globals['_DRAIN']._serialized_end=572
-  _globals['_OUTCOME']._serialized_start=574
-  _globals['_OUTCOME']._serialized_end=645
-  _globals['_RUNNERSERVICE']._serialized_start=647
-  _globals['_RUNNERSERVICE']._serialized_end=757
+  _globals['_ATTACHREQUEST']._serialized_end=341
+  _globals['_ATTACHRESPONSE']._serialized_start=343
+  _globals['_ATTACHRESPONSE']._serialized_end=470
+  _globals['_HELLO']._serialized_start=472
+  _globals['_HELLO']._serialized_end=529
+  _globals['_JOB']._serialized_start=531
+  _globals['_JOB']._serialized_end=607
+  _globals['_CANCEL']._serialized_start=609
+  _globals['_CANCEL']._serialized_end=629
+  _globals['_DRAIN']._serialized_start=631
+  _globals['_DRAIN']._serialized_end=638
+  _globals['_PROCESSORTIME']._serialized_start=640
+  _globals['_PROCESSORTIME']._serialized_end=672
+  _globals['_OUTCOME']._serialized_start=674
+  _globals['_OUTCOME']._serialized_end=745
+  _globals['_RUNNERSERVICE']._serialized_start=747
+  _globals['_RUNNERSERVICE']._serialized_end=857
 # @@protoc_insertion_point(module_scope)

@@ -47,9 +47,10 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     VERDICT_SYNTAX_ERROR: _Verdict.ValueType  # 4
     """The code or the tests do not compile; nothing was run."""
     VERDICT_TIMED_OUT: _Verdict.ValueType  # 5
-    """The wall-clock or the CPU limit was reached. A wall-clock limit that passed while the program wanted a
-    processor and got none is not the program's doing: it is run once more, with nothing beside it and three
-    times the limit, and that run's verdict is given (detail says so).
+    """The wall-clock or the CPU limit was reached, not counting the seconds in which the program wanted a processor
+    and the machine gave it none (`stalled_seconds`), as far as that is seen. After three times the limit it ends in
+    any case; where it had less than the limit until then it is run once more, with nothing beside it and three times
+    the limit, and that run's verdict is given (detail says so).
     """
     VERDICT_OUT_OF_MEMORY: _Verdict.ValueType  # 6
     """Killed for memory, or a MemoryError that nothing caught."""
@@ -62,16 +63,16 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     VERDICT_CRASHED: _Verdict.ValueType  # 10
     """A signal ended it that neither the harness nor a limit sent."""
     VERDICT_EXITED_EARLY: _Verdict.ValueType  # 11
-    """It ended before its last test statement without an exception: sys.exit, os._exit, exec, ... Or that its
-    tests ran is not proved, since it used what could make them lie (a trace function, ctypes, code objects of
-    its own, a changed unittest): detail says what.
+    """It ended before its last test statement without an exception: sys.exit, os._exit, exec, ... Without tests: it
+    ended with another exit code than 0. Or that its tests ran is not proved, since it used what could make them lie
+    (a trace function, ctypes, code objects of its own, a changed unittest): detail says what.
     """
     VERDICT_NO_TESTS: _Verdict.ValueType  # 12
     """The tests hold no assertion, or ran to their end without executing one."""
     VERDICT_FLAKY: _Verdict.ValueType  # 13
     """Several runs were asked for and their verdicts differ."""
     VERDICT_COMPLETED: _Verdict.ValueType  # 14
-    """Run without tests, and it ran to its end."""
+    """Run without tests, and it ran to its end, or left with exit code 0."""
     VERDICT_REFUSED: _Verdict.ValueType  # 15
     """The request cannot be run (over a size limit, an unknown profile or language): see detail."""
     VERDICT_INFRASTRUCTURE: _Verdict.ValueType  # 16
@@ -98,9 +99,10 @@ VERDICT_RAISED: Verdict.ValueType  # 3
 VERDICT_SYNTAX_ERROR: Verdict.ValueType  # 4
 """The code or the tests do not compile; nothing was run."""
 VERDICT_TIMED_OUT: Verdict.ValueType  # 5
-"""The wall-clock or the CPU limit was reached. A wall-clock limit that passed while the program wanted a
-processor and got none is not the program's doing: it is run once more, with nothing beside it and three
-times the limit, and that run's verdict is given (detail says so).
+"""The wall-clock or the CPU limit was reached, not counting the seconds in which the program wanted a processor
+and the machine gave it none (`stalled_seconds`), as far as that is seen. After three times the limit it ends in
+any case; where it had less than the limit until then it is run once more, with nothing beside it and three times
+the limit, and that run's verdict is given (detail says so).
 """
 VERDICT_OUT_OF_MEMORY: Verdict.ValueType  # 6
 """Killed for memory, or a MemoryError that nothing caught."""
@@ -113,16 +115,16 @@ VERDICT_DISK_LIMIT: Verdict.ValueType  # 9
 VERDICT_CRASHED: Verdict.ValueType  # 10
 """A signal ended it that neither the harness nor a limit sent."""
 VERDICT_EXITED_EARLY: Verdict.ValueType  # 11
-"""It ended before its last test statement without an exception: sys.exit, os._exit, exec, ... Or that its
-tests ran is not proved, since it used what could make them lie (a trace function, ctypes, code objects of
-its own, a changed unittest): detail says what.
+"""It ended before its last test statement without an exception: sys.exit, os._exit, exec, ... Without tests: it
+ended with another exit code than 0. Or that its tests ran is not proved, since it used what could make them lie
+(a trace function, ctypes, code objects of its own, a changed unittest): detail says what.
 """
 VERDICT_NO_TESTS: Verdict.ValueType  # 12
 """The tests hold no assertion, or ran to their end without executing one."""
 VERDICT_FLAKY: Verdict.ValueType  # 13
 """Several runs were asked for and their verdicts differ."""
 VERDICT_COMPLETED: Verdict.ValueType  # 14
-"""Run without tests, and it ran to its end."""
+"""Run without tests, and it ran to its end, or left with exit code 0."""
 VERDICT_REFUSED: Verdict.ValueType  # 15
 """The request cannot be run (over a size limit, an unknown profile or language): see detail."""
 VERDICT_INFRASTRUCTURE: Verdict.ValueType  # 16
@@ -204,20 +206,23 @@ class Limits(_message.Message):
     DISK_BYTES_FIELD_NUMBER: _builtins.int
     OUTPUT_BYTES_FIELD_NUMBER: _builtins.int
     OUTPUT_KILL_BYTES_FIELD_NUMBER: _builtins.int
+    THREADS_FIELD_NUMBER: _builtins.int
     wall_seconds: _builtins.float
-    """Wall clock, seconds."""
+    """Wall clock, seconds; `stalled_seconds` of the result do not count."""
     cpu_seconds: _builtins.float
-    """CPU time of all its processes together, seconds."""
+    """CPU time of all its processes together, seconds; the wait for a processor does not count."""
     memory_bytes: _builtins.int
     """Memory, bytes."""
     processes: _builtins.int
-    """Processes and threads, the first one included."""
+    """Processes, the first one included."""
     disk_bytes: _builtins.int
     """Everything it writes to its own disk, bytes."""
     output_bytes: _builtins.int
     """Of each stream, what is kept, bytes; the rest is counted and dropped."""
     output_kill_bytes: _builtins.int
     """Both streams together, bytes: beyond this the program is killed."""
+    threads: _builtins.int
+    """Threads of all its processes together, the first one included."""
     def __init__(
         self,
         *,
@@ -228,10 +233,11 @@ class Limits(_message.Message):
         disk_bytes: _builtins.int = ...,
         output_bytes: _builtins.int = ...,
         output_kill_bytes: _builtins.int = ...,
+        threads: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes", "output_bytes", b"output_bytes", "output_kill_bytes", b"output_kill_bytes", "processes", b"processes", "wall_seconds", b"wall_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes", "output_bytes", b"output_bytes", "output_kill_bytes", b"output_kill_bytes", "processes", b"processes", "threads", b"threads", "wall_seconds", b"wall_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -277,6 +283,7 @@ class Program(_message.Message):
     language: Global___Language.ValueType
     """Default: Python."""
     code: _builtins.str
+    """`__file__` is solution.py in the working directory, and that file is there for a program whose text can lead to it."""
     tests: _builtins.str
     """Run after the code, in the same module. Empty: no tests."""
     stdin: _builtins.bytes
@@ -285,7 +292,9 @@ class Program(_message.Message):
     When set, this comparison is the one assertion.
     """
     @_builtins.property
-    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___File]: ...
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___File]:
+        """Modules among them can be imported; they hide none of the standard library's."""
+
     def __init__(
         self,
         *,
@@ -482,7 +491,9 @@ class Result(_message.Message):
     queue_seconds: _builtins.float
     """Seconds in the queue, over all attempts."""
     stalled_seconds: _builtins.float
-    """Seconds in which one of its processes was ready to run and none got a processor: an estimate, from samples."""
+    """Seconds in which it was ready to run and got no processor: an estimate, from samples. They are part of
+    `wall_seconds` and do not count towards the limits.
+    """
     @_builtins.property
     def stdout(self) -> Global___Output: ...
     @_builtins.property

@@ -29,6 +29,7 @@ from codealign.coordinator.evaluation.known import KnownResults
 from codealign.coordinator.evaluation.problems import Benchmark, Problem
 from codealign.coordinator.evaluation.request import Asked, checked, configuration, sample_seed
 from codealign.coordinator.evaluation.results import Board
+from codealign.coordinator.method import sections
 from codealign.coordinator.runs.faults import Refused, of_service
 from codealign.coordinator.runs.progress import StageTally
 from codealign.coordinator.runs.store import RunStore
@@ -252,10 +253,14 @@ class _Work:
         for wanted in group.wanted:
             if completion.attempt not in wanted.attempts:
                 continue
-            problem = wanted.problem
-            text = prompts.answered(problem, self._asked.style, completion.text)
-            solution = programs.clean(text, problem.entry_point)
-            result = await self._judge.judge(problem, solution)
+            problem, solution = wanted.problem, ""
+            result: sb.Result | None
+            if refused := sections.unanswered(completion):
+                result = sb.Result(verdict=sb.VERDICT_REFUSED, detail=refused.detail)
+            else:
+                text = prompts.answered(problem, self._asked.style, completion.text)
+                solution = programs.clean(text, problem.entry_point)
+                result = await self._judge.judge(problem, solution)
             if result is None:
                 wanted.board.undecided += 1
                 continue

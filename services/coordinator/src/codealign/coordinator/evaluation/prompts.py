@@ -4,7 +4,9 @@
 by a body; MBPP's (a docstring with the task and an assertion) by a whole program.
 
 "tuned": an instruction with HumanEval's prompt in a code block (MBPP: the description, then its assertion), and the
-answer begun for it by an opening Python fence. The last message is the assistant's, and the model continues it.
+answer begun for it by an opening Python fence. The last message is the assistant's, and the model continues it. Some
+models open a fence of their own there, at once or after a few words; of such an answer the program is the block that
+defines the wanted function.
 """
 
 from __future__ import annotations
@@ -12,10 +14,13 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 
 from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.coordinator.evaluation.problems import Problem
+from codealign.coordinator.method import fences
+from codealign.coordinator.method.python_code import compiles
 
 BASE, TUNED = "base", "tuned"
 STYLES = (BASE, TUNED)
@@ -24,9 +29,10 @@ BODY_STOP = ("\ndef ", "\nclass ", "\nimport ", "\nfrom ", "\nassert ", "\nif __
 """After a function's body: whatever begins at the margin is no more part of it."""
 PROGRAM_STOP = ('\n"""', "\nassert", "\nif __name__", "\nprint(", "\n```")
 """After a program: the next task's docstring, tests, and uses of it."""
-FENCE_STOP = ("\n```",)
+FENCE_STOP = ("\n```\n\n",)
+"""After a closing fence and a blank line. Not after any fence: a model that talks first opens one of its own, and code
+follows an opening fence at once."""
 
-_FENCE = "```"
 _BEGUN = "```python\n"
 _COMPLETE = """\
 Complete this Python function so that it does what its docstring says. Answer with the whole function, and with \
@@ -88,9 +94,27 @@ def answered(problem: Problem, style: str, completion: str) -> str:
     """The program that a completion stands for, as it was written."""
     if style == BASE:
         return f"{problem.prompt.strip()}\n{completion}"
-    lines = completion.split("\n")
-    end = next((number for number, line in enumerate(lines) if line.startswith(_FENCE)), len(lines))
-    return "\n".join(lines[:end])
+    return _program(completion, problem.entry_point)
+
+
+def _program(completion: str, entry_point: str) -> str:
+    """The program in an answer that was begun by an opening fence.
+
+    The first block that defines the wanted function; where none does, the first that compiles, or else the first.
+    """
+    begun = _contents(_BEGUN + completion)
+    # A fence may close ours, or open the model's own: then ours is not there.
+    own = _contents(completion)
+    name = re.escape(entry_point)
+    definition = re.compile(rf"^(?:(?:(?:async[ \t]+)?def|class)[ \t]+{name}\b|{name}[ \t]*[:=])", re.MULTILINE)
+    defining = [content for content in (*begun, *own) if definition.search(content)]
+    sound = [content for content in begun if compiles(content)]
+    return next(iter([*defining, *sound, *begun]), "")
+
+
+def _contents(markdown: str) -> list[str]:
+    kinds = (fences.PYTHON, fences.UNMARKED)
+    return [block.content for block in fences.blocks(markdown) if block.language in kinds and block.content.strip()]
 
 
 def templates_sha256() -> str:

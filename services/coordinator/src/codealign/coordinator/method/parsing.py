@@ -1,13 +1,28 @@
-"""Reading what a model wrote. What cannot be read becomes a `Rejected` with one of the reasons in `REASONS`."""
+"""Reading what a model wrote. What cannot be read becomes a `Rejected` with one of the reasons in `REASONS`.
+
+A response is an answer, `</answer>`, and `<tests>` with the tests; `</tests>` or the end of the text is behind them.
+Of the blocks of a section those count that are marked as Python, or where none is, those that are not marked at all.
+Which blocks a text has is `fences`' to say, and which program several of them make `assembly`'s. Where the model wrote
+one, the program is that block byte for byte, the ending of its last line included.
+"""
 
 from __future__ import annotations
 
-import ast
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from codealign.common.text import lines
+from codealign.coordinator.method import assembly, tags
+from codealign.coordinator.method.fences import PYTHON, UNMARKED, Block, blocks
+from codealign.coordinator.method.python_code import compiles
+from codealign.coordinator.method.terms import terms_of
 
 REASONS = {
     "cut-off": "the completion reached its token limit before its end",
+    "cut-by-stop": "a stop string ended the completion before the text's end",
+    "content-filter": "the endpoint's filter, or the model, refused to write this",
+    "tool-call": "the model called a tool instead of writing text",
     "empty": "nothing, or next to nothing, came back",
     "no-concepts": "no list of one to ten short terms",
     "no-answer-end": "the answer is not closed by </answer>",
@@ -15,12 +30,14 @@ REASONS = {
     "no-code-block": "the answer holds no Python block",
     "no-tests-block": "the tests hold no Python block",
     "prompt-too-long": "the prompt does not fit the model's context",
+    "prompt-refused": "inference refused the prompt for another reason than its length",
 }
 
-_BLOCK = re.compile(r"^[ \t]*```(?:python|py|Python)?[ \t]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE)
 _MAX_CONCEPTS = 10
 _MAX_CONCEPT_CHARS = 60
 _MIN_INSTRUCTION_WORDS = 5
+_BLANK_LINES = re.compile(r"(?:[ \t]*(?:\r\n|\n|\r))*")
+_REPEATED_TAG = re.compile(r"\s*<answer>[ \t]*(?=[\r\n])")
 
 
 @dataclass(frozen=True)
@@ -36,6 +53,7 @@ class ParsedResponse:
     """A response, taken apart."""
 
     answer: str
+    """As it was written, without the blank lines around it."""
     code: str
     tests: str
 
@@ -43,87 +61,102 @@ class ParsedResponse:
 def concepts(text: str, *, cut_off: bool) -> list[str] | Rejected:
     """The terms of a seed → concepts completion, in order, each once."""
     if cut_off:
-        return _rejected("cut-off")
-    terms: dict[str, str] = {}
-    for part in re.split(r"[,\n;]", text):
-        term = part.strip().lstrip("-*•0123456789.) ").strip(" .`'\"")
-        if term:
-            terms.setdefault(term.lower(), term)
+        return _cut_off(text)
+    terms = terms_of(text)
     if not terms:
-        return _rejected("empty")
-    longest = max(terms.values(), key=len)
-    if len(terms) > _MAX_CONCEPTS or len(longest) > _MAX_CONCEPT_CHARS:
-        return _rejected("no-concepts", f"{len(terms)} terms, the longest of {len(longest)} characters")
-    return list(terms.values())
+        return Rejected("empty", f"no term in {_amount(text)}")
+    longest = max(map(len, terms))
+    if len(terms) > _MAX_CONCEPTS or longest > _MAX_CONCEPT_CHARS:
+        return Rejected("no-concepts", f"{_count(len(terms), 'term')}, the longest of {_count(longest, 'character')}")
+    return terms
 
 
 def instruction(text: str, *, cut_off: bool) -> str | Rejected:
     """The task of a concepts → instruction completion."""
     if cut_off:
-        return _rejected("cut-off")
+        return _cut_off(text)
     task = text.strip()
-    if len(task.split()) < _MIN_INSTRUCTION_WORDS:
-        return _rejected("empty", f"{len(task.split())} words")
+    words = len(task.split())
+    if words < _MIN_INSTRUCTION_WORDS:
+        return Rejected("empty", f"{_count(words, 'word')}, fewer than {_MIN_INSTRUCTION_WORDS}")
     return task
 
 
 def response(text: str, *, cut_off: bool) -> ParsedResponse | Rejected:
     """The answer, its code and the tests of an instruction → response completion."""
     if cut_off:
-        return _rejected("cut-off")
+        return _cut_off(text)
     if not text.strip():
-        return _rejected("empty")
-    answer, closed, rest = text.partition("</answer>")
-    if not closed:
-        return _rejected("no-answer-end")
-    _, opened, tests_text = rest.partition("<tests>")
-    if not opened:
-        return _rejected("no-tests-section")
-    code, tests = python_blocks(answer), python_blocks(tests_text)
+        return Rejected("empty", "nothing but white space" if text else "nothing")
+    found = blocks(text)
+    ended = tags.find(text, found, "/answer")
+    opened = ended and tags.find(text, found, "tests?", ended.end)
+    closed = opened and tags.find(text, found, "/tests?", opened.end)
+    if ended is None:
+        return Rejected("no-answer-end", _without_end(text, found))
+    if opened is None:
+        return Rejected("no-tests-section", f"no <tests> in {_amount(text[ended.end :])} after </answer>")
+    end = closed.start if closed else len(text)
+    answer_blocks = [block for block in found if block.start < ended.start]
+    tests_blocks = [block for block in found if opened.end <= block.start < end]
+    code, tests = _python(answer_blocks), _python(tests_blocks)
     if not code:
-        return _rejected("no-code-block")
+        return Rejected("no-code-block", f"the answer holds {_kinds(answer_blocks)}")
     if not tests:
-        return _rejected("no-tests-block")
-    return ParsedResponse(answer.strip(), without_reading_main(code), tests)
+        return Rejected("no-tests-block", f"the tests hold {_kinds(tests_blocks)}")
+    tests_code = assembly.tests_program([block.content for block in tests])
+    if not (tests[-1].closed or closed or compiles(tests_code)):
+        amount = _amount(tests[-1].content)
+        return Rejected("cut-off", f"ends inside a block of the tests that does not compile, after {amount} of it")
+    program = assembly.program([block.content for block in code], tests_code)
+    return ParsedResponse(_answer(text[: ended.start], answer_blocks), program, tests_code)
 
 
-def python_blocks(markdown: str) -> str:
-    """The Python blocks of a text, joined by a blank line; unmarked blocks count as Python."""
-    return "\n\n".join(match.group(1).rstrip() for match in _BLOCK.finditer(markdown) if match.group(1).strip())
+def _python(found: Sequence[Block]) -> list[Block]:
+    full = [block for block in found if block.content.strip()]
+    marked = [block for block in full if block.language == PYTHON]
+    return marked or [block for block in full if block.language == UNMARKED]
 
 
-def without_reading_main(code: str) -> str:
-    """The code without its main guard where the guard's body reads input, which a test run has none of."""
-    try:
-        tree = ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return code
-    lines = code.splitlines()
-    for node in tree.body:
-        if isinstance(node, ast.If) and _is_main_guard(node.test) and _reads_input(node):
-            for number in range(node.lineno - 1, node.end_lineno or node.lineno):
-                lines[number] = ""
-    return "\n".join(lines).rstrip()
+def _answer(text: str, found: Sequence[Block]) -> str:
+    """The answer without blank lines around it, and without an opening tag that repeats the prompt's.
+
+    Where its last block has no closing fence, the block's end is the answer's.
+    """
+    repeated = _REPEATED_TAG.match(text)
+    start = repeated.end() if repeated else 0
+    if before := _BLANK_LINES.match(text, start):
+        start = before.end()
+    end = found[-1].end if not found[-1].closed else 0
+    return text[start : max(end, len(text.rstrip(" \t\r\n")))]
 
 
-def _is_main_guard(test: ast.expr) -> bool:
-    return (
-        isinstance(test, ast.Compare)
-        and isinstance(test.left, ast.Name)
-        and test.left.id == "__name__"
-        and len(test.comparators) == 1
-        and isinstance(test.comparators[0], ast.Constant)
-        and test.comparators[0].value == "__main__"
-    )
+def _cut_off(text: str) -> Rejected:
+    return Rejected("cut-off", f"{REASONS['cut-off']}, after {_amount(text)}")
 
 
-def _reads_input(node: ast.AST) -> bool:
-    return any(
-        (isinstance(child, ast.Name) and child.id == "input")
-        or (isinstance(child, ast.Attribute) and child.attr == "stdin")
-        for child in ast.walk(node)
-    )
+def _without_end(text: str, found: Sequence[Block]) -> str:
+    inside = any("</answer>" in text[block.start : block.end] for block in found)
+    where = " outside a code block" if inside else ""
+    return f"the answer ends after {_amount(text)} without </answer>{where}"
 
 
-def _rejected(reason: str, detail: str = "") -> Rejected:
-    return Rejected(reason, detail or REASONS[reason])
+def _kinds(found: Sequence[Block]) -> str:
+    """Blocks for a person: "2 blocks, both marked bash"."""
+    if not found:
+        return "no fenced block"
+    kinds = ["empty" if not block.content.strip() else f"marked {block.language}" for block in found]
+    distinct = list(dict.fromkeys(kinds))
+    if len(found) == 1:
+        return f"1 block, {kinds[0]}"
+    if len(distinct) == 1:
+        return f"{len(found)} blocks, {'both' if len(found) == 2 else 'all'} {distinct[0]}"
+    return f"{len(found)} blocks: {', '.join(distinct)}"
+
+
+def _amount(text: str) -> str:
+    return _count(len(lines(text)), "line") if text.strip() else "nothing"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -1,7 +1,7 @@
 """The prompt templates. A prompt is a prefix (header and few-shot examples) and a suffix (the item).
 
 All items of a prefix group share the prefix to the character, so an engine that keeps the attention state of
-prefixes computes it once. The tags are what `parsing` and the stop strings look for.
+prefixes computes it once. The tags are what `sections`, `parsing` and the stop strings look for.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from dataclasses import dataclass
 
 from codealign.coordinator.method.examples import FewShot
 
-CONCEPTS_STOP = ("</concepts>", "<code>", "## Example")
-INSTRUCTION_STOP = ("</task>", "<property>", "## Example")
-RESPONSE_STOP = ("</tests>", "<task>", "## Example")
+_HEADING = "## Example"
 
 _CONCEPTS_HEADER = """\
 # From code to concepts
@@ -41,6 +39,44 @@ assertions that run after that code and pass only if the answer does what the ta
 
 
 @dataclass(frozen=True)
+class Section:
+    """The part of an example that the model writes, and the stop strings that end it.
+
+    A stop string is plain text that every engine looks for, so each is one that an item's own text does not hold: the
+    closing tag at the start of a line, and the whole beginning of the next example. A tag in a sentence, a heading
+    `## Example usage` or an element `<task>` in a snippet ends nothing. Two strings, since endpoints that speak
+    OpenAI's protocol allow four.
+    """
+
+    name: str
+    """Of its tags."""
+    begins_example: str
+    """The line that follows an example's heading."""
+    fenced: bool = False
+    """It ends with a code block. What it holds may then have the closing tag on a line of its own, as in a string, so
+    the block's closing fence is part of the stop string."""
+
+    @property
+    def closing_tag(self) -> str:
+        """What ends the section."""
+        return f"</{self.name}>"
+
+    def next_example(self, few_shots: int) -> str:
+        """How the example after the item begins."""
+        return f"\n{_HEADING} {few_shots + 2}\n\n{self.begins_example}\n"
+
+    def stop(self, few_shots: int) -> tuple[str, str]:
+        """The stop strings of an item that follows so many examples."""
+        fence = "\n```" if self.fenced else ""
+        return f"{fence}\n{self.closing_tag}", self.next_example(few_shots)
+
+
+CONCEPTS = Section("concepts", "<code>")
+INSTRUCTION = Section("task", "<property>")
+RESPONSE = Section("tests", "<task>", fenced=True)
+
+
+@dataclass(frozen=True)
 class Prompt:
     """A prompt in two parts."""
 
@@ -54,7 +90,7 @@ class Prompt:
 
 
 def templates_sha256() -> str:
-    """A hash of the templates: part of each generating stage's configuration."""
+    """A hash of the templates and of the marks in them: part of each generating stage's configuration."""
     probe = FewShot("n", "s", "c", "l", "d", ("x", "y"), "i", "r", "t")
     texts = [
         concepts_prefix([probe]),
@@ -63,10 +99,9 @@ def templates_sha256() -> str:
         instruction_suffix(1, "c", "l", "d", ("x", "y")),
         response_prefix([probe]),
         response_suffix(1, "i"),
-        *CONCEPTS_STOP,
-        *INSTRUCTION_STOP,
-        *RESPONSE_STOP,
     ]
+    for section in (CONCEPTS, INSTRUCTION, RESPONSE):
+        texts += [section.closing_tag, section.begins_example, _HEADING]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
@@ -81,7 +116,7 @@ def concepts_prefix(examples: Sequence[FewShot]) -> str:
 
 def concepts_suffix(number: int, code: str) -> str:
     """Seed → concepts: the item; the completion is the comma-separated list."""
-    return f"## Example {number}\n\n<code>\n{code}\n</code>\n<concepts>\n"
+    return f"{_HEADING} {number}\n\n<code>\n{code}\n</code>\n<concepts>\n"
 
 
 def instruction_prefix(examples: Sequence[FewShot]) -> str:
@@ -97,7 +132,7 @@ def instruction_prefix(examples: Sequence[FewShot]) -> str:
 def instruction_suffix(number: int, category: str, language: str, difficulty: str, concepts: Sequence[str]) -> str:
     """Concepts → instruction: the item; the completion is the task."""
     return (
-        f"## Example {number}\n\n<property>\ncategory: {category}\nlanguage: {language}\ndifficulty: {difficulty}\n"
+        f"{_HEADING} {number}\n\n<property>\ncategory: {category}\nlanguage: {language}\ndifficulty: {difficulty}\n"
         f"concepts: {', '.join(concepts)}\n</property>\n<task>\n"
     )
 
@@ -114,7 +149,7 @@ def response_prefix(examples: Sequence[FewShot]) -> str:
 
 def response_suffix(number: int, instruction: str) -> str:
     """Instruction → response: the item; the completion is the answer, then the tests."""
-    return f"## Example {number}\n\n<task>\n{instruction}\n</task>\n<answer>\n"
+    return f"{_HEADING} {number}\n\n<task>\n{instruction}\n</task>\n<answer>\n"
 
 
 def _join(header: str, shots: Sequence[str]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import ast
+import re
 
+from codealign.common.text import lines
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
 from codealign.coordinator.rules.seeds import Drop
 
@@ -20,8 +21,6 @@ RULES = (
     "instruction.too-long",
     "instruction.benchmark-text",
     "row.placeholder",
-    "row.no-assertion",
-    "row.tests-only-define",
     "row.benchmark-text",
 )
 """Every rule of this module, in the order of their application."""
@@ -37,24 +36,19 @@ def instruction_drop(instruction: str, *, max_words: int, benchmarks: BenchmarkT
     return None
 
 
-def row_drop(text: str, code: str, tests: str, benchmarks: BenchmarkTexts) -> Drop | None:
+def row_drop(text: str, code: str, benchmarks: BenchmarkTexts) -> Drop | None:
     """The first rule that keeps a passing response from becoming a row, or None.
+
+    That its tests executed an assertion, in whatever style they are, is in its verdict: PASSED means that.
 
     Args:
         text: The whole completion.
         code: The answer's code.
-        tests: The tests' code.
         benchmarks: Texts that must not occur.
     """
     lowered = text.lower()
     if word := next((word for word in PLACEHOLDERS if word in lowered), None):
         return Drop("row.placeholder", f"holds {word!r}")
-    tree = ast.parse(tests)  # it was executed, so it compiles
-    if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)):
-        return Drop("row.no-assertion", "no assert statement in the tests")
-    definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
-    if all(isinstance(node, definitions) for node in tree.body):
-        return Drop("row.tests-only-define", "the tests define things and run nothing")
     if task := benchmarks.find(text, code):
         return Drop("row.benchmark-text", f"holds the text of {task}")
     return None
@@ -63,10 +57,13 @@ def row_drop(text: str, code: str, tests: str, benchmarks: BenchmarkTexts) -> Dr
 def can_carry_tests(instruction: str, tests: str) -> bool:
     """Whether the tests may be appended to the instruction: few lines, and it mentions neither test nor example."""
     lowered = instruction.lower()
-    short = len([line for line in tests.splitlines() if line.strip()]) <= TESTS_IN_INSTRUCTION_LINES
+    short = len([line for line in lines(tests) if line.strip()]) <= TESTS_IN_INSTRUCTION_LINES
     return short and "test" not in lowered and "example" not in lowered
 
 
 def with_tests(instruction: str, tests: str) -> str:
-    """The instruction with its tests appended."""
-    return f"{instruction}\n\nYour code should pass these tests:\n\n```python\n{tests.strip()}\n```"
+    """The instruction with its tests appended, in a fence that no string in them can close."""
+    longest = max(map(len, re.findall("`+", tests)), default=0)
+    fence = "`" * max(3, longest + 1)
+    code = tests.strip("\r\n")
+    return f"{instruction}\n\nYour code should pass these tests:\n\n{fence}python\n{code}\n{fence}"

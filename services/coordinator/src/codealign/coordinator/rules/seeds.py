@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.common.text import lines
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
 
 MAX_LINES = 150
@@ -61,9 +62,9 @@ def static_drop(seed: pb.Seed, benchmarks: BenchmarkTexts) -> Drop | None:
         return Drop("seed.forbidden-word", f"holds {word!r}")
     if module := next((name for name in _imported(seed) if name in FORBIDDEN_IMPORTS), None):
         return Drop("seed.forbidden-import", f"imports {module}")
-    lines = len(seed.code.splitlines())
-    if lines > MAX_LINES:
-        return Drop("seed.too-long", f"{lines} lines, {MAX_LINES} at most")
+    length = len(lines(seed.code))
+    if length > MAX_LINES:
+        return Drop("seed.too-long", f"{length} lines, {MAX_LINES} at most")
     arguments = function.args
     if not (arguments.posonlyargs or arguments.args or arguments.kwonlyargs or arguments.vararg or arguments.kwarg):
         return Drop("seed.no-argument", "takes no argument")

@@ -11,12 +11,18 @@ from google.protobuf import json_format
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common import records
 from codealign.common.errors import InvalidArgument
-from codealign.coordinator.method import examples, prompts
+from codealign.coordinator.method import examples, prompts, sections
 from codealign.coordinator.rules import duplicates, rows, seeds
 
 PIPELINE = "selfcodealign"
 MAX_ATTEMPTS = 256
 GENERATING = ("concepts", "instructions", "responses")
+_WRITES: Mapping[str, tuple[pb.Stage.ValueType, prompts.Section]] = {
+    "concepts": (pb.STAGE_CONCEPT_SET, prompts.CONCEPTS),
+    "instructions": (pb.STAGE_INSTRUCTION, prompts.INSTRUCTION),
+    "responses": (pb.STAGE_RESPONSE, prompts.RESPONSE),
+}
+"""What each generating stage makes, and the section of its prompt that the model writes."""
 
 # The paper's values, but for round_size and prefix_groups (see docs/decisions): max_tokens, few_shots, attempts.
 _DEFAULTS: Mapping[str, tuple[int, int, int]] = {
@@ -143,9 +149,13 @@ class StageConfigs:
         return list(vars(self).values())
 
 
-def stage_configs(run: pb.Run) -> StageConfigs:
-    """What each stage's output depends on besides its parents."""
-    benchmarks = run.selection.forbidden_texts_sha256
+def draws_id(run: pb.Run, stage: str) -> str:
+    """A hash of what a stage's draws depend on besides their parents: not of how they end or are read."""
+    return _record(_WRITES[stage][0], stage, **_draw_settings(run, stage)).id
+
+
+def _draw_settings(run: pb.Run, stage: str) -> dict[str, object]:
+    settings: pb.GenerationSettings = getattr(run, stage)
     difficulties = list(run.difficulties)
     # A task's property is drawn with the instruction; the difficulties also order the examples of responses.
     properties: Mapping[str, Mapping[str, object]] = {
@@ -153,31 +163,35 @@ def stage_configs(run: pb.Run) -> StageConfigs:
         "instructions": {"categories": list(run.categories), "difficulties": difficulties},
         "responses": {"difficulties": difficulties},
     }
+    return {
+        "model_revision": model_of(run, stage).revision,
+        "templates": prompts.templates_sha256(),
+        "few_shots": examples.content_sha256(run.few_shot_set),
+        "few_shot_count": settings.few_shots,
+        "prefix_groups": 0 if settings.unpooled else settings.prefix_groups,
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "max_tokens": settings.max_tokens,
+        "seed": run.seed,
+        **properties[stage],
+    }
 
-    def generating(stage: str, made: pb.Stage.ValueType) -> pb.Record:
-        settings: pb.GenerationSettings = getattr(run, stage)
-        model = model_of(run, stage)
-        return _record(
-            made,
-            stage,
-            model_revision=model.revision,
-            templates=prompts.templates_sha256(),
-            few_shots=examples.content_sha256(run.few_shot_set),
-            few_shot_count=settings.few_shots,
-            prefix_groups=0 if settings.unpooled else settings.prefix_groups,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            max_tokens=settings.max_tokens,
-            seed=run.seed,
-            **properties[stage],
-        )
+
+def stage_configs(run: pb.Run) -> StageConfigs:
+    """What each stage's output depends on besides its parents."""
+    benchmarks = run.selection.forbidden_texts_sha256
+
+    def generating(stage: str) -> pb.Record:
+        made, section = _WRITES[stage]
+        stop = section.stop(getattr(run, stage).few_shots)
+        return _record(made, stage, stop=stop, reading=sections.READING, **_draw_settings(run, stage))
 
     limits = {field.name: value for field, value in run.execution.limits.ListFields()}
     return StageConfigs(
         seeds=_record(pb.STAGE_SEED, "seed-rules", rules=seeds.RULES, max_lines=seeds.MAX_LINES, benchmarks=benchmarks),
-        concepts=generating("concepts", pb.STAGE_CONCEPT_SET),
-        instructions=generating("instructions", pb.STAGE_INSTRUCTION),
-        responses=generating("responses", pb.STAGE_RESPONSE),
+        concepts=generating("concepts"),
+        instructions=generating("instructions"),
+        responses=generating("responses"),
         execution=_record(
             pb.STAGE_VERDICT, "execution", profile=run.execution.profile, runs=run.execution.runs, limits=limits
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,14 +13,16 @@ from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.common import records
 from codealign.common.clients import Clients
 from codealign.coordinator.calls import Completions, provenance
+from codealign.coordinator.method import sections
 from codealign.coordinator.method.parsing import REASONS, Rejected
-from codealign.coordinator.method.prompts import Prompt
+from codealign.coordinator.method.prompts import Prompt, Section
 from codealign.coordinator.runs.faults import Refused
 from codealign.coordinator.runs.progress import StageTally
 from codealign.coordinator.runs.store import RunStore
 
-Fill = Callable[[pb.Record, str, bool], Rejected | None]
-"""Given a record, the completion's text and whether it was cut off: set the body, or say why it cannot be read."""
+Fill = Callable[[pb.Record, str], Rejected | None]
+"""Given a record and the whole section that the model wrote: set the body, or say why it cannot be read."""
+_TOO_LONG = re.compile(r"context|too (?:long|large)|tokens|length", re.IGNORECASE)
 
 
 @dataclass
@@ -31,9 +34,11 @@ class Generation:
     made: pb.Stage.ValueType
     """The stage of the records that it makes."""
     config_id: str
+    draws_id: str
+    """Of what its draws depend on besides their parents; see `config.draws_id`."""
     settings: pb.GenerationSettings
     model: pb.ModelChoice
-    stop: Sequence[str]
+    section: Section
     store: RunStore
     clients: Clients
     tally: StageTally
@@ -44,14 +49,22 @@ class Generation:
     seed: int
     timeout: float
 
-    def group(self, parent_id: str) -> str:
-        """The prefix group of an item: it follows from the item's id."""
+    def key(self, parent_key: str, attempt: int = 0) -> str:
+        """What everything random about a child derives from. A seed's key is its id.
+
+        It is made as a record's id is, but rests on what the draws depend on alone: however completions come to be
+        read, the same items get the same prompts and the same samples.
+        """
+        return records.derive_id(self.made, [parent_key], attempt=attempt, stage_config_id=self.draws_id)
+
+    def group(self, parent_key: str) -> str:
+        """The prefix group of an item: it follows from the item's key."""
         if self.settings.unpooled:
-            return parent_id
-        return str(records.seed_for(self.seed, self.name, "group", parent_id) % self.settings.prefix_groups)
+            return parent_key
+        return str(records.seed_for(self.seed, self.name, "group", parent_key) % self.settings.prefix_groups)
 
     async def draw(
-        self, parent: pb.Record, attempts: Sequence[int], prompt: Prompt, fill: Fill
+        self, parent: pb.Record, parent_key: str, attempts: Sequence[int], prompt: Prompt, fill: Fill
     ) -> AsyncIterator[pb.Record]:
         """The children of `parent`, one for each attempt, as they come: a record of `made`, or a Rejection."""
         config = self.config_id
@@ -70,7 +83,7 @@ class Generation:
         self.gate()
         prefix_id = await self._prefix_id(prompt)
         left = set(attempts)
-        request = self._request(parent, attempts, prompt, prefix_id)
+        request = self._request(parent_key, attempts, prompt, prefix_id)
         try:
             async with contextlib.aclosing(self._completions.of(request)) as responses:
                 async for response in responses:
@@ -83,7 +96,7 @@ class Generation:
                 raise
             for attempt in sorted(left):
                 blank = self._blank(parent, attempt)
-                record = await self._append_rejection(blank, Rejected("prompt-too-long", str(refusal)), "")
+                record = await self._append_rejection(blank, _of_prompt(refusal), "")
                 self._count(record, fresh=True)
                 yield record
 
@@ -91,20 +104,18 @@ class Generation:
     def _completions(self) -> Completions:
         return Completions(self.clients, self.tally, self.slots, self.gate, self.timeout)
 
-    def _request(
-        self, parent: pb.Record, attempts: Sequence[int], prompt: Prompt, prefix_id: str
-    ) -> inf.GenerateRequest:
+    def _request(self, parent_key: str, attempts: Sequence[int], prompt: Prompt, prefix_id: str) -> inf.GenerateRequest:
         settings = self.settings
         return inf.GenerateRequest(
             model=self.model.model,
             expected_revision=self.model.revision,
             prompt=prompt.text,
-            samples=[inf.Sample(attempt=attempt, seed=self._sample_seed(parent.id, attempt)) for attempt in attempts],
+            samples=[inf.Sample(attempt=attempt, seed=self._sample_seed(parent_key, attempt)) for attempt in attempts],
             sampling=inf.SamplingParameters(
                 temperature=settings.temperature,
                 top_p=settings.top_p,
                 max_tokens=settings.max_tokens,
-                stop=self.stop,
+                stop=self.section.stop(settings.few_shots),
             ),
             prefix_key=prefix_id,
             prefix_chars=len(prompt.prefix),
@@ -119,7 +130,8 @@ class Generation:
         record.provenance.CopyFrom(provenance(response))
         record.provenance.prompt_prefix_id = prefix_id
         record.provenance.prompt_suffix = prompt.suffix
-        rejected = fill(record, completion.text, completion.finish_reason == inf.FINISH_REASON_LENGTH)
+        read = sections.read(completion, self.section, self.settings.few_shots)
+        rejected = read if isinstance(read, Rejected) else fill(record, read)
         if rejected is None:
             return await self.store.append(record)
         return await self._append_rejection(record, rejected, completion.text)
@@ -139,9 +151,14 @@ class Generation:
         record = pb.Record(stage=pb.STAGE_PROMPT_PREFIX, prompt_prefix=pb.PromptPrefix(text=prompt.prefix))
         return (await self.store.append(record)).id
 
-    def _sample_seed(self, parent_id: str, attempt: int) -> int:
-        return records.seed_for(self.seed, self.name, self.config_id, parent_id, attempt)
+    def _sample_seed(self, parent_key: str, attempt: int) -> int:
+        return records.seed_for(self.seed, self.name, self.draws_id, parent_key, attempt)
 
     def _count(self, record: pb.Record, *, fresh: bool) -> None:
         rejected = record.stage == pb.STAGE_REJECTION
         self.tally.finish(record.rejection.reason if rejected else None, fresh=fresh)
+
+
+def _of_prompt(refusal: Refused) -> Rejected:
+    """What a refusal of the prompt says. Endpoints put it in words of their own."""
+    return Rejected("prompt-too-long" if _TOO_LONG.search(str(refusal)) else "prompt-refused", str(refusal))

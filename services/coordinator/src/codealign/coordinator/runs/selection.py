@@ -1,4 +1,4 @@
-"""The final selection: of each instruction the preferred pass, then duplicates, in the order of instruction ids.
+"""The final selection: of each instruction the preferred pass, then duplicates, in the order of the instructions' keys.
 
 The order is fixed, so the same verdicts give the same rows whenever and in whatever order they came. Where a row
 falls to de-duplication, the instruction's next pass takes its place, drawn anew if it must be; the rows that were
@@ -36,7 +36,7 @@ class Selection:
     async def choose(self, all_draws: Sequence[Draws]) -> int:
         """Append the decisions and the Example records; the number of rows."""
         rows = 0
-        turn = [(draws, 0) for draws in sorted(all_draws, key=lambda draws: draws.instruction_id) if draws.eligible]
+        turn = [(draws, 0) for draws in sorted(all_draws, key=self._walk.instruction_key) if draws.eligible]
         self._tally.expected = len(turn)
         while turn:
             fallen = []
@@ -98,7 +98,8 @@ class Selection:
 
     def _example(self, draws: Draws, parent: pb.Record, response: pb.Record, verdict_id: str) -> pb.Record:
         instruction, body = parent.instruction, response.response
-        chance = records.seed_for(self._run.seed, "tests-in-instruction", parent.id) / 2**63
+        key = self._walk.instruction_key(draws)
+        chance = records.seed_for(self._run.seed, "tests-in-instruction", key) / 2**63
         carry = chance < self._run.selection.tests_in_instruction and can_carry_tests(instruction.text, body.tests)
         return pb.Record(
             stage=pb.STAGE_EXAMPLE,

@@ -19,7 +19,7 @@ from codealign.coordinator.rules.benchmarks import BenchmarkTexts
 from codealign.coordinator.rules.duplicates import SEED_THRESHOLD, NearDuplicates
 from codealign.coordinator.rules.rows import instruction_drop, row_drop
 from codealign.coordinator.rules.seeds import Drop, static_drop
-from codealign.coordinator.runs.config import StageConfigs, model_of
+from codealign.coordinator.runs.config import StageConfigs, draws_id, model_of
 from codealign.coordinator.runs.execution import Execution, passed
 from codealign.coordinator.runs.faults import RunFailed, RunStopped
 from codealign.coordinator.runs.generation import Fill, Generation
@@ -60,14 +60,15 @@ class Walk:
         self._in_flight = settings.seeds_in_flight
         slots = asyncio.Semaphore(settings.generations_in_flight)
 
-        def generation(name: str, config: pb.Record, stop: tuple[str, ...]) -> Generation:
+        def generation(name: str, config: pb.Record, section: prompts.Section) -> Generation:
             return Generation(
                 name=name,
                 made=config.stage_config.stage,
                 config_id=config.id,
+                draws_id=draws_id(self.run, name),
                 settings=getattr(self.run, name),
                 model=model_of(self.run, name),
-                stop=stop,
+                section=section,
                 store=store,
                 clients=clients,
                 tally=progress[name],
@@ -77,9 +78,9 @@ class Walk:
                 timeout=settings.generation_timeout_seconds,
             )
 
-        self._concepts = generation("concepts", configs.concepts, prompts.CONCEPTS_STOP)
-        self._instructions = generation("instructions", configs.instructions, prompts.INSTRUCTION_STOP)
-        self._responses = generation("responses", configs.responses, prompts.RESPONSE_STOP)
+        self._concepts = generation("concepts", configs.concepts, prompts.CONCEPTS)
+        self._instructions = generation("instructions", configs.instructions, prompts.INSTRUCTION)
+        self._responses = generation("responses", configs.responses, prompts.RESPONSE)
         self._execution = Execution(
             run_id=record.id,
             config_id=configs.execution.id,
@@ -163,12 +164,14 @@ class Walk:
                 return
 
     async def _walk(self, seed: pb.Record) -> Draws | None:
-        concept_set = await self._one(self._concepts, seed, self._concepts_prompt(seed), _fill_concepts)
+        concept_set = await self._one(self._concepts, seed, seed.id, self._concepts_prompt(seed), _fill_concepts)
         if concept_set is None:
             return None
-        prop = self._property(concept_set)
-        prompt = self._instruction_prompt(concept_set, prop)
-        instruction = await self._one(self._instructions, concept_set, prompt, _fill_instruction(prop, concept_set))
+        key = self._concepts.key(seed.id)
+        prop = self._property(key)
+        prompt = self._instruction_prompt(concept_set, key, prop)
+        fill = _fill_instruction(prop, concept_set)
+        instruction = await self._one(self._instructions, concept_set, key, prompt, fill)
         if instruction is None:
             return None
         drop = instruction_drop(
@@ -187,33 +190,37 @@ class Walk:
         return draws
 
     async def _one(
-        self, generation: Generation, parent: pb.Record, prompt: prompts.Prompt, fill: Fill
+        self, generation: Generation, parent: pb.Record, key: str, prompt: prompts.Prompt, fill: Fill
     ) -> pb.Record | None:
         """The only child of a parent, or None where it was rejected."""
         child = None
-        async for record in generation.draw(parent, [0], prompt, fill):
+        async for record in generation.draw(parent, key, [0], prompt, fill):
             child = record
         return child if child is not None and child.stage == generation.made else None
+
+    def instruction_key(self, draws: Draws) -> str:
+        """What everything random about an instruction derives from."""
+        return self._instructions.key(self._concepts.key(draws.seed_id))
 
     async def draw_on(self, draws: Draws, instruction: pb.Record) -> bool:
         """Draw rounds of responses until one more is eligible or the attempts are used up; True if one is."""
         settings, eligible = self.run.responses, len(draws.eligible)
-        everything = self.run.selection.random_pass
+        everything, key = self.run.selection.random_pass, self.instruction_key(draws)
         while draws.drawn < settings.attempts and (everything or len(draws.eligible) == eligible):
             end = settings.attempts if everything else min(draws.drawn + settings.round_size, settings.attempts)
-            found = await self._round(instruction, range(draws.drawn, end))
+            found = await self._round(instruction, key, range(draws.drawn, end))
             draws.drawn = end
             if everything:
-                found.sort(key=lambda item: records.seed_for(self.run.seed, "pass", item[1]))
+                found.sort(key=lambda item: records.seed_for(self.run.seed, "pass", self._responses.key(key, item[0])))
             draws.eligible += found
         return len(draws.eligible) > eligible
 
-    async def _round(self, instruction: pb.Record, attempts: range) -> list[tuple[int, str, str]]:
+    async def _round(self, instruction: pb.Record, key: str, attempts: range) -> list[tuple[int, str, str]]:
         """Draw these attempts and judge each as it comes; the eligible ones, lowest attempt first."""
         judged: list[asyncio.Task[tuple[int, str, str] | None]] = []
-        prompt = self._response_prompt(instruction)
+        prompt = self._response_prompt(instruction, key)
         async with asyncio.TaskGroup() as tasks:
-            async for record in self._responses.draw(instruction, attempts, prompt, _fill_response):
+            async for record in self._responses.draw(instruction, key, attempts, prompt, _fill_response):
                 if record.stage == pb.STAGE_RESPONSE:
                     judged.append(tasks.create_task(self._judge(record)))
         return sorted(item for task in judged if (item := task.result()) is not None)
@@ -223,15 +230,15 @@ class Walk:
         if verdict is None or not passed(verdict):
             return None
         body = response.response
-        if drop := row_drop(body.text, body.code, body.tests, self._benchmarks):
+        if drop := row_drop(body.text, body.code, self._benchmarks):
             await self.store.append(decision([response.id], self.configs.rows.id, drop))
             self.progress["selection"].finish(drop.rule)
             return None
         return response.attempt, response.id, verdict.id
 
-    def _property(self, concept_set: pb.Record) -> tuple[str, str, str]:
-        """Category, language and difficulty, drawn by the concept set's id."""
-        draw = records.seed_for(self.run.seed, "property", concept_set.id)
+    def _property(self, key: str) -> tuple[str, str, str]:
+        """Category, language and difficulty, drawn by the concept set's key."""
+        draw = records.seed_for(self.run.seed, "property", key)
         categories, difficulties = self.run.categories, self.run.difficulties
         category = categories[draw % len(categories)]
         return category, "Python", difficulties[draw // len(categories) % len(difficulties)]
@@ -243,22 +250,22 @@ class Walk:
             prompts.concepts_suffix(len(shots) + 1, "\n".join([*seed.seed.imports, seed.seed.code])),
         )
 
-    def _instruction_prompt(self, concept_set: pb.Record, prop: tuple[str, str, str]) -> prompts.Prompt:
-        shots = self._shots(self._instructions, concept_set.id)
+    def _instruction_prompt(self, concept_set: pb.Record, key: str, prop: tuple[str, str, str]) -> prompts.Prompt:
+        shots = self._shots(self._instructions, key)
         return prompts.Prompt(
             prompts.instruction_prefix(shots),
             prompts.instruction_suffix(len(shots) + 1, *prop, concept_set.concept_set.concepts),
         )
 
-    def _response_prompt(self, instruction: pb.Record) -> prompts.Prompt:
-        shots = self._shots(self._responses, instruction.id)
+    def _response_prompt(self, instruction: pb.Record, key: str) -> prompts.Prompt:
+        shots = self._shots(self._responses, key)
         return prompts.Prompt(
             prompts.response_prefix(shots),
             prompts.response_suffix(len(shots) + 1, instruction.instruction.text),
         )
 
-    def _shots(self, generation: Generation, parent_id: str) -> tuple[examples.FewShot, ...]:
-        group = generation.group(parent_id)
+    def _shots(self, generation: Generation, parent_key: str) -> tuple[examples.FewShot, ...]:
+        group = generation.group(parent_key)
         difficulties = () if generation.name == "concepts" else self.run.difficulties
         count = generation.settings.few_shots
         return tuple(
@@ -278,21 +285,19 @@ def decision(parents: list[str], config_id: str, drop: Drop) -> pb.Record:
     )
 
 
-def _fill_concepts(record: pb.Record, text: str, cut_off: bool) -> parsing.Rejected | None:
-    terms = parsing.concepts(text, cut_off=cut_off)
+def _fill_concepts(record: pb.Record, text: str) -> parsing.Rejected | None:
+    terms = parsing.concepts(text, cut_off=False)
     if isinstance(terms, parsing.Rejected):
         return terms
     record.concept_set.concepts.extend(terms)
     return None
 
 
-def _fill_instruction(
-    prop: tuple[str, str, str], concept_set: pb.Record
-) -> Callable[[pb.Record, str, bool], parsing.Rejected | None]:
+def _fill_instruction(prop: tuple[str, str, str], concept_set: pb.Record) -> Fill:
     category, language, difficulty = prop
 
-    def fill(record: pb.Record, text: str, cut_off: bool) -> parsing.Rejected | None:
-        task = parsing.instruction(text, cut_off=cut_off)
+    def fill(record: pb.Record, text: str) -> parsing.Rejected | None:
+        task = parsing.instruction(text, cut_off=False)
         if isinstance(task, parsing.Rejected):
             return task
         record.instruction.CopyFrom(
@@ -309,8 +314,8 @@ def _fill_instruction(
     return fill
 
 
-def _fill_response(record: pb.Record, text: str, cut_off: bool) -> parsing.Rejected | None:
-    parsed = parsing.response(text, cut_off=cut_off)
+def _fill_response(record: pb.Record, text: str) -> parsing.Rejected | None:
+    parsed = parsing.response(text, cut_off=False)
     if isinstance(parsed, parsing.Rejected):
         return parsed
     record.response.CopyFrom(pb.Response(text=text, answer=parsed.answer, code=parsed.code, tests=parsed.tests))

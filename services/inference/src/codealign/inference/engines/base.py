@@ -15,6 +15,10 @@ class FinishReason(enum.StrEnum):
     END_TOKEN = "end_token"  # noqa: S105  (a token of text)
     STOP_STRING = "stop_string"
     LENGTH = "length"
+    CONTENT_FILTER = "content_filter"
+    """An endpoint's filter, or the model, refused: the text is empty or cut."""
+    TOOL_CALL = "tool_call"
+    """The model called a tool instead of writing text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ class Completion:
     """Without the stop string."""
     finish_reason: FinishReason
     stop_string: str
-    """The stop string that was reached, or empty."""
+    """The stop string that was reached. Empty: none, or an endpoint did not tell which."""
     prompt_tokens: int
     cached_prompt_tokens: int
     """Of the prompt's tokens, those that were not computed for this sample."""
@@ -83,6 +87,8 @@ class Completion:
     """New tokens, the stop string's and the end token included."""
     seconds: float
     """From the request's arrival to the last token, waiting included."""
+    detail: str = ""
+    """Of CONTENT_FILTER and TOOL_CALL: what the endpoint said."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,5 +153,6 @@ def _entry(entry: dict[str, Any]) -> tuple[Key, Completion]:
         cached_prompt_tokens=entry["cached_prompt_tokens"],
         generated_tokens=entry["generated_tokens"],
         seconds=entry["seconds"],
+        detail=entry.get("detail", ""),
     )
     return (entry["prompt_sha256"], sampling, Sample(completion.attempt, completion.seed)), completion

@@ -7,13 +7,14 @@ from typing import Protocol
 from codealign.api.runner.v1 import runner_pb2
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.common.logs import get_logger
-from codealign.runner.profiles import PROFILES
+from codealign.runner.profiles import PROFILES, TIME_FACTOR
 
 _CANCEL_SECONDS = 30.0
 """A job that nobody waits for is stopped within this."""
 _RETIRE_SECONDS = 60.0
 _STREAM_SECONDS = 2.0
 _GROWTH_BYTES = 512 * 1024 * 1024
+_TELL_SECONDS = 0.25
 
 log = get_logger(__name__)
 
@@ -53,8 +54,8 @@ class Link(Protocol):
         """Memory of the runner, seen from outside; 0 where that is not known."""
         ...
 
-    async def cpu_seconds(self, last_seconds: float, /) -> float | None:
-        """Processor time that the runner took lately, seen from outside; None where that is not known."""
+    async def cpu_seconds(self) -> float | None:
+        """Processor time that the runner has had since its start, seen from outside; None where that is not known."""
         ...
 
     async def close(self) -> None:
@@ -80,6 +81,7 @@ class AttachedRunner:
         self._idle_bytes = 0
         self._retirement: asyncio.Task[None] | None = None
         self._reader = asyncio.create_task(self._read())
+        self._teller = asyncio.create_task(self._tell_processor_time())
 
     @property
     def is_alive(self) -> bool:
@@ -105,24 +107,41 @@ class AttachedRunner:
         self._waiting[number] = outcome
         try:
             await self._link.send(runner_pb2.AttachRequest(job=runner_pb2.Job(id=number, request=request)))
-            seconds = request.limits.wall_seconds * max(request.runs, 1) + self._link.patience_seconds
-            result = await self._within(outcome, seconds)
-            if pb.VERDICT_TIMED_OUT in (result.verdict, *result.run_verdicts):
-                await self._correct_times(result)
-            return result
+            # What it waits for a processor does not count; see `TIME_FACTOR`.
+            seconds = TIME_FACTOR * request.limits.wall_seconds * max(request.runs, 1) + self._link.patience_seconds
+            return await self._within(outcome, seconds)
         except asyncio.CancelledError:
             await self._abandon(number, outcome)
             raise
+        except RunnerLost:
+            raise
+        except Exception as error:
+            log.exception("runner_failed", runner=self.description.name)
+            await asyncio.gather(self.close(), return_exceptions=True)
+            raise self._lost(f"failed ({type(error).__name__}: {error})") from error
         finally:
             self._waiting.pop(number, None)
 
-    async def _correct_times(self, result: pb.Result) -> None:
-        """Inside gVisor, time that a program waited for a processor counts as time that it had one."""
-        outside = await self._link.cpu_seconds(result.wall_seconds)
-        if outside is not None:
-            waited = max(0.0, result.cpu_seconds - outside)
-            result.cpu_seconds -= waited
-            result.stalled_seconds += waited
+    async def _tell_processor_time(self) -> None:
+        """While a job takes long, the runner is told what the machine gives it."""
+        told = 0
+        try:
+            while True:
+                await asyncio.sleep(_TELL_SECONDS)
+                # A job that was there the last time: most are through before that, and a look costs milliseconds.
+                oldest = next(iter(self._waiting), 0)
+                if oldest and oldest <= told:
+                    seconds = await self._link.cpu_seconds()
+                    if seconds is None:
+                        return
+                    time = runner_pb2.ProcessorTime(seconds=seconds)
+                    await self._link.send(runner_pb2.AttachRequest(processor_time=time))
+                told = max(self._waiting, default=told)
+        except RunnerLost:
+            return
+        except Exception:
+            # Its limits then count every second; nothing else depends on this.
+            log.exception("processor_time_not_told", runner=self.description.name)
 
     async def _within(self, outcome: "asyncio.Future[pb.Result]", seconds: float) -> pb.Result:
         done, _ = await asyncio.wait((outcome,), timeout=seconds)
@@ -191,10 +210,15 @@ class AttachedRunner:
                 if outcome is not None and not outcome.done():
                     outcome.set_result(frame.outcome.result)
                 self._retire_if_grown()
-        except (RunnerLost, ValueError) as error:
+        except RunnerLost as error:
             how = f"ended while it had the job ({error})"
+        except Exception as error:
+            # A frame that is none, or an error of ours: nothing that comes after it can be relied on.
+            log.exception("runner_not_understood", runner=self.description.name)
+            how = f"sent what is not understood ({type(error).__name__}: {error})"
         finally:
             self._ended.set()
+            self._teller.cancel()
             for outcome in self._waiting.values():
                 if not outcome.done():
                     outcome.set_exception(self._lost(how))

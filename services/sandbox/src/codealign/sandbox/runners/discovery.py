@@ -73,6 +73,8 @@ class Discovery:
             except OSError as error:
                 # Who cannot be asked has not said that anyone is gone.
                 log.warning("runners_not_resolved", host=self._target.host, error=str(error))
+            except Exception:
+                log.exception("runners_not_found", host=self._target.host)
             await asyncio.sleep(self._resolve_seconds)
 
     def update(self, addresses: set[str]) -> None:

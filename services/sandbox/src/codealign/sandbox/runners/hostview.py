@@ -5,15 +5,12 @@ kernel itself holds (pipes, sockets that nobody can reach any more) belongs to n
 """
 
 import asyncio
-import collections
 import os
-import time
 from collections.abc import Iterator
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _EVERY_SECONDS = 1.0
-_KEPT = 600
 
 
 def _stat(pid: str) -> tuple[int, int, int] | None:
@@ -21,10 +18,10 @@ def _stat(pid: str) -> tuple[int, int, int] | None:
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123 (hot)
             fields = file.read().rpartition(")")[2].split()
-    except OSError:
-        return None
-    # The children that it has waited for count too: a program's processes are gone when it is looked at.
-    return int(fields[1]), sum(int(each) for each in fields[11:15]), int(fields[21])
+        # The children that it has waited for count too: a program's processes are gone when it is looked at.
+        return int(fields[1]), sum(int(each) for each in fields[11:15]), int(fields[21])
+    except (OSError, IndexError, ValueError):
+        return None  # It ended between the two.
 
 
 def _tree(root: int) -> Iterator[tuple[int, int]]:
@@ -57,7 +54,6 @@ class HostView:
         """
         self.resident_bytes = 0
         self._pid = pid
-        self._seen: collections.deque[tuple[float, float]] = collections.deque(maxlen=_KEPT)
         self._task = asyncio.create_task(self._look())
 
     async def close(self) -> None:
@@ -67,23 +63,11 @@ class HostView:
 
     async def _look(self) -> None:
         while True:
-            self._note(await asyncio.to_thread(lambda: list(_tree(self._pid))))
+            processes = await asyncio.to_thread(lambda: list(_tree(self._pid)))
+            self.resident_bytes = max((pages for _, pages in processes), default=0) * _PAGE
             await asyncio.sleep(_EVERY_SECONDS)
 
-    def _note(self, processes: list[tuple[int, int]]) -> None:
-        self._seen.append((time.monotonic(), sum(ticks for ticks, _ in processes) / _TICKS))
-        self.resident_bytes = max((pages for _, pages in processes), default=0) * _PAGE
-
-    async def cpu_seconds(self, last_seconds: float) -> float | None:
-        """Processor time that the runner took lately, all of it together.
-
-        Args:
-            last_seconds: How far back; the window is widened to whole looks.
-
-        Returns:
-            Seconds, or None where it was not looked at for so long.
-        """
-        self._note(await asyncio.to_thread(lambda: list(_tree(self._pid))))
-        begin = self._seen[-1][0] - last_seconds
-        before = [cpu for at, cpu in self._seen if at <= begin]
-        return self._seen[-1][1] - before[-1] if before else None
+    async def cpu_seconds(self) -> float:
+        """Processor time that the runner has had since its start, all of it together."""
+        processes = await asyncio.to_thread(lambda: list(_tree(self._pid)))
+        return sum(ticks for ticks, _ in processes) / _TICKS

@@ -78,9 +78,9 @@ class Pipes:
         """See `Link`."""
         return self._view.resident_bytes if self._view else 0
 
-    async def cpu_seconds(self, last_seconds: float) -> float | None:
+    async def cpu_seconds(self) -> float | None:
         """See `Link`."""
-        return await self._view.cpu_seconds(last_seconds) if self._view else None
+        return await self._view.cpu_seconds() if self._view else None
 
     async def close(self) -> None:
         """See `Link`."""

@@ -65,7 +65,7 @@ class Stream:
         """See `Link`. A pod has its own memory limit."""
         return 0
 
-    async def cpu_seconds(self, _last_seconds: float) -> float | None:
+    async def cpu_seconds(self) -> float | None:
         """See `Link`."""
         return None
 

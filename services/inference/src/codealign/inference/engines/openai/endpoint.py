@@ -22,6 +22,7 @@ from codealign.common.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from codealign.common.proxies import is_near
 from codealign.inference.sources import SourceUnreachable
 
 _CONNECT_SECONDS = 10.0
@@ -29,7 +30,18 @@ _RETRY_SECONDS = 5.0
 # What a list of models says of one that does not change from call to call (vLLM draws the others anew).
 _STABLE_FIELDS = ("id", "owned_by", "root", "parent", "max_model_len")
 
+# How providers name a refusal by their filter, as an error's code or type; and what their messages say.
+_FILTER_CODES = frozenset(
+    {"content_filter", "content_policy_violation", "responsibleaipolicyviolation", "data_inspection_failed"}
+)
+_FILTER_STATUSES = frozenset({400, 403, 422, 451})
+_FILTER_WORDS = ("content management policy", "content_filter", "content filter", "content policy", "usage policies")
+
 Json = dict[str, Any]
+
+
+class Filtered(Exception):
+    """The endpoint's filter refuses this one request; the message says what it said."""
 
 
 class Endpoint:
@@ -51,6 +63,8 @@ class Endpoint:
         self._timeout = httpx2.Timeout(timeout, connect=_CONNECT_SECONDS, pool=None)
         self._limits = httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
         self._free = asyncio.Semaphore(concurrency)
+        # As a mapping of URLs to transports: none of its own, so none through a proxy.
+        self._direct = {f"all://{httpx2.URL(self.base_url).host}": None} if is_near(self.base_url) else None
         self._client: httpx2.AsyncClient | None = None
 
     @property
@@ -66,7 +80,8 @@ class Endpoint:
             SourceUnreachable: it does not answer.
         """
         try:
-            answer = httpx2.get(f"{self.base_url}/models", headers=self._headers, timeout=_CONNECT_SECONDS)
+            with self._blocking() as client:
+                answer = client.get(f"{self.base_url}/models")
             if answer.status_code == 404:
                 return {}
             if answer.status_code >= 400:
@@ -91,7 +106,8 @@ class Endpoint:
         """Whether it counts tokens. Blocks."""
         try:
             body = {"model": model, "prompt": "a", "add_special_tokens": False}
-            answer = httpx2.post(self.tokenize_url, headers=self._headers, json=body, timeout=_CONNECT_SECONDS)
+            with self._blocking() as client:
+                answer = client.post(self.tokenize_url, json=body)
             return answer.status_code == 200 and isinstance(answer.json()["count"], int)
         except (httpx2.HTTPError, ValueError, KeyError, TypeError):
             return False
@@ -105,6 +121,7 @@ class Endpoint:
             field: The field of our own request that a refusal is about.
 
         Raises:
+            Filtered: the endpoint's filter refuses the request.
             InvalidArgument: the endpoint refuses the request.
             FailedPrecondition: it refuses the key or the model, or speaks another protocol.
             ResourceExhausted: it is asked too much; with its Retry-After.
@@ -124,12 +141,11 @@ class Endpoint:
             except httpx2.HTTPError as error:
                 what = f"{type(error).__name__}: {error}".rstrip(": ")
                 raise Unavailable(f"{self.base_url} broke the call off ({what})", retry_after=_RETRY_SECONDS) from error
+        read = _json(answer)
+        if answer.status_code in _FILTER_STATUSES and (message := filter_message(read)):
+            raise Filtered(f"the endpoint answers {answer.status_code}: {message}")
         if answer.status_code >= 300:
             raise _refusal(answer, field)
-        try:
-            read = answer.json()
-        except ValueError:
-            read = None
         if not isinstance(read, dict):
             raise FailedPrecondition(f"{self.base_url} answers with something else than a JSON object: check the URL")
         return read
@@ -139,9 +155,14 @@ class Endpoint:
         if self._client is not None:
             await self._client.aclose()
 
+    def _blocking(self) -> httpx2.Client:
+        return httpx2.Client(headers=self._headers, timeout=_CONNECT_SECONDS, mounts=self._direct)
+
     def _connected(self) -> httpx2.AsyncClient:
         if self._client is None:
-            self._client = httpx2.AsyncClient(headers=self._headers, timeout=self._timeout, limits=self._limits)
+            self._client = httpx2.AsyncClient(
+                headers=self._headers, timeout=self._timeout, limits=self._limits, mounts=self._direct
+            )
         return self._client
 
 
@@ -177,10 +198,32 @@ def _retry_after(answer: httpx2.Response) -> float:
 
 def _message(answer: httpx2.Response) -> str:
     """OpenAI's `error.message`, or what else the answer says, cut to a sentence."""
+    read = _json(answer)
+    return _sentence(_error_text(read.get("error", read)) if isinstance(read, dict) else answer.text)
+
+
+def filter_message(read: Any) -> str:
+    """What an error says that comes of the endpoint's filter; empty: it is another error, or none."""
+    error = read.get("error", read) if isinstance(read, dict) else None
+    if not isinstance(error, dict):
+        return ""
+    inner = error.get("innererror")
+    names = [error.get("code"), error.get("type"), inner.get("code") if isinstance(inner, dict) else None]
+    text = _error_text(error)
+    named = any(str(name).lower() in _FILTER_CODES for name in names)
+    return _sentence(text) if named or any(word in text.lower() for word in _FILTER_WORDS) else ""
+
+
+def _json(answer: httpx2.Response) -> Any:
     try:
-        read = answer.json()
-        error = read.get("error", read)
-        text = str(error.get("message", error) if isinstance(error, dict) else error)
-    except (ValueError, AttributeError):
-        text = answer.text
+        return answer.json()
+    except ValueError:
+        return None
+
+
+def _error_text(error: Any) -> str:
+    return str(error.get("message", error) if isinstance(error, dict) else error)
+
+
+def _sentence(text: str) -> str:
     return " ".join(text.split())[:500] or "nothing"

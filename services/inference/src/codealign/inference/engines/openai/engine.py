@@ -5,11 +5,12 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Sequence
 
-from codealign.common.errors import FailedPrecondition, InvalidArgument, Unimplemented
+from codealign.common.errors import InvalidArgument, Unimplemented
 from codealign.common.logs import get_logger
-from codealign.inference.engines.base import Completion, FinishReason, GenerationRequest, Load, ModelInfo, Sample
+from codealign.inference.engines.base import Completion, GenerationRequest, Load, ModelInfo, Sample
 from codealign.inference.engines.fanout import Fanout
-from codealign.inference.engines.openai.endpoint import Endpoint, Json, known_revision
+from codealign.inference.engines.openai.answer import read_completion, refused
+from codealign.inference.engines.openai.endpoint import Endpoint, Filtered, Json, known_revision
 from codealign.inference.settings import InferenceSettings
 from codealign.inference.sources import require_revision
 
@@ -87,8 +88,11 @@ class OpenAIEngine:
         field = "prompt" if isinstance(request.prompt, str) else "chat"
 
         async def write(sample: Sample, arrival: float) -> Completion:
-            answer = await self._endpoint.post(path, {**body, "seed": sample.seed & _SEED_MASK}, field)
-            return _completion(request, sample, answer, arrival)
+            try:
+                answer = await self._endpoint.post(path, {**body, "seed": sample.seed & _SEED_MASK}, field)
+                return read_completion(request, sample, answer, arrival)
+            except Filtered as error:
+                return refused(sample, str(error), arrival)
 
         async with contextlib.aclosing(self._samples.run(request, write, arrival)) as completions:
             async for completion in completions:
@@ -155,48 +159,3 @@ class OpenAIEngine:
                 "token: shorten it",
             )
         return room
-
-
-def _completion(request: GenerationRequest, sample: Sample, answer: Json, arrival: float) -> Completion:
-    try:
-        choice = answer["choices"][0]
-        text = choice["text"] if isinstance(request.prompt, str) else (choice["message"]["content"] or "")
-        usage = answer.get("usage") or {}
-        details = usage.get("prompt_tokens_details") or {}
-        reason, stop_string, text = _end(request.sampling.stop, choice, text)
-        return Completion(
-            attempt=sample.attempt,
-            seed=sample.seed,
-            text=text,
-            finish_reason=reason,
-            stop_string=stop_string,
-            prompt_tokens=int(usage.get("prompt_tokens") or 0),
-            cached_prompt_tokens=int(details.get("cached_tokens") or 0),
-            generated_tokens=int(usage.get("completion_tokens") or 0),
-            seconds=time.perf_counter() - arrival,
-        )
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise FailedPrecondition(
-            f"the endpoint's answer is not OpenAI's ({type(error).__name__}: {error}): check the base URL"
-        ) from error
-
-
-def _end(stop: tuple[str, ...], choice: Json, text: str) -> tuple[FinishReason, str, str]:
-    """Why the text ended, which stop string it was (empty: not told), and the text without it.
-
-    The protocol says "stop" for an end token and for a stop string alike. vLLM's `stop_reason` tells them apart; where
-    it is missing and stop strings were asked for, one of them is taken to have been reached.
-    """
-    hits = [(at, one) for one in stop if (at := text.find(one)) >= 0]
-    if hits:  # an endpoint that leaves them in, or that took only the first few
-        at, reached = min(hits)
-        return FinishReason.STOP_STRING, reached, text[:at]
-    reason = choice["finish_reason"]
-    if reason == "length":
-        return FinishReason.LENGTH, "", text
-    if reason != "stop":
-        raise FailedPrecondition(f"the endpoint ended the completion with {reason!r}, which is neither stop nor length")
-    if "stop_reason" not in choice:
-        return (FinishReason.STOP_STRING if stop else FinishReason.END_TOKEN), "", text
-    told = choice["stop_reason"]
-    return (FinishReason.STOP_STRING, told, text) if isinstance(told, str) else (FinishReason.END_TOKEN, "", text)

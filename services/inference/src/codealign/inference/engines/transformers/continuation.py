@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from codealign.inference.engines.stops import first_stop
+
 # Tokenizers of the SentencePiece family write a leading space according to what came before: a few of the prompt's
 # tokens in front make the continuation's text what it is in context.
 _CONTEXT_TOKENS = 6
@@ -45,10 +47,10 @@ class Continuation:
     def _append(self, text: str) -> bool:
         searched = max(0, len(self.text) - self._longest_stop + 1)
         self.text += text
-        hits = [(at, stop) for stop in self._stop if (at := self.text.find(stop, searched)) >= 0]
-        if not hits:
+        found = first_stop(self.text, self._stop, searched)
+        if found is None:
             return False
-        at, self.stop_string = min(hits, key=lambda hit: hit[0])
+        at, self.stop_string = found
         self.text = self.text[:at]
         return True
 

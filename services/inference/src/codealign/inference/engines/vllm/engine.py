@@ -12,6 +12,7 @@ from codealign.common.errors import Internal, Unavailable
 from codealign.inference.engines.base import Completion, FinishReason, GenerationRequest, Load, ModelInfo, Sample
 from codealign.inference.engines.fanout import Fanout
 from codealign.inference.engines.prompts import Prompts
+from codealign.inference.engines.stops import first_stop
 
 _GONE = "vLLM's engine process died (its log says why); the server ends, to be started again"
 
@@ -61,7 +62,7 @@ class VllmEngine:
 
         async def write(sample: Sample, arrival: float) -> Completion:
             output = await self._final_output(ids, self._parameters(request, sample, limit))
-            return _completion(sample, output, arrival)
+            return _completion(sample, output, request.sampling.stop, arrival)
 
         async with contextlib.aclosing(self._samples.run(request, write, arrival)) as completions:
             async for completion in completions:
@@ -122,10 +123,14 @@ class VllmEngine:
         return final
 
 
-def _completion(sample: Sample, output: Any, arrival: float) -> Completion:
+def _completion(sample: Sample, output: Any, stop: Sequence[str], arrival: float) -> Completion:
     written = output.outputs[0]
-    stop_string = written.stop_reason if isinstance(written.stop_reason, str) else ""
-    if written.finish_reason == "length":
+    text, stop_string = written.text, written.stop_reason if isinstance(written.stop_reason, str) else ""
+    if found := first_stop(text, stop):
+        # Where one step brings several, vLLM takes the first of its list and not the first of the text.
+        at, stop_string = found
+        text, reason = text[:at], FinishReason.STOP_STRING
+    elif written.finish_reason == "length":
         reason = FinishReason.LENGTH
     elif written.finish_reason == "stop":
         reason = FinishReason.STOP_STRING if stop_string else FinishReason.END_TOKEN
@@ -134,7 +139,7 @@ def _completion(sample: Sample, output: Any, arrival: float) -> Completion:
     return Completion(
         attempt=sample.attempt,
         seed=sample.seed,
-        text=written.text,
+        text=text,
         finish_reason=reason,
         stop_string=stop_string,
         prompt_tokens=len(output.prompt_token_ids),

@@ -1,0 +1,31 @@
+"""Lines as Python counts them."""
+
+from __future__ import annotations
+
+import ast
+import random
+
+from codealign.common.text import lines
+
+NO_ENDINGS = "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
+
+
+def test_lines_end_where_python_says() -> None:
+    assert lines("a\nb\r\nc\rd") == ["a", "b", "c", "d"]
+    assert lines("a\n\n\r\r\n") == ["a", "", "", ""]
+    assert lines("") == []
+    assert lines(f"a{NO_ENDINGS}b\n") == [f"a{NO_ENDINGS}b"]
+
+
+def test_lines_with_their_endings_are_the_text() -> None:
+    dice = random.Random(1)
+    for _ in range(200):
+        text = "".join(dice.choices(f"ab \n\r{NO_ENDINGS}", k=30))
+        assert "".join(lines(text, keepends=True)) == text
+        assert [line.rstrip("\r\n") for line in lines(text, keepends=True)] == lines(text)
+
+
+def test_a_line_number_of_pythons_is_an_index() -> None:
+    text = f"a = '{NO_ENDINGS[1:]}'\r\n# {NO_ENDINGS}\r\nb = 1\n\x0c\nc = 2\r"
+    for node in ast.parse(text).body:
+        assert lines(text)[node.lineno - 1].startswith(ast.unparse(node)[:3])

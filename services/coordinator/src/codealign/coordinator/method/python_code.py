@@ -1,0 +1,195 @@
+"""What a model's Python code is: whether it compiles, and what its blocks give to and take from each other."""
+
+from __future__ import annotations
+
+import ast
+import symtable
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+BOM = "\ufeff"
+SOLUTION = "solution"
+_FAULTS = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
+_BY_NAME = frozenset({"eval", "exec", "globals", "vars", "import_module"})
+_TESTS_BY_NAME = _BY_NAME | {"locals", "getattr", "doctest", "inspect", "patch"}
+"""Whoever uses one of these may reach any name without writing it."""
+SETTINGS = frozenset({"sys", "os", "random", "decimal", "locale", "warnings", "logging", "threading", "gc"})
+"""Modules whose functions change how the whole program runs."""
+_NO_SETTINGS = frozenset({"exit", "write", "flush", "system"})
+_NO_CHANGES = frozenset({"main", "print", "input"})
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names of a module's outermost level."""
+
+    given: frozenset[str]
+    """Bound by it."""
+    taken: frozenset[str]
+    """Used by it, and bound by something else or nothing."""
+    mentioned: frozenset[str]
+    """Every name that it uses, attributes and what it imports from other modules included."""
+    defined: frozenset[str]
+    """Its functions and classes."""
+    acted_on: frozenset[str]
+    """What it may change without binding it: `TABLE["a"] = 1`, `@register`, `build()`, `sys.setrecursionlimit(99)`."""
+
+    def reaches_anything(self, *, tests: bool = False) -> bool:
+        """It may use names that it does not write."""
+        return not self.mentioned.isdisjoint(_TESTS_BY_NAME if tests else _BY_NAME)
+
+
+def compiles(code: str) -> bool:
+    """Whether Python compiles the code as a module. It is not run, and no warning is given."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            compile(code.removeprefix(BOM), "<answer>", "exec", dont_inherit=True)
+        except _FAULTS:
+            return False
+    return True
+
+
+def names(code: str) -> Names | None:
+    """The names of code that compiles; None where it does not, or is nested too deeply to tell."""
+    source = code.removeprefix(BOM)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            tree = ast.parse(source)
+            table = symtable.symtable(source, "<answer>", "exec")
+            given = frozenset(_given(table))
+            used = frozenset(_used(table))
+            early = frozenset(_used_early(tree.body))
+            return Names(
+                given=given,
+                taken=(used - given) | early | frozenset(_from_solution(tree)),
+                mentioned=frozenset(_mentioned(tree)),
+                defined=frozenset(each.name for each in tree.body if isinstance(each, _DEFINITIONS)),
+                acted_on=frozenset(_acted_on(tree, given)),
+            )
+        except _FAULTS:
+            return None
+
+
+def _from_solution(tree: ast.Module) -> Iterator[str]:
+    """Names that tests import from the code, whose module has this name while they run."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == SOLUTION:
+            yield from (alias.name for alias in node.names)
+
+
+def _given(table: symtable.SymbolTable) -> Iterator[str]:
+    """Bound at the outermost level, or by a function that declares them global."""
+    outermost = table.get_type() == "module"
+    for symbol in table.get_symbols():
+        bound = symbol.is_assigned() or symbol.is_imported() or symbol.is_namespace()
+        if bound and (outermost or symbol.is_declared_global()):
+            yield symbol.get_name()
+    for child in table.get_children():
+        yield from _given(child)
+
+
+def _used(table: symtable.SymbolTable) -> Iterator[str]:
+    """Names of the module that are read anywhere in it."""
+    outermost = table.get_type() == "module"
+    for symbol in table.get_symbols():
+        if symbol.is_referenced() and (outermost or symbol.is_global()):
+            yield symbol.get_name()
+    for child in table.get_children():
+        yield from _used(child)
+
+
+def _used_early(body: list[ast.stmt]) -> Iterator[str]:
+    """Names that statements read before the module binds them: `area = cache(area)` needs an `area` of before."""
+    bound: set[str] = set()
+    for statement in body:
+        read, written = set[str](), set[str]()
+        for node in _run_at_once(statement):
+            if isinstance(node, ast.Name):
+                (read if isinstance(node.ctx, ast.Load) else written).add(node.id)
+            elif isinstance(node, ast.alias):
+                written.add((node.asname or node.name).partition(".")[0])
+        if isinstance(statement, ast.AugAssign) and isinstance(statement.target, ast.Name):
+            read.add(statement.target.id)
+        # What a loop or a comprehension binds for itself it does not take from before.
+        yield from read - bound - (set() if isinstance(statement, ast.Assign | ast.AugAssign) else written)
+        bound |= written
+        if isinstance(statement, _DEFINITIONS):
+            bound.add(statement.name)
+
+
+def _run_at_once(node: ast.AST) -> Iterator[ast.AST]:
+    """The node and what runs with it: of functions the decorators, defaults and annotations alone."""
+    yield node
+    if isinstance(node, _FUNCTIONS):
+        inner: list[ast.AST] = [node.args]
+        if not isinstance(node, ast.Lambda):
+            inner += [*node.decorator_list, *([node.returns] if node.returns else [])]
+    else:
+        inner = list(ast.iter_child_nodes(node))
+    for each in inner:
+        yield from _run_at_once(each)
+
+
+def _mentioned(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.alias):
+            yield from node.name.split(".")
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from node.module.split(".")
+
+
+def _acted_on(tree: ast.Module, given: frozenset[str]) -> Iterator[str]:
+    """Names that statements at module level may change though they are not their own. "" is whatever has no name."""
+    imported = {
+        (alias.asname or alias.name).partition(".")[0]
+        for node in tree.body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    own = given - imported
+    for statement in tree.body:
+        for node in _run_at_once(statement):
+            yield from (root for root in _changed(node, imported) if root not in own)
+
+
+def _changed(node: ast.AST, imported: set[str]) -> Iterator[str]:
+    if isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
+        yield _root(node)
+    elif isinstance(node, _DEFINITIONS):
+        # Decorators register what they are given, and so may the class that another derives from.
+        yield from map(_root, node.decorator_list)
+        yield from map(_root, node.bases if isinstance(node, ast.ClassDef) else ())
+    elif isinstance(node, ast.alias) and node.name == "*":
+        yield ""
+    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        yield from _changed_by_call(node.value, imported)
+
+
+def _changed_by_call(call: ast.Call, imported: set[str]) -> Iterator[str]:
+    """A call whose value is not used: a method changes its object, a function without arguments anything."""
+    root = _root(call.func)
+    if isinstance(call.func, ast.Attribute):
+        if root not in imported or (root in SETTINGS and call.func.attr not in _NO_SETTINGS):
+            yield root
+    elif not call.args and not call.keywords and root not in _NO_CHANGES:
+        yield root
+
+
+def _root(node: ast.expr) -> str:
+    """The name that a chain of attributes, items and calls starts from."""
+    while True:
+        if isinstance(node, ast.Attribute | ast.Subscript | ast.Starred):
+            node = node.value
+        elif isinstance(node, ast.Call):
+            node = node.func
+        else:
+            return node.id if isinstance(node, ast.Name) else ""

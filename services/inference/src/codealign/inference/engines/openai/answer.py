@@ -1,0 +1,140 @@
+"""An endpoint's answer as a completion.
+
+What the model or the endpoint's filter did to one sample is a completion with a reason of its own, so that one item is
+lost and no run. An answer that cannot be read is the endpoint's fault: an error that says what came.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from codealign.common.errors import CodeAlignError, FailedPrecondition, Internal
+from codealign.inference.engines.base import Completion, FinishReason, GenerationRequest, Sample
+from codealign.inference.engines.openai.endpoint import Filtered, Json, filter_message
+from codealign.inference.engines.stops import first_stop
+
+_SHOWN_CHARS = 200
+_TOLD_BY = ("stop_reason", "matched_stop")
+"""Fields beside `finish_reason` that tell which stop string it was: vLLM's and SGLang's."""
+_WORDS = {
+    "length": FinishReason.LENGTH,
+    "content_filter": FinishReason.CONTENT_FILTER,
+    "tool_calls": FinishReason.TOOL_CALL,
+    "function_call": FinishReason.TOOL_CALL,
+    # Of text-generation-inference.
+    "eos_token": FinishReason.END_TOKEN,
+    "stop_sequence": FinishReason.STOP_STRING,
+}
+
+
+def read_completion(request: GenerationRequest, sample: Sample, answer: Json, arrival: float) -> Completion:
+    """The completion in an answer.
+
+    Raises:
+        FailedPrecondition: It is no answer of this protocol.
+        Internal: It is one that cannot be read; the next may be better.
+        Filtered: The endpoint reports an error of its filter with a status that says success.
+    """
+    choice = _choice(answer)
+    message = choice.get("message")
+    content = message if isinstance(message, dict) else choice
+    text = content.get("content") if content is message else content.get("text")
+    if refusal := content.get("refusal"):
+        reason, stop_string, text, detail = FinishReason.CONTENT_FILTER, "", text or "", f"refusal: {_shown(refusal)}"
+    else:
+        if text is None and not _ends_without_text(choice, content):
+            raise Internal(f"the endpoint's completion has no text: {_shown(choice)}")
+        if not isinstance(text, str | None):
+            raise Internal(f"the endpoint's completion has a text that is none: {_shown(choice)}")
+        reason, stop_string, text, detail = _end(request.sampling.stop, choice, text or "")
+    usage = _object(answer.get("usage"))
+    return Completion(
+        attempt=sample.attempt,
+        seed=sample.seed,
+        text=text,
+        finish_reason=reason,
+        stop_string=stop_string,
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        cached_prompt_tokens=_count(_object(usage.get("prompt_tokens_details")).get("cached_tokens")),
+        generated_tokens=_count(usage.get("completion_tokens")),
+        seconds=time.perf_counter() - arrival,
+        detail=detail,
+    )
+
+
+def refused(sample: Sample, message: str, arrival: float) -> Completion:
+    """The completion of a sample whose request the endpoint's filter did not take."""
+    seconds = time.perf_counter() - arrival
+    reason = FinishReason.CONTENT_FILTER
+    return Completion(sample.attempt, sample.seed, "", reason, "", 0, 0, 0, seconds, detail=message)
+
+
+def _choice(answer: Json) -> Json:
+    choices = answer.get("choices")
+    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
+        if error := choices[0].get("error"):
+            raise _told_error(error)
+        return choices[0]
+    if error := answer.get("error"):
+        raise _told_error(error)
+    if choices == []:
+        raise Internal(f"the endpoint's answer has no choice: {_shown(answer)}")
+    raise FailedPrecondition(f"the endpoint's answer is not OpenAI's: {_shown(answer)}; check the base URL")
+
+
+def _told_error(error: Any) -> CodeAlignError | Filtered:
+    if message := filter_message({"error": error}):
+        return Filtered(message)
+    return Internal(f"the endpoint answers with an error: {_shown(error)}")
+
+
+def _ends_without_text(choice: Json, content: Json) -> bool:
+    """The text may be null, or absent where something else than text is told of."""
+    return "text" in content or "content" in content or choice.get("finish_reason") in _WORDS
+
+
+def _end(stop: tuple[str, ...], choice: Json, text: str) -> tuple[FinishReason, str, str, str]:
+    """Why the text ended, which stop string it was (empty: not told), the text without it, and what was seen.
+
+    The protocol says "stop" for an end token and for a stop string alike. Some endpoints tell them apart in a field of
+    their own; where it is missing and stop strings were asked for, one of them is taken to have been reached.
+    """
+    if found := first_stop(text, stop):  # an endpoint that leaves them in, or that took only the first few
+        at, reached = found
+        return FinishReason.STOP_STRING, reached, text[:at], ""
+    word = choice.get("finish_reason")
+    if word == "stop":
+        return *_stopped(stop, choice), text, ""
+    if not isinstance(word, str) or word not in _WORDS:
+        raise Internal(f"the endpoint ended the completion with {_shown(word)}, which is neither stop nor length")
+    reason = _WORDS[word]
+    if reason in (FinishReason.CONTENT_FILTER, FinishReason.TOOL_CALL):
+        return reason, "", text, f"finish_reason {word}"
+    if reason is FinishReason.STOP_STRING:
+        return *_stopped(stop, choice), text, ""
+    return reason, "", text, ""
+
+
+def _stopped(stop: tuple[str, ...], choice: Json) -> tuple[FinishReason, str]:
+    told = [choice[field] for field in _TOLD_BY if field in choice]
+    if not told:
+        return (FinishReason.STOP_STRING if stop else FinishReason.END_TOKEN), ""
+    if isinstance(told[0], str) and told[0] in stop:
+        return FinishReason.STOP_STRING, told[0]
+    return FinishReason.END_TOKEN, ""
+
+
+def _object(value: Any) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _shown(value: Any) -> str:
+    """What came, cut to a line."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
