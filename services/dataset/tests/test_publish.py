@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import fsspec
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2
@@ -89,6 +90,20 @@ def test_the_card_says_counts_facts_and_promise(
     assert "| engine | nano |" in card
     assert "| note | a\\|b c |" in card
     assert ", reproducible: " in card
+
+
+def test_a_card_holds_the_characters_of_its_title(sqlite_database: Database, make: Make, tmp_path: Path) -> None:
+    append(sqlite_database, make.chain(), collection="run")
+    publisher = Publisher(sqlite_database, VersionFolders(str(tmp_path / "versions"), tmp_path))
+    version, _ = publisher.publish("run", Description("Größer 🙂", "replayable", {"note": "🎉"}))
+    files = files_of(tmp_path / "versions" / version.name)
+    card, manifest = (files[name].decode() for name in ("README.md", "manifest.json"))
+    _, front, rest = card.split("---\n", 2)
+    assert yaml.safe_load(front)["pretty_name"] == "Größer 🙂"
+    assert "Größer 🙂" in front
+    assert "| note | 🎉 |" in rest
+    assert "Größer 🙂" in manifest
+    assert "\\ud83d" not in card + manifest
 
 
 def test_equal_rows_give_equal_bytes_whatever_the_order_and_the_database(

@@ -17,8 +17,9 @@ from typing import Literal
 
 from codealign.cli.failures import Failure
 from codealign.cli.home import LOW_DISK_BYTES, Home
-from codealign.cli.stack import SERVICES
-from codealign.cli.terminal import size
+from codealign.cli.stack import SERVICES, service_package
+from codealign.cli.terminal import count, size
+from codealign.common.machine import available_memory
 
 Level = Literal["ok", "note", "problem"]
 
@@ -72,12 +73,12 @@ def _there(module: str) -> bool:
 
 def _packages() -> list[Finding]:
     findings = []
-    for name in SERVICES:
-        if _there(f"codealign.{name}.main"):
-            findings.append(Finding("package", "ok", f"codealign.{name}"))
+    for package in map(service_package, SERVICES):
+        if _there(f"codealign.{package}.main"):
+            findings.append(Finding("package", "ok", f"codealign.{package}"))
         else:
-            remedy = f"install it into this Python: pip install codealign-{name}"
-            findings.append(Finding("package", "problem", f"codealign.{name} is not installed", remedy))
+            remedy = f"install it into this Python: pip install codealign-{package}"
+            findings.append(Finding("package", "problem", f"codealign.{package} is not installed", remedy))
     if not _there(_SANDBOX_PACKAGE):
         remedy = "install it into this Python: pip install codealign-sandbox-runner"
         findings.append(Finding("package", "problem", f"{_SANDBOX_PACKAGE} is not installed", remedy))
@@ -96,7 +97,7 @@ def _gvisor() -> list[Finding]:
         return [Finding("gVisor", "problem", f"{platform.system()} has no gVisor", remedy)]
     runsc = shutil.which("runsc")
     apt = shutil.which("apt-get")
-    fetched = "the sandbox service fetches a newer one with apt-get at its first start"
+    fetched = "the sandbox service fetches a release of its own with apt-get at its first start"
     if runsc is None:
         if apt:
             return [Finding("gVisor", "ok", f"no runsc on PATH; {fetched}")]
@@ -134,12 +135,10 @@ def _home(home: Home) -> list[Finding]:
 
 
 def _memory() -> list[Finding]:
-    try:
-        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        available = int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
+    available = available_memory()
+    if available is None:
         return [Finding("memory", "note", "unknown")]
-    text = f"{size(available)} available, {os.cpu_count()} CPUs"
+    text = f"{size(available)} available, {count(len(os.sched_getaffinity(0)), 'CPU')}"
     if available < _COMFORTABLE_MEMORY:
         return [Finding("memory", "note", text, "enough for the small embedded model; a 1.5B model needs 8 GiB")]
     return [Finding("memory", "ok", text)]

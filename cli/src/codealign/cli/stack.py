@@ -17,6 +17,8 @@ from codealign.cli.home import Home
 
 SERVICES = ("dataset", "sandbox", "inference", "coordinator", "training")
 """All of them, in the order in which they are shown."""
+_PACKAGES = {"training": "trainer"}
+"""Of the services whose package has another name."""
 DATA_SERVICES = SERVICES[:4]
 """What a run needs."""
 
@@ -142,6 +144,11 @@ def model_source(model: str) -> str:
     return model
 
 
+def service_package(service: str) -> str:
+    """The package below `codealign` that serves it."""
+    return _PACKAGES.get(service, service)
+
+
 def specs(home: Home, options: Options, names: Sequence[str] = SERVICES) -> list[ServiceSpec]:
     """How to start these services in a home."""
     benchmarks = {}
@@ -170,11 +177,11 @@ def specs(home: Home, options: Options, names: Sequence[str] = SERVICES) -> list
         ),
         "training": ServiceSpec(
             "training",
-            service_command("trainer"),
+            service_command(service_package("training")),
             {"CODEALIGN_TRAINER_DATA_DIR": str(home.trainings.resolve())},
             # Inference too, where it runs beside it: the training service asks it for room.
             needs=tuple(name for name in ("inference", "dataset") if name in names),
-            package="trainer",
+            package=service_package("training"),
         ),
     }
     return [every[name] for name in names]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 import os
 import re
+import sys
 import time
+from typing import Any
 
 from rich.console import Console
 from rich.status import Status
@@ -32,6 +36,13 @@ _PLAIN_SECONDS = 15.0
 def printable(text: str) -> str:
     """Text that somebody else wrote, without what would steer the terminal."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
+
+
+def print_json(value: Any) -> None:
+    """Print JSON with the characters that people read, but none that would steer the terminal."""
+    ascii_only = codecs.lookup(sys.stdout.encoding or "utf-8").name != "utf-8"
+    text = json.dumps(value, indent=2, ensure_ascii=ascii_only)
+    print(_CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
 def warn(console: Console, text: str) -> None:

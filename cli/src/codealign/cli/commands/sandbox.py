@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,8 +27,9 @@ from codealign.cli.options import (
 )
 from codealign.cli.records_view import code_view, facts_table, result_view
 from codealign.cli.running import run_async
+from codealign.cli.source_text import read_bytes, read_source
 from codealign.cli.stack import Options
-from codealign.cli.terminal import out, printable
+from codealign.cli.terminal import out, print_json, printable
 from codealign.common.text import lines
 
 app = typer.Typer(no_args_is_help=True, help="Run programs where they can do no harm.")
@@ -65,9 +64,9 @@ def execute(
     """
     program = sb.Program(
         language=sb.LANGUAGE_PYTHON,
-        code=sys.stdin.read() if file == "-" else _read(Path(file)).decode(errors="replace"),
-        tests=_read(tests).decode(errors="replace") if tests else "",
-        stdin=_read(stdin) if stdin else b"",
+        code=read_source(file),
+        tests=read_source(str(tests)) if tests else "",
+        stdin=read_bytes(stdin) if stdin else b"",
     )
     limits = sb.Limits(wall_seconds=timeout, memory_bytes=memory * 2**20)
     request = sb.ExecuteRequest(program=program, profile=profile, limits=limits, runs=runs)
@@ -85,7 +84,7 @@ def execute(
 
     result = run_async(work())
     if as_json:
-        print(json.dumps(_as_json(result), indent=2))
+        print_json(_as_json(result))
     else:
         out.print(result_view(result))
         _show_failing_line(result, program)
@@ -101,13 +100,6 @@ def _as_json(result: sb.Result) -> dict[str, Any]:
     for name, output in (("stdout", result.stdout), ("stderr", result.stderr)):
         fields.setdefault(name, {})["text"] = output.data.decode(errors="replace")
     return fields
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Failure(f"cannot read {path} ({error.strerror})") from None
 
 
 def _show_failing_line(result: sb.Result, program: sb.Program) -> None:

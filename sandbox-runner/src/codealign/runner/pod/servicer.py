@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from codealign.api.runner.v1 import runner_pb2
@@ -51,15 +51,16 @@ class RunnerServicer(rpc.RunnerServiceServicer):
         self._attached += 1
         log.info("gateway_attached", peer=context.peer(), gateways=self._attached)
         try:
-            async for frame in self._serve(request_iterator):
-                yield frame
+            async with contextlib.aclosing(self._serve(request_iterator)) as frames:
+                async for frame in frames:
+                    yield frame
         finally:
             self._attached -= 1
             log.info("gateway_left", peer=context.peer(), gateways=self._attached)
 
     async def _serve(
         self, request_iterator: AsyncIterator[runner_pb2.AttachRequest]
-    ) -> AsyncIterator[runner_pb2.AttachResponse]:
+    ) -> AsyncGenerator[runner_pb2.AttachResponse]:
         loop, outgoing = asyncio.get_running_loop(), _Outgoing()
 
         def send(frame: runner_pb2.AttachResponse | None) -> None:

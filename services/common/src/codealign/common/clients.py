@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -215,7 +215,7 @@ class Clients:
         *,
         timeout: float | None = None,
         retry: RetryPolicy | None = None,
-    ) -> AsyncIterator[ResponseT]:
+    ) -> AsyncGenerator[ResponseT]:
         """Make a server-streaming call; tried again as long as nothing has come back yet.
 
         Raises:

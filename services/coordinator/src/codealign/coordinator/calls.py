@@ -72,11 +72,13 @@ class Completions:
             self.tally.in_flight += counted
             try:
                 method = self.clients.inference.Generate
-                async for response in self.clients.stream(method, asked, timeout=self.timeout, retry=NO_RETRY):
-                    del left[response.completion.attempt]
-                    counted -= 1
-                    self.tally.in_flight -= 1
-                    yield response
+                stream = self.clients.stream(method, asked, timeout=self.timeout, retry=NO_RETRY)
+                async with contextlib.aclosing(stream) as responses:
+                    async for response in responses:
+                        del left[response.completion.attempt]
+                        counted -= 1
+                        self.tally.in_flight -= 1
+                        yield response
             finally:
                 self.tally.in_flight -= counted
 

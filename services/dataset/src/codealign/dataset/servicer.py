@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
@@ -176,8 +177,9 @@ class DatasetServicer(DatasetServiceServicer):
         }
         if request.format not in exports:
             raise InvalidArgument("format", f"{request.format} is not a format that this service writes")
-        async for piece in self._workers.stream(exports[request.format](name)):
-            yield wire.ExportResponse(data=piece)
+        async with contextlib.aclosing(self._workers.stream(exports[request.format](name))) as pieces:
+            async for piece in pieces:
+                yield wire.ExportResponse(data=piece)
 
     async def AcquireLease(self, request: wire.AcquireLeaseRequest, context: Any) -> wire.AcquireLeaseResponse:
         """Take a lease."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -41,15 +41,24 @@ class Workers:
         """Run what takes long: one at a time."""
         return await _run(self._publishers, functools.partial(function, *args, **kwargs))
 
-    async def stream(self, items: Iterator[T]) -> AsyncIterator[T]:
+    async def stream(self, items: Iterator[T]) -> AsyncGenerator[T]:
         """Draw from a blocking generator, each item when it is asked for; closes it at the end."""
         end = object()
+        context = contextvars.copy_context()
+        drawn: Future[object] = Future()
+        drawn.set_result(None)
         try:
-            while (item := await self.read(next, items, end)) is not end:
+            while True:
+                drawn = self._readers.submit(functools.partial(context.run, functools.partial(next, items, end)))
+                if (item := await asyncio.wrap_future(drawn)) is end:
+                    return
                 yield item  # type: ignore[misc]  # not `end`, so a T
         finally:
-            # Shielded: a caller that went away must not leave a file open.
-            await asyncio.shield(self.read(_close, items))
+            # A caller that went away must not leave a file open.
+            if drawn.done():
+                await asyncio.shield(self.read(_close, items))
+            else:  # a generator cannot be closed while it runs: its own thread does it then
+                drawn.add_done_callback(lambda _: _close(items))
 
     def close(self) -> None:
         """Wait for what has begun; drop the rest."""

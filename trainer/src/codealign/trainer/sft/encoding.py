@@ -1,6 +1,7 @@
 """From rows to tokens: what the model sees, and which tokens are in the loss (the answer's and the end token).
 
-The prompt is tokenized by itself, as it is when the tuned model is asked, and the answer after it.
+The prompt is tokenized by itself, as it is when the tuned model is asked, and the answer after it. Instruction and
+answer are data: what looks like a special token in them is trained on as plain text.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from codealign.common.literal_text import LiteralText, Message, NotLiteral
 from codealign.trainer.sft.job import TrainingError
 from codealign.trainer.sft.rows import Row
 from codealign.trainer.sft.template import chat_template
@@ -100,14 +102,6 @@ def end_token(tokenizer: Any) -> int:
     return int(tokenizer.eos_token_id)
 
 
-def prompt_text(tokenizer: Any, instruction: str) -> str:
-    """What stands before the answer."""
-    text: str = tokenizer.apply_chat_template(
-        [{"role": "user", "content": instruction}], tokenize=False, add_generation_prompt=True
-    )
-    return text
-
-
 def encode(tokenizer: Any, rows: Sequence[Row], max_length: int) -> EncodedRows:
     """Tokenize rows.
 
@@ -120,8 +114,7 @@ def encode(tokenizer: Any, rows: Sequence[Row], max_length: int) -> EncodedRows:
         TrainingError: Nothing to train on is left.
     """
     end = end_token(tokenizer)
-    prompts = _tokens(tokenizer, [prompt_text(tokenizer, row.instruction) for row in rows])
-    answers = _tokens(tokenizer, [row.response for row in rows])
+    prompts, answers = _tokens(tokenizer, rows)
     kept: list[Encoded] = []
     truncated = dropped = 0
     for row, prompt, answer in zip(rows, prompts, answers, strict=True):
@@ -140,8 +133,19 @@ def encode(tokenizer: Any, rows: Sequence[Row], max_length: int) -> EncodedRows:
     return EncodedRows(kept, truncated, dropped)
 
 
-def _tokens(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    found: list[list[int]] = tokenizer(
-        list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
-    ).input_ids
-    return found
+def _tokens(tokenizer: Any, rows: Sequence[Row]) -> tuple[list[list[int]], list[list[int]]]:
+    """What stands before the answers, and the answers."""
+
+    def render(messages: Sequence[Message]) -> str:
+        text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        return text
+
+    literal = LiteralText(tokenizer)
+    try:
+        prompts = literal.encode_conversations([[{"role": "user", "content": row.instruction}] for row in rows], render)
+        answers = [encoded.ids for encoded in literal.encode([row.response for row in rows])]
+    except NotLiteral as error:
+        raise TrainingError(
+            f"the rows cannot be encoded with the tokenizer of {tokenizer.name_or_path}: {error}"
+        ) from error
+    return prompts, answers

@@ -109,8 +109,9 @@ class Evaluator:
                 )
             task = asyncio.create_task(work.run())
             try:
-                async for message in _reports(boards, task):
-                    yield message
+                async with contextlib.aclosing(_reports(boards, task)) as messages:
+                    async for message in messages:
+                        yield message
             finally:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)

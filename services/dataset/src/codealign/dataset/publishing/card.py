@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from codealign.common.yaml_text import quoted
 from codealign.dataset.publishing.table import FORMAT, Row, columns
 from codealign.dataset.storage.catalogue import VersionFile
 
@@ -64,8 +65,7 @@ def card(name: str, about: Description, counts: Counts) -> str:
     size = next((label for bound, label in _SIZES if counts.rows < bound), _LARGEST)
     lines = [
         "---",
-        # JSON strings are YAML strings, whatever the title holds.
-        f"pretty_name: {json.dumps(about.title or name)}",
+        f"pretty_name: {quoted(about.title or name)}",
         "language:",
         "- en",
         "- code",
@@ -99,7 +99,7 @@ def card(name: str, about: Description, counts: Counts) -> str:
         "",
         "`instruction` and `response` are what a model is trained on; `tests` is what the response passed. "
         "`seed_code`, `seed_path` and `seed_line` say where the row began, and the `*_id` columns name "
-        "the records that explain it: `codealign data explain <id>`.",
+        "the records that explain it: `codealign data lineage <id>`.",
         "",
     ]
     return "\n".join(lines)

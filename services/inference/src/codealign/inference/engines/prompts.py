@@ -1,4 +1,7 @@
-"""From text or a conversation to tokens: the same for every engine that has the model's tokenizer."""
+"""From text or a conversation to tokens: the same for every engine that has the model's tokenizer.
+
+Prompts and messages are data: the markers in the tokens are those that the tokenizer and the chat template write.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -6,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from codealign.common.errors import ConfigurationError, InvalidArgument
-from codealign.inference.engines.base import GenerationRequest, ModelInfo
+from codealign.common.literal_text import LiteralText, Message, NotLiteral
+from codealign.inference.engines.base import ChatMessage, GenerationRequest, ModelInfo
 
 
 class Prompts:
@@ -15,34 +19,45 @@ class Prompts:
     def __init__(self, tokenizer: Any, model: ModelInfo) -> None:
         """Encode for this model."""
         self._tokenizer = tokenizer
+        self._literal = LiteralText(tokenizer)
         self._model = model
 
     def encode(self, request: GenerationRequest) -> tuple[list[int], int]:
         """The prompt's tokens, and how many of them lie within the announced prefix (0 for a conversation).
 
         Raises:
-            InvalidArgument: a conversation came and there is no template, or the template refuses it.
+            InvalidArgument: a conversation came and there is no template, or the template refuses it; or text that
+                looks like a special token cannot be kept apart.
         """
-        if isinstance(request.prompt, str):
-            encoded = self._tokenizer(request.prompt, return_offsets_mapping=request.prefix_chars > 0)
-        else:
-            if not self._model.chat_template:
-                raise InvalidArgument(
-                    "chat", f"model {self._model.name} has no chat template: send a prompt, or use a tuned model"
-                )
-            messages = [{"role": message.role, "content": message.content} for message in request.prompt]
-            begun = messages[-1]["role"] == "assistant"  # the answer's first words, to be continued
-            try:
-                text = self._tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=not begun, continue_final_message=begun
-                )
-            except Exception as error:  # a template may raise anything about the messages' order or roles
-                raise InvalidArgument("chat", f"the model's chat template refuses it: {error}") from error
-            # The template writes the special tokens itself.
-            encoded = self._tokenizer(text, add_special_tokens=False)
-        ids: list[int] = encoded["input_ids"]
-        ends = [end for _, end in encoded.get("offset_mapping", ())]
-        return ids, sum(end <= request.prefix_chars for end in ends)
+        try:
+            if isinstance(request.prompt, str):
+                [encoded] = self._literal.encode([request.prompt], add_special_tokens=True)
+                return encoded.ids, sum(end <= request.prefix_chars for _, end in encoded.spans if request.prefix_chars)
+            return self._conversation(request.prompt), 0
+        except NotLiteral as error:
+            raise InvalidArgument("prompt" if isinstance(request.prompt, str) else "chat", str(error)) from error
+
+    def _conversation(self, turns: Sequence[ChatMessage]) -> list[int]:
+        if not self._model.chat_template:
+            raise InvalidArgument(
+                "chat", f"model {self._model.name} has no chat template: send a prompt, or use a tuned model"
+            )
+        begun = turns[-1].role == "assistant"  # the answer's first words, to be continued
+
+        def render(messages: Sequence[Message]) -> str:
+            text: str = self._tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=not begun, continue_final_message=begun
+            )
+            return text
+
+        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+        try:
+            [ids] = self._literal.encode_conversations([messages], render)
+        except NotLiteral:
+            raise
+        except Exception as error:  # a template may raise anything about the messages' order or roles
+            raise InvalidArgument("chat", f"the model's chat template refuses it: {error}") from error
+        return ids
 
     def limit(self, request: GenerationRequest, prompt_tokens: int) -> int:
         """New tokens at most.
@@ -66,8 +81,8 @@ class Prompts:
         """Each text's tokens, special tokens not added."""
         if not texts:
             return []
-        encoded = await asyncio.to_thread(self._tokenizer, list(texts), add_special_tokens=False)
-        return [len(ids) for ids in encoded["input_ids"]]
+        encoded = await asyncio.to_thread(self._literal.encode, list(texts))
+        return [len(one.ids) for one in encoded]
 
 
 def load_tokenizer(folder: Path) -> Any:
