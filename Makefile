@@ -137,7 +137,7 @@ lock: ## Renew requirements.lock, and the part of it that the runner's image has
 		--no-header --no-annotate --output-file requirements.lock
 	@rm -f uv.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-		--constraints requirements.lock --overrides sandbox-runner/requirements.overrides --extra pod \
+		--constraints requirements.lock --overrides sandbox-runner/requirements.overrides --extra pod --extra packages \
 		sandbox-runner/pyproject.toml protos/pyproject.toml services/common/pyproject.toml \
 		--output-file sandbox-runner/requirements.lock
 	@$(call image_lock,dataset,services/dataset/pyproject.toml --extra s3)

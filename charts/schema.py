@@ -47,7 +47,8 @@ OWNED: Mapping[str, set[str]] = {
     | _CLIENT
     | {"dataset_address", "inference_address", "sandbox_address", "reads_only", "lease_holder"},
     "sandbox": _EVERYWHERE
-    | {"backend", "isolation", "image", "docker_runtime", "platform", "runners", "slots", "cache_dir", "runner_target"}
+    | {"backend", "isolation", "image", "docker_runtime", "platform", "profile", "runners", "slots"}
+    | {"cache_dir", "runner_target"}
     | {"runner_tls_ca_file", "runner_tls_cert_file", "runner_tls_key_file", "runner_tls_name"},
     "inference": _EVERYWHERE
     | {"engine", "model", "model_name", "cache_dir", "vllm_tensor_parallel", "openai_base_url", "openai_api_key"},
@@ -76,7 +77,7 @@ OWNED: Mapping[str, set[str]] = {
         "artifacts_url",
     }
     | {"host", "liveness_port", "log_level", "log_format"},
-    "runner": _EVERYWHERE | {"name", "slots", "image_digest"},
+    "runner": _EVERYWHERE | {"name", "slots", "profile", "image_digest"},
 }
 """What the chart sets itself, from values of other names, or what has no meaning in a cluster."""
 _KEPT = ("type", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength")

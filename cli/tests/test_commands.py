@@ -64,6 +64,21 @@ def test_what_cannot_work_is_one_line_and_exit_code_1(arguments: list[str], mess
     assert result.output.startswith("codealign: ")
 
 
+def test_programs_may_import_numpy_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    variable = "CODEALIGN_SANDBOX_PROFILE"
+
+    def profile(*, installed: bool) -> str | None:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if installed else None)
+        (sandbox,) = specs(Home(tmp_path), Options(), ["sandbox"])
+        return sandbox.environment.get(variable)
+
+    monkeypatch.delenv(variable, raising=False)
+    assert profile(installed=True) == "numpy"
+    assert profile(installed=False) is None
+    monkeypatch.setenv(variable, "default")  # the person's own choice
+    assert profile(installed=True) is None
+
+
 def test_that_there_is_no_isolation_is_chosen_by_name_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     variable = "CODEALIGN_SANDBOX_ISOLATION"
     monkeypatch.delenv(variable, raising=False)

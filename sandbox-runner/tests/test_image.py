@@ -6,6 +6,8 @@ import re
 import tomllib
 from pathlib import Path
 
+from codealign.runner.profiles import PROFILES
+
 ROOT = Path(__file__).parents[2]
 IMAGE_LOCK = ROOT / "sandbox-runner" / "requirements.lock"
 _PIN = re.compile(r"^([a-z0-9-]+)==(\S+)", re.MULTILINE)
@@ -25,6 +27,13 @@ def test_it_holds_what_the_distributions_in_it_need() -> None:
     needed: set[str] = set()
     for distribution in ("protos", "services/common", "sandbox-runner"):
         project = tomllib.loads((ROOT / distribution / "pyproject.toml").read_text())["project"]
-        listed = [*project["dependencies"], *project.get("optional-dependencies", {}).get("pod", [])]
+        extras = project.get("optional-dependencies", {})
+        listed = [*project["dependencies"], *extras.get("pod", []), *extras.get("packages", [])]
         needed |= {re.split(r"[^a-z0-9-]", name)[0] for name in listed}
     assert {name for name in needed if not name.startswith("codealign-")} <= set(pins(IMAGE_LOCK))
+
+
+def test_it_holds_the_packages_of_every_profile() -> None:
+    packages = {package for profile in PROFILES.values() for package in profile.packages}
+    assert packages
+    assert packages <= set(pins(IMAGE_LOCK))

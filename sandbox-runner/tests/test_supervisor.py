@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import struct
 import subprocess
@@ -14,8 +15,10 @@ from codealign.api.runner.v1 import runner_pb2
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.runner import probes, soundness
 from codealign.runner.configuration import PROGRAM_VARIABLES, Configuration, program_environment
+from codealign.runner.execution import Program
 from codealign.runner.profiles import PROFILES
 from codealign.runner.session import ProtocolError, Session
+from codealign.runner.slot import SlotLost
 from codealign.runner.soundness import Soundness, Unsound
 from codealign.runner.supervisor import Supervisor
 
@@ -109,3 +112,45 @@ def test_a_comment_alone_decides_which_fork_server_is_probed(probe: str) -> None
     for profile in PROFILES.values():
         assert not profile.wants_more(probe)
         assert profile.wants_more(f"# {' '.join(profile.more)}\n{probe}")
+        assert not profile.wants_packages(probe)
+        assert profile.wants_packages(f"# {' '.join(profile.packages)}\n{probe}") == bool(profile.packages)
+
+
+@pytest.mark.parametrize(
+    ("source", "wanted"),
+    [
+        ("import numpy as np", True),
+        ("import math, numpy", True),
+        ("from numpy.linalg import det", True),
+        ("__import__('numpy')", True),
+        ("import \\\n    numpy", True),
+        ("exec('import numpy')", True),
+        ("import numpyro", False),
+        ("numpy_like = 1", False),
+        ("import json, random", False),
+        ("", False),
+    ],
+)
+def test_a_program_that_names_a_package_wants_packages(source: str, wanted: bool) -> None:
+    assert PROFILES["numpy"].wants_packages("x = 1", source) is wanted
+    assert not PROFILES["default"].wants_packages(source)
+
+
+def test_a_profile_with_packages_is_offered_with_the_default_one() -> None:
+    assert {name: profile.offered for name, profile in PROFILES.items()} == {
+        "default": ("default",),
+        "numpy": ("numpy", "default"),
+    }
+
+
+def test_a_programs_own_modules_are_part_of_its_text() -> None:
+    files = {"a/b.py": b"import numpy", "data.json": b"json", "bad.py": b"\xff"}
+    assert Program("code", "tests", files=files).sources == ["code", "tests", "import numpy", "\ufffd"]
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = dataclasses.replace(PROFILES["numpy"], packages=("no_such_package",))
+    monkeypatch.setitem(PROFILES, "numpy", absent)
+    supervisor = Supervisor(Configuration("here", 1, "numpy", "process", isolation="process"))
+    with pytest.raises(SlotLost, match="'numpy': the package no_such_package is not installed"):
+        supervisor.start()

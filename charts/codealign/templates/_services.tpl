@@ -96,6 +96,7 @@ for. Pods that do it at the same time wait for each other. */}}
 - {name: CODEALIGN_SANDBOX_BACKEND, value: grpc}
 - {name: CODEALIGN_SANDBOX_RUNNER_TARGET, value: "dns:///{{ $runners }}:7410"}
 - {name: CODEALIGN_SANDBOX_SLOTS, value: {{ .Values.runners.slots | quote }}}
+- {name: CODEALIGN_SANDBOX_PROFILE, value: {{ .Values.runners.profile | quote }}}
 - {name: CODEALIGN_SANDBOX_CACHE_DIR, value: /tmp/codealign}
 {{- if ne .Values.tls.mode "disabled" }}
 - {name: CODEALIGN_SANDBOX_RUNNER_TLS_NAME, value: {{ $runners }}}

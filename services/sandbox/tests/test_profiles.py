@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import grpc
 import pytest
 
+from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.sandbox.settings import SandboxSettings
 
-from .conftest import Gateway, name_of, running
+from .conftest import Gateway, name_of, request, running
 
 pytestmark = pytest.mark.gvisor
 pytest.importorskip("numpy", reason="numpy is not installed beside the gateway")
@@ -41,6 +43,51 @@ def scientific(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 def test_programs_may_use_numpy(scientific: Gateway, code: str, tests: str, verdict: str) -> None:
     result = scientific.run(code, tests)
     assert name_of(result) == verdict, result
+
+
+def test_the_runner_offers_both_profiles(scientific: Gateway) -> None:
+    (runner,) = scientific.stub.GetRunner(pb.GetRunnerRequest(), timeout=10).runners
+    assert list(runner.profiles) == ["numpy", "default"]
+
+
+_DYNAMIC = "import importlib\nnp = importlib.import_module('numpy')\n"
+
+
+@pytest.mark.parametrize("code", ["import numpy", _DYNAMIC, "import sys\nsys.modules['numpy'].ones(1)"])
+def test_in_profile_default_the_same_runner_has_no_numpy(scientific: Gateway, code: str) -> None:
+    for profile, verdict in (("numpy", "PASSED"), ("default", "RAISED"), ("", "PASSED")):
+        asked = request(code, "assert True")
+        asked.profile = profile
+        assert name_of(scientific.stub.Execute(asked, timeout=60).result) == verdict, profile
+
+
+def test_a_programs_own_module_may_use_numpy(scientific: Gateway) -> None:
+    files = {"helper.py": b"import numpy as np\ndef total(n): return int(np.arange(n).sum())\n"}
+    result = scientific.run("from helper import total", "assert total(4) == 6", files=files)
+    assert name_of(result) == "PASSED", result
+
+
+@pytest.mark.parametrize("code", ["import sys", "import sys, json, unittest"])
+def test_a_program_that_does_not_name_numpy_is_served_without_it(scientific: Gateway, code: str) -> None:
+    # Its name is put together here, else the program would name it.
+    look = "assert 'num' + 'py' not in sys.modules"
+    assert name_of(scientific.run(code, look)) == "PASSED"
+    assert name_of(scientific.run(f"{code}\n# numpy", look)) == "FAILED_ASSERTION"
+
+
+def test_processes_are_limited_beside_the_third_fork_server_too(scientific: Gateway) -> None:
+    forks = "import numpy, os\nfor _ in range(8):\n    if not os.fork():\n        os._exit(0)\n"
+    assert name_of(scientific.run(forks, "assert True", processes=12)) == "PASSED"
+    bomb = "import numpy, os\nwhile True: os.fork()"
+    assert name_of(scientific.run(bomb, "assert True")) == "PROCESS_LIMIT"
+    assert name_of(scientific.run("import numpy", "assert numpy.ones(2).sum() == 2")) == "PASSED"
+
+
+def test_a_runner_without_packages_refuses_the_profile(gateway: Gateway) -> None:
+    asked = request("import numpy", "assert True")
+    asked.profile = "numpy"
+    with pytest.raises(grpc.RpcError, match="the runners have 'default', not 'numpy'"):
+        gateway.stub.Execute(asked, timeout=60)
 
 
 def test_without_it_there_is_no_numpy(gateway: Gateway) -> None:

@@ -121,6 +121,38 @@ def test_a_checked_request_has_every_default() -> None:
     assert (checked.profile, checked.runs) == ("default", 1)
 
 
+@pytest.mark.parametrize(
+    ("named", "served", "taken"),
+    [
+        ("", "default", "default"),
+        ("default", "default", "default"),
+        ("", "numpy", "numpy"),
+        ("numpy", "numpy", "numpy"),
+        ("default", "numpy", "default"),
+    ],
+)
+def test_a_request_may_name_what_is_served_and_the_default_beside_packages(named: str, served: str, taken: str) -> None:
+    asked = request("x")
+    asked.profile = named
+    assert validate.checked(asked, served).profile == taken
+
+
+@pytest.mark.parametrize(
+    ("named", "served", "said"),
+    [
+        ("numpy", "default", "the runners have 'default', not 'numpy'"),
+        ("science", "numpy", "the runners have 'numpy' and 'default', not 'science'"),
+        ("Default", "numpy", "the runners have 'numpy' and 'default', not 'Default'"),
+    ],
+)
+def test_a_refused_profile_is_told_with_what_there_is(named: str, served: str, said: str) -> None:
+    asked = request("x")
+    asked.profile = named
+    with pytest.raises(InvalidArgument) as refused:
+        validate.checked(asked, served)
+    assert refused.value.violations == [("profile", said)]
+
+
 def test_only_folders_that_nobody_holds_are_cleaned(tmp_path: Path) -> None:
     import fcntl
 

@@ -35,6 +35,14 @@ class Program:
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
     compare: bool = False
     """Standard output will be compared, so all of it is kept."""
+    profile: str = ""
+    """The request's; see `Slot.serve`."""
+
+    @property
+    def sources(self) -> list[str]:
+        """All text of it that may import something: its own modules too."""
+        modules = (content for path, content in self.files.items() if path.endswith(".py"))
+        return [self.code, self.tests, *(content.decode("utf-8", "replace") for content in modules)]
 
 
 def execute(slot: Slot, program: Program, limits: Limits, cancelled: threading.Event) -> Evidence:
@@ -74,7 +82,7 @@ class _Execution:
         self._stdout, self._stderr = streams.Drain(keep), streams.Drain(limits.output_bytes)
         self._channel, self._program_channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._channel.setblocking(False)
-        slot.serve(program.code, program.tests)
+        slot.serve(program.profile, *program.sources)
         self._poll = select.poll()
         self._seen = Evidence()
         self._packets = 0

@@ -36,12 +36,27 @@ class Profile:
     defaults: Limits
     maxima: Limits
     packages: tuple[str, ...] = ()
-    """Taken into the runner's root from where the gateway, or the image, has them. All of a package that loads machine
-    code is to be in `more`: what a program has loaded later is taken for its own."""
+    """Taken into the runner's root from where the gateway, or the image, has them."""
+    packaged: tuple[str, ...] = ()
+    """Modules of the packages, imported by a third fork server of each slot. Everything of a package that loads machine
+    code must be listed: what a program has loaded later is taken for its own."""
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """The profiles that requests to its runners may name; its own is the first."""
+        return (self.name, DEFAULT.name) if self.packages else (self.name,)
 
     def wants_more(self, *sources: str) -> bool:
         """Whether a program's text names one of `more`. A wrong guess costs time, nothing else."""
-        return any(_names(self.more).search(source) for source in sources)
+        return _name_one(self.more, sources)
+
+    def wants_packages(self, *sources: str) -> bool:
+        """Whether a program's text names a package. Only then can the program import it."""
+        return _name_one(self.packages, sources)
+
+
+def _name_one(modules: tuple[str, ...], sources: tuple[str, ...]) -> bool:
+    return bool(modules) and any(_names(modules).search(source) for source in sources)
 
 
 @functools.cache
@@ -112,6 +127,6 @@ DEFAULT = Profile(
 
 _NUMPY = ("numpy", "numpy.fft", "numpy.linalg", "numpy.ma", "numpy.polynomial", "numpy.random")
 
-NUMPY = dataclasses.replace(DEFAULT, name="numpy", more=(*DEFAULT.more, *_NUMPY), packages=("numpy",))
+NUMPY = dataclasses.replace(DEFAULT, name="numpy", packages=("numpy",), packaged=_NUMPY)
 
 PROFILES: dict[str, Profile] = {each.name: each for each in (DEFAULT, NUMPY)}

@@ -99,7 +99,9 @@ class _Server:
 
 
 class Slot:
-    """Two fork servers, a light one and one with more modules; one execution at a time.
+    """A light fork server, one with more modules and, where the profile has packages, one with these too.
+
+    It runs one execution at a time.
 
     Attributes:
         index: Its number, from 0.
@@ -125,8 +127,11 @@ class Slot:
         self._profile = profile
         self._light = _Server(profile.modules, user)
         self._full = _Server((*profile.modules, *profile.more), user)
+        self._servers = [self._light, self._full]
+        if profile.packages:
+            self._servers.append(_Server((*profile.modules, *profile.more, *profile.packaged), user))
         self._serving = self._light
-        for server in (self._light, self._full):
+        for server in self._servers:
             ledger.serves(index, server.process.pid)
 
     def wait_ready(self) -> None:
@@ -135,7 +140,7 @@ class Slot:
         Raises:
             SlotLost: One did not start.
         """
-        for server in (self._light, self._full):
+        for server in self._servers:
             self._serving = server
             server.control.settimeout(_START_SECONDS)
             self._receive()
@@ -147,9 +152,17 @@ class Slot:
         """Resident bytes of the fork server that serves, which its children begin with."""
         return self._serving.resident_bytes
 
-    def serve(self, *sources: str) -> None:
-        """Chooses the fork server for a program's next execution, by its text."""
-        self._serving = self._full if self._profile.wants_more(*sources) else self._light
+    def serve(self, profile: str, *sources: str) -> None:
+        """Chooses the fork server for a program's next execution.
+
+        Args:
+            profile: The name of the request's. Packages can be imported only in the profile that has them.
+            sources: The program's text.
+        """
+        if profile == self._profile.name and self._profile.wants_packages(*sources):
+            self._serving = self._servers[-1]
+        else:
+            self._serving = self._full if self._profile.wants_more(*sources) else self._light
 
     @property
     def control(self) -> int:

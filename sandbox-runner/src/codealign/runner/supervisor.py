@@ -5,6 +5,7 @@ process and with it the box, and what it was doing is another runner's to do aga
 """
 
 import dataclasses
+import importlib.util
 import os
 import platform
 import queue
@@ -49,6 +50,12 @@ class _Job:
     finished: Callable[[pb.Result], None]
     cancelled: threading.Event
     given_at: float
+
+
+def _check_packages(profile: Profile) -> None:
+    for package in profile.packages:
+        if importlib.util.find_spec(package) is None:
+            raise SlotLost(f"profile {profile.name!r}: the package {package} is not installed beside the runner")
 
 
 def _start_slots(profile: Profile, count: int, most_bytes: int) -> list[Slot]:
@@ -97,7 +104,7 @@ class Supervisor:
         """Starts the slots, proves the walls, and works from then on if they hold. Takes seconds.
 
         Raises:
-            SlotLost: A fork server did not start, or failed under the probe.
+            SlotLost: A package of the profile is missing, or a fork server did not start or failed under the probe.
         """
         configuration = self._configuration
         environment = program_environment(os.environ)
@@ -108,6 +115,7 @@ class Supervisor:
         # Elsewhere than in gVisor nothing is started, not even a probe, unless that is what was asked for.
         if proved[0].holds or not isolated:
             profile = PROFILES[configuration.profile]
+            _check_packages(profile)
             # Without gVisor the box's memory is the whole machine's, and nothing is known of that.
             most = box_bytes(profile, configuration.slots) if isolated else sys.maxsize
             slots = _start_slots(profile, configuration.slots, most)
@@ -124,7 +132,7 @@ class Supervisor:
             slots=configuration.slots,
             image_digest=configuration.image_digest,
             python_version=platform.python_version(),
-            profiles=[configuration.profile],
+            profiles=PROFILES[configuration.profile].offered,
         )
         self._slots = slots
         self._soundness = Soundness(self._spare_descriptors)

@@ -91,7 +91,7 @@ def _answer(stdout: bytes) -> Any:
         return None
 
 
-def _look_around(slots: Sequence[Slot], hidden: Sequence[str], comment: str) -> dict[str, Any]:
+def _look_around(slots: Sequence[Slot], hidden: Sequence[str], profile: str, comment: str) -> dict[str, Any]:
     token = f"probe-{secrets.token_hex(8)}"
     key, runner_key = (secrets.randbelow(1 << 30) + 1 for _ in range(2))
     with _planted(slots, token, key) as left, _listening() as (port, unix), _queue(runner_key):
@@ -107,7 +107,8 @@ def _look_around(slots: Sequence[Slot], hidden: Sequence[str], comment: str) -> 
             "devices": _DEVICES,
             "clone": _SYS_CLONE.get(platform.machine(), -1),
         }
-        seen = run(slots[0], Program(f"{comment}\n{probes.LOOK_AROUND}", stdin=repr(arguments).encode()))
+        code = f"{comment}\n{probes.LOOK_AROUND}"
+        seen = run(slots[0], Program(code, stdin=repr(arguments).encode(), profile=profile))
     found = _answer(seen.stdout)
     if not isinstance(found, dict) or not isinstance(left, list):
         raise RuntimeError(f"the probe gave no answer: {seen.stderr.decode('utf-8', 'replace')[-300:]}")
@@ -193,9 +194,9 @@ _LOOKS: tuple[Callable[[dict[str, Any]], pb.Wall], ...] = (
 )
 
 
-def _both(light: pb.Wall, full: pb.Wall) -> pb.Wall:
-    """A wall stands where it stands for the programs of both fork servers."""
-    return light if full.holds else full
+def _of_all(walls: Sequence[pb.Wall]) -> pb.Wall:
+    """A wall stands where it stands for the programs of every fork server."""
+    return next((wall for wall in walls if not wall.holds), walls[0])
 
 
 def prove(slots: Sequence[Slot], profile: Profile, hidden: Sequence[str]) -> list[pb.Wall]:
@@ -214,9 +215,11 @@ def prove(slots: Sequence[Slot], profile: Profile, hidden: Sequence[str]) -> lis
     """
     try:
         # A comment decides which of a slot's fork servers serves the probe.
-        light = _look_around(slots, hidden, "")
-        full = _look_around(slots, hidden, f"# {' '.join(profile.more)}")
-        walls = [_both(look(light), look(full)) for look in _LOOKS]
+        comments = ["", f"# {' '.join(profile.more)}"]
+        if profile.packages:
+            comments.append(f"# {' '.join(profile.packages)}")
+        all_seen = [_look_around(slots, hidden, profile.name, comment) for comment in comments]
+        walls = [_of_all([look(seen) for seen in all_seen]) for look in _LOOKS]
     except (RuntimeError, OSError, KeyError, TypeError, ValueError) as error:
         return [pb.Wall(name="probe", holds=False, evidence=f"{type(error).__name__}: {error}")]
     # What would be run into the limits relies on the others; but for the kernel, which is looked at before all this.

@@ -38,7 +38,7 @@ class SandboxServicer(rpc.SandboxServiceServicer):
         Args:
             dispatcher: Takes checked requests.
             pool: The runners.
-            profile: The profile that they have.
+            profile: The profile that they were started with.
             stream_window: Requests of one stream that are taken before the first of them is answered.
         """
         self._dispatcher = dispatcher

@@ -47,7 +47,8 @@ class SandboxSettings(ServerSettings):
     platform: Literal["auto", "systrap", "ptrace"] = "auto"
     """gVisor's platform. auto: of those that pass the probe the faster, remembered for this machine."""
     profile: Literal["default", "numpy"] = "default"
-    """What the runners have warm, and may be imported: the standard library, or numpy too."""
+    """What the runners have warm, and may be imported: the standard library, or numpy too. With numpy, a request may
+    still ask for profile default."""
     runners: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
     """gVisor sandboxes that the gateway keeps."""
     slots: int = Field(default=1, ge=1)

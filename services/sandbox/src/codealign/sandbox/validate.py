@@ -85,7 +85,8 @@ def checked(request: pb.ExecuteRequest, served: str) -> pb.ExecuteRequest:
 
     Args:
         request: From the wire.
-        served: The profile that the runners have.
+        served: The profile that the runners were started with, which a request that names none gets. Where it has
+            packages, a request may name the default one too: it runs without them.
 
     Raises:
         InvalidArgument: Names every field that is wrong.
@@ -94,10 +95,12 @@ def checked(request: pb.ExecuteRequest, served: str) -> pb.ExecuteRequest:
     complete.CopyFrom(request)
     complete.profile = request.profile or served
     violations: list[Violation] = []
-    if complete.profile != served:
-        violations.append(("profile", f"the runners have {served!r}, not {complete.profile!r}"))
+    offered = PROFILES[served].offered
+    if complete.profile not in offered:
+        known = " and ".join(map(repr, offered))
+        violations.append(("profile", f"the runners have {known}, not {complete.profile!r}"))
     else:
-        profile = PROFILES[served]
+        profile = PROFILES[complete.profile]
         violations += _of_limits(request.limits, profile)
         for field in complete.limits.DESCRIPTOR.fields:
             if not getattr(complete.limits, field.name):

@@ -325,7 +325,7 @@ class ExecuteRequest(_message.Message):
     RUNS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     profile: _builtins.str
-    """A named list of preloaded modules with default and maximum limits. Empty: "default"."""
+    """A named list of preloaded modules with default and maximum limits: one of `Runner.profiles`. Empty: the first."""
     runs: _builtins.int
     """How often to run it, 1 to 10; 0 means once. Different verdicts give FLAKY."""
     request_id: _builtins.str
@@ -709,7 +709,9 @@ class Runner(_message.Message):
     @_builtins.property
     def walls(self) -> _containers.RepeatedCompositeFieldContainer[Global___Wall]: ...
     @_builtins.property
-    def profiles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def profiles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those that a request may name. The first is the one it was started with."""
+
     def __init__(
         self,
         *,

@@ -28,7 +28,7 @@ from codealign.coordinator.runs.progress import StageTally, verdict_name
 
 log = get_logger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Of the rules of judgement: results under another one are other results."""
 CALL_SECONDS = 1.0
 """CPU seconds that a call may take at least (EvalPlus' least limit, there in wall-clock time)."""
@@ -39,12 +39,14 @@ EXECUTIONS = (1, 8)
 """Over how many executions a problem's calls are spread: one, and more where its reference is too slow for that."""
 CALLS_LIMITS = sb.Limits(wall_seconds=60, cpu_seconds=60, memory_bytes=2048 * _MIB, output_bytes=_MIB)
 """All calls of an execution together (EvalPlus: 60 s and 4 GiB, for each of its two parts)."""
+NUMPY = "numpy"
+"""The sandbox's profile in which solutions are executed, where it has one: they may import numpy in EvalPlus too."""
 CHECK_LIMITS = sb.Limits(wall_seconds=20, cpu_seconds=20, memory_bytes=2048 * _MIB)
 
 _CALLS_TESTS = """\
 import builtins as _codealign_builtins
 _codealign_space = {{"__name__": "codealign.calls"}}
-_codealign_builtins.exec({source!r}, _codealign_space)
+_codealign_builtins.exec({source}, _codealign_space)
 for _codealign_answered in _codealign_space["answers"]({entry_point}):
     assert _codealign_answered
 """
@@ -63,7 +65,9 @@ def _source(name: str) -> str:
     return (files("codealign.coordinator.evaluation.in_sandbox") / name).read_text(encoding="utf-8")
 
 
-_CALLS, _AGREEMENT = _source("calls.py"), _source("agreement.py")
+_AGREEMENT = _source("agreement.py")
+_CALLS = repr(_source("calls.py")).replace("numpy", r"\x6eumpy")
+"""A literal. The sandbox gives numpy to a program whose text names it, and ours only knows numpy's numbers."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,9 @@ class Judge:
     tally: StageTally
     gate: Callable[[], None]
     known: KnownResults
+    _profile: str | None = None
+    """In which solutions are executed; None: not asked yet."""
+    _profile_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _expected: dict[str, _Expected] = field(default_factory=dict)
     _locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
@@ -112,7 +119,7 @@ class Judge:
         """
         if isinstance(problem.tests, CheckTests):
             tests = f"{problem.tests.program}\n\ncheck({problem.entry_point})\n"
-            result = await self._run(sb.Program(code=solution, tests=tests), CHECK_LIMITS)
+            result = await self._run_solution(sb.Program(code=solution, tests=tests), CHECK_LIMITS)
         else:
             result = await self._judge_calls(problem, problem.tests, solution)
         if result is not None:
@@ -175,7 +182,7 @@ class Judge:
             asked = {"inputs": tests.inputs[part], "seconds": seconds[part], "as_set": tests.rule == "set"}
             asserts = _CALLS_TESTS.format(source=_CALLS, entry_point=problem.entry_point)
             given = sb.File(path=calls.INPUTS_FILE, content=json.dumps(asked).encode())
-            result = await self._run(sb.Program(code=program, tests=asserts, files=[given]), CALLS_LIMITS)
+            result = await self._run_solution(sb.Program(code=program, tests=asserts, files=[given]), CALLS_LIMITS)
             if result is None:
                 return None
             line = _take_written(result)
@@ -200,15 +207,30 @@ class Judge:
         given = [sb.File(path=path, content=content) for path, content in contents.items()]
         return await self._run(sb.Program(code=_AGREEMENT, tests=_AGREEMENT_TESTS, files=given), CALLS_LIMITS)
 
-    async def _run(self, program: sb.Program, limits: sb.Limits) -> sb.Result | None:
+    async def _run_solution(self, program: sb.Program, limits: sb.Limits) -> sb.Result | None:
+        profile = await self._solutions_profile()
+        return None if profile is None else await self._run(program, limits, profile)
+
+    async def _solutions_profile(self) -> str | None:
+        """`NUMPY` where a program can import it there, else empty; None where the infrastructure kept failing."""
+        async with self._profile_lock:
+            if self._profile is None:
+                program = sb.Program(language=sb.LANGUAGE_PYTHON, code=f"import {NUMPY}\n")
+                result = await self._execute(sb.ExecuteRequest(program=program, profile=NUMPY))
+                if result is None:
+                    return None
+                self._profile = NUMPY if result.verdict == sb.VERDICT_COMPLETED else ""
+                log.info("solutions_profile", profile=self._profile, verdict=verdict_name(result.verdict))
+            return self._profile
+
+    async def _run(self, program: sb.Program, limits: sb.Limits, profile: str = "") -> sb.Result | None:
         program.language = sb.LANGUAGE_PYTHON
-        request = sb.ExecuteRequest(program=program, limits=limits)
+        request = sb.ExecuteRequest(program=program, limits=limits, profile=profile)
+        return await self.known.of(request, lambda: self._execute(request))
 
-        async def run() -> sb.Result | None:
-            async with self.slots:
-                return await execute(self.clients, request, self.tally, self.gate)
-
-        return await self.known.of(request, run)
+    async def _execute(self, request: sb.ExecuteRequest) -> sb.Result | None:
+        async with self.slots:
+            return await execute(self.clients, request, self.tally, self.gate)
 
 
 def _take_written(result: sb.Result) -> tuple[bytes, bytes] | None:
