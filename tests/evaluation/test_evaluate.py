@@ -228,6 +228,27 @@ async def test_an_answer_that_was_refused_is_a_failed_sample_and_ends_nothing(st
         assert (body.completion, body.solution) == ("", "")
 
 
+async def test_a_solution_may_import_numpy(stack: Stack, running: Running) -> None:
+    pytest.importorskip("numpy", reason="numpy is not installed beside the gateway")
+    header, *lines = map(json.loads, (stack.folder / "base.jsonl").read_text().splitlines())
+    header["model"]["revision"] = "e" * 64
+    # Problems 0 to 2 in the style "base".
+    for number, value in enumerate(("x + 0", "abs(x) + 1", "x + 2")):
+        lines[number]["text"] = f"    import numpy as np\n    return np.array([{value}], dtype=object)[0]\n"
+    file = stack.folder / "numpy.jsonl"
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in (header, *lines)))
+    with ExitStack() as up:
+        inference = up.enter_context(running("inference", stack.folder / "numpy", ENGINE="replay", MODEL=str(file)))
+        settings = stack.coordinator() | {"INFERENCE_ADDRESS": inference.address}
+        coordinator = up.enter_context(running("coordinator", stack.folder / "with-numpy", **settings))
+        async with clients(stack, coordinator.address) as connected:
+            found = evaluations(await evaluate(connected, GREEDY))["humaneval+"]
+            by_problem = {one.evaluation_result.problem_id: one for one in await results(connected, found.id)}
+    verdicts = {number: by_problem[f"HumanEval/{number}"].evaluation_result.result.verdict for number in range(3)}
+    assert verdicts == {0: sb.VERDICT_PASSED, 1: sb.VERDICT_FAILED_ASSERTION, 2: sb.VERDICT_PASSED}
+    assert all("import numpy" in by_problem[f"HumanEval/{number}"].evaluation_result.solution for number in range(3))
+
+
 async def test_a_chat_is_begun_for_the_model_and_a_limit_is_spread(services: Clients) -> None:
     found = evaluations(await evaluate(services, ask("tuned", limit=4)))["humaneval+"]
     assert [score.problem_id for score in found.scores] == [f"HumanEval/{number}" for number in (0, 3, 6, 9)]
