@@ -10,6 +10,9 @@ from codealign.runner import forkserver, watch
 from codealign.runner.profiles import Profile
 from codealign.runner.waits import Waits
 
+# .../site/codealign/runner/slot.py
+SITE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+"""Where fork servers find the runner, and packages."""
 _START_SECONDS = 60.0
 _ANSWER_SECONDS = 10.0
 
@@ -80,9 +83,7 @@ class _Server:
 
     def __init__(self, modules: tuple[str, ...], user: int | None) -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        # .../site/codealign/runner/slot.py
-        site = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        script = [forkserver.__file__, site, str(theirs.fileno())]
+        script = [forkserver.__file__, SITE, str(theirs.fileno())]
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-S", "-s", "-P", *script, *modules],

@@ -5,7 +5,6 @@ process and with it the box, and what it was doing is another runner's to do aga
 """
 
 import dataclasses
-import importlib.util
 import os
 import platform
 import queue
@@ -14,13 +13,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from importlib.machinery import PathFinder
 from typing import NoReturn
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.runner import job, walls
 from codealign.runner.configuration import Configuration, box_bytes, program_environment
 from codealign.runner.profiles import PROFILES, Profile
-from codealign.runner.slot import Ledger, Slot, SlotLost
+from codealign.runner.slot import SITE, Ledger, Slot, SlotLost
 from codealign.runner.soundness import Soundness, Unsound, threads_here
 
 _SUPERVISOR_USER = 65532
@@ -54,7 +54,7 @@ class _Job:
 
 def _check_packages(profile: Profile) -> None:
     for package in profile.packages:
-        if importlib.util.find_spec(package) is None:
+        if PathFinder.find_spec(package, [SITE]) is None:
             raise SlotLost(f"profile {profile.name!r}: the package {package} is not installed beside the runner")
 
 
