@@ -151,6 +151,7 @@ def test_a_programs_own_modules_are_part_of_its_text() -> None:
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = dataclasses.replace(PROFILES["numpy"], packages=("no_such_package",))
     monkeypatch.setitem(PROFILES, "numpy", absent)
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # A supervisor empties its own.
     supervisor = Supervisor(Configuration("here", 1, "numpy", "process", isolation="process"))
     with pytest.raises(SlotLost, match="'numpy': the package no_such_package is not installed"):
         supervisor.start()
