@@ -51,7 +51,7 @@ def test_an_instruction_and_a_row_that_hold_one_fall(case: dict[str, str], texts
     instruction = instruction_drop(case["text"], max_words=200, benchmarks=texts)
     assert instruction is not None
     assert instruction.rule == "instruction.benchmark-text"
-    row = row_drop(f"Here you are:\n{case['text']}", "x = 1", "assert x == 1", texts)
+    row = row_drop(f"Here you are:\n{case['text']}", "x = 1", texts)
     assert row is not None
     assert row.rule == "row.benchmark-text"
 

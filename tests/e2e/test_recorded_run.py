@@ -22,7 +22,7 @@ import pytest
 
 from tests.e2e.commands import RECORDED, RECORDING, codealign, command
 
-SEEDS = 24
+SEEDS = 23  # of the 24 that were recorded, one is a near duplicate
 SERVICES = ("dataset", "sandbox", "inference", "coordinator")
 RUN = [
     *("run", "--engine", "replay", "--recording", str(RECORDING), "--preset", "small", "--n", str(SEEDS)),

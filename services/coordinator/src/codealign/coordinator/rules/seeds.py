@@ -108,16 +108,14 @@ def _tree(text: str) -> ast.Module:
 def unresolved_names(seed: pb.Seed) -> set[str]:
     """Names that the function takes from its module and that its imports do not define.
 
-    None where a star import is of a module whose names are not known here: any of them could come from it.
+    A star import defines names where its module is one of STAR_MODULES. Of others nothing is known, and names that
+    the seed's own module defines look the same; so theirs stay unresolved.
     """
-    stars = _star_imports(seed)
-    if not stars <= STAR_MODULES:
-        return set()
     table = symtable.symtable(_whole(seed), "seed", "exec")
     defined = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
     defined |= {symbol.get_name() for symbol in table.get_symbols() if symbol.is_namespace()}
     known = defined | set(dir(builtins)) | {"__name__", "__file__", "__doc__"}
-    known = known.union(*map(_exported, stars))
+    known = known.union(*map(_exported, _star_imports(seed) & STAR_MODULES))
     return {name for name in _globals_of(table) if name not in known}
 
 
