@@ -90,3 +90,15 @@ def test_code_that_breaks_pythons_parser_is_read_all_the_same() -> None:
         read = parsing.response(text, cut_off=False)
         assert isinstance(read, parsing.ParsedResponse)
         assert "x = 1\n" in read.code
+
+
+def test_of_very_many_blocks_all_that_compile_are_the_program() -> None:
+    """Compared with one another, they would take minutes."""
+    blocks = "".join(f"```python\nx{number} = 1\n```\n" for number in range(5000))
+    read = parsing.response(
+        f"{blocks}```python\nx y\n```\n</answer>\n<tests>\n```python\nassert x0\n```\n", cut_off=False
+    )
+    assert isinstance(read, parsing.ParsedResponse)
+    assert "x0 = 1\n" in read.code
+    assert "x4999 = 1\n" in read.code
+    assert "x y" not in read.code

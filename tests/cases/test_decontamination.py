@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import gzip
+import html
 import json
 import os
 import re
@@ -30,6 +31,10 @@ FORMS: dict[str, Callable[[str], str]] = {
     "wrapped in a comment": lambda text: (
         "x = 1\n" + textwrap.fill(" ".join(text.split()), 40, initial_indent="// ", subsequent_indent="// ") + "\ny = 2"
     ),
+    "numbered": lambda text: "\n".join(f"{number:3}. {line}" for number, line in enumerate(text.split("\n"), 1)),
+    "in a console": lambda text: ">>> " + "\n... ".join(text.split("\n")),
+    "in HTML": lambda text: "<p class='task'>" + html.escape(text).replace("\n", "<br/>\n") + "</p>",
+    "escaped twice": lambda text: html.escape(html.escape(text)),
     "in JSON": lambda text: json.dumps({"a": text}),
     "as a literal": lambda text: f"task = {text!r}",
     "zero-width": lambda text: f"See: {chr(0x200B).join(re.findall('.{1,3}', text, re.DOTALL))} .",

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from codealign.coordinator.evaluation import vocabulary
+
+ELSEWHERE = "import()"
+"""Stands for what a module's attribute, or the result of its function, may share with the module."""
 
 
 @dataclass
@@ -29,6 +32,8 @@ class Effects:
     dynamic: bool = False
     """May reach any name."""
     reads_input: bool = False
+    callbacks: set[str] = field(default_factory=set)
+    """Names that a function is given which may call them, if they can be called."""
 
 
 @dataclass
@@ -75,12 +80,15 @@ class Reader(ast.NodeVisitor):
         if isinstance(node, ast.Call):
             parts = dotted(node.func)
             inner = {name for each in _arguments(node) for name in self.roots(each)}
+            if self._is_state(parts):
+                return inner | {ELSEWHERE}
             if len(parts) == 1:
                 scalar = parts[0] in vocabulary.SCALARS and parts[0] not in self._own
                 return set() if scalar else inner | {f"{parts[0]}()"}
             return inner | {name for name in self.roots(node.func) if name not in self._imported}
         if isinstance(node, (ast.Attribute, ast.Subscript, ast.Starred, ast.Await, ast.NamedExpr)):
-            return self.roots(node.value)
+            state = isinstance(node, ast.Attribute) and self._is_state(dotted(node))
+            return self.roots(node.value) | ({ELSEWHERE} if state else set())
         return {name for child in ast.iter_child_nodes(node) for name in self.roots(child)}
 
     def _bind(self, target: ast.AST, value: set[str]) -> None:
@@ -94,7 +102,7 @@ class Reader(ast.NodeVisitor):
 
     def _change(self, names: Iterable[str]) -> None:
         for name in names:
-            if name in self._imported and name not in self._own:
+            if name == ELSEWHERE or (name in self._imported and name not in self._own):
                 self._do_anything()
             else:
                 self.found.changed.add(name)
@@ -104,8 +112,10 @@ class Reader(ast.NodeVisitor):
             self.found.anything = True
 
     def visit_Assign(self, node: ast.Assign) -> None:
+        value = self.roots(node.value)
+        names = {each.id for each in node.targets if isinstance(each, ast.Name)}  # of `a = b = []` both are one
         for target in node.targets:
-            self._bind(target, self.roots(node.value))
+            self._bind(target, value | (names if len(names) > 1 else set()))
         self.generic_visit(node)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
@@ -159,8 +169,10 @@ class Reader(ast.NodeVisitor):
         parts = dotted(node.value.func) if isinstance(node.value, ast.Call) else []
         if parts and (parts == ["print"] or _is_under(self._path(parts), vocabulary.TESTING_PATHS)):
             self._visit_quietly(node)
-        else:
-            self.generic_visit(node)
+            return
+        if may_be_method(node.value):
+            self.found.changed |= self.roots(node.value) & self._own
+        self.generic_visit(node)
 
     def _visit_quietly(self, node: ast.AST) -> None:
         before, self._quiet = self._quiet, True
@@ -219,7 +231,7 @@ class Reader(ast.NodeVisitor):
     def _call(self, function: ast.expr, given: set[str], arguments: list[ast.expr]) -> None:
         parts = dotted(function)
         if path := self._path(parts):
-            self._call_imported(path, given)
+            self._call_imported(path, given, arguments)
         elif len(parts) == 1:
             self._call_named(parts[0], given, arguments)
         elif isinstance(function, ast.Attribute):
@@ -227,15 +239,28 @@ class Reader(ast.NodeVisitor):
         else:
             self._change(self.roots(function) | given)
 
-    def _call_imported(self, path: str, given: set[str]) -> None:
+    def _is_state(self, parts: list[str]) -> bool:
+        """Whether a chain is of a module whose state may be changed through it."""
+        return (path := self._path(parts)) != "" and not _only_reads(path)
+
+    def _call_imported(self, path: str, given: set[str], arguments: list[ast.expr]) -> None:
         if _is_under(path, vocabulary.INPUT_PATHS):
             self.found.reads_input = True
-        module = path.partition(".")[0]
-        if module in vocabulary.CALLING_MODULES:
+        if path.partition(".")[0] in vocabulary.CALLING_MODULES:
             self._change(given)
-        elif module not in vocabulary.READING_MODULES and not _is_under(path, vocabulary.READING_PATHS):
+        elif _only_reads(path):
+            self._call_arguments(arguments)
+        else:
             self._do_anything()
             self._change(given)
+
+    def _call_arguments(self, arguments: list[ast.expr]) -> None:
+        """What a function may do that calls those of its arguments that can be called."""
+        for each in arguments:
+            if isinstance(each, ast.Attribute) and each.attr in vocabulary.FILLING_METHODS:
+                self._change(self.roots(each))
+            elif isinstance(each, ast.Name) and each.id in self._own:
+                self.found.callbacks.add(each.id)
 
     def _call_named(self, name: str, given: set[str], arguments: list[ast.expr]) -> None:
         if name in self._own or (self._inside and not hasattr(builtins, name)):
@@ -272,70 +297,19 @@ class Reader(ast.NodeVisitor):
             self._change(given)
 
 
+def may_be_method(value: ast.expr) -> bool:
+    """An item, since a missing one may be filled in, or an operator that classes give another sense."""
+    operators = (ast.LShift, ast.RShift, ast.BitOr)
+    return isinstance(value, ast.Subscript) or (isinstance(value, ast.BinOp) and isinstance(value.op, operators))
+
+
 def _arguments(node: ast.Call) -> list[ast.expr]:
     return [*node.args, *(keyword.value for keyword in node.keywords)]
 
 
+def _only_reads(path: str) -> bool:
+    return path.partition(".")[0] in vocabulary.READING_MODULES or _is_under(path, vocabulary.READING_PATHS)
+
+
 def _is_under(path: str, prefixes: tuple[str, ...]) -> bool:
     return any(path == prefix or path.startswith(f"{prefix}.") for prefix in prefixes)
-
-
-class Reach:
-    """Follows effects through the program's own functions and through names that share something."""
-
-    def __init__(self, bodies: dict[str, Body], aliases: dict[str, set[str]], own: set[str]) -> None:
-        """Nothing is followed yet.
-
-        Args:
-            bodies: Of the program's functions and classes.
-            aliases: Of the module's names.
-            own: Names that the program binds otherwise than by imports.
-        """
-        self._bodies, self._aliases, self._own = bodies, aliases, own
-
-    def of(self, effects: Effects, seen: frozenset[str] = frozenset()) -> Effects:
-        """The effects with those of all that is called; `changed` has everything that may be meant."""
-        total = Effects(set(effects.changed), [], {}, effects.anything, effects.dynamic, effects.reads_input)
-        for name, given in effects.called:
-            for inner in self._of_call(name, given, seen):
-                total.changed |= inner.changed
-                total.anything |= inner.anything
-                total.dynamic |= inner.dynamic
-                total.reads_input |= inner.reads_input
-        total.changed = self._meant(total.changed, effects.aliases)
-        return total
-
-    def _of_call(self, name: str, given: set[str], seen: frozenset[str]) -> Iterator[Effects]:
-        body = self._bodies.get(name)
-        if body is None:  # a variable: what it stands for may be called, and change what it is given
-            yield Effects({name} | given)
-            return
-        if name in seen:
-            return
-        inner = self.of(body.effects, seen | {name})
-        touches = bool(inner.changed & body.parameters)
-        inner.changed &= body.uses
-        yield inner
-        for each in given:
-            if each in self._bodies and each not in seen:  # it may be called there
-                yield self.of(self._bodies[each].effects, seen | {name, each})
-        called = {each for each, _ in body.effects.called}
-        if touches:
-            yield Effects(
-                given if not called & body.parameters else {each for each in given if each not in self._bodies}
-            )
-
-    def _meant(self, names: set[str], local: dict[str, set[str]]) -> set[str]:
-        """Everything that the names may share something with."""
-        found: set[str] = set()
-        fresh = set(names)
-        while fresh:
-            found |= fresh
-            step: set[str] = set()
-            for name in fresh:
-                if name.endswith("()"):  # the result of a call: the data that the function has at hand
-                    body = self._bodies.get(name[:-2])
-                    step |= {name[:-2]} & self._own if body is None else body.uses & self._own - self._bodies.keys()
-                step |= self._aliases.get(name, set()) | local.get(name, set())
-            fresh = step - found
-        return found

@@ -26,13 +26,16 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from codealign.coordinator.evaluation.effects import Body, Effects, Reach, Reader, dotted
+from codealign.coordinator.evaluation.classes import shares_state
+from codealign.coordinator.evaluation.effects import Body, Effects, Reader, dotted, may_be_method
+from codealign.coordinator.evaluation.reach import Reach
 from codealign.coordinator.evaluation.readable import Reader as TextReader
 from codealign.coordinator.evaluation.readable import parse
 
 _Function = (ast.FunctionDef, ast.AsyncFunctionDef)
 _Definition = (*_Function, ast.ClassDef)
 _Import = (ast.Import, ast.ImportFrom)
+_SPECIAL = frozenset({"__doc__", "__annotations__"})
 
 
 def clean(text: str, entry_point: str) -> str:
@@ -79,12 +82,17 @@ class _Unit:
     def is_guard(self) -> bool:
         """Runs only where the program is the main one."""
         return all(
-            isinstance(each, ast.If) and not each.orelse and "__name__" in _names(each.test) for each in self.statements
+            isinstance(each, ast.If) and not each.orelse and _asks_for_main(each.test) for each in self.statements
         )
 
 
-def _names(node: ast.AST) -> set[str]:
-    return {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+def _asks_for_main(test: ast.expr) -> bool:
+    """`__name__ == "__main__"`, either way round, or that and more."""
+    if isinstance(test, ast.BoolOp):
+        return isinstance(test.op, ast.And) and any(map(_asks_for_main, test.values))
+    if not isinstance(test, ast.Compare) or not all(isinstance(each, (ast.Eq, ast.In)) for each in test.ops):
+        return False
+    return any(isinstance(each, ast.Name) and each.id == "__name__" for each in (test.left, *test.comparators))
 
 
 def _binds(tree: ast.Module, name: str) -> bool:
@@ -104,9 +112,19 @@ def _units(statements: Sequence[ast.stmt], lines: Sequence[str]) -> list[_Unit]:
             units[-1].last = max(last, units[-1].last)
         else:
             units.append(_Unit([statement], first, last, set(), set()))
-    for unit in units:
+    for number, unit in enumerate(units):
         _find_names(unit, "".join(lines[unit.first - 1 : unit.last]))
+        unit.binds.update(_special_names(unit.statements, is_first=not number))
     return units
+
+
+def _special_names(statements: Sequence[ast.stmt], *, is_first: bool) -> Iterator[str]:
+    """The module's own names that statements bind without naming them."""
+    first = statements[0]
+    if is_first and isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
+        yield "__doc__"
+    if any(isinstance(each, ast.AnnAssign) for each in statements):
+        yield "__annotations__"
 
 
 def _find_names(unit: _Unit, source: str) -> None:
@@ -169,6 +187,9 @@ class _Program:
         assert isinstance(statement, _Definition)
         parameters = {node.arg for node in ast.walk(statement) if isinstance(node, ast.arg)}
         effects = self._read(statement.body, inside=True)
+        if isinstance(statement, ast.ClassDef) and shares_state(statement):
+            effects.changed.add(statement.name)
+            uses = uses | {statement.name}
         before = bodies.get(statement.name)
         if before is not None:  # which of several is called is not asked
             effects.changed |= before.effects.changed
@@ -247,7 +268,11 @@ def _not_needed(units: Sequence[_Unit], entry_point: str) -> list[_Unit]:
 def _is_needed(unit: _Unit, effects: Effects, reached: set[str]) -> bool:
     if not unit.compiles:
         return bool(_defined(unit) & reached)
-    if unit.is_guard or all(map(_has_no_effect, unit.statements)):
+    if unit.is_guard:
+        return False
+    if not unit.binds.isdisjoint(_SPECIAL & reached):
+        return True
+    if all(map(_has_no_effect, unit.statements)):
         return False
     if unit.binds & reached or effects.changed & reached:
         return True
@@ -278,7 +303,9 @@ def _has_no_effect(statement: ast.stmt) -> bool:
 
 
 def _is_inert(value: ast.expr) -> bool:
-    """No part of it calls or binds anything."""
+    """No part of it calls or binds anything, and it is nothing that a method may compute (see `Reader.visit_Expr`)."""
+    if may_be_method(value):
+        return False
     acting = (ast.Call, ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom)
     return not any(isinstance(node, acting) for node in ast.walk(value))
 

@@ -23,6 +23,9 @@ from collections.abc import Sequence
 from codealign.common.text import lines
 from codealign.coordinator.method.python_code import BOM, SETTINGS, Names, compiles, names
 
+MAX_COMPARED = 100
+"""Blocks that are compared with one another. An answer has a few; of more, all that compile stay."""
+
 
 def program(blocks: Sequence[str], tests: str) -> str:
     """The program that an answer's blocks make.
@@ -38,6 +41,8 @@ def program(blocks: Sequence[str], tests: str) -> str:
         whole = joined(blocks)
         if not sound or compiles(whole):
             return whole
+    if len(sound) > MAX_COMPARED:
+        return joined(sound)
     kept = [(block, names(block)) for block in sound]
     known = [(block, each) for block, each in kept if each is not None]
     if len(known) < len(kept):

@@ -38,7 +38,7 @@ _END = r"(?:\r\n|\n|\r|\Z)"
 _MARKER = r"(?:>|(?:[-*+•]|\(?\d{1,9}[.)])(?=[ \t`~]))"
 _FENCE = r"(?:(?P<ticks>`{3,})(?P<info>[^`\n\r]*)|(?P<tildes>~{3,})(?P<words>[^\n\r]*))"
 _OPENER = re.compile(rf"(?P<prefix>(?:[ \t]*{_MARKER})*[ \t]*){_FENCE}{_END}")
-_OPENER_AFTER_TEXT = re.compile(rf"(?P<prefix>[^`\n\r]*[^`\s])[ \t]*(?P<ticks>`{{3,}})(?P<info>[^`\n\r]*){_END}")
+_OPENER_AFTER_TEXT = re.compile(rf"(?P<prefix>[^`\n\r]*[^` \t\n\r])[ \t]*(?P<ticks>`{{3,}})(?P<info>[^`\n\r]*){_END}")
 _FENCE_LINE = re.compile(rf"[ \t>]*(?P<fence>`{{3,}}|~{{3,}})[ \t]*(?P<rest>{TAG}|[^\n\r]*)", re.IGNORECASE)
 _TAG_LINE = re.compile(rf"[ \t>]*{TAG}", re.IGNORECASE)
 _TOKEN = re.compile(

@@ -8,9 +8,12 @@ whole of it, and a final full stop. No character is taken for its own sake: "2D 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 _SEPARATORS = ",;\r\n"
 _MARKER = re.compile(r"(?:[-*+•–]|\(?\d{1,3}[.)])\s+(?=\S)")
+_HEADING = re.compile(r"[\w *#]*\b(?:concepts|terms|topics)\b[ *]*:[ *]*", re.IGNORECASE)
+"""A line that announces the list."""
 _NO_TERM = re.compile(r"[-*+•–]|\(?\d{1,3}[.)]|[.…]+|[`\"'“”‘’]+")
 _ABBREVIATION = re.compile(r"(?:^|\s)(?:[^\W\d]{1,2}\.){2,}$|\.\.$")
 """Ends with a full stop of its own: "Ph.D.", "e.g.", "..."."""
@@ -21,16 +24,25 @@ _OPENING, _CLOSING = "([{", ")]}"
 def terms_of(text: str) -> list[str]:
     """The terms in order, each once; upper and lower case are the same."""
     found: dict[str, str] = {}
-    for part in _parts(text):
-        term = _bare(part)
+    for part, marked in _parts(text):
+        term = _bare(part, marked=marked)
         if term:
             found.setdefault(term.lower(), term)
     return list(found.values())
 
 
-def _parts(text: str) -> list[str]:
-    """The text between separators. Those inside brackets or backticks separate nothing."""
-    return [part for line in re.split(r"[\r\n]", text) for part in _parts_of_line(line)]
+def _parts(text: str) -> Iterator[tuple[str, bool]]:
+    """The text between separators, and whether its marker is a list's. Brackets and backticks enclose separators."""
+    lines = [line for line in re.split(r"[\r\n]", text) if line.strip()]
+    if len(lines) > 1 and _HEADING.fullmatch(lines[0].strip()):
+        lines = lines[1:]
+    for line in lines:
+        parts = _parts_of_line(line)
+        # "+ operator, - operator" and "sorting, - operator": signs are the terms' own.
+        markers = [marker.group().strip() for part in parts if (marker := _MARKER.match(part.strip()))]
+        signs = {marker for marker in markers if not any(map(str.isdigit, marker))}
+        for part in parts:
+            yield part, not signs or (len(signs) == 1 and bool(_MARKER.match(parts[0].strip())))
 
 
 def _parts_of_line(line: str) -> list[str]:
@@ -53,11 +65,11 @@ def _parts_of_line(line: str) -> list[str]:
     return [*parts, line[start:]]
 
 
-def _bare(part: str) -> str:
+def _bare(part: str, *, marked: bool) -> str:
     term = part.strip()
     if _NO_TERM.fullmatch(term):
         return ""
-    marker = _MARKER.match(term)
+    marker = _MARKER.match(term) if marked else None
     term = _without_stop(term[marker.end() :] if marker else term)
     for opening, closing in _AROUND:
         inside = term[len(opening) : -len(closing)]

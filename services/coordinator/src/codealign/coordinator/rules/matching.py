@@ -34,8 +34,10 @@ _NO_WORD = bytes(code for code in range(128) if not chr(code).isalnum())
 _ESCAPE = re.compile(r"\\+(?:u([0-9a-f]{4})|x([0-9a-f]{2})|[nrtfv0])")
 _INVISIBLE = ("Cf", "Mn")
 _NO_CODE = re.compile(r"[^\w!%&()*+,\-./:<=>@\[\]^{|}~]+")
-_LINE_PREFIX = re.compile(r"^[ \t]*(?:>|#|\*|\||//|--)", re.MULTILINE)
-_LINE_PREFIXES = re.compile(r"^(?:[ \t]*(?:>|#|\*|\||//|--))+", re.MULTILINE)
+_LINE_PREFIX = re.compile(r"^[ \t]*(?:>|#|\*|\||//|--|\.\.\.)", re.MULTILINE)
+_LINE_PREFIXES = re.compile(r"^(?:[ \t]*(?:>|#|\*|\||//|--|\.\.\.))+", re.MULTILINE)
+_HTML_TAG = re.compile(r"</?[a-z][a-z0-9]*(?:[ \t][^<>\n]{0,200})?/?>")
+_NUMBERED = re.compile(r"^[ \t]*\d{1,4}[ \t]*[.:|)]", re.MULTILINE)
 _COMMENT = re.compile(r"#[^\n]*|\"\"\".*?\"\"\"|'''.*?'''", re.DOTALL)
 
 
@@ -97,7 +99,8 @@ class BenchmarkTexts:
         found = []
         plain = _plain(source)
         # A copy that got comments and a docstring of its own is found without them.
-        for variant in {plain, _COMMENT.sub(" ", plain)}:
+        # So is one whose lines are numbered, or that HTML's tags break up.
+        for variant in {plain, _COMMENT.sub(" ", plain), _HTML_TAG.sub("", plain), _NUMBERED.sub("", plain)}:
             hits = self._hits(_squeezed(variant))
             if hits:
                 edges = set(accumulate(map(len, _WORD.findall(variant)), initial=0))
@@ -167,7 +170,8 @@ def _plain(text: str) -> str:
     """Without case, accents and invisible characters; escapes of a string or of HTML resolved."""
     text = _visible(text)
     resolved = _ESCAPE.sub(_resolved, text) if "\\" in text else text
-    resolved = html.unescape(resolved) if "&" in resolved else resolved
+    for _ in range(2):  # some pages escape what is escaped already
+        resolved = html.unescape(resolved) if "&" in resolved else resolved
     return text if resolved == text else _visible(resolved)
 
 
