@@ -140,3 +140,8 @@ def test_functions_of_the_standard_library_are_not(known: benchmarks.BenchmarkTe
     codes = [seed.code for seed in read("stdlib").seeds]
     assert len(codes) > 1500
     assert [(code, task) for code in codes if (task := known.find(code))] == []
+
+
+def test_a_text_of_backslashes_takes_time_in_proportion_to_its_length(texts: benchmarks.BenchmarkTexts) -> None:
+    """It would take minutes if an escape were looked for from each of them."""
+    assert texts.find("\\" * 300_000) is None

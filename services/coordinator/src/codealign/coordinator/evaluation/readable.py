@@ -17,6 +17,8 @@ _CODE = re.compile(r"(?:def|async\s+def|class|import|from)\s|@[A-Za-z_]|[A-Za-z_
 """How a line begins at which code may go on after prose."""
 _ATTEMPTS = 200
 """At reading one text; each leaves out one fault."""
+_ATTEMPT_CHARS = 5_000
+"""A longer text's attempts count as several, so that the work is limited."""
 _MARKS = 8
 """That are tried in one line."""
 
@@ -63,7 +65,7 @@ class Reader:
         pieces, rest, found = list(beginning), lines[len(beginning) :], tree
         while found is None or not self._holds(found):
             start = next((number for number, line in enumerate(rest) if number and _CODE.match(line)), None)
-            if start is None or not self._left:
+            if start is None or self._left <= 0:
                 return beginning
             rest = rest[start:]
             piece, found = self._beginning(rest)
@@ -74,8 +76,8 @@ class Reader:
     def _beginning(self, lines: Sequence[str]) -> tuple[list[str], ast.Module | None]:
         """The longest beginning that parses; its last line may be cut at the mark of an end."""
         kept = list(lines)
-        while kept and self._left:
-            self._left -= 1
+        while kept and self._left > 0:
+            self._left -= 1 + sum(map(len, kept)) // _ATTEMPT_CHARS
             try:
                 return kept, parse("".join(kept))
             except SyntaxError as error:

@@ -31,7 +31,7 @@ SHORTEST = _GRAM + _STEP - 1
 
 _WORD = re.compile(r"[^\W_]+")
 _NO_WORD = bytes(code for code in range(128) if not chr(code).isalnum())
-_ESCAPE = re.compile(r"\\+(?:u([0-9a-f]{4})|x([0-9a-f]{2})|[nrtfv0])")
+_ESCAPE = re.compile(r"(?<!\\)\\++(?:u([0-9a-f]{4})|x([0-9a-f]{2})|[nrtfv0])")
 _INVISIBLE = ("Cf", "Mn")
 _NO_CODE = re.compile(r"[^\w!%&()*+,\-./:<=>@\[\]^{|}~]+")
 _LINE_PREFIX = re.compile(r"^[ \t]*(?:>|#|\*|\||//|--|\.\.\.)", re.MULTILINE)
