@@ -58,6 +58,7 @@ _TOKEN = re.compile(
 _LANGUAGE = re.compile(r"[\w+#-]+(?:\.\w+)*")
 _PYTHON_NAME = re.compile(r"(?:lang(?:uage)?-)?(?:[ic]?python|pypy|pyw?)[-_]?(?:\d+(?:\.[\dx]+)*)?|.*\.pyw?")
 _NO_LANGUAGE = frozenset({"code"})
+_KEY = re.compile(r"\A(?:lang|language)\s*[=:]\s*[\"']?")
 _MARKDOWN = frozenset({"markdown", "md", "mdx"})
 _TAB = 4
 
@@ -106,10 +107,11 @@ def blocks(text: str) -> list[Block]:
 
 def language_of(info: str) -> str:
     """The language that an info string names."""
-    words = info.strip().strip("\"'`").lower()
+    words = _KEY.sub("", info.strip().strip("\"'`").lower())
     if words.startswith("{"):
-        inside = words[1:].partition("}")[0].replace("=", " ").split()
-        classes = [word[1:] for word in inside if word.startswith(".")] or inside
+        inside, _, behind = words[1:].partition("}")
+        given = inside.replace("=", " ").split()
+        classes = [*([word[1:] for word in given if word.startswith(".")] or given), *behind.split()]
         return next((PYTHON for each in classes if _PYTHON_NAME.fullmatch(each)), classes[0] if classes else UNMARKED)
     found = _LANGUAGE.search(words)
     if found is None or found.group() in _NO_LANGUAGE:

@@ -36,6 +36,8 @@ REASONS = {
 _MAX_CONCEPTS = 10
 _MAX_CONCEPT_CHARS = 60
 _MIN_INSTRUCTION_WORDS = 5
+_END_MARKS = re.compile(r"\s*(?:(?:<\|[\w-]{1,40}\|>|</s>|<eos>|<EOT>|<end_of_turn>)\s*)+\Z")
+"""What some endpoints leave behind a text. No line of code ends with it outside a string or a comment."""
 _BLANK_LINES = re.compile(r"(?:[ \t]*(?:\r\n|\n|\r))*")
 _REPEATED_TAG = re.compile(r"\s*<answer>[ \t]*(?=[\r\n])")
 
@@ -86,6 +88,7 @@ def response(text: str, *, cut_off: bool) -> ParsedResponse | Rejected:
     """The answer, its code and the tests of an instruction → response completion."""
     if cut_off:
         return _cut_off(text)
+    text = _END_MARKS.sub("", text)
     if not text.strip():
         return Rejected("empty", "nothing but white space" if text else "nothing")
     found = blocks(text)
