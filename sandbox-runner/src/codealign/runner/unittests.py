@@ -114,12 +114,15 @@ class Main:
 
         Raises:
             AssertionError: A test failed, or did not run.
-            UnittestError: A test raised.
+            MemoryError: The first test that raised had no memory.
+            UnittestError: A test raised something else.
         """
         if self.unittest is None or not issubclass(type(result), self.unittest.TestResult):
             return False
         if result.errors:
             last_line = result.errors[0][1].strip().rpartition("\n")[2]
+            if last_line.partition(":")[0] == MemoryError.__name__:
+                raise MemoryError("in a test")
             raise UnittestError(f"{len(result.errors)} of {result.testsRun} tests raised; the first: {last_line}")
         if result.failures:
             raise AssertionError(f"{len(result.failures)} of {result.testsRun} tests failed")
