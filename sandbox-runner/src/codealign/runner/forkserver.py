@@ -106,7 +106,7 @@ def _start(arguments: list[str]) -> tuple[Any, ...]:
     gc.collect()
     # What is here now stays: the collector then does not touch, and so copy, its pages in every child.
     gc.freeze()
-    functions = (made.prepare, made.describe, harness.finish, made.main)
+    functions = (made.prepare, made.describe, made.finish, made.main)
     # Extensions come from here; a program that brings its own has machine code of its own.
     extensions = next((path for path in sys.path if path.endswith("lib-dynload")), "/nowhere")
     return native.serve, (int(control), program, _warm_memory(), *functions, extensions)
