@@ -48,6 +48,9 @@ def test_the_file_of_a_program_takes_no_other_files_place(files: list[str], name
         ("print(__file__)", True),
         ("import sys\nprint(sys.argv[0])", True),
         ("import importlib, solution\nimport solution", True),
+        ("open('t.py', 'w').write('import os\\nfrom solution import f\\n')", True),
+        ("run([sys.executable, '-m', 'solution'])", True),
+        ("fromage = 'the -m option of a solution'", False),
     ],
 )
 def test_a_file_is_written_for_a_program_that_can_tell(code: str, expected: bool) -> None:

@@ -28,7 +28,10 @@ def _request(case: dict[str, Any]) -> pb.ExecuteRequest:
     options = dict(case.get("options", {}))
     limits = options.pop("limits", {})
     files = {path: content.encode() for path, content in options.pop("files", {}).items()}
-    return conftest.request(case["code"], case["tests"], request_id=case["name"], files=files, **options, **limits)
+    stdin = options.pop("stdin", "").encode()
+    return conftest.request(
+        case["code"], case["tests"], request_id=case["name"], files=files, stdin=stdin, **options, **limits
+    )
 
 
 def _asked_for(session: pytest.Session) -> list[str]:

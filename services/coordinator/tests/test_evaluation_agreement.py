@@ -11,12 +11,13 @@ import os
 import re
 import sys
 from array import array
-from collections import Counter, OrderedDict, defaultdict, deque
+from collections import ChainMap, Counter, OrderedDict, UserDict, UserList, UserString, defaultdict, deque
 from datetime import UTC, date, datetime, timedelta, timezone
 from datetime import time as clock
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -99,6 +100,14 @@ def judged(have: Any, want: Any, rule: str = "equal", atol: float = 0.0, argumen
         (PurePosixPath("a/b"), Path("a//b")),
         (defaultdict(list, a=[1]), {"a": [1]}),
         (Point(1, 2), (1, 2)),
+        (MappingProxyType({"a": 1}), {"a": 1.0}),
+        (ChainMap({"a": 1}, {"a": 2, "b": 3}), {"a": 1, "b": 3}),
+        (UserDict(a=[1]), {"a": [1]}),
+        (UserList([1, "a"]), [1, "a"]),
+        (UserString("a"), "a"),
+        (SimpleNamespace(a=1, b=2), SimpleNamespace(b=2, a=1.0)),
+        (slice(1, 2), slice(1.0, 2, None)),
+        ([type(None), int], [type(None), int]),
         (bytearray(b"a"), b"a"),
         (float("inf"), float("inf")),
         (3 + 0j, 3),
@@ -136,6 +145,11 @@ def test_what_python_calls_equal_agrees(have: Any, want: Any) -> None:
         (array("i", [1]), [1]),
         (int, str),
         (int, "int"),
+        (type(None), None),
+        (SimpleNamespace(a=1), {"a": 1}),
+        (SimpleNamespace(a=1), SimpleNamespace(a=2)),
+        (slice(1), [None, 1, None]),
+        (UserList([1]), (1,)),
         (..., None),
         (re.compile("a"), re.compile("a", re.I)),
         (',"float":1', ""),

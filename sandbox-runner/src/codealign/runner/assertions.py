@@ -100,7 +100,8 @@ class Names:
                 self._errors.add(statement.name)
         for name in self.defined & self._imported.keys():
             del self._imported[name]
-        if _MAY_EXIT.search(source):
+        self._may_exit = _MAY_EXIT.search(source) is not None
+        if self._may_exit:
             # Twice: an outcome may be named by what stands further down.
             for _ in range(2):
                 self._find_outcomes(every)
@@ -238,6 +239,14 @@ class Names:
             if (isinstance(each, _ast.Attribute) and each.attr in _OUTCOMES) or self.is_main(each):
                 return True
         return False
+
+    def exits_on_outcome(self, statement: _ast.stmt) -> Iterator[_ast.Call]:
+        """Exits that stand in the branches of a condition on what became of a run of test cases."""
+        if not self._may_exit or not isinstance(statement, _ast.If) or not self.is_outcome(statement.test):
+            return
+        for each in (*statement.body, *statement.orelse):
+            if isinstance(each, _ast.Expr) and isinstance(each.value, _ast.Call) and self._is_exit(each.value):
+                yield each.value
 
     def exits_with_outcome(self, node: _ast.AST | None) -> bool:
         """Whether an expression ends the program with a status that says what became of its test cases."""

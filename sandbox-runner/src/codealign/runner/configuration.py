@@ -13,6 +13,9 @@ _GIVEN = ("PATH", "LD_LIBRARY_PATH")
 """Of the supervisor's own environment, what a program needs too."""
 _PROGRAM_ENVIRONMENT = {
     "HOME": "/box/work",
+    # The user has no entry in /etc/passwd: each slot has one of its own.
+    "USER": "sandbox",
+    "LOGNAME": "sandbox",
     "TMPDIR": "/tmp",  # noqa: S108 (a path inside the box)
     "LANG": "C.UTF-8",
     "PYTHONUTF8": "1",

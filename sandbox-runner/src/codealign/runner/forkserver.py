@@ -14,6 +14,7 @@ a packet socket to the supervisor. `native.c` serves from then on; its messages 
 import builtins
 import gc
 import importlib
+import io
 import os
 import resource
 import struct
@@ -34,6 +35,31 @@ def _interactive_names() -> None:
 
     names = {name: _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)") for name in ("exit", "quit")}
     vars(builtins).update(names, help=_sitebuiltins._Helper())
+
+
+def _renew_streams() -> None:
+    """Makes the standard streams anew, over pipes, since a program's are pipes.
+
+    A stream keeps what it saw of its file when it was made. One made over /dev/null takes a pipe for a file in which it
+    can seek, and fails when the program reconfigures it.
+    """
+    ends = os.pipe()
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        old, before = getattr(sys, name), os.dup(number)
+        os.dup2(ends[min(number, 1)], number)
+        raw = io.FileIO(number, mode, closefd=False)
+        raw.name = f"<{name}>"
+        buffer = io.BufferedReader(raw) if mode == "r" else io.BufferedWriter(raw)
+        stream: Any = io.TextIOWrapper(
+            buffer, old.encoding, old.errors, newline="\n", line_buffering=old.line_buffering
+        )
+        stream.mode = mode
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+        os.dup2(before, number)
+        os.close(before)
+    for end in ends:
+        os.close(end)
 
 
 def _import(modules: list[str]) -> list[dict[str, Any]]:
@@ -65,6 +91,7 @@ def _start(arguments: list[str]) -> tuple[Any, ...]:
     native: Any = importlib.import_module("codealign.runner._native")
 
     native.stand_in()
+    _renew_streams()
     hooks = _import(modules)
     _interactive_names()
     made = harness.Harness(native, hooks)
@@ -79,7 +106,7 @@ def _start(arguments: list[str]) -> tuple[Any, ...]:
     gc.collect()
     # What is here now stays: the collector then does not touch, and so copy, its pages in every child.
     gc.freeze()
-    functions = (made.prepare, made.describe, harness.finish, made.main)
+    functions = (made.prepare, made.describe, made.finish, made.main)
     # Extensions come from here; a program that brings its own has machine code of its own.
     extensions = next((path for path in sys.path if path.endswith("lib-dynload")), "/nowhere")
     return native.serve, (int(control), program, _warm_memory(), *functions, extensions)

@@ -10,6 +10,7 @@ import atexit
 import builtins
 import contextlib
 import errno
+import gc
 import importlib.machinery
 import linecache
 import marshal
@@ -28,6 +29,8 @@ _TRACEBACK_FRAMES = 200
 _FULL_BYTES = 64 * 1024
 """Less room than this is none."""
 _LARGEST_STATUS = 1 << 63
+_KEPT = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
+"""What destructors may need to the end."""
 
 Prepared = tuple[types.CodeType, types.CodeType | None, dict[str, Any], int, Callable[[], bool] | None]
 """Code, tests, the names of the module that both run in, assertions in the tests, and a check after them."""
@@ -105,19 +108,6 @@ def _describe_compile_error(error: BaseException, source: str) -> tuple[int, byt
     return max(line, 0), "\0".join(fields).encode("utf-8", "replace")[:_TEXT_LIMIT]
 
 
-def finish() -> None:
-    """What the interpreter does at its end: wait for threads, run exit handlers, flush."""
-    threading = sys.modules.get("threading")
-    # As the interpreter's own end does; this one has no public name.
-    join_threads = vars(threading).get("_shutdown") if threading else None
-    for step in (join_threads, atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush):
-        try:
-            if step is not None:
-                step()
-        except BaseException as error:
-            _print_traceback(type(error), error, error.__traceback__)
-
-
 def _module(name: str, path: str) -> dict[str, Any]:
     """A fresh module for the program, known by its name and as the main one: a script, or a module of that file."""
     own = types.ModuleType("builtins")
@@ -172,6 +162,8 @@ class Harness:
         self._path = sources.PATH
         self.main = unittests.Main()
         """What `native.main` calls."""
+        self._globals: dict[str, Any] = {}
+        """Of a program whose objects have destructors."""
 
     def prepare(self, payload: int) -> Prepared | None:
         """Reads and compiles a program.
@@ -223,10 +215,32 @@ class Harness:
             "\0".join((limit, name, source, _message_of(error))).encode("utf-8", "replace")[:_TEXT_LIMIT],
         )
 
+    def finish(self) -> None:
+        """What the interpreter does at its end: wait for threads, run exit handlers and destructors, flush."""
+        threading = sys.modules.get("threading")
+        # As the interpreter's own end does; this one has no public name.
+        join_threads = vars(threading).get("_shutdown") if threading else None
+        for step in (join_threads, atexit._run_exitfuncs, self._destroy, sys.stdout.flush, sys.stderr.flush):
+            try:
+                if step is not None:
+                    step()
+            except BaseException as error:
+                _print_traceback(type(error), error, error.__traceback__)
+
+    def _destroy(self) -> None:
+        """Lets go of the program's objects in their order, and then of those that hold each other."""
+        if not self._globals:
+            return
+        for name in list(self._globals):
+            if name[:2] != "__" and not issubclass(type(self._globals.get(name)), _KEPT):
+                self._globals[name] = None
+        gc.collect()
+
     def _ready(self, code: types.CodeType, tests: instrument.CompiledTests | None, request: Any) -> Prepared:
         names = _module("__main__" if tests is None else "solution", self._path)
         _remember_source(self._path, request["code"])
         if tests is None:
+            self._globals = names if "__del__" in request["code"] else {}
             return code, None, names, 0, None
         _remember_source(instrument.TESTS_FILE, request["tests"])
         for each, offset in instrument.sites(tests.code):

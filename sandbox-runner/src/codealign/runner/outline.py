@@ -47,12 +47,17 @@ def _bound(statement: _ast.stmt) -> set[str]:
     return found | {each.name for each in inner if isinstance(each, (*FUNCTIONS, _ast.ClassDef))}
 
 
+def _of_condition(statement: _ast.stmt) -> list[_ast.stmt]:
+    return statement.body if isinstance(statement, _ast.If) else []
+
+
 class Cases:
     """The test cases in the style of unittest that tests define.
 
     Attributes:
         required: Test methods that a run of all test cases has to execute: what is sure to be there.
         loads_tests: Whether the tests have a `load_tests` of their own.
+        last_main: The line of the last `unittest.main()` that is a statement of the module; 0 where none is.
     """
 
     def __init__(self, tree: _ast.Module, source: str, names: Names) -> None:
@@ -72,6 +77,11 @@ class Cases:
             self._mentions_skip(each) for each in tree.body if not isinstance(each, (*FUNCTIONS, _ast.ClassDef))
         )
         self.required = self._required(tree)
+        of_module = [inner for each in tree.body for inner in (each, *_of_condition(each))]
+        self.last_main = max(
+            (each.lineno for each in of_module if isinstance(each, _ast.Expr) and names.is_main(each.value)),
+            default=0,
+        )
 
     def _required(self, tree: _ast.Module) -> set[_Key]:
         last: dict[str, _ast.ClassDef | None] = {}

@@ -88,6 +88,8 @@ class Rewriting:
         self.uses_mock = False
         self._guarded: set[int] = set()
         """Statements that fail, reached only where no condition led out of their block."""
+        self._exits: set[int] = set()
+        """Exits that the outcome of test cases leads to."""
         self._names, self._placeholders = names, placeholders
         self._has_expressions = _IN_EXPRESSIONS.search(source) is not None
         # A list of what is still to do: a chain of a thousand `elif` is as many blocks inside each other.
@@ -114,6 +116,7 @@ class Rewriting:
             self._count_conditions(statement)
         exits = isinstance(statement, _ast.Raise) and self._names.exits_with_outcome(statement.exc)
         if self._has_expressions:
+            self._exits.update(map(id, self._names.exits_on_outcome(statement)))
             self._expressions(statement)
         if isinstance(statement, _ast.Assert):
             self.total += 1
@@ -233,7 +236,7 @@ class Rewriting:
             return self._main
         if self._names.is_assertion(node):
             return None if isinstance(parent, _ast.withitem) else self._checked
-        if self._names.exits_with_outcome(node):
+        if id(node) in self._exits or self._names.exits_with_outcome(node):
             return None if isinstance(parent, _ast.Raise) else self._exit
         return self._ran if isinstance(node.func, _ast.Attribute) and node.func.attr == "run" else None
 

@@ -15,7 +15,8 @@ _MARK = "\ufeff"
 """A byte-order mark; Python skips it at the start of a file, and `compile` does not."""
 _LEADING_TO_THE_FILE = (
     r"__file__|__loader__|__spec__|argv|filename|get(?:source)?file|linecache|multiprocessing|reload|runpy|solution\.py"
-    r"|\b(?:from|import)\b[\w ,.]{1,80}\bsolution\b"
+    # Also in the text of a module that the program writes, after an escaped line end; and `-m solution`.
+    r"|(?:\b|\\[nr])(?:from|import)\b[\w ,.]{1,80}\bsolution\b|-m\W{1,9}solution\b"
 )
 """A program that holds none of these has no way to the path of its own source."""
 

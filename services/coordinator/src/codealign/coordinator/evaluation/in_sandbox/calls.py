@@ -207,7 +207,7 @@ def _of_library(value: Any) -> str:
 
 def _is_named(value: Any) -> bool:
     """Whether a class or a builtin function is the one that its module has by its name."""
-    return getattr(sys.modules.get(value.__module__ or ""), value.__qualname__, None) is value
+    return value is type(None) or getattr(sys.modules.get(value.__module__ or ""), value.__qualname__, None) is value
 
 
 def _of_moment(value: Any) -> tuple[str, Any]:
@@ -227,7 +227,13 @@ def _of_view(value: Any) -> tuple[str, Any]:
 
 _LIBRARY: dict[str, Callable[[Any], tuple[str, Any]]] = {
     "array.array": lambda value: ("array", list(value)),
+    "builtins.mappingproxy": lambda value: ("", dict(value)),
     "builtins.memoryview": _of_view,
+    "builtins.slice": lambda value: ("slice", [value.start, value.stop, value.step]),
+    "collections.ChainMap": lambda value: ("", dict(value)),
+    "collections.UserDict": lambda value: ("", dict(value)),
+    "collections.UserList": lambda value: ("", list(value)),
+    "collections.UserString": lambda value: ("", str(value)),
     "collections.deque": lambda value: ("deque", list(value)),
     "datetime.datetime": _of_moment,
     "datetime.date": lambda value: ("date", value.isoformat()),
@@ -236,6 +242,7 @@ _LIBRARY: dict[str, Callable[[Any], tuple[str, Any]]] = {
     "datetime.timezone": lambda value: ("zone", str(value.utcoffset(None))),
     "numpy.generic": lambda value: ("", value.item()),
     "pathlib.PurePosixPath": lambda value: ("path", str(value)),
+    "types.SimpleNamespace": lambda value: ("namespace", vars(value)),
     "re.Pattern": lambda value: ("pattern", [value.pattern, value.flags]),
     "uuid.UUID": lambda value: ("uuid", value.int),
 }
