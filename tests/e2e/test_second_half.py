@@ -84,7 +84,7 @@ def training(home: Path, base: Path, version: str) -> str:
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
     home = tmp_path_factory.mktemp("loop")
-    codealign(home, "run", "--engine", "replay", "--recording", str(RECORDING), "--preset", "small", "--n", "6")
+    codealign(home, "run", "--engine", "replay", "--recording", str(RECORDING), "--preset", "small", "--n", "7")
     version = next(home.rglob("manifest.json")).parent.name
     base = tiny_llama(tmp_path_factory.mktemp("tiny"))
     told = training(home, base, version)
