@@ -83,7 +83,7 @@ nano: setup ## Make the embedded model again from its recipe: within an hour on 
 
 .PHONY: test
 test: setup setup-vllm check ## Every check and every test
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-cluster
 test-cluster: setup ## Two releases on a real Kubernetes with gVisor: KUBECONFIG's, or one that is brought up for it
