@@ -10,7 +10,8 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 
-_LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
+from codealign.common.text import lines as text_lines
+
 _END_MARK = re.compile(r"<[|｜/]|<(?:s|eos|bos|pad|unk|EOT|end_of_turn|start_of_turn)>|\[/?INST\]|```")
 """Begins what a tokenizer, a chat template or a fence puts after an answer. None of it is Python outside a string."""
 _CODE = re.compile(r"(?:def|async\s+def|class|import|from)\s|@[A-Za-z_]|[A-Za-z_]\w*\s*(?::[^=]*)?=[^=]")
@@ -37,11 +38,6 @@ def parse(text: str) -> ast.Module:
         return ast.parse(text.removeprefix("\ufeff"))
 
 
-def lines_of(text: str) -> list[str]:
-    """The lines as Python counts them, each with its end."""
-    return _LINE.findall(text)
-
-
 class Reader:
     """Reads one text, with a limited number of attempts."""
 
@@ -60,7 +56,7 @@ class Reader:
         Where that does not hold what is wanted, what follows is searched for code that goes on after prose, up to the
         first part that does. Nothing: no beginning parses, and no such part was found.
         """
-        lines = lines_of(text)
+        lines = text_lines(text, keepends=True)
         beginning, tree = self._beginning(lines)
         pieces, rest, found = list(beginning), lines[len(beginning) :], tree
         while found is None or not self._holds(found):
