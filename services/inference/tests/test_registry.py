@@ -281,8 +281,9 @@ async def test_unloading_gives_the_memory_back(serve: Serve, tmp_path: Path, mod
             assert resident() - before > 0.8 * size
             await stub.UnloadModel(pb.UnloadModelRequest(name="large"))
             after.append(resident())
-        # The first time the libraries' own pages come in, which stay; arenas of the allocator come and go.
-        assert after[-1] - after[0] < 0.5 * size
+        # The first time the libraries' own pages come in, which stay. The allocator's arenas come and go, by more than
+        # half the model on a busy machine, so no single reading decides: what is not given back adds up in all of them.
+        assert min(after[1:]) - after[0] < 0.5 * size
 
 
 async def test_recordings_are_loaded_as_models(serve: Serve, tmp_path: Path, model_folder: Path) -> None:
