@@ -46,11 +46,11 @@ def line() -> Line:
         ids[name] = record.id
         return record.id
 
-    prefix = complete(pb.Record(stage=pb.STAGE_PROMPT_PREFIX, prompt_prefix=pb.PromptPrefix(text="FEW SHOTS\n" * 100)))
+    prefix = complete(pb.Record(kind=pb.KIND_PROMPT_PREFIX, prompt_prefix=pb.PromptPrefix(text="FEW SHOTS\n" * 100)))
     config = complete(
         pb.Record(
-            stage=pb.STAGE_STAGE_CONFIG,
-            stage_config=pb.StageConfig(stage=pb.STAGE_RESPONSE, name="responses", settings_json="{}"),
+            kind=pb.KIND_STAGE_CONFIG,
+            stage_config=pb.StageConfig(kind=pb.KIND_RESPONSE, name="responses", settings_json="{}"),
         )
     )
 
@@ -69,15 +69,15 @@ def line() -> Line:
     seed = add(
         "seed",
         pb.Record(
-            stage=pb.STAGE_SEED, seed=pb.Seed(code="def f(x): ...", name="f", path="lib/mod.py", line=7, license="MIT")
+            kind=pb.KIND_SEED, seed=pb.Seed(code="def f(x): ...", name="f", path="lib/mod.py", line=7, license="MIT")
         ),
     )
     selected = pb.Decision(outcome=pb.Decision.OUTCOME_KEPT, rule="seed.selected", detail="meets every rule")
-    add("selected", pb.Record(stage=pb.STAGE_DECISION, parents=[seed, "0" * 32], decision=selected))
+    add("selected", pb.Record(kind=pb.KIND_DECISION, parents=[seed, "0" * 32], decision=selected))
     concepts = add(
         "concepts",
         pb.Record(
-            stage=pb.STAGE_CONCEPT_SET,
+            kind=pb.KIND_CONCEPT_SET,
             parents=[seed],
             concept_set=pb.ConceptSet(concepts=["sorting", "recursion"]),
             provenance=provenance("<code>def f</code>"),
@@ -87,7 +87,7 @@ def line() -> Line:
         add(
             f"instruction {attempt}",
             pb.Record(
-                stage=pb.STAGE_INSTRUCTION,
+                kind=pb.KIND_INSTRUCTION,
                 parents=[concepts],
                 attempt=attempt,
                 instruction=pb.Instruction(text=text, category="function", difficulty="easy"),
@@ -104,7 +104,7 @@ def line() -> Line:
         response = add(
             f"response {attempt}",
             pb.Record(
-                stage=pb.STAGE_RESPONSE,
+                kind=pb.KIND_RESPONSE,
                 parents=[instruction],
                 attempt=attempt,
                 stage_config_id=config.id,
@@ -114,25 +114,25 @@ def line() -> Line:
         )
         add(
             f"verdict {attempt}",
-            pb.Record(stage=pb.STAGE_VERDICT, parents=[response], verdict=pb.VerdictBody(result=result)),
+            pb.Record(kind=pb.KIND_VERDICT, parents=[response], verdict=pb.VerdictBody(result=result)),
         )
     add(
         "rejection",
         pb.Record(
-            stage=pb.STAGE_REJECTION,
+            kind=pb.KIND_REJECTION,
             parents=[instruction],
             attempt=2,
             rejection=pb.Rejection(
-                rejected_stage=pb.STAGE_RESPONSE, reason="no-tests-section", detail="no <tests>", text="Sure! \x1b[2J"
+                rejected_kind=pb.KIND_RESPONSE, reason="no-tests-section", detail="no <tests>", text="Sure! \x1b[2J"
             ),
         ),
     )
     chosen = pb.Decision(outcome=pb.Decision.OUTCOME_KEPT, rule="selection.chosen", detail="lowest that passed")
-    add("chosen", pb.Record(stage=pb.STAGE_DECISION, parents=[ids["response 1"]], decision=chosen))
+    add("chosen", pb.Record(kind=pb.KIND_DECISION, parents=[ids["response 1"]], decision=chosen))
     add(
         "row",
         pb.Record(
-            stage=pb.STAGE_EXAMPLE,
+            kind=pb.KIND_EXAMPLE,
             parents=[ids["response 1"], ids["verdict 1"]],
             example=pb.Example(instruction="Write a sort.", response="answer 1", tests="assert f(1)"),
         ),
@@ -198,7 +198,7 @@ def test_a_dropped_seed_says_why(line: Line) -> None:
     dropped = pb.Decision(
         outcome=pb.Decision.OUTCOME_DROPPED, rule="seed.near-duplicate", detail="Jaccard 0.8", duplicate_of="ab" * 16
     )
-    decision = complete(pb.Record(stage=pb.STAGE_DECISION, parents=[seed.id], decision=dropped))
+    decision = complete(pb.Record(kind=pb.KIND_DECISION, parents=[seed.id], decision=dropped))
     text = render(lineage_tree(Family(seed.id, {seed.id: seed, decision.id: decision})))
     assert "dropped by seed.near-duplicate: Jaccard 0.8 (duplicate of abababababab)" in text
 

@@ -84,12 +84,12 @@ def candidates(answers: Sequence[Answers], seed: int) -> dict[str, list[Row]]:
 async def read_answers(connection: Connection, run: str) -> list[Answers]:
     """A run's executed answers by instruction. What could not be read was never executed and is in no arm."""
     verdicts: dict[str, sb.Verdict.ValueType] = {}
-    async for record in connection.scan(ds.ScanRequest(stage=pb.STAGE_VERDICT, collection=run)):
+    async for record in connection.scan(ds.ScanRequest(kind=pb.KIND_VERDICT, collection=run)):
         verdicts[record.parents[0]] = record.verdict.result.verdict
     found: dict[str, Answers] = {}
-    async for record in connection.scan(ds.ScanRequest(stage=pb.STAGE_INSTRUCTION, collection=run)):
+    async for record in connection.scan(ds.ScanRequest(kind=pb.KIND_INSTRUCTION, collection=run)):
         found[record.id] = Answers(record.instruction.text)
-    async for record in connection.scan(ds.ScanRequest(stage=pb.STAGE_RESPONSE, collection=run)):
+    async for record in connection.scan(ds.ScanRequest(kind=pb.KIND_RESPONSE, collection=run)):
         if record.id in verdicts:
             each = found[record.parents[0]]
             passed = verdicts[record.id] == sb.VERDICT_PASSED

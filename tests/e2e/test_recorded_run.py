@@ -87,7 +87,7 @@ def test_a_row_and_a_dropped_seed_are_explained(finished: Path) -> None:
     (seed,) = query(
         finished,
         "select p.parent_id from records r join record_parents p on p.child_id = r.id "
-        "where r.stage = 11 and r.label = 'seed.no-return' order by r.id limit 1",
+        "where r.kind = 11 and r.label = 'seed.no-return' order by r.id limit 1",
     )
     assert "no return statement with a value" in codealign(finished, "data", "lineage", str(seed[0]))
 

@@ -162,7 +162,7 @@ def evaluations(messages: Sequence[api.EvaluateResponse]) -> dict[str, api.Evalu
 
 
 async def results(services: Clients, evaluation_id: str) -> list[pb.Record]:
-    request = dataset.ScanRequest(stage=pb.STAGE_EVALUATION_RESULT, stage_config_id=evaluation_id, page_size=1000)
+    request = dataset.ScanRequest(kind=pb.KIND_EVALUATION_RESULT, stage_config_id=evaluation_id, page_size=1000)
     return list((await services.call(services.dataset.Scan, request)).records)
 
 
@@ -273,7 +273,7 @@ async def test_a_killed_evaluation_is_continued_without_doing_anything_twice(sta
         async with clients(stack, coordinator.address) as connected:
             with pytest.raises(grpc.aio.AioRpcError):
                 await _evaluate_until_killed(connected, coordinator)
-            page = dataset.ScanRequest(stage=pb.STAGE_EVALUATION_RESULT, page_size=1000)
+            page = dataset.ScanRequest(kind=pb.KIND_EVALUATION_RESULT, page_size=1000)
             there = (await connected.call(connected.dataset.Scan, page)).records
             seeds = {sample_seed(asked, f"HumanEval/{n}", attempt) for n in range(PROBLEMS) for attempt in range(4)}
             kept = {record.id: record for record in there if record.provenance.seed in seeds}
@@ -319,7 +319,7 @@ async def test_a_cancelled_call_stops_the_work(stack: Stack, running: Running) -
 async def _config_of(services: Clients, data: Path) -> str:
     """The evaluation of the benchmark in this folder."""
     wanted = benchmarks.load("humaneval", data).sha256
-    request = dataset.ScanRequest(stage=pb.STAGE_STAGE_CONFIG, collection="evaluations", page_size=1000)
+    request = dataset.ScanRequest(kind=pb.KIND_STAGE_CONFIG, collection="evaluations", page_size=1000)
     for record in (await services.call(services.dataset.Scan, request)).records:
         if json.loads(record.stage_config.settings_json)["benchmark_sha256"] == wanted:
             return record.id
@@ -372,11 +372,11 @@ async def test_a_report_has_the_checkpoints_evaluations_and_comparisons_of_a_run
     assert (found.tuned, found.problems, found.difference) == (tuned.id, PROBLEMS, 0.5)
     assert (found.base_better, found.tuned_better, found.test) == (0, 6, "exact McNemar")
     assert found.p_value == 2 / 2**6
-    assert [record.stage for record in report.trail] == [
-        *(pb.STAGE_SEED, pb.STAGE_CONCEPT_SET, pb.STAGE_INSTRUCTION, pb.STAGE_RESPONSE, pb.STAGE_VERDICT),
-        *(pb.STAGE_DECISION, pb.STAGE_EXAMPLE),
+    assert [record.kind for record in report.trail] == [
+        *(pb.KIND_SEED, pb.KIND_CONCEPT_SET, pb.KIND_INSTRUCTION, pb.KIND_RESPONSE, pb.KIND_VERDICT),
+        *(pb.KIND_DECISION, pb.KIND_EXAMPLE),
     ]
-    assert {record.stage for record in report.trail_references} == {pb.STAGE_STAGE_CONFIG}
+    assert {record.kind for record in report.trail_references} == {pb.KIND_STAGE_CONFIG}
 
 
 async def _finished_run(services: Clients, stack: Stack) -> str:
@@ -388,25 +388,25 @@ async def _finished_run(services: Clients, stack: Stack) -> str:
     await _append(services, run.id, settings)
     await _append(services, run.id, run)
     event = pb.RunEvent(state=pb.RUN_STATE_SUCCEEDED, version="v-1")
-    await _append(services, run.id, pb.Record(stage=pb.STAGE_RUN_EVENT, parents=[run.id], run_event=event))
+    await _append(services, run.id, pb.Record(kind=pb.KIND_RUN_EVENT, parents=[run.id], run_event=event))
     by = settings.id
-    seed = await _append(services, run.id, pb.Record(stage=pb.STAGE_SEED, seed=pb.Seed(code="def f(): return 1")))
+    seed = await _append(services, run.id, pb.Record(kind=pb.KIND_SEED, seed=pb.Seed(code="def f(): return 1")))
 
-    async def child(stage: pb.Stage.ValueType, *parents: str, **content: Any) -> str:
-        return await _append(services, run.id, pb.Record(stage=stage, parents=parents, stage_config_id=by, **content))
+    async def child(stage: pb.Kind.ValueType, *parents: str, **content: Any) -> str:
+        return await _append(services, run.id, pb.Record(kind=stage, parents=parents, stage_config_id=by, **content))
 
-    concepts = await child(pb.STAGE_CONCEPT_SET, seed, concept_set=pb.ConceptSet(concepts=["one"]))
-    instruction = await child(pb.STAGE_INSTRUCTION, concepts, instruction=pb.Instruction(text="Do."))
-    response = await child(pb.STAGE_RESPONSE, instruction, response=pb.Response(text="x"))
+    concepts = await child(pb.KIND_CONCEPT_SET, seed, concept_set=pb.ConceptSet(concepts=["one"]))
+    instruction = await child(pb.KIND_INSTRUCTION, concepts, instruction=pb.Instruction(text="Do."))
+    response = await child(pb.KIND_RESPONSE, instruction, response=pb.Response(text="x"))
     verdict = await child(
-        pb.STAGE_VERDICT, response, verdict=pb.VerdictBody(result=sb.Result(verdict=sb.VERDICT_PASSED))
+        pb.KIND_VERDICT, response, verdict=pb.VerdictBody(result=sb.Result(verdict=sb.VERDICT_PASSED))
     )
     kept = pb.Decision(outcome=pb.Decision.OUTCOME_KEPT, rule="selection.chosen")
-    await child(pb.STAGE_DECISION, response, run.id, decision=kept)
-    await child(pb.STAGE_EXAMPLE, response, verdict, example=pb.Example(instruction="Do."))
+    await child(pb.KIND_DECISION, response, run.id, decision=kept)
+    await child(pb.KIND_EXAMPLE, response, verdict, example=pb.Example(instruction="Do."))
     for version, model in (("v-1", "tuned"), ("v-2", "base")):
         body = pb.Checkpoint(revision=stack.revisions[model], dataset_version=version)
-        await _append(services, "", pb.Record(stage=pb.STAGE_CHECKPOINT, checkpoint=body))
+        await _append(services, "", pb.Record(kind=pb.KIND_CHECKPOINT, checkpoint=body))
     return run.id
 
 

@@ -75,15 +75,15 @@ def dataset_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def example(number: int, row: dict[str, str]) -> list[records.Record]:
     """A row as the store wants it: with its seed, its response and a verdict made under gVisor."""
-    seed = complete(records.Record(stage=records.STAGE_SEED, seed=records.Seed(code=f"def f(a): return {number}")))
+    seed = complete(records.Record(stage=records.KIND_SEED, seed=records.Seed(code=f"def f(a): return {number}")))
     response = complete(
         records.Record(
-            stage=records.STAGE_RESPONSE, parents=[seed.id], response=records.Response(answer=row["response"])
+            stage=records.KIND_RESPONSE, parents=[seed.id], response=records.Response(answer=row["response"])
         )
     )
     passed = sandbox_pb2.Result(verdict=sandbox_pb2.VERDICT_PASSED, isolation=sandbox_pb2.ISOLATION_GVISOR)
     verdict = complete(
-        records.Record(stage=records.STAGE_VERDICT, parents=[response.id], verdict=records.VerdictBody(result=passed))
+        records.Record(stage=records.KIND_VERDICT, parents=[response.id], verdict=records.VerdictBody(result=passed))
     )
     body = records.Example(
         instruction=row["instruction"],
@@ -95,7 +95,7 @@ def example(number: int, row: dict[str, str]) -> list[records.Record]:
         response_id=response.id,
         verdict_id=verdict.id,
     )
-    kept = complete(records.Record(stage=records.STAGE_EXAMPLE, parents=[response.id, verdict.id], example=body))
+    kept = complete(records.Record(stage=records.KIND_EXAMPLE, parents=[response.id, verdict.id], example=body))
     return [seed, response, verdict, kept]
 
 
@@ -237,7 +237,7 @@ async def test_a_version_is_trained_on_and_the_model_entered_into_the_store(
         (config,) = store.Get(dataset_pb2.GetRequest(ids=[record.stage_config_id])).records
     result = Path(done.artifact_url.removeprefix("file://"))
     checkpoint = record.checkpoint
-    assert (record.stage, list(record.parents)) == (records.STAGE_CHECKPOINT, [])
+    assert (record.kind, list(record.parents)) == (records.KIND_CHECKPOINT, [])
     assert config.id == done.id
     assert config.stage_config.name == "training"
     settings = json.loads(config.stage_config.settings_json)

@@ -134,7 +134,7 @@ def checkpoint(
         )
     return complete(
         pb.Record(
-            stage=pb.STAGE_CHECKPOINT,
+            kind=pb.KIND_CHECKPOINT,
             provenance=pb.Provenance(seconds=seconds),
             checkpoint=pb.Checkpoint(
                 artifact_url=f"file:///home/ada/.codealign/data/checkpoints/{TUNED_REVISION[:12]}",
@@ -204,15 +204,15 @@ def add_trail(
     """One row with two attempts, and what they refer to."""
     prefix = complete(
         pb.Record(
-            stage=pb.STAGE_PROMPT_PREFIX,
+            kind=pb.KIND_PROMPT_PREFIX,
             prompt_prefix=pb.PromptPrefix(
                 text="# Tasks, answers and tests\n\n" + "## Example\n<task>…</task>\n\n" * 30
             ),
         )
     )
     settings = json.dumps({"few_shot_count": 3, "max_tokens": 640, "model_revision": REVISION, "temperature": 0.4})
-    body = pb.StageConfig(stage=pb.STAGE_RESPONSE, name="responses", settings_json=settings)
-    stage_config = complete(pb.Record(stage=pb.STAGE_STAGE_CONFIG, stage_config=body))
+    body = pb.StageConfig(kind=pb.KIND_RESPONSE, name="responses", settings_json=settings)
+    stage_config = complete(pb.Record(kind=pb.KIND_STAGE_CONFIG, stage_config=body))
 
     def origin(suffix: str, prompt: int, cached: int, generated: int, seconds: float) -> pb.Provenance:
         return pb.Provenance(
@@ -231,12 +231,12 @@ def add_trail(
 
     def verdict(parent: pb.Record, result: sb.Result) -> pb.Record:
         body = pb.VerdictBody(result=result)
-        return complete(pb.Record(stage=pb.STAGE_VERDICT, parents=[parent.id], verdict=body))
+        return complete(pb.Record(kind=pb.KIND_VERDICT, parents=[parent.id], verdict=body))
 
     def response(number: int, text: str, generated: int, seconds: float) -> pb.Record:
         return complete(
             pb.Record(
-                stage=pb.STAGE_RESPONSE,
+                kind=pb.KIND_RESPONSE,
                 parents=[instruction.id],
                 attempt=number,
                 stage_config_id=stage_config.id,
@@ -247,7 +247,7 @@ def add_trail(
 
     seed = complete(
         pb.Record(
-            stage=pb.STAGE_SEED,
+            kind=pb.KIND_SEED,
             seed=pb.Seed(
                 code=seed_code, name="compare_digest_lengths", path="hmac/digests.py", line=41, license="PSF-2.0"
             ),
@@ -255,7 +255,7 @@ def add_trail(
     )
     concepts = complete(
         pb.Record(
-            stage=pb.STAGE_CONCEPT_SET,
+            kind=pb.KIND_CONCEPT_SET,
             parents=[seed.id],
             provenance=origin(f"<code>\n{seed_code}</code>\n<concepts>\n", 1321, 1233, 10, 8.4),
             concept_set=pb.ConceptSet(concepts=["total ordering", "comparison operators", "three-way comparison"]),
@@ -263,7 +263,7 @@ def add_trail(
     )
     instruction = complete(
         pb.Record(
-            stage=pb.STAGE_INSTRUCTION,
+            kind=pb.KIND_INSTRUCTION,
             parents=[concepts.id],
             provenance=origin("<concepts>total ordering</concepts>\n<task>\n", 1792, 1757, 83, 18.9),
             instruction=pb.Instruction(text=task, category="function", language="Python", difficulty="easy"),
@@ -287,7 +287,7 @@ def add_trail(
     )
     chosen = complete(
         pb.Record(
-            stage=pb.STAGE_DECISION,
+            kind=pb.KIND_DECISION,
             parents=[passing.id],
             decision=pb.Decision(
                 outcome=pb.Decision.OUTCOME_KEPT,
@@ -298,7 +298,7 @@ def add_trail(
     )
     row = complete(
         pb.Record(
-            stage=pb.STAGE_EXAMPLE,
+            kind=pb.KIND_EXAMPLE,
             parents=[passing.id, passed.id],
             example=pb.Example(
                 instruction=f"{task}\n\nYour code should pass these tests:\n\n```python\n{TESTS}\n```",
@@ -567,5 +567,5 @@ def _poison(record: pb.Record, text: str) -> None:
         for field, value in message.ListFields():
             if isinstance(value, str) and not field.name.endswith("_id"):
                 setattr(message, field.name, f"{text}\n```python\n{text}\n```\n{text}")
-    if record.stage == pb.STAGE_VERDICT:
+    if record.kind == pb.KIND_VERDICT:
         record.verdict.result.detail = text

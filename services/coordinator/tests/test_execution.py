@@ -21,7 +21,7 @@ from codealign.coordinator.runs.progress import StageTally
 from codealign.coordinator.runs.store import RunStore
 
 RESPONSE = records.complete(
-    pb.Record(stage=pb.STAGE_RESPONSE, parents=["0" * 32], response=pb.Response(code="x = 1", tests="assert x"))
+    pb.Record(kind=pb.KIND_RESPONSE, parents=["0" * 32], response=pb.Response(code="x = 1", tests="assert x"))
 )
 
 
@@ -63,8 +63,8 @@ class Bench:
 
     def run(self, name: str, runs: int = 1) -> Execution:
         return Execution(
-            run_id=records.derive_id(pb.STAGE_RUN, content=name),
-            config_id=records.derive_id(pb.STAGE_STAGE_CONFIG, content=f"runs={runs}"),
+            run_id=records.derive_id(pb.KIND_RUN, content=name),
+            config_id=records.derive_id(pb.KIND_STAGE_CONFIG, content=f"runs={runs}"),
             settings=pb.ExecutionSettings(runs=runs),
             store=self.store,
             clients=self.clients,

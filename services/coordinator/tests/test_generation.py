@@ -23,7 +23,7 @@ from codealign.coordinator.runs.generation import Generation
 from codealign.coordinator.runs.progress import StageTally
 from codealign.coordinator.runs.store import RunStore
 
-PARENT = records.complete(pb.Record(stage=pb.STAGE_SEED, seed=pb.Seed(code="def f(x): return x")))
+PARENT = records.complete(pb.Record(kind=pb.KIND_SEED, seed=pb.Seed(code="def f(x): return x")))
 FEW_SHOTS = 2
 NEXT = prompts.INSTRUCTION.next_example(FEW_SHOTS)
 TASK = "Write a function that returns its argument."
@@ -76,9 +76,9 @@ class Bench:
     def stage(self, config: str = "config", draws: str = "draws") -> Generation:
         return Generation(
             name="instructions",
-            made=pb.STAGE_INSTRUCTION,
-            config_id=records.derive_id(pb.STAGE_STAGE_CONFIG, content=config),
-            draws_id=records.derive_id(pb.STAGE_STAGE_CONFIG, content=draws),
+            made=pb.KIND_INSTRUCTION,
+            config_id=records.derive_id(pb.KIND_STAGE_CONFIG, content=config),
+            draws_id=records.derive_id(pb.KIND_STAGE_CONFIG, content=draws),
             settings=pb.GenerationSettings(temperature=0.7, max_tokens=64, few_shots=FEW_SHOTS, prefix_groups=4),
             model=pb.ModelChoice(model="m", revision="r"),
             section=prompts.INSTRUCTION,
@@ -137,7 +137,7 @@ async def test_one_items_fault_is_its_rejection_and_ends_nothing(bench: Bench) -
     stage = bench.stage()
     found = await bench.draw(*(each for each, _, _ in reasons()), whole, stage=stage)
     for record, (completion, reason, detail) in zip(found, reasons(), strict=False):
-        assert record.stage == pb.STAGE_REJECTION
+        assert record.kind == pb.KIND_REJECTION
         assert (record.rejection.reason, record.rejection.text) == (reason, completion.text)
         assert detail in record.rejection.detail
     assert found[-1].instruction.text.strip() == TASK

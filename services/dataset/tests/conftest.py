@@ -37,17 +37,17 @@ class Make:
     def seed(self, number: int = 0) -> pb.Record:
         code = f"def add_{number}(a):\n    return a + {number}\n"
         body = pb.Seed(code=code, name=f"add_{number}", path=f"lib/m{number}.py", line=number + 1, license="MIT")
-        return complete(pb.Record(stage=pb.STAGE_SEED, seed=body))
+        return complete(pb.Record(kind=pb.KIND_SEED, seed=body))
 
-    def config(self, name: str = "concepts", stage: pb.Stage.ValueType = pb.STAGE_CONCEPT_SET) -> pb.Record:
-        body = pb.StageConfig(stage=stage, name=name, settings_json="{}")
-        return complete(pb.Record(stage=pb.STAGE_STAGE_CONFIG, stage_config=body))
+    def config(self, name: str = "concepts", kind: pb.Kind.ValueType = pb.KIND_CONCEPT_SET) -> pb.Record:
+        body = pb.StageConfig(kind=kind, name=name, settings_json="{}")
+        return complete(pb.Record(kind=pb.KIND_STAGE_CONFIG, stage_config=body))
 
     def prefix(self, number: int = 0) -> pb.Record:
-        return complete(pb.Record(stage=pb.STAGE_PROMPT_PREFIX, prompt_prefix=pb.PromptPrefix(text=f"few {number}")))
+        return complete(pb.Record(kind=pb.KIND_PROMPT_PREFIX, prompt_prefix=pb.PromptPrefix(text=f"few {number}")))
 
     def concepts(self, parent: pb.Record, attempt: int = 0, config: str = "", words: str = "addition") -> pb.Record:
-        record = pb.Record(stage=pb.STAGE_CONCEPT_SET, parents=[parent.id], attempt=attempt, stage_config_id=config)
+        record = pb.Record(kind=pb.KIND_CONCEPT_SET, parents=[parent.id], attempt=attempt, stage_config_id=config)
         record.concept_set.concepts.append(words)
         return complete(record)
 
@@ -55,7 +55,7 @@ class Make:
         body = pb.Instruction(text=f"Add, please. ({parent.id[:6]})", category="function", difficulty="easy")
         return complete(
             pb.Record(
-                stage=pb.STAGE_INSTRUCTION,
+                kind=pb.KIND_INSTRUCTION,
                 parents=[parent.id],
                 attempt=attempt,
                 stage_config_id=config,
@@ -67,7 +67,7 @@ class Make:
         body = pb.Response(text=f"Here – {attempt}", answer="Here", code="x = 1", tests="assert x")
         return complete(
             pb.Record(
-                stage=pb.STAGE_RESPONSE, parents=[parent.id], attempt=attempt, stage_config_id=config, response=body
+                kind=pb.KIND_RESPONSE, parents=[parent.id], attempt=attempt, stage_config_id=config, response=body
             )
         )
 
@@ -78,22 +78,22 @@ class Make:
         isolation: sandbox_pb2.Isolation.ValueType = GVISOR,
     ) -> pb.Record:
         body = pb.VerdictBody(result=sandbox_pb2.Result(verdict=verdict, isolation=isolation))
-        return complete(pb.Record(stage=pb.STAGE_VERDICT, parents=[parent.id], verdict=body))
+        return complete(pb.Record(kind=pb.KIND_VERDICT, parents=[parent.id], verdict=body))
 
     def rejection(
-        self, parent: pb.Record, stage: pb.Stage.ValueType, attempt: int = 0, config: str = "", reason: str = "empty"
+        self, parent: pb.Record, kind: pb.Kind.ValueType, attempt: int = 0, config: str = "", reason: str = "empty"
     ) -> pb.Record:
-        body = pb.Rejection(rejected_stage=stage, reason=reason)
+        body = pb.Rejection(rejected_kind=kind, reason=reason)
         return complete(
             pb.Record(
-                stage=pb.STAGE_REJECTION, parents=[parent.id], attempt=attempt, stage_config_id=config, rejection=body
+                kind=pb.KIND_REJECTION, parents=[parent.id], attempt=attempt, stage_config_id=config, rejection=body
             )
         )
 
     def decision(self, parent: pb.Record, rule: str = "chosen", kept: bool = True) -> pb.Record:
         outcome = pb.Decision.OUTCOME_KEPT if kept else pb.Decision.OUTCOME_DROPPED
         body = pb.Decision(outcome=outcome, rule=rule)
-        return complete(pb.Record(stage=pb.STAGE_DECISION, parents=[parent.id], decision=body))
+        return complete(pb.Record(kind=pb.KIND_DECISION, parents=[parent.id], decision=body))
 
     def example(self, instruction: pb.Record, response: pb.Record, verdict: pb.Record, seed: pb.Record) -> pb.Record:
         body = pb.Example(
@@ -109,7 +109,7 @@ class Make:
             verdict_id=verdict.id,
             model_revision="0123abcd",
         )
-        return complete(pb.Record(stage=pb.STAGE_EXAMPLE, parents=[response.id, verdict.id], example=body))
+        return complete(pb.Record(kind=pb.KIND_EXAMPLE, parents=[response.id, verdict.id], example=body))
 
     def chain(self, number: int = 0) -> list[pb.Record]:
         """A seed and all that follows, up to its example: six records, parents first."""

@@ -39,7 +39,7 @@ def test_records_come_back_as_they_were_sent(database: Database, make: Make) -> 
 
 
 def test_an_empty_body_stays_a_body(database: Database) -> None:
-    record = complete(pb.Record(stage=pb.STAGE_PROMPT_PREFIX, prompt_prefix=pb.PromptPrefix()))
+    record = complete(pb.Record(kind=pb.KIND_PROMPT_PREFIX, prompt_prefix=pb.PromptPrefix()))
     append(database, [record])
     assert lookup.get(database, [record.id])[0].WhichOneof("body") == "prompt_prefix"
 
@@ -142,7 +142,7 @@ def test_ten_thousand_records_go_in_and_come_out(database: Database, make: Make)
     found: list[str] = []
     after = ""
     while True:
-        page = scan(database, Query(stage=pb.STAGE_RESPONSE, collection="run"), after=after, limit=1000)
+        page = scan(database, Query(kind=pb.KIND_RESPONSE, collection="run"), after=after, limit=1000)
         found += [record.id for record in page.records]
         if page.last:
             break

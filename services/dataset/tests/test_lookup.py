@@ -56,21 +56,21 @@ def test_counts_go_by_stage_and_reason(database: Database, make: Make) -> None:
         *responses,
         failed,
         *(make.verdict(response) for response in responses[1:]),
-        make.rejection(seeds[0], pb.STAGE_RESPONSE, attempt=1, reason="cut-off"),
+        make.rejection(seeds[0], pb.KIND_RESPONSE, attempt=1, reason="cut-off"),
         make.decision(seeds[0], "seed.no-return", kept=False),
         make.decision(seeds[1], "chosen"),
     ]
     append(database, records, collection="run")
     append(database, [make.seed(9)])
     expected = [
-        Tally(pb.STAGE_SEED, "", 0, 0, 3),
-        Tally(pb.STAGE_RESPONSE, "", 0, 0, 3),
-        Tally(pb.STAGE_VERDICT, "FAILED_ASSERTION", 0, 0, 1),
-        Tally(pb.STAGE_VERDICT, "PASSED", 0, 0, 2),
-        Tally(pb.STAGE_REJECTION, "cut-off", pb.STAGE_RESPONSE, 0, 1),
-        Tally(pb.STAGE_DECISION, "chosen", 0, pb.Decision.OUTCOME_KEPT, 1),
-        Tally(pb.STAGE_DECISION, "seed.no-return", 0, pb.Decision.OUTCOME_DROPPED, 1),
+        Tally(pb.KIND_SEED, "", 0, 0, 3),
+        Tally(pb.KIND_RESPONSE, "", 0, 0, 3),
+        Tally(pb.KIND_VERDICT, "FAILED_ASSERTION", 0, 0, 1),
+        Tally(pb.KIND_VERDICT, "PASSED", 0, 0, 2),
+        Tally(pb.KIND_REJECTION, "cut-off", pb.KIND_RESPONSE, 0, 1),
+        Tally(pb.KIND_DECISION, "chosen", 0, pb.Decision.OUTCOME_KEPT, 1),
+        Tally(pb.KIND_DECISION, "seed.no-return", 0, pb.Decision.OUTCOME_DROPPED, 1),
     ]
     assert lookup.count(database, "run") == expected
-    assert lookup.count(database)[0] == Tally(pb.STAGE_SEED, "", 0, 0, 4)
+    assert lookup.count(database)[0] == Tally(pb.KIND_SEED, "", 0, 0, 4)
     assert lookup.count(database, "nothing") == []

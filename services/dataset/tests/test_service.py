@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from services.dataset.tests.conftest import Make, Postgres
 
 STATUS = grpc.StatusCode
-UNKNOWN = pb.Stage.ValueType(99)
+UNKNOWN = pb.Kind.ValueType(99)
 
 
 @pytest.fixture
@@ -78,16 +78,16 @@ def changed(record: pb.Record, **fields: Any) -> pb.Record:
 
 async def test_every_violation_of_an_append_is_named(stub: DatasetServiceAsyncStub, make: Make) -> None:
     seed = make.seed()
-    rejection = make.rejection(seed, pb.STAGE_RESPONSE)
-    rejection.rejection.ClearField("rejected_stage")
+    rejection = make.rejection(seed, pb.KIND_RESPONSE)
+    rejection.rejection.ClearField("rejected_kind")
     fault = make.verdict(make.response(seed), sandbox_pb2.VERDICT_INFRASTRUCTURE)
     bad_parent = changed(make.concepts(seed), id="")
     bad_parent.parents[0] = "ABC"
     records = [
         seed,
-        changed(seed, stage=pb.STAGE_UNSPECIFIED),
-        changed(seed, stage=99),
-        changed(seed, stage=pb.STAGE_RESPONSE),
+        changed(seed, kind=pb.KIND_UNSPECIFIED),
+        changed(seed, kind=99),
+        changed(seed, kind=pb.KIND_RESPONSE),
         changed(seed, attempt=-1),
         changed(seed, id="0" * 32),
         changed(seed, content_hash="0" * 64),
@@ -99,15 +99,15 @@ async def test_every_violation_of_an_append_is_named(stub: DatasetServiceAsyncSt
     ]
     paths = await invalid(stub.Append(wire.AppendRequest(records=records)))
     assert paths == [
-        "records[1].stage",
-        "records[2].stage",
+        "records[1].kind",
+        "records[2].kind",
         "records[3].response",
         "records[4].attempt",
         "records[5].id",
         "records[6].content_hash",
         "records[7].parents[0]",
         "records[8].stage_config_id",
-        "records[9].rejection.rejected_stage",
+        "records[9].rejection.rejected_kind",
         "records[10].verdict.result.verdict",
         "records[11].decision.rule",
     ]
@@ -118,15 +118,15 @@ async def test_limits_of_requests_are_named(stub: DatasetServiceAsyncStub, make:
     large = changed(make.seed(), id="", content_hash="")
     large.seed.code = "x" * 9 * 2**20
     seed = make.seed()
-    too_few = wire.LacksChild(stage=pb.STAGE_RESPONSE, attempts=-1)
+    too_few = wire.LacksChild(kind=pb.KIND_RESPONSE, attempts=-1)
     cases = [
         (stub.Append(wire.AppendRequest(records=[seed] * 1001)), "records"),
         (stub.Append(wire.AppendRequest(records=[seed], collection="two\nlines")), "collection"),
         (stub.Append(wire.AppendRequest(records=[seed], lease=wire.LeaseToken())), "lease.name"),
-        (stub.Scan(wire.ScanRequest(stage=UNKNOWN)), "stage"),
+        (stub.Scan(wire.ScanRequest(kind=UNKNOWN)), "kind"),
         (stub.Scan(wire.ScanRequest(page_size=1001)), "page_size"),
         (stub.Scan(wire.ScanRequest(page_token="?")), "page_token"),
-        (stub.Scan(wire.ScanRequest(lacks_child=wire.LacksChild())), "lacks_child.stage"),
+        (stub.Scan(wire.ScanRequest(lacks_child=wire.LacksChild())), "lacks_child.kind"),
         (
             stub.Scan(wire.ScanRequest(lacks_child=too_few)),
             "lacks_child.attempts",
@@ -169,7 +169,7 @@ async def test_ids_are_computed_where_they_are_left_out(stub: DatasetServiceAsyn
 async def test_pages_follow_their_tokens(stub: DatasetServiceAsyncStub, make: Make) -> None:
     seeds = [make.seed(number) for number in range(5)]
     await stub.Append(wire.AppendRequest(records=seeds, collection="run"))
-    request = wire.ScanRequest(stage=pb.STAGE_SEED, collection="run", page_size=2)
+    request = wire.ScanRequest(kind=pb.KIND_SEED, collection="run", page_size=2)
     sizes, found = [], []
     while True:
         page = await stub.Scan(request)
@@ -180,16 +180,16 @@ async def test_pages_follow_their_tokens(stub: DatasetServiceAsyncStub, make: Ma
             break
     assert sizes == [2, 2, 1]
     assert found == sorted(seed.id for seed in seeds)
-    page = await stub.Scan(wire.ScanRequest(stage=pb.STAGE_SEED, collection="run", page_size=2))
-    other = wire.ScanRequest(stage=pb.STAGE_SEED, page_token=page.next_page_token)
+    page = await stub.Scan(wire.ScanRequest(kind=pb.KIND_SEED, collection="run", page_size=2))
+    other = wire.ScanRequest(kind=pb.KIND_SEED, page_token=page.next_page_token)
     assert await invalid(stub.Scan(other)) == ["page_token"]
 
 
 async def test_a_run_finds_what_is_left_and_publishes(stub: DatasetServiceAsyncStub, make: Make) -> None:
     chains = [make.chain(number) for number in range(3)]
     await stub.Append(wire.AppendRequest(records=[r for chain in chains for r in chain][:-1], collection="run"))
-    lacks = wire.LacksChild(stage=pb.STAGE_EXAMPLE)
-    left = wire.ScanRequest(stage=pb.STAGE_VERDICT, collection="run", lacks_child=lacks)
+    lacks = wire.LacksChild(kind=pb.KIND_EXAMPLE)
+    left = wire.ScanRequest(kind=pb.KIND_VERDICT, collection="run", lacks_child=lacks)
     assert list((await stub.Scan(left)).records) == [chains[2][4]]
     await stub.Append(wire.AppendRequest(records=[chains[2][5]], collection="run"))
     assert not (await stub.Scan(left)).records

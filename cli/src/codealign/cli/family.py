@@ -11,12 +11,12 @@ from codealign.cli.connection import Connection
 from codealign.cli.failures import Failure
 
 PIPELINE = (
-    pb.STAGE_SEED,
-    pb.STAGE_CONCEPT_SET,
-    pb.STAGE_INSTRUCTION,
-    pb.STAGE_RESPONSE,
-    pb.STAGE_VERDICT,
-    pb.STAGE_EXAMPLE,
+    pb.KIND_SEED,
+    pb.KIND_CONCEPT_SET,
+    pb.KIND_INSTRUCTION,
+    pb.KIND_RESPONSE,
+    pb.KIND_VERDICT,
+    pb.KIND_EXAMPLE,
 )
 """The stages from a seed to a row. A record hangs below its parent of the latest of them."""
 
@@ -42,7 +42,7 @@ class Family:
             if parent:
                 self._children.setdefault(parent, []).append(record)
         for children in self._children.values():
-            children.sort(key=lambda record: (record.attempt, record.stage, record.id))
+            children.sort(key=lambda record: (record.attempt, record.kind, record.id))
 
     def parent(self, record: pb.Record) -> str:
         """The record below which it hangs; empty: it is a root, or that record is not among these.
@@ -53,15 +53,15 @@ class Family:
         there = [self.records[parent] for parent in record.parents if parent in self.records]
         if not there:
             return ""
-        if record.stage == pb.STAGE_DECISION:
+        if record.kind == pb.KIND_DECISION:
             return there[0].id if there[0].id == record.parents[0] else ""
-        ranked = [parent for parent in there if parent.stage in PIPELINE]
-        return max(ranked or there, key=lambda parent: int(parent.stage)).id
+        ranked = [parent for parent in there if parent.kind in PIPELINE]
+        return max(ranked or there, key=lambda parent: int(parent.kind)).id
 
-    def below(self, record_id: str, *stages: pb.Stage.ValueType) -> list[pb.Record]:
+    def below(self, record_id: str, *stages: pb.Kind.ValueType) -> list[pb.Record]:
         """What hangs below a record, of these stages (none given: of all), by attempt."""
         children = self._children.get(record_id, [])
-        return [child for child in children if not stages or child.stage in stages]
+        return [child for child in children if not stages or child.kind in stages]
 
     def roots(self) -> list[pb.Record]:
         """The records that hang below none."""
@@ -127,7 +127,7 @@ async def find_run(connection: Connection, given: str) -> pb.Record | None:
         Failure: Several runs bear the name or begin with the digits.
     """
     found = []
-    async for record in connection.scan(ds.ScanRequest(stage=pb.STAGE_RUN)):
+    async for record in connection.scan(ds.ScanRequest(kind=pb.KIND_RUN)):
         by_id = len(given) >= _MIN_DIGITS and record.id.startswith(given.lower())
         if by_id or record.run.name == given:
             found.append(record)
@@ -150,7 +150,7 @@ async def load_family(connection: Connection, digits: str, run_id: str = "") -> 
     """
     focus = await find_record(connection, digits)
     above = await _lineage(connection, focus.id, up=True)
-    seeds = [record.id for record in above.records if record.stage == pb.STAGE_SEED]
+    seeds = [record.id for record in above.records if record.kind == pb.KIND_SEED]
     records = {record.id: record for record in above.records}
     references = {record.id: record for record in above.references}
     truncated = above.truncated

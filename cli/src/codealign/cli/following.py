@@ -114,7 +114,7 @@ async def print_outcome(
     version, row_id = None, ""
     if report.run.version:
         version = await _version(connection, report.run.version)
-        scan = ds.ScanRequest(stage=pb.STAGE_EXAMPLE, collection=status.id, page_size=1)
+        scan = ds.ScanRequest(kind=pb.KIND_EXAMPLE, collection=status.id, page_size=1)
         rows = await connection.call(connection.clients.dataset.Scan, scan)
         row_id = rows.records[0].id if rows.records else ""
     print_report(console, report, version=version, row_id=row_id, timings=timings)

@@ -15,19 +15,19 @@ from codealign.cli.terminal import count, duration, printable
 _SHORT = 12
 _MAX_PREVIEW = 400
 _STAGE_NAMES = {
-    pb.STAGE_SEED: "seed",
-    pb.STAGE_CONCEPT_SET: "concepts",
-    pb.STAGE_INSTRUCTION: "instruction",
-    pb.STAGE_RESPONSE: "response",
-    pb.STAGE_VERDICT: "verdict",
-    pb.STAGE_EXAMPLE: "row",
+    pb.KIND_SEED: "seed",
+    pb.KIND_CONCEPT_SET: "concepts",
+    pb.KIND_INSTRUCTION: "instruction",
+    pb.KIND_RESPONSE: "response",
+    pb.KIND_VERDICT: "verdict",
+    pb.KIND_EXAMPLE: "row",
 }
 
 
-def stage_name(stage: pb.Stage.ValueType) -> str:
+def stage_name(stage: pb.Kind.ValueType) -> str:
     """A stage for a person: "row" for an example, else its name in lower case."""
     known = _STAGE_NAMES.get(stage)
-    return known or pb.Stage.Name(stage).removeprefix("STAGE_").lower().replace("_", " ")
+    return known or pb.Kind.Name(stage).removeprefix("STAGE_").lower().replace("_", " ")
 
 
 def verdict_name(verdict: sandbox.Verdict.ValueType) -> str:
@@ -64,7 +64,7 @@ def lineage_tree(family: Family, *, prompts: bool = False) -> RenderableType:
     writer = _Writer(family, prompts)
     trees: list[RenderableType] = [writer.tree(root) for root in family.roots() if writer.shown(root)]
     focus = family.records[family.focus]
-    if focus.stage == pb.STAGE_SEED and not family.below(focus.id):
+    if focus.kind == pb.KIND_SEED and not family.below(focus.id):
         trees.append(Text("no run has come to this seed", "dim"))
     if family.truncated:
         trees.append(Text("more records than are shown here descend from this seed: name a run with --run", "yellow"))
@@ -86,11 +86,11 @@ class _Writer:
         parent = family.parent(record)
         if not parent:
             return False
-        if record.stage in (pb.STAGE_DECISION, pb.STAGE_REJECTION):
+        if record.kind in (pb.KIND_DECISION, pb.KIND_REJECTION):
             return parent in self._line or self.shown(family.records[parent])
         above = family.records[parent]
-        beside = record.stage == pb.STAGE_RESPONSE and parent in self._line
-        below_response = above.stage in (pb.STAGE_RESPONSE, pb.STAGE_VERDICT) and self.shown(above)
+        beside = record.kind == pb.KIND_RESPONSE and parent in self._line
+        below_response = above.kind in (pb.KIND_RESPONSE, pb.KIND_VERDICT) and self.shown(above)
         return beside or below_response
 
     def tree(self, record: pb.Record) -> Tree:
@@ -102,15 +102,15 @@ class _Writer:
     def _fill(self, tree: Tree, record: pb.Record) -> None:
         hidden: dict[str, int] = {}
         children = self._family.below(record.id)
-        if record.stage != pb.STAGE_RESPONSE:  # of a response the verdict comes first
-            children = sorted(children, key=lambda child: child.stage != pb.STAGE_DECISION)
+        if record.kind != pb.KIND_RESPONSE:  # of a response the verdict comes first
+            children = sorted(children, key=lambda child: child.kind != pb.KIND_DECISION)
         for child in children:
             if not self.shown(child):
-                name = stage_name(child.stage)
+                name = stage_name(child.kind)
                 hidden[name] = hidden.get(name, 0) + 1
-            elif child.stage == pb.STAGE_DECISION:
+            elif child.kind == pb.KIND_DECISION:
                 tree.add(self._decision(child))
-            elif child.stage == pb.STAGE_VERDICT and not self._family.below(child.id):
+            elif child.kind == pb.KIND_VERDICT and not self._family.below(child.id):
                 tree.add(self._label(child))
             else:
                 self._fill(tree.add(self._label(child)), child)
@@ -119,10 +119,10 @@ class _Writer:
 
     def _label(self, record: pb.Record) -> RenderableType:
         head = Text()
-        name = "rejected " if record.stage == pb.STAGE_REJECTION else ""
-        made = record.rejection.rejected_stage if record.stage == pb.STAGE_REJECTION else record.stage
-        head.append(name + stage_name(made), style="bold" if record.stage in PIPELINE else "bold yellow")
-        if made == pb.STAGE_RESPONSE:
+        name = "rejected " if record.kind == pb.KIND_REJECTION else ""
+        made = record.rejection.rejected_kind if record.kind == pb.KIND_REJECTION else record.kind
+        head.append(name + stage_name(made), style="bold" if record.kind in PIPELINE else "bold yellow")
+        if made == pb.KIND_RESPONSE:
             head.append(f" attempt {record.attempt}")
         head.append(f" {record.id[:_SHORT]}", style="cyan")
         if record.id == self._family.focus:

@@ -26,7 +26,7 @@ def record_view(record: pb.Record) -> RenderableType:
     facts = facts_table(
         {
             "id": record.id,
-            "stage": stage_name(record.stage),
+            "stage": stage_name(record.kind),
             "parents": " ".join(record.parents),
             "attempt": str(record.attempt) if record.attempt or record.parents else "",
             "configuration": record.stage_config_id,

@@ -252,7 +252,7 @@ def _printable(text: str) -> str:
 def seed_record(seed: pb.Seed) -> pb.Record:
     """The seed in its envelope, with its id."""
     return complete(
-        pb.Record(stage=pb.STAGE_SEED, seed=seed, provenance=pb.Provenance(producer=f"codealign-cli {__version__}"))
+        pb.Record(kind=pb.KIND_SEED, seed=seed, provenance=pb.Provenance(producer=f"codealign-cli {__version__}"))
     )
 
 

@@ -110,7 +110,7 @@ def eval_command(
 
 async def _style(connection: Connection, revision: str) -> str:
     """The prompt style of a model: `tuned` for one that a training of ours made."""
-    async for record in connection.scan(ds.ScanRequest(stage=pb.STAGE_CHECKPOINT)):
+    async for record in connection.scan(ds.ScanRequest(kind=pb.KIND_CHECKPOINT)):
         if record.checkpoint.revision == revision:
             return "tuned"
     return "base"
@@ -120,7 +120,7 @@ async def _samples(connection: Connection, evaluations: Sequence[api.Evaluation]
     """Every solution as a line of EvalPlus' samples format."""
     lines = []
     for evaluation in evaluations:
-        request = ds.ScanRequest(stage=pb.STAGE_EVALUATION_RESULT, stage_config_id=evaluation.id)
+        request = ds.ScanRequest(kind=pb.KIND_EVALUATION_RESULT, stage_config_id=evaluation.id)
         found = [
             (record.evaluation_result.problem_id, record.attempt, record.evaluation_result.solution)
             async for record in connection.scan(request)

@@ -94,7 +94,7 @@ async def _seed_counts(where: Target) -> dict[str, int]:
 
 async def _seeds_in(connection: Connection, collection: str) -> int:
     counted = await connection.call(connection.clients.dataset.Count, ds.CountRequest(collection=collection))
-    return sum(item.count for item in counted.counts if item.stage == pb.STAGE_SEED)
+    return sum(item.count for item in counted.counts if item.kind == pb.KIND_SEED)
 
 
 async def _is_run(connection: Connection, collection: str) -> bool:
@@ -102,4 +102,4 @@ async def _is_run(connection: Connection, collection: str) -> bool:
     if not is_record_id(collection):
         return False
     found = await connection.call(connection.clients.dataset.Get, ds.GetRequest(ids=[collection]))
-    return any(record.stage == pb.STAGE_RUN for record in found.records)
+    return any(record.kind == pb.KIND_RUN for record in found.records)

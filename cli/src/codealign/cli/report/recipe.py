@@ -14,7 +14,7 @@ from codealign.cli.report.wording import pretty_json, short
 from codealign.cli.terminal import size
 
 _GENERATING = ("concepts", "instructions", "responses")
-_RECORD_STAGES = {pb.STAGE_CONCEPT_SET: 0, pb.STAGE_INSTRUCTION: 1, pb.STAGE_RESPONSE: 2}
+_RECORD_STAGES = {pb.KIND_CONCEPT_SET: 0, pb.KIND_INSTRUCTION: 1, pb.KIND_RESPONSE: 2}
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,10 @@ def _weighted(names: Iterable[str]) -> str:
 
 def stage_configs(report: api.GetReportResponse) -> list[tuple[str, str, str]]:
     """The configurations that the followed row's records bear: name, id, and the settings as JSON to read."""
-    found = [record for record in report.trail_references if record.stage == pb.STAGE_STAGE_CONFIG]
+    found = [record for record in report.trail_references if record.kind == pb.KIND_STAGE_CONFIG]
     return [
         (record.stage_config.name, record.id, pretty_json(record.stage_config.settings_json))
-        for record in sorted(found, key=lambda one: (_RECORD_STAGES.get(one.stage_config.stage, 9), one.id))
+        for record in sorted(found, key=lambda one: (_RECORD_STAGES.get(one.stage_config.kind, 9), one.id))
     ]
 
 

@@ -64,26 +64,26 @@ def story(report: api.GetReportResponse) -> Story | None:
     """The trail's row; None: there is none."""
     by_stage: dict[int, list[pb.Record]] = {}
     for record in report.trail:
-        by_stage.setdefault(record.stage, []).append(record)
-    rows = by_stage.get(pb.STAGE_EXAMPLE)
+        by_stage.setdefault(record.kind, []).append(record)
+    rows = by_stage.get(pb.KIND_EXAMPLE)
     if not rows:
         return None
     references = {record.id: record for record in report.trail_references}
     told = Story(rows[-1], references=references)
-    told.seed = next(iter(by_stage.get(pb.STAGE_SEED, [])), None)
-    told.concepts = next(iter(by_stage.get(pb.STAGE_CONCEPT_SET, [])), None)
-    told.instruction = next(iter(by_stage.get(pb.STAGE_INSTRUCTION, [])), None)
+    told.seed = next(iter(by_stage.get(pb.KIND_SEED, [])), None)
+    told.concepts = next(iter(by_stage.get(pb.KIND_CONCEPT_SET, [])), None)
+    told.instruction = next(iter(by_stage.get(pb.KIND_INSTRUCTION, [])), None)
     decisions: dict[str, list[str]] = {}
-    for record in by_stage.get(pb.STAGE_DECISION, []):
+    for record in by_stage.get(pb.KIND_DECISION, []):
         decisions.setdefault(record.parents[0] if record.parents else "", []).append(_decision(record.decision))
-    verdicts = {parent: record for record in by_stage.get(pb.STAGE_VERDICT, []) for parent in record.parents[:1]}
-    for record in by_stage.get(pb.STAGE_RESPONSE, []):
+    verdicts = {parent: record for record in by_stage.get(pb.KIND_VERDICT, []) for parent in record.parents[:1]}
+    for record in by_stage.get(pb.KIND_RESPONSE, []):
         verdict = verdicts.get(record.id)
         about = decisions.pop(record.id, []) + (decisions.pop(verdict.id, []) if verdict else [])
         chosen = record.id in (*told.row.parents, told.row.example.response_id)
         told.attempts.append(_attempt(record, verdict, chosen, tuple(about), references))
-    for record in by_stage.get(pb.STAGE_REJECTION, []):
-        if record.rejection.rejected_stage == pb.STAGE_RESPONSE:
+    for record in by_stage.get(pb.KIND_REJECTION, []):
+        if record.rejection.rejected_kind == pb.KIND_RESPONSE:
             told.attempts.append(_rejected(record, references))
     told.attempts.sort(key=lambda attempt: (attempt.number, attempt.record_id))
     told.decisions = [text for texts in decisions.values() for text in texts]

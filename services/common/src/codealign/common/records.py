@@ -9,24 +9,27 @@ from google.protobuf.message import Message
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 
-BODY_OF_STAGE: dict[pb.Stage.ValueType, str] = {
-    pb.STAGE_SEED: "seed",
-    pb.STAGE_CONCEPT_SET: "concept_set",
-    pb.STAGE_INSTRUCTION: "instruction",
-    pb.STAGE_RESPONSE: "response",
-    pb.STAGE_VERDICT: "verdict",
-    pb.STAGE_EXAMPLE: "example",
-    pb.STAGE_RUN: "run",
-    pb.STAGE_RUN_EVENT: "run_event",
-    pb.STAGE_STAGE_CONFIG: "stage_config",
-    pb.STAGE_REJECTION: "rejection",
-    pb.STAGE_DECISION: "decision",
-    pb.STAGE_CHECKPOINT: "checkpoint",
-    pb.STAGE_EVALUATION_RESULT: "evaluation_result",
-    pb.STAGE_PROMPT_PREFIX: "prompt_prefix",
-    pb.STAGE_PROBLEM: "problem",
+BODY_OF_KIND: dict[pb.Kind.ValueType, str] = {
+    pb.KIND_SEED: "seed",
+    pb.KIND_CONCEPT_SET: "concept_set",
+    pb.KIND_INSTRUCTION: "instruction",
+    pb.KIND_RESPONSE: "response",
+    pb.KIND_VERDICT: "verdict",
+    pb.KIND_EXAMPLE: "example",
+    pb.KIND_RUN: "run",
+    pb.KIND_RUN_EVENT: "run_event",
+    pb.KIND_STAGE_CONFIG: "stage_config",
+    pb.KIND_REJECTION: "rejection",
+    pb.KIND_DECISION: "decision",
+    pb.KIND_CHECKPOINT: "checkpoint",
+    pb.KIND_EVALUATION_RESULT: "evaluation_result",
+    pb.KIND_PROMPT_PREFIX: "prompt_prefix",
+    pb.KIND_PROBLEM: "problem",
+    pb.KIND_COMPLETION: "completion",
+    pb.KIND_RUN_REQUEST: "run_request",
+    pb.KIND_WORK_LOG: "work_log",
 }
-"""The body that a record of each stage carries."""
+"""The body that a record of each kind carries."""
 
 
 def body(record: pb.Record) -> Message | None:
@@ -43,36 +46,41 @@ def content_hash(record: pb.Record) -> str:
 
 
 def derive_id(
-    stage: pb.Stage.ValueType,
+    kind: pb.Kind.ValueType,
     parents: Sequence[str] = (),
     *,
     attempt: int = 0,
     stage_config_id: str = "",
     content: str = "",
+    key: str = "",
 ) -> str:
     """The id of a record; see `Record.id` in records.proto.
 
     Args:
-        stage: Its stage.
+        kind: Its kind.
         parents: Its parents' ids, in order.
         attempt: Its attempt.
         stage_config_id: Its configuration's id.
         content: Its content hash; used for a root alone (no parents and no configuration).
+        key: What else determines it.
     """
-    lines = ["codealign.record.v1", str(int(stage)), ",".join(parents), str(attempt), stage_config_id]
+    lines = ["codealign.record.v1", str(int(kind)), ",".join(parents), str(attempt), stage_config_id]
     if not parents and not stage_config_id:
         lines.append(content)
+    if key:
+        lines.append(key)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
 
 def record_id(record: pb.Record) -> str:
     """The id that the record must bear."""
     return derive_id(
-        record.stage,
+        record.kind,
         record.parents,
         attempt=record.attempt,
-        stage_config_id=record.stage_config_id,
+        stage_config_id=record.kind_config_id,
         content=content_hash(record),
+        key=record.key,
     )
 
 

@@ -13,7 +13,7 @@ from codealign.api.dataset.v1 import dataset_pb2
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2
 from codealign.common.errors import InvalidArgument
-from codealign.common.records import BODY_OF_STAGE, content_hash, derive_id
+from codealign.common.records import BODY_OF_KIND, content_hash, derive_id
 from codealign.dataset.storage.rows import label
 
 MAX_RECORDS = 1000
@@ -61,13 +61,13 @@ def records(given: Sequence[pb.Record], max_bytes: int) -> list[pb.Record]:
 
 
 def _record_violations(record: pb.Record, max_bytes: int) -> Iterator[Violation]:
-    expected = BODY_OF_STAGE.get(record.stage)
+    expected = BODY_OF_KIND.get(record.kind)
     if expected is None:
-        yield ".stage", "must be set" if not record.stage else f"{record.stage} is not a stage that this store knows"
+        yield ".kind", "must be set" if not record.kind else f"{record.kind} is not a kind that this store knows"
         return
     found = record.WhichOneof("body")
     if found != expected:
-        yield f".{expected}", f"must be set for {pb.Stage.Name(record.stage)}; found {found or 'no body'}"
+        yield f".{expected}", f"must be set for {pb.Kind.Name(record.kind)}; found {found or 'no body'}"
         return
     if record.attempt < 0:
         yield ".attempt", f"is {record.attempt}; attempts count from 0"
@@ -83,20 +83,20 @@ def _record_violations(record: pb.Record, max_bytes: int) -> Iterator[Violation]
 
 def _body_violations(record: pb.Record) -> Iterator[Violation]:
     """What the store relies on in bodies; all else is the pipeline's business."""
-    if record.stage == pb.STAGE_REJECTION and record.rejection.rejected_stage not in BODY_OF_STAGE:
-        yield ".rejection.rejected_stage", "must be set: it says which stage's record this stands for"
-    named = {pb.STAGE_REJECTION: ".rejection.reason", pb.STAGE_DECISION: ".decision.rule"}
-    if record.stage in named:
+    if record.kind == pb.KIND_REJECTION and record.rejection.rejected_kind not in BODY_OF_KIND:
+        yield ".rejection.rejected_kind", "must be set: it says which kind's record this stands for"
+    named = {pb.KIND_REJECTION: ".rejection.reason", pb.KIND_DECISION: ".decision.rule"}
+    if record.kind in named:
         text = label(record)
         if not text or len(text) > MAX_NAME or not text.isprintable():
-            yield named[record.stage], f"must be a short name: 1 to {MAX_NAME} printable characters"
-    if record.stage == pb.STAGE_VERDICT and record.verdict.result.verdict in (
+            yield named[record.kind], f"must be a short name: 1 to {MAX_NAME} printable characters"
+    if record.kind == pb.KIND_VERDICT and record.verdict.result.verdict in (
         sandbox_pb2.VERDICT_UNSPECIFIED,
         sandbox_pb2.VERDICT_INFRASTRUCTURE,
     ):
         yield ".verdict.result.verdict", "must say something of the program: an infrastructure fault is never recorded"
     evaluated = record.evaluation_result.result.verdict
-    if record.stage == pb.STAGE_EVALUATION_RESULT and evaluated == sandbox_pb2.VERDICT_INFRASTRUCTURE:
+    if record.kind == pb.KIND_EVALUATION_RESULT and evaluated == sandbox_pb2.VERDICT_INFRASTRUCTURE:
         yield ".evaluation_result.result.verdict", "an infrastructure fault is never recorded"
 
 
@@ -105,7 +105,7 @@ def _completed(record: pb.Record, path: str, violations: list[Violation]) -> pb.
     if record.content_hash and record.content_hash != digest:
         violations.append((f"{path}.content_hash", f"is {record.content_hash}, but the body's hash is {digest}"))
     derived = derive_id(
-        record.stage,
+        record.kind,
         record.parents,
         attempt=record.attempt,
         stage_config_id=record.stage_config_id,
@@ -155,12 +155,12 @@ def name(path: str, text: str, *, required: bool = True) -> str:
     return text
 
 
-def stage(path: str, value: int, *, required: bool) -> int:
-    """Check a stage."""
-    if value == pb.STAGE_UNSPECIFIED and not required:
+def kind(path: str, value: int, *, required: bool) -> int:
+    """Check a kind."""
+    if value == pb.KIND_UNSPECIFIED and not required:
         return value
-    if value not in BODY_OF_STAGE:
-        raise InvalidArgument(path, "must be set" if not value else f"{value} is not a stage that this store knows")
+    if value not in BODY_OF_KIND:
+        raise InvalidArgument(path, "must be set" if not value else f"{value} is not a kind that this store knows")
     return value
 
 

@@ -52,7 +52,7 @@ class DatasetServicer(DatasetServiceServicer):
         results = await self._workers.write(append, self._database, records, collection=collection, fence=fence)
         for record, result in zip(records, results, strict=True):
             outcome = wire.AppendOutcome.Name(result.outcome).removeprefix("APPEND_OUTCOME_").lower()
-            APPENDED.labels(pb.Stage.Name(record.stage).removeprefix("STAGE_").lower(), outcome).inc()
+            APPENDED.labels(pb.Kind.Name(record.kind).removeprefix("KIND_").lower(), outcome).inc()
         return wire.AppendResponse(
             results=[wire.AppendResult(id=item.id, outcome=item.outcome, kept=item.kept) for item in results]
         )
@@ -63,12 +63,12 @@ class DatasetServicer(DatasetServiceServicer):
         if request.HasField("lacks_child"):
             lacks = request.lacks_child
             lacking = Lacking(
-                stage=checks.stage("lacks_child.stage", lacks.stage, required=True),
+                kind=checks.kind("lacks_child.kind", lacks.kind, required=True),
                 stage_config_id=checks.optional_id("lacks_child.stage_config_id", lacks.stage_config_id),
                 attempts=checks.amount("lacks_child.attempts", lacks.attempts, 1, 2**31 - 1),
             )
         query = Query(
-            stage=checks.stage("stage", request.stage, required=False),
+            kind=checks.kind("kind", request.kind, required=False),
             collection=checks.name("collection", request.collection, required=False),
             stage_config_id=checks.optional_id("stage_config_id", request.stage_config_id),
             parent_id=checks.optional_id("parent_id", request.parent_id),
@@ -98,9 +98,9 @@ class DatasetServicer(DatasetServiceServicer):
         return wire.CountResponse(
             counts=[
                 wire.StageCount(
-                    stage=pb.Stage.ValueType(tally.stage),
+                    kind=pb.Kind.ValueType(tally.kind),
                     label=tally.label,
-                    rejected_stage=pb.Stage.ValueType(tally.rejected_stage),
+                    rejected_kind=pb.Kind.ValueType(tally.rejected_kind),
                     outcome=pb.Decision.Outcome.ValueType(tally.outcome),
                     count=tally.records,
                 )

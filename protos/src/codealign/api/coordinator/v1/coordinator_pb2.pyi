@@ -14,6 +14,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -24,6 +25,283 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _StageRole:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StageRoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StageRole.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STAGE_ROLE_UNSPECIFIED: _StageRole.ValueType  # 0
+    STAGE_ROLE_SEEDS: _StageRole.ValueType  # 1
+    """Chooses among the records of the run's collection."""
+    STAGE_ROLE_WRITING: _StageRole.ValueType  # 2
+    """A model writes, and records are read from what it wrote."""
+    STAGE_ROLE_EXECUTION: _StageRole.ValueType  # 3
+    """The sandbox executes and judges."""
+    STAGE_ROLE_SELECTION: _StageRole.ValueType  # 4
+    """Chooses the rows."""
+
+class StageRole(_StageRole, metaclass=_StageRoleEnumTypeWrapper):
+    """What a stage does."""
+
+STAGE_ROLE_UNSPECIFIED: StageRole.ValueType  # 0
+STAGE_ROLE_SEEDS: StageRole.ValueType  # 1
+"""Chooses among the records of the run's collection."""
+STAGE_ROLE_WRITING: StageRole.ValueType  # 2
+"""A model writes, and records are read from what it wrote."""
+STAGE_ROLE_EXECUTION: StageRole.ValueType  # 3
+"""The sandbox executes and judges."""
+STAGE_ROLE_SELECTION: StageRole.ValueType  # 4
+"""Chooses the rows."""
+Global___StageRole: _TypeAlias = StageRole  # noqa: Y015
+
+@_typing.final
+class ListPipelinesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPipelinesRequest: _TypeAlias = ListPipelinesRequest  # noqa: Y015
+
+@_typing.final
+class ListPipelinesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PIPELINES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pipelines(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pipeline]: ...
+    def __init__(
+        self,
+        *,
+        pipelines: _abc.Iterable[Global___Pipeline] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pipelines", b"pipelines"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPipelinesResponse: _TypeAlias = ListPipelinesResponse  # noqa: Y015
+
+@_typing.final
+class GetPipelineRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Empty: "selfcodealign"."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPipelineRequest: _TypeAlias = GetPipelineRequest  # noqa: Y015
+
+@_typing.final
+class GetPipelineResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PIPELINE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pipeline(self) -> Global___Pipeline: ...
+    def __init__(
+        self,
+        *,
+        pipeline: Global___Pipeline | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pipeline", b"pipeline"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pipeline", b"pipeline"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPipelineResponse: _TypeAlias = GetPipelineResponse  # noqa: Y015
+
+@_typing.final
+class Pipeline(_message.Message):
+    """What a pipeline is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    STAGES_FIELD_NUMBER: _builtins.int
+    FEW_SHOT_SETS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    description: _builtins.str
+    """A line for a person."""
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___PipelineStage]:
+        """From the seeds to the selection, parents first."""
+
+    @_builtins.property
+    def few_shot_sets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The few-shot sets, the default first."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        stages: _abc.Iterable[Global___PipelineStage] | None = ...,
+        few_shot_sets: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "few_shot_sets", b"few_shot_sets", "name", b"name", "stages", b"stages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pipeline: _TypeAlias = Pipeline  # noqa: Y015
+
+@_typing.final
+class PipelineStage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ReasonsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
+    MAKES_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    DEFAULTS_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    PROPERTIES_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """As in StageSettings and StageProgress."""
+    role: Global___StageRole.ValueType
+    parent: _builtins.str
+    """The stage that its parents come from. Empty: none."""
+    makes: _records_pb2.Kind.ValueType
+    """What it makes."""
+    title: _builtins.str
+    """"Seed → concepts"."""
+    description: _builtins.str
+    """A sentence for a person."""
+    version: _builtins.int
+    """Goes up whenever the stage reads or judges otherwise."""
+    @_builtins.property
+    def defaults(self) -> _records_pb2.StageSettings:
+        """Of a stage that a model writes: what StageSettings leaves out."""
+
+    @_builtins.property
+    def reasons(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Why it may drop an item: each reason (or rule) and what it means."""
+
+    @_builtins.property
+    def properties(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.PropertyDraw]:
+        """The properties that StageSettings may draw, with every value that it may have."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        role: Global___StageRole.ValueType = ...,
+        parent: _builtins.str = ...,
+        makes: _records_pb2.Kind.ValueType = ...,
+        title: _builtins.str = ...,
+        description: _builtins.str = ...,
+        defaults: _records_pb2.StageSettings | None = ...,
+        reasons: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        properties: _abc.Iterable[_records_pb2.PropertyDraw] | None = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "description", b"description", "makes", b"makes", "name", b"name", "parent", b"parent", "properties", b"properties", "reasons", b"reasons", "role", b"role", "title", b"title", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PipelineStage: _TypeAlias = PipelineStage  # noqa: Y015
+
+@_typing.final
+class RejudgeRunRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    run: _builtins.str
+    """The run whose completions are read again."""
+    name: _builtins.str
+    """A name for the new run. Empty: none."""
+    @_builtins.property
+    def execution(self) -> _records_pb2.ExecutionSettings:
+        """Limits, profile or runs in place of the run's. Unset fields keep the run's."""
+
+    def __init__(
+        self,
+        *,
+        run: _builtins.str = ...,
+        name: _builtins.str = ...,
+        execution: _records_pb2.ExecutionSettings | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "name", b"name", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejudgeRunRequest: _TypeAlias = RejudgeRunRequest  # noqa: Y015
+
+@_typing.final
+class RejudgeRunResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    EXISTED_FIELD_NUMBER: _builtins.int
+    existed: _builtins.bool
+    """The same run was there already: nothing has changed since."""
+    @_builtins.property
+    def run(self) -> Global___RunStatus: ...
+    def __init__(
+        self,
+        *,
+        run: Global___RunStatus | None = ...,
+        existed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["existed", b"existed", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejudgeRunResponse: _TypeAlias = RejudgeRunResponse  # noqa: Y015
 
 @_typing.final
 class CreateRunRequest(_message.Message):
@@ -191,7 +469,7 @@ class StageProgress(_message.Message):
     SECONDS_LEFT_FIELD_NUMBER: _builtins.int
     RETRIES_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
-    """"seeds", "concepts", "instructions", "responses", "execution", "selection"."""
+    """The stage's name in the run's pipeline."""
     expected: _builtins.int
     """Items that are expected in all, as far as is known now."""
     in_flight: _builtins.int
@@ -245,6 +523,8 @@ class RunStatus(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
+    WANTED_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The Run record's id."""
     state: _records_pb2.RunState.ValueType
@@ -252,6 +532,10 @@ class RunStatus(_message.Message):
     """Why it is in that state, and what to do."""
     version: _builtins.str
     """The published version, once it has succeeded."""
+    wanted: _records_pb2.RunState.ValueType
+    """What somebody asked for last: RUNNING, PAUSED or CANCELLED. Until the state agrees, a coordinator is at it."""
+    waiting_for: _builtins.str
+    """What the run waits for, where it does: "the dataset service, since 14:03:10 UTC: connection refused"."""
     @_builtins.property
     def config(self) -> _records_pb2.Run: ...
     @_builtins.property
@@ -273,10 +557,12 @@ class RunStatus(_message.Message):
         version: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         notes: _abc.Iterable[_builtins.str] | None = ...,
+        wanted: _records_pb2.RunState.ValueType = ...,
+        waiting_for: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "created_at", b"created_at", "id", b"id", "message", b"message", "notes", b"notes", "stages", b"stages", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "created_at", b"created_at", "id", b"id", "message", b"message", "notes", b"notes", "stages", b"stages", "state", b"state", "version", b"version", "waiting_for", b"waiting_for", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -898,7 +1184,7 @@ Global___GetReportRequest: _TypeAlias = GetReportRequest  # noqa: Y015
 
 @_typing.final
 class StageReport(_message.Message):
-    """A stage's share of the run, from its records."""
+    """A stage's share of the run, from the store's tallies."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -938,7 +1224,7 @@ class StageReport(_message.Message):
     generated_tokens: _builtins.int
     wall_seconds: _builtins.float
     """Seconds during which at least one item of the stage was being worked on, over all coordinators that
-    worked on the run.
+    worked on the run (up to the last minute of one that was killed).
     """
     @_builtins.property
     def reasons(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
@@ -995,6 +1281,7 @@ class GetReportResponse(_message.Message):
     COMPARISONS_FIELD_NUMBER: _builtins.int
     TRAIL_FIELD_NUMBER: _builtins.int
     TRAIL_REFERENCES_FIELD_NUMBER: _builtins.int
+    PIPELINE_FIELD_NUMBER: _builtins.int
     rows: _builtins.int
     @_builtins.property
     def run(self) -> Global___RunStatus: ...
@@ -1026,6 +1313,10 @@ class GetReportResponse(_message.Message):
     def trail_references(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.Record]:
         """The StageConfig and PromptPrefix records that these refer to."""
 
+    @_builtins.property
+    def pipeline(self) -> Global___Pipeline:
+        """The run's pipeline, as this coordinator has it. Unset: it has none of this name."""
+
     def __init__(
         self,
         *,
@@ -1038,10 +1329,11 @@ class GetReportResponse(_message.Message):
         comparisons: _abc.Iterable[Global___Comparison] | None = ...,
         trail: _abc.Iterable[_records_pb2.Record] | None = ...,
         trail_references: _abc.Iterable[_records_pb2.Record] | None = ...,
+        pipeline: Global___Pipeline | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pipeline", b"pipeline", "run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoints", b"checkpoints", "comparisons", b"comparisons", "evaluations", b"evaluations", "rows", b"rows", "run", b"run", "stages", b"stages", "trail", b"trail", "trail_references", b"trail_references", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoints", b"checkpoints", "comparisons", b"comparisons", "evaluations", b"evaluations", "pipeline", b"pipeline", "rows", b"rows", "run", b"run", "stages", b"stages", "trail", b"trail", "trail_references", b"trail_references", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -34,6 +34,16 @@ class CoordinatorServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.ListPipelines = channel.unary_unary(
+                '/codealign.api.coordinator.v1.CoordinatorService/ListPipelines',
+                request_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ListPipelinesRequest.SerializeToString,
+                response_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ListPipelinesResponse.FromString,
+                _registered_method=True)
+        self.GetPipeline = channel.unary_unary(
+                '/codealign.api.coordinator.v1.CoordinatorService/GetPipeline',
+                request_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.GetPipelineRequest.SerializeToString,
+                response_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.GetPipelineResponse.FromString,
+                _registered_method=True)
         self.CreateRun = channel.unary_unary(
                 '/codealign.api.coordinator.v1.CoordinatorService/CreateRun',
                 request_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.CreateRunRequest.SerializeToString,
@@ -58,6 +68,11 @@ class CoordinatorServiceStub:
                 '/codealign.api.coordinator.v1.CoordinatorService/WatchRun',
                 request_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.WatchRunRequest.SerializeToString,
                 response_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.WatchRunResponse.FromString,
+                _registered_method=True)
+        self.RejudgeRun = channel.unary_unary(
+                '/codealign.api.coordinator.v1.CoordinatorService/RejudgeRun',
+                request_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.RejudgeRunRequest.SerializeToString,
+                response_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.RejudgeRunResponse.FromString,
                 _registered_method=True)
         self.PauseRun = channel.unary_unary(
                 '/codealign.api.coordinator.v1.CoordinatorService/PauseRun',
@@ -89,8 +104,21 @@ class CoordinatorServiceStub:
 class CoordinatorServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
+    def ListPipelines(self, request, context):
+        """The pipelines that a run may have.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPipeline(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateRun(self, request, context):
-        """Start a run. Idempotent: the same configuration is the same run, which goes on where it stopped.
+        """Record that a run is wanted. Idempotent: the same configuration is the same run, which goes on where it stopped.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,8 +150,17 @@ class CoordinatorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RejudgeRun(self, request, context):
+        """A run that reads and judges a finished run's completions again, with the parsers, rules and runners that are there
+        now and the limits that are asked for. Nothing is generated that is there already.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PauseRun(self, request, context):
-        """Stop starting work; what is in flight is finished and kept.
+        """Each of these three records what is wanted and returns; the coordinator that holds the run's lease makes it so.
+        Stop starting work; what is in flight is finished and kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -162,6 +199,16 @@ class CoordinatorServiceServicer:
 
 def add_CoordinatorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'ListPipelines': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPipelines,
+                    request_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ListPipelinesRequest.FromString,
+                    response_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ListPipelinesResponse.SerializeToString,
+            ),
+            'GetPipeline': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPipeline,
+                    request_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.GetPipelineRequest.FromString,
+                    response_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.GetPipelineResponse.SerializeToString,
+            ),
             'CreateRun': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateRun,
                     request_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.CreateRunRequest.FromString,
@@ -186,6 +233,11 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.WatchRun,
                     request_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.WatchRunRequest.FromString,
                     response_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.WatchRunResponse.SerializeToString,
+            ),
+            'RejudgeRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.RejudgeRun,
+                    request_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.RejudgeRunRequest.FromString,
+                    response_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.RejudgeRunResponse.SerializeToString,
             ),
             'PauseRun': grpc.unary_unary_rpc_method_handler(
                     servicer.PauseRun,
@@ -222,6 +274,60 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class CoordinatorService:
     """Missing associated documentation comment in .proto file."""
+
+    @staticmethod
+    def ListPipelines(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/codealign.api.coordinator.v1.CoordinatorService/ListPipelines',
+            codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ListPipelinesRequest.SerializeToString,
+            codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ListPipelinesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPipeline(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/codealign.api.coordinator.v1.CoordinatorService/GetPipeline',
+            codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.GetPipelineRequest.SerializeToString,
+            codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.GetPipelineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def CreateRun(request,
@@ -348,6 +454,33 @@ class CoordinatorService:
             '/codealign.api.coordinator.v1.CoordinatorService/WatchRun',
             codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.WatchRunRequest.SerializeToString,
             codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.WatchRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RejudgeRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/codealign.api.coordinator.v1.CoordinatorService/RejudgeRun',
+            codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.RejudgeRunRequest.SerializeToString,
+            codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.RejudgeRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,16 +36,25 @@ class CoordinatorServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CoordinatorServiceAsyncStub: ...
+    ListPipelines: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListPipelinesRequest, _coordinator_pb2.ListPipelinesResponse]
+    """The pipelines that a run may have."""
+    GetPipeline: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetPipelineRequest, _coordinator_pb2.GetPipelineResponse]
     CreateRun: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CreateRunRequest, _coordinator_pb2.CreateRunResponse]
-    """Start a run. Idempotent: the same configuration is the same run, which goes on where it stopped."""
+    """Record that a run is wanted. Idempotent: the same configuration is the same run, which goes on where it stopped."""
     PlanRun: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.PlanRunRequest, _coordinator_pb2.PlanRunResponse]
     """What a run would do and cost, without doing it."""
     GetRun: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetRunRequest, _coordinator_pb2.GetRunResponse]
     ListRuns: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListRunsRequest, _coordinator_pb2.ListRunsResponse]
     WatchRun: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.WatchRunRequest, _coordinator_pb2.WatchRunResponse]
     """The run as it is now, then again whenever it changes (at most every interval), until it ends or pauses."""
+    RejudgeRun: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.RejudgeRunRequest, _coordinator_pb2.RejudgeRunResponse]
+    """A run that reads and judges a finished run's completions again, with the parsers, rules and runners that are there
+    now and the limits that are asked for. Nothing is generated that is there already.
+    """
     PauseRun: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.PauseRunRequest, _coordinator_pb2.PauseRunResponse]
-    """Stop starting work; what is in flight is finished and kept."""
+    """Each of these three records what is wanted and returns; the coordinator that holds the run's lease makes it so.
+    Stop starting work; what is in flight is finished and kept.
+    """
     ResumeRun: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ResumeRunRequest, _coordinator_pb2.ResumeRunResponse]
     """Go on, after a pause, a failure or a cancellation."""
     CancelRun: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CancelRunRequest, _coordinator_pb2.CancelRunResponse]
@@ -62,16 +71,25 @@ class CoordinatorServiceStub:
 @_typing.type_check_only
 class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
+    ListPipelines: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListPipelinesRequest, _coordinator_pb2.ListPipelinesResponse]  # type: ignore[assignment]
+    """The pipelines that a run may have."""
+    GetPipeline: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetPipelineRequest, _coordinator_pb2.GetPipelineResponse]  # type: ignore[assignment]
     CreateRun: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CreateRunRequest, _coordinator_pb2.CreateRunResponse]  # type: ignore[assignment]
-    """Start a run. Idempotent: the same configuration is the same run, which goes on where it stopped."""
+    """Record that a run is wanted. Idempotent: the same configuration is the same run, which goes on where it stopped."""
     PlanRun: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.PlanRunRequest, _coordinator_pb2.PlanRunResponse]  # type: ignore[assignment]
     """What a run would do and cost, without doing it."""
     GetRun: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetRunRequest, _coordinator_pb2.GetRunResponse]  # type: ignore[assignment]
     ListRuns: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListRunsRequest, _coordinator_pb2.ListRunsResponse]  # type: ignore[assignment]
     WatchRun: _aio.UnaryStreamMultiCallable[_coordinator_pb2.WatchRunRequest, _coordinator_pb2.WatchRunResponse]  # type: ignore[assignment]
     """The run as it is now, then again whenever it changes (at most every interval), until it ends or pauses."""
+    RejudgeRun: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.RejudgeRunRequest, _coordinator_pb2.RejudgeRunResponse]  # type: ignore[assignment]
+    """A run that reads and judges a finished run's completions again, with the parsers, rules and runners that are there
+    now and the limits that are asked for. Nothing is generated that is there already.
+    """
     PauseRun: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.PauseRunRequest, _coordinator_pb2.PauseRunResponse]  # type: ignore[assignment]
-    """Stop starting work; what is in flight is finished and kept."""
+    """Each of these three records what is wanted and returns; the coordinator that holds the run's lease makes it so.
+    Stop starting work; what is in flight is finished and kept.
+    """
     ResumeRun: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ResumeRunRequest, _coordinator_pb2.ResumeRunResponse]  # type: ignore[assignment]
     """Go on, after a pause, a failure or a cancellation."""
     CancelRun: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CancelRunRequest, _coordinator_pb2.CancelRunResponse]  # type: ignore[assignment]
@@ -87,12 +105,27 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
 
 class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
+    def ListPipelines(
+        self,
+        request: _coordinator_pb2.ListPipelinesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.ListPipelinesResponse, _abc.Awaitable[_coordinator_pb2.ListPipelinesResponse]]:
+        """The pipelines that a run may have."""
+
+    @_abc_1.abstractmethod
+    def GetPipeline(
+        self,
+        request: _coordinator_pb2.GetPipelineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.GetPipelineResponse, _abc.Awaitable[_coordinator_pb2.GetPipelineResponse]]: ...
+
+    @_abc_1.abstractmethod
     def CreateRun(
         self,
         request: _coordinator_pb2.CreateRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.CreateRunResponse, _abc.Awaitable[_coordinator_pb2.CreateRunResponse]]:
-        """Start a run. Idempotent: the same configuration is the same run, which goes on where it stopped."""
+        """Record that a run is wanted. Idempotent: the same configuration is the same run, which goes on where it stopped."""
 
     @_abc_1.abstractmethod
     def PlanRun(
@@ -125,12 +158,24 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         """The run as it is now, then again whenever it changes (at most every interval), until it ends or pauses."""
 
     @_abc_1.abstractmethod
+    def RejudgeRun(
+        self,
+        request: _coordinator_pb2.RejudgeRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.RejudgeRunResponse, _abc.Awaitable[_coordinator_pb2.RejudgeRunResponse]]:
+        """A run that reads and judges a finished run's completions again, with the parsers, rules and runners that are there
+        now and the limits that are asked for. Nothing is generated that is there already.
+        """
+
+    @_abc_1.abstractmethod
     def PauseRun(
         self,
         request: _coordinator_pb2.PauseRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.PauseRunResponse, _abc.Awaitable[_coordinator_pb2.PauseRunResponse]]:
-        """Stop starting work; what is in flight is finished and kept."""
+        """Each of these three records what is wanted and returns; the coordinator that holds the run's lease makes it so.
+        Stop starting work; what is in flight is finished and kept.
+        """
 
     @_abc_1.abstractmethod
     def ResumeRun(

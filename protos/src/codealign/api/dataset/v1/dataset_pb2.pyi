@@ -9,6 +9,7 @@ when the database is away; RESOURCE_EXHAUSTED when a disk is full.
 """
 
 from codealign.api.dataset.v1 import records_pb2 as _records_pb2
+from codealign.api.sandbox.v1 import sandbox_pb2 as _sandbox_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -179,11 +180,11 @@ class LacksChild(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    STAGE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     STAGE_CONFIG_ID_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
-    stage: _records_pb2.Stage.ValueType
-    """The child's stage. A Rejection whose rejected_stage is this one counts as a child."""
+    kind: _records_pb2.Kind.ValueType
+    """The child's kind. A Rejection whose rejected_kind is this one counts as a child."""
     stage_config_id: _builtins.str
     """The child's configuration. Empty: any."""
     attempts: _builtins.int
@@ -191,13 +192,13 @@ class LacksChild(_message.Message):
     def __init__(
         self,
         *,
-        stage: _records_pb2.Stage.ValueType = ...,
+        kind: _records_pb2.Kind.ValueType = ...,
         stage_config_id: _builtins.str = ...,
         attempts: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "stage", b"stage", "stage_config_id", b"stage_config_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "kind", b"kind", "stage_config_id", b"stage_config_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -207,14 +208,14 @@ Global___LacksChild: _TypeAlias = LacksChild  # noqa: Y015
 class ScanRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    STAGE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     COLLECTION_FIELD_NUMBER: _builtins.int
     STAGE_CONFIG_ID_FIELD_NUMBER: _builtins.int
     PARENT_ID_FIELD_NUMBER: _builtins.int
     LACKS_CHILD_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    stage: _records_pb2.Stage.ValueType
+    kind: _records_pb2.Kind.ValueType
     collection: _builtins.str
     """Members of this collection alone. Empty: all records."""
     stage_config_id: _builtins.str
@@ -228,7 +229,7 @@ class ScanRequest(_message.Message):
     def __init__(
         self,
         *,
-        stage: _records_pb2.Stage.ValueType = ...,
+        kind: _records_pb2.Kind.ValueType = ...,
         collection: _builtins.str = ...,
         stage_config_id: _builtins.str = ...,
         parent_id: _builtins.str = ...,
@@ -238,7 +239,7 @@ class ScanRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lacks_child", b"lacks_child"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "lacks_child", b"lacks_child", "page_size", b"page_size", "page_token", b"page_token", "parent_id", b"parent_id", "stage", b"stage", "stage_config_id", b"stage_config_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "kind", b"kind", "lacks_child", b"lacks_child", "page_size", b"page_size", "page_token", b"page_token", "parent_id", b"parent_id", "stage_config_id", b"stage_config_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -317,6 +318,63 @@ class GetResponse(_message.Message):
 Global___GetResponse: _TypeAlias = GetResponse  # noqa: Y015
 
 @_typing.final
+class JoinRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
+    LEASE_FIELD_NUMBER: _builtins.int
+    IDS_ONLY_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    ids_only: _builtins.bool
+    """Give the ids of those that are there, and not their bodies and provenance."""
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most 1,000."""
+
+    @_builtins.property
+    def lease(self) -> Global___LeaseToken:
+        """As in AppendRequest."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        lease: Global___LeaseToken | None = ...,
+        ids_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "ids", b"ids", "ids_only", b"ids_only", "lease", b"lease"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JoinRequest: _TypeAlias = JoinRequest  # noqa: Y015
+
+@_typing.final
+class JoinResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.Record]:
+        """In the order of the request. With ids_only each holds its id alone."""
+
+    def __init__(
+        self,
+        *,
+        records: _abc.Iterable[_records_pb2.Record] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JoinResponse: _TypeAlias = JoinResponse  # noqa: Y015
+
+@_typing.final
 class CountRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -337,40 +395,57 @@ class CountRequest(_message.Message):
 Global___CountRequest: _TypeAlias = CountRequest  # noqa: Y015
 
 @_typing.final
-class StageCount(_message.Message):
+class RecordCount(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    STAGE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
-    REJECTED_STAGE_FIELD_NUMBER: _builtins.int
+    REJECTED_KIND_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
-    stage: _records_pb2.Stage.ValueType
+    STAGE_CONFIG_ID_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHED_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    GENERATED_TOKENS_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    kind: _records_pb2.Kind.ValueType
     label: _builtins.str
     """For Decision its rule, for Rejection its reason, for Verdict the verdict's name without its prefix; else
     empty.
     """
-    rejected_stage: _records_pb2.Stage.ValueType
-    """For Rejection the stage that it stands for."""
+    rejected_kind: _records_pb2.Kind.ValueType
+    """For Rejection the kind that it stands for."""
     outcome: _records_pb2.Decision.Outcome.ValueType
     """For Decision."""
     count: _builtins.int
+    stage_config_id: _builtins.str
+    """The configuration that they were made under: it tells the stages of a run apart."""
+    prompt_tokens: _builtins.int
+    """Sums over their provenance."""
+    cached_prompt_tokens: _builtins.int
+    generated_tokens: _builtins.int
+    seconds: _builtins.float
     def __init__(
         self,
         *,
-        stage: _records_pb2.Stage.ValueType = ...,
+        kind: _records_pb2.Kind.ValueType = ...,
         label: _builtins.str = ...,
-        rejected_stage: _records_pb2.Stage.ValueType = ...,
+        rejected_kind: _records_pb2.Kind.ValueType = ...,
         outcome: _records_pb2.Decision.Outcome.ValueType = ...,
         count: _builtins.int = ...,
+        stage_config_id: _builtins.str = ...,
+        prompt_tokens: _builtins.int = ...,
+        cached_prompt_tokens: _builtins.int = ...,
+        generated_tokens: _builtins.int = ...,
+        seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "label", b"label", "outcome", b"outcome", "rejected_stage", b"rejected_stage", "stage", b"stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_prompt_tokens", b"cached_prompt_tokens", "count", b"count", "generated_tokens", b"generated_tokens", "kind", b"kind", "label", b"label", "outcome", b"outcome", "prompt_tokens", b"prompt_tokens", "rejected_kind", b"rejected_kind", "seconds", b"seconds", "stage_config_id", b"stage_config_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___StageCount: _TypeAlias = StageCount  # noqa: Y015
+Global___RecordCount: _TypeAlias = RecordCount  # noqa: Y015
 
 @_typing.final
 class CountResponse(_message.Message):
@@ -378,11 +453,11 @@ class CountResponse(_message.Message):
 
     COUNTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageCount]: ...
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecordCount]: ...
     def __init__(
         self,
         *,
-        counts: _abc.Iterable[Global___StageCount] | None = ...,
+        counts: _abc.Iterable[Global___RecordCount] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -539,6 +614,8 @@ class PublishVersionRequest(_message.Message):
     TITLE_FIELD_NUMBER: _builtins.int
     PROMISE_FIELD_NUMBER: _builtins.int
     FACTS_FIELD_NUMBER: _builtins.int
+    VERDICTS_FIELD_NUMBER: _builtins.int
+    NOT_EXECUTED_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Its Example records are the rows."""
     title: _builtins.str
@@ -547,9 +624,15 @@ class PublishVersionRequest(_message.Message):
     """Which promise of sameness the version has: "replayable" (from recorded completions and verdicts) or
     "reproducible" (from seeds and model: a batch-invariant engine). Empty: "replayable".
     """
+    not_executed: _builtins.bool
+    """Its rows were never executed and bear no verdict: rows, manifest and card say so. Not together with `verdicts`."""
     @_builtins.property
     def facts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Facts for the card that are the same for the same rows (no times, hosts or run ids)."""
+
+    @_builtins.property
+    def verdicts(self) -> _containers.RepeatedScalarFieldContainer[_sandbox_pb2.Verdict.ValueType]:
+        """Which verdicts its rows may have. Empty: PASSED alone."""
 
     def __init__(
         self,
@@ -558,10 +641,12 @@ class PublishVersionRequest(_message.Message):
         title: _builtins.str = ...,
         promise: _builtins.str = ...,
         facts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        verdicts: _abc.Iterable[_sandbox_pb2.Verdict.ValueType] | None = ...,
+        not_executed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "facts", b"facts", "promise", b"promise", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "facts", b"facts", "not_executed", b"not_executed", "promise", b"promise", "title", b"title", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

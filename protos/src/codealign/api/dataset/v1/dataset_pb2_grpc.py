@@ -49,6 +49,11 @@ class DatasetServiceStub:
                 request_serializer=codealign_dot_api_dot_dataset_dot_v1_dot_dataset__pb2.GetRequest.SerializeToString,
                 response_deserializer=codealign_dot_api_dot_dataset_dot_v1_dot_dataset__pb2.GetResponse.FromString,
                 _registered_method=True)
+        self.Join = channel.unary_unary(
+                '/codealign.api.dataset.v1.DatasetService/Join',
+                request_serializer=codealign_dot_api_dot_dataset_dot_v1_dot_dataset__pb2.JoinRequest.SerializeToString,
+                response_deserializer=codealign_dot_api_dot_dataset_dot_v1_dot_dataset__pb2.JoinResponse.FromString,
+                _registered_method=True)
         self.Count = channel.unary_unary(
                 '/codealign.api.dataset.v1.DatasetService/Count',
                 request_serializer=codealign_dot_api_dot_dataset_dot_v1_dot_dataset__pb2.CountRequest.SerializeToString,
@@ -113,7 +118,7 @@ class DatasetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Scan(self, request, context):
-        """Records in the order of their ids, a page at a time, by stage, collection and configuration; or those
+        """Records in the order of their ids, a page at a time, by kind, collection and configuration; or those
         that lack a child, which is how a run finds what is left to do.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -127,8 +132,18 @@ class DatasetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Join(self, request, context):
+        """Make records that are there members of a collection, and give them: what another run made becomes part of this
+        one without being sent back. Those that are not there are left out.
+        FAILED_PRECONDITION: the lease's token is not the current one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Count(self, request, context):
-        """How many records there are, by stage and by reason. For progress and reports.
+        """How many records there are, by kind, configuration and reason, and what they took. Kept up with every append, so
+        the cost does not grow with the records. For progress and reports.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -152,7 +167,8 @@ class DatasetServiceServicer:
     def PublishVersion(self, request, context):
         """Write the examples of a collection as an immutable version: Parquet, manifest, card. The version's name
         is a hash of its content, so publishing the same rows twice gives the same version and writes nothing.
-        FAILED_PRECONDITION: a row's verdict was made without isolation, or is missing.
+        FAILED_PRECONDITION: a row's verdict was made without isolation, is missing, or is none of those that the request
+        allows.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -216,6 +232,11 @@ def add_DatasetServiceServicer_to_server(servicer, server):
                     servicer.Get,
                     request_deserializer=codealign_dot_api_dot_dataset_dot_v1_dot_dataset__pb2.GetRequest.FromString,
                     response_serializer=codealign_dot_api_dot_dataset_dot_v1_dot_dataset__pb2.GetResponse.SerializeToString,
+            ),
+            'Join': grpc.unary_unary_rpc_method_handler(
+                    servicer.Join,
+                    request_deserializer=codealign_dot_api_dot_dataset_dot_v1_dot_dataset__pb2.JoinRequest.FromString,
+                    response_serializer=codealign_dot_api_dot_dataset_dot_v1_dot_dataset__pb2.JoinResponse.SerializeToString,
             ),
             'Count': grpc.unary_unary_rpc_method_handler(
                     servicer.Count,
@@ -349,6 +370,33 @@ class DatasetService:
             '/codealign.api.dataset.v1.DatasetService/Get',
             codealign_dot_api_dot_dataset_dot_v1_dot_dataset__pb2.GetRequest.SerializeToString,
             codealign_dot_api_dot_dataset_dot_v1_dot_dataset__pb2.GetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Join(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/codealign.api.dataset.v1.DatasetService/Join',
+            codealign_dot_api_dot_dataset_dot_v1_dot_dataset__pb2.JoinRequest.SerializeToString,
+            codealign_dot_api_dot_dataset_dot_v1_dot_dataset__pb2.JoinResponse.FromString,
             options,
             channel_credentials,
             insecure,

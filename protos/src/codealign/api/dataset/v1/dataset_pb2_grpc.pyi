@@ -41,13 +41,20 @@ class DatasetServiceStub:
     FAILED_PRECONDITION: the lease's token is not the current one (another coordinator took over).
     """
     Scan: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.ScanRequest, _dataset_pb2.ScanResponse]
-    """Records in the order of their ids, a page at a time, by stage, collection and configuration; or those
+    """Records in the order of their ids, a page at a time, by kind, collection and configuration; or those
     that lack a child, which is how a run finds what is left to do.
     """
     Get: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.GetRequest, _dataset_pb2.GetResponse]
     """Records by id; those that are not there are left out."""
+    Join: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.JoinRequest, _dataset_pb2.JoinResponse]
+    """Make records that are there members of a collection, and give them: what another run made becomes part of this
+    one without being sent back. Those that are not there are left out.
+    FAILED_PRECONDITION: the lease's token is not the current one.
+    """
     Count: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.CountRequest, _dataset_pb2.CountResponse]
-    """How many records there are, by stage and by reason. For progress and reports."""
+    """How many records there are, by kind, configuration and reason, and what they took. Kept up with every append, so
+    the cost does not grow with the records. For progress and reports.
+    """
     Lineage: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.LineageRequest, _dataset_pb2.LineageResponse]
     """A record's ancestors or descendants, breadth first, itself included, with the configurations and prompt
     prefixes that they refer to.
@@ -57,7 +64,8 @@ class DatasetServiceStub:
     PublishVersion: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.PublishVersionRequest, _dataset_pb2.PublishVersionResponse]
     """Write the examples of a collection as an immutable version: Parquet, manifest, card. The version's name
     is a hash of its content, so publishing the same rows twice gives the same version and writes nothing.
-    FAILED_PRECONDITION: a row's verdict was made without isolation, or is missing.
+    FAILED_PRECONDITION: a row's verdict was made without isolation, is missing, or is none of those that the request
+    allows.
     """
     GetVersion: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.GetVersionRequest, _dataset_pb2.GetVersionResponse]
     ListVersions: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.ListVersionsRequest, _dataset_pb2.ListVersionsResponse]
@@ -80,13 +88,20 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     FAILED_PRECONDITION: the lease's token is not the current one (another coordinator took over).
     """
     Scan: _aio.UnaryUnaryMultiCallable[_dataset_pb2.ScanRequest, _dataset_pb2.ScanResponse]  # type: ignore[assignment]
-    """Records in the order of their ids, a page at a time, by stage, collection and configuration; or those
+    """Records in the order of their ids, a page at a time, by kind, collection and configuration; or those
     that lack a child, which is how a run finds what is left to do.
     """
     Get: _aio.UnaryUnaryMultiCallable[_dataset_pb2.GetRequest, _dataset_pb2.GetResponse]  # type: ignore[assignment]
     """Records by id; those that are not there are left out."""
+    Join: _aio.UnaryUnaryMultiCallable[_dataset_pb2.JoinRequest, _dataset_pb2.JoinResponse]  # type: ignore[assignment]
+    """Make records that are there members of a collection, and give them: what another run made becomes part of this
+    one without being sent back. Those that are not there are left out.
+    FAILED_PRECONDITION: the lease's token is not the current one.
+    """
     Count: _aio.UnaryUnaryMultiCallable[_dataset_pb2.CountRequest, _dataset_pb2.CountResponse]  # type: ignore[assignment]
-    """How many records there are, by stage and by reason. For progress and reports."""
+    """How many records there are, by kind, configuration and reason, and what they took. Kept up with every append, so
+    the cost does not grow with the records. For progress and reports.
+    """
     Lineage: _aio.UnaryUnaryMultiCallable[_dataset_pb2.LineageRequest, _dataset_pb2.LineageResponse]  # type: ignore[assignment]
     """A record's ancestors or descendants, breadth first, itself included, with the configurations and prompt
     prefixes that they refer to.
@@ -96,7 +111,8 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     PublishVersion: _aio.UnaryUnaryMultiCallable[_dataset_pb2.PublishVersionRequest, _dataset_pb2.PublishVersionResponse]  # type: ignore[assignment]
     """Write the examples of a collection as an immutable version: Parquet, manifest, card. The version's name
     is a hash of its content, so publishing the same rows twice gives the same version and writes nothing.
-    FAILED_PRECONDITION: a row's verdict was made without isolation, or is missing.
+    FAILED_PRECONDITION: a row's verdict was made without isolation, is missing, or is none of those that the request
+    allows.
     """
     GetVersion: _aio.UnaryUnaryMultiCallable[_dataset_pb2.GetVersionRequest, _dataset_pb2.GetVersionResponse]  # type: ignore[assignment]
     ListVersions: _aio.UnaryUnaryMultiCallable[_dataset_pb2.ListVersionsRequest, _dataset_pb2.ListVersionsResponse]  # type: ignore[assignment]
@@ -128,7 +144,7 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_pb2.ScanRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_pb2.ScanResponse, _abc.Awaitable[_dataset_pb2.ScanResponse]]:
-        """Records in the order of their ids, a page at a time, by stage, collection and configuration; or those
+        """Records in the order of their ids, a page at a time, by kind, collection and configuration; or those
         that lack a child, which is how a run finds what is left to do.
         """
 
@@ -141,12 +157,25 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         """Records by id; those that are not there are left out."""
 
     @_abc_1.abstractmethod
+    def Join(
+        self,
+        request: _dataset_pb2.JoinRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dataset_pb2.JoinResponse, _abc.Awaitable[_dataset_pb2.JoinResponse]]:
+        """Make records that are there members of a collection, and give them: what another run made becomes part of this
+        one without being sent back. Those that are not there are left out.
+        FAILED_PRECONDITION: the lease's token is not the current one.
+        """
+
+    @_abc_1.abstractmethod
     def Count(
         self,
         request: _dataset_pb2.CountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_pb2.CountResponse, _abc.Awaitable[_dataset_pb2.CountResponse]]:
-        """How many records there are, by stage and by reason. For progress and reports."""
+        """How many records there are, by kind, configuration and reason, and what they took. Kept up with every append, so
+        the cost does not grow with the records. For progress and reports.
+        """
 
     @_abc_1.abstractmethod
     def Lineage(
@@ -174,7 +203,8 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_dataset_pb2.PublishVersionResponse, _abc.Awaitable[_dataset_pb2.PublishVersionResponse]]:
         """Write the examples of a collection as an immutable version: Parquet, manifest, card. The version's name
         is a hash of its content, so publishing the same rows twice gives the same version and writes nothing.
-        FAILED_PRECONDITION: a row's verdict was made without isolation, or is missing.
+        FAILED_PRECONDITION: a row's verdict was made without isolation, is missing, or is none of those that the request
+        allows.
         """
 
     @_abc_1.abstractmethod

@@ -24,49 +24,55 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class _Stage:
+class _Kind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _StageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Stage.ValueType], _builtins.type):
+class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Kind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
-    STAGE_UNSPECIFIED: _Stage.ValueType  # 0
-    STAGE_SEED: _Stage.ValueType  # 1
-    STAGE_CONCEPT_SET: _Stage.ValueType  # 2
-    STAGE_INSTRUCTION: _Stage.ValueType  # 3
-    STAGE_RESPONSE: _Stage.ValueType  # 4
-    STAGE_VERDICT: _Stage.ValueType  # 5
-    STAGE_EXAMPLE: _Stage.ValueType  # 6
-    STAGE_RUN: _Stage.ValueType  # 7
-    STAGE_RUN_EVENT: _Stage.ValueType  # 8
-    STAGE_STAGE_CONFIG: _Stage.ValueType  # 9
-    STAGE_REJECTION: _Stage.ValueType  # 10
-    STAGE_DECISION: _Stage.ValueType  # 11
-    STAGE_CHECKPOINT: _Stage.ValueType  # 12
-    STAGE_EVALUATION_RESULT: _Stage.ValueType  # 13
-    STAGE_PROMPT_PREFIX: _Stage.ValueType  # 14
-    STAGE_PROBLEM: _Stage.ValueType  # 15
+    KIND_UNSPECIFIED: _Kind.ValueType  # 0
+    KIND_SEED: _Kind.ValueType  # 1
+    KIND_CONCEPT_SET: _Kind.ValueType  # 2
+    KIND_INSTRUCTION: _Kind.ValueType  # 3
+    KIND_RESPONSE: _Kind.ValueType  # 4
+    KIND_VERDICT: _Kind.ValueType  # 5
+    KIND_EXAMPLE: _Kind.ValueType  # 6
+    KIND_RUN: _Kind.ValueType  # 7
+    KIND_RUN_EVENT: _Kind.ValueType  # 8
+    KIND_STAGE_CONFIG: _Kind.ValueType  # 9
+    KIND_REJECTION: _Kind.ValueType  # 10
+    KIND_DECISION: _Kind.ValueType  # 11
+    KIND_CHECKPOINT: _Kind.ValueType  # 12
+    KIND_EVALUATION_RESULT: _Kind.ValueType  # 13
+    KIND_PROMPT_PREFIX: _Kind.ValueType  # 14
+    KIND_PROBLEM: _Kind.ValueType  # 15
+    KIND_COMPLETION: _Kind.ValueType  # 16
+    KIND_RUN_REQUEST: _Kind.ValueType  # 17
+    KIND_WORK_LOG: _Kind.ValueType  # 18
 
-class Stage(_Stage, metaclass=_StageEnumTypeWrapper):
+class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
     """What a record is. The value decides which body it carries."""
 
-STAGE_UNSPECIFIED: Stage.ValueType  # 0
-STAGE_SEED: Stage.ValueType  # 1
-STAGE_CONCEPT_SET: Stage.ValueType  # 2
-STAGE_INSTRUCTION: Stage.ValueType  # 3
-STAGE_RESPONSE: Stage.ValueType  # 4
-STAGE_VERDICT: Stage.ValueType  # 5
-STAGE_EXAMPLE: Stage.ValueType  # 6
-STAGE_RUN: Stage.ValueType  # 7
-STAGE_RUN_EVENT: Stage.ValueType  # 8
-STAGE_STAGE_CONFIG: Stage.ValueType  # 9
-STAGE_REJECTION: Stage.ValueType  # 10
-STAGE_DECISION: Stage.ValueType  # 11
-STAGE_CHECKPOINT: Stage.ValueType  # 12
-STAGE_EVALUATION_RESULT: Stage.ValueType  # 13
-STAGE_PROMPT_PREFIX: Stage.ValueType  # 14
-STAGE_PROBLEM: Stage.ValueType  # 15
-Global___Stage: _TypeAlias = Stage  # noqa: Y015
+KIND_UNSPECIFIED: Kind.ValueType  # 0
+KIND_SEED: Kind.ValueType  # 1
+KIND_CONCEPT_SET: Kind.ValueType  # 2
+KIND_INSTRUCTION: Kind.ValueType  # 3
+KIND_RESPONSE: Kind.ValueType  # 4
+KIND_VERDICT: Kind.ValueType  # 5
+KIND_EXAMPLE: Kind.ValueType  # 6
+KIND_RUN: Kind.ValueType  # 7
+KIND_RUN_EVENT: Kind.ValueType  # 8
+KIND_STAGE_CONFIG: Kind.ValueType  # 9
+KIND_REJECTION: Kind.ValueType  # 10
+KIND_DECISION: Kind.ValueType  # 11
+KIND_CHECKPOINT: Kind.ValueType  # 12
+KIND_EVALUATION_RESULT: Kind.ValueType  # 13
+KIND_PROMPT_PREFIX: Kind.ValueType  # 14
+KIND_PROBLEM: Kind.ValueType  # 15
+KIND_COMPLETION: Kind.ValueType  # 16
+KIND_RUN_REQUEST: Kind.ValueType  # 17
+KIND_WORK_LOG: Kind.ValueType  # 18
+Global___Kind: _TypeAlias = Kind  # noqa: Y015
 
 class _RunState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -95,7 +101,7 @@ Global___RunState: _TypeAlias = RunState  # noqa: Y015
 
 @_typing.final
 class Record(_message.Message):
-    """The envelope. `id` is a hash of what determines the record: stage, parents, attempt and stage_config_id;
+    """The envelope. `id` is a hash of what determines the record: kind, parents, attempt, stage_config_id and key;
     for a record without parents and without stage_config_id, its content as well. Appending twice is
     appending once.
     """
@@ -103,12 +109,13 @@ class Record(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
-    STAGE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     PARENTS_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     STAGE_CONFIG_ID_FIELD_NUMBER: _builtins.int
     CONTENT_HASH_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     CONCEPT_SET_FIELD_NUMBER: _builtins.int
     INSTRUCTION_FIELD_NUMBER: _builtins.int
@@ -124,22 +131,31 @@ class Record(_message.Message):
     EVALUATION_RESULT_FIELD_NUMBER: _builtins.int
     PROMPT_PREFIX_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
+    COMPLETION_FIELD_NUMBER: _builtins.int
+    RUN_REQUEST_FIELD_NUMBER: _builtins.int
+    WORK_LOG_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """32 lower-case hexadecimal digits: the first half of
-    sha256("codealign.record.v1\\n" stage "\\n" parents joined by "," "\\n" attempt "\\n" stage_config_id "\\n"
-    [content_hash, for a root]), the stage by its number.
+    sha256("codealign.record.v1\\n" kind "\\n" parents joined by "," "\\n" attempt "\\n" stage_config_id "\\n"
+    [content_hash, for a root] ["\\n" key, where there is one]), the kind by its number.
     """
-    stage: Global___Stage.ValueType
+    kind: Global___Kind.ValueType
     attempt: _builtins.int
     """From 0. Several children of one parent under one configuration differ in it."""
     stage_config_id: _builtins.str
     """The StageConfig that made it. Empty for roots."""
     content_hash: _builtins.str
     """64 digits: sha256 of the body, serialized in field order. Filled in by the store when empty."""
+    key: _builtins.str
+    """What else determines it, where parents, attempt and configuration do not say all: of a completion the sha256 of its
+    prompt's suffix, "/" and the sample's seed; of the second and later records that were read from one completion
+    their number, from 1. Else empty.
+    """
     @_builtins.property
     def parents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """In their order: a response's parent is its instruction, a verdict's its response (and then the run, where the
-        verdict says as much of the machine as of the program: no other run takes it over), ...
+        """In their order. What was read from a completion has two: the item that was asked about, then the completion. A
+        verdict's is its response (and then the run, where the verdict says as much of the machine as of the program: no
+        other run takes it over), ...
         """
 
     @_builtins.property
@@ -176,16 +192,23 @@ class Record(_message.Message):
     def prompt_prefix(self) -> Global___PromptPrefix: ...
     @_builtins.property
     def problem(self) -> Global___Problem: ...
+    @_builtins.property
+    def completion(self) -> Global___Completion: ...
+    @_builtins.property
+    def run_request(self) -> Global___RunRequest: ...
+    @_builtins.property
+    def work_log(self) -> Global___WorkLog: ...
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
-        stage: Global___Stage.ValueType = ...,
+        kind: Global___Kind.ValueType = ...,
         parents: _abc.Iterable[_builtins.str] | None = ...,
         attempt: _builtins.int = ...,
         stage_config_id: _builtins.str = ...,
         content_hash: _builtins.str = ...,
         provenance: Global___Provenance | None = ...,
+        key: _builtins.str = ...,
         seed: Global___Seed | None = ...,
         concept_set: Global___ConceptSet | None = ...,
         instruction: Global___Instruction | None = ...,
@@ -201,12 +224,15 @@ class Record(_message.Message):
         evaluation_result: Global___EvaluationResult | None = ...,
         prompt_prefix: Global___PromptPrefix | None = ...,
         problem: Global___Problem | None = ...,
+        completion: Global___Completion | None = ...,
+        run_request: Global___RunRequest | None = ...,
+        work_log: Global___WorkLog | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint", b"checkpoint", "concept_set", b"concept_set", "decision", b"decision", "evaluation_result", b"evaluation_result", "example", b"example", "instruction", b"instruction", "problem", b"problem", "prompt_prefix", b"prompt_prefix", "provenance", b"provenance", "rejection", b"rejection", "response", b"response", "run", b"run", "run_event", b"run_event", "seed", b"seed", "stage_config", b"stage_config", "verdict", b"verdict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint", b"checkpoint", "completion", b"completion", "concept_set", b"concept_set", "decision", b"decision", "evaluation_result", b"evaluation_result", "example", b"example", "instruction", b"instruction", "problem", b"problem", "prompt_prefix", b"prompt_prefix", "provenance", b"provenance", "rejection", b"rejection", "response", b"response", "run", b"run", "run_event", b"run_event", "run_request", b"run_request", "seed", b"seed", "stage_config", b"stage_config", "verdict", b"verdict", "work_log", b"work_log"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "body", b"body", "checkpoint", b"checkpoint", "concept_set", b"concept_set", "content_hash", b"content_hash", "decision", b"decision", "evaluation_result", b"evaluation_result", "example", b"example", "id", b"id", "instruction", b"instruction", "parents", b"parents", "problem", b"problem", "prompt_prefix", b"prompt_prefix", "provenance", b"provenance", "rejection", b"rejection", "response", b"response", "run", b"run", "run_event", b"run_event", "seed", b"seed", "stage", b"stage", "stage_config", b"stage_config", "stage_config_id", b"stage_config_id", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "body", b"body", "checkpoint", b"checkpoint", "completion", b"completion", "concept_set", b"concept_set", "content_hash", b"content_hash", "decision", b"decision", "evaluation_result", b"evaluation_result", "example", b"example", "id", b"id", "instruction", b"instruction", "key", b"key", "kind", b"kind", "parents", b"parents", "problem", b"problem", "prompt_prefix", b"prompt_prefix", "provenance", b"provenance", "rejection", b"rejection", "response", b"response", "run", b"run", "run_event", b"run_event", "run_request", b"run_request", "seed", b"seed", "stage_config", b"stage_config", "stage_config_id", b"stage_config_id", "verdict", b"verdict", "work_log", b"work_log"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["seed", "concept_set", "instruction", "response", "verdict", "example", "run", "run_event", "stage_config", "rejection", "decision", "checkpoint", "evaluation_result", "prompt_prefix", "problem"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["seed", "concept_set", "instruction", "response", "verdict", "example", "run", "run_event", "stage_config", "rejection", "decision", "checkpoint", "evaluation_result", "prompt_prefix", "problem", "completion", "run_request", "work_log"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -214,7 +240,9 @@ Global___Record: _TypeAlias = Record  # noqa: Y015
 
 @_typing.final
 class Provenance(_message.Message):
-    """How a record came to be. For a completion, prefix + suffix is the prompt, to the character."""
+    """How a record came to be. What was read from a completion bears the completion's tokens, so that they are counted by
+    stage; where several records were read from one, the first bears them.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -222,9 +250,6 @@ class Provenance(_message.Message):
     MODEL_REVISION_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
-    PROMPT_PREFIX_ID_FIELD_NUMBER: _builtins.int
-    PROMPT_SUFFIX_FIELD_NUMBER: _builtins.int
-    FINISH_REASON_FIELD_NUMBER: _builtins.int
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     CACHED_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     GENERATED_TOKENS_FIELD_NUMBER: _builtins.int
@@ -236,11 +261,6 @@ class Provenance(_message.Message):
     engine: _builtins.str
     seed: _builtins.int
     """The sample's own seed."""
-    prompt_prefix_id: _builtins.str
-    """The PromptPrefix record that holds the prompt's first part (the few-shot examples)."""
-    prompt_suffix: _builtins.str
-    finish_reason: _builtins.str
-    """The engine's name for why generation ended: "end_token", "stop_string", "length", "content_filter", "tool_call"."""
     prompt_tokens: _builtins.int
     cached_prompt_tokens: _builtins.int
     generated_tokens: _builtins.int
@@ -257,9 +277,6 @@ class Provenance(_message.Message):
         model_revision: _builtins.str = ...,
         engine: _builtins.str = ...,
         seed: _builtins.int = ...,
-        prompt_prefix_id: _builtins.str = ...,
-        prompt_suffix: _builtins.str = ...,
-        finish_reason: _builtins.str = ...,
         prompt_tokens: _builtins.int = ...,
         cached_prompt_tokens: _builtins.int = ...,
         generated_tokens: _builtins.int = ...,
@@ -269,7 +286,7 @@ class Provenance(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_prompt_tokens", b"cached_prompt_tokens", "created_at", b"created_at", "engine", b"engine", "finish_reason", b"finish_reason", "generated_tokens", b"generated_tokens", "model", b"model", "model_revision", b"model_revision", "producer", b"producer", "prompt_prefix_id", b"prompt_prefix_id", "prompt_suffix", b"prompt_suffix", "prompt_tokens", b"prompt_tokens", "seconds", b"seconds", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_prompt_tokens", b"cached_prompt_tokens", "created_at", b"created_at", "engine", b"engine", "generated_tokens", b"generated_tokens", "model", b"model", "model_revision", b"model_revision", "producer", b"producer", "prompt_tokens", b"prompt_tokens", "seconds", b"seconds", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -378,14 +395,13 @@ Global___Instruction: _TypeAlias = Instruction  # noqa: Y015
 
 @_typing.final
 class Response(_message.Message):
+    """Read from a completion, which holds the text as the model wrote it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
-    TEXT_FIELD_NUMBER: _builtins.int
     ANSWER_FIELD_NUMBER: _builtins.int
     CODE_FIELD_NUMBER: _builtins.int
     TESTS_FIELD_NUMBER: _builtins.int
-    text: _builtins.str
-    """What the model wrote, up to and with the closing tag of the tests."""
     answer: _builtins.str
     """The answer: prose and code, without the tests."""
     code: _builtins.str
@@ -395,18 +411,57 @@ class Response(_message.Message):
     def __init__(
         self,
         *,
-        text: _builtins.str = ...,
         answer: _builtins.str = ...,
         code: _builtins.str = ...,
         tests: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "code", b"code", "tests", b"tests", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "code", b"code", "tests", b"tests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Response: _TypeAlias = Response  # noqa: Y015
+
+@_typing.final
+class Completion(_message.Message):
+    """What a model wrote, as it came: read by nobody yet, and found again by every run. Its parent is the PromptPrefix that
+    its prompt begins with; its StageConfig ("sampling") holds the model's revision, the sampling parameters and the stop
+    strings; its key the rest of the prompt and the seed. The prompt is prefix + suffix, to the character.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMPT_SUFFIX_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    FINISH_REASON_FIELD_NUMBER: _builtins.int
+    STOP_STRING_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    prompt_suffix: _builtins.str
+    text: _builtins.str
+    """Without the stop string."""
+    finish_reason: _builtins.str
+    """The engine's name for why generation ended: "end_token", "stop_string", "length", "content_filter", "tool_call"."""
+    stop_string: _builtins.str
+    """The stop string that was reached. Empty: none, or an endpoint did not tell which."""
+    detail: _builtins.str
+    """Of content_filter and tool_call: what the endpoint said."""
+    def __init__(
+        self,
+        *,
+        prompt_suffix: _builtins.str = ...,
+        text: _builtins.str = ...,
+        finish_reason: _builtins.str = ...,
+        stop_string: _builtins.str = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "finish_reason", b"finish_reason", "prompt_suffix", b"prompt_suffix", "stop_string", b"stop_string", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Completion: _TypeAlias = Completion  # noqa: Y015
 
 @_typing.final
 class VerdictBody(_message.Message):
@@ -440,29 +495,27 @@ class Example(_message.Message):
     CATEGORY_FIELD_NUMBER: _builtins.int
     DIFFICULTY_FIELD_NUMBER: _builtins.int
     CONCEPTS_FIELD_NUMBER: _builtins.int
-    SEED_ID_FIELD_NUMBER: _builtins.int
-    CONCEPT_SET_ID_FIELD_NUMBER: _builtins.int
-    INSTRUCTION_ID_FIELD_NUMBER: _builtins.int
-    RESPONSE_ID_FIELD_NUMBER: _builtins.int
     VERDICT_ID_FIELD_NUMBER: _builtins.int
     TESTS_IN_INSTRUCTION_FIELD_NUMBER: _builtins.int
     MODEL_REVISION_FIELD_NUMBER: _builtins.int
+    LINEAGE_FIELD_NUMBER: _builtins.int
     instruction: _builtins.str
     response: _builtins.str
     """The answer without its tests: what is trained on."""
     tests: _builtins.str
     category: _builtins.str
     difficulty: _builtins.str
-    seed_id: _builtins.str
-    concept_set_id: _builtins.str
-    instruction_id: _builtins.str
-    response_id: _builtins.str
     verdict_id: _builtins.str
+    """The verdict on the response. Empty: the pipeline executes nothing."""
     tests_in_instruction: _builtins.bool
     """The instruction carries some of its tests."""
     model_revision: _builtins.str
     @_builtins.property
     def concepts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def lineage(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineageStep]:
+        """The records that it came from, the seed first and the response last."""
+
     def __init__(
         self,
         *,
@@ -472,21 +525,43 @@ class Example(_message.Message):
         category: _builtins.str = ...,
         difficulty: _builtins.str = ...,
         concepts: _abc.Iterable[_builtins.str] | None = ...,
-        seed_id: _builtins.str = ...,
-        concept_set_id: _builtins.str = ...,
-        instruction_id: _builtins.str = ...,
-        response_id: _builtins.str = ...,
         verdict_id: _builtins.str = ...,
         tests_in_instruction: _builtins.bool = ...,
         model_revision: _builtins.str = ...,
+        lineage: _abc.Iterable[Global___LineageStep] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "concept_set_id", b"concept_set_id", "concepts", b"concepts", "difficulty", b"difficulty", "instruction", b"instruction", "instruction_id", b"instruction_id", "model_revision", b"model_revision", "response", b"response", "response_id", b"response_id", "seed_id", b"seed_id", "tests", b"tests", "tests_in_instruction", b"tests_in_instruction", "verdict_id", b"verdict_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "concepts", b"concepts", "difficulty", b"difficulty", "instruction", b"instruction", "lineage", b"lineage", "model_revision", b"model_revision", "response", b"response", "tests", b"tests", "tests_in_instruction", b"tests_in_instruction", "verdict_id", b"verdict_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Example: _TypeAlias = Example  # noqa: Y015
+
+@_typing.final
+class LineageStep(_message.Message):
+    """A record that a row came from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    RECORD_ID_FIELD_NUMBER: _builtins.int
+    stage: _builtins.str
+    """The stage that made it, by its name in the pipeline."""
+    record_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        stage: _builtins.str = ...,
+        record_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["record_id", b"record_id", "stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LineageStep: _TypeAlias = LineageStep  # noqa: Y015
 
 @_typing.final
 class ModelChoice(_message.Message):
@@ -515,9 +590,39 @@ class ModelChoice(_message.Message):
 Global___ModelChoice: _TypeAlias = ModelChoice  # noqa: Y015
 
 @_typing.final
-class GenerationSettings(_message.Message):
+class PropertyDraw(_message.Message):
+    """A property of what a stage writes, drawn for each item with equal chance; repeat a value to weight it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"category", "difficulty", "language": as the stage names it."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        values: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PropertyDraw: _TypeAlias = PropertyDraw  # noqa: Y015
+
+@_typing.final
+class StageSettings(_message.Message):
+    """The settings of one stage that a model writes. What is left out has the stage's own default (see GetPipeline)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     TOP_P_FIELD_NUMBER: _builtins.int
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
@@ -526,28 +631,44 @@ class GenerationSettings(_message.Message):
     UNPOOLED_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     ROUND_SIZE_FIELD_NUMBER: _builtins.int
+    PROPERTIES_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    stage: _builtins.str
+    """The stage's name in the run's pipeline."""
     temperature: _builtins.float
-    """Default 0.7, the paper's."""
+    """From 0 to 2."""
     top_p: _builtins.float
-    """Default 1."""
+    """Above 0, at most 1."""
     max_tokens: _builtins.int
-    """New tokens at most. Default: 128 for concepts, 256 for instructions, 1,024 for responses."""
+    """New tokens at most."""
     few_shots: _builtins.int
-    """Examples in the prompt. Default: 8 for concepts and instructions, 1 for responses."""
+    """Few-shot examples in the prompt."""
     prefix_groups: _builtins.int
-    """Few-shot sets come from a pool of so many seeded orderings, so that prompts share prefixes. Default 32.
-    0 with `unpooled`: every item draws its own.
+    """Few-shot examples come from a pool of so many seeded orderings, so that prompts share prefixes. 0 with `unpooled`:
+    every item draws its own.
     """
     unpooled: _builtins.bool
     attempts: _builtins.int
-    """Draws for each parent at most. Default 1; 10 for responses."""
+    """Draws for each parent at most."""
     round_size: _builtins.int
-    """Draws that are asked for at once; the next round is drawn when none of them passed. Default: 2 for
-    responses. As many as `attempts`: all are drawn at once.
+    """Draws that are asked for at once; the next round is drawn when the selection's strategy wants another. As many as
+    `attempts`: all are drawn at once.
     """
+    version: _builtins.int
+    """The version of the stage's reading. Filled in when the run is created."""
+    @_builtins.property
+    def model(self) -> Global___ModelChoice:
+        """Another model than the run's: a teacher, or the paper's crossings."""
+
+    @_builtins.property
+    def properties(self) -> _containers.RepeatedCompositeFieldContainer[Global___PropertyDraw]:
+        """The properties that are drawn for each item."""
+
     def __init__(
         self,
         *,
+        stage: _builtins.str = ...,
+        model: Global___ModelChoice | None = ...,
         temperature: _builtins.float | None = ...,
         top_p: _builtins.float = ...,
         max_tokens: _builtins.int = ...,
@@ -556,16 +677,18 @@ class GenerationSettings(_message.Message):
         unpooled: _builtins.bool = ...,
         attempts: _builtins.int = ...,
         round_size: _builtins.int = ...,
+        properties: _abc.Iterable[Global___PropertyDraw] | None = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "temperature", b"temperature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "model", b"model", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "attempts", b"attempts", "few_shots", b"few_shots", "max_tokens", b"max_tokens", "prefix_groups", b"prefix_groups", "round_size", b"round_size", "temperature", b"temperature", "top_p", b"top_p", "unpooled", b"unpooled"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "attempts", b"attempts", "few_shots", b"few_shots", "max_tokens", b"max_tokens", "model", b"model", "prefix_groups", b"prefix_groups", "properties", b"properties", "round_size", b"round_size", "stage", b"stage", "temperature", b"temperature", "top_p", b"top_p", "unpooled", b"unpooled", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
     _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
 
-Global___GenerationSettings: _TypeAlias = GenerationSettings  # noqa: Y015
+Global___StageSettings: _TypeAlias = StageSettings  # noqa: Y015
 
 @_typing.final
 class ExecutionSettings(_message.Message):
@@ -574,10 +697,17 @@ class ExecutionSettings(_message.Message):
     PROFILE_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     RUNS_FIELD_NUMBER: _builtins.int
+    IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
+    PYTHON_VERSION_FIELD_NUMBER: _builtins.int
     profile: _builtins.str
     """The runner profile. Empty: "default"."""
     runs: _builtins.int
     """Runs of each program, 1 to 10. 0 means once."""
+    image_digest: _builtins.str
+    """Part of each verdict's identity, as are the limits with the profile's defaults filled in. Filled in when the run is
+    created, from the runners that are there.
+    """
+    python_version: _builtins.str
     @_builtins.property
     def limits(self) -> _sandbox_pb2.Limits: ...
     def __init__(
@@ -586,10 +716,12 @@ class ExecutionSettings(_message.Message):
         profile: _builtins.str = ...,
         limits: _sandbox_pb2.Limits | None = ...,
         runs: _builtins.int = ...,
+        image_digest: _builtins.str = ...,
+        python_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "profile", b"profile", "runs", b"runs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_digest", b"image_digest", "limits", b"limits", "profile", b"profile", "python_version", b"python_version", "runs", b"runs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -602,17 +734,16 @@ class SelectionSettings(_message.Message):
     INSTRUCTION_WORDS_FIELD_NUMBER: _builtins.int
     NEAR_DUPLICATE_THRESHOLD_FIELD_NUMBER: _builtins.int
     TESTS_IN_INSTRUCTION_FIELD_NUMBER: _builtins.int
-    RANDOM_PASS_FIELD_NUMBER: _builtins.int
     FORBIDDEN_TEXTS_SHA256_FIELD_NUMBER: _builtins.int
     NEAR_DUPLICATES_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    RULES_VERSION_FIELD_NUMBER: _builtins.int
     instruction_words: _builtins.int
     """Words in an instruction at most. Default 200."""
     near_duplicate_threshold: _builtins.float
     """Jaccard similarity at which two texts are near duplicates. Default 0.7. Permutations 250, 5-grams."""
     tests_in_instruction: _builtins.float
     """The chance that an instruction gets its tests appended (5 lines at most). Default 0.5."""
-    random_pass: _builtins.bool
-    """Draw on after a pass, and choose among the passes at random (the reference's way)."""
     forbidden_texts_sha256: _builtins.str
     """sha256 of the benchmark texts (prompts and solutions) that must not occur in a seed or a row; the
     coordinator holds them. Filled in when the run is created. Empty: it holds none, and the run says so.
@@ -622,19 +753,28 @@ class SelectionSettings(_message.Message):
     reaches the threshold. "band-collision" (the reference's way): any band of the locality-sensitive hash is equal,
     whatever the similarity, and what collides with a dropped text is dropped as well.
     """
+    strategy: _builtins.str
+    """Which of an instruction's responses becomes its row. "first-pass" (the default): the lowest attempt that passes and
+    meets the row rules; nothing is drawn after it. "random-pass" (the reference's way): all attempts are drawn, one of
+    those that pass is taken. "failures-only": all are drawn, one that was executed and failed. "everything": every
+    response that can be read, whatever its verdict.
+    """
+    rules_version: _builtins.int
+    """The version of the rules for seeds and rows. Filled in when the run is created."""
     def __init__(
         self,
         *,
         instruction_words: _builtins.int = ...,
         near_duplicate_threshold: _builtins.float = ...,
         tests_in_instruction: _builtins.float | None = ...,
-        random_pass: _builtins.bool = ...,
         forbidden_texts_sha256: _builtins.str = ...,
         near_duplicates: _builtins.str = ...,
+        strategy: _builtins.str = ...,
+        rules_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_tests_in_instruction", b"_tests_in_instruction", "tests_in_instruction", b"tests_in_instruction"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tests_in_instruction", b"_tests_in_instruction", "forbidden_texts_sha256", b"forbidden_texts_sha256", "instruction_words", b"instruction_words", "near_duplicate_threshold", b"near_duplicate_threshold", "near_duplicates", b"near_duplicates", "random_pass", b"random_pass", "tests_in_instruction", b"tests_in_instruction"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tests_in_instruction", b"_tests_in_instruction", "forbidden_texts_sha256", b"forbidden_texts_sha256", "instruction_words", b"instruction_words", "near_duplicate_threshold", b"near_duplicate_threshold", "near_duplicates", b"near_duplicates", "rules_version", b"rules_version", "strategy", b"strategy", "tests_in_instruction", b"tests_in_instruction"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__tests_in_instruction: _TypeAlias = _typing.Literal["tests_in_instruction"]  # noqa: Y015
     _WhichOneofArgType__tests_in_instruction: _TypeAlias = _typing.Literal["_tests_in_instruction", b"_tests_in_instruction"]  # noqa: Y015
@@ -676,59 +816,37 @@ class Run(_message.Message):
     PIPELINE_FIELD_NUMBER: _builtins.int
     SEEDS_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
-    CONCEPTS_MODEL_FIELD_NUMBER: _builtins.int
-    INSTRUCTIONS_MODEL_FIELD_NUMBER: _builtins.int
-    RESPONSES_MODEL_FIELD_NUMBER: _builtins.int
-    CONCEPTS_FIELD_NUMBER: _builtins.int
-    INSTRUCTIONS_FIELD_NUMBER: _builtins.int
-    RESPONSES_FIELD_NUMBER: _builtins.int
     EXECUTION_FIELD_NUMBER: _builtins.int
     SELECTION_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     FEW_SHOT_SET_FIELD_NUMBER: _builtins.int
-    CATEGORIES_FIELD_NUMBER: _builtins.int
-    DIFFICULTIES_FIELD_NUMBER: _builtins.int
+    STAGES_FIELD_NUMBER: _builtins.int
+    REJUDGES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """A name for people. Not part of what the data depends on."""
     pipeline: _builtins.str
-    """"selfcodealign"."""
+    """One of ListPipelines. Empty: "selfcodealign"."""
     seed: _builtins.int
     """Everything random derives from it. Two runs that differ in it alone share nothing but seeds."""
     few_shot_set: _builtins.str
-    """The few-shot set's name, of those that the coordinator has. Empty: "selfcodealign"."""
+    """The few-shot set, one of those of the pipeline. Empty: the pipeline's default."""
+    rejudges: _builtins.str
+    """The run whose completions this one reads again (RejudgeRun). Not part of what the data depends on."""
     @_builtins.property
     def seeds(self) -> Global___SeedSelection: ...
     @_builtins.property
     def model(self) -> Global___ModelChoice:
-        """One model for all stages."""
+        """The model of every stage that names no other."""
 
-    @_builtins.property
-    def concepts_model(self) -> Global___ModelChoice:
-        """Another model for a stage (a teacher, or the paper's crossings)."""
-
-    @_builtins.property
-    def instructions_model(self) -> Global___ModelChoice: ...
-    @_builtins.property
-    def responses_model(self) -> Global___ModelChoice: ...
-    @_builtins.property
-    def concepts(self) -> Global___GenerationSettings: ...
-    @_builtins.property
-    def instructions(self) -> Global___GenerationSettings: ...
-    @_builtins.property
-    def responses(self) -> Global___GenerationSettings: ...
     @_builtins.property
     def execution(self) -> Global___ExecutionSettings: ...
     @_builtins.property
     def selection(self) -> Global___SelectionSettings: ...
     @_builtins.property
-    def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What is drawn for each task, with equal chance; repeat one to weight it. Default: function twice, class and
-        program once.
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageSettings]:
+        """Of the stages that a model writes. When the run is created every such stage of the pipeline is filled in, in the
+        pipeline's order.
         """
-
-    @_builtins.property
-    def difficulties(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Default: easy, medium and hard. Few-shot examples of these difficulties come first."""
 
     def __init__(
         self,
@@ -737,54 +855,126 @@ class Run(_message.Message):
         pipeline: _builtins.str = ...,
         seeds: Global___SeedSelection | None = ...,
         model: Global___ModelChoice | None = ...,
-        concepts_model: Global___ModelChoice | None = ...,
-        instructions_model: Global___ModelChoice | None = ...,
-        responses_model: Global___ModelChoice | None = ...,
-        concepts: Global___GenerationSettings | None = ...,
-        instructions: Global___GenerationSettings | None = ...,
-        responses: Global___GenerationSettings | None = ...,
         execution: Global___ExecutionSettings | None = ...,
         selection: Global___SelectionSettings | None = ...,
         seed: _builtins.int = ...,
         few_shot_set: _builtins.str = ...,
-        categories: _abc.Iterable[_builtins.str] | None = ...,
-        difficulties: _abc.Iterable[_builtins.str] | None = ...,
+        stages: _abc.Iterable[Global___StageSettings] | None = ...,
+        rejudges: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["concepts", b"concepts", "concepts_model", b"concepts_model", "execution", b"execution", "instructions", b"instructions", "instructions_model", b"instructions_model", "model", b"model", "responses", b"responses", "responses_model", b"responses_model", "seeds", b"seeds", "selection", b"selection"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "model", b"model", "seeds", b"seeds", "selection", b"selection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories", "concepts", b"concepts", "concepts_model", b"concepts_model", "difficulties", b"difficulties", "execution", b"execution", "few_shot_set", b"few_shot_set", "instructions", b"instructions", "instructions_model", b"instructions_model", "model", b"model", "name", b"name", "pipeline", b"pipeline", "responses", b"responses", "responses_model", b"responses_model", "seed", b"seed", "seeds", b"seeds", "selection", b"selection"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "few_shot_set", b"few_shot_set", "model", b"model", "name", b"name", "pipeline", b"pipeline", "rejudges", b"rejudges", "seed", b"seed", "seeds", b"seeds", "selection", b"selection", "stages", b"stages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015
 
 @_typing.final
+class RunRequest(_message.Message):
+    """What somebody wants of a run: parent is the run, attempt the request's number. The last one holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WANTED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    wanted: Global___RunState.ValueType
+    """RUNNING, PAUSED or CANCELLED."""
+    reason: _builtins.str
+    """Why, for a person: "paused by a person", "the breaker: 40 of the last 50 items ended in internal errors"."""
+    def __init__(
+        self,
+        *,
+        wanted: Global___RunState.ValueType = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "wanted", b"wanted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunRequest: _TypeAlias = RunRequest  # noqa: Y015
+
+@_typing.final
 class RunEvent(_message.Message):
-    """A change of a run's state: parent is the run, attempt the event's number. The last one holds."""
+    """A change of a run's state, written by the coordinator that holds its lease: parent is the run, attempt the event's
+    number. The last one holds.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     STATE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
     state: Global___RunState.ValueType
     message: _builtins.str
     version: _builtins.str
     """For SUCCEEDED: the published version."""
+    request: _builtins.int
+    """The number of the last RunRequest that was known."""
     def __init__(
         self,
         *,
         state: Global___RunState.ValueType = ...,
         message: _builtins.str = ...,
         version: _builtins.str = ...,
+        request: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "request", b"request", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunEvent: _TypeAlias = RunEvent  # noqa: Y015
+
+@_typing.final
+class WorkLog(_message.Message):
+    """How long a coordinator worked on each stage of a run, in a while: parent is the run, key the lease's token and a
+    number. The sum over all of them is the run's.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class BusySecondsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    BUSY_SECONDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def busy_seconds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """By stage: seconds in which at least one item of it was being worked on."""
+
+    def __init__(
+        self,
+        *,
+        busy_seconds: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_seconds", b"busy_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkLog: _TypeAlias = WorkLog  # noqa: Y015
 
 @_typing.final
 class StageConfig(_message.Message):
@@ -792,13 +982,15 @@ class StageConfig(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    STAGE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     SETTINGS_JSON_FIELD_NUMBER: _builtins.int
-    stage: Global___Stage.ValueType
-    """The stage that it configures."""
+    kind: Global___Kind.ValueType
+    """What the stage makes."""
     name: _builtins.str
-    """"concepts", "instructions", "execution", "row-rules", "dedup", "training", "evaluation", ..."""
+    """The stage's name in its pipeline: "concepts", "execution", "selection", ... Or "run", "sampling", "seed-rules",
+    "row-rules", "training", "evaluation".
+    """
     settings_json: _builtins.str
     """The settings as JSON with sorted keys: model revision, template and few-shot hashes, sampling,
     rule parameters.
@@ -806,13 +998,13 @@ class StageConfig(_message.Message):
     def __init__(
         self,
         *,
-        stage: Global___Stage.ValueType = ...,
+        kind: Global___Kind.ValueType = ...,
         name: _builtins.str = ...,
         settings_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "settings_json", b"settings_json", "stage", b"stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "name", b"name", "settings_json", b"settings_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -824,31 +1016,31 @@ class Rejection(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REJECTED_STAGE_FIELD_NUMBER: _builtins.int
+    REJECTED_KIND_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
-    TEXT_FIELD_NUMBER: _builtins.int
-    rejected_stage: Global___Stage.ValueType
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    rejected_kind: Global___Kind.ValueType
     """What it would have become."""
     reason: _builtins.str
-    """A short name from the documented list: "no-tests-section", "no-code-block", "empty", "cut-off", "content-filter",
-    ...
+    """A short name from the stage's list (GetPipeline): "no-tests-section", "no-code-block", "empty", "cut-off",
+    "content-filter", ... Or "internal-error": reading, judging or selecting this one item raised an exception.
     """
     detail: _builtins.str
     """A sentence for a person."""
-    text: _builtins.str
-    """What came back."""
+    evidence: _builtins.str
+    """Of an internal error: where it was raised, the innermost calls last."""
     def __init__(
         self,
         *,
-        rejected_stage: Global___Stage.ValueType = ...,
+        rejected_kind: Global___Kind.ValueType = ...,
         reason: _builtins.str = ...,
         detail: _builtins.str = ...,
-        text: _builtins.str = ...,
+        evidence: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "reason", b"reason", "rejected_stage", b"rejected_stage", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "evidence", b"evidence", "reason", b"reason", "rejected_kind", b"rejected_kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

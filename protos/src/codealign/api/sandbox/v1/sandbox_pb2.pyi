@@ -695,6 +695,7 @@ class Runner(_message.Message):
     IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
     PYTHON_VERSION_FIELD_NUMBER: _builtins.int
     PROFILES_FIELD_NUMBER: _builtins.int
+    PROFILE_LIMITS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     state: Global___RunnerState.ValueType
     backend: _builtins.str
@@ -712,6 +713,10 @@ class Runner(_message.Message):
     def profiles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Those that a request may name. The first is the one it was started with."""
 
+    @_builtins.property
+    def profile_limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProfileLimits]:
+        """The limits of these, in the same order."""
+
     def __init__(
         self,
         *,
@@ -726,11 +731,43 @@ class Runner(_message.Message):
         image_digest: _builtins.str = ...,
         python_version: _builtins.str = ...,
         profiles: _abc.Iterable[_builtins.str] | None = ...,
+        profile_limits: _abc.Iterable[Global___ProfileLimits] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "gvisor_version", b"gvisor_version", "image_digest", b"image_digest", "isolation", b"isolation", "name", b"name", "platform", b"platform", "profiles", b"profiles", "python_version", b"python_version", "slots", b"slots", "state", b"state", "walls", b"walls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "gvisor_version", b"gvisor_version", "image_digest", b"image_digest", "isolation", b"isolation", "name", b"name", "platform", b"platform", "profile_limits", b"profile_limits", "profiles", b"profiles", "python_version", b"python_version", "slots", b"slots", "state", b"state", "walls", b"walls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Runner: _TypeAlias = Runner  # noqa: Y015
+
+@_typing.final
+class ProfileLimits(_message.Message):
+    """What limits mean in a profile."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROFILE_FIELD_NUMBER: _builtins.int
+    DEFAULTS_FIELD_NUMBER: _builtins.int
+    MAXIMA_FIELD_NUMBER: _builtins.int
+    profile: _builtins.str
+    @_builtins.property
+    def defaults(self) -> Global___Limits:
+        """Of a request that sets none."""
+
+    @_builtins.property
+    def maxima(self) -> Global___Limits: ...
+    def __init__(
+        self,
+        *,
+        profile: _builtins.str = ...,
+        defaults: Global___Limits | None = ...,
+        maxima: Global___Limits | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "maxima", b"maxima"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "maxima", b"maxima", "profile", b"profile"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProfileLimits: _TypeAlias = ProfileLimits  # noqa: Y015

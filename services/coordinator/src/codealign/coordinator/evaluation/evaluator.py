@@ -282,7 +282,7 @@ class _Work:
         body.model_revision = self._model.revision
         body.passed = body.result.verdict == sb.VERDICT_PASSED
         record = pb.Record(
-            stage=pb.STAGE_EVALUATION_RESULT,
+            kind=pb.KIND_EVALUATION_RESULT,
             parents=[wanted.record.id],
             attempt=attempt,
             stage_config_id=wanted.board.config.id,
@@ -293,7 +293,7 @@ class _Work:
 
 
 def _result_id(problem_id: str, attempt: int, config_id: str) -> str:
-    return records.derive_id(pb.STAGE_EVALUATION_RESULT, [problem_id], attempt=attempt, stage_config_id=config_id)
+    return records.derive_id(pb.KIND_EVALUATION_RESULT, [problem_id], attempt=attempt, stage_config_id=config_id)
 
 
 def _always() -> None:

@@ -23,7 +23,7 @@ async def boards_of(store: RunStore, revisions: Collection[str]) -> list[Board]:
     A board takes the number of samples that every problem has: problems may have more from another call.
     """
     found = []
-    async for config in store.scan(dataset.ScanRequest(stage=pb.STAGE_STAGE_CONFIG, collection=COLLECTION)):
+    async for config in store.scan(dataset.ScanRequest(kind=pb.KIND_STAGE_CONFIG, collection=COLLECTION)):
         if config.stage_config.name == NAME and settings_of(config)["model_revision"] in revisions:
             board = await _board(store, config)
             if board.outcomes:
@@ -40,7 +40,7 @@ async def boards_of(store: RunStore, revisions: Collection[str]) -> list[Board]:
 
 async def _board(store: RunStore, config: pb.Record) -> Board:
     board = Board(config, model="", samples=0, problem_ids=())
-    request = dataset.ScanRequest(stage=pb.STAGE_EVALUATION_RESULT, stage_config_id=config.id)
+    request = dataset.ScanRequest(kind=pb.KIND_EVALUATION_RESULT, stage_config_id=config.id)
     async for record in store.scan(request):
         board.add(record)
         board.model = board.model or record.provenance.model

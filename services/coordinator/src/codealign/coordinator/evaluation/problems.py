@@ -77,7 +77,7 @@ class Problem:
             entry_point=self.entry_point,
             tests_sha256=self.tests_sha256,
         )
-        return records.complete(pb.Record(stage=pb.STAGE_PROBLEM, problem=body))
+        return records.complete(pb.Record(kind=pb.KIND_PROBLEM, problem=body))
 
 
 @dataclass(frozen=True)

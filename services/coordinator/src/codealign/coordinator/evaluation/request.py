@@ -92,8 +92,8 @@ def configuration(asked: Asked, benchmark: Benchmark, revision: str) -> pb.Recor
         "templates_sha256": prompts.templates_sha256(),
     }
     text = json.dumps(settings, sort_keys=True)
-    body = pb.StageConfig(stage=pb.STAGE_EVALUATION_RESULT, name=NAME, settings_json=text)
-    return records.complete(pb.Record(stage=pb.STAGE_STAGE_CONFIG, stage_config=body))
+    body = pb.StageConfig(kind=pb.KIND_EVALUATION_RESULT, name=NAME, settings_json=text)
+    return records.complete(pb.Record(kind=pb.KIND_STAGE_CONFIG, stage_config=body))
 
 
 def sample_seed(asked: Asked, problem_id: str, attempt: int) -> int:

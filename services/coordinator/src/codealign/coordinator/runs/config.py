@@ -17,10 +17,10 @@ from codealign.coordinator.rules import duplicates, near, rows, seeds
 PIPELINE = "selfcodealign"
 MAX_ATTEMPTS = 256
 GENERATING = ("concepts", "instructions", "responses")
-_WRITES: Mapping[str, tuple[pb.Stage.ValueType, prompts.Section]] = {
-    "concepts": (pb.STAGE_CONCEPT_SET, prompts.CONCEPTS),
-    "instructions": (pb.STAGE_INSTRUCTION, prompts.INSTRUCTION),
-    "responses": (pb.STAGE_RESPONSE, prompts.RESPONSE),
+_WRITES: Mapping[str, tuple[pb.Kind.ValueType, prompts.Section]] = {
+    "concepts": (pb.KIND_CONCEPT_SET, prompts.CONCEPTS),
+    "instructions": (pb.KIND_INSTRUCTION, prompts.INSTRUCTION),
+    "responses": (pb.KIND_RESPONSE, prompts.RESPONSE),
 }
 """What each generating stage makes, and the section of its prompt that the model writes."""
 
@@ -135,8 +135,8 @@ def run_records(run: pb.Run) -> tuple[pb.Record, pb.Record]:
     nameless.CopyFrom(run)
     nameless.name = ""
     settings = json_format.MessageToDict(nameless, preserving_proto_field_name=True)
-    config = _record(pb.STAGE_RUN, "run", **settings)
-    return config, records.complete(pb.Record(stage=pb.STAGE_RUN, stage_config_id=config.id, run=run))
+    config = _record(pb.KIND_RUN, "run", **settings)
+    return config, records.complete(pb.Record(kind=pb.KIND_RUN, stage_config_id=config.id, run=run))
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def stage_configs(run: pb.Run) -> StageConfigs:
     limits = {field.name: value for field, value in run.execution.limits.ListFields()}
     return StageConfigs(
         seeds=_record(
-            pb.STAGE_SEED,
+            pb.KIND_SEED,
             "seed-rules",
             rules=seeds.RULES,
             max_lines=seeds.MAX_LINES,
@@ -207,17 +207,17 @@ def stage_configs(run: pb.Run) -> StageConfigs:
         instructions=generating("instructions"),
         responses=generating("responses"),
         execution=_record(
-            pb.STAGE_VERDICT, "execution", profile=run.execution.profile, runs=run.execution.runs, limits=limits
+            pb.KIND_VERDICT, "execution", profile=run.execution.profile, runs=run.execution.runs, limits=limits
         ),
         rows=_record(
-            pb.STAGE_DECISION,
+            pb.KIND_DECISION,
             "row-rules",
             rules=rows.RULES,
             instruction_words=run.selection.instruction_words,
             benchmarks=benchmarks,
         ),
         selection=_record(
-            pb.STAGE_EXAMPLE,
+            pb.KIND_EXAMPLE,
             "selection",
             rules=duplicates.RULES,
             threshold=run.selection.near_duplicate_threshold,
@@ -228,7 +228,7 @@ def stage_configs(run: pb.Run) -> StageConfigs:
     )
 
 
-def _record(stage: pb.Stage.ValueType, config_name: str, **settings: object) -> pb.Record:
+def _record(stage: pb.Kind.ValueType, config_name: str, **settings: object) -> pb.Record:
     text = json.dumps(settings, sort_keys=True)
-    body = pb.StageConfig(stage=stage, name=config_name, settings_json=text)
-    return records.complete(pb.Record(stage=pb.STAGE_STAGE_CONFIG, stage_config=body))
+    body = pb.StageConfig(kind=stage, name=config_name, settings_json=text)
+    return records.complete(pb.Record(kind=pb.KIND_STAGE_CONFIG, stage_config=body))

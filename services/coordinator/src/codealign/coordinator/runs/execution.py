@@ -56,7 +56,7 @@ class Execution:
             return None
         trim(result)
         record = pb.Record(
-            stage=pb.STAGE_VERDICT,
+            kind=pb.KIND_VERDICT,
             parents=self._parents(response, of_the_machine=_is_of_the_machine(result)),
             stage_config_id=self.config_id,
             verdict=pb.VerdictBody(result=result),
@@ -73,7 +73,7 @@ class Execution:
         """The verdict that this run has, or else one that any run may have."""
         own, shared = (
             records.derive_id(
-                pb.STAGE_VERDICT, self._parents(response, of_the_machine=each), stage_config_id=self.config_id
+                pb.KIND_VERDICT, self._parents(response, of_the_machine=each), stage_config_id=self.config_id
             )
             for each in (True, False)
         )

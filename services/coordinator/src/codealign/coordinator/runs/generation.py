@@ -31,7 +31,7 @@ class Generation:
 
     name: str
     """"concepts", "instructions" or "responses"."""
-    made: pb.Stage.ValueType
+    made: pb.Kind.ValueType
     """The stage of the records that it makes."""
     config_id: str
     draws_id: str
@@ -71,7 +71,7 @@ class Generation:
         possible = {
             records.derive_id(stage, [parent.id], attempt=attempt, stage_config_id=config): attempt
             for attempt in attempts
-            for stage in (self.made, pb.STAGE_REJECTION)
+            for stage in (self.made, pb.KIND_REJECTION)
         }
         there = await self.store.adopt(list(possible))
         for record_id, record in there.items():
@@ -137,25 +137,25 @@ class Generation:
         return await self._append_rejection(record, rejected, completion.text)
 
     def _blank(self, parent: pb.Record, attempt: int) -> pb.Record:
-        return pb.Record(stage=self.made, parents=[parent.id], attempt=attempt, stage_config_id=self.config_id)
+        return pb.Record(kind=self.made, parents=[parent.id], attempt=attempt, stage_config_id=self.config_id)
 
     async def _append_rejection(self, record: pb.Record, rejected: Rejected, text: str) -> pb.Record:
         assert rejected.reason in REASONS
-        record.stage = pb.STAGE_REJECTION
+        record.kind = pb.KIND_REJECTION
         record.rejection.CopyFrom(
-            pb.Rejection(rejected_stage=self.made, reason=rejected.reason, detail=rejected.detail, text=text)
+            pb.Rejection(rejected_kind=self.made, reason=rejected.reason, detail=rejected.detail, text=text)
         )
         return await self.store.append(record)
 
     async def _prefix_id(self, prompt: Prompt) -> str:
-        record = pb.Record(stage=pb.STAGE_PROMPT_PREFIX, prompt_prefix=pb.PromptPrefix(text=prompt.prefix))
+        record = pb.Record(kind=pb.KIND_PROMPT_PREFIX, prompt_prefix=pb.PromptPrefix(text=prompt.prefix))
         return (await self.store.append(record)).id
 
     def _sample_seed(self, parent_key: str, attempt: int) -> int:
         return records.seed_for(self.seed, self.name, self.draws_id, parent_key, attempt)
 
     def _count(self, record: pb.Record, *, fresh: bool) -> None:
-        rejected = record.stage == pb.STAGE_REJECTION
+        rejected = record.kind == pb.KIND_REJECTION
         self.tally.finish(record.rejection.reason if rejected else None, fresh=fresh)
 
 

@@ -20,7 +20,7 @@ async def build(clients: Clients, run: pb.Run, notes: list[str]) -> api.PlanRunR
     Prompt tokens are those of one typical prompt of the stage, times its items.
     """
     store = RunStore(clients, run.seeds.collection)
-    available = sum(item.count for item in await store.count() if item.stage == pb.STAGE_SEED)
+    available = sum(item.count for item in await store.count() if item.kind == pb.KIND_SEED)
     seeds = min(run.seeds.limit or available, available)
     if run.seeds.limit > available:
         notes.append(f"the collection holds {available} seeds, not {run.seeds.limit}")
@@ -56,7 +56,7 @@ def _shots(run: pb.Run, stage: str) -> list[examples.FewShot]:
 
 
 async def _first_seed(store: RunStore, run: pb.Run) -> pb.Record:
-    request = dataset.ScanRequest(stage=pb.STAGE_SEED, collection=run.seeds.collection)
+    request = dataset.ScanRequest(kind=pb.KIND_SEED, collection=run.seeds.collection)
     return await anext(store.scan(request))
 
 

@@ -99,22 +99,22 @@ def from_counts(counts: Iterable[dataset.StageCount]) -> Progress:
     """The progress of a run that no coordinator works on, from its records alone."""
     progress = Progress()
     stage_of = {
-        pb.STAGE_CONCEPT_SET: "concepts",
-        pb.STAGE_INSTRUCTION: "instructions",
-        pb.STAGE_RESPONSE: "responses",
-        pb.STAGE_EXAMPLE: "selection",
+        pb.KIND_CONCEPT_SET: "concepts",
+        pb.KIND_INSTRUCTION: "instructions",
+        pb.KIND_RESPONSE: "responses",
+        pb.KIND_EXAMPLE: "selection",
     }
     for item in counts:
-        if item.stage in stage_of:
-            progress[stage_of[item.stage]].kept += item.count
-        elif item.stage == pb.STAGE_REJECTION:
-            progress[stage_of[item.rejected_stage]].reasons[item.label] += item.count
-        elif item.stage == pb.STAGE_VERDICT:
+        if item.kind in stage_of:
+            progress[stage_of[item.kind]].kept += item.count
+        elif item.kind == pb.KIND_REJECTION:
+            progress[stage_of[item.rejected_kind]].reasons[item.label] += item.count
+        elif item.kind == pb.KIND_VERDICT:
             if item.label == PASSED:
                 progress["execution"].kept += item.count
             else:
                 progress["execution"].reasons[item.label] += item.count
-        elif item.stage == pb.STAGE_DECISION:
+        elif item.kind == pb.KIND_DECISION:
             _count_decision(progress, item)
     for tally in progress.stages.values():
         tally.expected = tally.kept + tally.dropped

@@ -15,10 +15,10 @@ from codealign.coordinator.runs.store import RunStore
 from codealign.coordinator.runs.trail import follow
 
 _STAGE_NAMES = {
-    pb.STAGE_CONCEPT_SET: "concepts",
-    pb.STAGE_INSTRUCTION: "instructions",
-    pb.STAGE_RESPONSE: "responses",
-    pb.STAGE_VERDICT: "execution",
+    pb.KIND_CONCEPT_SET: "concepts",
+    pb.KIND_INSTRUCTION: "instructions",
+    pb.KIND_RESPONSE: "responses",
+    pb.KIND_VERDICT: "execution",
 }
 
 
@@ -34,16 +34,16 @@ async def build(clients: Clients, status: api.RunStatus) -> api.GetReportRespons
     intervals: dict[str, list[tuple[float, float]]] = defaultdict(list)
     tokens: dict[str, Counter[str]] = defaultdict(Counter)
     verdicts: Counter[str] = Counter()
-    for wanted in (*_STAGE_NAMES, pb.STAGE_REJECTION):
-        async for record in store.scan(dataset.ScanRequest(stage=wanted, collection=store.collection)):
-            stage = _STAGE_NAMES[record.rejection.rejected_stage if wanted == pb.STAGE_REJECTION else wanted]
+    for wanted in (*_STAGE_NAMES, pb.KIND_REJECTION):
+        async for record in store.scan(dataset.ScanRequest(kind=wanted, collection=store.collection)):
+            stage = _STAGE_NAMES[record.rejection.rejected_kind if wanted == pb.KIND_REJECTION else wanted]
             made = record.provenance
             end = made.created_at.ToNanoseconds() / 1e9
             intervals[stage].append((end - made.seconds, end))
             tokens[stage].update(
                 prompt=made.prompt_tokens, cached=made.cached_prompt_tokens, generated=made.generated_tokens
             )
-            if wanted == pb.STAGE_VERDICT:
+            if wanted == pb.KIND_VERDICT:
                 verdicts[verdict_name(record.verdict.result.verdict)] += 1
     for name, progress in by_stage.items():
         report.stages.append(
@@ -72,7 +72,7 @@ async def _add_models(store: RunStore, status: api.RunStatus, report: api.GetRep
     if status.version:
         checkpoints = [
             record
-            async for record in store.scan(dataset.ScanRequest(stage=pb.STAGE_CHECKPOINT))
+            async for record in store.scan(dataset.ScanRequest(kind=pb.KIND_CHECKPOINT))
             if record.checkpoint.dataset_version == status.version
         ]
         checkpoints.sort(key=lambda record: (record.provenance.created_at.ToNanoseconds(), record.id))

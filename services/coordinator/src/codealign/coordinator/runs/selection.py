@@ -74,7 +74,7 @@ class Selection:
         await self._store.append_all(
             [
                 pb.Record(
-                    stage=pb.STAGE_DECISION,
+                    kind=pb.KIND_DECISION,
                     parents=[response_id, self._run_id],
                     stage_config_id=self._config_id,
                     decision=chosen,
@@ -105,7 +105,7 @@ class Selection:
         chance = records.seed_for(self._run.seed, "tests-in-instruction", key) / 2**63
         carry = chance < self._run.selection.tests_in_instruction and can_carry_tests(instruction.text, body.tests)
         return pb.Record(
-            stage=pb.STAGE_EXAMPLE,
+            kind=pb.KIND_EXAMPLE,
             parents=[response.id, verdict_id],
             stage_config_id=self._config_id,
             example=pb.Example(

@@ -78,7 +78,7 @@ class Supervisor:
                 await asyncio.gather(*late, return_exceptions=True)
 
     async def _recover(self) -> None:
-        async for record in self._scan(dataset.ScanRequest(stage=pb.STAGE_RUN)):
+        async for record in self._scan(dataset.ScanRequest(kind=pb.KIND_RUN)):
             event = await self._last_event(record.id)
             if event is not None and event.run_event.state == pb.RUN_STATE_RUNNING and record.id not in self._active:
                 log.info("run_taken_up", run_id=record.id)
@@ -110,7 +110,7 @@ class Supervisor:
                     f"inference serves {model.name} at revision {model.revision[:12]}, not {choice.revision[:12]}",
                 )
             choice.model, choice.revision = model.name, model.revision
-        request_seeds = dataset.ScanRequest(stage=pb.STAGE_SEED, collection=run.seeds.collection, page_size=1)
+        request_seeds = dataset.ScanRequest(kind=pb.KIND_SEED, collection=run.seeds.collection, page_size=1)
         try:
             seeds = await self._clients.call(self._clients.dataset.Scan, request_seeds)
         except grpc.aio.AioRpcError as error:
@@ -145,7 +145,7 @@ class Supervisor:
             raise InvalidArgument("run", "name a run: its id, the id's first digits, or its name")
         matches = [
             record
-            async for record in self._scan(dataset.ScanRequest(stage=pb.STAGE_RUN))
+            async for record in self._scan(dataset.ScanRequest(kind=pb.KIND_RUN))
             if record.run.name == text or (len(text) >= MIN_PREFIX and record.id.startswith(text))
         ]
         if len(matches) != 1:
@@ -155,7 +155,7 @@ class Supervisor:
 
     async def list(self) -> list[api.RunStatus]:
         """Every run, newest first."""
-        ids = [record.id async for record in self._scan(dataset.ScanRequest(stage=pb.STAGE_RUN))]
+        ids = [record.id async for record in self._scan(dataset.ScanRequest(kind=pb.KIND_RUN))]
         statuses = [await self.status(run_id) for run_id in ids]
         return sorted(statuses, key=lambda status: status.created_at.ToNanoseconds(), reverse=True)
 
@@ -319,7 +319,7 @@ class Supervisor:
         async with RunStore(self._clients, run_id).flushing() as store:
             await store.append(
                 pb.Record(
-                    stage=pb.STAGE_RUN_EVENT,
+                    kind=pb.KIND_RUN_EVENT,
                     parents=[run_id],
                     attempt=last.attempt + 1 if last else 0,
                     run_event=pb.RunEvent(state=state, message=message, version=version),
@@ -327,7 +327,7 @@ class Supervisor:
             )
 
     async def _last_event(self, run_id: str) -> pb.Record | None:
-        request = dataset.ScanRequest(stage=pb.STAGE_RUN_EVENT, parent_id=run_id)
+        request = dataset.ScanRequest(kind=pb.KIND_RUN_EVENT, parent_id=run_id)
         events = [record async for record in self._scan(request)]
         return max(events, key=lambda record: record.attempt, default=None)
 

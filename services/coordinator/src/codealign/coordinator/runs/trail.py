@@ -10,13 +10,13 @@ from codealign.common.clients import Clients
 from codealign.coordinator.runs.store import PATIENT, RunStore
 
 _ORDER = (
-    pb.STAGE_SEED,
-    pb.STAGE_CONCEPT_SET,
-    pb.STAGE_INSTRUCTION,
-    pb.STAGE_RESPONSE,
-    pb.STAGE_VERDICT,
-    pb.STAGE_DECISION,
-    pb.STAGE_EXAMPLE,
+    pb.KIND_SEED,
+    pb.KIND_CONCEPT_SET,
+    pb.KIND_INSTRUCTION,
+    pb.KIND_RESPONSE,
+    pb.KIND_VERDICT,
+    pb.KIND_DECISION,
+    pb.KIND_EXAMPLE,
 )
 
 
@@ -26,7 +26,7 @@ async def follow(clients: Clients, store: RunStore) -> tuple[list[pb.Record], li
     Returns:
         Its records, seed first and example last, and those that they refer to; both empty where there is no row.
     """
-    request = dataset.ScanRequest(stage=pb.STAGE_EXAMPLE, collection=store.collection, page_size=1)
+    request = dataset.ScanRequest(kind=pb.KIND_EXAMPLE, collection=store.collection, page_size=1)
     examples = (await clients.call(clients.dataset.Scan, request, retry=PATIENT)).records
     if not examples:
         return [], []
@@ -38,7 +38,7 @@ async def follow(clients: Clients, store: RunStore) -> tuple[list[pb.Record], li
     references = {record.id: record for record in lineage.references}
     missing = {record.stage_config_id for record in records} - references.keys() - {""}
     references.update(await store.get(sorted(missing)))
-    trail = sorted((record for record in records if record.stage in _ORDER), key=lambda each: _ORDER.index(each.stage))
+    trail = sorted((record for record in records if record.kind in _ORDER), key=lambda each: _ORDER.index(each.kind))
     return trail, [references[key] for key in sorted(references)]
 
 
@@ -46,7 +46,7 @@ async def _choice(store: RunStore, ancestors: Sequence[pb.Record]) -> list[pb.Re
     """Why this response and no other: the decisions of this run on it."""
     found: list[pb.Record] = []
     for record in ancestors:
-        if record.stage == pb.STAGE_RESPONSE:
-            request = dataset.ScanRequest(stage=pb.STAGE_DECISION, parent_id=record.id, collection=store.collection)
+        if record.kind == pb.KIND_RESPONSE:
+            request = dataset.ScanRequest(kind=pb.KIND_DECISION, parent_id=record.id, collection=store.collection)
             found += [decision async for decision in store.scan(request)]
     return found

@@ -64,7 +64,7 @@ class Walk:
         def generation(name: str, config: pb.Record, section: prompts.Section) -> Generation:
             return Generation(
                 name=name,
-                made=config.stage_config.stage,
+                made=config.stage_config.kind,
                 config_id=config.id,
                 draws_id=draws_id(self.run, name),
                 settings=getattr(self.run, name),
@@ -136,7 +136,7 @@ class Walk:
         tally = self.progress["seeds"]
         tally.expected = limit
         near = NearDuplicates(SEED_THRESHOLD, self.run.selection.near_duplicates)
-        request = dataset.ScanRequest(stage=pb.STAGE_SEED, collection=self.run.seeds.collection)
+        request = dataset.ScanRequest(kind=pb.KIND_SEED, collection=self.run.seeds.collection)
         async for seed in self.store.scan(request):
             drop = static_drop(seed.seed, self._benchmarks)
             if drop is None and (found := near.find(seed.seed.code)):
@@ -152,7 +152,7 @@ class Walk:
                 [
                     seed,
                     pb.Record(
-                        stage=pb.STAGE_DECISION,
+                        kind=pb.KIND_DECISION,
                         parents=[seed.id, self.record.id],
                         stage_config_id=self.configs.seeds.id,
                         decision=selected,
@@ -198,7 +198,7 @@ class Walk:
         child = None
         async for record in generation.draw(parent, key, [0], prompt, fill):
             child = record
-        return child if child is not None and child.stage == generation.made else None
+        return child if child is not None and child.kind == generation.made else None
 
     def instruction_key(self, draws: Draws) -> str:
         """What everything random about an instruction derives from."""
@@ -223,7 +223,7 @@ class Walk:
         prompt = self._response_prompt(instruction, key)
         async with asyncio.TaskGroup() as tasks:
             async for record in self._responses.draw(instruction, key, attempts, prompt, _fill_response):
-                if record.stage == pb.STAGE_RESPONSE:
+                if record.kind == pb.KIND_RESPONSE:
                     judged.append(tasks.create_task(self._judge(record)))
         return sorted(item for task in judged if (item := task.result()) is not None)
 
@@ -278,7 +278,7 @@ class Walk:
 def decision(parents: list[str], config_id: str, drop: Drop) -> pb.Record:
     """The record of a drop; the duplicate's original is a second parent, since the drop depends on it."""
     return pb.Record(
-        stage=pb.STAGE_DECISION,
+        kind=pb.KIND_DECISION,
         parents=[*parents, *([drop.duplicate_of] if drop.duplicate_of else [])],
         stage_config_id=config_id,
         decision=pb.Decision(

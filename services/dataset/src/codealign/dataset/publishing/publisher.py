@@ -158,7 +158,7 @@ def _examples(connection: Connection, collection: str) -> Iterator[tuple[pb.Reco
             select(members.c.record_id)
             .where(
                 members.c.collection == collection,
-                members.c.stage == pb.STAGE_EXAMPLE,
+                members.c.kind == pb.KIND_EXAMPLE,
                 members.c.record_id > after,
             )
             .order_by(members.c.record_id)

@@ -86,7 +86,7 @@ def row_of(record: pb.Record, related: Mapping[str, pb.Record]) -> Row:
 def _require_verdict(record: pb.Record, related: Mapping[str, pb.Record]) -> None:
     example = record.example
     verdict = related.get(example.verdict_id)
-    if verdict is None or verdict.stage != pb.STAGE_VERDICT:
+    if verdict is None or verdict.kind != pb.KIND_VERDICT:
         raise FailedPrecondition(
             f"example {record.id} has no verdict (verdict_id {example.verdict_id or 'is empty'}): a row is published "
             "only with the verdict that let it pass"
@@ -114,7 +114,7 @@ def _seed(record: pb.Record, related: Mapping[str, pb.Record]) -> pb.Seed:
     if not seed_id:  # another pipeline's example, which began without a seed
         return pb.Seed()
     seed = related.get(seed_id)
-    if seed is None or seed.stage != pb.STAGE_SEED:
+    if seed is None or seed.kind != pb.KIND_SEED:
         raise FailedPrecondition(f"example {record.id}: its seed {seed_id} is not in the store")
     return seed.seed
 

@@ -100,7 +100,7 @@ def _insert(connection: Connection, first: dict[str, pb.Record]) -> set[str]:
 def _join(connection: Connection, collection: str, kept: dict[str, pb.Record]) -> set[str]:
     """Make the records members; gives the ids of those that were none yet."""
     members = [
-        {"collection": collection, "stage": record.stage, "record_id": key} for key, record in sorted(kept.items())
+        {"collection": collection, "kind": record.kind, "record_id": key} for key, record in sorted(kept.items())
     ]
     if not members:
         return set()

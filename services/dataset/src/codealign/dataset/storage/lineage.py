@@ -85,38 +85,38 @@ def _parents(connection: Connection, ids: Sequence[str], collection: str) -> set
         found.update(connection.execute(select(edges.c.parent_id).where(edges.c.child_id.in_(some))).scalars())
     if not collection:
         return found
-    stages: list[tuple[str, int]] = []
+    kinds: list[tuple[str, int]] = []
     for some in chunks(sorted(found)):
-        statement = select(records.c.id, records.c.stage).where(records.c.id.in_(some))
-        stages += [(row.id, row.stage) for row in connection.execute(statement)]
-    return _members(connection, stages, collection)
+        statement = select(records.c.id, records.c.kind).where(records.c.id.in_(some))
+        kinds += [(row.id, row.kind) for row in connection.execute(statement)]
+    return _members(connection, kinds, collection)
 
 
 def _children(connection: Connection, ids: Sequence[str], collection: str, limit: int) -> set[str]:
     found: set[tuple[str, int]] = set()
     for some in chunks(ids):
-        statement = select(edges.c.child_id, edges.c.child_stage).distinct().where(edges.c.parent_id.in_(some))
+        statement = select(edges.c.child_id, edges.c.child_kind).distinct().where(edges.c.parent_id.in_(some))
         if not collection:
             statement = statement.order_by(edges.c.child_id).limit(limit)
-        found.update((row.child_id, row.child_stage) for row in connection.execute(statement))
+        found.update((row.child_id, row.child_kind) for row in connection.execute(statement))
         if not collection and len(found) > limit:
             break
     return _members(connection, sorted(found), collection) if collection else {child for child, _ in found}
 
 
 def _members(connection: Connection, found: Sequence[tuple[str, int]], collection: str) -> set[str]:
-    """Those of the records (id, stage) that are members.
+    """Those of the records (id, kind) that are members.
 
     A statement of its own: in a join, a planner without fresh statistics begins at the collection's millions.
     """
     by_stage: dict[int, list[str]] = {}
-    for key, stage in found:
-        by_stage.setdefault(stage, []).append(key)
+    for key, kind in found:
+        by_stage.setdefault(kind, []).append(key)
     kept: set[str] = set()
-    for stage, keys in by_stage.items():
+    for kind, keys in by_stage.items():
         for some in chunks(keys):
             statement = select(members.c.record_id).where(
-                members.c.collection == collection, members.c.stage == stage, members.c.record_id.in_(some)
+                members.c.collection == collection, members.c.kind == kind, members.c.record_id.in_(some)
             )
             kept.update(connection.execute(statement).scalars())
     return kept

@@ -22,9 +22,9 @@ _COUNTED_MATCHES = 1000
 class Tally:
     """How many records there are of one kind."""
 
-    stage: int
+    kind: int
     label: str
-    rejected_stage: int
+    rejected_kind: int
     outcome: int
     records: int
 
@@ -67,7 +67,7 @@ def resolve(connection: Connection, given: str, path: str) -> str:
 
 def count(database: Database, collection: str = "") -> list[Tally]:
     """How many records of each kind a collection has. Empty: the whole store."""
-    columns = (tallies.c.stage, tallies.c.label, tallies.c.rejected_stage, tallies.c.outcome, tallies.c.records)
+    columns = (tallies.c.kind, tallies.c.label, tallies.c.rejected_kind, tallies.c.outcome, tallies.c.records)
     statement = select(*columns).where(tallies.c.collection == collection).order_by(*columns[:4])
     return database.read(lambda connection: [Tally(*row) for row in connection.execute(statement)])
 

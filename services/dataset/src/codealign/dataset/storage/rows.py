@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, select
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2
-from codealign.common.records import BODY_OF_STAGE, body
+from codealign.common.records import BODY_OF_KIND, body
 from codealign.dataset.storage.schema import record_parents, records
 
 T = TypeVar("T")
@@ -26,11 +26,11 @@ def chunks(items: Sequence[T], size: int = CHUNK) -> Iterator[Sequence[T]]:
 
 def label(record: pb.Record) -> str:
     """What Count groups by: a decision's rule, a rejection's reason, a verdict's name without its prefix."""
-    if record.stage == pb.STAGE_DECISION:
+    if record.kind == pb.KIND_DECISION:
         return record.decision.rule
-    if record.stage == pb.STAGE_REJECTION:
+    if record.kind == pb.KIND_REJECTION:
         return record.rejection.reason
-    if record.stage == pb.STAGE_VERDICT:
+    if record.kind == pb.KIND_VERDICT:
         number = record.verdict.result.verdict
         known = sandbox_pb2.Verdict.DESCRIPTOR.values_by_number.get(number)
         return known.name.removeprefix("VERDICT_") if known else str(number)
@@ -38,24 +38,24 @@ def label(record: pb.Record) -> str:
 
 
 def tally_key(record: pb.Record) -> tuple[int, str, int, int]:
-    """What records are counted by: stage, label, rejected stage, outcome."""
-    rejected_stage = record.rejection.rejected_stage if record.stage == pb.STAGE_REJECTION else 0
-    outcome = record.decision.outcome if record.stage == pb.STAGE_DECISION else 0
-    return record.stage, label(record), rejected_stage, outcome
+    """What records are counted by: kind, label, rejected kind, outcome."""
+    rejected_kind = record.rejection.rejected_kind if record.kind == pb.KIND_REJECTION else 0
+    outcome = record.decision.outcome if record.kind == pb.KIND_DECISION else 0
+    return record.kind, label(record), rejected_kind, outcome
 
 
 def record_row(record: pb.Record) -> dict[str, Any]:
     """The row of `records`."""
     message = body(record)
-    stage, name, rejected_stage, outcome = tally_key(record)
+    kind, name, rejected_kind, outcome = tally_key(record)
     return {
         "id": record.id,
-        "stage": stage,
+        "kind": kind,
         "attempt": record.attempt,
         "stage_config_id": record.stage_config_id,
         "content_hash": record.content_hash,
         "label": name,
-        "rejected_stage": rejected_stage,
+        "rejected_kind": rejected_kind,
         "outcome": outcome,
         "provenance": record.provenance.SerializeToString(deterministic=True),
         "body": message.SerializeToString(deterministic=True) if message is not None else b"",
@@ -64,14 +64,14 @@ def record_row(record: pb.Record) -> dict[str, Any]:
 
 def parent_rows(record: pb.Record) -> Iterator[dict[str, Any]]:
     """The rows of `record_parents`."""
-    is_rejection = record.stage == pb.STAGE_REJECTION
+    is_rejection = record.kind == pb.KIND_REJECTION
     for position, parent in enumerate(record.parents):
         yield {
             "child_id": record.id,
             "position": position,
             "parent_id": parent,
-            "child_stage": record.stage,
-            "stands_for": record.rejection.rejected_stage if is_rejection else record.stage,
+            "child_kind": record.kind,
+            "stands_for": record.rejection.rejected_kind if is_rejection else record.kind,
             "stage_config_id": record.stage_config_id,
             "attempt": record.attempt,
         }
@@ -118,12 +118,12 @@ def load_within(connection: Connection, ids: Sequence[str], max_bytes: int) -> l
 def _record(row: Row[Any]) -> pb.Record:
     record = pb.Record(
         id=row.id,
-        stage=row.stage,
+        kind=row.kind,
         attempt=row.attempt,
         stage_config_id=row.stage_config_id,
         content_hash=row.content_hash,
     )
-    message = getattr(record, BODY_OF_STAGE[row.stage])
+    message = getattr(record, BODY_OF_KIND[row.kind])
     message.ParseFromString(bytes(row.body))
     message.SetInParent()  # an empty body is a body
     if row.provenance:

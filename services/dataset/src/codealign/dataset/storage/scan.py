@@ -16,8 +16,8 @@ from codealign.dataset.storage.schema import collection_members, record_parents,
 class Lacking:
     """Records with fewer than so many of the attempts 0, 1, ... of a child."""
 
-    stage: int
-    """The child's; a rejection that stands for this stage is a child too."""
+    kind: int
+    """The child's; a rejection that stands for this kind is a child too."""
     stage_config_id: str = ""
     """The child's. Empty: any."""
     attempts: int = 1
@@ -27,7 +27,7 @@ class Lacking:
 class Query:
     """Which records; an empty field does not restrict."""
 
-    stage: int = 0
+    kind: int = 0
     collection: str = ""
     """Members of it alone; `lacking` then counts children alone that are members as well."""
     stage_config_id: str = ""
@@ -71,31 +71,31 @@ def _ids(query: Query, after: str) -> Select[str]:
     if query.parent_id:
         key = edges.c.child_id
         statement = select(key).distinct().where(edges.c.parent_id == query.parent_id)
-        stage, config = edges.c.child_stage, edges.c.stage_config_id
-    elif query.collection and query.stage:
+        kind, config = edges.c.child_kind, edges.c.stage_config_id
+    elif query.collection and query.kind:
         key = members.c.record_id
         statement = select(key).where(members.c.collection == query.collection)
-        stage, config = members.c.stage, records.c.stage_config_id
+        kind, config = members.c.kind, records.c.stage_config_id
         if query.stage_config_id:
             statement = statement.join(records, records.c.id == key)
     else:
         key = records.c.id
         statement = select(key)
-        stage, config = records.c.stage, records.c.stage_config_id
-    if query.stage:
-        statement = statement.where(stage == query.stage)
+        kind, config = records.c.kind, records.c.stage_config_id
+    if query.kind:
+        statement = statement.where(kind == query.kind)
     if query.stage_config_id:
         statement = statement.where(config == query.stage_config_id)
-    if query.collection and stage is not members.c.stage:
-        statement = statement.where(_is_member(query.collection, stage, key))
+    if query.collection and kind is not members.c.kind:
+        statement = statement.where(_is_member(query.collection, kind, key))
     if query.lacking:
         statement = statement.where(_lacks(query.lacking, query.collection, key))
     return statement.where(key > after).order_by(key)
 
 
-def _is_member(collection: str, stage: ColumnElement[int], record_id: ColumnElement[str]) -> ColumnElement[bool]:
+def _is_member(collection: str, kind: ColumnElement[int], record_id: ColumnElement[str]) -> ColumnElement[bool]:
     members = collection_members.alias()
-    condition = and_(members.c.collection == collection, members.c.stage == stage, members.c.record_id == record_id)
+    condition = and_(members.c.collection == collection, members.c.kind == kind, members.c.record_id == record_id)
     return select(members.c.record_id).where(condition).exists()
 
 
@@ -103,13 +103,13 @@ def _lacks(lacking: Lacking, collection: str, parent: ColumnElement[str]) -> Col
     edges = record_parents.alias("child_edges")
     children = select(edges.c.child_id).where(
         edges.c.parent_id == parent,
-        edges.c.stands_for == lacking.stage,
+        edges.c.stands_for == lacking.kind,
         edges.c.attempt < lacking.attempts,
     )
     if lacking.stage_config_id:
         children = children.where(edges.c.stage_config_id == lacking.stage_config_id)
     if collection:
-        children = children.where(_is_member(collection, edges.c.child_stage, edges.c.child_id))
+        children = children.where(_is_member(collection, edges.c.child_kind, edges.c.child_id))
     # Scalar subqueries, which are answered parent by parent from the index: PostgreSQL may turn NOT EXISTS into a
     # hash of all children, and that for every page.
     if lacking.attempts == 1:

@@ -20,19 +20,19 @@ records = Table(
     "records",
     metadata,
     Column("id", KEY, primary_key=True),
-    Column("stage", SmallInteger, nullable=False),
+    Column("kind", SmallInteger, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("stage_config_id", KEY, nullable=False),
     Column("content_hash", KEY, nullable=False),
     # What Count groups by: a decision's rule, a rejection's reason, a verdict's name.
     Column("label", KEY, nullable=False),
-    Column("rejected_stage", SmallInteger, nullable=False),
+    Column("rejected_kind", SmallInteger, nullable=False),
     Column("outcome", SmallInteger, nullable=False),
     # Last, so that SQLite reads the columns before them without following overflow pages.
     Column("provenance", LargeBinary, nullable=False),
     Column("body", LargeBinary, nullable=False),
-    Index("ix_records_stage", "stage", "id"),
-    Index("ix_records_config", "stage_config_id", "stage", "id"),
+    Index("ix_records_kind", "kind", "id"),
+    Index("ix_records_config", "stage_config_id", "kind", "id"),
 )
 
 record_parents = Table(
@@ -42,13 +42,13 @@ record_parents = Table(
     Column("position", SmallInteger, primary_key=True),
     Column("parent_id", KEY, nullable=False),
     # Copied from the child, so that "which parents lack a child" is answered from the index alone.
-    Column("child_stage", SmallInteger, nullable=False),
-    # The child's stage, or for a rejection the stage that it stands for.
+    Column("child_kind", SmallInteger, nullable=False),
+    # The child's kind, or for a rejection the kind that it stands for.
     Column("stands_for", SmallInteger, nullable=False),
     Column("stage_config_id", KEY, nullable=False),
     Column("attempt", Integer, nullable=False),
     Index(
-        "ix_record_parents_parent", "parent_id", "stands_for", "stage_config_id", "attempt", "child_id", "child_stage"
+        "ix_record_parents_parent", "parent_id", "stands_for", "stage_config_id", "attempt", "child_id", "child_kind"
     ),
     sqlite_with_rowid=False,
 )
@@ -57,20 +57,20 @@ collection_members = Table(
     "collection_members",
     metadata,
     Column("collection", KEY, primary_key=True),
-    Column("stage", SmallInteger, primary_key=True),
+    Column("kind", SmallInteger, primary_key=True),
     Column("record_id", KEY, primary_key=True),
     sqlite_with_rowid=False,
 )
 
-# How many records there are by stage and label, kept up with every append: counting millions of rows for each look
+# How many records there are by kind and label, kept up with every append: counting millions of rows for each look
 # at a run's progress would take seconds. The collection "" is the whole store.
 tallies = Table(
     "tallies",
     metadata,
     Column("collection", KEY, primary_key=True),
-    Column("stage", SmallInteger, primary_key=True),
+    Column("kind", SmallInteger, primary_key=True),
     Column("label", KEY, primary_key=True),
-    Column("rejected_stage", SmallInteger, primary_key=True),
+    Column("rejected_kind", SmallInteger, primary_key=True),
     Column("outcome", SmallInteger, primary_key=True),
     Column("records", BigInteger, nullable=False),
     sqlite_with_rowid=False,
