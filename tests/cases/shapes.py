@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from codealign.common.text import lines
-from codealign.coordinator.method.python_code import compiles
+from codealign.coordinator.reading.python_code import compiles
 
 Shape = Callable[[str, str], str]
 """From code and tests to a completion. Each ends with a line ending, as what stands in a fence does."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
-from codealign.coordinator.method import parsing
+from codealign.coordinator.reading import parsing
 from services.sandbox.tests import conftest
 from services.sandbox.tests.conftest import name_of, running
 from tests.cases.files import cases

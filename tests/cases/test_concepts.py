@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from codealign.coordinator.method import parsing
+from codealign.coordinator.reading import parsing
 from tests.cases.files import cases
 
 CASES = cases("concepts.jsonl")

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from codealign.api.inference.v1 import inference_pb2 as inf
-from codealign.coordinator.method import prompts, sections
-from codealign.coordinator.method.parsing import Rejected
+from codealign.coordinator.pipelines.selfcodealign import templates as prompts
+from codealign.coordinator.reading import sections
+from codealign.coordinator.reading.parsing import Rejected
 from codealign.inference.engines import recording_file
 from codealign.inference.engines.base import Completion, FinishReason, GenerationRequest, ModelInfo, Sample, Sampling
 from codealign.inference.engines.openai.engine import OpenAIEngine

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from codealign.coordinator.method import parsing
+from codealign.coordinator.reading import parsing
 from tests.cases.shapes import BOM, SHAPES, ended, generated
 from tests.e2e.commands import command
 from tests.e2e.test_recorded_run import versions

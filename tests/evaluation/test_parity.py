@@ -21,7 +21,7 @@ from codealign.coordinator.evaluation.judging import Judge
 from codealign.coordinator.evaluation.known import KnownResults
 from codealign.coordinator.evaluation.mbpp_inputs import RULE_OF_ENTRY_POINT
 from codealign.coordinator.evaluation.problems import Benchmark, CallTests, Problem
-from codealign.coordinator.runs.progress import StageTally, verdict_name
+from codealign.coordinator.ground.tally import StageTally, verdict_name
 from tests.mutation import mutants
 
 EVALPLUS = ("evalplus==0.3.1", "psutil==7.0.0")

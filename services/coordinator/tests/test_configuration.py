@@ -123,7 +123,7 @@ def test_a_prompt_ends_where_the_models_part_begins() -> None:
 
 
 def test_the_templates_show_the_model_what_the_parser_reads() -> None:
-    from codealign.coordinator.method import parsing
+    from codealign.coordinator.reading import parsing
 
     (shot,) = examples.ordering("selfcodealign", 0, "responses", "0", 1)
     text = prompts.response_prefix([shot])

@@ -20,8 +20,8 @@ from codealign.coordinator.evaluation import judging
 from codealign.coordinator.evaluation.judging import Judge
 from codealign.coordinator.evaluation.known import KnownResults
 from codealign.coordinator.evaluation.problems import CallTests, CheckTests, Part, Problem
-from codealign.coordinator.runs.faults import RunFailed
-from codealign.coordinator.runs.progress import StageTally
+from codealign.coordinator.ground.faults import RunFailed
+from codealign.coordinator.ground.tally import StageTally
 
 
 class Sandbox(rpc.SandboxServiceServicer):

@@ -16,9 +16,9 @@ from codealign.common import records
 from codealign.common.clients import Addresses, Clients
 from codealign.coordinator import calls
 from codealign.coordinator.runs.execution import UNDECIDED, Execution, passed
-from codealign.coordinator.runs.faults import RunFailed
-from codealign.coordinator.runs.progress import StageTally
-from codealign.coordinator.runs.store import RunStore
+from codealign.coordinator.ground.faults import RunFailed
+from codealign.coordinator.ground.tally import StageTally
+from codealign.coordinator.ground.store import RunStore
 
 RESPONSE = records.complete(
     pb.Record(kind=pb.KIND_RESPONSE, parents=["0" * 32], response=pb.Response(code="x = 1", tests="assert x"))

@@ -15,13 +15,13 @@ from codealign.api.inference.v1 import inference_pb2_grpc as rpc
 from codealign.common import records
 from codealign.common.clients import Addresses, Clients, RetryPolicy
 from codealign.coordinator import calls
-from codealign.coordinator.method import prompts
-from codealign.coordinator.method.parsing import Rejected
+from codealign.coordinator.pipelines.selfcodealign import templates as prompts
+from codealign.coordinator.reading.parsing import Rejected
 from codealign.coordinator.runs import faults
-from codealign.coordinator.runs.faults import RunFailed
+from codealign.coordinator.ground.faults import RunFailed
 from codealign.coordinator.runs.generation import Generation
-from codealign.coordinator.runs.progress import StageTally
-from codealign.coordinator.runs.store import RunStore
+from codealign.coordinator.ground.tally import StageTally
+from codealign.coordinator.ground.store import RunStore
 
 PARENT = records.complete(pb.Record(kind=pb.KIND_SEED, seed=pb.Seed(code="def f(x): return x")))
 FEW_SHOTS = 2

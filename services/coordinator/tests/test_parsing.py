@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from codealign.coordinator.method import parsing
-from codealign.coordinator.method.parsing import ParsedResponse, Rejected
+from codealign.coordinator.reading import parsing
+from codealign.coordinator.reading.parsing import ParsedResponse, Rejected
 
 GOOD = """Add them.
 

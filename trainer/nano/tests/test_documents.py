@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from codealign.coordinator.method import parsing
+from codealign.coordinator.reading import parsing
 from codealign.nano import documents, functions
 
 DRAWS = 300

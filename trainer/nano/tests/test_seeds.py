@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from codealign.cli import seeds as reader
-from codealign.coordinator.method import examples
+from codealign.coordinator.pipelines import few_shots as examples
 from codealign.coordinator.rules import benchmarks
 from codealign.coordinator.rules.seeds import static_drop
 from codealign.nano.documents import holds

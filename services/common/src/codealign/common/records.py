@@ -78,7 +78,7 @@ def record_id(record: pb.Record) -> str:
         record.kind,
         record.parents,
         attempt=record.attempt,
-        stage_config_id=record.kind_config_id,
+        stage_config_id=record.stage_config_id,
         content=content_hash(record),
         key=record.key,
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from codealign.coordinator.method import examples
+from codealign.coordinator.pipelines import few_shots as examples
 from codealign.nano import pretraining
 from codealign.nano.card import write_card
 from codealign.nano.fewshots import write_fewshots

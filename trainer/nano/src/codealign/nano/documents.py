@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from codealign.coordinator.evaluation import prompts as evaluation
 from codealign.coordinator.evaluation.problems import CheckTests, Problem
-from codealign.coordinator.method import prompts
-from codealign.coordinator.method.examples import FewShot
+from codealign.coordinator.pipelines.selfcodealign import templates as prompts
+from codealign.coordinator.pipelines.few_shots import FewShot
 from codealign.coordinator.rules.rows import with_tests
 from codealign.nano import functions
 from codealign.nano.functions import Composition, Names

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
-from codealign.coordinator.method.examples import FewShot
+from codealign.coordinator.pipelines.few_shots import FewShot
 from codealign.nano import documents
 
 COUNT = 21

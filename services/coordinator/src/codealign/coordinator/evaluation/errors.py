@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 
 from codealign.common.errors import FailedPrecondition, InvalidArgument
-from codealign.coordinator.runs.faults import Refused, RunFailed, of_service
+from codealign.coordinator.ground.faults import Refused, RunFailed, of_service
 
 
 def told(error: BaseException) -> BaseException:

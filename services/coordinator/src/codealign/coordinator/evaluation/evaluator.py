@@ -22,17 +22,17 @@ from codealign.common import records
 from codealign.common.clients import Clients
 from codealign.common.errors import InvalidArgument
 from codealign.common.logs import get_logger
-from codealign.coordinator.calls import Completions, provenance
+from codealign.coordinator.ground.calls import Completions, provenance
 from codealign.coordinator.evaluation import benchmarks, errors, programs, prompts
 from codealign.coordinator.evaluation.judging import Judge
 from codealign.coordinator.evaluation.known import KnownResults
 from codealign.coordinator.evaluation.problems import Benchmark, Problem
 from codealign.coordinator.evaluation.request import Asked, checked, configuration, sample_seed
 from codealign.coordinator.evaluation.results import Board
-from codealign.coordinator.method import sections
-from codealign.coordinator.runs.faults import Refused, of_service
-from codealign.coordinator.runs.progress import StageTally
-from codealign.coordinator.runs.store import RunStore
+from codealign.coordinator.reading import sections
+from codealign.coordinator.ground.faults import Refused, of_service
+from codealign.coordinator.ground.tally import StageTally
+from codealign.coordinator.ground.store import RunStore
 from codealign.coordinator.settings import CoordinatorSettings
 
 log = get_logger(__name__)

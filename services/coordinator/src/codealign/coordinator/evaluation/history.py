@@ -11,7 +11,7 @@ from codealign.coordinator.evaluation.evaluator import COLLECTION
 from codealign.coordinator.evaluation.prompts import BASE, TUNED
 from codealign.coordinator.evaluation.request import NAME
 from codealign.coordinator.evaluation.results import Board, comparison, settings_of
-from codealign.coordinator.runs.store import RunStore
+from codealign.coordinator.ground.store import RunStore
 
 _SAMPLING = ("benchmark", "benchmark_sha256", "judge", "max_tokens", "seed", "temperature")
 """Settings in which two evaluations must agree for a comparison; prompt styles may differ."""

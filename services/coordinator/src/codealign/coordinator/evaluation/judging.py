@@ -19,12 +19,12 @@ from importlib.resources import files
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.common.clients import Clients
 from codealign.common.logs import get_logger
-from codealign.coordinator.calls import execute, trim
+from codealign.coordinator.ground.calls import execute, trim
 from codealign.coordinator.evaluation.in_sandbox import calls
 from codealign.coordinator.evaluation.known import KnownResults
 from codealign.coordinator.evaluation.problems import CallTests, CheckTests, Problem
-from codealign.coordinator.runs.faults import RunFailed
-from codealign.coordinator.runs.progress import StageTally, verdict_name
+from codealign.coordinator.ground.faults import RunFailed
+from codealign.coordinator.ground.tally import StageTally, verdict_name
 
 log = get_logger(__name__)
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.coordinator.evaluation.problems import Problem
-from codealign.coordinator.method import fences
-from codealign.coordinator.method.python_code import compiles
+from codealign.coordinator.reading import fences
+from codealign.coordinator.reading.python_code import compiles
 
 BASE, TUNED = "base", "tuned"
 STYLES = (BASE, TUNED)

@@ -12,7 +12,7 @@ from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.coordinator.evaluation import statistics
 from codealign.coordinator.evaluation.statistics import Score
-from codealign.coordinator.runs.progress import verdict_name
+from codealign.coordinator.ground.tally import verdict_name
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.common import records
 from codealign.common.clients import Clients
-from codealign.coordinator.calls import execute, trim
-from codealign.coordinator.runs.progress import PASSED, StageTally, verdict_name
-from codealign.coordinator.runs.store import RunStore
+from codealign.coordinator.ground.calls import execute, trim
+from codealign.coordinator.ground.tally import PASSED, StageTally, verdict_name
+from codealign.coordinator.ground.store import RunStore
 
 OF_THE_MACHINE = frozenset({sb.VERDICT_TIMED_OUT, sb.VERDICT_OUT_OF_MEMORY})
 """Verdicts that another machine, or this one on another day, may not give."""

@@ -12,13 +12,13 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.common import records
 from codealign.common.clients import Clients
-from codealign.coordinator.calls import Completions, provenance
-from codealign.coordinator.method import sections
-from codealign.coordinator.method.parsing import REASONS, Rejected
-from codealign.coordinator.method.prompts import Prompt, Section
-from codealign.coordinator.runs.faults import Refused
-from codealign.coordinator.runs.progress import StageTally
-from codealign.coordinator.runs.store import RunStore
+from codealign.coordinator.ground.calls import Completions, provenance
+from codealign.coordinator.reading import sections
+from codealign.coordinator.reading.parsing import REASONS, Rejected
+from codealign.coordinator.pipelines.selfcodealign.templates import Prompt, Section
+from codealign.coordinator.ground.faults import Refused
+from codealign.coordinator.ground.tally import StageTally
+from codealign.coordinator.ground.store import RunStore
 
 Fill = Callable[[pb.Record, str], Rejected | None]
 """Given a record and the whole section that the model wrote: set the body, or say why it cannot be read."""

@@ -11,7 +11,7 @@ from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.common.clients import Clients
 from codealign.coordinator.method import examples, prompts
 from codealign.coordinator.runs.config import model_of, run_records
-from codealign.coordinator.runs.store import RunStore
+from codealign.coordinator.ground.store import RunStore
 
 
 async def build(clients: Clients, run: pb.Run, notes: list[str]) -> api.PlanRunResponse:

@@ -8,7 +8,7 @@ from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.common.clients import Clients
 from codealign.coordinator.method import examples, prompts
 from codealign.coordinator.runs.config import GENERATING, model_of
-from codealign.coordinator.runs.store import PATIENT
+from codealign.coordinator.ground.store import PATIENT
 
 TITLE = "Self-aligned coding instructions"
 

@@ -22,11 +22,11 @@ from codealign.common.errors import FailedPrecondition, InvalidArgument, NotFoun
 from codealign.common.logs import get_logger
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
 from codealign.coordinator.runs.config import GENERATING, run_records, stage_configs, with_defaults
-from codealign.coordinator.runs.faults import Refused, RunFailed, RunStopped, of_service
-from codealign.coordinator.runs.progress import Progress, from_counts
+from codealign.coordinator.ground.faults import Refused, RunFailed, RunStopped, of_service
+from codealign.coordinator.ground.tally import Progress, from_counts
 from codealign.coordinator.runs.publishing import publish
 from codealign.coordinator.runs.selection import Selection
-from codealign.coordinator.runs.store import PATIENT, RunStore
+from codealign.coordinator.ground.store import PATIENT, RunStore
 from codealign.coordinator.runs.walk import Walk
 from codealign.coordinator.settings import CoordinatorSettings
 

@@ -22,10 +22,10 @@ from codealign.coordinator.rules.rows import instruction_drop, row_drop
 from codealign.coordinator.rules.seeds import Drop, static_drop
 from codealign.coordinator.runs.config import StageConfigs, draws_id, model_of
 from codealign.coordinator.runs.execution import Execution, passed
-from codealign.coordinator.runs.faults import RunFailed, RunStopped
+from codealign.coordinator.ground.faults import RunFailed, RunStopped
 from codealign.coordinator.runs.generation import Fill, Generation
-from codealign.coordinator.runs.progress import Progress
-from codealign.coordinator.runs.store import RunStore
+from codealign.coordinator.ground.tally import Progress
+from codealign.coordinator.ground.store import RunStore
 from codealign.coordinator.settings import CoordinatorSettings
 
 

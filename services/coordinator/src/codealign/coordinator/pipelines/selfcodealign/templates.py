@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from codealign.coordinator.method.examples import FewShot
-
-_HEADING = "## Example"
+from codealign.coordinator.pipelines.few_shots import FewShot
+from codealign.coordinator.reading.section import HEADING, Section
 
 _CONCEPTS_HEADER = """\
 # From code to concepts
@@ -38,55 +36,9 @@ assertions that run after that code and pass only if the answer does what the ta
 """
 
 
-@dataclass(frozen=True)
-class Section:
-    """The part of an example that the model writes, and the stop strings that end it.
-
-    A stop string is plain text that every engine looks for, so each is one that an item's own text does not hold: the
-    closing tag at the start of a line, and the whole beginning of the next example. A tag in a sentence, a heading
-    `## Example usage` or an element `<task>` in a snippet ends nothing. Two strings, since endpoints that speak
-    OpenAI's protocol allow four.
-    """
-
-    name: str
-    """Of its tags."""
-    begins_example: str
-    """The line that follows an example's heading."""
-    fenced: bool = False
-    """It ends with a code block. What it holds may then have the closing tag on a line of its own, as in a string, so
-    the block's closing fence is part of the stop string."""
-
-    @property
-    def closing_tag(self) -> str:
-        """What ends the section."""
-        return f"</{self.name}>"
-
-    def next_example(self, few_shots: int) -> str:
-        """How the example after the item begins."""
-        return f"\n{_HEADING} {few_shots + 2}\n\n{self.begins_example}\n"
-
-    def stop(self, few_shots: int) -> tuple[str, str]:
-        """The stop strings of an item that follows so many examples."""
-        fence = "\n```" if self.fenced else ""
-        return f"{fence}\n{self.closing_tag}", self.next_example(few_shots)
-
-
 CONCEPTS = Section("concepts", "<code>")
 INSTRUCTION = Section("task", "<property>")
 RESPONSE = Section("tests", "<task>", fenced=True)
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A prompt in two parts."""
-
-    prefix: str
-    suffix: str
-
-    @property
-    def text(self) -> str:
-        """What the model continues."""
-        return self.prefix + self.suffix
 
 
 def templates_sha256() -> str:
@@ -101,7 +53,7 @@ def templates_sha256() -> str:
         response_suffix(1, "i"),
     ]
     for section in (CONCEPTS, INSTRUCTION, RESPONSE):
-        texts += [section.closing_tag, section.begins_example, _HEADING]
+        texts += [section.closing_tag, section.begins_example, HEADING]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
@@ -116,7 +68,7 @@ def concepts_prefix(examples: Sequence[FewShot]) -> str:
 
 def concepts_suffix(number: int, code: str) -> str:
     """Seed → concepts: the item; the completion is the comma-separated list."""
-    return f"{_HEADING} {number}\n\n<code>\n{code}\n</code>\n<concepts>\n"
+    return f"{HEADING} {number}\n\n<code>\n{code}\n</code>\n<concepts>\n"
 
 
 def instruction_prefix(examples: Sequence[FewShot]) -> str:
@@ -132,7 +84,7 @@ def instruction_prefix(examples: Sequence[FewShot]) -> str:
 def instruction_suffix(number: int, category: str, language: str, difficulty: str, concepts: Sequence[str]) -> str:
     """Concepts → instruction: the item; the completion is the task."""
     return (
-        f"{_HEADING} {number}\n\n<property>\ncategory: {category}\nlanguage: {language}\ndifficulty: {difficulty}\n"
+        f"{HEADING} {number}\n\n<property>\ncategory: {category}\nlanguage: {language}\ndifficulty: {difficulty}\n"
         f"concepts: {', '.join(concepts)}\n</property>\n<task>\n"
     )
 
@@ -149,7 +101,7 @@ def response_prefix(examples: Sequence[FewShot]) -> str:
 
 def response_suffix(number: int, instruction: str) -> str:
     """Instruction → response: the item; the completion is the answer, then the tests."""
-    return f"{_HEADING} {number}\n\n<task>\n{instruction}\n</task>\n<answer>\n"
+    return f"{HEADING} {number}\n\n<task>\n{instruction}\n</task>\n<answer>\n"
 
 
 def _join(header: str, shots: Sequence[str]) -> str:

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from codealign.common.text import lines
-from codealign.coordinator.method import assembly, tags
-from codealign.coordinator.method.fences import PYTHON, UNMARKED, Block, blocks
-from codealign.coordinator.method.python_code import compiles
-from codealign.coordinator.method.terms import terms_of
+from codealign.coordinator.reading import assembly, tags
+from codealign.coordinator.reading.fences import PYTHON, UNMARKED, Block, blocks
+from codealign.coordinator.reading.python_code import compiles
+from codealign.coordinator.reading.terms import terms_of
 
 REASONS = {
     "cut-off": "the completion reached its token limit before its end",

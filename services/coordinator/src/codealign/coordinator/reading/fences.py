@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from codealign.common.text import lines
-from codealign.coordinator.method.python_code import compiles
+from codealign.coordinator.reading.python_code import compiles
 
 MAX_REPAIRS = 32
 """Of one text: an answer needs none, or one or two. Beyond that blocks end where CommonMark says."""

@@ -13,8 +13,8 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.common.clients import NO_RETRY, Clients
-from codealign.coordinator.runs.faults import Refused, RunFailed, absorb
-from codealign.coordinator.runs.progress import StageTally
+from codealign.coordinator.ground.faults import Refused, RunFailed, absorb
+from codealign.coordinator.ground.tally import StageTally
 
 INFRASTRUCTURE_TRIES = 5
 KEPT_OUTPUT_BYTES = 4096

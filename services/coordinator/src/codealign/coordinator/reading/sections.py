@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 
 from codealign.api.inference.v1 import inference_pb2 as inf
-from codealign.coordinator.method.parsing import REASONS, Rejected
-from codealign.coordinator.method.prompts import Section
+from codealign.coordinator.reading.parsing import REASONS, Rejected
+from codealign.coordinator.reading.section import Section
 
 READING = 3
 """Raised whenever a completion comes to be read otherwise, here or in `parsing`: part of each generating stage's

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from codealign.api.dataset.v1 import dataset_pb2 as dataset
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common.clients import Clients
-from codealign.coordinator.runs.store import PATIENT, RunStore
+from codealign.coordinator.ground.store import PATIENT, RunStore
 
 _ORDER = (
     pb.KIND_SEED,

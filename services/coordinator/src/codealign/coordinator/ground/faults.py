@@ -16,7 +16,7 @@ from codealign.common.errors import (
     violated_fields,
 )
 from codealign.common.logs import get_logger
-from codealign.coordinator.runs.progress import StageTally
+from codealign.coordinator.ground.tally import StageTally
 
 log = get_logger(__name__)
 

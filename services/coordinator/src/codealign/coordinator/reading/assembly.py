@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Sequence
 
 from codealign.common.text import lines
-from codealign.coordinator.method.python_code import BOM, SETTINGS, Names, compiles, names
+from codealign.coordinator.reading.python_code import BOM, SETTINGS, Names, compiles, names
 
 MAX_COMPARED = 100
 """Blocks that are compared with one another. An answer has a few; of more, all that compile stay."""

@@ -10,9 +10,9 @@ from codealign.api.dataset.v1 import dataset_pb2 as dataset
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common.clients import Clients
 from codealign.coordinator.evaluation.history import boards_of, comparisons
-from codealign.coordinator.runs.progress import verdict_name
-from codealign.coordinator.runs.store import RunStore
-from codealign.coordinator.runs.trail import follow
+from codealign.coordinator.ground.tally import verdict_name
+from codealign.coordinator.ground.store import RunStore
+from codealign.coordinator.reporting.row_lineage import follow
 
 _STAGE_NAMES = {
     pb.KIND_CONCEPT_SET: "concepts",

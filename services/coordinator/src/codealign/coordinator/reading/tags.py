@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from codealign.coordinator.method.fences import TAG, Block
+from codealign.coordinator.reading.fences import TAG, Block
 
 _ANY_TAG = re.compile(TAG, re.IGNORECASE)
 _TAG_OR_CODE = re.compile(rf"`[^`]+`|(?P<tag>{TAG})", re.IGNORECASE)
