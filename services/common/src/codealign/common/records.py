@@ -28,6 +28,8 @@ BODY_OF_KIND: dict[pb.Kind.ValueType, str] = {
     pb.KIND_COMPLETION: "completion",
     pb.KIND_RUN_REQUEST: "run_request",
     pb.KIND_WORK_LOG: "work_log",
+    pb.KIND_LOOP: "loop",
+    pb.KIND_EVALUATION_JOB: "evaluation_job",
 }
 """The body that a record of each kind carries."""
 

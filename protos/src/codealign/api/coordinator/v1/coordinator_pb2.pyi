@@ -308,16 +308,22 @@ class CreateRunRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CONFIG_FIELD_NUMBER: _builtins.int
+    LOOP_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def config(self) -> _records_pb2.Run: ...
+    @_builtins.property
+    def loop(self) -> _records_pb2.Loop:
+        """What follows the run's version. Unset: nothing. Pause, resume and cancel are of the run and its loop together."""
+
     def __init__(
         self,
         *,
         config: _records_pb2.Run | None = ...,
+        loop: _records_pb2.Loop | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "loop", b"loop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "loop", b"loop"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -525,6 +531,7 @@ class RunStatus(_message.Message):
     NOTES_FIELD_NUMBER: _builtins.int
     WANTED_FIELD_NUMBER: _builtins.int
     WAITING_FOR_FIELD_NUMBER: _builtins.int
+    LOOP_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The Run record's id."""
     state: _records_pb2.RunState.ValueType
@@ -546,6 +553,10 @@ class RunStatus(_message.Message):
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What a person should know."""
 
+    @_builtins.property
+    def loop(self) -> Global___LoopStatus:
+        """What follows the run. Unset: nothing."""
+
     def __init__(
         self,
         *,
@@ -559,14 +570,92 @@ class RunStatus(_message.Message):
         notes: _abc.Iterable[_builtins.str] | None = ...,
         wanted: _records_pb2.RunState.ValueType = ...,
         waiting_for: _builtins.str = ...,
+        loop: Global___LoopStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "created_at", b"created_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "created_at", b"created_at", "loop", b"loop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "created_at", b"created_at", "id", b"id", "message", b"message", "notes", b"notes", "stages", b"stages", "state", b"state", "version", b"version", "waiting_for", b"waiting_for", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "created_at", b"created_at", "id", b"id", "loop", b"loop", "message", b"message", "notes", b"notes", "stages", b"stages", "state", b"state", "version", b"version", "waiting_for", b"waiting_for", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunStatus: _TypeAlias = RunStatus  # noqa: Y015
+
+@_typing.final
+class LoopStatus(_message.Message):
+    """What follows a run, as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The Loop record's id."""
+    state: _records_pb2.RunState.ValueType
+    """RUNNING also while the run itself is still at work."""
+    message: _builtins.str
+    @_builtins.property
+    def config(self) -> _records_pb2.Loop: ...
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoopStep]:
+        """In their order."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        config: _records_pb2.Loop | None = ...,
+        state: _records_pb2.RunState.ValueType = ...,
+        message: _builtins.str = ...,
+        steps: _abc.Iterable[Global___LoopStep] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "id", b"id", "message", b"message", "state", b"state", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoopStatus: _TypeAlias = LoopStatus  # noqa: Y015
+
+@_typing.final
+class LoopStep(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"evaluate the base model", "train", "evaluate the tuned model"."""
+    state: _records_pb2.RunState.ValueType
+    """UNSPECIFIED: not begun."""
+    message: _builtins.str
+    done: _builtins.int
+    """Of an evaluation problems, of a training steps; total 0: not known yet."""
+    total: _builtins.int
+    id: _builtins.str
+    """The training's or the evaluation's, once there is one."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        state: _records_pb2.RunState.ValueType = ...,
+        message: _builtins.str = ...,
+        done: _builtins.int = ...,
+        total: _builtins.int = ...,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "id", b"id", "message", b"message", "name", b"name", "state", b"state", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoopStep: _TypeAlias = LoopStep  # noqa: Y015
 
 @_typing.final
 class GetRunRequest(_message.Message):
@@ -809,55 +898,144 @@ Global___CancelRunResponse: _TypeAlias = CancelRunResponse  # noqa: Y015
 class EvaluateRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    MODEL_FIELD_NUMBER: _builtins.int
-    BENCHMARKS_FIELD_NUMBER: _builtins.int
-    SAMPLES_FIELD_NUMBER: _builtins.int
-    TEMPERATURE_FIELD_NUMBER: _builtins.int
-    MAX_TOKENS_FIELD_NUMBER: _builtins.int
-    PROMPT_STYLE_FIELD_NUMBER: _builtins.int
-    SEED_FIELD_NUMBER: _builtins.int
-    LIMIT_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
-    samples: _builtins.int
-    """Samples of each problem. 1 with temperature 0 is greedy."""
-    temperature: _builtins.float
-    max_tokens: _builtins.int
-    """New tokens at most. Default 1,024."""
-    prompt_style: _builtins.str
-    """"base" (plain completion) or "tuned" (an instruction)."""
-    seed: _builtins.int
-    limit: _builtins.int
-    """Problems of each benchmark at most, spread evenly over it. 0: all."""
+    SETTINGS_FIELD_NUMBER: _builtins.int
     validate_only: _builtins.bool
     """Check the request and read the benchmarks, evaluate nothing: one message for each benchmark, with its
     problems_total. No model has to be loaded.
     """
     @_builtins.property
-    def model(self) -> _records_pb2.ModelChoice: ...
-    @_builtins.property
-    def benchmarks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """"humaneval", "humaneval+", "mbpp", "mbpp+"."""
-
+    def settings(self) -> _records_pb2.EvaluationSettings: ...
     def __init__(
         self,
         *,
-        model: _records_pb2.ModelChoice | None = ...,
-        benchmarks: _abc.Iterable[_builtins.str] | None = ...,
-        samples: _builtins.int = ...,
-        temperature: _builtins.float = ...,
-        max_tokens: _builtins.int = ...,
-        prompt_style: _builtins.str = ...,
-        seed: _builtins.int = ...,
-        limit: _builtins.int = ...,
         validate_only: _builtins.bool = ...,
+        settings: _records_pb2.EvaluationSettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["benchmarks", b"benchmarks", "limit", b"limit", "max_tokens", b"max_tokens", "model", b"model", "prompt_style", b"prompt_style", "samples", b"samples", "seed", b"seed", "temperature", b"temperature", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EvaluateRequest: _TypeAlias = EvaluateRequest  # noqa: Y015
+
+@_typing.final
+class ListEvaluationsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEvaluationsRequest: _TypeAlias = ListEvaluationsRequest  # noqa: Y015
+
+@_typing.final
+class ListEvaluationsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVALUATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def evaluations(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvaluationStatus]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        evaluations: _abc.Iterable[Global___EvaluationStatus] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluations", b"evaluations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEvaluationsResponse: _TypeAlias = ListEvaluationsResponse  # noqa: Y015
+
+@_typing.final
+class CancelEvaluationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVALUATION_FIELD_NUMBER: _builtins.int
+    evaluation: _builtins.str
+    """The id, or its first digits (at least 6)."""
+    def __init__(
+        self,
+        *,
+        evaluation: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelEvaluationRequest: _TypeAlias = CancelEvaluationRequest  # noqa: Y015
+
+@_typing.final
+class CancelEvaluationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVALUATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def evaluation(self) -> Global___EvaluationStatus: ...
+    def __init__(
+        self,
+        *,
+        evaluation: Global___EvaluationStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelEvaluationResponse: _TypeAlias = CancelEvaluationResponse  # noqa: Y015
+
+@_typing.final
+class EvaluationStatus(_message.Message):
+    """An evaluation that somebody asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    WANTED_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The EvaluationJob record's id."""
+    state: _records_pb2.RunState.ValueType
+    message: _builtins.str
+    """Why it is in that state, and what to do."""
+    wanted: _records_pb2.RunState.ValueType
+    @_builtins.property
+    def settings(self) -> _records_pb2.EvaluationSettings: ...
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        settings: _records_pb2.EvaluationSettings | None = ...,
+        state: _records_pb2.RunState.ValueType = ...,
+        message: _builtins.str = ...,
+        wanted: _records_pb2.RunState.ValueType = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "settings", b"settings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "id", b"id", "message", b"message", "settings", b"settings", "state", b"state", "wanted", b"wanted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvaluationStatus: _TypeAlias = EvaluationStatus  # noqa: Y015
 
 @_typing.final
 class Interval(_message.Message):

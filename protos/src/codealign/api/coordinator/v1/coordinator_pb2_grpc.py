@@ -94,6 +94,16 @@ class CoordinatorServiceStub:
                 request_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.EvaluateRequest.SerializeToString,
                 response_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.EvaluateResponse.FromString,
                 _registered_method=True)
+        self.ListEvaluations = channel.unary_unary(
+                '/codealign.api.coordinator.v1.CoordinatorService/ListEvaluations',
+                request_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ListEvaluationsRequest.SerializeToString,
+                response_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ListEvaluationsResponse.FromString,
+                _registered_method=True)
+        self.CancelEvaluation = channel.unary_unary(
+                '/codealign.api.coordinator.v1.CoordinatorService/CancelEvaluation',
+                request_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.CancelEvaluationRequest.SerializeToString,
+                response_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.CancelEvaluationResponse.FromString,
+                _registered_method=True)
         self.GetReport = channel.unary_unary(
                 '/codealign.api.coordinator.v1.CoordinatorService/GetReport',
                 request_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.GetReportRequest.SerializeToString,
@@ -144,7 +154,8 @@ class CoordinatorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchRun(self, request, context):
-        """The run as it is now, then again whenever it changes (at most every interval), until it ends or pauses.
+        """The run as it is now, then again whenever it changes (at most every interval), until it and its loop have ended or
+        paused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,8 +192,22 @@ class CoordinatorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Evaluate(self, request, context):
-        """Judge a model on benchmarks: inference writes, the sandbox judges. Streams its progress, and each benchmark's
-        result when it is through. What was judged before under the same settings is not done again.
+        """Record that a model is to be judged on benchmarks (inference writes, the sandbox judges), and watch it: its
+        progress, and each benchmark's result when it is through. What was judged before under the same settings is not
+        done again. A caller that goes away stops nothing: the same call watches it again, CancelEvaluation stops it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEvaluations(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelEvaluation(self, request, context):
+        """Stop at once; what is judged is kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -258,6 +283,16 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.Evaluate,
                     request_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.EvaluateRequest.FromString,
                     response_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.EvaluateResponse.SerializeToString,
+            ),
+            'ListEvaluations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvaluations,
+                    request_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ListEvaluationsRequest.FromString,
+                    response_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ListEvaluationsResponse.SerializeToString,
+            ),
+            'CancelEvaluation': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelEvaluation,
+                    request_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.CancelEvaluationRequest.FromString,
+                    response_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.CancelEvaluationResponse.SerializeToString,
             ),
             'GetReport': grpc.unary_unary_rpc_method_handler(
                     servicer.GetReport,
@@ -589,6 +624,60 @@ class CoordinatorService:
             '/codealign.api.coordinator.v1.CoordinatorService/Evaluate',
             codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.EvaluateRequest.SerializeToString,
             codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.EvaluateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvaluations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/codealign.api.coordinator.v1.CoordinatorService/ListEvaluations',
+            codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ListEvaluationsRequest.SerializeToString,
+            codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ListEvaluationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelEvaluation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/codealign.api.coordinator.v1.CoordinatorService/CancelEvaluation',
+            codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.CancelEvaluationRequest.SerializeToString,
+            codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.CancelEvaluationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,7 +46,9 @@ class CoordinatorServiceStub:
     GetRun: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetRunRequest, _coordinator_pb2.GetRunResponse]
     ListRuns: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListRunsRequest, _coordinator_pb2.ListRunsResponse]
     WatchRun: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.WatchRunRequest, _coordinator_pb2.WatchRunResponse]
-    """The run as it is now, then again whenever it changes (at most every interval), until it ends or pauses."""
+    """The run as it is now, then again whenever it changes (at most every interval), until it and its loop have ended or
+    paused.
+    """
     RejudgeRun: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.RejudgeRunRequest, _coordinator_pb2.RejudgeRunResponse]
     """A run that reads and judges a finished run's completions again, with the parsers, rules and runners that are there
     now and the limits that are asked for. Nothing is generated that is there already.
@@ -60,9 +62,13 @@ class CoordinatorServiceStub:
     CancelRun: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CancelRunRequest, _coordinator_pb2.CancelRunResponse]
     """Stop at once; what is finished is kept."""
     Evaluate: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.EvaluateRequest, _coordinator_pb2.EvaluateResponse]
-    """Judge a model on benchmarks: inference writes, the sandbox judges. Streams its progress, and each benchmark's
-    result when it is through. What was judged before under the same settings is not done again.
+    """Record that a model is to be judged on benchmarks (inference writes, the sandbox judges), and watch it: its
+    progress, and each benchmark's result when it is through. What was judged before under the same settings is not
+    done again. A caller that goes away stops nothing: the same call watches it again, CancelEvaluation stops it.
     """
+    ListEvaluations: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListEvaluationsRequest, _coordinator_pb2.ListEvaluationsResponse]
+    CancelEvaluation: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CancelEvaluationRequest, _coordinator_pb2.CancelEvaluationResponse]
+    """Stop at once; what is judged is kept."""
     GetReport: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetReportRequest, _coordinator_pb2.GetReportResponse]
     """The funnel, the reasons for drops, the time and tokens of each stage, one row followed from seed to example,
     and the trainings and evaluations that belong to the run.
@@ -81,7 +87,9 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     GetRun: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetRunRequest, _coordinator_pb2.GetRunResponse]  # type: ignore[assignment]
     ListRuns: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListRunsRequest, _coordinator_pb2.ListRunsResponse]  # type: ignore[assignment]
     WatchRun: _aio.UnaryStreamMultiCallable[_coordinator_pb2.WatchRunRequest, _coordinator_pb2.WatchRunResponse]  # type: ignore[assignment]
-    """The run as it is now, then again whenever it changes (at most every interval), until it ends or pauses."""
+    """The run as it is now, then again whenever it changes (at most every interval), until it and its loop have ended or
+    paused.
+    """
     RejudgeRun: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.RejudgeRunRequest, _coordinator_pb2.RejudgeRunResponse]  # type: ignore[assignment]
     """A run that reads and judges a finished run's completions again, with the parsers, rules and runners that are there
     now and the limits that are asked for. Nothing is generated that is there already.
@@ -95,9 +103,13 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     CancelRun: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CancelRunRequest, _coordinator_pb2.CancelRunResponse]  # type: ignore[assignment]
     """Stop at once; what is finished is kept."""
     Evaluate: _aio.UnaryStreamMultiCallable[_coordinator_pb2.EvaluateRequest, _coordinator_pb2.EvaluateResponse]  # type: ignore[assignment]
-    """Judge a model on benchmarks: inference writes, the sandbox judges. Streams its progress, and each benchmark's
-    result when it is through. What was judged before under the same settings is not done again.
+    """Record that a model is to be judged on benchmarks (inference writes, the sandbox judges), and watch it: its
+    progress, and each benchmark's result when it is through. What was judged before under the same settings is not
+    done again. A caller that goes away stops nothing: the same call watches it again, CancelEvaluation stops it.
     """
+    ListEvaluations: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListEvaluationsRequest, _coordinator_pb2.ListEvaluationsResponse]  # type: ignore[assignment]
+    CancelEvaluation: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CancelEvaluationRequest, _coordinator_pb2.CancelEvaluationResponse]  # type: ignore[assignment]
+    """Stop at once; what is judged is kept."""
     GetReport: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetReportRequest, _coordinator_pb2.GetReportResponse]  # type: ignore[assignment]
     """The funnel, the reasons for drops, the time and tokens of each stage, one row followed from seed to example,
     and the trainings and evaluations that belong to the run.
@@ -155,7 +167,9 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.WatchRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.WatchRunResponse], _abc.AsyncIterator[_coordinator_pb2.WatchRunResponse]]:
-        """The run as it is now, then again whenever it changes (at most every interval), until it ends or pauses."""
+        """The run as it is now, then again whenever it changes (at most every interval), until it and its loop have ended or
+        paused.
+        """
 
     @_abc_1.abstractmethod
     def RejudgeRun(
@@ -199,9 +213,25 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.EvaluateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.EvaluateResponse], _abc.AsyncIterator[_coordinator_pb2.EvaluateResponse]]:
-        """Judge a model on benchmarks: inference writes, the sandbox judges. Streams its progress, and each benchmark's
-        result when it is through. What was judged before under the same settings is not done again.
+        """Record that a model is to be judged on benchmarks (inference writes, the sandbox judges), and watch it: its
+        progress, and each benchmark's result when it is through. What was judged before under the same settings is not
+        done again. A caller that goes away stops nothing: the same call watches it again, CancelEvaluation stops it.
         """
+
+    @_abc_1.abstractmethod
+    def ListEvaluations(
+        self,
+        request: _coordinator_pb2.ListEvaluationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.ListEvaluationsResponse, _abc.Awaitable[_coordinator_pb2.ListEvaluationsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def CancelEvaluation(
+        self,
+        request: _coordinator_pb2.CancelEvaluationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.CancelEvaluationResponse, _abc.Awaitable[_coordinator_pb2.CancelEvaluationResponse]]:
+        """Stop at once; what is judged is kept."""
 
     @_abc_1.abstractmethod
     def GetReport(

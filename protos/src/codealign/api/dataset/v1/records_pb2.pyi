@@ -49,6 +49,8 @@ class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Kind.ValueType],
     KIND_COMPLETION: _Kind.ValueType  # 16
     KIND_RUN_REQUEST: _Kind.ValueType  # 17
     KIND_WORK_LOG: _Kind.ValueType  # 18
+    KIND_LOOP: _Kind.ValueType  # 19
+    KIND_EVALUATION_JOB: _Kind.ValueType  # 20
 
 class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
     """What a record is. The value decides which body it carries."""
@@ -72,6 +74,8 @@ KIND_PROBLEM: Kind.ValueType  # 15
 KIND_COMPLETION: Kind.ValueType  # 16
 KIND_RUN_REQUEST: Kind.ValueType  # 17
 KIND_WORK_LOG: Kind.ValueType  # 18
+KIND_LOOP: Kind.ValueType  # 19
+KIND_EVALUATION_JOB: Kind.ValueType  # 20
 Global___Kind: _TypeAlias = Kind  # noqa: Y015
 
 class _RunState:
@@ -134,6 +138,8 @@ class Record(_message.Message):
     COMPLETION_FIELD_NUMBER: _builtins.int
     RUN_REQUEST_FIELD_NUMBER: _builtins.int
     WORK_LOG_FIELD_NUMBER: _builtins.int
+    LOOP_FIELD_NUMBER: _builtins.int
+    EVALUATION_JOB_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """32 lower-case hexadecimal digits: the first half of
     sha256("codealign.record.v1\\n" kind "\\n" parents joined by "," "\\n" attempt "\\n" stage_config_id "\\n"
@@ -198,6 +204,10 @@ class Record(_message.Message):
     def run_request(self) -> Global___RunRequest: ...
     @_builtins.property
     def work_log(self) -> Global___WorkLog: ...
+    @_builtins.property
+    def loop(self) -> Global___Loop: ...
+    @_builtins.property
+    def evaluation_job(self) -> Global___EvaluationJob: ...
     def __init__(
         self,
         *,
@@ -227,12 +237,14 @@ class Record(_message.Message):
         completion: Global___Completion | None = ...,
         run_request: Global___RunRequest | None = ...,
         work_log: Global___WorkLog | None = ...,
+        loop: Global___Loop | None = ...,
+        evaluation_job: Global___EvaluationJob | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint", b"checkpoint", "completion", b"completion", "concept_set", b"concept_set", "decision", b"decision", "evaluation_result", b"evaluation_result", "example", b"example", "instruction", b"instruction", "problem", b"problem", "prompt_prefix", b"prompt_prefix", "provenance", b"provenance", "rejection", b"rejection", "response", b"response", "run", b"run", "run_event", b"run_event", "run_request", b"run_request", "seed", b"seed", "stage_config", b"stage_config", "verdict", b"verdict", "work_log", b"work_log"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint", b"checkpoint", "completion", b"completion", "concept_set", b"concept_set", "decision", b"decision", "evaluation_job", b"evaluation_job", "evaluation_result", b"evaluation_result", "example", b"example", "instruction", b"instruction", "loop", b"loop", "problem", b"problem", "prompt_prefix", b"prompt_prefix", "provenance", b"provenance", "rejection", b"rejection", "response", b"response", "run", b"run", "run_event", b"run_event", "run_request", b"run_request", "seed", b"seed", "stage_config", b"stage_config", "verdict", b"verdict", "work_log", b"work_log"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "body", b"body", "checkpoint", b"checkpoint", "completion", b"completion", "concept_set", b"concept_set", "content_hash", b"content_hash", "decision", b"decision", "evaluation_result", b"evaluation_result", "example", b"example", "id", b"id", "instruction", b"instruction", "key", b"key", "kind", b"kind", "parents", b"parents", "problem", b"problem", "prompt_prefix", b"prompt_prefix", "provenance", b"provenance", "rejection", b"rejection", "response", b"response", "run", b"run", "run_event", b"run_event", "run_request", b"run_request", "seed", b"seed", "stage_config", b"stage_config", "stage_config_id", b"stage_config_id", "verdict", b"verdict", "work_log", b"work_log"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "body", b"body", "checkpoint", b"checkpoint", "completion", b"completion", "concept_set", b"concept_set", "content_hash", b"content_hash", "decision", b"decision", "evaluation_job", b"evaluation_job", "evaluation_result", b"evaluation_result", "example", b"example", "id", b"id", "instruction", b"instruction", "key", b"key", "kind", b"kind", "loop", b"loop", "parents", b"parents", "problem", b"problem", "prompt_prefix", b"prompt_prefix", "provenance", b"provenance", "rejection", b"rejection", "response", b"response", "run", b"run", "run_event", b"run_event", "run_request", b"run_request", "seed", b"seed", "stage_config", b"stage_config", "stage_config_id", b"stage_config_id", "verdict", b"verdict", "work_log", b"work_log"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["seed", "concept_set", "instruction", "response", "verdict", "example", "run", "run_event", "stage_config", "rejection", "decision", "checkpoint", "evaluation_result", "prompt_prefix", "problem", "completion", "run_request", "work_log"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["seed", "concept_set", "instruction", "response", "verdict", "example", "run", "run_event", "stage_config", "rejection", "decision", "checkpoint", "evaluation_result", "prompt_prefix", "problem", "completion", "run_request", "work_log", "loop", "evaluation_job"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -872,7 +884,9 @@ Global___Run: _TypeAlias = Run  # noqa: Y015
 
 @_typing.final
 class RunRequest(_message.Message):
-    """What somebody wants of a run: parent is the run, attempt the request's number. The last one holds."""
+    """What somebody wants of a run, a loop or an evaluation: that is the parent, attempt the request's number. The last one
+    holds.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -898,8 +912,8 @@ Global___RunRequest: _TypeAlias = RunRequest  # noqa: Y015
 
 @_typing.final
 class RunEvent(_message.Message):
-    """A change of a run's state, written by the coordinator that holds its lease: parent is the run, attempt the event's
-    number. The last one holds.
+    """A change of the state of a run, a loop or an evaluation, written by the coordinator that holds its lease: that is the
+    parent, attempt the event's number. The last one holds.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -929,6 +943,116 @@ class RunEvent(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunEvent: _TypeAlias = RunEvent  # noqa: Y015
+
+@_typing.final
+class Loop(_message.Message):
+    """What follows a run's version: the run's model evaluated, a model tuned on the version, that one evaluated. Its parent
+    is the run.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAINING_FIELD_NUMBER: _builtins.int
+    EVALUATIONS_FIELD_NUMBER: _builtins.int
+    ONE_MODEL_FIELD_NUMBER: _builtins.int
+    one_model: _builtins.bool
+    """Unload every other model before the tuned one is loaded: a small machine does not hold two."""
+    @_builtins.property
+    def training(self) -> _training_pb2.TrainingSpec:
+        """A model is tuned on the run's version. Model, revision and dataset are filled in from the run."""
+
+    @_builtins.property
+    def evaluations(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvaluationSettings]:
+        """The run's model before the training and the tuned one after it are evaluated so, in this order. Model and prompt
+        style are filled in. Empty: the loop ends with the training.
+        """
+
+    def __init__(
+        self,
+        *,
+        training: _training_pb2.TrainingSpec | None = ...,
+        evaluations: _abc.Iterable[Global___EvaluationSettings] | None = ...,
+        one_model: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["training", b"training"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluations", b"evaluations", "one_model", b"one_model", "training", b"training"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Loop: _TypeAlias = Loop  # noqa: Y015
+
+@_typing.final
+class EvaluationJob(_message.Message):
+    """A model on benchmarks: a root record."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def settings(self) -> Global___EvaluationSettings: ...
+    def __init__(
+        self,
+        *,
+        settings: Global___EvaluationSettings | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvaluationJob: _TypeAlias = EvaluationJob  # noqa: Y015
+
+@_typing.final
+class EvaluationSettings(_message.Message):
+    """How a model is evaluated."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    BENCHMARKS_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    PROMPT_STYLE_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    samples: _builtins.int
+    """Samples of each problem. 1 with temperature 0 is greedy."""
+    temperature: _builtins.float
+    max_tokens: _builtins.int
+    """New tokens at most. Default 1,024."""
+    prompt_style: _builtins.str
+    """"base" (plain completion) or "tuned" (an instruction)."""
+    seed: _builtins.int
+    limit: _builtins.int
+    """Problems of each benchmark at most, spread evenly over it. 0: all."""
+    @_builtins.property
+    def model(self) -> Global___ModelChoice: ...
+    @_builtins.property
+    def benchmarks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"humaneval", "humaneval+", "mbpp", "mbpp+"."""
+
+    def __init__(
+        self,
+        *,
+        model: Global___ModelChoice | None = ...,
+        benchmarks: _abc.Iterable[_builtins.str] | None = ...,
+        samples: _builtins.int = ...,
+        temperature: _builtins.float = ...,
+        max_tokens: _builtins.int = ...,
+        prompt_style: _builtins.str = ...,
+        seed: _builtins.int = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["benchmarks", b"benchmarks", "limit", b"limit", "max_tokens", b"max_tokens", "model", b"model", "prompt_style", b"prompt_style", "samples", b"samples", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvaluationSettings: _TypeAlias = EvaluationSettings  # noqa: Y015
 
 @_typing.final
 class WorkLog(_message.Message):
