@@ -1,4 +1,4 @@
-"""The few-shot examples, as data: sets of them, each a folder in `fewshots/` with a TOML file for each example."""
+"""Few-shot examples as data: a pipeline's sets, each a folder with a TOML file for each example."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
-
-_FOLDER = files("codealign.coordinator.method") / "fewshots"
 
 
 @dataclass(frozen=True)
@@ -30,16 +28,56 @@ class FewShot:
     """Python code."""
 
 
-def sets() -> list[str]:
-    """The names of the sets, sorted."""
-    return sorted(entry.name for entry in _FOLDER.iterdir() if entry.is_dir())
+@dataclass(frozen=True)
+class FewShotSets:
+    """The sets of a pipeline."""
+
+    package: str
+    """The pipeline's: its folder `few_shots` holds a folder for each set."""
+    default: str
+
+    def names(self) -> list[str]:
+        """The sets' names, the default first, the others sorted."""
+        found = {entry.name for entry in (files(self.package) / "few_shots").iterdir() if entry.is_dir()}
+        return [self.default, *sorted(found - {self.default})]
+
+    def load(self, name: str) -> tuple[FewShot, ...]:
+        """The examples of a set, sorted by name."""
+        return _load(self.package, name)
+
+    def content_sha256(self, name: str) -> str:
+        """A hash of a set's examples: part of what every draw depends on."""
+        data = json.dumps([asdict(example) for example in self.load(name)], sort_keys=True)
+        return hashlib.sha256(data.encode()).hexdigest()
+
+    def ordering(
+        self, name: str, seed: int, stage: str, group: str, count: int, difficulties: Collection[str] = ()
+    ) -> Sequence[FewShot]:
+        """The first `count` examples of a group's ordering.
+
+        The ordering sorts the examples by a hash, so it is the same under every version of Python.
+
+        Args:
+            name: The set's.
+            seed: The run's seed.
+            stage: The stage's name; stages have orderings of their own.
+            group: The group's name.
+            count: Examples wanted; at most all.
+            difficulties: Examples of these come first: they show what is asked for. Empty: all are equal.
+        """
+
+        def rank(example: FewShot) -> tuple[bool, str]:
+            digest = hashlib.sha256(f"{seed}\n{stage}\n{group}\n{example.name}".encode()).hexdigest()
+            return bool(difficulties) and example.difficulty not in difficulties, digest
+
+        return sorted(self.load(name), key=rank)[:count]
 
 
 @cache
-def load(name: str) -> tuple[FewShot, ...]:
-    """The examples of a set, sorted by name."""
+def _load(package: str, name: str) -> tuple[FewShot, ...]:
     found = []
-    for entry in sorted((_FOLDER / name).iterdir(), key=lambda item: item.name):
+    folder = files(package) / "few_shots" / name
+    for entry in sorted(folder.iterdir(), key=lambda item: item.name):
         if not entry.name.endswith(".toml"):
             continue
         data = tomllib.loads(entry.read_text(encoding="utf-8"))
@@ -58,33 +96,3 @@ def load(name: str) -> tuple[FewShot, ...]:
             )
         )
     return tuple(found)
-
-
-@cache
-def content_sha256(name: str) -> str:
-    """A hash of every example of a set: part of each generating stage's configuration."""
-    data = json.dumps([asdict(example) for example in load(name)], sort_keys=True)
-    return hashlib.sha256(data.encode()).hexdigest()
-
-
-def ordering(
-    name: str, seed: int, stage: str, group: str, count: int, difficulties: Collection[str] = ()
-) -> Sequence[FewShot]:
-    """The first `count` examples of a group's ordering.
-
-    The ordering sorts the examples by a hash, so it is the same under every version of Python.
-
-    Args:
-        name: The set's.
-        seed: The run's seed.
-        stage: The stage's name; stages have orderings of their own.
-        group: The group's name.
-        count: Examples wanted; at most all.
-        difficulties: Examples of these come first: they show what is asked for. Empty: all are equal.
-    """
-
-    def rank(example: FewShot) -> tuple[bool, str]:
-        digest = hashlib.sha256(f"{seed}\n{stage}\n{group}\n{example.name}".encode()).hexdigest()
-        return bool(difficulties) and example.difficulty not in difficulties, digest
-
-    return sorted(load(name), key=rank)[:count]
