@@ -180,7 +180,20 @@ def test_a_row_is_followed_from_its_seeds_line_to_its_decision(small: api.GetRep
 def test_hostile_text_stays_text(hostile: api.GetReportResponse, small: api.GetReportResponse) -> None:
     parsed = Parsed(render(hostile))
     kind = Parsed(render(small))
-    known = {"kept", "dropped", "good", "bad", "code", "wrapped", "keyword", "builtin", "string", "comment", "whole"}
+    known = {
+        "kept",
+        "dropped",
+        "good",
+        "bad",
+        "code",
+        "wrapped",
+        "keyword",
+        "builtin",
+        "string",
+        "comment",
+        "whole",
+        "message",
+    }
     for text in HOSTILE_TEXTS:
         assert text in parsed.words, text
     assert parsed.tags <= kind.tags

@@ -23,7 +23,7 @@ from codealign.cli.report.page import render
 from codealign.cli.report.recipe import run_command
 from codealign.cli.report.scores import Pair, brief_meaning, matches, meaning
 from codealign.cli.report.terminal import print_report
-from codealign.cli.report.wording import chance, points, reason_words, share
+from codealign.cli.report.wording import Words, chance, points, share
 from codealign.cli.run_config import RunChoices, run_config
 
 
@@ -136,7 +136,7 @@ def test_numbers_for_people() -> None:
     ]
     assert [points(value) for value in (0.031, -0.0004, -0.031)] == ["+3.1", "0.0", "−3.1"]
     assert [share(*pair) for pair in ((0, 9), (1, 10**6), (1, 4), (0, 0))] == ["0.0%", "< 0.1%", "25.0%", ""]
-    assert reason_words("row.some-new_rule") == "row: some new rule"
+    assert Words(api.Pipeline()).meaning_or_name("row.some-new_rule") == "row: some new rule"
 
 
 def test_the_terminal_tells_of_training_comparison_and_one_row(small: api.GetReportResponse) -> None:

@@ -102,7 +102,7 @@ class Reader:
     def plain(self, node: yaml.Node) -> Any:
         """The value of a node as YAML has it; what only a program could mean is noted."""
         try:
-            return self._loader.construct_object(node, deep=True)  # type: ignore[no-untyped-call]
+            return self._loader.construct_object(node, deep=True)
         except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
             self.wrong(node, " ".join(str(getattr(error, "problem", None) or error).split()))
             return None

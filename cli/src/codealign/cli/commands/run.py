@@ -17,7 +17,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.collecting import read_seeds, store_seeds
 from codealign.cli.connection import Connection, Target, connected
 from codealign.cli.failures import EXIT_FAILURE, Failure
-from codealign.cli.following import CANCEL_SECONDS, follow, print_outcome
+from codealign.cli.following import cancel_started, follow, print_outcome
 from codealign.cli.loop import LoopChoices, check_benchmarks, close_loop, report_page
 from codealign.cli.options import (
     DEFAULT_HOME,
@@ -239,7 +239,7 @@ async def _run(work: _Work) -> pb.RunState.ValueType:
             try:
                 last = await follow(connection, created.run.id, err)
             except asyncio.CancelledError:
-                await _cancel(connection, created.run.id)
+                await cancel_started(connection, created.run.id)
                 raise
         try:
             if last.state == pb.RUN_STATE_SUCCEEDED:
@@ -297,12 +297,3 @@ def _say_created(created: api.CreateRunResponse) -> None:
     else:
         text = f"run {short}: resuming; what is finished is not done again"
     err.print(Text(text))
-
-
-async def _cancel(connection: Connection, run_id: str) -> None:
-    """Stop a run whose services stop with us, or the next command that starts them would go on with it unasked."""
-    if not connection.started:
-        return
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(CANCEL_SECONDS):
-            await connection.clients.coordinator.CancelRun(api.CancelRunRequest(run=run_id), timeout=CANCEL_SECONDS)
