@@ -45,6 +45,9 @@ Checked = Callable[[yaml.Node, str], Any]
 """Reads a node at a path, and notes what is wrong with it."""
 
 
+_UNREADABLE = object()
+
+
 class Reader:
     """Reads one file, and collects what is wrong with it.
 
@@ -105,11 +108,13 @@ class Reader:
             return self._loader.construct_object(node, deep=True)
         except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
             self.wrong(node, " ".join(str(getattr(error, "problem", None) or error).split()))
-            return None
+            return _UNREADABLE
 
     def value(self, node: yaml.Node, path: str, kind: type | tuple[type, ...]) -> Any:
         """A value of one kind; None where it is of another, which is noted."""
         found = self.plain(node)
+        if found is _UNREADABLE:
+            return None
         kinds = kind if isinstance(kind, tuple) else (kind,)
         if not isinstance(found, kinds) or (isinstance(found, bool) and bool not in kinds):
             self.wrong(node, f"{_at(path)}must be {_KINDS.get(kinds[0], kinds[0].__name__)}, is {_shown(node)}")

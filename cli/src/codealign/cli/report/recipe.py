@@ -151,7 +151,7 @@ def run_command(run: pb.Run) -> str:
     preset = presets.known_by(run)
     known = presets.load(preset)
     last = run.stages[-1] if run.stages else pb.StageSettings()
-    temperatures = {round(one.temperature, 6) for one in run.stages}
+    temperatures = {round(one.temperature, 6) for one in run.stages if one.HasField("temperature")}
     groups = {one.prefix_groups for one in run.stages if not one.unpooled}
     difficulties = [value for one in run.stages for value in dict.fromkeys(_values(one, DIFFICULTY))]
     strategy = run.selection.strategy
