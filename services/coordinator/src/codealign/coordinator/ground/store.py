@@ -1,24 +1,56 @@
-"""The dataset service as a run sees it: appends that travel in batches, and look-ups by id."""
+"""The dataset service as a run sees it. Appends and look-ups of all items travel in batches.
+
+A batch leaves as soon as the previous call has returned, so a store that answers at once gets small batches, and one
+that is slow gets large ones. A store that is away is waited for, for however long: the data is safe there, and nothing
+else can be done; `waiting.text` says so. A record that the store refuses is an error of that record alone, not of the
+others in its batch.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Self
+from typing import Generic, Protocol, Self, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from codealign.api.dataset.v1 import dataset_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common import records
-from codealign.common.clients import Clients, RetryPolicy
+from codealign.common.errors import (
+    CodeAlignError,
+    DeadlineExceeded,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+)
+from codealign.common.logs import get_logger
+from codealign.coordinator.ground.faults import RunFailed
+from codealign.coordinator.ground.ports import Dataset
+from codealign.coordinator.ground.waiting import Waiting
 
-MAX_BATCH = 200
+log = get_logger(__name__)
+T = TypeVar("T")
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+MAX_BATCH = 500
+"""Records or ids of one call; the contract allows 1,000."""
+MAX_BATCH_BYTES = 8 * 2**20
+"""Of the records of one append. A larger record travels alone."""
 PAGE = 500
-PATIENT = RetryPolicy(attempts=0)
-"""A store that is away is waited for: a run's data is safe there, and nothing else can be done."""
+MAX_DELAY = 5.0
+"""Seconds between two tries at most, also where the store asked for more: a disk may have room again sooner."""
+INTERNAL_TRIES = 5
+"""An error of the store's own is tried so often, since a restart may mend it."""
+STORE = "the dataset service"
+AWAY = (Unavailable, DeadlineExceeded, ResourceExhausted)
 
 try:
     PRODUCER = f"codealign-coordinator {version('codealign-coordinator')}"
@@ -26,90 +58,272 @@ except PackageNotFoundError:
     PRODUCER = "codealign-coordinator"
 
 
-class RunStore:
-    """Appends for one run, into the collection of its id, under its lease."""
+class LeaseLost(Exception):
+    """Another coordinator has or had the lease: this one's work on it ends, and nothing of it is recorded."""
 
-    def __init__(self, clients: Clients, collection: str, lease: api.LeaseToken | None = None) -> None:
-        self._clients = clients
-        self.collection = collection
-        self.lease = lease
-        self._queue: asyncio.Queue[tuple[pb.Record, asyncio.Future[pb.Record]]] = asyncio.Queue()
 
-    @contextlib.asynccontextmanager
-    async def flushing(self) -> AsyncIterator[Self]:
-        """The store itself; appends are served inside this context."""
-        task = asyncio.create_task(self._flush_for_ever())
+class Fence(Protocol):
+    """A lease that is held for as long as its holder can hold it."""
+
+    @property
+    def token(self) -> api.LeaseToken:
+        """What appends bear now."""
+
+    async def regain(self, refused: api.LeaseToken) -> None:
+        """The store refused this token: have a newer one when this returns.
+
+        Raises:
+            LeaseLost: Another holder has it, or had it since.
+        """
+
+
+async def patiently(call: Callable[[], Awaitable[T]], waiting: Waiting) -> T:
+    """Make a call to the store; while the store is away, make it again.
+
+    Args:
+        call: Makes one try.
+        waiting: Told what is waited for.
+
+    Raises:
+        CodeAlignError: Of the kinds that waiting does not mend.
+    """
+    tried = 0
+    while True:
+        tried += 1
         try:
-            yield self
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            result = await call()
+        except (*AWAY, Internal) as error:
+            if isinstance(error, Internal) and tried >= INTERNAL_TRIES:
+                raise
+            waiting.begin(STORE, error.message)
+            asked = getattr(error, "retry_after", 1.0)
+            delay = max(0.05, min(asked, MAX_DELAY)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
+            log.info("store_away", tried=tried, delay=round(delay, 2), message=error.message)
+            await asyncio.sleep(delay)
+        else:
+            waiting.end(STORE)
+            return result
+
+
+class _Batches(Generic[ItemT, ResultT]):
+    """Items that travel together: one call at a time, in the order in which they came."""
+
+    def __init__(
+        self, send: Callable[[Sequence[ItemT]], Awaitable[Sequence[ResultT]]], size: Callable[[ItemT], int]
+    ) -> None:
+        self._send, self._size = send, size
+        self._queue: deque[tuple[ItemT, asyncio.Future[ResultT]]] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    def put(self, item: ItemT) -> asyncio.Future[ResultT]:
+        """Its result."""
+        future: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
+        self._queue.append((item, future))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work())
+        return future
+
+    async def all(self, items: Iterable[ItemT]) -> list[ResultT]:
+        """The results of several, in their order; the first error where there is one."""
+        results = await asyncio.gather(*[self.put(item) for item in items], return_exceptions=True)
+        kept: list[ResultT] = []
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+            kept.append(result)
+        return kept
+
+    async def close(self) -> None:
+        """Stop: what was not sent never is."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        for _, future in self._queue:
+            future.cancel()
+        self._queue.clear()
+
+    async def _work(self) -> None:
+        while self._queue:
+            batch, size = [self._queue.popleft()], 0
+            size = self._size(batch[0][0])
+            while self._queue and len(batch) < MAX_BATCH:
+                size += self._size(self._queue[0][0])
+                if size > MAX_BATCH_BYTES:
+                    break
+                batch.append(self._queue.popleft())
+            try:
+                await self._settle(batch)
+            except BaseException:
+                for _, future in batch:
+                    future.cancel()
+                raise
+
+    async def _settle(self, batch: Sequence[tuple[ItemT, asyncio.Future[ResultT]]]) -> None:
+        """Send a batch; where it is refused, its halves, so that an error falls to the item that it is about."""
+        try:
+            results = await self._send([item for item, _ in batch])
+        except InvalidArgument as error:
+            if len(batch) == 1:
+                _fail(batch, error)
+                return
+            middle = len(batch) // 2
+            await self._settle(batch[:middle])
+            await self._settle(batch[middle:])
+        except Exception as error:
+            _fail(batch, error)
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
+
+
+def _fail(batch: Sequence[tuple[ItemT, asyncio.Future[ResultT]]], error: Exception) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(error)
+
+
+class RunStore:
+    """The records of one collection, under a lease. Close it (`async with`) when its work has ended.
+
+    Every method waits for a store that is away, and raises `LeaseLost` where the lease is lost, `RunFailed` where the
+    store refuses for another reason that waiting does not mend, and `InvalidArgument` where it refuses one record.
+
+    Args:
+        dataset: The store.
+        collection: Where what is appended and joined goes: a run's id. Empty: nowhere.
+        lease: Every append and join bears its token. None: none.
+        waiting: Told what is waited for.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        collection: str = "",
+        lease: Fence | api.LeaseToken | None = None,
+        waiting: Waiting | None = None,
+    ) -> None:
+        self._dataset, self.collection, self._lease = dataset, collection, lease
+        self.waiting = waiting or Waiting()
+        self._appends = _Batches(self._append, pb.Record.ByteSize)
+        self._joins = _Batches(self._join, len)
+        self._gets = _Batches(self._get, len)
 
     async def append(self, record: pb.Record) -> pb.Record:
-        """Add one record and return what the store keeps: the first write wins."""
-        record.provenance.producer = record.provenance.producer or PRODUCER
-        if not record.provenance.HasField("created_at"):
-            now = Timestamp()
-            now.GetCurrentTime()
-            record.provenance.created_at.CopyFrom(now)
-        future: asyncio.Future[pb.Record] = asyncio.get_running_loop().create_future()
-        await self._queue.put((records.complete(record), future))
-        return await future
+        """Add one record, with id, producer and time filled in; returns what the store keeps: the first write wins."""
+        return await self._appends.put(_stamped(record))
 
     async def append_all(self, items: Iterable[pb.Record]) -> list[pb.Record]:
         """Add several; each record's parents must be in the store already or come earlier in `items`."""
-        return list(await asyncio.gather(*(self.append(item) for item in items)))
+        return await self._appends.all([_stamped(item) for item in items])
 
-    async def _flush_for_ever(self) -> None:
+    async def join(self, ids: Iterable[str]) -> dict[str, pb.Record]:
+        """Those of the records that are there, by id; they become members of the collection."""
+        return await _found(self._joins, ids)
+
+    async def get(self, ids: Iterable[str]) -> dict[str, pb.Record]:
+        """Those of the records that are there, by id."""
+        return await _found(self._gets, ids)
+
+    async def scan(self, request: api.ScanRequest) -> AsyncIterator[pb.Record]:
+        """Every record of a scan, in the order of the ids, page by page."""
+        page = api.ScanRequest()
+        page.CopyFrom(request)
+        page.page_size = page.page_size or PAGE
         while True:
-            batch = [await self._queue.get()]
-            while len(batch) < MAX_BATCH and not self._queue.empty():
-                batch.append(self._queue.get_nowait())
-            try:
-                kept = await self._append([record for record, _ in batch])
-            except Exception as error:
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
-                continue
-            for (_, future), record in zip(batch, kept, strict=True):
-                if not future.done():
-                    future.set_result(record)
+            response = await self._patiently(lambda: self._dataset.scan(page))
+            for record in response.records:
+                yield record
+            if not response.next_page_token:
+                return
+            page.page_token = response.next_page_token
+
+    async def count(self) -> list[api.RecordCount]:
+        """The collection's records by kind, configuration and label, and what they took."""
+        request = api.CountRequest(collection=self.collection)
+        return list((await self._patiently(lambda: self._dataset.count(request))).counts)
+
+    async def publish(self, request: api.PublishVersionRequest) -> api.PublishVersionResponse:
+        """Write a version. May take an hour."""
+        return await self._patiently(lambda: self._dataset.publish_version(request))
+
+    async def close(self) -> None:
+        """Stop: what was not sent never is."""
+        for batches in (self._appends, self._joins, self._gets):
+            await batches.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def _append(self, batch: Sequence[pb.Record]) -> list[pb.Record]:
-        request = api.AppendRequest(records=batch, collection=self.collection, lease=self.lease)
-        response = await self._clients.call(self._clients.dataset.Append, request, retry=PATIENT)
+        async def call(token: api.LeaseToken | None) -> api.AppendResponse:
+            return await self._dataset.append(api.AppendRequest(records=batch, collection=self.collection, lease=token))
+
+        response = await self._fenced(call)
         return [
             result.kept if result.HasField("kept") else record
             for record, result in zip(batch, response.results, strict=True)
         ]
 
-    async def get(self, ids: Sequence[str]) -> dict[str, pb.Record]:
-        """Those of the records that are there."""
-        response = await self._clients.call(self._clients.dataset.Get, api.GetRequest(ids=ids), retry=PATIENT)
-        return {record.id: record for record in response.records}
+    async def _join(self, ids: Sequence[str]) -> list[pb.Record | None]:
+        async def call(token: api.LeaseToken | None) -> api.JoinResponse:
+            return await self._dataset.join(api.JoinRequest(ids=_once(ids), collection=self.collection, lease=token))
 
-    async def adopt(self, ids: Sequence[str]) -> dict[str, pb.Record]:
-        """`get`, and what is there becomes part of the run: another run may have made it."""
-        found = await self.get(ids)
-        if found:
-            await self.append_all(found.values())
-        return found
+        found = {record.id: record for record in (await self._fenced(call)).records}
+        return [found.get(record_id) for record_id in ids]
 
-    async def scan(self, request: api.ScanRequest) -> AsyncIterator[pb.Record]:
-        """Every record of a scan, page by page."""
-        request.page_size = PAGE
+    async def _get(self, ids: Sequence[str]) -> list[pb.Record | None]:
+        response = await self._patiently(lambda: self._dataset.get(api.GetRequest(ids=_once(ids))))
+        found = {record.id: record for record in response.records}
+        return [found.get(record_id) for record_id in ids]
+
+    async def _fenced(self, call: Callable[[api.LeaseToken | None], Awaitable[T]]) -> T:
+        """A call under the lease; where its token is refused, again under a newer one."""
+        refused = 0
         while True:
-            response = await self._clients.call(self._clients.dataset.Scan, request, retry=PATIENT)
-            for record in response.records:
-                yield record
-            if not response.next_page_token:
-                return
-            request.page_token = response.next_page_token
+            lease = self._lease
+            token = lease if lease is None or isinstance(lease, api.LeaseToken) else lease.token
+            try:
+                return await patiently(lambda token=token: call(token), self.waiting)  # type: ignore[misc]
+            except (FailedPrecondition, NotFound) as error:
+                refused += 1
+                if token is None or refused >= INTERNAL_TRIES:
+                    raise RunFailed(error.message) from error
+                if lease is None or isinstance(lease, api.LeaseToken):
+                    raise LeaseLost(error.message) from error
+                await lease.regain(token)
+            except InvalidArgument:
+                raise
+            except CodeAlignError as error:
+                raise RunFailed(error.message) from error
 
-    async def count(self) -> list[api.StageCount]:
-        """The run's records, by stage and label."""
-        request = api.CountRequest(collection=self.collection)
-        response = await self._clients.call(self._clients.dataset.Count, request, retry=PATIENT)
-        return list(response.counts)
+    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        try:
+            return await patiently(call, self.waiting)
+        except InvalidArgument:
+            raise
+        except CodeAlignError as error:
+            raise RunFailed(error.message) from error
+
+
+def _stamped(record: pb.Record) -> pb.Record:
+    provenance = record.provenance
+    provenance.producer = provenance.producer or PRODUCER
+    if not provenance.HasField("created_at"):
+        now = Timestamp()
+        now.GetCurrentTime()
+        provenance.created_at.CopyFrom(now)
+    return records.complete(record)
+
+
+def _once(ids: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(ids))
+
+
+async def _found(batches: _Batches[str, pb.Record | None], ids: Iterable[str]) -> dict[str, pb.Record]:
+    wanted = _once(list(ids))
+    found = await batches.all(wanted)
+    return {record_id: record for record_id, record in zip(wanted, found, strict=True) if record is not None}
