@@ -55,7 +55,7 @@ async def connected(error: CodeAlignError | None) -> AsyncIterator[Connection]:
 
 
 def chosen(*benchmarks: str, files: bool = False, until: str = "evaluation") -> LoopChoices:
-    return loop_choices("small", until, TuningChoices(), benchmarks, None, files=files)
+    return loop_choices("default", until, TuningChoices(), benchmarks, None, files=files)
 
 
 async def checked(choices: LoopChoices, error: CodeAlignError | None) -> tuple[LoopChoices, str]:
@@ -103,7 +103,7 @@ async def test_choices_whose_benchmarks_are_there_or_not_needed_stay_as_they_are
 
 
 def test_a_loop_leaves_model_dataset_and_style_to_the_coordinator() -> None:
-    choices = loop_choices("small", "evaluation", TuningChoices(epochs=2.0, lora_rank=8), ("humaneval",), 3)
+    choices = loop_choices("default", "evaluation", TuningChoices(epochs=2.0, lora_rank=8), ("humaneval",), 3)
     loop = choices.loop(one_model=True)
     assert loop is not None
     assert (loop.training.model, loop.training.dataset, loop.training.epochs, loop.training.lora.rank) == ("", "", 2, 8)
@@ -160,4 +160,4 @@ def test_the_step_that_is_being_worked_on_is_told_in_a_line() -> None:
     loop.steps.add(name="train", state=RUNNING, done=1200, total=4000, message="loss 1.2")
     loop.steps.add(name="evaluate the tuned model")
     assert steps_line(loop) == "train 1,200/4,000 loss 1.2"
-    assert steps_line(api.LoopStatus(state=FAILED, message="no \x1b[31mrows")) == "failed: no \\x1b[31mrows"
+    assert steps_line(api.LoopStatus(state=FAILED, message="no \x1b[31mrows")) == "failed: no \ufffd[31mrows"
