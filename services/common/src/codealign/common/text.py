@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 
 _LINE = re.compile(r"[^\n\r]*(?:\r\n|\n|\r)|[^\n\r]+")
 
@@ -19,3 +21,17 @@ def lines(text: str, *, keepends: bool = False) -> list[str]:
     """
     found = _LINE.findall(text)
     return found if keepends else [line.rstrip("\r\n") for line in found]
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """What to say of a name that is none of the known ones: names the nearest of them, and all.
+
+    Args:
+        what: What it would be the name of: "pipeline".
+        name: The name that was given.
+        known: The valid names.
+    """
+    valid = list(dict.fromkeys(known))
+    near = difflib.get_close_matches(name.lower(), valid, n=1)
+    meant = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown {what} {name!r}{meant or ';'} known: {', '.join(valid) or 'none'}"

@@ -1,0 +1,116 @@
+"""The pipelines that a run may have: the packages in this folder, each with a `PIPELINE`."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterable, Mapping
+from functools import cache
+
+from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.common.errors import ConfigurationError, InvalidArgument
+from codealign.common.text import unknown
+from codealign.coordinator.pipelines.defaults import stage_settings
+from codealign.coordinator.pipelines.pipeline import Pipeline
+from codealign.coordinator.pipelines.stage import Execution, Seeds, Selection, Stage, Writing
+
+DEFAULT = "selfcodealign"
+INTERNAL_ERROR = "internal-error"
+"""The reason of a Rejection where reading, judging or selecting an item raised an exception."""
+_INTERNAL_ERROR_MEANS = "reading, judging or selecting it raised an exception, which it holds as evidence"
+_ROLES: Mapping[type[Stage], api.StageRole.ValueType] = {
+    Seeds: api.STAGE_ROLE_SEEDS,
+    Writing: api.STAGE_ROLE_WRITING,
+    Execution: api.STAGE_ROLE_EXECUTION,
+    Selection: api.STAGE_ROLE_SELECTION,
+}
+
+
+def names() -> list[str]:
+    """Every pipeline's name, the default first, the others sorted."""
+    return sorted(_pipelines(), key=lambda name: (name != DEFAULT, name))
+
+
+def get(name: str, field: str = "name") -> Pipeline:
+    """The pipeline of a name; empty: the default.
+
+    Args:
+        name: The name.
+        field: The request's field that holds it, for the error.
+
+    Raises:
+        InvalidArgument: There is none of this name; names the valid ones.
+        ConfigurationError: A folder in this package is no pipeline.
+    """
+    found = _pipelines().get(name or DEFAULT)
+    if found is None:
+        raise InvalidArgument(field, unknown("pipeline", name, names()))
+    return found
+
+
+def describe(pipeline: Pipeline) -> api.Pipeline:
+    """What a pipeline is, for a client: its stages with their defaults, properties, reasons and versions."""
+    return api.Pipeline(
+        name=pipeline.name,
+        description=pipeline.description,
+        stages=[_described(stage) for stage in pipeline.stages],
+        few_shot_sets=pipeline.few_shots.names(),
+    )
+
+
+def _described(stage: Stage) -> api.PipelineStage:
+    described = api.PipelineStage(
+        name=stage.name,
+        role=next(role for base, role in _ROLES.items() if isinstance(stage, base)),
+        parent=stage.parent,
+        makes=stage.makes,
+        title=stage.title,
+        description=stage.description,
+        reasons={**stage.reasons, INTERNAL_ERROR: _INTERNAL_ERROR_MEANS},
+        version=stage.VERSION,
+    )
+    if isinstance(stage, Writing):
+        described.defaults.CopyFrom(stage_settings(stage))
+        described.properties.extend(
+            pb.PropertyDraw(name=name, values=dict.fromkeys(values)) for name, values in stage.properties.items()
+        )
+    return described
+
+
+@cache
+def _pipelines() -> Mapping[str, Pipeline]:
+    return load(__name__, __path__)
+
+
+def load(package: str, folders: Iterable[str]) -> Mapping[str, Pipeline]:
+    """The pipelines of a package, by name.
+
+    Args:
+        package: The package's name.
+        folders: Where it lies (its `__path__`).
+
+    Raises:
+        ConfigurationError: One of its sub-packages is no pipeline; names it and says why.
+    """
+    found: dict[str, Pipeline] = {}
+    for entry in pkgutil.iter_modules(folders):
+        if entry.ispkg:
+            pipeline = _load(f"{package}.{entry.name}", entry.name)
+            found[pipeline.name] = pipeline
+    return found
+
+
+def _load(module: str, folder: str) -> Pipeline:
+    where = f"pipeline folder {folder!r}"
+    try:
+        pipeline = getattr(importlib.import_module(module), "PIPELINE", None)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error}") from error
+    except Exception as error:  # whatever a folder's code raises
+        raise ConfigurationError(f"{where}: it cannot be imported: {type(error).__name__}: {error}") from error
+    if not isinstance(pipeline, Pipeline):
+        raise ConfigurationError(f"{where}: its __init__.py must define PIPELINE, a Pipeline")
+    if pipeline.name.replace("-", "_") != folder:
+        raise ConfigurationError(f"{where}: its pipeline is named {pipeline.name!r}; the two must agree")
+    return pipeline
