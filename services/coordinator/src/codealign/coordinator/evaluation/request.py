@@ -79,19 +79,23 @@ def checked(settings: pb.EvaluationSettings, path: str = "settings", *, style: s
     )
 
 
-def job_record(asked: Asked) -> pb.Record:
-    """The EvaluationJob: the same settings, defaults filled in, are the same job."""
-    settings = pb.EvaluationSettings(
+def settings_of(asked: Asked) -> pb.EvaluationSettings:
+    """As a record keeps them, every default filled in."""
+    return pb.EvaluationSettings(
         model=asked.model,
         benchmarks=asked.benchmarks,
         samples=asked.samples,
         temperature=asked.temperature,
         max_tokens=asked.max_tokens,
         prompt_style=asked.style,
-        seed=asked.seed if asked.temperature > 0 else 0,
+        seed=asked.seed,
         limit=asked.limit,
     )
-    body = pb.EvaluationJob(settings=settings)
+
+
+def job_record(asked: Asked) -> pb.Record:
+    """The EvaluationJob: the same settings, defaults filled in, are the same job."""
+    body = pb.EvaluationJob(settings=settings_of(asked))
     return records.complete(pb.Record(kind=pb.KIND_EVALUATION_JOB, evaluation_job=body))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -61,16 +61,20 @@ class Sheet:
         board = Board(config, asked.model.model, asked.samples, ids)
         return cls(board, problems, [problem.record() for problem in problems], asked.samples)
 
-    async def read(self, store: RunStore) -> None:
-        """Take in what the store holds and this does not yet."""
+    async def read(self, get: Callable[[Sequence[str]], Awaitable[Iterable[pb.Record]]]) -> None:
+        """Take in what the store holds and this does not yet.
+
+        Args:
+            get: Gives those of so many records, by id, that are there.
+        """
         config = self.board.config.id
         missing = [
             _result_id(record.id, attempt, config)
             for problem, record in zip(self.problems, self.records, strict=True)
-            for attempt in self.missing(problem)
+            for attempt in sorted(self.missing(problem))
         ]
         for some in _chunks(missing, _GET):
-            for found in (await store.get(some)).values():
+            for found in await get(some):
                 self.board.add(found)
 
     def missing(self, problem: Problem) -> set[int]:
@@ -78,9 +82,9 @@ class Sheet:
         return set(range(self.samples)) - set(self.board.outcomes.get(problem.problem_id, {}))
 
     @property
-    def complete(self) -> bool:
-        """Every sample is judged."""
-        return len(self.board.done()) == len(self.problems)
+    def undecided(self) -> int:
+        """Samples that are missing."""
+        return sum(len(self.missing(problem)) for problem in self.problems)
 
 
 @dataclass
@@ -143,11 +147,14 @@ class Work:
         """Append what the results refer to, and find what is there already."""
         for sheet in sheets:
             await self._store.append_all([sheet.board.config, *sheet.records])
-            await sheet.read(self._store)
+            await sheet.read(self._get)
             sheet.board.reused = len(sheet.board.done())
             for problem, record in zip(sheet.problems, sheet.records, strict=True):
                 if missing := sheet.missing(problem):
                     self._want(_Wanted(sheet.board, problem, record, missing))
+
+    async def _get(self, ids: Sequence[str]) -> Iterable[pb.Record]:
+        return (await self._store.get(ids)).values()
 
     def _want(self, wanted: _Wanted) -> None:
         problem = wanted.problem
