@@ -16,6 +16,7 @@ from codealign.coordinator.evaluation.problems import CallTests, CheckTests, Par
 from codealign.coordinator.ground import calls
 from codealign.coordinator.ground.faults import RunFailed
 from codealign.coordinator.ground.tally import StageTally
+from codealign.coordinator.ground.windows import of_sandbox
 from fakes import FakeSandbox
 
 
@@ -37,7 +38,7 @@ class Sandbox(FakeSandbox):
 @pytest.fixture
 def sandbox() -> tuple[Sandbox, Judge]:
     fake = Sandbox()
-    return fake, Judge(fake, asyncio.Semaphore(2), StageTally(), lambda: None, KnownResults())
+    return fake, Judge(fake, of_sandbox(fake), StageTally(), lambda: None, KnownResults())
 
 
 CHECK = Problem("humaneval", "HumanEval/0", "", "f", "", CheckTests("def check(f):\n    assert f() == 1\n"))

@@ -12,8 +12,8 @@ from codealign.common.logs import get_logger
 from codealign.coordinator.evaluation import benchmarks, models
 from codealign.coordinator.evaluation.known import KnownResults
 from codealign.coordinator.evaluation.request import checked
-from codealign.coordinator.evaluation.work import COLLECTION, Sheet, Work
-from codealign.coordinator.ground.control import Assignment, Outcome
+from codealign.coordinator.evaluation.work import COLLECTION, Limits, Sheet, Work
+from codealign.coordinator.ground.assignment import Assignment, Outcome
 from codealign.coordinator.ground.faults import Refused, RunFailed
 from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.ground.store import RunStore
@@ -47,6 +47,7 @@ class EvaluationWorkload:
     def __init__(self, settings: CoordinatorSettings, services: Services) -> None:
         self._settings, self._services = settings, services
         self._known = KnownResults()
+        self._limits = Limits.of(settings, services)
         self.live: dict[str, Live] = {}
         """By the job's id: what this coordinator works on now."""
 
@@ -63,7 +64,7 @@ class EvaluationWorkload:
         model = models.chosen(asked.model, listed.models, asked.style)
         sheets = [await asyncio.to_thread(Sheet.of, asked, benchmark) for benchmark in loaded]
         async with RunStore(self._services.dataset, COLLECTION, assignment.lease, assignment.waiting) as store:
-            work = Work(self._settings, self._services, self._known, store, asked, model, assignment.gate)
+            work = Work(self._services, self._limits, self._known, store, asked, model, assignment)
             self.live[job.id] = Live(sheets, assignment.waiting)
             try:
                 await work.prepare(sheets)
@@ -75,9 +76,6 @@ class EvaluationWorkload:
             finally:
                 self.live.pop(job.id, None)
         return Outcome(_summary(sheets))
-
-    async def stop(self, assignment: Assignment) -> None:
-        """Nothing goes on elsewhere."""
 
 
 def _said(error: BaseException) -> str:

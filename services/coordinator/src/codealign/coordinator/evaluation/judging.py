@@ -25,6 +25,8 @@ from codealign.coordinator.ground.calls import execute, trim
 from codealign.coordinator.ground.faults import RunFailed
 from codealign.coordinator.ground.ports import Sandbox
 from codealign.coordinator.ground.tally import StageTally, verdict_name
+from codealign.coordinator.ground.waiting import Waiting
+from codealign.coordinator.ground.windows import Window
 
 log = get_logger(__name__)
 
@@ -96,11 +98,13 @@ class Judge:
     """Judges solutions of one evaluation; keeps the expected outputs of each problem as long as it lives."""
 
     sandbox: Sandbox
-    slots: asyncio.Semaphore
+    slots: Window
     """Programs at the sandbox at once."""
     tally: StageTally
     gate: Callable[[], None]
     known: KnownResults
+    waiting: Waiting | None = None
+    """Told when the sandbox is away."""
     _profile: str | None = None
     """In which solutions are executed; None: not asked yet."""
     _profile_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -230,7 +234,7 @@ class Judge:
 
     async def _execute(self, request: sb.ExecuteRequest) -> sb.Result | None:
         async with self.slots:
-            return await execute(self.sandbox, request, self.tally, self.gate)
+            return await execute(self.sandbox, request, self.tally, self.gate, self.slots, self.waiting)
 
 
 def _take_written(result: sb.Result) -> tuple[bytes, bytes] | None:

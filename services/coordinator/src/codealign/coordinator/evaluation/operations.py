@@ -1,7 +1,7 @@
 """Evaluations as callers see them: asked for, watched, listed, cancelled.
 
-A call records what is wanted and returns, or watches; a controller (`controller`) carries it out, in this coordinator or
-in another one. What is told of an evaluation comes from the controller where it is this coordinator's, else from the
+A call records what is wanted and returns, or watches; a controller (`controller`) carries it out, in this coordinator
+or in another one. What is told of an evaluation comes from the controller where it is this coordinator's, else from the
 store.
 """
 
@@ -25,7 +25,7 @@ from codealign.coordinator.evaluation.work import Sheet
 from codealign.coordinator.ground import requests
 from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.ground.requests import Standing
-from codealign.coordinator.ground.store import AWAY
+from codealign.coordinator.ground.store import AWAY, RunStore
 from codealign.coordinator.settings import CoordinatorSettings
 
 log = get_logger(__name__)
@@ -34,6 +34,8 @@ PROGRESS_SECONDS = 0.5
 ELSEWHERE_SECONDS = 2.0
 """And at one of another coordinator, where each look reads what is new in the store."""
 MIN_PREFIX = 6
+JOBS = "evaluation-jobs"
+"""EvaluationJob records are members of this collection."""
 
 Poke = Callable[[str, int], None]
 """Told of a request that was recorded: the subject's id and the request's number; see `Controllers.poke`."""
@@ -107,24 +109,24 @@ class Evaluations:
         """
         if self._settings.reads_only:
             raise FailedPrecondition("this coordinator takes nothing up: CODEALIGN_COORDINATOR_READS_ONLY is set")
-        standing = await self.standing(job.id)
-        if standing.wanted == pb.RUN_STATE_RUNNING and not standing.settled(repeatable=True):
-            return
-        await self.want(job, pb.RUN_STATE_RUNNING, reason, standing)
+        async with RunStore(self._services.dataset, JOBS) as store:
+            await store.append(job)
+        await self.want(job.id, pb.RUN_STATE_RUNNING, reason)
 
-    async def want(self, job: pb.Record, wanted: pb.RunState.ValueType, reason: str, standing: Standing) -> None:
+    async def want(self, job_id: str, wanted: pb.RunState.ValueType, reason: str) -> None:
         """Record what is wanted of an evaluation.
 
         Args:
-            job: The EvaluationJob.
+            job_id: Of the EvaluationJob, which is in the store.
             wanted: RUNNING, PAUSED or CANCELLED.
             reason: For a person.
-            standing: As it is now.
+
+        Raises:
+            FailedPrecondition: It has ended: there is nothing to pause or to cancel.
         """
-        kept = await requests.ask(
-            self._services.dataset, job.id, wanted, reason, standing.number + 1, first=() if standing.request else [job]
-        )
-        self._poke(job.id, kept.attempt)
+        request = await requests.want(self._services.dataset, job_id, wanted, reason, repeatable=True)
+        if request is not None:
+            self._poke(job_id, request.attempt)
 
     async def standing(self, job_id: str) -> Standing:
         """What is wanted of an evaluation, and what is the case."""
@@ -147,12 +149,7 @@ class Evaluations:
             FailedPrecondition: It has ended.
         """
         job = await self._find(evaluation)
-        standing = await self.standing(job.id)
-        if standing.settled(repeatable=True) and standing.state != pb.RUN_STATE_PAUSED:
-            state = pb.RunState.Name(standing.state).removeprefix("RUN_STATE_").lower()
-            raise FailedPrecondition(f"evaluation {job.id[:12]} has ended ({state}): there is nothing to cancel")
-        if standing.wanted != pb.RUN_STATE_CANCELLED:
-            await self.want(job, pb.RUN_STATE_CANCELLED, "cancelled; what is judged is kept", standing)
+        await self.want(job.id, pb.RUN_STATE_CANCELLED, "cancelled; what is judged is kept")
         return self._status(job, await self.standing(job.id))
 
     async def list(self) -> list[api.EvaluationStatus]:

@@ -22,11 +22,13 @@ from codealign.coordinator.evaluation.known import KnownResults
 from codealign.coordinator.evaluation.problems import Benchmark, Problem
 from codealign.coordinator.evaluation.request import Asked, configuration, sample_seed
 from codealign.coordinator.evaluation.results import Board
+from codealign.coordinator.ground.assignment import Assignment
 from codealign.coordinator.ground.calls import Completions, provenance
 from codealign.coordinator.ground.faults import Refused
 from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.ground.store import RunStore
 from codealign.coordinator.ground.tally import StageTally
+from codealign.coordinator.ground.windows import Window, of_inference, of_sandbox
 from codealign.coordinator.reading import sections
 from codealign.coordinator.settings import CoordinatorSettings
 
@@ -111,36 +113,60 @@ class _Group:
         return sorted(set[int]().union(*(each.attempts for each in self.wanted)))
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How much may be in flight, over all evaluations of a coordinator."""
+
+    generations: Window
+    """Samples at the engine."""
+    executions: Window
+    """Programs at the sandbox."""
+    generation_seconds: float
+    """One call to inference may take so long."""
+    problems: int
+    """Problems of one evaluation that are begun and not done: bounds memory."""
+
+    @classmethod
+    def of(cls, settings: CoordinatorSettings, services: Services) -> Limits:
+        """As the coordinator's settings say."""
+        return cls(
+            of_inference(services.inference, settings.generations_in_flight),
+            of_sandbox(services.sandbox, settings.executions_in_flight),
+            settings.generation_timeout_seconds,
+            settings.seeds_in_flight,
+        )
+
+
 class Work:
     """What is left to do of an evaluation.
 
     Args:
-        settings: How much may be in flight.
         services: Inference and the sandbox are used.
+        limits: How much may be in flight.
         known: Results of executions, of other evaluations too.
         store: Under the evaluation's lease.
         asked: What was asked for.
         model: That is evaluated, as inference has it.
-        gate: Raises where no new work may start.
+        assignment: Says whether new work may start, and is told what is waited for.
     """
 
     def __init__(
         self,
-        settings: CoordinatorSettings,
         services: Services,
+        limits: Limits,
         known: KnownResults,
         store: RunStore,
         asked: Asked,
         model: inf.Model,
-        gate: Callable[[], None],
+        assignment: Assignment,
     ) -> None:
-        self._store, self._asked, self._model, self._gate = store, asked, model, gate
-        tally = StageTally()
-        slots = asyncio.Semaphore(settings.generations_in_flight)
-        self._completions = Completions(services.inference, tally, slots, gate, settings.generation_timeout_seconds)
-        executions = asyncio.Semaphore(settings.executions_in_flight)
-        self._judge = Judge(services.sandbox, executions, tally, gate, known)
-        self._in_flight = settings.seeds_in_flight
+        self._store, self._asked, self._model, self._gate = store, asked, model, assignment.gate
+        tally, gate, waiting = StageTally(), assignment.gate, assignment.waiting
+        self._completions = Completions(
+            services.inference, tally, limits.generations, gate, limits.generation_seconds, waiting
+        )
+        self._judge = Judge(services.sandbox, limits.executions, tally, gate, known, waiting)
+        self._in_flight = limits.problems
         self._groups: dict[tuple[str, str], _Group] = {}
 
     async def prepare(self, sheets: Sequence[Sheet]) -> None:

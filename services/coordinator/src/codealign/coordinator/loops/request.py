@@ -35,7 +35,8 @@ def checked(loop: pb.Loop, path: str = "loop") -> pb.Loop:
         if settings.model.model or settings.model.revision:
             wrong.append((f"{at}.model", _FROM_THE_RUN))
         if settings.prompt_style:
-            wrong.append((f"{at}.prompt_style", f'is "{BASE}" before the training and "{TUNED}" after it: leave it out'))
+            styles = f'is "{BASE}" before the training and "{TUNED}" after it: leave it out'
+            wrong.append((f"{at}.prompt_style", styles))
         plain = pb.EvaluationSettings()
         plain.CopyFrom(settings)
         plain.prompt_style = ""
@@ -101,7 +102,9 @@ def tuned_name(run: pb.Run, training: str) -> str:
     return f"{run.model.model}-{training[:_NAME_DIGITS]}"
 
 
-def _evaluations(given: Sequence[pb.EvaluationSettings], model: pb.ModelChoice, style: str) -> list[pb.EvaluationSettings]:
+def _evaluations(
+    given: Sequence[pb.EvaluationSettings], model: pb.ModelChoice, style: str
+) -> list[pb.EvaluationSettings]:
     found = []
     for each in given:
         settings = pb.EvaluationSettings()
