@@ -195,7 +195,7 @@ def test_services_get_their_settings(tmp_path: Path) -> None:
         "CODEALIGN_COORDINATOR_BENCHMARKS": str(tmp_path),
         "CODEALIGN_COORDINATOR_EVALUATION_DATA": str(tmp_path),
     }
-    assert set(found["coordinator"].needs) == {"dataset", "sandbox", "inference"}
+    assert set(found["coordinator"].needs) == {"dataset", "sandbox", "inference", "training"}
 
 
 def test_the_default_configuration_leaves_the_defaults_to_the_coordinator(pipeline: api.Pipeline) -> None:

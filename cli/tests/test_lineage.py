@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from rich.console import Console, RenderableType
@@ -11,7 +12,7 @@ from rich.console import Console, RenderableType
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.cli.failures import Failure
-from codealign.cli.family import Family, is_record_id, record_digits
+from codealign.cli.family import Family, is_record_id, load_family, record_digits
 from codealign.cli.lineage import lineage_tree
 from codealign.cli.records_view import record_view
 from codealign.common.records import complete
@@ -250,6 +251,29 @@ def test_of_a_completion_what_was_read_from_it_is_shown(line: Line) -> None:
     text = render(lineage_tree(family))
     assert text.index(f"completion {completion.id[:12]}  ◀ asked for") < text.index(f"{response.id[:12]}")
     assert "│ answer 1" in text
+
+
+@pytest.mark.parametrize("name", ["row", "seed", "response 0", "rejection"])
+async def test_a_family_comes_with_the_completions_and_prompts_that_its_records_were_read_from(
+    line: Line, store: Any, name: str
+) -> None:
+    store.add(*line.records.values(), *line.references.values())
+    family = await load_family(store, line.ids[name][:8])
+    assert family.focus == line.ids[name]
+    assert set(line.records) <= set(family.records)
+    assert set(line.references) <= set(family.references)
+    assert not set(line.references) & set(family.records), "a completion is no member of the tree"
+    assert render(lineage_tree(family)) == render(lineage_tree(line.family(name)))
+    assert len(store.calls) < 8
+
+
+async def test_the_family_of_a_completion_is_what_was_read_from_it(line: Line, store: Any) -> None:
+    store.add(*line.records.values(), *line.references.values())
+    family = await load_family(store, line.ids["completion answer 1"])
+    text = render(lineage_tree(family))
+    assert text.startswith("completion ")
+    for name in ("response 1", "verdict 1", "row"):
+        assert line.ids[name][:12] in text
 
 
 def test_a_chain_of_the_same_kind_hangs_together_under_the_stages_that_made_it() -> None:

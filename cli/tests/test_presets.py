@@ -13,6 +13,8 @@ from codealign.cli.options import preset_options
 from codealign.cli.run_config import RunChoices, loop_choices, run_config
 from codealign.cli.stack import Options
 from codealign.cli.tuning import TuningChoices
+from codealign.coordinator import pipelines
+from codealign.coordinator.runs.config import with_defaults
 
 
 @pytest.mark.parametrize("name", presets.names())
@@ -21,6 +23,18 @@ def test_every_preset_that_comes_with_us_works(name: str, pipeline: api.Pipeline
     loop = loop_choices(name, "evaluation", TuningChoices(), (), None)
     assert all(evaluation.benchmarks for evaluation in loop.evaluations)
     assert presets.known_by(run_config(RunChoices(preset=name), "seeds", "m", pipeline)) == name
+
+
+@pytest.mark.parametrize("pipeline_name", pipelines.names())
+@pytest.mark.parametrize("name", presets.names())
+def test_every_preset_fits_every_pipeline_that_the_coordinator_has(name: str, pipeline_name: str) -> None:
+    described = pipelines.describe(pipelines.get(pipeline_name))
+    given = run_config(RunChoices(preset=name, pipeline=pipeline_name), "seeds", "m", described)
+    given.model.revision = "ab" * 32
+    run = with_defaults(given)
+    assert run.pipeline == pipeline_name
+    assert presets.known_by(run) == name
+    assert run.few_shot_set == (name if name in described.few_shot_sets else described.few_shot_sets[0])
 
 
 def test_nano_brings_its_model_its_seeds_and_its_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
