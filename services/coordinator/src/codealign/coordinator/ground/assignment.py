@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.coordinator.ground.faults import RunStopped
@@ -93,4 +93,16 @@ class Workload(Protocol):
             PauseWanted: It is to be paused.
             LeaseLost: By the store.
             CodeAlignError: A service was away (it begins again in a moment), or refused for good (it has failed).
+        """
+
+
+@runtime_checkable
+class Stops(Protocol):
+    """A workload that has other services work for it."""
+
+    async def stop(self, assignment: Assignment) -> None:
+        """A pause or a cancellation is about to be recorded: tell the other services. Called again after a failure.
+
+        Raises:
+            CodeAlignError: A service is away; it is tried again.
         """

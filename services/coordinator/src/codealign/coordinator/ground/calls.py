@@ -7,39 +7,55 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
-import grpc
-
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
-from codealign.common.clients import NO_RETRY, Clients
+from codealign.common.errors import (
+    CodeAlignError,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+)
 from codealign.coordinator.ground.faults import Refused, RunFailed, absorb
+from codealign.coordinator.ground.ports import Inference, Sandbox
 from codealign.coordinator.ground.tally import StageTally
+from codealign.coordinator.ground.waiting import Waiting
+from codealign.coordinator.ground.windows import Window
 
 INFRASTRUCTURE_TRIES = 5
 KEPT_OUTPUT_BYTES = 4096
 """Of each stream, what a record keeps."""
+SAMPLES_OF_CALL = 256
+"""Samples that one call may ask for, at most."""
 _EXECUTE_SECONDS = 600.0
 _PAUSE_SECONDS = 1.0
+_FULL_OR_AWAY = (ResourceExhausted, Unavailable)
+_FINISHES = frozenset(inf.FinishReason.values()) - {inf.FINISH_REASON_UNSPECIFIED}
 
 
 @dataclass
 class Completions:
-    """Calls to inference, so many at once."""
+    """Calls to inference, as many at once as the window allows."""
 
-    clients: Clients
+    inference: Inference
     tally: StageTally
-    slots: asyncio.Semaphore
-    """Calls at once."""
+    window: Window
+    """Samples at once."""
     gate: Callable[[], None]
     """Raises where no new work may start."""
     timeout: float
     """Seconds for one call."""
+    waiting: Waiting | None = None
+    """Told when inference is away."""
 
     async def of(self, request: inf.GenerateRequest) -> AsyncGenerator[inf.GenerateResponse]:
         """One completion for each of the request's samples, as they come.
 
-        After a fault the samples that are still owed are asked for again.
+        After a fault the samples that are still owed are asked for again. An answer that cannot be right (an attempt
+        that was not asked for, no completion, another revision) is such a fault.
 
         Raises:
             Refused: Inference will never carry this request out.
@@ -49,15 +65,17 @@ class Completions:
         tried = 0
         while left:
             self.gate()
-            tried += 1
+            owed = len(left)
             try:
                 async with contextlib.aclosing(self._try(request, left)) as responses:
                     async for response in responses:
                         yield response
-                if left:  # a stream that ended without an error owes us samples
-                    raise AssertionError(f"inference ended the stream without attempts {sorted(left)}")
-            except grpc.aio.AioRpcError as error:
-                await absorb(error, tried, self.tally, "inference")
+                if left:
+                    raise Internal(f"the stream ended without attempts {sorted(left)}, which were asked for")
+            except CodeAlignError as error:
+                # What was answered meanwhile shows that tries help.
+                tried = 1 if len(left) < owed else tried + 1
+                await self._absorb(error, tried, request)
 
     async def _try(
         self, request: inf.GenerateRequest, left: dict[int, inf.Sample]
@@ -65,32 +83,72 @@ class Completions:
         asked = inf.GenerateRequest()
         asked.CopyFrom(request)
         del asked.samples[:]
-        asked.samples.extend(left.values())
-        async with self.slots:
+        asked.samples.extend(list(left.values())[:SAMPLES_OF_CALL])
+        counted = len(asked.samples)
+        async with self.window.units(counted) as done:
             self.gate()
-            counted = len(left)
-            self.tally.in_flight += counted
+            self.tally.begin(counted)
             try:
-                method = self.clients.inference.Generate
-                stream = self.clients.stream(method, asked, timeout=self.timeout, retry=NO_RETRY)
-                async with contextlib.aclosing(stream) as responses:
+                async with contextlib.aclosing(self.inference.generate(asked, timeout=self.timeout)) as responses:
                     async for response in responses:
+                        _check(response, request, left)
                         del left[response.completion.attempt]
                         counted -= 1
-                        self.tally.in_flight -= 1
+                        self.tally.end()
+                        done()
+                        if self.waiting is not None:
+                            self.waiting.end(_name_of("inference"))
                         yield response
             finally:
-                self.tally.in_flight -= counted
+                self.tally.end(counted)
+
+    async def _absorb(self, error: CodeAlignError, tried: int, request: inf.GenerateRequest) -> None:
+        if isinstance(error, _FULL_OR_AWAY):
+            self.window.refused()
+        if isinstance(error, FailedPrecondition) and await self._serves(request):
+            # Not the model: the endpoint refuses this one prompt.
+            raise Refused("prompt", error.message) from error
+        await absorb(error, tried, self.tally, "inference", self.waiting)
+
+    async def _serves(self, request: inf.GenerateRequest) -> bool:
+        """The model that a request names is there, in the revision that it expects."""
+        try:
+            model = (await self.inference.get_model(inf.GetModelRequest(name=request.model))).model
+        except (FailedPrecondition, NotFound, InvalidArgument):
+            return False
+        except CodeAlignError:  # away by now: the next try tells
+            return False
+        return request.expected_revision in ("", model.revision)
+
+
+def _check(response: inf.GenerateResponse, request: inf.GenerateRequest, left: dict[int, inf.Sample]) -> None:
+    completion = response.completion
+    if not response.HasField("completion"):
+        raise Internal("it answered without a completion")
+    if completion.attempt not in left:
+        raise Internal(f"it answered with attempt {completion.attempt}, where {sorted(left)} were asked for")
+    if completion.finish_reason not in _FINISHES:
+        raise Internal(f"attempt {completion.attempt} ended for a reason that is unknown ({completion.finish_reason})")
+    if request.expected_revision not in ("", response.revision):
+        raise Internal(f"it answered with revision {response.revision!r}, not {request.expected_revision!r}")
+
+
+def _name_of(service: str) -> str:
+    return f"the {service} service"
+
+
+def finish_name(completion: inf.Completion) -> str:
+    """The engine's name for why generation ended: FINISH_REASON_STOP_STRING is "stop_string"."""
+    return inf.FinishReason.Name(completion.finish_reason).removeprefix("FINISH_REASON_").lower()
 
 
 def provenance(response: inf.GenerateResponse) -> pb.Provenance:
-    """How a completion came to be, its prompt aside."""
+    """How a completion came to be."""
     completion = response.completion
     return pb.Provenance(
         model=response.model,
         model_revision=response.revision,
         seed=completion.seed,
-        finish_reason=inf.FinishReason.Name(completion.finish_reason).removeprefix("FINISH_REASON_").lower(),
         prompt_tokens=completion.prompt_tokens,
         cached_prompt_tokens=completion.cached_prompt_tokens,
         generated_tokens=completion.generated_tokens,
@@ -99,15 +157,22 @@ def provenance(response: inf.GenerateResponse) -> pb.Provenance:
 
 
 async def execute(
-    clients: Clients, request: sb.ExecuteRequest, tally: StageTally, gate: Callable[[], None]
+    sandbox: Sandbox,
+    request: sb.ExecuteRequest,
+    tally: StageTally,
+    gate: Callable[[], None],
+    window: Window | None = None,
+    waiting: Waiting | None = None,
 ) -> sb.Result | None:
     """Run a program in the sandbox.
 
     Args:
-        clients: The sandbox's is used.
+        sandbox: Where.
         request: What to run.
         tally: Counts the tries that the infrastructure cost.
         gate: Raises where no new work may start; asked between two tries alone.
+        window: Told of refusals. The caller holds the unit.
+        waiting: Told when the sandbox is away.
 
     Returns:
         Its result, REFUSED where the sandbox does not take the program; None where the infrastructure kept failing.
@@ -115,26 +180,32 @@ async def execute(
     Raises:
         RunFailed: Another try cannot mend what went wrong, or the sandbox does not isolate.
     """
-    tried = 0
+    tried = failed = 0
     while True:
         tried += 1
         try:
-            method = clients.sandbox.Execute
-            result = (await clients.call(method, request, timeout=_EXECUTE_SECONDS, retry=NO_RETRY)).result
-        except grpc.aio.AioRpcError as error:
+            result = (await sandbox.execute(request, timeout=_EXECUTE_SECONDS)).result
+            if result.verdict == sb.VERDICT_UNSPECIFIED:
+                raise Internal("it answered without a verdict")
+        except CodeAlignError as error:
+            if window is not None and isinstance(error, _FULL_OR_AWAY):
+                window.refused()
             try:
-                await absorb(error, tried, tally, "sandbox")
+                await absorb(error, tried, tally, "sandbox", waiting)
             except Refused as refusal:
                 return sb.Result(request_id=request.request_id, verdict=sb.VERDICT_REFUSED, detail=str(refusal))
             gate()
             continue
+        if waiting is not None:
+            waiting.end(_name_of("sandbox"))
         if result.verdict != sb.VERDICT_INFRASTRUCTURE:
             _check_isolation(result)
             return result
         tally.retries += 1
-        if tried >= INFRASTRUCTURE_TRIES:
+        failed += 1
+        if failed >= INFRASTRUCTURE_TRIES:
             return None
-        await asyncio.sleep(_PAUSE_SECONDS * tried)
+        await asyncio.sleep(_PAUSE_SECONDS * failed)
 
 
 def _check_isolation(result: sb.Result) -> None:

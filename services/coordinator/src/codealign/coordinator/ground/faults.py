@@ -1,44 +1,40 @@
-"""What an error of another service means for a run."""
+"""What an error of another service means for a piece of work."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 
-import grpc
-
-from codealign.common.clients import RetryPolicy
 from codealign.common.errors import (
     CodeAlignError,
-    FailedPrecondition,
-    NotFound,
+    DeadlineExceeded,
+    Internal,
+    InvalidArgument,
+    ResourceExhausted,
     Unavailable,
-    describe,
-    violated_fields,
 )
 from codealign.common.logs import get_logger
 from codealign.coordinator.ground.tally import StageTally
+from codealign.coordinator.ground.waiting import Waiting
 
 log = get_logger(__name__)
 
-_TRANSIENT = frozenset(
-    {
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        grpc.StatusCode.ABORTED,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.CANCELLED,
-    }
-)
-_BACKOFF = RetryPolicy(attempts=0, first_delay=0.2, max_delay=5.0)
+TRANSIENT = (Unavailable, ResourceExhausted, DeadlineExceeded)
+"""Errors that pass: the call is made again, for however long."""
 INTERNAL_TRIES = 5
+"""An error of the service's own is tried so often, since a restart may mend it."""
+_FIRST_DELAY = 0.2
+_MAX_DELAY = 5.0
+"""Seconds. A longer delay that a service asked for is kept, up to _MAX_ASKED."""
+_MAX_ASKED = 60.0
 
 
 class RunFailed(Exception):
-    """The run cannot go on without a person; the message says why and what to do."""
+    """The work cannot go on without a person; the message says why and what to do."""
 
 
 class RunStopped(Exception):
-    """The run was paused or the coordinator drains: no new work is started."""
+    """The work was paused or the coordinator drains: nothing new is started."""
 
 
 class Refused(Exception):
@@ -49,38 +45,48 @@ class Refused(Exception):
         self.field = field
 
 
-async def absorb(error: grpc.aio.AioRpcError, tried: int, tally: StageTally, service: str) -> None:
+async def absorb(
+    error: CodeAlignError, tried: int, tally: StageTally, service: str, waiting: Waiting | None = None
+) -> None:
     """Wait before another try, or raise what the error means.
 
     Args:
         error: What the call raised.
         tried: Tries so far.
         tally: Counts the retry.
-        service: Named in messages.
+        service: Named in messages: "inference".
+        waiting: Told that a service is away. The caller says when it is back.
 
     Raises:
-        Refused: INVALID_ARGUMENT.
+        Refused: The request is refused for what it holds.
         RunFailed: An error that another try cannot mend.
     """
-    code = error.code()
-    if code is grpc.StatusCode.INVALID_ARGUMENT:
-        raise Refused((violated_fields(error) or [""])[0], describe(error))
-    mendable = code in _TRANSIENT or (
-        code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and tried < INTERNAL_TRIES
-    )
-    if not mendable:
-        raise RunFailed(f"{service}: {describe(error)}")
+    if isinstance(error, InvalidArgument):
+        raise Refused(error.violations[0][0] if error.violations else "", error.message) from error
+    internal = isinstance(error, Internal) or type(error) is CodeAlignError
+    if not isinstance(error, TRANSIENT) and not (internal and tried < INTERNAL_TRIES):
+        text = error.message if error.message.startswith(f"{service}: ") else f"{service}: {error.message}"
+        raise RunFailed(text) from error
     tally.retries += 1
-    delay = _BACKOFF.delay(tried, error)
-    log.info("service_retry", service=service, code=code.name, tried=tried, delay=round(delay, 2))
-    await asyncio.sleep(delay)
+    if waiting is not None and isinstance(error, Unavailable):
+        waiting.begin(f"the {service} service", error.message)
+    wanted = delay(tried, error)
+    log.info("service_retry", service=service, error=type(error).__name__, tried=tried, delay=round(wanted, 2))
+    await asyncio.sleep(wanted)
 
 
-def of_service(error: grpc.aio.AioRpcError, service: str) -> CodeAlignError:
-    """Another service's error as ours."""
-    text = f"{service}: {describe(error)}"
-    if error.code() is grpc.StatusCode.NOT_FOUND:
-        return NotFound(text)
-    if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-        return Unavailable(text, retry_after=2.0)
-    return FailedPrecondition(text)
+def delay(tried: int, error: CodeAlignError) -> float:
+    """Seconds before another try: what the service asked for, or longer after several tries, half of it random."""
+    asked = min(getattr(error, "retry_after", 0.0), _MAX_ASKED)
+    backoff = min(_MAX_DELAY, _FIRST_DELAY * 2.0 ** min(tried - 1, 16))
+    return max(asked, backoff) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
+
+
+def leaf(error: BaseException) -> BaseException:
+    """The error in nested exception groups that says most: what needs a person comes before what stopped for it."""
+    leaves = [error]
+    while any(isinstance(each, BaseExceptionGroup) for each in leaves):
+        leaves = [
+            inner for each in leaves for inner in (each.exceptions if isinstance(each, BaseExceptionGroup) else [each])
+        ]
+    return min(leaves, key=lambda each: (isinstance(each, RunStopped), isinstance(each, RunFailed)))

@@ -1,10 +1,11 @@
-"""How far a run is: counts for each stage, and a rate over the last minute."""
+"""How far a piece of work is: counts for each stage, a rate over the last minute, and the time that it was at work."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
@@ -12,8 +13,9 @@ from codealign.api.dataset.v1 import dataset_pb2 as dataset
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sandbox
 
-STAGES = ("seeds", "concepts", "instructions", "responses", "execution", "selection")
 RATE_WINDOW_SECONDS = 60.0
+_RATE_ITEMS = 10_000
+"""The rate is over so many items at most, which bounds memory."""
 PASSED = "PASSED"
 
 
@@ -27,16 +29,46 @@ class StageTally:
     """One stage's counts."""
 
     expected: int = 0
-    in_flight: int = 0
     kept: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     retries: int = 0
-    _finished: deque[float] = field(default_factory=deque)
+    clock: Callable[[], float] = time.monotonic
+    in_flight: int = 0
+    """Change it by `begin` and `end` alone."""
+    _busy: float = 0.0
+    _since: float = 0.0
+    _finished: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_ITEMS))
 
     @property
     def dropped(self) -> int:
         """Items that went no further."""
         return self.reasons.total()
+
+    @property
+    def busy_seconds(self) -> float:
+        """Seconds in which at least one item was being worked on."""
+        return self._busy + (self.clock() - self._since if self.in_flight else 0.0)
+
+    def begin(self, count: int = 1) -> None:
+        """So many items are being worked on from now on."""
+        if not self.in_flight:
+            self._since = self.clock()
+        self.in_flight += count
+
+    def end(self, count: int = 1) -> None:
+        """So many are no longer."""
+        self.in_flight -= count
+        if count and not self.in_flight:
+            self._busy += self.clock() - self._since
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """One item is being worked on inside this context."""
+        self.begin()
+        try:
+            yield
+        finally:
+            self.end()
 
     def finish(self, reason: str | None, *, fresh: bool = True) -> None:
         """Count an item as kept (no reason) or dropped.
@@ -50,27 +82,40 @@ class StageTally:
         else:
             self.reasons[reason] += 1
         if fresh:
-            self._finished.append(time.monotonic())
+            self._finished.append(self.clock())
+
+    def drop_kept(self, reason: str) -> None:
+        """An item that was counted as kept is dropped after all."""
+        self.kept -= 1
+        self.reasons[reason] += 1
 
     def rate(self) -> float:
         """Items per second over the last minute."""
-        horizon = time.monotonic() - RATE_WINDOW_SECONDS
+        horizon = self.clock() - RATE_WINDOW_SECONDS
         while self._finished and self._finished[0] < horizon:
             self._finished.popleft()
         if len(self._finished) < 2:
             return 0.0
-        span = time.monotonic() - self._finished[0]
+        span = self.clock() - self._finished[0]
         return len(self._finished) / span if span > 0 else 0.0
 
 
 class Progress:
-    """The tallies of all stages."""
+    """The tallies of a run's own stages.
 
-    def __init__(self) -> None:
-        self.stages = {name: StageTally() for name in STAGES}
+    Args:
+        stages: Their names, in the pipeline's order.
+    """
+
+    def __init__(self, stages: Iterable[str]) -> None:
+        self.stages = {name: StageTally() for name in stages}
 
     def __getitem__(self, stage: str) -> StageTally:
         return self.stages[stage]
+
+    def busy_seconds(self) -> dict[str, float]:
+        """By stage, of those that were at work: as a WorkLog has it."""
+        return {name: tally.busy_seconds for name, tally in self.stages.items() if tally.busy_seconds > 0}
 
     def to_wire(self) -> list[api.StageProgress]:
         """As RunStatus carries it."""
@@ -95,42 +140,58 @@ class Progress:
         return messages
 
 
-def from_counts(counts: Iterable[dataset.StageCount]) -> Progress:
-    """The progress of a run that no coordinator works on, from its records alone."""
-    progress = Progress()
-    stage_of = {
-        pb.KIND_CONCEPT_SET: "concepts",
-        pb.KIND_INSTRUCTION: "instructions",
-        pb.KIND_RESPONSE: "responses",
-        pb.KIND_EXAMPLE: "selection",
-    }
+def from_counts(
+    counts: Iterable[dataset.RecordCount], configs: Mapping[str, pb.Record], rules: Mapping[str, str]
+) -> Progress:
+    """The progress of a run that no coordinator works on, from its records alone.
+
+    Args:
+        counts: Of the run's collection.
+        configs: The StageConfig records of the run by stage, in the pipeline's order; those of rules for items (whose
+            kind is Decision) are no stages.
+        rules: Of rules for items: the stage whose items each drops.
+    """
+    stages = {name: record for name, record in configs.items() if record.stage_config.kind != pb.KIND_DECISION}
+    names = {record.id: name for name, record in stages.items()}
+    progress = Progress(stages)
     for item in counts:
-        if item.kind in stage_of:
-            progress[stage_of[item.kind]].kept += item.count
+        own = names.get(item.stage_config_id, "")
+        if item.kind == pb.KIND_DECISION:
+            _count_decision(item, progress, stages, own, rules)
         elif item.kind == pb.KIND_REJECTION:
-            progress[stage_of[item.rejected_kind]].reasons[item.label] += item.count
-        elif item.kind == pb.KIND_VERDICT:
-            if item.label == PASSED:
-                progress["execution"].kept += item.count
-            else:
-                progress["execution"].reasons[item.label] += item.count
-        elif item.kind == pb.KIND_DECISION:
-            _count_decision(progress, item)
+            _count_rejection(item, progress, stages, own)
+        elif not own:
+            continue
+        elif item.kind == pb.KIND_VERDICT and item.label != PASSED:
+            progress[own].reasons[item.label] += item.count
+        else:
+            progress[own].kept += item.count
     for tally in progress.stages.values():
         tally.expected = tally.kept + tally.dropped
     return progress
 
 
-def _count_decision(progress: Progress, item: dataset.StageCount) -> None:
-    kept = item.outcome == pb.Decision.OUTCOME_KEPT
-    family = item.label.partition(".")[0]
-    if family == "seed":
-        if kept:
-            progress["seeds"].kept += item.count
-        else:
-            progress["seeds"].reasons[item.label] += item.count
-    elif family == "instruction" and not kept:
-        progress["instructions"].kept -= item.count
-        progress["instructions"].reasons[item.label] += item.count
-    elif not kept:
-        progress["selection"].reasons[item.label] += item.count
+def _count_rejection(item: dataset.RecordCount, progress: Progress, configs: Mapping[str, pb.Record], own: str) -> None:
+    """A rejection under another configuration than a stage's is an internal error of a rule about what was kept."""
+    kinds = {record.stage_config.kind: name for name, record in configs.items()}
+    stage = own or kinds.get(item.rejected_kind, "")
+    if stage:
+        progress[stage].reasons[item.label] += item.count
+        if not own and item.rejected_kind != pb.KIND_EXAMPLE:
+            progress[stage].kept -= item.count
+
+
+def _count_decision(
+    item: dataset.RecordCount, progress: Progress, configs: Mapping[str, pb.Record], own: str, rules: Mapping[str, str]
+) -> None:
+    """A decision under a stage's own configuration says what becomes of a seed or a row; another one, of an item."""
+    if item.outcome == pb.Decision.OUTCOME_KEPT:
+        if own and configs[own].stage_config.kind != pb.KIND_EXAMPLE:  # a row's own record counts
+            progress[own].kept += item.count
+        return
+    stage = own or rules.get(item.label, "")
+    if stage not in progress.stages:
+        return
+    progress[stage].reasons[item.label] += item.count
+    if not own and configs[stage].stage_config.kind != pb.KIND_EXAMPLE:
+        progress[stage].kept -= item.count

@@ -127,7 +127,7 @@ def _wrong_parents(stages: tuple[Stage, ...]) -> Iterator[str]:
         Execution: (Writing,),
         Selection: (Writing, Execution),
     }
-    circles = {frozenset(circle): circle for circle in map(lambda stage: _circle(stage, by_name), stages) if circle}
+    circles = {frozenset(circle): circle for circle in (_circle(stage, by_name) for stage in stages) if circle}
     for circle in circles.values():
         yield f"a cycle: {' → '.join([*circle, circle[0]])}"
     seen: set[str] = set()

@@ -21,7 +21,7 @@ from google.protobuf.message import Message
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.coordinator.pipelines.few_shots import FewShot
-from codealign.coordinator.reading.parsing import Rejected
+from codealign.coordinator.reading.parsing import REASONS, Rejected
 from codealign.coordinator.reading.section import Section
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
 from codealign.coordinator.rules.duplicates import Row
@@ -56,6 +56,11 @@ class Settings:
         """The values that a stage draws a property from; empty where it draws none of this name."""
         return next((list(draw.values) for draw in self.of(stage).properties if draw.name == name), [])
 
+    def drawn_from(self, name: str) -> list[str]:
+        """The values that a property is drawn from, whichever stage draws it first; empty where none does."""
+        draws = (draw for stage in self.run.stages for draw in stage.properties)
+        return next((list(draw.values) for draw in draws if draw.name == name), [])
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -65,6 +70,23 @@ class Asked:
     """The few-shot examples of the prompt, in their order."""
     properties: Mapping[str, str]
     """The properties that were drawn for this item."""
+
+
+READING_REASONS: Mapping[str, str] = {
+    reason: REASONS[reason]
+    for reason in (
+        "cut-off",
+        "cut-by-stop",
+        "content-filter",
+        "tool-call",
+        "empty",
+        "prompt-too-long",
+        "prompt-refused",
+    )
+}
+"""Why any writing stage may have nothing to read, whatever it makes."""
+NOT_CHOSEN = "selection.another-pass-was-chosen"
+"""The rule of a candidate that met every rule, where another one of its group became the row."""
 
 
 class Stage(ABC):
@@ -128,7 +150,12 @@ class Writing(Stage):
             asked: And how.
         """
 
-    def drop(self, item: Item, settings: Settings, benchmarks: BenchmarkTexts) -> Drop | None:
+    def drop(
+        self,
+        item: Item,  # noqa: ARG002 (for subclasses)
+        settings: Settings,  # noqa: ARG002
+        benchmarks: BenchmarkTexts,  # noqa: ARG002
+    ) -> Drop | None:
         """The first rule that drops what was read, or None. `item.record` is one of this stage's own records."""
         return None
 
@@ -136,7 +163,7 @@ class Writing(Stage):
         """What its draws depend on besides model, templates, few-shot examples, sampling and the run's seed."""
         return {name: settings.property_values(self.name, name) for name in self.properties}
 
-    def preferred_difficulties(self, settings: Settings) -> Collection[str]:
+    def preferred_difficulties(self, settings: Settings) -> Collection[str]:  # noqa: ARG002 (for subclasses)
         """Few-shot examples of these difficulties come first. Empty: all are equal."""
         return ()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from codealign.coordinator.rules.near import DEFAULT_STRATEGY, NearDuplicates
@@ -16,17 +17,19 @@ from codealign.coordinator.rules.source import read
 
 SEED_THRESHOLD = 0.5
 """Jaccard similarity at which two seeds are near duplicates (the paper's)."""
-RULES = (
-    "dedup.instruction",
-    "dedup.response",
-    "dedup.code",
-    "dedup.function-names",
-    "dedup.class-names",
-    "dedup.near-instruction",
-    "dedup.near-response",
-    "dedup.near-code",
-)
-"""The rules for rows, in the order of their application."""
+RULES: Mapping[str, str] = {
+    "dedup.instruction": "same instruction as another row",
+    "dedup.response": "same response as another row",
+    "dedup.code": "same code as another row, layout, comments and names aside",
+    "dedup.function-names": "same function names as another row",
+    "dedup.class-names": "same class names as another row",
+    "dedup.near-instruction": "instruction nearly the same as another's",
+    "dedup.near-response": "response nearly the same as another's",
+    "dedup.near-code": "code nearly the same as another's",
+}
+"""The rules for rows and what they mean, in the order of their application."""
+SEED_RULES: Mapping[str, str] = {"seed.near-duplicate": "nearly the same as another seed"}
+"""The rule for seeds and what it means."""
 _EXACT = 5
 _SEEN = {
     "dedup.instruction": "equal, white space and case aside",
@@ -55,8 +58,8 @@ class RowDuplicates:
     """
 
     def __init__(self, threshold: float, strategy: str = DEFAULT_STRATEGY) -> None:
-        self._exact: dict[str, dict[bytes, str]] = {rule: {} for rule in RULES[:_EXACT]}
-        self._near = {rule: NearDuplicates(threshold, strategy) for rule in RULES[_EXACT:]}
+        self._exact: dict[str, dict[bytes, str]] = {rule: {} for rule in tuple(RULES)[:_EXACT]}
+        self._near = {rule: NearDuplicates(threshold, strategy) for rule in tuple(RULES)[_EXACT:]}
 
     def offer(self, row: Row) -> Drop | None:
         """Keep the row and return None, or return the first rule that drops it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from codealign.common.text import lines
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
@@ -17,13 +18,18 @@ PLACEHOLDERS = (
     "notimplemented",
 )
 TESTS_IN_INSTRUCTION_LINES = 5
-RULES = (
-    "instruction.too-long",
-    "instruction.benchmark-text",
-    "row.placeholder",
-    "row.benchmark-text",
-)
-"""Every rule of this module, in the order of their application."""
+INSTRUCTION_RULES: Mapping[str, str] = {
+    "instruction.too-long": "too many words",
+    "instruction.benchmark-text": "holds a benchmark's text",
+}
+"""The rules for instructions and what they mean, in the order of their application."""
+ROW_RULES: Mapping[str, str] = {
+    "row.placeholder": "leaves work open (todo, your code here)",
+    "row.benchmark-text": "holds a benchmark's text",
+}
+"""The rules for responses and what they mean, in the order of their application."""
+RULES: Mapping[str, str] = {**INSTRUCTION_RULES, **ROW_RULES}
+"""Every rule of this module."""
 
 
 def instruction_drop(instruction: str, *, max_words: int, benchmarks: BenchmarkTexts) -> Drop | None:

@@ -11,7 +11,7 @@ import builtins
 import importlib
 import symtable
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -32,17 +32,18 @@ _STAR_MODULES = (
 )
 STAR_MODULES = frozenset(_STAR_MODULES.split())
 """Modules of the standard library that can be imported here to see what `from module import *` binds."""
-RULES = (
-    "seed.syntax-error",
-    "seed.benchmark-text",
-    "seed.no-return",
-    "seed.unresolved-name",
-    "seed.forbidden-word",
-    "seed.forbidden-import",
-    "seed.too-long",
-    "seed.no-argument",
-)
-"""Every rule of this module, in the order of their application; the first that holds drops the seed."""
+RULES: Mapping[str, str] = {
+    "seed.syntax-error": "not a function that compiles",
+    "seed.benchmark-text": "holds a benchmark's text",
+    "seed.no-return": "returns no value",
+    "seed.unresolved-name": "needs a name that is defined elsewhere",
+    "seed.forbidden-word": "marked as unfinished (todo, fixme, bug)",
+    "seed.forbidden-import": "imports a module for files, processes or plots",
+    "seed.too-long": "too many lines",
+    "seed.no-argument": "takes no argument",
+}
+"""Every rule of this module and what it means, in the order of their application; the first that holds drops the
+seed."""
 
 
 @dataclass(frozen=True)

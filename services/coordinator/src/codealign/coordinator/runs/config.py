@@ -1,234 +1,226 @@
-"""A run's configuration: its defaults, its checks, and the configuration of each stage that follows from it."""
+"""A run's configuration: its defaults, its identity, and the configuration of each stage that follows from it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from google.protobuf import json_format
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common import records
-from codealign.common.errors import InvalidArgument
-from codealign.coordinator.method import examples, prompts, sections
+from codealign.coordinator import pipelines
+from codealign.coordinator.pipelines.defaults import stage_settings
+from codealign.coordinator.pipelines.pipeline import Pipeline
+from codealign.coordinator.pipelines.stage import Settings, Writing
+from codealign.coordinator.reading import sections
 from codealign.coordinator.rules import duplicates, near, rows, seeds
+from codealign.coordinator.rules.version import VERSION as RULES_VERSION
+from codealign.coordinator.runs.checks import FIRST_PASS, check
 
-PIPELINE = "selfcodealign"
-MAX_ATTEMPTS = 256
-GENERATING = ("concepts", "instructions", "responses")
-_WRITES: Mapping[str, tuple[pb.Kind.ValueType, prompts.Section]] = {
-    "concepts": (pb.KIND_CONCEPT_SET, prompts.CONCEPTS),
-    "instructions": (pb.KIND_INSTRUCTION, prompts.INSTRUCTION),
-    "responses": (pb.KIND_RESPONSE, prompts.RESPONSE),
-}
-"""What each generating stage makes, and the section of its prompt that the model writes."""
-
-# The paper's values, but for round_size and prefix_groups (see docs/decisions): max_tokens, few_shots, attempts.
-_DEFAULTS: Mapping[str, tuple[int, int, int]] = {
-    "concepts": (128, 8, 1),
-    "instructions": (256, 8, 1),
-    "responses": (1024, 1, 10),
-}
-CATEGORIES = ("function", "function", "class", "program")
-DIFFICULTIES = ("easy", "medium", "hard")
-DEFAULT_TEMPERATURE = 0.7
-DEFAULT_PREFIX_GROUPS = 32
-DEFAULT_ROUND_SIZE = 2
+ROW_RULES = "row-rules"
+"""The key of the configuration that rules for instructions and rows decide under."""
 
 
 def with_defaults(given: pb.Run) -> pb.Run:
-    """A copy with every default filled in, the models' revisions aside.
+    """A copy with every default filled in, but for what services are asked for when the run is created.
+
+    That is: the models' revisions, the benchmark texts' hash, and of the execution the runner's image, Python version
+    and limits. A setting that equals its default and one that is left out give the same run. Done to its own result
+    it changes nothing.
 
     Raises:
-        InvalidArgument: Names every field that is wrong.
+        InvalidArgument: Names every field that is wrong, by its path in the request.
     """
+    check(given)
     run = pb.Run()
     run.CopyFrom(given)
-    run.pipeline = run.pipeline or PIPELINE
-    run.few_shot_set = run.few_shot_set or PIPELINE
-    for stage, (max_tokens, few_shots, attempts) in _DEFAULTS.items():
-        settings: pb.GenerationSettings = getattr(run, stage)
-        if not settings.HasField("temperature"):
-            settings.temperature = DEFAULT_TEMPERATURE
-        settings.top_p = settings.top_p or 1.0
-        settings.max_tokens = settings.max_tokens or max_tokens
-        settings.few_shots = settings.few_shots or few_shots
-        if not settings.unpooled:
-            settings.prefix_groups = settings.prefix_groups or DEFAULT_PREFIX_GROUPS
-        settings.attempts = settings.attempts or attempts
-        settings.round_size = min(settings.round_size or DEFAULT_ROUND_SIZE, settings.attempts)
-    if not run.categories:
-        run.categories.extend(CATEGORIES)
-    if not run.difficulties:
-        run.difficulties.extend(DIFFICULTIES)
-    run.execution.profile = run.execution.profile or "default"
-    run.execution.runs = run.execution.runs or 1
-    run.selection.instruction_words = run.selection.instruction_words or 200
-    run.selection.near_duplicate_threshold = run.selection.near_duplicate_threshold or 0.7
-    run.selection.near_duplicates = run.selection.near_duplicates or near.DEFAULT_STRATEGY
-    if not run.selection.HasField("tests_in_instruction"):
-        run.selection.tests_in_instruction = 0.5
-    _check(run)
+    pipeline = pipelines.get(given.pipeline)
+    run.pipeline = pipeline.name
+    run.few_shot_set = run.few_shot_set or pipeline.few_shots.default
+    own = {settings.stage: settings for settings in given.stages}
+    run.ClearField("stages")
+    run.stages.extend(stage_settings(stage, own.get(stage.name)) for stage in pipeline.writing)
+    for settings in run.stages:
+        if _names_the_same(settings.model, run.model):
+            settings.ClearField("model")
+    if pipeline.execution is not None:
+        run.execution.profile = run.execution.profile or "default"
+        run.execution.runs = run.execution.runs or 1
+    selection = run.selection
+    selection.instruction_words = selection.instruction_words or 200
+    selection.near_duplicate_threshold = selection.near_duplicate_threshold or 0.7
+    selection.near_duplicates = selection.near_duplicates or near.DEFAULT_STRATEGY
+    if not selection.HasField("tests_in_instruction"):
+        selection.tests_in_instruction = 0.5
+    selection.strategy = selection.strategy or FIRST_PASS
+    selection.rules_version = RULES_VERSION
     return run
 
 
-def _check(run: pb.Run) -> None:
-    wrong: list[tuple[str, str]] = []
-
-    def need(ok: bool, field: str, description: str) -> None:
-        if not ok:
-            wrong.append((f"config.{field}", description))
-
-    need(run.pipeline == PIPELINE, "pipeline", f"unknown pipeline {run.pipeline!r}; known: {PIPELINE}")
-    sets = examples.sets()
-    known_set = run.few_shot_set in sets
-    need(known_set, "few_shot_set", f"unknown set {run.few_shot_set!r}; known: {', '.join(sets)}")
-    need(bool(run.seeds.collection), "seeds.collection", "name a collection of seeds (see `codealign seeds ls`)")
-    need(run.seeds.limit >= 0, "seeds.limit", "must not be negative; 0 takes all")
-    shots = len(examples.load(run.few_shot_set if known_set else PIPELINE))
-    for stage in GENERATING:
-        settings: pb.GenerationSettings = getattr(run, stage)
-        need(0 <= settings.temperature <= 2, f"{stage}.temperature", "must be from 0 to 2")
-        need(0 < settings.top_p <= 1, f"{stage}.top_p", "must be above 0 and at most 1")
-        need(settings.max_tokens > 0, f"{stage}.max_tokens", "must be positive")
-        need(1 <= settings.few_shots <= shots, f"{stage}.few_shots", f"must be from 1 to {shots}")
-        need(settings.unpooled or settings.prefix_groups > 0, f"{stage}.prefix_groups", "must be positive")
-        need(1 <= settings.attempts <= MAX_ATTEMPTS, f"{stage}.attempts", f"must be from 1 to {MAX_ATTEMPTS}")
-    for stage in GENERATING[:2]:
-        need(getattr(run, stage).attempts == 1, f"{stage}.attempts", "must be 1: one draw for each parent")
-    for field, given, known in (
-        ("categories", run.categories, CATEGORIES),
-        ("difficulties", run.difficulties, DIFFICULTIES),
-    ):
-        strange = sorted(set(given) - set(known))
-        need(not strange, field, f"unknown: {', '.join(strange)}; known: {', '.join(dict.fromkeys(known))}")
-    need(run.responses.round_size > 0, "responses.round_size", "must be positive")
-    selection = run.selection
-    need(selection.instruction_words > 0, "selection.instruction_words", "must be positive")
-    threshold = selection.near_duplicate_threshold
-    need(0 < threshold <= 1, "selection.near_duplicate_threshold", "must be above 0 and at most 1")
-    strategy, known_strategies = selection.near_duplicates, ", ".join(near.STRATEGIES)
-    need(
-        strategy in near.STRATEGIES,
-        "selection.near_duplicates",
-        f"unknown strategy {strategy!r}; known: {known_strategies}",
-    )
-    need(0 <= selection.tests_in_instruction <= 1, "selection.tests_in_instruction", "must be from 0 to 1")
-    need(1 <= run.execution.runs <= 10, "execution.runs", "must be from 1 to 10")
-    if wrong:
-        raise InvalidArgument(violations=wrong)
+def _names_the_same(own: pb.ModelChoice, runs: pb.ModelChoice) -> bool:
+    return own.model in ("", runs.model) and own.revision in ("", runs.revision)
 
 
 def model_of(run: pb.Run, stage: str) -> pb.ModelChoice:
     """The model that writes a stage."""
-    own: pb.ModelChoice = getattr(run, f"{stage}_model")
+    own = Settings(run).of(stage).model
     return own if own.model else run.model
 
 
 def run_records(run: pb.Run) -> tuple[pb.Record, pb.Record]:
     """The run's configuration record and its own.
 
-    The run's id rests on the configuration and not on the run's name: the same configuration is the same run.
+    The run's id rests on what its data depends on: not on its name, nor on the run whose completions it reads again.
     """
-    nameless = pb.Run()
-    nameless.CopyFrom(run)
-    nameless.name = ""
-    settings = json_format.MessageToDict(nameless, preserving_proto_field_name=True)
-    config = _record(pb.KIND_RUN, "run", **settings)
+    bare = pb.Run()
+    bare.CopyFrom(run)
+    bare.ClearField("name")
+    bare.ClearField("rejudges")
+    settings = json_format.MessageToDict(bare, preserving_proto_field_name=True)
+    config = _record(pb.KIND_RUN, "run", settings)
     return config, records.complete(pb.Record(kind=pb.KIND_RUN, stage_config_id=config.id, run=run))
 
 
 @dataclass(frozen=True)
-class StageConfigs:
-    """The StageConfig record of each stage of a run."""
+class StageConfigs(Mapping[str, pb.Record]):
+    """The StageConfig records of a run, by stage name, and under ROW_RULES that of the rules for rows."""
 
-    seeds: pb.Record
-    concepts: pb.Record
-    instructions: pb.Record
-    responses: pb.Record
-    execution: pb.Record
-    rows: pb.Record
-    selection: pb.Record
+    records: Mapping[str, pb.Record]
+    samplings: Mapping[str, pb.Record]
+
+    def __getitem__(self, name: str) -> pb.Record:
+        """The configuration of a stage, or of the rules for rows."""
+        return self.records[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """The names, in the pipeline's order."""
+        return iter(self.records)
+
+    def __len__(self) -> int:
+        """How many there are, samplings aside."""
+        return len(self.records)
+
+    def sampling(self, stage: str) -> pb.Record:
+        """The configuration that the completions of a writing stage are made under."""
+        return self.samplings[stage]
 
     def all(self) -> list[pb.Record]:
-        """Every one of them."""
-        return list(vars(self).values())
+        """Every one of them, each once."""
+        return list({record.id: record for record in [*self.records.values(), *self.samplings.values()]}.values())
 
 
 def draws_id(run: pb.Run, stage: str) -> str:
-    """A hash of what a stage's draws depend on besides their parents: not of how they end or are read."""
-    return _record(_WRITES[stage][0], stage, **_draw_settings(run, stage)).id
+    """A hash of what a writing stage's draws depend on besides their parents: not of how they end or are read."""
+    pipeline = pipelines.get(run.pipeline)
+    return _draws_id(pipeline, run, _writing(pipeline, stage))
 
 
-def _draw_settings(run: pb.Run, stage: str) -> dict[str, object]:
-    settings: pb.GenerationSettings = getattr(run, stage)
-    difficulties = list(run.difficulties)
-    # A task's property is drawn with the instruction; the difficulties also order the examples of responses.
-    properties: Mapping[str, Mapping[str, object]] = {
-        "concepts": {},
-        "instructions": {"categories": list(run.categories), "difficulties": difficulties},
-        "responses": {"difficulties": difficulties},
-    }
+def _writing(pipeline: Pipeline, name: str) -> Writing:
+    return next(stage for stage in pipeline.writing if stage.name == name)
+
+
+def _draws_id(pipeline: Pipeline, run: pb.Run, stage: Writing) -> str:
+    return _record(stage.makes, stage.name, _draw_settings(pipeline, run, stage)).id
+
+
+def _draw_settings(pipeline: Pipeline, run: pb.Run, stage: Writing) -> dict[str, object]:
+    settings = Settings(run)
+    own = settings.of(stage.name)
     return {
-        "model_revision": model_of(run, stage).revision,
-        "templates": prompts.templates_sha256(),
-        "few_shots": examples.content_sha256(run.few_shot_set),
-        "few_shot_count": settings.few_shots,
-        "prefix_groups": 0 if settings.unpooled else settings.prefix_groups,
-        "temperature": settings.temperature,
-        "top_p": settings.top_p,
-        "max_tokens": settings.max_tokens,
+        "model_revision": model_of(run, stage.name).revision,
+        "templates": pipeline.templates_sha256,
+        "few_shots": pipeline.few_shots.content_sha256(run.few_shot_set),
+        "few_shot_count": own.few_shots,
+        "prefix_groups": 0 if own.unpooled else own.prefix_groups,
+        "temperature": own.temperature,
+        "top_p": own.top_p,
+        "max_tokens": own.max_tokens,
         "seed": run.seed,
-        **properties[stage],
+        **stage.draw_settings(settings),
     }
 
 
 def stage_configs(run: pb.Run) -> StageConfigs:
-    """What each stage's output depends on besides its parents."""
-    benchmarks = run.selection.forbidden_texts_sha256
+    """What each stage's output depends on besides its parents.
 
-    def generating(stage: str) -> pb.Record:
-        made, section = _WRITES[stage]
-        stop = section.stop(getattr(run, stage).few_shots)
-        return _record(made, stage, stop=stop, reading=sections.READING, **_draw_settings(run, stage))
-
-    limits = {field.name: value for field, value in run.execution.limits.ListFields()}
-    return StageConfigs(
-        seeds=_record(
-            pb.KIND_SEED,
-            "seed-rules",
-            rules=seeds.RULES,
-            max_lines=seeds.MAX_LINES,
-            near_duplicates=run.selection.near_duplicates,
-            benchmarks=benchmarks,
-        ),
-        concepts=generating("concepts"),
-        instructions=generating("instructions"),
-        responses=generating("responses"),
-        execution=_record(
-            pb.KIND_VERDICT, "execution", profile=run.execution.profile, runs=run.execution.runs, limits=limits
-        ),
-        rows=_record(
-            pb.KIND_DECISION,
-            "row-rules",
-            rules=rows.RULES,
-            instruction_words=run.selection.instruction_words,
-            benchmarks=benchmarks,
-        ),
-        selection=_record(
-            pb.KIND_EXAMPLE,
-            "selection",
-            rules=duplicates.RULES,
-            threshold=run.selection.near_duplicate_threshold,
-            near_duplicates=run.selection.near_duplicates,
-            tests_in_instruction=run.selection.tests_in_instruction,
-            seed=run.seed,
-        ),
-    )
+    The versions in it are those of this coordinator's stages, whatever the run's settings say: they are what reads.
+    """
+    pipeline = pipelines.get(run.pipeline)
+    found = {pipeline.seeds.name: _seed_rules(pipeline, run)}
+    samplings = {}
+    for stage in pipeline.writing:
+        own = Settings(run).of(stage.name)
+        stop = list(stage.section.stop(own.few_shots))
+        reading = {"stop": stop, "reading": sections.READING, "version": stage.VERSION}
+        found[stage.name] = _record(stage.makes, stage.name, reading | _draw_settings(pipeline, run, stage))
+        sampling = {
+            "model_revision": model_of(run, stage.name).revision,
+            "temperature": own.temperature,
+            "top_p": own.top_p,
+            "max_tokens": own.max_tokens,
+            "stop": stop,
+        }
+        samplings[stage.name] = _record(pb.KIND_COMPLETION, "sampling", sampling)
+    if pipeline.execution is not None:
+        found[pipeline.execution.name] = _execution(pipeline, run)
+    found[ROW_RULES] = _row_rules(pipeline, run)
+    found[pipeline.selection.name] = _selection(pipeline, run)
+    return StageConfigs(found, samplings)
 
 
-def _record(stage: pb.Kind.ValueType, config_name: str, **settings: object) -> pb.Record:
+def _seed_rules(pipeline: Pipeline, run: pb.Run) -> pb.Record:
+    settings = {
+        "rules": list(pipeline.seeds.reasons),
+        "rules_version": RULES_VERSION,
+        "version": pipeline.seeds.VERSION,
+        "max_lines": seeds.MAX_LINES,
+        "threshold": pipeline.seeds.threshold,
+        "near_duplicates": run.selection.near_duplicates,
+        "benchmarks": run.selection.forbidden_texts_sha256,
+    }
+    return _record(pipeline.seeds.makes, "seed-rules", settings)
+
+
+def _execution(pipeline: Pipeline, run: pb.Run) -> pb.Record:
+    assert pipeline.execution is not None
+    settings = {
+        "profile": run.execution.profile,
+        "runs": run.execution.runs,
+        "limits": {field.name: value for field, value in run.execution.limits.ListFields()},
+        "image_digest": run.execution.image_digest,
+        "python_version": run.execution.python_version,
+        "version": pipeline.execution.VERSION,
+    }
+    return _record(pipeline.execution.makes, pipeline.execution.name, settings)
+
+
+def _row_rules(pipeline: Pipeline, run: pb.Run) -> pb.Record:
+    settings = {
+        "rules": list(rows.RULES),
+        "rules_version": RULES_VERSION,
+        "version": pipeline.selection.VERSION,
+        "instruction_words": run.selection.instruction_words,
+        "benchmarks": run.selection.forbidden_texts_sha256,
+    }
+    return _record(pb.KIND_DECISION, ROW_RULES, settings)
+
+
+def _selection(pipeline: Pipeline, run: pb.Run) -> pb.Record:
+    settings = {
+        "rules": list(duplicates.RULES),
+        "rules_version": RULES_VERSION,
+        "version": pipeline.selection.VERSION,
+        "threshold": run.selection.near_duplicate_threshold,
+        "near_duplicates": run.selection.near_duplicates,
+        "tests_in_instruction": run.selection.tests_in_instruction,
+        "seed": run.seed,
+    }
+    return _record(pipeline.selection.makes, pipeline.selection.name, settings)
+
+
+def _record(kind: pb.Kind.ValueType, name: str, settings: Mapping[str, object]) -> pb.Record:
     text = json.dumps(settings, sort_keys=True)
-    body = pb.StageConfig(kind=stage, name=config_name, settings_json=text)
+    body = pb.StageConfig(kind=kind, name=name, settings_json=text)
     return records.complete(pb.Record(kind=pb.KIND_STAGE_CONFIG, stage_config=body))

@@ -1,0 +1,34 @@
+"""Seeds: functions of real code that meet the paper's rules."""
+
+from __future__ import annotations
+
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.coordinator.pipelines.stage import Seeds
+from codealign.coordinator.rules import duplicates, seeds
+from codealign.coordinator.rules.benchmarks import BenchmarkTexts
+from codealign.coordinator.rules.seeds import Drop, static_drop
+
+
+class SeedFunctions(Seeds):
+    """Functions of real code, filtered."""
+
+    name = "seeds"
+    title = "Seeds"
+    description = "Functions of real code are filtered: they stand by themselves and differ from one another."
+    makes = pb.KIND_SEED
+    VERSION = 1
+    reasons = {**seeds.RULES, **duplicates.SEED_RULES}
+    threshold = duplicates.SEED_THRESHOLD
+
+    def drop(self, record: pb.Record, benchmarks: BenchmarkTexts) -> Drop | None:
+        """The first static rule that drops a function."""
+        return static_drop(record.seed, benchmarks)
+
+    def text(self, record: pb.Record) -> str:
+        """Its source, without its imports."""
+        return record.seed.code
+
+
+def source_of(seed: pb.Seed) -> str:
+    """A function as prompts show it: the imports that it needs, then its source."""
+    return "\n".join([*seed.imports, seed.code])

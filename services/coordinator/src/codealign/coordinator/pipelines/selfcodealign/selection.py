@@ -1,0 +1,52 @@
+"""Selection: one response to each instruction becomes a row, and no row resembles another."""
+
+from __future__ import annotations
+
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.common import records
+from codealign.coordinator.pipelines.stage import NOT_CHOSEN, Item, Selection, Settings
+from codealign.coordinator.rules import duplicates
+from codealign.coordinator.rules.benchmarks import BenchmarkTexts
+from codealign.coordinator.rules.duplicates import Row
+from codealign.coordinator.rules.rows import ROW_RULES, can_carry_tests, row_drop, with_tests
+from codealign.coordinator.rules.seeds import Drop
+
+
+class RowSelection(Selection):
+    """A response with its instruction, some of which carry tests."""
+
+    name = "selection"
+    parent = "execution"
+    title = "Selection"
+    description = "One response to each task is chosen; no two rows are duplicates."
+    VERSION = 1
+    reasons = {**ROW_RULES, **duplicates.RULES, NOT_CHOSEN: "another response to the same task was chosen"}
+
+    def drop(self, item: Item, settings: Settings, benchmarks: BenchmarkTexts) -> Drop | None:  # noqa: ARG002
+        """The first rule for rows that drops the response."""
+        return row_drop(item.text, item.record.response.code, benchmarks)
+
+    def compared(self, item: Item) -> Row:
+        """The instruction, the answer and its code."""
+        response = item.record.response
+        return Row(item.record.id, _instruction(item).text, response.answer, response.code)
+
+    def example(self, item: Item, settings: Settings, parent_key: str) -> pb.Example:
+        """The row; whether its instruction carries the tests is drawn by the instruction's key."""
+        instruction, response = _instruction(item), item.record.response
+        chance = records.seed_for(settings.run.seed, "tests-in-instruction", parent_key) / 2**63
+        wanted = chance < settings.run.selection.tests_in_instruction
+        carry = wanted and can_carry_tests(instruction.text, response.tests)
+        return pb.Example(
+            instruction=with_tests(instruction.text, response.tests) if carry else instruction.text,
+            response=response.answer,
+            tests=response.tests,
+            category=instruction.category,
+            difficulty=instruction.difficulty,
+            concepts=instruction.concepts,
+            tests_in_instruction=carry,
+        )
+
+
+def _instruction(item: Item) -> pb.Instruction:
+    return item.line["instructions"].instruction

@@ -1,0 +1,148 @@
+"""What is wrong with a run's configuration: everything at once, each by its path in the request."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.common.errors import InvalidArgument
+from codealign.common.text import unknown
+from codealign.coordinator import pipelines
+from codealign.coordinator.pipelines.defaults import stage_settings
+from codealign.coordinator.pipelines.pipeline import Pipeline
+from codealign.coordinator.pipelines.stage import Writing
+from codealign.coordinator.rules import near
+
+STRATEGIES = ("first-pass", "random-pass", "failures-only", "everything")
+"""How selection chooses among the responses to an instruction, the default first. Where nothing is executed, every
+response counts as a pass."""
+FIRST_PASS, RANDOM_PASS, FAILURES_ONLY, EVERYTHING = STRATEGIES
+MAX_ATTEMPTS = 256
+MAX_EXECUTIONS = 10
+
+_Violations = Iterator[tuple[str, str]]
+
+
+def check(given: pb.Run) -> None:
+    """Check what a request gives of a run, before defaults are filled in.
+
+    Raises:
+        InvalidArgument: Names every field that is wrong, and where a name is unknown the nearest valid one.
+    """
+    if wrong := [(f"config.{path}", text) for path, text in _violations(given)]:
+        raise InvalidArgument(violations=wrong)
+
+
+def _violations(given: pb.Run) -> _Violations:
+    yield from _seeds(given.seeds)
+    yield from _selection(given.selection)
+    yield from _execution(given.execution)
+    name = given.pipeline or pipelines.DEFAULT
+    if name not in pipelines.names():
+        yield "pipeline", unknown("pipeline", name, pipelines.names())
+        return  # of the stages nothing can be said
+    pipeline = pipelines.get(name)
+    if pipeline.execution is None:
+        if given.execution.ListFields():
+            yield "execution", f"pipeline {name!r} executes nothing: leave it out"
+        if given.selection.strategy == FAILURES_ONLY:
+            yield "selection.strategy", f"{FAILURES_ONLY!r} needs an execution, and pipeline {name!r} has none"
+    yield from _few_shot_set(pipeline, given.few_shot_set)
+    yield from _stages(pipeline, given)
+
+
+def _seeds(seeds: pb.SeedSelection) -> _Violations:
+    if not seeds.collection:
+        yield "seeds.collection", "name a collection of seeds (see `codealign seeds ls`)"
+    if seeds.limit < 0:
+        yield "seeds.limit", "must not be negative; 0 takes all"
+
+
+def _selection(selection: pb.SelectionSettings) -> _Violations:
+    if selection.instruction_words < 0:
+        yield "selection.instruction_words", "must be positive"
+    if not 0 <= selection.near_duplicate_threshold <= 1:
+        yield "selection.near_duplicate_threshold", "must be above 0 and at most 1"
+    if not 0 <= selection.tests_in_instruction <= 1:
+        yield "selection.tests_in_instruction", "must be from 0 to 1"
+    for field, what, known in (
+        ("near_duplicates", "strategy", near.STRATEGIES),
+        ("strategy", "strategy", STRATEGIES),
+    ):
+        if (value := getattr(selection, field)) and value not in known:
+            yield f"selection.{field}", unknown(what, value, known)
+
+
+def _execution(execution: pb.ExecutionSettings) -> _Violations:
+    if not 0 <= execution.runs <= MAX_EXECUTIONS:
+        yield "execution.runs", f"must be from 1 to {MAX_EXECUTIONS}"
+
+
+def _few_shot_set(pipeline: Pipeline, name: str) -> _Violations:
+    known = pipeline.few_shots.names()
+    if name and name not in known:
+        yield "few_shot_set", unknown("few-shot set", name, known)
+
+
+def _stages(pipeline: Pipeline, given: pb.Run) -> _Violations:
+    writing = {stage.name: stage for stage in pipeline.writing}
+    places: dict[str, str] = {}
+    for number, settings in enumerate(given.stages):
+        place, name = f"stages[{number}]", settings.stage
+        if name in places:
+            yield f"{place}.stage", f"stage {name!r} has settings already, in {places[name]}: give them once"
+        elif name not in writing:
+            text = unknown("stage", name, writing)
+            others = [stage.name for stage in pipeline.stages if stage.name not in writing]
+            yield (
+                f"{place}.stage",
+                f"{name!r} is not written by a model: it has no settings" if name in others else text,
+            )
+        else:
+            places[name] = place
+            yield from _stage(place, writing[name], settings)
+    known_set = given.few_shot_set in ("", *pipeline.few_shots.names())
+    shots = len(pipeline.few_shots.load(given.few_shot_set or pipeline.few_shots.default)) if known_set else None
+    by_name = {settings.stage: settings for settings in reversed(given.stages)}
+    for stage in pipeline.writing:
+        wanted = stage_settings(stage, by_name.get(stage.name)).few_shots
+        if shots is not None and not 1 <= wanted <= shots:
+            place = f"{places[stage.name]}.few_shots" if stage.name in places else "few_shot_set"
+            yield place, f"stage {stage.name!r} is to have {wanted} few-shot examples: from 1 to {shots} are possible"
+
+
+def _stage(place: str, stage: Writing, given: pb.StageSettings) -> _Violations:
+    full = stage_settings(stage, given)
+    if not 0 <= full.temperature <= 2:
+        yield f"{place}.temperature", "must be from 0 to 2"
+    if not 0 < full.top_p <= 1:
+        yield f"{place}.top_p", "must be above 0 and at most 1"
+    if full.max_tokens <= 0:
+        yield f"{place}.max_tokens", "must be positive"
+    if given.unpooled and given.prefix_groups:
+        yield f"{place}.prefix_groups", "must be left out with `unpooled`: every item draws its own examples"
+    elif full.prefix_groups < 0:
+        yield f"{place}.prefix_groups", "must be positive"
+    if not 1 <= full.attempts <= MAX_ATTEMPTS:
+        yield f"{place}.attempts", f"must be from 1 to {MAX_ATTEMPTS}"
+    if given.round_size < 0:
+        yield f"{place}.round_size", "must be positive"
+    if given.model.revision and not given.model.model:
+        yield f"{place}.model.model", "name the model that the revision is of"
+    yield from _properties(place, stage, given.properties)
+
+
+def _properties(place: str, stage: Writing, given: Collection[pb.PropertyDraw]) -> _Violations:
+    seen: set[str] = set()
+    for number, draw in enumerate(given):
+        where = f"{place}.properties[{number}]"
+        if draw.name not in stage.properties:
+            yield f"{where}.name", unknown("property", draw.name, stage.properties)
+            continue
+        if draw.name in seen:
+            yield f"{where}.name", f"property {draw.name!r} is given twice: give all its values at once"
+        seen.add(draw.name)
+        known = stage.properties[draw.name]
+        for position, value in enumerate(draw.values):
+            if value not in known:
+                yield f"{where}.values[{position}]", unknown(draw.name, value, known)
