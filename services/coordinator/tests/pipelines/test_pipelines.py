@@ -191,3 +191,9 @@ def test_a_broken_folder_is_named_with_what_is_wrong(folder: Path, text: str, sa
         pipelines.load("found", [str(folder.parent)])
     assert "pipeline folder 'some_pipeline'" in str(caught.value)
     assert said in str(caught.value)
+
+
+def test_a_folder_of_modules_without_an_init_is_named(folder: Path) -> None:
+    (folder / "stages.py").touch()
+    with pytest.raises(ConfigurationError, match=r"pipeline folder 'some_pipeline': it has no __init__\.py"):
+        pipelines.load("found", [str(folder.parent)])

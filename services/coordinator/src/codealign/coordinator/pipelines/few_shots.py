@@ -47,8 +47,7 @@ class FewShotSets:
 
     def content_sha256(self, name: str) -> str:
         """A hash of a set's examples: part of what every draw depends on."""
-        data = json.dumps([asdict(example) for example in self.load(name)], sort_keys=True)
-        return hashlib.sha256(data.encode()).hexdigest()
+        return _content_sha256(self.package, name)
 
     def ordering(
         self, name: str, seed: int, stage: str, group: str, count: int, difficulties: Collection[str] = ()
@@ -71,6 +70,12 @@ class FewShotSets:
             return bool(difficulties) and example.difficulty not in difficulties, digest
 
         return sorted(self.load(name), key=rank)[:count]
+
+
+@cache
+def _content_sha256(package: str, name: str) -> str:
+    data = json.dumps([asdict(example) for example in _load(package, name)], sort_keys=True)
+    return hashlib.sha256(data.encode()).hexdigest()
 
 
 @cache
