@@ -22,7 +22,8 @@ class Pipeline:
     """A tree of stages.
 
     Raises:
-        ConfigurationError: On construction, where the stages are no such tree: names every mistake.
+        ConfigurationError: On construction, where the stages are no such tree or a few-shot set cannot be read. Names
+            every mistake.
     """
 
     name: str
@@ -46,7 +47,7 @@ class Pipeline:
         Raises:
             ConfigurationError: Names every mistake.
         """
-        if wrong := list(_mistakes(self.name, self.stages)):
+        if wrong := [*_mistakes(self.name, self.stages), *self.few_shots.mistakes()]:
             raise ConfigurationError(f"pipeline {self.name!r}: {'; '.join(wrong)}")
 
     @property
