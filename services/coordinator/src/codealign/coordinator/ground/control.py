@@ -111,18 +111,21 @@ class Controllers:
 
     async def _look_for_ever(self) -> None:
         clock = asyncio.get_running_loop().time
-        next_look = clock()
+        next_look, due = clock(), True
         while True:
             self._poked.clear()
-            if clock() >= next_look:
+            if due:
                 await self._look()
                 next_look = clock() + LOOK_SECONDS
             for subject in list(self._discovery.open):
                 if subject not in self._tasks:
                     self._start(subject)
-            with contextlib.suppress(TimeoutError):
+            try:
                 async with asyncio.timeout_at(next_look):
                     await self._poked.wait()
+                due = False
+            except TimeoutError:
+                due = True
 
     async def _look(self) -> None:
         try:
