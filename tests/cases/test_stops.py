@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from codealign.api.inference.v1 import inference_pb2 as inf
-from codealign.coordinator.pipelines.selfcodealign import templates as prompts
+from codealign.coordinator.pipelines.selfcodealign import concepts, instructions, responses
 from codealign.coordinator.reading import sections
 from codealign.coordinator.reading.parsing import Rejected
 from codealign.inference.engines import recording_file
@@ -30,7 +30,7 @@ from codealign.inference.settings import InferenceSettings
 
 Case = dict[str, Any]
 CASES: list[Case] = [json.loads(line) for line in (Path(__file__).parent / "stops.jsonl").read_text().splitlines()]
-SECTIONS = {"concepts": prompts.CONCEPTS, "instruction": prompts.INSTRUCTION, "response": prompts.RESPONSE}
+SECTIONS = {"concepts": concepts.SECTION, "instruction": instructions.SECTION, "response": responses.SECTION}
 NANO = Path(__file__).parents[2] / "trainer/nano/src/codealign/nano/data/model"
 SAMPLE = Sample(0, 7)
 END = -1
@@ -89,10 +89,10 @@ def test_stop_strings_are_few_and_begin_a_line() -> None:
 
 
 def test_the_next_example_begins_as_the_prompt_goes_on() -> None:
-    assert prompts.concepts_suffix(3, "x").startswith(prompts.CONCEPTS.next_example(1).removeprefix("\n"))
-    suffix = prompts.instruction_suffix(10, "c", "l", "d", ("x",))
-    assert suffix.startswith(prompts.INSTRUCTION.next_example(8).removeprefix("\n"))
-    assert prompts.response_suffix(3, "x").startswith(prompts.RESPONSE.next_example(1).removeprefix("\n"))
+    assert concepts.suffix(3, "x").startswith(concepts.SECTION.next_example(1).removeprefix("\n"))
+    suffix = instructions.suffix(10, "c", "l", "d", ("x",))
+    assert suffix.startswith(instructions.SECTION.next_example(8).removeprefix("\n"))
+    assert responses.suffix(3, "x").startswith(responses.SECTION.next_example(1).removeprefix("\n"))
 
 
 @each_case

@@ -1,134 +1,348 @@
-"""A run's defaults, checks and identity; prompts and few-shot orderings."""
+"""A run's defaults, checks and identity, and the configurations of its stages."""
 
 from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.common.errors import InvalidArgument
-from codealign.coordinator.method import examples, prompts, sections
-from codealign.coordinator.runs.config import GENERATING, draws_id, model_of, run_records, stage_configs, with_defaults
+from codealign.coordinator import pipelines
+from codealign.coordinator.pipelines.selfcodealign import FEW_SHOTS, PIPELINE
+from codealign.coordinator.pipelines.selfcodealign.execution import ResponseExecution
+from codealign.coordinator.pipelines.selfcodealign.responses import Responses
+from codealign.coordinator.pipelines.selfcodealign.seeds import SeedFunctions
+from codealign.coordinator.pipelines.selfcodealign.selection import RowSelection
+from codealign.coordinator.pipelines.stage import Stage
+from codealign.coordinator.reading import sections
+from codealign.coordinator.rules import version
+from codealign.coordinator.runs.config import (
+    ROW_RULES,
+    draws_id,
+    model_of,
+    run_records,
+    stage_configs,
+    with_defaults,
+)
+
+WRITING = ("concepts", "instructions", "responses")
 
 
-def run(**changes: object) -> pb.Run:
+def stage(name: str, **changes: object) -> pb.StageSettings:
+    return pb.StageSettings(stage=name, **changes)  # type: ignore[arg-type]
+
+
+def drawn(name: str, *values: str) -> pb.PropertyDraw:
+    return pb.PropertyDraw(name=name, values=values)
+
+
+def run(*stages: pb.StageSettings, **changes: object) -> pb.Run:
     given = pb.Run(seeds=pb.SeedSelection(collection="c", limit=3), model=pb.ModelChoice(model="m", revision="r"))
-    given.MergeFrom(pb.Run(**changes))  # type: ignore[arg-type]
+    given.MergeFrom(pb.Run(stages=stages, **changes))  # type: ignore[arg-type]
     return with_defaults(given)
+
+
+def of(ready: pb.Run, name: str) -> pb.StageSettings:
+    return next(settings for settings in ready.stages if settings.stage == name)
+
+
+def violations(*stages: pb.StageSettings, **changes: object) -> dict[str, str]:
+    with pytest.raises(InvalidArgument) as caught:
+        run(*stages, **changes)
+    return dict(caught.value.violations)
 
 
 def test_defaults_are_the_papers() -> None:
     ready = run()
-    assert ready.responses.attempts == 10
-    assert (ready.concepts.few_shots, ready.instructions.few_shots, ready.responses.few_shots) == (8, 8, 1)
-    assert ready.responses.temperature == 0.7
+    assert [settings.stage for settings in ready.stages] == list(WRITING)
+    assert [settings.few_shots for settings in ready.stages] == [8, 8, 1]
+    responses = of(ready, "responses")
+    assert (responses.attempts, responses.max_tokens) == (10, 1024)
+    assert responses.temperature == 0.7
+    assert list(of(ready, "instructions").properties[0].values) == ["function", "function", "class", "program"]
     assert ready.selection.instruction_words == 200
     assert ready.selection.near_duplicates == "similarity"
+    assert ready.selection.strategy == "first-pass"
+    assert (ready.pipeline, ready.few_shot_set) == ("selfcodealign", "selfcodealign")
+
+
+def test_defaults_filled_in_again_change_nothing() -> None:
+    ready = run(stage("responses", unpooled=True, properties=[]))
+    assert with_defaults(ready) == ready
+
+
+def test_versions_are_this_coordinators_own_whatever_is_given() -> None:
+    ready = run(stage("concepts", version=99), selection=pb.SelectionSettings(rules_version=99))
+    assert of(ready, "concepts").version == PIPELINE.writing[0].reading_version
+    assert ready.selection.rules_version == PIPELINE.rules_version
 
 
 def test_zero_temperature_is_greedy_and_not_the_default() -> None:
-    assert run(responses=pb.GenerationSettings(temperature=0)).responses.temperature == 0
+    assert of(run(stage("responses", temperature=0)), "responses").temperature == 0
+
+
+@pytest.mark.parametrize(
+    ("stages", "changes"),
+    [
+        ([stage("responses", attempts=10, temperature=0.7, top_p=1, round_size=2)], {}),
+        ([stage("responses"), stage("concepts", prefix_groups=32)], {}),
+        ([stage("responses", model=pb.ModelChoice(model="m"))], {}),
+        (
+            [
+                stage(
+                    "instructions",
+                    properties=[
+                        drawn("language", "Python"),
+                        drawn("difficulty"),
+                        drawn("category", "function", "function", "class", "program"),
+                    ],
+                )
+            ],
+            {},
+        ),
+        ([], {"pipeline": "selfcodealign", "few_shot_set": "selfcodealign"}),
+        ([], {"execution": pb.ExecutionSettings(profile="default", runs=1)}),
+        ([], {"selection": pb.SelectionSettings(strategy="first-pass", near_duplicate_threshold=0.7)}),
+        ([], {"name": "a name", "rejudges": "another run"}),
+    ],
+)
+def test_a_setting_that_equals_its_default_is_the_run_without_it(
+    stages: Sequence[pb.StageSettings], changes: dict[str, object]
+) -> None:
+    assert run_records(run(*stages, **changes))[1].id == run_records(run())[1].id
+
+
+@pytest.mark.parametrize(
+    ("stages", "changes"),
+    [
+        ([stage("responses", attempts=11)], {}),
+        ([stage("responses", model=pb.ModelChoice(model="teacher"))], {}),
+        ([stage("responses", unpooled=True)], {}),
+        ([stage("instructions", properties=[drawn("category", "class")])], {}),
+        ([], {"seed": 1}),
+        ([], {"few_shot_set": "nano"}),
+        ([], {"selection": pb.SelectionSettings(strategy="everything")}),
+        ([], {"execution": pb.ExecutionSettings(image_digest="sha256:1")}),
+        ([], {"execution": pb.ExecutionSettings(limits=sb.Limits(wall_seconds=3))}),
+    ],
+)
+def test_another_setting_is_another_run(stages: Sequence[pb.StageSettings], changes: dict[str, object]) -> None:
+    assert run_records(run(*stages, **changes))[1].id != run_records(run())[1].id
 
 
 def test_every_wrong_field_is_named_at_once() -> None:
-    with pytest.raises(InvalidArgument) as caught:
-        run(
-            pipeline="other",
-            responses=pb.GenerationSettings(attempts=1000, top_p=2),
-            concepts=pb.GenerationSettings(few_shots=22, attempts=2),
-            execution=pb.ExecutionSettings(runs=11),
-            few_shot_set="none",
-            selection=pb.SelectionSettings(near_duplicates="nearby"),
-        )
-    assert {field for field, _ in caught.value.violations} == {
-        "config.pipeline",
-        "config.responses.attempts",
-        "config.responses.top_p",
-        "config.concepts.few_shots",
-        "config.concepts.attempts",
+    found = violations(
+        stage("responses", attempts=1000, top_p=2, temperature=3, max_tokens=-1, round_size=-1, prefix_groups=-1),
+        stage("concepts", few_shots=22, unpooled=True, prefix_groups=3),
+        stage("respones"),
+        stage("concepts"),
+        stage("execution"),
+        stage("instructions", properties=[drawn("dificulty", "easy"), drawn("category", "class", "functions")]),
+        seeds=pb.SeedSelection(limit=-1),
+        execution=pb.ExecutionSettings(runs=11),
+        few_shot_set="nan",
+        selection=pb.SelectionSettings(
+            near_duplicates="similar", strategy="first-fail", near_duplicate_threshold=2, tests_in_instruction=1.5
+        ),
+    )
+    assert set(found) == {
+        "config.stages[0].attempts",
+        "config.stages[0].top_p",
+        "config.stages[0].temperature",
+        "config.stages[0].max_tokens",
+        "config.stages[0].round_size",
+        "config.stages[0].prefix_groups",
+        "config.stages[1].prefix_groups",
+        "config.stages[2].stage",
+        "config.stages[3].stage",
+        "config.stages[4].stage",
+        "config.stages[5].properties[0].name",
+        "config.stages[5].properties[1].values[1]",
+        "config.seeds.limit",
         "config.execution.runs",
         "config.few_shot_set",
         "config.selection.near_duplicates",
+        "config.selection.strategy",
+        "config.selection.near_duplicate_threshold",
+        "config.selection.tests_in_instruction",
     }
-    assert "known: similarity, band-collision" in dict(caught.value.violations)["config.selection.near_duplicates"]
-    assert "known: nano, selfcodealign" in dict(caught.value.violations)["config.few_shot_set"]
+    for field, said in (
+        ("config.stages[2].stage", "did you mean 'responses'? known: concepts, instructions, responses"),
+        ("config.stages[3].stage", "has settings already, in stages[1]"),
+        ("config.stages[4].stage", "'execution' is not written by a model"),
+        ("config.stages[5].properties[0].name", "did you mean 'difficulty'?"),
+        ("config.stages[5].properties[1].values[1]", "did you mean 'function'? known: function, class, program"),
+        ("config.few_shot_set", "did you mean 'nano'? known: selfcodealign, nano"),
+        ("config.selection.near_duplicates", "known: similarity, band-collision"),
+        ("config.selection.strategy", "did you mean 'first-pass'?"),
+    ):
+        assert said in found[field]
 
 
-def test_a_runs_identity_is_its_configuration_and_not_its_name() -> None:
-    assert run_records(run(name="a"))[1].id == run_records(run(name="b"))[1].id
-    assert run_records(run(seed=1))[1].id != run_records(run(seed=2))[1].id
+def test_an_unknown_pipeline_is_named_with_all_that_does_not_depend_on_it() -> None:
+    found = violations(stage("anything"), pipeline="selfcodalign", execution=pb.ExecutionSettings(runs=11))
+    assert set(found) == {"config.pipeline", "config.execution.runs"}
+    assert "did you mean 'selfcodealign'?" in found["config.pipeline"]
+
+
+def test_more_examples_than_the_set_has_are_refused_where_they_are_asked_for() -> None:
+    found = violations(stage("concepts"), stage("responses", few_shots=22))
+    assert found == {
+        "config.stages[1].few_shots": "stage 'responses' is to have 22 few-shot examples: from 1 to 21 are possible"
+    }
+
+
+def test_a_collection_of_seeds_must_be_named() -> None:
+    with pytest.raises(InvalidArgument, match=r"config\.seeds\.collection"):
+        with_defaults(pb.Run())
+
+
+@pytest.fixture
+def unexecuted(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a pipeline that executes nothing."""
+
+    class Rows(RowSelection):
+        parent = "responses"
+
+    stages = (*PIPELINE.stages[:4], Rows())
+    made = replace(PIPELINE, name="unexecuted", stages=stages)
+    known = {PIPELINE.name: PIPELINE, made.name: made}
+    monkeypatch.setattr(pipelines, "_pipelines", lambda: known)
+    return made.name
+
+
+def test_what_needs_an_execution_is_refused_where_there_is_none(unexecuted: str) -> None:
+    found = violations(
+        pipeline=unexecuted,
+        execution=pb.ExecutionSettings(profile="default"),
+        selection=pb.SelectionSettings(strategy="failures-only"),
+    )
+    assert set(found) == {"config.execution", "config.selection.strategy"}
+
+
+def test_a_run_without_execution_has_no_settings_and_no_configuration_for_it(unexecuted: str) -> None:
+    ready = run(pipeline=unexecuted)
+    assert not ready.HasField("execution")
+    assert list(stage_configs(ready)) == ["seeds", *WRITING, ROW_RULES, "selection"]
+
+
+def test_configurations_bear_the_stages_names() -> None:
+    configs = stage_configs(run())
+    assert list(configs) == ["seeds", *WRITING, "execution", ROW_RULES, "selection"]
+    names = [record.stage_config.name for record in configs.values()]
+    assert names == ["seed-rules", *WRITING, "execution", "row-rules", "selection"]
+    samplings = [configs.sampling(name) for name in WRITING]
+    assert {record.stage_config.name for record in samplings} == {"sampling"}
+    assert {record.id for record in configs.all()} == {record.id for record in [*configs.values(), *samplings]}
+
+
+def test_a_verdicts_configuration_holds_what_judged() -> None:
+    execution = pb.ExecutionSettings(
+        image_digest="sha256:1", python_version="3.11.9", limits=sb.Limits(wall_seconds=3), runs=2
+    )
+    settings = json.loads(stage_configs(run(execution=execution))["execution"].stage_config.settings_json)
+    assert settings == {
+        "profile": "default",
+        "runs": 2,
+        "limits": {"wall_seconds": 3.0},
+        "image_digest": "sha256:1",
+        "python_version": "3.11.9",
+        "version": 1,
+    }
 
 
 def test_the_strategy_for_near_duplicates_is_part_of_what_seeds_and_rows_depend_on() -> None:
     one = stage_configs(run())
     two = stage_configs(run(selection=pb.SelectionSettings(near_duplicates="band-collision")))
-    assert one.seeds.id != two.seeds.id
-    assert one.selection.id != two.selection.id
-    assert one.responses.id == two.responses.id
+    assert one["seeds"].id != two["seeds"].id
+    assert one["selection"].id != two["selection"].id
+    assert one["responses"].id == two["responses"].id
 
 
 def test_another_run_shares_the_stages_whose_settings_are_equal() -> None:
-    one, two = stage_configs(run()), stage_configs(run(responses=pb.GenerationSettings(max_tokens=99)))
-    assert one.concepts.id == two.concepts.id
-    assert one.responses.id != two.responses.id
-    more = stage_configs(run(responses=pb.GenerationSettings(attempts=20)))
-    assert one.responses.id == more.responses.id, "drawing more attempts must not draw the first ones again"
+    one, two = stage_configs(run()), stage_configs(run(stage("responses", max_tokens=99)))
+    assert one["concepts"].id == two["concepts"].id
+    assert one["responses"].id != two["responses"].id
+    more = stage_configs(run(stage("responses", attempts=20)))
+    assert one["responses"].id == more["responses"].id, "drawing more attempts must not draw the first ones again"
 
 
-def test_records_depend_on_how_completions_are_read_and_draws_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    configs, draws = stage_configs(run()), [draws_id(run(), stage) for stage in GENERATING]
-    with monkeypatch.context() as later:
-        later.setattr(sections, "READING", sections.READING + 1)
-        read = stage_configs(run())
-        assert all(getattr(read, stage).id != getattr(configs, stage).id for stage in GENERATING)
-        assert [draws_id(run(), stage) for stage in GENERATING] == draws
-    monkeypatch.setattr(prompts, "RESPONSE", prompts.Section("other", "<task>"))
-    assert draws_id(run(), "responses") != draws[2], "other marks in the templates are other prompts"
+def test_records_depend_on_how_completions_are_read_and_what_was_written_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    configs, draws, before = stage_configs(run()), [draws_id(run(), name) for name in WRITING], run_records(run())
+    monkeypatch.setattr(sections, "READING", sections.READING + 1)
+    read = stage_configs(run())
+    assert all(read[name].id != configs[name].id for name in WRITING)
+    assert all(read.sampling(name) == configs.sampling(name) for name in WRITING)
+    assert [draws_id(run(), name) for name in WRITING] == draws
+    assert run_records(run())[1].id != before[1].id
+
+
+def test_a_stages_version_is_part_of_its_records_and_of_the_run_and_not_of_what_was_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    configs, draws, before = stage_configs(run()), [draws_id(run(), name) for name in WRITING], run_records(run())
+    monkeypatch.setattr(Responses, "VERSION", Responses.VERSION + 1)
+    later = stage_configs(run())
+    assert later["responses"].id != configs["responses"].id
+    assert later["concepts"] == configs["concepts"]
+    assert all(later.sampling(name) == configs.sampling(name) for name in WRITING)
+    assert [draws_id(run(), name) for name in WRITING] == draws
+    assert run_records(run())[1].id != before[1].id
+
+
+@pytest.mark.parametrize("judging", [SeedFunctions, ResponseExecution, RowSelection])
+def test_the_version_of_a_stage_that_judges_is_part_of_its_records_and_of_the_run(
+    monkeypatch: pytest.MonkeyPatch, judging: type[Stage]
+) -> None:
+    configs, before = stage_configs(run()), run_records(run())
+    monkeypatch.setattr(judging, "VERSION", judging.VERSION + 1)
+    assert stage_configs(run())[judging.name].id != configs[judging.name].id
+    assert run_records(run())[1].id != before[1].id
+
+
+def test_the_rules_version_is_part_of_their_configurations_and_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    configs, before = stage_configs(run()), run_records(run())
+    monkeypatch.setattr(version, "VERSION", version.VERSION + 1)
+    later = stage_configs(run())
+    changed = {name for name in configs if later[name].id != configs[name].id}
+    assert changed == {"seeds", ROW_RULES, "selection"}
+    assert run_records(run())[1].id != before[1].id
 
 
 def test_draws_depend_on_all_that_the_prompts_and_the_model_depend_on() -> None:
-    changes: list[dict[str, object]] = [
-        {"seed": 1},
-        {"few_shot_set": "nano"},
-        {"model": pb.ModelChoice(revision="other")},
-        {"responses": pb.GenerationSettings(temperature=0.1)},
-        {"responses": pb.GenerationSettings(few_shots=2)},
+    changes: list[tuple[list[pb.StageSettings], dict[str, object]]] = [
+        ([], {}),
+        ([], {"seed": 1}),
+        ([], {"few_shot_set": "nano"}),
+        ([], {"model": pb.ModelChoice(revision="other")}),
+        ([stage("responses", temperature=0.1)], {}),
+        ([stage("responses", few_shots=2)], {}),
+        ([stage("responses", unpooled=True)], {}),
+        ([stage("instructions", properties=[drawn("difficulty", "hard")])], {}),
     ]
-    found = [draws_id(run(**change), "responses") for change in [{}, *changes]]
+    found = [draws_id(run(*stages, **fields), "responses") for stages, fields in changes]
     assert len(set(found)) == len(found)
 
 
 def test_a_stage_may_have_a_model_of_its_own() -> None:
-    teacher = run(responses_model=pb.ModelChoice(model="t", revision="x"))
+    teacher = run(stage("responses", model=pb.ModelChoice(model="t", revision="x")))
     assert model_of(teacher, "responses").model == "t"
     assert model_of(teacher, "concepts").model == "m"
+    revisions = [json.loads(stage_configs(teacher).sampling(name).stage_config.settings_json) for name in WRITING]
+    assert [settings["model_revision"] for settings in revisions] == ["r", "r", "x"]
 
 
 def test_orderings_are_fixed_by_seed_stage_and_group() -> None:
-    first = [shot.name for shot in examples.ordering("selfcodealign", 0, "concepts", "0", 8)]
-    assert first == [shot.name for shot in examples.ordering("selfcodealign", 0, "concepts", "0", 8)]
+    def names(seed: int, name: str) -> list[str]:
+        return [shot.name for shot in FEW_SHOTS.ordering("selfcodealign", seed, name, "0", 8)]
+
+    first = names(0, "concepts")
     assert len(set(first)) == 8
-    others = [
-        examples.ordering("selfcodealign", 1, "concepts", "0", 8),
-        examples.ordering("selfcodealign", 0, "responses", "0", 8),
-    ]
-    assert all([shot.name for shot in other] != first for other in others)
-
-
-def test_a_prompt_ends_where_the_models_part_begins() -> None:
-    shots = examples.ordering("selfcodealign", 0, "concepts", "0", 2)
-    text = prompts.concepts_prefix(shots) + prompts.concepts_suffix(3, "def f(x):\n    return x")
-    assert text.endswith("return x\n</code>\n<concepts>\n")
-    assert [line for line in text.splitlines() if line.startswith("## ")] == [f"## Example {n}" for n in (1, 2, 3)]
-    assert text.count("</concepts>") == 2
-
-
-def test_the_templates_show_the_model_what_the_parser_reads() -> None:
-    from codealign.coordinator.reading import parsing
-
-    (shot,) = examples.ordering("selfcodealign", 0, "responses", "0", 1)
-    text = prompts.response_prefix([shot])
-    completion = text.split("<answer>\n", 1)[1].split(prompts.RESPONSE.closing_tag)[0]
-    parsed = parsing.response(completion, cut_off=False)
-    assert isinstance(parsed, parsing.ParsedResponse)
-    assert parsed.tests == shot.tests + "\n"
-    assert parsed.answer == shot.response
+    assert first == names(0, "concepts")
+    assert first not in (names(1, "concepts"), names(0, "responses"))

@@ -14,7 +14,7 @@ import pytest
 
 from tests.mutation import mutants
 
-FOLDER = Path(__file__).parents[1] / "src/codealign/coordinator/method/fewshots/selfcodealign"
+FOLDER = Path(__file__).parents[1] / "src/codealign/coordinator/pipelines/selfcodealign/few_shots/selfcodealign"
 FILES = sorted(FOLDER.glob("*.toml"))
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FORBIDDEN = re.compile(r"todo|fixme|bug|your code|notimplemented", re.IGNORECASE)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from codealign.cli import seeds as reader
-from codealign.coordinator.pipelines import few_shots as examples
+from codealign.coordinator.pipelines.selfcodealign import FEW_SHOTS
 from codealign.coordinator.rules import benchmarks
 from codealign.coordinator.rules.seeds import static_drop
 from codealign.nano.documents import holds
@@ -48,7 +48,7 @@ def test_some_seeds_are_there_twice(collected: reader.Collected) -> None:
 
 
 def test_the_few_shot_examples_are_right_and_pass_their_tests() -> None:
-    shots = examples.load("nano")
+    shots = FEW_SHOTS.load("nano")
     assert len(shots) == len({shot.seed for shot in shots}) == COUNT
     for shot in shots:
         code = shot.response.split("```python\n")[1].removesuffix("```")

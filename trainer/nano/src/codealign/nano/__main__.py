@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from codealign.coordinator.pipelines import few_shots as examples
+from codealign.coordinator.pipelines import selfcodealign
 from codealign.nano import pretraining
 from codealign.nano.card import write_card
 from codealign.nano.fewshots import write_fewshots
@@ -26,7 +26,7 @@ from codealign.nano.seeds import write_seeds
 from codealign.nano.tasks import write_tasks
 
 DATA = Path(__file__).parent / "data"
-FEWSHOTS = Path(examples.__file__).parent / "fewshots/nano"
+FEWSHOTS = Path(selfcodealign.__file__).parent / "few_shots/nano"
 _SHOWN_EVERY = 20
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from codealign.coordinator.evaluation import prompts as evaluation
 from codealign.coordinator.evaluation.problems import CheckTests, Problem
-from codealign.coordinator.pipelines.selfcodealign import templates as prompts
 from codealign.coordinator.pipelines.few_shots import FewShot
+from codealign.coordinator.pipelines.selfcodealign import concepts, instructions, responses
 from codealign.coordinator.rules.rows import with_tests
 from codealign.nano import functions
 from codealign.nano.functions import Composition, Names
@@ -212,19 +212,19 @@ def write_prompt(dice: random.Random, composition: Composition, names: Names) ->
 
 def _concepts(dice: random.Random) -> str:
     shots = [draw_example(dice).few_shot for _ in range(dice.choice((3, 4, 5, 6)))]
-    return prompts.concepts_prefix(shots)
+    return concepts.prefix(shots)
 
 
 def _instructions(dice: random.Random) -> str:
     shots = [draw_example(dice).few_shot for _ in range(dice.choice((3, 4, 5, 6)))]
-    return prompts.instruction_prefix(shots)
+    return instructions.prefix(shots)
 
 
 def _responses(dice: random.Random) -> str:
     """The first is the prompt's own example and right, and says nothing of whoever writes what follows."""
     wrong_share = functions.draw_wrong_share(dice)
     shots = [draw_example(dice, clean=True), *(draw_example(dice, wrong_share) for _ in range(dice.choice((1, 2, 3))))]
-    text = prompts.response_prefix([shot.few_shot for shot in shots])
+    text = responses.prefix([shot.few_shot for shot in shots])
     if dice.random() < UNFINISHED_SHARE:
         return text[: dice.randrange(len(text) * 3 // 4, len(text))]
     return text

@@ -15,8 +15,7 @@ from codealign.coordinator.pipelines.defaults import stage_settings
 from codealign.coordinator.pipelines.pipeline import Pipeline
 from codealign.coordinator.pipelines.stage import Settings, Writing
 from codealign.coordinator.reading import sections
-from codealign.coordinator.rules import duplicates, near, rows, seeds
-from codealign.coordinator.rules.version import VERSION as RULES_VERSION
+from codealign.coordinator.rules import duplicates, near, rows, seeds, version
 from codealign.coordinator.runs.checks import FIRST_PASS, check
 
 ROW_RULES = "row-rules"
@@ -55,7 +54,7 @@ def with_defaults(given: pb.Run) -> pb.Run:
     if not selection.HasField("tests_in_instruction"):
         selection.tests_in_instruction = 0.5
     selection.strategy = selection.strategy or FIRST_PASS
-    selection.rules_version = RULES_VERSION
+    selection.rules_version = pipeline.rules_version
     return run
 
 
@@ -173,7 +172,7 @@ def stage_configs(run: pb.Run) -> StageConfigs:
 def _seed_rules(pipeline: Pipeline, run: pb.Run) -> pb.Record:
     settings = {
         "rules": list(pipeline.seeds.reasons),
-        "rules_version": RULES_VERSION,
+        "rules_version": version.VERSION,
         "version": pipeline.seeds.VERSION,
         "max_lines": seeds.MAX_LINES,
         "threshold": pipeline.seeds.threshold,
@@ -199,7 +198,7 @@ def _execution(pipeline: Pipeline, run: pb.Run) -> pb.Record:
 def _row_rules(pipeline: Pipeline, run: pb.Run) -> pb.Record:
     settings = {
         "rules": list(rows.RULES),
-        "rules_version": RULES_VERSION,
+        "rules_version": version.VERSION,
         "version": pipeline.selection.VERSION,
         "instruction_words": run.selection.instruction_words,
         "benchmarks": run.selection.forbidden_texts_sha256,
@@ -210,7 +209,7 @@ def _row_rules(pipeline: Pipeline, run: pb.Run) -> pb.Record:
 def _selection(pipeline: Pipeline, run: pb.Run) -> pb.Record:
     settings = {
         "rules": list(duplicates.RULES),
-        "rules_version": RULES_VERSION,
+        "rules_version": version.VERSION,
         "version": pipeline.selection.VERSION,
         "threshold": run.selection.near_duplicate_threshold,
         "near_duplicates": run.selection.near_duplicates,

@@ -2,69 +2,91 @@
 
 from __future__ import annotations
 
-import grpc
-
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
-from codealign.api.dataset.v1 import dataset_pb2 as dataset
+from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
-from codealign.common.clients import Clients
-from codealign.coordinator.method import examples, prompts
+from codealign.common.errors import Unimplemented
+from codealign.coordinator import pipelines
+from codealign.coordinator.ground.ports import Services
+from codealign.coordinator.pipelines.pipeline import Pipeline
+from codealign.coordinator.pipelines.stage import Item, Settings, Writing
 from codealign.coordinator.runs.config import model_of, run_records
-from codealign.coordinator.ground.store import RunStore
+from codealign.coordinator.runs.prompting import prompt_of, shots
+
+NO_TOKENIZER = "no token counts: this engine has no tokenizer"
 
 
-async def build(clients: Clients, run: pb.Run, notes: list[str]) -> api.PlanRunResponse:
-    """The plan: items and tokens of each stage, as if every item got through.
+async def build(services: Services, run: pb.Run, notes: list[str]) -> api.PlanRunResponse:
+    """The plan: items and tokens of each stage, as if every item got through and became one record.
 
-    Prompt tokens are those of one typical prompt of the stage, times its items.
+    Prompt tokens are those of one typical prompt of the stage, times the items that are asked about: draws of one item
+    share its prompt.
+
+    Args:
+        services: The store and the engine.
+        run: With every default filled in.
+        notes: What a person should know already.
+
+    Raises:
+        CodeAlignError: The store or the engine cannot answer.
     """
-    store = RunStore(clients, run.seeds.collection)
-    available = sum(item.count for item in await store.count() if item.kind == pb.KIND_SEED)
-    seeds = min(run.seeds.limit or available, available)
-    if run.seeds.limit > available:
-        notes.append(f"the collection holds {available} seeds, not {run.seeds.limit}")
+    pipeline = pipelines.get(run.pipeline)
+    available = await _available(services, pipeline, run)
     plan = api.PlanRunResponse(config=run, notes=notes, run_id=run_records(run)[1].id)
-    plan.stages.append(api.PlannedStage(stage="seeds", items=available))
-    first = await _first_seed(store, run)
-    typical = {
-        "concepts": prompts.concepts_prefix(_shots(run, "concepts")) + prompts.concepts_suffix(1, first.seed.code),
-        "instructions": prompts.instruction_prefix(_shots(run, "instructions")),
-        "responses": prompts.response_prefix(_shots(run, "responses"))
-        + prompts.response_suffix(1, examples.load(run.few_shot_set)[0].instruction),
-    }
-    for stage, text in typical.items():
-        settings: pb.GenerationSettings = getattr(run, stage)
-        tokens = await _count(clients, model_of(run, stage).model, text)
-        if not tokens and "no token counts: this engine has no tokenizer" not in plan.notes:
-            plan.notes.append("no token counts: this engine has no tokenizer")
+    if run.seeds.limit > available:
+        plan.notes.append(f"the collection holds {available} seeds, not {run.seeds.limit}")
+    plan.stages.append(api.PlannedStage(stage=pipeline.seeds.name, items=available))
+    items = {pipeline.seeds.name: min(run.seeds.limit or available, available)}
+    first = await _first_seed(services, pipeline, run)
+    for stage in pipeline.writing:
+        own = Settings(run).of(stage.name)
+        parents = items[stage.parent]
+        items[stage.name] = parents * own.attempts
+        text = _typical_prompt(pipeline, run, stage, first)
+        tokens = await _count(services, model_of(run, stage.name).model, text)
+        if not tokens and NO_TOKENIZER not in plan.notes:
+            plan.notes.append(NO_TOKENIZER)
         plan.stages.append(
             api.PlannedStage(
-                stage=stage,
-                items=seeds * settings.attempts,
-                prompt_tokens=seeds * tokens,
-                generated_tokens=seeds * settings.attempts * settings.max_tokens,
+                stage=stage.name,
+                items=items[stage.name],
+                prompt_tokens=parents * tokens,
+                generated_tokens=items[stage.name] * own.max_tokens,
             )
         )
-    plan.stages.append(api.PlannedStage(stage="execution", items=seeds * run.responses.attempts * run.execution.runs))
+    if (execution := pipeline.execution) is not None:
+        executed = items[execution.parent] * run.execution.runs
+        plan.stages.append(api.PlannedStage(stage=execution.name, items=executed))
+    rows = items[pipeline.candidates.parent]
+    plan.stages.append(api.PlannedStage(stage=pipeline.selection.name, items=rows))
     return plan
 
 
-def _shots(run: pb.Run, stage: str) -> list[examples.FewShot]:
-    settings: pb.GenerationSettings = getattr(run, stage)
-    return list(examples.ordering(run.few_shot_set, run.seed, stage, "0", settings.few_shots))
+def _typical_prompt(pipeline: Pipeline, run: pb.Run, stage: Writing, first: pb.Record | None) -> str:
+    """The first seed's own prompt; of later stages, whose items are not there yet, one with an example more."""
+    settings = Settings(run)
+    if first is not None and stage.parent == pipeline.seeds.name:
+        return prompt_of(pipeline, settings, stage, Item(first, first.id, {pipeline.seeds.name: first})).prompt.text
+    found = shots(pipeline, settings, stage, "0")
+    return stage.prefix([*found, found[-1]])
 
 
-async def _first_seed(store: RunStore, run: pb.Run) -> pb.Record:
-    request = dataset.ScanRequest(kind=pb.KIND_SEED, collection=run.seeds.collection)
-    return await anext(store.scan(request))
+async def _available(services: Services, pipeline: Pipeline, run: pb.Run) -> int:
+    response = await services.dataset.count(ds.CountRequest(collection=run.seeds.collection))
+    return sum(each.count for each in response.counts if each.kind == pipeline.seeds.makes)
 
 
-async def _count(clients: Clients, model: str, text: str) -> int:
-    request = inf.CountTokensRequest(model=model, texts=[text])
+async def _first_seed(services: Services, pipeline: Pipeline, run: pb.Run) -> pb.Record | None:
+    request = ds.ScanRequest(kind=pipeline.seeds.makes, collection=run.seeds.collection, page_size=1)
+    found = (await services.dataset.scan(request)).records
+    return found[0] if found else None
+
+
+async def _count(services: Services, model: str, text: str) -> int:
+    """The tokens of a text; 0 where the engine has no tokenizer."""
     try:
-        return (await clients.call(clients.inference.CountTokens, request)).counts[0]
-    except grpc.aio.AioRpcError as error:
-        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-            return 0
-        raise
+        response = await services.inference.count_tokens(inf.CountTokensRequest(model=model, texts=[text]))
+    except Unimplemented:
+        return 0
+    return response.counts[0]

@@ -1,0 +1,235 @@
+"""A pipeline is checked when it is made, found by its folder, and described to clients."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.common.errors import ConfigurationError, InvalidArgument
+from codealign.coordinator import pipelines
+from codealign.coordinator.pipelines import few_shots
+from codealign.coordinator.pipelines.pipeline import Pipeline
+from codealign.coordinator.pipelines.selfcodealign import PIPELINE
+from codealign.coordinator.pipelines.selfcodealign.concepts import Concepts
+from codealign.coordinator.pipelines.selfcodealign.execution import ResponseExecution
+from codealign.coordinator.pipelines.selfcodealign.instructions import Instructions
+from codealign.coordinator.pipelines.selfcodealign.responses import Responses
+from codealign.coordinator.pipelines.selfcodealign.seeds import SeedFunctions
+from codealign.coordinator.pipelines.selfcodealign.selection import RowSelection
+from codealign.coordinator.pipelines.stage import Stage
+
+
+def pipeline(*stages: Stage, name: str = "sound") -> Pipeline:
+    return Pipeline(name, "For this test.", stages, PIPELINE.few_shots, "0")
+
+
+class Evolved(Instructions):
+    """Made of what it makes: the same kind."""
+
+    name = "evolved"
+    parent = "instructions"
+
+
+class Answers(Responses):
+    name = "answers"
+    parent = "evolved"
+
+
+class Unexecuted(RowSelection):
+    parent = "answers"
+
+
+class Lost(Concepts):
+    name = "lost"
+    parent = "nowhere"
+
+
+class Side(Concepts):
+    name = "side"
+
+
+class First(Concepts):
+    name = "first"
+    parent = "second"
+
+
+class Second(Concepts):
+    name = "second"
+    parent = "first"
+
+
+class OfSeeds(ResponseExecution):
+    parent = "seeds"
+
+
+class Sampling(Concepts):
+    name = "sampling"
+
+
+def test_a_parent_and_a_child_may_be_of_one_kind_and_nothing_need_be_executed() -> None:
+    made = pipeline(SeedFunctions(), Concepts(), Instructions(), Evolved(), Answers(), Unexecuted())
+    assert made.execution is None
+    assert made.candidates.name == "answers"
+    assert [stage.name for stage in made.children(made.stage("instructions"))] == ["evolved"]
+    assert made.seeds.name == "seeds"
+    assert made.selection.name == "selection"
+
+
+WHOLE = (SeedFunctions(), Concepts(), Instructions(), Responses(), ResponseExecution(), RowSelection())
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        (WHOLE[1:], "it has no Seeds stage"),
+        ((SeedFunctions(), *WHOLE), "it has 2 Seeds stages (seeds, seeds), 1 at most"),
+        ((SeedFunctions(), *WHOLE), "2 stages are named 'seeds'"),
+        (WHOLE[:-1], "it has no Selection stage"),
+        ((*WHOLE[:-2], WHOLE[-1], WHOLE[-2]), "its last stage must be a Selection, not 'execution'"),
+        ((SeedFunctions(), RowSelection()), "it has no Writing stage"),
+        ((*WHOLE[:1], Lost(), *WHOLE[1:]), "stage 'lost': there is no stage 'nowhere' to be its parent"),
+        ((*WHOLE[:1], First(), Second(), *WHOLE[1:]), "a cycle: first → second → first"),
+        ((*WHOLE[:4], Side(), *WHOLE[4:]), "stage 'side' leads nowhere"),
+        ((*WHOLE[:4], OfSeeds(), WHOLE[-1]), "its parent must be a Writing stage, which 'seeds' is not"),
+        ((*WHOLE[:1], Instructions(), Concepts(), *WHOLE[3:]), "stage 'instructions': it stands before its parent"),
+        ((*WHOLE[:4], Sampling(), *WHOLE[4:]), "stage 'sampling': this name is reserved"),
+    ],
+)
+def test_what_is_no_tree_of_stages_is_refused(stages: tuple[Stage, ...], said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        pipeline(*stages)
+    assert "pipeline 'sound'" in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_every_mistake_is_named_at_once() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        pipeline(Lost(), First(), Second(), ResponseExecution(), name="Not sound")
+    for said in ("its name must be", "no Seeds", "no Selection", "'nowhere'", "a cycle", "leads nowhere"):
+        assert said in str(caught.value)
+
+
+def test_the_default_comes_first_and_the_empty_name_means_it() -> None:
+    assert pipelines.names()[0] == "selfcodealign"
+    assert pipelines.get("") is pipelines.get("selfcodealign") is PIPELINE
+
+
+def test_an_unknown_name_is_told_with_the_nearest_and_all_valid_ones() -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        pipelines.get("selfcodalign", "config.pipeline")
+    [(field, text)] = caught.value.violations
+    assert field == "config.pipeline"
+    assert "did you mean 'selfcodealign'?" in text
+    assert all(name in text for name in pipelines.names())
+
+
+def test_a_description_holds_all_that_a_client_needs() -> None:
+    described = pipelines.describe(PIPELINE)
+    assert list(described.few_shot_sets) == ["selfcodealign", "nano"]
+    assert [(stage.name, stage.parent, stage.role) for stage in described.stages] == [
+        ("seeds", "", api.STAGE_ROLE_SEEDS),
+        ("concepts", "seeds", api.STAGE_ROLE_WRITING),
+        ("instructions", "concepts", api.STAGE_ROLE_WRITING),
+        ("responses", "instructions", api.STAGE_ROLE_WRITING),
+        ("execution", "responses", api.STAGE_ROLE_EXECUTION),
+        ("selection", "execution", api.STAGE_ROLE_SELECTION),
+    ]
+    for stage in described.stages:
+        assert stage.title
+        assert stage.description
+        assert stage.version >= 1
+        assert stage.makes != pb.KIND_UNSPECIFIED
+        assert stage.reasons["internal-error"]
+        assert stage.HasField("defaults") == (stage.role == api.STAGE_ROLE_WRITING)
+    tasks = described.stages[2]
+    assert {draw.name: list(draw.values) for draw in tasks.properties} == {
+        "category": ["function", "class", "program"],
+        "difficulty": ["easy", "medium", "hard"],
+        "language": ["Python"],
+    }
+    assert tasks.defaults.temperature == 0.7
+    assert list(tasks.defaults.properties[0].values) == ["function", "function", "class", "program"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package `found` with one folder, `some_pipeline`."""
+    (tmp_path / "found/some_pipeline").mkdir(parents=True)
+    (tmp_path / "found/__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path / "found/some_pipeline"
+    for name in [name for name in sys.modules if name.partition(".")[0] == "found"]:
+        del sys.modules[name]
+
+
+SOUND = "from dataclasses import replace\nfrom codealign.coordinator.pipelines.selfcodealign import PIPELINE as ONE\n"
+
+
+def test_a_folder_is_found_by_its_pipeline(folder: Path) -> None:
+    (folder / "__init__.py").write_text(f"{SOUND}PIPELINE = replace(ONE, name='some-pipeline')\n")
+    assert list(pipelines.load("found", [str(folder.parent)])) == ["some-pipeline"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "must define PIPELINE"),
+        ("PIPELINE = 'some-pipeline'", "must define PIPELINE"),
+        ("import nothing_of_this_name", "cannot be imported: ModuleNotFoundError"),
+        ("PIPELINE = (", "cannot be imported: SyntaxError"),
+        (f"{SOUND}PIPELINE = ONE", "its pipeline is named 'selfcodealign'; the two must agree"),
+        (f"{SOUND}PIPELINE = replace(ONE, stages=ONE.stages[1:])", "it has no Seeds stage"),
+    ],
+)
+def test_a_broken_folder_is_named_with_what_is_wrong(folder: Path, text: str, said: str) -> None:
+    (folder / "__init__.py").write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        pipelines.load("found", [str(folder.parent)])
+    assert "pipeline folder 'some_pipeline'" in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_a_folder_of_modules_without_an_init_is_named(folder: Path) -> None:
+    (folder / "stages.py").touch()
+    with pytest.raises(ConfigurationError, match=r"pipeline folder 'some_pipeline': it has no __init__\.py"):
+        pipelines.load("found", [str(folder.parent)])
+
+
+EXAMPLE = """
+[property]
+category = "function"
+language = "Python"
+difficulty = "easy"
+concepts = ["x"]
+[example]
+seed = "s"
+instruction = "i"
+response = "r"
+"""
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, "package found has no folder few_shots"),
+        ({"other/1.toml": f"{EXAMPLE}tests = 't'"}, "there is no few-shot set 'own'"),
+        ({"own/readme.md": "none"}, "few-shot set 'own' holds no example"),
+        ({"own/1.toml": EXAMPLE}, "few-shot example own/1.toml: 'tests' is missing"),
+        ({"own/1.toml": f"{EXAMPLE}tests = 3"}, "few-shot example own/1.toml: cannot be read"),
+        ({"own/1.toml": "["}, "few-shot example own/1.toml: cannot be read"),
+    ],
+)
+def test_few_shot_sets_that_cannot_be_read_are_named(folder: Path, files: dict[str, str], said: str) -> None:
+    for name, text in files.items():
+        path = folder.parent / "few_shots" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    few_shots._load.cache_clear()
+    with pytest.raises(ConfigurationError) as caught:
+        Pipeline("sound", "For this test.", WHOLE, few_shots.FewShotSets("found", default="own"), "0")
+    assert said in str(caught.value)
