@@ -15,7 +15,8 @@ from codealign.api.coordinator.v1 import coordinator_pb2_grpc as api_grpc
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.connection import Connection
 from codealign.cli.failures import Failure
-from codealign.cli.loop import LoopChoices, check_benchmarks, close_loop
+from codealign.cli.loop import LoopChoices, check_benchmarks
+from codealign.cli.loop_steps import has_settled, outcome, steps_line
 from codealign.cli.run_config import loop_choices
 from codealign.cli.tuning import TuningChoices
 from codealign.common.clients import ClientTls
@@ -32,7 +33,7 @@ class Coordinator(api_grpc.CoordinatorServiceServicer):
 
     async def Evaluate(self, request: api.EvaluateRequest, context: object) -> AsyncIterator[api.EvaluateResponse]:
         assert request.validate_only
-        for benchmark in request.benchmarks:
+        for benchmark in request.settings.benchmarks:
             if self.error is not None:
                 raise self.error
             yield api.EvaluateResponse(benchmark=benchmark, problems_total=10)
@@ -54,7 +55,7 @@ async def connected(error: CodeAlignError | None) -> AsyncIterator[Connection]:
 
 
 def chosen(*benchmarks: str, files: bool = False, until: str = "evaluation") -> LoopChoices:
-    return loop_choices("small", until, TuningChoices(), benchmarks, None, files=files)
+    return loop_choices("default", until, TuningChoices(), benchmarks, None, files=files)
 
 
 async def checked(choices: LoopChoices, error: CodeAlignError | None) -> tuple[LoopChoices, str]:
@@ -101,9 +102,62 @@ async def test_choices_whose_benchmarks_are_there_or_not_needed_stay_as_they_are
     assert await checked(chosen(until="training"), ABSENT) == (chosen(until="training"), "")
 
 
-async def test_a_run_that_kept_no_row_says_so_without_asking_any_service() -> None:
-    connection = Connection({}, ClientTls(), started=False)
-    run = api.RunStatus(id="ab" * 16, state=pb.RUN_STATE_SUCCEEDED)
-    with pytest.raises(Failure, match=r"^no rows were kept: there is nothing to train on; try more seeds \(--n\)$"):
-        await close_loop(connection, run, chosen(), Console(file=io.StringIO()))
-    await close_loop(connection, run, chosen(until="data"), Console(file=io.StringIO()))
+def test_a_loop_leaves_model_dataset_and_style_to_the_coordinator() -> None:
+    choices = loop_choices("default", "evaluation", TuningChoices(epochs=2.0, lora_rank=8), ("humaneval",), 3)
+    loop = choices.loop(one_model=True)
+    assert loop is not None
+    assert (loop.training.model, loop.training.dataset, loop.training.epochs, loop.training.lora.rank) == ("", "", 2, 8)
+    assert [(list(each.benchmarks), each.limit, each.prompt_style) for each in loop.evaluations] == [
+        (["humaneval"], 3, "")
+    ]
+    assert loop.one_model
+
+
+def test_what_follows_the_data_is_as_far_as_a_person_goes() -> None:
+    assert chosen(until="data").loop(one_model=False) is None
+    training = chosen(until="training").loop(one_model=False)
+    assert training is not None
+    assert not training.evaluations
+
+
+RUNNING, PAUSED, DONE, FAILED = (
+    pb.RUN_STATE_RUNNING,
+    pb.RUN_STATE_PAUSED,
+    pb.RUN_STATE_SUCCEEDED,
+    pb.RUN_STATE_FAILED,
+)
+
+
+@pytest.mark.parametrize(
+    ("run", "loop", "settled", "outcome_"),
+    [
+        (RUNNING, None, False, RUNNING),
+        (DONE, None, True, DONE),
+        (RUNNING, RUNNING, False, RUNNING),
+        (DONE, RUNNING, False, RUNNING),
+        (DONE, DONE, True, DONE),
+        (DONE, FAILED, True, FAILED),
+        (DONE, PAUSED, True, PAUSED),
+        (FAILED, RUNNING, True, FAILED),
+        (PAUSED, RUNNING, True, PAUSED),
+    ],
+)
+def test_a_run_is_watched_until_it_and_its_loop_have_settled(
+    run: pb.RunState.ValueType,
+    loop: pb.RunState.ValueType | None,
+    settled: bool,
+    outcome_: pb.RunState.ValueType,
+) -> None:
+    status = api.RunStatus(state=run)
+    if loop is not None:
+        status.loop.state = loop
+    assert (has_settled(status), outcome(status)) == (settled, outcome_)
+
+
+def test_the_step_that_is_being_worked_on_is_told_in_a_line() -> None:
+    loop = api.LoopStatus(state=RUNNING)
+    loop.steps.add(name="evaluate the base model", state=DONE, done=9, total=9)
+    loop.steps.add(name="train", state=RUNNING, done=1200, total=4000, message="loss 1.2")
+    loop.steps.add(name="evaluate the tuned model")
+    assert steps_line(loop) == "train 1,200/4,000 loss 1.2"
+    assert steps_line(api.LoopStatus(state=FAILED, message="no \x1b[31mrows")) == "failed: no \ufffd[31mrows"

@@ -27,13 +27,13 @@ from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
+from codealign.api.training.v1 import training_pb2 as training
 from codealign.cli import presets
 from codealign.cli.collecting import read_seeds, store_seeds
 from codealign.cli.connection import Connection, connected
 from codealign.cli.evaluating import evaluate
 from codealign.cli.following import follow
 from codealign.cli.home import Home
-from codealign.cli.loop import load_checkpoint
 from codealign.cli.options import preset_options, target
 from codealign.cli.run_config import RunChoices, loop_choices, run_config
 from codealign.cli.seeds import collection_name
@@ -123,8 +123,8 @@ async def measure(home: Path, preset: str, seeds: int) -> tuple[list[Score], int
         (base,) = (await connection.call(connection.clients.inference.ListModels, inf.ListModelsRequest())).models
 
         async def score(model: inf.Model, style: str, seed: int, arm: str) -> None:
-            request = replace(asked, seed=seed).request(model.name, model.revision, style)
-            (evaluation,) = await evaluate(connection, request, err)
+            settings = replace(asked, seed=seed).settings(model.name, model.revision, style)
+            (evaluation,) = await evaluate(connection, settings, err)
             scores.append(Score(seed, arm, evaluation.pass_at_k[1]))
             err.print(f"{arm}, seed {seed}: {scores[-1].pass_at_1:.1%}")
 
@@ -146,10 +146,20 @@ async def measure(home: Path, preset: str, seeds: int) -> tuple[list[Score], int
                 spec = training_spec(
                     replace(loop.tuning, seed=seed), base.source, base.revision, path.resolve().as_uri()
                 )
-                tuned = await load_checkpoint(connection, await train(connection, spec, err), base, unload=False)
+                tuned = await load_checkpoint(connection, await train(connection, spec, err), base)
                 await score(tuned, "tuned", seed, arm)
                 await connection.call(connection.clients.inference.UnloadModel, inf.UnloadModelRequest(name=tuned.name))
     return scores, rows
+
+
+async def load_checkpoint(connection: Connection, tuned: training.Training, base: inf.Model) -> inf.Model:
+    """Load a trained model under the name of its training."""
+    found = await connection.call(connection.clients.dataset.Get, ds.GetRequest(ids=[tuned.checkpoint_id]))
+    checkpoint = found.records[0].checkpoint
+    request = inf.LoadModelRequest(
+        name=f"{base.name}-{tuned.id[:8]}", source=checkpoint.artifact_url, expected_revision=checkpoint.revision
+    )
+    return (await connection.call(connection.clients.inference.LoadModel, request, timeout=3600)).model
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:

@@ -45,7 +45,7 @@ def test_a_way_is_open_at_both_of_its_ends(case: str) -> None:
     arriving = {(whose[0], one, whose[1]) for one in components for whose in _peers(chart, one, "ingress")}
     assert leaving == {way for way in arriving if not way[0].startswith("test")}
     wanted = {
-        *(("coordinator", called, "grpc") for called in ("dataset", "inference", "sandbox")),
+        *(("coordinator", called, "grpc") for called in ("dataset", "inference", "sandbox", "trainer")),
         ("trainer", "dataset", "grpc"),
         ("operator", "dataset", "grpc"),
         ("training-worker", "training-worker", 1),  # to 65535: gloo and NCCL choose their ports

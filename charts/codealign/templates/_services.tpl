@@ -74,8 +74,8 @@ for. Pods that do it at the same time wait for each other. */}}
 {{/* The coordinator */}}
 
 {{- define "codealign.coordinator.env" -}}
-{{- range list "dataset" "inference" "sandbox" }}
-- {name: CODEALIGN_COORDINATOR_{{ upper . }}_ADDRESS, value: {{ include "codealign.address" (dict "root" $ "component" .) | quote }}}
+{{- range $name, $component := dict "DATASET" "dataset" "INFERENCE" "inference" "SANDBOX" "sandbox" "TRAINING" "trainer" }}
+- {name: CODEALIGN_COORDINATOR_{{ $name }}_ADDRESS, value: {{ include "codealign.address" (dict "root" $ "component" $component) | quote }}}
 {{- end }}
 {{ include "codealign.clientEnv" (dict "root" . "names" (list "CODEALIGN_COORDINATOR_CLIENT_CA_FILE" "CODEALIGN_COORDINATOR_CLIENT_CERT_FILE" "CODEALIGN_COORDINATOR_CLIENT_KEY_FILE")) }}
 {{ include "codealign.hubEnv" . }}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Self
 
@@ -12,8 +14,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.connection import Connection
-from codealign.cli.following import watch_to_its_end
+from codealign.cli.following import CANCEL_SECONDS, watch_to_its_end
 from codealign.cli.progress import PLAIN_SECONDS
 from codealign.cli.terminal import printable
 from codealign.common.clients import NO_RETRY
@@ -22,8 +25,21 @@ STYLES = ("base", "tuned")
 """Plain completion; an instruction in the model's chat template."""
 
 
-async def evaluate(connection: Connection, request: api.EvaluateRequest, console: Console) -> list[api.Evaluation]:
-    """Evaluate, and show how far it has come.
+async def evaluate(
+    connection: Connection,
+    settings: pb.EvaluationSettings,
+    console: Console,
+    on_job: Callable[[str], None] = lambda _: None,
+) -> list[api.Evaluation]:
+    """Have a model evaluated, and show how far it has come.
+
+    Stopped in the middle it stops watching; an evaluation whose services stop with us is cancelled.
+
+    Args:
+        connection: To the coordinator.
+        settings: What is asked for.
+        console: Where progress is shown.
+        on_job: Told the evaluation's id once it is known.
 
     Returns:
         One for each benchmark, in the order of the request.
@@ -32,20 +48,39 @@ async def evaluate(connection: Connection, request: api.EvaluateRequest, console
         Failure: The coordinator refuses, or is away for too long.
     """
     found: dict[str, api.Evaluation] = {}
+    request = api.EvaluateRequest(settings=settings)
+    job = ""
 
     def open_stream() -> AsyncIterator[api.EvaluateResponse]:
         return connection.clients.stream(connection.clients.coordinator.Evaluate, request, retry=NO_RETRY)
 
-    with EvaluationDisplay(console, request.prompt_style) as display:
+    with EvaluationDisplay(console, settings.prompt_style) as display:
 
         def on_message(message: api.EvaluateResponse) -> bool:
+            nonlocal job
+            if message.job != job:
+                job = message.job
+                on_job(job)
             display.update(message)
             if message.HasField("evaluation"):
                 found[message.benchmark] = message.evaluation
-            return len(found) == len(request.benchmarks)
+            return len(found) == len(settings.benchmarks)
 
-        await watch_to_its_end(open_stream, on_message, "coordinator", connection.addresses.coordinator)
-    return [found[benchmark] for benchmark in request.benchmarks]
+        try:
+            await watch_to_its_end(open_stream, on_message, "coordinator", connection.addresses.coordinator)
+        except asyncio.CancelledError:
+            if job and connection.started:
+                await _cancel(connection, job)
+            raise
+    return [found[benchmark] for benchmark in settings.benchmarks]
+
+
+async def _cancel(connection: Connection, job: str) -> None:
+    """Else the next command that starts these services would go on with it unasked."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(CANCEL_SECONDS):
+            request = api.CancelEvaluationRequest(evaluation=job)
+            await connection.clients.coordinator.CancelEvaluation(request, timeout=CANCEL_SECONDS)
 
 
 class EvaluationDisplay:
@@ -76,7 +111,9 @@ class EvaluationDisplay:
         """Show it."""
         reused = f", {message.problems_reused:,} of them from before" if message.problems_reused else ""
         rate = f", pass@1 {message.pass_at_k[1]:.1%}" if 1 in message.pass_at_k else ""
-        line = f"{message.benchmark} {message.problems_done:,}/{message.problems_total:,} problems{reused}{rate}"
+        waits = f", waiting for {message.waiting_for}" if message.waiting_for else ""
+        counted = f"{message.problems_done:,}/{message.problems_total:,} problems"
+        line = printable(f"{message.benchmark} {counted}{reused}{rate}{waits}")
         if self._console.is_terminal:
             if message.benchmark not in self._tasks:
                 self._tasks[message.benchmark] = self._bars.add_task("", total=None)
@@ -85,5 +122,5 @@ class EvaluationDisplay:
             return
         now = time.monotonic()
         if now - self._last_time >= PLAIN_SECONDS or message.HasField("evaluation"):
-            self._console.print(Text(printable(f"evaluating ({self._what}) {line}")))
+            self._console.print(Text(f"evaluating ({self._what}) {line}"))
             self._last_time = now

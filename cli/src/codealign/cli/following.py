@@ -15,6 +15,7 @@ from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.connection import Connection
 from codealign.cli.failures import Failure, rpc_failure
+from codealign.cli.loop_steps import has_settled, outcome
 from codealign.cli.progress import ProgressDisplay, state_name
 from codealign.cli.report.terminal import print_report
 from codealign.cli.terminal import printable
@@ -67,7 +68,7 @@ async def watch_to_its_end(
 
 
 async def follow(connection: Connection, run: str, console: Console) -> api.RunStatus:
-    """Show a run's progress until it ends or pauses; its last status.
+    """Show a run's and its loop's progress until they end or pause; the last status.
 
     Args:
         connection: To the coordinator.
@@ -89,7 +90,7 @@ async def follow(connection: Connection, run: str, console: Console) -> api.RunS
             nonlocal last
             last = message.run
             display.update(last)
-            return last.state != pb.RUN_STATE_RUNNING
+            return has_settled(last)
 
         await watch_to_its_end(open_stream, on_message, "coordinator", connection.addresses.coordinator)
     return last
@@ -118,11 +119,13 @@ async def print_outcome(
         rows = await connection.call(connection.clients.dataset.Scan, scan)
         row_id = rows.records[0].id if rows.records else ""
     print_report(console, report, version=version, row_id=row_id, timings=timings)
-    short = status.id[:12]
-    if status.state == pb.RUN_STATE_PAUSED:
+    short, state = status.id[:12], outcome(status)
+    if status.loop.message and state == status.loop.state != pb.RUN_STATE_SUCCEEDED:
+        console.print(Text(printable(f"what follows the run: {status.loop.message}")))
+    if state == pb.RUN_STATE_PAUSED:
         console.print(Text(f"paused; codealign resume {short} goes on"))
-    elif status.state in (pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED):
-        console.print(Text(f"{state_name(status.state)}; codealign resume {short} goes on from what is finished"))
+    elif state in (pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED):
+        console.print(Text(f"{state_name(state)}; codealign resume {short} goes on from what is finished"))
     return report
 
 

@@ -1,4 +1,7 @@
-"""What follows the data: the base model evaluated, a model tuned on the version, that one evaluated, and the page."""
+"""What follows the data: the base model evaluated, a model tuned on the version, that one evaluated, and the page.
+
+The coordinator carries it out (a Loop record); here is what a person may choose of it.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,15 @@ from rich.console import Console
 from rich.text import Text
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
-from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
-from codealign.api.inference.v1 import inference_pb2 as inf
-from codealign.api.training.v1 import training_pb2 as training
 from codealign.cli.connection import Connection
-from codealign.cli.evaluating import evaluate
 from codealign.cli.failures import Failure, rpc_failure
 from codealign.cli.terminal import printable
-from codealign.cli.tuning import TuningChoices, describe, train, training_spec
+from codealign.cli.tuning import TuningChoices, training_spec
 
 UNTIL = ("data", "training", "evaluation")
 """Where a run may stop."""
 BENCHMARKS = ("humaneval+", "mbpp+")
-LOAD_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -39,9 +37,9 @@ class EvaluationChoices:
     """Problems of each benchmark. 0: all."""
     seed: int = 0
 
-    def request(self, model: str, revision: str, style: str) -> api.EvaluateRequest:
-        """The request for a model."""
-        return api.EvaluateRequest(
+    def settings(self, model: str = "", revision: str = "", style: str = "") -> pb.EvaluationSettings:
+        """The settings for a model. In a loop the coordinator knows model and style."""
+        return pb.EvaluationSettings(
             model=pb.ModelChoice(model=model, revision=revision),
             benchmarks=self.benchmarks,
             samples=self.samples,
@@ -83,6 +81,19 @@ class LoopChoices:
         if self.until not in UNTIL:
             raise Failure(f"--until: unknown stage {self.until!r}; there are {', '.join(UNTIL)}")
 
+    def loop(self, *, one_model: bool) -> pb.Loop | None:
+        """As CreateRun takes it; None where the run ends with its data.
+
+        Args:
+            one_model: Every other model is unloaded before the tuned one is loaded.
+        """
+        if not self.trains:
+            return None
+        loop = pb.Loop(training=training_spec(self.tuning, "", "", ""), one_model=one_model)
+        if self.evaluates:
+            loop.evaluations.extend(evaluation.settings() for evaluation in self.evaluations)
+        return loop
+
 
 async def check_benchmarks(connection: Connection, choices: LoopChoices, console: Console) -> LoopChoices:
     """Find a benchmark that cannot be read before the hours that lead to it.
@@ -103,8 +114,7 @@ async def check_benchmarks(connection: Connection, choices: LoopChoices, console
     clients = connection.clients
     try:
         for evaluation in choices.evaluations:
-            request = evaluation.request("", "", "base")
-            request.validate_only = True
+            request = api.EvaluateRequest(settings=evaluation.settings(style="base"), validate_only=True)
             async for _ in clients.stream(clients.coordinator.Evaluate, request):
                 pass
     except grpc.aio.AioRpcError as error:
@@ -117,80 +127,6 @@ async def check_benchmarks(connection: Connection, choices: LoopChoices, console
         console.print(Text(note, style="yellow"))
         return replace(choices, until="training")
     return choices
-
-
-async def close_loop(connection: Connection, run: api.RunStatus, choices: LoopChoices, console: Console) -> None:
-    """Do what follows a run's version; what was done before is not done again.
-
-    Args:
-        connection: To every service.
-        run: The run, which has succeeded.
-        choices: How far to go.
-        console: Where progress is shown.
-
-    Raises:
-        Failure: There is nothing to train on, or a step failed.
-    """
-    if not choices.trains:
-        return
-    if not run.version:
-        raise Failure("no rows were kept: there is nothing to train on; try more seeds (--n)")
-    base = await _run_model(connection, run)
-    if choices.evaluates:
-        for evaluation in choices.evaluations:
-            await evaluate(connection, evaluation.request(base.name, base.revision, "base"), console)
-    spec = training_spec(choices.tuning, base.source, base.revision, run.version)
-    tuned = await train(connection, spec, console)
-    for line in describe(tuned):
-        console.print(Text(f"  {line}"))
-    if choices.evaluates:
-        model = await load_checkpoint(connection, tuned, base, unload=connection.started)
-        for evaluation in choices.evaluations:
-            await evaluate(connection, evaluation.request(model.name, model.revision, "tuned"), console)
-
-
-async def _run_model(connection: Connection, run: api.RunStatus) -> inf.Model:
-    """The run's model, as the inference service has it."""
-    listed = await connection.call(connection.clients.inference.ListModels, inf.ListModelsRequest())
-    for model in listed.models:
-        if run.config.model.revision in ("", model.revision):
-            return model
-    names = ", ".join(model.name for model in listed.models) or "none"
-    raise Failure(
-        f"the run's model {run.config.model.model} (revision {run.config.model.revision[:12]}) is not loaded at "
-        f"{connection.addresses.inference}; loaded: {names}"
-    )
-
-
-async def load_checkpoint(
-    connection: Connection, tuned: training.Training, base: inf.Model, *, unload: bool
-) -> inf.Model:
-    """Load a trained model under the name of its training.
-
-    Args:
-        connection: To the inference and dataset services.
-        tuned: A training that has succeeded.
-        base: The model before.
-        unload: Unload every other model first, since a small machine does not hold two.
-    """
-    inference = connection.clients.inference
-    record = await connection.call(connection.clients.dataset.Get, ds.GetRequest(ids=[tuned.checkpoint_id]))
-    if not record.records:
-        raise Failure(
-            f"the store has no checkpoint {tuned.checkpoint_id}, which training {tuned.id} is said to have made"
-        )
-    checkpoint = record.records[0].checkpoint
-    listed = await connection.call(inference.ListModels, inf.ListModelsRequest())
-    for model in listed.models:
-        if model.revision == checkpoint.revision:
-            return model
-    if unload:
-        for model in listed.models:
-            await connection.call(inference.UnloadModel, inf.UnloadModelRequest(name=model.name), timeout=LOAD_SECONDS)
-    request = inf.LoadModelRequest(
-        name=f"{base.name}-{tuned.id[:8]}", source=checkpoint.artifact_url, expected_revision=checkpoint.revision
-    )
-    return (await connection.call(inference.LoadModel, request, timeout=LOAD_SECONDS)).model
 
 
 def report_page(reports: Path, run_id: str) -> Path:

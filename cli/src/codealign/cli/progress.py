@@ -13,6 +13,7 @@ from rich.text import Text
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as coordinator
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.cli.loop_steps import steps_line, steps_table
 from codealign.cli.terminal import duration, printable
 
 PLAIN_SECONDS = 5.0
@@ -125,9 +126,12 @@ class ProgressDisplay:
                 self._console.print(Text(f"note: {printable(note)}", style="yellow"))
         now = time.monotonic()
         if self._live:
-            self._live.update(Group(headline(status, now - self._started), progress_table(status)))
+            follows = [steps_table(status.loop)] if status.HasField("loop") else []
+            self._live.update(Group(headline(status, now - self._started), progress_table(status), *follows))
             return
         line = plain_line(status)
+        if status.HasField("loop") and (then := steps_line(status.loop)):
+            line = f"{line} | then {then}"
         changed = status.state != self._last_state
         if line != self._last_line and (changed or now - self._last_time >= PLAIN_SECONDS):
             self._console.print(Text(f"[{now - self._started:6.0f} s] {line}"))

@@ -177,7 +177,12 @@ def specs(home: Home, options: Options, names: Sequence[str] = SERVICES) -> list
             "coordinator",
             service_command("coordinator"),
             benchmarks if works else {"CODEALIGN_COORDINATOR_READS_ONLY": "true"},
-            needs=("inference", "sandbox", "dataset") if works else ("dataset",),
+            # Training too, where it runs beside it: a loop asks for one.
+            needs=tuple(
+                name
+                for name in (("inference", "sandbox", "dataset", "training") if works else ("dataset",))
+                if name in names or name != "training"
+            ),
         ),
         "training": ServiceSpec(
             "training",

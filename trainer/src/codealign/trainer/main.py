@@ -16,8 +16,11 @@ from codealign.trainer.settings import TrainerSettings
 from codealign.trainer.trainings import Trainings
 
 SERVICE = "codealign.api.training.v1.TrainingService"
-CALLERS: Callers = {"client": ALL}
-"""No service calls the training service."""
+CALLERS: Callers = {
+    "coordinator": ("SubmitTraining", "GetTraining", "CancelTraining"),  # a loop's training
+    "client": ALL,
+}
+"""What each service calls, and no more."""
 
 
 @contextlib.asynccontextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
-from codealign.cli.connection import Connection
+from codealign.cli.connection import Connection, Target
 from codealign.cli.evaluating import STYLES, evaluate
 from codealign.cli.failures import Failure
 from codealign.cli.loop import BENCHMARKS, EvaluationChoices
@@ -35,11 +36,12 @@ from codealign.cli.options import (
     services,
     target,
 )
+from codealign.cli.progress import state_name
 from codealign.cli.report.terminal import evaluation_table
 from codealign.cli.run_config import choose_model
 from codealign.cli.running import run_async
 from codealign.cli.stack import DATA_SERVICES, Options
-from codealign.cli.terminal import count, err, out
+from codealign.cli.terminal import count, err, out, printable
 
 
 def eval_command(
@@ -51,6 +53,9 @@ def eval_command(
     temperature: Annotated[float, typer.Option("--temperature", min=0, max=2, help="0: greedy.")] = 0.0,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=0, help="New tokens at most. 0: 1,024.")] = 0,
     limit: Annotated[int, typer.Option("--limit", min=0, help="Problems of each benchmark. 0: all.")] = 0,
+    cancel: Annotated[
+        str, typer.Option("--cancel", metavar="ID", help="Stop this evaluation instead; what is judged is kept.")
+    ] = "",
     prompt: Annotated[
         str, typer.Option("--prompt", help="base: plain completion; tuned: an instruction. Default: by its lineage.")
     ] = "",
@@ -71,7 +76,11 @@ def eval_command(
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
 ) -> None:
-    """Evaluate a model: the inference service writes, the sandbox judges. What was judged before is not done again."""
+    """Evaluate a model: the inference service writes, the sandbox judges. What was judged before is not done again.
+
+    The coordinator does it: where the services were up before, Ctrl-C stops watching alone, and the same command goes
+    on watching.
+    """
     if prompt not in ("", *STYLES):
         raise Failure(f"--prompt: unknown style {prompt!r}; there are {', '.join(STYLES)}")
     if samples_file is not None and not samples_file.resolve().parent.is_dir():
@@ -86,19 +95,24 @@ def eval_command(
         inference=inference,
         dataset=dataset,
     )
+    if cancel:
+        _cancel(where, cancel)
+        return
     needs = ("coordinator", "inference", "dataset") if where.explicit else DATA_SERVICES
+    watched = _Watched()
 
     async def work() -> tuple[list[api.Evaluation], list[str]]:
         async with services(where, *needs, options=options) as connection:
+            watched.outlives_us = not connection.started
             name = await choose_model(connection, options)
             found = await connection.call(connection.clients.inference.GetModel, inf.GetModelRequest(name=name))
             style = prompt or await _style(connection, found.model.revision)
-            request = chosen.request(name, found.model.revision, style)
-            evaluations = await evaluate(connection, request, err)
+            settings = chosen.settings(name, found.model.revision, style)
+            evaluations = await evaluate(connection, settings, err, watched.on_job)
             lines = await _samples(connection, evaluations) if samples_file is not None else []
             return evaluations, lines
 
-    evaluations, lines = run_async(work(), lambda: "stopped; what is judged is kept, and the same command goes on")
+    evaluations, lines = run_async(work(), watched.interrupted)
     out.print(evaluation_table(evaluations))
     if samples_file is not None:
         try:
@@ -106,6 +120,40 @@ def eval_command(
         except OSError as error:
             raise Failure(f"--samples-file: cannot write {samples_file} ({error.strerror})") from None
         out.print(Text(f"{count(len(lines), 'solution')} written to {samples_file}"))
+
+
+@dataclass
+class _Watched:
+    """The evaluation that is being watched."""
+
+    job: str = ""
+    outlives_us: bool = False
+    """The services were up before this command."""
+
+    def on_job(self, job: str) -> None:
+        """Its id is known."""
+        self.job = job
+
+    def interrupted(self) -> str:
+        """What to tell a person who has stopped watching."""
+        if self.job and self.outlives_us:
+            return (
+                f"stopped watching; evaluation {self.job[:12]} goes on in the services that are up: the same command "
+                f"watches it again, codealign eval --cancel {self.job[:12]} stops it"
+            )
+        return "stopped; what is judged is kept, and the same command goes on"
+
+
+def _cancel(where: Target, evaluation: str) -> None:
+    async def work() -> api.EvaluationStatus:
+        async with services(where, "coordinator", start=False) as connection:
+            request = api.CancelEvaluationRequest(evaluation=evaluation)
+            cancelled = await connection.call(connection.clients.coordinator.CancelEvaluation, request)
+            return cancelled.evaluation
+
+    status = run_async(work())
+    message = f": {status.message}" if status.message else ""
+    out.print(Text(printable(f"evaluation {status.id[:12]}: {state_name(status.state)}{message}")))
 
 
 async def _style(connection: Connection, revision: str) -> str:

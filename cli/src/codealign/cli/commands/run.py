@@ -17,7 +17,8 @@ from codealign.cli.collecting import read_seeds, store_seeds
 from codealign.cli.connection import Connection, Target, connected
 from codealign.cli.failures import EXIT_FAILURE, Failure
 from codealign.cli.following import CANCEL_SECONDS, follow, print_outcome
-from codealign.cli.loop import LoopChoices, check_benchmarks, close_loop, report_page
+from codealign.cli.loop import LoopChoices, check_benchmarks, report_page
+from codealign.cli.loop_steps import has_settled, outcome
 from codealign.cli.options import (
     DEFAULT_HOME,
     BenchmarksOption,
@@ -190,26 +191,21 @@ async def _run(work: _Work) -> pb.RunState.ValueType:
         remote = bool(work.where.explicit)
         model = work.given.model if remote else await choose_model(connection, work.options)
         config = run_config(work.choices, work.collection, model)
-        request = api.CreateRunRequest(config=config)
+        # Services that this command starts share a machine, which does not hold two models.
+        loop = work.loop.loop(one_model=connection.started)
+        request = api.CreateRunRequest(config=config, loop=loop)
         created = await connection.call(connection.clients.coordinator.CreateRun, request)
         work.run_id = created.run.id
         _say_created(created)
         last = created.run
-        if last.state != pb.RUN_STATE_SUCCEEDED:
+        if not has_settled(last):
             try:
                 last = await follow(connection, created.run.id, err)
             except asyncio.CancelledError:
                 await _cancel(connection, created.run.id)
                 raise
-        try:
-            if last.state == pb.RUN_STATE_SUCCEEDED:
-                await close_loop(connection, last, work.loop, err)
-        except Failure:
-            with contextlib.suppress(Failure):  # the first one says more
-                await _tell(connection, work, last)
-            raise
         await _tell(connection, work, last)
-        return last.state
+        return outcome(last)
 
 
 async def _tell(connection: Connection, work: _Work, run: api.RunStatus) -> None:
@@ -224,7 +220,7 @@ async def _connected(work: _Work) -> AsyncIterator[Connection]:
     display = StartDisplay(err)
     needs: tuple[str, ...] = SERVICES if work.loop.trains else DATA_SERVICES
     if work.where.explicit:
-        needs = ("coordinator", "dataset", "inference", "training") if work.loop.trains else ("coordinator", "dataset")
+        needs = ("coordinator", "dataset")
     try:
         async with connected(
             work.where, needs, options=work.options, on_event=display, on_wait=display.wait

@@ -15,6 +15,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.connection import Connection, Target
 from codealign.cli.failures import EXIT_FAILURE, Failure
 from codealign.cli.following import follow, print_outcome
+from codealign.cli.loop_steps import outcome
 from codealign.cli.options import (
     DEFAULT_HOME,
     CertificateOption,
@@ -61,7 +62,7 @@ def watch(
         async with services(where, "coordinator", "dataset", start=False) as connection:
             last = await follow(connection, run or await _newest(connection), err)
             await print_outcome(connection, last, out, timings=timings)
-            return last.state
+            return outcome(last)
 
     if run_async(work(), lambda: "stopped watching; the run goes on") != pb.RUN_STATE_SUCCEEDED:
         raise typer.Exit(EXIT_FAILURE)

@@ -23,6 +23,8 @@ class CoordinatorSettings(ServerSettings):
     """host:port of the inference service."""
     sandbox_address: str = ""
     """host:port of the sandbox gateway."""
+    training_address: str = ""
+    """host:port of the training service. Empty: no loop can be asked for."""
     reads_only: bool = False
     """Tell of runs, and take none up: with the dataset service alone, as `codealign report` starts it for itself."""
     client_ca_file: Path | None = None

@@ -1009,12 +1009,15 @@ class EvaluationStatus(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     WANTED_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The EvaluationJob record's id."""
     state: _records_pb2.RunState.ValueType
     message: _builtins.str
     """Why it is in that state, and what to do."""
     wanted: _records_pb2.RunState.ValueType
+    waiting_for: _builtins.str
+    """As in RunStatus."""
     @_builtins.property
     def settings(self) -> _records_pb2.EvaluationSettings: ...
     @_builtins.property
@@ -1028,10 +1031,11 @@ class EvaluationStatus(_message.Message):
         message: _builtins.str = ...,
         wanted: _records_pb2.RunState.ValueType = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        waiting_for: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "id", b"id", "message", b"message", "settings", b"settings", "state", b"state", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "id", b"id", "message", b"message", "settings", b"settings", "state", b"state", "waiting_for", b"waiting_for", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1310,11 +1314,17 @@ class EvaluateResponse(_message.Message):
     PASS_AT_K_FIELD_NUMBER: _builtins.int
     EVALUATION_FIELD_NUMBER: _builtins.int
     PROBLEMS_REUSED_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_FIELD_NUMBER: _builtins.int
     benchmark: _builtins.str
     problems_done: _builtins.int
     problems_total: _builtins.int
     problems_reused: _builtins.int
     """Of problems_done, those that were there before."""
+    job: _builtins.str
+    """The EvaluationJob record's id. Empty: validate_only."""
+    waiting_for: _builtins.str
+    """What the evaluation waits for, where it does: "the inference service, since 14:03:10 UTC: connection refused"."""
     @_builtins.property
     def pass_at_k(self) -> _containers.ScalarMap[_builtins.int, _builtins.float]:
         """Estimated pass@k by k, unbiased, over the problems that are done."""
@@ -1332,10 +1342,12 @@ class EvaluateResponse(_message.Message):
         pass_at_k: _abc.Mapping[_builtins.int, _builtins.float] | None = ...,
         evaluation: Global___Evaluation | None = ...,
         problems_reused: _builtins.int = ...,
+        job: _builtins.str = ...,
+        waiting_for: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["benchmark", b"benchmark", "evaluation", b"evaluation", "pass_at_k", b"pass_at_k", "problems_done", b"problems_done", "problems_reused", b"problems_reused", "problems_total", b"problems_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["benchmark", b"benchmark", "evaluation", b"evaluation", "job", b"job", "pass_at_k", b"pass_at_k", "problems_done", b"problems_done", "problems_reused", b"problems_reused", "problems_total", b"problems_total", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -922,12 +922,15 @@ class RunEvent(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     REQUEST_FIELD_NUMBER: _builtins.int
+    TRAINING_FIELD_NUMBER: _builtins.int
     state: Global___RunState.ValueType
     message: _builtins.str
     version: _builtins.str
     """For SUCCEEDED: the published version."""
     request: _builtins.int
     """The number of the last RunRequest that was known."""
+    training: _builtins.str
+    """Of a loop: the training that it has submitted."""
     def __init__(
         self,
         *,
@@ -935,10 +938,11 @@ class RunEvent(_message.Message):
         message: _builtins.str = ...,
         version: _builtins.str = ...,
         request: _builtins.int = ...,
+        training: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "request", b"request", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "request", b"request", "state", b"state", "training", b"training", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

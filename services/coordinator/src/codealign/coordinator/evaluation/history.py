@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterable
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import dataset_pb2 as dataset
 from codealign.api.dataset.v1 import records_pb2 as pb
-from codealign.coordinator.evaluation.evaluator import COLLECTION
 from codealign.coordinator.evaluation.prompts import BASE, TUNED
 from codealign.coordinator.evaluation.request import NAME
 from codealign.coordinator.evaluation.results import Board, comparison, settings_of
+from codealign.coordinator.evaluation.work import COLLECTION
 from codealign.coordinator.ground.store import RunStore
 
 _SAMPLING = ("benchmark", "benchmark_sha256", "judge", "max_tokens", "seed", "temperature")

@@ -17,14 +17,16 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
-from codealign.common.clients import Clients
 from codealign.common.logs import get_logger
-from codealign.coordinator.ground.calls import execute, trim
 from codealign.coordinator.evaluation.in_sandbox import calls
 from codealign.coordinator.evaluation.known import KnownResults
 from codealign.coordinator.evaluation.problems import CallTests, CheckTests, Problem
+from codealign.coordinator.ground.calls import execute, trim
 from codealign.coordinator.ground.faults import RunFailed
+from codealign.coordinator.ground.ports import Sandbox
 from codealign.coordinator.ground.tally import StageTally, verdict_name
+from codealign.coordinator.ground.waiting import Waiting
+from codealign.coordinator.ground.windows import Window
 
 log = get_logger(__name__)
 
@@ -95,12 +97,14 @@ class _Written:
 class Judge:
     """Judges solutions of one evaluation; keeps the expected outputs of each problem as long as it lives."""
 
-    clients: Clients
-    slots: asyncio.Semaphore
+    sandbox: Sandbox
+    slots: Window
     """Programs at the sandbox at once."""
     tally: StageTally
     gate: Callable[[], None]
     known: KnownResults
+    waiting: Waiting | None = None
+    """Told when the sandbox is away."""
     _profile: str | None = None
     """In which solutions are executed; None: not asked yet."""
     _profile_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -230,7 +234,7 @@ class Judge:
 
     async def _execute(self, request: sb.ExecuteRequest) -> sb.Result | None:
         async with self.slots:
-            return await execute(self.clients, request, self.tally, self.gate)
+            return await execute(self.sandbox, request, self.tally, self.gate, self.slots, self.waiting)
 
 
 def _take_written(result: sb.Result) -> tuple[bytes, bytes] | None:

@@ -6,7 +6,6 @@ import json
 import math
 from dataclasses import dataclass
 
-from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common import records
 from codealign.common.errors import InvalidArgument
@@ -22,7 +21,7 @@ DEFAULT_MAX_TOKENS = 1024
 
 @dataclass(frozen=True)
 class Asked:
-    """A request with its defaults filled in."""
+    """Settings with their defaults filled in."""
 
     model: pb.ModelChoice
     benchmarks: tuple[str, ...]
@@ -34,8 +33,13 @@ class Asked:
     limit: int
 
 
-def checked(request: api.EvaluateRequest) -> Asked:
-    """The request in the domain's terms.
+def checked(settings: pb.EvaluationSettings, path: str = "settings", *, style: str = "") -> Asked:
+    """The settings in the domain's terms.
+
+    Args:
+        settings: As they were given.
+        path: Of these settings in the request, for messages.
+        style: The prompt style, where the settings are not to name one. Empty: they are.
 
     Raises:
         InvalidArgument: Names every field that is wrong.
@@ -44,34 +48,55 @@ def checked(request: api.EvaluateRequest) -> Asked:
 
     def need(ok: bool, field: str, description: str) -> None:
         if not ok:
-            wrong.append((field, description))
+            wrong.append((f"{path}.{field}", description))
 
     known = ", ".join(benchmarks.names())
-    need(bool(request.benchmarks), "benchmarks", f"name at least one of: {known}")
-    for at, name in enumerate(request.benchmarks):
+    need(bool(settings.benchmarks), "benchmarks", f"name at least one of: {known}")
+    for at, name in enumerate(settings.benchmarks):
         need(name in benchmarks.names(), f"benchmarks[{at}]", f"unknown benchmark {name!r}; there are: {known}")
-        need(name not in request.benchmarks[:at], f"benchmarks[{at}]", f"{name!r} is there twice")
-    samples, temperature = request.samples or 1, request.temperature
+        need(name not in settings.benchmarks[:at], f"benchmarks[{at}]", f"{name!r} is there twice")
+    samples, temperature = settings.samples or 1, settings.temperature
     need(1 <= samples <= MAX_SAMPLES, "samples", f"must be from 1 to {MAX_SAMPLES}")
     need(math.isfinite(temperature) and 0 <= temperature <= 2, "temperature", "must be from 0 (greedy) to 2")
     need(samples <= 1 or temperature > 0, "samples", "must be 1 at temperature 0: greedy samples are all the same")
-    max_tokens = request.max_tokens or DEFAULT_MAX_TOKENS
+    max_tokens = settings.max_tokens or DEFAULT_MAX_TOKENS
     need(1 <= max_tokens <= MAX_TOKENS, "max_tokens", f"must be from 1 to {MAX_TOKENS}")
-    styles = " or ".join(f'"{style}"' for style in prompts.STYLES)
-    need(request.prompt_style in prompts.STYLES, "prompt_style", f"must be {styles}, is {request.prompt_style!r}")
-    need(request.limit >= 0, "limit", "must not be negative; 0 takes every problem")
+    chosen = settings.prompt_style or style
+    styles = " or ".join(f'"{each}"' for each in prompts.STYLES)
+    need(chosen in prompts.STYLES, "prompt_style", f"must be {styles}, is {chosen!r}")
+    need(settings.limit >= 0, "limit", "must not be negative; 0 takes every problem")
     if wrong:
         raise InvalidArgument(violations=wrong)
     return Asked(
-        model=request.model,
-        benchmarks=tuple(request.benchmarks),
+        model=settings.model,
+        benchmarks=tuple(settings.benchmarks),
         samples=samples,
         temperature=temperature,
         max_tokens=max_tokens,
-        style=request.prompt_style,
-        seed=request.seed,
-        limit=request.limit,
+        style=chosen,
+        seed=settings.seed,
+        limit=settings.limit,
     )
+
+
+def settings_of(asked: Asked) -> pb.EvaluationSettings:
+    """As a record keeps them, every default filled in."""
+    return pb.EvaluationSettings(
+        model=asked.model,
+        benchmarks=asked.benchmarks,
+        samples=asked.samples,
+        temperature=asked.temperature,
+        max_tokens=asked.max_tokens,
+        prompt_style=asked.style,
+        seed=asked.seed,
+        limit=asked.limit,
+    )
+
+
+def job_record(asked: Asked) -> pb.Record:
+    """The EvaluationJob: the same settings, defaults filled in, are the same job."""
+    body = pb.EvaluationJob(settings=settings_of(asked))
+    return records.complete(pb.Record(kind=pb.KIND_EVALUATION_JOB, evaluation_job=body))
 
 
 def configuration(asked: Asked, benchmark: Benchmark, revision: str) -> pb.Record:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common.errors import InvalidArgument
 from codealign.coordinator.evaluation.problems import Benchmark, CheckTests, Problem
 from codealign.coordinator.evaluation.request import checked, configuration, sample_seed
@@ -15,8 +15,8 @@ from codealign.coordinator.evaluation.request import checked, configuration, sam
 BENCHMARK = Benchmark("humaneval", (Problem("humaneval", "HumanEval/0", "p", "f", "c", CheckTests("t")),), "file")
 
 
-def request(**fields: Any) -> api.EvaluateRequest:
-    return api.EvaluateRequest(**{"benchmarks": ["humaneval"], "prompt_style": "base", **fields})
+def request(**fields: Any) -> pb.EvaluationSettings:
+    return pb.EvaluationSettings(**{"benchmarks": ["humaneval"], "prompt_style": "base", **fields})
 
 
 def test_defaults() -> None:
@@ -42,7 +42,7 @@ def test_defaults() -> None:
 def test_every_wrong_field_is_named_at_once(fields: dict[str, Any], wrong: set[str]) -> None:
     with pytest.raises(InvalidArgument) as caught:
         checked(request(**fields))
-    assert {field for field, _ in caught.value.violations} == wrong
+    assert {field for field, _ in caught.value.violations} == {f"settings.{field}" for field in wrong}
 
 
 def test_an_unknown_benchmark_is_told_which_there_are() -> None:

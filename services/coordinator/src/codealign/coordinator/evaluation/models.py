@@ -1,0 +1,53 @@
+"""Which of the loaded models an evaluation is about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.api.inference.v1 import inference_pb2 as inf
+from codealign.common.errors import FailedPrecondition, InvalidArgument, NotFound
+from codealign.coordinator.evaluation import prompts
+
+
+def chosen(choice: pb.ModelChoice, loaded: Sequence[inf.Model], style: str, path: str = "settings") -> inf.Model:
+    """The model that is meant: by its revision, where it is named, else by its name, else the only one.
+
+    Args:
+        choice: Name and revision, either of which may be empty.
+        loaded: Every model that inference has.
+        style: The prompt style, which the model must be able to answer.
+        path: Of the settings in the request, for messages.
+
+    Raises:
+        NotFound: No such model is loaded.
+        FailedPrecondition: None is loaded.
+        InvalidArgument: It has another revision; it must be named, since several are loaded; or it has no chat
+            template.
+    """
+    model = _found(choice, loaded, path)
+    if style == prompts.TUNED and not model.chat_template:
+        raise InvalidArgument(
+            f"{path}.prompt_style",
+            f'model {model.name} has no chat template: it can be asked in the style "base" alone',
+        )
+    return model
+
+
+def _found(choice: pb.ModelChoice, loaded: Sequence[inf.Model], path: str) -> inf.Model:
+    names = ", ".join(sorted(model.name for model in loaded))
+    if not loaded:
+        raise FailedPrecondition("inference: no model is loaded")
+    if not choice.model and not choice.revision:
+        if len(loaded) > 1:
+            raise InvalidArgument(f"{path}.model.model", f"several models are loaded, name one: {names}")
+        return loaded[0]
+    same = [model for model in loaded if choice.model in ("", model.name)]
+    right = [model for model in same if choice.revision in ("", model.revision)]
+    right += [model for model in loaded if choice.revision and model.revision == choice.revision]
+    if right:
+        return right[0]
+    if same:
+        served = ", ".join(f"{model.name} at revision {model.revision[:12]}" for model in same)
+        raise InvalidArgument(f"{path}.model.revision", f"inference serves {served}, not {choice.revision[:12]}")
+    raise NotFound(f"inference: no model {choice.model} is loaded; loaded: {names}")

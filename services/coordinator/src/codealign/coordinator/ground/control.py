@@ -1,0 +1,303 @@
+"""A controller for everything of which something can be wanted: runs, loops, evaluations.
+
+What is wanted is a RunRequest, what is the case a RunEvent; handlers append the first and return. Whatever differs is
+found by discovery, and one controller at a time, by the store's lease "<prefix>/<id>", works until the two agree. It
+renews the lease, acquires it again where it lapsed and nobody took it, and always releases it. All its state is in
+the store: a coordinator that is killed at any moment loses nothing, and another one goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
+
+from codealign.api.dataset.v1 import dataset_pb2 as api
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.common.errors import CodeAlignError
+from codealign.common.logs import get_logger
+from codealign.coordinator.ground import requests
+from codealign.coordinator.ground.assignment import Assignment, Outcome, PauseWanted, Stops, Workload
+from codealign.coordinator.ground.discovery import Discovery
+from codealign.coordinator.ground.faults import RunFailed, RunStopped
+from codealign.coordinator.ground.lease import RELEASE_SECONDS, Lease
+from codealign.coordinator.ground.ports import Dataset
+from codealign.coordinator.ground.requests import Standing
+from codealign.coordinator.ground.store import AWAY, LeaseLost, RunStore, patiently
+from codealign.coordinator.ground.waiting import Waiting
+
+log = get_logger(__name__)
+LOOK_SECONDS = 2.0
+"""Between two looks of discovery: bounds how long what another coordinator released waits here."""
+READ_AGAIN_SECONDS = 30.0
+"""A controller reads its requests so often also where nobody tells it to."""
+RETRY_SECONDS = 2.0
+"""Work that ended since a service was away begins again after so long."""
+
+
+class Controllers:
+    """Those of one coordinator.
+
+    Args:
+        dataset: The store.
+        workloads: One for each kind of subject.
+        holder: Names this process and no other.
+        lease_seconds: Another coordinator may take over what was silent for so long.
+        drain_seconds: What is in flight may take so long to finish at the end.
+    """
+
+    def __init__(
+        self, dataset: Dataset, workloads: Sequence[Workload], holder: str, lease_seconds: float, drain_seconds: float
+    ) -> None:
+        self._dataset, self._holder = dataset, holder
+        self._lease_seconds, self._drain_seconds = lease_seconds, drain_seconds
+        self._workloads = {workload.kind: workload for workload in workloads}
+        self._discovery = Discovery(dataset)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._poked = asyncio.Event()
+        self._draining = False
+        self.assigned: dict[str, Assignment] = {}
+        """By the subject's id: what this coordinator works on now."""
+
+    async def want(self, subject: str, wanted: pb.RunState.ValueType, reason: str, *, repeatable: bool = False) -> None:
+        """Record what is wanted of a subject, where that is not the case already; see `requests.want`."""
+        if request := await requests.want(self._dataset, subject, wanted, reason, repeatable=repeatable):
+            self.poke(subject, request.attempt)
+
+    def poke(self, subject: str, number: int) -> None:
+        """A request was appended here: carry it out now."""
+        self._discovery.add(subject, number)
+        if assignment := self.assigned.get(subject):
+            assignment.changed.set()
+        self._poked.set()
+
+    @contextlib.asynccontextmanager
+    async def working(self, draining: asyncio.Event | None = None) -> AsyncIterator[None]:
+        """Work inside this context; at its end, or when `draining` is set before, drain."""
+        looking = asyncio.create_task(self._look_for_ever())
+        drain = asyncio.create_task(self._drain_after(draining or asyncio.Event(), looking))
+        try:
+            yield
+        finally:
+            if draining is None or not draining.is_set():
+                drain.cancel()
+                await self._drain(looking)
+            else:
+                await asyncio.wait([drain])
+
+    async def _drain_after(self, draining: asyncio.Event, looking: asyncio.Task[None]) -> None:
+        await draining.wait()
+        await self._drain(looking)
+
+    async def _drain(self, looking: asyncio.Task[None]) -> None:
+        """Let what is in flight finish, and hand everything back."""
+        self._draining = True
+        looking.cancel()
+        for assignment in self.assigned.values():
+            assignment.stopping = True
+        await self._wait(self._drain_seconds)
+        for assignment in self.assigned.values():
+            if assignment.work:
+                assignment.work.cancel()
+        await self._wait(2 * RELEASE_SECONDS)
+        for task in self._tasks.values():
+            task.cancel()
+        await self._wait(RELEASE_SECONDS)
+
+    async def _wait(self, seconds: float) -> None:
+        if tasks := list(self._tasks.values()):
+            await asyncio.wait(tasks, timeout=seconds)
+
+    async def _look_for_ever(self) -> None:
+        clock = asyncio.get_running_loop().time
+        next_look, due = clock(), True
+        while True:
+            self._poked.clear()
+            if due:
+                await self._look()
+                next_look = clock() + LOOK_SECONDS
+            for subject in list(self._discovery.open):
+                if subject not in self._tasks:
+                    self._start(subject)
+            try:
+                async with asyncio.timeout_at(next_look):
+                    await self._poked.wait()
+                due = False
+            except TimeoutError:
+                due = True
+
+    async def _look(self) -> None:
+        try:
+            for subject in await self._discovery.look():
+                if assignment := self.assigned.get(subject):
+                    assignment.changed.set()
+        except CodeAlignError as error:
+            log.warning("discovery_failed", message=error.message)
+        except Exception:
+            log.exception("discovery_failed")
+
+    def _start(self, subject: str) -> None:
+        number = self._discovery.open[subject]
+
+        def ended(_: asyncio.Task[None]) -> None:
+            self._tasks.pop(subject, None)
+            if self._discovery.open.get(subject, number) > number:  # asked for at the last moment
+                self._poked.set()
+
+        self._tasks[subject] = asyncio.create_task(self._control(subject))
+        self._tasks[subject].add_done_callback(ended)
+
+    async def _control(self, subject: str) -> None:
+        """Work on a subject until wanted and actual agree; where that is not possible now, discovery comes back."""
+        try:
+            found = (await self._dataset.get(api.GetRequest(ids=[subject]))).records
+            workload = self._workloads.get(found[0].kind) if found else None
+            if workload is None:  # of a newer coordinator
+                self._discovery.settle(subject, self._discovery.open.get(subject, 0))
+                return
+            waiting = Waiting()
+            name = f"{workload.prefix}/{subject}"
+            lease = Lease(self._dataset, name, self._holder, self._lease_seconds, waiting)
+            if await lease.acquire():
+                await self._hold(found[0], workload, lease, waiting)
+        except LeaseLost as error:
+            log.warning("lease_lost", subject=subject, message=str(error))
+        except CodeAlignError as error:
+            log.warning("controller_failed", subject=subject, message=error.message)
+        except Exception:
+            log.exception("controller_failed", subject=subject)
+
+    async def _hold(self, subject: pb.Record, workload: Workload, lease: Lease, waiting: Waiting) -> None:
+        """Everything that is done under the lease."""
+        keeping = asyncio.create_task(lease.keep())
+        try:
+            async with RunStore(self._dataset, subject.id, lease, waiting) as store:
+                assignment = Assignment(subject, store, lease, waiting, Standing(), stopping=self._draining)
+                self.assigned[subject.id] = assignment
+                await self._reconcile(assignment, workload, keeping)
+        finally:
+            self.assigned.pop(subject.id, None)
+            keeping.cancel()
+            await asyncio.wait([keeping])
+            if not keeping.cancelled():
+                keeping.exception()  # a lease that was lost is known by now
+            await lease.release()
+
+    async def _reconcile(self, assignment: Assignment, workload: Workload, keeping: asyncio.Task[None]) -> None:
+        subject = assignment.subject.id
+        while True:
+            assignment.standing = await patiently(lambda: requests.standing(self._dataset, subject), assignment.waiting)
+            standing = assignment.standing
+            if standing.settled(repeatable=workload.repeatable):
+                self._discovery.settle(subject, standing.number)
+                return
+            assert standing.request is not None
+            if standing.wanted != pb.RUN_STATE_RUNNING:
+                if isinstance(workload, Stops):
+                    await workload.stop(assignment)
+                reason = standing.request.run_request.reason
+                await self._end(assignment, pb.RunEvent(state=standing.wanted, message=reason))
+                continue
+            if self._draining:
+                return
+            if standing.state != pb.RUN_STATE_RUNNING or standing.known != standing.number:
+                message = standing.request.run_request.reason
+                await assignment.record(pb.RunEvent(state=pb.RUN_STATE_RUNNING, message=message))
+            event = await self._carry_out(assignment, workload, keeping)
+            if event is not None:
+                await self._end(assignment, event)
+
+    async def _end(self, assignment: Assignment, event: pb.RunEvent) -> None:
+        await assignment.record(event)
+        state = pb.RunState.Name(event.state)
+        log.info("ended", subject=assignment.subject.id, state=state, message=event.message)
+
+    async def _carry_out(
+        self, assignment: Assignment, workload: Workload, keeping: asyncio.Task[None]
+    ) -> pb.RunEvent | None:
+        """Work until it ends or something else is wanted.
+
+        Returns:
+            The event to write; None: read again what is wanted.
+        """
+        assignment.stopping, assignment.message = self._draining, ""
+        work = assignment.work = asyncio.create_task(workload.work(assignment))
+        watching = asyncio.create_task(self._watch_requests(assignment, work))
+        try:
+            await asyncio.wait([work, keeping], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            assignment.work = None
+            for task in (work, watching):
+                task.cancel()
+            await asyncio.wait([work, watching])
+        if work.cancelled():
+            if keeping.done():
+                keeping.result()  # raises LeaseLost
+            return None
+        error = work.exception()
+        if error is None:
+            outcome = work.result()
+            return pb.RunEvent(state=pb.RUN_STATE_SUCCEEDED, message=outcome.message, version=outcome.version)
+        return await self._after(assignment, list(_leaves(error)))
+
+    async def _after(self, assignment: Assignment, errors: Sequence[BaseException]) -> pb.RunEvent | None:
+        """What errors of the work mean. Those that ended it stand before those that followed."""
+        failed = pb.RUN_STATE_FAILED
+        for error in errors:
+            if isinstance(error, LeaseLost):
+                raise error
+        for error in errors:
+            if isinstance(error, RunFailed):
+                return pb.RunEvent(state=failed, message=str(error))
+        for error in errors:
+            if isinstance(error, PauseWanted):
+                await self._pause(assignment, str(error))
+                return None
+        for error in errors:
+            if isinstance(error, AWAY):
+                log.warning("work_interrupted", subject=assignment.subject.id, message=error.message)
+                assignment.say(f"waits for a service: {error.message}")
+                await asyncio.sleep(RETRY_SECONDS)
+                return None
+            if isinstance(error, CodeAlignError):
+                return pb.RunEvent(state=failed, message=error.message)
+            if not isinstance(error, RunStopped):
+                log.error("work_failed", subject=assignment.subject.id, exc_info=error)
+                return pb.RunEvent(state=failed, message=f"unexpected {type(error).__name__}: {error}; see the log")
+        return None
+
+    async def _pause(self, assignment: Assignment, reason: str) -> None:
+        """Ask for it in the work's name. Whatever a person has asked for meanwhile holds."""
+        number = assignment.standing.number + 1
+        paused = pb.RunRequest(wanted=pb.RUN_STATE_PAUSED, reason=reason)
+        await patiently(
+            lambda: requests.append(self._dataset, assignment.subject.id, paused, number), assignment.waiting
+        )
+
+    async def _watch_requests(self, assignment: Assignment, work: asyncio.Task[Outcome]) -> None:
+        """Stop the work when something else is wanted."""
+        subject = assignment.subject.id
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(READ_AGAIN_SECONDS):
+                    await assignment.changed.wait()
+            assignment.changed.clear()
+            try:
+                standing = await patiently(lambda: requests.standing(self._dataset, subject), assignment.waiting)
+            except CodeAlignError as error:
+                log.warning("requests_not_read", subject=subject, message=error.message)
+                continue
+            assignment.standing = replace(assignment.standing, request=standing.request)
+            if standing.wanted == pb.RUN_STATE_CANCELLED:
+                work.cancel()
+            elif standing.wanted == pb.RUN_STATE_PAUSED:
+                assignment.stopping = True
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error

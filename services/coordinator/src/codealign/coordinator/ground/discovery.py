@@ -1,0 +1,99 @@
+"""Finds everything of which something is wanted that is not the case.
+
+Every request is a member of its day's collection, and the store keeps collections counted. So one cheap count tells
+whether anybody asked for anything; only then the day's requests are read. What is not settled is remembered until it
+is. All requests and events are read once at the start, and then every hour, should a clock have been wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+from codealign.api.dataset.v1 import dataset_pb2 as api
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.coordinator.ground.ports import Dataset
+from codealign.coordinator.ground.requests import Standing, collection_of, scan
+
+FULL_SECONDS = 3600.0
+
+
+class Discovery:
+    """What is open, as far as this coordinator knows.
+
+    Attributes:
+        open: Subjects, each with the number of its last request.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self.open: dict[str, int] = {}
+        self._settled: dict[str, int] = {}
+        self._counts: dict[str, int] = {}
+        self._full_at: float | None = None
+
+    def add(self, subject: str, number: int) -> None:
+        """Somebody asked for something."""
+        if number > self._settled.get(subject, -1):
+            self.open[subject] = max(number, self.open.get(subject, -1))
+
+    def settle(self, subject: str, number: int) -> None:
+        """Nothing is left to do up to this request."""
+        self._settled[subject] = max(number, self._settled.get(subject, -1))
+        if self.open.get(subject, number) <= number:
+            self.open.pop(subject, None)
+
+    async def look(self) -> set[str]:
+        """Find what is new; one try.
+
+        Returns:
+            The subjects of which somebody asked for something since the last look.
+
+        Raises:
+            CodeAlignError: The store is away; the next look finds what this one missed.
+        """
+        now, time = datetime.now(UTC), asyncio.get_running_loop().time()
+        counts = {
+            name: await self._count(name) for name in (collection_of(now), collection_of(now - timedelta(days=1)))
+        }
+        if self._full_at is None or time - self._full_at >= FULL_SECONDS:
+            found = await self._everything()
+            self._full_at = time
+        else:
+            changed = [name for name, count in counts.items() if count != self._counts.get(name, 0)]
+            found = [record for name in changed for record in await self._requests(name)]
+        before = dict(self.open)
+        for record in found:
+            self.add(record.parents[0], record.attempt)
+        # Last: a look that failed is done again. Counted first: a request that came since changes the next count.
+        self._counts = counts
+        return {subject for subject, number in self.open.items() if before.get(subject, -1) < number}
+
+    async def _count(self, collection: str) -> int:
+        response = await self._dataset.count(api.CountRequest(collection=collection))
+        return sum(count.count for count in response.counts if count.kind == pb.KIND_RUN_REQUEST)
+
+    async def _requests(self, collection: str = "") -> list[pb.Record]:
+        return await scan(self._dataset, api.ScanRequest(kind=pb.KIND_RUN_REQUEST, collection=collection))
+
+    async def _everything(self) -> list[pb.Record]:
+        """The last request of each subject that is not settled."""
+        requests = _last(await self._requests())
+        events = _last(await scan(self._dataset, api.ScanRequest(kind=pb.KIND_RUN_EVENT)))
+        left = []
+        for subject, request in requests.items():
+            if Standing(request, events.get(subject)).settled(repeatable=True):
+                self.settle(subject, request.attempt)
+            else:
+                left.append(request)
+        return left
+
+
+def _last(found: Iterable[pb.Record]) -> dict[str, pb.Record]:
+    last: dict[str, pb.Record] = {}
+    for record in found:
+        subject = record.parents[0]
+        if subject not in last or record.attempt > last[subject].attempt:
+            last[subject] = record
+    return last

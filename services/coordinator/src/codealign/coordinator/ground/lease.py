@@ -1,0 +1,136 @@
+"""A lease that is held for as long as that is possible: renewed, and acquired again where it lapsed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from codealign.api.dataset.v1 import dataset_pb2 as api
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.common.errors import CodeAlignError, FailedPrecondition, NotFound, Unavailable
+from codealign.common.logs import get_logger
+from codealign.coordinator.ground.ports import Dataset
+from codealign.coordinator.ground.store import STORE, LeaseLost
+from codealign.coordinator.ground.waiting import Waiting
+
+log = get_logger(__name__)
+RETRY_SECONDS = 1.0
+RELEASE_SECONDS = 5.0
+"""A release may take so long; after that the lease's time ends it."""
+
+
+class Lease:
+    """One lease of the store; `store.Fence`.
+
+    Args:
+        dataset: The store.
+        name: What is leased: "run/<id>".
+        holder: Names this process and no other: the store gives a holder its own lease again.
+        seconds: It lapses when it was not renewed for so long.
+        waiting: Told what is waited for.
+    """
+
+    def __init__(self, dataset: Dataset, name: str, holder: str, seconds: float, waiting: Waiting) -> None:
+        self._dataset, self._name, self._holder, self._seconds = dataset, name, holder, seconds
+        self._waiting = waiting
+        self._token: api.LeaseToken | None = None
+        self._lost = ""
+        self._regaining = asyncio.Lock()
+
+    @property
+    def token(self) -> api.LeaseToken:
+        """What appends bear now. Only once it was acquired."""
+        assert self._token is not None, "the lease was never acquired"
+        return self._token
+
+    async def acquire(self) -> bool:
+        """Try once; False: another holder has it.
+
+        Raises:
+            CodeAlignError: The store is away (`Unavailable` as well, where a second look does not find it there).
+        """
+        try:
+            await self._acquire()
+        except Unavailable:
+            await self._look()
+            return False
+        return True
+
+    async def _acquire(self) -> None:
+        request = api.AcquireLeaseRequest(name=self._name, holder=self._holder, ttl_seconds=self._seconds)
+        lease = (await self._dataset.acquire_lease(request)).lease
+        self._token = api.LeaseToken(name=lease.name, token=lease.token)
+
+    async def _look(self) -> None:
+        """Raises where the store is away. Its answer to who asks for a lease is UNAVAILABLE in both cases."""
+        await self._dataset.scan(api.ScanRequest(kind=pb.KIND_RUN_REQUEST, page_size=1))
+
+    async def keep(self) -> None:
+        """Renew it until this is cancelled.
+
+        Raises:
+            LeaseLost: Another holder has it, or had it since.
+        """
+        pause = self._seconds / 3
+        while True:
+            await asyncio.sleep(pause)
+            token = self.token
+            try:
+                await self._dataset.renew_lease(api.RenewLeaseRequest(lease=token, ttl_seconds=self._seconds))
+            except (FailedPrecondition, NotFound):
+                await self.regain(token)
+            except CodeAlignError as error:
+                self._waiting.begin(STORE, error.message)
+                pause = min(RETRY_SECONDS, self._seconds / 6)
+                continue
+            self._waiting.end(STORE)
+            pause = self._seconds / 3
+
+    async def regain(self, refused: api.LeaseToken) -> None:
+        """The store refused this token: acquire the lease again, for however long the store is away.
+
+        Raises:
+            LeaseLost: Another holder has it, or had it since.
+        """
+        async with self._regaining:
+            if self._lost:
+                raise LeaseLost(self._lost)
+            if self.token.token != refused.token:
+                return
+            await self._acquire_again()
+            if self.token.token != refused.token + 1:
+                self._lose(f"another coordinator had lease {self._name} since")
+            log.info("lease_regained", lease=self._name, token=self.token.token)
+
+    async def _acquire_again(self) -> None:
+        seen = False
+        while True:
+            try:
+                await self._acquire()
+                break
+            except Unavailable as error:
+                if seen:  # the store is there, and refuses again: the lease is taken
+                    self._lose(error.message)
+            except CodeAlignError as error:
+                log.info("lease_not_regained", lease=self._name, message=error.message)
+            try:
+                await self._look()
+                seen = True
+            except CodeAlignError as error:
+                seen = False
+                self._waiting.begin(STORE, error.message)
+                await asyncio.sleep(RETRY_SECONDS)
+        self._waiting.end(STORE)
+
+    def _lose(self, message: str) -> None:
+        self._lost = message
+        log.warning("lease_lost", lease=self._name, message=message)
+        raise LeaseLost(message)
+
+    async def release(self) -> None:
+        """Give it back, if it is held; where the store is away, its time ends it."""
+        if self._token is None:
+            return
+        with contextlib.suppress(CodeAlignError, TimeoutError):
+            async with asyncio.timeout(RELEASE_SECONDS):
+                await self._dataset.release_lease(api.ReleaseLeaseRequest(lease=self._token))

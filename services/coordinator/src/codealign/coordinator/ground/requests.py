@@ -1,0 +1,157 @@
+"""What is wanted of a run, a loop or an evaluation, and what is the case: its RunRequest and RunEvent records.
+
+Both are children of the subject, numbered from 0 by their attempt; the last of each holds. A request is a member of the
+collection of its day as well, so that a coordinator sees by one count whether there are new ones (`discovery`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from codealign.api.dataset.v1 import dataset_pb2 as api
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.common import records
+from codealign.common.errors import FailedPrecondition
+from codealign.coordinator.ground.ports import Dataset
+from codealign.coordinator.ground.store import PRODUCER
+
+PAGE = 1000
+RUNNING, PAUSED, CANCELLED = pb.RUN_STATE_RUNNING, pb.RUN_STATE_PAUSED, pb.RUN_STATE_CANCELLED
+SUCCEEDED = pb.RUN_STATE_SUCCEEDED
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The last request and the last event of a subject."""
+
+    request: pb.Record | None = None
+    event: pb.Record | None = None
+
+    @property
+    def wanted(self) -> pb.RunState.ValueType:
+        """RUNNING, PAUSED or CANCELLED; UNSPECIFIED: nobody asked for anything."""
+        return self.request.run_request.wanted if self.request else pb.RUN_STATE_UNSPECIFIED
+
+    @property
+    def number(self) -> int:
+        """Of the last request; -1: there is none."""
+        return self.request.attempt if self.request else -1
+
+    @property
+    def state(self) -> pb.RunState.ValueType:
+        """As the last event says; UNSPECIFIED: it was never begun."""
+        return self.event.run_event.state if self.event else pb.RUN_STATE_UNSPECIFIED
+
+    @property
+    def known(self) -> int:
+        """The number of the last request that the last event knew; -1: there is no event."""
+        return self.event.run_event.request if self.event else -1
+
+    @property
+    def message(self) -> str:
+        """Of the last event."""
+        return self.event.run_event.message if self.event else ""
+
+    def settled(self, *, repeatable: bool) -> bool:
+        """Nothing is left to do: what is wanted and what is the case agree, or it has failed since.
+
+        Args:
+            repeatable: A request after a success begins the work again.
+        """
+        if self.request is None or (self.state == pb.RUN_STATE_SUCCEEDED and not repeatable):
+            return True
+        return self.state not in (pb.RUN_STATE_UNSPECIFIED, pb.RUN_STATE_RUNNING) and self.known >= self.number
+
+
+def collection_of(day: datetime) -> str:
+    """The collection of a day's requests."""
+    return f"requests/{day:%Y-%m-%d}"
+
+
+async def scan(dataset: Dataset, request: api.ScanRequest) -> list[pb.Record]:
+    """Every record of a scan; one try for each page."""
+    page, found = api.ScanRequest(), list[pb.Record]()
+    page.CopyFrom(request)
+    page.page_size = PAGE
+    while True:
+        response = await dataset.scan(page)
+        found += response.records
+        if not response.next_page_token:
+            return found
+        page.page_token = response.next_page_token
+
+
+async def standing(dataset: Dataset, subject: str) -> Standing:
+    """Of a subject, by its id. One try for each call."""
+    last: list[pb.Record | None] = []
+    for kind in (pb.KIND_RUN_REQUEST, pb.KIND_RUN_EVENT):
+        found = await scan(dataset, api.ScanRequest(kind=kind, parent_id=subject))
+        last.append(max(found, key=lambda record: record.attempt, default=None))
+    return Standing(*last)
+
+
+async def append(
+    dataset: Dataset, subject: str, request: pb.RunRequest, number: int, *, first: Sequence[pb.Record] = ()
+) -> pb.Record:
+    """Record a request under this number; where there is one already, that one holds.
+
+    Args:
+        dataset: The store.
+        subject: Its id.
+        request: What is wanted.
+        number: The request's.
+        first: Records that are appended before it, all or none: the subject itself when it is made.
+
+    Returns:
+        The request that the store keeps.
+    """
+    record = pb.Record(kind=pb.KIND_RUN_REQUEST, parents=[subject], attempt=number, run_request=request)
+    now = datetime.now(UTC)
+    for each in (*first, record):
+        each.provenance.producer = each.provenance.producer or PRODUCER
+        if not each.provenance.HasField("created_at"):
+            each.provenance.created_at.FromDatetime(now)
+        records.complete(each)
+    response = await dataset.append(api.AppendRequest(records=[*first, record], collection=collection_of(now)))
+    result = response.results[-1]
+    return result.kept if result.HasField("kept") else record
+
+
+async def want(
+    dataset: Dataset, subject: str, wanted: pb.RunState.ValueType, reason: str, *, repeatable: bool = False
+) -> pb.Record | None:
+    """Record what is wanted of a subject. Two who ask for the same thing at once make one request.
+
+    Args:
+        dataset: The store.
+        subject: Its id.
+        wanted: RUNNING, PAUSED or CANCELLED.
+        reason: Why, for a person.
+        repeatable: RUNNING begins the work again after a success.
+
+    Returns:
+        The last request, for the controller; None: it is settled, and as wanted.
+
+    Raises:
+        FailedPrecondition: It has ended: there is nothing to pause or to cancel.
+    """
+    while True:
+        now = await standing(dataset, subject)
+        settled = now.settled(repeatable=repeatable)
+        if (settled and now.state == wanted) or (wanted == RUNNING and now.state == SUCCEEDED and not repeatable):
+            return None
+        if now.wanted == wanted and not settled:
+            return now.request
+        if (settled and wanted == PAUSED) or (wanted == CANCELLED and now.state == SUCCEEDED):
+            raise FailedPrecondition(
+                f"{subject[:12]} has ended ({_name(now.state)}): it cannot be {_name(wanted)}; see its message"
+            )
+        kept = await append(dataset, subject, pb.RunRequest(wanted=wanted, reason=reason), now.number + 1)
+        if kept.run_request.wanted == wanted:
+            return kept
+
+
+def _name(state: pb.RunState.ValueType) -> str:
+    return pb.RunState.Name(state).removeprefix("RUN_STATE_").lower()

@@ -1,0 +1,232 @@
+"""A loop is carried out: evaluations of the run's model, the training, evaluations of the tuned model.
+
+Each step's state is in the store or at the training service, and is read before anything is done: a controller that
+takes a loop over begins no step again that has ended, and submits no second training. See `ground.control`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.api.inference.v1 import inference_pb2 as inf
+from codealign.api.training.v1 import training_pb2 as tr
+from codealign.common.errors import CodeAlignError, NotFound
+from codealign.common.logs import get_logger
+from codealign.coordinator.evaluation.operations import Evaluations
+from codealign.coordinator.evaluation.prompts import BASE
+from codealign.coordinator.evaluation.request import checked, job_record
+from codealign.coordinator.ground import requests
+from codealign.coordinator.ground.assignment import Assignment, Outcome
+from codealign.coordinator.ground.faults import RunFailed
+from codealign.coordinator.ground.ports import Services
+from codealign.coordinator.loops import history
+from codealign.coordinator.loops.request import base_evaluations, training_of, tuned_evaluations
+from codealign.coordinator.settings import CoordinatorSettings
+
+log = get_logger(__name__)
+POLL_SECONDS = 1.0
+"""Between two looks at a run, an evaluation or a training."""
+NO_ADDRESS = "CODEALIGN_COORDINATOR_TRAINING_ADDRESS is not set: without the training service nothing can follow a run"
+NO_ROWS = "no rows were kept: there is nothing to train on; try more seeds"
+REPLACED = "another loop of the same run was asked for"
+"""Reason of a cancellation that leaves alone what goes on elsewhere, since the other loop may want it."""
+
+
+class LoopWorkload:
+    """What is done about a Loop; `control.Workload` and `control.Stops`.
+
+    Args:
+        settings: The coordinator's.
+        services: All but the sandbox are used.
+        evaluations: Evaluations are asked for there.
+        poll_seconds: Between two looks.
+    """
+
+    kind = pb.KIND_LOOP
+    prefix = "loop"
+    repeatable = False
+
+    def __init__(
+        self,
+        settings: CoordinatorSettings,
+        services: Services,
+        evaluations: Evaluations,
+        poll_seconds: float = POLL_SECONDS,
+    ) -> None:
+        self._settings, self._services, self._evaluations = settings, services, evaluations
+        self._poll_seconds = poll_seconds
+
+    async def work(self, assignment: Assignment) -> Outcome:
+        """Do what is left of a loop; see `control.Workload.work`."""
+        if not self._settings.training_address:
+            raise RunFailed(NO_ADDRESS)
+        loop, run = assignment.subject.loop, await self._run(assignment)
+        version = await self._version(assignment)
+        for settings in base_evaluations(loop, run):
+            await self._evaluate(assignment, settings, loop.training.model)
+        training = await self._train(assignment, version)
+        if loop.evaluations:
+            made = await history.checkpoint(self._services.dataset, training)
+            if made is None:
+                raise RunFailed(
+                    f"the store has no checkpoint {training.checkpoint_id}, which training {training.id[:12]} names: "
+                    "was the store replaced?"
+                )
+            for settings in tuned_evaluations(loop, run, training.id, made.revision):
+                await self._evaluate(assignment, settings, made.artifact_url)
+        return Outcome(f"tuned on {version} by training {training.id[:12]}")
+
+    async def stop(self, assignment: Assignment) -> None:
+        """Before a pause or a cancellation is recorded: evaluations stop, and a cancellation stops the training too.
+
+        A pause lets the training go on.
+        """
+        request = assignment.standing.request
+        assert request is not None
+        wanted, reason = request.run_request.wanted, request.run_request.reason
+        if reason == REPLACED:
+            return
+        for job_id in await self._jobs(assignment):
+            standing = await self._evaluations.standing(job_id)
+            if standing.wanted == pb.RUN_STATE_RUNNING and not standing.settled(repeatable=True):
+                await self._evaluations.want(job_id, wanted, reason)
+        training = await history.submitted(self._services.dataset, assignment.subject.id)
+        if training and wanted == pb.RUN_STATE_CANCELLED and self._settings.training_address:
+            try:
+                await self._services.training.cancel(tr.CancelTrainingRequest(id=training))
+            except NotFound:
+                log.info("training_gone", training_id=training)
+
+    async def _jobs(self, assignment: Assignment) -> list[str]:
+        """The evaluations that the loop asks for, as far as they are known."""
+        loop, run = assignment.subject.loop, await self._run(assignment)
+        wanted = base_evaluations(loop, run)
+        training_id = await history.submitted(self._services.dataset, assignment.subject.id)
+        if training_id and loop.evaluations and self._settings.training_address:
+            with contextlib.suppress(NotFound):
+                made = await history.checkpoint(self._services.dataset, await self._training(training_id))
+                wanted += tuned_evaluations(loop, run, training_id, made.revision) if made else []
+        return [job_record(checked(settings)).id for settings in wanted]
+
+    async def _run(self, assignment: Assignment) -> pb.Run:
+        (parent,) = assignment.subject.parents
+        return (await assignment.store.get([parent]))[parent].run
+
+    async def _version(self, assignment: Assignment) -> str:
+        """The run's version, once there is one."""
+        (run_id,) = assignment.subject.parents
+        while True:
+            standing = await requests.standing(self._services.dataset, run_id)
+            if standing.state == pb.RUN_STATE_SUCCEEDED:
+                if standing.event is None or not standing.event.run_event.version:
+                    raise RunFailed(NO_ROWS)
+                return standing.event.run_event.version
+            state = pb.RunState.Name(standing.state).removeprefix("RUN_STATE_").lower()
+            is_at_work = standing.state in (pb.RUN_STATE_UNSPECIFIED, pb.RUN_STATE_RUNNING)
+            assignment.say("waits for the run" if is_at_work else f"waits for the run, which is {state}")
+            await self._pause(assignment)
+
+    async def _evaluate(self, assignment: Assignment, settings: pb.EvaluationSettings, source: str) -> None:
+        """Have a model evaluated, unless that was done before.
+
+        Args:
+            assignment: The loop's.
+            settings: With the model's name and revision.
+            source: Where the model is, should it have to be loaded.
+        """
+        job, asked = job_record(checked(settings)), False
+        while True:
+            standing = await self._evaluations.standing(job.id)
+            settled = standing.settled(repeatable=True)
+            if settled and standing.state == pb.RUN_STATE_SUCCEEDED:
+                return
+            if settled:
+                was_loaded = await self._load(assignment, settings.model, source)
+                if asked and was_loaded:
+                    raise RunFailed(_ended(job, standing))
+                assignment.gate()
+                await self._evaluations.start(job, f"for loop {assignment.subject.id[:12]}")
+                asked = True
+            assignment.say(f"evaluating the {_model_of(job)} model")
+            await self._pause(assignment)
+
+    async def _load(self, assignment: Assignment, choice: pb.ModelChoice, source: str) -> bool:
+        """Have a model loaded; whether it was before."""
+        inference = self._services.inference
+        listed = (await inference.list_models(inf.ListModelsRequest())).models
+        if any(model.revision == choice.revision for model in listed):
+            return True
+        assignment.gate()
+        assignment.say(f"loading model {choice.model}")
+        if assignment.subject.loop.one_model:
+            for model in listed:
+                try:
+                    await inference.unload_model(inf.UnloadModelRequest(name=model.name))
+                except NotFound:
+                    log.info("model_gone", model=model.name)
+        request = inf.LoadModelRequest(name=choice.model, source=source, expected_revision=choice.revision)
+        await inference.load_model(request)
+        return False
+
+    async def _train(self, assignment: Assignment, version: str) -> tr.Training:
+        """The training, once it has succeeded. One that failed or was cancelled goes on at the loop's next request."""
+        loop_id, number = assignment.subject.id, assignment.standing.number
+        training_id = await history.submitted(self._services.dataset, loop_id, number)
+        if not training_id:
+            assignment.gate()
+            training_id = await self._submit(assignment, version)
+        while True:
+            training = await self._training(training_id)
+            short = training_id[:12]
+            if training.state == tr.TRAINING_STATE_SUCCEEDED:
+                return training
+            if training.state == tr.TRAINING_STATE_FAILED:
+                raise RunFailed(f"training {short} failed: {training.message}")
+            if training.state == tr.TRAINING_STATE_CANCELLED:
+                raise RunFailed(f"training {short} was cancelled; it goes on when the loop is resumed")
+            assignment.say("training")
+            await self._pause(assignment)
+
+    async def _submit(self, assignment: Assignment, version: str) -> str:
+        """Submit the training and record its id; a cancellation in between waits, so that it can stop the training."""
+
+        async def submit() -> str:
+            request = tr.SubmitTrainingRequest(spec=training_of(assignment.subject.loop, version))
+            training = (await self._services.training.submit(request)).training
+            event = pb.RunEvent(state=pb.RUN_STATE_RUNNING, message="training", training=training.id)
+            await assignment.record(event)
+            log.info("training_submitted", loop_id=assignment.subject.id, training_id=training.id)
+            return training.id
+
+        submitting = asyncio.create_task(submit())
+        try:
+            return await asyncio.shield(submitting)
+        except asyncio.CancelledError:
+            await asyncio.wait([submitting])
+            if not submitting.cancelled() and isinstance(error := submitting.exception(), CodeAlignError):
+                log.info("training_not_submitted", loop_id=assignment.subject.id, message=error.message)
+            raise
+
+    async def _training(self, training_id: str) -> tr.Training:
+        return (await self._services.training.get(tr.GetTrainingRequest(id=training_id))).training
+
+    async def _pause(self, assignment: Assignment) -> None:
+        """Until the next look."""
+        assignment.gate()
+        await asyncio.sleep(self._poll_seconds)
+        assignment.gate()
+
+
+def _model_of(job: pb.Record) -> str:
+    return "base" if job.evaluation_job.settings.prompt_style == BASE else "tuned"
+
+
+def _ended(job: pb.Record, standing: requests.Standing) -> str:
+    """Why an evaluation ended without its result."""
+    model, short = _model_of(job), job.id[:12]
+    if standing.state == pb.RUN_STATE_FAILED:
+        return f"the evaluation of the {model} model ({short}) failed: {standing.message}"
+    state = pb.RunState.Name(standing.state).removeprefix("RUN_STATE_").lower()
+    return f"the evaluation of the {model} model ({short}) was {state}; it goes on when the loop is resumed"

@@ -1,0 +1,149 @@
+"""Loops as callers see them: asked for with their run, paused, resumed and cancelled with it, and told of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.api.inference.v1 import inference_pb2 as inf
+from codealign.common.errors import FailedPrecondition
+from codealign.coordinator.evaluation import models
+from codealign.coordinator.evaluation.operations import Evaluations
+from codealign.coordinator.evaluation.prompts import BASE
+from codealign.coordinator.evaluation.request import checked as checked_evaluation
+from codealign.coordinator.ground import requests
+from codealign.coordinator.ground.assignment import Assignment
+from codealign.coordinator.ground.ports import Services
+from codealign.coordinator.ground.store import RunStore
+from codealign.coordinator.loops import history
+from codealign.coordinator.loops.controller import NO_ADDRESS, REPLACED
+from codealign.coordinator.loops.request import checked, loop_record
+from codealign.coordinator.loops.status import Steps
+from codealign.coordinator.settings import CoordinatorSettings
+
+Poke = Callable[[str, int], None]
+Assigned = Callable[[str], Assignment | None]
+"""What this coordinator works on, by the subject's id; see `Controllers.assigned`."""
+
+
+class Loops:
+    """All loops of the store.
+
+    Args:
+        settings: The coordinator's.
+        services: All but the sandbox are used.
+        evaluations: The evaluations that loops ask for.
+        poke: Told of every request.
+        assigned: What this coordinator works on.
+    """
+
+    def __init__(
+        self,
+        settings: CoordinatorSettings,
+        services: Services,
+        evaluations: Evaluations,
+        poke: Poke,
+        assigned: Assigned,
+    ) -> None:
+        self._settings, self._services, self._evaluations = settings, services, evaluations
+        self._poke, self._assigned = poke, assigned
+
+    async def check(self, loop: pb.Loop) -> None:
+        """Find what cannot work before the hours that lead to it. Call it before the run is recorded.
+
+        Raises:
+            InvalidArgument: Names every field that is wrong.
+            NotFound: A benchmark's problems cannot be had.
+            FailedPrecondition: A benchmark cannot be read, or this coordinator has no training service.
+        """
+        if not self._settings.training_address:
+            raise FailedPrecondition(NO_ADDRESS)
+        for settings in checked(loop).evaluations:
+            await self._evaluations.load(checked_evaluation(settings, style=BASE))
+
+    async def wanted(self, run: pb.Record, loop: pb.Loop) -> None:
+        """Record that a loop is to follow a run. The same loop is the same record, and goes on where it stopped.
+
+        Another loop of the run that is not through is cancelled; what it had begun is left to this one.
+
+        Args:
+            run: The Run record, which is in the store.
+            loop: As it was given.
+
+        Raises:
+            InvalidArgument: Names every field that is wrong.
+            NotFound: The run's model is not loaded.
+        """
+        listed = await self._services.inference.list_models(inf.ListModelsRequest())
+        source = models.chosen(run.run.model, listed.models, BASE, "config").source
+        record = loop_record(run, checked(loop), source)
+        for other, standing in await history.loops_of(self._services.dataset, run.id):
+            if other.id != record.id and not standing.settled(repeatable=False):
+                await self._want(other.id, pb.RUN_STATE_CANCELLED, REPLACED)
+        async with RunStore(self._services.dataset) as store:
+            await store.append(record)
+        await self._want(record.id, pb.RUN_STATE_RUNNING, "asked for")
+
+    async def want(self, run_id: str, wanted: pb.RunState.ValueType, reason: str) -> bool:
+        """Record what is wanted of a run's loop, where it has one that is not through.
+
+        A pause stops evaluations and begins nothing new; a training that runs goes on. A cancellation stops the
+        training too.
+
+        Args:
+            run_id: Of the Run record.
+            wanted: RUNNING, PAUSED or CANCELLED.
+            reason: For a person.
+
+        Returns:
+            Whether there is such a loop.
+        """
+        found = await history.loops_of(self._services.dataset, run_id)
+        if not found or found[-1][1].state == pb.RUN_STATE_SUCCEEDED:
+            return False
+        loop, standing = found[-1]
+        if wanted != pb.RUN_STATE_RUNNING and standing.settled(repeatable=False):
+            return False
+        await self._want(loop.id, wanted, reason)
+        return True
+
+    async def status(self, run_id: str, *, in_full: bool = True) -> api.LoopStatus | None:
+        """A run's loop as it is now; None: it has none.
+
+        Args:
+            run_id: Of the Run record.
+            in_full: With its steps, for which the training service may be asked.
+        """
+        found = await history.loops_of(self._services.dataset, run_id)
+        if not found:
+            return None
+        loop, standing = found[-1]
+        settled = standing.settled(repeatable=False)
+        assignment = self._assigned(loop.id)
+        status = api.LoopStatus(
+            id=loop.id,
+            config=loop.loop,
+            state=standing.state if settled else pb.RUN_STATE_RUNNING,
+            message=standing.message if settled else "",
+        )
+        if not settled and assignment is not None:
+            waits = assignment.waiting.text
+            status.message = f"waits for {waits}" if waits else assignment.message
+        if in_full:
+            steps = Steps(self._settings, self._services, self._evaluations)
+            status.steps.extend(await steps.of(loop, status.state))
+        return status
+
+    async def _want(self, loop_id: str, wanted: pb.RunState.ValueType, reason: str) -> None:
+        request = await requests.want(self._services.dataset, loop_id, wanted, reason)
+        if request is not None:
+            self._poke(loop_id, request.attempt)
+
+
+def has_settled(status: api.RunStatus) -> bool:
+    """Nothing more happens to a run and its loop by themselves: watching them ends."""
+    if status.state == pb.RUN_STATE_RUNNING:
+        return False
+    follows = status.state == pb.RUN_STATE_SUCCEEDED and status.HasField("loop")
+    return not follows or status.loop.state != pb.RUN_STATE_RUNNING
