@@ -58,11 +58,11 @@ async def test_a_pipeline_of_any_shape_ends_with_rows_that_know_where_they_came_
 
 @pytest.mark.parametrize("name", SHAPES)
 async def test_a_run_that_stops_at_any_append_publishes_the_same_bytes(name: str) -> None:
-    whole = bench(name, 4)
+    whole = bench(name, 2)
     expected = version(whole, await whole.work())
     appends = whole.fakes.dataset.control.calls["append"]
     for stop_after in range(appends):
-        made = bench(name, 4)
+        made = bench(name, 2)
         seen = 0
 
         def stop(method: str, request: Message, limit: int = stop_after) -> None:
@@ -82,7 +82,7 @@ async def test_a_run_that_stops_at_any_append_publishes_the_same_bytes(name: str
 async def test_a_pause_at_any_moment_finishes_what_is_in_flight_and_the_rest_later(name: str) -> None:
     whole = bench(name, 4)
     expected = version(whole, await whole.work())
-    for moment in range(0, 40, 3):
+    for moment in range(0, 25, 3):
         made, asked = bench(name, 4), 0
 
         def gate(limit: int = moment) -> None:
@@ -289,7 +289,7 @@ def _raise(error: Exception) -> inf.Completion:
 
 
 async def test_an_endpoint_that_refuses_everything_opens_the_breaker_and_a_resume_goes_on() -> None:
-    made = bench("one-line", 300)
+    made = bench("one-line", 120)
     made.settings.seeds_in_flight = 4
     made.fakes.inference.writes = lambda request, sample: _raise(InvalidArgument("prompt", "unknown argument: seed"))
     with pytest.raises(BreakerOpened, match=r"instructions: 20 of the last 20 items were refused; .*unknown argument"):
@@ -300,7 +300,7 @@ async def test_an_endpoint_that_refuses_everything_opens_the_breaker_and_a_resum
 
 
 async def test_a_parser_that_fails_on_everything_opens_the_breaker() -> None:
-    made = bench("one-line", 300)
+    made = bench("one-line", 120)
     made.settings.seeds_in_flight = 4
     made.fakes.inference.writes = lambda request, sample: toys.said("boom")
     with pytest.raises(BreakerOpened, match=r"instructions: .* internal errors; the last one: RecursionError"):

@@ -60,6 +60,10 @@ class Controllers:
         self.assigned: dict[str, Assignment] = {}
         """By the subject's id: what this coordinator works on now."""
 
+    def add(self, *workloads: Workload) -> None:
+        """Carry these out as well. Before `working`."""
+        self._workloads.update({workload.kind: workload for workload in workloads})
+
     async def want(self, subject: str, wanted: pb.RunState.ValueType, reason: str, *, repeatable: bool = False) -> None:
         """Record what is wanted of a subject, where that is not the case already; see `requests.want`."""
         if request := await requests.want(self._dataset, subject, wanted, reason, repeatable=repeatable):

@@ -8,7 +8,6 @@ from codealign.api.dataset.v1 import dataset_pb2 as dataset
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.coordinator import pipelines
 from codealign.coordinator.ground.tally import Progress, from_counts
-from codealign.coordinator.pipelines.stage import Selection, Writing
 from codealign.coordinator.runs.config import stage_configs
 
 
@@ -24,10 +23,4 @@ def stored_progress(run: pb.Run, counts: Iterable[dataset.RecordCount]) -> Progr
         run: With every default filled in.
         counts: Of its collection.
     """
-    rules = {
-        reason: stage.name
-        for stage in reversed(pipelines.get(run.pipeline).stages)
-        if isinstance(stage, Writing | Selection)
-        for reason in stage.reasons
-    }
-    return from_counts(counts, stage_configs(run), rules)
+    return from_counts(counts, stage_configs(run))

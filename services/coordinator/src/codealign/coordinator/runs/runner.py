@@ -312,15 +312,17 @@ class Runner:
     async def _meets_rules(self, stage: Writing, item: Item) -> bool:
         """No rule of its stage drops an item."""
         context, tally = self._context, self._context.progress[stage.name]
-        rules = context.configs[ROW_RULES].id
         try:
             drop = stage.drop(item, context.settings, context.benchmarks)
         except Exception as error:  # whatever a stage's code raises
-            await self._reject(stage, [item.record.id], rules, error)
+            await self._reject(stage, [item.record.id], context.configs[ROW_RULES].id, error)
             tally.drop_kept(INTERNAL_ERROR)
             return False
         if drop is not None:
-            await self._append(decision([item.record.id], rules, drop))
+            # Under the stage's configuration, so that it counts for the stage. The rules' settings are the run's, which
+            # therefore is a parent.
+            parents = [item.record.id, context.record.id]
+            await self._append(decision(parents, context.configs[stage.name].id, drop))
             tally.drop_kept(drop.rule)
         return drop is None
 
