@@ -101,10 +101,12 @@ async def test_killed_after_any_append_it_goes_on_elsewhere_to_the_same_results(
         task = asyncio.create_task(killed.evaluate(settings()))
         await asyncio.sleep(1)
         task.cancel()
-        found = (await Coordinator(world, "b").evaluate(settings()))[-1].evaluation
+        other = Coordinator(world, "b")
+        found = (await other.evaluate(settings()))[-1].evaluation
         assert found == expected, f"killed after append {number}"
         assert world.results() == undisturbed.results()
         assert (await world.standing(JOB)).state == SUCCEEDED
+        await other.drain()
 
 
 def _kill_at_append(world: World, coordinator: Coordinator, number: int) -> None:

@@ -76,24 +76,27 @@ async def test_a_loop_evaluates_trains_and_evaluates(tmp_path: Path) -> None:
 @in_virtual_time
 async def test_killed_after_any_append_it_goes_on_elsewhere_and_trains_once(tmp_path: Path) -> None:
     undisturbed = World(tmp_path)
-    await Coordinator(undisturbed, "a").loops.wanted(undisturbed.run(), loop())
+    alone = Coordinator(undisturbed, "a")
+    await alone.loops.wanted(undisturbed.run(), loop(2))
     await undisturbed.until_ended(LOOP)
+    await alone.drain()
     appends = undisturbed.dataset.control.calls["append"]
     assert appends > 12
     for number in range(1, appends + 1):
         world = World(tmp_path)
         run, killed = world.run(), Coordinator(world, "a")
         _kill_at_append(world, killed, number)
-        asking = asyncio.create_task(killed.loops.wanted(run, loop()))
+        asking = asyncio.create_task(killed.loops.wanted(run, loop(2)))
         await asyncio.sleep(10)
         asking.cancel()
         other = Coordinator(world, "b")
-        await other.loops.wanted(run, loop())
+        await other.loops.wanted(run, loop(2))
         assert (await world.until_ended(LOOP)).state == SUCCEEDED, f"killed after append {number}"
         assert world.results() == undisturbed.results()
         assert world.training.trainings == undisturbed.training.trainings
         assert world.training.control.calls["submit"] <= 2
         assert world.inference.models.keys() == undisturbed.inference.models.keys()
+        await other.drain()
 
 
 def _kill_at_append(world: World, coordinator: Coordinator, number: int) -> None:
