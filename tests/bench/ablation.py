@@ -132,7 +132,7 @@ async def measure(home: Path, preset: str, seeds: int) -> tuple[list[Score], int
         for seed in range(seeds):
             await score(base, "base", seed, BASE)
             config = run_config(RunChoices(preset=preset, seed=seed), collection, base.name)
-            config.responses.round_size = config.responses.attempts
+            config.selection.strategy = "random-pass"  # every attempt is drawn
             created = await connection.call(
                 connection.clients.coordinator.CreateRun, api.CreateRunRequest(config=config)
             )

@@ -46,7 +46,7 @@ def test_the_loop_ends_with_a_model_that_is_better(finished: tuple[Path, str]) -
 
 def test_bad_seeds_are_dropped_by_name(finished: tuple[Path, str]) -> None:
     home, told = finished
-    decided = query(home, "select label, count(*) from records where stage = 11 and label like 'seed.%' group by label")
+    decided = query(home, "select label, count(*) from records where kind = 11 and label like 'seed.%' group by label")
     rules = {str(rule): count for rule, count in decided}
     assert rules.pop("seed.selected") == SEEDS
     assert rules

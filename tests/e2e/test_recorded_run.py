@@ -52,8 +52,8 @@ def query(home: Path, sql: str) -> list[tuple[object, ...]]:
 
 
 def progress(home: Path) -> int:
-    """Records that a run makes: concept sets, instructions, responses, verdicts, examples, rejections."""
-    rows = query(home, "select count(*) from records where stage in (2, 3, 4, 5, 6, 10)")
+    """Records that a run makes: completions, concept sets, instructions, responses, verdicts, examples, rejections."""
+    rows = query(home, "select count(*) from records where kind in (2, 3, 4, 5, 6, 10, 16)")
     return int(str(rows[0][0])) if rows else 0
 
 
@@ -77,7 +77,7 @@ def test_a_run_ends_with_rows_that_the_sandbox_proved(finished: Path) -> None:
 
 
 def test_a_row_and_a_dropped_seed_are_explained(finished: Path) -> None:
-    (row,) = query(finished, "select id from records where stage = 6 order by id limit 1")
+    (row,) = query(finished, "select id from records where kind = 6 order by id limit 1")
     told = codealign(finished, "data", "lineage", str(row[0]))
     assert re.search(r"\.py:\d+", told), "the seed's file and line"
     assert "<concepts>" in told
@@ -137,7 +137,7 @@ def test_a_run_whose_services_are_killed_publishes_the_same_bytes(
         assert run.returncode == 0, errors.decode()[-2000:]
     assert killed, "nothing was killed: the run was over too soon"
     assert versions(tmp_path) == versions(finished)
-    ids = "select id from records where stage in (2, 3, 4, 5, 6, 10) order by id"
+    ids = "select id from records where kind in (2, 3, 4, 5, 6, 10, 16) order by id"
     assert query(tmp_path, ids) == query(finished, ids)
 
 

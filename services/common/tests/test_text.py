@@ -1,11 +1,11 @@
-"""Lines as Python counts them."""
+"""Lines as Python counts them, and names that nobody knows."""
 
 from __future__ import annotations
 
 import ast
 import random
 
-from codealign.common.text import lines
+from codealign.common.text import lines, unknown
 
 NO_ENDINGS = "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 
@@ -29,3 +29,11 @@ def test_a_line_number_of_pythons_is_an_index() -> None:
     text = f"a = '{NO_ENDINGS[1:]}'\r\n# {NO_ENDINGS}\r\nb = 1\n\x0c\nc = 2\r"
     for node in ast.parse(text).body:
         assert lines(text)[node.lineno - 1].startswith(ast.unparse(node)[:3])
+
+
+def test_an_unknown_name_is_told_with_the_nearest_and_all_valid_ones() -> None:
+    assert unknown("stage", "respones", ["b", "responses", "b"]) == (
+        "unknown stage 'respones'; did you mean 'responses'? known: b, responses"
+    )
+    assert unknown("stage", "x", ["concepts"]) == "unknown stage 'x'; known: concepts"
+    assert unknown("stage", "x", []) == "unknown stage 'x'; known: none"

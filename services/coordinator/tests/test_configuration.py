@@ -13,9 +13,11 @@ from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.common.errors import InvalidArgument
 from codealign.coordinator import pipelines
 from codealign.coordinator.pipelines.selfcodealign import FEW_SHOTS, PIPELINE
-from codealign.coordinator.pipelines.selfcodealign.concepts import Concepts
+from codealign.coordinator.pipelines.selfcodealign.execution import ResponseExecution
 from codealign.coordinator.pipelines.selfcodealign.responses import Responses
+from codealign.coordinator.pipelines.selfcodealign.seeds import SeedFunctions
 from codealign.coordinator.pipelines.selfcodealign.selection import RowSelection
+from codealign.coordinator.pipelines.stage import Stage
 from codealign.coordinator.reading import sections
 from codealign.coordinator.rules import version
 from codealign.coordinator.runs.config import (
@@ -75,8 +77,8 @@ def test_defaults_filled_in_again_change_nothing() -> None:
 
 def test_versions_are_this_coordinators_own_whatever_is_given() -> None:
     ready = run(stage("concepts", version=99), selection=pb.SelectionSettings(rules_version=99))
-    assert of(ready, "concepts").version == Concepts.VERSION
-    assert ready.selection.rules_version == version.VERSION
+    assert of(ready, "concepts").version == PIPELINE.writing[0].reading_version
+    assert ready.selection.rules_version == PIPELINE.rules_version
 
 
 def test_zero_temperature_is_greedy_and_not_the_default() -> None:
@@ -272,12 +274,13 @@ def test_another_run_shares_the_stages_whose_settings_are_equal() -> None:
 def test_records_depend_on_how_completions_are_read_and_what_was_written_does_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    configs, draws = stage_configs(run()), [draws_id(run(), name) for name in WRITING]
+    configs, draws, before = stage_configs(run()), [draws_id(run(), name) for name in WRITING], run_records(run())
     monkeypatch.setattr(sections, "READING", sections.READING + 1)
     read = stage_configs(run())
     assert all(read[name].id != configs[name].id for name in WRITING)
     assert all(read.sampling(name) == configs.sampling(name) for name in WRITING)
     assert [draws_id(run(), name) for name in WRITING] == draws
+    assert run_records(run())[1].id != before[1].id
 
 
 def test_a_stages_version_is_part_of_its_records_and_of_the_run_and_not_of_what_was_written(
@@ -290,6 +293,16 @@ def test_a_stages_version_is_part_of_its_records_and_of_the_run_and_not_of_what_
     assert later["concepts"] == configs["concepts"]
     assert all(later.sampling(name) == configs.sampling(name) for name in WRITING)
     assert [draws_id(run(), name) for name in WRITING] == draws
+    assert run_records(run())[1].id != before[1].id
+
+
+@pytest.mark.parametrize("judging", [SeedFunctions, ResponseExecution, RowSelection])
+def test_the_version_of_a_stage_that_judges_is_part_of_its_records_and_of_the_run(
+    monkeypatch: pytest.MonkeyPatch, judging: type[Stage]
+) -> None:
+    configs, before = stage_configs(run()), run_records(run())
+    monkeypatch.setattr(judging, "VERSION", judging.VERSION + 1)
+    assert stage_configs(run())[judging.name].id != configs[judging.name].id
     assert run_records(run())[1].id != before[1].id
 
 

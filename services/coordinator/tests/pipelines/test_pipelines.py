@@ -12,6 +12,7 @@ from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common.errors import ConfigurationError, InvalidArgument
 from codealign.coordinator import pipelines
+from codealign.coordinator.pipelines import few_shots
 from codealign.coordinator.pipelines.pipeline import Pipeline
 from codealign.coordinator.pipelines.selfcodealign import PIPELINE
 from codealign.coordinator.pipelines.selfcodealign.concepts import Concepts
@@ -190,4 +191,45 @@ def test_a_broken_folder_is_named_with_what_is_wrong(folder: Path, text: str, sa
     with pytest.raises(ConfigurationError) as caught:
         pipelines.load("found", [str(folder.parent)])
     assert "pipeline folder 'some_pipeline'" in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_a_folder_of_modules_without_an_init_is_named(folder: Path) -> None:
+    (folder / "stages.py").touch()
+    with pytest.raises(ConfigurationError, match=r"pipeline folder 'some_pipeline': it has no __init__\.py"):
+        pipelines.load("found", [str(folder.parent)])
+
+
+EXAMPLE = """
+[property]
+category = "function"
+language = "Python"
+difficulty = "easy"
+concepts = ["x"]
+[example]
+seed = "s"
+instruction = "i"
+response = "r"
+"""
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, "package found has no folder few_shots"),
+        ({"other/1.toml": f"{EXAMPLE}tests = 't'"}, "there is no few-shot set 'own'"),
+        ({"own/readme.md": "none"}, "few-shot set 'own' holds no example"),
+        ({"own/1.toml": EXAMPLE}, "few-shot example own/1.toml: 'tests' is missing"),
+        ({"own/1.toml": f"{EXAMPLE}tests = 3"}, "few-shot example own/1.toml: cannot be read"),
+        ({"own/1.toml": "["}, "few-shot example own/1.toml: cannot be read"),
+    ],
+)
+def test_few_shot_sets_that_cannot_be_read_are_named(folder: Path, files: dict[str, str], said: str) -> None:
+    for name, text in files.items():
+        path = folder.parent / "few_shots" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    few_shots._load.cache_clear()
+    with pytest.raises(ConfigurationError) as caught:
+        Pipeline("sound", "For this test.", WHOLE, few_shots.FewShotSets("found", default="own"), "0")
     assert said in str(caught.value)

@@ -60,6 +60,10 @@ class Controllers:
         self.assigned: dict[str, Assignment] = {}
         """By the subject's id: what this coordinator works on now."""
 
+    def add(self, *workloads: Workload) -> None:
+        """Carry these out as well. Before `working`."""
+        self._workloads.update({workload.kind: workload for workload in workloads})
+
     async def want(self, subject: str, wanted: pb.RunState.ValueType, reason: str, *, repeatable: bool = False) -> None:
         """Record what is wanted of a subject, where that is not the case already; see `requests.want`."""
         if request := await requests.want(self._dataset, subject, wanted, reason, repeatable=repeatable):
@@ -111,18 +115,21 @@ class Controllers:
 
     async def _look_for_ever(self) -> None:
         clock = asyncio.get_running_loop().time
-        next_look = clock()
+        next_look, due = clock(), True
         while True:
             self._poked.clear()
-            if clock() >= next_look:
+            if due:
                 await self._look()
                 next_look = clock() + LOOK_SECONDS
             for subject in list(self._discovery.open):
                 if subject not in self._tasks:
                     self._start(subject)
-            with contextlib.suppress(TimeoutError):
+            try:
                 async with asyncio.timeout_at(next_look):
                     await self._poked.wait()
+                due = False
+            except TimeoutError:
+                due = True
 
     async def _look(self) -> None:
         try:

@@ -49,6 +49,8 @@ MAX_DELAY = 5.0
 """Seconds between two tries at most, also where the store asked for more: a disk may have room again sooner."""
 INTERNAL_TRIES = 5
 """An error of the store's own is tried so often, since a restart may mend it."""
+LOGGED_TRIES = 30
+"""One in so many tries is logged: an outage may last for hours."""
 STORE = "the dataset service"
 AWAY = (Unavailable, DeadlineExceeded, ResourceExhausted)
 
@@ -98,7 +100,8 @@ async def patiently(call: Callable[[], Awaitable[T]], waiting: Waiting) -> T:
             waiting.begin(STORE, error.message)
             asked = getattr(error, "retry_after", 1.0)
             delay = max(0.05, min(asked, MAX_DELAY)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
-            log.info("store_away", tried=tried, delay=round(delay, 2), message=error.message)
+            if tried % LOGGED_TRIES == 1:
+                log.warning("store_away", tried=tried, message=error.message)
             await asyncio.sleep(delay)
         else:
             waiting.end(STORE)

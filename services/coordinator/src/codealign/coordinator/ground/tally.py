@@ -140,16 +140,13 @@ class Progress:
         return messages
 
 
-def from_counts(
-    counts: Iterable[dataset.RecordCount], configs: Mapping[str, pb.Record], rules: Mapping[str, str]
-) -> Progress:
+def from_counts(counts: Iterable[dataset.RecordCount], configs: Mapping[str, pb.Record]) -> Progress:
     """The progress of a run that no coordinator works on, from its records alone.
 
     Args:
         counts: Of the run's collection.
         configs: The StageConfig records of the run by stage, in the pipeline's order; those of rules for items (whose
-            kind is Decision) are no stages.
-        rules: Of rules for items: the stage whose items each drops.
+            kind is Decision) are no stages: what is dropped under them is a candidate for a row.
     """
     stages = {name: record for name, record in configs.items() if record.stage_config.kind != pb.KIND_DECISION}
     names = {record.id: name for name, record in stages.items()}
@@ -157,7 +154,7 @@ def from_counts(
     for item in counts:
         own = names.get(item.stage_config_id, "")
         if item.kind == pb.KIND_DECISION:
-            _count_decision(item, progress, stages, own, rules)
+            _count_decision(item, progress, stages, own)
         elif item.kind == pb.KIND_REJECTION:
             _count_rejection(item, progress, stages, own)
         elif not own:
@@ -182,16 +179,17 @@ def _count_rejection(item: dataset.RecordCount, progress: Progress, configs: Map
 
 
 def _count_decision(
-    item: dataset.RecordCount, progress: Progress, configs: Mapping[str, pb.Record], own: str, rules: Mapping[str, str]
+    item: dataset.RecordCount, progress: Progress, configs: Mapping[str, pb.Record], own: str
 ) -> None:
-    """A decision under a stage's own configuration says what becomes of a seed or a row; another one, of an item."""
-    if item.outcome == pb.Decision.OUTCOME_KEPT:
-        if own and configs[own].stage_config.kind != pb.KIND_EXAMPLE:  # a row's own record counts
-            progress[own].kept += item.count
+    kinds = {record.stage_config.kind: name for name, record in configs.items()}
+    stage = own or kinds.get(pb.KIND_EXAMPLE, "")
+    if not stage:
         return
-    stage = own or rules.get(item.label, "")
-    if stage not in progress.stages:
-        return
-    progress[stage].reasons[item.label] += item.count
-    if not own and configs[stage].stage_config.kind != pb.KIND_EXAMPLE:
-        progress[stage].kept -= item.count
+    of_rows = configs[stage].stage_config.kind == pb.KIND_EXAMPLE
+    of_seeds = stage == next(iter(configs))
+    if item.outcome != pb.Decision.OUTCOME_KEPT:
+        progress[stage].reasons[item.label] += item.count
+        if not of_rows and not of_seeds:  # it was counted as kept when it was read
+            progress[stage].kept -= item.count
+    elif not of_rows:  # of a row its own record counts
+        progress[stage].kept += item.count

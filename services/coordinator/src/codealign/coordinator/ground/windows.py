@@ -31,6 +31,8 @@ _QUEUE_SHARE = 4
 _STEPS = 16
 """Successes of so many sixteenths of the ceiling widen the window by one of them."""
 
+_FEWEST_ITEMS, _MOST_ITEMS = 16, 4096
+
 
 @dataclass(frozen=True)
 class Load:
@@ -170,6 +172,17 @@ class Window:
 
     def _bounded(self, units: int) -> int:
         return min(units, self._most) if self._most else units
+
+
+def items_in_flight(most: int, *windows: Window) -> int:
+    """Items that are worked on at once, now: twice what the windows let out, so that these stay full.
+
+    Args:
+        most: At most, whatever the windows say. 0: as they say, within what memory allows.
+        windows: Of the services that an item goes through.
+    """
+    following = min(_MOST_ITEMS, max(_FEWEST_ITEMS, 2 * sum(window.limit for window in windows)))
+    return min(following, most) if most else following
 
 
 def of_inference(inference: Inference, most: int = 0) -> Window:

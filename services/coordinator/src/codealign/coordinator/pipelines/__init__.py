@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 from collections.abc import Iterable, Mapping
 from functools import cache
+from pathlib import Path
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
@@ -68,7 +69,7 @@ def _described(stage: Stage) -> api.PipelineStage:
         title=stage.title,
         description=stage.description,
         reasons={**stage.reasons, INTERNAL_ERROR: _INTERNAL_ERROR_MEANS},
-        version=stage.VERSION,
+        version=stage.reading_version if isinstance(stage, Writing) else stage.VERSION,
     )
     if isinstance(stage, Writing):
         described.defaults.CopyFrom(stage_settings(stage))
@@ -91,9 +92,13 @@ def load(package: str, folders: Iterable[str]) -> Mapping[str, Pipeline]:
         folders: Where it lies (its `__path__`).
 
     Raises:
-        ConfigurationError: One of its sub-packages is no pipeline; names it and says why.
+        ConfigurationError: One of its folders is no pipeline; names it and says why.
     """
     found: dict[str, Pipeline] = {}
+    folders = list(folders)
+    for folder in (each for parent in folders for each in Path(parent).iterdir()):
+        if any(folder.glob("*.py")) and not (folder / "__init__.py").exists():
+            raise ConfigurationError(f"pipeline folder {folder.name!r}: it has no __init__.py with a PIPELINE")
     for entry in pkgutil.iter_modules(folders):
         if entry.ispkg:
             pipeline = _load(f"{package}.{entry.name}", entry.name)

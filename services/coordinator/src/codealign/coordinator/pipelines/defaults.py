@@ -21,7 +21,7 @@ def stage_settings(stage: Writing, given: pb.StageSettings | None = None) -> pb.
     if given is not None:
         settings.CopyFrom(given)
     settings.stage = stage.name
-    settings.version = stage.VERSION
+    settings.version = stage.reading_version
     if not settings.HasField("temperature"):
         settings.temperature = own.temperature if own.HasField("temperature") else TEMPERATURE
     settings.top_p = settings.top_p or own.top_p or TOP_P

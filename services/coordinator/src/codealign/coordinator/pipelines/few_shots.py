@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from codealign.common.errors import ConfigurationError
 
 
 @dataclass(frozen=True)
@@ -41,14 +44,34 @@ class FewShotSets:
         found = {entry.name for entry in (files(self.package) / "few_shots").iterdir() if entry.is_dir()}
         return [self.default, *sorted(found - {self.default})]
 
+    def mistakes(self) -> Iterator[str]:
+        """What is wrong with the sets: they are not there, are empty, or hold an example that cannot be read."""
+        try:
+            names = self.names()
+        except OSError:
+            yield f"package {self.package} has no folder few_shots"
+            return
+        for name in names:
+            try:
+                if not self.load(name):
+                    yield f"few-shot set {name!r} holds no example"
+            except FileNotFoundError:
+                yield f"there is no few-shot set {name!r}"
+            except ConfigurationError as error:
+                yield str(error)
+
     def load(self, name: str) -> tuple[FewShot, ...]:
-        """The examples of a set, sorted by name."""
+        """The examples of a set, sorted by name.
+
+        Raises:
+            FileNotFoundError: There is no such set.
+            ConfigurationError: An example cannot be read; names its file and what is wrong.
+        """
         return _load(self.package, name)
 
     def content_sha256(self, name: str) -> str:
         """A hash of a set's examples: part of what every draw depends on."""
-        data = json.dumps([asdict(example) for example in self.load(name)], sort_keys=True)
-        return hashlib.sha256(data.encode()).hexdigest()
+        return _content_sha256(self.package, name)
 
     def ordering(
         self, name: str, seed: int, stage: str, group: str, count: int, difficulties: Collection[str] = ()
@@ -74,25 +97,34 @@ class FewShotSets:
 
 
 @cache
+def _content_sha256(package: str, name: str) -> str:
+    data = json.dumps([asdict(example) for example in _load(package, name)], sort_keys=True)
+    return hashlib.sha256(data.encode()).hexdigest()
+
+
+@cache
 def _load(package: str, name: str) -> tuple[FewShot, ...]:
-    found = []
     folder = files(package) / "few_shots" / name
-    for entry in sorted(folder.iterdir(), key=lambda item: item.name):
-        if not entry.name.endswith(".toml"):
-            continue
+    entries = sorted(folder.iterdir(), key=lambda item: item.name)
+    return tuple(_read(name, entry) for entry in entries if entry.name.endswith(".toml"))
+
+
+def _read(name: str, entry: Traversable) -> FewShot:
+    try:
         data = tomllib.loads(entry.read_text(encoding="utf-8"))
         prop, example = data["property"], data["example"]
-        found.append(
-            FewShot(
-                name=entry.name.removesuffix(".toml"),
-                seed=example["seed"].strip("\n"),
-                category=prop["category"],
-                language=prop["language"],
-                difficulty=prop["difficulty"],
-                concepts=tuple(prop["concepts"]),
-                instruction=example["instruction"].strip(),
-                response=example["response"].strip(),
-                tests=example["tests"].strip(),
-            )
+        return FewShot(
+            name=entry.name.removesuffix(".toml"),
+            seed=example["seed"].strip("\n"),
+            category=prop["category"],
+            language=prop["language"],
+            difficulty=prop["difficulty"],
+            concepts=tuple(prop["concepts"]),
+            instruction=example["instruction"].strip(),
+            response=example["response"].strip(),
+            tests=example["tests"].strip(),
         )
-    return tuple(found)
+    except KeyError as error:
+        raise ConfigurationError(f"few-shot example {name}/{entry.name}: {error} is missing") from error
+    except (ValueError, TypeError, AttributeError) as error:  # no UTF-8, no TOML, a value of another type
+        raise ConfigurationError(f"few-shot example {name}/{entry.name}: cannot be read: {error}") from error

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from codealign.common.errors import ConfigurationError
 from codealign.coordinator.pipelines.few_shots import FewShotSets
 from codealign.coordinator.pipelines.stage import Execution, Seeds, Selection, Stage, Writing
+from codealign.coordinator.rules import version
 
 RESERVED = frozenset({"run", "sampling", "seed-rules", "row-rules", "training", "evaluation"})
 """Names of other configurations than a stage's (StageConfig.name)."""
@@ -21,7 +22,8 @@ class Pipeline:
     """A tree of stages.
 
     Raises:
-        ConfigurationError: On construction, where the stages are no such tree: names every mistake.
+        ConfigurationError: On construction, where the stages are no such tree or a few-shot set cannot be read. Names
+            every mistake.
     """
 
     name: str
@@ -45,7 +47,7 @@ class Pipeline:
         Raises:
             ConfigurationError: Names every mistake.
         """
-        if wrong := list(_mistakes(self.name, self.stages)):
+        if wrong := [*_mistakes(self.name, self.stages), *self.few_shots.mistakes()]:
             raise ConfigurationError(f"pipeline {self.name!r}: {'; '.join(wrong)}")
 
     @property
@@ -73,6 +75,11 @@ class Pipeline:
         """The writing stage whose items selection chooses among."""
         parent = (self.execution or self.selection).parent
         return next(stage for stage in self.writing if stage.name == parent)
+
+    @property
+    def rules_version(self) -> int:
+        """Goes up whenever seeds, verdicts or rows come to be decided otherwise."""
+        return version.VERSION + sum(stage.VERSION for stage in self.stages if not isinstance(stage, Writing))
 
     def children(self, stage: Stage) -> tuple[Writing, ...]:
         """The writing stages whose parent is this one."""

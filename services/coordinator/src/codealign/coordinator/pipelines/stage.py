@@ -21,6 +21,7 @@ from google.protobuf.message import Message
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.coordinator.pipelines.few_shots import FewShot
+from codealign.coordinator.reading import sections
 from codealign.coordinator.reading.parsing import REASONS, Rejected
 from codealign.coordinator.reading.section import Section
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
@@ -49,8 +50,15 @@ class Settings:
     """With every default filled in."""
 
     def of(self, stage: str) -> pb.StageSettings:
-        """The settings of a writing stage."""
-        return next(settings for settings in self.run.stages if settings.stage == stage)
+        """The settings of a writing stage.
+
+        Raises:
+            KeyError: The run has none for it.
+        """
+        for settings in self.run.stages:
+            if settings.stage == stage:
+                return settings
+        raise KeyError(stage)
 
     def property_values(self, stage: str, name: str) -> list[str]:
         """The values that a stage draws a property from; empty where it draws none of this name."""
@@ -102,6 +110,7 @@ class Stage(ABC):
     """A sentence for a person."""
     makes: ClassVar[pb.Kind.ValueType]
     VERSION: ClassVar[int]
+    """From 1."""
     reasons: ClassVar[Mapping[str, str]]
     """Why it may drop an item, and what each reason means. The runner adds its own ("internal-error")."""
 
@@ -131,6 +140,11 @@ class Writing(Stage):
     """What a run's settings leave out: at least max_tokens, few_shots and attempts."""
     properties: ClassVar[Mapping[str, Sequence[str]]] = {}
     """The properties that are drawn for each item, each with every value that it may have."""
+
+    @property
+    def reading_version(self) -> int:
+        """Goes up whenever what the model wrote comes to be read otherwise, by this stage or by all of them."""
+        return sections.READING + self.VERSION
 
     @abstractmethod
     def prefix(self, shots: Sequence[FewShot]) -> str:

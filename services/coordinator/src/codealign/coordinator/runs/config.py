@@ -54,7 +54,7 @@ def with_defaults(given: pb.Run) -> pb.Run:
     if not selection.HasField("tests_in_instruction"):
         selection.tests_in_instruction = 0.5
     selection.strategy = selection.strategy or FIRST_PASS
-    selection.rules_version = version.VERSION
+    selection.rules_version = pipeline.rules_version
     return run
 
 

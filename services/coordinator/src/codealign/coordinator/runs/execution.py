@@ -1,105 +1,161 @@
 """Verdicts: looked up first, asked of the sandbox when they are not there.
 
-A verdict on a response is found again by every run that asks for the same execution. Not so those that say as much of
-the machine as of the program: they are children of the run as well as of the response, so that the run has its record
-and every other run executes the program for itself.
+A verdict on a program is found again by every run that asks for the same execution: the same profile, limits and
+runner image. Not so those that say as much of the machine as of the program: they are children of the run as well as
+of the item, so that the run has its record and every other run executes the program for itself.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.common import records
-from codealign.common.clients import Clients
+from codealign.common.errors import CodeAlignError, InvalidArgument
 from codealign.coordinator.ground.calls import execute, trim
-from codealign.coordinator.ground.tally import PASSED, StageTally, verdict_name
-from codealign.coordinator.ground.store import RunStore
+from codealign.coordinator.ground.faults import RunFailed
+from codealign.coordinator.ground.ports import Sandbox
+from codealign.coordinator.ground.tally import PASSED, verdict_name
+from codealign.coordinator.ground.windows import Window
+from codealign.coordinator.pipelines.stage import Execution as ExecutionStage
+from codealign.coordinator.pipelines.stage import Item
+from codealign.coordinator.runs.breaker import INTERNAL_ERROR
+from codealign.coordinator.runs.context import Context
 
 OF_THE_MACHINE = frozenset({sb.VERDICT_TIMED_OUT, sb.VERDICT_OUT_OF_MEMORY})
 """Verdicts that another machine, or this one on another day, may not give."""
 UNDECIDED = "undecided (infrastructure; tried again when the run is resumed)"
 
 
-@dataclass
 class Execution:
-    """The execution stage of a run."""
+    """The execution stage of a run.
 
-    run_id: str
-    config_id: str
-    settings: pb.ExecutionSettings
-    store: RunStore
-    clients: Clients
-    tally: StageTally
-    slots: asyncio.Semaphore
-    gate: Callable[[], None]
-    """Raises RunStopped when the run is to stop. Asked between two tries alone: a verdict on a response that is
-    there is part of finishing what is in flight."""
+    Args:
+        context: The run.
+        stage: The stage.
+        sandbox: Where programs run.
+        window: Programs at the sandbox at once.
+    """
 
-    async def judge(self, response: pb.Record) -> pb.Record | None:
-        """The verdict on a response; None where the infrastructure kept failing: then nothing is recorded."""
-        there = await self._find(response)
+    def __init__(self, context: Context, stage: ExecutionStage, sandbox: Sandbox, window: Window) -> None:
+        self._context, self._stage, self._sandbox, self._window = context, stage, sandbox, window
+        self._config_id = context.configs[stage.name].id
+        self._wanted = context.run.execution
+        self._tally = context.progress[stage.name]
+        self._runners: set[str] = set()
+
+    async def judge(self, item: Item, *, fresh: bool) -> pb.Record | None:
+        """The verdict on an item; None where there is none: the infrastructure kept failing, or the item is rejected.
+
+        Args:
+            item: Of the stage before.
+            fresh: It was made now: nobody has judged it yet.
+
+        Raises:
+            RunFailed: The sandbox does not isolate, or is not the one that the run was created for.
+        """
+        there = None if fresh else await self._find(item.record.id)
         if there is not None:
             self._count(there, fresh=False)
             return there
-        async with self.slots:
-            self.tally.in_flight += 1
-            try:
-                result = await self._execute(response)
-            finally:
-                self.tally.in_flight -= 1
-        if result is None:
-            self.tally.finish(UNDECIDED)
+        try:
+            program = self._stage.program(item)
+        except Exception as error:  # whatever a stage's code raises
+            await self._reject(item, error)
             return None
+        async with self._window:
+            with self._tally.working():
+                result = await self._execute(item.record.id, program)
+        if result is None:
+            self._tally.finish(UNDECIDED)
+            self._context.breaker.saw(self._stage.name, UNDECIDED)
+            return None
+        await self._check_runner(result)
         trim(result)
         record = pb.Record(
             kind=pb.KIND_VERDICT,
-            parents=self._parents(response, of_the_machine=_is_of_the_machine(result)),
-            stage_config_id=self.config_id,
+            parents=self._parents(item.record.id, of_the_machine=_is_of_the_machine(result)),
+            stage_config_id=self._config_id,
             verdict=pb.VerdictBody(result=result),
             provenance=pb.Provenance(seconds=result.queue_seconds + result.wall_seconds),
         )
-        kept = await self.store.append(record)
-        self._count(kept, fresh=True)
+        try:
+            kept = await self._context.store.append(record)
+        except InvalidArgument as error:  # too large for the store
+            await self._reject(item, error)
+            return None
+        self._count(kept, fresh=kept is record)
         return kept
 
-    def _parents(self, response: pb.Record, *, of_the_machine: bool) -> list[str]:
-        return [response.id, self.run_id] if of_the_machine else [response.id]
+    def _parents(self, item_id: str, *, of_the_machine: bool) -> list[str]:
+        return [item_id, self._context.record.id] if of_the_machine else [item_id]
 
-    async def _find(self, response: pb.Record) -> pb.Record | None:
-        """The verdict that this run has, or else one that any run may have."""
+    async def _find(self, item_id: str) -> pb.Record | None:
+        """The verdict that this run has, or else one that any run may have, which becomes a member of this one."""
         own, shared = (
             records.derive_id(
-                pb.KIND_VERDICT, self._parents(response, of_the_machine=each), stage_config_id=self.config_id
+                pb.KIND_VERDICT, self._parents(item_id, of_the_machine=each), stage_config_id=self._config_id
             )
             for each in (True, False)
         )
-        found = await self.store.get([own, shared])
-        verdict = found.get(own) or found.get(shared)
-        return await self.store.append(verdict) if verdict is not None else None
+        found = await self._context.store.get([own, shared])
+        chosen = own if own in found else shared
+        return (await self._context.store.join([chosen])).get(chosen) if found else None
 
-    async def _execute(self, response: pb.Record) -> sb.Result | None:
+    async def _execute(self, item_id: str, program: sb.Program) -> sb.Result | None:
+        wanted, store = self._wanted, self._context.store
         request = sb.ExecuteRequest(
-            program=sb.Program(language=sb.LANGUAGE_PYTHON, code=response.response.code, tests=response.response.tests),
-            profile=self.settings.profile,
-            limits=self.settings.limits,
-            runs=self.settings.runs,
-            request_id=response.id,
+            program=program, profile=wanted.profile, limits=wanted.limits, runs=wanted.runs, request_id=item_id
         )
-        return await execute(self.clients, request, self.tally, self.gate)
+        # A verdict on what is there is part of finishing what is in flight: the gate is asked between two tries alone.
+        return await execute(self._sandbox, request, self._tally, self._context.gate, self._window, store.waiting)
+
+    async def _check_runner(self, result: sb.Result) -> None:
+        """The runner is of the image, and has the Python, that the run's verdicts rest on.
+
+        Raises:
+            RunFailed: Names both.
+        """
+        wanted = self._wanted
+        if result.verdict == sb.VERDICT_REFUSED:
+            return
+        if wanted.image_digest not in ("", result.image_digest):
+            raise _differs("image", result.runner, result.image_digest, wanted.image_digest)
+        if not wanted.python_version or result.runner in self._runners:
+            return
+        try:
+            answer = await self._sandbox.get_runner(sb.GetRunnerRequest(name=result.runner))
+        except CodeAlignError:
+            return  # it is gone, or cannot be asked now: its image says as much
+        for runner in answer.runners:
+            if runner.name == result.runner and runner.python_version not in ("", wanted.python_version):
+                raise _differs("Python", runner.name, runner.python_version, wanted.python_version)
+        self._runners.add(result.runner)
+
+    async def _reject(self, item: Item, error: Exception) -> None:
+        await self._context.reject(
+            error,
+            stage=self._stage.name,
+            rejected_kind=self._stage.makes,
+            parents=[item.record.id],
+            config_id=self._config_id,
+        )
+        self._tally.finish(INTERNAL_ERROR)
 
     def _count(self, verdict: pb.Record, *, fresh: bool) -> None:
-        name = verdict_name(verdict.verdict.result.verdict)
-        self.tally.finish(None if name == PASSED else name, fresh=fresh)
+        result = verdict.verdict.result
+        name = verdict_name(result.verdict)
+        reason = None if name == PASSED else name
+        self._tally.finish(reason, fresh=fresh)
+        if fresh:
+            self._context.breaker.saw(self._stage.name, reason, result.detail)
+
+
+def _differs(what: str, runner: str, found: str, wanted: str) -> RunFailed:
+    return RunFailed(
+        f"sandbox: runner {runner!r} has {what} {found or '(unknown)'}, and this run's verdicts rest on {wanted}. "
+        f"Bring that runner image back and resume, or judge anew with what is there: codealign rejudge"
+    )
 
 
 def _is_of_the_machine(result: sb.Result) -> bool:
     return not OF_THE_MACHINE.isdisjoint((result.verdict, *result.run_verdicts))
-
-
-def passed(verdict: pb.Record | None) -> bool:
-    """The verdict is a pass."""
-    return verdict is not None and verdict.verdict.result.verdict == sb.VERDICT_PASSED

@@ -1,162 +1,385 @@
-"""Records that a model writes: looked up first, drawn when they are not there, read, and appended."""
+"""What a model writes about an item, and the records that are read from it.
+
+A completion is a record of its own, which derives from prompt, model revision, sampling and seed alone. So each draw is
+looked up twice before the model is asked: what was read from it under this configuration, and what was written. The
+first is there when a run goes on, the second also when a better parser reads again.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import hashlib
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+
+from google.protobuf.message import Message
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.common import records
-from codealign.common.clients import Clients
-from codealign.coordinator.ground.calls import Completions, provenance
+from codealign.common.errors import InvalidArgument
+from codealign.coordinator.ground.calls import Completions, finish_name, provenance
+from codealign.coordinator.ground.faults import Refused, RunFailed
+from codealign.coordinator.pipelines.few_shots import FewShot
+from codealign.coordinator.pipelines.stage import Asked, Item, Writing
 from codealign.coordinator.reading import sections
-from codealign.coordinator.reading.parsing import REASONS, Rejected
-from codealign.coordinator.pipelines.selfcodealign.templates import Prompt, Section
-from codealign.coordinator.ground.faults import Refused
-from codealign.coordinator.ground.tally import StageTally
-from codealign.coordinator.ground.store import RunStore
+from codealign.coordinator.reading.parsing import Rejected
+from codealign.coordinator.runs.config import draws_id, model_of
+from codealign.coordinator.runs.context import Context, internal_error
+from codealign.coordinator.runs.prefixes import Prefixes
+from codealign.coordinator.runs.prompting import child_key, drawn_properties, prefix_group, sample_seed, shots
 
-Fill = Callable[[pb.Record, str], Rejected | None]
-"""Given a record and the whole section that the model wrote: set the body, or say why it cannot be read."""
 _TOO_LONG = re.compile(r"context|too (?:long|large)|tokens|length", re.IGNORECASE)
+_OF_THE_PROMPT = frozenset({"", "prompt", "chat", "input"})
+"""Fields whose violation is about the item. Another one's is about the stage's settings, the same for every item."""
+_GROUPS = 256
+"""Prefix groups whose prompts are kept in memory, for each stage."""
 
 
-@dataclass
-class Generation:
-    """One generating stage of a run."""
+@dataclass(frozen=True)
+class Drawn:
+    """A record that was read from what a model wrote."""
 
-    name: str
-    """"concepts", "instructions" or "responses"."""
-    made: pb.Kind.ValueType
-    """The stage of the records that it makes."""
-    config_id: str
-    draws_id: str
-    """Of what its draws depend on besides their parents; see `config.draws_id`."""
-    settings: pb.GenerationSettings
-    model: pb.ModelChoice
-    section: Section
-    store: RunStore
-    clients: Clients
-    tally: StageTally
-    slots: asyncio.Semaphore
-    """Calls to inference at once, over all stages."""
-    gate: Callable[[], None]
-    """Raises RunStopped when no new work may start."""
+    item: Item
+    attempt: int
+    number: int
+    """Among those that were read from one completion."""
+    fresh: bool
+    """It was made now: nothing can have been made of it yet."""
+
+
+Deliver = Callable[[Drawn], None]
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """One sample of an item, and the ids of all that may have become of it."""
+
+    attempt: int
     seed: int
-    timeout: float
+    completion: str
+    child: str
+    unreadable: str
+    refused: str
 
-    def key(self, parent_key: str, attempt: int = 0) -> str:
-        """What everything random about a child derives from. A seed's key is its id.
 
-        It is made as a record's id is, but rests on what the draws depend on alone: however completions come to be
-        read, the same items get the same prompts and the same samples.
+@dataclass(frozen=True)
+class _Shared:
+    """What the prompts of a prefix group share."""
+
+    shots: Sequence[FewShot]
+    prefix: str
+    prefix_id: str
+
+
+@dataclass(frozen=True)
+class _Question:
+    item: Item
+    asked: Asked
+    shared: _Shared
+    suffix: str
+
+
+class Generation:
+    """One writing stage of a run.
+
+    Args:
+        context: The run.
+        stage: The stage.
+        completions: Asks its model.
+        prefixes: Of all stages.
+    """
+
+    def __init__(self, context: Context, stage: Writing, completions: Completions, prefixes: Prefixes) -> None:
+        self.stage = stage
+        self.settings = context.settings.of(stage.name)
+        self._context, self._completions, self._prefixes = context, completions, prefixes
+        self._model = model_of(context.run, stage.name)
+        self._config_id = context.configs[stage.name].id
+        self._sampling_id = context.configs.sampling(stage.name).id
+        self._draws_id = draws_id(context.run, stage.name)
+        self._tally = context.progress[stage.name]
+        self._shared = lru_cache(_GROUPS)(self._shared_of_group)
+
+    def key(self, parent_key: str, attempt: int, number: int = 0) -> str:
+        """A child's key."""
+        return child_key(self.stage, self._draws_id, parent_key, attempt, number)
+
+    async def draw(self, item: Item, attempts: Sequence[int], *, fresh: bool, deliver: Deliver) -> None:
+        """Draw so often for an item; what can be read is delivered as it comes, what cannot is counted.
+
+        Args:
+            item: Of the parent stage.
+            attempts: The draws' numbers.
+            fresh: The item was made now: nothing was read for it yet.
+            deliver: Called with each record of the stage.
+
+        Raises:
+            RunStopped: By the gate, where the model would have to be asked.
+            RunFailed: A service gave an error that another try cannot mend.
         """
-        return records.derive_id(self.made, [parent_key], attempt=attempt, stage_config_id=self.draws_id)
-
-    def group(self, parent_key: str) -> str:
-        """The prefix group of an item: it follows from the item's key."""
-        if self.settings.unpooled:
-            return parent_key
-        return str(records.seed_for(self.seed, self.name, "group", parent_key) % self.settings.prefix_groups)
-
-    async def draw(
-        self, parent: pb.Record, parent_key: str, attempts: Sequence[int], prompt: Prompt, fill: Fill
-    ) -> AsyncIterator[pb.Record]:
-        """The children of `parent`, one for each attempt, as they come: a record of `made`, or a Rejection."""
-        config = self.config_id
-        possible = {
-            records.derive_id(stage, [parent.id], attempt=attempt, stage_config_id=config): attempt
-            for attempt in attempts
-            for stage in (self.made, pb.KIND_REJECTION)
-        }
-        there = await self.store.adopt(list(possible))
-        for record_id, record in there.items():
-            self._count(record, fresh=False)
-            yield record
-            attempts = [attempt for attempt in attempts if attempt != possible[record_id]]
-        if not attempts:
+        try:
+            question = self._question(item)
+            draws = {attempt: self._draw(question, attempt) for attempt in attempts}
+        except Exception as error:  # whatever a stage's code raises
+            for attempt in attempts:
+                await self._reject_prompt(item, attempt, internal_error(error, self.stage.makes))
             return
-        self.gate()
-        prefix_id = await self._prefix_id(prompt)
-        left = set(attempts)
-        request = self._request(parent_key, attempts, prompt, prefix_id)
+        await self._prefixes.ensure(question.shared.prefix_id, question.shared.prefix)
+        left = await self._find(question, draws, fresh=fresh, deliver=deliver)
+        if not left:
+            return
+        self._context.gate()
+        request = self._request(question, [draws[attempt] for attempt in left])
+        owed = set(left)
         try:
             async with contextlib.aclosing(self._completions.of(request)) as responses:
                 async for response in responses:
-                    record = await self._read(parent, response, prompt, prefix_id, fill)
-                    left.remove(record.attempt)
-                    self._count(record, fresh=True)
-                    yield record
+                    attempt = response.completion.attempt
+                    owed.remove(attempt)
+                    await self._keep(question, draws[attempt], response, deliver)
         except Refused as refusal:
-            if refusal.field != "prompt":
-                raise
-            for attempt in sorted(left):
-                blank = self._blank(parent, attempt)
-                record = await self._append_rejection(blank, _of_prompt(refusal), "")
-                self._count(record, fresh=True)
-                yield record
+            if refusal.field not in _OF_THE_PROMPT:
+                raise RunFailed(
+                    f"inference refuses the settings of stage {self.stage.name!r}: {refusal} ({refusal.field})"
+                ) from refusal
+            for attempt in sorted(owed):
+                await self._reject_prompt(item, attempt, self._rejection(_of_prompt(refusal)))
 
-    @property
-    def _completions(self) -> Completions:
-        return Completions(self.clients, self.tally, self.slots, self.gate, self.timeout)
+    def _question(self, item: Item) -> _Question:
+        context, settings = self._context, self._context.settings
+        shared = self._shared(prefix_group(settings, self.stage, item.key))
+        asked = Asked(shared.shots, drawn_properties(context.settings, self.stage, item.key))
+        return _Question(item, asked, shared, self.stage.suffix(item, asked))
 
-    def _request(self, parent_key: str, attempts: Sequence[int], prompt: Prompt, prefix_id: str) -> inf.GenerateRequest:
+    def _shared_of_group(self, group: str) -> _Shared:
+        found = shots(self._context.pipeline, self._context.settings, self.stage, group)
+        text = self.stage.prefix(found)
+        record = pb.Record(kind=pb.KIND_PROMPT_PREFIX, prompt_prefix=pb.PromptPrefix(text=text))
+        return _Shared(found, text, records.record_id(record))
+
+    def _draw(self, question: _Question, attempt: int) -> _Draw:
+        item, run = question.item, self._context.run
+        seed = sample_seed(run.seed, self.stage.name, self._draws_id, item.key, attempt)
+        completion = records.derive_id(
+            pb.KIND_COMPLETION,
+            [question.shared.prefix_id],
+            stage_config_id=self._sampling_id,
+            key=_completion_key(question.suffix, seed),
+        )
+        return _Draw(
+            attempt=attempt,
+            seed=seed,
+            completion=completion,
+            child=self._child_id(item, completion, attempt),
+            unreadable=self._id(pb.KIND_REJECTION, [item.record.id, completion], attempt),
+            refused=self._id(pb.KIND_REJECTION, [item.record.id], attempt),
+        )
+
+    def _child_id(self, item: Item, completion: str, attempt: int, number: int = 0) -> str:
+        return self._id(self.stage.makes, [item.record.id, completion], attempt, _number_key(number))
+
+    def _id(self, kind: pb.Kind.ValueType, parents: list[str], attempt: int, key: str = "") -> str:
+        return records.derive_id(kind, parents, attempt=attempt, stage_config_id=self._config_id, key=key)
+
+    async def _find(
+        self, question: _Question, draws: Mapping[int, _Draw], *, fresh: bool, deliver: Deliver
+    ) -> list[int]:
+        """Take what is in the store; the attempts that the model is to be asked for."""
+        wanted = [draw.completion for draw in draws.values()]
+        if not fresh:
+            wanted += [each for draw in draws.values() for each in (draw.child, draw.unreadable, draw.refused)]
+        found = await self._context.store.join(wanted)
+        children = await self._further(question.item, draws, found)
+        left = []
+        for attempt, draw in draws.items():
+            completion = found.get(draw.completion)
+            if attempt in children:
+                text = self._section(completion) if completion is not None else ""
+                self._deliver(question.item, attempt, children[attempt], text, deliver, fresh=False)
+            elif rejection := found.get(draw.unreadable) or found.get(draw.refused):
+                self._tally.finish(rejection.rejection.reason, fresh=False)
+            elif completion is not None:
+                await self._read(question, draw, completion, deliver)
+            else:
+                left.append(attempt)
+        return left
+
+    async def _further(
+        self, item: Item, draws: Mapping[int, _Draw], found: Mapping[str, pb.Record]
+    ) -> dict[int, list[pb.Record]]:
+        """All children of each draw that has one, in the order of their numbers.
+
+        The first one is appended last, so where it is there, the others are.
+        """
+        children = {attempt: [found[draw.child]] for attempt, draw in draws.items() if draw.child in found}
+        open_ones, number = list(children), 1
+        while open_ones:
+            ids = {attempt: self._child_id(item, draws[attempt].completion, attempt, number) for attempt in open_ones}
+            more = await self._context.store.join(ids.values())
+            open_ones = [attempt for attempt in open_ones if ids[attempt] in more]
+            for attempt in open_ones:
+                children[attempt].append(more[ids[attempt]])
+            number += 1
+        return children
+
+    def _section(self, completion: pb.Record) -> str:
+        """The section of a completion that could be read."""
+        read = sections.read(completion_of(completion), self.stage.section, self.settings.few_shots)
+        return read if isinstance(read, str) else ""
+
+    def _request(self, question: _Question, draws: Iterable[_Draw]) -> inf.GenerateRequest:
         settings = self.settings
         return inf.GenerateRequest(
-            model=self.model.model,
-            expected_revision=self.model.revision,
-            prompt=prompt.text,
-            samples=[inf.Sample(attempt=attempt, seed=self._sample_seed(parent_key, attempt)) for attempt in attempts],
+            model=self._model.model,
+            expected_revision=self._model.revision,
+            prompt=question.shared.prefix + question.suffix,
+            samples=[inf.Sample(attempt=draw.attempt, seed=draw.seed) for draw in draws],
             sampling=inf.SamplingParameters(
                 temperature=settings.temperature,
                 top_p=settings.top_p,
                 max_tokens=settings.max_tokens,
-                stop=self.section.stop(settings.few_shots),
+                stop=self.stage.section.stop(settings.few_shots),
             ),
-            prefix_key=prefix_id,
-            prefix_chars=len(prompt.prefix),
+            prefix_key=question.shared.prefix_id,
+            prefix_chars=len(question.shared.prefix),
         )
 
-    async def _read(
-        self, parent: pb.Record, response: inf.GenerateResponse, prompt: Prompt, prefix_id: str, fill: Fill
-    ) -> pb.Record:
-        """Append what a completion is: a record of `made`, or a Rejection."""
-        completion = response.completion
-        record = self._blank(parent, completion.attempt)
-        record.provenance.CopyFrom(provenance(response))
-        record.provenance.prompt_prefix_id = prefix_id
-        record.provenance.prompt_suffix = prompt.suffix
-        read = sections.read(completion, self.section, self.settings.few_shots)
-        rejected = read if isinstance(read, Rejected) else fill(record, read)
-        if rejected is None:
-            return await self.store.append(record)
-        return await self._append_rejection(record, rejected, completion.text)
+    async def _keep(self, question: _Question, draw: _Draw, response: inf.GenerateResponse, deliver: Deliver) -> None:
+        """Append what came back, then what is read from it."""
+        given, made = response.completion, provenance(response)
+        made.seed = draw.seed
+        try:
+            record = pb.Record(
+                kind=pb.KIND_COMPLETION,
+                parents=[question.shared.prefix_id],
+                stage_config_id=self._sampling_id,
+                key=_completion_key(question.suffix, draw.seed),
+                provenance=made,
+                completion=pb.Completion(
+                    prompt_suffix=question.suffix,
+                    text=given.text,
+                    finish_reason=finish_name(given),
+                    stop_string=given.stop_string,
+                    detail=given.detail,
+                ),
+            )
+            # Where another run was first, its completion is the one that is read.
+            kept = await self._context.store.append(record)
+        except InvalidArgument as error:  # too large for the store
+            await self._reject_prompt(question.item, draw.attempt, internal_error(error, self.stage.makes))
+            return
+        await self._read(question, draw, kept, deliver)
 
-    def _blank(self, parent: pb.Record, attempt: int) -> pb.Record:
-        return pb.Record(kind=self.made, parents=[parent.id], attempt=attempt, stage_config_id=self.config_id)
+    async def _read(self, question: _Question, draw: _Draw, completion: pb.Record, deliver: Deliver) -> None:
+        """Append what is read from a completion: the stage's records, or a Rejection."""
+        item = question.item
+        read: tuple[str, list[pb.Record]] | pb.Rejection
+        try:
+            read = self._parsed(question, draw, completion)
+        except Exception as error:  # whatever a stage's code raises
+            read = internal_error(error, self.stage.makes)
+        if not isinstance(read, pb.Rejection):
+            text, made = read
+            try:
+                kept = await self._context.store.append_all([*made[1:], made[0]])
+            except InvalidArgument as error:  # too large for the store
+                read = internal_error(error, self.stage.makes)
+            else:
+                ordered = [kept[-1], *kept[:-1]]
+                fresh = all(one is other for one, other in zip(ordered, made, strict=True))
+                self._deliver(item, draw.attempt, ordered, text, deliver, fresh=fresh)
+                return
+        record = self._blank(pb.KIND_REJECTION, [item.record.id, completion.id], draw.attempt)
+        record.rejection.CopyFrom(read)
+        _bear(record, completion)
+        await self._append_rejection(record)
 
-    async def _append_rejection(self, record: pb.Record, rejected: Rejected, text: str) -> pb.Record:
-        assert rejected.reason in REASONS
-        record.kind = pb.KIND_REJECTION
-        record.rejection.CopyFrom(
-            pb.Rejection(rejected_kind=self.made, reason=rejected.reason, detail=rejected.detail, text=text)
+    def _parsed(
+        self, question: _Question, draw: _Draw, completion: pb.Record
+    ) -> tuple[str, list[pb.Record]] | pb.Rejection:
+        """The section and the records that it holds, or why there is none."""
+        text = sections.read(completion_of(completion), self.stage.section, self.settings.few_shots)
+        if isinstance(text, Rejected):
+            return self._rejection(text)
+        bodies = self.stage.parse(text, question.item, question.asked)
+        if isinstance(bodies, Rejected):
+            return self._rejection(bodies)
+        return text, self._children(question.item, draw, completion, bodies)
+
+    def _children(self, item: Item, draw: _Draw, completion: pb.Record, bodies: Sequence[Message]) -> list[pb.Record]:
+        if not bodies:
+            raise ValueError(f"stage {self.stage.name!r} read no record and gave no reason")
+        field, made = records.BODY_OF_KIND[self.stage.makes], []
+        for number, body in enumerate(bodies):
+            record = self._blank(self.stage.makes, [item.record.id, completion.id], draw.attempt, number)
+            getattr(record, field).CopyFrom(body)
+            if not number:
+                _bear(record, completion)
+            else:
+                record.provenance.model = completion.provenance.model
+                record.provenance.model_revision = completion.provenance.model_revision
+            made.append(record)
+        return made
+
+    def _blank(self, kind: pb.Kind.ValueType, parents: list[str], attempt: int, number: int = 0) -> pb.Record:
+        return pb.Record(
+            kind=kind, parents=parents, attempt=attempt, stage_config_id=self._config_id, key=_number_key(number)
         )
-        return await self.store.append(record)
 
-    async def _prefix_id(self, prompt: Prompt) -> str:
-        record = pb.Record(kind=pb.KIND_PROMPT_PREFIX, prompt_prefix=pb.PromptPrefix(text=prompt.prefix))
-        return (await self.store.append(record)).id
+    def _deliver(
+        self, item: Item, attempt: int, kept: Sequence[pb.Record], text: str, deliver: Deliver, *, fresh: bool
+    ) -> None:
+        for number, record in enumerate(kept):
+            self._tally.finish(None, fresh=fresh)
+            if fresh:
+                self._context.breaker.saw(self.stage.name, None)
+            line = {**item.line, self.stage.name: record}
+            child = Item(record, self.key(item.key, attempt, number), line, text)
+            deliver(Drawn(child, attempt, number, fresh))
 
-    def _sample_seed(self, parent_key: str, attempt: int) -> int:
-        return records.seed_for(self.seed, self.name, self.draws_id, parent_key, attempt)
+    async def _reject_prompt(self, item: Item, attempt: int, rejection: pb.Rejection) -> None:
+        record = self._blank(pb.KIND_REJECTION, [item.record.id], attempt)
+        record.rejection.CopyFrom(rejection)
+        await self._append_rejection(record)
 
-    def _count(self, record: pb.Record, *, fresh: bool) -> None:
-        rejected = record.kind == pb.KIND_REJECTION
-        self.tally.finish(record.rejection.reason if rejected else None, fresh=fresh)
+    async def _append_rejection(self, record: pb.Record) -> None:
+        kept = await self._context.store.append(record)
+        reason, fresh = kept.rejection.reason, kept is record
+        self._tally.finish(reason, fresh=fresh)
+        if fresh:
+            self._context.breaker.saw(self.stage.name, reason, kept.rejection.detail)
+
+    def _rejection(self, rejected: Rejected) -> pb.Rejection:
+        return pb.Rejection(rejected_kind=self.stage.makes, reason=rejected.reason, detail=rejected.detail)
+
+
+def _completion_key(suffix: str, seed: int) -> str:
+    return f"{hashlib.sha256(suffix.encode()).hexdigest()}/{seed}"
+
+
+def _number_key(number: int) -> str:
+    return str(number) if number else ""
+
+
+def _bear(record: pb.Record, completion: pb.Record) -> None:
+    """What is read from a completion bears its tokens, so that they are counted by stage."""
+    record.provenance.CopyFrom(completion.provenance)
+    record.provenance.ClearField("producer")
+    record.provenance.ClearField("created_at")
+
+
+def completion_of(record: pb.Record) -> inf.Completion:
+    """A completion record as inference gave it."""
+    body = record.completion
+    return inf.Completion(
+        text=body.text,
+        finish_reason=inf.FinishReason.Value(f"FINISH_REASON_{body.finish_reason.upper()}"),
+        stop_string=body.stop_string,
+        detail=body.detail,
+    )
 
 
 def _of_prompt(refusal: Refused) -> Rejected:

@@ -6,12 +6,13 @@ to be read, the same items get the same prompts and the same samples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common import records
-from codealign.coordinator.pipelines.few_shots import FewShot
+from codealign.coordinator.pipelines.few_shots import FewShot, FewShotSets
 from codealign.coordinator.pipelines.pipeline import Pipeline
 from codealign.coordinator.pipelines.prompt import Prompt
 from codealign.coordinator.pipelines.stage import Asked, Item, Settings, Writing
@@ -29,8 +30,9 @@ class Question(NamedTuple):
 def prompt_of(pipeline: Pipeline, settings: Settings, stage: Writing, item: Item) -> Question:
     """What a stage asks about an item of its parent stage."""
     group = prefix_group(settings, stage, item.key)
-    asked = Asked(shots(pipeline, settings, stage, group), drawn_properties(settings, stage, item.key))
-    return Question(asked, Prompt(stage.prefix(asked.shots), stage.suffix(item, asked)), group)
+    found = shots(pipeline, settings, stage, group)
+    asked = Asked(found, drawn_properties(settings, stage, item.key))
+    return Question(asked, Prompt(_prefix(stage, found), stage.suffix(item, asked)), group)
 
 
 def prefix_group(settings: Settings, stage: Writing, key: str) -> str:
@@ -41,11 +43,24 @@ def prefix_group(settings: Settings, stage: Writing, key: str) -> str:
     return str(records.seed_for(settings.run.seed, stage.name, "group", key) % own.prefix_groups)
 
 
-def shots(pipeline: Pipeline, settings: Settings, stage: Writing, group: str) -> Sequence[FewShot]:
+def shots(pipeline: Pipeline, settings: Settings, stage: Writing, group: str) -> tuple[FewShot, ...]:
     """The few-shot examples of a prefix group."""
     run, count = settings.run, settings.of(stage.name).few_shots
-    difficulties = stage.preferred_difficulties(settings)
-    return tuple(pipeline.few_shots.ordering(run.few_shot_set, run.seed, stage.name, group, count, difficulties))
+    difficulties = tuple(stage.preferred_difficulties(settings))
+    return _ordering(pipeline.few_shots, run.few_shot_set, run.seed, stage.name, group, count, difficulties)
+
+
+# Prefix groups are few and items many: without these two most of a prompt's time would go into its prefix.
+@lru_cache(maxsize=512)
+def _ordering(
+    sets: FewShotSets, name: str, seed: int, stage: str, group: str, count: int, difficulties: tuple[str, ...]
+) -> tuple[FewShot, ...]:
+    return tuple(sets.ordering(name, seed, stage, group, count, difficulties))
+
+
+@lru_cache(maxsize=512)
+def _prefix(stage: Writing, found: tuple[FewShot, ...]) -> str:
+    return stage.prefix(found)
 
 
 def drawn_properties(settings: Settings, stage: Writing, key: str) -> Mapping[str, str]:

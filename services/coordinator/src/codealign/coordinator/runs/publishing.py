@@ -3,43 +3,71 @@
 from __future__ import annotations
 
 from codealign.api.dataset.v1 import dataset_pb2 as dataset
-from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
-from codealign.common.clients import Clients
-from codealign.coordinator.method import examples, prompts
-from codealign.coordinator.runs.config import GENERATING, model_of
-from codealign.coordinator.ground.store import PATIENT
+from codealign.common.errors import CodeAlignError
+from codealign.coordinator.ground.faults import Refused, RunFailed, absorb
+from codealign.coordinator.ground.ports import Inference
+from codealign.coordinator.ground.tally import StageTally
+from codealign.coordinator.runs.config import model_of
+from codealign.coordinator.runs.context import Context
+from codealign.coordinator.runs.strategies import STRATEGIES
 
 TITLE = "Self-aligned coding instructions"
 
 
-async def publish(clients: Clients, record: pb.Record, rows: int) -> str:
+async def publish(context: Context, inference: Inference, rows: int) -> str:
     """Publish the run's examples; the version's name, or an empty string where there is no row."""
     if not rows:
         return ""
-    run = record.run
+    executes = context.pipeline.execution is not None
+    request = dataset.PublishVersionRequest(
+        collection=context.record.id,
+        title=TITLE,
+        promise=await _promise(context, inference),
+        facts=_facts(context),
+        verdicts=STRATEGIES[context.run.selection.strategy].verdicts if executes else (),
+        not_executed=not executes,
+    )
+    return (await context.store.publish(request)).version.name
+
+
+def _facts(context: Context) -> dict[str, str]:
+    """What the card says of how the rows came to be: the same for the same rows."""
+    run, pipeline = context.run, context.pipeline
+    candidates = pipeline.candidates.name
     facts = {
         "pipeline": run.pipeline,
-        "few_shots_sha256": examples.content_sha256(run.few_shot_set),
-        "templates_sha256": prompts.templates_sha256(),
+        "few_shots_sha256": pipeline.few_shots.content_sha256(run.few_shot_set),
+        "templates_sha256": pipeline.templates_sha256,
         "benchmark_texts_sha256": run.selection.forbidden_texts_sha256 or "none: not decontaminated",
-        "responses_per_instruction": str(run.responses.attempts),
-        "selection": "random pass" if run.selection.random_pass else "lowest attempt that passes",
+        f"{candidates}_per_item": str(context.settings.of(candidates).attempts),
+        "selection": STRATEGIES[run.selection.strategy].fact,
     }
-    for stage in GENERATING:
-        facts[f"{stage}_model_revision"] = model_of(run, stage).revision
-    request = dataset.PublishVersionRequest(
-        collection=record.id, title=TITLE, promise=await _promise(clients, run), facts=facts
-    )
-    response = await clients.call(clients.dataset.PublishVersion, request, timeout=3600, retry=PATIENT)
-    return response.version.name
+    for stage in pipeline.writing:
+        facts[f"{stage.name}_model_revision"] = model_of(run, stage.name).revision
+    return facts
 
 
-async def _promise(clients: Clients, run: pb.Run) -> str:
+async def _promise(context: Context, inference: Inference) -> str:
     """Name the promise: reproducible where each engine is batch-invariant and generates for itself."""
-    for name in {model_of(run, stage).model for stage in GENERATING}:
-        request = inf.GetModelRequest(name=name)
-        model = (await clients.call(clients.inference.GetModel, request, retry=PATIENT)).model
+    for name in sorted({model_of(context.run, stage.name).model for stage in context.pipeline.writing}):
+        model = await _model(context, inference, name)
         if not model.batch_invariant or model.engine == "replay":
             return "replayable"
     return "reproducible"
+
+
+async def _model(context: Context, inference: Inference, name: str) -> inf.Model:
+    tried, tally = 0, StageTally()
+    while True:
+        tried += 1
+        try:
+            model = (await inference.get_model(inf.GetModelRequest(name=name))).model
+        except CodeAlignError as error:
+            try:
+                await absorb(error, tried, tally, "inference", context.store.waiting)
+            except Refused as refusal:
+                raise RunFailed(f"inference: model {name!r}: {refusal}") from refusal
+        else:
+            context.store.waiting.end("the inference service")
+            return model

@@ -1,126 +1,264 @@
-"""The final selection: of each instruction the preferred pass, then duplicates, in the order of the instructions' keys.
+"""The final selection: of each group the preferred candidate, then duplicates, in the order of the groups' keys.
 
 The order is fixed, so the same verdicts give the same rows whenever and in whatever order they came. Where a row
-falls to de-duplication, the instruction's next pass takes its place, drawn anew if it must be; the rows that were
-kept before stay. With the strategy "band-collision" for near duplicates, a row that fell goes on to join others to
-the row that it collided with, by the text that it fell for alone: its instruction's next pass has the same instruction
+falls to de-duplication, the group's next candidate takes its place, drawn anew if it must be; the rows that were
+kept before stay. With the way "band-collision" to tell near duplicates, a row that fell goes on to join others to
+the row that it collided with, by the text that it fell for alone: its group's next candidate has the same instruction
 and is to get its chance. Two kept rows stay, though a later one may join their clusters.
+
+Groups are read and decided in batches, one after another, so that memory holds a batch of records at a time.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 from codealign.api.dataset.v1 import records_pb2 as pb
-from codealign.common import records
+from codealign.common.errors import InvalidArgument
+from codealign.coordinator.ground.faults import RunFailed, RunStopped
+from codealign.coordinator.pipelines.stage import NOT_CHOSEN, Item
 from codealign.coordinator.rules.duplicates import Row, RowDuplicates
-from codealign.coordinator.rules.rows import can_carry_tests, with_tests
 from codealign.coordinator.rules.seeds import Drop
-from codealign.coordinator.runs.walk import Draws, Walk, decision
+from codealign.coordinator.runs.bounded import BoundedTasks
+from codealign.coordinator.runs.breaker import INTERNAL_ERROR
+from codealign.coordinator.runs.context import Context, decision
+from codealign.coordinator.runs.generation import Generation
+from codealign.coordinator.runs.groups import Candidate, Group
+from codealign.coordinator.runs.strategies import STRATEGIES
 
-NOT_CHOSEN = "selection.another-pass-was-chosen"
 CHOSEN = "selection.chosen"
+BATCH = 100
+"""Candidates that are read and decided together."""
+_SPACE = re.compile(r"\s+")
+_ItemT = TypeVar("_ItemT")
+
+DrawOn = Callable[[Group, Item], Awaitable[bool]]
+"""Draw more candidates of a group; True where one more is eligible."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Turn:
+    """A group's candidate that is offered now."""
+
+    group: Group
+    rank: int
+
+    @property
+    def candidate(self) -> Candidate:
+        return self.group.eligible[self.rank]
 
 
 class Selection:
-    """Chooses the rows of one run."""
+    """Chooses the rows of one run.
 
-    def __init__(self, walk: Walk) -> None:
-        self._walk = walk
-        self._run, self._store = walk.run, walk.store
-        # A choice is the run's: another run with more draws may choose otherwise, so the run is a second parent.
-        self._run_id = walk.record.id
-        self._config_id = walk.configs.selection.id
-        self._tally = walk.progress["selection"]
-        settings = self._run.selection
+    Args:
+        context: The run.
+        generation: Of the candidates.
+        draw_on: Draws more candidates of a group.
+        in_flight: Groups that are drawn on at once, now.
+    """
+
+    def __init__(self, context: Context, generation: Generation, draw_on: DrawOn, in_flight: Callable[[], int]) -> None:
+        self._context, self._generation, self._draw_on, self._in_flight = context, generation, draw_on, in_flight
+        self._stage = context.pipeline.selection
+        self._config_id = context.configs[self._stage.name].id
+        self._tally = context.progress[self._stage.name]
+        settings = context.run.selection
+        self._strategy = STRATEGIES[settings.strategy]
         self._duplicates = RowDuplicates(settings.near_duplicate_threshold, settings.near_duplicates)
+        self._siblings: dict[str, dict[str, str]] = {}
+        """With a strategy that takes several of a group: of the group at hand, its rows' texts and their ids."""
 
-    async def choose(self, all_draws: Sequence[Draws]) -> int:
-        """Append the decisions and the Example records; the number of rows."""
+    async def choose(self, groups: Sequence[Group]) -> int:
+        """Append the decisions and the Example records; the number of rows.
+
+        Raises:
+            RunStopped: By the gate, between two batches or where more would have to be drawn.
+            RunFailed: A record of the run is missing from the store, or a service gave an error.
+        """
         rows = 0
-        turn = [(draws, 0) for draws in sorted(all_draws, key=self._walk.instruction_key) if draws.eligible]
-        self._tally.expected = len(turn)
-        while turn:
-            fallen = []
-            for draws, rank in turn:
-                if await self._offer(draws, rank):
-                    rows += 1
-                else:
-                    fallen.append((draws, rank + 1))
-            nexts = await asyncio.gather(*(self._has_next(draws, rank) for draws, rank in fallen))
-            turn = [item for item, there in zip(fallen, nexts, strict=True) if there]
+        offered = sorted((group for group in groups if group.eligible), key=lambda group: group.key)
+        turns = [turn for group in offered for turn in self._turns(group)]
+        self._tally.expected = len(turns)
+        while turns:
+            fallen: list[_Turn] = []
+            for batch in _batches(turns):
+                self._context.gate()
+                dropped = await self._offer_all(batch)
+                rows += len(batch) - len(dropped)
+                fallen += dropped
+            turns = [] if self._strategy.several else await self._nexts(fallen)
         return rows
 
-    async def _has_next(self, draws: Draws, rank: int) -> bool:
-        if rank < len(draws.eligible):
-            return True
-        instruction = (await self._store.get([draws.instruction_id]))[draws.instruction_id]
-        return await self._walk.draw_on(draws, instruction)
+    def _turns(self, group: Group) -> Iterator[_Turn]:
+        for rank in range(len(group.eligible) if self._strategy.several else 1):
+            yield _Turn(group, rank)
 
-    async def _offer(self, draws: Draws, rank: int) -> bool:
-        attempt, response_id, verdict_id = draws.eligible[rank]
-        there = await self._store.get([draws.instruction_id, response_id])
-        instruction, response = there[draws.instruction_id].instruction, there[response_id]
-        body = response.response
-        drop = self._duplicates.offer(Row(response_id, instruction.text, body.answer, body.code))
-        if drop is not None:
-            await self._store.append(decision([response_id], self._config_id, drop))
-            self._tally.finish(drop.rule)
+    async def _nexts(self, fallen: Sequence[_Turn]) -> list[_Turn]:
+        """The next candidate of each group whose candidate fell, in the same order; groups without one are left out."""
+        there = [turn.rank + 1 < len(turn.group.eligible) for turn in fallen]
+        missing = [number for number, has_next in enumerate(there) if not has_next]
+
+        stopped: list[RunStopped] = []
+
+        async def draw(number: int, item: Item) -> None:
+            try:
+                there[number] = await self._draw_on(fallen[number].group, item)
+            except RunStopped as error:  # no error of what is in flight beside it
+                stopped.append(error)
+
+        async with BoundedTasks(self._in_flight) as tasks:
+            for batch in _batches(missing):
+                lines = [fallen[number].group.ids for number in batch]
+                found = await self._context.store.get(record_id for line in lines for record_id in line)
+                for number, line in zip(batch, lines, strict=True):
+                    if not stopped:
+                        await tasks.start(draw(number, self._parent(fallen[number].group, line, found)))
+        if stopped:
+            raise stopped[0]
+        return [_Turn(turn.group, turn.rank + 1) for turn, has_next in zip(fallen, there, strict=True) if has_next]
+
+    def _parent(self, group: Group, line: Sequence[str], found: Mapping[str, pb.Record]) -> Item:
+        """A group's item."""
+        records = [_there(found, record_id) for record_id in line]
+        return Item(records[-1], group.key, dict(zip(self._line_names(), records, strict=True)))
+
+    def _line_names(self) -> list[str]:
+        """The stages on the candidates' line, the seeds first, without the candidates' own."""
+        pipeline = self._context.pipeline
+        names, at = [], pipeline.candidates.parent
+        while at:
+            names.append(at)
+            at = pipeline.stage(at).parent
+        return names[::-1]
+
+    async def _offer_all(self, batch: Sequence[_Turn]) -> list[_Turn]:
+        """Decide a batch, in its order; those that fell."""
+        lines = [turn.group.ids for turn in batch]
+        wanted = [turn.candidate.record_id for turn in batch]
+        found = await self._context.store.get([*wanted, *(record_id for line in lines for record_id in line)])
+        fallen: set[_Turn] = set()
+        examples: list[tuple[_Turn, pb.Record]] = []
+        decisions: list[pb.Record] = []
+        for turn, line in zip(batch, lines, strict=True):
+            parent = self._parent(turn.group, line, found)
+            record = _there(found, turn.candidate.record_id)
+            try:
+                example, drop = self._offer(turn, parent, record)
+            except Exception as error:  # whatever a stage's code raises
+                await self._reject(record.id, error)
+                fallen.add(turn)
+                continue
+            self._context.breaker.saw(self._stage.name, None)
+            if drop is None:
+                examples.append((turn, example))
+            else:
+                self._tally.finish(drop.rule)
+                decisions.append(decision([record.id], self._config_id, drop))
+                fallen.add(turn)
+        appended = await asyncio.gather(*(self._append(turn, example) for turn, example in examples))
+        for (turn, _), kept in zip(examples, appended, strict=True):
+            if kept:
+                decisions += self._choice(turn)
+            else:
+                fallen.add(turn)
+        await self._context.store.append_all(decisions)
+        return [turn for turn in batch if turn in fallen]
+
+    async def _append(self, turn: _Turn, example: pb.Record) -> bool:
+        """Append a row; False where the store refuses it."""
+        try:
+            await self._context.store.append(example)
+        except InvalidArgument as error:  # too large
+            await self._reject(turn.candidate.record_id, error)
             return False
-        detail = self._why(draws, rank, attempt)
-        chosen = pb.Decision(outcome=pb.Decision.OUTCOME_KEPT, rule=CHOSEN, detail=detail)
-        others = list(draws.eligible[rank + 1 :])
-        await self._store.append_all(
-            [
-                pb.Record(
-                    kind=pb.KIND_DECISION,
-                    parents=[response_id, self._run_id],
-                    stage_config_id=self._config_id,
-                    decision=chosen,
-                ),
-                self._example(draws, there[draws.instruction_id], response, verdict_id),
-                *(
-                    decision([other, self._run_id], self._config_id, Drop(NOT_CHOSEN, f"attempt {attempt} was chosen"))
-                    for _, other, _ in others
-                ),
-            ]
-        )
+        return True
+
+    def _offer(self, turn: _Turn, parent: Item, record: pb.Record) -> tuple[pb.Record, Drop | None]:
+        """A candidate's row, and the rule that drops it as a duplicate."""
+        group, candidate = turn.group, turn.candidate
+        key = self._generation.key(group.key, candidate.attempt, candidate.number)
+        item = Item(record, key, {**parent.line, self._generation.stage.name: record})
+        # Before anything is remembered of it: what raises an exception leaves no trace among the rows.
+        example = self._example(item, candidate, group)
+        return example, self._drop(self._stage.compared(item), group)
+
+    def _choice(self, turn: _Turn) -> list[pb.Record]:
+        """The decisions that follow from a candidate's choice: on it, and on the others of its group.
+
+        A choice is the run's: another run with more draws may choose otherwise, so the run is a second parent.
+        """
+        run_id, candidate = self._context.record.id, turn.candidate
+        chosen = pb.Decision(outcome=pb.Decision.OUTCOME_KEPT, rule=CHOSEN, detail=self._why(turn))
+        others = [] if self._strategy.several else turn.group.eligible[turn.rank + 1 :]
+        not_chosen = Drop(NOT_CHOSEN, f"attempt {candidate.attempt} was chosen")
         self._tally.finish(None)
         for _ in others:
             self._tally.finish(NOT_CHOSEN)
-        return True
-
-    def _why(self, draws: Draws, rank: int, attempt: int) -> str:
-        if self._run.selection.random_pass:
-            order = f"number {rank + 1} in a random order of {len(draws.eligible)} passes"
-        else:
-            order = f"attempt {attempt} is the lowest that passed and meets the row rules"
-        fell = f"; {rank} before it fell to de-duplication" if rank else ""
-        return f"{order}{fell}; {draws.drawn} of at most {self._run.responses.attempts} were drawn"
-
-    def _example(self, draws: Draws, parent: pb.Record, response: pb.Record, verdict_id: str) -> pb.Record:
-        instruction, body = parent.instruction, response.response
-        key = self._walk.instruction_key(draws)
-        chance = records.seed_for(self._run.seed, "tests-in-instruction", key) / 2**63
-        carry = chance < self._run.selection.tests_in_instruction and can_carry_tests(instruction.text, body.tests)
-        return pb.Record(
-            kind=pb.KIND_EXAMPLE,
-            parents=[response.id, verdict_id],
-            stage_config_id=self._config_id,
-            example=pb.Example(
-                instruction=with_tests(instruction.text, body.tests) if carry else instruction.text,
-                response=body.answer,
-                tests=body.tests,
-                category=instruction.category,
-                difficulty=instruction.difficulty,
-                concepts=instruction.concepts,
-                seed_id=draws.seed_id,
-                concept_set_id=draws.concept_set_id,
-                instruction_id=parent.id,
-                response_id=response.id,
-                verdict_id=verdict_id,
-                tests_in_instruction=carry,
-                model_revision=response.provenance.model_revision,
+        return [
+            pb.Record(
+                kind=pb.KIND_DECISION,
+                parents=[candidate.record_id, run_id],
+                stage_config_id=self._config_id,
+                decision=chosen,
             ),
+            *(decision([other.record_id, run_id], self._config_id, not_chosen) for other in others),
+        ]
+
+    def _drop(self, row: Row, group: Group) -> Drop | None:
+        """The rule that drops a row as a duplicate, or None: then it is remembered."""
+        if not self._strategy.several:
+            return self._duplicates.offer(row)
+        # Several rows of one group have the same instruction, and names that it asks for: that makes no duplicates of
+        # them. The same answer does.
+        if group.key not in self._siblings:
+            self._siblings = {group.key: {}}
+        siblings, text = self._siblings[group.key], _SPACE.sub("", row.response)
+        if text in siblings:
+            return Drop("dedup.response", "equal, white space aside", siblings[text])
+        drop = self._duplicates.offer(row)
+        if drop is not None and drop.duplicate_of not in siblings.values():
+            return drop
+        siblings[text] = row.id
+        return None
+
+    def _why(self, turn: _Turn) -> str:
+        fell = f"; {turn.rank} before it fell to de-duplication" if turn.rank and not self._strategy.several else ""
+        drawn, most = turn.group.drawn, self._generation.settings.attempts
+        return f"{self._strategy.why(turn.group, turn.rank)}{fell}; {drawn} of at most {most} were drawn"
+
+    def _example(self, item: Item, candidate: Candidate, group: Group) -> pb.Record:
+        example = pb.Example()
+        example.CopyFrom(self._stage.example(item, self._context.settings, group.key))
+        example.verdict_id = candidate.verdict_id
+        example.model_revision = item.record.provenance.model_revision
+        del example.lineage[:]
+        example.lineage.extend(pb.LineageStep(stage=name, record_id=each.id) for name, each in item.line.items())
+        parents = [item.record.id, candidate.verdict_id] if candidate.verdict else [item.record.id]
+        return pb.Record(kind=pb.KIND_EXAMPLE, parents=parents, stage_config_id=self._config_id, example=example)
+
+    async def _reject(self, record_id: str, error: Exception) -> None:
+        await self._context.reject(
+            error,
+            stage=self._stage.name,
+            rejected_kind=self._stage.makes,
+            parents=[record_id],
+            config_id=self._config_id,
         )
+        self._tally.finish(INTERNAL_ERROR)
+
+
+def _batches(items: Sequence[_ItemT]) -> Iterator[Sequence[_ItemT]]:
+    for start in range(0, len(items), BATCH):
+        yield items[start : start + BATCH]
+
+
+def _there(found: Mapping[str, pb.Record], record_id: str) -> pb.Record:
+    record = found.get(record_id)
+    if record is None:
+        raise RunFailed(f"the dataset service no longer holds record {record_id}, which this run made or used")
+    return record

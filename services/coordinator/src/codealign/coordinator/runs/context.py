@@ -1,0 +1,100 @@
+"""What all parts of a run's work share."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.common.logs import get_logger
+from codealign.coordinator.ground.store import RunStore
+from codealign.coordinator.ground.tally import Progress
+from codealign.coordinator.pipelines.pipeline import Pipeline
+from codealign.coordinator.pipelines.stage import Settings
+from codealign.coordinator.rules.benchmarks import BenchmarkTexts
+from codealign.coordinator.rules.seeds import Drop
+from codealign.coordinator.runs.breaker import INTERNAL_ERROR, Breaker
+from codealign.coordinator.runs.config import StageConfigs
+
+log = get_logger(__name__)
+_FRAMES = 8
+_DETAIL_CHARS = 1000
+
+
+@dataclass(frozen=True)
+class Context:
+    """A run at work."""
+
+    record: pb.Record
+    pipeline: Pipeline
+    settings: Settings
+    configs: StageConfigs
+    store: RunStore
+    benchmarks: BenchmarkTexts
+    progress: Progress
+    breaker: Breaker
+    gate: Callable[[], None]
+    """Raises RunStopped where no new work may start."""
+
+    @property
+    def run(self) -> pb.Run:
+        """Its settings."""
+        return self.record.run
+
+    async def reject(
+        self,
+        error: Exception,
+        *,
+        stage: str,
+        rejected_kind: pb.Kind.ValueType,
+        parents: list[str],
+        config_id: str,
+        attempt: int = 0,
+    ) -> pb.Record:
+        """An item that raised an exception: the record that says so, kept and counted by the breaker."""
+        record = pb.Record(
+            kind=pb.KIND_REJECTION,
+            parents=parents,
+            attempt=attempt,
+            stage_config_id=config_id,
+            rejection=internal_error(error, rejected_kind),
+        )
+        log.warning("item_rejected", stage=stage, item=parents[0], detail=record.rejection.detail)
+        kept = await self.store.append(record)
+        if kept is record:  # not one that a former try left
+            self.breaker.saw(stage, INTERNAL_ERROR, kept.rejection.detail)
+        return kept
+
+
+def internal_error(error: Exception, rejected_kind: pb.Kind.ValueType) -> pb.Rejection:
+    """What an exception says, with the innermost calls as evidence."""
+    frames = traceback.extract_tb(error.__traceback__, limit=-_FRAMES)
+    lines = [f"{'/'.join(Path(f.filename).parts[-3:])}:{f.lineno} in {f.name}: {f.line or ''}" for f in frames]
+    return pb.Rejection(
+        rejected_kind=rejected_kind,
+        reason=INTERNAL_ERROR,
+        detail=_plain(f"{type(error).__name__}: {error}")[:_DETAIL_CHARS],
+        evidence=_plain("\n".join(lines)),
+    )
+
+
+def _plain(text: str) -> str:
+    """Text that a record can hold."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def decision(parents: list[str], config_id: str, drop: Drop) -> pb.Record:
+    """The record of a drop; the duplicate's original is a second parent, since the drop depends on it."""
+    return pb.Record(
+        kind=pb.KIND_DECISION,
+        parents=[*parents, *([drop.duplicate_of] if drop.duplicate_of else [])],
+        stage_config_id=config_id,
+        decision=pb.Decision(
+            outcome=pb.Decision.OUTCOME_DROPPED,
+            rule=drop.rule,
+            detail=_plain(drop.detail),
+            duplicate_of=drop.duplicate_of,
+        ),
+    )

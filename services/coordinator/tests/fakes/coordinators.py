@@ -1,0 +1,148 @@
+"""Coordinators that a test starts, drains, kills and cuts off from the store, with work of which every step is seen."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.common import records
+from codealign.common.errors import Unavailable
+from codealign.coordinator.ground import requests
+from codealign.coordinator.ground.assignment import Assignment, Outcome
+from codealign.coordinator.ground.control import Controllers
+from fakes.dataset import FakeDataset
+
+LEASE_SECONDS = 15.0
+_TASKS: set[asyncio.Task[None]] = set()
+
+
+class Link:
+    """A coordinator's way to the store."""
+
+    def __init__(self, dataset: FakeDataset) -> None:
+        self._dataset = dataset
+        self.away = False
+        """Every call fails."""
+        self.cut = False
+        """No call ever returns."""
+        self.lost = 0
+        """The answers of so many of the next appends are lost."""
+        self.errors: dict[str, list[Exception]] = {}
+        """The next calls of a method fail with these."""
+
+    def __getattr__(self, name: str) -> Callable[[Any], Awaitable[Any]]:
+        method = getattr(self._dataset, name)
+
+        async def call(request: Any) -> Any:
+            if self.cut:
+                await asyncio.Event().wait()
+            if self.away:
+                raise Unavailable("dataset: connection refused", retry_after=1.0)
+            if errors := self.errors.get(name):
+                raise errors.pop(0)
+            answer = await method(request)
+            if self.cut:
+                await asyncio.Event().wait()
+            if name == "append" and self.lost:
+                self.lost -= 1
+                raise Unavailable("dataset: connection reset", retry_after=1.0)
+            return answer
+
+        return call
+
+
+class Steps:
+    """Work of so many steps. Each takes its time, and then appends a record under the lease."""
+
+    kind = pb.KIND_RUN
+    prefix = "run"
+    repeatable = False
+
+    def __init__(self, holder: str, *, steps: int = 10, seconds: float = 1.0) -> None:
+        self.holder, self.steps, self.seconds = holder, steps, seconds
+        self.begun = 0
+        self.raises: list[BaseException] = []
+        """What the next attempts at the work raise after their first step."""
+
+    async def work(self, assignment: Assignment) -> Outcome:
+        self.begun += 1
+        for step in range(self.steps):
+            assignment.gate()
+            await asyncio.sleep(self.seconds)
+            log = pb.WorkLog(busy_seconds={"responses": self.seconds})
+            key = f"{self.holder}/{assignment.lease.token.token}/{step}"
+            await assignment.store.append(
+                pb.Record(kind=pb.KIND_WORK_LOG, parents=[assignment.subject.id], key=key, work_log=log)
+            )
+            if self.raises:
+                raise self.raises.pop(0)
+        return Outcome("done", version="v-1")
+
+
+class Coordinator:
+    """One process's controllers."""
+
+    def __init__(self, dataset: FakeDataset, holder: str, *, drain_seconds: float = 20.0, **work: Any) -> None:
+        self.link = Link(dataset)
+        self.work = Steps(holder, **work)
+        self.controllers = Controllers(self.link, [self.work], holder, LEASE_SECONDS, drain_seconds)  # type: ignore[arg-type]
+        self.draining = asyncio.Event()
+        self._task = asyncio.create_task(self._run())
+        _TASKS.add(self._task)  # a loop holds its tasks weakly
+        self._task.add_done_callback(_TASKS.discard)
+
+    async def _run(self) -> None:
+        async with self.controllers.working(self.draining):
+            await self.draining.wait()
+
+    async def drain(self) -> None:
+        """As on SIGTERM; returns when all is handed back."""
+        self.draining.set()
+        await self._task
+
+    def kill(self) -> None:
+        """As by SIGKILL: nothing of it reaches the store any more."""
+        self.link.cut = True
+
+
+class Subjects:
+    """Runs in the fake store, and what people want of them."""
+
+    def __init__(self, dataset: FakeDataset) -> None:
+        self.dataset = dataset
+
+    async def create(self, seed: int = 0) -> str:
+        run = records.complete(pb.Record(kind=pb.KIND_RUN, run=pb.Run(seed=seed)))
+        wanted = pb.RunRequest(wanted=pb.RUN_STATE_RUNNING, reason="started")
+        await requests.append(self.dataset, run.id, wanted, 0, first=[run])
+        return run.id
+
+    async def want(self, subject: str, wanted: pb.RunState.ValueType, by: Coordinator | None = None) -> None:
+        """Through a coordinator, or as another one that has gone since."""
+        if by:
+            await by.controllers.want(subject, wanted, "a person")
+        else:
+            await requests.want(self.dataset, subject, wanted, "a person")
+
+    async def standing(self, subject: str) -> requests.Standing:
+        return await requests.standing(self.dataset, subject)
+
+    def events(self, subject: str) -> list[str]:
+        """The states of its events, in order."""
+        found = [each for each in self.dataset.of_kind(pb.KIND_RUN_EVENT) if each.parents[0] == subject]
+        ordered = sorted(found, key=lambda record: record.attempt)
+        return [pb.RunState.Name(each.run_event.state).removeprefix("RUN_STATE_") for each in ordered]
+
+    def requests(self, subject: str) -> list[pb.Record]:
+        found = [each for each in self.dataset.of_kind(pb.KIND_RUN_REQUEST) if each.parents[0] == subject]
+        return sorted(found, key=lambda record: record.attempt)
+
+    async def until(self, subject: str, state: pb.RunState.ValueType, within: float = 600.0) -> requests.Standing:
+        """Wait until the subject is in a state."""
+        async with asyncio.timeout(within):
+            while (standing := await self.standing(subject)).state != state:
+                await asyncio.sleep(0.1)
+        return standing
+

@@ -1,0 +1,66 @@
+"""The house: imports between the coordinator's packages run only downwards."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import codealign.coordinator.settings as any_module
+
+PACKAGE = "codealign.coordinator"
+SOURCE = Path(any_module.__file__).parent
+LAYERS = (
+    ("settings", "reading"),
+    ("ground", "rules"),
+    ("pipelines",),
+    ("runs", "evaluation"),
+    ("loops",),
+    ("reporting",),
+    ("servicer",),
+    ("main",),
+)
+"""From the ground up. A module imports its own package and those of lower layers, never one beside it."""
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+MODULES = sorted(SOURCE.rglob("*.py"))
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """The coordinator's packages that a module imports, with the line; those under TYPE_CHECKING too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            names = [f"{module}.{alias.name}" for alias in node.names] if module == PACKAGE else [module]
+            assert not node.level, f"{path}:{node.lineno}: relative import"
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            if name.startswith(f"{PACKAGE}."):
+                yield node.lineno, name.removeprefix(f"{PACKAGE}.").split(".")[0]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_run_downwards(path: Path) -> None:
+    own = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    if own == "__init__":
+        return
+    assert own in RANK, f"{own} has no place in LAYERS"
+    for line, package in imported(path):
+        assert package == own or RANK[package] < RANK[own], f"{path}:{line} imports {package}, which is not below {own}"
+
+
+def test_every_layer_is_there() -> None:
+    """A package that was renamed would otherwise escape the check above."""
+    there = {path.relative_to(SOURCE).parts[0].removesuffix(".py") for path in MODULES}
+    assert set(RANK) <= there
+
+
+def test_the_ground_of_pipelines_knows_no_service() -> None:
+    for name in ("reading", "rules", "pipelines"):
+        for path in (SOURCE / name).rglob("*.py"):
+            text = path.read_text(encoding="utf-8")
+            assert "import grpc" not in text, path
+            assert "codealign.common.clients" not in text, path
