@@ -169,7 +169,7 @@ def test_nothing_to_publish_is_said(database: Database, publisher: Publisher, ma
     [
         ("process", "without gVisor"),
         ("unspecified isolation", "without gVisor"),
-        ("failed", "is VERDICT_FAILED_ASSERTION, not PASSED"),
+        ("failed", "is FAILED_ASSERTION, not PASSED"),
         ("missing", "has no verdict"),
         ("another's", "not about its response"),
         ("no seed", "is not in the store"),

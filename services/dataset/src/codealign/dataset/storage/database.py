@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psycopg
 from sqlalchemy import URL, Connection, Engine, create_engine, event, func, literal_column, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
@@ -75,6 +76,7 @@ class Database:
                 pool_pre_ping=True,  # after a restart of the database the first call works
                 connect_args={"application_name": "codealign-dataset"},
             )
+            event.listen(self.engine, "connect", _set_up_postgresql)
 
     def read(self, work: Callable[[Connection], T], *, snapshot: bool = False) -> T:
         """Run `work` in a transaction that changes nothing.
@@ -151,6 +153,13 @@ def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.execute("PRAGMA wal_autocheckpoint = 10000")
     connection.execute("PRAGMA cache_size = -65536")
     connection.execute("PRAGMA temp_store = MEMORY")
+
+
+def _set_up_postgresql(connection: psycopg.Connection, _record: object) -> None:
+    # Statements are prepared once and live long. A plan that was made while a table was nearly empty would walk the
+    # whole of it when it has grown; a plan for each execution costs a fraction of a millisecond.
+    connection.execute("SET plan_cache_mode = force_custom_plan")
+    connection.commit()
 
 
 def _begin_sqlite(connection: Connection) -> None:
