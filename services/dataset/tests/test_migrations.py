@@ -119,7 +119,7 @@ def old_rows(records: list[pb.Record]) -> dict[str, list[dict[str, object]]]:
 
 
 def test_a_first_releases_records_are_all_there_after_the_migration(old_database: Database, make: Make) -> None:
-    records = make.chains(850)  # more than are counted at a time
+    records = make.chains(200)  # more than are counted at a time
     seed = records[0]
     records += [make.rejection(seed, pb.KIND_RESPONSE, 1, "5" * 32, "cut-off"), make.decision(seed, kept=False)]
     for record in records:

@@ -20,7 +20,7 @@ depends_on = None
 
 KEY: TypeEngine[str] = sa.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
 # Rows that are held in memory at a time.
-PAGE = 5000
+PAGE = 1000
 
 records = sa.table(
     "records",
