@@ -200,7 +200,7 @@ def test_a_request_that_is_refused_touches_no_other_of_its_group(database: Datab
     )
     assert isinstance(results[0], list)
     assert isinstance(results[5], list)
-    assert [item.outcome for item in [*results[0], *results[5]]] == [INSERTED] * 7  # type: ignore[union-attr]
+    assert [item.outcome for item in [*results[0], *results[5]]] == [INSERTED] * 7
     assert "records[6].parents[0]" in refusal(results[1])
     assert "is not held" in refusal(results[2])
     assert "is not held" in refusal(results[3])

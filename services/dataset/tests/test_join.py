@@ -13,7 +13,8 @@ from codealign.dataset.storage import leases, lookup
 from codealign.dataset.storage.append import append, carry_out, join
 from codealign.dataset.storage.database import Database
 from codealign.dataset.storage.leases import Fence
-from codealign.dataset.storage.writes import Join
+from codealign.dataset.storage.rows import entry
+from codealign.dataset.storage.writes import Append, Join, Write
 
 if TYPE_CHECKING:
     from services.dataset.tests.conftest import Make
@@ -76,3 +77,13 @@ def test_an_answer_that_does_not_fit_joins_nothing(database: Database, make: Mak
 def test_nothing_to_join_is_no_error(database: Database) -> None:
     assert join(database, [], "run") == join(database, ["0" * 32], "run") == []
     assert lookup.collections(database) == []
+
+
+def test_a_join_sees_nothing_of_appends_beside_it_and_enters_nothing_of_them(database: Database, make: Make) -> None:
+    seed = make.seed()
+    group: list[Write] = [Append([entry(seed)], ""), Join([seed.id], "run"), Join([seed.id], "run", ids_only=True)]
+    results = carry_out(database, group)
+    assert results[1:] == [[], []]
+    assert lookup.collections(database) == []
+    assert carry_out(database, group)[1:] == [[seed], [pb.Record(id=seed.id)]]
+    assert lookup.collections(database) == [("run", 1)]

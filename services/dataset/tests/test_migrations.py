@@ -113,7 +113,7 @@ def old_rows(records: list[pb.Record]) -> dict[str, list[dict[str, object]]]:
             edge = {"child_id": record.id, "position": position, "parent_id": parent, "child_stage": record.kind}
             rows["record_parents"].append({**edge, "stands_for": head.rejected_kind or record.kind, **common})
         for collection in ("run", "other") if number % 2 else ("run",):
-            member = {"collection": collection, "stage": record.kind, "record_id": record.id}
+            member: dict[str, object] = {"collection": collection, "stage": record.kind, "record_id": record.id}
             rows["collection_members"].append(member)
     return rows
 

@@ -148,7 +148,7 @@ async def test_limits_of_requests_are_named(stub: DatasetServiceAsyncStub, make:
         (stub.Join(wire.JoinRequest(collection="run", ids=[seed.id] * 1001)), "ids"),
         (stub.Join(wire.JoinRequest(collection="run", lease=wire.LeaseToken())), "lease.name"),
         (stub.PublishVersion(wire.PublishVersionRequest()), "collection"),
-        (stub.PublishVersion(wire.PublishVersionRequest(collection="a", verdicts=[1, UNKNOWN])), "verdicts[1]"),
+        (stub.PublishVersion(wire.PublishVersionRequest(collection="a", verdicts=[1, 99])), "verdicts[1]"),  # type: ignore[list-item]
         (
             stub.PublishVersion(
                 wire.PublishVersionRequest(collection="a", verdicts=[sandbox_pb2.VERDICT_INFRASTRUCTURE])

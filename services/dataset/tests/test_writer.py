@@ -120,8 +120,8 @@ async def test_each_caller_gets_its_own_error_and_the_next_group_goes_on(
         raise Unavailable("away")
 
     monkeypatch.setattr(writer_module, "carry_out", away)
-    results = await asyncio.gather(*(writer.append(good) for _ in range(3)), return_exceptions=True)
-    assert [type(result) for result in results] == [Unavailable] * 3
+    refused = await asyncio.gather(*(writer.append(good) for _ in range(3)), return_exceptions=True)
+    assert [type(result) for result in refused] == [Unavailable] * 3
     monkeypatch.undo()
     assert (await writer.append(good))[0].outcome == dataset_pb2.APPEND_OUTCOME_EXISTED
     await asyncio.to_thread(workers.close)

@@ -90,6 +90,8 @@ def carry_out(database: Database, writes: Sequence[Write]) -> list[Result]:
 @dataclass
 class _Transaction:
     connection: Connection
+    there: set[str] = field(default_factory=set)
+    """What requests name, parents included, and was there before."""
     inserted: dict[str, Entry] = field(default_factory=dict)
     """New records, by id."""
     stored: dict[str, Head] = field(default_factory=dict)
@@ -106,16 +108,22 @@ class _Transaction:
                 held.append((number, write))
         joins = [(number, write) for number, write in held if isinstance(write, Join)]
         appends = [(number, write) for number, write in held if isinstance(write, Append)]
-        there = existing(self.connection, _named(write for _, write in held))
-        results.update(self._answers(joins, there))
-        appends = self._with_parents(appends, there, results)
-        self._insert([write for _, write in appends], there)
+        self.there = existing(self.connection, _named(write for _, write in held))
+        results.update(self._answers(joins))
+        appends = self._with_parents(appends, results)
+        self._insert([write for _, write in appends])
         carried_out = [write for number, write in held if not isinstance(results.get(number), Exception)]
-        self.stored = heads(self.connection, self._not_inserted(carried_out, there))
-        self._count(self._enter(carried_out))
-        for number, results_of_one in zip((number for number, _ in appends), self._results(appends), strict=True):
-            results[number] = results_of_one
+        named = {key for write in carried_out for key in self._own(write)}
+        self.stored = heads(self.connection, named - self.inserted.keys())
+        entered = self._enter(carried_out)
+        new = [("", item.head) for item in self.inserted.values()]
+        _tally(self.connection, new + [(collection, self._head(key)) for collection, key in entered])
+        results.update(self._outcomes(appends))
         return [results[number] for number in range(len(writes))]
+
+    def _own(self, write: Write) -> Iterable[str]:
+        """The records that a request is about. A join's must have been there before: so it has answered."""
+        return (key for key in write.ids if key in self.there) if isinstance(write, Join) else write.own()
 
     def _lost_leases(self, writes: Sequence[Write]) -> dict[Fence | None, CodeAlignError]:
         """Why requests with these fences are refused."""
@@ -128,25 +136,26 @@ class _Transaction:
                 lost[fence] = error
         return lost
 
-    def _answers(self, joins: Sequence[tuple[int, Join]], there: set[str]) -> dict[int, Result]:
-        """What joins give."""
+    def _answers(self, joins: Sequence[tuple[int, Join]]) -> dict[int, Result]:
+        """What joins give, or why they are refused."""
         answers: dict[int, Result] = {}
         for number, write in joins:
-            found = [key for key in write.ids if key in there]
+            found = list(self._own(write))
             if write.ids_only:
                 answers[number] = [pb.Record(id=key) for key in found]
                 continue
             try:
                 loaded = load(self.connection, found)
-                within(list(loaded.values()), write.max_bytes)
+                answer = [loaded[key] for key in found]
+                within(answer, write.max_bytes)
             except CodeAlignError as error:
                 answers[number] = error
             else:
-                answers[number] = [loaded[key] for key in found]
+                answers[number] = answer
         return answers
 
     def _with_parents(
-        self, appends: Sequence[tuple[int, Append]], there: set[str], results: dict[int, Result]
+        self, appends: Sequence[tuple[int, Append]], results: dict[int, Result]
     ) -> list[tuple[int, Append]]:
         """Those of the requests whose records' parents are there, or are appended before them."""
         earlier: set[str] = set()
@@ -156,7 +165,7 @@ class _Transaction:
             violations = []
             for index, item in enumerate(write.entries):
                 for position, parent in enumerate(item.record.parents):
-                    if parent not in there and parent not in own and parent not in earlier:
+                    if parent not in self.there and parent not in own and parent not in earlier:
                         path = f"records[{index}].parents[{position}]"
                         violations.append((path, f"{parent} is neither stored nor earlier in this list"))
                 own.add(item.record.id)
@@ -167,12 +176,12 @@ class _Transaction:
                 complete.append((number, write))
         return complete
 
-    def _insert(self, appends: Sequence[Append], there: set[str]) -> None:
+    def _insert(self, appends: Sequence[Append]) -> None:
         """Insert those that are new."""
         first: dict[str, Entry] = {}
         for write in appends:
             for item in write.entries:
-                if item.record.id not in there:
+                if item.record.id not in self.there:
                     first.setdefault(item.record.id, item)
         # Sorted here and below: two transactions that insert the same rows in different orders would deadlock.
         rows = [first[key].row() for key in sorted(first)]
@@ -181,21 +190,12 @@ class _Transaction:
         edges = [edge for key in sorted(self.inserted) for edge in self.inserted[key].edges()]
         bulk.insert(self.connection, record_parents, edges)
 
-    def _not_inserted(self, writes: Sequence[Write], there: set[str]) -> set[str]:
-        """Records that requests name and that were there before; in PostgreSQL also since a moment ago."""
-        return {
-            key
-            for write in writes
-            for key in write.own()
-            if key not in self.inserted and (key in there or isinstance(write, Append))
-        }
-
     def _enter(self, writes: Sequence[Write]) -> list[tuple[str, str]]:
         """Make the records members; gives those that were none yet, as (collection, id)."""
         wanted: dict[str, dict[str, None]] = defaultdict(dict)
         for write in writes:
             if write.collection:
-                wanted[write.collection].update(dict.fromkeys(write.own()))
+                wanted[write.collection].update(dict.fromkeys(self._own(write)))
         entered: list[tuple[str, str]] = []
         for collection, keys in sorted(wanted.items()):
             # What this transaction inserted, nobody else can have entered.
@@ -224,16 +224,11 @@ class _Transaction:
             found += [key for key in some if key not in members]
         return found
 
-    def _count(self, entered: Sequence[tuple[str, str]]) -> None:
-        _tally(self.connection, [*(("", item.head) for item in self.inserted.values()), *self._of(entered)])
-
-    def _of(self, entered: Iterable[tuple[str, str]]) -> Iterable[tuple[str, Head]]:
-        return ((collection, self._head(key)) for collection, key in entered)
-
     def _head(self, key: str) -> Head:
         return self.inserted[key].head if key in self.inserted else self.stored[key]
 
-    def _results(self, appends: Sequence[tuple[int, Append]]) -> list[list[Appended]]:
+    def _outcomes(self, appends: Sequence[tuple[int, Append]]) -> dict[int, Result]:
+        """What became of each record, by the number of its request."""
         differing = {
             item.record.id
             for _, write in appends
@@ -242,8 +237,8 @@ class _Transaction:
         }
         loaded = load(self.connection, differing)
         seen: set[str] = set()
-        results = []
-        for _, write in appends:
+        outcomes: dict[int, Result] = {}
+        for number, write in appends:
             appended = []
             for item in write.entries:
                 key, head = item.record.id, self._head(item.record.id)
@@ -255,8 +250,8 @@ class _Transaction:
                     kept = self.inserted[key].record if key in self.inserted else loaded[key]
                 appended.append(Appended(key, outcome, kept))
                 seen.add(key)
-            results.append(appended)
-        return results
+            outcomes[number] = appended
+        return outcomes
 
 
 def _named(writes: Iterable[Write]) -> set[str]:
