@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from codealign.api.dataset.v1 import dataset_pb2
+from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common.errors import InvalidArgument, Unavailable
+from codealign.common.records import complete
 from codealign.dataset import writer as writer_module
 from codealign.dataset.storage import lookup
 from codealign.dataset.storage.append import carry_out
@@ -103,6 +105,25 @@ async def test_a_group_is_bounded_but_a_large_request_is_carried_out(
     await asyncio.gather(*tasks)
     assert gate.groups == [1, 2, 1, 1]
     assert total(sqlite_database) == sum(sizes)
+    workers.close()
+
+
+async def test_a_group_of_large_records_is_bounded_by_its_bytes(
+    sqlite_database: Database, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "MAX_GROUP_BYTES", 1000)
+    workers = Workers(readers=1, writers=1)
+    writer = GroupWriter(sqlite_database, workers)
+    prefixes = [
+        complete(pb.Record(kind=pb.KIND_PROMPT_PREFIX, prompt_prefix=pb.PromptPrefix(text=f"{number}" * 400)))
+        for number in range(6)
+    ]
+    tasks = [asyncio.create_task(writer.append(Append([entry(prefixes[0])])))]
+    await gate.busy()
+    tasks += [asyncio.create_task(writer.append(Append([entry(prefix)]))) for prefix in prefixes[1:]]
+    gate.opened.release(4)
+    await asyncio.gather(*tasks)
+    assert gate.groups == [1, 2, 2, 1]
     workers.close()
 
 

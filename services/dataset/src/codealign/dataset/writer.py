@@ -17,8 +17,9 @@ from codealign.dataset.storage.database import Database
 from codealign.dataset.storage.writes import Append, Appended, Join, Result, Write
 from codealign.dataset.workers import Workers
 
-# Records in one transaction, beyond its first request: the others must not wait too long.
+# What one transaction takes beyond its first request: those behind it must not wait too long, nor fill the memory.
 MAX_GROUP = 2000
+MAX_GROUP_BYTES = 16 * 2**20
 
 
 class GroupWriter:
@@ -79,14 +80,15 @@ class GroupWriter:
     def _next_group(self) -> list[tuple[Write, asyncio.Future[Result]]]:
         """The requests that wait, in their order; those that nobody waits for any more are dropped."""
         group: list[tuple[Write, asyncio.Future[Result]]] = []
-        size = 0
+        records = size = 0
         while self._waiting:
             write, future = self._waiting[0]
             if future.done():
                 self._waiting.popleft()
                 continue
-            size += len(write)
-            if group and size > MAX_GROUP:
+            records += len(write)
+            size += write.size_bytes()
+            if group and (records > MAX_GROUP or size > MAX_GROUP_BYTES):
                 break
             group.append(self._waiting.popleft())
         return group

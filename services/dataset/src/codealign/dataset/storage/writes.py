@@ -38,6 +38,10 @@ class Append:
     def __len__(self) -> int:
         return len(self.entries)
 
+    def size_bytes(self) -> int:
+        """What it has the database take, about."""
+        return sum(len(item.body) for item in self.entries)
+
     def own(self) -> Iterable[str]:
         """The ids that it is about."""
         return (item.record.id for item in self.entries)
@@ -57,6 +61,10 @@ class Join:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def size_bytes(self) -> int:
+        """What it has the database take."""
+        return 0
 
     def own(self) -> Iterable[str]:
         """The ids that it is about."""
