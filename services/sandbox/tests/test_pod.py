@@ -66,6 +66,7 @@ def test_programs_run_in_a_pod_behind_mutual_tls_whose_key_they_cannot_see(
         tls_cert_file="/var/tmp/tls/runner.pem",
         tls_key_file="/var/tmp/tls/runner.key",
         tls_client_ca_file="/var/tmp/tls/ca.pem",
+        image_digest="sha256:0123",  # an image has it in a file of its own
     )
     there = gateway(
         runner.port,

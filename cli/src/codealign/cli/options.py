@@ -165,6 +165,8 @@ def preset_options(preset: Preset, given: Options) -> Options:
     benchmarks = given.benchmarks
     if benchmarks is None and preset.benchmarks:
         benchmarks = Path(preset.source("benchmarks"))
+    if given.engine == "simulated":  # its model is a profile, which a preset's folder is not
+        return replace(given, benchmarks=benchmarks)
     return replace(given, model=preset.source("model"), benchmarks=benchmarks, settings=preset.inference)
 
 
