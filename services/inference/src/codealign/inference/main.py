@@ -19,7 +19,7 @@ from codealign.inference.settings import CommandLineSettings, InferenceSettings
 
 SERVICE = "codealign.api.inference.v1.InferenceService"
 CALLERS: Callers = {
-    "coordinator": ("Generate", "GetModel", "CountTokens"),
+    "coordinator": ("Generate", "GetModel", "GetLoad", "CountTokens", "ListModels", "LoadModel", "UnloadModel"),
     "trainer": ("ListModels", "UnloadModel"),  # to make room on a GPU that both use
     "client": ALL,
 }

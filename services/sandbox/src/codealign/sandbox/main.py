@@ -17,7 +17,7 @@ from codealign.sandbox.servicer import SandboxServicer
 from codealign.sandbox.settings import SandboxSettings
 
 SERVICE = "codealign.api.sandbox.v1.SandboxService"
-CALLERS: Callers = {"coordinator": ("Execute",), "client": ALL}
+CALLERS: Callers = {"coordinator": ("Execute", "GetRunner", "GetCapacity"), "client": ALL}
 SCALER = "externalscaler.ExternalScaler"
 SCALER_CALLERS: Callers = {"keda": ALL, "client": ALL}
 """It only answers how much work there is, so whoever wonders why runners do not come may ask what KEDA is told."""
