@@ -10,25 +10,21 @@ into docs/performance/flow.md.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import platform
 import re
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
-from services.dataset.tests.conftest import Postgres, _postgres_bin
-from tests.bench.scene import Scene, follow, run_of, store_seeds
+from tests.bench.scene import DATABASES, Scene, empty_database, follow, run_of, store_seeds
 
 PAGE = Path(__file__).parents[2] / "docs/performance/flow.md"
 MEASURED = ("dataset", "coordinator")
-SQLITE, POSTGRESQL = "sqlite", "postgresql"
 AIMS = {"dataset": 1.5, "coordinator": 1.0}
 """Milliseconds of processor time for each record."""
 _LIMIT_SECONDS = 4 * 3600.0
@@ -80,30 +76,13 @@ HEAD = (
 )
 
 
-@contextlib.contextmanager
-def _database(name: str) -> Iterator[str]:
-    """The URL of an empty one. Empty: SQLite's file in the service's folder."""
-    if name == SQLITE:
-        yield ""
-        return
-    programs = _postgres_bin()
-    if programs is None:
-        raise SystemExit("flow: no initdb and pg_ctl on PATH or in /usr/lib/postgresql/*/bin: leave postgresql out")
-    server = Postgres(programs)
-    try:
-        server.prepare()
-        yield server.url
-    finally:
-        server.remove()
-
-
 def _stored_bytes(folder: Path, url: str) -> int:
     if not url:
         return sum(path.stat().st_size for path in (folder / "data").glob("records.db*"))
     import psycopg
 
     with psycopg.connect(url) as connection:
-        found = connection.execute("SELECT pg_database_size(current_database())").fetchone()
+        found = connection.execute("SELECT pg_database_size(currentempty_database())").fetchone()
     return int(found[0]) if found else 0
 
 
@@ -113,7 +92,7 @@ def measure(database: str, seeds: int, preset: str, folder: Path) -> Measured:
     Raises:
         RuntimeError: The run did not succeed; with its message.
     """
-    with _database(database) as url:
+    with empty_database(database) as url:
         scene = Scene(folder, url, inference={"max_waiting": "100000"})
         with scene.up(), scene.stubs() as (coordinator, dataset):
             store_seeds(dataset, seeds)
@@ -211,7 +190,7 @@ def main() -> None:
     """Measure, print, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[2_000, 20_000])
-    parser.add_argument("--databases", nargs="+", choices=(SQLITE, POSTGRESQL), default=[SQLITE, POSTGRESQL])
+    parser.add_argument("--databases", nargs="+", choices=DATABASES, default=list(DATABASES))
     parser.add_argument("--preset", default="nano")
     parser.add_argument("--write", choices=("before", "after"), help="put the table into docs/performance/flow.md")
     parser.add_argument("--keep", type=Path, help="a folder for data and logs, kept; default: a temporary one")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -21,10 +23,12 @@ from codealign.cli.seeds import seed_record
 from codealign.inference.engines.simulated import program
 from codealign.inference.engines.simulated.draws import Draws
 from codealign.inference.engines.simulated.words import ADJECTIVES, NOUNS, VERBS
+from services.dataset.tests.conftest import Postgres, _postgres_bin
 from tests.bench.processes import Service, free_port
 
 ENDED = frozenset({pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED, pb.RUN_STATE_PAUSED})
 COLLECTION = "simulated-seeds"
+SQLITE, POSTGRESQL = DATABASES = ("sqlite", "postgresql")
 _BATCH = 500
 _MESSAGE = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 _INSTANT = (sys.executable, "-m", "tests.bench.instant_sandbox")
@@ -101,6 +105,37 @@ class Scene:
                 for name in ("coordinator", "dataset")
             ]
             yield CoordinatorServiceStub(channels[0]), DatasetServiceStub(channels[1])
+
+
+@contextlib.contextmanager
+def empty_database(name: str) -> Iterator[str]:
+    """The URL of an empty database that is gone afterwards. Of SQLite it is empty: a file in the scene's folder.
+
+    PostgreSQL runs without fsync, on a Unix socket.
+
+    Args:
+        name: One of `DATABASES`.
+
+    Raises:
+        RuntimeError: PostgreSQL's programs are not on this machine, or the schema cannot be made.
+    """
+    if name == SQLITE:
+        yield ""
+        return
+    programs = _postgres_bin()
+    if programs is None:
+        raise RuntimeError("no initdb and pg_ctl on PATH or in /usr/lib/postgresql/*/bin: leave postgresql out")
+    server = Postgres(programs)
+    try:
+        server.prepare()
+        migrate = [sys.executable, "-m", "codealign.dataset.main", "migrate"]
+        environment = {**os.environ, "CODEALIGN_DATASET_DATABASE_URL": server.url}
+        made = subprocess.run(migrate, env=environment, capture_output=True, text=True, check=False)
+        if made.returncode:
+            raise RuntimeError(f"{' '.join(migrate[1:])}: {made.stderr}")
+        yield server.url
+    finally:
+        server.remove()
 
 
 def store_seeds(dataset: DatasetServiceStub, count: int, seed_of_all: int = 0) -> None:
