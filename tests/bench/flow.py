@@ -92,8 +92,8 @@ def measure(database: str, seeds: int, preset: str, folder: Path) -> Measured:
     Raises:
         RuntimeError: The run did not succeed; with its message.
     """
-    with empty_database(database) as url:
-        scene = Scene(folder, url, inference={"max_waiting": "100000"})
+    with empty_database(database) as opened:
+        scene = Scene(folder, opened.url, inference={"max_waiting": "100000"})
         with scene.up(), scene.stubs() as (coordinator, dataset):
             store_seeds(dataset, seeds)
             before = {name: scene.services[name].usage() for name in MEASURED}
@@ -119,7 +119,7 @@ def measure(database: str, seeds: int, preset: str, folder: Path) -> Measured:
                 seconds=seconds,
                 processor={name: after[name].processor_seconds - before[name].processor_seconds for name in MEASURED},
                 peak={name: after[name].peak_bytes for name in MEASURED},
-                stored_bytes=_stored_bytes(folder, url),
+                stored_bytes=_stored_bytes(folder, opened.url),
                 report_seconds=report_seconds,
             )
 

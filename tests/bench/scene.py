@@ -107,9 +107,18 @@ class Scene:
             yield CoordinatorServiceStub(channels[0]), DatasetServiceStub(channels[1])
 
 
+@dataclass(frozen=True)
+class Database:
+    """Where records go."""
+
+    url: str = ""
+    """Empty: SQLite, a file in the scene's folder."""
+    server: Postgres | None = None
+
+
 @contextlib.contextmanager
-def empty_database(name: str) -> Iterator[str]:
-    """The URL of an empty database that is gone afterwards. Of SQLite it is empty: a file in the scene's folder.
+def empty_database(name: str) -> Iterator[Database]:
+    """An empty database that is gone afterwards.
 
     PostgreSQL runs without fsync, on a Unix socket.
 
@@ -120,7 +129,7 @@ def empty_database(name: str) -> Iterator[str]:
         RuntimeError: PostgreSQL's programs are not on this machine, or the schema cannot be made.
     """
     if name == SQLITE:
-        yield ""
+        yield Database()
         return
     programs = _postgres_bin()
     if programs is None:
@@ -133,7 +142,7 @@ def empty_database(name: str) -> Iterator[str]:
         made = subprocess.run(migrate, env=environment, capture_output=True, text=True, check=False)
         if made.returncode:
             raise RuntimeError(f"{' '.join(migrate[1:])}: {made.stderr}")
-        yield server.url
+        yield Database(server.url, server)
     finally:
         server.remove()
 

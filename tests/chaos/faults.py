@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from services.dataset.tests.conftest import Postgres
 from tests.bench.scene import Scene
 from tests.chaos.disk import Disk
 from tests.chaos.proxy import Proxy
@@ -24,12 +25,14 @@ class Stage:
         proxies: By the service that they stand before; the coordinator alone goes through them.
         disk: Of the dataset service.
         seconds: How long a fault lasts at most; a freeze lasts exactly so long.
+        postgres: The dataset service's database, where it is not a file.
     """
 
     scene: Scene
     proxies: Mapping[str, Proxy]
     disk: Disk
     seconds: float
+    postgres: Postgres | None = None
     sleep: Callable[[float], None] = time.sleep
     down: set[str] = field(default_factory=set)
     """Services that a fault holds down: nobody else starts them."""
@@ -49,6 +52,7 @@ def drawn(stage: Stage, dice: random.Random) -> Iterator[Fault]:
         *((make, name) for make in (_kill, _freeze) for name in SERVICES),
         *((make, name) for make in (_drop, _hold, _refuse) for name in sorted(stage.proxies)),
         *((make, "") for make in (_full_disk, _slow_engine, _dead_engine) for _ in range(2)),
+        *((_no_database, "") for _ in range(2 if stage.postgres else 0)),
     ]
     while True:
         for make, name in dice.sample(makers, len(makers)):
@@ -132,6 +136,12 @@ def _full_disk(stage: Stage, dice: random.Random, _: str) -> Fault:
         f"the dataset's disk is full for {seconds:g} s: {stage.disk.way}",
         lambda: _for(stage, seconds, lambda: stage.disk.fill(dataset.pid), lambda: stage.disk.free(dataset.pid)),
     )
+
+
+def _no_database(stage: Stage, dice: random.Random, _: str) -> Fault:
+    seconds, server = round(dice.uniform(0, stage.seconds), 2), stage.postgres
+    assert server is not None
+    return Fault(f"PostgreSQL is stopped for {seconds:g} s", lambda: _for(stage, seconds, server.stop, server.start))
 
 
 def _for(stage: Stage, seconds: float, begin: Callable[[], None], end: Callable[[], None]) -> None:

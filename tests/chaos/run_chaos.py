@@ -212,9 +212,10 @@ def run(size: Size, seed: int, folder: Path, database: str = SQLITE, cache: Path
     with contextlib.ExitStack() as stack:
         proxies = {name: stack.enter_context(Proxy(port)) for name, port in ports.items()}
         small = stack.enter_context(disk.small(folder / "disturbed" / "data", _DISK_BYTES))
+        opened = stack.enter_context(empty_database(database))
         scene = Scene(
             folder / "disturbed",
-            stack.enter_context(empty_database(database)),
+            opened.url,
             inference={"simulated_speed": str(size.speed), "slots": "16"},
             coordinator={"lease_seconds": "5"},
             ports=ports,
@@ -224,11 +225,11 @@ def run(size: Size, seed: int, folder: Path, database: str = SQLITE, cache: Path
         with scene.up():
             with scene.stubs() as (_, dataset):
                 store_seeds(dataset, size.seeds)
-            _Series(faults.Stage(scene, proxies, small, size.seconds), size, seed, found).play()
+            _Series(faults.Stage(scene, proxies, small, size.seconds, opened.server), size, seed, found).play()
             scene.services["dataset"].wait_ready()
             disturbed = _look(scene)
-    with empty_database(database) as url:
-        calm = Scene(folder / "undisturbed", url, **sandbox)  # type: ignore[arg-type]
+    with empty_database(database) as other:
+        calm = Scene(folder / "undisturbed", other.url, **sandbox)  # type: ignore[arg-type]
         with calm.up(), calm.stubs() as (coordinator, dataset):
             store_seeds(dataset, size.seeds)
             for number in range(len(found.runs)):

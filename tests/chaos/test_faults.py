@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,10 @@ def _stage(log: list[str]) -> faults.Stage:
     proxies: Any = {name: _Noting(log, name) for name in ("dataset", "inference", "sandbox")}
     no_disk: Any = _Noting(log, "disk")
     no_scene: Any = Services()
-    return faults.Stage(no_scene, proxies, no_disk, 20.0, sleep=lambda seconds: log.append(f"sleep {seconds:g}"))
+    server: Any = _Noting(log, "postgres")
+    return faults.Stage(
+        no_scene, proxies, no_disk, 20.0, server, sleep=lambda seconds: log.append(f"sleep {seconds:g}")
+    )
 
 
 def _drawn(stage: faults.Stage, seed: int, count: int) -> list[faults.Fault]:
@@ -201,7 +205,17 @@ def test_the_same_seed_draws_the_same_faults() -> None:
 
 def test_a_hundred_faults_are_of_every_kind_and_strike_every_service() -> None:
     names = [fault.name for fault in _drawn(_stage([]), 0, 100)]
-    for kind in ("SIGKILL", "SIGSTOP", "reset", "no byte reaches", "refuses", "disk is full", "slower", "is dead"):
+    for kind in (
+        "SIGKILL",
+        "SIGSTOP",
+        "reset",
+        "no byte reaches",
+        "refuses",
+        "disk is full",
+        "slower",
+        "is dead",
+        "PostgreSQL",
+    ):
         assert any(kind in name for name in names), kind
     for service in faults.SERVICES:
         assert any(name.startswith(f"SIGKILL to {service}") for name in names), service
@@ -216,7 +230,7 @@ def test_every_fault_gives_back_what_it_took() -> None:
         fault.run()
         assert not stage.down
         assert log, "it did nothing"
-        for begin, end in (("kill", "start"), ("SIGSTOP", "SIGCONT"), ("disk.fill", "disk.free")):
+        for begin, end in (("kill", "start"), ("SIGSTOP", "SIGCONT"), ("disk.fill", "disk.free"), (".stop", ".start")):
             assert any(begin in line for line in log) == any(end in line for line in log), log
         for method in ("hold", "refuse"):
             told = [line for line in log if f".{method}(" in line]
@@ -232,7 +246,7 @@ def test_a_fault_that_is_interrupted_is_ended_all_the_same() -> None:
     def interrupted(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    stage = faults.Stage(stage.scene, stage.proxies, stage.disk, 20.0, sleep=interrupted)
+    stage = replace(stage, sleep=interrupted)
     fault = next(fault for fault in _drawn(stage, 1, 100) if fault.name.startswith("SIGSTOP"))
     with pytest.raises(KeyboardInterrupt):
         fault.run()
