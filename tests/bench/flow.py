@@ -82,7 +82,7 @@ def _stored_bytes(folder: Path, url: str) -> int:
     import psycopg
 
     with psycopg.connect(url) as connection:
-        found = connection.execute("SELECT pg_database_size(currentempty_database())").fetchone()
+        found = connection.execute("SELECT pg_database_size(current_database())").fetchone()
     return int(found[0]) if found else 0
 
 

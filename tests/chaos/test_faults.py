@@ -187,9 +187,11 @@ def _stage(log: list[str]) -> faults.Stage:
     no_disk: Any = _Noting(log, "disk")
     no_scene: Any = Services()
     server: Any = _Noting(log, "postgres")
-    return faults.Stage(
-        no_scene, proxies, no_disk, 20.0, server, sleep=lambda seconds: log.append(f"sleep {seconds:g}")
-    )
+
+    def sleep(seconds: float) -> None:
+        log.append(f"sleep {seconds:g}")
+
+    return faults.Stage(no_scene, proxies, no_disk, 20.0, server, sleep)
 
 
 def _drawn(stage: faults.Stage, seed: int, count: int) -> list[faults.Fault]:
@@ -205,17 +207,8 @@ def test_the_same_seed_draws_the_same_faults() -> None:
 
 def test_a_hundred_faults_are_of_every_kind_and_strike_every_service() -> None:
     names = [fault.name for fault in _drawn(_stage([]), 0, 100)]
-    for kind in (
-        "SIGKILL",
-        "SIGSTOP",
-        "reset",
-        "no byte reaches",
-        "refuses",
-        "disk is full",
-        "slower",
-        "is dead",
-        "PostgreSQL",
-    ):
+    kinds = ("SIGKILL", "SIGSTOP", "reset", "no byte reaches", "refuses", "disk is full", "slower", "is dead")
+    for kind in (*kinds, "PostgreSQL is stopped"):
         assert any(kind in name for name in names), kind
     for service in faults.SERVICES:
         assert any(name.startswith(f"SIGKILL to {service}") for name in names), service
@@ -230,7 +223,12 @@ def test_every_fault_gives_back_what_it_took() -> None:
         fault.run()
         assert not stage.down
         assert log, "it did nothing"
-        for begin, end in (("kill", "start"), ("SIGSTOP", "SIGCONT"), ("disk.fill", "disk.free"), (".stop", ".start")):
+        for begin, end in (
+            ("kill ", "start "),
+            ("SIGSTOP", "SIGCONT"),
+            ("disk.fill", "disk.free"),
+            (".stop", ".start"),
+        ):
             assert any(begin in line for line in log) == any(end in line for line in log), log
         for method in ("hold", "refuse"):
             told = [line for line in log if f".{method}(" in line]
