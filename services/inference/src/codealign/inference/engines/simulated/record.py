@@ -28,6 +28,7 @@ from codealign.inference.engines.recording_file import FORMAT as RECORDING_FORMA
 from codealign.inference.engines.recording_file import read as read_recording
 from codealign.inference.engines.simulated import profile as profiles
 from codealign.inference.engines.simulated.profile import ANSWER, CUT_OFF, LIST, NO_ANSWER_END, NO_TESTS, PASSED, PROSE
+from codealign.inference.engines.simulated.wanted import is_list
 
 _STEPS = 20
 """Between two quantiles 5% of the completions."""
@@ -59,8 +60,7 @@ def _kinds(stops: Iterable[tuple[tuple[str, ...], str]]) -> dict[tuple[str, ...]
     """What was asked for, by the stop strings: told by what most of the completions look like."""
     votes: defaultdict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
     for stop, text in stops:
-        short = all(len(term.split()) <= 6 for term in text.split(","))
-        votes[stop][ANSWER if "```" in text else LIST if "," in text and short and "\n" not in text else PROSE] += 1
+        votes[stop][ANSWER if "```" in text else LIST if is_list(text) else PROSE] += 1
     return {stop: counted.most_common(1)[0][0] for stop, counted in votes.items()}
 
 

@@ -41,7 +41,7 @@ def read(request: GenerationRequest) -> Wanted:
     if closed != opened.group(1) or (closing and "```" in closing.string):
         return Wanted(ANSWER, opened.group(1), closed, subject)
     example = re.search(rf"<{closed}>\n(.*?)\n?</{closed}>", prompt, re.DOTALL)
-    kind = LIST if example and _is_list(example.group(1)) else PROSE
+    kind = LIST if example and is_list(example.group(1)) else PROSE
     return Wanted(kind, opened.group(1), closed, subject)
 
 
@@ -50,7 +50,9 @@ def text_of(request: GenerationRequest) -> str:
     return request.prompt if isinstance(request.prompt, str) else request.prompt[-1].content
 
 
-def _is_list(text: str) -> bool:
-    """A line of short terms between commas."""
-    terms = text.strip().split(",")
-    return "\n" not in text.strip() and len(terms) > 1 and all(len(term.split()) <= _TERM_WORDS for term in terms)
+def is_list(text: str) -> bool:
+    """A line of short terms between commas, and no sentence."""
+    line = text.strip()
+    terms = line.split(",")
+    short = len(terms) > 1 and all(len(term.split()) <= _TERM_WORDS for term in terms)
+    return short and "\n" not in line and not line.endswith(".")
