@@ -90,7 +90,7 @@ UNIT := services/coordinator/tests services/common/tests/test_records.py service
 	services/common/tests/test_yaml_text.py \
 	$(foreach name,attached dispatch pool queue reruns scaling units,services/sandbox/tests/test_$(name).py) \
 	services/inference/tests/test_simulated.py sandbox-runner/tests/test_instrument.py sandbox-runner/tests/test_sources.py \
-	$(foreach name,imports lineage progress source_text,cli/tests/test_$(name).py) tests/chaos/test_faults.py
+	$(foreach name,imports lineage progress simulated_engine source_text,cli/tests/test_$(name).py) tests/chaos/test_faults.py
 
 .PHONY: test-unit
 test-unit: setup ## The fast tests: no gVisor, no vLLM, no model; under a minute

@@ -117,7 +117,7 @@ ModelOption = Annotated[
     str, typer.Option("--model", help="Hub id, folder or artifact URL. Default: the inference service's own.")
 ]
 EngineOption = Annotated[
-    str, typer.Option("--engine", help="transformers, replay, ... Default: the inference service's own.")
+    str, typer.Option("--engine", help="transformers, replay, simulated, ... Default: the inference service's own.")
 ]
 RecordingOption = Annotated[
     Path | None, typer.Option("--recording", help="Completions that `--engine replay` answers from.")
