@@ -6,18 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from codealign.cli import presets
 from codealign.cli.failures import Failure
 from codealign.cli.options import preset_options
+from codealign.cli.presets import Preset
 from codealign.cli.stack import Options
 
 VARIABLE = "CODEALIGN_INFERENCE_MODEL"
 
 
-def test_it_does_not_take_a_presets_model_and_keeps_its_benchmarks() -> None:
-    options = preset_options(presets.load("nano"), Options(engine="simulated"))
+def test_it_does_not_take_a_presets_model_and_keeps_its_benchmarks(tmp_path: Path) -> None:
+    preset = Preset("mine", model="some/model", benchmarks=str(tmp_path), inference={"slots": 3})
+    options = preset_options(preset, Options(engine="simulated"))
     assert (options.engine, options.model, dict(options.settings)) == ("simulated", "", {})
-    assert options.benchmarks is not None
+    assert options.benchmarks == tmp_path
     assert VARIABLE not in options.inference(), "the service's own default: the profile nano"
 
 
@@ -28,5 +29,5 @@ def test_its_model_is_a_profiles_name_or_file(tmp_path: Path, monkeypatch: pytes
         options = Options(engine="simulated", model=given)
         options.check()
         assert options.inference()[VARIABLE] == sent
-    with pytest.raises(Failure, match="no such folder: ./other.json"):
+    with pytest.raises(Failure, match=r"no such folder: \./other\.json"):
         Options(engine="simulated", model="./other.json").check()
