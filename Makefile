@@ -85,6 +85,17 @@ nano: setup ## Make the embedded model again from its recipe: within an hour on 
 test: setup setup-vllm check ## Every check and every test
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
+# What needs neither gVisor, nor vLLM, nor a model, nor a database's server: in under a minute on two idle cores.
+UNIT := services/coordinator/tests services/common/tests/test_records.py services/common/tests/test_text.py \
+	services/common/tests/test_yaml_text.py \
+	$(foreach name,attached dispatch pool queue reruns scaling units,services/sandbox/tests/test_$(name).py) \
+	services/inference/tests/test_simulated.py sandbox-runner/tests/test_instrument.py sandbox-runner/tests/test_sources.py \
+	$(foreach name,imports lineage progress simulated_engine source_text,cli/tests/test_$(name).py) tests/chaos/test_faults.py
+
+.PHONY: test-unit
+test-unit: setup ## The fast tests: no gVisor, no vLLM, no model; under a minute
+	@$(BIN)/python -m pytest -m "not gvisor and not slow" $(UNIT) $(ARGS)
+
 .PHONY: test-cluster
 test-cluster: setup ## Two releases on a real Kubernetes with gVisor: KUBECONFIG's, or one that is brought up for it
 	@tests/cluster/run.sh $(ARGS)
@@ -103,9 +114,17 @@ soak: setup ## 20,000 executions with hostile ones among them, then 2,000 while 
 	@$(BIN)/python -m tests.chaos.kill_runners
 	@test -z "$$CODEALIGN_BENCHMARK_DATA" || $(BIN)/python -m tests.evaluation.canonical
 
+.PHONY: chaos
+chaos: setup ## Runs under 100 random faults (killed, frozen, cut off, a full disk, ...) must publish what undisturbed ones publish
+	@$(BIN)/python -m tests.chaos.run_chaos $(ARGS)
+
 .PHONY: bench-sandbox
 bench-sandbox: setup ## Executions per second, ours and others', in one table
 	@$(BIN)/python -m tests.bench.sandbox $(ARGS)
+
+.PHONY: bench-flow
+bench-flow: setup ## What a record costs: processor time by service, memory, growth; SQLite and PostgreSQL
+	@$(BIN)/python -m tests.bench.flow $(ARGS)
 
 .PHONY: ablation
 ablation: setup ## What selection by execution is worth: failures, random answers and passes, three seeds each; writes docs/ablation-nano.md

@@ -129,6 +129,23 @@ def request(
     return pb.ExecuteRequest(program=program, limits=pb.Limits(**limits), runs=runs, request_id=request_id)
 
 
+def identifies_verdicts(runner: pb.Runner) -> bool:
+    """Whether a runner says all that a kept verdict's identity rests on: file system, interpreter, resolved limits."""
+    named = [each.profile for each in runner.profile_limits]
+    fields = pb.Limits.DESCRIPTOR.fields
+    return (
+        bool(runner.image_digest)
+        and runner.python_version.count(".") == 2
+        and bool(named)
+        and named == list(runner.profiles)
+        and all(
+            0 < getattr(each.defaults, field.name) <= getattr(each.maxima, field.name)
+            for each in runner.profile_limits
+            for field in fields
+        )
+    )
+
+
 @contextlib.contextmanager
 def running(folder: Path, **settings: str) -> Iterator[Gateway]:
     gateway = Gateway(folder, **settings)

@@ -15,7 +15,7 @@ from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.common.errors import ConfigurationError
 from codealign.sandbox.runners import docker
 
-from .conftest import CACHE, Gateway, name_of, running
+from .conftest import CACHE, Gateway, identifies_verdicts, name_of, running
 
 IMAGE = os.environ.get("CODEALIGN_SANDBOX_IMAGE", "codealign-sandbox-runner:test")
 PREPARE = 'eval "$(tests/docker.sh)" prepares one'
@@ -62,6 +62,7 @@ def test_every_wall_holds_for_an_unprivileged_supervisor(gateway: Gateway) -> No
     assert all(wall.holds and wall.evidence for wall in runner.walls)
     assert runner.platform in ("systrap", "ptrace", "kvm")
     assert runner.image_digest.startswith("sha256:")
+    assert identifies_verdicts(runner), runner
 
 
 @pytest.mark.gvisor

@@ -21,7 +21,7 @@ from grpc_status import rpc_status
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.api.sandbox.v1.sandbox_pb2_grpc import SandboxServiceStub
 
-from .conftest import CACHE, Gateway, name_of, request, running
+from .conftest import CACHE, Gateway, identifies_verdicts, name_of, request, running
 
 pytestmark = pytest.mark.gvisor
 
@@ -47,6 +47,7 @@ def test_every_wall_holds_and_says_what_was_tried(gateway: Gateway) -> None:
     assert runner.backend == "runsc"
     assert runner.platform in ("systrap", "ptrace")
     assert int(runner.gvisor_version) >= 20240729
+    assert identifies_verdicts(runner), runner
 
 
 def test_an_unknown_runner_is_not_found(gateway: Gateway) -> None:

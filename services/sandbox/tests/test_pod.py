@@ -15,7 +15,7 @@ import pytest
 from codealign.api.runner.v1.runner_pb2_grpc import RunnerServiceStub
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 
-from .conftest import CACHE, Gateway, name_of, request, running
+from .conftest import CACHE, Gateway, identifies_verdicts, name_of, request, running
 from .pods import Pod, certificates
 
 pytestmark = pytest.mark.gvisor
@@ -66,6 +66,7 @@ def test_programs_run_in_a_pod_behind_mutual_tls_whose_key_they_cannot_see(
         tls_cert_file="/var/tmp/tls/runner.pem",
         tls_key_file="/var/tmp/tls/runner.key",
         tls_client_ca_file="/var/tmp/tls/ca.pem",
+        image_digest="sha256:0123",  # an image has it in a file of its own
     )
     there = gateway(
         runner.port,
@@ -78,6 +79,7 @@ def test_programs_run_in_a_pod_behind_mutual_tls_whose_key_they_cannot_see(
     (described,) = there.stub.GetRunner(pb.GetRunnerRequest()).runners
     assert (described.backend, described.isolation) == ("grpc", pb.ISOLATION_GVISOR)
     assert all(wall.holds for wall in described.walls)
+    assert identifies_verdicts(described), described
     result = there.run("def f(x): return x + 1", "assert f(1) == 2")
     assert (name_of(result), result.runner, result.isolation) == ("PASSED", runner.name, pb.ISOLATION_GVISOR)
     look = "import os\nseen = [f for _, _, files in os.walk('/var/tmp/tls') for f in files]\n"

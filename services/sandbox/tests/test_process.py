@@ -8,7 +8,7 @@ import pytest
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 
-from .conftest import Gateway, name_of, running
+from .conftest import Gateway, identifies_verdicts, name_of, running
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +27,8 @@ def test_every_result_and_the_runner_say_so(gateway: Gateway) -> None:
         pb.ISOLATION_PROCESS,
         pb.RUNNER_STATE_READY,
     )
+    assert identifies_verdicts(runner), runner
+    assert result.image_digest == runner.image_digest
     assert "kernel" in {wall.name for wall in runner.walls if not wall.holds}
 
 

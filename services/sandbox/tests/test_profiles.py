@@ -10,7 +10,7 @@ import pytest
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.sandbox.settings import SandboxSettings
 
-from .conftest import Gateway, name_of, request, running
+from .conftest import Gateway, identifies_verdicts, name_of, request, running
 
 pytestmark = pytest.mark.gvisor
 pytest.importorskip("numpy", reason="numpy is not installed beside the gateway")
@@ -48,6 +48,7 @@ def test_programs_may_use_numpy(scientific: Gateway, code: str, tests: str, verd
 def test_the_runner_offers_both_profiles(scientific: Gateway) -> None:
     (runner,) = scientific.stub.GetRunner(pb.GetRunnerRequest(), timeout=10).runners
     assert list(runner.profiles) == ["numpy", "default"]
+    assert identifies_verdicts(runner), runner
 
 
 _DYNAMIC = "import importlib\nnp = importlib.import_module('numpy')\n"

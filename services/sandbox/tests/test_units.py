@@ -10,6 +10,7 @@ from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.common.errors import ConfigurationError, InvalidArgument
 from codealign.sandbox import debian, gvisor, validate
 from codealign.sandbox.runners import folders
+from codealign.sandbox.servicer import SandboxServicer
 
 from .conftest import request
 
@@ -119,6 +120,38 @@ def test_a_checked_request_has_every_default() -> None:
     checked = validate.checked(request("x", wall_seconds=3), "default")
     assert (checked.limits.wall_seconds, checked.limits.cpu_seconds, checked.limits.processes) == (3, 10, 40)
     assert (checked.profile, checked.runs) == ("default", 1)
+
+
+@pytest.mark.parametrize("profile", ["default", "numpy"])
+def test_the_limits_that_are_told_are_those_that_requests_get(profile: str) -> None:
+    (told,) = validate.resolved_limits([profile])
+    checked = validate.checked(pb.ExecuteRequest(program=pb.Program(code="x"), profile=profile), profile)
+    assert (told.profile, told.defaults) == (profile, checked.limits)
+    most = pb.ExecuteRequest(program=pb.Program(code="x"), profile=profile, limits=told.maxima)
+    assert validate.checked(most, profile).limits == told.maxima
+    for field in told.maxima.DESCRIPTOR.fields:
+        more = pb.ExecuteRequest(program=pb.Program(code="x"), profile=profile)
+        setattr(more.limits, field.name, getattr(told.maxima, field.name) + 1)
+        with pytest.raises(InvalidArgument, match=f"limits.{field.name}: at most"):
+            validate.checked(more, profile)
+
+
+async def test_every_backends_runner_is_told_with_the_limits_of_its_profiles() -> None:
+    class Runners:
+        descriptions = (
+            pb.Runner(name="older", profiles=["numpy", "default"]),
+            pb.Runner(name="newer", profiles=["default", "future"], profile_limits=[pb.ProfileLimits(profile="x")]),
+            pb.Runner(name="refused"),
+        )
+
+    servicer = SandboxServicer(None, Runners(), "default", 1)  # type: ignore[arg-type]
+    told = (await servicer.GetRunner(pb.GetRunnerRequest(), None)).runners
+    assert [[each.profile for each in runner.profile_limits] for runner in told] == [
+        ["numpy", "default"],
+        ["default"],
+        [],
+    ]
+    assert not Runners.descriptions[0].profile_limits, "a hello is kept as it came"
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ ModelOption = Annotated[
     str, typer.Option("--model", help="Hub id, folder or artifact URL. Default: the inference service's own.")
 ]
 EngineOption = Annotated[
-    str, typer.Option("--engine", help="transformers, replay, ... Default: the inference service's own.")
+    str, typer.Option("--engine", help="transformers, replay, simulated, ... Default: the inference service's own.")
 ]
 RecordingOption = Annotated[
     Path | None, typer.Option("--recording", help="Completions that `--engine replay` answers from.")
@@ -165,6 +165,8 @@ def preset_options(preset: Preset, given: Options) -> Options:
     benchmarks = given.benchmarks
     if benchmarks is None and preset.benchmarks:
         benchmarks = Path(preset.source("benchmarks"))
+    if given.engine == "simulated":  # its model is a profile, which a preset's folder is not
+        return replace(given, benchmarks=benchmarks)
     return replace(given, model=preset.source("model"), benchmarks=benchmarks, settings=preset.inference)
 
 

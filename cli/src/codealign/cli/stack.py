@@ -49,7 +49,7 @@ class Options:
     model: str = ""
     """A hub id, a folder, or an artifact URL. Empty: the inference service's default."""
     engine: str = ""
-    """"transformers", "replay", ... Empty: the inference service's default."""
+    """"transformers", "replay", "simulated", ... Empty: the inference service's default."""
     recording: Path | None = None
     """What the engine `replay` answers from."""
     record: Path | None = None
@@ -82,8 +82,7 @@ class Options:
             raise Failure(f"--benchmarks: no such file or folder: {self.benchmarks}")
         if self.record is not None and not self.record.resolve().parent.is_dir():
             raise Failure(f"--record: no such folder: {self.record.resolve().parent}")
-        if self.recording is None:
-            model_source(self.model)
+        self._source()
         self.interpreter()
 
     def warning(self) -> str:
@@ -123,13 +122,24 @@ class Options:
         further["OMP_WAIT_POLICY"] = "PASSIVE"
         chosen = {
             "ENGINE": self.engine,
-            # A replay's model is the recording; the option only names it.
-            "MODEL": str(self.recording.resolve()) if self.recording else model_source(self.model),
+            "MODEL": self._source(),
             "MODEL_NAME": self.model if self.recording else "",
             "RECORD": str(self.record.resolve()) if self.record else "",
         }
         defaults = {name: value for name, value in further.items() if name not in os.environ}
         return {**defaults, **{prefix + name: value for name, value in chosen.items() if value}}
+
+    def _source(self) -> str:
+        """What the inference service is to load.
+
+        Raises:
+            Failure: The model is written as a path, and there is no such folder.
+        """
+        if self.recording is not None:  # a replay's model; the option only names it
+            return str(self.recording.resolve())
+        if self.engine == "simulated" and Path(self.model).is_file():  # a profile of one's own
+            return str(Path(self.model).resolve())
+        return model_source(self.model)
 
 
 def model_source(model: str) -> str:

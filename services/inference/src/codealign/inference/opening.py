@@ -30,18 +30,22 @@ class EngineOpener:
 
     def key_of(self, source: str) -> str:
         """Equal for all the ways to write one source."""
-        return source if self._settings.engine == "openai" else key_of(source)
+        return source if self._settings.engine in ("openai", "simulated") else key_of(source)
 
     def name_of(self, source: str) -> str:
-        """What requests call a model that was given no name: a recording knows, other names come from the source.
+        """What requests call a model that was given no name: the recording's, the profile's, or one from the source.
 
         Raises:
-            ConfigurationError: the recording cannot be read.
+            ConfigurationError: the recording or the profile cannot be read.
         """
         if self._settings.engine == "replay":
             from codealign.inference.engines.recording_file import read_model
 
             return read_model(local_source(source, self._settings.cache_dir)).name
+        if self._settings.engine == "simulated":
+            from codealign.inference.engines.simulated import profile
+
+            return profile.load(source).name
         return source if self._settings.engine == "openai" else default_name(source)
 
     async def open(self, source: str, name: str, expected_revision: str) -> Engine:
@@ -55,6 +59,10 @@ def configured_source(settings: InferenceSettings) -> str:
     Raises:
         ConfigurationError: none is set.
     """
+    if not settings.model and settings.engine == "simulated":
+        from codealign.inference.engines.simulated import profile
+
+        return profile.DEFAULT
     if not settings.model:
         what = {"replay": "the recording's file", "openai": "the name that the endpoint knows"}
         raise ConfigurationError(
@@ -121,7 +129,13 @@ async def _in_thread(open_it: Callable[[], Engine]) -> Engine:
 
 def _open(settings: InferenceSettings, source: str, name: str, expected_revision: str) -> Engine:
     # Imported here: an engine needs its own packages alone, and the servers of the others start without them.
-    opens = {"replay": _replay, "transformers": _transformers, "vllm": _vllm, "openai": _openai}
+    opens = {
+        "replay": _replay,
+        "simulated": _simulated,
+        "transformers": _transformers,
+        "vllm": _vllm,
+        "openai": _openai,
+    }
     try:
         return opens[settings.engine](settings, source, name, expected_revision)
     except ModuleNotFoundError as error:
@@ -137,6 +151,23 @@ def _replay(settings: InferenceSettings, source: str, name: str, expected_revisi
     if settings.record is not None:
         raise ConfigurationError("a replay cannot be recorded: unset CODEALIGN_INFERENCE_RECORD")
     engine = ReplayEngine(local_source(source, settings.cache_dir), name=name)
+    require_revision(source, engine.model.revision, expected_revision)
+    return engine
+
+
+def _simulated(settings: InferenceSettings, source: str, name: str, expected_revision: str) -> Engine:
+    from codealign.inference.engines.simulated import profile
+    from codealign.inference.engines.simulated.engine import SimulatedEngine
+
+    engine = SimulatedEngine(
+        profile.load(source),
+        name=name,
+        slots=settings.slots,
+        max_waiting=settings.max_waiting,
+        max_context=settings.max_context,
+        speed=settings.simulated_speed,
+        seed=settings.simulated_seed,
+    )
     require_revision(source, engine.model.revision, expected_revision)
     return engine
 

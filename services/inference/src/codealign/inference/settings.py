@@ -16,12 +16,12 @@ class InferenceSettings(ServerSettings):
 
     model_config = SettingsConfigDict(env_prefix="CODEALIGN_INFERENCE_")
 
-    engine: Literal["transformers", "vllm", "openai", "replay"] = "transformers"
+    engine: Literal["transformers", "vllm", "openai", "replay", "simulated"] = "transformers"
     """transformers: models in this process. vllm: the same by vLLM. openai: an endpoint that speaks OpenAI's protocol.
-    replay: completions that were recorded before."""
+    replay: completions that were recorded before. simulated: texts drawn from what was recorded of a model."""
     model: str = Field(default="", description="What is loaded at the start: a folder, a hub id or an artifact URL.")
     """What is loaded at the start: a folder, a hub id or an artifact URL; for replay the recording's file, for openai
-    the name that the endpoint knows."""
+    the name that the endpoint knows, for simulated a profile's name or file (empty: nano)."""
     model_name: str = ""
     """What requests call that model. Empty: the last part of `model`."""
     record: Path | None = None
@@ -70,6 +70,11 @@ class InferenceSettings(ServerSettings):
     """Seconds that one completion may take. A request is never sent again after it."""
     openai_concurrency: int = Field(default=32, ge=1)
     """Requests to the endpoint at once; one per sample."""
+
+    simulated_speed: float = Field(default=1.0, ge=0, le=1e6)
+    """How many times as fast as was recorded. 0: at once."""
+    simulated_seed: int = Field(default=0, ge=0, lt=2**63)
+    """Another seed gives other completions, under another revision."""
 
     @field_validator("vllm_args", mode="before")
     @classmethod

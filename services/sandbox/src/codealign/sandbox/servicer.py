@@ -29,6 +29,18 @@ def _seconds_left(context: Any) -> float:
     return math.inf if seconds is None else float(seconds)
 
 
+def _with_limits(runner: pb.Runner) -> pb.Runner:
+    """A runner with the limits of its profiles.
+
+    They are this gateway's, whatever the runner's release: it is the gateway that fills them into a job.
+    """
+    described = pb.Runner()
+    described.CopyFrom(runner)
+    del described.profile_limits[:]
+    described.profile_limits.extend(validate.resolved_limits(runner.profiles))
+    return described
+
+
 class SandboxServicer(rpc.SandboxServiceServicer):
     """Implements `codealign.api.sandbox.v1.SandboxService`."""
 
@@ -115,4 +127,4 @@ class SandboxServicer(rpc.SandboxServiceServicer):
         runners = [runner for runner in self._pool.descriptions if request.name in ("", runner.name)]
         if request.name and not runners:
             raise NotFound(f"no runner is named {request.name!r}")
-        return pb.GetRunnerResponse(runners=runners)
+        return pb.GetRunnerResponse(runners=[_with_limits(runner) for runner in runners])

@@ -1,7 +1,8 @@
 """The one check of a request: where wire becomes domain."""
 
+import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.common.errors import InvalidArgument
@@ -78,6 +79,23 @@ def _of_limits(limits: pb.Limits, profile: Profile) -> Iterator[Violation]:
             yield f"limits.{field.name}", f"at most {most:g} in profile {profile.name!r}, got {value:g}"
         elif 0 < value < least:
             yield f"limits.{field.name}", f"at least {least}, got {value:g}"
+
+
+def resolved_limits(profiles: Iterable[str]) -> list[pb.ProfileLimits]:
+    """What limits mean in these profiles: what `checked` fills in, and what it refuses.
+
+    Args:
+        profiles: As a runner names them. One that this gateway does not know is left out: no request may name it.
+    """
+    return [
+        pb.ProfileLimits(
+            profile=name,
+            defaults=pb.Limits(**dataclasses.asdict(PROFILES[name].defaults)),
+            maxima=pb.Limits(**dataclasses.asdict(PROFILES[name].maxima)),
+        )
+        for name in profiles
+        if name in PROFILES
+    ]
 
 
 def checked(request: pb.ExecuteRequest, served: str) -> pb.ExecuteRequest:

@@ -346,7 +346,7 @@ class Model(_message.Message):
     hash of its URL, the model's name and its entry in the endpoint's list: all that can be known.
     """
     engine: _builtins.str
-    """"transformers", "vllm", "openai" or "replay"."""
+    """"transformers", "vllm", "openai", "simulated" or "replay"."""
     context_length: _builtins.int
     """Prompt and completion together, in tokens. 0: unknown."""
     chat_template: _builtins.str

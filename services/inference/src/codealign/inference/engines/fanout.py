@@ -46,7 +46,15 @@ class Fanout:
         self._tasks.update(tasks)
         try:
             for finished in asyncio.as_completed(tasks):
-                yield await finished
+                try:
+                    completion = await finished
+                except asyncio.CancelledError:
+                    # A task that was cancelled before its first step has no chance to say why.
+                    task = asyncio.current_task()
+                    if self._closing and not (task and task.cancelling()):
+                        raise _stopped() from None
+                    raise
+                yield completion
         finally:
             await _cancelled(tasks)
             self._tasks.difference_update(tasks)
@@ -73,7 +81,7 @@ class Fanout:
             completion = await write(sample, arrival)
         except asyncio.CancelledError:
             if self._closing:
-                raise Unavailable("the engine was stopped: ask again") from None
+                raise _stopped() from None
             raise
         self._bound.finished_one()
         self._prompt_tokens += completion.prompt_tokens
@@ -82,6 +90,10 @@ class Fanout:
         metrics.count(completion)
         metrics.COMPLETION_SECONDS.observe(time.perf_counter() - arrival)
         return completion
+
+
+def _stopped() -> Unavailable:
+    return Unavailable("the engine was stopped: ask again")
 
 
 async def _cancelled(tasks: "list[asyncio.Task[Completion]]") -> None:

@@ -1,0 +1,189 @@
+"""An engine without a model: completions drawn from what was recorded of one, for tests of scale and of faults.
+
+A completion is determined by the prompt, the sampling, the sample's seed, the engine's own seed and the profile: never
+by what else is in the batch, nor by when it is asked for. What takes time is waiting alone; slots, queue and refusals
+are those of the engines that compute.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+
+from codealign.common.errors import InvalidArgument
+from codealign.common.logs import get_logger
+from codealign.inference.engines.base import (
+    Completion,
+    FinishReason,
+    GenerationRequest,
+    Load,
+    ModelInfo,
+    Sample,
+)
+from codealign.inference.engines.fanout import Fanout
+from codealign.inference.engines.simulated import texts
+from codealign.inference.engines.simulated.draws import Draws
+from codealign.inference.engines.simulated.profile import ANSWER, CUT_OFF, LIST, PASSED, Profile
+from codealign.inference.engines.simulated.wanted import Wanted, read, text_of
+from codealign.inference.engines.stops import first_stop
+
+log = get_logger(__name__)
+
+_TEMPLATE = "(simulated: a conversation's last message is what is answered)"
+
+
+class SimulatedEngine:
+    """Draws completions; see the module."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        *,
+        name: str = "",
+        slots: int = 16,
+        max_waiting: int = 1024,
+        max_context: int = 0,
+        speed: float = 1.0,
+        seed: int = 0,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """Simulate a model.
+
+        Args:
+            profile: What was recorded of it.
+            name: What requests call it. Empty: the profile's name.
+            slots: Samples at once.
+            max_waiting: Samples that may wait for a slot.
+            max_context: Tokens of prompt and completion, if fewer than the profile's. 0: the profile's.
+            speed: How many times as fast as was recorded. 0: at once.
+            seed: Another one gives other completions.
+            sleep: Waits for so many seconds.
+        """
+        self._profile = profile
+        self._speed = speed
+        self._sleep = sleep
+        self._slots = asyncio.Semaphore(slots)
+        self._samples = Fanout(slots, max_waiting)
+        identity = f"{profile.revision}\0{texts.VERSION}\0{seed}"
+        self._model = ModelInfo(
+            name=name or profile.name,
+            source=profile.name,
+            revision=hashlib.sha256(identity.encode()).hexdigest(),
+            engine="simulated",
+            context_length=min(filter(None, (profile.context_length, max_context))),
+            chat_template=_TEMPLATE,
+            batch_invariant=True,
+            dtype="",
+            device="none",
+            size_bytes=0,
+        )
+        log.info("simulating", profile=profile.name, slots=slots, speed=speed, seed=seed)
+
+    @property
+    def model(self) -> ModelInfo:
+        """The model that is simulated; its revision covers the profile, the engine's seed and how texts are made."""
+        return self._model
+
+    @property
+    def fault(self) -> str:
+        """None: nothing here can break."""
+        return ""
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Completion]:
+        """Yield completions as they finish; see `Engine.generate`."""
+        arrival = time.perf_counter()
+        self._samples.require_room(request)
+        prompt_tokens = self._prompt_tokens(request)
+        wanted = read(request)
+        identity = self._model.revision, text_of(request), request.sampling
+        passes = Draws("prompt", *identity).quantile(self._profile.pass_rates)
+
+        async def write(sample: Sample, _: float) -> Completion:
+            async with self._slots:
+                draws = Draws("sample", *identity, sample.seed)
+                completion, seconds = self._write(request, wanted, passes, sample, draws, prompt_tokens)
+                if self._speed:
+                    await self._sleep(seconds / self._speed)
+                return completion
+
+        async with contextlib.aclosing(self._samples.run(request, write, arrival)) as completions:
+            async for completion in completions:
+                yield completion
+
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """As many as texts of such a length had in the recording, on average."""
+        return [self._tokens_of(text) for text in texts]
+
+    def load(self) -> Load:
+        """What is under way."""
+        return self._samples.load()
+
+    async def close(self) -> None:
+        """End what is in flight with `Unavailable`."""
+        await self._samples.close()
+
+    def _tokens_of(self, text: str) -> int:
+        return -int(-len(text) // self._profile.chars_per_prompt_token)
+
+    def _prompt_tokens(self, request: GenerationRequest) -> int:
+        if isinstance(request.prompt, str):
+            tokens = self._tokens_of(request.prompt)
+        else:
+            tokens = sum(self._tokens_of(message.content) for message in request.prompt)
+        if tokens >= self._model.context_length:
+            raise InvalidArgument(
+                "prompt",
+                f"has {tokens} tokens; the model's context holds {self._model.context_length} with at least one new "
+                "token: shorten it",
+            )
+        return tokens
+
+    def _write(
+        self,
+        request: GenerationRequest,
+        wanted: Wanted,
+        passes: float,
+        sample: Sample,
+        draws: Draws,
+        prompt_tokens: int,
+    ) -> tuple[Completion, float]:
+        """A completion, and how many seconds the model takes for it at the recorded speed."""
+        kind = self._profile.kinds[wanted.kind]
+        room = self._model.context_length - prompt_tokens
+        most_tokens = min(request.sampling.max_tokens or room, room)
+        most_chars = max(1, int(most_tokens * kind.chars_per_token))
+        chars = int(draws.quantile(kind.tokens) * kind.chars_per_token)
+        text, cut = self._text(wanted, passes, draws, chars)
+        if cut:
+            text = texts.endless(text, draws, most_chars + 1)
+        stopped = first_stop(text, request.sampling.stop)
+        if stopped and stopped[0] <= most_chars:
+            text, reason, stop_string = text[: stopped[0]], FinishReason.STOP_STRING, stopped[1]
+        elif len(text) > most_chars:
+            text, reason, stop_string = text[:most_chars], FinishReason.LENGTH, ""
+        else:
+            reason, stop_string = FinishReason.END_TOKEN, ""
+        tokens = most_tokens if reason is FinishReason.LENGTH else 1 + int(len(text) / kind.chars_per_token)
+        seconds = tokens * draws.quantile(kind.seconds_per_token)
+        completion = Completion(
+            attempt=sample.attempt,
+            seed=sample.seed,
+            text=text,
+            finish_reason=reason,
+            stop_string=stop_string,
+            prompt_tokens=prompt_tokens,
+            cached_prompt_tokens=min(prompt_tokens, int(request.prefix_chars // self._profile.chars_per_prompt_token)),
+            generated_tokens=min(tokens, most_tokens),
+            seconds=round(seconds / self._speed, 3) if self._speed else 0.0,
+        )
+        return completion, seconds
+
+    def _text(self, wanted: Wanted, passes: float, draws: Draws, chars: int) -> tuple[str, bool]:
+        """The whole text, its closing tag included; and whether it is one that does not come to its end."""
+        if wanted.kind == ANSWER:
+            outcome = PASSED if draws.share() < passes else draws.weighted(self._profile.failures)
+            return texts.answer(wanted, draws, chars, outcome), outcome == CUT_OFF
+        is_cut = draws.share() < self._profile.kinds[wanted.kind].cut_off
+        text = texts.terms(draws, chars) if wanted.kind == LIST else texts.task(draws, chars, self._profile.repeats)
+        return f"{text}\n</{wanted.closed}>\n", is_cut

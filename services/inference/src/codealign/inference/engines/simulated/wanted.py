@@ -1,0 +1,58 @@
+"""What a prompt asks for, from what is visible in it: the tag that it ends with, its stop strings, its examples."""
+
+import re
+from dataclasses import dataclass
+
+from codealign.inference.engines.base import GenerationRequest
+from codealign.inference.engines.simulated.profile import ANSWER, LIST, PROSE
+
+_OPENING = re.compile(r"<(\w+)>\s*\Z")
+_CLOSING = re.compile(r"</(\w+)>\s*\Z")
+_HEADING = re.compile(r"^#+ .*$", re.MULTILINE)
+_TERM_WORDS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A section of text."""
+
+    kind: str
+    """One of `profile.KINDS`."""
+    opened: str
+    """The tag that the prompt ends with. Empty: none."""
+    closed: str
+    """The tag that ends the section. Another one than `opened`: both sections are wanted, the answer and its tests."""
+    subject: str
+    """The prompt's last example: what the section is about."""
+
+
+def read(request: GenerationRequest) -> Wanted:
+    """What is asked for. A prompt that ends with no tag asks for an answer without tests."""
+    prompt = text_of(request)
+    last = None
+    for last in _HEADING.finditer(prompt):  # noqa: B007 (the last one is wanted)
+        pass
+    subject = prompt[last.end() :] if last else prompt
+    opened = _OPENING.search(prompt)
+    closing = next((found for stop in request.sampling.stop if (found := _CLOSING.search(stop))), None)
+    if opened is None:
+        return Wanted(ANSWER, "", "", subject)
+    closed = closing.group(1) if closing else opened.group(1)
+    if closed != opened.group(1) or (closing and "```" in closing.string):
+        return Wanted(ANSWER, opened.group(1), closed, subject)
+    example = re.search(rf"<{closed}>\n(.*?)\n?</{closed}>", prompt, re.DOTALL)
+    kind = LIST if example and is_list(example.group(1)) else PROSE
+    return Wanted(kind, opened.group(1), closed, subject)
+
+
+def text_of(request: GenerationRequest) -> str:
+    """The prompt, or a conversation's last message."""
+    return request.prompt if isinstance(request.prompt, str) else request.prompt[-1].content
+
+
+def is_list(text: str) -> bool:
+    """A line of short terms between commas, and no sentence."""
+    line = text.strip()
+    terms = line.split(",")
+    short = len(terms) > 1 and all(len(term.split()) <= _TERM_WORDS for term in terms)
+    return short and "\n" not in line and not line.endswith(".")

@@ -1,0 +1,163 @@
+"""Services of this installation as processes that are measured, killed and started again where they were."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2
+
+from codealign.common.health import READINESS
+
+_START_SECONDS = 120.0
+_STOP_SECONDS = 30.0
+_TICKS = os.sysconf("SC_CLK_TCK")
+_LOG_CHARACTERS = 4_000
+_PACKAGES = {"training": "trainer"}
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a process has taken."""
+
+    processor_seconds: float = 0.0
+    """User and system, of all that ever ran under this name."""
+    peak_bytes: int = 0
+    """The highest resident set of one of them."""
+
+
+@dataclass
+class Service:
+    """One service, on a port that it keeps.
+
+    Args:
+        name: "dataset", "inference", ...
+        folder: Its log and its endpoint file lie there.
+        settings: By their names in its `settings.py`.
+        command: In place of the service's own program; it reads the same variables.
+    """
+
+    name: str
+    folder: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
+    command: Sequence[str] = ()
+    port: int = field(default_factory=free_port)
+    _health_port: int = field(default_factory=free_port)
+    _process: subprocess.Popen[bytes] | None = None
+    _ended: Usage = field(default_factory=Usage)
+
+    @property
+    def address(self) -> str:
+        """host:port."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        """What every process of it has written."""
+        return self.folder / f"{self.name}.log"
+
+    @property
+    def pid(self) -> int:
+        """Of its process. 0: there is none."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else 0
+
+    def start(self) -> None:
+        """Start a process; `wait_ready` waits for it."""
+        package = _PACKAGES.get(self.name, self.name)
+        prefix = f"CODEALIGN_{package.upper()}_"
+        own = {"port": str(self.port), "health_port": str(self._health_port), "drain_seconds": "8", **self.settings}
+        environment = {**os.environ, **{prefix + name.upper(): value for name, value in own.items()}}
+        environment["PYTHONUNBUFFERED"] = "1"
+        command = self.command or (sys.executable, "-m", f"codealign.{package}.main")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, process_group=0
+            )
+
+    def is_ready(self) -> bool:
+        """It says that it takes work."""
+        with grpc.insecure_channel(f"127.0.0.1:{self._health_port}") as channel:
+            check = channel.unary_unary(
+                "/grpc.health.v1.Health/Check",
+                request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+                response_deserializer=health_pb2.HealthCheckResponse.FromString,
+            )
+            try:
+                answer = check(health_pb2.HealthCheckRequest(service=READINESS), timeout=2)
+            except grpc.RpcError:
+                return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    def wait_ready(self) -> None:
+        """Until it takes work.
+
+        Raises:
+            RuntimeError: It ended, or it takes too long; with the end of its log.
+        """
+        deadline = time.monotonic() + _START_SECONDS
+        while not self.is_ready():
+            if time.monotonic() > deadline or not self.pid:
+                raise RuntimeError(f"{self.name} did not come up:\n{self.log.read_text()[-_LOG_CHARACTERS:]}")
+            time.sleep(0.05)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send its process a signal, if there is one."""
+        if pid := self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL to the process and all that it started; returns when it is gone."""
+        if self._process is not None and self.pid:
+            # What it takes from here to its end is not counted.
+            self._ended = self.usage()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(_STOP_SECONDS)
+        self._process = None
+
+    def stop(self) -> None:
+        """Let it finish what it has, then end it."""
+        if self._process is not None and self.pid:
+            self._ended = self.usage()
+            self.signal(signal.SIGCONT)
+            self.signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_STOP_SECONDS)
+                self._process = None
+        self.kill()
+
+    def usage(self) -> Usage:
+        """What its processes have taken so far."""
+        now = _usage(self.pid)
+        return Usage(self._ended.processor_seconds + now.processor_seconds, max(self._ended.peak_bytes, now.peak_bytes))
+
+
+def _usage(pid: int) -> Usage:
+    """Of a process; nothing where it has ended. See proc_pid_stat(5) and proc_pid_status(5)."""
+    if not pid:
+        return Usage()
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return Usage()
+    peak = next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0)
+    return Usage(sum(int(each) for each in fields[11:15]) / _TICKS, peak * 1024)
