@@ -187,7 +187,7 @@ async def test_a_run_of_another_version_of_its_stages_is_not_mixed_with_it(
 ) -> None:
     made = bench("one-line")
     use_pipelines(toys.shapes(version=2))
-    with pytest.raises(RunFailed, match=r"version 1 of stage 'instructions'.*has version 2: `codealign rejudge`"):
+    with pytest.raises(RunFailed, match=r"version \d+ of stage .instructions.*`codealign rejudge`"):
         await made.work()
 
 

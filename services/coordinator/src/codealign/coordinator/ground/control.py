@@ -56,7 +56,7 @@ class Controllers:
         self._discovery = Discovery(dataset)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._poked = asyncio.Event()
-        self._draining = False
+        self._draining = self._blind = False
         self.assigned: dict[str, Assignment] = {}
         """By the subject's id: what this coordinator works on now."""
 
@@ -136,8 +136,11 @@ class Controllers:
             for subject in await self._discovery.look():
                 if assignment := self.assigned.get(subject):
                     assignment.changed.set()
+            self._blind = False
         except CodeAlignError as error:
-            log.warning("discovery_failed", message=error.message)
+            if not self._blind:  # an outage is told once
+                log.warning("discovery_failed", message=error.message)
+            self._blind = True
         except Exception:
             log.exception("discovery_failed")
 

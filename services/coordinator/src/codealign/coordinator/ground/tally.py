@@ -178,9 +178,7 @@ def _count_rejection(item: dataset.RecordCount, progress: Progress, configs: Map
             progress[stage].kept -= item.count
 
 
-def _count_decision(
-    item: dataset.RecordCount, progress: Progress, configs: Mapping[str, pb.Record], own: str
-) -> None:
+def _count_decision(item: dataset.RecordCount, progress: Progress, configs: Mapping[str, pb.Record], own: str) -> None:
     kinds = {record.stage_config.kind: name for name, record in configs.items()}
     stage = own or kinds.get(pb.KIND_EXAMPLE, "")
     if not stage:

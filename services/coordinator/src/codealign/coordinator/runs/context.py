@@ -12,7 +12,7 @@ from codealign.common.logs import get_logger
 from codealign.coordinator.ground.store import RunStore
 from codealign.coordinator.ground.tally import Progress
 from codealign.coordinator.pipelines.pipeline import Pipeline
-from codealign.coordinator.pipelines.stage import Settings
+from codealign.coordinator.pipelines.stage import Settings, Stage
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
 from codealign.coordinator.rules.seeds import Drop
 from codealign.coordinator.runs.breaker import INTERNAL_ERROR, Breaker
@@ -43,29 +43,20 @@ class Context:
         """Its settings."""
         return self.record.run
 
-    async def reject(
-        self,
-        error: Exception,
-        *,
-        stage: str,
-        rejected_kind: pb.Kind.ValueType,
-        parents: list[str],
-        config_id: str,
-        attempt: int = 0,
-    ) -> pb.Record:
-        """An item that raised an exception: the record that says so, kept and counted by the breaker."""
-        record = pb.Record(
-            kind=pb.KIND_REJECTION,
-            parents=parents,
-            attempt=attempt,
-            stage_config_id=config_id,
-            rejection=internal_error(error, rejected_kind),
-        )
-        log.warning("item_rejected", stage=stage, item=parents[0], detail=record.rejection.detail)
-        kept = await self.store.append(record)
-        if kept is record:  # not one that a former try left
-            self.breaker.saw(stage, INTERNAL_ERROR, kept.rejection.detail)
-        return kept
+    async def reject(self, stage: Stage, parents: list[str], config_id: str, error: Exception) -> None:
+        """Append what an item's exception says, in place of what the stage would have made of it.
+
+        Args:
+            stage: The stage that was at work.
+            parents: The item's id first.
+            config_id: The configuration under which it was worked on.
+            error: What was raised.
+        """
+        rejection = internal_error(error, stage.makes)
+        record = pb.Record(kind=pb.KIND_REJECTION, parents=parents, stage_config_id=config_id, rejection=rejection)
+        log.warning("item_rejected", stage=stage.name, item=parents[0], detail=rejection.detail)
+        if await self.store.append(record) is record:  # not one that a former try left
+            self.breaker.saw(stage.name, INTERNAL_ERROR, rejection.detail)
 
 
 def internal_error(error: Exception, rejected_kind: pb.Kind.ValueType) -> pb.Rejection:

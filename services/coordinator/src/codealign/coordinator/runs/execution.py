@@ -132,13 +132,7 @@ class Execution:
         self._runners.add(result.runner)
 
     async def _reject(self, item: Item, error: Exception) -> None:
-        await self._context.reject(
-            error,
-            stage=self._stage.name,
-            rejected_kind=self._stage.makes,
-            parents=[item.record.id],
-            config_id=self._config_id,
-        )
+        await self._context.reject(self._stage, [item.record.id], self._config_id, error)
         self._tally.finish(INTERNAL_ERROR)
 
     def _count(self, verdict: pb.Record, *, fresh: bool) -> None:

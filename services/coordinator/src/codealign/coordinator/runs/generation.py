@@ -8,11 +8,9 @@ first is there when a run goes on, the second also when a better parser reads ag
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from google.protobuf.message import Message
 
@@ -22,20 +20,16 @@ from codealign.common import records
 from codealign.common.errors import InvalidArgument
 from codealign.coordinator.ground.calls import Completions, finish_name, provenance
 from codealign.coordinator.ground.faults import Refused, RunFailed
-from codealign.coordinator.pipelines.few_shots import FewShot
-from codealign.coordinator.pipelines.stage import Asked, Item, Writing
+from codealign.coordinator.pipelines.stage import Item, Writing
 from codealign.coordinator.reading import sections
 from codealign.coordinator.reading.parsing import Rejected
-from codealign.coordinator.runs.config import draws_id, model_of
+from codealign.coordinator.runs.asking import Asking, Draw, Question, completion_key, number_key
 from codealign.coordinator.runs.context import Context, internal_error
 from codealign.coordinator.runs.prefixes import Prefixes
-from codealign.coordinator.runs.prompting import child_key, drawn_properties, prefix_group, sample_seed, shots
 
 _TOO_LONG = re.compile(r"context|too (?:long|large)|tokens|length", re.IGNORECASE)
 _OF_THE_PROMPT = frozenset({"", "prompt", "chat", "input"})
 """Fields whose violation is about the item. Another one's is about the stage's settings, the same for every item."""
-_GROUPS = 256
-"""Prefix groups whose prompts are kept in memory, for each stage."""
 
 
 @dataclass(frozen=True)
@@ -53,35 +47,6 @@ class Drawn:
 Deliver = Callable[[Drawn], None]
 
 
-@dataclass(frozen=True)
-class _Draw:
-    """One sample of an item, and the ids of all that may have become of it."""
-
-    attempt: int
-    seed: int
-    completion: str
-    child: str
-    unreadable: str
-    refused: str
-
-
-@dataclass(frozen=True)
-class _Shared:
-    """What the prompts of a prefix group share."""
-
-    shots: Sequence[FewShot]
-    prefix: str
-    prefix_id: str
-
-
-@dataclass(frozen=True)
-class _Question:
-    item: Item
-    asked: Asked
-    shared: _Shared
-    suffix: str
-
-
 class Generation:
     """One writing stage of a run.
 
@@ -96,16 +61,14 @@ class Generation:
         self.stage = stage
         self.settings = context.settings.of(stage.name)
         self._context, self._completions, self._prefixes = context, completions, prefixes
-        self._model = model_of(context.run, stage.name)
+        self._asking = Asking(context, stage)
         self._config_id = context.configs[stage.name].id
         self._sampling_id = context.configs.sampling(stage.name).id
-        self._draws_id = draws_id(context.run, stage.name)
         self._tally = context.progress[stage.name]
-        self._shared = lru_cache(_GROUPS)(self._shared_of_group)
 
     def key(self, parent_key: str, attempt: int, number: int = 0) -> str:
         """A child's key."""
-        return child_key(self.stage, self._draws_id, parent_key, attempt, number)
+        return self._asking.key(parent_key, attempt, number)
 
     async def draw(self, item: Item, attempts: Sequence[int], *, fresh: bool, deliver: Deliver) -> None:
         """Draw so often for an item; what can be read is delivered as it comes, what cannot is counted.
@@ -121,18 +84,19 @@ class Generation:
             RunFailed: A service gave an error that another try cannot mend.
         """
         try:
-            question = self._question(item)
-            draws = {attempt: self._draw(question, attempt) for attempt in attempts}
+            question = self._asking.question(item)
+            draws = {attempt: self._asking.draw(question, attempt) for attempt in attempts}
         except Exception as error:  # whatever a stage's code raises
+            rejection = internal_error(error, self.stage.makes)
             for attempt in attempts:
-                await self._reject_prompt(item, attempt, internal_error(error, self.stage.makes))
+                await self._reject_prompt(item, attempt, rejection)
             return
         await self._prefixes.ensure(question.shared.prefix_id, question.shared.prefix)
         left = await self._find(question, draws, fresh=fresh, deliver=deliver)
         if not left:
             return
         self._context.gate()
-        request = self._request(question, [draws[attempt] for attempt in left])
+        request = self._asking.request(question, [draws[attempt] for attempt in left])
         owed = set(left)
         try:
             async with contextlib.aclosing(self._completions.of(request)) as responses:
@@ -148,45 +112,7 @@ class Generation:
             for attempt in sorted(owed):
                 await self._reject_prompt(item, attempt, self._rejection(_of_prompt(refusal)))
 
-    def _question(self, item: Item) -> _Question:
-        context, settings = self._context, self._context.settings
-        shared = self._shared(prefix_group(settings, self.stage, item.key))
-        asked = Asked(shared.shots, drawn_properties(context.settings, self.stage, item.key))
-        return _Question(item, asked, shared, self.stage.suffix(item, asked))
-
-    def _shared_of_group(self, group: str) -> _Shared:
-        found = shots(self._context.pipeline, self._context.settings, self.stage, group)
-        text = self.stage.prefix(found)
-        record = pb.Record(kind=pb.KIND_PROMPT_PREFIX, prompt_prefix=pb.PromptPrefix(text=text))
-        return _Shared(found, text, records.record_id(record))
-
-    def _draw(self, question: _Question, attempt: int) -> _Draw:
-        item, run = question.item, self._context.run
-        seed = sample_seed(run.seed, self.stage.name, self._draws_id, item.key, attempt)
-        completion = records.derive_id(
-            pb.KIND_COMPLETION,
-            [question.shared.prefix_id],
-            stage_config_id=self._sampling_id,
-            key=_completion_key(question.suffix, seed),
-        )
-        return _Draw(
-            attempt=attempt,
-            seed=seed,
-            completion=completion,
-            child=self._child_id(item, completion, attempt),
-            unreadable=self._id(pb.KIND_REJECTION, [item.record.id, completion], attempt),
-            refused=self._id(pb.KIND_REJECTION, [item.record.id], attempt),
-        )
-
-    def _child_id(self, item: Item, completion: str, attempt: int, number: int = 0) -> str:
-        return self._id(self.stage.makes, [item.record.id, completion], attempt, _number_key(number))
-
-    def _id(self, kind: pb.Kind.ValueType, parents: list[str], attempt: int, key: str = "") -> str:
-        return records.derive_id(kind, parents, attempt=attempt, stage_config_id=self._config_id, key=key)
-
-    async def _find(
-        self, question: _Question, draws: Mapping[int, _Draw], *, fresh: bool, deliver: Deliver
-    ) -> list[int]:
+    async def _find(self, question: Question, draws: Mapping[int, Draw], *, fresh: bool, deliver: Deliver) -> list[int]:
         """Take what is in the store; the attempts that the model is to be asked for."""
         wanted = [draw.completion for draw in draws.values()]
         if not fresh:
@@ -208,7 +134,7 @@ class Generation:
         return left
 
     async def _further(
-        self, item: Item, draws: Mapping[int, _Draw], found: Mapping[str, pb.Record]
+        self, item: Item, draws: Mapping[int, Draw], found: Mapping[str, pb.Record]
     ) -> dict[int, list[pb.Record]]:
         """All children of each draw that has one, in the order of their numbers.
 
@@ -217,7 +143,10 @@ class Generation:
         children = {attempt: [found[draw.child]] for attempt, draw in draws.items() if draw.child in found}
         open_ones, number = list(children), 1
         while open_ones:
-            ids = {attempt: self._child_id(item, draws[attempt].completion, attempt, number) for attempt in open_ones}
+            ids = {
+                attempt: self._asking.child_id(item, draws[attempt].completion, attempt, number)
+                for attempt in open_ones
+            }
             more = await self._context.store.join(ids.values())
             open_ones = [attempt for attempt in open_ones if ids[attempt] in more]
             for attempt in open_ones:
@@ -230,24 +159,7 @@ class Generation:
         read = sections.read(completion_of(completion), self.stage.section, self.settings.few_shots)
         return read if isinstance(read, str) else ""
 
-    def _request(self, question: _Question, draws: Iterable[_Draw]) -> inf.GenerateRequest:
-        settings = self.settings
-        return inf.GenerateRequest(
-            model=self._model.model,
-            expected_revision=self._model.revision,
-            prompt=question.shared.prefix + question.suffix,
-            samples=[inf.Sample(attempt=draw.attempt, seed=draw.seed) for draw in draws],
-            sampling=inf.SamplingParameters(
-                temperature=settings.temperature,
-                top_p=settings.top_p,
-                max_tokens=settings.max_tokens,
-                stop=self.stage.section.stop(settings.few_shots),
-            ),
-            prefix_key=question.shared.prefix_id,
-            prefix_chars=len(question.shared.prefix),
-        )
-
-    async def _keep(self, question: _Question, draw: _Draw, response: inf.GenerateResponse, deliver: Deliver) -> None:
+    async def _keep(self, question: Question, draw: Draw, response: inf.GenerateResponse, deliver: Deliver) -> None:
         """Append what came back, then what is read from it."""
         given, made = response.completion, provenance(response)
         made.seed = draw.seed
@@ -256,7 +168,7 @@ class Generation:
                 kind=pb.KIND_COMPLETION,
                 parents=[question.shared.prefix_id],
                 stage_config_id=self._sampling_id,
-                key=_completion_key(question.suffix, draw.seed),
+                key=completion_key(question.suffix, draw.seed),
                 provenance=made,
                 completion=pb.Completion(
                     prompt_suffix=question.suffix,
@@ -273,7 +185,7 @@ class Generation:
             return
         await self._read(question, draw, kept, deliver)
 
-    async def _read(self, question: _Question, draw: _Draw, completion: pb.Record, deliver: Deliver) -> None:
+    async def _read(self, question: Question, draw: Draw, completion: pb.Record, deliver: Deliver) -> None:
         """Append what is read from a completion: the stage's records, or a Rejection."""
         item = question.item
         read: tuple[str, list[pb.Record]] | pb.Rejection
@@ -298,7 +210,7 @@ class Generation:
         await self._append_rejection(record)
 
     def _parsed(
-        self, question: _Question, draw: _Draw, completion: pb.Record
+        self, question: Question, draw: Draw, completion: pb.Record
     ) -> tuple[str, list[pb.Record]] | pb.Rejection:
         """The section and the records that it holds, or why there is none."""
         text = sections.read(completion_of(completion), self.stage.section, self.settings.few_shots)
@@ -309,7 +221,7 @@ class Generation:
             return self._rejection(bodies)
         return text, self._children(question.item, draw, completion, bodies)
 
-    def _children(self, item: Item, draw: _Draw, completion: pb.Record, bodies: Sequence[Message]) -> list[pb.Record]:
+    def _children(self, item: Item, draw: Draw, completion: pb.Record, bodies: Sequence[Message]) -> list[pb.Record]:
         if not bodies:
             raise ValueError(f"stage {self.stage.name!r} read no record and gave no reason")
         field, made = records.BODY_OF_KIND[self.stage.makes], []
@@ -326,7 +238,7 @@ class Generation:
 
     def _blank(self, kind: pb.Kind.ValueType, parents: list[str], attempt: int, number: int = 0) -> pb.Record:
         return pb.Record(
-            kind=kind, parents=parents, attempt=attempt, stage_config_id=self._config_id, key=_number_key(number)
+            kind=kind, parents=parents, attempt=attempt, stage_config_id=self._config_id, key=number_key(number)
         )
 
     def _deliver(
@@ -337,7 +249,7 @@ class Generation:
             if fresh:
                 self._context.breaker.saw(self.stage.name, None)
             line = {**item.line, self.stage.name: record}
-            child = Item(record, self.key(item.key, attempt, number), line, text)
+            child = Item(record, self._asking.key(item.key, attempt, number), line, text)
             deliver(Drawn(child, attempt, number, fresh))
 
     async def _reject_prompt(self, item: Item, attempt: int, rejection: pb.Rejection) -> None:
@@ -354,14 +266,6 @@ class Generation:
 
     def _rejection(self, rejected: Rejected) -> pb.Rejection:
         return pb.Rejection(rejected_kind=self.stage.makes, reason=rejected.reason, detail=rejected.detail)
-
-
-def _completion_key(suffix: str, seed: int) -> str:
-    return f"{hashlib.sha256(suffix.encode()).hexdigest()}/{seed}"
-
-
-def _number_key(number: int) -> str:
-    return str(number) if number else ""
 
 
 def _bear(record: pb.Record, completion: pb.Record) -> None:

@@ -242,13 +242,7 @@ class Selection:
         return pb.Record(kind=pb.KIND_EXAMPLE, parents=parents, stage_config_id=self._config_id, example=example)
 
     async def _reject(self, record_id: str, error: Exception) -> None:
-        await self._context.reject(
-            error,
-            stage=self._stage.name,
-            rejected_kind=self._stage.makes,
-            parents=[record_id],
-            config_id=self._config_id,
-        )
+        await self._context.reject(self._stage, [record_id], self._config_id, error)
         self._tally.finish(INTERNAL_ERROR)
 
 

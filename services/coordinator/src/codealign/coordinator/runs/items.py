@@ -1,0 +1,252 @@
+"""Takes every item of a run through the stages of its pipeline, up to the candidates for a row."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable
+
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.api.sandbox.v1 import sandbox_pb2 as sb
+from codealign.coordinator.ground import windows
+from codealign.coordinator.ground.calls import Completions
+from codealign.coordinator.ground.faults import RunFailed, RunStopped, leaf
+from codealign.coordinator.ground.ports import Services
+from codealign.coordinator.pipelines.stage import Item, Stage, Writing
+from codealign.coordinator.runs.bounded import BoundedTasks
+from codealign.coordinator.runs.breaker import INTERNAL_ERROR
+from codealign.coordinator.runs.config import ROW_RULES
+from codealign.coordinator.runs.context import Context, decision
+from codealign.coordinator.runs.execution import Execution
+from codealign.coordinator.runs.generation import Drawn, Generation
+from codealign.coordinator.runs.groups import Candidate, Group, packed
+from codealign.coordinator.runs.prefixes import Prefixes
+from codealign.coordinator.runs.seeds import judged_seeds
+from codealign.coordinator.runs.strategies import STRATEGIES
+from codealign.coordinator.settings import CoordinatorSettings
+
+SELECTED = "seed.selected"
+_DECISIONS_IN_FLIGHT = 1000
+"""Decisions on dropped seeds that are on their way to the store, at most."""
+
+
+class Items:
+    """The items of a run at work.
+
+    Args:
+        context: The run.
+        services: All that it calls.
+        settings: How much is in flight at once.
+    """
+
+    def __init__(self, context: Context, services: Services, settings: CoordinatorSettings) -> None:
+        self._context, self._pipeline = context, context.pipeline
+        self._strategy = STRATEGIES[context.run.selection.strategy]
+        self._most_seeds = settings.seeds_in_flight
+        self._samples = windows.of_inference(services.inference, settings.generations_in_flight)
+        self._programs = windows.of_sandbox(services.sandbox, settings.executions_in_flight)
+        prefixes = Prefixes(context.store)
+        self._generations = {
+            stage.name: Generation(
+                context,
+                stage,
+                Completions(
+                    services.inference,
+                    context.progress[stage.name],
+                    self._samples,
+                    context.gate,
+                    settings.generation_timeout_seconds,
+                    context.store.waiting,
+                ),
+                prefixes,
+            )
+            for stage in self._pipeline.writing
+        }
+        self.candidates = self._generations[self._pipeline.candidates.name]
+        self._execution: Execution | None = None
+        if (stage := self._pipeline.execution) is not None:
+            self._execution = Execution(context, stage, services.sandbox, self._programs)
+        self._stopped = 0
+        """Items that are not through, since the gate said so."""
+
+    async def all_seeds(self) -> list[Group]:
+        """Take every selected seed through the stages; what was drawn, for the selection.
+
+        Raises:
+            RunFailed: No seed meets the rules, or a service gave an error that another try cannot mend.
+            RunStopped: The run is to stop; everything that was in flight is finished.
+        """
+        groups: list[Group] = []
+        config_id, count = self._context.configs[self._pipeline.seeds.name].id, 0
+        async with (
+            contextlib.aclosing(judged_seeds(self._context)) as seeds,
+            BoundedTasks(lambda: _DECISIONS_IN_FLIGHT) as decisions,
+            BoundedTasks(self.seeds_in_flight) as tasks,
+        ):
+            async for seed, drop in seeds:
+                if drop is not None:
+                    await decisions.start(self._append(decision([seed.id], config_id, drop)))
+                    continue
+                count += 1
+                if self._stopped or not await self._is_through(self._may_go_on()):
+                    break
+                await tasks.start(self._guarded(self._through(seed, groups)))
+        if self._stopped:
+            raise RunStopped(f"{self._stopped} items are not through")
+        if not count:
+            raise RunFailed(
+                f"no seed of collection {self._context.run.seeds.collection!r} meets the seed rules; collect from "
+                "another folder (`codealign seeds collect PATH`)"
+            )
+        return groups
+
+    def seeds_in_flight(self) -> int:
+        """Seeds between their first and their last stage at once, now."""
+        return windows.items_in_flight(self._most_seeds, self._samples, self._programs)
+
+    async def _append(self, record: pb.Record) -> None:
+        await self._context.store.append(record)
+
+    async def _may_go_on(self) -> None:
+        self._context.gate()
+
+    async def _is_through(self, work: Awaitable[None]) -> bool:
+        """Do one item's work; False where it stopped, which is no error of what is in flight beside it."""
+        try:
+            await work
+        except RunStopped:
+            self._stopped += 1
+            return False
+        return True
+
+    async def _guarded(self, work: Awaitable[None]) -> None:
+        """One item's work as a task."""
+        try:
+            await self._is_through(work)
+        except BaseExceptionGroup as group:
+            raise leaf(group) from None
+
+    async def _through(self, seed: pb.Record, groups: list[Group]) -> None:
+        """Record that a seed was selected, and take it through the stages."""
+        context, stage = self._context, self._pipeline.seeds
+        selected = pb.Decision(outcome=pb.Decision.OUTCOME_KEPT, rule=SELECTED, detail="meets every rule")
+        record = pb.Record(
+            kind=pb.KIND_DECISION,
+            parents=[seed.id, context.record.id],
+            stage_config_id=context.configs[stage.name].id,
+            decision=selected,
+        )
+        await context.store.join([seed.id])
+        await context.store.append(record)
+        await self._go_on(Item(seed, seed.id, {stage.name: seed}), stage, groups, fresh=False)
+
+    async def _go_on(self, item: Item, stage: Stage, groups: list[Group], *, fresh: bool) -> None:
+        """Everything that follows from an item of a stage, up to the candidates."""
+        for child in self._pipeline.children(stage):
+            if child is self._pipeline.candidates:
+                group = Group(packed(record.id for record in item.line.values()), item.key)
+                await self.draw_on(group, item, fresh=fresh)
+                groups.append(group)
+            else:
+                await self._all_children(child, item, groups, fresh=fresh)
+
+    async def _all_children(self, stage: Writing, item: Item, groups: list[Group], *, fresh: bool) -> None:
+        generation = self._generations[stage.name]
+        async with asyncio.TaskGroup() as tasks:
+
+            def deliver(drawn: Drawn) -> None:
+                tasks.create_task(self._guarded(self._follow(stage, drawn, groups)))
+
+            attempts = range(generation.settings.attempts)
+            await self._guarded(generation.draw(item, attempts, fresh=fresh, deliver=deliver))
+
+    async def _follow(self, stage: Writing, drawn: Drawn, groups: list[Group]) -> None:
+        """Take a record that was read on, unless a rule drops it."""
+        if await self._meets_rules(stage, drawn.item):
+            await self._go_on(drawn.item, stage, groups, fresh=drawn.fresh)
+
+    async def _meets_rules(self, stage: Writing, item: Item) -> bool:
+        """No rule of its stage drops an item."""
+        context, tally = self._context, self._context.progress[stage.name]
+        try:
+            drop = stage.drop(item, context.settings, context.benchmarks)
+        except Exception as error:  # whatever a stage's code raises
+            await context.reject(stage, [item.record.id], context.configs[ROW_RULES].id, error)
+            tally.drop_kept(INTERNAL_ERROR)
+            return False
+        if drop is not None:
+            # Under the stage's configuration, so that it counts for the stage. The rules' settings are the run's, which
+            # therefore is a parent.
+            parents = [item.record.id, context.record.id]
+            await self._append(decision(parents, context.configs[stage.name].id, drop))
+            tally.drop_kept(drop.rule)
+        return drop is None
+
+    async def draw_on(self, group: Group, item: Item, *, fresh: bool = False) -> bool:
+        """Draw rounds of candidates until one more is eligible or the attempts are used up; True if one is.
+
+        Raises:
+            RunStopped: The run is to stop; what was in flight is finished.
+        """
+        settings, eligible = self.candidates.settings, len(group.eligible)
+        everything = self._strategy.draws_all
+        while group.drawn < settings.attempts and (everything or len(group.eligible) == eligible):
+            end = settings.attempts if everything else min(group.drawn + settings.round_size, settings.attempts)
+            group.eligible += await self._round(item, range(group.drawn, end), fresh=fresh)
+            group.drawn = end
+        return len(group.eligible) > eligible
+
+    async def _round(self, item: Item, attempts: range, *, fresh: bool) -> list[Candidate]:
+        """Draw these attempts and judge each as it comes; the eligible ones in the order of preference."""
+        judging: list[asyncio.Task[tuple[bool, Candidate | None]]] = []
+        async with asyncio.TaskGroup() as tasks:
+
+            def deliver(drawn: Drawn) -> None:
+                judging.append(tasks.create_task(self._judged(drawn)))
+
+            drawn = await self._is_through(self.candidates.draw(item, attempts, fresh=fresh, deliver=deliver))
+        judged = [task.result() for task in judging]
+        if not drawn or not all(through for through, _ in judged):
+            raise RunStopped("the round is not through")
+        found = [candidate for _, candidate in judged if candidate is not None]
+        return self._strategy.ordered(
+            found, self._context.run, lambda each: self.candidates.key(item.key, each.attempt, each.number)
+        )
+
+    async def _judged(self, drawn: Drawn) -> tuple[bool, Candidate | None]:
+        """Whether the judging is through, and the candidate where it may become a row."""
+        found: list[Candidate] = []
+        through = await self._is_through(self._judge(drawn, found))
+        return through, found[0] if found else None
+
+    async def _judge(self, drawn: Drawn, found: list[Candidate]) -> None:
+        """Judge a candidate; add it to those that were found where it may become a row."""
+        context, item = self._context, drawn.item
+        if not await self._meets_rules(self._pipeline.candidates, item):
+            return
+        verdict: pb.Record | None = None
+        if self._execution is not None:
+            verdict = await self._execution.judge(item, fresh=drawn.fresh)
+            if verdict is None:
+                return
+        if not self._strategy.takes(_verdict_of(verdict)):
+            return
+        rules, stage = context.configs[ROW_RULES].id, self._pipeline.selection
+        tally = context.progress[stage.name]
+        try:
+            drop = stage.drop(item, context.settings, context.benchmarks)
+        except Exception as error:  # whatever a stage's code raises
+            await context.reject(stage, [item.record.id], rules, error)
+            tally.finish(INTERNAL_ERROR)
+            return
+        context.breaker.saw(stage.name, None)
+        if drop is not None:
+            await self._append(decision([item.record.id], rules, drop))
+            tally.finish(drop.rule)
+            return
+        verdict_id = verdict.id if verdict is not None else ""
+        found.append(Candidate(drawn.attempt, drawn.number, packed([item.record.id]), packed([verdict_id])))
+
+
+def _verdict_of(verdict: pb.Record | None) -> sb.Verdict.ValueType | None:
+    return verdict.verdict.result.verdict if verdict is not None else None
