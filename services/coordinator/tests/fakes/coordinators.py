@@ -145,4 +145,3 @@ class Subjects:
             while (standing := await self.standing(subject)).state != state:
                 await asyncio.sleep(0.1)
         return standing
-
