@@ -162,17 +162,18 @@ async def test_rows_are_offered_in_the_order_of_their_groups_keys() -> None:
 
 
 async def test_two_thousand_fallen_rows_make_no_more_calls_at_once_than_a_batch() -> None:
-    count = 2000
+    count = 1000
     made = Bench(toys.run_record("no-execution"))
     made.settings.seeds_in_flight = 64
     made.fakes.dataset.put(*toys.seeds(count), collection=SEEDS)
     made.fakes.inference.writes = lambda request, sample: toys.said("the same answer from every seed there is")
     await made.work()
-    assert made.progress["selection"].reasons.total() == 2 * (count - 1)
+    fallen = made.progress["selection"].reasons.total()
+    assert 1900 < fallen == 2 * made.progress["seeds"].kept - 1, "two attempts for each seed, one row in all"
     control, inference = made.fakes.dataset.control, made.fakes.inference.control
     assert max(control.most_in_flight.values()) <= 1, "reads and appends of all items travel together"
     assert inference.most_in_flight["generate"] <= 64
-    assert control.calls["get"] <= 4 * 2 * count / BATCH + 64
+    assert control.calls["get"] <= 2 * fallen / BATCH + 64
 
 
 async def test_records_are_read_in_batches_so_memory_holds_no_more_than_one() -> None:
