@@ -1,13 +1,17 @@
-"""A small service, started like a real one, that behaves or misbehaves as a test asks."""
+"""A small service, started like a real one, that behaves or misbehaves as a test asks; a store; a pipeline."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.api.dataset.v1 import dataset_pb2 as ds
+from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.child import ServiceSpec
 from codealign.cli.home import Home
 
@@ -59,6 +63,135 @@ if behaviour != "ignores SIGTERM":
 while True:
     time.sleep(0.05)
 """
+
+REASONS = {
+    "seeds": {
+        "seed.no-return": "returns no value",
+        "seed.unresolved-name": "needs a name that is defined elsewhere",
+        "seed.forbidden-import": "imports a module for files, processes or plots",
+    },
+    "concepts": {"no-concepts": "not a list of short terms"},
+    "instructions": {"empty": "came back empty"},
+    "responses": {
+        "cut-off": "reached the token limit before its end",
+        "no-tests-section": "no tests follow the answer",
+    },
+    "execution": {},
+    "selection": {"dedup.near-code": "code nearly the same as another's"},
+}
+
+
+@pytest.fixture
+def pipeline() -> api.Pipeline:
+    """A pipeline as a coordinator describes it: seeds, three stages that a model writes, execution, selection."""
+    found = api.Pipeline(name="selfcodealign", description="A line.", few_shot_sets=["selfcodealign", "nano"])
+    writing = {
+        "concepts": (pb.KIND_CONCEPT_SET, {}),
+        "instructions": (
+            pb.KIND_INSTRUCTION,
+            {"category": ["function", "class", "program"], "difficulty": ["easy", "medium", "hard"]},
+        ),
+        "responses": (pb.KIND_RESPONSE, {}),
+    }
+    parent = ""
+    for name, role, makes in (
+        ("seeds", api.STAGE_ROLE_SEEDS, pb.KIND_SEED),
+        *((name, api.STAGE_ROLE_WRITING, makes) for name, (makes, _) in writing.items()),
+        ("execution", api.STAGE_ROLE_EXECUTION, pb.KIND_VERDICT),
+        ("selection", api.STAGE_ROLE_SELECTION, pb.KIND_EXAMPLE),
+    ):
+        stage = found.stages.add(
+            name=name,
+            role=role,
+            parent="responses" if role == api.STAGE_ROLE_SELECTION else parent,
+            makes=makes,
+            title=f"Title of {name}",
+            description=f"What {name} are for.",
+            reasons=REASONS[name],
+            version=1,
+        )
+        if role == api.STAGE_ROLE_WRITING:
+            stage.defaults.CopyFrom(pb.StageSettings(stage=name, temperature=0.7, max_tokens=128, few_shots=8))
+            stage.properties.extend(
+                pb.PropertyDraw(name=one, values=values) for one, values in writing[name][1].items()
+            )
+        parent = name
+    return found
+
+
+class Store:
+    """A dataset service in memory, behind a connection's calls."""
+
+    def __init__(self, records: Iterable[pb.Record] = ()) -> None:
+        self.clients = self.dataset = self
+        self.records: dict[str, pb.Record] = {}
+        self.members: dict[str, set[str]] = {}
+        self.versions: list[ds.Version] = []
+        self.calls: list[str] = []
+        self.add(*records)
+
+    def add(self, *records: pb.Record, collection: str = "") -> None:
+        for record in records:
+            self.records[record.id] = record
+            self.members.setdefault(collection, set()).add(record.id)
+
+    def __getattr__(self, name: str) -> str:
+        return name  # a method of the service, by its name
+
+    async def call(self, method: str, request: Any, timeout: float = 0) -> Any:
+        self.calls.append(method)
+        return getattr(self, f"_{method.lower()}")(request)
+
+    async def scan(self, request: ds.ScanRequest) -> AsyncIterator[pb.Record]:
+        self.calls.append("Scan")
+        for record in self._scan(request).records:
+            yield record
+
+    def _member(self, record: pb.Record, collection: str) -> bool:
+        return not collection or record.id in self.members.get(collection, ())
+
+    def _scan(self, request: ds.ScanRequest) -> ds.ScanResponse:
+        found = [
+            record
+            for _, record in sorted(self.records.items())
+            if record.kind == request.kind
+            and self._member(record, request.collection)
+            and (not request.parent_id or request.parent_id in record.parents)
+        ]
+        return ds.ScanResponse(records=found)
+
+    def _get(self, request: ds.GetRequest) -> ds.GetResponse:
+        assert len(request.ids) <= 1000
+        if request.allow_prefix:
+            found = [record for key, record in self.records.items() if key.startswith(request.ids[0])]
+        else:
+            found = [self.records[key] for key in request.ids if key in self.records]
+        return ds.GetResponse(records=found)
+
+    def _lineage(self, request: ds.LineageRequest) -> ds.LineageResponse:
+        seen = [request.id]
+        for current in seen:
+            near: list[str] = []
+            if request.direction == ds.DIRECTION_ANCESTORS:
+                near = list(self.records[current].parents)
+            else:
+                near = [key for key, record in sorted(self.records.items()) if current in record.parents]
+            seen += [
+                key
+                for key in near
+                if key not in seen and key in self.records and self._member(self.records[key], request.collection)
+            ]
+        return ds.LineageResponse(records=[self.records[key] for key in seen])
+
+    def _listversions(self, request: ds.ListVersionsRequest) -> ds.ListVersionsResponse:
+        return ds.ListVersionsResponse(versions=self.versions)
+
+
+@pytest.fixture
+def store() -> Store:
+    """An empty one."""
+    return Store()
+
 
 Fake = Callable[..., ServiceSpec]
 

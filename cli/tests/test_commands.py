@@ -13,6 +13,7 @@ import grpc
 import pytest
 from typer.testing import CliRunner, Result
 
+from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli import diagnosis
 from codealign.cli.failures import Failure, Interrupted, rpc_failure
@@ -22,6 +23,7 @@ from codealign.cli.run_config import RunChoices, run_config
 from codealign.cli.running import run_async
 from codealign.cli.stack import Options, model_source, specs
 
+AWAY = ["--dataset", "127.0.0.1:1"]
 VARIABLES = [f"CODEALIGN_{name}_ADDRESS" for name in ("DATASET", "COORDINATOR", "SANDBOX")]
 
 
@@ -47,6 +49,13 @@ def codealign(*arguments: str) -> Result:
         pytest.param(["run", "--benchmarks", "/nope"], "no such file or folder: /nope", id="run, benchmarks"),
         pytest.param(["run", "--record", "/nope/x"], "--record: no such folder: /nope", id="run, record"),
         pytest.param(["run", "--preset", "fast"], "unknown preset 'fast'", id="run, preset"),
+        pytest.param(["run", "--strategy", "first"], "there are first-pass, random-pass", id="run, strategy"),
+        pytest.param(["run", "--config", "/no/run.yaml"], "--config: cannot read /no/run.yaml", id="run, config"),
+        pytest.param(["data", "diff", "v-1", "v-1"], "v-1 is the same on both sides", id="diff"),
+        pytest.param(["data", "diff", "v-1", "v-2", *AWAY], "cannot reach the service", id="diff, away"),
+        pytest.param(["rejudge", "first", "--preset", "fast"], "unknown preset 'fast'", id="rejudge, preset"),
+        pytest.param(["rejudge", "first", "--recording", "x"], "give both, or neither", id="rejudge, recording"),
+        pytest.param(["pipelines", "--coordinator", "127.0.0.1:1"], "cannot reach the service", id="pipelines"),
         pytest.param(["run", "--home", "/proc/nope"], "cannot write the home folder", id="run, home"),
         pytest.param(["watch"], "no coordinator and no dataset service is up", id="watch"),
         pytest.param(["pause", "first"], "start them with `codealign up`", id="pause"),
@@ -119,7 +128,17 @@ def test_debug_shows_where_it_failed() -> None:
 
 def test_version_and_help() -> None:
     assert codealign("--version").output.startswith("codealign 0")
-    for command in ([], ["run"], ["data", "lineage"], ["sandbox", "exec"], ["up"], ["doctor"]):
+    for command in (
+        [],
+        ["run"],
+        ["data", "lineage"],
+        ["data", "diff"],
+        ["rejudge"],
+        ["pipelines"],
+        ["sandbox", "exec"],
+        ["up"],
+        ["doctor"],
+    ):
         assert codealign(*command, "--help").exit_code == 0
 
 
@@ -176,29 +195,27 @@ def test_services_get_their_settings(tmp_path: Path) -> None:
         "CODEALIGN_COORDINATOR_BENCHMARKS": str(tmp_path),
         "CODEALIGN_COORDINATOR_EVALUATION_DATA": str(tmp_path),
     }
-    assert set(found["coordinator"].needs) == {"dataset", "sandbox", "inference"}
+    assert set(found["coordinator"].needs) == {"dataset", "sandbox", "inference", "training"}
 
 
-def test_the_default_configuration_leaves_the_defaults_to_the_coordinator() -> None:
-    config = run_config(RunChoices(limit=12), "stdlib", "nano")
-    assert config == pb.Run(
-        seeds=pb.SeedSelection(collection="stdlib", limit=12),
-        model=pb.ModelChoice(model="nano"),
-        concepts=pb.GenerationSettings(),
-        instructions=pb.GenerationSettings(),
-        responses=pb.GenerationSettings(),
-    )
+def test_the_default_configuration_leaves_the_defaults_to_the_coordinator(pipeline: api.Pipeline) -> None:
+    config = run_config(RunChoices(limit=12), "stdlib", "nano", pipeline)
+    expected = pb.Run(seeds=pb.SeedSelection(collection="stdlib", limit=12), model=pb.ModelChoice(model="nano"))
+    config.ClearField("execution")
+    config.ClearField("selection")
+    assert config == expected
 
 
-def test_programs_may_be_run_several_times_to_find_those_that_are_flaky() -> None:
-    assert run_config(RunChoices(runs=3), "stdlib", "m").execution.runs == 3
+def test_programs_may_be_run_several_times_to_find_those_that_are_flaky(pipeline: api.Pipeline) -> None:
+    assert run_config(RunChoices(runs=3), "stdlib", "m", pipeline).execution.runs == 3
 
 
-def test_the_preset_paper_switches_every_gain_off() -> None:
-    config = run_config(RunChoices(preset="paper", attempts=7), "stdlib", "")
-    assert all(settings.unpooled for settings in (config.concepts, config.instructions, config.responses))
-    assert config.responses.round_size == 7
-    assert config.selection.random_pass
+def test_the_preset_paper_switches_every_gain_off(pipeline: api.Pipeline) -> None:
+    config = run_config(RunChoices(preset="paper", attempts=7), "stdlib", "", pipeline)
+    assert [stage.stage for stage in config.stages] == ["concepts", "instructions", "responses"]
+    assert all(stage.unpooled for stage in config.stages)
+    assert config.stages[2].round_size == 7
+    assert config.selection.strategy == "random-pass"
     assert config.selection.near_duplicates == "band-collision"
 
 
@@ -240,11 +257,15 @@ def test_doctor_knows_which_gvisor_isolates(
     assert finding.level == level
 
 
-def test_the_small_preset_asks_for_easy_tasks_and_yields_to_what_was_chosen() -> None:
-    config = run_config(RunChoices(preset="small"), "stdlib", "m")
-    assert list(config.difficulties) == ["easy"]
-    assert (config.responses.attempts, config.responses.prefix_groups) == (4, 1)
-    chosen = run_config(RunChoices(preset="small", attempts=7, temperature=0.9, difficulties=("hard",)), "stdlib", "m")
-    assert chosen.responses.attempts == 7
-    assert chosen.responses.temperature == 0.9
-    assert list(chosen.difficulties) == ["hard"]
+def test_the_small_preset_asks_for_easy_tasks_and_yields_to_what_was_chosen(pipeline: api.Pipeline) -> None:
+    def difficulties(config: pb.Run) -> list[str]:
+        return [value for stage in config.stages for draw in stage.properties for value in draw.values]
+
+    config = run_config(RunChoices(preset="small"), "stdlib", "m", pipeline)
+    assert difficulties(config) == ["easy"]
+    assert (config.stages[2].attempts, config.stages[2].prefix_groups) == (4, 1)
+    choices = RunChoices(preset="small", attempts=7, temperature=0.9, difficulties=("hard",))
+    chosen = run_config(choices, "stdlib", "m", pipeline)
+    assert chosen.stages[2].attempts == 7
+    assert chosen.stages[2].temperature == 0.9
+    assert difficulties(chosen) == ["hard"]

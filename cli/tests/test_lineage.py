@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from rich.console import Console, RenderableType
@@ -11,7 +12,7 @@ from rich.console import Console, RenderableType
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.cli.failures import Failure
-from codealign.cli.family import Family, is_record_id, record_digits
+from codealign.cli.family import Family, is_record_id, load_family, record_digits
 from codealign.cli.lineage import lineage_tree
 from codealign.cli.records_view import record_view
 from codealign.common.records import complete
@@ -25,7 +26,7 @@ def render(renderable: RenderableType, width: int = 120) -> str:
 
 @dataclass
 class Line:
-    """A seed with one instruction, two responses, and a row."""
+    """A seed with two instructions, two responses to the first, and a row."""
 
     records: dict[str, pb.Record]
     references: dict[str, pb.Record]
@@ -54,17 +55,19 @@ def line() -> Line:
         )
     )
 
-    def provenance(suffix: str) -> pb.Provenance:
-        return pb.Provenance(
-            model="nano",
-            model_revision="cafe" * 16,
-            seed=42,
-            prompt_prefix_id=prefix.id,
-            prompt_suffix=suffix,
-            finish_reason="stop_string",
-            prompt_tokens=1516,
-            generated_tokens=20,
+    references = {prefix.id: prefix, config.id: config}
+    origin = pb.Provenance(
+        model="nano", model_revision="cafe" * 16, seed=42, prompt_tokens=1516, generated_tokens=20, seconds=0.5
+    )
+
+    def completion(suffix: str, text: str, finish_reason: str = "stop_string") -> str:
+        body = pb.Completion(prompt_suffix=suffix, text=text, finish_reason=finish_reason, stop_string="</tests>")
+        record = pb.Record(
+            kind=pb.KIND_COMPLETION, parents=[prefix.id], key=suffix + text, completion=body, provenance=origin
         )
+        references[complete(record).id] = record
+        ids[f"completion {text}"] = record.id
+        return record.id
 
     seed = add(
         "seed",
@@ -78,9 +81,9 @@ def line() -> Line:
         "concepts",
         pb.Record(
             kind=pb.KIND_CONCEPT_SET,
-            parents=[seed],
+            parents=[seed, completion("<code>def f</code>", "sorting, recursion")],
             concept_set=pb.ConceptSet(concepts=["sorting", "recursion"]),
-            provenance=provenance("<code>def f</code>"),
+            provenance=origin,
         ),
     )
     for attempt, text in enumerate(["Write a sort.", "Write another."]):
@@ -105,11 +108,11 @@ def line() -> Line:
             f"response {attempt}",
             pb.Record(
                 kind=pb.KIND_RESPONSE,
-                parents=[instruction],
+                parents=[instruction, completion("<task>Write a sort.</task>", f"answer {attempt}")],
                 attempt=attempt,
                 stage_config_id=config.id,
-                response=pb.Response(text=f"answer {attempt}", code=f"code {attempt}"),
-                provenance=provenance("<task>Write a sort.</task>"),
+                response=pb.Response(answer=f"answer {attempt}", code=f"code {attempt}"),
+                provenance=origin,
             ),
         )
         add(
@@ -120,10 +123,10 @@ def line() -> Line:
         "rejection",
         pb.Record(
             kind=pb.KIND_REJECTION,
-            parents=[instruction],
+            parents=[instruction, completion("<task>Write a sort.</task>", "Sure! \x1b[2J")],
             attempt=2,
             rejection=pb.Rejection(
-                rejected_kind=pb.KIND_RESPONSE, reason="no-tests-section", detail="no <tests>", text="Sure! \x1b[2J"
+                rejected_kind=pb.KIND_RESPONSE, reason="no-tests-section", detail="no <tests>", evidence="line\x1b 7"
             ),
         ),
     )
@@ -137,7 +140,7 @@ def line() -> Line:
             example=pb.Example(instruction="Write a sort.", response="answer 1", tests="assert f(1)"),
         ),
     )
-    return Line(records, {prefix.id: prefix, config.id: config}, ids)
+    return Line(records, references, ids)
 
 
 def test_a_row_is_explained_from_its_seed(line: Line) -> None:
@@ -147,7 +150,7 @@ def test_a_row_is_explained_from_its_seed(line: Line) -> None:
         "kept by seed.selected: meets every rule",
         "sorting, recursion",
         "nano@cafecafecafe, seed 42",
-        "1,516 prompt tokens, 20 generated, ended by stop_string",
+        "1,516 prompt tokens, 20 generated, ended by stop_string '</tests>', 0.5 s",
         "1,000 characters, then",
         "│ <code>def f</code>",
         "easy function",
@@ -171,13 +174,15 @@ def test_a_rejected_sample_stands_among_its_siblings_with_its_reason_and_no_cont
     text = render(lineage_tree(line.family("row")))
     assert f"rejected response attempt 2 {line.ids['rejection'][:12]}" in text
     assert "no-tests-section: no <tests>" in text
+    assert "│ Sure! \N{REPLACEMENT CHARACTER}[2J" in text
+    assert "│ line\N{REPLACEMENT CHARACTER} 7" in text
     assert "\x1b" not in text
 
 
 def test_the_same_prompt_is_printed_once(line: Line) -> None:
     text = render(lineage_tree(line.family("row")))
     assert text.count("<task>Write a sort.</task>") == 1
-    assert text.count("prompt: as above") == 1
+    assert text.count("prompt: as above") == 2
 
 
 def test_prompts_are_printed_in_full_when_asked_for(line: Line) -> None:
@@ -218,7 +223,9 @@ def test_a_record_is_shown_whole(line: Line) -> None:
     text = render(record_view(line.records[line.ids["response 1"]]))
     assert line.ids["response 1"] in text
     assert "code 1" in text
-    assert "stop_string" in text
+    written = render(record_view(line.references[line.ids["completion answer 1"]]))
+    assert "stop_string" in written
+    assert "answer 1" in written
     verdict = render(record_view(line.records[line.ids["verdict 0"]]))
     assert "FAILED_ASSERTION assert f(1) == 2" in verdict
     for record in line.records.values():
@@ -235,3 +242,73 @@ def test_ids_may_be_written_in_capitals() -> None:
     assert record_digits(" ABCDEF ") == "abcdef"
     assert is_record_id("ab" * 16)
     assert not is_record_id("stdlib-3.11.7")
+
+
+def test_of_a_completion_what_was_read_from_it_is_shown(line: Line) -> None:
+    completion = line.references[line.ids["completion answer 1"]]
+    response = line.records[line.ids["response 1"]]
+    family = Family(completion.id, {completion.id: completion, response.id: response}, line.references)
+    text = render(lineage_tree(family))
+    assert text.index(f"completion {completion.id[:12]}  ◀ asked for") < text.index(f"{response.id[:12]}")
+    assert "│ answer 1" in text
+
+
+@pytest.mark.parametrize("name", ["row", "seed", "response 0", "rejection"])
+async def test_a_family_comes_with_the_completions_and_prompts_that_its_records_were_read_from(
+    line: Line, store: Any, name: str
+) -> None:
+    store.add(*line.records.values(), *line.references.values())
+    family = await load_family(store, line.ids[name][:8])
+    assert family.focus == line.ids[name]
+    assert set(line.records) <= set(family.records)
+    assert set(line.references) <= set(family.references)
+    assert not set(line.references) & set(family.records), "a completion is no member of the tree"
+    assert render(lineage_tree(family)) == render(lineage_tree(line.family(name)))
+    assert len(store.calls) < 8
+
+
+async def test_the_family_of_a_completion_is_what_was_read_from_it(line: Line, store: Any) -> None:
+    store.add(*line.records.values(), *line.references.values())
+    family = await load_family(store, line.ids["completion answer 1"])
+    text = render(lineage_tree(family))
+    assert text.startswith("completion ")
+    for name in ("response 1", "verdict 1", "row"):
+        assert line.ids[name][:12] in text
+
+
+def test_a_chain_of_the_same_kind_hangs_together_under_the_stages_that_made_it() -> None:
+    """As instructions that are made harder again and again have it."""
+    configs = [
+        complete(pb.Record(kind=pb.KIND_STAGE_CONFIG, stage_config=pb.StageConfig(name=name)))
+        for name in ("instructions", "evolved")
+    ]
+    seed = complete(pb.Record(kind=pb.KIND_SEED, seed=pb.Seed(name="f")))
+    first = complete(pb.Record(kind=pb.KIND_INSTRUCTION, parents=[seed.id], stage_config_id=configs[0].id))
+    second = complete(pb.Record(kind=pb.KIND_INSTRUCTION, parents=[first.id], stage_config_id=configs[1].id))
+    row = complete(pb.Record(kind=pb.KIND_EXAMPLE, parents=[seed.id, first.id, second.id]))
+    records = {record.id: record for record in (row, second, first, seed)}
+    family = Family(row.id, records, {record.id: record for record in configs})
+    assert [family.parent(record) for record in (row, second, first, seed)] == [second.id, first.id, seed.id, ""]
+    assert [family.stage(record) for record in (second, first, seed)] == ["evolved", "instructions", ""]
+    assert render(lineage_tree(family)).index(first.id[:12]) < render(lineage_tree(family)).index(second.id[:12])
+
+
+def test_records_that_this_client_does_not_know_are_shown() -> None:
+    seed = complete(pb.Record(kind=pb.KIND_SEED, seed=pb.Seed(name="f")))
+    newer = pb.Record(id="ab" * 16, kind=99, parents=[seed.id])  # type: ignore[arg-type]  # an open enumeration
+    text = render(lineage_tree(Family(seed.id, {seed.id: seed, newer.id: newer})))
+    assert "record of kind 99 abababababab" in text
+    assert "its body is none that this client knows" in render(record_view(newer))
+    verdict = pb.VerdictBody(result=sb.Result(verdict=77, isolation=66))  # type: ignore[arg-type]
+    told = render(record_view(pb.Record(kind=pb.KIND_VERDICT, verdict=verdict)))
+    assert "verdict 77" in told
+    assert "kind 66" in told
+
+
+def test_records_whose_parents_go_in_a_circle_end() -> None:
+    one, two = (pb.Record(id=name * 16, kind=pb.KIND_INSTRUCTION) for name in ("aa", "bb"))
+    one.parents.append(two.id)
+    two.parents.append(one.id)
+    family = Family(one.id, {one.id: one, two.id: two})
+    assert family.line() == {one.id, two.id}
+    lineage_tree(family)

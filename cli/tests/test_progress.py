@@ -12,7 +12,7 @@ from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli import progress
 from codealign.cli.launcher import Event
-from codealign.cli.progress import ProgressDisplay, plain_line, progress_table, top_reasons
+from codealign.cli.progress import ProgressDisplay, headline, plain_line, progress_table, run_state, top_reasons
 from codealign.cli.report.terminal import print_report
 from codealign.cli.terminal import StartDisplay, count, duration, printable, size
 
@@ -68,6 +68,42 @@ def test_without_a_terminal_a_status_is_one_line() -> None:
         "3 others) in flight 8 retries 2 left 1 min 35 s"
     )
     assert plain_line(api.RunStatus(state=pb.RUN_STATE_RUNNING)) == "running: nothing done yet"
+
+
+@pytest.mark.parametrize(
+    ("state", "wanted", "told"),
+    [
+        (pb.RUN_STATE_RUNNING, pb.RUN_STATE_RUNNING, "running"),
+        (pb.RUN_STATE_RUNNING, pb.RUN_STATE_UNSPECIFIED, "running"),
+        (pb.RUN_STATE_RUNNING, pb.RUN_STATE_PAUSED, "pausing"),
+        (pb.RUN_STATE_RUNNING, pb.RUN_STATE_CANCELLED, "cancelling"),
+        (pb.RUN_STATE_PAUSED, pb.RUN_STATE_RUNNING, "starting"),
+        (pb.RUN_STATE_PAUSED, pb.RUN_STATE_PAUSED, "paused"),
+        (pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_PAUSED, "succeeded"),
+        (42, pb.RUN_STATE_RUNNING, "starting"),
+        (42, 43, "state 42"),
+    ],
+)
+def test_what_is_wanted_and_not_so_yet_is_said(
+    state: pb.RunState.ValueType, wanted: pb.RunState.ValueType, told: str
+) -> None:
+    assert run_state(api.RunStatus(state=state, wanted=wanted)) == told
+
+
+def test_what_a_run_waits_for_is_said_at_once() -> None:
+    target, file = console()
+    away = "the dataset service, since 14:03:10 UTC: connection refused"
+    with ProgressDisplay(target) as display:
+        display.update(status())
+        waiting = status()
+        waiting.waiting_for = away
+        display.update(waiting)
+        display.update(waiting)
+        display.update(status(done=41))
+    lines = file.getvalue().splitlines()[1:]
+    assert [away in line for line in lines] == [False, True, False]
+    assert f"running: waiting for {away}: " in lines[1]
+    assert f"waiting for {away}" in headline(waiting, 1.0).plain
 
 
 def test_without_a_terminal_lines_come_now_and_then_and_when_the_state_changes() -> None:

@@ -44,9 +44,10 @@ def stage(name: str, items: int, kept: int, reasons: dict[str, int] | None = Non
 
 
 def generation(
-    tokens: int, shots: int, attempts: int, rounds: int, temperature: float, groups: int
-) -> pb.GenerationSettings:
-    return pb.GenerationSettings(
+    stage: str, tokens: int, shots: int, attempts: int, rounds: int, temperature: float, groups: int
+) -> pb.StageSettings:
+    return pb.StageSettings(
+        stage=stage,
         temperature=temperature,
         top_p=1.0,
         max_tokens=tokens,
@@ -54,30 +55,39 @@ def generation(
         prefix_groups=groups,
         attempts=attempts,
         round_size=rounds,
+        version=1,
     )
 
 
 def config(name: str, collection: str, limit: int, *, small: bool) -> pb.Run:
     groups = 1 if small else 32
-    return pb.Run(
+    run = pb.Run(
         name=name,
         pipeline="selfcodealign",
         seeds=pb.SeedSelection(collection=collection, limit=limit),
         model=pb.ModelChoice(model=MODEL, revision=REVISION),
-        concepts=generation(128, 8, 1, 1, 0.7, groups),
-        instructions=generation(256, 8, 1, 1, 0.7, groups),
-        responses=generation(640 if small else 1024, 3 if small else 1, 4 if small else 10, 2, 0.4, groups),
-        execution=pb.ExecutionSettings(profile="default", runs=1),
+        stages=[
+            generation("concepts", 128, 8, 1, 1, 0.7, groups),
+            generation("instructions", 256, 8, 1, 1, 0.7, groups),
+            generation("responses", 640 if small else 1024, 3 if small else 1, 4 if small else 10, 2, 0.4, groups),
+        ],
+        execution=pb.ExecutionSettings(profile="default", runs=1, image_digest="sha256:ab", python_version="3.11.7"),
         selection=pb.SelectionSettings(
             instruction_words=200,
             near_duplicate_threshold=0.7,
             tests_in_instruction=0.5,
             forbidden_texts_sha256="5e" * 32,
+            strategy="first-pass",
         ),
         few_shot_set="selfcodealign",
-        categories=["function", "function", "class", "program"],
-        difficulties=["easy"] if small else ["easy", "medium", "hard"],
     )
+    run.stages[1].properties.extend(
+        [
+            pb.PropertyDraw(name="category", values=["function", "function", "class", "program"]),
+            pb.PropertyDraw(name="difficulty", values=["easy"] if small else ["easy", "medium", "hard"]),
+        ]
+    )
+    return run
 
 
 def evaluation(
@@ -213,21 +223,27 @@ def add_trail(
     settings = json.dumps({"few_shot_count": 3, "max_tokens": 640, "model_revision": REVISION, "temperature": 0.4})
     body = pb.StageConfig(kind=pb.KIND_RESPONSE, name="responses", settings_json=settings)
     stage_config = complete(pb.Record(kind=pb.KIND_STAGE_CONFIG, stage_config=body))
+    report.trail_references.extend([prefix, stage_config])
 
-    def origin(suffix: str, prompt: int, cached: int, generated: int, seconds: float) -> pb.Provenance:
+    def origin(prompt: int, cached: int, generated: int, seconds: float) -> pb.Provenance:
         return pb.Provenance(
             model=MODEL,
             model_revision=REVISION,
             engine="transformers",
             seed=1596799097837519350,
-            prompt_prefix_id=prefix.id,
-            prompt_suffix=suffix,
-            finish_reason="stop_string",
             prompt_tokens=prompt,
             cached_prompt_tokens=cached,
             generated_tokens=generated,
             seconds=seconds,
         )
+
+    def completion(suffix: str, text: str) -> str:
+        written = pb.Completion(prompt_suffix=suffix, text=text, finish_reason="stop_string", stop_string="</tests>")
+        record = pb.Record(
+            kind=pb.KIND_COMPLETION, parents=[prefix.id], key=f"{len(report.trail_references)}/7", completion=written
+        )
+        report.trail_references.append(complete(record))
+        return record.id
 
     def verdict(parent: pb.Record, result: sb.Result) -> pb.Record:
         body = pb.VerdictBody(result=result)
@@ -237,11 +253,11 @@ def add_trail(
         return complete(
             pb.Record(
                 kind=pb.KIND_RESPONSE,
-                parents=[instruction.id],
+                parents=[instruction.id, completion(f"<task>\n{task}\n</task>\n<answer>\n", f"{text}\n</answer>")],
                 attempt=number,
                 stage_config_id=stage_config.id,
-                provenance=origin(f"<task>\n{task}\n</task>\n<answer>\n", 2154, 2060, generated, seconds),
-                response=pb.Response(text=text, answer=text, code="", tests=TESTS),
+                provenance=origin(2154, 2060, generated, seconds),
+                response=pb.Response(answer=text, code="", tests=TESTS),
             )
         )
 
@@ -256,16 +272,16 @@ def add_trail(
     concepts = complete(
         pb.Record(
             kind=pb.KIND_CONCEPT_SET,
-            parents=[seed.id],
-            provenance=origin(f"<code>\n{seed_code}</code>\n<concepts>\n", 1321, 1233, 10, 8.4),
+            parents=[seed.id, completion(f"<code>\n{seed_code}</code>\n<concepts>\n", "total ordering, ...")],
+            provenance=origin(1321, 1233, 10, 8.4),
             concept_set=pb.ConceptSet(concepts=["total ordering", "comparison operators", "three-way comparison"]),
         )
     )
     instruction = complete(
         pb.Record(
             kind=pb.KIND_INSTRUCTION,
-            parents=[concepts.id],
-            provenance=origin("<concepts>total ordering</concepts>\n<task>\n", 1792, 1757, 83, 18.9),
+            parents=[concepts.id, completion("<concepts>total ordering</concepts>\n<task>\n", task)],
+            provenance=origin(1792, 1757, 83, 18.9),
             instruction=pb.Instruction(text=task, category="function", language="Python", difficulty="easy"),
         )
     )
@@ -304,17 +320,24 @@ def add_trail(
                 instruction=f"{task}\n\nYour code should pass these tests:\n\n```python\n{TESTS}\n```",
                 response=answer,
                 tests=TESTS,
-                response_id=passing.id,
                 tests_in_instruction=True,
+                lineage=[
+                    pb.LineageStep(stage=name, record_id=record.id)
+                    for name, record in (
+                        ("seeds", seed),
+                        ("concepts", concepts),
+                        ("instructions", instruction),
+                        ("responses", passing),
+                    )
+                ],
             ),
         )
     )
     report.trail.extend([seed, concepts, instruction, failing, failed, passing, passed, chosen, row])
-    report.trail_references.extend([prefix, stage_config])
 
 
 @pytest.fixture
-def small() -> api.GetReportResponse:
+def small(pipeline: api.Pipeline) -> api.GetReportResponse:
     """The run of docs/first-run.md, with a training and an evaluation as a small model's would be."""
     report = api.GetReportResponse(
         run=api.RunStatus(
@@ -372,11 +395,12 @@ def small() -> api.GetReportResponse:
             for number in range(27)
         )
     add_trail(report)
+    report.pipeline.CopyFrom(pipeline)
     return report
 
 
 @pytest.fixture
-def large() -> api.GetReportResponse:
+def large(pipeline: api.Pipeline) -> api.GetReportResponse:
     """The paper's funnel, and four benchmarks."""
     dropped = {
         "dedup.near-instruction": 61_204,
@@ -492,6 +516,7 @@ def large() -> api.GetReportResponse:
         report.evaluations.append(evaluation(name, tuned=False, passed=base, problems=problems, interval=low))
         report.evaluations.append(evaluation(name, tuned=True, passed=tuned, problems=problems, interval=high))
         report.comparisons.append(comparison(name, problems, better, interval, p_value))
+    report.pipeline.CopyFrom(pipeline)
     add_trail(report, seed_code=SEED_CODE + "\n".join(f"    # line {number}" for number in range(60)))
     return report
 
@@ -546,7 +571,10 @@ def hostile(small: api.GetReportResponse) -> api.GetReportResponse:
             if isinstance(value, str) and field.name not in ("id", "model_revision", "revision"):
                 setattr(message, field.name, every)
     report.run.notes.append(every)
-    report.run.config.difficulties.append(every)
+    report.run.waiting_for = every
+    report.run.config.stages[1].properties[1].values.append(every)
+    report.run.config.stages[0].stage = every
+    report.pipeline.stages[0].title = report.pipeline.stages[0].description = every
     for numbers in (
         report.verdicts,
         *(one.reasons for one in report.stages),

@@ -180,7 +180,20 @@ def test_a_row_is_followed_from_its_seeds_line_to_its_decision(small: api.GetRep
 def test_hostile_text_stays_text(hostile: api.GetReportResponse, small: api.GetReportResponse) -> None:
     parsed = Parsed(render(hostile))
     kind = Parsed(render(small))
-    known = {"kept", "dropped", "good", "bad", "code", "wrapped", "keyword", "builtin", "string", "comment", "whole"}
+    known = {
+        "kept",
+        "dropped",
+        "good",
+        "bad",
+        "code",
+        "wrapped",
+        "keyword",
+        "builtin",
+        "string",
+        "comment",
+        "whole",
+        "message",
+    }
     for text in HOSTILE_TEXTS:
         assert text in parsed.words, text
     assert parsed.tags <= kind.tags
@@ -272,7 +285,82 @@ def test_the_page_is_written_whole_or_not_at_all(small: api.GetReportResponse, t
 
 
 def test_models_of_stages_are_named_where_they_differ(small: api.GetReportResponse) -> None:
-    small.run.config.responses_model.CopyFrom(pb.ModelChoice(model="a-teacher", revision="7e" * 32))
+    small.run.config.stages[2].model.CopyFrom(pb.ModelChoice(model="a-teacher", revision="7e" * 32))
     text = Parsed(render(small)).words
     assert "other stages qwen2.5-coder-1.5b" in text
     assert "responses a-teacher" in text
+
+
+def other(report: api.GetReportResponse) -> api.GetReportResponse:
+    """The report of a run whose pipeline makes instructions from instructions and executes nothing."""
+    stages = report.run.config.stages
+    stages[0].stage, stages[1].stage, stages[2].stage = "tasks", "evolved", "answers"
+    names = {"concepts": "tasks", "instructions": "evolved", "responses": "answers"}
+    for stage in [*report.pipeline.stages]:
+        stage.name = names.get(stage.name, stage.name)
+        stage.parent = names.get(stage.parent, stage.parent)
+        if stage.name == "execution":
+            report.pipeline.stages.remove(stage)
+    for told in [*report.stages]:
+        told.stage = names.get(told.stage, told.stage)
+        if told.stage == "execution":
+            report.stages.remove(told)
+    report.verdicts.clear()
+    concepts = next(record for record in report.trail if record.kind == pb.KIND_CONCEPT_SET)
+    concepts.kind = pb.KIND_INSTRUCTION
+    concepts.instruction.text = "Write something simple."
+    row = report.trail[-1].example
+    for step in row.lineage:
+        step.stage = names.get(step.stage, step.stage)
+    row.verdict_id = ""
+    for record in [record for record in report.trail if record.kind == pb.KIND_VERDICT]:
+        report.trail.remove(record)
+    return report
+
+
+def test_another_pipelines_run_is_told_by_its_own_stages(small: api.GetReportResponse) -> None:
+    report = other(small)
+    text = Parsed(render(report)).words
+    assert "20 answers written, none executed; 2 rows published" in text
+    assert "This pipeline executes nothing: no program has tested its rows." in text
+    assert "Instruction (Title of concepts)" in text
+    assert text.index("Write something simple.") < text.index("Write a function compare(a: int, b: int)")
+    assert "setting tasks evolved answers" in text
+
+
+@pytest.mark.parametrize("name", ["small", "hostile"])
+def test_a_run_of_a_pipeline_that_nobody_knows_is_shown(name: str, request: pytest.FixtureRequest) -> None:
+    report: api.GetReportResponse = request.getfixturevalue(name)
+    report.ClearField("pipeline")
+    for record in report.trail:
+        if record.kind == pb.KIND_EXAMPLE:
+            record.example.ClearField("lineage")
+    report.trail.insert(2, pb.Record(id="ab" * 16, kind=99))  # type: ignore[arg-type]  # an open enumeration
+    text = Parsed(render(report)).words
+    assert "nothing that this client can read" in text
+    assert "Record of kind 99" in text
+    assert "attempt 1" in text
+
+
+def test_a_draw_that_could_not_be_read_is_told_with_what_the_model_wrote(small: api.GetReportResponse) -> None:
+    instruction = next(record for record in small.trail if record.kind == pb.KIND_INSTRUCTION)
+    prefix = next(record for record in small.trail_references if record.kind == pb.KIND_PROMPT_PREFIX)
+    written = pb.Record(
+        id="ac" * 16,
+        kind=pb.KIND_COMPLETION,
+        parents=[prefix.id],
+        completion=pb.Completion(text="and so on and on", finish_reason="length"),
+    )
+    rejected = pb.Rejection(rejected_kind=pb.KIND_RESPONSE, reason="cut-off", detail="at 640 tokens")
+    small.trail.append(
+        pb.Record(id="ad" * 16, kind=pb.KIND_REJECTION, parents=[instruction.id, written.id], rejection=rejected)
+    )
+    small.trail_references.append(written)
+    text = Parsed(render(small)).words
+    for part in ("reached the token limit before its end cut-off at 640 tokens", "and so on and on", "ended by length"):
+        assert part in text, part
+
+
+def test_what_a_run_waits_for_is_on_the_page(empty: api.GetReportResponse) -> None:
+    empty.run.waiting_for = "the dataset service, since 14:03:10 UTC"
+    assert "waiting for the dataset service, since 14:03:10 UTC" in Parsed(render(empty)).words

@@ -23,7 +23,7 @@ from codealign.cli.report.page import render
 from codealign.cli.report.recipe import run_command
 from codealign.cli.report.scores import Pair, brief_meaning, matches, meaning
 from codealign.cli.report.terminal import print_report
-from codealign.cli.report.wording import chance, points, reason_words, share
+from codealign.cli.report.wording import Words, chance, points, share
 from codealign.cli.run_config import RunChoices, run_config
 
 
@@ -136,7 +136,7 @@ def test_numbers_for_people() -> None:
     ]
     assert [points(value) for value in (0.031, -0.0004, -0.031)] == ["+3.1", "0.0", "−3.1"]
     assert [share(*pair) for pair in ((0, 9), (1, 10**6), (1, 4), (0, 0))] == ["0.0%", "< 0.1%", "25.0%", ""]
-    assert reason_words("row.some-new_rule") == "row: some new rule"
+    assert Words(api.Pipeline()).meaning_or_name("row.some-new_rule") == "row: some new rule"
 
 
 def test_the_terminal_tells_of_training_comparison_and_one_row(small: api.GetReportResponse) -> None:
@@ -148,6 +148,7 @@ def test_the_terminal_tells_of_training_comparison_and_one_row(small: api.GetRep
         "HumanEval+  28.0% → 31.1%  21.7 to 35.3%  24.5 to 38.6%",
         "This could be noise: between equally good models",
         "  seed         hmac/digests.py:41 compare_digest_lengths",
+        "  concepts     total ordering, comparison operators",
         "  attempt 0    FAILED_ASSERTION (AssertionError; tests line 7; 2 assertions executed)",
         "  attempt 1    PASSED (2 assertions executed), chosen",
         f"codealign data lineage {small.trail[-1].id[:12]}",
@@ -171,15 +172,36 @@ def test_the_terminal_is_steered_by_nobody(hostile: api.GetReportResponse) -> No
 
 
 @pytest.mark.parametrize("preset", presets.names())
-def test_the_command_that_runs_it_again_names_the_preset(preset: str) -> None:
+def test_the_command_that_runs_it_again_names_the_preset(preset: str, pipeline: api.Pipeline) -> None:
     choices = RunChoices(name="it's mine", limit=6, preset=preset, difficulties=("easy",))
-    command = run_command(run_config(choices, "stdlib 3", "org/model"))
+    command = run_command(run_config(choices, "stdlib 3", "org/model", pipeline))
     assert "--runs" not in command
-    assert "--runs 3" in run_command(run_config(RunChoices(runs=3), "stdlib 3", "org/model"))
+    assert "--runs 3" in run_command(run_config(RunChoices(runs=3), "stdlib 3", "org/model", pipeline))
     assert command.startswith("codealign run --collection 'stdlib 3' --n 6 --model org/model")
     assert ("--preset" in command) == (preset != "default")
     assert f"--preset {preset}" in command or preset == "default"
     assert command.endswith("--difficulty easy --name 'it'\"'\"'s mine'")
+
+
+def test_the_command_that_runs_it_again_names_pipeline_and_strategy(pipeline: api.Pipeline) -> None:
+    choices = RunChoices(pipeline="another", strategy="everything", attempts=3)
+    command = run_command(run_config(choices, "stdlib", "m", pipeline))
+    assert (
+        command == "codealign run --collection stdlib --pipeline another --model m --attempts 3 --strategy everything"
+    )
+    chosen = run_config(RunChoices(preset="paper"), "stdlib", "m", pipeline)
+    assert "--strategy" not in run_command(chosen), "the preset says it"
+
+
+def test_reasons_mean_what_the_pipeline_says(pipeline: api.Pipeline) -> None:
+    pipeline.stages[1].reasons["empty"] = "no concept at all"
+    words = Words(pipeline)
+    assert words.meaning("empty", "concepts") == "no concept at all"
+    assert words.meaning("empty", "instructions") == "came back empty"
+    assert words.meaning("PASSED") == "passed its tests"
+    assert words.meaning("unheard-of") == ""
+    assert words.title("concepts") == "Title of concepts"
+    assert (words.title("unheard-of"), words.purpose("unheard-of")) == ("unheard-of", "")
 
 
 class Services:

@@ -1,8 +1,11 @@
-"""The records around one record, arranged as a family: from its seed to everything that came of that seed."""
+"""The records around one record, arranged as a family: from its seed to everything that came of that seed.
+
+What a record hangs below follows from its parents alone, whatever the pipeline and its stages.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from codealign.api.dataset.v1 import dataset_pb2 as ds
@@ -10,19 +13,13 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.connection import Connection
 from codealign.cli.failures import Failure
 
-PIPELINE = (
-    pb.KIND_SEED,
-    pb.KIND_CONCEPT_SET,
-    pb.KIND_INSTRUCTION,
-    pb.KIND_RESPONSE,
-    pb.KIND_VERDICT,
-    pb.KIND_EXAMPLE,
-)
-"""The stages from a seed to a row. A record hangs below its parent of the latest of them."""
+ORIGINS = (pb.KIND_COMPLETION, pb.KIND_PROMPT_PREFIX, pb.KIND_RUN)
+"""What a record may have as a parent beside the item that it is about: the text that it was read from, its run."""
 
 _MIN_DIGITS = 6
 _ID_DIGITS = 32
 _LIMIT = 10_000
+_BATCH = 500
 
 
 @dataclass
@@ -37,31 +34,57 @@ class Family:
 
     def __post_init__(self) -> None:
         self._children: dict[str, list[pb.Record]] = {}
+        self._depths: dict[str, int] = {}
         for record in self.records.values():
             parent = self.parent(record)
             if parent:
                 self._children.setdefault(parent, []).append(record)
         for children in self._children.values():
-            children.sort(key=lambda record: (record.attempt, record.kind, record.id))
+            children.sort(key=lambda record: (record.attempt, record.kind, record.key, record.id))
 
     def parent(self, record: pb.Record) -> str:
         """The record below which it hangs; empty: it is a root, or that record is not among these.
 
-        A decision is about its first parent, a rejection stands below its only one; what has several parents (a row
-        has its whole line) hangs below the latest in the pipeline.
+        A decision is about its first parent. What has several parents (a row has its response and the verdict) hangs
+        below the one that is farthest from the seed.
         """
         there = [self.records[parent] for parent in record.parents if parent in self.records]
         if not there:
             return ""
         if record.kind == pb.KIND_DECISION:
             return there[0].id if there[0].id == record.parents[0] else ""
-        ranked = [parent for parent in there if parent.kind in PIPELINE]
-        return max(ranked or there, key=lambda parent: int(parent.kind)).id
+        items = [parent for parent in there if parent.kind not in ORIGINS]
+        return max(items or there, key=lambda parent: self._depth(parent.id)).id
 
-    def below(self, record_id: str, *stages: pb.Kind.ValueType) -> list[pb.Record]:
-        """What hangs below a record, of these stages (none given: of all), by attempt."""
-        children = self._children.get(record_id, [])
-        return [child for child in children if not stages or child.kind in stages]
+    def _depth(self, record_id: str) -> int:
+        """The length of the longest line of parents above a record."""
+        if record_id not in self._depths:
+            self._depths[record_id] = 0  # whatever a store says, no record is its own ancestor
+            above = [parent for parent in self.records[record_id].parents if parent in self.records]
+            self._depths[record_id] = max((1 + self._depth(parent) for parent in above), default=0)
+        return self._depths[record_id]
+
+    def stage(self, record: pb.Record) -> str:
+        """The name of the stage that made it. Empty: not known, or none did."""
+        config = self.references.get(record.stage_config_id)
+        return config.stage_config.name if config is not None else ""
+
+    def completion(self, record: pb.Record) -> pb.Record | None:
+        """What a record was read from; None: nothing, or it is not among these."""
+        for parent in record.parents:
+            found = self.records.get(parent) or self.references.get(parent)
+            if found is not None and found.kind == pb.KIND_COMPLETION:
+                return found
+        return None
+
+    def prefix(self, completion: pb.Record) -> pb.Record | None:
+        """What a completion's prompt begins with; None: it is not among these."""
+        found = [self.references.get(parent) or self.records.get(parent) for parent in completion.parents]
+        return next((one for one in found if one is not None and one.kind == pb.KIND_PROMPT_PREFIX), None)
+
+    def below(self, record_id: str) -> list[pb.Record]:
+        """What hangs below a record, by attempt."""
+        return self._children.get(record_id, [])
 
     def roots(self) -> list[pb.Record]:
         """The records that hang below none."""
@@ -151,15 +174,40 @@ async def load_family(connection: Connection, digits: str, run_id: str = "") -> 
     focus = await find_record(connection, digits)
     above = await _lineage(connection, focus.id, up=True)
     seeds = [record.id for record in above.records if record.kind == pb.KIND_SEED]
-    records = {record.id: record for record in above.records}
-    references = {record.id: record for record in above.references}
+    records = {record.id: record for record in above.records if record.kind not in ORIGINS}
+    records[focus.id] = focus
+    references = {record.id: record for record in (*above.references, *above.records)}
     truncated = above.truncated
     for root in seeds or [focus.id]:
         down = await _lineage(connection, root, up=False, run_id=run_id)
         _merge(records, down.records)
         _merge(references, down.references)
         truncated |= down.truncated
+    await _add_origins(connection, records, references)
     return Family(focus.id, records, references, truncated)
+
+
+async def _add_origins(
+    connection: Connection, records: Mapping[str, pb.Record], references: dict[str, pb.Record]
+) -> None:
+    """Fetch what the records were read from, the prompts of that, and the configurations of all."""
+    for _ in range(3):  # a completion, its prompt's prefix, and no more; a configuration beside each
+        wanted = {
+            needed
+            for record in (*records.values(), *references.values())
+            for needed in (*record.parents, record.stage_config_id)
+            if needed and needed not in records and needed not in references
+        }
+        if not wanted:
+            return
+        for page in batched(sorted(wanted), _BATCH):
+            found = await connection.call(connection.clients.dataset.Get, ds.GetRequest(ids=page))
+            _merge(references, found.records)
+
+
+def batched(items: Sequence[str], length: int) -> Iterator[Sequence[str]]:
+    """The items in pieces of at most this length."""
+    return (items[start : start + length] for start in range(0, len(items), length))
 
 
 def _merge(into: dict[str, pb.Record], records: Iterable[pb.Record]) -> None:

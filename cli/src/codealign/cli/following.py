@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
@@ -94,6 +95,15 @@ async def follow(connection: Connection, run: str, console: Console) -> api.RunS
 
         await watch_to_its_end(open_stream, on_message, "coordinator", connection.addresses.coordinator)
     return last
+
+
+async def cancel_started(connection: Connection, run_id: str) -> None:
+    """Stop a run whose services stop with us, or the next command that starts them would go on with it unasked."""
+    if not connection.started:
+        return
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(CANCEL_SECONDS):
+            await connection.clients.coordinator.CancelRun(api.CancelRunRequest(run=run_id), timeout=CANCEL_SECONDS)
 
 
 async def print_outcome(

@@ -9,29 +9,38 @@ from rich.tree import Tree
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sandbox
-from codealign.cli.family import PIPELINE, Family
+from codealign.cli.family import Family
 from codealign.cli.terminal import count, duration, printable
 
 _SHORT = 12
 _MAX_PREVIEW = 400
-_STAGE_NAMES = {
-    pb.KIND_SEED: "seed",
-    pb.KIND_CONCEPT_SET: "concepts",
-    pb.KIND_INSTRUCTION: "instruction",
-    pb.KIND_RESPONSE: "response",
-    pb.KIND_VERDICT: "verdict",
-    pb.KIND_EXAMPLE: "row",
-}
+_BESIDE = frozenset(
+    {
+        pb.KIND_VERDICT,
+        pb.KIND_DECISION,
+        pb.KIND_REJECTION,
+        pb.KIND_STAGE_CONFIG,
+        pb.KIND_PROMPT_PREFIX,
+        pb.KIND_COMPLETION,
+        pb.KIND_RUN,
+    }
+)
+"""What is said of an item, or is beside it: no step from a seed to a row."""
 
 
-def stage_name(stage: pb.Kind.ValueType) -> str:
-    """A stage for a person: "row" for an example, else its name in lower case."""
-    known = _STAGE_NAMES.get(stage)
-    return known or pb.Kind.Name(stage).removeprefix("STAGE_").lower().replace("_", " ")
+def kind_name(kind: pb.Kind.ValueType) -> str:
+    """What a record is, for a person: "row" for an example, "concept set"; one that is not known by its number."""
+    if kind == pb.KIND_EXAMPLE:
+        return "row"
+    if kind not in pb.Kind.values():
+        return f"record of kind {kind}"
+    return pb.Kind.Name(kind).removeprefix("KIND_").lower().replace("_", " ")
 
 
 def verdict_name(verdict: sandbox.Verdict.ValueType) -> str:
-    """A verdict without its prefix: "PASSED"."""
+    """A verdict without its prefix: "PASSED"; one that is not known by its number."""
+    if verdict not in sandbox.Verdict.values():
+        return f"verdict {verdict}"
     return sandbox.Verdict.Name(verdict).removeprefix("VERDICT_")
 
 
@@ -54,12 +63,12 @@ def verdict_text(result: sandbox.Result) -> Text:
 def lineage_tree(family: Family, *, prompts: bool = False) -> RenderableType:
     """The family as a tree, with the record that was asked for marked.
 
-    Shown in full is what the record comes from and what came of it; of each instruction on that line every sampled
-    response. Other branches of the same seed are counted, not shown.
+    Shown in full is what the record comes from and what came of it, and every draw of what was executed or chosen
+    among. Other branches of the same seed are counted, not shown.
 
     Args:
         family: The records.
-        prompts: Print the few-shot prefixes of prompts too, and everything else in full.
+        prompts: Print the few-shot prefixes of prompts and what the model wrote too, and everything else in full.
     """
     writer = _Writer(family, prompts)
     trees: list[RenderableType] = [writer.tree(root) for root in family.roots() if writer.shown(root)]
@@ -77,9 +86,12 @@ class _Writer:
         self._prompts = prompts
         self._line = family.line()
         self._prompts_shown: set[tuple[str, str]] = set()
+        judged = [record for record in family.records.values() if record.kind in (pb.KIND_VERDICT, pb.KIND_EXAMPLE)]
+        parents = [family.records[parent] for record in judged for parent in record.parents if parent in family.records]
+        self._candidates = {record.kind for record in parents if record.kind not in _BESIDE} or {pb.KIND_RESPONSE}
 
     def shown(self, record: pb.Record) -> bool:
-        """It lies on the line, below the focus, or beside it among the responses of one instruction."""
+        """It lies on the line, below the focus, or beside it among the draws that were chosen among."""
         family = self._family
         if record.id in self._line or family.descends(record.id):
             return True
@@ -89,9 +101,8 @@ class _Writer:
         if record.kind in (pb.KIND_DECISION, pb.KIND_REJECTION):
             return parent in self._line or self.shown(family.records[parent])
         above = family.records[parent]
-        beside = record.kind == pb.KIND_RESPONSE and parent in self._line
-        below_response = above.kind in (pb.KIND_RESPONSE, pb.KIND_VERDICT) and self.shown(above)
-        return beside or below_response
+        beside = record.kind in self._candidates and parent in self._line
+        return beside or (above.kind in (*self._candidates, pb.KIND_VERDICT) and self.shown(above))
 
     def tree(self, record: pb.Record) -> Tree:
         """A record and what hangs below it."""
@@ -102,11 +113,11 @@ class _Writer:
     def _fill(self, tree: Tree, record: pb.Record) -> None:
         hidden: dict[str, int] = {}
         children = self._family.below(record.id)
-        if record.kind != pb.KIND_RESPONSE:  # of a response the verdict comes first
+        if record.kind not in self._candidates:  # of what is executed the verdict comes first
             children = sorted(children, key=lambda child: child.kind != pb.KIND_DECISION)
         for child in children:
             if not self.shown(child):
-                name = stage_name(child.kind)
+                name = kind_name(child.kind)
                 hidden[name] = hidden.get(name, 0) + 1
             elif child.kind == pb.KIND_DECISION:
                 tree.add(self._decision(child))
@@ -121,9 +132,11 @@ class _Writer:
         head = Text()
         name = "rejected " if record.kind == pb.KIND_REJECTION else ""
         made = record.rejection.rejected_kind if record.kind == pb.KIND_REJECTION else record.kind
-        head.append(name + stage_name(made), style="bold" if record.kind in PIPELINE else "bold yellow")
-        if made == pb.KIND_RESPONSE:
+        head.append(name + kind_name(made), style="bold yellow" if record.kind == pb.KIND_REJECTION else "bold")
+        if made in self._candidates or record.attempt:
             head.append(f" attempt {record.attempt}")
+        if record.key and record.kind != pb.KIND_COMPLETION:
+            head.append(f" number {printable(record.key)} of its completion")
         head.append(f" {record.id[:_SHORT]}", style="cyan")
         if record.id == self._family.focus:
             head.append("  ◀ asked for", style="bold magenta")
@@ -144,17 +157,27 @@ class _Writer:
                 kind = f"{record.instruction.difficulty} {record.instruction.category}"
                 return [Text(printable(kind), style="dim"), self._quote(record.instruction.text)]
             case "response":
-                if self._prompts:
-                    return [self._quote(record.response.text)]
-                return [self._quote(record.response.code)] if record.id in self._line else []
+                return [self._quote(record.response.code)] if record.id in self._line or self._prompts else []
+            case "completion":
+                return [self._quote(record.completion.text)]
             case "verdict":
                 return [verdict_text(record.verdict.result)]
             case "rejection":
                 rejection = record.rejection
                 line = f"{rejection.reason}: {rejection.detail}" if rejection.detail else rejection.reason
-                return [Text(printable(line)), *([self._quote(rejection.text)] if rejection.text else [])]
+                rows: list[RenderableType] = [Text(printable(line))]
+                if rejection.evidence:
+                    rows.append(self._quote(rejection.evidence))
+                completion = self._family.completion(record)
+                if completion is not None and completion.completion.text and not self._prompts:
+                    rows.append(self._quote(completion.completion.text))
+                return rows
             case "example":
                 return [self._quote(record.example.instruction)] if self._prompts else []
+            case "prompt_prefix":
+                return [self._quote(record.prompt_prefix.text)]
+            case None:
+                return [Text("its body is none that this client knows: update codealign-cli", style="yellow")]
             case "run":
                 return [Text(printable(f"{record.run.name} on {record.run.seeds.collection}"))]
             case "stage_config":
@@ -169,43 +192,52 @@ class _Writer:
         return Padding(quoted, (0, 0, 0, 1), expand=False)
 
     def _provenance(self, record: pb.Record) -> list[RenderableType]:
-        origin = record.provenance
-        if not origin.model and not origin.prompt_suffix:
+        origin, family = record.provenance, self._family
+        completion = record if record.kind == pb.KIND_COMPLETION else family.completion(record)
+        if completion is None and not origin.model:
             return []
+        written = completion.completion if completion is not None else pb.Completion()
+        if completion is not None and not origin.model:
+            origin = completion.provenance
         cached = f", {origin.cached_prompt_tokens:,} of them cached" if origin.cached_prompt_tokens else ""
+        tokens = f"{origin.prompt_tokens:,} prompt tokens{cached}, {origin.generated_tokens:,} generated"
+        config = family.references.get(record.stage_config_id)
         facts = [
             f"{origin.model}@{origin.model_revision[:_SHORT]}" if origin.model_revision else origin.model,
             f"engine {origin.engine}" if origin.engine else "",
             f"seed {origin.seed}" if origin.seed else "",
-            self._sampling(record),
-            f"{origin.prompt_tokens:,} prompt tokens{cached}, {origin.generated_tokens:,} generated",
-            f"ended by {origin.finish_reason}" if origin.finish_reason else "",
+            f"configuration {config.stage_config.name} {config.id[:_SHORT]}" if config is not None else "",
+            tokens if origin.prompt_tokens or origin.generated_tokens else "",
+            f"ended by {written.finish_reason}" + (f" {written.stop_string!r}" if written.stop_string else "")
+            if written.finish_reason
+            else "",
+            written.detail,
             duration(origin.seconds) if origin.seconds else "",
         ]
-        rows: list[RenderableType] = [Text(printable(", ".join(fact for fact in facts if fact)), style="dim")]
-        rows += self._prompt(origin)
+        rows: list[RenderableType] = [Text(_one_line(", ".join(fact for fact in facts if fact)), style="dim")]
+        if completion is not None:
+            rows += self._prompt(completion)
+            if self._prompts and completion is not record:
+                rows.append(Text(f"completion {completion.id[:_SHORT]}:", style="dim"))
+                rows.append(self._quote(written.text))
         return rows
 
-    def _sampling(self, record: pb.Record) -> str:
-        config = self._family.references.get(record.stage_config_id)
-        return f"configuration {config.stage_config.name} {config.id[:_SHORT]}" if config else ""
-
-    def _prompt(self, origin: pb.Provenance) -> list[RenderableType]:
+    def _prompt(self, completion: pb.Record) -> list[RenderableType]:
         rows: list[RenderableType] = []
-        prompt = (origin.prompt_prefix_id, origin.prompt_suffix)
+        prefix, suffix = self._family.prefix(completion), completion.completion.prompt_suffix
+        prompt = (completion.parents[0] if completion.parents else "", suffix)
         if prompt in self._prompts_shown:
             return [Text("prompt: as above", style="dim")]
         self._prompts_shown.add(prompt)
-        if origin.prompt_prefix_id:
-            prefix = self._family.references.get(origin.prompt_prefix_id)
+        if prompt[0]:
             length = f", {count(len(prefix.prompt_prefix.text), 'character')}" if prefix else ""
-            rows.append(Text(f"prompt: examples {origin.prompt_prefix_id[:_SHORT]}{length}, then", style="dim"))
+            rows.append(Text(f"prompt: examples {prompt[0][:_SHORT]}{length}, then", style="dim"))
             if prefix and self._prompts:
                 rows.append(self._quote(prefix.prompt_prefix.text))
-        elif origin.prompt_suffix:
+        elif suffix:
             rows.append(Text("prompt:", style="dim"))
-        if origin.prompt_suffix:
-            rows.append(self._quote(origin.prompt_suffix, whole=True))
+        if suffix:
+            rows.append(self._quote(suffix, whole=True))
         return rows
 
     def _decision(self, record: pb.Record) -> Text:

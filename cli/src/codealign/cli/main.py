@@ -11,7 +11,21 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from codealign.cli import __version__
-from codealign.cli.commands import certificate, data, doctor, evaluate, run, runs, sandbox, seeds, train, up
+from codealign.cli.commands import (
+    certificate,
+    data,
+    diff,
+    doctor,
+    evaluate,
+    pipelines,
+    rejudge,
+    run,
+    runs,
+    sandbox,
+    seeds,
+    train,
+    up,
+)
 from codealign.cli.failures import EXIT_FAILURE, EXIT_INTERRUPTED, Failure, Interrupted
 from codealign.cli.terminal import err, printable
 from codealign.common import logs
@@ -87,13 +101,16 @@ def options(
 
 app.command("up")(up.up)
 app.command("run")(run.run)
+app.command("rejudge")(rejudge.rejudge)
 app.command("watch")(runs.watch)
 app.command("ls")(runs.list_runs)
 app.command("report")(runs.report)
 app.command("pause")(runs.pause)
 app.command("resume")(runs.resume)
 app.command("cancel")(runs.cancel)
+app.command("pipelines")(pipelines.pipelines)
 app.add_typer(seeds.app, name="seeds")
+data.app.command("diff")(diff.diff)
 app.add_typer(data.app, name="data")
 app.add_typer(sandbox.app, name="sandbox")
 app.command("train")(train.train_command)

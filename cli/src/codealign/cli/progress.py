@@ -22,8 +22,31 @@ _BAR_CELLS = 16
 
 
 def state_name(state: pb.RunState.ValueType) -> str:
-    """A run's state in lower case: "running"."""
+    """A run's state in lower case: "running"; one that this client does not know by its number."""
+    if state not in pb.RunState.values():
+        return f"state {state}"
     return pb.RunState.Name(state).removeprefix("RUN_STATE_").lower()
+
+
+_ON_THE_WAY = {
+    pb.RUN_STATE_RUNNING: "starting",
+    pb.RUN_STATE_PAUSED: "pausing",
+    pb.RUN_STATE_CANCELLED: "cancelling",
+}
+_ENDED = (pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_FAILED)
+
+
+def run_state(status: coordinator.RunStatus) -> str:
+    """A run's state for a person: "running", or what somebody asked for and is not so yet: "pausing"."""
+    state, wanted = status.state, status.wanted
+    if wanted in _ON_THE_WAY and wanted != state and state not in _ENDED:
+        return _ON_THE_WAY[wanted]
+    return state_name(state)
+
+
+def waiting_words(status: coordinator.RunStatus) -> str:
+    """What a run waits for, in words; empty: nothing."""
+    return f"waiting for {status.waiting_for}" if status.waiting_for else ""
 
 
 def top_reasons(stage: coordinator.StageProgress, limit: int = 3) -> str:
@@ -51,7 +74,7 @@ def progress_table(status: coordinator.RunStatus) -> Table:
     table.add_column("dropped for")
     for stage in status.stages:
         table.add_row(
-            stage.stage,
+            Text(printable(stage.stage)),
             _bar(stage),
             f"{stage.done:,}/{stage.expected:,}" if stage.expected else f"{stage.done:,}",
             f"{stage.kept:,}",
@@ -68,8 +91,8 @@ def progress_table(status: coordinator.RunStatus) -> Table:
 def headline(status: coordinator.RunStatus, seconds: float) -> Text:
     """The run's name, its state, and how long it has been watched."""
     name = f" ({status.config.name})" if status.config.name else ""
-    text = f"run {status.id[:12]}{name}: {state_name(status.state)}, {duration(seconds)}"
-    return Text(printable(f"{text}: {status.message}" if status.message else text))
+    text = f"run {status.id[:12]}{name}: {run_state(status)}, {duration(seconds)}"
+    return Text(printable(": ".join(part for part in (text, status.message, waiting_words(status)) if part)))
 
 
 def plain_line(status: coordinator.RunStatus) -> str:
@@ -88,7 +111,8 @@ def plain_line(status: coordinator.RunStatus) -> str:
         if stage.HasField("seconds_left") and stage.done < stage.expected:
             text += f" left {duration(stage.seconds_left)}"
         parts.append(text)
-    return printable(f"{state_name(status.state)}: {' | '.join(parts) or 'nothing done yet'}")
+    done = " | ".join(parts) or "nothing done yet"
+    return printable(": ".join(part for part in (run_state(status), waiting_words(status), done) if part))
 
 
 class ProgressDisplay:
@@ -105,7 +129,7 @@ class ProgressDisplay:
         self._notes: set[str] = set()
         self._last_line = ""
         self._last_time = float("-inf")
-        self._last_state: pb.RunState.ValueType | None = None
+        self._last_state = ("", "")
 
     def __enter__(self) -> Self:
         if self._live:
@@ -132,7 +156,8 @@ class ProgressDisplay:
         line = plain_line(status)
         if status.HasField("loop") and (then := steps_line(status.loop)):
             line = f"{line} | then {then}"
-        changed = status.state != self._last_state
+        state = (run_state(status), status.waiting_for)
+        changed = state != self._last_state
         if line != self._last_line and (changed or now - self._last_time >= PLAIN_SECONDS):
             self._console.print(Text(f"[{now - self._started:6.0f} s] {line}"))
-            self._last_line, self._last_time, self._last_state = line, now, status.state
+            self._last_line, self._last_time, self._last_state = line, now, state

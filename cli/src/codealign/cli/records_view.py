@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sandbox
-from codealign.cli.lineage import stage_name, verdict_text
+from codealign.cli.lineage import kind_name, verdict_name, verdict_text
 from codealign.cli.terminal import duration, printable, size
 from codealign.common.records import body
 
@@ -26,9 +26,10 @@ def record_view(record: pb.Record) -> RenderableType:
     facts = facts_table(
         {
             "id": record.id,
-            "stage": stage_name(record.kind),
+            "kind": kind_name(record.kind),
             "parents": " ".join(record.parents),
             "attempt": str(record.attempt) if record.attempt or record.parents else "",
+            "key": record.key,
             "configuration": record.stage_config_id,
             "content": record.content_hash,
         }
@@ -40,6 +41,8 @@ def record_view(record: pb.Record) -> RenderableType:
         parts.append(result_view(record.verdict.result))
     elif message is not None:
         parts += list(_fields(message))
+    else:
+        parts.append(Text("its body is none that this client knows: update codealign-cli", style="yellow"))
     if record.HasField("provenance"):
         parts.append(Rule("provenance", align="left", style="dim"))
         parts += list(_fields(record.provenance))
@@ -67,12 +70,15 @@ def _fields(message: Message) -> Iterator[RenderableType]:
             text = text.strip('"') if "\n" not in text else text
         elif isinstance(value, str):
             text = value
+        elif isinstance(value, Mapping):
+            text = ", ".join(f"{key} {value[key]:g}" for key in sorted(value))
         elif descriptor.is_repeated:
             text = (
                 "\n".join(str(item) for item in value) if descriptor.name == "imports" else ", ".join(map(str, value))
             )
         elif descriptor.enum_type is not None:
-            text = descriptor.enum_type.values_by_number[value].name.split("_", 1)[-1].lower()
+            named = descriptor.enum_type.values_by_number.get(value)
+            text = named.name.split("_", 1)[-1].lower() if named else str(value)
         else:
             text = str(value)
         (long if "\n" in text or len(text) > 100 else short)[descriptor.name] = text
@@ -101,7 +107,7 @@ def result_view(result: sandbox.Result) -> RenderableType:
     ended = f"signal {result.signal}" if result.signal else ""
     if result.HasField("exit_code"):
         ended = f"exit code {result.exit_code}"
-    repeated = [sandbox.Verdict.Name(verdict).removeprefix("VERDICT_") for verdict in result.run_verdicts]
+    repeated = [verdict_name(verdict) for verdict in result.run_verdicts]
     facts = facts_table(
         {
             "exception": result.exception,
@@ -113,7 +119,7 @@ def result_view(result: sandbox.Result) -> RenderableType:
             "CPU time": duration_ms(result.cpu_seconds),
             "peak memory": size(result.peak_memory_bytes),
             "queued": duration_ms(result.queue_seconds),
-            "isolation": sandbox.Isolation.Name(result.isolation).removeprefix("ISOLATION_").lower(),
+            "isolation": _isolation(result.isolation),
             "runner": result.runner,
             "image": result.image_digest,
         }
@@ -125,6 +131,11 @@ def result_view(result: sandbox.Result) -> RenderableType:
             parts.append(Rule(f"{name} ({size(output.total_bytes)}{cut})", align="left", style="dim"))
             parts.append(Text(printable(output.data.decode(errors="replace")).rstrip("\n")))
     return Group(*parts)
+
+
+def _isolation(value: sandbox.Isolation.ValueType) -> str:
+    known = value in sandbox.Isolation.values()
+    return sandbox.Isolation.Name(value).removeprefix("ISOLATION_").lower() if known else f"kind {value}"
 
 
 def duration_ms(seconds: float) -> str:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 import grpc
 
+from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.cli import presets
 from codealign.cli.connection import Connection
 from codealign.cli.failures import Failure
 from codealign.cli.loop import EvaluationChoices, LoopChoices
+from codealign.cli.run_file import merged, nearest, to_run
 from codealign.cli.stack import Options, model_source
 from codealign.cli.tuning import TuningChoices
 
 Choices = TypeVar("Choices", TuningChoices, EvaluationChoices)
 _LOAD_SECONDS = 3600.0
+
+
+STRATEGIES = ("first-pass", "random-pass", "failures-only", "everything")
+"""Which of an instruction's responses becomes its row; see SelectionSettings."""
+DIFFICULTY = "difficulty"
+"""The property that --difficulty sets, in every stage that draws it."""
 
 
 @dataclass(frozen=True)
@@ -29,52 +37,123 @@ class RunChoices:
     limit: int = 0
     """Seeds."""
     attempts: int = 0
-    """Responses for each instruction at most."""
+    """Of the pipeline's last writing stage: draws for each parent at most."""
     round_size: int = 0
+    """Of the same stage: draws at once."""
     prefix_groups: int = 0
+    """Of every writing stage whose examples are pooled."""
     max_tokens: int = 0
-    """New tokens of a response."""
+    """Of the pipeline's last writing stage: new tokens."""
     temperature: float | None = None
+    """Of every writing stage."""
     seed: int = 0
     preset: str = presets.DEFAULT
     """Fills in what is not chosen; see `presets`."""
     difficulties: tuple[str, ...] = ()
-    """Of tasks; empty: easy, medium and hard."""
+    """Of tasks; empty: the stages' own."""
     runs: int = 0
     """Of each program."""
+    pipeline: str = ""
+    strategy: str = ""
+    """One of STRATEGIES."""
+    file: Mapping[str, Any] = field(default_factory=dict)
+    """What a run file sets; see `run_file`. Wins over the preset, not over options."""
+
+    def check(self) -> None:
+        """Find what cannot work before anything is started.
+
+        Raises:
+            Failure: Names the option.
+        """
+        presets.load(self.preset)
+        if self.strategy and self.strategy not in STRATEGIES:
+            raise Failure(f"--strategy: unknown: {self.strategy}{nearest(self.strategy, STRATEGIES)}")
+
+    @property
+    def pipeline_name(self) -> str:
+        """The pipeline that is meant. Empty: the coordinator's default."""
+        return self.pipeline or self.file.get("pipeline", "") or presets.load(self.preset).run.get("pipeline", "")
 
 
-def run_config(choices: RunChoices, collection: str, model: str) -> pb.Run:
+def run_config(choices: RunChoices, collection: str, model: str, pipeline: api.Pipeline) -> pb.Run:
     """The configuration; what is not chosen is left to the coordinator.
 
     Args:
         choices: What was chosen.
-        collection: Of seeds.
-        model: As the inference service names it. Empty: its only one.
+        collection: Of seeds. Empty: the run file's.
+        model: As the inference service names it. Empty: its only one, or the run file's.
+        pipeline: What the coordinator says of `choices.pipeline_name`.
 
     Raises:
         Failure: Names the option that is wrong.
     """
-    run = pb.Run()
-    run.CopyFrom(presets.load(choices.preset).run)
-    run.name, run.seed = choices.name, choices.seed
-    run.seeds.MergeFrom(pb.SeedSelection(collection=collection, limit=choices.limit))
-    run.model.model = model
-    for settings in (run.concepts, run.instructions, run.responses):
-        if not settings.unpooled:
-            settings.prefix_groups = choices.prefix_groups or settings.prefix_groups
+    choices.check()
+    writing = [stage for stage in pipeline.stages if stage.role == api.STAGE_ROLE_WRITING]
+    given = merged(fitted(presets.load(choices.preset).run, pipeline), choices.file)
+    stages = {name: dict(settings) for name, settings in given.get("stages", {}).items()}
+    for stage in writing:
+        settings = stages.setdefault(stage.name, {})
+        if choices.prefix_groups and not settings.get("unpooled"):
+            settings["prefix_groups"] = choices.prefix_groups
         if choices.temperature is not None:
-            settings.temperature = choices.temperature
-    for field in ("attempts", "round_size", "max_tokens"):
-        if chosen := getattr(choices, field):
-            setattr(run.responses, field, chosen)
-    if choices.attempts and not choices.round_size:
-        run.responses.round_size = min(run.responses.round_size, choices.attempts)
-    if choices.difficulties:
-        run.difficulties[:] = choices.difficulties
-    if choices.runs:
-        run.execution.runs = choices.runs
-    return run
+            settings["temperature"] = choices.temperature
+        if choices.difficulties and any(draw.name == DIFFICULTY for draw in stage.properties):
+            drawn = {DIFFICULTY: list(choices.difficulties)}
+            settings["properties"] = merged(settings.get("properties", {}), drawn)
+    if choices.difficulties and not any(draw.name == DIFFICULTY for stage in writing for draw in stage.properties):
+        raise Failure(f"--difficulty: no stage of pipeline {pipeline.name} draws a difficulty")
+    if writing:
+        _set_last(stages[writing[-1].name], choices)
+    chosen: dict[str, Any] = {"stages": {name: settings for name, settings in stages.items() if settings}}
+    for key, value in (("name", choices.name), ("seed", choices.seed), ("pipeline", choices.pipeline)):
+        if value:
+            chosen[key] = value
+    seeds = {"collection": collection, "limit": choices.limit}
+    chosen["seeds"] = {key: value for key, value in seeds.items() if value}
+    chosen["model"] = {"model": model} if model else {}
+    chosen["execution"] = {"runs": choices.runs} if choices.runs else {}
+    chosen["selection"] = {"strategy": choices.strategy} if choices.strategy else {}
+    return to_run({**merged(given, chosen), "stages": chosen["stages"]})
+
+
+def _set_last(settings: dict[str, Any], choices: RunChoices) -> None:
+    """Set what options set of the last writing stage."""
+    for name in ("attempts", "round_size", "max_tokens"):
+        if chosen := getattr(choices, name):
+            settings[name] = chosen
+    if choices.attempts and not choices.round_size and "round_size" in settings:
+        settings["round_size"] = min(settings["round_size"], choices.attempts)
+
+
+def fitted(preset: Mapping[str, Any], pipeline: api.Pipeline) -> dict[str, Any]:
+    """A preset's configuration without the stages, properties and few-shot set that a pipeline does not have."""
+    found = dict(preset)
+    if found.get("few_shot_set") not in pipeline.few_shot_sets:
+        found.pop("few_shot_set", None)
+    there = {stage.name: {draw.name for draw in stage.properties} for stage in pipeline.stages}
+    stages = {}
+    for name, settings in found.pop("stages", {}).items():
+        if name in there:
+            stages[name] = dict(settings)
+            drawn = {key: values for key, values in settings.get("properties", {}).items() if key in there[name]}
+            if "properties" in settings:
+                stages[name]["properties"] = drawn
+    return {**found, "stages": stages}
+
+
+async def run_pipeline(connection: Connection, name: str) -> api.Pipeline:
+    """What the coordinator says of a pipeline.
+
+    Args:
+        connection: To the coordinator.
+        name: The pipeline's. Empty: the coordinator's default.
+
+    Raises:
+        Failure: It has none of this name; the message names those that there are.
+    """
+    request = api.GetPipelineRequest(name=name)
+    response = await connection.call(connection.clients.coordinator.GetPipeline, request)
+    return response.pipeline
 
 
 def loop_choices(

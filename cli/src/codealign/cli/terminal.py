@@ -40,8 +40,17 @@ def printable(text: str) -> str:
 
 def print_json(value: Any) -> None:
     """Print JSON with the characters that people read, but none that would steer the terminal."""
+    _print_json(value, indent=2)
+
+
+def print_json_line(value: Any) -> None:
+    """The same on one line."""
+    _print_json(value, indent=None)
+
+
+def _print_json(value: Any, indent: int | None) -> None:
     ascii_only = codecs.lookup(sys.stdout.encoding or "utf-8").name != "utf-8"
-    text = json.dumps(value, indent=2, ensure_ascii=ascii_only)
+    text = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
     print(_CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 

@@ -142,6 +142,6 @@ class Subjects:
     async def until(self, subject: str, state: pb.RunState.ValueType, within: float = 600.0) -> requests.Standing:
         """Wait until the subject is in a state."""
         async with asyncio.timeout(within):
-            while (standing := await self.standing(subject)).state != state:
+            while (standing := await self.standing(subject)).state != state:  # noqa: ASYNC110 - the store tells nobody
                 await asyncio.sleep(0.1)
         return standing

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +17,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.collecting import read_seeds, store_seeds
 from codealign.cli.connection import Connection, Target, connected
 from codealign.cli.failures import EXIT_FAILURE, Failure
-from codealign.cli.following import CANCEL_SECONDS, follow, print_outcome
+from codealign.cli.following import cancel_started, follow, print_outcome
 from codealign.cli.loop import LoopChoices, check_benchmarks, report_page
 from codealign.cli.loop_steps import has_settled, outcome
 from codealign.cli.options import (
@@ -41,7 +42,8 @@ from codealign.cli.options import (
 )
 from codealign.cli.presets import DEFAULT, load
 from codealign.cli.report import page
-from codealign.cli.run_config import RunChoices, choose_model, loop_choices, run_config
+from codealign.cli.run_config import RunChoices, choose_model, loop_choices, run_config, run_pipeline
+from codealign.cli.run_file import read_run
 from codealign.cli.running import run_async
 from codealign.cli.seeds import STDLIB, Collected, collection_name
 from codealign.cli.stack import DATA_SERVICES, SERVICES, Options
@@ -91,25 +93,47 @@ def run(
     ] = "",
     n: Annotated[int, typer.Option("--n", "-n", min=0, help="Use so many good seeds. 0: all.")] = 0,
     name: Annotated[str, typer.Option("--name", help="A name for the run.")] = "",
+    pipeline: Annotated[
+        str, typer.Option("--pipeline", help="One of `codealign pipelines`. Default: selfcodealign.")
+    ] = "",
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="A run file (YAML): a run's settings. Wins over the preset, options over it.",
+        ),
+    ] = None,
     attempts: Annotated[
-        int, typer.Option("--attempts", min=0, help="Responses for each instruction at most. 0: the preset's, 10.")
+        int,
+        typer.Option(
+            "--attempts",
+            min=0,
+            help="Draws for each parent at most, of the last stage that writes. 0: its default, 10.",
+        ),
     ] = 0,
     round_size: Annotated[
-        int, typer.Option("--round-size", min=0, help="Responses drawn at once, until one passes. 0: the default, 2.")
+        int, typer.Option("--round-size", min=0, help="Of these, drawn at once, until one passes. 0: the default, 2.")
     ] = 0,
     prefix_groups: Annotated[
         int, typer.Option("--prefix-groups", min=0, help="Few-shot orderings in the pool. 0: the default, 32.")
     ] = 0,
     max_tokens: Annotated[
-        int, typer.Option("--max-tokens", min=0, help="New tokens of a response. 0: the default, 1,024.")
+        int,
+        typer.Option("--max-tokens", min=0, help="New tokens, of the last stage that writes. 0: its default, 1,024."),
     ] = 0,
     temperature: Annotated[
-        float | None, typer.Option("--temperature", min=0, max=2, help="Of every stage. Default 0.7.")
+        float | None, typer.Option("--temperature", min=0, max=2, help="Of every stage that writes. Default 0.7.")
     ] = None,
+    strategy: Annotated[
+        str,
+        typer.Option("--strategy", help="Of selection: first-pass, random-pass, failures-only, everything."),
+    ] = "",
     seed: Annotated[int, typer.Option("--seed", help="Everything random derives from it.")] = 0,
     preset: PresetOption = DEFAULT,
     difficulty: Annotated[
-        list[str] | None, typer.Option("--difficulty", help="Of tasks: easy, medium, hard (repeat). Default: all.")
+        list[str] | None,
+        typer.Option("--difficulty", help="Of tasks, in the stages that draw one (repeat): easy, medium, hard."),
     ] = None,
     runs: Annotated[
         int, typer.Option("--runs", min=0, max=10, help="Of each program; differing verdicts: FLAKY, dropped. 0: once.")
@@ -143,7 +167,7 @@ def run(
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
 ) -> None:
-    """Run the pipeline: seeds, concepts, instructions, responses, execution, selection, a published version.
+    """Run a pipeline from seeds to a published version: a model writes, the sandbox judges, rows are selected.
 
     With --until evaluation it closes the loop: the model is evaluated, tuned on the version, evaluated again.
 
@@ -151,16 +175,30 @@ def run(
     duration. The same command goes on where it stopped.
     """
     defaults = load(preset)
+    given_seeds = seeds
     seeds = seeds or defaults.source("seeds") or STDLIB
     given = Options(model, engine, recording, record, benchmarks)
     options = preset_options(defaults, given)
     options.check()
     warn(err, options.warning())
-    difficulties = tuple(difficulty or ())
     choices = RunChoices(
-        name, n, attempts, round_size, prefix_groups, max_tokens, temperature, seed, preset, difficulties, runs
+        name=name,
+        limit=n,
+        attempts=attempts,
+        round_size=round_size,
+        prefix_groups=prefix_groups,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+        preset=preset,
+        difficulties=tuple(difficulty or ()),
+        runs=runs,
+        pipeline=pipeline,
+        strategy=strategy,
+        file=read_run("--config", config) if config else {},
     )
-    run_config(choices, collection, model)
+    choices.check()
+    collection = collection or ("" if given_seeds else choices.file.get("seeds", {}).get("collection", ""))
     tuning = TuningChoices(name=name, lora_rank=lora_rank, epochs=epochs, max_steps=max_steps)
     loop = loop_choices(preset, until, tuning, benchmark or (), problems, files=options.benchmarks is not None)
     where = target(
@@ -189,8 +227,10 @@ async def _run(work: _Work) -> pb.RunState.ValueType:
             stored = await store_seeds(connection, work.collected, work.collection, err)
             err.print(Text(f"seeds {stored.collection}: {stored.inserted:,} new, {stored.existed:,} there already"))
         remote = bool(work.where.explicit)
-        model = work.given.model if remote else await choose_model(connection, work.options)
-        config = run_config(work.choices, work.collection, model)
+        in_file = not work.given.model and "model" in work.choices.file
+        model = work.given.model if remote or in_file else await choose_model(connection, work.options)
+        pipeline = await run_pipeline(connection, work.choices.pipeline_name)
+        config = run_config(work.choices, work.collection, model, pipeline)
         # Services that this command starts share a machine, which does not hold two models.
         loop = work.loop.loop(one_model=connection.started)
         request = api.CreateRunRequest(config=config, loop=loop)
@@ -202,7 +242,7 @@ async def _run(work: _Work) -> pb.RunState.ValueType:
             try:
                 last = await follow(connection, created.run.id, err)
             except asyncio.CancelledError:
-                await _cancel(connection, created.run.id)
+                await cancel_started(connection, created.run.id)
                 raise
         await _tell(connection, work, last)
         return outcome(last)
@@ -253,12 +293,3 @@ def _say_created(created: api.CreateRunResponse) -> None:
     else:
         text = f"run {short}: resuming; what is finished is not done again"
     err.print(Text(text))
-
-
-async def _cancel(connection: Connection, run_id: str) -> None:
-    """Stop a run whose services stop with us, or the next command that starts them would go on with it unasked."""
-    if not connection.started:
-        return
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(CANCEL_SECONDS):
-            await connection.clients.coordinator.CancelRun(api.CancelRunRequest(run=run_id), timeout=CANCEL_SECONDS)

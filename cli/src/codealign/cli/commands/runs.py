@@ -28,7 +28,7 @@ from codealign.cli.options import (
     services,
     target,
 )
-from codealign.cli.progress import state_name
+from codealign.cli.progress import run_state, waiting_words
 from codealign.cli.report.page import write
 from codealign.cli.running import run_async
 from codealign.cli.terminal import err, out, printable
@@ -123,17 +123,18 @@ def list_runs(
         out.print("no runs yet: codealign run")
         return
     table = Table(box=None, pad_edge=False)
-    for column in ("run", "name", "state", "seeds", "model", "started", "version or message"):
+    for column in ("run", "name", "state", "pipeline", "seeds", "model", "started", "version or message"):
         table.add_column(column)
     for status in runs:
         cells = (
             status.id[:12],
             status.config.name,
-            state_name(status.state),
+            run_state(status),
+            status.config.pipeline,
             status.config.seeds.collection,
             status.config.model.model,
             status.created_at.ToDatetime().strftime("%Y-%m-%d %H:%M"),
-            status.version or status.message,
+            status.version or waiting_words(status) or status.message,
         )
         table.add_row(*(Text(printable(cell)) for cell in cells))
     out.print(table)
@@ -148,11 +149,11 @@ def pause(
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
 ) -> None:
-    """Stop starting work; what is in flight is finished and kept."""
+    """Stop starting work; what is in flight is finished and kept. `codealign watch` shows when that is done."""
 
     async def change(connection: Connection, name: str) -> api.RunStatus:
         request = api.PauseRunRequest(run=name)
-        return (await connection.call(connection.clients.coordinator.PauseRun, request, timeout=3600)).run
+        return (await connection.call(connection.clients.coordinator.PauseRun, request)).run
 
     _change(target(home, tls=(certificate, tls_ca, tls_cert, tls_key), coordinator=coordinator), run, change)
 
@@ -199,8 +200,8 @@ def _change(where: Target, run: str, change: _Change) -> None:
             return await change(connection, run)
 
     status = run_async(work())
-    message = f": {status.message}" if status.message else ""
-    out.print(Text(printable(f"run {status.id[:12]}: {state_name(status.state)}{message}")))
+    parts = (f"run {status.id[:12]}", run_state(status), status.message, waiting_words(status))
+    out.print(Text(printable(": ".join(part for part in parts if part))))
 
 
 async def _newest(connection: Connection) -> str:

@@ -4,17 +4,19 @@ A file may set
 
     model, seeds, benchmarks    as the options of these names; `package:folder` is a folder that a package brings
     inference                   settings of an inference service that is started for the run
-    run                         fields of a run's configuration (`codealign.dataset.v1.Run`)
+    run                         a run's configuration, as a run file has it (see `run_file`)
     training                    as `codealign train` has them
     evaluations                 a list; each is an evaluation of both models, as `codealign eval` has it
 
-and every option that a person gives wins over it. `--preset FILE` takes a file of one's own.
+and every option or run file that a person gives wins over it. What it sets of a stage, a property or a few-shot set
+that the run's pipeline does not have is left out: a preset is for a model, whatever the pipeline. `--preset FILE` takes
+a file of one's own.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.resources import files
@@ -22,10 +24,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from google.protobuf import json_format
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.failures import Failure
+from codealign.cli.loop import EvaluationChoices
+from codealign.cli.run_file import Reader, from_run, join
+from codealign.cli.tuning import TuningChoices
 
 DEFAULT = "default"
 _FOLDER = files("codealign.cli.presets")
@@ -41,7 +45,8 @@ class Preset:
     benchmarks: str = ""
     inference: Mapping[str, Any] = field(default_factory=dict)
     """By the names of the inference service's settings."""
-    run: pb.Run = field(default_factory=pb.Run)
+    run: Mapping[str, Any] = field(default_factory=dict)
+    """As a run file has it."""
     training: Mapping[str, Any] = field(default_factory=dict)
     evaluations: Sequence[Mapping[str, Any]] = ()
 
@@ -50,30 +55,24 @@ class Preset:
         """Read a file.
 
         Raises:
-            Failure: Names the key that is wrong.
+            Failure: Names every key that is wrong, with its line.
         """
-        try:
-            given = yaml.safe_load(text) or {}
-        except yaml.YAMLError as error:
-            raise Failure(f"--preset {name}: is no YAML: {' '.join(str(error).split())}") from None
-        kinds = {"inference": dict, "run": dict, "training": dict, "evaluations": list}
+        reader = Reader(f"--preset {name}", text)
         known = [each.name for each in fields(cls) if each.name != "name"]
-        if not isinstance(given, dict) or set(given) - set(known):
-            strange = ", ".join(map(str, sorted(set(given) - set(known)))) if isinstance(given, dict) else "no mapping"
-            raise Failure(f"--preset {name}: unknown: {strange}; there are {', '.join(known)}")
-        for key, value in given.items():
-            kind = kinds.get(key, str)
-            if not isinstance(value, kind):
-                raise Failure(f"--preset {name}: {key}: must be a {kind.__name__}, is {value!r}")
-        for number, one in enumerate(given.get("evaluations", ())):
-            if not isinstance(one, dict):
-                raise Failure(f"--preset {name}: evaluations[{number}]: must be a mapping, is {one!r}")
-        run = pb.Run()
-        try:
-            json_format.ParseDict(given.get("run", {}), run)
-        except json_format.ParseError as error:
-            raise Failure(f"--preset {name}: run: {str(error).splitlines()[0]}") from None
-        return cls(**{**given, "name": name, "run": run})
+        found: dict[str, Any] = {}
+        for key, node in reader.items(reader.root, "", known) if reader.root is not None else ():
+            if key == "run":
+                found[key] = reader.run(node, key)
+            elif key == "inference":
+                found[key] = {inner: reader.plain(value) for inner, value in reader.items(node, key, None)}
+            elif key == "training":
+                found[key] = _choices(reader, node, key, TuningChoices)
+            elif key == "evaluations":
+                found[key] = _evaluations(reader, node, key)
+            else:
+                found[key] = reader.value(node, key, str)
+        reader.check()
+        return cls(**found, name=name)
 
     def source(self, key: str) -> str:
         """The model, seeds or benchmarks, a package's folder as its path. Empty: the preset says nothing of it.
@@ -96,6 +95,24 @@ class Preset:
         raise Failure(
             f"--preset {self.name}: {key}: {value} is not there: pip install {distribution}, or make it with its recipe"
         )
+
+
+def _choices(reader: Reader, node: yaml.Node, path: str, choices: type[Any]) -> dict[str, Any]:
+    """Values for the fields of a class of choices, each of the kind of its default."""
+    defaults = {each.name: each.default for each in fields(choices)}
+    found = {}
+    for key, inner in reader.items(node, path, defaults):
+        default = defaults[key]
+        kind: type = float if default is None else list if isinstance(default, tuple) else type(default)
+        found[key] = reader.value(inner, join(path, key), (float, int) if kind is float else kind)
+    return found
+
+
+def _evaluations(reader: Reader, node: yaml.Node, path: str) -> list[dict[str, Any]]:
+    if not isinstance(node, yaml.SequenceNode):
+        reader.value(node, path, list)
+        return []
+    return [_choices(reader, inner, f"{path}[{number}]", EvaluationChoices) for number, inner in enumerate(node.value)]
 
 
 def names() -> list[str]:
@@ -123,25 +140,36 @@ def load(name: str) -> Preset:
 
 def known_by(run: pb.Run) -> str:
     """The shipped preset that a configuration was made with, as far as what no option sets can tell."""
-    whole = _leaves(run)
-    fitting = {name: _leaves(load(name).run) for name in names()}
+    written = from_run(run)
+    whole = _leaves(written)
+    stages = set(written.get("stages", {}))
+    fitting = {name: _leaves(load(name).run, stages) for name in names()}
     found = [(len(own), name) for name, own in fitting.items() if own.items() <= whole.items()]
     return max(found)[1] if max(found)[0] else DEFAULT
 
 
-_BY_OPTION = {"attempts", "round_size", "prefix_groups", "max_tokens", "temperature", "difficulties"}
+_BY_OPTION = {
+    "attempts",
+    "round_size",
+    "prefix_groups",
+    "max_tokens",
+    "temperature",
+    "difficulty",
+    "strategy",
+}
 
 
-def _leaves(run: pb.Run) -> dict[tuple[str, ...], str]:
-    """The values that no option sets, by their paths."""
+def _leaves(run: Mapping[str, Any], stages: Collection[str] | None = None) -> dict[tuple[str, ...], str]:
+    """The values that no option sets, by their paths; of these stages alone where they are given."""
     found: dict[tuple[str, ...], str] = {}
 
-    def walk(value: object, path: tuple[str, ...]) -> None:
-        if isinstance(value, dict):
+    def descend(value: object, path: tuple[str, ...]) -> None:
+        if isinstance(value, Mapping):
             for key, inner in value.items():
-                walk(inner, (*path, key))
+                if stages is None or path != ("stages",) or key in stages:
+                    descend(inner, (*path, str(key)))
         elif path[-1] not in _BY_OPTION:
             found[path] = str(value)
 
-    walk(json_format.MessageToDict(run, preserving_proto_field_name=True), ())
+    descend(run, ())
     return found

@@ -13,9 +13,27 @@ _FEW_ROWS = 100
 _BENCHMARKS_NAMED = 2
 
 
+def candidates(report: api.GetReportResponse) -> str:
+    """The stage whose items rows are chosen from: the last one that a model writes. Empty: not known."""
+    by_name = {stage.name: stage for stage in report.pipeline.stages}
+    for stage in report.pipeline.stages:
+        parent = by_name.get(stage.parent)
+        chooses = stage.role in (api.STAGE_ROLE_EXECUTION, api.STAGE_ROLE_SELECTION)
+        if chooses and parent is not None and parent.role == api.STAGE_ROLE_WRITING:
+            return parent.name
+    return report.run.config.stages[-1].stage if report.run.config.stages else ""
+
+
+def executes(report: api.GetReportResponse) -> bool:
+    """The run's pipeline has its answers executed, as far as is known."""
+    roles = {stage.role for stage in report.pipeline.stages}
+    return not roles or api.STAGE_ROLE_EXECUTION in roles or bool(report.verdicts)
+
+
 def answers(report: api.GetReportResponse) -> tuple[int, int]:
     """Answers that passed their tests, and answers that were written, unreadable ones included."""
-    written = next((stage.items for stage in report.stages if stage.stage == "responses"), 0)
+    wanted = candidates(report)
+    written = next((stage.items for stage in report.stages if stage.stage == wanted), 0)
     return report.verdicts.get("PASSED", 0), max(written, sum(report.verdicts.values()))
 
 
@@ -26,7 +44,9 @@ def headline(report: api.GetReportResponse) -> str:
     """
     passed, written = answers(report)
     parts = []
-    if written:
+    if written and not executes(report):
+        parts.append(f"{count(written, 'answer')} written, none executed")
+    elif written:
         parts.append(f"{passed:,} of {count(written, 'answer')} passed {'its' if written == 1 else 'their'} tests")
     published = bool(report.run.version)
     if written or report.rows:
@@ -62,6 +82,8 @@ def _scores(report: api.GetReportResponse) -> list[str]:
 def cautions(report: api.GetReportResponse) -> list[str]:
     """What a person should know before drawing conclusions: the run's notes, and numbers that are small."""
     said = list(report.run.notes)
+    if report.rows and not executes(report):
+        said.append("This pipeline executes nothing: no program has tested these rows.")
     if report.run.version and report.rows < _FEW_ROWS:
         there = f"{count(report.rows, 'row')} " + ("shows" if report.rows == 1 else "show")
         said.append(f"{there} that the parts work together; so few say nothing about what the method gains.")

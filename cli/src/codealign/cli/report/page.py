@@ -19,12 +19,12 @@ from markupsafe import Markup
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.cli import __version__
 from codealign.cli.failures import Failure
-from codealign.cli.progress import state_name
+from codealign.cli.progress import run_state
 from codealign.cli.report import comparing, listing, recipe, sections
-from codealign.cli.report.outcome import answers, cautions, headline
+from codealign.cli.report.outcome import answers, cautions, executes, headline
 from codealign.cli.report.scores import matches, ordered
 from codealign.cli.report.trail import story
-from codealign.cli.report.wording import short, visible
+from codealign.cli.report.wording import Words, short, visible
 
 _TEMPLATE = "template.html.jinja"
 _PACKAGE = "codealign.cli.report"
@@ -39,6 +39,7 @@ def render(report: api.GetReportResponse) -> str:
     run = report.run
     told = story(report)
     row_id = told.row.id if told else ""
+    words = Words(report.pipeline)
     passed, written = answers(report)
     css = _read("page.css")
     return (
@@ -50,22 +51,24 @@ def render(report: api.GetReportResponse) -> str:
             producer=f"codealign {__version__}",
             run=run,
             name=run.config.name or f"run {short(run.id)}",
-            state=state_name(run.state),
+            state=run_state(run),
             headline=headline(report),
             cautions=cautions(report),
             models=recipe.models(run.config),
             report=report,
             passed=passed,
             written=written,
-            funnel=sections.funnel(report.stages),
+            funnel=sections.funnel(report.stages, words),
             widest=max((stage.items for stage in report.stages), default=0),
+            executes=executes(report),
             verdicts=sections.verdict_counts(report),
             story=told,
-            costs=sections.costs(report.stages),
+            costs=sections.costs(report.stages, words),
             totals=sections.totals(report.stages),
             trainings=[sections.training(index, record) for index, record in enumerate(report.checkpoints)],
             matches=[comparing.match_view(index, match) for index, match in enumerate(matches(report))],
             evaluations=comparing.evaluation_lines(ordered(report.evaluations, run.config.model.revision)),
+            writing=[one.stage for one in run.config.stages],
             generation=recipe.generation(run.config),
             facts=recipe.facts(run.config),
             stage_configs=recipe.stage_configs(report),

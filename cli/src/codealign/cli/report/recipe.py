@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli import presets
 from codealign.cli.report.wording import pretty_json, short
+from codealign.cli.run_config import DIFFICULTY
 from codealign.cli.terminal import size
 
-_GENERATING = ("concepts", "instructions", "responses")
-_RECORD_STAGES = {pb.KIND_CONCEPT_SET: 0, pb.KIND_INSTRUCTION: 1, pb.KIND_RESPONSE: 2}
+DEFAULT_PIPELINE = "selfcodealign"
+"""What a run without a pipeline has (records.proto, Run.pipeline)."""
+_STRATEGIES: Mapping[str, str] = {
+    "": "the lowest attempt that passes",
+    "first-pass": "the lowest attempt that passes",
+    "random-pass": "one at random of those that pass",
+    "failures-only": "one that was executed and failed",
+    "everything": "every response that can be read, whatever its verdict",
+}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting of the three stages that a model writes."""
+    """One setting of the stages that a model writes."""
 
     name: str
     values: tuple[str, ...]
@@ -35,21 +43,20 @@ class Command:
 
 def models(run: pb.Run) -> list[tuple[str, pb.ModelChoice]]:
     """Who wrote what: one model for everything, or each stage's."""
-    own = [(stage, getattr(run, f"{stage}_model")) for stage in _GENERATING]
-    named: list[tuple[str, pb.ModelChoice]] = [(stage, choice) for stage, choice in own if choice.model]
-    if len(named) == len(_GENERATING):
+    named = [(one.stage, one.model) for one in run.stages if one.model.model]
+    if named and len(named) == len(run.stages):
         return named
     return [("model" if not named else "other stages", run.model), *named]
 
 
 def generation(run: pb.Run) -> list[Setting]:
-    """The settings of concepts, instructions and responses, side by side."""
-    stages: list[pb.GenerationSettings] = [run.concepts, run.instructions, run.responses]
+    """The settings of the stages that a model writes, side by side."""
+    stages = run.stages
 
     def row(name: str, values: list[str]) -> Setting:
         return Setting(name, tuple(values))
 
-    return [
+    rows = [
         row("temperature", [f"{one.temperature:g}" if one.HasField("temperature") else "default" for one in stages]),
         row("top-p", [_or_default(one.top_p) for one in stages]),
         row("new tokens, at most", [_or_default(one.max_tokens) for one in stages]),
@@ -61,6 +68,13 @@ def generation(run: pb.Run) -> list[Setting]:
         row("draws for each parent, at most", [_or_default(one.attempts) for one in stages]),
         row("draws at once", [_or_default(one.round_size) for one in stages]),
     ]
+    drawn = {draw.name: None for one in stages for draw in one.properties}
+    rows += [row(f"{name}, drawn from", [_weighted(_values(one, name)) for one in stages]) for name in drawn]
+    return [*rows, row("version of its reading", [_or_default(one.version) for one in stages])] if stages else []
+
+
+def _values(stage: pb.StageSettings, name: str) -> list[str]:
+    return [value for draw in stage.properties if draw.name == name for value in draw.values]
 
 
 def _or_default(value: float) -> str:
@@ -76,9 +90,10 @@ def facts(run: pb.Run) -> list[tuple[str, str]]:
         "seeds": run.seeds.collection + (f", the first {run.seeds.limit:,} good ones" if run.seeds.limit else ""),
         "few-shot examples": run.few_shot_set,
         "random seed": str(run.seed),
-        "categories of tasks": _weighted(run.categories),
-        "difficulties of tasks": ", ".join(run.difficulties),
+        "judges again the answers of run": run.rejudges,
         "sandbox profile": run.execution.profile,
+        "sandbox image": run.execution.image_digest,
+        "Python in the sandbox": run.execution.python_version,
         "runs of each program": f"{run.execution.runs:,}" if run.execution.runs else "",
         "limits of each program": ", ".join(
             f"{field.name.replace('_', ' ')} {size(value) if field.name.endswith('bytes') else f'{value:g}'}"
@@ -89,7 +104,7 @@ def facts(run: pb.Run) -> list[tuple[str, str]]:
         "tests in an instruction": f"with a chance of {selection.tests_in_instruction:g}, where they are short"
         if selection.HasField("tests_in_instruction")
         else "",
-        "among several passes": "one at random" if selection.random_pass else "the lowest attempt",
+        "row of each task": _STRATEGIES.get(selection.strategy, selection.strategy),
         "benchmark texts kept out": selection.forbidden_texts_sha256 or "none were given",
     }
     return [(name, value) for name, value in chosen.items() if value]
@@ -103,9 +118,10 @@ def _weighted(names: Iterable[str]) -> str:
 def stage_configs(report: api.GetReportResponse) -> list[tuple[str, str, str]]:
     """The configurations that the followed row's records bear: name, id, and the settings as JSON to read."""
     found = [record for record in report.trail_references if record.kind == pb.KIND_STAGE_CONFIG]
+    order = {stage.stage: place for place, stage in enumerate(report.stages)}
     return [
         (record.stage_config.name, record.id, pretty_json(record.stage_config.settings_json))
-        for record in sorted(found, key=lambda one: (_RECORD_STAGES.get(one.stage_config.kind, 9), one.id))
+        for record in sorted(found, key=lambda one: (order.get(one.stage_config.name, len(order)), one.id))
     ]
 
 
@@ -133,22 +149,32 @@ def commands(report: api.GetReportResponse, row_id: str) -> list[Command]:
 def run_command(run: pb.Run) -> str:
     """The `codealign run` that gives this configuration, as far as its options can say it."""
     preset = presets.known_by(run)
-    temperatures = {round(getattr(run, stage).temperature, 6) for stage in _GENERATING}
-    parts: list[str] = ["codealign", "run", "--collection", run.seeds.collection]
+    known = presets.load(preset)
+    last = run.stages[-1] if run.stages else pb.StageSettings()
+    temperatures = {round(one.temperature, 6) for one in run.stages if one.HasField("temperature")}
+    groups = {one.prefix_groups for one in run.stages if not one.unpooled}
+    difficulties = [value for one in run.stages for value in dict.fromkeys(_values(one, DIFFICULTY))]
+    strategy = run.selection.strategy
     options: list[tuple[str, str]] = [
+        ("--pipeline", run.pipeline if run.pipeline != DEFAULT_PIPELINE else ""),
         ("--n", str(run.seeds.limit) if run.seeds.limit else ""),
-        ("--model", run.model.model if run.model.model != presets.load(preset).inference.get("model_name") else ""),
+        ("--model", run.model.model if run.model.model != known.inference.get("model_name") else ""),
         ("--preset", preset if preset != presets.DEFAULT else ""),
-        ("--attempts", str(run.responses.attempts or "")),
-        ("--round-size", str(run.responses.round_size or "")),
-        ("--prefix-groups", str(run.responses.prefix_groups or "") if preset != "paper" else ""),
-        ("--max-tokens", str(run.responses.max_tokens or "")),
+        ("--attempts", str(last.attempts or "")),
+        ("--round-size", str(last.round_size or "")),
+        ("--prefix-groups", str(groups.pop() or "") if len(groups) == 1 else ""),
+        ("--max-tokens", str(last.max_tokens or "")),
         ("--temperature", f"{temperatures.pop():g}" if len(temperatures) == 1 else ""),
+        (
+            "--strategy",
+            strategy if strategy not in ("", known.run.get("selection", {}).get("strategy", "first-pass")) else "",
+        ),
         ("--runs", str(run.execution.runs) if run.execution.runs > 1 else ""),
-        *(("--difficulty", difficulty) for difficulty in run.difficulties),
+        *(("--difficulty", difficulty) for difficulty in difficulties),
         ("--seed", str(run.seed) if run.seed else ""),
         ("--name", run.name),
     ]
+    parts: list[str] = ["codealign", "run", "--collection", run.seeds.collection]
     for option, value in options:
         if value:
             parts += [option, value]

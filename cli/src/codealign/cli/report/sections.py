@@ -12,16 +12,14 @@ from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.report import charts
 from codealign.cli.report.wording import (
-    STAGES,
     VERDICTS,
+    Words,
     by_count,
-    known_words,
     loss,
     percent,
     pretty_json,
     share,
     short,
-    stage_title,
 )
 from codealign.cli.terminal import duration
 
@@ -78,22 +76,22 @@ class TrainingView:
     settings: str
 
 
-def funnel(stages: Sequence[api.StageReport]) -> list[FunnelStage]:
+def funnel(stages: Sequence[api.StageReport], words: Words) -> list[FunnelStage]:
     """Every stage, its bar drawn on one scale with the others'."""
     widest = max((stage.items for stage in stages), default=0) or 1
     found = []
     for index, stage in enumerate(stages):
         following = stages[index + 1].items if index + 1 < len(stages) else stage.kept
         dropped = max(0, stage.items - stage.kept)
-        title, purpose = STAGES.get(stage.stage, (stage.stage, ""))
+        title = words.title(stage.stage)
         found.append(
             FunnelStage(
                 title=title,
-                purpose=purpose,
+                purpose=words.purpose(stage.stage),
                 items=stage.items,
                 kept=stage.kept,
                 dropped=dropped,
-                reasons=tuple(counts(stage.reasons, stage.items)),
+                reasons=tuple(counts(stage.reasons, stage.items, words, stage.stage)),
                 bar=charts.stage_bar(
                     stage.kept / widest,
                     dropped / widest,
@@ -107,13 +105,13 @@ def funnel(stages: Sequence[api.StageReport]) -> list[FunnelStage]:
     return found
 
 
-def counts(numbers: Mapping[str, int], whole: int) -> list[Count]:
-    """Names by number, each with its share of the whole and a bar."""
+def counts(numbers: Mapping[str, int], whole: int, words: Words, stage: str = "") -> list[Count]:
+    """Names by number, each with what it means, its share of the whole and a bar."""
     ordered = by_count(numbers)
     return [
         Count(
             name,
-            known_words(name),
+            words.meaning(name, stage),
             number,
             share(number, whole),
             charts.bar(("passed" if name == "PASSED" else "plain", number / whole if whole else 0)),
@@ -122,7 +120,7 @@ def counts(numbers: Mapping[str, int], whole: int) -> list[Count]:
     ]
 
 
-def costs(stages: Sequence[api.StageReport]) -> list[Cost]:
+def costs(stages: Sequence[api.StageReport], words: Words) -> list[Cost]:
     """Each stage that took time or tokens."""
     longest = max((stage.wall_seconds for stage in stages), default=0.0) or 1.0
     most_prompt = max((stage.prompt_tokens for stage in stages), default=0) or 1
@@ -137,7 +135,7 @@ def costs(stages: Sequence[api.StageReport]) -> list[Cost]:
         rated = stage.wall_seconds > 0 and stage.generated_tokens > 0
         found.append(
             Cost(
-                title=stage_title(stage.stage),
+                title=words.title(stage.stage),
                 time=duration(stage.wall_seconds) if stage.wall_seconds else "",
                 time_bar=charts.bar(("plain", stage.wall_seconds / longest)),
                 prompt=f"{stage.prompt_tokens:,}" if tokens else "",
@@ -209,7 +207,7 @@ def speed(record: pb.Record) -> str:
 
 def verdict_counts(report: api.GetReportResponse) -> list[Count]:
     """Verdicts by number."""
-    return counts(report.verdicts, sum(report.verdicts.values()))
+    return counts(report.verdicts, sum(report.verdicts.values()), Words(report.pipeline))
 
 
 def sample_verdicts(evaluation: api.Evaluation) -> str:

@@ -11,7 +11,7 @@ from rich.text import Text
 from codealign.api.coordinator.v1 import coordinator_pb2 as coordinator
 from codealign.api.dataset.v1 import dataset_pb2 as dataset
 from codealign.api.dataset.v1 import records_pb2 as pb
-from codealign.cli.progress import state_name
+from codealign.cli.progress import run_state, waiting_words
 from codealign.cli.report import charts
 from codealign.cli.report.scores import Match, false_alarms, interval_of, levels, matches, meaning
 from codealign.cli.report.sections import speed, training_sentence
@@ -136,17 +136,15 @@ def evaluation_table(evaluations: Sequence[coordinator.Evaluation]) -> Table:
 def row_lines(told: Story) -> list[str]:
     """One row in a few lines, from its seed to its verdict."""
     lines = [f"one row, {short(told.row.id)}:"]
-    if told.seed:
-        lines.append(f"  seed         {told.seed.seed.path}:{told.seed.seed.line} {told.seed.seed.name}")
-    if told.concepts:
-        lines.append(f"  concepts     {', '.join(told.concepts.concept_set.concepts)}")
-    if told.instruction:
-        lines.append(f"  instruction  {_preview(told.instruction.instruction.text)}")
+    width = max((len(step.title) for step in told.steps), default=0)
+    width = max(width, len("attempt 10"))
+    lines += [f"  {step.title.lower():<{width}}  {_preview(step.line)}" for step in told.steps]
     for attempt in told.attempts:
         chosen = ", chosen" if attempt.chosen else ""
         detail = f" ({_preview(attempt.detail)})" if attempt.detail else ""
-        lines.append(f"  attempt {attempt.number:<4} {attempt.verdict or 'not executed'}{detail}{chosen}")
-        lines += [f"               {_preview(decision)}" for decision in attempt.decisions]
+        name = f"attempt {attempt.number}"
+        lines.append(f"  {name:<{width}}  {attempt.verdict or 'not executed'}{detail}{chosen}")
+        lines += [f"  {'':<{width}}  {_preview(decision)}" for decision in attempt.decisions]
     return lines
 
 
@@ -174,9 +172,11 @@ def print_report(
     """
     run = report.run
     name = f" ({run.config.name})" if run.config.name else ""
-    console.print(Text(printable(f"run {run.id}{name}: {state_name(run.state)}")))
+    console.print(Text(printable(f"run {run.id}{name}: {run_state(run)}")))
     if run.message and run.state != pb.RUN_STATE_SUCCEEDED:  # of success the rest speaks
         console.print(Text(printable(run.message)))
+    if run.waiting_for:
+        console.print(Text(printable(waiting_words(run))))
     console.print()
     console.print(funnel_table(report))
     if report.verdicts:

@@ -1,30 +1,64 @@
-"""One published row, followed from its seed: the records of a trail, put in their places."""
+"""One published row, followed from its seed: the records of a trail, put in their places, whatever the pipeline."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+from google.protobuf import json_format
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
-from codealign.cli.lineage import verdict_name
-from codealign.cli.report.wording import reason_words, short
+from codealign.cli.lineage import kind_name, verdict_name
+from codealign.cli.report.wording import Words, short
 from codealign.cli.terminal import count, duration
+from codealign.common.records import body
+
+_BESIDE = (
+    pb.KIND_EXAMPLE,
+    pb.KIND_VERDICT,
+    pb.KIND_DECISION,
+    pb.KIND_REJECTION,
+    pb.KIND_COMPLETION,
+    pb.KIND_PROMPT_PREFIX,
+    pb.KIND_STAGE_CONFIG,
+)
+"""What is no step of the line itself."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a model was given, and how much of it was computed."""
+    """What a model was given, how much of it was computed, and what it wrote."""
 
     facts: str
     examples: str
     """The few-shot part. Empty: not in the trail."""
     rest: str
+    written: str
+    """As it came. Empty: not in the trail."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A record on the line from the seed to what the row was chosen from."""
+
+    title: str
+    record: pb.Record
+    sort: str
+    """How it is shown: "seed", "concepts", "instruction", or "other"."""
+    asked: str
+    """Of an instruction: the properties that it was to have."""
+    other: str
+    """Of another kind: its body as text."""
+    line: str
+    """All of it in a line."""
+    decisions: tuple[str, ...]
+    prompt: Prompt | None
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One draw of an answer."""
+    """One draw of what the row was chosen from."""
 
     number: int
     record_id: str
@@ -44,124 +78,182 @@ class Attempt:
 
 @dataclass
 class Story:
-    """A row and everything it came from; parts that the trail lacks are None or empty."""
+    """A row and everything it came from; parts that the trail lacks are empty."""
 
     row: pb.Record
-    seed: pb.Record | None = None
-    concepts: pb.Record | None = None
-    instruction: pb.Record | None = None
+    steps: list[Step] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     decisions: list[str] = field(default_factory=list)
-    """About the seed and the instruction."""
-    references: Mapping[str, pb.Record] = field(default_factory=dict)
-
-    def prompt(self, record: pb.Record) -> Prompt | None:
-        """How the record was generated; None: it was not."""
-        return _prompt(record, self.references)
+    """About nothing that is shown."""
 
 
 def story(report: api.GetReportResponse) -> Story | None:
     """The trail's row; None: there is none."""
-    by_stage: dict[int, list[pb.Record]] = {}
-    for record in report.trail:
-        by_stage.setdefault(record.kind, []).append(record)
-    rows = by_stage.get(pb.KIND_EXAMPLE)
-    if not rows:
-        return None
-    references = {record.id: record for record in report.trail_references}
-    told = Story(rows[-1], references=references)
-    told.seed = next(iter(by_stage.get(pb.KIND_SEED, [])), None)
-    told.concepts = next(iter(by_stage.get(pb.KIND_CONCEPT_SET, [])), None)
-    told.instruction = next(iter(by_stage.get(pb.KIND_INSTRUCTION, [])), None)
-    decisions: dict[str, list[str]] = {}
-    for record in by_stage.get(pb.KIND_DECISION, []):
-        decisions.setdefault(record.parents[0] if record.parents else "", []).append(_decision(record.decision))
-    verdicts = {parent: record for record in by_stage.get(pb.KIND_VERDICT, []) for parent in record.parents[:1]}
-    for record in by_stage.get(pb.KIND_RESPONSE, []):
-        verdict = verdicts.get(record.id)
-        about = decisions.pop(record.id, []) + (decisions.pop(verdict.id, []) if verdict else [])
-        chosen = record.id in (*told.row.parents, told.row.example.response_id)
-        told.attempts.append(_attempt(record, verdict, chosen, tuple(about), references))
-    for record in by_stage.get(pb.KIND_REJECTION, []):
-        if record.rejection.rejected_kind == pb.KIND_RESPONSE:
-            told.attempts.append(_rejected(record, references))
-    told.attempts.sort(key=lambda attempt: (attempt.number, attempt.record_id))
-    told.decisions = [text for texts in decisions.values() for text in texts]
-    return told
+    rows = [record for record in report.trail if record.kind == pb.KIND_EXAMPLE]
+    return _Teller(report, rows[-1]).story() if rows else None
 
 
-def _attempt(
-    record: pb.Record,
-    verdict: pb.Record | None,
-    chosen: bool,
-    decisions: tuple[str, ...],
-    references: Mapping[str, pb.Record],
-) -> Attempt:
-    body = record.response
-    name, passed, detail, seconds = "", False, "", 0.0
-    if verdict is not None:
-        result = verdict.verdict.result
-        name = verdict_name(result.verdict)
-        passed, seconds = name == "PASSED", result.wall_seconds
-        parts = [
-            result.detail,
-            f"{result.failing_source} line {result.failing_line}" if result.failing_line else "",
-            f"{count(result.assertions_executed, 'assertion')} executed" if result.assertions_executed else "",
-        ]
-        detail = "; ".join(part for part in parts if part)
-    return Attempt(
-        number=record.attempt,
-        record_id=record.id,
-        verdict=name,
-        passed=passed,
-        meaning=reason_words(name) if name else "not executed",
-        detail=detail,
-        seconds=seconds,
-        answer=body.answer or body.text,
-        tests=body.tests,
-        chosen=chosen,
-        decisions=decisions,
-        prompt=_prompt(record, references),
-    )
+class _Teller:
+    def __init__(self, report: api.GetReportResponse, row: pb.Record) -> None:
+        self._report, self._row = report, row
+        self._words = Words(report.pipeline)
+        self._there = {record.id: record for record in (*report.trail_references, *report.trail)}
+        self._stages = {step.record_id: step.stage for step in row.example.lineage}
+        self._decisions: dict[str, list[str]] = {}
+        for record in report.trail:
+            if record.kind == pb.KIND_DECISION:
+                about = record.parents[0] if record.parents else ""
+                self._decisions.setdefault(about, []).append(_decision(record.decision))
+        self._verdicts = {
+            parent: record for record in report.trail if record.kind == pb.KIND_VERDICT for parent in record.parents[:1]
+        }
+
+    def story(self) -> Story:
+        """All of it."""
+        told = Story(self._row)
+        line = [record for record in self._report.trail if record.kind not in _BESIDE]
+        chosen = self._chosen(line)
+        drawn = chosen.kind if chosen is not None else pb.KIND_RESPONSE
+        beside = chosen.parents[0] if chosen is not None and chosen.parents else ""
+        for record in line:
+            if record is chosen or (record.kind == drawn and list(record.parents[:1]) == [beside]):
+                told.attempts.append(self._attempt(record, chosen=record is chosen))
+            else:
+                told.steps.append(self._step(record))
+        for record in self._report.trail:
+            if record.kind == pb.KIND_REJECTION and record.rejection.rejected_kind == drawn:
+                told.attempts.append(self._rejected(record))
+        told.attempts.sort(key=lambda attempt: (attempt.number, attempt.record_id))
+        told.decisions = [text for texts in self._decisions.values() for text in texts]
+        return told
+
+    def _chosen(self, line: Sequence[pb.Record]) -> pb.Record | None:
+        """What the row was chosen from: the last of its lineage, or of the line."""
+        wanted = [step.record_id for step in self._row.example.lineage] or list(self._row.parents)
+        found = [record for record in line if record.id in wanted]
+        return max(found, key=lambda record: wanted.index(record.id)) if found else None
+
+    def _step(self, record: pb.Record) -> Step:
+        sort, line, asked, other = "other", "", "", ""
+        match record.WhichOneof("body"):
+            case "seed":
+                sort, line = "seed", f"{record.seed.path}:{record.seed.line} {record.seed.name}"
+            case "concept_set":
+                sort, line = "concepts", ", ".join(record.concept_set.concepts)
+            case "instruction":
+                sort, line = "instruction", record.instruction.text
+                parts = (record.instruction.difficulty, record.instruction.category, record.instruction.language)
+                asked = ", ".join(part for part in parts if part) or "anything"
+            case _:
+                message = body(record)
+                text = json_format.MessageToJson(message, ensure_ascii=False) if message is not None else ""
+                other = line = text or "nothing that this client can read"
+        return Step(
+            title=self._title(record),
+            record=record,
+            sort=sort,
+            asked=asked,
+            other=other,
+            line=line,
+            decisions=tuple(self._decisions.pop(record.id, [])),
+            prompt=self._prompt(record),
+        )
+
+    def _title(self, record: pb.Record) -> str:
+        """The record's kind as a heading; with its stage where several stages of the line make this kind."""
+        name = kind_name(record.kind)
+        title = {"concept set": "concepts"}.get(name, name).capitalize()
+        same = [other for other in self._report.trail if other.kind == record.kind]
+        stage = self._stages.get(record.id, "")
+        return f"{title} ({self._words.title(stage)})" if stage and len(same) > 1 else title
+
+    def _attempt(self, record: pb.Record, *, chosen: bool) -> Attempt:
+        verdict = self._verdicts.get(record.id)
+        name, detail, seconds = "", "", 0.0
+        if verdict is not None:
+            result = verdict.verdict.result
+            name, seconds = verdict_name(result.verdict), result.wall_seconds
+            parts = [
+                result.detail,
+                f"{result.failing_source} line {result.failing_line}" if result.failing_line else "",
+                f"{count(result.assertions_executed, 'assertion')} executed" if result.assertions_executed else "",
+            ]
+            detail = "; ".join(part for part in parts if part)
+        about = self._decisions.pop(record.id, []) + (self._decisions.pop(verdict.id, []) if verdict else [])
+        answer, tests = record.response.answer, record.response.tests
+        if not record.HasField("response"):
+            answer = self._step(record).line
+        return Attempt(
+            number=record.attempt,
+            record_id=record.id,
+            verdict=name,
+            passed=name == "PASSED",
+            meaning=self._words.meaning_or_name(name) if name else "not executed",
+            detail=detail,
+            seconds=seconds,
+            answer=answer or self._text(record),
+            tests=tests,
+            chosen=chosen,
+            decisions=tuple(about),
+            prompt=self._prompt(record),
+        )
+
+    def _rejected(self, record: pb.Record) -> Attempt:
+        said = record.rejection
+        return Attempt(
+            number=record.attempt,
+            record_id=record.id,
+            verdict=said.reason,
+            passed=False,
+            meaning=self._words.meaning_or_name(said.reason),
+            detail="; ".join(part for part in (said.detail, said.evidence) if part),
+            seconds=0.0,
+            answer=self._text(record),
+            tests="",
+            chosen=False,
+            decisions=(),
+            prompt=self._prompt(record),
+        )
+
+    def _completion(self, record: pb.Record) -> pb.Record | None:
+        found = [self._there[parent] for parent in record.parents if parent in self._there]
+        return next((one for one in found if one.kind == pb.KIND_COMPLETION), None)
+
+    def _text(self, record: pb.Record) -> str:
+        completion = self._completion(record)
+        return completion.completion.text if completion is not None else ""
+
+    def _prompt(self, record: pb.Record) -> Prompt | None:
+        """How a record was generated; None: it was not."""
+        completion = self._completion(record)
+        origin = record.provenance
+        if completion is None and not origin.model:
+            return None
+        written = completion.completion if completion is not None else pb.Completion()
+        prefix = self._there.get(completion.parents[0]) if completion is not None and completion.parents else None
+        return Prompt(
+            facts=_facts(origin if origin.model or completion is None else completion.provenance, written),
+            examples=prefix.prompt_prefix.text if prefix is not None else "",
+            rest=written.prompt_suffix,
+            written=written.text,
+        )
 
 
-def _rejected(record: pb.Record, references: Mapping[str, pb.Record]) -> Attempt:
-    body = record.rejection
-    return Attempt(
-        number=record.attempt,
-        record_id=record.id,
-        verdict=body.reason,
-        passed=False,
-        meaning=reason_words(body.reason),
-        detail=body.detail,
-        seconds=0.0,
-        answer=body.text,
-        tests="",
-        chosen=False,
-        decisions=(),
-        prompt=_prompt(record, references),
-    )
+def _facts(origin: pb.Provenance, written: pb.Completion) -> str:
+    cached = f" ({origin.cached_prompt_tokens:,} of them from the cache)" if origin.cached_prompt_tokens else ""
+    facts: Mapping[str, object] = {
+        origin.model + (f" at {short(origin.model_revision)}" if origin.model_revision else ""): True,
+        f"{count(origin.prompt_tokens, 'prompt token')}{cached}": True,
+        f"{origin.generated_tokens:,} generated": True,
+        f"sampling seed {origin.seed}": origin.seed,
+        f"ended by {written.finish_reason}": written.finish_reason,
+        written.detail: written.detail,
+        duration(origin.seconds): origin.seconds,
+    }
+    return ", ".join(fact for fact, there in facts.items() if there and fact)
 
 
 def _decision(decision: pb.Decision) -> str:
     outcome = "kept" if decision.outcome == pb.Decision.OUTCOME_KEPT else "dropped"
     duplicate = f" (duplicate of {short(decision.duplicate_of)})" if decision.duplicate_of else ""
     return f"{outcome} by {decision.rule}" + (f": {decision.detail}" if decision.detail else "") + duplicate
-
-
-def _prompt(record: pb.Record, references: Mapping[str, pb.Record]) -> Prompt | None:
-    origin = record.provenance
-    if not origin.model and not origin.prompt_suffix:
-        return None
-    cached = f" ({origin.cached_prompt_tokens:,} of them from the cache)" if origin.cached_prompt_tokens else ""
-    facts = [
-        origin.model + (f" at {short(origin.model_revision)}" if origin.model_revision else ""),
-        f"{count(origin.prompt_tokens, 'prompt token')}{cached}",
-        f"{origin.generated_tokens:,} generated",
-        f"sampling seed {origin.seed}" if origin.seed else "",
-        f"ended by {origin.finish_reason}" if origin.finish_reason else "",
-        duration(origin.seconds) if origin.seconds else "",
-    ]
-    prefix = references.get(origin.prompt_prefix_id)
-    text = prefix.prompt_prefix.text if prefix is not None else ""
-    return Prompt(", ".join(fact for fact in facts if fact), text, origin.prompt_suffix)

@@ -11,16 +11,6 @@ from codealign.api.coordinator.v1 import coordinator_pb2 as api
 
 MINUS = "\N{MINUS SIGN}"
 
-STAGES: Mapping[str, tuple[str, str]] = {
-    "seeds": ("Seeds", "functions of real code, filtered"),
-    "concepts": ("Concepts", "what each seed is about"),
-    "instructions": ("Instructions", "a task from these concepts"),
-    "responses": ("Responses", "answers with tests, drawn until one passes"),
-    "execution": ("Execution", "answer and tests run in the sandbox"),
-    "selection": ("Selection", "one pass for each task, no duplicates"),
-}
-"""A stage's title and what it does, by its name."""
-
 VERDICTS: Mapping[str, str] = {
     "PASSED": "passed its tests",
     "FAILED_ASSERTION": "an assertion failed",
@@ -39,41 +29,8 @@ VERDICTS: Mapping[str, str] = {
     "REFUSED": "could not be run",
     "INFRASTRUCTURE": "no verdict: the sandbox's own fault",
 }
-REASONS: Mapping[str, str] = {
-    "seed.syntax-error": "not a function that compiles",
-    "seed.benchmark-text": "holds a benchmark's text",
-    "seed.no-return": "returns no value",
-    "seed.unresolved-name": "needs a name that is defined elsewhere",
-    "seed.forbidden-word": "marked as unfinished (todo, fixme, bug)",
-    "seed.forbidden-import": "imports a module for files, processes or plots",
-    "seed.too-long": "too many lines",
-    "seed.no-argument": "takes no argument",
-    "seed.near-duplicate": "nearly the same as another seed",
-    "cut-off": "reached the token limit before its end",
-    "cut-by-stop": "ended by a stop string inside its text",
-    "content-filter": "refused by the endpoint's filter, or by the model",
-    "tool-call": "the model called a tool instead of writing text",
-    "empty": "came back empty, or nearly so",
-    "no-concepts": "not a list of one to ten short terms",
-    "no-answer-end": "the answer is not closed",
-    "no-tests-section": "no tests follow the answer",
-    "no-code-block": "no Python block in the answer",
-    "no-tests-block": "no Python block in the tests",
-    "prompt-too-long": "the prompt does not fit the model's context",
-    "prompt-refused": "the prompt was refused for another reason than its length",
-    "instruction.too-long": "too many words",
-    "instruction.benchmark-text": "holds a benchmark's text",
-    "row.placeholder": "leaves work open (todo, your code here)",
-    "row.benchmark-text": "holds a benchmark's text",
-    "dedup.instruction": "same instruction as another row",
-    "dedup.response": "same response as another row",
-    "dedup.function-names": "same function names as another row",
-    "dedup.class-names": "same class names as another row",
-    "dedup.near-instruction": "instruction nearly the same as another's",
-    "dedup.near-response": "response nearly the same as another's",
-    "dedup.near-code": "code nearly the same as another's",
-    "selection.another-pass-was-chosen": "another pass of the same task was chosen",
-}
+"""What a sandbox's verdict means, by its name without its prefix."""
+
 _BENCHMARKS: Mapping[str, str] = {
     "humaneval": "HumanEval",
     "humaneval+": "HumanEval+",
@@ -102,19 +59,38 @@ def _symbol(match: re.Match[str]) -> str:
     return "\N{SYMBOL FOR DELETE}" if code == 0x7F else f"⟨U+{code:04X}⟩"
 
 
-def stage_title(stage: str) -> str:
-    """A stage's title: "Seeds" for "seeds"; an unknown name as it is."""
-    return STAGES[stage][0] if stage in STAGES else stage
+class Words:
+    """What a run's stages and reasons are called, as its coordinator says.
 
+    Args:
+        pipeline: The run's. Empty: the coordinator has it no longer; names stand for themselves.
+    """
 
-def known_words(reason: str) -> str:
-    """What a drop's reason, or a verdict, means; empty: not known."""
-    return REASONS.get(reason) or VERDICTS.get(reason) or ""
+    def __init__(self, pipeline: api.Pipeline) -> None:
+        self._stages = {stage.name: stage for stage in pipeline.stages}
+        self._reasons = {name: words for stage in pipeline.stages for name, words in stage.reasons.items()}
 
+    def title(self, stage: str) -> str:
+        """A stage's title: "Seed → concepts"; of an unknown one its name as it is."""
+        return (self._stages[stage].title if stage in self._stages else "") or stage
 
-def reason_words(reason: str) -> str:
-    """What a drop's reason, or a verdict, means; an unknown one without its dashes."""
-    return known_words(reason) or reason.replace("-", " ").replace("_", " ").replace(".", ": ")
+    def purpose(self, stage: str) -> str:
+        """What a stage does, in a sentence; empty: not known."""
+        return self._stages[stage].description if stage in self._stages else ""
+
+    def meaning(self, reason: str, stage: str = "") -> str:
+        """What a drop's reason, or a verdict, means; empty: not known.
+
+        Args:
+            reason: Its name.
+            stage: The stage that dropped for it, where stages use one name for two things.
+        """
+        own = self._stages[stage].reasons.get(reason, "") if stage in self._stages else ""
+        return own or self._reasons.get(reason, "") or VERDICTS.get(reason, "")
+
+    def meaning_or_name(self, reason: str, stage: str = "") -> str:
+        """The same; of an unknown one the name without its dashes."""
+        return self.meaning(reason, stage) or reason.replace("-", " ").replace("_", " ").replace(".", ": ")
 
 
 def by_count(counts: Mapping[str, int]) -> list[tuple[str, int]]:

@@ -8,9 +8,17 @@ from collections.abc import AsyncIterator, Sequence
 from codealign.api.coordinator.v1.coordinator_pb2_grpc import add_CoordinatorServiceServicer_to_server
 from codealign.common.clients import Addresses, Clients, ClientTls
 from codealign.common.server import ALL, Callers, Readiness, Registration, serve
-from codealign.coordinator.evaluation.evaluator import Evaluator
+from codealign.coordinator.evaluation.controller import EvaluationWorkload
+from codealign.coordinator.evaluation.operations import Evaluations
+from codealign.coordinator.ground.control import Controllers
+from codealign.coordinator.ground.ports import Services
+from codealign.coordinator.ground.remote import remote
+from codealign.coordinator.loops.controller import LoopWorkload
+from codealign.coordinator.loops.operations import Loops
 from codealign.coordinator.rules import benchmarks
-from codealign.coordinator.runs.supervisor import Supervisor
+from codealign.coordinator.rules.benchmarks import BenchmarkTexts
+from codealign.coordinator.runs.controller import RunWorkload
+from codealign.coordinator.runs.operations import Runs
 from codealign.coordinator.servicer import CoordinatorServicer
 from codealign.coordinator.settings import CoordinatorSettings
 
@@ -21,23 +29,44 @@ CALLERS: Callers = {"client": ALL}
 
 @contextlib.asynccontextmanager
 async def build(settings: CoordinatorSettings, readiness: Readiness) -> AsyncIterator[Sequence[Registration]]:
-    """Wire the coordinator; its runs go on as long as the context lives."""
+    """Wire the coordinator; what is wanted is carried out as long as the context lives."""
     texts = benchmarks.load(settings.benchmarks)
     addresses = Addresses(
-        inference=settings.inference_address, sandbox=settings.sandbox_address, dataset=settings.dataset_address
+        dataset=settings.dataset_address,
+        inference=settings.inference_address,
+        sandbox=settings.sandbox_address,
+        training=settings.training_address,
     )
     tls = ClientTls(settings.client_ca_file, settings.client_cert_file, settings.client_key_file)
     async with Clients(addresses, tls) as clients:
-        supervisor = Supervisor(settings, clients, texts)
-        async with supervisor.working():
-            yield [
-                Registration(
-                    SERVICE,
-                    add_CoordinatorServiceServicer_to_server,
-                    CoordinatorServicer(supervisor, Evaluator(settings, clients), clients),
-                    CALLERS,
-                )
-            ]
+        services = remote(clients)
+        controllers, servicer = wire(settings, services, texts, readiness)
+        async with contextlib.AsyncExitStack() as stack:
+            if not settings.reads_only:
+                await stack.enter_async_context(controllers.working(readiness.draining))
+            yield [Registration(SERVICE, add_CoordinatorServiceServicer_to_server, servicer, CALLERS)]
+
+
+def wire(
+    settings: CoordinatorSettings, services: Services, texts: BenchmarkTexts, readiness: Readiness
+) -> tuple[Controllers, CoordinatorServicer]:
+    """Everything between the services and the wire.
+
+    Args:
+        settings: The coordinator's.
+        services: What it calls.
+        texts: Benchmark texts that must not occur in a seed or a row.
+        readiness: Says when the server begins to stop.
+    """
+    controllers = Controllers(
+        services.dataset, [], settings.lease_holder, settings.lease_seconds, settings.drain_seconds
+    )
+    evaluating, running = EvaluationWorkload(settings, services), RunWorkload(settings, services, texts)
+    evaluations = Evaluations(settings, services, evaluating, controllers.poke)
+    loops = Loops(settings, services, evaluations, controllers.poke, controllers.assigned.get)
+    runs = Runs(settings, services, texts, running, controllers.poke, controllers.assigned)
+    controllers.add(running, evaluating, LoopWorkload(settings, services, evaluations))
+    return controllers, CoordinatorServicer(runs, loops, evaluations, services, readiness.draining)
 
 
 def main() -> None:

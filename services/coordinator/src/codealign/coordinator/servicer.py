@@ -1,87 +1,190 @@
-"""Wire ↔ runs, and nothing else."""
+"""Wire ↔ runs, loops and evaluations, and nothing else."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from typing import Any, TypeVar
 
 import grpc
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.coordinator.v1 import coordinator_pb2_grpc as rpc
 from codealign.api.dataset.v1 import records_pb2 as pb
-from codealign.common.clients import Clients
-from codealign.common.errors import InvalidArgument
-from codealign.coordinator.evaluation.evaluator import Evaluator
-from codealign.coordinator.runs import plan, report
-from codealign.coordinator.runs.supervisor import Supervisor
+from codealign.common.errors import FailedPrecondition, InvalidArgument, Unavailable
+from codealign.coordinator import pipelines
+from codealign.coordinator.evaluation.operations import Evaluations
+from codealign.coordinator.ground.ports import Services
+from codealign.coordinator.ground.store import AWAY
+from codealign.coordinator.loops.operations import Loops, has_settled
+from codealign.coordinator.reporting import report
+from codealign.coordinator.runs import plan
+from codealign.coordinator.runs.operations import Runs
 
 Context = grpc.aio.ServicerContext[Any, Any]
+T = TypeVar("T")
 MIN_INTERVAL, MAX_INTERVAL, DEFAULT_INTERVAL = 0.1, 60.0, 0.5
+BY_A_PERSON = {
+    pb.RUN_STATE_RUNNING: "resumed",
+    pb.RUN_STATE_PAUSED: "paused; `codealign resume` goes on",
+    pb.RUN_STATE_CANCELLED: "cancelled; what is finished is kept",
+}
 
 
 class CoordinatorServicer(rpc.CoordinatorServiceServicer):
-    """CoordinatorService over a supervisor and an evaluator."""
+    """CoordinatorService.
 
-    def __init__(self, supervisor: Supervisor, evaluator: Evaluator, clients: Clients) -> None:
-        self._supervisor, self._evaluator, self._clients = supervisor, evaluator, clients
+    Args:
+        runs: All runs.
+        loops: What follows them.
+        evaluations: All evaluations.
+        services: For plans and reports.
+        draining: Set when the server begins to stop: a call that watches ends then.
+    """
+
+    def __init__(
+        self, runs: Runs, loops: Loops, evaluations: Evaluations, services: Services, draining: asyncio.Event
+    ) -> None:
+        self._runs, self._loops, self._evaluations = runs, loops, evaluations
+        self._services, self._draining = services, draining
+
+    async def ListPipelines(self, request: api.ListPipelinesRequest, context: Context) -> api.ListPipelinesResponse:
+        described = [pipelines.describe(pipelines.get(name)) for name in pipelines.names()]
+        return api.ListPipelinesResponse(pipelines=described)
+
+    async def GetPipeline(self, request: api.GetPipelineRequest, context: Context) -> api.GetPipelineResponse:
+        return api.GetPipelineResponse(pipeline=pipelines.describe(pipelines.get(request.name)))
 
     async def CreateRun(self, request: api.CreateRunRequest, context: Context) -> api.CreateRunResponse:
-        run, existed = await self._supervisor.create(request.config)
-        return api.CreateRunResponse(run=run, existed=existed)
+        if request.HasField("loop"):
+            await self._loops.check(request.loop)
+        run, existed = await _whole(self._create(request))
+        return api.CreateRunResponse(run=await self._status(run), existed=existed)
+
+    async def _create(self, request: api.CreateRunRequest) -> tuple[pb.Record, bool]:
+        run, existed = await self._runs.create(request.config)
+        if request.HasField("loop"):
+            await self._loops.wanted(run, request.loop)
+        return run, existed
+
+    async def RejudgeRun(self, request: api.RejudgeRunRequest, context: Context) -> api.RejudgeRunResponse:
+        run, existed = await _whole(self._runs.rejudge(request))
+        return api.RejudgeRunResponse(run=await self._status(run), existed=existed)
 
     async def PlanRun(self, request: api.PlanRunRequest, context: Context) -> api.PlanRunResponse:
-        run, notes = await self._supervisor.prepare(request.config)
-        return await plan.build(self._clients, run, notes)
+        run, notes = await self._runs.prepare(request.config)
+        return await plan.build(self._services, run, notes)
 
     async def GetRun(self, request: api.GetRunRequest, context: Context) -> api.GetRunResponse:
-        return api.GetRunResponse(run=await self._status(request.run))
+        return api.GetRunResponse(run=await self._status(await self._runs.find(request.run)))
 
     async def ListRuns(self, request: api.ListRunsRequest, context: Context) -> api.ListRunsResponse:
-        return api.ListRunsResponse(runs=await self._supervisor.list())
+        listed = await self._runs.list()
+        for status in listed:
+            await self._add_loop(status, in_full=False)
+        return api.ListRunsResponse(runs=listed)
 
     async def WatchRun(self, request: api.WatchRunRequest, context: Context) -> AsyncIterator[api.WatchRunResponse]:
         interval = request.interval_seconds or DEFAULT_INTERVAL
         if not MIN_INTERVAL <= interval <= MAX_INTERVAL:
             raise InvalidArgument("interval_seconds", f"must be from {MIN_INTERVAL} to {MAX_INTERVAL}")
-        record = await self._supervisor.find(request.run)
-        last = None
+        run = await self._runs.find(request.run)
+        last: api.RunStatus | None = None
         while True:
-            status = await self._supervisor.status(record.id)
+            status = await self._watched(run, last)
             if status != last:
                 yield api.WatchRunResponse(run=status)
                 last = status
-            if status.state != pb.RUN_STATE_RUNNING:
+            if has_settled(status):
                 return
-            await asyncio.sleep(interval)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(interval):
+                    await self._draining.wait()
+            if self._draining.is_set():
+                raise Unavailable("this coordinator shuts down, the run goes on: watch it again", retry_after=1.0)
+
+    async def _watched(self, run: pb.Record, last: api.RunStatus | None) -> api.RunStatus:
+        """The run as it is now; while the store is away, as it was last, and what is waited for."""
+        try:
+            return await self._status(run)
+        except AWAY as error:
+            if last is None:
+                raise
+            status = api.RunStatus()
+            status.CopyFrom(last)
+            status.waiting_for = status.waiting_for or error.message
+            return status
 
     async def PauseRun(self, request: api.PauseRunRequest, context: Context) -> api.PauseRunResponse:
-        record = await self._supervisor.find(request.run)
-        await self._supervisor.pause(record)
-        return api.PauseRunResponse(run=await self._supervisor.status(record.id))
+        return api.PauseRunResponse(run=await self._want(request.run, pb.RUN_STATE_PAUSED))
 
     async def ResumeRun(self, request: api.ResumeRunRequest, context: Context) -> api.ResumeRunResponse:
-        record = await self._supervisor.find(request.run)
-        await self._supervisor.resume(record)
-        return api.ResumeRunResponse(run=await self._supervisor.status(record.id))
+        return api.ResumeRunResponse(run=await self._want(request.run, pb.RUN_STATE_RUNNING))
 
     async def CancelRun(self, request: api.CancelRunRequest, context: Context) -> api.CancelRunResponse:
-        record = await self._supervisor.find(request.run)
-        await self._supervisor.cancel(record)
-        return api.CancelRunResponse(run=await self._supervisor.status(record.id))
+        return api.CancelRunResponse(run=await self._want(request.run, pb.RUN_STATE_CANCELLED))
+
+    async def _want(self, text: str, wanted: pb.RunState.ValueType) -> api.RunStatus:
+        """Of a run and what follows it together; once the one is through, of the other alone."""
+        run = await self._runs.find(text)
+        await _whole(self._want_both(run, wanted))
+        return await self._status(run)
+
+    async def _want_both(self, run: pb.Record, wanted: pb.RunState.ValueType) -> None:
+        reason = BY_A_PERSON[wanted]
+        refused: FailedPrecondition | None = None
+        try:
+            await self._runs.want(run, wanted, reason)
+        except FailedPrecondition as error:
+            refused = error
+        if not await self._loops.want(run.id, wanted, reason) and refused is not None:
+            raise refused
 
     async def Evaluate(self, request: api.EvaluateRequest, context: Context) -> AsyncIterator[api.EvaluateResponse]:
-        # Closed explicitly, so that a cancelled call stops its work now and not when garbage is collected.
-        async with contextlib.aclosing(self._evaluator.evaluate(request)) as responses:
+        # Closed explicitly, so that a cancelled call stops watching now and not when garbage is collected.
+        async with contextlib.aclosing(self._evaluations.evaluate(request)) as responses:
             async for response in responses:
                 yield response
+                if self._draining.is_set():
+                    raise Unavailable("this coordinator shuts down, the evaluation goes on: watch it again")
+
+    async def ListEvaluations(
+        self, request: api.ListEvaluationsRequest, context: Context
+    ) -> api.ListEvaluationsResponse:
+        return api.ListEvaluationsResponse(evaluations=await self._evaluations.list())
+
+    async def CancelEvaluation(
+        self, request: api.CancelEvaluationRequest, context: Context
+    ) -> api.CancelEvaluationResponse:
+        return api.CancelEvaluationResponse(evaluation=await self._evaluations.cancel(request.evaluation))
 
     async def GetReport(self, request: api.GetReportRequest, context: Context) -> api.GetReportResponse:
-        status = await self._status(request.run)
-        return await report.build(self._clients, status)
+        status = await self._status(await self._runs.find(request.run))
+        return await report.build(self._services, status)
 
-    async def _status(self, run: str) -> api.RunStatus:
-        record = await self._supervisor.find(run)
-        return await self._supervisor.status(record.id)
+    async def _status(self, run: pb.Record) -> api.RunStatus:
+        status = await self._runs.status(run)
+        await self._add_loop(status)
+        return status
+
+    async def _add_loop(self, status: api.RunStatus, *, in_full: bool = True) -> None:
+        try:
+            loop = await self._loops.status(status.id, in_full=in_full)
+        except AWAY:
+            if not status.waiting_for:
+                raise
+            return  # the run's own status says what is waited for
+        if loop is not None:
+            status.loop.CopyFrom(loop)
+
+
+async def _whole(work: Coroutine[Any, Any, T]) -> T:
+    """Done to its end also where the caller goes away meanwhile: several records that belong together."""
+    task = asyncio.ensure_future(work)
+    _UNFINISHED.add(task)
+    task.add_done_callback(_UNFINISHED.discard)
+    return await asyncio.shield(task)
+
+
+_UNFINISHED: set[Awaitable[Any]] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 from pathlib import Path
 from typing import Self
@@ -10,6 +11,10 @@ from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from codealign.common.settings import ServerSettings
+
+
+def _unique_name() -> str:
+    return f"{socket.gethostname()}-{secrets.token_hex(4)}"
 
 
 class CoordinatorSettings(ServerSettings):
@@ -38,8 +43,9 @@ class CoordinatorSettings(ServerSettings):
     evaluation_data: Path | None = None
     """A benchmark file, or a folder of them, that models are evaluated on: EvalPlus' layout or HumanEval's, .jsonl or
     .jsonl.gz. What is not there comes from the Hugging Face hub."""
-    lease_holder: str = Field(default_factory=socket.gethostname)
-    """Names this coordinator towards the store: a restart under the same name takes its runs up at once."""
+    lease_holder: str = Field(default_factory=_unique_name)
+    """Names this process, and no other one that lives, towards the store. Where a name is given that a restart bears
+    again, it takes its runs up at once after a kill, without waiting for `lease_seconds`."""
     lease_seconds: float = Field(default=15.0, ge=1, le=3600)
     """Another coordinator may take a run over when this one was silent for so long."""
     seeds_in_flight: int = Field(default=0, ge=0)

@@ -56,9 +56,13 @@ class Controllers:
         self._discovery = Discovery(dataset)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._poked = asyncio.Event()
-        self._draining = False
+        self._draining = self._blind = False
         self.assigned: dict[str, Assignment] = {}
         """By the subject's id: what this coordinator works on now."""
+
+    def add(self, *workloads: Workload) -> None:
+        """Carry these out as well. Before `working`."""
+        self._workloads.update({workload.kind: workload for workload in workloads})
 
     async def want(self, subject: str, wanted: pb.RunState.ValueType, reason: str, *, repeatable: bool = False) -> None:
         """Record what is wanted of a subject, where that is not the case already; see `requests.want`."""
@@ -132,8 +136,11 @@ class Controllers:
             for subject in await self._discovery.look():
                 if assignment := self.assigned.get(subject):
                     assignment.changed.set()
+            self._blind = False
         except CodeAlignError as error:
-            log.warning("discovery_failed", message=error.message)
+            if not self._blind:  # an outage is told once
+                log.warning("discovery_failed", message=error.message)
+            self._blind = True
         except Exception:
             log.exception("discovery_failed")
 

@@ -1,70 +1,148 @@
-"""A run's report, from its records alone."""
+"""A run's report, from the store's tallies: its cost grows with the stages, not with the records."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import dataset_pb2 as dataset
 from codealign.api.dataset.v1 import records_pb2 as pb
-from codealign.common.clients import Clients
+from codealign.common.errors import InvalidArgument
+from codealign.coordinator import pipelines
 from codealign.coordinator.evaluation.history import boards_of, comparisons
-from codealign.coordinator.ground.tally import verdict_name
+from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.ground.store import RunStore
+from codealign.coordinator.ground.tally import PASSED
 from codealign.coordinator.reporting.row_lineage import follow
 
-_STAGE_NAMES = {
-    pb.KIND_CONCEPT_SET: "concepts",
-    pb.KIND_INSTRUCTION: "instructions",
-    pb.KIND_RESPONSE: "responses",
-    pb.KIND_VERDICT: "execution",
-}
+_ITEMS = (
+    pb.KIND_SEED,
+    pb.KIND_CONCEPT_SET,
+    pb.KIND_INSTRUCTION,
+    pb.KIND_RESPONSE,
+    pb.KIND_VERDICT,
+    pb.KIND_EXAMPLE,
+    pb.KIND_REJECTION,
+    pb.KIND_DECISION,
+)
+"""What a stage makes or says of an item; completions are counted by what was read from them."""
 
 
-async def build(clients: Clients, status: api.RunStatus) -> api.GetReportResponse:
-    """The funnel with tokens and times, one row's trail, and what was trained and evaluated.
+@dataclass
+class _Counted:
+    """What the store's tallies say of the records that one configuration made."""
 
-    A stage's wall time is the length of the union of its items' intervals, each from when the work was asked for to
-    when the record was appended.
+    kept: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    tokens: Counter[str] = field(default_factory=Counter)
+    makes: int = 0
+
+
+async def build(services: Services, status: api.RunStatus) -> api.GetReportResponse:
+    """The funnel with tokens and times, one row's lineage, and what was trained and evaluated.
+
+    A run of a pipeline that this coordinator does not have is told by its records: a stage for each configuration.
+
+    Args:
+        services: What the coordinator calls; the store alone is called here.
+        status: The run's, as it is now.
     """
-    store = RunStore(clients, status.id)
     report = api.GetReportResponse(run=status)
-    by_stage = {stage.stage: stage for stage in status.stages}
-    intervals: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    tokens: dict[str, Counter[str]] = defaultdict(Counter)
-    verdicts: Counter[str] = Counter()
-    for wanted in (*_STAGE_NAMES, pb.KIND_REJECTION):
-        async for record in store.scan(dataset.ScanRequest(kind=wanted, collection=store.collection)):
-            stage = _STAGE_NAMES[record.rejection.rejected_kind if wanted == pb.KIND_REJECTION else wanted]
-            made = record.provenance
-            end = made.created_at.ToNanoseconds() / 1e9
-            intervals[stage].append((end - made.seconds, end))
-            tokens[stage].update(
-                prompt=made.prompt_tokens, cached=made.cached_prompt_tokens, generated=made.generated_tokens
+    pipeline = describe(status.config.pipeline)
+    if pipeline is not None:
+        report.pipeline.CopyFrom(pipeline)
+    async with RunStore(services.dataset, status.id) as store:
+        counts = await store.count()
+        by_stage = await _by_stage(store, counts)
+        wall = await _wall_seconds(store)
+        for progress in status.stages or _as_counted(by_stage, status.config):
+            tokens = by_stage[progress.stage].tokens if progress.stage in by_stage else Counter[str]()
+            report.stages.append(
+                api.StageReport(
+                    stage=progress.stage,
+                    items=progress.done,
+                    kept=progress.kept,
+                    reasons=progress.reasons,
+                    prompt_tokens=tokens["prompt"],
+                    cached_prompt_tokens=tokens["cached"],
+                    generated_tokens=tokens["generated"],
+                    wall_seconds=wall.get(progress.stage, 0.0),
+                )
             )
-            if wanted == pb.KIND_VERDICT:
-                verdicts[verdict_name(record.verdict.result.verdict)] += 1
-    for name, progress in by_stage.items():
-        report.stages.append(
-            api.StageReport(
-                stage=name,
-                items=progress.done,
-                kept=progress.kept,
-                reasons=progress.reasons,
-                prompt_tokens=tokens[name]["prompt"],
-                cached_prompt_tokens=tokens[name]["cached"],
-                generated_tokens=tokens[name]["generated"],
-                wall_seconds=_union(intervals[name]),
+        for item in counts:
+            if item.kind == pb.KIND_VERDICT:
+                report.verdicts[item.label] += item.count
+            elif item.kind == pb.KIND_EXAMPLE:
+                report.rows += item.count
+        trail, references = await follow(store)
+        report.trail.extend(trail)
+        report.trail_references.extend(references)
+        await _add_models(store, status, report)
+    return report
+
+
+def describe(name: str) -> api.Pipeline | None:
+    """A pipeline as this coordinator has it; None: it has none of this name."""
+    try:
+        return pipelines.describe(pipelines.get(name))
+    except InvalidArgument:
+        return None
+
+
+async def _by_stage(store: RunStore, counts: Sequence[dataset.RecordCount]) -> dict[str, _Counted]:
+    """The counts by the name of the configuration that the records were made under."""
+    relevant = [item for item in counts if item.kind in _ITEMS and item.stage_config_id]
+    configs = await store.get(sorted({item.stage_config_id for item in relevant}))
+    found: dict[str, _Counted] = defaultdict(_Counted)
+    for item in relevant:
+        if item.stage_config_id not in configs:
+            continue
+        config = configs[item.stage_config_id].stage_config
+        stage = found[config.name]
+        stage.makes = config.kind
+        stage.tokens.update(
+            prompt=item.prompt_tokens, cached=item.cached_prompt_tokens, generated=item.generated_tokens
+        )
+        dropped = item.outcome == pb.Decision.OUTCOME_DROPPED
+        if item.kind == pb.KIND_REJECTION or dropped or (item.kind == pb.KIND_VERDICT and item.label != PASSED):
+            stage.reasons[item.label] += item.count
+        elif item.kind != pb.KIND_DECISION or config.kind == pb.KIND_SEED:  # of a row its own record counts
+            stage.kept += item.count
+    return found
+
+
+def _as_counted(by_stage: Mapping[str, _Counted], run: pb.Run) -> list[api.StageProgress]:
+    """The stages as the records alone tell them: seeds, what a model wrote in the run's order, then the others."""
+    writing = {stage.stage: place for place, stage in enumerate(run.stages)}
+
+    def place(name: str) -> tuple[bool, int, int, str]:
+        makes = by_stage[name].makes
+        return makes != pb.KIND_SEED, writing.get(name, len(writing)), makes, name
+
+    found = []
+    for name in sorted(by_stage, key=place):
+        counted = by_stage[name]
+        dropped = counted.reasons.total()
+        done = counted.kept + dropped
+        found.append(
+            api.StageProgress(
+                stage=name, expected=done, done=done, kept=counted.kept, dropped=dropped, reasons=counted.reasons
             )
         )
-    report.verdicts.update(verdicts)
-    report.rows = by_stage["selection"].kept
-    trail, references = await follow(clients, store)
-    report.trail.extend(trail)
-    report.trail_references.extend(references)
-    await _add_models(store, status, report)
-    return report
+    return found
+
+
+async def _wall_seconds(store: RunStore) -> dict[str, float]:
+    """By stage: how long coordinators worked on it, over all of the run's WorkLog records."""
+    found: dict[str, float] = defaultdict(float)
+    request = dataset.ScanRequest(kind=pb.KIND_WORK_LOG, parent_id=store.collection)
+    async for record in store.scan(request):
+        for stage, seconds in record.work_log.busy_seconds.items():
+            found[stage] += seconds
+    return found
 
 
 async def _add_models(store: RunStore, status: api.RunStatus, report: api.GetReportResponse) -> None:
@@ -83,12 +161,3 @@ async def _add_models(store: RunStore, status: api.RunStatus, report: api.GetRep
     evaluations = [(board, await asyncio.to_thread(board.evaluation)) for board in boards]
     report.evaluations.extend(evaluation for _, evaluation in evaluations)
     report.comparisons.extend(await asyncio.to_thread(comparisons, base, list(dict.fromkeys(tuned)), evaluations))
-
-
-def _union(intervals: list[tuple[float, float]]) -> float:
-    """The total length that the intervals cover."""
-    total, reached = 0.0, float("-inf")
-    for start, end in sorted(intervals):
-        total += max(0.0, end - max(start, reached))
-        reached = max(reached, end)
-    return total

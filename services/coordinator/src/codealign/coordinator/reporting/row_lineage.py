@@ -1,52 +1,75 @@
-"""One published row with everything that it came from."""
+"""One published row with everything that it came from, whatever the pipeline: its parents say it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from codealign.api.dataset.v1 import dataset_pb2 as dataset
 from codealign.api.dataset.v1 import records_pb2 as pb
-from codealign.common.clients import Clients
-from codealign.coordinator.ground.store import PATIENT, RunStore
+from codealign.coordinator.ground.store import RunStore
 
-_ORDER = (
-    pb.KIND_SEED,
-    pb.KIND_CONCEPT_SET,
-    pb.KIND_INSTRUCTION,
-    pb.KIND_RESPONSE,
-    pb.KIND_VERDICT,
-    pb.KIND_DECISION,
-    pb.KIND_EXAMPLE,
-)
+_REFERRED_TO = (pb.KIND_COMPLETION, pb.KIND_PROMPT_PREFIX, pb.KIND_STAGE_CONFIG)
+_MOST_GENERATIONS = 64
+"""No pipeline is so deep: what has more ancestors is told as far as this."""
 
 
-async def follow(clients: Clients, store: RunStore) -> tuple[list[pb.Record], list[pb.Record]]:
+async def follow(store: RunStore) -> tuple[list[pb.Record], list[pb.Record]]:
     """The row with the smallest id.
 
+    Args:
+        store: The run's.
+
     Returns:
-        Its records, seed first and example last, and those that they refer to; both empty where there is no row.
+        Its records, seed first and row last, each verdict and decision after what it is about; and those that they
+        refer to: the completions that they were read from, these completions' prompt prefixes, and the configurations
+        of all. Both empty where there is no row.
     """
-    request = dataset.ScanRequest(kind=pb.KIND_EXAMPLE, collection=store.collection, page_size=1)
-    examples = (await clients.call(clients.dataset.Scan, request, retry=PATIENT)).records
-    if not examples:
+    row = await _first_row(store)
+    if row is None:
         return [], []
-    asked = dataset.LineageRequest(
-        id=examples[0].id, direction=dataset.DIRECTION_ANCESTORS, collection=store.collection
-    )
-    lineage = await clients.call(clients.dataset.Lineage, asked, retry=PATIENT)
-    records = [*lineage.records, *await _choice(store, lineage.records)]
-    references = {record.id: record for record in lineage.references}
-    missing = {record.stage_config_id for record in records} - references.keys() - {""}
-    references.update(await store.get(sorted(missing)))
-    trail = sorted((record for record in records if record.kind in _ORDER), key=lambda each: _ORDER.index(each.kind))
-    return trail, [references[key] for key in sorted(references)]
+    found = await _ancestors(store, row)
+    for record in [record for record in found.values() if record.kind not in _REFERRED_TO and record.id != row.id]:
+        request = dataset.ScanRequest(kind=pb.KIND_DECISION, parent_id=record.id, collection=store.collection)
+        found.update({decision.id: decision async for decision in store.scan(request)})
+    configs = {record.stage_config_id for record in found.values()} - {""}
+    found.update(await store.get(sorted(configs - found.keys())))
+    ranks: dict[str, int] = {}
+
+    def place(record: pb.Record) -> tuple[bool, int, bool, str]:
+        return record.id == row.id, _rank(record.id, found, ranks), record.kind == pb.KIND_DECISION, record.id
+
+    line = sorted((record for record in found.values() if record.kind not in _REFERRED_TO), key=place)
+    referred = sorted(record.id for record in found.values() if record.kind in _REFERRED_TO)
+    return line, [found[record_id] for record_id in referred]
 
 
-async def _choice(store: RunStore, ancestors: Sequence[pb.Record]) -> list[pb.Record]:
-    """Why this response and no other: the decisions of this run on it."""
-    found: list[pb.Record] = []
-    for record in ancestors:
-        if record.kind == pb.KIND_RESPONSE:
-            request = dataset.ScanRequest(kind=pb.KIND_DECISION, parent_id=record.id, collection=store.collection)
-            found += [decision async for decision in store.scan(request)]
+async def _first_row(store: RunStore) -> pb.Record | None:
+    request = dataset.ScanRequest(kind=pb.KIND_EXAMPLE, collection=store.collection, page_size=1)
+    async for record in store.scan(request):
+        return record
+    return None
+
+
+async def _ancestors(store: RunStore, row: pb.Record) -> dict[str, pb.Record]:
+    """A record and all its ancestors, but the runs among them, by id."""
+    found = {row.id: row}
+    wanted = set(row.parents)
+    for _ in range(_MOST_GENERATIONS):
+        wanted -= found.keys()
+        if not wanted:
+            break
+        there = await store.get(sorted(wanted))
+        there = {record_id: record for record_id, record in there.items() if record.kind != pb.KIND_RUN}
+        found.update(there)
+        wanted = {parent for record in there.values() for parent in record.parents}
     return found
+
+
+def _rank(record_id: str, found: Mapping[str, pb.Record], ranks: dict[str, int]) -> int:
+    """The length of the longest line of parents above a record."""
+    if record_id not in ranks:
+        ranks[record_id] = 0  # whatever a store says, no record is its own ancestor
+        above = [parent for parent in found[record_id].parents if parent in found]
+        items = [parent for parent in above if found[parent].kind not in _REFERRED_TO]
+        ranks[record_id] = max((1 + _rank(parent, found, ranks) for parent in items), default=0)
+    return ranks[record_id]

@@ -1,0 +1,100 @@
+"""`codealign data diff`: which rows came, went or changed between two versions or runs, and why."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from codealign.cli.diffing import Change, Diff, Summary, find_side
+from codealign.cli.failures import Failure
+from codealign.cli.options import (
+    DEFAULT_HOME,
+    CertificateOption,
+    DatasetOption,
+    HomeOption,
+    TlsCaOption,
+    TlsCertOption,
+    TlsKeyOption,
+    services,
+    target,
+)
+from codealign.cli.running import run_async
+from codealign.cli.terminal import count, out, print_json_line, printable
+
+_SHORT = 12
+_MAX_DETAIL = 200
+_SIGNS: Mapping[str, tuple[str, str]] = {"changed": ("~", "yellow"), "went": ("-", "red"), "came": ("+", "green")}
+_TITLES: Mapping[str, str] = {
+    "changed": "changed, by what differs",
+    "went": "went, by what became of them in B",
+    "came": "came, by what had become of them in A",
+}
+
+SideArgument = typer.Argument(metavar="VERSION|RUN", help="A version's name, or a run's id, first digits or name.")
+
+
+def diff(
+    before: Annotated[str, SideArgument],
+    after: Annotated[str, SideArgument],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="JSON Lines: an object for each row that differs, then the summary.")
+    ] = False,
+    summary: Annotated[bool, typer.Option("--summary", help="The counts alone, no row.")] = False,
+    home: HomeOption = DEFAULT_HOME,
+    dataset: DatasetOption = "",
+    certificate: CertificateOption = None,
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+) -> None:
+    """Compare the rows of two versions, or runs: which came, went or changed from A to B, and why, row by row.
+
+    A row is the same row where it was read from the same completion; else where seed and instruction are the same.
+    """
+    if before == after:
+        raise Failure(f"{before} is the same on both sides: name two versions or runs")
+    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), dataset=dataset)
+
+    async def work() -> Summary:
+        async with services(where, "dataset") as connection:
+            sides = await find_side(connection, before), await find_side(connection, after)
+            found = Diff(connection, *sides)
+            async with contextlib.aclosing(found.changes()) as changes:
+                async for change in changes:
+                    if not summary:
+                        _print(change, as_json=as_json)
+            return found.summary
+
+    found = run_async(work())
+    if as_json:
+        print_json_line({"summary": found.as_json()})
+    else:
+        _print_summary(found, before, after)
+
+
+def _print(change: Change, *, as_json: bool) -> None:
+    if as_json:
+        print_json_line(asdict(change))
+        return
+    sign, style = _SIGNS[change.kind]
+    ids = " → ".join(part[:_SHORT] for part in (change.before, change.after) if part)
+    detail = " ".join(change.detail.split())
+    detail = detail if len(detail) <= _MAX_DETAIL else f"{detail[:_MAX_DETAIL].rstrip()} …"
+    text = f"{sign} {ids}  {change.reason}" + (f": {detail}" if detail and detail != change.reason else "")
+    out.print(Text(printable(text), style=style))
+
+
+def _print_summary(found: Summary, before: str, after: str) -> None:
+    a, b = found.rows
+    out.print(Text(printable(f"A {before}: {count(a, 'row')}; B {after}: {count(b, 'row')}; {found.same:,} the same")))
+    for kind, title in _TITLES.items():
+        reasons = found.reasons[kind]
+        if reasons:
+            out.print(Text(f"{reasons.total():,} {title}:"))
+            for reason, number in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
+                out.print(Text(printable(f"  {number:>7,}  {reason}")))

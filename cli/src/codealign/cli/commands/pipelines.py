@@ -1,0 +1,109 @@
+"""`codealign pipelines`: what a run may be made of, as the coordinator describes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.cli.options import (
+    DEFAULT_HOME,
+    CertificateOption,
+    CoordinatorOption,
+    HomeOption,
+    TlsCaOption,
+    TlsCertOption,
+    TlsKeyOption,
+    services,
+    target,
+)
+from codealign.cli.run_config import run_pipeline
+from codealign.cli.running import run_async
+from codealign.cli.terminal import out, printable
+
+_ROLES: Mapping[int, str] = {
+    api.STAGE_ROLE_SEEDS: "chooses among what was collected",
+    api.STAGE_ROLE_WRITING: "a model writes",
+    api.STAGE_ROLE_EXECUTION: "the sandbox executes and judges",
+    api.STAGE_ROLE_SELECTION: "chooses the rows",
+}
+
+
+def pipelines(
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME]", help="Describe this one: its stages, their defaults, why they drop.")
+    ] = "",
+    home: HomeOption = DEFAULT_HOME,
+    coordinator: CoordinatorOption = "",
+    certificate: CertificateOption = None,
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+) -> None:
+    """List the pipelines that a run may have, or describe one."""
+    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), coordinator=coordinator)
+
+    async def work() -> list[api.Pipeline]:
+        async with services(where, *(("coordinator",) if where.explicit else ("coordinator", "dataset"))) as connection:
+            if name:
+                return [await run_pipeline(connection, name)]
+            request = api.ListPipelinesRequest()
+            return list((await connection.call(connection.clients.coordinator.ListPipelines, request)).pipelines)
+
+    found = run_async(work())
+    if name:
+        _describe(found[0])
+    else:
+        out.print(_table(found) if found else "this coordinator has no pipeline")
+
+
+def _table(found: list[api.Pipeline]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("pipeline", "stages", "description"):
+        table.add_column(column)
+    for one in found:
+        stages = " → ".join(stage.name for stage in one.stages)
+        table.add_row(*(Text(printable(cell)) for cell in (one.name, stages, one.description)))
+    return table
+
+
+def _describe(found: api.Pipeline) -> None:
+    _say(f"{found.name}: {found.description}")
+    _say(f"few-shot sets: {', '.join(found.few_shot_sets) or 'none'}")
+    for stage in found.stages:
+        out.print()
+        _say(f"{stage.name}: {stage.title}", style="bold")
+        parent = f", about each of {stage.parent}" if stage.parent else ""
+        _say(f"  {_ROLES.get(stage.role, 'of a role that this client does not know')}{parent}, version {stage.version}")
+        if stage.description:
+            _say(f"  {stage.description}")
+        if stage.HasField("defaults"):
+            _say(f"  defaults: {defaults(stage.defaults)}")
+        for draw in stage.properties:
+            drawn = next((one.values for one in stage.defaults.properties if one.name == draw.name), draw.values)
+            _say(f"  {draw.name}: drawn from {', '.join(drawn)}; may be {', '.join(draw.values)}")
+        if stage.reasons:
+            _say("  may drop an item for")
+            width = max(map(len, stage.reasons))
+            for reason, meaning in sorted(stage.reasons.items()):
+                _say(f"    {reason:<{width}}  {meaning}")
+
+
+def defaults(settings: pb.StageSettings) -> str:
+    """A stage's settings in a line: "max_tokens 128, few_shots 8"."""
+    shown = []
+    for field, value in settings.ListFields():
+        if field.name in ("stage", "version", "properties"):
+            continue
+        text = value.model if isinstance(value, pb.ModelChoice) else f"{value:g}" if isinstance(value, float) else value
+        shown.append(f"{field.name} {text}")
+    return ", ".join(shown)
+
+
+def _say(text: str, style: str = "") -> None:
+    out.print(Text(printable(text), style=style))

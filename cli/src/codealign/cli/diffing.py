@@ -1,0 +1,264 @@
+"""Two sets of rows compared: which came, went or changed, and why, from the records alone.
+
+A row is found again on the other side by the completion that it was read from; else by its seed and its instruction's
+text. Of each row a few hundred bytes are held, whatever its length; why a row is missing on one side is looked up there
+row by row, a bounded number at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from codealign.api.dataset.v1 import dataset_pb2 as ds
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.cli.connection import Connection
+from codealign.cli.failures import Failure
+from codealign.cli.family import batched, find_run
+from codealign.cli.missing import Reason, Side, why_missing
+
+COMPARED = ("instruction", "response", "tests", "category", "difficulty", "concepts", "tests_in_instruction")
+"""What of a row is compared, by Example's fields."""
+MANY_DIFFERENCES = "several settings"
+_BATCH = 250
+_LOOK_UPS = 16
+_DIGEST = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is held of a row."""
+
+    id: str
+    read_from: tuple[str, str]
+    """The completion, and the number of the record among those that were read from it. Empty: not known."""
+    text: bytes
+    """A hash of its seed and its instruction's text."""
+    parts: tuple[bytes, ...]
+    """A hash of each compared field."""
+    configs: tuple[str, str]
+    """The configurations that its response and the row itself were made under."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A row that is not the same on both sides."""
+
+    kind: str
+    """"came", "went" or "changed"."""
+    reason: str
+    """Counted by: a rule, a reason, a verdict, or what differs."""
+    detail: str
+    before: str
+    """The row's id in A. Empty: not there."""
+    after: str
+    """In B."""
+
+
+@dataclass
+class Summary:
+    """How many rows there are of each sort."""
+
+    rows: list[int] = field(default_factory=lambda: [0, 0])
+    same: int = 0
+    reasons: dict[str, Counter[str]] = field(
+        default_factory=lambda: {kind: Counter() for kind in ("changed", "went", "came")}
+    )
+
+    def add(self, change: Change) -> None:
+        """Count a change."""
+        self.reasons[change.kind][change.reason] += 1
+
+    def as_json(self) -> dict[str, Any]:
+        """For a program."""
+        by_kind = {kind: dict(sorted(counts.items())) for kind, counts in self.reasons.items()}
+        return {"rows_before": self.rows[0], "rows_after": self.rows[1], "same": self.same, "reasons": by_kind}
+
+
+async def find_side(connection: Connection, given: str) -> Side:
+    """The rows that a person means.
+
+    Args:
+        connection: To the dataset service.
+        given: A version's name, or a run's id, first digits or name.
+
+    Raises:
+        Failure: There is neither; or several runs match.
+    """
+    run = await find_run(connection, given)
+    if run is not None:
+        return Side(given, run.id, run.run.name)
+    listed = await connection.call(connection.clients.dataset.ListVersions, ds.ListVersionsRequest())
+    for version in listed.versions:
+        if version.name == given:
+            return Side(given, version.collection, version.title)
+    raise Failure(
+        f"{given!r} is neither a version (see `codealign data versions`) nor a run's id or name (see `codealign ls`)"
+    )
+
+
+class Diff:
+    """The difference of two sides.
+
+    Args:
+        connection: To the dataset service.
+        before: Side A.
+        after: Side B.
+    """
+
+    def __init__(self, connection: Connection, before: Side, after: Side) -> None:
+        self._connection = connection
+        self._sides = (before, after)
+        self._configs: dict[str, pb.StageConfig] = {}
+        self.summary = Summary()
+
+    async def changes(self) -> AsyncGenerator[Change, None]:
+        """What changed, what went (in A's order), what came (in B's); counted in `summary` as it is given."""
+        gone: dict[str, Row] = {}
+        by_completion: dict[tuple[str, str], str] = {}
+        async for row in self._rows(0):
+            gone[row.id] = row
+            if row.read_from[0]:
+                by_completion[row.read_from] = row.id
+        unmatched: list[Row] = []
+        async for row in self._rows(1):
+            known = by_completion.pop(row.read_from, "") if row.read_from[0] else ""
+            if not known:
+                unmatched.append(row)
+            elif (change := await self._compared(gone.pop(known), row)) is not None:
+                yield change
+        by_text: dict[bytes, list[str]] = {}
+        for row in gone.values():
+            by_text.setdefault(row.text, []).append(row.id)
+        came: list[Row] = []
+        for row in unmatched:
+            others = by_text.get(row.text)
+            if not others:
+                came.append(row)
+            elif (change := await self._compared(gone.pop(others.pop(0)), row)) is not None:
+                yield change
+        for kind, rows, other in (("went", list(gone.values()), 1), ("came", came, 0)):
+            async for change in self._missing(kind, rows, self._sides[other]):
+                yield change
+
+    async def _rows(self, side: int) -> AsyncIterator[Row]:
+        batch: list[pb.Record] = []
+        request = ds.ScanRequest(kind=pb.KIND_EXAMPLE, collection=self._sides[side].collection)
+        async for record in self._connection.scan(request):
+            batch.append(record)
+            if len(batch) == _BATCH:
+                for row in await self._read(batch):
+                    self.summary.rows[side] += 1
+                    yield row
+                batch.clear()
+        for row in await self._read(batch):
+            self.summary.rows[side] += 1
+            yield row
+
+    async def _read(self, examples: Sequence[pb.Record]) -> list[Row]:
+        wanted = {record_id for record in examples for record_id in _line(record)[-2:]}
+        there = await self._get(sorted(wanted))
+        return [_row(record, there) for record in examples]
+
+    async def _get(self, ids: Sequence[str]) -> dict[str, pb.Record]:
+        found: dict[str, pb.Record] = {}
+        for page in batched(ids, _BATCH):
+            response = await self._connection.call(self._connection.clients.dataset.Get, ds.GetRequest(ids=page))
+            found.update((record.id, record) for record in response.records)
+        return found
+
+    async def _compared(self, before: Row, after: Row) -> Change | None:
+        """How a row differs from the one on the other side; None: it is the same."""
+        fields = [name for name, old, new in zip(COMPARED, before.parts, after.parts, strict=True) if old != new]
+        if not fields:
+            self.summary.same += 1
+            return None
+        differences = [
+            text for pair in zip(before.configs, after.configs, strict=True) for text in await self._why(*pair)
+        ]
+        detail = f"{', '.join(fields)}: " + ("; ".join(differences) or "under the same settings")
+        if before.read_from != after.read_from:
+            reason = "read from another completion"
+        else:
+            reason = differences[0] if len(differences) == 1 else MANY_DIFFERENCES if differences else "other content"
+        return self._count(Change("changed", reason, detail, before.id, after.id))
+
+    async def _why(self, before: str, after: str) -> list[str]:
+        """What differs between two configurations: "responses: version 1 → 2"."""
+        if before == after:
+            return []
+        missing = sorted({before, after} - self._configs.keys() - {""})
+        self._configs.update((key, record.stage_config) for key, record in (await self._get(missing)).items())
+        old, new = (self._configs.get(key, pb.StageConfig()) for key in (before, after))
+        one, other = _settings(old), _settings(new)
+        return [
+            f"{new.name or old.name}: {key} {_shown(one.get(key))} → {_shown(other.get(key))}"
+            for key in sorted(one.keys() | other.keys())
+            if one.get(key) != other.get(key)
+        ]
+
+    async def _missing(self, kind: str, rows: Sequence[Row], other: Side) -> AsyncIterator[Change]:
+        for page in batched_rows(rows):
+            reasons = await asyncio.gather(*(why_missing(self._connection, row.id, other) for row in page))
+            for row, reason in zip(page, reasons, strict=True):
+                yield self._count(_missing_change(kind, row, reason))
+
+    def _count(self, change: Change) -> Change:
+        self.summary.add(change)
+        return change
+
+
+def batched_rows(rows: Sequence[Row]) -> Iterable[Sequence[Row]]:
+    """As many rows as are looked up at once."""
+    return (rows[start : start + _LOOK_UPS] for start in range(0, len(rows), _LOOK_UPS))
+
+
+def _missing_change(kind: str, row: Row, reason: Reason) -> Change:
+    before, after = (row.id, "") if kind == "went" else ("", row.id)
+    return Change(kind, reason.name, reason.detail, before, after)
+
+
+def _line(record: pb.Record) -> list[str]:
+    """The ids of what a row came from, its response last."""
+    return [step.record_id for step in record.example.lineage] or list(record.parents[:1])
+
+
+def _row(record: pb.Record, there: Mapping[str, pb.Record]) -> Row:
+    line = _line(record)
+    response = there.get(line[-1]) if line else None
+    parent = there.get(line[-2]) if len(line) > 1 else None
+    asked = parent.instruction.text if parent is not None and parent.HasField("instruction") else ""
+    completion = response.parents[1] if response is not None and len(response.parents) > 1 else ""
+    return Row(
+        id=record.id,
+        read_from=(completion, response.key if response is not None else ""),
+        text=_digest(line[0] if line else "", asked or record.example.instruction),
+        parts=tuple(_digest(repr(_plain(getattr(record.example, name)))) for name in COMPARED),
+        configs=(response.stage_config_id if response is not None else "", record.stage_config_id),
+    )
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str | bool) else list(value)
+
+
+def _digest(*texts: str) -> bytes:
+    return hashlib.sha256("\0".join(texts).encode()).digest()[:_DIGEST]
+
+
+def _settings(config: pb.StageConfig) -> dict[str, Any]:
+    try:
+        found = json.loads(config.settings_json or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:37]}…"

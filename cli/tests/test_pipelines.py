@@ -1,0 +1,200 @@
+"""`codealign pipelines`, `codealign rejudge` and what `codealign run` asks for, against a coordinator of one's own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from typer.testing import CliRunner, Result
+
+from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.api.coordinator.v1 import coordinator_pb2_grpc as rpc
+from codealign.api.dataset.v1 import dataset_pb2 as ds
+from codealign.api.dataset.v1 import dataset_pb2_grpc as ds_rpc
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.cli.commands import pipelines, rejudge, run
+from codealign.cli.connection import Connection
+from codealign.cli.main import app
+from codealign.common.clients import ClientTls
+from codealign.common.errors import FailedPrecondition, InvalidArgument
+from codealign.common.interceptors import ServerInterceptor
+
+NEW, OLD = "cd" * 16, "ab" * 16
+
+
+class Coordinator(rpc.CoordinatorServiceServicer):
+    """Knows one pipeline and one run; remembers what it was asked."""
+
+    def __init__(self, pipeline: api.Pipeline) -> None:
+        self.pipeline = pipeline
+        self.rejudged: list[api.RejudgeRunRequest] = []
+        self.created: list[api.CreateRunRequest] = []
+        self.refusal: FailedPrecondition | None = None
+        self.existed = False
+
+    async def ListPipelines(self, request: api.ListPipelinesRequest, context: object) -> api.ListPipelinesResponse:
+        return api.ListPipelinesResponse(pipelines=[self.pipeline])
+
+    async def GetPipeline(self, request: api.GetPipelineRequest, context: object) -> api.GetPipelineResponse:
+        if request.name not in ("", self.pipeline.name):
+            raise InvalidArgument("name", f"unknown pipeline {request.name!r}; known: {self.pipeline.name}")
+        return api.GetPipelineResponse(pipeline=self.pipeline)
+
+    async def RejudgeRun(self, request: api.RejudgeRunRequest, context: object) -> api.RejudgeRunResponse:
+        if self.refusal is not None:
+            raise self.refusal
+        self.rejudged.append(request)
+        return api.RejudgeRunResponse(run=self._status(), existed=self.existed)
+
+    async def CreateRun(self, request: api.CreateRunRequest, context: object) -> api.CreateRunResponse:
+        self.created.append(request)
+        return api.CreateRunResponse(run=self._status())
+
+    async def WatchRun(self, request: api.WatchRunRequest, context: object) -> AsyncIterator[api.WatchRunResponse]:
+        yield api.WatchRunResponse(run=self._status())
+
+    async def GetReport(self, request: api.GetReportRequest, context: object) -> api.GetReportResponse:
+        return api.GetReportResponse(run=self._status(), pipeline=self.pipeline, rows=2)
+
+    def _status(self) -> api.RunStatus:
+        return api.RunStatus(
+            id=NEW, config=pb.Run(pipeline="selfcodealign", rejudges=OLD), state=pb.RUN_STATE_SUCCEEDED
+        )
+
+
+class Dataset(ds_rpc.DatasetServiceServicer):
+    async def Scan(self, request: ds.ScanRequest, context: object) -> ds.ScanResponse:
+        return ds.ScanResponse()
+
+
+@pytest.fixture
+def coordinator(pipeline: api.Pipeline, monkeypatch: pytest.MonkeyPatch) -> Coordinator:
+    """A coordinator that every command finds, whatever its home."""
+    servicer = Coordinator(pipeline)  # type: ignore[abstract]  # what is not called is not there
+
+    @contextlib.asynccontextmanager
+    async def serving(*_: object, **__: object) -> AsyncIterator[Connection]:
+        server = grpc.aio.server(interceptors=[ServerInterceptor(60.0)])
+        rpc.add_CoordinatorServiceServicer_to_server(servicer, server)
+        ds_rpc.add_DatasetServiceServicer_to_server(Dataset(), server)  # type: ignore[abstract]
+        address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        await server.start()
+        connection = Connection({"coordinator": address, "dataset": address}, ClientTls(), started=False)
+        try:
+            yield connection
+        finally:
+            await connection.clients.close()
+            await server.stop(0)
+
+    for command in (pipelines, rejudge):
+        monkeypatch.setattr(command, "services", serving)
+    monkeypatch.setattr(run, "_connected", serving)
+    return servicer
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CODEALIGN_HOME", str(tmp_path / "home"))
+
+
+def codealign(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
+
+
+def test_the_pipelines_are_listed_with_their_stages(coordinator: Coordinator) -> None:
+    result = codealign("pipelines")
+    assert result.exit_code == 0, result.output
+    assert "selfcodealign" in result.output
+    assert "seeds → concepts → instructions → responses → execution → selection" in result.output
+
+
+def test_a_pipeline_is_described_with_stages_defaults_and_reasons(coordinator: Coordinator) -> None:
+    coordinator.pipeline.stages[0].description = "what \x1b[2J steers"
+    result = codealign("pipelines", "selfcodealign")
+    assert result.exit_code == 0, result.output
+    for part in (
+        "few-shot sets: selfcodealign, nano",
+        "concepts: Title of concepts",
+        "a model writes, about each of seeds, version 1",
+        "defaults: temperature 0.7, max_tokens 128, few_shots 8",
+        "difficulty: drawn from easy, medium, hard; may be easy, medium, hard",
+        "seed.no-return returns no value",
+        "dedup.near-code code nearly the same as another's",
+    ):
+        assert part in " ".join(result.output.split()), part
+    assert "\x1b" not in result.output
+
+
+def test_an_unknown_pipeline_is_named_with_those_that_there_are(coordinator: Coordinator) -> None:
+    for arguments in (["pipelines", "osss"], ["run", "--collection", "c", "--pipeline", "osss", *EXPLICIT]):
+        result = codealign(*arguments)
+        assert result.exit_code == 1
+        assert "unknown pipeline 'osss'; known: selfcodealign" in result.output
+    assert coordinator.created == []
+
+
+EXPLICIT = ["--coordinator", "127.0.0.1:1", "--dataset", "127.0.0.1:1"]
+
+
+def test_rejudge_asks_for_what_was_given_follows_and_says_how_to_compare(coordinator: Coordinator) -> None:
+    result = codealign("rejudge", "first", "--name", "again", "--wall-seconds", "2.5", "--memory", "512", *EXPLICIT)
+    assert result.exit_code == 0, result.output
+    (request,) = coordinator.rejudged
+    assert request == api.RejudgeRunRequest(
+        run="first",
+        name="again",
+        execution=pb.ExecutionSettings(limits={"wall_seconds": 2.5, "memory_bytes": 512 * 2**20}),
+    )
+    assert f"run {NEW[:12]}: new (judges {OLD[:12]} again)" in result.output
+    assert result.output.rstrip().endswith(f"codealign data diff {OLD[:12]} {NEW[:12]}")
+
+
+def test_rejudge_without_limits_keeps_the_runs_and_says_when_nothing_changed(coordinator: Coordinator) -> None:
+    coordinator.existed = True
+    result = codealign("rejudge", "first", *EXPLICIT)
+    assert not coordinator.rejudged[0].HasField("execution")
+    assert "was judged so before; nothing has changed since" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--wall-seconds", "-1"], 2, "--wall-seconds"),
+        (["--runs", "11"], 2, "--runs"),
+        (["--memory", "x"], 2, "--memory"),
+    ],
+)
+def test_what_no_limit_can_be_is_refused(
+    coordinator: Coordinator, arguments: list[str], code: int, message: str
+) -> None:
+    result = codealign("rejudge", "first", *arguments, *EXPLICIT)
+    assert result.exit_code == code
+    assert message in result.output
+    assert coordinator.rejudged == []
+
+
+def test_a_run_that_cannot_be_rejudged_is_told_why(coordinator: Coordinator) -> None:
+    coordinator.refusal = FailedPrecondition("run abababababab has not finished")
+    result = codealign("rejudge", "first", *EXPLICIT)
+    assert result.exit_code == 1
+    assert "run abababababab has not finished" in result.output
+
+
+def test_run_asks_for_pipeline_strategy_and_what_its_file_says(coordinator: Coordinator, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("model: org/base\nseeds: {collection: mine}\nstages: {responses: {attempts: 5}}\n")
+    result = codealign(
+        *("run", "--config", str(file), "--pipeline", "selfcodealign", "--strategy", "everything"),
+        *("--max-tokens", "99", "--difficulty", "easy", *EXPLICIT),
+    )
+    assert result.exit_code == 0, result.output
+    config = coordinator.created[0].config
+    assert (config.pipeline, config.selection.strategy) == ("selfcodealign", "everything")
+    assert (config.model.model, config.seeds.collection) == ("org/base", "mine")
+    stages: dict[str, Any] = {stage.stage: stage for stage in config.stages}
+    assert (stages["responses"].attempts, stages["responses"].max_tokens) == (5, 99)
+    assert [draw.name for draw in stages["instructions"].properties] == ["difficulty"]

@@ -1,0 +1,145 @@
+"""Run files: the form that people write, and what a wrong one is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.cli.failures import Failure
+from codealign.cli.run_file import from_run, merged, read_run, to_run
+
+WHOLE = """
+name: mine
+pipeline: selfcodealign
+model: org/base
+seeds: {collection: stdlib, limit: 12}
+seed: 7
+stages:
+  responses: {attempts: 6, temperature: 0, model: {model: teacher, revision: abc}}
+  instructions:
+    unpooled: true
+    properties: {difficulty: [easy, hard], category: [function]}
+execution: {limits: {wall_seconds: 5, memory_bytes: 1000000000}}
+selection: {strategy: everything, tests_in_instruction: 0}
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    return file
+
+
+def wrong(tmp_path: Path, text: str) -> list[str]:
+    with pytest.raises(Failure) as caught:
+        read_run("--config", write(tmp_path, text))
+    first, *others = caught.value.message.splitlines()
+    assert first.startswith(f"--config {tmp_path / 'run.yaml'}: ")
+    return [line.strip() for line in others] or [first.partition("run.yaml: ")[2]]
+
+
+def test_a_file_with_everything_is_the_run_that_it_says(tmp_path: Path) -> None:
+    run = to_run(read_run("--config", write(tmp_path, WHOLE)))
+    assert run == pb.Run(
+        name="mine",
+        pipeline="selfcodealign",
+        model=pb.ModelChoice(model="org/base"),
+        seeds=pb.SeedSelection(collection="stdlib", limit=12),
+        seed=7,
+        stages=[
+            pb.StageSettings(
+                stage="instructions",
+                unpooled=True,
+                properties=[
+                    pb.PropertyDraw(name="category", values=["function"]),
+                    pb.PropertyDraw(name="difficulty", values=["easy", "hard"]),
+                ],
+            ),
+            pb.StageSettings(
+                stage="responses",
+                attempts=6,
+                temperature=0.0,
+                model=pb.ModelChoice(model="teacher", revision="abc"),
+            ),
+        ],
+        execution=pb.ExecutionSettings(limits={"wall_seconds": 5, "memory_bytes": 10**9}),
+        selection=pb.SelectionSettings(strategy="everything", tests_in_instruction=0.0),
+    )
+    assert run.stages[1].HasField("temperature"), "0 is not the default"
+
+
+def test_what_is_written_back_is_the_same_run(tmp_path: Path) -> None:
+    run = to_run(read_run("--config", write(tmp_path, WHOLE)))
+    assert to_run(from_run(run)) == run
+    run.stages[0].version = 3
+    run.execution.image_digest = "sha256:ab"
+    assert "version" not in from_run(run)["stages"]["instructions"]
+    assert "image_digest" not in from_run(run)["execution"]
+
+
+def test_an_empty_file_sets_nothing(tmp_path: Path) -> None:
+    assert to_run(read_run("--config", write(tmp_path, "# nothing\n"))) == pb.Run()
+    assert to_run(read_run("--config", write(tmp_path, "stages:\nselection:\n"))) == pb.Run(
+        selection=pb.SelectionSettings()
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("pipelin: x", "line 1: pipelin: unknown; did you mean pipeline? there are name, pipeline, seeds, model"),
+        ("stages: {a: {round: 2}}", "line 1: stages.a.round: unknown; did you mean round_size?"),
+        ("selection: {random_pass: true}", "line 1: selection.random_pass: unknown; there are"),
+        ("selection: {rules_version: 3}", "line 1: selection.rules_version: unknown; there are"),
+        ("rejudges: ab", "line 1: rejudges: unknown"),
+        ("stages: {a: {version: 3}}", "line 1: stages.a.version: unknown"),
+        ("seed: x", "line 1: seed: must be a whole number, is 'x'"),
+        ("seed: true", "line 1: seed: must be a whole number, is 'true'"),
+        ("seed: 99999999999999999999", "line 1: seed: 99999999999999999999 is too large"),
+        ("stages: {a: {attempts: 3000000000}}", "line 1: stages.a.attempts: 3000000000 is too large"),
+        ("stages: {a: {unpooled: 1}}", "line 1: stages.a.unpooled: must be true or false, is '1'"),
+        ("stages: [a]", "line 1: stages: must be a mapping, is a list"),
+        ("stages: {a: 3}", "line 1: stages.a: must be a mapping, is '3'"),
+        ("stages: {a: {properties: {difficulty: easy}}}", "stages.a.properties.difficulty: must be a list, is 'easy'"),
+        ("stages: {a: {properties: {difficulty: [1]}}}", "stages.a.properties.difficulty: must be a text, is '1'"),
+        ("model: [a]", "line 1: model: must be a mapping, is a list"),
+        ("name: !!python/name:os.system x", "line 1: could not determine a constructor"),
+        ("name: 2024-13-45", "line 1:"),
+        ("[a]: 3", "line 1: a key must be a word, is a list"),
+        ("name: a\nname: b", "line 2: name: is there twice (first in line 1)"),
+        ("name: [", "is no YAML"),
+        ("- a", "line 1: must be a mapping, is a list"),
+        ("a: &a {b: *a}", "line 1: a: unknown"),
+        ("stages: &a {b: *a}", "line 1: stages.b.b: unknown"),
+    ],
+)
+def test_a_wrong_file_is_told_what_is_wrong_and_where(tmp_path: Path, text: str, message: str) -> None:
+    (told,) = wrong(tmp_path, text)
+    assert message in told
+
+
+def test_every_mistake_is_told_at_once_in_the_order_of_lines(tmp_path: Path) -> None:
+    text = WHOLE.replace("attempts", "atempts").replace("strategy", "stratgy").replace("seed: 7", "seed: seven")
+    told = wrong(tmp_path, text)
+    assert [line.split(":")[0] for line in told] == ["line 6", "line 8", "line 13"]
+    assert "did you mean attempts?" in told[1]
+    assert "did you mean strategy?" in told[2]
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(Failure, match="--config: cannot read /no/such"):
+        read_run("--config", Path("/no/such.yaml"))
+    (tmp_path / "run.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(Failure, match="--config: cannot read"):
+        read_run("--config", tmp_path / "run.yaml")
+
+
+def test_of_two_configurations_the_second_wins_key_by_key() -> None:
+    under = {"stages": {"a": {"attempts": 1, "properties": {"x": ["p"]}}, "b": {}}, "seed": 1}
+    over = {"stages": {"a": {"properties": {"x": ["q"], "y": ["r"]}}}, "seed": 0}
+    assert merged(under, over) == {
+        "stages": {"a": {"attempts": 1, "properties": {"x": ["q"], "y": ["r"]}}, "b": {}},
+        "seed": 0,
+    }
