@@ -171,7 +171,8 @@ class Controllers:
         except LeaseLost as error:
             log.warning("lease_lost", subject=subject, message=str(error))
         except CodeAlignError as error:
-            log.warning("controller_failed", subject=subject, message=error.message)
+            if not (self._blind and isinstance(error, AWAY)):  # which discovery has told already
+                log.warning("controller_failed", subject=subject, message=error.message)
         except Exception:
             log.exception("controller_failed", subject=subject)
 
