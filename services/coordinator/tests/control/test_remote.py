@@ -15,7 +15,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.api.inference.v1 import inference_pb2_grpc as inf_rpc
 from codealign.common import errors
-from codealign.common.clients import Addresses, Clients
+from codealign.common.clients import Addresses, Clients, connect
 from codealign.common.interceptors import ServerInterceptor
 from codealign.coordinator.ground import remote as module
 from codealign.coordinator.ground.ports import Services
@@ -40,7 +40,7 @@ class Fails(ds_rpc.DatasetServiceServicer, inf_rpc.InferenceServiceServicer):
 
     async def Get(self, request: ds.GetRequest, context: Context) -> ds.GetResponse:
         if request.ids:
-            return ds.GetResponse(records=[pb.Record(seed=pb.Seed(code="x" * 2**21)) for _ in range(40)])
+            return ds.GetResponse(records=[pb.Record(seed=pb.Seed(code="x" * 2**20))])
         await self._fail(context)
         raise AssertionError
 
@@ -50,17 +50,15 @@ class Fails(ds_rpc.DatasetServiceServicer, inf_rpc.InferenceServiceServicer):
 
 
 @asynccontextmanager
-async def served() -> AsyncIterator[tuple[Fails, Services]]:
-    server, fails = (
-        grpc.aio.server(interceptors=[ServerInterceptor(60)], options=[("grpc.max_send_message_length", -1)]),
-        Fails(),  # type: ignore[abstract]
-    )
+async def served(*options: tuple[str, Any]) -> AsyncIterator[tuple[Fails, Services]]:
+    server, fails = grpc.aio.server(interceptors=[ServerInterceptor(60)]), Fails()  # type: ignore[abstract]
     ds_rpc.add_DatasetServiceServicer_to_server(fails, server)
     inf_rpc.add_InferenceServiceServicer_to_server(fails, server)
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
     try:
         async with Clients(Addresses(dataset=address, inference=address)) as clients:
+            clients._channels["dataset"] = connect(address, more_options=options)
             yield fails, remote(clients)
     finally:
         await server.stop(None)
@@ -121,7 +119,7 @@ async def test_an_error_after_the_first_message_of_a_stream_is_ours_too() -> Non
 
 
 async def test_a_message_that_is_too_large_is_no_fault_that_passes() -> None:
-    async with served() as (_, services):
+    async with served(("grpc.max_receive_message_length", 2**19)) as (_, services):
         with pytest.raises(errors.InvalidArgument, match="larger than max"):
             await services.dataset.get(ds.GetRequest(ids=["0" * 32]))
 

@@ -273,6 +273,8 @@ class Controllers:
             if not isinstance(error, RunStopped):
                 log.error("work_failed", subject=assignment.subject.id, exc_info=error)
                 return pb.RunEvent(state=failed, message=f"unexpected {type(error).__name__}: {error}; see the log")
+        if not assignment.stopping:  # nobody asked for it
+            await asyncio.sleep(RETRY_SECONDS)
         return None
 
     async def _pause(self, assignment: Assignment, reason: str) -> None:
