@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from codealign.coordinator.runs.breaker import INTERNAL_ERROR, LEAST, SIZE, Breaker
+from codealign.coordinator.runs.breaker import INTERNAL_ERROR, LEAST, SIZE, UNDECIDED, Breaker
 
 
-@pytest.mark.parametrize("reason", [INTERNAL_ERROR, "prompt-refused", "prompt-too-long", "content-filter", "REFUSED"])
+@pytest.mark.parametrize(
+    "reason", [INTERNAL_ERROR, "prompt-refused", "prompt-too-long", "content-filter", "REFUSED", UNDECIDED]
+)
 def test_it_opens_at_half_of_the_last_items_and_says_what_was_seen_last(reason: str) -> None:
     breaker = Breaker()
     for number in range(SIZE):

@@ -18,10 +18,10 @@ from codealign.coordinator.ground.faults import RunFailed, RunStopped
 from codealign.coordinator.ground.store import RunStore
 from codealign.coordinator.pipelines.stage import Item, Settings
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
-from codealign.coordinator.runs.breaker import Breaker
+from codealign.coordinator.runs.breaker import UNDECIDED, Breaker
 from codealign.coordinator.runs.config import run_records, stage_configs
 from codealign.coordinator.runs.context import Context
-from codealign.coordinator.runs.execution import UNDECIDED, Execution
+from codealign.coordinator.runs.execution import Execution
 from codealign.coordinator.runs.progress import empty_progress
 from fakes import FakeServices, toys
 from fakes.sandbox import IMAGE_DIGEST
