@@ -11,6 +11,7 @@ from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common import records
 from codealign.common.errors import DeadlineExceeded, Internal, InvalidArgument, PermissionDenied, ResourceExhausted
+from codealign.coordinator.ground import batches
 from codealign.coordinator.ground import store as module
 from codealign.coordinator.ground.faults import RunFailed
 from codealign.coordinator.ground.lease import Lease
@@ -46,7 +47,7 @@ async def test_appends_of_many_items_travel_together_and_the_collection_has_them
 
 @in_virtual_time
 async def test_a_batch_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_BATCH_BYTES", 10_000)
+    monkeypatch.setattr(batches, "MAX_BATCH_BYTES", 10_000)
     dataset, sizes = world(), list[int]()
 
     def note(method: str, request: Message) -> None:
