@@ -51,6 +51,14 @@ def codealign(*arguments: str) -> Result:
         pytest.param(["run", "--preset", "fast"], "unknown preset 'fast'", id="run, preset"),
         pytest.param(["run", "--strategy", "first"], "there are first-pass, random-pass", id="run, strategy"),
         pytest.param(["run", "--config", "/no/run.yaml"], "--config: cannot read /no/run.yaml", id="run, config"),
+        pytest.param(
+            ["data", "publish", "c", "--verdict", "failed-assert"],
+            "did you mean FAILED_ASSERTION?",
+            id="publish, verdict",
+        ),
+        pytest.param(
+            ["data", "publish", "c", "--verdict", "RAISED", "--not-executed"], "give one of them", id="publish, both"
+        ),
         pytest.param(["data", "diff", "v-1", "v-1"], "v-1 is the same on both sides", id="diff"),
         pytest.param(["data", "diff", "v-1", "v-2", *AWAY], "cannot reach the service", id="diff, away"),
         pytest.param(["rejudge", "first", "--preset", "fast"], "unknown preset 'fast'", id="rejudge, preset"),

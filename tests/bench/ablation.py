@@ -35,7 +35,7 @@ from codealign.cli.evaluating import evaluate
 from codealign.cli.following import follow
 from codealign.cli.home import Home
 from codealign.cli.options import preset_options, target
-from codealign.cli.run_config import RunChoices, loop_choices, run_config
+from codealign.cli.run_config import RunChoices, loop_choices, run_config, run_pipeline
 from codealign.cli.seeds import collection_name
 from codealign.cli.stack import SERVICES, Options
 from codealign.cli.terminal import StartDisplay, err
@@ -131,8 +131,9 @@ async def measure(home: Path, preset: str, seeds: int) -> tuple[list[Score], int
         drawn = {}
         for seed in range(seeds):
             await score(base, "base", seed, BASE)
-            config = run_config(RunChoices(preset=preset, seed=seed), collection, base.name)
-            config.selection.strategy = "random-pass"  # every attempt is drawn
+            choices = RunChoices(preset=preset, seed=seed, strategy="random-pass")  # every attempt is drawn
+            pipeline = await run_pipeline(connection, choices.pipeline_name)
+            config = run_config(choices, collection, base.name, pipeline)
             created = await connection.call(
                 connection.clients.coordinator.CreateRun, api.CreateRunRequest(config=config)
             )

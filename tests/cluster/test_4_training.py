@@ -122,7 +122,7 @@ def test_its_result_is_served_and_evaluated_in_the_cluster(demo: Release, report
             timeout=300,
             wait_for_ready=True,
         ).model
-        request = api.EvaluateRequest(
+        settings = pb.EvaluationSettings(
             model=pb.ModelChoice(model="tuned", revision=loaded.revision),
             benchmarks=["nanoeval"],
             samples=1,
@@ -130,6 +130,7 @@ def test_its_result_is_served_and_evaluated_in_the_cluster(demo: Release, report
             prompt_style="tuned",
             limit=20,
         )
+        request = api.EvaluateRequest(settings=settings)
         coordinator = CoordinatorServiceStub(demo.channel("coordinator"))
         *_, last = coordinator.Evaluate(request, timeout=600, wait_for_ready=True)
         result = last.evaluation

@@ -75,15 +75,13 @@ def dataset_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def example(number: int, row: dict[str, str]) -> list[records.Record]:
     """A row as the store wants it: with its seed, its response and a verdict made under gVisor."""
-    seed = complete(records.Record(stage=records.KIND_SEED, seed=records.Seed(code=f"def f(a): return {number}")))
+    seed = complete(records.Record(kind=records.KIND_SEED, seed=records.Seed(code=f"def f(a): return {number}")))
     response = complete(
-        records.Record(
-            stage=records.KIND_RESPONSE, parents=[seed.id], response=records.Response(answer=row["response"])
-        )
+        records.Record(kind=records.KIND_RESPONSE, parents=[seed.id], response=records.Response(answer=row["response"]))
     )
     passed = sandbox_pb2.Result(verdict=sandbox_pb2.VERDICT_PASSED, isolation=sandbox_pb2.ISOLATION_GVISOR)
     verdict = complete(
-        records.Record(stage=records.KIND_VERDICT, parents=[response.id], verdict=records.VerdictBody(result=passed))
+        records.Record(kind=records.KIND_VERDICT, parents=[response.id], verdict=records.VerdictBody(result=passed))
     )
     body = records.Example(
         instruction=row["instruction"],
@@ -91,11 +89,13 @@ def example(number: int, row: dict[str, str]) -> list[records.Record]:
         tests=row["tests"],
         category="function",
         difficulty="easy",
-        seed_id=seed.id,
-        response_id=response.id,
+        lineage=[
+            records.LineageStep(stage="seeds", record_id=seed.id),
+            records.LineageStep(stage="responses", record_id=response.id),
+        ],
         verdict_id=verdict.id,
     )
-    kept = complete(records.Record(stage=records.KIND_EXAMPLE, parents=[response.id, verdict.id], example=body))
+    kept = complete(records.Record(kind=records.KIND_EXAMPLE, parents=[response.id, verdict.id], example=body))
     return [seed, response, verdict, kept]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import hashlib
 import os
 import pwd
 import shutil
@@ -46,6 +47,13 @@ class Make:
     def prefix(self, number: int = 0) -> pb.Record:
         return complete(pb.Record(kind=pb.KIND_PROMPT_PREFIX, prompt_prefix=pb.PromptPrefix(text=f"few {number}")))
 
+    def completion(self, prefix: pb.Record, config: str, suffix: str = "Add, please.", seed: int = 7) -> pb.Record:
+        body = pb.Completion(prompt_suffix=suffix, text="Sure: x = 1", finish_reason="stop_string", stop_string="\n\n")
+        key = f"{hashlib.sha256(suffix.encode()).hexdigest()}/{seed}"
+        return complete(
+            pb.Record(kind=pb.KIND_COMPLETION, parents=[prefix.id], stage_config_id=config, key=key, completion=body)
+        )
+
     def concepts(self, parent: pb.Record, attempt: int = 0, config: str = "", words: str = "addition") -> pb.Record:
         record = pb.Record(kind=pb.KIND_CONCEPT_SET, parents=[parent.id], attempt=attempt, stage_config_id=config)
         record.concept_set.concepts.append(words)
@@ -64,7 +72,7 @@ class Make:
         )
 
     def response(self, parent: pb.Record, attempt: int = 0, config: str = "") -> pb.Record:
-        body = pb.Response(text=f"Here – {attempt}", answer="Here", code="x = 1", tests="assert x")
+        body = pb.Response(answer=f"Here – {attempt}", code="x = 1", tests="assert x")
         return complete(
             pb.Record(
                 kind=pb.KIND_RESPONSE, parents=[parent.id], attempt=attempt, stage_config_id=config, response=body
@@ -95,7 +103,11 @@ class Make:
         body = pb.Decision(outcome=outcome, rule=rule)
         return complete(pb.Record(kind=pb.KIND_DECISION, parents=[parent.id], decision=body))
 
-    def example(self, instruction: pb.Record, response: pb.Record, verdict: pb.Record, seed: pb.Record) -> pb.Record:
+    def example(
+        self, instruction: pb.Record, response: pb.Record, verdict: pb.Record | None, seed: pb.Record
+    ) -> pb.Record:
+        """A row; without a verdict one of a pipeline that executes nothing."""
+        verdicts = [verdict.id] if verdict else []
         body = pb.Example(
             instruction=instruction.instruction.text,
             response=response.response.answer,
@@ -103,13 +115,15 @@ class Make:
             category="function",
             difficulty="easy",
             concepts=["addition", "naïveté"],
-            seed_id=seed.id,
-            instruction_id=instruction.id,
-            response_id=response.id,
-            verdict_id=verdict.id,
+            lineage=[
+                pb.LineageStep(stage="seeds", record_id=seed.id),
+                pb.LineageStep(stage="instructions", record_id=instruction.id),
+                pb.LineageStep(stage="responses", record_id=response.id),
+            ],
+            verdict_id="".join(verdicts),
             model_revision="0123abcd",
         )
-        return complete(pb.Record(kind=pb.KIND_EXAMPLE, parents=[response.id, verdict.id], example=body))
+        return complete(pb.Record(kind=pb.KIND_EXAMPLE, parents=[response.id, *verdicts], example=body))
 
     def chain(self, number: int = 0) -> list[pb.Record]:
         """A seed and all that follows, up to its example: six records, parents first."""

@@ -10,12 +10,15 @@ import pytest
 
 from codealign.api.dataset.v1 import dataset_pb2 as wire
 from codealign.api.dataset.v1 import records_pb2 as pb
-from codealign.common.errors import InvalidArgument
+from codealign.common.errors import CodeAlignError, InvalidArgument, Unavailable
 from codealign.common.records import complete
-from codealign.dataset.storage import lookup
-from codealign.dataset.storage.append import append
+from codealign.dataset.storage import leases, lookup
+from codealign.dataset.storage.append import append, carry_out
 from codealign.dataset.storage.database import Database
+from codealign.dataset.storage.leases import Fence
+from codealign.dataset.storage.rows import entry
 from codealign.dataset.storage.scan import Query, scan
+from codealign.dataset.storage.writes import Append, Join
 
 if TYPE_CHECKING:
     from services.dataset.tests.conftest import Make
@@ -27,6 +30,11 @@ CONFLICT = wire.APPEND_OUTCOME_CONFLICT
 
 def total(database: Database, collection: str = "") -> int:
     return sum(tally.records for tally in lookup.count(database, collection))
+
+
+def refusal(result: object) -> str:
+    assert isinstance(result, CodeAlignError), result
+    return result.message
 
 
 def test_records_come_back_as_they_were_sent(database: Database, make: Make) -> None:
@@ -162,3 +170,89 @@ def test_what_fails_late_leaves_nothing_of_the_request(
     monkeypatch.undo()
     assert lookup.get(database, [record.id for record in make.chain()]) == []
     assert {item.outcome for item in append(database, make.chain(), collection="run")} == {INSERTED}
+
+
+def test_records_that_differ_in_their_key_alone_are_two(database: Database, make: Make) -> None:
+    prefix, config = make.prefix(), make.config("sampling")
+    one, two = (make.completion(prefix, config.id, seed=seed) for seed in (1, 2))
+    assert one.id != two.id
+    assert {item.outcome for item in append(database, [prefix, config, one, two])} == {INSERTED}
+    assert lookup.get(database, [one.id, two.id]) == [one, two]
+
+
+def asking(records: list[pb.Record], collection: str = "run", fence: Fence | None = None) -> Append:
+    return Append([entry(record) for record in records], collection, fence)
+
+
+def test_a_request_that_is_refused_touches_no_other_of_its_group(database: Database, make: Make) -> None:
+    lease = leases.acquire(database, "run", "one", 60)
+    chains = [make.chain(number) for number in range(3)]
+    results = carry_out(
+        database,
+        [
+            asking(chains[0], fence=Fence("run", lease.token)),
+            asking([*chains[1], make.concepts(make.seed(99))]),
+            asking(chains[2], fence=Fence("run", lease.token + 1)),
+            Join([chains[0][0].id], "other", Fence("run", lease.token + 1)),
+            asking([make.concepts(chains[1][0], attempt=1)]),  # its parent is refused with the second
+            asking([make.concepts(chains[0][0], attempt=1)]),  # its parent is the first's
+        ],
+    )
+    assert isinstance(results[0], list)
+    assert isinstance(results[5], list)
+    assert [item.outcome for item in [*results[0], *results[5]]] == [INSERTED] * 7
+    assert "records[6].parents[0]" in refusal(results[1])
+    assert "is not held" in refusal(results[2])
+    assert "is not held" in refusal(results[3])
+    assert "records[0].parents[0]" in refusal(results[4])
+    assert total(database) == total(database, "run") == 7
+    assert total(database, "other") == 0
+
+
+def test_requests_of_a_group_insert_a_record_once_and_the_first_wins(database: Database, make: Make) -> None:
+    seed = make.seed()
+    first, other = make.concepts(seed, words="sums"), make.concepts(seed, words="loops")
+    group = [asking([seed, first], "one"), asking([seed, other], "two"), asking([first], "one")]
+    results = carry_out(database, group)
+    assert [[item.outcome for item in result] for result in results] == [  # type: ignore[union-attr]
+        [INSERTED, INSERTED],
+        [EXISTED, CONFLICT],
+        [EXISTED],
+    ]
+    assert results[1][1].kept == first  # type: ignore[index, union-attr]
+    assert lookup.collections(database) == [("one", 2), ("two", 2)]
+    assert total(database) == 2
+
+
+def test_what_the_database_refuses_of_one_request_is_not_the_others_fault(
+    database: Database, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from codealign.dataset.storage import bulk
+
+    good, odd = make.seed(1), make.seed(2)
+    insert = bulk.insert_if_new
+
+    def refuse(connection: object, table: object, rows: list[tuple[object, ...]], key: str) -> set[str]:
+        if odd.id in {row[0] for row in rows}:
+            raise RuntimeError("odd")
+        return insert(connection, table, rows, key)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bulk, "insert_if_new", refuse)
+    results = carry_out(database, [asking([good]), asking([odd]), asking([make.seed(3)])])
+    assert [type(result) for result in results] == [list, RuntimeError, list]
+    assert total(database) == total(database, "run") == 2
+
+
+def test_a_group_that_the_database_was_away_for_is_not_tried_one_by_one(
+    database: Database, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    def away(_: object) -> None:
+        tries.append(1)
+        raise Unavailable("away")
+
+    monkeypatch.setattr(database, "write", away)
+    with pytest.raises(Unavailable):
+        carry_out(database, [asking([make.seed(number)]) for number in range(5)])
+    assert len(tries) == 1

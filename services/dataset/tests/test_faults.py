@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 def test_a_full_disk_is_resource_exhausted_and_undoes_the_append(sqlite_database: Database, make: Make) -> None:
     append(sqlite_database, [make.seed()])
-    sqlite_database.engine.dispose()
+    sqlite_database.writing_engine.dispose()
 
-    @event.listens_for(sqlite_database.engine, "connect")
+    @event.listens_for(sqlite_database.writing_engine, "connect")
     def limit(connection: sqlite3.Connection, _record: object) -> None:
         connection.execute("PRAGMA max_page_count = 40")
 

@@ -43,12 +43,21 @@ def test_both_ways_leave_out_siblings(database: Database, make: Make) -> None:
 
 
 def test_configurations_and_prefixes_come_along(database: Database, make: Make) -> None:
-    seed, config, prefix = make.seed(), make.config(), make.prefix()
-    concepts = make.concepts(seed, config=config.id)
-    concepts.provenance.prompt_prefix_id = prefix.id
-    append(database, [seed, config, prefix, complete(concepts)])
+    seed, prefix, sampling, stage = make.seed(), make.prefix(), make.config("sampling"), make.config("concepts")
+    completion = make.completion(prefix, sampling.id)
+    concepts = make.concepts(seed, config=stage.id)
+    concepts.parents.append(completion.id)
+    concepts.id = ""
+    append(database, [seed, sampling, stage, prefix, completion, complete(concepts)])
+    run = [seed, completion, concepts]
+    append(database, run, collection="run")
     found = lineage(database, concepts.id)
-    assert found.references == sorted([config, prefix], key=lambda record: record.id)
+    assert {record.id for record in found.records} == {record.id for record in [*run, prefix]}
+    assert found.references == sorted([sampling, stage], key=lambda record: record.id)
+    # The prefix is no member, but what the completion was an answer to.
+    found = lineage(database, concepts.id, collection="run")
+    assert {record.id for record in found.records} == {record.id for record in run}
+    assert found.references == sorted([sampling, stage, prefix], key=lambda record: record.id)
 
 
 def test_a_collection_hides_what_other_runs_made(database: Database, make: Make) -> None:

@@ -47,7 +47,7 @@ def test_an_answer_that_does_not_fit_is_refused(database: Database, make: Make) 
         lookup.get(database, [seed.id], max_bytes=10)
 
 
-def test_counts_go_by_stage_and_reason(database: Database, make: Make) -> None:
+def test_counts_go_by_kind_and_reason(database: Database, make: Make) -> None:
     seeds = [make.seed(number) for number in range(3)]
     responses = [make.response(seed) for seed in seeds]
     failed = make.verdict(responses[0], sandbox_pb2.VERDICT_FAILED_ASSERTION)
@@ -63,14 +63,14 @@ def test_counts_go_by_stage_and_reason(database: Database, make: Make) -> None:
     append(database, records, collection="run")
     append(database, [make.seed(9)])
     expected = [
-        Tally(pb.KIND_SEED, "", 0, 0, 3),
-        Tally(pb.KIND_RESPONSE, "", 0, 0, 3),
-        Tally(pb.KIND_VERDICT, "FAILED_ASSERTION", 0, 0, 1),
-        Tally(pb.KIND_VERDICT, "PASSED", 0, 0, 2),
-        Tally(pb.KIND_REJECTION, "cut-off", pb.KIND_RESPONSE, 0, 1),
-        Tally(pb.KIND_DECISION, "chosen", 0, pb.Decision.OUTCOME_KEPT, 1),
-        Tally(pb.KIND_DECISION, "seed.no-return", 0, pb.Decision.OUTCOME_DROPPED, 1),
+        Tally(pb.KIND_SEED, "", 0, 0, "", 3),
+        Tally(pb.KIND_RESPONSE, "", 0, 0, "", 3),
+        Tally(pb.KIND_VERDICT, "FAILED_ASSERTION", 0, 0, "", 1),
+        Tally(pb.KIND_VERDICT, "PASSED", 0, 0, "", 2),
+        Tally(pb.KIND_REJECTION, "cut-off", pb.KIND_RESPONSE, 0, "", 1),
+        Tally(pb.KIND_DECISION, "chosen", 0, pb.Decision.OUTCOME_KEPT, "", 1),
+        Tally(pb.KIND_DECISION, "seed.no-return", 0, pb.Decision.OUTCOME_DROPPED, "", 1),
     ]
     assert lookup.count(database, "run") == expected
-    assert lookup.count(database)[0] == Tally(pb.KIND_SEED, "", 0, 0, 4)
+    assert lookup.count(database)[0] == Tally(pb.KIND_SEED, "", 0, 0, "", 4)
     assert lookup.count(database, "nothing") == []

@@ -26,6 +26,7 @@ from codealign.common.errors import ConfigurationError, FailedPrecondition, NotF
 from codealign.dataset.publishing.card import Description
 from codealign.dataset.publishing.folders import VersionFolders
 from codealign.dataset.publishing.publisher import DATA_FILE, Publisher
+from codealign.dataset.publishing.table import Admitted
 from codealign.dataset.storage.append import append
 from codealign.dataset.storage.database import Database
 
@@ -58,6 +59,8 @@ def test_a_version_has_the_examples_by_id_with_their_seeds(
     row = by_seed["lib/m3.py"]
     assert (row["id"], row["seed_code"], row["seed_line"]) == (example.id, seed.seed.code, 4)
     assert (row["concepts"], row["seed_license"]) == (["addition", "naïveté"], "MIT")
+    assert row["lineage"] == [{"stage": s.stage, "id": s.record_id} for s in example.example.lineage]
+    assert (row["verdict"], row["verdict_id"]) == ("PASSED", example.example.verdict_id)
     assert publisher.all_versions() == [version]
     assert publisher.get(version.name) == version
 
@@ -73,7 +76,8 @@ def test_the_manifest_has_each_files_hash_and_no_trace_of_when_and_where(
     assert [(file["path"], file["sha256"], file["size_bytes"]) for file in manifest["files"]] == [
         (path, hashlib.sha256(files[path]).hexdigest(), len(files[path])) for path in ("README.md", DATA_FILE)
     ]
-    assert manifest["rows"] == 2
+    assert manifest["format"] == "codealign.version.v2"
+    assert (manifest["rows"], manifest["executed"], manifest["verdicts"]) == (2, True, {"PASSED": 2})
     assert version.name == f"v-{manifest['content_sha256'][:16]}"
     assert not [path for path, content in files.items() if b"5eedc0ffee" in content]
     assert version.title == "5eedc0ffee" * 3
@@ -89,7 +93,85 @@ def test_the_card_says_counts_facts_and_promise(
     assert "| all | 3 |" in card
     assert "| engine | nano |" in card
     assert "| note | a\\|b c |" in card
+    assert "| verdict PASSED | 3 |" in card
+    assert "| seeds | 3 |" in card
     assert ", reproducible: " in card
+    assert "made by CodeAlign. Each response passed its tests in a gVisor sandbox." in card
+    assert "so does replaying the recorded completions and verdicts." in card
+
+
+def with_verdicts(make: Make, *verdicts: sandbox_pb2.Verdict.ValueType | None) -> list[pb.Record]:
+    """Rows of one seed each, with these verdicts; None: never executed."""
+    records = []
+    for number, found in enumerate(verdicts):
+        seed, concepts, instruction, response, _, _ = make.chain(number)
+        verdict = make.verdict(response, found) if found is not None else None
+        records += [seed, concepts, instruction, response, *([verdict] if verdict else [])]
+        records.append(make.example(instruction, response, verdict, seed))
+    return records
+
+
+def test_a_version_of_failures_says_so_in_rows_card_and_manifest(
+    database: Database, publisher: Publisher, make: Make, tmp_path: Path
+) -> None:
+    failed, raised = sandbox_pb2.VERDICT_FAILED_ASSERTION, sandbox_pb2.VERDICT_RAISED
+    append(database, with_verdicts(make, failed, raised, failed), collection="run")
+    about = Description("", "replayable", {"pipeline": "selfcodealign"})
+    with pytest.raises(FailedPrecondition, match="is RAISED, not PASSED or FAILED_ASSERTION"):
+        publisher.publish("run", about, Admitted(frozenset({sandbox_pb2.VERDICT_PASSED, failed})))
+    version, _ = publisher.publish("run", about, Admitted(frozenset({failed, raised})))
+    folder = tmp_path / "versions" / version.name
+    assert sorted(pq.read_table(folder / DATA_FILE)["verdict"].to_pylist()) == [
+        "FAILED_ASSERTION",
+        "FAILED_ASSERTION",
+        "RAISED",
+    ]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (manifest["executed"], manifest["verdicts"]) == (True, {"FAILED_ASSERTION": 2, "RAISED": 1})
+    card = (folder / "README.md").read_text()
+    assert "made by CodeAlign's pipeline `selfcodealign`." in card
+    assert "and not all passed: the column `verdict` says what came of it (FAILED_ASSERTION 2, RAISED 1)." in card
+    assert "passed its tests" not in card
+    assert "what the response passed" not in card
+
+
+def test_a_version_whose_rows_were_never_executed_says_so(
+    database: Database, publisher: Publisher, make: Make, tmp_path: Path
+) -> None:
+    append(database, with_verdicts(make, None, None), collection="run")
+    version, _ = publisher.publish("run", PLAIN, Admitted(not_executed=True))
+    folder = tmp_path / "versions" / version.name
+    rows = pq.read_table(folder / DATA_FILE).to_pylist()
+    assert [(row["verdict"], row["verdict_id"]) for row in rows] == [("NOT_EXECUTED", "")] * 2
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (manifest["executed"], manifest["verdicts"]) == (False, {"NOT_EXECUTED": 2})
+    card = (folder / "README.md").read_text()
+    assert "Nothing was executed: no response has a verdict, and whether it is right is not known." in card
+    assert "recorded completions gives these rows again" in card
+    assert "passed" not in card
+    assert "gVisor" not in card
+
+
+def test_an_executed_row_is_refused_where_none_was_to_be_executed(
+    database: Database, publisher: Publisher, make: Make
+) -> None:
+    records = with_verdicts(make, None, sandbox_pb2.VERDICT_PASSED)
+    append(database, records, collection="run")
+    with pytest.raises(FailedPrecondition, match=f"example {records[-1].id} has a verdict"):
+        publisher.publish("run", PLAIN, Admitted(not_executed=True))
+    assert publisher.all_versions() == []
+
+
+def test_a_row_that_began_with_something_else_than_a_seed_has_empty_seed_columns(
+    database: Database, publisher: Publisher, make: Make
+) -> None:
+    _, concepts, instruction, response, verdict, _ = chain = make.chain()
+    example = make.example(instruction, response, verdict, concepts)
+    append(database, [*chain[:5], example], collection="run")
+    version, _ = publisher.publish("run", PLAIN)
+    (row,) = [json.loads(line) for line in b"".join(publisher.export_jsonl(version.name)).splitlines()]
+    assert (row["seed_code"], row["seed_path"], row["seed_line"], row["seed_license"]) == ("", "", 0, "")
+    assert row["lineage"][0]["id"] == concepts.id
 
 
 def test_a_card_holds_the_characters_of_its_title(sqlite_database: Database, make: Make, tmp_path: Path) -> None:
@@ -169,10 +251,11 @@ def test_nothing_to_publish_is_said(database: Database, publisher: Publisher, ma
     [
         ("process", "without gVisor"),
         ("unspecified isolation", "without gVisor"),
-        ("failed", "is VERDICT_FAILED_ASSERTION, not PASSED"),
+        ("failed", "is FAILED_ASSERTION, not PASSED"),
         ("missing", "has no verdict"),
         ("another's", "not about its response"),
         ("no seed", "is not in the store"),
+        ("no lineage", "has no lineage"),
     ],
 )
 def test_a_row_without_an_isolated_pass_is_refused_by_name(
@@ -191,6 +274,9 @@ def test_a_row_without_an_isolated_pass_is_refused_by_name(
     named = pb.Record(id="0" * 32) if case == "missing" else verdict
     example = make.example(instruction, response, named, pb.Record(id="1" * 32) if case == "no seed" else seed)
     del example.parents[1]
+    if case == "no lineage":
+        example.example.ClearField("lineage")
+        example.content_hash = ""
     from codealign.common.records import complete
 
     append(
@@ -284,7 +370,8 @@ def test_datasets_loads_a_version_without_our_code(
         "import sys, datasets\n"
         "rows = datasets.load_dataset(sys.argv[1], split='train')\n"
         "assert 'codealign' not in ' '.join(sys.modules), 'our code'\n"
-        "print(rows.num_rows, rows[0]['concepts'], rows.column_names[:3])"
+        "print(rows.num_rows, rows[0]['concepts'], rows.column_names[:3])\n"
+        "print([step['stage'] for step in rows[0]['lineage']], {len(step['id']) for step in rows[0]['lineage']})"
     )
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
     done = subprocess.run(
@@ -295,7 +382,10 @@ def test_datasets_loads_a_version_without_our_code(
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "3 ['addition', 'naïveté'] ['id', 'instruction', 'response']"
+    assert done.stdout.splitlines() == [
+        "3 ['addition', 'naïveté'] ['id', 'instruction', 'response']",
+        "['seeds', 'instructions', 'responses'] {32}",
+    ]
 
 
 def test_exports_give_the_same_rows(database: Database, publisher: Publisher, make: Make, tmp_path: Path) -> None:

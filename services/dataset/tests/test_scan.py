@@ -97,7 +97,7 @@ def test_parents_without_a_child_are_found(database: Database, make: Make) -> No
     assert ids(database, query, 1) == sorted_ids(seeds[4:])
 
 
-def test_a_rejection_stands_for_the_child_of_its_stage_alone(database: Database, make: Make) -> None:
+def test_a_rejection_stands_for_the_child_of_its_kind_alone(database: Database, make: Make) -> None:
     seeds = [make.seed(number) for number in range(3)]
     append(
         database,

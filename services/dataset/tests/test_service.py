@@ -24,6 +24,7 @@ from codealign.api.dataset.v1.dataset_pb2_grpc import DatasetServiceStub
 from codealign.api.sandbox.v1 import sandbox_pb2
 from codealign.common.health import Readiness
 from codealign.common.interceptors import ServerInterceptor
+from codealign.common.records import complete
 from codealign.dataset.service import build
 from codealign.dataset.settings import DatasetSettings
 
@@ -96,6 +97,8 @@ async def test_every_violation_of_an_append_is_named(stub: DatasetServiceAsyncSt
         changed(rejection, id="", content_hash=""),
         fault,
         make.decision(seed, rule=""),
+        changed(seed, key="a\nb"),
+        complete(pb.Record(kind=pb.KIND_RUN_REQUEST, parents=[seed.id], run_request=pb.RunRequest())),
     ]
     paths = await invalid(stub.Append(wire.AppendRequest(records=records)))
     assert paths == [
@@ -110,6 +113,8 @@ async def test_every_violation_of_an_append_is_named(stub: DatasetServiceAsyncSt
         "records[9].rejection.rejected_kind",
         "records[10].verdict.result.verdict",
         "records[11].decision.rule",
+        "records[12].key",
+        "records[13].run_request.wanted",
     ]
     assert not (await stub.Count(wire.CountRequest())).counts
 
@@ -138,7 +143,24 @@ async def test_limits_of_requests_are_named(stub: DatasetServiceAsyncStub, make:
         (stub.Lineage(wire.LineageRequest(id="abc")), "id"),
         (stub.Lineage(wire.LineageRequest(id=seed.id, limit=10_001)), "limit"),
         (stub.Lineage(wire.LineageRequest(id=seed.id, direction=9)), "direction"),  # type: ignore[arg-type]
+        (stub.Join(wire.JoinRequest(ids=[seed.id])), "collection"),
+        (stub.Join(wire.JoinRequest(collection="run", ids=[seed.id, "abc123"])), "ids[1]"),
+        (stub.Join(wire.JoinRequest(collection="run", ids=[seed.id] * 1001)), "ids"),
+        (stub.Join(wire.JoinRequest(collection="run", lease=wire.LeaseToken())), "lease.name"),
         (stub.PublishVersion(wire.PublishVersionRequest()), "collection"),
+        (stub.PublishVersion(wire.PublishVersionRequest(collection="a", verdicts=[1, 99])), "verdicts[1]"),  # type: ignore[list-item]
+        (
+            stub.PublishVersion(
+                wire.PublishVersionRequest(collection="a", verdicts=[sandbox_pb2.VERDICT_INFRASTRUCTURE])
+            ),
+            "verdicts[0]",
+        ),
+        (
+            stub.PublishVersion(
+                wire.PublishVersionRequest(collection="a", verdicts=[sandbox_pb2.VERDICT_PASSED], not_executed=True)
+            ),
+            "verdicts",
+        ),
         (stub.PublishVersion(wire.PublishVersionRequest(collection="a", promise="sworn")), "promise"),
         (stub.PublishVersion(wire.PublishVersionRequest(collection="a", title="a\nb")), "title"),
         (stub.PublishVersion(wire.PublishVersionRequest(collection="a", facts={"": "x"})), "facts"),
@@ -213,6 +235,50 @@ async def test_a_run_finds_what_is_left_and_publishes(stub: DatasetServiceAsyncS
     assert [json.loads(line)["id"] for line in exported.splitlines()] == sorted(chain[5].id for chain in chains)
     lineage = await stub.Lineage(wire.LineageRequest(id=chains[0][5].id, direction=wire.DIRECTION_ANCESTORS))
     assert {record.id for record in lineage.records} == {record.id for record in chains[0]}
+
+
+async def test_another_runs_records_are_joined_and_counted(stub: DatasetServiceAsyncStub, make: Make) -> None:
+    seed, config = make.seed(), make.config()
+    made = make.response(seed, config=config.id)
+    made.provenance.prompt_tokens, made.provenance.cached_prompt_tokens = 30, 20
+    made.provenance.generated_tokens, made.provenance.seconds = 10, 1.5
+    await stub.Append(wire.AppendRequest(records=[seed, made], collection="one"))
+    lease = (await stub.AcquireLease(wire.AcquireLeaseRequest(name="two", holder="me"))).lease
+    token = wire.LeaseToken(name="two", token=lease.token)
+    request = wire.JoinRequest(collection="two", ids=[made.id, "0" * 32, seed.id], lease=token)
+    assert list((await stub.Join(request)).records) == [made, seed]
+    request.ids_only = True
+    assert list((await stub.Join(request)).records) == [pb.Record(id=made.id), pb.Record(id=seed.id)]
+    counts = (await stub.Count(wire.CountRequest(collection="two"))).counts
+    assert list(counts) == [
+        wire.RecordCount(kind=pb.KIND_SEED, count=1),
+        wire.RecordCount(
+            kind=pb.KIND_RESPONSE,
+            count=1,
+            stage_config_id=config.id,
+            prompt_tokens=30,
+            cached_prompt_tokens=20,
+            generated_tokens=10,
+            seconds=1.5,
+        ),
+    ]
+    request.lease.token += 1
+    assert (await refused(stub.Join(request)))[0] is STATUS.FAILED_PRECONDITION
+
+
+async def test_a_version_has_the_verdicts_that_were_asked_for(stub: DatasetServiceAsyncStub, make: Make) -> None:
+    seed, concepts, instruction, response, _, _ = make.chain()
+    failed = make.verdict(response, sandbox_pb2.VERDICT_FAILED_ASSERTION)
+    rows = [seed, concepts, instruction, response, failed, make.example(instruction, response, failed, seed)]
+    await stub.Append(wire.AppendRequest(records=rows, collection="failures"))
+    request = wire.PublishVersionRequest(collection="failures")
+    assert (await refused(stub.PublishVersion(request)))[0] is STATUS.FAILED_PRECONDITION
+    request.verdicts.append(sandbox_pb2.VERDICT_FAILED_ASSERTION)
+    assert (await stub.PublishVersion(request)).version.rows == 1
+    unexecuted = make.example(instruction, response, None, seed)
+    await stub.Append(wire.AppendRequest(records=[unexecuted], collection="unexecuted"))
+    request = wire.PublishVersionRequest(collection="unexecuted", not_executed=True)
+    assert (await stub.PublishVersion(request)).version.rows == 1
 
 
 async def test_what_is_not_there_is_not_found(stub: DatasetServiceAsyncStub) -> None:

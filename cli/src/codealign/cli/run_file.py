@@ -184,7 +184,7 @@ def join(path: str, key: str) -> str:
 
 def nearest(name: str, known: Collection[str]) -> str:
     """What to add to "unknown": the nearest of the names that there are, and all of them."""
-    near = difflib.get_close_matches(name.lower(), known, n=1)
+    near = difflib.get_close_matches(name, known, n=1)
     meant = f"; did you mean {near[0]}?" if near else ";"
     return f"{meant} there are {', '.join(known)}"
 

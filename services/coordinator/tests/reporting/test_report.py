@@ -126,7 +126,7 @@ class Filled:
     async def status(self) -> api.RunStatus:
         request = report.dataset.CountRequest(collection=self.id)
         counts = (await self.services.dataset.count(request)).counts
-        progress = from_counts(counts, self.configs, {})
+        progress = from_counts(counts, self.configs)
         return api.RunStatus(id=self.id, config=self.run, stages=progress.to_wire())
 
     async def report(self) -> api.GetReportResponse:

@@ -67,7 +67,7 @@ async def checkpoint_record(entry: Entry, outcome: Outcome, cache: Path, url: st
         losses=training.losses,
         setup=job.setup,
     )
-    record = records.Record(stage=records.KIND_CHECKPOINT, stage_config_id=entry.config.id, checkpoint=body)
+    record = records.Record(kind=records.KIND_CHECKPOINT, stage_config_id=entry.config.id, checkpoint=body)
     record.provenance.model = job.model_name
     record.provenance.model_revision = job.model_revision
     record.provenance.producer = f"codealign-trainer {version('codealign-trainer')}"

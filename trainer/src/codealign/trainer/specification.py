@@ -122,9 +122,9 @@ def stage_config(spec: api.TrainingSpec, base_revision: str, dataset: str) -> re
         **job_settings(spec),
     }
     body = records.StageConfig(
-        stage=records.KIND_CHECKPOINT, name="training", settings_json=json.dumps(settings, sort_keys=True)
+        kind=records.KIND_CHECKPOINT, name="training", settings_json=json.dumps(settings, sort_keys=True)
     )
-    return complete(records.Record(stage=records.KIND_STAGE_CONFIG, stage_config=body))
+    return complete(records.Record(kind=records.KIND_STAGE_CONFIG, stage_config=body))
 
 
 def job_settings(spec: api.TrainingSpec) -> dict[str, object]:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from codealign.api.dataset.v1 import dataset_pb2 as ds
+from codealign.api.sandbox.v1 import sandbox_pb2 as sandbox
 from codealign.cli.connection import Connection, Target
 from codealign.cli.failures import Failure
 from codealign.cli.family import find_record, find_run, load_family, record_digits
@@ -30,6 +31,7 @@ from codealign.cli.options import (
     target,
 )
 from codealign.cli.records_view import record_view
+from codealign.cli.run_file import nearest
 from codealign.cli.running import run_async
 from codealign.cli.terminal import count, err, out, printable, size
 
@@ -171,6 +173,13 @@ async def _run_id(connection: Connection, name: str) -> str:
 def publish(
     collection: Annotated[str, typer.Argument(metavar="COLLECTION|RUN", help="A collection's name, or a run.")],
     title: Annotated[str, typer.Option("--title", help="A name for people.")] = "",
+    verdict: Annotated[
+        list[str] | None,
+        typer.Option("--verdict", help="Its rows have one of these verdicts (repeat). Default: PASSED alone."),
+    ] = None,
+    not_executed: Annotated[
+        bool, typer.Option("--not-executed", help="The rows were never executed; version and card say so.")
+    ] = False,
     home: HomeOption = DEFAULT_HOME,
     dataset: DatasetOption = "",
     certificate: CertificateOption = None,
@@ -180,11 +189,16 @@ def publish(
 ) -> None:
     """Publish the rows of a collection, or of a run, as an immutable version."""
     where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), dataset=dataset)
+    verdicts = [_verdict(name) for name in verdict or ()]
+    if verdicts and not_executed:
+        raise Failure("--verdict and --not-executed: rows that were never executed have no verdict; give one of them")
 
     async def work() -> ds.PublishVersionResponse:
         async with services(where, "dataset") as connection:
             run = await find_run(connection, collection)
-            request = ds.PublishVersionRequest(collection=run.id if run else collection, title=title)
+            request = ds.PublishVersionRequest(
+                collection=run.id if run else collection, title=title, verdicts=verdicts, not_executed=not_executed
+            )
             return await connection.call(connection.clients.dataset.PublishVersion, request, timeout=3600)
 
     response = run_async(work())
@@ -192,6 +206,20 @@ def publish(
     existed = ", which was there already" if response.existed else ""
     out.print(Text(f"{count(version.rows, 'row')} published as {version.name}{existed}"))
     out.print(Text(f"  {printable(version.url)}"))
+
+
+def _verdict(name: str) -> sandbox.Verdict.ValueType:
+    """A verdict by its name, with or without its prefix.
+
+    Raises:
+        Failure: There is none of this name.
+    """
+    known = [value.name.removeprefix("VERDICT_") for value in sandbox.Verdict.DESCRIPTOR.values]
+    known = [each for each in known if each not in ("UNSPECIFIED", "INFRASTRUCTURE")]
+    given = name.upper().replace("-", "_").removeprefix("VERDICT_")
+    if given not in known:
+        raise Failure(f"--verdict {name}: unknown{nearest(given, known)}")
+    return sandbox.Verdict.Value(f"VERDICT_{given}")
 
 
 @app.command("export")

@@ -13,8 +13,11 @@ from codealign.api.dataset.v1 import dataset_pb2
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2
 from codealign.common.errors import InvalidArgument
-from codealign.common.records import BODY_OF_KIND, content_hash, derive_id
-from codealign.dataset.storage.rows import label
+from codealign.common.records import BODY_OF_KIND, body, derive_id
+from codealign.dataset import bodies
+from codealign.dataset.bodies import MAX_NAME
+from codealign.dataset.publishing.table import PASSED_ALONE, Admitted
+from codealign.dataset.storage.rows import Entry, entry
 
 MAX_RECORDS = 1000
 MAX_IDS = 1000
@@ -22,7 +25,6 @@ MAX_PAGE = 1000
 DEFAULT_PAGE = 100
 MAX_LINEAGE = 10_000
 DEFAULT_LINEAGE = 1000
-MAX_NAME = 200
 MAX_TITLE = 500
 MAX_FACTS = 200
 MAX_FACT = 10_000
@@ -38,8 +40,11 @@ _ID_RULE = "must be 32 lower-case hexadecimal digits"
 Violation = tuple[str, str]
 
 
-def records(given: Sequence[pb.Record], max_bytes: int) -> list[pb.Record]:
+def records(given: Sequence[pb.Record], max_bytes: int) -> list[Entry]:
     """Check records to append and fill in the ids and hashes that were left out. Parents are the store's to check.
+
+    Returns:
+        The records, ready to be stored.
 
     Raises:
         InvalidArgument: With up to 20 violations.
@@ -47,7 +52,7 @@ def records(given: Sequence[pb.Record], max_bytes: int) -> list[pb.Record]:
     if len(given) > MAX_RECORDS:
         raise InvalidArgument("records", f"{len(given)} records; at most {MAX_RECORDS} in one call")
     violations: list[Violation] = []
-    complete = []
+    complete: list[Entry] = []
     for index, record in enumerate(given):
         found = [(f"records[{index}]{path}", text) for path, text in _record_violations(record, max_bytes)]
         violations += found
@@ -76,32 +81,17 @@ def _record_violations(record: pb.Record, max_bytes: int) -> Iterator[Violation]
             yield f".parents[{position}]", _ID_RULE
     if record.stage_config_id and not _ID.fullmatch(record.stage_config_id):
         yield ".stage_config_id", _ID_RULE
+    if record.key and (len(record.key) > MAX_NAME or not record.key.isprintable()):
+        yield ".key", f"must be at most {MAX_NAME} printable characters"
     if record.ByteSize() > max_bytes:
         yield "", f"is {record.ByteSize()} bytes; at most {max_bytes} (CODEALIGN_DATASET_MAX_RECORD_BYTES)"
-    yield from _body_violations(record)
+    yield from bodies.violations(record)
 
 
-def _body_violations(record: pb.Record) -> Iterator[Violation]:
-    """What the store relies on in bodies; all else is the pipeline's business."""
-    if record.kind == pb.KIND_REJECTION and record.rejection.rejected_kind not in BODY_OF_KIND:
-        yield ".rejection.rejected_kind", "must be set: it says which kind's record this stands for"
-    named = {pb.KIND_REJECTION: ".rejection.reason", pb.KIND_DECISION: ".decision.rule"}
-    if record.kind in named:
-        text = label(record)
-        if not text or len(text) > MAX_NAME or not text.isprintable():
-            yield named[record.kind], f"must be a short name: 1 to {MAX_NAME} printable characters"
-    if record.kind == pb.KIND_VERDICT and record.verdict.result.verdict in (
-        sandbox_pb2.VERDICT_UNSPECIFIED,
-        sandbox_pb2.VERDICT_INFRASTRUCTURE,
-    ):
-        yield ".verdict.result.verdict", "must say something of the program: an infrastructure fault is never recorded"
-    evaluated = record.evaluation_result.result.verdict
-    if record.kind == pb.KIND_EVALUATION_RESULT and evaluated == sandbox_pb2.VERDICT_INFRASTRUCTURE:
-        yield ".evaluation_result.result.verdict", "an infrastructure fault is never recorded"
-
-
-def _completed(record: pb.Record, path: str, violations: list[Violation]) -> pb.Record:
-    digest = content_hash(record)
+def _completed(record: pb.Record, path: str, violations: list[Violation]) -> Entry:
+    message = body(record)
+    serialized = message.SerializeToString(deterministic=True) if message is not None else b""
+    digest = hashlib.sha256(serialized).hexdigest()
     if record.content_hash and record.content_hash != digest:
         violations.append((f"{path}.content_hash", f"is {record.content_hash}, but the body's hash is {digest}"))
     derived = derive_id(
@@ -110,11 +100,12 @@ def _completed(record: pb.Record, path: str, violations: list[Violation]) -> pb.
         attempt=record.attempt,
         stage_config_id=record.stage_config_id,
         content=digest,
+        key=record.key,
     )
     if record.id and record.id != derived:
         violations.append((f"{path}.id", f"is {record.id}, but what determines the record gives {derived}"))
     record.content_hash, record.id = digest, derived
-    return record
+    return entry(record, serialized)
 
 
 def ids(given: Sequence[str], *, allow_prefix: bool) -> list[str]:
@@ -201,6 +192,16 @@ def facts(path: str, given: dict[str, str]) -> dict[str, str]:
         if len(value) > MAX_FACT:
             raise InvalidArgument(f"{path}[{key}]", f"is {len(value)} characters; at most {MAX_FACT}")
     return given
+
+
+def admitted(verdicts: Sequence[int], not_executed: bool) -> Admitted:
+    """Check which rows a version may have; none named: those that passed."""
+    if not_executed and verdicts:
+        raise InvalidArgument("verdicts", "must be empty together with not_executed: such rows bear no verdict")
+    for index, value in enumerate(verdicts):
+        if value not in sandbox_pb2.Verdict.values() or value in bodies.NO_VERDICTS:
+            raise InvalidArgument(f"verdicts[{index}]", f"{value} is not a verdict that a row can have")
+    return Admitted(frozenset(verdicts) or PASSED_ALONE.verdicts, not_executed)
 
 
 def page_token(request: dataset_pb2.ScanRequest, last_id: str) -> str:

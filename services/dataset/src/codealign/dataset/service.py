@@ -23,7 +23,7 @@ FULL_NAME = "codealign.api.dataset.v1.DatasetService"
 _OF_TRAININGS = ("Append", "GetVersion")
 CALLERS: Callers = {
     "coordinator": (
-        *("Append", "Scan", "Get", "Join", "Count", "Lineage", "PublishVersion"),
+        *("Append", "Join", "Scan", "Get", "Count", "Lineage", "PublishVersion"),
         *("AcquireLease", "RenewLease", "ReleaseLease"),
     ),
     "trainer": _OF_TRAININGS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -19,13 +20,17 @@ from codealign.dataset.publishing.card import DEFAULT_PROMISE, PROMISES, Descrip
 from codealign.dataset.publishing.publisher import Publisher
 from codealign.dataset.settings import DatasetSettings
 from codealign.dataset.storage import leases, lookup
-from codealign.dataset.storage.append import append
 from codealign.dataset.storage.catalogue import PublishedVersion
 from codealign.dataset.storage.database import Database
 from codealign.dataset.storage.leases import Fence, Lease
 from codealign.dataset.storage.lineage import lineage
 from codealign.dataset.storage.scan import Lacking, Query, scan
+from codealign.dataset.storage.writes import Append, Join
 from codealign.dataset.workers import Workers
+from codealign.dataset.writer import GroupWriter
+
+_KIND_NAMES: dict[int, str] = {value: name.removeprefix("KIND_").lower() for name, value in pb.Kind.items()}
+_OUTCOME_NAMES = {value: name.removeprefix("APPEND_OUTCOME_").lower() for name, value in wire.AppendOutcome.items()}
 
 
 class DatasetServicer(DatasetServiceServicer):
@@ -43,19 +48,31 @@ class DatasetServicer(DatasetServiceServicer):
         self._database = database
         self._publisher = publisher
         self._workers = workers
+        self._writer = GroupWriter(database, workers)
 
     async def Append(self, request: wire.AppendRequest, context: Any) -> wire.AppendResponse:
         """Add records."""
-        records = checks.records(request.records, self._settings.max_record_bytes)
+        entries = checks.records(request.records, self._settings.max_record_bytes)
         collection = checks.name("collection", request.collection, required=False)
-        fence = _fence("lease", request.lease) if request.HasField("lease") else None
-        results = await self._workers.write(append, self._database, records, collection=collection, fence=fence)
-        for record, result in zip(records, results, strict=True):
-            outcome = wire.AppendOutcome.Name(result.outcome).removeprefix("APPEND_OUTCOME_").lower()
-            APPENDED.labels(pb.Kind.Name(record.kind).removeprefix("KIND_").lower(), outcome).inc()
+        results = await self._writer.append(Append(entries, collection, _optional_fence(request)))
+        for (kind, outcome), number in Counter(
+            (item.head.kind, result.outcome) for item, result in zip(entries, results, strict=True)
+        ).items():
+            APPENDED.labels(_KIND_NAMES[kind], _OUTCOME_NAMES[outcome]).inc(number)
         return wire.AppendResponse(
             results=[wire.AppendResult(id=item.id, outcome=item.outcome, kept=item.kept) for item in results]
         )
+
+    async def Join(self, request: wire.JoinRequest, context: Any) -> wire.JoinResponse:
+        """Make records members of a collection."""
+        write = Join(
+            checks.ids(request.ids, allow_prefix=False),
+            checks.name("collection", request.collection),
+            _optional_fence(request),
+            request.ids_only,
+            self._settings.max_answer_bytes,
+        )
+        return wire.JoinResponse(records=await self._writer.join(write))
 
     async def Scan(self, request: wire.ScanRequest, context: Any) -> wire.ScanResponse:
         """A page of records."""
@@ -92,17 +109,22 @@ class DatasetServicer(DatasetServiceServicer):
         return wire.GetResponse(records=found)
 
     async def Count(self, request: wire.CountRequest, context: Any) -> wire.CountResponse:
-        """How many records there are of each kind."""
+        """How many records there are of each kind, and what they took."""
         collection = checks.name("collection", request.collection, required=False)
         tallies = await self._workers.read(lookup.count, self._database, collection)
         return wire.CountResponse(
             counts=[
-                wire.StageCount(
+                wire.RecordCount(
                     kind=pb.Kind.ValueType(tally.kind),
                     label=tally.label,
                     rejected_kind=pb.Kind.ValueType(tally.rejected_kind),
                     outcome=pb.Decision.Outcome.ValueType(tally.outcome),
                     count=tally.records,
+                    stage_config_id=tally.stage_config_id,
+                    prompt_tokens=tally.prompt_tokens,
+                    cached_prompt_tokens=tally.cached_prompt_tokens,
+                    generated_tokens=tally.generated_tokens,
+                    seconds=tally.seconds,
                 )
                 for tally in tallies
             ]
@@ -143,6 +165,7 @@ class DatasetServicer(DatasetServiceServicer):
             promise=promise,
             facts=checks.facts("facts", dict(request.facts)),
         )
+        admitted = checks.admitted(request.verdicts, request.not_executed)
         cancelled = threading.Event()
 
         def check_cancelled() -> None:
@@ -150,7 +173,9 @@ class DatasetServicer(DatasetServiceServicer):
                 raise CodeAlignError("the caller went away")
 
         try:
-            version, existed = await self._workers.publish(self._publisher.publish, collection, about, check_cancelled)
+            version, existed = await self._workers.publish(
+                self._publisher.publish, collection, about, admitted, check_cancelled
+            )
         finally:
             cancelled.set()
         if not existed:
@@ -216,6 +241,10 @@ class DatasetServicer(DatasetServiceServicer):
 
 def _fence(path: str, token: wire.LeaseToken) -> Fence:
     return Fence(checks.name(f"{path}.name", token.name), token.token)
+
+
+def _optional_fence(request: wire.AppendRequest | wire.JoinRequest) -> Fence | None:
+    return _fence("lease", request.lease) if request.HasField("lease") else None
 
 
 def _lease(lease: Lease) -> wire.Lease:

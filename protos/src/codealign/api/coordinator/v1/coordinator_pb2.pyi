@@ -1501,7 +1501,7 @@ class GetReportResponse(_message.Message):
 
     @_builtins.property
     def trail_references(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.Record]:
-        """The StageConfig and PromptPrefix records that these refer to."""
+        """The records that these refer to: Completions (the texts that they were read from), PromptPrefixes, StageConfigs."""
 
     @_builtins.property
     def pipeline(self) -> Global___Pipeline:

@@ -107,8 +107,7 @@ class Evaluations:
         Raises:
             FailedPrecondition: This coordinator carries nothing out.
         """
-        if self._settings.reads_only:
-            raise FailedPrecondition("this coordinator takes nothing up: CODEALIGN_COORDINATOR_READS_ONLY is set")
+        self._must_work()
         async with RunStore(self._services.dataset, JOBS) as store:
             await store.append(job)
         await self.want(job.id, pb.RUN_STATE_RUNNING, reason)
@@ -124,9 +123,16 @@ class Evaluations:
         Raises:
             FailedPrecondition: It has ended: there is nothing to pause or to cancel.
         """
+        self._must_work()
         request = await requests.want(self._services.dataset, job_id, wanted, reason, repeatable=True)
         if request is not None:
             self._poke(job_id, request.attempt)
+
+    def _must_work(self) -> None:
+        if self._settings.reads_only:
+            raise FailedPrecondition(
+                "this coordinator takes no evaluations up: CODEALIGN_COORDINATOR_READS_ONLY is set"
+            )
 
     async def standing(self, job_id: str) -> Standing:
         """What is wanted of an evaluation, and what is the case."""

@@ -37,6 +37,8 @@ COLLECTION = "evaluations"
 """What evaluations append is a member of this collection."""
 _GET = 1000
 _SAMPLES_PER_CALL = 64
+_MOST_PROBLEMS = 1024
+"""Begun at once where the settings do not say: more than an engine has slots for, and little memory."""
 
 
 @dataclass
@@ -133,7 +135,7 @@ class Limits:
             of_inference(services.inference, settings.generations_in_flight),
             of_sandbox(services.sandbox, settings.executions_in_flight),
             settings.generation_timeout_seconds,
-            settings.seeds_in_flight,
+            settings.seeds_in_flight or _MOST_PROBLEMS,
         )
 
 

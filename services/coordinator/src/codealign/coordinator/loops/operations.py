@@ -136,6 +136,8 @@ class Loops:
         return status
 
     async def _want(self, loop_id: str, wanted: pb.RunState.ValueType, reason: str) -> None:
+        if self._settings.reads_only:
+            raise FailedPrecondition("this coordinator takes no loops up: CODEALIGN_COORDINATOR_READS_ONLY is set")
         request = await requests.want(self._services.dataset, loop_id, wanted, reason)
         if request is not None:
             self._poke(loop_id, request.attempt)

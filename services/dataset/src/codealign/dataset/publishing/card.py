@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from codealign.common.yaml_text import quoted
-from codealign.dataset.publishing.table import FORMAT, Row, columns
+from codealign.dataset.publishing.table import FORMAT, NOT_EXECUTED, Row, columns
 from codealign.dataset.storage.catalogue import VersionFile
 
 PROMISES = {
-    "replayable": "Replaying the recorded completions and verdicts gives these rows again, byte for byte.",
+    "replayable": "Replaying the recorded {recorded} gives these rows again, byte for byte.",
     "reproducible": "Running the same seeds with the same model on a batch-invariant engine gives these rows again, "
-    "byte for byte; so does replaying the recorded completions and verdicts.",
+    "byte for byte; so does replaying the recorded {recorded}.",
 }
 DEFAULT_PROMISE = "replayable"
 
@@ -37,16 +37,24 @@ class Counts:
     difficulties: Counter[str] = field(default_factory=Counter)
     licenses: Counter[str] = field(default_factory=Counter)
     models: Counter[str] = field(default_factory=Counter)
+    verdicts: Counter[str] = field(default_factory=Counter)
     tests_in_instruction: int = 0
+
+    @property
+    def executed(self) -> bool:
+        """The rows have verdicts: all of them, or none."""
+        return NOT_EXECUTED not in self.verdicts
 
     def add(self, row: Row) -> None:
         """Count a row."""
         self.rows += 1
-        self.seeds.add(row["seed_id"])
+        if row["seed_code"]:
+            self.seeds.add(row["lineage"][0]["id"])
         self.categories[row["category"]] += 1
         self.difficulties[row["difficulty"]] += 1
         self.licenses[row["seed_license"]] += 1
         self.models[row["model_revision"]] += 1
+        self.verdicts[row["verdict"]] += 1
         self.tests_in_instruction += row["tests_in_instruction"]
 
 
@@ -74,7 +82,6 @@ def card(name: str, about: Description, counts: Counts) -> str:
         "tags:",
         "- code",
         "- synthetic",
-        "- self-alignment",
         "size_categories:",
         f"- {size}",
         "configs:",
@@ -86,10 +93,9 @@ def card(name: str, about: Description, counts: Counts) -> str:
         "",
         f"# {about.title or name}",
         "",
-        "Instructions with responses that a base code model wrote from seed functions, by the SelfCodeAlign method "
-        "(arXiv 2410.24198); each response passed its tests in a gVisor sandbox. Written by CodeAlign.",
+        f"Instructions with responses that a model wrote, made by {_maker(about)}. {_execution(counts)}",
         "",
-        f"Version `{name}`, {about.promise}: {PROMISES[about.promise]} `manifest.json` has the hash of each file.",
+        f"Version `{name}`, {about.promise}: {_promise(about, counts)} `manifest.json` has the hash of each file.",
         "",
         *_table("Count", "Rows", _counted(counts)),
     ]
@@ -97,9 +103,9 @@ def card(name: str, about: Description, counts: Counts) -> str:
         lines += ["", *_table("Fact", "Value", sorted(about.facts.items()))]
     lines += [
         "",
-        "`instruction` and `response` are what a model is trained on; `tests` is what the response passed. "
-        "`seed_code`, `seed_path` and `seed_line` say where the row began, and the `*_id` columns name "
-        "the records that explain it: `codealign data lineage <id>`.",
+        f"`instruction` and `response` are what a model is trained on; `tests` {_tests(counts)}. `seed_code`, "
+        "`seed_path` and `seed_line` say where the row began, and `lineage` names the records that it came from, by "
+        "stage: `codealign data lineage <id>`.",
         "",
     ]
     return "\n".join(lines)
@@ -113,12 +119,41 @@ def manifest(name: str, content_sha256: str, about: Description, counts: Counts,
         "title": about.title,
         "promise": about.promise,
         "rows": counts.rows,
+        "executed": counts.executed,
+        "verdicts": dict(counts.verdicts),
         "content_sha256": content_sha256,
         "schema": list(columns()),
         "facts": dict(about.facts),
         "files": [vars(file) for file in files],
     }
     return json.dumps(content, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
+
+
+def _maker(about: Description) -> str:
+    pipeline = _cell(about.facts.get("pipeline", ""))
+    return f"CodeAlign's pipeline `{pipeline}`" if pipeline else "CodeAlign"
+
+
+def _promise(about: Description, counts: Counts) -> str:
+    return PROMISES[about.promise].format(recorded="completions and verdicts" if counts.executed else "completions")
+
+
+def _execution(counts: Counts) -> str:
+    if not counts.executed:
+        return "Nothing was executed: no response has a verdict, and whether it is right is not known."
+    if set(counts.verdicts) == {"PASSED"}:
+        return "Each response passed its tests in a gVisor sandbox."
+    found = ", ".join(f"{name} {number:,}" for name, number in sorted(counts.verdicts.items()))
+    return (
+        "Each response was executed with its tests in a gVisor sandbox, and not all passed: the column `verdict` says "
+        f"what came of it ({found})."
+    )
+
+
+def _tests(counts: Counts) -> str:
+    if not counts.executed:
+        return "is what the model wrote to check the response, never run"
+    return "is what the response passed" if set(counts.verdicts) == {"PASSED"} else "is what the response was run with"
 
 
 def _counted(counts: Counts) -> list[tuple[str, str]]:
@@ -128,6 +163,7 @@ def _counted(counts: Counts) -> list[tuple[str, str]]:
         ("difficulty", counts.difficulties),
         ("seed's licence", counts.licenses),
         ("model revision", counts.models),
+        ("verdict", counts.verdicts),
     )
     for group, counter in groups:
         pairs += [(f"{group} {value or 'unknown'}", number) for value, number in sorted(counter.items())]

@@ -15,7 +15,7 @@ from codealign.common.errors import FailedPrecondition
 from codealign.common.logs import get_logger
 from codealign.dataset.publishing.card import Counts, Description, card, manifest
 from codealign.dataset.publishing.folders import MANIFEST, VersionFolders
-from codealign.dataset.publishing.table import TableWriter, as_json, row_of
+from codealign.dataset.publishing.table import PASSED_ALONE, Admitted, TableWriter, as_json, row_of
 from codealign.dataset.storage import catalogue
 from codealign.dataset.storage.catalogue import PublishedVersion, VersionFile
 from codealign.dataset.storage.database import Database
@@ -46,7 +46,11 @@ class Publisher:
         self._one_at_a_time = threading.Lock()
 
     def publish(
-        self, collection: str, about: Description, check_cancelled: Callable[[], None] = lambda: None
+        self,
+        collection: str,
+        about: Description,
+        admitted: Admitted = PASSED_ALONE,
+        check_cancelled: Callable[[], None] = lambda: None,
     ) -> tuple[PublishedVersion, bool]:
         """Write the collection's examples as a version.
 
@@ -56,6 +60,7 @@ class Publisher:
         Args:
             collection: Its Example records are the rows.
             about: For card and manifest.
+            admitted: Which rows it may have; one of another kind is refused, and with it the version.
             check_cancelled: Called now and then; raises where the work is to stop.
 
         Returns:
@@ -66,7 +71,7 @@ class Publisher:
             ResourceExhausted: The disk is full.
         """
         with self._one_at_a_time, self._folders.partial() as partial:
-            counts, content = self._write_rows(collection, partial / DATA_FILE, check_cancelled)
+            counts, content = self._write_rows(collection, admitted, partial / DATA_FILE, check_cancelled)
             name = f"v-{content[:_NAME_DIGITS]}"
             _write_text(partial / CARD_FILE, card(name, about, counts))
             files = [_entry(partial, path) for path in (CARD_FILE, DATA_FILE)]
@@ -121,7 +126,9 @@ class Publisher:
             if piece:
                 yield bytes(piece)
 
-    def _write_rows(self, collection: str, path: Path, check_cancelled: Callable[[], None]) -> tuple[Counts, str]:
+    def _write_rows(
+        self, collection: str, admitted: Admitted, path: Path, check_cancelled: Callable[[], None]
+    ) -> tuple[Counts, str]:
         path.parent.mkdir(parents=True)
         writer = TableWriter(path)
 
@@ -130,7 +137,7 @@ class Publisher:
             for record, related in _examples(connection, collection):
                 if counts.rows % _PAGE == 0:
                     check_cancelled()
-                row = row_of(record, related)
+                row = row_of(record, related, admitted)
                 counts.add(row)
                 writer.add(row)
             return counts
@@ -150,7 +157,7 @@ class Publisher:
 
 
 def _examples(connection: Connection, collection: str) -> Iterator[tuple[pb.Record, dict[str, pb.Record]]]:
-    """The collection's examples by id, each with (at least) its verdict and seed."""
+    """The collection's examples by id, each with (at least) its verdict and what it began with."""
     members = collection_members
     after = ""
     while True:
@@ -168,7 +175,8 @@ def _examples(connection: Connection, collection: str) -> Iterator[tuple[pb.Reco
         if not ids:
             return
         page = load(connection, ids)
-        wanted = {key for record in page.values() for key in (record.example.verdict_id, record.example.seed_id)}
+        wanted = {record.example.verdict_id for record in page.values()}
+        wanted.update(step.record_id for record in page.values() for step in record.example.lineage[:1])
         related = load(connection, wanted)
         for key in ids:
             yield page[key], related

@@ -1,4 +1,4 @@
-"""The rows of a published version: an example with the seed that it came from. Pure."""
+"""The rows of a published version: an example with its lineage, its verdict and the seed that it came from. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ import pyarrow.parquet as pq
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2
 from codealign.common.errors import FailedPrecondition
+from codealign.dataset.storage.rows import verdict_name
 
-FORMAT = "codealign.version.v1"
+FORMAT = "codealign.version.v2"
 
+_STEP = pa.struct([pa.field("stage", pa.string(), nullable=False), pa.field("id", pa.string(), nullable=False)])
 # A change here changes every version's name: then FORMAT changes as well.
 SCHEMA = pa.schema(
     [
@@ -30,10 +33,8 @@ SCHEMA = pa.schema(
         pa.field("concepts", pa.list_(pa.field("item", pa.string(), nullable=False)), nullable=False),
         pa.field("tests_in_instruction", pa.bool_(), nullable=False),
         pa.field("model_revision", pa.string(), nullable=False),
-        pa.field("seed_id", pa.string(), nullable=False),
-        pa.field("concept_set_id", pa.string(), nullable=False),
-        pa.field("instruction_id", pa.string(), nullable=False),
-        pa.field("response_id", pa.string(), nullable=False),
+        pa.field("lineage", pa.list_(pa.field("item", _STEP, nullable=False)), nullable=False),
+        pa.field("verdict", pa.string(), nullable=False),
         pa.field("verdict_id", pa.string(), nullable=False),
         pa.field("seed_code", pa.string(), nullable=False),
         pa.field("seed_path", pa.string(), nullable=False),
@@ -42,24 +43,46 @@ SCHEMA = pa.schema(
     ]
 )
 
+NOT_EXECUTED = "NOT_EXECUTED"
+"""In place of a verdict, in a version whose rows were never executed."""
+
 # Rows in a row group: a reader's and the writer's unit of memory.
 ROW_GROUP = 4096
 
 Row = dict[str, Any]
 
 
-def row_of(record: pb.Record, related: Mapping[str, pb.Record]) -> Row:
+@dataclass(frozen=True)
+class Admitted:
+    """Which rows a version may have."""
+
+    verdicts: frozenset[int] = frozenset({sandbox_pb2.VERDICT_PASSED})
+    """Their verdicts."""
+    not_executed: bool = False
+    """They were never executed: none has a verdict."""
+
+
+PASSED_ALONE = Admitted()
+
+
+def row_of(record: pb.Record, related: Mapping[str, pb.Record], admitted: Admitted) -> Row:
     """An example's row.
 
     Args:
         record: The Example record.
-        related: At least its verdict and its seed, by id.
+        related: At least its verdict and the first record of its lineage, by id.
+        admitted: Which rows may be published.
 
     Raises:
         FailedPrecondition: The row has no right to be published; the message names it and says why.
     """
     example = record.example
-    _require_verdict(record, related)
+    if not example.lineage:
+        raise FailedPrecondition(
+            f"example {record.id} has no lineage: an earlier release made it, or a pipeline that does not say what its "
+            "rows came from; make it again"
+        )
+    verdict = _not_executed(record) if admitted.not_executed else _verdict(record, related, admitted)
     seed = _seed(record, related)
     return {
         "id": record.id,
@@ -71,10 +94,8 @@ def row_of(record: pb.Record, related: Mapping[str, pb.Record]) -> Row:
         "concepts": list(example.concepts),
         "tests_in_instruction": example.tests_in_instruction,
         "model_revision": example.model_revision,
-        "seed_id": example.seed_id,
-        "concept_set_id": example.concept_set_id,
-        "instruction_id": example.instruction_id,
-        "response_id": example.response_id,
+        "lineage": [{"stage": step.stage, "id": step.record_id} for step in example.lineage],
+        "verdict": verdict,
         "verdict_id": example.verdict_id,
         "seed_code": seed.code,
         "seed_path": seed.path,
@@ -83,40 +104,51 @@ def row_of(record: pb.Record, related: Mapping[str, pb.Record]) -> Row:
     }
 
 
-def _require_verdict(record: pb.Record, related: Mapping[str, pb.Record]) -> None:
+def _not_executed(record: pb.Record) -> str:
+    if record.example.verdict_id:
+        raise FailedPrecondition(
+            f"example {record.id} has a verdict ({record.example.verdict_id}), though the version is to hold rows that "
+            "were never executed: publish it with the verdicts that its rows may have"
+        )
+    return NOT_EXECUTED
+
+
+def _verdict(record: pb.Record, related: Mapping[str, pb.Record], admitted: Admitted) -> str:
     example = record.example
     verdict = related.get(example.verdict_id)
     if verdict is None or verdict.kind != pb.KIND_VERDICT:
         raise FailedPrecondition(
             f"example {record.id} has no verdict (verdict_id {example.verdict_id or 'is empty'}): a row is published "
-            "only with the verdict that let it pass"
+            "only with the verdict that lets it in"
         )
-    if example.response_id not in verdict.parents:
+    response_id = example.lineage[-1].record_id
+    if response_id not in verdict.parents:
         raise FailedPrecondition(
             f"example {record.id}: verdict {verdict.id} is about {', '.join(verdict.parents) or 'no record'}, not "
-            f"about its response {example.response_id or '(none)'}"
+            f"about its response {response_id}"
         )
     result = verdict.verdict.result
-    if result.verdict != sandbox_pb2.VERDICT_PASSED:
-        name = sandbox_pb2.Verdict.DESCRIPTOR.values_by_number.get(result.verdict)
+    if result.verdict not in admitted.verdicts:
+        allowed = " or ".join(verdict_name(value) for value in sorted(admitted.verdicts))
         raise FailedPrecondition(
-            f"example {record.id}: its verdict {verdict.id} is {name.name if name else result.verdict}, not PASSED"
+            f"example {record.id}: its verdict {verdict.id} is {verdict_name(result.verdict)}, not {allowed}"
         )
     if result.isolation != sandbox_pb2.ISOLATION_GVISOR:
         raise FailedPrecondition(
             f"example {record.id}: its verdict {verdict.id} was made without gVisor's isolation, and such verdicts "
             "never enter a version; execute it again in an isolated sandbox"
         )
+    return verdict_name(result.verdict)
 
 
 def _seed(record: pb.Record, related: Mapping[str, pb.Record]) -> pb.Seed:
-    seed_id = record.example.seed_id
-    if not seed_id:  # another pipeline's example, which began without a seed
-        return pb.Seed()
-    seed = related.get(seed_id)
-    if seed is None or seed.kind != pb.KIND_SEED:
-        raise FailedPrecondition(f"example {record.id}: its seed {seed_id} is not in the store")
-    return seed.seed
+    first = record.example.lineage[0]
+    root = related.get(first.record_id)
+    if root is None:
+        raise FailedPrecondition(
+            f"example {record.id}: the record that it began with ({first.stage} {first.record_id}) is not in the store"
+        )
+    return root.seed  # empty where a pipeline begins with something else
 
 
 class TableWriter:

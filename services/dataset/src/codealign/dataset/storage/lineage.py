@@ -24,7 +24,7 @@ class Lineage:
     records: list[pb.Record]
     """Breadth first, the record itself first; within one distance by id, ancestors before descendants."""
     references: list[pb.Record]
-    """The configurations and prompt prefixes that they name, by id."""
+    """The configurations and prompt prefixes that they name, by id, where they are not among the records."""
     truncated: bool
 
 
@@ -109,11 +109,11 @@ def _members(connection: Connection, found: Sequence[tuple[str, int]], collectio
 
     A statement of its own: in a join, a planner without fresh statistics begins at the collection's millions.
     """
-    by_stage: dict[int, list[str]] = {}
+    by_kind: dict[int, list[str]] = {}
     for key, kind in found:
-        by_stage.setdefault(kind, []).append(key)
+        by_kind.setdefault(kind, []).append(key)
     kept: set[str] = set()
-    for kind, keys in by_stage.items():
+    for kind, keys in by_kind.items():
         for some in chunks(keys):
             statement = select(members.c.record_id).where(
                 members.c.collection == collection, members.c.kind == kind, members.c.record_id.in_(some)
@@ -124,5 +124,8 @@ def _members(connection: Connection, found: Sequence[tuple[str, int]], collectio
 
 def _references(connection: Connection, found: Sequence[pb.Record]) -> list[pb.Record]:
     there = {record.id for record in found}
-    wanted = {record.stage_config_id for record in found} | {record.provenance.prompt_prefix_id for record in found}
+    wanted = {record.stage_config_id for record in found}
+    for record in found:
+        if record.kind == pb.KIND_COMPLETION:  # its parent is the prompt prefix, which need not be a member
+            wanted.update(record.parents)
     return [record for _, record in sorted(load(connection, wanted - there - {""}).items())]

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, select
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common.errors import InvalidArgument
 from codealign.dataset.storage.database import Database
-from codealign.dataset.storage.rows import load
+from codealign.dataset.storage.rows import load, within
 from codealign.dataset.storage.schema import records, tallies
 
 ID_DIGITS = 32
@@ -20,13 +20,18 @@ _COUNTED_MATCHES = 1000
 
 @dataclass(frozen=True)
 class Tally:
-    """How many records there are of one kind."""
+    """How many records there are of one kind, made under one configuration, and what they took together."""
 
     kind: int
     label: str
     rejected_kind: int
     outcome: int
+    stage_config_id: str
     records: int
+    prompt_tokens: int = 0
+    cached_prompt_tokens: int = 0
+    generated_tokens: int = 0
+    seconds: float = 0.0
 
 
 def get(database: Database, ids: Sequence[str], *, max_bytes: int = 2**25) -> list[pb.Record]:
@@ -34,15 +39,14 @@ def get(database: Database, ids: Sequence[str], *, max_bytes: int = 2**25) -> li
 
     Raises:
         InvalidArgument: A prefix is ambiguous, or the records are more than `max_bytes` together.
+        FailedPrecondition: A record is of a kind that this program does not know.
     """
 
     def work(connection: Connection) -> list[pb.Record]:
         whole = [resolve(connection, given, f"ids[{index}]") for index, given in enumerate(ids)]
         found = load(connection, [key for key in whole if key])
         answer = [found[key] for key in whole if key in found]
-        size = sum(record.ByteSize() for record in answer)
-        if size > max_bytes:
-            raise InvalidArgument("ids", f"these records are {size} bytes, at most {max_bytes} fit: ask for fewer")
+        within(answer, max_bytes)
         return answer
 
     return database.read(work, snapshot=True)
@@ -66,9 +70,9 @@ def resolve(connection: Connection, given: str, path: str) -> str:
 
 
 def count(database: Database, collection: str = "") -> list[Tally]:
-    """How many records of each kind a collection has. Empty: the whole store."""
-    columns = (tallies.c.kind, tallies.c.label, tallies.c.rejected_kind, tallies.c.outcome, tallies.c.records)
-    statement = select(*columns).where(tallies.c.collection == collection).order_by(*columns[:4])
+    """How many records of each kind a collection has, and what they took. Empty: the whole store."""
+    columns = [column for column in tallies.columns if column is not tallies.c.collection]
+    statement = select(*columns).where(tallies.c.collection == collection).order_by(*columns[:5])
     return database.read(lambda connection: [Tally(*row) for row in connection.execute(statement)])
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Row, select
+from google.protobuf.message import DecodeError
+from sqlalchemy import Connection
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2
+from codealign.common.errors import FailedPrecondition, Internal, InvalidArgument
 from codealign.common.records import BODY_OF_KIND, body
-from codealign.dataset.storage.schema import record_parents, records
+from codealign.dataset.storage.bulk import select_in
 
 T = TypeVar("T")
 
-# Ids in one statement: well below both databases' limits of bound parameters.
+# Ids in one statement of SQLAlchemy's: well below both databases' limits of bound parameters.
 CHUNK = 500
 
 
@@ -24,6 +27,51 @@ def chunks(items: Sequence[T], size: int = CHUNK) -> Iterator[Sequence[T]]:
         yield items[start : start + size]
 
 
+class Head(NamedTuple):
+    """What Count goes by, and what tells whether two records are the same: a stored record without its body."""
+
+    kind: int
+    label: str
+    rejected_kind: int
+    outcome: int
+    stage_config_id: str
+    content_hash: str
+    provenance: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A record that is ready to be stored: what is serialized once serves its hash, its row and all comparisons."""
+
+    record: pb.Record
+    head: Head
+    body: bytes
+
+    def row(self) -> tuple[Any, ...]:
+        """The row of `records`."""
+        record, head = self.record, self.head
+        return (
+            record.id,
+            head.kind,
+            record.attempt,
+            head.stage_config_id,
+            head.content_hash,
+            head.label,
+            head.rejected_kind,
+            head.outcome,
+            head.provenance,
+            self.body,
+            record.key,
+        )
+
+    def edges(self) -> Iterator[tuple[Any, ...]]:
+        """The rows of `record_parents`."""
+        record, head = self.record, self.head
+        stands_for = head.rejected_kind if head.kind == pb.KIND_REJECTION else head.kind
+        for position, parent in enumerate(record.parents):
+            yield (record.id, position, parent, head.kind, stands_for, head.stage_config_id, record.attempt)
+
+
 def label(record: pb.Record) -> str:
     """What Count groups by: a decision's rule, a rejection's reason, a verdict's name without its prefix."""
     if record.kind == pb.KIND_DECISION:
@@ -31,73 +79,67 @@ def label(record: pb.Record) -> str:
     if record.kind == pb.KIND_REJECTION:
         return record.rejection.reason
     if record.kind == pb.KIND_VERDICT:
-        number = record.verdict.result.verdict
-        known = sandbox_pb2.Verdict.DESCRIPTOR.values_by_number.get(number)
-        return known.name.removeprefix("VERDICT_") if known else str(number)
+        return verdict_name(record.verdict.result.verdict)
     return ""
 
 
-def tally_key(record: pb.Record) -> tuple[int, str, int, int]:
-    """What records are counted by: kind, label, rejected kind, outcome."""
-    rejected_kind = record.rejection.rejected_kind if record.kind == pb.KIND_REJECTION else 0
-    outcome = record.decision.outcome if record.kind == pb.KIND_DECISION else 0
-    return record.kind, label(record), rejected_kind, outcome
+def verdict_name(number: int) -> str:
+    """A verdict's name without its prefix; its number where this program does not know it."""
+    known = sandbox_pb2.Verdict.DESCRIPTOR.values_by_number.get(number)
+    return known.name.removeprefix("VERDICT_") if known else str(number)
 
 
-def record_row(record: pb.Record) -> dict[str, Any]:
-    """The row of `records`."""
-    message = body(record)
-    kind, name, rejected_kind, outcome = tally_key(record)
-    return {
-        "id": record.id,
-        "kind": kind,
-        "attempt": record.attempt,
-        "stage_config_id": record.stage_config_id,
-        "content_hash": record.content_hash,
-        "label": name,
-        "rejected_kind": rejected_kind,
-        "outcome": outcome,
-        "provenance": record.provenance.SerializeToString(deterministic=True),
-        "body": message.SerializeToString(deterministic=True) if message is not None else b"",
-    }
+def entry(record: pb.Record, serialized: bytes | None = None) -> Entry:
+    """A complete record (with id and content hash), ready to be stored.
 
-
-def parent_rows(record: pb.Record) -> Iterator[dict[str, Any]]:
-    """The rows of `record_parents`."""
-    is_rejection = record.kind == pb.KIND_REJECTION
-    for position, parent in enumerate(record.parents):
-        yield {
-            "child_id": record.id,
-            "position": position,
-            "parent_id": parent,
-            "child_kind": record.kind,
-            "stands_for": record.rejection.rejected_kind if is_rejection else record.kind,
-            "stage_config_id": record.stage_config_id,
-            "attempt": record.attempt,
-        }
+    Args:
+        record: It.
+        serialized: Its body, deterministically serialized, where the caller has that already.
+    """
+    if serialized is None:
+        message = body(record)
+        serialized = message.SerializeToString(deterministic=True) if message is not None else b""
+    kind = record.kind
+    head = Head(
+        kind,
+        label(record),
+        record.rejection.rejected_kind if kind == pb.KIND_REJECTION else 0,
+        record.decision.outcome if kind == pb.KIND_DECISION else 0,
+        record.stage_config_id,
+        record.content_hash,
+        record.provenance.SerializeToString(deterministic=True) if record.HasField("provenance") else b"",
+    )
+    return Entry(record, head, serialized)
 
 
 def existing(connection: Connection, ids: Iterable[str]) -> set[str]:
     """Those of the ids that are there."""
-    found: set[str] = set()
-    for some in chunks(sorted(set(ids))):
-        found.update(connection.execute(select(records.c.id).where(records.c.id.in_(some))).scalars())
-    return found
+    statement = "SELECT id FROM records WHERE id {in_keys}"
+    return {row[0] for row in select_in(connection, statement, list(set(ids)))}
+
+
+def heads(connection: Connection, ids: Iterable[str]) -> dict[str, Head]:
+    """Records without their bodies, by id; those that are not there are left out."""
+    columns = "id, kind, label, rejected_kind, outcome, stage_config_id, content_hash, provenance"
+    statement = f"SELECT {columns} FROM records WHERE id {{in_keys}}"  # noqa: S608 - no value is in it
+    rows = select_in(connection, statement, list(ids))
+    return {row[0]: Head._make((*row[1:7], bytes(row[7]))) for row in rows}
 
 
 def load(connection: Connection, ids: Iterable[str]) -> dict[str, pb.Record]:
-    """Whole records by id; those that are not there are left out."""
-    found: dict[str, pb.Record] = {}
-    for some in chunks(sorted(set(ids))):
-        for row in connection.execute(select(records).where(records.c.id.in_(some))):
-            found[row.id] = _record(row)
-        edges = (
-            select(record_parents.c.child_id, record_parents.c.parent_id)
-            .where(record_parents.c.child_id.in_(some))
-            .order_by(record_parents.c.child_id, record_parents.c.position)
-        )
-        for child, parent in connection.execute(edges):
-            found[child].parents.append(parent)
+    """Whole records by id; those that are not there are left out.
+
+    Raises:
+        FailedPrecondition: One is of a kind that this program does not know.
+        Internal: One's body is damaged.
+    """
+    wanted = list(set(ids))
+    columns = "id, kind, attempt, stage_config_id, content_hash, provenance, body, key"
+    statement = f"SELECT {columns} FROM records WHERE id {{in_keys}}"  # noqa: S608 - no value is in it
+    found = {row[0]: _record(*row) for row in select_in(connection, statement, wanted)}
+    statement = "SELECT child_id, parent_id FROM record_parents WHERE child_id {in_keys} ORDER BY child_id, position"
+    for child, parent in select_in(connection, statement, wanted):
+        found[child].parents.append(parent)
     return found
 
 
@@ -115,17 +157,47 @@ def load_within(connection: Connection, ids: Sequence[str], max_bytes: int) -> l
     return loaded
 
 
-def _record(row: Row[Any]) -> pb.Record:
+def within(answer: Sequence[pb.Record], max_bytes: int) -> None:
+    """Refuse an answer that is larger than a message may be.
+
+    Raises:
+        InvalidArgument: It is.
+    """
+    size = sum(record.ByteSize() for record in answer)
+    if size > max_bytes:
+        raise InvalidArgument("ids", f"these records are {size} bytes, at most {max_bytes} fit: ask for fewer")
+
+
+def _record(
+    record_id: str,
+    kind: int,
+    attempt: int,
+    stage_config_id: str,
+    content_hash: str,
+    provenance: bytes,
+    serialized: bytes,
+    key: str,
+) -> pb.Record:
+    field = BODY_OF_KIND.get(pb.Kind.ValueType(kind))
+    if field is None:
+        raise FailedPrecondition(
+            f"record {record_id} is of kind {kind}, which this program does not know: a newer release wrote it and it "
+            "stays as it is; install that release to read it"
+        )
     record = pb.Record(
-        id=row.id,
-        kind=row.kind,
-        attempt=row.attempt,
-        stage_config_id=row.stage_config_id,
-        content_hash=row.content_hash,
+        id=record_id,
+        kind=pb.Kind.ValueType(kind),
+        attempt=attempt,
+        stage_config_id=stage_config_id,
+        content_hash=content_hash,
+        key=key,
     )
-    message = getattr(record, BODY_OF_KIND[row.kind])
-    message.ParseFromString(bytes(row.body))
-    message.SetInParent()  # an empty body is a body
-    if row.provenance:
-        record.provenance.ParseFromString(bytes(row.provenance))
+    message = getattr(record, field)
+    try:
+        message.ParseFromString(bytes(serialized))
+        message.SetInParent()  # an empty body is a body
+        if provenance:
+            record.provenance.ParseFromString(bytes(provenance))
+    except DecodeError as error:
+        raise Internal(f"record {record_id} is damaged in the database ({error}); restore it from a backup") from error
     return record

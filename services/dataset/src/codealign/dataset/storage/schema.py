@@ -28,9 +28,11 @@ records = Table(
     Column("label", KEY, nullable=False),
     Column("rejected_kind", SmallInteger, nullable=False),
     Column("outcome", SmallInteger, nullable=False),
-    # Last, so that SQLite reads the columns before them without following overflow pages.
+    # Behind the rest, so that SQLite reads the columns before them without following overflow pages.
     Column("provenance", LargeBinary, nullable=False),
     Column("body", LargeBinary, nullable=False),
+    # Wanted with the body alone.
+    Column("key", KEY, nullable=False, server_default=""),
     Index("ix_records_kind", "kind", "id"),
     Index("ix_records_config", "stage_config_id", "kind", "id"),
 )
@@ -62,8 +64,8 @@ collection_members = Table(
     sqlite_with_rowid=False,
 )
 
-# How many records there are by kind and label, kept up with every append: counting millions of rows for each look
-# at a run's progress would take seconds. The collection "" is the whole store.
+# How many records there are by kind, configuration and label, and what they took, kept up with every append and join:
+# counting millions of rows for each look at a run's progress would take seconds. The collection "" is the whole store.
 tallies = Table(
     "tallies",
     metadata,
@@ -72,7 +74,13 @@ tallies = Table(
     Column("label", KEY, primary_key=True),
     Column("rejected_kind", SmallInteger, primary_key=True),
     Column("outcome", SmallInteger, primary_key=True),
+    Column("stage_config_id", KEY, primary_key=True),
     Column("records", BigInteger, nullable=False),
+    # Sums over the records' provenance.
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("cached_prompt_tokens", BigInteger, nullable=False),
+    Column("generated_tokens", BigInteger, nullable=False),
+    Column("seconds", Double, nullable=False),
     sqlite_with_rowid=False,
 )
 

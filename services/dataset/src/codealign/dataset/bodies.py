@@ -1,0 +1,121 @@
+"""What the store relies on in the records of each kind; all else is the pipelines' business. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Iterator
+
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.api.sandbox.v1 import sandbox_pb2
+from codealign.common.records import BODY_OF_KIND
+
+MAX_NAME = 200
+NO_VERDICTS = frozenset({sandbox_pb2.VERDICT_UNSPECIFIED, sandbox_pb2.VERDICT_INFRASTRUCTURE})
+"""What is never said of a program."""
+
+_COMPLETION_KEY = re.compile(r"([0-9a-f]{64})/[0-9]{1,20}")
+_WANTED = frozenset({pb.RUN_STATE_RUNNING, pb.RUN_STATE_PAUSED, pb.RUN_STATE_CANCELLED})
+_SHORT_NAME = f"must be a short name: 1 to {MAX_NAME} printable characters"
+
+Violations = Iterator[tuple[str, str]]
+
+
+def violations(record: pb.Record) -> Violations:
+    """What is wrong with a record of a known kind that has its body, as (path, what would be right)."""
+    check = _OF_KIND.get(record.kind)
+    if check is not None:
+        yield from check(record)
+
+
+def _completion(record: pb.Record) -> Violations:
+    """Other runs find it by its id alone, so everything that determines it must be in there."""
+    if len(record.parents) != 1:
+        yield ".parents", "must be the prompt prefix alone"
+    if not record.stage_config_id:
+        yield ".stage_config_id", "must be set: the configuration that holds model revision and sampling"
+    given = _COMPLETION_KEY.fullmatch(record.key)
+    if not given or given[1] != hashlib.sha256(record.completion.prompt_suffix.encode()).hexdigest():
+        yield ".key", 'must be the sha256 of completion.prompt_suffix, "/" and the sample\'s seed'
+    if not _is_name(record.completion.finish_reason):
+        yield ".completion.finish_reason", _SHORT_NAME
+
+
+def _rejection(record: pb.Record) -> Violations:
+    if record.rejection.rejected_kind not in BODY_OF_KIND:
+        yield ".rejection.rejected_kind", "must be set: it says which kind's record this stands for"
+    if not _is_name(record.rejection.reason):
+        yield ".rejection.reason", _SHORT_NAME
+
+
+def _decision(record: pb.Record) -> Violations:
+    if not _is_name(record.decision.rule):
+        yield ".decision.rule", _SHORT_NAME
+
+
+def _verdict(record: pb.Record) -> Violations:
+    if record.verdict.result.verdict in NO_VERDICTS:
+        yield ".verdict.result.verdict", "must say something of the program: an infrastructure fault is never recorded"
+
+
+def _evaluation_result(record: pb.Record) -> Violations:
+    if record.evaluation_result.result.verdict == sandbox_pb2.VERDICT_INFRASTRUCTURE:
+        yield ".evaluation_result.result.verdict", "an infrastructure fault is never recorded"
+
+
+def _run_request(record: pb.Record) -> Violations:
+    yield from _one_parent(record, "the run, the loop or the evaluation that it is about")
+    if record.run_request.wanted not in _WANTED:
+        yield ".run_request.wanted", "must be RUNNING, PAUSED or CANCELLED"
+
+
+def _run_event(record: pb.Record) -> Violations:
+    yield from _one_parent(record, "the run, the loop or the evaluation that it is about")
+    if record.run_event.state == pb.RUN_STATE_UNSPECIFIED or record.run_event.state not in pb.RunState.values():
+        yield ".run_event.state", "must be set to a state that this store knows"
+
+
+def _work_log(record: pb.Record) -> Violations:
+    yield from _one_parent(record, "the run that was worked on")
+    if not record.key:
+        yield ".key", "must be set: the lease's token and a number, which tell a run's logs apart"
+    for stage, seconds in sorted(record.work_log.busy_seconds.items()):
+        if not (math.isfinite(seconds) and seconds >= 0):
+            yield f".work_log.busy_seconds[{stage}]", f"is {seconds:g}; must be a number of seconds, 0 or more"
+
+
+def _loop(record: pb.Record) -> Violations:
+    yield from _one_parent(record, "the run whose version is trained on")
+    if not record.loop.HasField("training"):
+        yield ".loop.training", "must be set"
+
+
+def _evaluation_job(record: pb.Record) -> Violations:
+    if record.parents:
+        yield ".parents", "must be empty: an evaluation is a root"
+    if not record.evaluation_job.settings.benchmarks:
+        yield ".evaluation_job.settings.benchmarks", "must name one benchmark at least"
+
+
+def _one_parent(record: pb.Record, which: str) -> Violations:
+    if len(record.parents) != 1:
+        yield ".parents", f"must be one: {which}"
+
+
+def _is_name(text: str) -> bool:
+    return 0 < len(text) <= MAX_NAME and text.isprintable()
+
+
+_OF_KIND: dict[int, Callable[[pb.Record], Violations]] = {
+    pb.KIND_COMPLETION: _completion,
+    pb.KIND_REJECTION: _rejection,
+    pb.KIND_DECISION: _decision,
+    pb.KIND_VERDICT: _verdict,
+    pb.KIND_EVALUATION_RESULT: _evaluation_result,
+    pb.KIND_RUN_REQUEST: _run_request,
+    pb.KIND_RUN_EVENT: _run_event,
+    pb.KIND_WORK_LOG: _work_log,
+    pb.KIND_LOOP: _loop,
+    pb.KIND_EVALUATION_JOB: _evaluation_job,
+}

@@ -1,0 +1,116 @@
+"""Many rows in one statement, for SQLite and PostgreSQL: what appends and look-ups spend their time in.
+
+A statement's text depends on its table alone and not on the number of rows, so that it is prepared once; SQLAlchemy's
+own expansion of lists would build and compile a text for each length.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Connection, Double, Integer, LargeBinary, SmallInteger, Table
+
+Values = Sequence[tuple[Any, ...]]
+
+_POSTGRESQL_TYPES = (
+    (BigInteger, "bigint"),  # before Integer, of which it is a kind
+    (SmallInteger, "smallint"),
+    (Integer, "integer"),
+    (Double, "double precision"),
+    (LargeBinary, "bytea"),
+)
+
+
+def is_sqlite(connection: Connection) -> bool:
+    """Which of the two it is."""
+    return connection.dialect.name == "sqlite"
+
+
+def select_in(connection: Connection, statement: str, keys: Sequence[str], *first: object) -> Sequence[Any]:
+    """The rows of a SELECT that ends in a condition on a list.
+
+    Args:
+        connection: Where.
+        statement: With `{in_keys}` where the list belongs ("... WHERE id {in_keys}"), and `{value}` for each value
+            before it.
+        keys: The list.
+        first: The values before it.
+    """
+    if not keys:
+        return ()
+    sqlite = is_sqlite(connection)
+    return connection.exec_driver_sql(
+        _with_list(statement, sqlite), (*first, json.dumps(keys) if sqlite else list(keys))
+    ).fetchall()
+
+
+@functools.lru_cache(maxsize=64)
+def _with_list(statement: str, sqlite: bool) -> str:
+    in_keys = "IN (SELECT value FROM json_each(?))" if sqlite else "= ANY(%b::text[])"
+    return statement.replace("{in_keys}", in_keys).replace("{value}", "?" if sqlite else "%b")
+
+
+def insert(connection: Connection, table: Table, rows: Values) -> None:
+    """Insert rows that are not there; each has the table's columns in their order."""
+    if rows:
+        _execute(connection, _inserting(table, is_sqlite(connection)), rows)
+
+
+def insert_if_new(connection: Connection, table: Table, rows: Values, key: str) -> set[str]:
+    """Insert rows that the caller did not find, unless another transaction was quicker.
+
+    Args:
+        connection: Where.
+        table: Where to.
+        rows: As for `insert`.
+        key: A column that tells the rows apart; its values in those that were inserted come back.
+    """
+    if not rows:
+        return set()
+    if is_sqlite(connection):  # nobody else writes between the caller's look and this
+        insert(connection, table, rows)
+        position = list(table.columns.keys()).index(key)
+        return {row[position] for row in rows}
+    statement = f"{_inserting(table, sqlite=False)} ON CONFLICT DO NOTHING RETURNING {key}"
+    return set(connection.exec_driver_sql(statement, _arrays(rows)).scalars())
+
+
+def add_up(connection: Connection, table: Table, rows: Values) -> None:
+    """Insert rows; where one with this primary key is there, add the other columns to its own."""
+    if rows:
+        _execute(connection, _adding(table, is_sqlite(connection)), rows)
+
+
+def _execute(connection: Connection, statement: str, rows: Values) -> None:
+    connection.exec_driver_sql(statement, list(rows) if is_sqlite(connection) else _arrays(rows))
+
+
+def _arrays(rows: Values) -> tuple[list[Any], ...]:
+    return tuple(list(column) for column in zip(*rows, strict=True))
+
+
+@functools.lru_cache(maxsize=16)
+def _inserting(table: Table, sqlite: bool) -> str:
+    names = ", ".join(column.name for column in table.columns)
+    if sqlite:
+        return f"INSERT INTO {table.name} ({names}) VALUES ({', '.join('?' for _ in table.columns)})"  # noqa: S608 - no value is in it
+    arrays = ", ".join(f"%b::{_type(column)}[]" for column in table.columns)
+    return f"INSERT INTO {table.name} ({names}) SELECT * FROM unnest({arrays})"  # noqa: S608 - no value is in it
+
+
+@functools.lru_cache(maxsize=16)
+def _adding(table: Table, sqlite: bool) -> str:
+    keys = ", ".join(column.name for column in table.primary_key.columns)
+    sums = ", ".join(
+        f"{column.name} = {table.name}.{column.name} + excluded.{column.name}"
+        for column in table.columns
+        if not column.primary_key
+    )
+    return f"{_inserting(table, sqlite)} ON CONFLICT ({keys}) DO UPDATE SET {sums}"
+
+
+def _type(column: Column[Any]) -> str:
+    return next((name for kind, name in _POSTGRESQL_TYPES if isinstance(column.type, kind)), "text")
