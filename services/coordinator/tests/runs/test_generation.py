@@ -218,6 +218,9 @@ async def test_a_refused_prompt_says_why_and_is_found_again(said: str, reason: s
     bench = Bench()
     bench.inference.control.fail("generate", InvalidArgument("prompt", said))
     assert not await bench.draw(toys.said("one"), toys.said("two"))
+    assert not bench.rejections(), "inference may refuse everything"
+    await bench.generation.settle()
+    assert len(bench.rejections()) == 2
     for record in bench.rejections():
         assert (record.rejection.reason, list(record.parents)) == (reason, [SEED.id])
         assert said in record.rejection.detail

@@ -88,6 +88,7 @@ async def work(
         say("selecting rows")
         selection = Selection(context, items.candidates, items.draw_on, items.seeds_in_flight)
         rows = await selection.choose(groups)
+        await items.settle()
         say("publishing")
         version = await publish(context, services.inference, rows)
     except RunStopped as stopped:
