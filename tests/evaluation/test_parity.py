@@ -21,7 +21,9 @@ from codealign.coordinator.evaluation.judging import Judge
 from codealign.coordinator.evaluation.known import KnownResults
 from codealign.coordinator.evaluation.mbpp_inputs import RULE_OF_ENTRY_POINT
 from codealign.coordinator.evaluation.problems import Benchmark, CallTests, Problem
+from codealign.coordinator.ground.remote import remote
 from codealign.coordinator.ground.tally import StageTally, verdict_name
+from codealign.coordinator.ground.windows import of_sandbox
 from tests.mutation import mutants
 
 EVALPLUS = ("evalplus==0.3.1", "psutil==7.0.0")
@@ -123,7 +125,8 @@ async def test_verdicts_are_those_of_evalplus(
         # One after the other, so that they do not take each other's time.
         theirs = await asyncio.to_thread(ask_evalplus, evalplus, _request(benchmark_data, asked), tmp_path)
         async with Clients(Addresses(sandbox=sandbox)) as clients:
-            judge = Judge(clients, asyncio.Semaphore(4), StageTally(), lambda: None, KnownResults())
+            gateway = remote(clients).sandbox
+            judge = Judge(gateway, of_sandbox(gateway, 4), StageTally(), lambda: None, KnownResults())
             ours = await asyncio.gather(*(judge.judge(problem, program) for _, problem, program in asked))
         return list(zip(theirs["verdicts"], ours, strict=True))
 

@@ -160,10 +160,11 @@ class ProgressDisplay:
             self._live.update(Group(headline(status, now - self._started), progress_table(status), *follows))
             return
         line = plain_line(status)
-        if status.HasField("loop") and (then := steps_line(status.loop)):
-            line = f"{line} | then {then}"
         state = (run_state(status), status.waiting_for)
         changed = state != self._last_state
+        if status.HasField("loop") and (then := steps_line(status.loop)):
+            ended = status.state == pb.RUN_STATE_SUCCEEDED and not changed
+            line = f"then {then}" if ended else f"{line} | then {then}"
         if line != self._last_line and (changed or now - self._last_time >= PLAIN_SECONDS):
             self._console.print(Text(f"[{now - self._started:6.0f} s] {line}"))
             self._last_line, self._last_time, self._last_state = line, now, state

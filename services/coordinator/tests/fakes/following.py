@@ -147,7 +147,7 @@ class Coordinator:
     def __init__(self, world: World, holder: str, **changes: Any) -> None:
         cut = self._cut = asyncio.Event()
         self.services = Services(
-            *(Link(each, cut) for each in (world.dataset, world.inference, world.sandbox, world.training))  # type: ignore[arg-type]
+            *(Link(each, cut) for each in (world.dataset, world.inference, world.sandbox, world.training))
         )
         given = CoordinatorSettings(
             dataset_address="dataset:1",

@@ -58,11 +58,11 @@ async def test_a_pipeline_of_any_shape_ends_with_rows_that_know_where_they_came_
 
 @pytest.mark.parametrize("name", SHAPES)
 async def test_a_run_that_stops_at_any_append_publishes_the_same_bytes(name: str) -> None:
-    whole = bench(name, 2)
+    whole = bench(name, 3)
     expected = version(whole, await whole.work())
     appends = whole.fakes.dataset.control.calls["append"]
     for stop_after in range(appends):
-        made = bench(name, 2)
+        made = bench(name, 3)
         seen = 0
 
         def stop(method: str, request: Message, limit: int = stop_after) -> None:

@@ -43,6 +43,12 @@ SettingsT = TypeVar("SettingsT", bound=ServerSettings)
 log = logs.get_logger(__name__)
 
 EXIT_CONFIGURATION = 2
+MIN_PING_INTERVAL_MS = 5_000
+"""A client may ping so often: twice as often as `clients.KEEPALIVE_MS` does."""
+KEEPALIVE_MS = 30_000
+"""Between two pings of a client's connection."""
+KEEPALIVE_TIMEOUT_MS = 15_000
+"""A ping that is not answered for so long ends the connection, and what was asked for over it."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +116,13 @@ async def _run(service: str, settings: SettingsT, build: Build[SettingsT]) -> No
                     ("grpc.max_send_message_length", settings.max_message_bytes),
                     ("grpc.max_receive_message_length", settings.max_message_bytes),
                     ("grpc.so_reuseport", 0),
-                    # A client with a stream that is mostly silent may ask so often whether we are still there.
-                    ("grpc.http2.min_ping_interval_without_data_ms", 5000),
+                    # Clients whose calls are mostly silent ask whether we are still there; and we ask them, so that
+                    # what they asked for does not go on when their node has died.
+                    ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
+                    ("grpc.http2.max_pings_without_data", 0),
+                    ("grpc.keepalive_permit_without_calls", 1),
+                    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+                    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
                 ],
             )
             names = [registration.full_name for registration in registrations]

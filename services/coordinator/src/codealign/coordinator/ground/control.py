@@ -56,7 +56,7 @@ class Controllers:
         self._discovery = Discovery(dataset)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._poked = asyncio.Event()
-        self._draining = False
+        self._draining = self._blind = False
         self.assigned: dict[str, Assignment] = {}
         """By the subject's id: what this coordinator works on now."""
 
@@ -136,8 +136,11 @@ class Controllers:
             for subject in await self._discovery.look():
                 if assignment := self.assigned.get(subject):
                     assignment.changed.set()
+            self._blind = False
         except CodeAlignError as error:
-            log.warning("discovery_failed", message=error.message)
+            if not self._blind:  # an outage is told once
+                log.warning("discovery_failed", message=error.message)
+            self._blind = True
         except Exception:
             log.exception("discovery_failed")
 
@@ -168,7 +171,8 @@ class Controllers:
         except LeaseLost as error:
             log.warning("lease_lost", subject=subject, message=str(error))
         except CodeAlignError as error:
-            log.warning("controller_failed", subject=subject, message=error.message)
+            if not (self._blind and isinstance(error, AWAY)):  # which discovery has told already
+                log.warning("controller_failed", subject=subject, message=error.message)
         except Exception:
             log.exception("controller_failed", subject=subject)
 
@@ -269,6 +273,8 @@ class Controllers:
             if not isinstance(error, RunStopped):
                 log.error("work_failed", subject=assignment.subject.id, exc_info=error)
                 return pb.RunEvent(state=failed, message=f"unexpected {type(error).__name__}: {error}; see the log")
+        if not assignment.stopping:  # nobody asked for it
+            await asyncio.sleep(RETRY_SECONDS)
         return None
 
     async def _pause(self, assignment: Assignment, reason: str) -> None:

@@ -69,7 +69,7 @@ class Fence(Protocol):
 
     @property
     def token(self) -> api.LeaseToken:
-        """What appends bear now."""
+        """What appends bear now. Raises LeaseLost once it is lost."""
 
     async def regain(self, refused: api.LeaseToken) -> None:
         """The store refused this token: have a newer one when this returns.

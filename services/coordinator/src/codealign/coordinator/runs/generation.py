@@ -24,7 +24,7 @@ from codealign.coordinator.pipelines.stage import Item, Writing
 from codealign.coordinator.reading import sections
 from codealign.coordinator.reading.parsing import Rejected
 from codealign.coordinator.runs.asking import Asking, Draw, Question, completion_key, number_key
-from codealign.coordinator.runs.context import Context, internal_error
+from codealign.coordinator.runs.context import DETAIL_CHARS, Context, internal_error
 from codealign.coordinator.runs.prefixes import Prefixes
 
 _TOO_LONG = re.compile(r"context|too (?:long|large)|tokens|length", re.IGNORECASE)
@@ -265,7 +265,8 @@ class Generation:
             self._context.breaker.saw(self.stage.name, reason, kept.rejection.detail)
 
     def _rejection(self, rejected: Rejected) -> pb.Rejection:
-        return pb.Rejection(rejected_kind=self.stage.makes, reason=rejected.reason, detail=rejected.detail)
+        detail = rejected.detail[:DETAIL_CHARS]
+        return pb.Rejection(rejected_kind=self.stage.makes, reason=rejected.reason, detail=detail)
 
 
 def _bear(record: pb.Record, completion: pb.Record) -> None:

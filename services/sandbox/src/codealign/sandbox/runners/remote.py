@@ -13,12 +13,6 @@ from codealign.common.errors import describe
 from codealign.sandbox.runners.attached import AttachedRunner, RunnerLost, attach
 
 _MESSAGE_BYTES = 128 * 1024 * 1024
-_KEEPALIVE = (
-    # A machine that is switched off says nothing: after so many milliseconds of silence it is asked.
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.max_pings_without_data", 0),
-)
 
 
 class Stream:
@@ -98,8 +92,7 @@ class RemoteBackend:
         Raises:
             RunnerLost: It cannot be reached, or does not say hello.
         """
-        name = [("grpc.ssl_target_name_override", self.tls_name)] if self.tls_name else []
-        options = [*_KEEPALIVE, *name]
+        options = [("grpc.ssl_target_name_override", self.tls_name)] if self.tls_name else []
         channel = connect(self.address, self.tls, max_message_bytes=_MESSAGE_BYTES, more_options=options)
         try:
             return await attach(Stream(channel), self.start_seconds)

@@ -1,0 +1,15 @@
+"""Toy pipelines beside the real ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from codealign.coordinator import pipelines
+from fakes import toys
+
+
+@pytest.fixture(autouse=True)
+def _toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = pipelines._pipelines()
+    found = {**real, **toys.shapes()}
+    monkeypatch.setattr(pipelines, "_pipelines", lambda: found)

@@ -1,0 +1,279 @@
+"""Runs through the service's own methods: made, watched, paused, judged again, over fakes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.api.inference.v1 import inference_pb2 as inf
+from codealign.api.sandbox.v1 import sandbox_pb2 as sb
+from codealign.common.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from codealign.common.health import Readiness
+from codealign.coordinator import pipelines
+from codealign.coordinator.main import wire
+from codealign.coordinator.rules.benchmarks import BenchmarkTexts
+from codealign.coordinator.runs.controller import WORK_LOG_SECONDS
+from codealign.coordinator.settings import CoordinatorSettings
+from fakes import FakeDataset, FakeServices, toys
+from fakes.virtual_time import LoopClock, in_virtual_time
+
+CONTEXT: Any = None
+PAUSED, SUCCEEDED, RUNNING = pb.RUN_STATE_PAUSED, pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_RUNNING
+
+
+async def slow(request: inf.GenerateRequest, sample: inf.Sample) -> inf.Completion:
+    """A second for each."""
+    await asyncio.sleep(1)
+    return toys.writes(request, sample)
+
+
+def fakes(seeds: int = 12) -> FakeServices:
+    made = FakeServices(dataset=FakeDataset(LoopClock()))
+    made.inference.writes, made.sandbox.judges = slow, toys.judges
+    made.dataset.put(*toys.seeds(seeds), collection=toys.SEEDS)
+    return made
+
+
+@dataclass
+class World:
+    """A coordinator over the fakes."""
+
+    fakes: FakeServices
+    holder: str = "a"
+    fields: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        settings = CoordinatorSettings(
+            dataset_address="-",
+            inference_address="-",
+            sandbox_address="-",
+            lease_holder=self.holder,
+            seeds_in_flight=2,
+            **self.fields,
+        )
+        self.readiness = Readiness()
+        self.controllers, self.servicer = wire(settings, self.fakes.services, BenchmarkTexts(), self.readiness)
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[World]:
+        async with self.controllers.working(self.readiness.draining):
+            yield self
+
+    async def create(self, **settings: Any) -> api.CreateRunResponse:
+        config = pb.Run(
+            pipeline=settings.pop("pipeline", "one-line"), seeds=pb.SeedSelection(collection=toys.SEEDS), **settings
+        )
+        return await self.servicer.CreateRun(api.CreateRunRequest(config=config), CONTEXT)
+
+    async def get(self, run: str) -> api.RunStatus:
+        return (await self.servicer.GetRun(api.GetRunRequest(run=run), CONTEXT)).run
+
+    async def watch(self, run: str) -> list[api.RunStatus]:
+        """Every status until it has ended."""
+        request = api.WatchRunRequest(run=run)
+        return [response.run async for response in self.servicer.WatchRun(request, CONTEXT)]
+
+
+@in_virtual_time
+async def test_a_run_is_made_carried_out_and_told_of() -> None:
+    async with World(fakes()).working() as world:
+        made = await world.create(name="first")
+        assert not made.existed
+        assert made.run.wanted == RUNNING
+        execution = made.run.config.execution
+        assert execution.image_digest == world.fakes.sandbox.runner.image_digest
+        assert execution.limits.wall_seconds == world.fakes.sandbox.runner.profile_limits[0].defaults.wall_seconds
+        told = await world.watch(made.run.id)
+        assert {status.state for status in told[:-1]} == {RUNNING}
+        last = told[-1]
+        assert (last.state, last.version) == (SUCCEEDED, *world.fakes.dataset.versions)
+        assert [stage.stage for stage in last.stages] == [
+            "seeds",
+            "instructions",
+            "responses",
+            "execution",
+            "selection",
+        ]
+        assert last.stages[0].kept == 12
+        assert (await world.get("first")).id == (await world.get(last.id[:8])).id == last.id
+        listed = (await world.servicer.ListRuns(api.ListRunsRequest(), CONTEXT)).runs
+        assert list(listed) == [await world.get(last.id)]
+
+
+@in_virtual_time
+async def test_the_same_run_made_twice_at_once_is_one_run_with_one_request() -> None:
+    made = fakes()
+    async with World(made).working() as first, World(made, "b").working() as second:
+        answers = await asyncio.gather(first.create(), second.create(), first.create(name="other"), second.create())
+        (run,) = {answer.run.id for answer in answers}
+        told = await first.watch(run)
+        assert told[-1].state == SUCCEEDED
+        assert len(made.dataset.of_kind(pb.KIND_RUN)) == 1
+        assert len(made.dataset.of_kind(pb.KIND_RUN_REQUEST)) == 1
+        assert len(made.dataset.of_kind(pb.KIND_RUN_EVENT)) == 2
+        asked = made.inference.generated
+        again = await second.create()
+        assert again.existed
+        assert again.run.state == SUCCEEDED
+        assert made.inference.generated == asked
+
+
+@in_virtual_time
+async def test_pause_and_resume_record_and_return_and_two_resumes_at_once_are_one() -> None:
+    async with World(fakes()).working() as world:
+        run = (await world.create()).run.id
+        await asyncio.sleep(3)
+        pausing = (await world.servicer.PauseRun(api.PauseRunRequest(run=run), CONTEXT)).run
+        assert (pausing.state, pausing.wanted) == (RUNNING, PAUSED), "what is in flight is finished first"
+        paused = (await world.watch(run))[-1]
+        assert (paused.state, paused.message) == (PAUSED, "paused; `codealign resume` goes on")
+        request = api.ResumeRunRequest(run=run)
+        both = await asyncio.gather(*(world.servicer.ResumeRun(request, CONTEXT) for _ in range(2)))
+        assert {answer.run.state for answer in both} == {RUNNING}
+        assert (await world.watch(run))[-1].state == SUCCEEDED
+        assert len(world.fakes.dataset.of_kind(pb.KIND_RUN_REQUEST)) == 3
+        with pytest.raises(FailedPrecondition, match="has ended"):
+            await world.servicer.PauseRun(api.PauseRunRequest(run=run), CONTEXT)
+
+
+@in_virtual_time
+async def test_an_outage_of_the_store_is_told_to_who_watches_and_the_run_goes_on() -> None:
+    undisturbed = fakes()
+    async with World(undisturbed).working() as world:
+        await world.watch((await world.create()).run.id)
+    async with World(fakes()).working() as world:
+        run = (await world.create()).run.id
+        watching = asyncio.create_task(world.watch(run))
+        await asyncio.sleep(3)
+        world.fakes.dataset.control.go_away()
+        await asyncio.sleep(120)
+        assert "the dataset service, since " in (await world.get(run)).waiting_for
+        world.fakes.dataset.control.come_back()
+        told = await watching
+        assert any("connection refused" in status.waiting_for for status in told)
+        assert told[-1].state == SUCCEEDED
+        assert not told[-1].waiting_for
+        assert world.fakes.dataset.versions.keys() == undisturbed.dataset.versions.keys()
+
+
+@in_virtual_time
+async def test_a_drain_ends_who_watches_and_another_coordinator_goes_on() -> None:
+    made = fakes()
+    first, second = World(made), World(made, "b")
+    async with second.working():
+        async with first.working():
+            run = (await first.create()).run.id
+            watching = asyncio.create_task(first.watch(run))
+            await asyncio.sleep(2)
+            assert run in first.controllers.assigned
+            await first.readiness.drain()
+            with pytest.raises(Unavailable, match="watch it again"):
+                await watching
+        assert (await second.watch(run))[-1].state == SUCCEEDED
+
+
+@in_virtual_time
+async def test_busy_seconds_are_recorded_about_every_minute_and_at_the_end() -> None:
+    async with World(fakes(seeds=80)).working() as world:
+        run = (await world.create()).run.id
+        began = asyncio.get_running_loop().time()
+        await world.watch(run)
+        minutes = (asyncio.get_running_loop().time() - began) / WORK_LOG_SECONDS
+        logs = world.fakes.dataset.of_kind(pb.KIND_WORK_LOG, run)
+        assert minutes > 1
+        assert len(logs) == int(minutes) + 1
+        assert all(seconds > 0 for log in logs for seconds in log.work_log.busy_seconds.values())
+
+
+@in_virtual_time
+async def test_a_breaker_pauses_the_run_with_its_reason() -> None:
+    made = fakes(seeds=200)
+    made.inference.writes = lambda request, sample: toys.said("boom")
+    async with World(made).working() as world:
+        run = (await world.create()).run.id
+        paused = (await world.watch(run))[-1]
+        assert paused.state == paused.wanted == PAUSED
+        assert "internal error" in paused.message
+
+
+@in_virtual_time
+async def test_a_run_is_judged_again_without_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World(fakes()).working() as world:
+        run = (await world.create()).run.id
+        await world.watch(run)
+        calls = world.fakes.inference.control.calls
+        generated = calls["generate"]
+        world.fakes.inference.control.go_away()
+        again = await world.servicer.RejudgeRun(api.RejudgeRunRequest(run=run), CONTEXT)
+        assert again.existed
+        assert again.run.id == run, "nothing has changed since"
+        limits = sb.Limits(wall_seconds=2.0)
+        request = api.RejudgeRunRequest(run=run, name="stricter", execution=pb.ExecutionSettings(limits=limits))
+        made = (await world.servicer.RejudgeRun(request, CONTEXT)).run
+        assert made.config.rejudges == run
+        assert made.config.execution.limits.wall_seconds == 2.0
+        world.fakes.inference.control.come_back()
+        assert (await world.watch(made.id))[-1].state == SUCCEEDED
+        assert calls["generate"] == generated
+        assert (await world.servicer.RejudgeRun(request, CONTEXT)).existed
+        real = dict(pipelines._pipelines())
+        monkeypatch.setattr(pipelines, "_pipelines", lambda: {**real, **toys.shapes(version=2)})
+        newer = await world.servicer.RejudgeRun(api.RejudgeRunRequest(run=run), CONTEXT)
+        assert not newer.existed
+        assert newer.run.id != run
+
+
+@in_virtual_time
+async def test_a_run_at_work_is_not_judged_again() -> None:
+    async with World(fakes()).working() as world:
+        run = (await world.create()).run.id
+        with pytest.raises(FailedPrecondition, match="is at work"):
+            await world.servicer.RejudgeRun(api.RejudgeRunRequest(run=run), CONTEXT)
+
+
+@in_virtual_time
+async def test_what_is_missing_is_one_error_that_names_it() -> None:
+    world = World(fakes())
+    runner = world.fakes.sandbox.runner
+    with pytest.raises(NotFound, match="holds no seeds"):
+        await world.servicer.CreateRun(
+            api.CreateRunRequest(config=pb.Run(pipeline="one-line", seeds=pb.SeedSelection(collection="none"))), CONTEXT
+        )
+    with pytest.raises(InvalidArgument, match=r"config\.execution\.profile.*'big'.*default"):
+        await world.create(execution=pb.ExecutionSettings(profile="big"))
+    with pytest.raises(InvalidArgument, match=r"config\.execution\.limits\.wall_seconds"):
+        await world.create(execution=pb.ExecutionSettings(limits=sb.Limits(wall_seconds=1e6)))
+    with pytest.raises(InvalidArgument, match=r"config\.model\.revision"):
+        await world.create(model=pb.ModelChoice(revision="another"))
+    runner.state = sb.RUNNER_STATE_STARTING
+    with pytest.raises(Unavailable, match="no runner is ready"):
+        await world.create()
+    await world.create(pipeline="no-execution")
+    reads_only = World(fakes(), fields={"reads_only": True})
+    with pytest.raises(FailedPrecondition, match="READS_ONLY"):
+        await reads_only.create()
+    assert [run.run.pipeline for run in world.fakes.dataset.of_kind(pb.KIND_RUN)] == ["no-execution"]
+
+
+@in_virtual_time
+async def test_a_caller_that_goes_away_leaves_a_run_and_its_request_or_neither() -> None:
+    for moment in range(0, 60, 6):
+        async with World(fakes(seeds=1)).working() as world:
+            handler = asyncio.create_task(world.create())
+            for _ in range(moment):
+                await asyncio.sleep(0)
+            handler.cancel()
+            await asyncio.wait([handler])
+            await asyncio.sleep(60)
+            dataset = world.fakes.dataset
+            runs, events = dataset.of_kind(pb.KIND_RUN), dataset.of_kind(pb.KIND_RUN_EVENT)
+            assert len(runs) == len(dataset.of_kind(pb.KIND_RUN_REQUEST))
+            states = [event.run_event.state for event in sorted(events, key=lambda event: event.attempt)]
+            assert states == [RUNNING, SUCCEEDED] * len(runs)
