@@ -45,7 +45,7 @@ OWNED: Mapping[str, set[str]] = {
     "dataset": _EVERYWHERE | {"data_dir", "database_url", "versions_url"},
     "coordinator": _EVERYWHERE
     | _CLIENT
-    | {"dataset_address", "inference_address", "sandbox_address", "reads_only", "lease_holder"},
+    | {"dataset_address", "inference_address", "sandbox_address", "training_address", "reads_only", "lease_holder"},
     "sandbox": _EVERYWHERE
     | {"backend", "isolation", "image", "docker_runtime", "platform", "profile", "runners", "slots"}
     | {"cache_dir", "runner_target"}

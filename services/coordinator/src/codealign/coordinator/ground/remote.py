@@ -42,6 +42,8 @@ ResponseT = TypeVar("ResponseT")
 LEASE_SECONDS = 10.0
 """Deadline of a lease's calls: shorter than most leases last, so that a renewal is tried again in time."""
 CALL_SECONDS = 60.0
+SUBMIT_SECONDS = 600.0
+"""Deadline of submitting a training, which reads the model and the rows first."""
 LONG_SECONDS = 2 * 3600.0
 """Deadline of what may take an hour: publishing, loading a model."""
 DEFAULT_RETRY_AFTER = 1.0
@@ -237,7 +239,7 @@ class RemoteTraining(_Remote):
 
     async def submit(self, request: tr.SubmitTrainingRequest) -> tr.SubmitTrainingResponse:
         """Ask for a training."""
-        return await self._call(self._clients.training.SubmitTraining, request)
+        return await self._call(self._clients.training.SubmitTraining, request, SUBMIT_SECONDS)
 
     async def get(self, request: tr.GetTrainingRequest) -> tr.GetTrainingResponse:
         """How far a training is."""
