@@ -21,7 +21,7 @@ from pathlib import Path
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
-from tests.bench.scene import DATABASES, Scene, empty_database, follow, run_of, store_seeds
+from tests.bench.scene import DATABASES, Scene, empty_database, follow, pipeline_of, run_of, store_seeds
 
 PAGE = Path(__file__).parents[2] / "docs/performance/flow.md"
 MEASURED = ("dataset", "coordinator")
@@ -99,7 +99,9 @@ def measure(database: str, seeds: int, preset: str, folder: Path) -> Measured:
             before = {name: scene.services[name].usage() for name in MEASURED}
             stored = _records(dataset.Count(ds.CountRequest(), timeout=300))
             started = time.monotonic()
-            created = coordinator.CreateRun(api.CreateRunRequest(config=run_of(preset)), timeout=300).run
+            created = coordinator.CreateRun(
+                api.CreateRunRequest(config=run_of(preset, pipeline_of(coordinator))), timeout=300
+            ).run
             ended = follow(coordinator, created.id, 1.0, _LIMIT_SECONDS)
             seconds = time.monotonic() - started
             if ended.state != pb.RUN_STATE_SUCCEEDED:

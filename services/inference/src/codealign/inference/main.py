@@ -19,7 +19,10 @@ from codealign.inference.settings import CommandLineSettings, InferenceSettings
 
 SERVICE = "codealign.api.inference.v1.InferenceService"
 CALLERS: Callers = {
-    "coordinator": ("Generate", "GetModel", "GetLoad", "CountTokens", "ListModels", "LoadModel", "UnloadModel"),
+    "coordinator": (
+        *("Generate", "GetModel", "ListModels", "GetLoad", "CountTokens"),
+        *("LoadModel", "UnloadModel"),  # a loop's tuned model
+    ),
     "trainer": ("ListModels", "UnloadModel"),  # to make room on a GPU that both use
     "client": ALL,
 }
