@@ -63,6 +63,7 @@ class Measured:
             f"{self.records:,}",
             f"{self.records / self.seconds:,.0f}",
             *(f"{self.cost(name):.2f}" for name in MEASURED),
+            *(f"{1000 * self.processor[name] / self.seeds:.1f}" for name in MEASURED),
             *(f"{self.peak[name] / _MIB:,.0f}" for name in MEASURED),
             f"{self.stored_bytes / self.records:,.0f}",
             f"{self.report_seconds:.2f}",
@@ -71,8 +72,8 @@ class Measured:
 
 
 HEAD = (
-    "| database | seeds | records | records/s | dataset ms | coordinator ms | dataset MiB | coordinator MiB "
-    "| bytes/record | report s |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+    "| database | seeds | records | records/s | dataset ms | coordinator ms | dataset ms/seed | coordinator ms/seed "
+    "| dataset MiB | coordinator MiB | bytes/record | report s |\n|---|" + "---:|" * 11
 )
 
 
