@@ -21,6 +21,7 @@ from pathlib import Path
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
+from tests import gateways
 from tests.bench.scene import DATABASES, Scene, empty_database, follow, pipeline_of, run_of, store_seeds
 
 PAGE = Path(__file__).parents[2] / "docs/performance/flow.md"
@@ -198,6 +199,7 @@ def main() -> None:
     parser.add_argument("--write", choices=("before", "after"), help="put the table into docs/performance/flow.md")
     parser.add_argument("--keep", type=Path, help="a folder for data and logs, kept; default: a temporary one")
     given = parser.parse_args()
+    gateways.end_by_signals()
     found: list[Measured] = []
     with tempfile.TemporaryDirectory(prefix="codealign-flow-") as temporary:
         base = given.keep or Path(temporary)
