@@ -94,7 +94,7 @@ UNIT := services/coordinator/tests services/common/tests/test_records.py service
 
 .PHONY: test-unit
 test-unit: setup ## The fast tests: no gVisor, no vLLM, no model; under a minute
-	@$(BIN)/python -m pytest -m "not gvisor and not slow" $(UNIT) $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not gvisor and not slow" $(UNIT) $(ARGS)
 
 .PHONY: test-cluster
 test-cluster: setup ## Two releases on a real Kubernetes with gVisor: KUBECONFIG's, or one that is brought up for it

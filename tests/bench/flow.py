@@ -21,7 +21,8 @@ from pathlib import Path
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
-from tests.bench.scene import DATABASES, Scene, empty_database, follow, run_of, store_seeds
+from tests import gateways
+from tests.bench.scene import DATABASES, Scene, empty_database, follow, pipeline_of, run_of, store_seeds
 
 PAGE = Path(__file__).parents[2] / "docs/performance/flow.md"
 MEASURED = ("dataset", "coordinator")
@@ -63,6 +64,7 @@ class Measured:
             f"{self.records:,}",
             f"{self.records / self.seconds:,.0f}",
             *(f"{self.cost(name):.2f}" for name in MEASURED),
+            *(f"{1000 * self.processor[name] / self.seeds:.1f}" for name in MEASURED),
             *(f"{self.peak[name] / _MIB:,.0f}" for name in MEASURED),
             f"{self.stored_bytes / self.records:,.0f}",
             f"{self.report_seconds:.2f}",
@@ -71,8 +73,8 @@ class Measured:
 
 
 HEAD = (
-    "| database | seeds | records | records/s | dataset ms | coordinator ms | dataset MiB | coordinator MiB "
-    "| bytes/record | report s |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+    "| database | seeds | records | records/s | dataset ms | coordinator ms | dataset ms/seed | coordinator ms/seed "
+    "| dataset MiB | coordinator MiB | bytes/record | report s |\n|---|" + "---:|" * 11
 )
 
 
@@ -99,7 +101,9 @@ def measure(database: str, seeds: int, preset: str, folder: Path) -> Measured:
             before = {name: scene.services[name].usage() for name in MEASURED}
             stored = _records(dataset.Count(ds.CountRequest(), timeout=300))
             started = time.monotonic()
-            created = coordinator.CreateRun(api.CreateRunRequest(config=run_of(preset)), timeout=300).run
+            created = coordinator.CreateRun(
+                api.CreateRunRequest(config=run_of(preset, pipeline_of(coordinator))), timeout=300
+            ).run
             ended = follow(coordinator, created.id, 1.0, _LIMIT_SECONDS)
             seconds = time.monotonic() - started
             if ended.state != pb.RUN_STATE_SUCCEEDED:
@@ -195,6 +199,7 @@ def main() -> None:
     parser.add_argument("--write", choices=("before", "after"), help="put the table into docs/performance/flow.md")
     parser.add_argument("--keep", type=Path, help="a folder for data and logs, kept; default: a temporary one")
     given = parser.parse_args()
+    gateways.end_by_signals()
     found: list[Measured] = []
     with tempfile.TemporaryDirectory(prefix="codealign-flow-") as temporary:
         base = given.keep or Path(temporary)

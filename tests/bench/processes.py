@@ -39,7 +39,7 @@ class Usage:
     processor_seconds: float = 0.0
     """User and system, of all that ever ran under this name."""
     peak_bytes: int = 0
-    """The highest resident set of one of them."""
+    """The highest resident set, of the processes of one start together."""
 
 
 @dataclass
@@ -150,14 +150,20 @@ class Service:
         return Usage(self._ended.processor_seconds + now.processor_seconds, max(self._ended.peak_bytes, now.peak_bytes))
 
 
-def _usage(pid: int) -> Usage:
-    """Of a process; nothing where it has ended. See proc_pid_stat(5) and proc_pid_status(5)."""
-    if not pid:
-        return Usage()
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return Usage()
-    peak = next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0)
-    return Usage(sum(int(each) for each in fields[11:15]) / _TICKS, peak * 1024)
+def _usage(group: int) -> Usage:
+    """Of a process group; nothing where it has ended. See proc_pid_stat(5) and proc_pid_status(5).
+
+    The group's number is its first process', so that what a service starts of its own counts too.
+    """
+    seconds, peak = 0.0, 0
+    for folder in Path("/proc").glob("[0-9]*") if group else ():
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[2]) != group:
+                continue
+            status = (folder / "status").read_text()
+        except OSError:
+            continue  # it ended between the two
+        seconds += sum(int(each) for each in fields[11:15]) / _TICKS
+        peak += 1024 * next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0)
+    return Usage(seconds, peak)

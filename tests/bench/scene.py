@@ -18,7 +18,7 @@ from codealign.api.coordinator.v1.coordinator_pb2_grpc import CoordinatorService
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.dataset.v1.dataset_pb2_grpc import DatasetServiceStub
-from codealign.cli import presets
+from codealign.cli.run_config import RunChoices, run_config
 from codealign.cli.seeds import seed_record
 from codealign.inference.engines.simulated import program
 from codealign.inference.engines.simulated.draws import Draws
@@ -155,13 +155,14 @@ def store_seeds(dataset: DatasetServiceStub, count: int, seed_of_all: int = 0) -
         dataset.Append(ds.AppendRequest(records=records, collection=COLLECTION), timeout=300)
 
 
-def run_of(preset: str, run_seed: int = 0) -> pb.Run:
+def pipeline_of(coordinator: CoordinatorServiceStub, name: str = "") -> api.Pipeline:
+    """A pipeline, as the coordinator describes it. Empty: its default."""
+    return coordinator.GetPipeline(api.GetPipelineRequest(name=name), timeout=30).pipeline
+
+
+def run_of(preset: str, pipeline: api.Pipeline, run_seed: int = 0) -> pb.Run:
     """A preset's run over `COLLECTION`."""
-    run = pb.Run()
-    run.CopyFrom(presets.load(preset).run)
-    run.name, run.seed = "simulated", run_seed
-    run.seeds.collection = COLLECTION
-    return run
+    return run_config(RunChoices(name="simulated", seed=run_seed, preset=preset), COLLECTION, "", pipeline)
 
 
 def follow(coordinator: CoordinatorServiceStub, run: str, every: float, limit: float) -> api.RunStatus:

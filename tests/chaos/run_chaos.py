@@ -33,7 +33,7 @@ from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from tests import gateways
 from tests.bench.processes import free_port
-from tests.bench.scene import DATABASES, ENDED, SQLITE, Scene, empty_database, follow, run_of, store_seeds
+from tests.bench.scene import DATABASES, ENDED, SQLITE, Scene, empty_database, follow, pipeline_of, run_of, store_seeds
 from tests.chaos import disk, faults
 from tests.chaos.proxy import Proxy
 
@@ -91,12 +91,14 @@ class _Series:
         self._stage, self._size, self._found = stage, size, found
         self._dice = random.Random(seed)
         self._faults = faults.drawn(stage, self._dice)
+        self._pipeline = api.Pipeline()
         self._started = time.monotonic()
         self._next_at = time.monotonic() + 1.0
 
     def play(self) -> None:
         """Until all faults have been, and the run that they struck has ended."""
         with self._stage.scene.stubs() as (coordinator, _):
+            self._pipeline = pipeline_of(coordinator)
             for number in itertools.count():
                 if len(self._found.injected) >= self._size.faults:
                     return
@@ -116,7 +118,7 @@ class _Series:
             # A caller whose call is lost asks again: the same configuration is the same run.
             with contextlib.suppress(grpc.RpcError):
                 if not run:
-                    request = api.CreateRunRequest(config=run_of("nano", number))
+                    request = api.CreateRunRequest(config=run_of("nano", self._pipeline, number))
                     run = coordinator.CreateRun(request, timeout=_CALL_SECONDS).run.id
                 last = coordinator.GetRun(api.GetRunRequest(run=run), timeout=_CALL_SECONDS).run
                 if last.state in ENDED:
@@ -233,7 +235,9 @@ def run(size: Size, seed: int, folder: Path, database: str = SQLITE, cache: Path
         with calm.up(), calm.stubs() as (coordinator, dataset):
             store_seeds(dataset, size.seeds)
             for number in range(len(found.runs)):
-                created = coordinator.CreateRun(api.CreateRunRequest(config=run_of("nano", number)), timeout=60).run
+                created = coordinator.CreateRun(
+                    api.CreateRunRequest(config=run_of("nano", pipeline_of(coordinator), number)), timeout=60
+                ).run
                 status = follow(coordinator, created.id, _POLL_SECONDS, size.settle_seconds)
                 if status.version != found.runs[number]:
                     found.wrong.append(f"run {number}: {found.runs[number] or 'no version'}, not {status.version}")

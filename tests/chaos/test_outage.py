@@ -12,7 +12,7 @@ import pytest
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
-from tests.bench.scene import ENDED, POSTGRESQL, Scene, empty_database, follow, run_of, store_seeds
+from tests.bench.scene import ENDED, POSTGRESQL, Scene, empty_database, follow, pipeline_of, run_of, store_seeds
 
 OUTAGE_SECONDS = float(os.environ.get("CODEALIGN_OUTAGE_SECONDS", "15"))
 """Five times the lease. With 120 it is the outage of two minutes that is to be survived."""
@@ -28,7 +28,9 @@ def _version(folder: Path, speed: str, outage: float) -> tuple[str, list[str]]:
         scene = Scene(folder, database.url, inference=inference, coordinator={"lease_seconds": "3"})
         with scene.up(), scene.stubs() as (coordinator, dataset):
             store_seeds(dataset, SEEDS)
-            run = coordinator.CreateRun(api.CreateRunRequest(config=run_of("nano")), timeout=30).run.id
+            run = coordinator.CreateRun(
+                api.CreateRunRequest(config=run_of("nano", pipeline_of(coordinator))), timeout=30
+            ).run.id
             said: list[str] = []
             if outage:
                 _until_half_way(scene, run)
