@@ -210,6 +210,7 @@ async def test_another_answer_to_the_same_task_of_the_same_seed_is_the_same_row_
     before.rows(1, 2)
     seed = after.seed(1)
     instruction = after.instruction(seed, "task 1")
+    after.reject(instruction, "answer 1", pb.KIND_RESPONSE, "cut-off", "at 640 tokens")
     after.row(seed, instruction, after.response(instruction, "another answer"), tests_in_instruction=True)
     other = after.seed(9)
     asked = after.instruction(other, "task 2")
@@ -220,7 +221,7 @@ async def test_another_answer_to_the_same_task_of_the_same_seed_is_the_same_row_
         ("went", "never drawn"),
         ("came", "never drawn"),
     ]
-    assert changes[0].detail == "response, tests_in_instruction: under the same settings"
+    assert changes[0].detail == "response, tests_in_instruction: that of A: cut-off: at 640 tokens"
     assert summary["same"] == 0
 
 
@@ -233,7 +234,8 @@ async def test_several_rows_of_one_completion_are_told_apart(store: Any) -> None
             run.row(seed, instruction, run.response(instruction, "both", key=key, answer=f"answer {key}"))
     changes, summary = await compared(store, before, after)
     assert summary["same"] == 1
-    assert [(change.kind, change.detail) for change in changes] == [("changed", "response: under the same settings")]
+    told = "response: that of A: read otherwise: its completion was read, and gave no such record"
+    assert [(change.kind, change.detail) for change in changes] == [("changed", told)]
 
 
 async def test_rows_without_lineage_and_of_a_pipeline_that_nobody_knows_are_compared(store: Any) -> None:

@@ -12,7 +12,15 @@ from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli import progress
 from codealign.cli.launcher import Event
-from codealign.cli.progress import ProgressDisplay, headline, plain_line, progress_table, run_state, top_reasons
+from codealign.cli.progress import (
+    ProgressDisplay,
+    headline,
+    message_words,
+    plain_line,
+    progress_table,
+    run_state,
+    top_reasons,
+)
 from codealign.cli.report.terminal import print_report
 from codealign.cli.terminal import StartDisplay, count, duration, printable, size
 
@@ -88,6 +96,18 @@ def test_what_is_wanted_and_not_so_yet_is_said(
     state: pb.RunState.ValueType, wanted: pb.RunState.ValueType, told: str
 ) -> None:
     assert run_state(api.RunStatus(state=state, wanted=wanted)) == told
+
+
+def test_a_state_is_not_said_twice() -> None:
+    pausing = api.RunStatus(
+        id="ab" * 16,
+        state=pb.RUN_STATE_RUNNING,
+        wanted=pb.RUN_STATE_PAUSED,
+        message="pausing: what is in flight is finished",
+    )
+    assert headline(pausing, 1.0).plain == "run abababababab: pausing, 1.0 s: what is in flight is finished"
+    cancelling = api.RunStatus(state=pb.RUN_STATE_RUNNING, wanted=pb.RUN_STATE_CANCELLED, message="cancelling")
+    assert message_words(cancelling) == ""
 
 
 def test_what_a_run_waits_for_is_said_at_once() -> None:

@@ -11,8 +11,8 @@ import asyncio
 import hashlib
 import json
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from codealign.api.dataset.v1 import dataset_pb2 as ds
@@ -25,6 +25,7 @@ from codealign.cli.missing import Reason, Side, why_missing
 COMPARED = ("instruction", "response", "tests", "category", "difficulty", "concepts", "tests_in_instruction")
 """What of a row is compared, by Example's fields."""
 MANY_DIFFERENCES = "several settings"
+REPLACED = "read from another completion"
 _BATCH = 250
 _LOOK_UPS = 16
 _DIGEST = 8
@@ -131,17 +132,21 @@ class Diff:
             if not known:
                 unmatched.append(row)
             elif (change := await self._compared(gone.pop(known), row)) is not None:
-                yield change
+                yield self._count(change)
         by_text: dict[bytes, list[str]] = {}
         for row in gone.values():
             by_text.setdefault(row.text, []).append(row.id)
         came: list[Row] = []
+        pairs: list[tuple[Row, Row]] = []
         for row in unmatched:
-            others = by_text.get(row.text)
-            if not others:
+            if others := by_text.get(row.text):
+                pairs.append((gone.pop(others.pop(0)), row))
+            else:
                 came.append(row)
-            elif (change := await self._compared(gone.pop(others.pop(0)), row)) is not None:
-                yield change
+        for some in batched(pairs, _LOOK_UPS):
+            for change in await asyncio.gather(*(self._replaced(old, new) for old, new in some)):
+                if change is not None:
+                    yield self._count(change)
         for kind, rows, other in (("went", list(gone.values()), 1), ("came", came, 0)):
             async for change in self._missing(kind, rows, self._sides[other]):
                 yield change
@@ -182,11 +187,18 @@ class Diff:
             text for pair in zip(before.configs, after.configs, strict=True) for text in await self._why(*pair)
         ]
         detail = f"{', '.join(fields)}: " + ("; ".join(differences) or "under the same settings")
-        if before.read_from != after.read_from:
-            reason = "read from another completion"
-        else:
-            reason = differences[0] if len(differences) == 1 else MANY_DIFFERENCES if differences else "other content"
-        return self._count(Change("changed", reason, detail, before.id, after.id))
+        reason = differences[0] if len(differences) == 1 else MANY_DIFFERENCES if differences else "other content"
+        return Change("changed", reason, detail, before.id, after.id)
+
+    async def _replaced(self, before: Row, after: Row) -> Change | None:
+        """How a row differs from one that was read from another completion, and why its own is not there."""
+        change = await self._compared(before, after)
+        if change is None:
+            return None
+        fields = change.detail.partition(":")[0]
+        reason = await why_missing(self._connection, before.id, self._sides[1])
+        own = f"{reason.name}: {reason.detail}" if reason.detail else reason.name
+        return replace(change, reason=REPLACED, detail=f"{fields}: that of A: {own}")
 
     async def _why(self, before: str, after: str) -> list[str]:
         """What differs between two configurations: "responses: version 1 → 2"."""
@@ -203,7 +215,7 @@ class Diff:
         ]
 
     async def _missing(self, kind: str, rows: Sequence[Row], other: Side) -> AsyncIterator[Change]:
-        for page in batched_rows(rows):
+        for page in batched(rows, _LOOK_UPS):
             reasons = await asyncio.gather(*(why_missing(self._connection, row.id, other) for row in page))
             for row, reason in zip(page, reasons, strict=True):
                 yield self._count(_missing_change(kind, row, reason))
@@ -211,11 +223,6 @@ class Diff:
     def _count(self, change: Change) -> Change:
         self.summary.add(change)
         return change
-
-
-def batched_rows(rows: Sequence[Row]) -> Iterable[Sequence[Row]]:
-    """As many rows as are looked up at once."""
-    return (rows[start : start + _LOOK_UPS] for start in range(0, len(rows), _LOOK_UPS))
 
 
 def _missing_change(kind: str, row: Row, reason: Reason) -> Change:

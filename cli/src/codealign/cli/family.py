@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.connection import Connection
 from codealign.cli.failures import Failure
 
+ItemT = TypeVar("ItemT")
 ORIGINS = (pb.KIND_COMPLETION, pb.KIND_PROMPT_PREFIX, pb.KIND_RUN)
 """What a record may have as a parent beside the item that it is about: the text that it was read from, its run."""
 
@@ -205,7 +207,7 @@ async def _add_origins(
             _merge(references, found.records)
 
 
-def batched(items: Sequence[str], length: int) -> Iterator[Sequence[str]]:
+def batched(items: Sequence[ItemT], length: int) -> Iterator[Sequence[ItemT]]:
     """The items in pieces of at most this length."""
     return (items[start : start + length] for start in range(0, len(items), length))
 

@@ -13,6 +13,7 @@ from codealign.cli.lineage import verdict_name
 
 NOT_DRAWN = "never drawn"
 NOT_CHOSEN = "not chosen"
+READ_OTHERWISE = "read otherwise"
 _TOLD_BY = (pb.KIND_REJECTION, pb.KIND_DECISION, pb.KIND_VERDICT)
 """A drop by a rule says more than a verdict, which a run may keep all the same (see SelectionSettings.strategy)."""
 
@@ -62,14 +63,14 @@ async def why_missing(connection: Connection, row_id: str, other: Side) -> Reaso
 
 async def _fate(connection: Connection, item: pb.Record, other: Side, stage: str, *, last: bool) -> Reason | None:
     """What became, on the other side, of what an item was read from; None: it was never there."""
-    about = await _about(connection, item, other)
+    about, was_read = await _about(connection, item, other)
     for kind in _TOLD_BY:
         for record in about:
             reason = _said(record) if record.kind == kind else None
             if reason is not None:
                 return reason
     if not about:
-        return None
+        return Reason(READ_OTHERWISE, "its completion was read, and gave no such record") if was_read else None
     if not last:
         return Reason(NOT_DRAWN, f"{stage or 'its parent'} is there, what was drawn next from it is not")
     verdict = next((record for record in about if record.kind == pb.KIND_VERDICT), None)
@@ -77,20 +78,19 @@ async def _fate(connection: Connection, item: pb.Record, other: Side, stage: str
     return Reason(NOT_CHOSEN, said)
 
 
-async def _about(connection: Connection, item: pb.Record, other: Side) -> list[pb.Record]:
-    """The other side's records that were read from the same completion, and what is said of them, by id."""
+async def _about(connection: Connection, item: pb.Record, other: Side) -> tuple[list[pb.Record], bool]:
+    """The other side's records that were read in an item's place and what is said of them; its completion was read."""
     if len(item.parents) < 2:  # nothing wrote it: a seed
         scan = ds.ScanRequest(kind=pb.KIND_DECISION, parent_id=item.id, collection=other.collection)
-        return [record async for record in connection.scan(scan)]
+        return [record async for record in connection.scan(scan)], False
     origin = item.parents[1]
     asked = ds.LineageRequest(id=origin, direction=ds.DIRECTION_DESCENDANTS, collection=other.collection)
     found = (await connection.call(connection.clients.dataset.Lineage, asked)).records
     read = [record for record in found if origin in record.parents]
     same = {record.id for record in read if record.kind != pb.KIND_REJECTION and record.key == item.key}
     said = [record for record in found if same & set(record.parents)]
-    return sorted(
-        [record for record in read if record.id in same or record.kind == pb.KIND_REJECTION] + said, key=_by_id
-    )
+    there = [record for record in read if record.id in same or record.kind == pb.KIND_REJECTION]
+    return sorted([*there, *said], key=_by_id), bool(read)
 
 
 def _by_id(record: pb.Record) -> str:

@@ -44,6 +44,12 @@ def run_state(status: coordinator.RunStatus) -> str:
     return state_name(state)
 
 
+def message_words(status: coordinator.RunStatus) -> str:
+    """Why a run is in its state, without the state that stands beside it; empty: nothing is said."""
+    state = run_state(status)
+    return "" if status.message == state else status.message.removeprefix(f"{state}: ")
+
+
 def waiting_words(status: coordinator.RunStatus) -> str:
     """What a run waits for, in words; empty: nothing."""
     return f"waiting for {status.waiting_for}" if status.waiting_for else ""
@@ -92,7 +98,7 @@ def headline(status: coordinator.RunStatus, seconds: float) -> Text:
     """The run's name, its state, and how long it has been watched."""
     name = f" ({status.config.name})" if status.config.name else ""
     text = f"run {status.id[:12]}{name}: {run_state(status)}, {duration(seconds)}"
-    return Text(printable(": ".join(part for part in (text, status.message, waiting_words(status)) if part)))
+    return Text(printable(": ".join(part for part in (text, message_words(status), waiting_words(status)) if part)))
 
 
 def plain_line(status: coordinator.RunStatus) -> str:

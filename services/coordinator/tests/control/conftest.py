@@ -11,4 +11,5 @@ from fakes import toys
 @pytest.fixture(autouse=True)
 def _toys(monkeypatch: pytest.MonkeyPatch) -> None:
     real = pipelines._pipelines()
-    monkeypatch.setattr(pipelines, "_pipelines", lambda: {**real, **toys.shapes()})
+    found = {**real, **toys.shapes()}
+    monkeypatch.setattr(pipelines, "_pipelines", lambda: found)

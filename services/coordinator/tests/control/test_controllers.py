@@ -63,6 +63,21 @@ async def test_a_store_outage_longer_than_the_lease_does_not_fail_a_run() -> Non
 
 
 @in_virtual_time
+async def test_a_store_node_that_vanishes_without_a_word_does_not_fail_a_run() -> None:
+    dataset, subjects = world()
+    coordinator = Coordinator(dataset, "a")
+    run = await subjects.create()
+    await subjects.until(run, RUNNING)
+    await asyncio.sleep(2)
+    coordinator.link.silent = True
+    await asyncio.sleep(120)
+    assert coordinator.controllers.assigned[run].waiting.text.endswith("ping timeout")
+    coordinator.link.silent = False
+    await subjects.until(run, SUCCEEDED)
+    assert subjects.events(run) == ["RUNNING", "SUCCEEDED"]
+
+
+@in_virtual_time
 async def test_an_outage_of_one_coordinators_link_hands_the_run_to_another_one() -> None:
     dataset, subjects = world()
     first = Coordinator(dataset, "a", steps=60)

@@ -8,13 +8,16 @@ from typing import Any
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common import records
+from codealign.common.clients import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS
 from codealign.common.errors import Unavailable
 from codealign.coordinator.ground import requests
 from codealign.coordinator.ground.assignment import Assignment, Outcome
 from codealign.coordinator.ground.control import Controllers
+from codealign.coordinator.ground.requests import Standing
 from fakes.dataset import FakeDataset
 
 LEASE_SECONDS = 15.0
+KEEPALIVE_SECONDS = (KEEPALIVE_MS + KEEPALIVE_TIMEOUT_MS) / 1000
 _TASKS: set[asyncio.Task[None]] = set()
 
 
@@ -27,6 +30,8 @@ class Link:
         """Every call fails."""
         self.cut = False
         """No call ever returns."""
+        self.silent = False
+        """Calls are not answered, as by a node that has died: keepalive ends each after a while."""
         self.lost = 0
         """The answers of so many of the next appends are lost."""
         self.errors: dict[str, list[Exception]] = {}
@@ -38,6 +43,9 @@ class Link:
         async def call(request: Any) -> Any:
             if self.cut:
                 await asyncio.Event().wait()
+            if self.silent:
+                await asyncio.sleep(KEEPALIVE_SECONDS)
+                raise Unavailable("dataset: ping timeout", retry_after=1.0)
             if self.away:
                 raise Unavailable("dataset: connection refused", retry_after=1.0)
             if errors := self.errors.get(name):
@@ -126,7 +134,7 @@ class Subjects:
         else:
             await requests.want(self.dataset, subject, wanted, "a person")
 
-    async def standing(self, subject: str) -> requests.Standing:
+    async def standing(self, subject: str) -> Standing:
         return await requests.standing(self.dataset, subject)
 
     def events(self, subject: str) -> list[str]:
@@ -139,10 +147,9 @@ class Subjects:
         found = [each for each in self.dataset.of_kind(pb.KIND_RUN_REQUEST) if each.parents[0] == subject]
         return sorted(found, key=lambda record: record.attempt)
 
-    async def until(self, subject: str, state: pb.RunState.ValueType, within: float = 600.0) -> requests.Standing:
+    async def until(self, subject: str, state: pb.RunState.ValueType, within: float = 600.0) -> Standing:
         """Wait until the subject is in a state."""
         async with asyncio.timeout(within):
             while (standing := await self.standing(subject)).state != state:  # noqa: ASYNC110 - the store tells nobody
                 await asyncio.sleep(0.1)
         return standing
-

@@ -46,7 +46,9 @@ class FakeDataset:
 
     def put(self, *given: pb.Record, collection: str = "") -> list[pb.Record]:
         """For a test's set-up: append without a call."""
-        self._append(ds.AppendRequest(records=[records.complete(record) for record in given], collection=collection))
+        for start in range(0, len(given), _MOST):
+            batch = [records.complete(record) for record in given[start : start + _MOST]]
+            self._append(ds.AppendRequest(records=batch, collection=collection))
         return list(given)
 
     async def append(self, request: ds.AppendRequest) -> ds.AppendResponse:

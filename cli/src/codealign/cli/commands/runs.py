@@ -28,7 +28,7 @@ from codealign.cli.options import (
     services,
     target,
 )
-from codealign.cli.progress import run_state, waiting_words
+from codealign.cli.progress import message_words, run_state, waiting_words
 from codealign.cli.report.page import write
 from codealign.cli.running import run_async
 from codealign.cli.terminal import err, out, printable
@@ -200,7 +200,7 @@ def _change(where: Target, run: str, change: _Change) -> None:
             return await change(connection, run)
 
     status = run_async(work())
-    parts = (f"run {status.id[:12]}", run_state(status), status.message, waiting_words(status))
+    parts = (f"run {status.id[:12]}", run_state(status), message_words(status), waiting_words(status))
     out.print(Text(printable(": ".join(part for part in parts if part))))
 
 

@@ -11,10 +11,12 @@ import grpc
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.coordinator.v1 import coordinator_pb2_grpc as rpc
+from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common.errors import FailedPrecondition, InvalidArgument, Unavailable
 from codealign.coordinator import pipelines
 from codealign.coordinator.evaluation.operations import Evaluations
+from codealign.coordinator.ground import requests
 from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.ground.store import AWAY
 from codealign.coordinator.loops.operations import Loops, has_settled
@@ -81,8 +83,11 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
 
     async def ListRuns(self, request: api.ListRunsRequest, context: Context) -> api.ListRunsResponse:
         listed = await self._runs.list()
+        loops = await requests.scan(self._services.dataset, ds.ScanRequest(kind=pb.KIND_LOOP))
+        followed = {loop.parents[0] for loop in loops}
         for status in listed:
-            await self._add_loop(status, in_full=False)
+            if status.id in followed:
+                await self._add_loop(status, in_full=False)
         return api.ListRunsResponse(runs=listed)
 
     async def WatchRun(self, request: api.WatchRunRequest, context: Context) -> AsyncIterator[api.WatchRunResponse]:

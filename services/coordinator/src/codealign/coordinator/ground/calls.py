@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
@@ -65,34 +66,37 @@ class Completions:
         tried = 0
         while left:
             self.gate()
-            owed = len(left)
+            owed = dict(itertools.islice(left.items(), SAMPLES_OF_CALL))
+            asked = len(owed)
             try:
-                async with contextlib.aclosing(self._try(request, left)) as responses:
+                async with contextlib.aclosing(self._try(request, owed)) as responses:
                     async for response in responses:
+                        del left[response.completion.attempt]
                         yield response
-                if left:
-                    raise Internal(f"the stream ended without attempts {sorted(left)}, which were asked for")
+                if owed:
+                    raise Internal(f"the stream ended without attempts {sorted(owed)}, which were asked for")
             except CodeAlignError as error:
                 # What was answered meanwhile shows that tries help.
-                tried = 1 if len(left) < owed else tried + 1
+                tried = 1 if len(owed) < asked else tried + 1
                 await self._absorb(error, tried, request)
 
     async def _try(
-        self, request: inf.GenerateRequest, left: dict[int, inf.Sample]
+        self, request: inf.GenerateRequest, owed: dict[int, inf.Sample]
     ) -> AsyncGenerator[inf.GenerateResponse]:
+        """One call for these samples; each is taken out as it comes."""
         asked = inf.GenerateRequest()
         asked.CopyFrom(request)
         del asked.samples[:]
-        asked.samples.extend(list(left.values())[:SAMPLES_OF_CALL])
-        counted = len(asked.samples)
+        asked.samples.extend(owed.values())
+        counted = len(owed)
         async with self.window.units(counted) as done:
             self.gate()
             self.tally.begin(counted)
             try:
                 async with contextlib.aclosing(self.inference.generate(asked, timeout=self.timeout)) as responses:
                     async for response in responses:
-                        _check(response, request, left)
-                        del left[response.completion.attempt]
+                        _check(response, request, owed)
+                        del owed[response.completion.attempt]
                         counted -= 1
                         self.tally.end()
                         done()

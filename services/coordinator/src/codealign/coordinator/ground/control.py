@@ -171,7 +171,8 @@ class Controllers:
         except LeaseLost as error:
             log.warning("lease_lost", subject=subject, message=str(error))
         except CodeAlignError as error:
-            log.warning("controller_failed", subject=subject, message=error.message)
+            if not (self._blind and isinstance(error, AWAY)):  # which discovery has told already
+                log.warning("controller_failed", subject=subject, message=error.message)
         except Exception:
             log.exception("controller_failed", subject=subject)
 
@@ -272,6 +273,8 @@ class Controllers:
             if not isinstance(error, RunStopped):
                 log.error("work_failed", subject=assignment.subject.id, exc_info=error)
                 return pb.RunEvent(state=failed, message=f"unexpected {type(error).__name__}: {error}; see the log")
+        if not assignment.stopping:  # nobody asked for it
+            await asyncio.sleep(RETRY_SECONDS)
         return None
 
     async def _pause(self, assignment: Assignment, reason: str) -> None:

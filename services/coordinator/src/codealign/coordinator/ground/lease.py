@@ -39,7 +39,13 @@ class Lease:
 
     @property
     def token(self) -> api.LeaseToken:
-        """What appends bear now. Only once it was acquired."""
+        """What appends bear now. Only once it was acquired.
+
+        Raises:
+            LeaseLost: Another holder has it, or had it since.
+        """
+        if self._lost:
+            raise LeaseLost(self._lost)
         assert self._token is not None, "the lease was never acquired"
         return self._token
 
@@ -93,8 +99,6 @@ class Lease:
             LeaseLost: Another holder has it, or had it since.
         """
         async with self._regaining:
-            if self._lost:
-                raise LeaseLost(self._lost)
             if self.token.token != refused.token:
                 return
             await self._acquire_again()

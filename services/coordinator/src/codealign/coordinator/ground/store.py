@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -31,19 +30,14 @@ from codealign.common.errors import (
     Unavailable,
 )
 from codealign.common.logs import get_logger
+from codealign.coordinator.ground.batches import Batches
 from codealign.coordinator.ground.faults import RunFailed
 from codealign.coordinator.ground.ports import Dataset
 from codealign.coordinator.ground.waiting import Waiting
 
 log = get_logger(__name__)
 T = TypeVar("T")
-ItemT = TypeVar("ItemT")
-ResultT = TypeVar("ResultT")
 
-MAX_BATCH = 500
-"""Records or ids of one call; the contract allows 1,000."""
-MAX_BATCH_BYTES = 8 * 2**20
-"""Of the records of one append. A larger record travels alone."""
 PAGE = 500
 MAX_DELAY = 5.0
 """Seconds between two tries at most, also where the store asked for more: a disk may have room again sooner."""
@@ -69,7 +63,7 @@ class Fence(Protocol):
 
     @property
     def token(self) -> api.LeaseToken:
-        """What appends bear now."""
+        """What appends bear now. Raises LeaseLost once it is lost."""
 
     async def regain(self, refused: api.LeaseToken) -> None:
         """The store refused this token: have a newer one when this returns.
@@ -108,84 +102,6 @@ async def patiently(call: Callable[[], Awaitable[T]], waiting: Waiting) -> T:
             return result
 
 
-class _Batches(Generic[ItemT, ResultT]):
-    """Items that travel together: one call at a time, in the order in which they came."""
-
-    def __init__(
-        self, send: Callable[[Sequence[ItemT]], Awaitable[Sequence[ResultT]]], size: Callable[[ItemT], int]
-    ) -> None:
-        self._send, self._size = send, size
-        self._queue: deque[tuple[ItemT, asyncio.Future[ResultT]]] = deque()
-        self._task: asyncio.Task[None] | None = None
-
-    def put(self, item: ItemT) -> asyncio.Future[ResultT]:
-        """Its result."""
-        future: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
-        self._queue.append((item, future))
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._work())
-        return future
-
-    async def all(self, items: Iterable[ItemT]) -> list[ResultT]:
-        """The results of several, in their order; the first error where there is one."""
-        results = await asyncio.gather(*[self.put(item) for item in items], return_exceptions=True)
-        kept: list[ResultT] = []
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-            kept.append(result)
-        return kept
-
-    async def close(self) -> None:
-        """Stop: what was not sent never is."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-        for _, future in self._queue:
-            future.cancel()
-        self._queue.clear()
-
-    async def _work(self) -> None:
-        while self._queue:
-            batch, size = [self._queue.popleft()], 0
-            size = self._size(batch[0][0])
-            while self._queue and len(batch) < MAX_BATCH:
-                size += self._size(self._queue[0][0])
-                if size > MAX_BATCH_BYTES:
-                    break
-                batch.append(self._queue.popleft())
-            try:
-                await self._settle(batch)
-            except BaseException:
-                for _, future in batch:
-                    future.cancel()
-                raise
-
-    async def _settle(self, batch: Sequence[tuple[ItemT, asyncio.Future[ResultT]]]) -> None:
-        """Send a batch; where it is refused, its halves, so that an error falls to the item that it is about."""
-        try:
-            results = await self._send([item for item, _ in batch])
-        except InvalidArgument as error:
-            if len(batch) == 1:
-                _fail(batch, error)
-                return
-            middle = len(batch) // 2
-            await self._settle(batch[:middle])
-            await self._settle(batch[middle:])
-        except Exception as error:
-            _fail(batch, error)
-        else:
-            for (_, future), result in zip(batch, results, strict=True):
-                if not future.done():
-                    future.set_result(result)
-
-
-def _fail(batch: Sequence[tuple[ItemT, asyncio.Future[ResultT]]], error: Exception) -> None:
-    for _, future in batch:
-        if not future.done():
-            future.set_exception(error)
-
-
 class RunStore:
     """The records of one collection, under a lease. Close it (`async with`) when its work has ended.
 
@@ -208,9 +124,9 @@ class RunStore:
     ) -> None:
         self._dataset, self.collection, self._lease = dataset, collection, lease
         self.waiting = waiting or Waiting()
-        self._appends = _Batches(self._append, pb.Record.ByteSize)
-        self._joins = _Batches(self._join, len)
-        self._gets = _Batches(self._get, len)
+        self._appends = Batches(self._append, pb.Record.ByteSize)
+        self._joins = Batches(self._join, len)
+        self._gets = Batches(self._get, len)
 
     async def append(self, record: pb.Record) -> pb.Record:
         """Add one record, with id, producer and time filled in; returns what the store keeps: the first write wins."""
@@ -326,7 +242,7 @@ def _once(ids: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(ids))
 
 
-async def _found(batches: _Batches[str, pb.Record | None], ids: Iterable[str]) -> dict[str, pb.Record]:
+async def _found(batches: Batches[str, pb.Record | None], ids: Iterable[str]) -> dict[str, pb.Record]:
     wanted = _once(list(ids))
     found = await batches.all(wanted)
     return {record_id: record for record_id, record in zip(wanted, found, strict=True) if record is not None}

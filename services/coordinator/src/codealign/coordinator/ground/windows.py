@@ -67,9 +67,10 @@ class Window:
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._asked_at: float | None = None
         self._asking = False
-        self._refused_since = 0
-        """Units that came back since the window was last halved: one congestion is one decrease."""
+        self._answered = asyncio.Event()
         self._halved = False
+        self._back_since = 0
+        """Units that came back since the window was last halved: one congestion is one decrease."""
 
     @property
     def limit(self) -> int:
@@ -97,7 +98,7 @@ class Window:
     def release(self, units: int = 1, *, succeeded: bool = True) -> None:
         """So many units are done."""
         self.in_use -= units
-        self._refused_since += units
+        self._back_since += units
         if succeeded and units:
             step = max(1.0, self._ceiling / _STEPS)
             self._limit = min(float(self._ceiling), self._limit + step * units / self._limit)
@@ -105,9 +106,9 @@ class Window:
 
     def refused(self) -> None:
         """The service refused a call for want of room, or is away. Refusals of one round of calls count once."""
-        if self._halved and self._refused_since < self.limit:
+        if self._halved and self._back_since < self.limit:
             return
-        self._limit, self._halved, self._refused_since = max(1.0, self._limit / 2), True, 0
+        self._limit, self._halved, self._back_since = max(1.0, self._limit / 2), True, 0
 
     async def __aenter__(self) -> Self:
         await self.acquire()
@@ -143,9 +144,12 @@ class Window:
                 future.set_result(None)
 
     async def _follow(self) -> None:
-        """Ask the service, where its last answer is old; one caller at a time does."""
+        """Ask the service, where its last answer is old. One caller does; at the very first, the others wait for it."""
         now = self._clock()
-        if self._asking or (self._asked_at is not None and now - self._asked_at < POLL_SECONDS):
+        if self._asking:
+            await self._answered.wait()
+            return
+        if self._asked_at is not None and now - self._asked_at < POLL_SECONDS:
             return
         first = self._asked_at is None
         self._asking, self._asked_at = True, now
@@ -155,6 +159,7 @@ class Window:
             return  # the calls themselves find out what is wrong
         finally:
             self._asking = False
+            self._answered.set()
         if load.slots > 0:
             self._heed(load, first=first)
             self._admit()

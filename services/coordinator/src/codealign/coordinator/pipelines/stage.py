@@ -39,7 +39,8 @@ class Item:
     line: Mapping[str, pb.Record] = field(default_factory=dict)
     """By stage name, the seed first: the records that it came from, its own last."""
     text: str = ""
-    """Of what was read from a completion: the section as the model wrote it."""
+    """Of what was read from a completion: the section as the model wrote it. Rules are given it; empty where a row is
+    compared and made."""
 
 
 @dataclass(frozen=True)

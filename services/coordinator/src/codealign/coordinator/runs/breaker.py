@@ -13,13 +13,19 @@ from typing import Final
 INTERNAL_ERROR: Final = "internal-error"
 REFUSALS = frozenset({"prompt-refused", "prompt-too-long", "content-filter", "REFUSED"})
 """Reasons of a Rejection, and the verdict, that say that a service did not take an item."""
+UNDECIDED: Final = "undecided (infrastructure; tried again when the run is resumed)"
+"""In place of a verdict, where the sandbox kept failing on a program."""
 SIZE = 50
 """Items of a stage that are looked at: the last ones that were worked on now, not those that were there."""
 LEAST = 20
 """Nothing is concluded from fewer."""
 SHARE = 0.5
 
-_WORDS = {"error": "ended in internal errors", "refusal": "were refused"}
+_WORDS = {
+    "error": "ended in internal errors",
+    "refusal": "were refused",
+    "fault": "have no verdict, since the sandbox kept failing",
+}
 
 
 class BreakerOpened(Exception):
@@ -48,7 +54,7 @@ class Breaker:
             detail: In words: the last one is part of the breaker's reason.
         """
         seen = self._seen.setdefault(stage, deque(maxlen=SIZE))
-        kind = "error" if reason == INTERNAL_ERROR else "refusal" if reason in REFUSALS else ""
+        kind = _kind(reason)
         seen.append(kind)
         if not kind or self.reason or len(seen) < LEAST:
             return
@@ -61,3 +67,11 @@ class Breaker:
             )
             if self._on_open is not None:
                 self._on_open()
+
+
+def _kind(reason: str | None) -> str:
+    if reason == INTERNAL_ERROR:
+        return "error"
+    if reason == UNDECIDED:
+        return "fault"
+    return "refusal" if reason in REFUSALS else ""

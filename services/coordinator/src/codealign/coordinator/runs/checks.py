@@ -12,11 +12,8 @@ from codealign.coordinator.pipelines.defaults import stage_settings
 from codealign.coordinator.pipelines.pipeline import Pipeline
 from codealign.coordinator.pipelines.stage import Writing
 from codealign.coordinator.rules import near
+from codealign.coordinator.runs.strategies import STRATEGIES, FailuresOnly
 
-STRATEGIES = ("first-pass", "random-pass", "failures-only", "everything")
-"""How selection chooses among the responses to an instruction, the default first. Where nothing is executed, every
-response counts as a pass."""
-FIRST_PASS, RANDOM_PASS, FAILURES_ONLY, EVERYTHING = STRATEGIES
 MAX_ATTEMPTS = 256
 MAX_EXECUTIONS = 10
 
@@ -45,8 +42,8 @@ def _violations(given: pb.Run) -> _Violations:
     if pipeline.execution is None:
         if given.execution.ListFields():
             yield "execution", f"pipeline {name!r} executes nothing: leave it out"
-        if given.selection.strategy == FAILURES_ONLY:
-            yield "selection.strategy", f"{FAILURES_ONLY!r} needs an execution, and pipeline {name!r} has none"
+        if given.selection.strategy == FailuresOnly.name:
+            yield "selection.strategy", f"{FailuresOnly.name!r} needs an execution, and pipeline {name!r} has none"
     yield from _few_shot_set(pipeline, given.few_shot_set)
     yield from _stages(pipeline, given)
 

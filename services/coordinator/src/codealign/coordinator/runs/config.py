@@ -16,7 +16,8 @@ from codealign.coordinator.pipelines.pipeline import Pipeline
 from codealign.coordinator.pipelines.stage import Settings, Writing
 from codealign.coordinator.reading import sections
 from codealign.coordinator.rules import duplicates, near, rows, seeds, version
-from codealign.coordinator.runs.checks import FIRST_PASS, check
+from codealign.coordinator.runs.checks import check
+from codealign.coordinator.runs.strategies import FirstPass
 
 ROW_RULES = "row-rules"
 """The key of the configuration that rules for instructions and rows decide under."""
@@ -53,7 +54,7 @@ def with_defaults(given: pb.Run) -> pb.Run:
     selection.near_duplicates = selection.near_duplicates or near.DEFAULT_STRATEGY
     if not selection.HasField("tests_in_instruction"):
         selection.tests_in_instruction = 0.5
-    selection.strategy = selection.strategy or FIRST_PASS
+    selection.strategy = selection.strategy or FirstPass.name
     selection.rules_version = pipeline.rules_version
     return run
 

@@ -20,7 +20,8 @@ from codealign.coordinator.runs.config import StageConfigs
 
 log = get_logger(__name__)
 _FRAMES = 8
-_DETAIL_CHARS = 1000
+DETAIL_CHARS = 2000
+"""Of what an exception or an endpoint said, what a record keeps."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def internal_error(error: Exception, rejected_kind: pb.Kind.ValueType) -> pb.Rej
     return pb.Rejection(
         rejected_kind=rejected_kind,
         reason=INTERNAL_ERROR,
-        detail=_plain(f"{type(error).__name__}: {error}")[:_DETAIL_CHARS],
+        detail=_plain(f"{type(error).__name__}: {error}")[:DETAIL_CHARS],
         evidence=_plain("\n".join(lines)),
     )
 

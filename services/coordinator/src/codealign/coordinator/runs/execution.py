@@ -18,12 +18,11 @@ from codealign.coordinator.ground.tally import PASSED, verdict_name
 from codealign.coordinator.ground.windows import Window
 from codealign.coordinator.pipelines.stage import Execution as ExecutionStage
 from codealign.coordinator.pipelines.stage import Item
-from codealign.coordinator.runs.breaker import INTERNAL_ERROR
+from codealign.coordinator.runs.breaker import INTERNAL_ERROR, UNDECIDED
 from codealign.coordinator.runs.context import Context
 
 OF_THE_MACHINE = frozenset({sb.VERDICT_TIMED_OUT, sb.VERDICT_OUT_OF_MEMORY})
 """Verdicts that another machine, or this one on another day, may not give."""
-UNDECIDED = "undecided (infrastructure; tried again when the run is resumed)"
 
 
 class Execution:

@@ -24,7 +24,7 @@ from codealign.coordinator.pipelines.stage import Item, Writing
 from codealign.coordinator.reading import sections
 from codealign.coordinator.reading.parsing import Rejected
 from codealign.coordinator.runs.asking import Asking, Draw, Question, completion_key, number_key
-from codealign.coordinator.runs.context import Context, internal_error
+from codealign.coordinator.runs.context import DETAIL_CHARS, Context, internal_error
 from codealign.coordinator.runs.prefixes import Prefixes
 
 _TOO_LONG = re.compile(r"context|too (?:long|large)|tokens|length", re.IGNORECASE)
@@ -65,6 +65,9 @@ class Generation:
         self._config_id = context.configs[stage.name].id
         self._sampling_id = context.configs.sampling(stage.name).id
         self._tally = context.progress[stage.name]
+        self._refusals: list[pb.Record] = []
+        """Of prompts, not appended yet: where inference refuses everything, the cause is not in the prompts, and the
+        breaker opens before any of them is rejected for good."""
 
     def key(self, parent_key: str, attempt: int, number: int = 0) -> str:
         """A child's key."""
@@ -109,8 +112,15 @@ class Generation:
                 raise RunFailed(
                     f"inference refuses the settings of stage {self.stage.name!r}: {refusal} ({refusal.field})"
                 ) from refusal
+            rejection = self._rejection(_of_prompt(refusal))
             for attempt in sorted(owed):
-                await self._reject_prompt(item, attempt, self._rejection(_of_prompt(refusal)))
+                self._refusals.append(self._rejected_prompt(item, attempt, rejection))
+                self._count_rejection(rejection)
+
+    async def settle(self) -> None:
+        """Append the refusals that are still held back: inference has shown that it does not refuse everything."""
+        held, self._refusals = self._refusals, []
+        await self._context.store.append_all(held)
 
     async def _find(self, question: Question, draws: Mapping[int, Draw], *, fresh: bool, deliver: Deliver) -> list[int]:
         """Take what is in the store; the attempts that the model is to be asked for."""
@@ -161,6 +171,8 @@ class Generation:
 
     async def _keep(self, question: Question, draw: Draw, response: inf.GenerateResponse, deliver: Deliver) -> None:
         """Append what came back, then what is read from it."""
+        if self._refusals:
+            await self.settle()
         given, made = response.completion, provenance(response)
         made.seed = draw.seed
         try:
@@ -253,19 +265,25 @@ class Generation:
             deliver(Drawn(child, attempt, number, fresh))
 
     async def _reject_prompt(self, item: Item, attempt: int, rejection: pb.Rejection) -> None:
+        await self._append_rejection(self._rejected_prompt(item, attempt, rejection))
+
+    def _rejected_prompt(self, item: Item, attempt: int, rejection: pb.Rejection) -> pb.Record:
         record = self._blank(pb.KIND_REJECTION, [item.record.id], attempt)
         record.rejection.CopyFrom(rejection)
-        await self._append_rejection(record)
+        return record
 
     async def _append_rejection(self, record: pb.Record) -> None:
         kept = await self._context.store.append(record)
-        reason, fresh = kept.rejection.reason, kept is record
-        self._tally.finish(reason, fresh=fresh)
+        self._count_rejection(kept.rejection, fresh=kept is record)
+
+    def _count_rejection(self, rejection: pb.Rejection, *, fresh: bool = True) -> None:
+        self._tally.finish(rejection.reason, fresh=fresh)
         if fresh:
-            self._context.breaker.saw(self.stage.name, reason, kept.rejection.detail)
+            self._context.breaker.saw(self.stage.name, rejection.reason, rejection.detail)
 
     def _rejection(self, rejected: Rejected) -> pb.Rejection:
-        return pb.Rejection(rejected_kind=self.stage.makes, reason=rejected.reason, detail=rejected.detail)
+        detail = rejected.detail[:DETAIL_CHARS]
+        return pb.Rejection(rejected_kind=self.stage.makes, reason=rejected.reason, detail=detail)
 
 
 def _bear(record: pb.Record, completion: pb.Record) -> None:

@@ -100,6 +100,11 @@ class Items:
             )
         return groups
 
+    async def settle(self) -> None:
+        """Append what the stages still hold back, now that the run has come through."""
+        for generation in self._generations.values():
+            await generation.settle()
+
     def seeds_in_flight(self) -> int:
         """Seeds between their first and their last stage at once, now."""
         return windows.items_in_flight(self._most_seeds, self._samples, self._programs)

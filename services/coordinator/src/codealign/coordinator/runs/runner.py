@@ -19,7 +19,7 @@ from codealign.coordinator.ground.tally import Progress
 from codealign.coordinator.pipelines.pipeline import Pipeline
 from codealign.coordinator.pipelines.stage import Settings
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
-from codealign.coordinator.runs.breaker import INTERNAL_ERROR, Breaker, BreakerOpened
+from codealign.coordinator.runs.breaker import INTERNAL_ERROR, UNDECIDED, Breaker, BreakerOpened
 from codealign.coordinator.runs.config import stage_configs
 from codealign.coordinator.runs.context import Context
 from codealign.coordinator.runs.items import Items
@@ -88,6 +88,7 @@ async def work(
         say("selecting rows")
         selection = Selection(context, items.candidates, items.draw_on, items.seeds_in_flight)
         rows = await selection.choose(groups)
+        await items.settle()
         say("publishing")
         version = await publish(context, services.inference, rows)
     except RunStopped as stopped:
@@ -121,8 +122,15 @@ def _check_versions(run: pb.Run, pipeline: Pipeline, benchmarks: BenchmarkTexts)
 
 
 def _message(rows: int, context: Context) -> str:
-    if not rows:
-        return "no candidate met the rules: there is nothing to publish"
-    rejected = sum(tally.reasons[INTERNAL_ERROR] for tally in context.progress.stages.values())
-    text = f"{rows} row{'' if rows == 1 else 's'}"
-    return f"{text}; {rejected} internal error{'' if rejected == 1 else 's'}" if rejected else text
+    """How a run ended, and what a person should look at."""
+    tallies = context.progress.stages.values()
+    notes = ["no candidate met the rules: there is nothing to publish" if not rows else _count(rows, "row")]
+    if errors := sum(tally.reasons[INTERNAL_ERROR] for tally in tallies):
+        notes.append(_count(errors, "internal error"))
+    if undecided := sum(tally.reasons[UNDECIDED] for tally in tallies):
+        notes.append(f"{_count(undecided, 'program')} without a verdict, since the sandbox kept failing on it")
+    return "; ".join(notes)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

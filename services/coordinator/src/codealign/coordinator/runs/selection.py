@@ -88,7 +88,8 @@ class Selection:
             fallen: list[_Turn] = []
             for batch in _batches(turns):
                 self._context.gate()
-                dropped = await self._offer_all(batch)
+                with self._tally.working():
+                    dropped = await self._offer_all(batch)
                 rows += len(batch) - len(dropped)
                 fallen += dropped
             turns = [] if self._strategy.several else await self._nexts(fallen)

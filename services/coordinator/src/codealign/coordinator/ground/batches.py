@@ -1,0 +1,101 @@
+"""Items of many tasks that travel together, one call at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Generic, TypeVar
+
+from codealign.common.errors import InvalidArgument
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+MAX_BATCH = 500
+"""Records or ids of one call; the contract allows 1,000."""
+MAX_BATCH_BYTES = 8 * 2**20
+"""Of the records of one append. A larger record travels alone."""
+
+
+class Batches(Generic[ItemT, ResultT]):
+    """Items that travel together: one call at a time, in the order in which they came.
+
+    Args:
+        send: Makes the call; its results are in the order of the items. InvalidArgument: one of them is refused.
+        size: Of an item, bytes.
+    """
+
+    def __init__(
+        self, send: Callable[[Sequence[ItemT]], Awaitable[Sequence[ResultT]]], size: Callable[[ItemT], int]
+    ) -> None:
+        self._send, self._size = send, size
+        self._queue: deque[tuple[ItemT, asyncio.Future[ResultT]]] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    def put(self, item: ItemT) -> asyncio.Future[ResultT]:
+        """Its result."""
+        future: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
+        self._queue.append((item, future))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work())
+        return future
+
+    async def all(self, items: Iterable[ItemT]) -> list[ResultT]:
+        """The results of several, in their order; the first error where there is one."""
+        results = await asyncio.gather(*[self.put(item) for item in items], return_exceptions=True)
+        kept: list[ResultT] = []
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+            kept.append(result)
+        return kept
+
+    async def close(self) -> None:
+        """Stop: what was not sent never is."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        for _, future in self._queue:
+            future.cancel()
+        self._queue.clear()
+
+    async def _work(self) -> None:
+        while self._queue:
+            batch, size = [self._queue.popleft()], 0
+            size = self._size(batch[0][0])
+            while self._queue and len(batch) < MAX_BATCH:
+                size += self._size(self._queue[0][0])
+                if size > MAX_BATCH_BYTES:
+                    break
+                batch.append(self._queue.popleft())
+            try:
+                await self._settle(batch)
+            except BaseException:
+                for _, future in batch:
+                    future.cancel()
+                raise
+
+    async def _settle(self, batch: Sequence[tuple[ItemT, asyncio.Future[ResultT]]]) -> None:
+        """Send a batch; where it is refused, its halves, so that an error falls to the item that it is about."""
+        try:
+            results = await self._send([item for item, _ in batch])
+        except InvalidArgument as error:
+            if len(batch) == 1:
+                _fail(batch, error)
+                return
+            middle = len(batch) // 2
+            await self._settle(batch[:middle])
+            await self._settle(batch[middle:])
+        except Exception as error:
+            _fail(batch, error)
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
+
+
+def _fail(batch: Sequence[tuple[ItemT, asyncio.Future[ResultT]]], error: Exception) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(error)

@@ -1,0 +1,81 @@
+"""Each pipeline that is there runs from seeds to a version, with services that are functions."""
+
+from __future__ import annotations
+
+import pytest
+
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.api.inference.v1 import inference_pb2 as inf
+from codealign.common import records
+from codealign.coordinator import pipelines
+from codealign.coordinator.runs import plan
+from codealign.coordinator.runs.config import run_records, stage_configs
+from fakes import toys
+from fakes.sandbox import passes
+
+SEEDS = 6
+
+
+def seed(number: int) -> pb.Record:
+    body = "\n".join(f"    {word} = x + {len(word)}" for word in toys.digest(number).replace(" ", " w").split()[1:])
+    code = f"def seed_{number}(x):\n{body}\n    return x\n"
+    return records.complete(pb.Record(kind=pb.KIND_SEED, seed=pb.Seed(code=code, name=f"seed_{number}")))
+
+
+def writes(request: inf.GenerateRequest, sample: inf.Sample) -> inf.Completion:
+    """What a model would write: other words for every sample, and a section's own end."""
+    words = toys.digest(sample.seed)
+    title = request.prompt.partition("\n")[0]
+    if title == "# From code to concepts":
+        text = "lists, sums"
+    elif title in ("# From concepts to tasks", "# From code to tasks"):
+        text = f"Write a function that returns {words}."
+    else:
+        name = f"f{sample.seed}"
+        code = f"def {name}(x):\n    return {sample.seed}"
+        test = f"assert {name}(1) == {sample.seed}"
+        text = f"It takes {words}.\n\n```python\n{code}\n```\n</answer>\n<tests>\n```python\n{test}"
+    end = request.sampling.stop[0]
+    return inf.Completion(text=text, finish_reason=inf.FINISH_REASON_STOP_STRING, stop_string=end)
+
+
+def bench(name: str, strategy: str = "first-pass") -> toys.Bench:
+    made = toys.Bench(toys.run_record(name, strategy))
+    made.fakes.dataset.put(*map(seed, range(SEEDS)), collection=toys.SEEDS)
+    made.fakes.inference.writes = writes
+    return made
+
+
+@pytest.mark.parametrize("name", pipelines.names())
+async def test_every_seed_becomes_a_row_that_knows_all_that_it_came_from(name: str) -> None:
+    made, pipeline = bench(name), pipelines.get(name)
+    made.fakes.sandbox.judges = passes
+    outcome = await made.work()
+    assert (outcome.rows, made.rejections()) == (SEEDS, [])
+    for row in made.examples():
+        assert [step.stage for step in row.example.lineage] == ["seeds", *(stage.name for stage in pipeline.writing)]
+        assert row.example.instruction.startswith("Write a function that returns ")
+        assert (row.example.category, row.example.difficulty) != ("", "")
+    configs = {record.id for record in stage_configs(made.run.run).all()}
+    derived = (pb.KIND_CONCEPT_SET, pb.KIND_INSTRUCTION, pb.KIND_RESPONSE, pb.KIND_VERDICT, pb.KIND_COMPLETION)
+    found = [record for kind in derived for record in made.fakes.dataset.of_kind(kind, made.run.id)]
+    assert found
+    assert {record.stage_config_id for record in found} <= configs
+
+
+@pytest.mark.parametrize("name", pipelines.names())
+async def test_no_stage_keeps_more_than_its_plan_says(name: str) -> None:
+    made = bench(name)
+    await made.work()
+    found = await plan.build(made.fakes.services, made.run.run, [])
+    assert found.run_id == run_records(made.run.run)[1].id == made.run.id
+    for planned in found.stages:
+        assert 0 < made.progress[planned.stage].kept <= planned.items, planned.stage
+
+
+@pytest.mark.parametrize("name", pipelines.names())
+@pytest.mark.parametrize("strategy", ["failures-only", "everything"])
+async def test_every_strategy_serves_every_pipeline(name: str, strategy: str) -> None:
+    made = bench(name, strategy)
+    outcome = await made.work()
+    assert outcome.rows >= 1
