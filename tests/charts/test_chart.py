@@ -388,7 +388,7 @@ def test_the_addresses_that_services_call_are_services_and_in_their_certificates
     for component in SERVERS:
         given = environment(server_of(chart.pod(component)))
         called += [value for name, value in given.items() if name.endswith(("_ADDRESS", "_RUNNER_TARGET"))]
-    assert len(called) == 5
+    assert len(called) == 6
     for address in called:
         host, port = address.removeprefix("dns:///").split(":")
         assert int(port) in ports[host]
