@@ -16,6 +16,7 @@ from codealign.api.coordinator.v1 import coordinator_pb2_grpc as rpc
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import dataset_pb2_grpc as ds_rpc
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.cli.commands import pipelines, rejudge, run
 from codealign.cli.connection import Connection
 from codealign.cli.main import app
@@ -147,7 +148,7 @@ def test_rejudge_asks_for_what_was_given_follows_and_says_how_to_compare(coordin
     assert request == api.RejudgeRunRequest(
         run="first",
         name="again",
-        execution=pb.ExecutionSettings(limits={"wall_seconds": 2.5, "memory_bytes": 512 * 2**20}),
+        execution=pb.ExecutionSettings(limits=sb.Limits(wall_seconds=2.5, memory_bytes=512 * 2**20)),
     )
     assert f"run {NEW[:12]}: new (judges {OLD[:12]} again)" in result.output
     assert result.output.rstrip().endswith(f"codealign data diff {OLD[:12]} {NEW[:12]}")

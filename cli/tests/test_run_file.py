@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.cli.failures import Failure
 from codealign.cli.run_file import from_run, merged, read_run, to_run
 
@@ -64,7 +65,7 @@ def test_a_file_with_everything_is_the_run_that_it_says(tmp_path: Path) -> None:
                 model=pb.ModelChoice(model="teacher", revision="abc"),
             ),
         ],
-        execution=pb.ExecutionSettings(limits={"wall_seconds": 5, "memory_bytes": 10**9}),
+        execution=pb.ExecutionSettings(limits=sb.Limits(wall_seconds=5, memory_bytes=10**9)),
         selection=pb.SelectionSettings(strategy="everything", tests_in_instruction=0.0),
     )
     assert run.stages[1].HasField("temperature"), "0 is not the default"

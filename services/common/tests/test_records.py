@@ -19,7 +19,7 @@ def test_a_root_is_its_content_and_a_child_is_not() -> None:
     assert one.id != two.id
     children = [
         records.complete(
-            pb.Record(kind=pb.KIND_RESPONSE, parents=[one.id], stage_config_id="c", response=pb.Response(text=text))
+            pb.Record(kind=pb.KIND_RESPONSE, parents=[one.id], stage_config_id="c", response=pb.Response(answer=text))
         )
         for text in "xy"
     ]
@@ -34,6 +34,7 @@ def test_everything_that_determines_a_record_changes_its_id() -> None:
         records.derive_id(pb.KIND_RESPONSE, ["q"], attempt=0, stage_config_id="c"),
         records.derive_id(pb.KIND_RESPONSE, ["p", "q"], attempt=0, stage_config_id="c"),
         records.derive_id(pb.KIND_RESPONSE, ["p"], attempt=1, stage_config_id="c"),
+        records.derive_id(pb.KIND_RESPONSE, ["p"], attempt=0, stage_config_id="c", key="1"),
         records.derive_id(pb.KIND_RESPONSE, ["p"], attempt=0, stage_config_id="d"),
     ]
     assert len({base, *others}) == 6

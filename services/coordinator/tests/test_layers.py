@@ -30,12 +30,13 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 def imported(path: Path) -> Iterator[tuple[int, str]]:
     """The coordinator's packages that a module imports, with the line; those under TYPE_CHECKING too."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names = []
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
         if isinstance(node, ast.ImportFrom):
             module = node.module or ""
             names = [f"{module}.{alias.name}" for alias in node.names] if module == PACKAGE else [module]
             assert not node.level, f"{path}:{node.lineno}: relative import"
-        elif isinstance(node, ast.Import):
+        else:
             names = [alias.name for alias in node.names]
         for name in names:
             if name.startswith(f"{PACKAGE}."):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.common import records
@@ -124,7 +125,7 @@ class Filled:
         )
 
     async def status(self) -> api.RunStatus:
-        request = report.dataset.CountRequest(collection=self.id)
+        request = ds.CountRequest(collection=self.id)
         counts = (await self.services.dataset.count(request)).counts
         progress = from_counts(counts, self.configs)
         return api.RunStatus(id=self.id, config=self.run, stages=progress.to_wire())
