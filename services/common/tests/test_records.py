@@ -37,7 +37,7 @@ def test_everything_that_determines_a_record_changes_its_id() -> None:
         records.derive_id(pb.KIND_RESPONSE, ["p"], attempt=0, stage_config_id="c", key="1"),
         records.derive_id(pb.KIND_RESPONSE, ["p"], attempt=0, stage_config_id="d"),
     ]
-    assert len({base, *others}) == 6
+    assert len({base, *others}) == 7
 
 
 def test_ids_never_change() -> None:
