@@ -42,8 +42,8 @@ _DISK_BYTES = 2**30
 _POLL_SECONDS = 0.1
 _CALL_SECONDS = 5.0
 _LONGEST_GAP_SECONDS = 2.0
-_OF_THE_CONTROL_PLANE = frozenset({"KIND_RUN_EVENT", "KIND_RUN_REQUEST"})
-"""Of these a disturbed run may have more."""
+_OF_THE_CONTROL_PLANE = frozenset({"KIND_RUN_EVENT", "KIND_RUN_REQUEST", "KIND_WORK_LOG"})
+"""What was wanted, what state came of it, and which process did how much: of these a disturbed run may have more."""
 
 
 @dataclass(frozen=True)
