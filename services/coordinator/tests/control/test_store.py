@@ -10,7 +10,14 @@ from google.protobuf.message import Message
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common import records
-from codealign.common.errors import DeadlineExceeded, Internal, InvalidArgument, PermissionDenied, ResourceExhausted
+from codealign.common.errors import (
+    DeadlineExceeded,
+    Internal,
+    InvalidArgument,
+    PermissionDenied,
+    ResourceExhausted,
+    Unavailable,
+)
 from codealign.coordinator.ground import batches
 from codealign.coordinator.ground import store as module
 from codealign.coordinator.ground.faults import RunFailed
@@ -149,6 +156,15 @@ async def test_what_waiting_does_not_mend_fails_the_run() -> None:
         dataset.control.fail("append", *[Internal("the file is damaged")] * INTERNAL_TRIES)
         with pytest.raises(RunFailed, match="damaged"):
             await store.append(seed(0))
+        assert await store.append(seed(0))
+
+
+@in_virtual_time
+async def test_an_outage_that_ends_with_an_error_of_the_stores_own_is_no_reason_to_give_up() -> None:
+    dataset = world()
+    away = [Unavailable("connection refused", retry_after=0.0)] * (2 * INTERNAL_TRIES)
+    dataset.control.fail("append", *away, Internal("it is starting"), *away, Internal("it is starting"))
+    async with RunStore(dataset) as store:
         assert await store.append(seed(0))
 
 

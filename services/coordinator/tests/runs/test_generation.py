@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
-from codealign.common.errors import FailedPrecondition, Internal, InvalidArgument
+from codealign.common.errors import FailedPrecondition, Internal, InvalidArgument, Unavailable
 from codealign.coordinator import pipelines
 from codealign.coordinator.ground import faults, windows
 from codealign.coordinator.ground.calls import Completions
@@ -26,6 +26,7 @@ from codealign.coordinator.runs.generation import Drawn, Generation
 from codealign.coordinator.runs.prefixes import Prefixes
 from codealign.coordinator.runs.progress import empty_progress
 from fakes import FakeServices, toys
+from fakes.virtual_time import in_virtual_time
 
 [SEED] = toys.seeds(1)
 ITEM = Item(SEED, SEED.id, {"seeds": SEED})
@@ -244,6 +245,24 @@ async def test_an_answer_that_cannot_be_read_is_asked_for_again_and_then_told() 
     assert len(bench.inference.requests) == faults.INTERNAL_TRIES
 
 
+@in_virtual_time
+async def test_an_outage_that_ends_with_an_answer_that_cannot_be_read_is_no_reason_to_give_up() -> None:
+    bench = Bench()
+    away = [Unavailable("connection refused", retry_after=0.0)] * (2 * faults.INTERNAL_TRIES)
+    bench.inference.control.fail("generate", *away, Internal("502 Bad Gateway"), *away, Internal("502 Bad Gateway"))
+    assert await bench.draw(toys.said("one"))
+
+
+@in_virtual_time
+@pytest.mark.parametrize("error", [Unavailable("connection refused", retry_after=0.0), Internal("502 Bad Gateway")])
+async def test_an_engine_that_goes_away_while_a_refusal_is_looked_into_is_waited_for(error: Exception) -> None:
+    bench = Bench()
+    bench.inference.control.fail("generate", FailedPrecondition("content policy"))
+    bench.inference.control.fail("get_model", error)
+    assert await bench.draw(toys.said("one"))
+    assert not bench.rejections()
+
+
 async def test_only_the_samples_that_are_owed_are_asked_for_again() -> None:
     bench, asked = Bench(), list[list[int]]()
 
@@ -318,6 +337,22 @@ async def test_a_record_that_the_store_refuses_is_that_items_rejection() -> None
     [record] = bench.rejections()
     assert record.rejection.reason == "internal-error"
     assert "at most 16 MB" in record.rejection.detail
+
+
+@pytest.mark.parametrize("refused", [0, 1, 2])
+async def test_of_several_records_of_a_completion_all_are_kept_or_the_completion_is_rejected(refused: int) -> None:
+    bench = Bench()
+
+    def refuse(method: str, request: Message) -> None:
+        if any(record.instruction.text == f"line {refused}" for record in getattr(request, "records", [])):
+            raise InvalidArgument("records[0]", "is 20 MB; at most 16 MB")
+
+    bench.dataset.control.before = refuse
+    completion = toys.said("line 0\nline 1\nline 2")
+    assert not await bench.draw(completion)
+    assert not await Bench(bench.fakes).draw(completion), "a run that goes on decides the same"
+    [record] = bench.rejections()
+    assert record.rejection.reason == "internal-error"
 
 
 async def test_samples_depend_on_what_is_drawn_and_not_on_how_it_is_read(

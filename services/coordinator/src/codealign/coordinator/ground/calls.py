@@ -20,7 +20,7 @@ from codealign.common.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from codealign.coordinator.ground.faults import Refused, RunFailed, absorb
+from codealign.coordinator.ground.faults import Refused, RunFailed, Tries, absorb
 from codealign.coordinator.ground.ports import Inference, Sandbox
 from codealign.coordinator.ground.tally import StageTally
 from codealign.coordinator.ground.waiting import Waiting
@@ -63,7 +63,7 @@ class Completions:
             RunFailed: Another try cannot mend what went wrong.
         """
         left = {sample.attempt: sample for sample in request.samples}
-        tried = 0
+        tries = Tries()
         while left:
             self.gate()
             owed = dict(itertools.islice(left.items(), SAMPLES_OF_CALL))
@@ -76,9 +76,9 @@ class Completions:
                 if owed:
                     raise Internal(f"the stream ended without attempts {sorted(owed)}, which were asked for")
             except CodeAlignError as error:
-                # What was answered meanwhile shows that tries help.
-                tried = 1 if len(owed) < asked else tried + 1
-                await self._absorb(error, tried, request)
+                if len(owed) < asked:  # what was answered meanwhile shows that tries help
+                    tries = Tries()
+                await self._absorb(error, tries, request)
 
     async def _try(
         self, request: inf.GenerateRequest, owed: dict[int, inf.Sample]
@@ -106,21 +106,27 @@ class Completions:
             finally:
                 self.tally.end(counted)
 
-    async def _absorb(self, error: CodeAlignError, tried: int, request: inf.GenerateRequest) -> None:
+    async def _absorb(self, error: CodeAlignError, tries: Tries, request: inf.GenerateRequest) -> None:
+        if isinstance(error, FailedPrecondition):
+            try:
+                if await self._serves(request):
+                    # Not the model: the endpoint refuses this one prompt.
+                    raise Refused("prompt", error.message) from error
+            except CodeAlignError as unknown:  # away by now: the next try tells
+                error = unknown
         if isinstance(error, _FULL_OR_AWAY):
             self.window.refused()
-        if isinstance(error, FailedPrecondition) and await self._serves(request):
-            # Not the model: the endpoint refuses this one prompt.
-            raise Refused("prompt", error.message) from error
-        await absorb(error, tried, self.tally, "inference", self.waiting)
+        await absorb(error, tries, self.tally, "inference", self.waiting)
 
     async def _serves(self, request: inf.GenerateRequest) -> bool:
-        """The model that a request names is there, in the revision that it expects."""
+        """The model that a request names is there, in the revision that it expects.
+
+        Raises:
+            CodeAlignError: Inference cannot say.
+        """
         try:
             model = (await self.inference.get_model(inf.GetModelRequest(name=request.model))).model
         except (FailedPrecondition, NotFound, InvalidArgument):
-            return False
-        except CodeAlignError:  # away by now: the next try tells
             return False
         return request.expected_revision in ("", model.revision)
 
@@ -184,9 +190,8 @@ async def execute(
     Raises:
         RunFailed: Another try cannot mend what went wrong, or the sandbox does not isolate.
     """
-    tried = failed = 0
+    tries, failed = Tries(), 0
     while True:
-        tried += 1
         try:
             result = (await sandbox.execute(request, timeout=_EXECUTE_SECONDS)).result
             if result.verdict == sb.VERDICT_UNSPECIFIED:
@@ -195,7 +200,7 @@ async def execute(
             if window is not None and isinstance(error, _FULL_OR_AWAY):
                 window.refused()
             try:
-                await absorb(error, tried, tally, "sandbox", waiting)
+                await absorb(error, tries, tally, "sandbox", waiting)
             except Refused as refusal:
                 return sb.Result(request_id=request.request_id, verdict=sb.VERDICT_REFUSED, detail=str(refusal))
             gate()

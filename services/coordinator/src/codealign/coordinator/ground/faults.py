@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import dataclass
 
 from codealign.common.errors import (
     CodeAlignError,
@@ -45,14 +46,23 @@ class Refused(Exception):
         self.field = field
 
 
+@dataclass
+class Tries:
+    """Of one call, those that failed in a row."""
+
+    failed: int = 0
+    internal: int = 0
+    """By an error of the service's own. Counted by themselves: an outage, however long, may end with one."""
+
+
 async def absorb(
-    error: CodeAlignError, tried: int, tally: StageTally, service: str, waiting: Waiting | None = None
+    error: CodeAlignError, tries: Tries, tally: StageTally, service: str, waiting: Waiting | None = None
 ) -> None:
     """Wait before another try, or raise what the error means.
 
     Args:
         error: What the call raised.
-        tried: Tries so far.
+        tries: This one is counted.
         tally: Counts the retry.
         service: Named in messages: "inference".
         waiting: Told that a service is away. The caller says when it is back.
@@ -64,14 +74,16 @@ async def absorb(
     if isinstance(error, InvalidArgument):
         raise Refused(error.violations[0][0] if error.violations else "", error.message) from error
     internal = isinstance(error, Internal) or type(error) is CodeAlignError
-    if not isinstance(error, TRANSIENT) and not (internal and tried < INTERNAL_TRIES):
+    tries.failed += 1
+    tries.internal += internal
+    if not isinstance(error, TRANSIENT) and not (internal and tries.internal < INTERNAL_TRIES):
         text = error.message if error.message.startswith(f"{service}: ") else f"{service}: {error.message}"
         raise RunFailed(text) from error
     tally.retries += 1
     if waiting is not None and isinstance(error, Unavailable):
         waiting.begin(f"the {service} service", error.message)
-    wanted = delay(tried, error)
-    log.info("service_retry", service=service, error=type(error).__name__, tried=tried, delay=round(wanted, 2))
+    wanted = delay(tries.failed, error)
+    log.info("service_retry", service=service, error=type(error).__name__, tried=tries.failed, delay=round(wanted, 2))
     await asyncio.sleep(wanted)
 
 

@@ -83,13 +83,14 @@ async def patiently(call: Callable[[], Awaitable[T]], waiting: Waiting) -> T:
     Raises:
         CodeAlignError: Of the kinds that waiting does not mend.
     """
-    tried = 0
+    tried = internal = 0
     while True:
         tried += 1
         try:
             result = await call()
         except (*AWAY, Internal) as error:
-            if isinstance(error, Internal) and tried >= INTERNAL_TRIES:
+            internal += isinstance(error, Internal)  # counted by themselves: an outage may end with one
+            if internal >= INTERNAL_TRIES:
                 raise
             waiting.begin(STORE, error.message)
             asked = getattr(error, "retry_after", 1.0)
