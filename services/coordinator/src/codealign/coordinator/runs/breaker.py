@@ -7,7 +7,6 @@ by the service that was to work on them, the cause is not in the items: a person
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import Final
 
 INTERNAL_ERROR: Final = "internal-error"
@@ -33,15 +32,10 @@ class BreakerOpened(Exception):
 
 
 class Breaker:
-    """Looks at each item that a stage finishes.
+    """Looks at each item that a stage finishes."""
 
-    Args:
-        on_open: Called once, when it opens.
-    """
-
-    def __init__(self, on_open: Callable[[], None] | None = None) -> None:
+    def __init__(self) -> None:
         self._seen: dict[str, deque[str]] = {}
-        self._on_open = on_open
         self.reason = ""
         """Why it opened. Empty: it has not."""
 
@@ -65,8 +59,6 @@ class Breaker:
                 f"the breaker: {stage}: {count} of the last {len(seen)} items {_WORDS[kind]}{last}. "
                 "Look at the cause, then resume"
             )
-            if self._on_open is not None:
-                self._on_open()
 
 
 def _kind(reason: str | None) -> str:

@@ -208,11 +208,12 @@ class Generation:
         if not isinstance(read, pb.Rejection):
             text, made = read
             try:
-                kept = await self._context.store.append_all([*made[1:], made[0]])
+                # The first one last, and on its own: it stands for all of them, of which the store may refuse one.
+                further = await self._context.store.append_all(made[1:])
+                ordered = [await self._context.store.append(made[0]), *further]
             except InvalidArgument as error:  # too large for the store
                 read = internal_error(error, self.stage.makes)
             else:
-                ordered = [kept[-1], *kept[:-1]]
                 fresh = all(one is other for one, other in zip(ordered, made, strict=True))
                 self._deliver(item, draw.attempt, ordered, text, deliver, fresh=fresh)
                 return
