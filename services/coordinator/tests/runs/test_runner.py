@@ -13,14 +13,22 @@ from google.protobuf.message import Message
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
-from codealign.common.errors import FailedPrecondition, Internal, InvalidArgument, NotFound, Unavailable
+from codealign.common.errors import (
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    Unavailable,
+)
 from codealign.coordinator.ground.faults import RunFailed, RunStopped
 from codealign.coordinator.pipelines.pipeline import Pipeline
-from codealign.coordinator.runs.breaker import BreakerOpened
+from codealign.coordinator.runs.breaker import UNDECIDED, BreakerOpened
 from codealign.coordinator.runs.progress import stored_progress
 from codealign.coordinator.runs.runner import Outcome
 from fakes import toys
 from fakes.toys import SEEDS, Bench
+from fakes.virtual_time import in_virtual_time
 
 SHAPES = sorted(toys.shapes())
 
@@ -341,6 +349,59 @@ async def test_faults_of_every_service_change_nothing_about_the_rows() -> None:
     made.fakes.dataset.control.before = made.fakes.dataset.control.after = rarer
     assert version(made, await made.work()) == expected
     assert any(tally.retries for tally in made.progress.stages.values())
+
+
+@in_virtual_time
+async def test_a_run_that_is_interrupted_after_its_rows_were_chosen_chooses_the_same_ones() -> None:
+    made = bench("one-line")
+    failing = set((await _passed_programs())[::2])
+
+    def judge(program: sb.Program) -> sb.Result:
+        return sb.Result(verdict=sb.VERDICT_INFRASTRUCTURE) if program.code in failing else toys.judges(program)
+
+    made.fakes.sandbox.judges = judge
+    made.fakes.dataset.control.fail("publish_version", PermissionDenied("coordinator may not publish"))
+    with pytest.raises(RunFailed, match="may not publish"):
+        await made.work()
+    chosen = made.rows()
+    assert chosen
+    undecided = [rejection for rejection in made.rejections() if rejection.reason == UNDECIDED]
+    assert undecided, "the sandbox kept failing on some"
+    stored = stored_progress(made.run.run, await made.counts())
+    assert stored["execution"].reasons[UNDECIDED] == made.progress["execution"].reasons[UNDECIDED] == len(undecided)
+    failing.clear()
+    outcome = await made.work()
+    assert made.rows() == chosen
+    assert outcome.rows == len(chosen), "no instruction has a second row"
+    assert f"{len(undecided)} program" in outcome.message
+
+
+@in_virtual_time
+async def test_what_could_not_be_judged_is_judged_again_until_rows_are_chosen() -> None:
+    whole = bench("one-line")
+    expected = version(whole, await whole.work())
+    made = bench("one-line")
+    made.fakes.sandbox.judges = lambda program: sb.Result(verdict=sb.VERDICT_INFRASTRUCTURE)
+    with pytest.raises(BreakerOpened, match="the sandbox kept failing"):
+        await made.work()
+    assert not made.rejections() or all(each.reason != UNDECIDED for each in made.rejections())
+    made.fakes.sandbox.judges = toys.judges
+    assert version(made, await made.work()) == expected
+
+
+async def _passed_programs() -> list[str]:
+    """Those of an undisturbed run that passed."""
+    made, passed = bench("one-line"), list[str]()
+
+    def judge(program: sb.Program) -> sb.Result:
+        result = toys.judges(program)
+        if result.verdict == sb.VERDICT_PASSED:
+            passed.append(program.code)
+        return result
+
+    made.fakes.sandbox.judges = judge
+    await made.work()
+    return sorted(passed)
 
 
 @pytest.mark.parametrize(

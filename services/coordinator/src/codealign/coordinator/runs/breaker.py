@@ -12,7 +12,7 @@ from typing import Final
 INTERNAL_ERROR: Final = "internal-error"
 REFUSALS = frozenset({"prompt-refused", "prompt-too-long", "content-filter", "REFUSED"})
 """Reasons of a Rejection, and the verdict, that say that a service did not take an item."""
-UNDECIDED: Final = "undecided (infrastructure; tried again when the run is resumed)"
+UNDECIDED: Final = "INFRASTRUCTURE"
 """In place of a verdict, where the sandbox kept failing on a program."""
 SIZE = 50
 """Items of a stage that are looked at: the last ones that were worked on now, not those that were there."""

@@ -41,6 +41,9 @@ class Execution:
         self._wanted = context.run.execution
         self._tally = context.progress[stage.name]
         self._runners: set[str] = set()
+        self._undecided: list[str] = []
+        """Items without a verdict of which nothing is recorded yet."""
+        self._choosing = False
 
     async def judge(self, item: Item, *, fresh: bool) -> pb.Record | None:
         """The verdict on an item; None where there is none: the infrastructure kept failing, or the item is rejected.
@@ -53,6 +56,9 @@ class Execution:
             RunFailed: The sandbox does not isolate, or is not the one that the run was created for.
         """
         there = None if fresh else await self._find(item.record.id)
+        if there is not None and there.kind == pb.KIND_REJECTION:
+            self._tally.finish(there.rejection.reason, fresh=False)
+            return None
         if there is not None:
             self._count(there, fresh=False)
             return there
@@ -67,12 +73,15 @@ class Execution:
         if result is None:
             self._tally.finish(UNDECIDED)
             self._context.breaker.saw(self._stage.name, UNDECIDED)
+            self._undecided.append(item.record.id)
+            if self._choosing:
+                await self.settle()
             return None
         await self._check_runner(result)
         trim(result)
         record = pb.Record(
             kind=pb.KIND_VERDICT,
-            parents=self._parents(item.record.id, of_the_machine=_is_of_the_machine(result)),
+            parents=self._parents(item.record.id, of_the_run=_is_of_the_machine(result)),
             stage_config_id=self._config_id,
             verdict=pb.VerdictBody(result=result),
             provenance=pb.Provenance(seconds=result.queue_seconds + result.wall_seconds),
@@ -85,20 +94,44 @@ class Execution:
         self._count(kept, fresh=kept is record)
         return kept
 
-    def _parents(self, item_id: str, *, of_the_machine: bool) -> list[str]:
-        return [item_id, self._context.record.id] if of_the_machine else [item_id]
+    async def settle(self) -> None:
+        """Rows are chosen from now on: what has no verdict stays without one in this run."""
+        self._choosing = True
+        held, self._undecided = self._undecided, []
+        rejection = pb.Rejection(
+            rejected_kind=self._stage.makes, reason=UNDECIDED, detail="the sandbox kept failing on it"
+        )
+        await self._context.store.append_all(
+            pb.Record(
+                kind=pb.KIND_REJECTION,
+                parents=[item_id, self._context.record.id],
+                stage_config_id=self._config_id,
+                rejection=rejection,
+            )
+            for item_id in held
+        )
+
+    def _parents(self, item_id: str, *, of_the_run: bool) -> list[str]:
+        return [item_id, self._context.record.id] if of_the_run else [item_id]
 
     async def _find(self, item_id: str) -> pb.Record | None:
-        """The verdict that this run has, or else one that any run may have, which becomes a member of this one."""
-        own, shared = (
-            records.derive_id(
-                pb.KIND_VERDICT, self._parents(item_id, of_the_machine=each), stage_config_id=self._config_id
+        """The verdict that this run has, or else one that any run may have, or else the Rejection in place of one.
+
+        It becomes a member of this run.
+        """
+        own, shared, undecided = (
+            records.derive_id(kind, self._parents(item_id, of_the_run=of_the_run), stage_config_id=self._config_id)
+            for kind, of_the_run in (
+                (pb.KIND_VERDICT, True),
+                (pb.KIND_VERDICT, False),
+                (pb.KIND_REJECTION, True),
             )
-            for each in (True, False)
         )
-        found = await self._context.store.get([own, shared])
-        chosen = own if own in found else shared
-        return (await self._context.store.join([chosen])).get(chosen) if found else None
+        # Undecided first: rows may have been chosen since, whatever another run has come to know of the program.
+        wanted = (undecided, own, shared)
+        found = await self._context.store.get(wanted)
+        chosen = next((record_id for record_id in wanted if record_id in found), "")
+        return (await self._context.store.join([chosen])).get(chosen) if chosen else None
 
     async def _execute(self, item_id: str, program: sb.Program) -> sb.Result | None:
         wanted, store = self._wanted, self._context.store

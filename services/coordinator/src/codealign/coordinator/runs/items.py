@@ -100,6 +100,11 @@ class Items:
             )
         return groups
 
+    async def settle_verdicts(self) -> None:
+        """Rows are chosen from now on: what could not be judged by now stays so in this run."""
+        if self._execution is not None:
+            await self._execution.settle()
+
     async def settle(self) -> None:
         """Append what the stages still hold back, now that the run has come through."""
         for generation in self._generations.values():

@@ -85,6 +85,7 @@ async def work(
         items = Items(context, services, settings)
         say("working on seeds")
         groups = await items.all_seeds()
+        await items.settle_verdicts()
         say("selecting rows")
         selection = Selection(context, items.candidates, items.draw_on, items.seeds_in_flight)
         rows = await selection.choose(groups)
