@@ -272,6 +272,16 @@ async def test_a_failure_is_an_event_and_a_resume_tries_again() -> None:
 
 
 @in_virtual_time
+async def test_an_error_that_quotes_what_no_message_can_hold_is_a_failure_too() -> None:
+    dataset, subjects = world()
+    coordinator = Coordinator(dataset, "a")
+    coordinator.work.raises = [ValueError("\ud800" + "x" * 10_000)]
+    message = (await subjects.until(await subjects.create(), FAILED)).message
+    assert message.startswith("unexpected ValueError: \\ud800xxx")
+    assert len(message) < 3000
+
+
+@in_virtual_time
 async def test_work_that_wants_to_be_paused_is_paused_with_its_reason() -> None:
     dataset, subjects = world()
     coordinator = Coordinator(dataset, "a")

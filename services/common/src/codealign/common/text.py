@@ -35,3 +35,8 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name.lower(), valid, n=1)
     meant = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown {what} {name!r}{meant or ';'} known: {', '.join(valid) or 'none'}"
+
+
+def encodable(text: str) -> str:
+    """The text with lone surrogates escaped, which no message can hold: what an exception says may have some."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -17,6 +17,7 @@ from codealign.api.dataset.v1 import dataset_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common.errors import CodeAlignError
 from codealign.common.logs import get_logger
+from codealign.common.text import encodable
 from codealign.coordinator.ground import requests
 from codealign.coordinator.ground.assignment import Assignment, Outcome, PauseWanted, Stops, Workload
 from codealign.coordinator.ground.discovery import Discovery
@@ -34,6 +35,8 @@ READ_AGAIN_SECONDS = 30.0
 """A controller reads its requests so often also where nobody tells it to."""
 RETRY_SECONDS = 2.0
 """Work that ended since a service was away begins again after so long."""
+MESSAGE_CHARS = 2000
+"""Of what an unexpected error said, what an event keeps."""
 
 
 class Controllers:
@@ -272,7 +275,8 @@ class Controllers:
                 return pb.RunEvent(state=failed, message=error.message)
             if not isinstance(error, RunStopped):
                 log.error("work_failed", subject=assignment.subject.id, exc_info=error)
-                return pb.RunEvent(state=failed, message=f"unexpected {type(error).__name__}: {error}; see the log")
+                said = encodable(str(error))[:MESSAGE_CHARS]
+                return pb.RunEvent(state=failed, message=f"unexpected {type(error).__name__}: {said}; see the log")
         if not assignment.stopping:  # nobody asked for it
             await asyncio.sleep(RETRY_SECONDS)
         return None

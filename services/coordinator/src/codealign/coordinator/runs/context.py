@@ -9,6 +9,7 @@ from pathlib import Path
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common.logs import get_logger
+from codealign.common.text import encodable
 from codealign.coordinator.ground.store import RunStore
 from codealign.coordinator.ground.tally import Progress
 from codealign.coordinator.pipelines.pipeline import Pipeline
@@ -67,14 +68,9 @@ def internal_error(error: Exception, rejected_kind: pb.Kind.ValueType) -> pb.Rej
     return pb.Rejection(
         rejected_kind=rejected_kind,
         reason=INTERNAL_ERROR,
-        detail=_plain(f"{type(error).__name__}: {error}")[:DETAIL_CHARS],
-        evidence=_plain("\n".join(lines)),
+        detail=encodable(f"{type(error).__name__}: {error}")[:DETAIL_CHARS],
+        evidence=encodable("\n".join(lines)),
     )
-
-
-def _plain(text: str) -> str:
-    """Text that a record can hold."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def decision(parents: list[str], config_id: str, drop: Drop) -> pb.Record:
@@ -86,7 +82,7 @@ def decision(parents: list[str], config_id: str, drop: Drop) -> pb.Record:
         decision=pb.Decision(
             outcome=pb.Decision.OUTCOME_DROPPED,
             rule=drop.rule,
-            detail=_plain(drop.detail),
+            detail=encodable(drop.detail),
             duplicate_of=drop.duplicate_of,
         ),
     )
