@@ -35,7 +35,8 @@ from codealign.coordinator.settings import CoordinatorSettings
 ItemT = TypeVar("ItemT")
 COLLECTION = "evaluations"
 """What evaluations append is a member of this collection."""
-_GET = 1000
+_GET = 100
+"""Results that are read at once: the largest of them (two texts of MAX_TOKENS) still fit into one answer."""
 _SAMPLES_PER_CALL = 64
 _MOST_PROBLEMS = 1024
 """Begun at once where the settings do not say: more than an engine has slots for, and little memory."""
