@@ -231,6 +231,19 @@ async def test_a_run_is_judged_again_without_the_engine(monkeypatch: pytest.Monk
 
 
 @in_virtual_time
+async def test_a_run_is_judged_again_whose_model_is_no_longer_loaded() -> None:
+    async with World(fakes()).working() as world:
+        run = (await world.create()).run.id
+        await world.watch(run)
+        world.fakes.inference.models.clear()
+        execution = pb.ExecutionSettings(limits=sb.Limits(wall_seconds=2.0))
+        made = (await world.servicer.RejudgeRun(api.RejudgeRunRequest(run=run, execution=execution), CONTEXT)).run
+        last = (await world.watch(made.id))[-1]
+        assert last.state == SUCCEEDED, last.message
+        assert [each.promise for each in world.fakes.dataset.published] == ["reproducible", "replayable"]
+
+
+@in_virtual_time
 async def test_a_run_at_work_is_not_judged_again() -> None:
     async with World(fakes()).working() as world:
         run = (await world.create()).run.id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from codealign.api.dataset.v1 import dataset_pb2 as dataset
 from codealign.api.inference.v1 import inference_pb2 as inf
-from codealign.common.errors import CodeAlignError
+from codealign.common.errors import CodeAlignError, FailedPrecondition, NotFound
 from codealign.coordinator.ground.faults import Refused, RunFailed, Tries, absorb
 from codealign.coordinator.ground.ports import Inference
 from codealign.coordinator.ground.tally import StageTally
@@ -49,9 +49,18 @@ def _facts(context: Context) -> dict[str, str]:
 
 
 async def _promise(context: Context, inference: Inference) -> str:
-    """Name the promise: reproducible where each engine is batch-invariant and generates for itself."""
+    """Name the promise: reproducible where each engine is batch-invariant and generates for itself.
+
+    A run that judges anew what another one had generated needs no model. Where it is not loaded any more, nobody can
+    say what made the completions, but they are there.
+    """
     for name in sorted({model_of(context.run, stage.name).model for stage in context.pipeline.writing}):
-        model = await _model(context, inference, name)
+        try:
+            model = await _model(context, inference, name)
+        except RunFailed as error:
+            if context.run.rejudges and isinstance(error.__cause__, NotFound | FailedPrecondition):
+                return "replayable"
+            raise
         if not model.batch_invariant or model.engine == "replay":
             return "replayable"
     return "reproducible"
