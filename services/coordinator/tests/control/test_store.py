@@ -10,7 +10,14 @@ from google.protobuf.message import Message
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common import records
-from codealign.common.errors import DeadlineExceeded, Internal, InvalidArgument, PermissionDenied, ResourceExhausted
+from codealign.common.errors import (
+    DeadlineExceeded,
+    Internal,
+    InvalidArgument,
+    PermissionDenied,
+    ResourceExhausted,
+    Unavailable,
+)
 from codealign.coordinator.ground import batches
 from codealign.coordinator.ground import store as module
 from codealign.coordinator.ground.faults import RunFailed
@@ -149,6 +156,15 @@ async def test_what_waiting_does_not_mend_fails_the_run() -> None:
         dataset.control.fail("append", *[Internal("the file is damaged")] * INTERNAL_TRIES)
         with pytest.raises(RunFailed, match="damaged"):
             await store.append(seed(0))
+        assert await store.append(seed(0))
+
+
+@in_virtual_time
+async def test_a_fault_of_the_store_after_a_long_outage_is_the_first_one() -> None:
+    dataset = world()
+    away = [Unavailable("starts", retry_after=1.0) for _ in range(3 * INTERNAL_TRIES)]
+    dataset.control.fail("append", *away, Internal("the database recovers"))
+    async with RunStore(dataset) as store:
         assert await store.append(seed(0))
 
 

@@ -20,7 +20,7 @@ from codealign.common.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from codealign.coordinator.ground.faults import Refused, RunFailed, absorb
+from codealign.coordinator.ground.faults import INTERNAL_TRIES, ODD_TRIES, Refused, RunFailed, Tries, absorb
 from codealign.coordinator.ground.ports import Inference, Sandbox
 from codealign.coordinator.ground.tally import StageTally
 from codealign.coordinator.ground.waiting import Waiting
@@ -34,6 +34,7 @@ SAMPLES_OF_CALL = 256
 _EXECUTE_SECONDS = 600.0
 _PAUSE_SECONDS = 1.0
 _FULL_OR_AWAY = (ResourceExhausted, Unavailable)
+_VERDICTS = frozenset(sb.Verdict.values())
 _FINISHES = frozenset(inf.FinishReason.values()) - {inf.FINISH_REASON_UNSPECIFIED}
 
 
@@ -51,6 +52,8 @@ class Completions:
     """Seconds for one call."""
     waiting: Waiting | None = None
     """Told when inference is away."""
+    answers: bool = False
+    """It has answered, so that an error of its own may be due to the one request."""
 
     async def of(self, request: inf.GenerateRequest) -> AsyncGenerator[inf.GenerateResponse]:
         """One completion for each of the request's samples, as they come.
@@ -60,10 +63,10 @@ class Completions:
 
         Raises:
             Refused: Inference will never carry this request out.
-            RunFailed: Another try cannot mend what went wrong.
+            RunFailed: Another try cannot mend what went wrong; `Faulty` where inference kept failing inside.
         """
         left = {sample.attempt: sample for sample in request.samples}
-        tried = 0
+        tries = Tries()
         while left:
             self.gate()
             owed = dict(itertools.islice(left.items(), SAMPLES_OF_CALL))
@@ -72,13 +75,15 @@ class Completions:
                 async with contextlib.aclosing(self._try(request, owed)) as responses:
                     async for response in responses:
                         del left[response.completion.attempt]
+                        self.answers = True
                         yield response
                 if owed:
                     raise Internal(f"the stream ended without attempts {sorted(owed)}, which were asked for")
             except CodeAlignError as error:
                 # What was answered meanwhile shows that tries help.
-                tried = 1 if len(owed) < asked else tried + 1
-                await self._absorb(error, tried, request)
+                if len(owed) < asked:
+                    tries = Tries()
+                await self._absorb(error, tries, request)
 
     async def _try(
         self, request: inf.GenerateRequest, owed: dict[int, inf.Sample]
@@ -106,13 +111,15 @@ class Completions:
             finally:
                 self.tally.end(counted)
 
-    async def _absorb(self, error: CodeAlignError, tried: int, request: inf.GenerateRequest) -> None:
+    async def _absorb(self, error: CodeAlignError, tries: Tries, request: inf.GenerateRequest) -> None:
         if isinstance(error, _FULL_OR_AWAY):
             self.window.refused()
         if isinstance(error, FailedPrecondition) and await self._serves(request):
             # Not the model: the endpoint refuses this one prompt.
             raise Refused("prompt", error.message) from error
-        await absorb(error, tried, self.tally, "inference", self.waiting)
+        # While others are on their way, nobody knows yet whether it answers anything.
+        most = ODD_TRIES if self.answers or self.tally.in_flight else INTERNAL_TRIES
+        await absorb(error, tries, self.tally, "inference", self.waiting, most_faults=most)
 
     async def _serves(self, request: inf.GenerateRequest) -> bool:
         """The model that a request names is there, in the revision that it expects."""
@@ -184,18 +191,19 @@ async def execute(
     Raises:
         RunFailed: Another try cannot mend what went wrong, or the sandbox does not isolate.
     """
-    tried = failed = 0
+    tries, failed = Tries(), 0
     while True:
-        tried += 1
         try:
             result = (await sandbox.execute(request, timeout=_EXECUTE_SECONDS)).result
             if result.verdict == sb.VERDICT_UNSPECIFIED:
                 raise Internal("it answered without a verdict")
+            if result.verdict not in _VERDICTS:
+                raise Internal(f"it answered with verdict {result.verdict}, which this release does not know")
         except CodeAlignError as error:
             if window is not None and isinstance(error, _FULL_OR_AWAY):
                 window.refused()
             try:
-                await absorb(error, tried, tally, "sandbox", waiting)
+                await absorb(error, tries, tally, "sandbox", waiting)
             except Refused as refusal:
                 return sb.Result(request_id=request.request_id, verdict=sb.VERDICT_REFUSED, detail=str(refusal))
             gate()
@@ -215,7 +223,8 @@ async def execute(
 def _check_isolation(result: sb.Result) -> None:
     """What ran without gVisor around it must never be kept, and no other program would fare better."""
     if result.verdict != sb.VERDICT_REFUSED and result.isolation != sb.ISOLATION_GVISOR:
-        isolation = sb.Isolation.Name(result.isolation).removeprefix("ISOLATION_").lower()
+        known = result.isolation in sb.Isolation.values()
+        isolation = sb.Isolation.Name(result.isolation).removeprefix("ISOLATION_").lower() if known else "unknown"
         raise RunFailed(
             f"sandbox: runner {result.runner!r} executes without gVisor's isolation ({isolation}), which is for "
             "debugging alone: nothing of it is kept. Start the gateway with another backend, then resume"

@@ -272,7 +272,9 @@ class Controllers:
                 return pb.RunEvent(state=failed, message=error.message)
             if not isinstance(error, RunStopped):
                 log.error("work_failed", subject=assignment.subject.id, exc_info=error)
-                return pb.RunEvent(state=failed, message=f"unexpected {type(error).__name__}: {error}; see the log")
+                text = f"unexpected {type(error).__name__}: {error}; see the log"
+                # A message that cannot be recorded would have the work begun again for ever.
+                return pb.RunEvent(state=failed, message=text.encode("utf-8", "backslashreplace").decode())
         if not assignment.stopping:  # nobody asked for it
             await asyncio.sleep(RETRY_SECONDS)
         return None

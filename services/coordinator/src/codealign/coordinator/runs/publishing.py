@@ -5,7 +5,7 @@ from __future__ import annotations
 from codealign.api.dataset.v1 import dataset_pb2 as dataset
 from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.common.errors import CodeAlignError
-from codealign.coordinator.ground.faults import Refused, RunFailed, absorb
+from codealign.coordinator.ground.faults import Refused, RunFailed, Tries, absorb
 from codealign.coordinator.ground.ports import Inference
 from codealign.coordinator.ground.tally import StageTally
 from codealign.coordinator.runs.config import model_of
@@ -58,14 +58,13 @@ async def _promise(context: Context, inference: Inference) -> str:
 
 
 async def _model(context: Context, inference: Inference, name: str) -> inf.Model:
-    tried, tally = 0, StageTally()
+    tries, tally = Tries(), StageTally()
     while True:
-        tried += 1
         try:
             model = (await inference.get_model(inf.GetModelRequest(name=name))).model
         except CodeAlignError as error:
             try:
-                await absorb(error, tried, tally, "inference", context.store.waiting)
+                await absorb(error, tries, tally, "inference", context.store.waiting)
             except Refused as refusal:
                 raise RunFailed(f"inference: model {name!r}: {refusal}") from refusal
         else:
