@@ -13,7 +13,7 @@ from pydantic_settings import SettingsConfigDict
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2_grpc as rpc
-from codealign.common.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable
+from codealign.common.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from codealign.common.server import ALL, Callers, Readiness, Registration, serve
 from codealign.common.settings import ServerSettings
 
@@ -38,6 +38,10 @@ class Odd(rpc.SandboxServiceServicer):
         self.calls[wish] = self.calls.get(wish, 0) + 1
         if wish == "bad":
             raise InvalidArgument(violations=[("program.code", "is empty"), ("limits.cpu_seconds", "is negative")])
+        if wish == "long-not-found":
+            raise NotFound(f"there is no {'é' * 100_000!r}\ud800")
+        if wish == "many-fields":
+            raise InvalidArgument(violations=[(f"fields[{number}]", "%" * 5_000) for number in range(50)])
         if wish == "full":
             raise ResourceExhausted("the queue is full", retry_after=0.25)
         if wish == "twice-away" and self.calls[wish] < 3:

@@ -346,3 +346,10 @@ def test_orderings_are_fixed_by_seed_stage_and_group() -> None:
     assert len(set(first)) == 8
     assert first == names(0, "concepts")
     assert first not in (names(1, "concepts"), names(0, "responses"))
+
+
+@pytest.mark.parametrize("name", ["\0", "a\nb", "n" * 201])
+def test_names_that_the_store_or_a_screen_cannot_hold_are_refused(name: str) -> None:
+    assert violations(name=name) == {"config.name": "must be at most 200 printable characters"}
+    wrong = violations(seeds=pb.SeedSelection(collection=name))
+    assert list(wrong) == ["config.seeds.collection"]

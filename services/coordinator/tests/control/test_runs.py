@@ -19,6 +19,7 @@ from codealign.common.health import Readiness
 from codealign.coordinator import pipelines
 from codealign.coordinator.main import wire
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
+from codealign.coordinator.runs.config import run_records
 from codealign.coordinator.runs.controller import WORK_LOG_SECONDS
 from codealign.coordinator.settings import CoordinatorSettings
 from fakes import FakeDataset, FakeServices, toys
@@ -290,3 +291,46 @@ async def test_a_caller_that_goes_away_leaves_a_run_and_its_request_or_neither()
             assert len(runs) == len(dataset.of_kind(pb.KIND_RUN_REQUEST))
             states = [event.run_event.state for event in sorted(events, key=lambda event: event.attempt)]
             assert states == [RUNNING, SUCCEEDED] * len(runs)
+
+
+@pytest.mark.parametrize(
+    ("made_elsewhere", "says"),
+    [
+        (pb.Run(name="old", pipeline="one-line"), "has no settings for stage 'instructions'"),
+        (pb.Run(name="old", pipeline="evolve"), "unknown pipeline 'evolve'"),
+    ],
+)
+@in_virtual_time
+async def test_a_run_of_another_release_is_told_of_fails_with_one_error_and_breaks_no_other(
+    made_elsewhere: pb.Run, says: str
+) -> None:
+    async with World(fakes(2)).working() as world:
+        made = await world.create()
+        made_elsewhere.seeds.collection = toys.SEEDS
+        config, old = run_records(made_elsewhere)
+        world.fakes.dataset.put(config, old, collection=old.id)
+        await world.watch(made.run.id)
+        listed = {run.id: run for run in (await world.servicer.ListRuns(api.ListRunsRequest(), CONTEXT)).runs}
+        assert listed[made.run.id].state == SUCCEEDED
+        assert says in " ".join(listed[old.id].notes)
+        report = await world.servicer.GetReport(api.GetReportRequest(run="old"), CONTEXT)
+        assert says in " ".join(report.run.notes)
+        await world.servicer.ResumeRun(api.ResumeRunRequest(run="old"), CONTEXT)
+        [*_, last] = await world.watch(old.id)
+        assert (last.state, last.version) == (pb.RUN_STATE_FAILED, "")
+        assert says in last.message
+
+
+@in_virtual_time
+async def test_a_limit_that_is_no_number_is_refused() -> None:
+    world = World(fakes(2))
+    execution = pb.ExecutionSettings(limits=sb.Limits(wall_seconds=float("nan")))
+    with pytest.raises(InvalidArgument, match=r"config\.execution\.limits\.wall_seconds: is nan"):
+        await world.create(execution=execution)
+
+
+@pytest.mark.parametrize("evaluation", ["", "abc", "no-hexadecimal", "a" * 33])
+async def test_an_evaluation_that_can_be_none_is_refused_by_the_field_that_names_it(evaluation: str) -> None:
+    request = api.CancelEvaluationRequest(evaluation=evaluation)
+    with pytest.raises(InvalidArgument, match=r"^evaluation: "):
+        await World(fakes(0)).servicer.CancelEvaluation(request, CONTEXT)

@@ -16,6 +16,7 @@ from codealign.coordinator import pipelines
 from codealign.coordinator.ground import calls, faults, windows
 from codealign.coordinator.ground.faults import RunFailed, RunStopped
 from codealign.coordinator.ground.store import RunStore
+from codealign.coordinator.ground.tally import verdict_name
 from codealign.coordinator.pipelines.stage import Item, Settings
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
 from codealign.coordinator.runs.breaker import UNDECIDED, Breaker
@@ -215,6 +216,28 @@ async def test_a_sandbox_that_keeps_failing_inside_ends_the_run(bench: Bench) ->
     with pytest.raises(RunFailed, match="division by zero"):
         await bench.judge(bench.run())
     assert bench.sandbox.control.calls["execute"] == faults.INTERNAL_TRIES
+
+
+async def test_a_program_that_the_sandbox_keeps_failing_on_ends_no_run_where_it_judges_others(bench: Bench) -> None:
+    run = bench.run()
+    assert await run.judge(ITEM, fresh=True) is not None
+    bench.sandbox.control.fail("execute", *(Internal("division by zero") for _ in range(faults.INTERNAL_TRIES)))
+    assert await run.judge(ITEM, fresh=True) is None
+    assert bench.progress["execution"].reasons == {UNDECIDED: 1}
+    assert await run.judge(ITEM, fresh=True) is not None
+
+
+async def test_a_fault_after_a_long_outage_is_the_first_one(bench: Bench) -> None:
+    away = [Unavailable("restarts", retry_after=0.0) for _ in range(3 * faults.INTERNAL_TRIES)]
+    bench.sandbox.control.fail("execute", *away, Internal("starts"))
+    assert await bench.judge(bench.run()) is not None
+
+
+async def test_a_verdict_that_this_release_does_not_know_is_never_recorded(bench: Bench) -> None:
+    bench.sandbox.judges = lambda program: sb.Result(verdict=99)  # type: ignore[arg-type]
+    with pytest.raises(RunFailed, match="verdict 99, which this release does not know"):
+        await bench.judge(bench.run())
+    assert verdict_name(99) == "99"  # type: ignore[arg-type]
 
 
 async def test_a_verdict_in_flight_is_finished_though_the_run_is_to_stop(bench: Bench) -> None:

@@ -437,6 +437,33 @@ async def test_garbage_of_the_engine_is_asked_for_again_and_then_told(
     assert not made.fakes.dataset.of_kind(pb.KIND_COMPLETION)
 
 
+async def test_one_prompt_that_the_engine_keeps_failing_on_ends_no_run() -> None:
+    made, odd = bench("one-line", 30), ""
+
+    def write(request: inf.GenerateRequest, sample: inf.Sample) -> inf.Completion:
+        nonlocal odd
+        if request.prompt.startswith("responses:"):
+            odd = odd or request.prompt
+        if request.prompt == odd:
+            raise Internal("the endpoint's answer has no choice")
+        return toys.writes(request, sample)
+
+    made.fakes.inference.writes = write
+    outcome = await made.work()
+    assert outcome.rows > 2
+    assert "internal error" in outcome.message
+    found = [each for each in made.rejections() if each.reason == "internal-error"]
+    assert found
+    assert all("has no choice" in each.detail for each in found)
+
+
+async def test_a_fault_of_the_engine_after_a_long_outage_is_the_first_one() -> None:
+    made = bench("one-line", 4)
+    away = [Unavailable("restarts", retry_after=0.0) for _ in range(40)]
+    made.fakes.inference.control.fail("generate", *away, *(Internal("starts") for _ in range(4)))
+    assert (await made.work()).rows
+
+
 async def test_no_seed_that_meets_the_rules_is_told() -> None:
     made = bench("one-line", 0, "bad one", "bad other")
     with pytest.raises(RunFailed, match="no seed of collection 'seeds' meets the seed rules"):

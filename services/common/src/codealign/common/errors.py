@@ -14,6 +14,27 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+MESSAGE_BYTES = 2400
+"""Of an error's message, what goes over the wire, as gRPC encodes it (a character outside ASCII takes more)."""
+DETAIL_BYTES = 1400
+"""Of the violations, likewise. The message goes twice, once of them in base64 with the violations: together less than
+the 8 KiB of metadata from which on gRPC drops a call at random, and the error with it."""
+_VIOLATION_BYTES = 600
+_CUT = " [cut]"
+
+
+def shortened(text: str, most: int) -> str:
+    """The text, or its beginning, in at most so many bytes as a gRPC trailer encodes it; lone surrogates escaped."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    if len(text) * 9 < most:
+        return text
+    taken = 0
+    for place, character in enumerate(text):
+        taken += 1 if " " <= character <= "~" and character != "%" else 3 * len(character.encode())
+        if taken > most:
+            return text[: max(0, place - len(_CUT))] + _CUT
+    return text
+
 
 class CodeAlignError(Exception):
     """Base class; its own status is INTERNAL."""
@@ -29,13 +50,14 @@ class CodeAlignError(Exception):
         return ()
 
     def to_status(self) -> status_pb2.Status:
-        """This error as the rich status that goes over the wire."""
+        """This error as the rich status that goes over the wire, cut to what a trailer holds."""
         packed = []
         for detail in self.details():
             box = any_pb2.Any()
             box.Pack(detail)
             packed.append(box)
-        return status_pb2.Status(code=code_pb2.Code.Value(self.code.name), message=self.message, details=packed)
+        message = shortened(self.message, MESSAGE_BYTES)
+        return status_pb2.Status(code=code_pb2.Code.Value(self.code.name), message=message, details=packed)
 
 
 class ConfigurationError(Exception):
@@ -64,13 +86,16 @@ class InvalidArgument(CodeAlignError):
         super().__init__("; ".join(f"{path}: {text}" for path, text in self.violations))
 
     def details(self) -> Iterable[Message]:
-        """One BadRequest with every violation."""
-        yield error_details_pb2.BadRequest(
-            field_violations=[
-                error_details_pb2.BadRequest.FieldViolation(field=path, description=text)
-                for path, text in self.violations
-            ]
-        )
+        """One BadRequest with every violation, as far as a trailer holds them."""
+        bad = error_details_pb2.BadRequest()
+        for path, text in self.violations:
+            bad.field_violations.add(
+                field=shortened(path, _VIOLATION_BYTES), description=shortened(text, _VIOLATION_BYTES)
+            )
+            if bad.ByteSize() > DETAIL_BYTES and len(bad.field_violations) > 1:
+                del bad.field_violations[-1]
+                break
+        yield bad
 
 
 class NotFound(CodeAlignError):

@@ -48,9 +48,10 @@ def _bind(context: grpc.aio.ServicerContext[Any, Any], method: str) -> None:
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: CodeAlignError) -> NoReturn:
-    status = rpc_status.to_status(error.to_status())
+    sent = error.to_status()
+    status = rpc_status.to_status(sent)
     trailing = (*tuple(context.trailing_metadata() or ()), *tuple(status.trailing_metadata or ()))
-    await context.abort(error.code, error.message, trailing)
+    await context.abort(error.code, sent.message, trailing)
     raise AssertionError("abort returns never")
 
 

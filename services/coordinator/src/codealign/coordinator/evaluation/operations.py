@@ -34,6 +34,7 @@ PROGRESS_SECONDS = 0.5
 ELSEWHERE_SECONDS = 2.0
 """And at one of another coordinator, where each look reads what is new in the store."""
 MIN_PREFIX = 6
+_ID_DIGITS, _DIGITS = 32, frozenset("0123456789abcdef")
 JOBS = "evaluation-jobs"
 """EvaluationJob records are members of this collection."""
 
@@ -178,7 +179,7 @@ class Evaluations:
         )
 
     async def _find(self, text: str) -> pb.Record:
-        if len(text) < MIN_PREFIX:
+        if not MIN_PREFIX <= len(text) <= _ID_DIGITS or not set(text) <= _DIGITS:
             raise InvalidArgument("evaluation", f"give the evaluation's id, or at least its first {MIN_PREFIX} digits")
         found = (await self._services.dataset.get(ds.GetRequest(ids=[text], allow_prefix=True))).records
         if not found or found[0].kind != pb.KIND_EVALUATION_JOB:

@@ -20,7 +20,7 @@ from codealign.common.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from codealign.coordinator.ground.faults import Refused, RunFailed, Tries, absorb
+from codealign.coordinator.ground.faults import INTERNAL_TRIES, ODD_TRIES, Refused, RunFailed, Tries, absorb
 from codealign.coordinator.ground.ports import Inference, Sandbox
 from codealign.coordinator.ground.tally import StageTally
 from codealign.coordinator.ground.waiting import Waiting
@@ -34,6 +34,7 @@ SAMPLES_OF_CALL = 256
 _EXECUTE_SECONDS = 600.0
 _PAUSE_SECONDS = 1.0
 _FULL_OR_AWAY = (ResourceExhausted, Unavailable)
+_VERDICTS = frozenset(sb.Verdict.values())
 _FINISHES = frozenset(inf.FinishReason.values()) - {inf.FINISH_REASON_UNSPECIFIED}
 
 
@@ -51,6 +52,8 @@ class Completions:
     """Seconds for one call."""
     waiting: Waiting | None = None
     """Told when inference is away."""
+    answers: bool = False
+    """It has answered, so that an error of its own may be due to the one request."""
 
     async def of(self, request: inf.GenerateRequest) -> AsyncGenerator[inf.GenerateResponse]:
         """One completion for each of the request's samples, as they come.
@@ -60,7 +63,7 @@ class Completions:
 
         Raises:
             Refused: Inference will never carry this request out.
-            RunFailed: Another try cannot mend what went wrong.
+            RunFailed: Another try cannot mend what went wrong; `Faulty` where inference kept failing inside.
         """
         left = {sample.attempt: sample for sample in request.samples}
         tries = Tries()
@@ -72,11 +75,13 @@ class Completions:
                 async with contextlib.aclosing(self._try(request, owed)) as responses:
                     async for response in responses:
                         del left[response.completion.attempt]
+                        self.answers = True
                         yield response
                 if owed:
                     raise Internal(f"the stream ended without attempts {sorted(owed)}, which were asked for")
             except CodeAlignError as error:
-                if len(owed) < asked:  # what was answered meanwhile shows that tries help
+                # What was answered meanwhile shows that tries help.
+                if len(owed) < asked:
                     tries = Tries()
                 await self._absorb(error, tries, request)
 
@@ -116,7 +121,9 @@ class Completions:
                 error = unknown
         if isinstance(error, _FULL_OR_AWAY):
             self.window.refused()
-        await absorb(error, tries, self.tally, "inference", self.waiting)
+        # While others are on their way, nobody knows yet whether it answers anything.
+        most = ODD_TRIES if self.answers or self.tally.in_flight else INTERNAL_TRIES
+        await absorb(error, tries, self.tally, "inference", self.waiting, most_faults=most)
 
     async def _serves(self, request: inf.GenerateRequest) -> bool:
         """The model that a request names is there, in the revision that it expects.
@@ -196,6 +203,8 @@ async def execute(
             result = (await sandbox.execute(request, timeout=_EXECUTE_SECONDS)).result
             if result.verdict == sb.VERDICT_UNSPECIFIED:
                 raise Internal("it answered without a verdict")
+            if result.verdict not in _VERDICTS:
+                raise Internal(f"it answered with verdict {result.verdict}, which this release does not know")
         except CodeAlignError as error:
             if window is not None and isinstance(error, _FULL_OR_AWAY):
                 window.refused()
@@ -220,7 +229,8 @@ async def execute(
 def _check_isolation(result: sb.Result) -> None:
     """What ran without gVisor around it must never be kept, and no other program would fare better."""
     if result.verdict != sb.VERDICT_REFUSED and result.isolation != sb.ISOLATION_GVISOR:
-        isolation = sb.Isolation.Name(result.isolation).removeprefix("ISOLATION_").lower()
+        known = result.isolation in sb.Isolation.values()
+        isolation = sb.Isolation.Name(result.isolation).removeprefix("ISOLATION_").lower() if known else "unknown"
         raise RunFailed(
             f"sandbox: runner {result.runner!r} executes without gVisor's isolation ({isolation}), which is for "
             "debugging alone: nothing of it is kept. Start the gateway with another backend, then resume"

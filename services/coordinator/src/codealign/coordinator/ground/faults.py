@@ -24,6 +24,8 @@ TRANSIENT = (Unavailable, ResourceExhausted, DeadlineExceeded)
 """Errors that pass: the call is made again, for however long."""
 INTERNAL_TRIES = 5
 """An error of the service's own is tried so often, since a restart may mend it."""
+ODD_TRIES = 10
+"""Likewise where the service answers other requests: the fault may be in this one, and is that item's alone then."""
 _FIRST_DELAY = 0.2
 _MAX_DELAY = 5.0
 """Seconds. A longer delay that a service asked for is kept, up to _MAX_ASKED."""
@@ -32,6 +34,26 @@ _MAX_ASKED = 60.0
 
 class RunFailed(Exception):
     """The work cannot go on without a person; the message says why and what to do."""
+
+
+class Faulty(RunFailed):
+    """The service kept answering this one request with an error of its own."""
+
+
+@dataclass
+class Tries:
+    """Of one call, since the last one that had any effect."""
+
+    made: int = 0
+    faults: int = 0
+    """Those that ended in an error of the service's own. An outage in between counts for nothing."""
+
+    def saw(self, error: CodeAlignError) -> bool:
+        """A try ended in an error; whether it is one of the service's own."""
+        internal = isinstance(error, Internal) or type(error) is CodeAlignError
+        self.made += 1
+        self.faults += internal
+        return internal
 
 
 class RunStopped(Exception):
@@ -46,44 +68,40 @@ class Refused(Exception):
         self.field = field
 
 
-@dataclass
-class Tries:
-    """Of one call, those that failed in a row."""
-
-    failed: int = 0
-    internal: int = 0
-    """By an error of the service's own. Counted by themselves: an outage, however long, may end with one."""
-
-
 async def absorb(
-    error: CodeAlignError, tries: Tries, tally: StageTally, service: str, waiting: Waiting | None = None
+    error: CodeAlignError,
+    tries: Tries,
+    tally: StageTally,
+    service: str,
+    waiting: Waiting | None = None,
+    *,
+    most_faults: int = INTERNAL_TRIES,
 ) -> None:
     """Wait before another try, or raise what the error means.
 
     Args:
         error: What the call raised.
-        tries: This one is counted.
+        tries: Of this call; the error is counted.
         tally: Counts the retry.
         service: Named in messages: "inference".
         waiting: Told that a service is away. The caller says when it is back.
+        most_faults: So many errors of the service's own are tried again, less one.
 
     Raises:
         Refused: The request is refused for what it holds.
-        RunFailed: An error that another try cannot mend.
+        RunFailed: An error that another try cannot mend; `Faulty` where it is the service's own.
     """
+    internal = tries.saw(error)
     if isinstance(error, InvalidArgument):
         raise Refused(error.violations[0][0] if error.violations else "", error.message) from error
-    internal = isinstance(error, Internal) or type(error) is CodeAlignError
-    tries.failed += 1
-    tries.internal += internal
-    if not isinstance(error, TRANSIENT) and not (internal and tries.internal < INTERNAL_TRIES):
+    if not isinstance(error, TRANSIENT) and not (internal and tries.faults < most_faults):
         text = error.message if error.message.startswith(f"{service}: ") else f"{service}: {error.message}"
-        raise RunFailed(text) from error
+        raise (Faulty if internal else RunFailed)(text) from error
     tally.retries += 1
     if waiting is not None and isinstance(error, Unavailable):
         waiting.begin(f"the {service} service", error.message)
-    wanted = delay(tries.failed, error)
-    log.info("service_retry", service=service, error=type(error).__name__, tried=tries.failed, delay=round(wanted, 2))
+    wanted = delay(tries.made, error)
+    log.info("service_retry", service=service, error=type(error).__name__, tried=tries.made, delay=round(wanted, 2))
     await asyncio.sleep(wanted)
 
 

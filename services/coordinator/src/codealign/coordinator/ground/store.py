@@ -83,14 +83,14 @@ async def patiently(call: Callable[[], Awaitable[T]], waiting: Waiting) -> T:
     Raises:
         CodeAlignError: Of the kinds that waiting does not mend.
     """
-    tried = internal = 0
+    tried = faults = 0
     while True:
         tried += 1
         try:
             result = await call()
         except (*AWAY, Internal) as error:
-            internal += isinstance(error, Internal)  # counted by themselves: an outage may end with one
-            if internal >= INTERNAL_TRIES:
+            faults += isinstance(error, Internal)  # an outage may be long, and says nothing about the request
+            if isinstance(error, Internal) and faults >= INTERNAL_TRIES:
                 raise
             waiting.begin(STORE, error.message)
             asked = getattr(error, "retry_after", 1.0)

@@ -20,7 +20,9 @@ PASSED = "PASSED"
 
 
 def verdict_name(value: sandbox.Verdict.ValueType) -> str:
-    """`FAILED_ASSERTION` for VERDICT_FAILED_ASSERTION."""
+    """`FAILED_ASSERTION` for VERDICT_FAILED_ASSERTION; of one that this release does not know, its number."""
+    if value not in sandbox.Verdict.values():
+        return str(value)
     return sandbox.Verdict.Name(value).removeprefix("VERDICT_")
 
 

@@ -16,6 +16,8 @@ from codealign.coordinator.runs.strategies import STRATEGIES, FailuresOnly
 
 MAX_ATTEMPTS = 256
 MAX_EXECUTIONS = 10
+MAX_NAME = 200
+"""Characters of a run's name and of a collection's, as the store has it."""
 
 _Violations = Iterator[tuple[str, str]]
 
@@ -31,6 +33,8 @@ def check(given: pb.Run) -> None:
 
 
 def _violations(given: pb.Run) -> _Violations:
+    if len(given.name) > MAX_NAME or not given.name.isprintable():
+        yield "name", f"must be at most {MAX_NAME} printable characters"
     yield from _seeds(given.seeds)
     yield from _selection(given.selection)
     yield from _execution(given.execution)
@@ -51,6 +55,8 @@ def _violations(given: pb.Run) -> _Violations:
 def _seeds(seeds: pb.SeedSelection) -> _Violations:
     if not seeds.collection:
         yield "seeds.collection", "name a collection of seeds (see `codealign seeds ls`)"
+    elif len(seeds.collection) > MAX_NAME or not seeds.collection.isprintable():
+        yield "seeds.collection", f"must be 1 to {MAX_NAME} printable characters"
     if seeds.limit < 0:
         yield "seeds.limit", "must not be negative; 0 takes all"
 

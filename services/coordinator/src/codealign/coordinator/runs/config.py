@@ -10,6 +10,8 @@ from google.protobuf import json_format
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common import records
+from codealign.common.errors import FailedPrecondition, InvalidArgument
+from codealign.common.text import unknown
 from codealign.coordinator import pipelines
 from codealign.coordinator.pipelines.defaults import stage_settings
 from codealign.coordinator.pipelines.pipeline import Pipeline
@@ -17,7 +19,7 @@ from codealign.coordinator.pipelines.stage import Settings, Writing
 from codealign.coordinator.reading import sections
 from codealign.coordinator.rules import duplicates, near, rows, seeds, version
 from codealign.coordinator.runs.checks import check
-from codealign.coordinator.runs.strategies import FirstPass
+from codealign.coordinator.runs.strategies import STRATEGIES, FirstPass
 
 ROW_RULES = "row-rules"
 """The key of the configuration that rules for instructions and rows decide under."""
@@ -57,6 +59,32 @@ def with_defaults(given: pb.Run) -> pb.Run:
     selection.strategy = selection.strategy or FirstPass.name
     selection.rules_version = pipeline.rules_version
     return run
+
+
+def pipeline_of(run: pb.Run) -> Pipeline:
+    """The pipeline of a run that the store holds, once everything that the run names is known to be here.
+
+    Raises:
+        FailedPrecondition: Another release made the run: names what this one does not have.
+    """
+    try:
+        pipeline = pipelines.get(run.pipeline, "pipeline")
+    except InvalidArgument as error:
+        raise FailedPrecondition(f"the run is not one of this release: {error.message}") from error
+    there = {settings.stage for settings in run.stages}
+    missing = [f"it has no settings for stage {stage.name!r}" for stage in pipeline.writing if stage.name not in there]
+    for what, name, known in (
+        ("few-shot set", run.few_shot_set, pipeline.few_shots.names()),
+        ("strategy", run.selection.strategy, STRATEGIES),
+        ("strategy", run.selection.near_duplicates, near.STRATEGIES),
+    ):
+        if name not in known:
+            missing.append(unknown(what, name, known))
+    if missing:
+        raise FailedPrecondition(
+            f"the run is not one of this release: {'; '.join(missing)}. `codealign rejudge` makes one of it"
+        )
+    return pipeline
 
 
 def _names_the_same(own: pb.ModelChoice, runs: pb.ModelChoice) -> bool:

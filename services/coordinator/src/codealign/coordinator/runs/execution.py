@@ -12,7 +12,7 @@ from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.common import records
 from codealign.common.errors import CodeAlignError, InvalidArgument
 from codealign.coordinator.ground.calls import execute, trim
-from codealign.coordinator.ground.faults import RunFailed
+from codealign.coordinator.ground.faults import Faulty, RunFailed
 from codealign.coordinator.ground.ports import Sandbox
 from codealign.coordinator.ground.tally import PASSED, verdict_name
 from codealign.coordinator.ground.windows import Window
@@ -44,6 +44,8 @@ class Execution:
         self._undecided: list[str] = []
         """Items without a verdict of which nothing is recorded yet."""
         self._choosing = False
+        self._answers = False
+        """The sandbox has judged a program."""
 
     async def judge(self, item: Item, *, fresh: bool) -> pb.Record | None:
         """The verdict on an item; None where there is none: the infrastructure kept failing, or the item is rejected.
@@ -139,7 +141,14 @@ class Execution:
             program=program, profile=wanted.profile, limits=wanted.limits, runs=wanted.runs, request_id=item_id
         )
         # A verdict on what is there is part of finishing what is in flight: the gate is asked between two tries alone.
-        return await execute(self._sandbox, request, self._tally, self._context.gate, self._window, store.waiting)
+        try:
+            result = await execute(self._sandbox, request, self._tally, self._context.gate, self._window, store.waiting)
+        except Faulty:
+            if not self._answers:
+                raise
+            return None  # it judges others: the fault is in this program
+        self._answers |= result is not None
+        return result
 
     async def _check_runner(self, result: sb.Result) -> None:
         """The runner is of the image, and has the Python, that the run's verdicts rest on.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from google.protobuf.message import Message
@@ -19,7 +19,7 @@ from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.common import records
 from codealign.common.errors import InvalidArgument
 from codealign.coordinator.ground.calls import Completions, finish_name, provenance
-from codealign.coordinator.ground.faults import Refused, RunFailed
+from codealign.coordinator.ground.faults import Faulty, Refused, RunFailed
 from codealign.coordinator.pipelines.stage import Item, Writing
 from codealign.coordinator.reading import sections
 from codealign.coordinator.reading.parsing import Rejected
@@ -113,9 +113,18 @@ class Generation:
                     f"inference refuses the settings of stage {self.stage.name!r}: {refusal} ({refusal.field})"
                 ) from refusal
             rejection = self._rejection(_of_prompt(refusal))
-            for attempt in sorted(owed):
-                self._refusals.append(self._rejected_prompt(item, attempt, rejection))
-                self._count_rejection(rejection)
+            self._hold(item, owed, rejection)
+        except Faulty as fault:
+            if not self._completions.answers:
+                raise
+            # It answers others: the fault is in this prompt.
+            self._hold(item, owed, internal_error(fault, self.stage.makes))
+
+    def _hold(self, item: Item, attempts: Iterable[int], rejection: pb.Rejection) -> None:
+        """Reject draws that inference does not carry out, once it is known that it carries out others."""
+        for attempt in sorted(attempts):
+            self._refusals.append(self._rejected_prompt(item, attempt, rejection))
+            self._count_rejection(rejection)
 
     async def settle(self) -> None:
         """Append the refusals that are still held back: inference has shown that it does not refuse everything."""

@@ -165,7 +165,7 @@ class Runs:
         try:
             status.stages.extend((await self._progress(run, assignment)).to_wire())
             status.notes.extend(notes_of(run.run.selection.forbidden_texts_sha256))
-        except InvalidArgument as error:  # a pipeline that this coordinator does not have
+        except FailedPrecondition as error:  # of another release
             status.notes.append(error.message)
         return status
 

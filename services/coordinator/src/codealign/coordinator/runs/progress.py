@@ -6,14 +6,17 @@ from collections.abc import Iterable
 
 from codealign.api.dataset.v1 import dataset_pb2 as dataset
 from codealign.api.dataset.v1 import records_pb2 as pb
-from codealign.coordinator import pipelines
 from codealign.coordinator.ground.tally import Progress, from_counts
-from codealign.coordinator.runs.config import stage_configs
+from codealign.coordinator.runs.config import pipeline_of, stage_configs
 
 
 def empty_progress(run: pb.Run) -> Progress:
-    """The progress of a run that begins."""
-    return Progress(stage.name for stage in pipelines.get(run.pipeline).stages)
+    """The progress of a run that begins.
+
+    Raises:
+        FailedPrecondition: Another release made the run; see `config.pipeline_of`.
+    """
+    return Progress(stage.name for stage in pipeline_of(run).stages)
 
 
 def stored_progress(run: pb.Run, counts: Iterable[dataset.RecordCount]) -> Progress:
@@ -22,5 +25,9 @@ def stored_progress(run: pb.Run, counts: Iterable[dataset.RecordCount]) -> Progr
     Args:
         run: With every default filled in.
         counts: Of its collection.
+
+    Raises:
+        FailedPrecondition: Another release made the run; see `config.pipeline_of`.
     """
+    pipeline_of(run)
     return from_counts(counts, stage_configs(run))

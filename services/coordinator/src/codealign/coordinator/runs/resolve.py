@@ -117,7 +117,7 @@ def _fill_limits(execution: pb.ExecutionSettings, runner: sb.Runner) -> None:
         value, most = getattr(execution.limits, field.name), getattr(limits.maxima, field.name)
         if not value:
             setattr(execution.limits, field.name, getattr(limits.defaults, field.name))
-        elif value < 0 or (most and value > most):
+        elif not value > 0 or (most and value > most):  # NaN is neither
             wrong.append((f"config.execution.limits.{field.name}", f"is {value:g}; must be above 0, at most {most:g}"))
     if wrong:
         raise InvalidArgument(violations=wrong)
