@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,17 @@ def test_no_service_imports_another() -> None:
                 if line.startswith(("from codealign.", "import codealign."))
             }
             assert not (imported & packages) - {own}, f"{file} imports another service"
+
+
+def test_every_channel_is_made_where_keepalive_is_set() -> None:
+    """A channel without it waits for ever for a peer that vanished without a word."""
+    makers = [
+        str(file.relative_to(ROOT))
+        for distribution in DISTRIBUTIONS
+        for file in (ROOT / distribution / "src").rglob("*.py")
+        if re.search(r"\b(in)?secure_channel\(", file.read_text(encoding="utf-8"))
+    ]
+    assert makers == ["services/common/src/codealign/common/clients.py"]
 
 
 def test_the_wheels_install_into_a_fresh_environment_and_import(tmp_path: Path) -> None:

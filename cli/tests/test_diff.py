@@ -302,6 +302,17 @@ def test_the_command_prints_rows_and_counts(two: Any, monkeypatch: pytest.Monkey
     assert run_command(two, monkeypatch, "a", "b", "--summary").output.splitlines() == rest
 
 
+def test_the_command_says_once_why_a_row_changed(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, after = Run(store, "a"), Run(store, "b", version=2)
+    before.rows(1)
+    seed = after.seed(1)
+    instruction = after.instruction(seed, "task 1")
+    after.row(seed, instruction, after.response(instruction, "answer 1", answer="answer 1, cut better"))
+    first = run_command(store, monkeypatch, "a", "b").output.splitlines()[0]
+    assert first.startswith("~ ")
+    assert first.endswith("  responses: version 1 → 2: response")
+
+
 def test_the_command_gives_json_lines(two: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     result = run_command(two, monkeypatch, "a", "b", "--json")
     row, summary = [json.loads(line) for line in result.output.splitlines()]

@@ -199,3 +199,14 @@ def test_run_asks_for_pipeline_strategy_and_what_its_file_says(coordinator: Coor
     stages: dict[str, Any] = {stage.stage: stage for stage in config.stages}
     assert (stages["responses"].attempts, stages["responses"].max_tokens) == (5, 99)
     assert [draw.name for draw in stages["instructions"].properties] == ["difficulty"]
+
+
+def test_a_file_for_stages_that_the_pipeline_does_not_have_is_refused_with_lines(
+    coordinator: Coordinator, tmp_path: Path
+) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("seeds: {collection: mine}\nstages:\n  respones: {attempts: 5}\n")
+    result = codealign("run", "--config", str(file), *EXPLICIT)
+    assert result.exit_code == 1
+    assert "line 3: stages.respones: unknown; did you mean responses?" in " ".join(result.output.split())
+    assert not coordinator.created

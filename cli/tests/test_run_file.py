@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.cli.failures import Failure
@@ -127,6 +128,33 @@ def test_every_mistake_is_told_at_once_in_the_order_of_lines(tmp_path: Path) -> 
     assert [line.split(":")[0] for line in told] == ["line 6", "line 8", "line 13"]
     assert "did you mean attempts?" in told[1]
     assert "did you mean strategy?" in told[2]
+
+
+def test_stages_and_properties_that_the_pipeline_does_not_have_are_told_with_their_lines(
+    tmp_path: Path, pipeline: api.Pipeline
+) -> None:
+    text = """
+seed: seven
+stages:
+  respones: {attempts: 3}
+  execution: {attempts: 3}
+  instructions:
+    properties: {dificulty: [easy]}
+  responses:
+    properties: {difficulty: [easy]}
+"""
+    with pytest.raises(Failure) as caught:
+        read_run("--config", write(tmp_path, text), pipeline)
+    told = caught.value.message.splitlines()[1:]
+    known = "there are concepts, instructions, responses"
+    assert [line.strip() for line in told] == [
+        "line 2: seed: must be a whole number, is 'seven'",
+        f"line 4: stages.respones: unknown; did you mean responses? {known}",
+        f"line 5: stages.execution: unknown; {known}",
+        "line 7: stages.instructions.properties.dificulty: unknown; did you mean difficulty? "
+        "there are category, difficulty",
+        "line 9: stages.responses.properties.difficulty: unknown; there are none",
+    ]
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:

@@ -57,7 +57,12 @@ PROGRAMS = [
 
 
 def _channel() -> grpc.Channel:
-    options = [("grpc.enable_http_proxy", 0)]  # the gateway is in this cluster
+    options = [
+        ("grpc.enable_http_proxy", 0),  # the gateway is in this cluster
+        ("grpc.keepalive_time_ms", 10_000),  # its node may vanish without a word
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
     if not TLS.name:
         return grpc.insecure_channel(ADDRESS, options)
     authority, key, certificate = ((TLS / name).read_bytes() for name in ("ca.crt", "tls.key", "tls.crt"))

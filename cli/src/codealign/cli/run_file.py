@@ -12,7 +12,8 @@ write where the message repeats something under a name:
       responses: {attempts: 6, model: teacher}
     selection: {strategy: random-pass}
 
-What the coordinator fills in itself (versions, revisions of rules, digests) cannot be set.
+What the coordinator fills in itself (versions, revisions of rules, digests) cannot be set. Which stages and properties
+there are depends on the pipeline: their names are checked once the coordinator has described it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import yaml
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
+from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.failures import Failure
 
@@ -54,13 +56,15 @@ class Reader:
     Args:
         what: How messages call the file: "--config mine.yaml".
         text: Its content.
+        pipeline: Whose stages and properties are known. None: any may be.
 
     Raises:
         Failure: It is no YAML.
     """
 
-    def __init__(self, what: str, text: str) -> None:
+    def __init__(self, what: str, text: str, pipeline: api.Pipeline | None = None) -> None:
         self._what = what
+        self._properties = None if pipeline is None else _properties(pipeline)
         self._mistakes: list[tuple[int, str]] = []
         self._loader = yaml.SafeLoader(text)
         try:
@@ -137,9 +141,11 @@ class Reader:
     def _field(self, node: yaml.Node, path: str, field: FieldDescriptor) -> Any:
         made = field.message_type
         if made is pb.StageSettings.DESCRIPTOR:
-            return {name: self._message(inner, join(path, name), made) for name, inner in self.items(node, path, None)}
+            stages = self.items(node, path, self._properties)
+            return {name: self._message(inner, join(path, name), made) for name, inner in stages}
         if made is pb.PropertyDraw.DESCRIPTOR:
-            return {name: self._texts(inner, join(path, name)) for name, inner in self.items(node, path, None)}
+            known = None if self._properties is None else self._properties[path.split(".")[-2]]
+            return {name: self._texts(inner, join(path, name)) for name, inner in self.items(node, path, known)}
         if made is pb.ModelChoice.DESCRIPTOR and isinstance(node, yaml.ScalarNode):
             name = self.value(node, path, str)
             return None if name is None else {"model": name}
@@ -186,7 +192,13 @@ def nearest(name: str, known: Collection[str]) -> str:
     """What to add to "unknown": the nearest of the names that there are, and all of them."""
     near = difflib.get_close_matches(name, known, n=1)
     meant = f"; did you mean {near[0]}?" if near else ";"
-    return f"{meant} there are {', '.join(known)}"
+    return f"{meant} there are {', '.join(known) or 'none'}"
+
+
+def _properties(pipeline: api.Pipeline) -> dict[str, list[str]]:
+    """What each stage that a model writes draws."""
+    writing = [stage for stage in pipeline.stages if stage.role == api.STAGE_ROLE_WRITING]
+    return {stage.name: [draw.name for draw in stage.properties] for stage in writing}
 
 
 def _at(path: str) -> str:
@@ -199,12 +211,13 @@ def _shown(node: yaml.Node) -> str:
     return "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
 
 
-def read_run(what: str, path: Path) -> dict[str, Any]:
+def read_run(what: str, path: Path, pipeline: api.Pipeline | None = None) -> dict[str, Any]:
     """A run file's configuration.
 
     Args:
         what: How messages call the file: "--config".
         path: The file.
+        pipeline: The run's, whose stages and properties may be set. None: it is not known yet.
 
     Raises:
         Failure: It cannot be read, or holds what no run has: every mistake with its line.
@@ -213,7 +226,7 @@ def read_run(what: str, path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
         raise Failure(f"{what}: cannot read {path}: {error}") from None
-    reader = Reader(f"{what} {path}", text)
+    reader = Reader(f"{what} {path}", text, pipeline)
     found = {} if reader.root is None else reader.run(reader.root)
     reader.check()
     return found

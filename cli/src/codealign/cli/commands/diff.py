@@ -83,7 +83,7 @@ def _print(change: Change, *, as_json: bool) -> None:
         return
     sign, style = _SIGNS[change.kind]
     ids = " → ".join(part[:_SHORT] for part in (change.before, change.after) if part)
-    detail = " ".join(change.detail.split())
+    detail = " ".join(change.detail.removesuffix(f": {change.reason}").split())
     detail = detail if len(detail) <= _MAX_DETAIL else f"{detail[:_MAX_DETAIL].rstrip()} …"
     text = f"{sign} {ids}  {change.reason}" + (f": {detail}" if detail and detail != change.reason else "")
     out.print(Text(printable(text), style=style))

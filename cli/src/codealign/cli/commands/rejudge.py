@@ -78,8 +78,9 @@ def rejudge(
 ) -> None:
     """Make a new run from a finished one: its completions are read and judged again, none is asked for anew.
 
-    Parsers, rules and runners are those that there are now; limits may be given. --preset, --model and --engine say how
-    to start services that are not up, as for `codealign run`.
+    Parsers, rules and runners are those that there are now; limits may be given. Where fewer answers pass, further ones
+    are drawn, as the run itself would have done: only for these the model is asked. --preset, --model and
+    --engine say how to start services that are not up, as for `codealign run`.
     """
     options = preset_options(load(preset), Options(model, engine, recording))
     options.check()

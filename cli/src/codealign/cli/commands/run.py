@@ -65,6 +65,7 @@ class _Work:
     collection: str
     timings: bool
     loop: LoopChoices
+    run_file: Path | None = None
     run_id: str = ""
     started_services: bool = True
 
@@ -213,7 +214,7 @@ def run(
         where.home.prepare()
     collected = None if collection else read_seeds(seeds, err)
     named = collection or collection_name(seeds, collected.seeds if collected else [])
-    work = _Work(where, given, options, choices, collected, named, timings, loop)
+    work = _Work(where, given, options, choices, collected, named, timings, loop, config)
     state = run_async(_run(work), work.interrupted)
     if state != pb.RUN_STATE_SUCCEEDED:
         raise typer.Exit(EXIT_FAILURE)
@@ -222,6 +223,9 @@ def run(
 async def _run(work: _Work) -> pb.RunState.ValueType:
     async with _connected(work) as connection:
         work.started_services = connection.started
+        pipeline = await run_pipeline(connection, work.choices.pipeline_name)
+        if work.run_file is not None:
+            read_run("--config", work.run_file, pipeline)  # again, now that its stages are known
         work.loop = await check_benchmarks(connection, work.loop, err)
         if work.collected is not None:
             stored = await store_seeds(connection, work.collected, work.collection, err)
@@ -229,7 +233,6 @@ async def _run(work: _Work) -> pb.RunState.ValueType:
         remote = bool(work.where.explicit)
         in_file = not work.given.model and "model" in work.choices.file
         model = work.given.model if remote or in_file else await choose_model(connection, work.options)
-        pipeline = await run_pipeline(connection, work.choices.pipeline_name)
         config = run_config(work.choices, work.collection, model, pipeline)
         # Services that this command starts share a machine, which does not hold two models.
         loop = work.loop.loop(one_model=connection.started)

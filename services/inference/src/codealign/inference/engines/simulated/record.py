@@ -22,6 +22,7 @@ import grpc
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.api.sandbox.v1.sandbox_pb2_grpc import SandboxServiceStub
+from codealign.common.clients import connect
 from codealign.common.errors import ConfigurationError
 from codealign.inference.engines.base import Completion, FinishReason
 from codealign.inference.engines.recording_file import FORMAT as RECORDING_FORMAT
@@ -114,7 +115,7 @@ async def _outcomes(recorded: Sequence[_Recorded], address: str) -> list[str]:
     Raises:
         ConfigurationError: The sandbox could not say.
     """
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with connect(address) as channel:
         stub = SandboxServiceStub(channel)
         few = asyncio.Semaphore(8)
 
