@@ -103,13 +103,17 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def codealign(*arguments: str) -> Result:
-    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
+    return CliRunner().invoke(app, list(arguments))
 
 
-def test_the_pipelines_are_listed_with_their_stages(coordinator: Coordinator) -> None:
+@pytest.mark.parametrize("width", [20, 80, 200])
+def test_the_pipelines_are_listed_with_their_stages_however_narrow_the_terminal(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setattr(pipelines.out, "width", width)
     result = codealign("pipelines")
     assert result.exit_code == 0, result.output
-    assert "selfcodealign" in result.output
+    assert f"selfcodealign: {coordinator.pipeline.description}\n" in result.output
     assert "seeds → concepts → instructions → responses → execution → selection" in result.output
 
 

@@ -31,7 +31,7 @@ from codealign.cli.options import (
 from codealign.cli.progress import message_words, run_state, waiting_words
 from codealign.cli.report.page import write
 from codealign.cli.running import run_async
-from codealign.cli.terminal import err, out, printable
+from codealign.cli.terminal import err, out, printable, whole
 
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="Its id, the id's first 6 digits or more, or its name.")
@@ -137,7 +137,7 @@ def list_runs(
             status.version or waiting_words(status) or status.message,
         )
         table.add_row(*(Text(printable(cell)) for cell in cells))
-    out.print(table)
+    out.print(whole(table))
 
 
 def pause(

@@ -26,7 +26,7 @@ from codealign.cli.options import (
 )
 from codealign.cli.running import run_async
 from codealign.cli.seeds import Collected, collection_name
-from codealign.cli.terminal import err, out, printable
+from codealign.cli.terminal import err, out, printable, whole
 
 app = typer.Typer(no_args_is_help=True, help="Functions with docstrings, out of which everything is made.")
 
@@ -81,7 +81,7 @@ def list_collections(
     table.add_column("seeds", justify="right")
     for name, number in sizes.items():
         table.add_row(Text(printable(name)), f"{number:,}")
-    out.print(table)
+    out.print(whole(table))
 
 
 async def _seed_counts(where: Target) -> dict[str, int]:
