@@ -13,8 +13,9 @@ from google.protobuf.message import Message
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
-from codealign.common.errors import CodeAlignError, FailedPrecondition, InvalidArgument, NotFound
+from codealign.common.errors import CodeAlignError, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from codealign.coordinator.ground import calls
+from codealign.coordinator.servicer import CoordinatorServicer
 from fakes.following import PROBLEMS, Coordinator, World, settings
 from fakes.virtual_time import in_virtual_time
 
@@ -131,6 +132,28 @@ async def test_a_drained_coordinator_hands_it_over(tmp_path: Path) -> None:
     assert 0 < len(world.results()) < PROBLEMS
     await Coordinator(world, "b").evaluate(settings())
     assert world.inference.generated == PROBLEMS
+
+
+@in_virtual_time
+async def test_a_silent_watch_ends_at_once_when_the_server_begins_to_stop(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.inference.seconds = 1000.0
+    coordinator = Coordinator(world, "a")
+    nothing: Any = None  # an evaluation needs neither runs nor a context
+    servicer = CoordinatorServicer(
+        nothing, coordinator.loops, coordinator.evaluations, coordinator.services, coordinator.draining
+    )
+    stream = servicer.Evaluate(api.EvaluateRequest(settings=settings()), nothing)
+    assert (await anext(stream)).problems_done == 0
+    silent = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(30)
+    assert not silent.done()
+    begun = asyncio.get_running_loop().time()
+    coordinator.draining.set()
+    with pytest.raises(Unavailable, match="the evaluation goes on: watch it again"):
+        await silent
+    assert asyncio.get_running_loop().time() - begun < 0.1
+    await coordinator.drain()
 
 
 @pytest.mark.parametrize("service", ["inference", "sandbox", "dataset"])

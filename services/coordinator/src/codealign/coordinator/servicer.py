@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine
 from typing import Any, TypeVar
 
 import grpc
@@ -149,10 +149,26 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
     async def Evaluate(self, request: api.EvaluateRequest, context: Context) -> AsyncIterator[api.EvaluateResponse]:
         # Closed explicitly, so that a cancelled call stops watching now and not when garbage is collected.
         async with contextlib.aclosing(self._evaluations.evaluate(request)) as responses:
-            async for response in responses:
+            while (response := await self._next(responses)) is not None:
                 yield response
-                if self._draining.is_set():
-                    raise Unavailable("this coordinator shuts down, the evaluation goes on: watch it again")
+
+    async def _next(self, responses: AsyncGenerator[T]) -> T | None:
+        """The next message, however long it takes; None: there is none left.
+
+        Raises:
+            Unavailable: The server begins to stop: a silent evaluation must not hold it up.
+        """
+        coming = asyncio.ensure_future(anext(responses, None))
+        stopping = asyncio.ensure_future(self._draining.wait())
+        try:
+            await asyncio.wait([coming, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if coming.done():
+                return coming.result()
+        finally:
+            for task in (coming, stopping):
+                task.cancel()
+            await asyncio.wait([coming, stopping])
+        raise Unavailable("this coordinator shuts down, the evaluation goes on: watch it again", retry_after=1.0)
 
     async def ListEvaluations(
         self, request: api.ListEvaluationsRequest, context: Context
