@@ -34,6 +34,7 @@ from codealign.cli.records_view import record_view
 from codealign.cli.run_file import nearest
 from codealign.cli.running import run_async
 from codealign.cli.terminal import count, err, out, printable, size, whole
+from codealign.common.records import is_internal
 
 app = typer.Typer(no_args_is_help=True, help="Records, where they come from, and published versions.")
 
@@ -64,7 +65,8 @@ def list_data(
             client = connection.clients.dataset
             listed = await connection.call(client.ListCollections, ds.ListCollectionsRequest())
             versions = await connection.call(client.ListVersions, ds.ListVersionsRequest())
-            return list(listed.collections), list(versions.versions)
+            shown = [item for item in listed.collections if not is_internal(item.name)]
+            return shown, list(versions.versions)
 
     collections, versions = run_async(work())
     table = Table(box=None, pad_edge=False)

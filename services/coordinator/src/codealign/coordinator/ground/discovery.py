@@ -13,8 +13,9 @@ from datetime import UTC, datetime, timedelta
 
 from codealign.api.dataset.v1 import dataset_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.common.records import requests_collection
 from codealign.coordinator.ground.ports import Dataset
-from codealign.coordinator.ground.requests import Standing, collection_of, scan
+from codealign.coordinator.ground.requests import Standing, scan
 
 FULL_SECONDS = 3600.0
 
@@ -54,9 +55,8 @@ class Discovery:
             CodeAlignError: The store is away; the next look finds what this one missed.
         """
         now, time = datetime.now(UTC), asyncio.get_running_loop().time()
-        counts = {
-            name: await self._count(name) for name in (collection_of(now), collection_of(now - timedelta(days=1)))
-        }
+        days = (requests_collection(now), requests_collection(now - timedelta(days=1)))
+        counts = {name: await self._count(name) for name in days}
         if self._full_at is None or time - self._full_at >= FULL_SECONDS:
             found = await self._everything()
             self._full_at = time

@@ -65,11 +65,6 @@ class Standing:
         return self.state not in (pb.RUN_STATE_UNSPECIFIED, pb.RUN_STATE_RUNNING) and self.known >= self.number
 
 
-def collection_of(day: datetime) -> str:
-    """The collection of a day's requests."""
-    return f"requests/{day:%Y-%m-%d}"
-
-
 async def scan(dataset: Dataset, request: api.ScanRequest) -> list[pb.Record]:
     """Every record of a scan; one try for each page."""
     page, found = api.ScanRequest(), list[pb.Record]()
@@ -114,7 +109,9 @@ async def append(
         if not each.provenance.HasField("created_at"):
             each.provenance.created_at.FromDatetime(now)
         records.complete(each)
-    response = await dataset.append(api.AppendRequest(records=[*first, record], collection=collection_of(now)))
+    response = await dataset.append(
+        api.AppendRequest(records=[*first, record], collection=records.requests_collection(now))
+    )
     result = response.results[-1]
     return result.kept if result.HasField("kept") else record
 
