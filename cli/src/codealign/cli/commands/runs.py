@@ -115,7 +115,8 @@ def list_runs(
 
     async def work() -> list[api.RunStatus]:
         async with services(where, *(("coordinator",) if where.explicit else ("coordinator", "dataset"))) as connection:
-            listed = await connection.call(connection.clients.coordinator.ListRuns, api.ListRunsRequest())
+            request = api.ListRunsRequest(summary_only=True)
+            listed = await connection.call(connection.clients.coordinator.ListRuns, request)
             return list(listed.runs)
 
     runs = run_async(work())
@@ -205,7 +206,8 @@ def _change(where: Target, run: str, change: _Change) -> None:
 
 
 async def _newest(connection: Connection) -> str:
-    listed = await connection.call(connection.clients.coordinator.ListRuns, api.ListRunsRequest())
+    request = api.ListRunsRequest(summary_only=True)
+    listed = await connection.call(connection.clients.coordinator.ListRuns, request)
     if not listed.runs:
         raise Failure("no runs yet: codealign run")
     return listed.runs[0].id

@@ -6,7 +6,7 @@ collection of its day as well, so that a coordinator sees by one count whether t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -80,11 +80,23 @@ async def scan(dataset: Dataset, request: api.ScanRequest) -> list[pb.Record]:
 
 async def standing(dataset: Dataset, subject: str) -> Standing:
     """Of a subject, by its id. One try for each call."""
-    last: list[pb.Record | None] = []
+    latest: list[pb.Record | None] = []
     for kind in (pb.KIND_RUN_REQUEST, pb.KIND_RUN_EVENT):
         found = await scan(dataset, api.ScanRequest(kind=kind, parent_id=subject))
-        last.append(max(found, key=lambda record: record.attempt, default=None))
-    return Standing(*last)
+        latest.append(max(found, key=lambda record: record.attempt, default=None))
+    return Standing(*latest)
+
+
+async def standings(dataset: Dataset) -> dict[str, Standing]:
+    """Of everything of which somebody ever asked for something, by the subject's id. One try for each page."""
+    asked = last(await scan(dataset, api.ScanRequest(kind=pb.KIND_RUN_REQUEST)))
+    events = last(await scan(dataset, api.ScanRequest(kind=pb.KIND_RUN_EVENT)))
+    return {subject: Standing(asked.get(subject), events.get(subject)) for subject in asked.keys() | events.keys()}
+
+
+def last(found: Iterable[pb.Record]) -> dict[str, pb.Record]:
+    """Of requests, or of events, the last one of each subject, by the subject's id."""
+    return {record.parents[0]: record for record in sorted(found, key=lambda record: record.attempt)}
 
 
 async def append(
