@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from google.protobuf.message import Message
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
@@ -21,16 +19,6 @@ from fakes.virtual_time import in_virtual_time
 
 JOB = pb.KIND_EVALUATION_JOB
 SUCCEEDED, FAILED, CANCELLED = pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED
-
-
-@pytest.fixture(autouse=True)
-def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Virtual time does not wait for threads."""
-
-    async def at_once(function: Callable[..., Any], *args: Any) -> Any:
-        return function(*args)
-
-    monkeypatch.setattr(asyncio, "to_thread", at_once)
 
 
 @in_virtual_time
@@ -98,7 +86,7 @@ async def test_killed_after_any_append_it_goes_on_elsewhere_to_the_same_results(
     for number in range(1, appends + 1):
         world = World(tmp_path)
         killed = Coordinator(world, "a")
-        _kill_at_append(world, killed, number)
+        world.kill_at_append(killed, number)
         task = asyncio.create_task(killed.evaluate(settings()))
         await asyncio.sleep(1)
         task.cancel()
@@ -108,14 +96,6 @@ async def test_killed_after_any_append_it_goes_on_elsewhere_to_the_same_results(
         assert world.results() == undisturbed.results()
         assert (await world.standing(JOB)).state == SUCCEEDED
         await other.drain()
-
-
-def _kill_at_append(world: World, coordinator: Coordinator, number: int) -> None:
-    def after(method: str, request: Message) -> None:
-        if method == "append" and world.dataset.control.calls["append"] == number:
-            coordinator.kill()
-
-    world.dataset.control.after = after
 
 
 @in_virtual_time
