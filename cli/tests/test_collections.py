@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
-import grpc
 import pytest
 from typer.testing import CliRunner
 
@@ -14,10 +13,7 @@ from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import dataset_pb2_grpc as rpc
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.commands import data, seeds
-from codealign.cli.connection import Connection
 from codealign.cli.main import app
-from codealign.common.clients import ClientTls
-from codealign.common.interceptors import ServerInterceptor
 from codealign.common.records import is_internal, requests_collection
 
 RUNS = {f"{number:032x}" for number in range(250)}
@@ -47,24 +43,11 @@ class Dataset(rpc.DatasetServiceServicer):
 
 
 @pytest.fixture
-def dataset(monkeypatch: pytest.MonkeyPatch) -> Dataset:
+def dataset(monkeypatch: pytest.MonkeyPatch, serving: Callable[..., Any]) -> Dataset:
     servicer = Dataset()  # type: ignore[abstract]  # what is not called is not there
-
-    @contextlib.asynccontextmanager
-    async def serving(*_: object, **__: object) -> AsyncIterator[Connection]:
-        server = grpc.aio.server(interceptors=[ServerInterceptor(60.0)])
-        rpc.add_DatasetServiceServicer_to_server(servicer, server)
-        address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-        await server.start()
-        connection = Connection({"dataset": address}, ClientTls(), started=False)
-        try:
-            yield connection
-        finally:
-            await connection.clients.close()
-            await server.stop(0)
-
+    connected = serving(dataset=lambda server: rpc.add_DatasetServiceServicer_to_server(servicer, server))
     for command in (data, seeds):
-        monkeypatch.setattr(command, "services", serving)
+        monkeypatch.setattr(command, "services", connected)
     return servicer
 
 
