@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.child import ServiceSpec
+from codealign.cli.connection import Connection
 from codealign.cli.home import Home
+from codealign.common.clients import ClientTls
+from codealign.common.interceptors import ServerInterceptor
 
 SERVICE = """
 import os, pathlib, signal, sys, time
@@ -215,5 +220,31 @@ def fake(tmp_path: Path) -> Fake:
         flag, seen = tmp_path / f"{name}.flag", tmp_path / f"{name}.environment"
         command = (sys.executable, str(script), name, behaviour, str(flag), str(seen))
         return ServiceSpec(name, command, {}, needs, ready_seconds)
+
+    return make
+
+
+@pytest.fixture
+def serving() -> Callable[..., Callable[..., contextlib.AbstractAsyncContextManager[Connection]]]:
+    """Makes what commands connect with, to services that the test is: each a function that adds it to a server."""
+
+    def make(
+        **services: Callable[[grpc.aio.Server], None],
+    ) -> Callable[..., contextlib.AbstractAsyncContextManager[Connection]]:
+        @contextlib.asynccontextmanager
+        async def connected(*_: object, **__: object) -> AsyncIterator[Connection]:
+            server = grpc.aio.server(interceptors=[ServerInterceptor(60.0)])
+            for add in services.values():
+                add(server)
+            address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+            await server.start()
+            connection = Connection(dict.fromkeys(services, address), ClientTls(), started=False)
+            try:
+                yield connection
+            finally:
+                await connection.clients.close()
+                await server.stop(0)
+
+        return connected
 
     return make

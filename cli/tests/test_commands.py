@@ -277,3 +277,20 @@ def test_the_small_preset_asks_for_easy_tasks_and_yields_to_what_was_chosen(pipe
     assert chosen.stages[2].attempts == 7
     assert chosen.stages[2].temperature == 0.9
     assert difficulties(chosen) == ["hard"]
+
+
+@pytest.mark.parametrize("option", ["--inference", "--training"])
+def test_a_run_takes_no_address_that_it_would_not_use(option: str) -> None:
+    """Its coordinator calls these services; the coordinator's own settings say where they are."""
+    result = codealign("run", option, "127.0.0.1:1")
+    assert result.exit_code == 2
+    assert "No such option" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("variable", ["CODEALIGN_INFERENCE_ADDRESS", "CODEALIGN_TRAINING_ADDRESS"])
+def test_an_address_that_a_run_does_not_use_does_not_send_it_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "127.0.0.1:1")
+    result = codealign("run", "--collection", "c", "--home", "/proc/nope")
+    assert "cannot write the home folder" in result.output

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -18,11 +16,9 @@ from codealign.api.dataset.v1 import dataset_pb2_grpc as ds_rpc
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.cli.commands import pipelines, rejudge, run
-from codealign.cli.connection import Connection
 from codealign.cli.main import app
-from codealign.common.clients import ClientTls
+from codealign.cli.terminal import out
 from codealign.common.errors import FailedPrecondition, InvalidArgument
-from codealign.common.interceptors import ServerInterceptor
 
 NEW, OLD = "cd" * 16, "ab" * 16
 
@@ -73,27 +69,16 @@ class Dataset(ds_rpc.DatasetServiceServicer):
 
 
 @pytest.fixture
-def coordinator(pipeline: api.Pipeline, monkeypatch: pytest.MonkeyPatch) -> Coordinator:
+def coordinator(pipeline: api.Pipeline, monkeypatch: pytest.MonkeyPatch, serving: Callable[..., Any]) -> Coordinator:
     """A coordinator that every command finds, whatever its home."""
     servicer = Coordinator(pipeline)  # type: ignore[abstract]  # what is not called is not there
-
-    @contextlib.asynccontextmanager
-    async def serving(*_: object, **__: object) -> AsyncIterator[Connection]:
-        server = grpc.aio.server(interceptors=[ServerInterceptor(60.0)])
-        rpc.add_CoordinatorServiceServicer_to_server(servicer, server)
-        ds_rpc.add_DatasetServiceServicer_to_server(Dataset(), server)  # type: ignore[abstract]
-        address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-        await server.start()
-        connection = Connection({"coordinator": address, "dataset": address}, ClientTls(), started=False)
-        try:
-            yield connection
-        finally:
-            await connection.clients.close()
-            await server.stop(0)
-
+    connected = serving(
+        coordinator=lambda server: rpc.add_CoordinatorServiceServicer_to_server(servicer, server),
+        dataset=lambda server: ds_rpc.add_DatasetServiceServicer_to_server(Dataset(), server),  # type: ignore[abstract]
+    )
     for command in (pipelines, rejudge):
-        monkeypatch.setattr(command, "services", serving)
-    monkeypatch.setattr(run, "_connected", serving)
+        monkeypatch.setattr(command, "services", connected)
+    monkeypatch.setattr(run, "_connected", connected)
     return servicer
 
 
@@ -103,13 +88,17 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def codealign(*arguments: str) -> Result:
-    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
+    return CliRunner().invoke(app, list(arguments))
 
 
-def test_the_pipelines_are_listed_with_their_stages(coordinator: Coordinator) -> None:
+@pytest.mark.parametrize("width", [20, 80, 200])
+def test_the_pipelines_are_listed_with_their_stages_however_narrow_the_terminal(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setattr(out, "width", width)
     result = codealign("pipelines")
     assert result.exit_code == 0, result.output
-    assert "selfcodealign" in result.output
+    assert f"selfcodealign: {coordinator.pipeline.description}\n" in result.output
     assert "seeds → concepts → instructions → responses → execution → selection" in result.output
 
 

@@ -149,6 +149,34 @@ def test_after_a_while_the_next_line_comes(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(file.getvalue().splitlines()) == 3
 
 
+def test_without_a_terminal_the_funnel_is_told_once_at_the_runs_end_and_then_what_follows_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
+    target, file = console()
+    with ProgressDisplay(target) as display:
+        display.update(status())
+        for done in (None, 10, 28, 28, None):  # None: between two steps
+            now = status(pb.RUN_STATE_SUCCEEDED, done=100 + (done or 0))
+            now.loop.state = pb.RUN_STATE_RUNNING
+            if done is not None:
+                now.loop.steps.add(name="train", state=pb.RUN_STATE_RUNNING, done=done, total=164)
+            display.update(now)
+        now.waiting_for = "the dataset service"
+        display.update(now)
+        now.waiting_for = ""
+        now.loop.state, now.loop.message = pb.RUN_STATE_FAILED, "out of memory"
+        display.update(now)
+    told = [line.partition("] ")[2] for line in file.getvalue().splitlines()[1:]]
+    assert [line.split(":")[0] for line in told[:2]] == ["running", "succeeded"]
+    assert told[2:] == [
+        "then train 10/164",
+        "then train 28/164",
+        "waiting for the dataset service",
+        "then failed: out of memory",
+    ]
+
+
 def test_on_a_terminal_the_table_moves() -> None:
     target, file = console(terminal=True)
     with ProgressDisplay(target) as display:

@@ -537,6 +537,8 @@ def long_names(large: api.GetReportResponse) -> api.GetReportResponse:
     report.run.config.model.model = f"organisation/{endless}"
     report.run.config.seeds.collection = endless
     report.run.version = "v-" + "0123456789abcdef" * 8
+    report.run.loop.message = f"failed because of {endless}"
+    report.run.loop.steps.add(name=endless, state=pb.RUN_STATE_FAILED, message=endless, done=1, total=10**12)
     report.run.message = f"stopped because of {endless}"
     report.stages[0].reasons[endless] = 999_999_999_999
     report.verdicts[endless] = 12
@@ -571,7 +573,8 @@ def hostile(small: api.GetReportResponse) -> api.GetReportResponse:
             if isinstance(value, str) and field.name not in ("id", "model_revision", "revision"):
                 setattr(message, field.name, every)
     report.run.notes.append(every)
-    report.run.waiting_for = every
+    report.run.waiting_for = report.run.loop.message = every
+    report.run.loop.steps.add(name=every, state=pb.RUN_STATE_RUNNING, message=every)
     report.run.config.stages[1].properties[1].values.append(every)
     report.run.config.stages[0].stage = every
     report.pipeline.stages[0].title = report.pipeline.stages[0].description = every

@@ -153,6 +153,26 @@ def test_every_number_of_the_report_is_on_the_page(name: str, request: pytest.Fi
         assert re.search(rf"(?<![\d,.]){number:,}(?!\d|,\d)", text), number
 
 
+def test_the_steps_that_follow_the_run_are_shown_where_there_are_any(small: api.GetReportResponse) -> None:
+    small.run.ClearField("loop")
+    assert "After the data" not in Parsed(render(small)).words
+    small.run.loop.state, small.run.loop.message = pb.RUN_STATE_FAILED, "train: out of memory"
+    small.run.loop.steps.add(
+        name="evaluate the base model", state=pb.RUN_STATE_SUCCEEDED, done=164, total=164, message="pass@1 30%"
+    )
+    small.run.loop.steps.add(name="train", state=pb.RUN_STATE_FAILED, message="out of memory", done=3, total=10)
+    small.run.loop.steps.add(name="evaluate the tuned model")
+    text = Parsed(render(small)).words
+    section = text[text.index("After the data") : text.index("Checkpoint")]
+    for part in (
+        "train: out of memory",
+        "evaluate the base model succeeded 164/164 pass@1 30%",
+        "train failed 3/10 out of memory",
+        "evaluate the tuned model not begun",
+    ):
+        assert part in section, part
+
+
 def test_a_row_is_followed_from_its_seeds_line_to_its_decision(small: api.GetReportResponse) -> None:
     text = Parsed(render(small)).words
     story = text[text.index("One row, followed") : text.index("Tokens and time")]

@@ -10,9 +10,10 @@ from __future__ import annotations
 import ast
 import builtins
 import symtable
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+
+from codealign.common.foreign_python import unwarned
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -151,8 +152,7 @@ def outside_names(function: FunctionNode, source: str) -> list[str]:
     Raises:
         SyntaxError: The source does not compile.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with unwarned():
         table = symtable.symtable(source, "<seed>", "exec")
     names = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_referenced()}
     waiting = list(table.get_children())
@@ -187,9 +187,11 @@ def _quoted(annotation: ast.expr) -> Iterator[ast.expr]:
             continue
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             try:
-                yield ast.parse(node.value, mode="eval").body
+                with unwarned():
+                    found = ast.parse(node.value, mode="eval").body
             except (SyntaxError, ValueError):
                 continue
+            yield found
         waiting += ast.iter_child_nodes(node)
 
 

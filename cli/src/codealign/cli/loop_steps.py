@@ -31,10 +31,14 @@ def steps_table(loop: api.LoopStatus) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("then", "state", "done", ""):
         table.add_column(column)
-    for step in loop.steps:
-        cells = (step.name, _state(step), _done(step), step.message)
+    for cells in step_cells(loop):
         table.add_row(*(Text(printable(cell)) for cell in cells))
     return table
+
+
+def step_cells(loop: api.LoopStatus) -> list[tuple[str, str, str, str]]:
+    """Of every step its name, its state (empty: not begun), how far it is ("28/164") and its message."""
+    return [(step.name, _state(step), _done(step), step.message) for step in loop.steps]
 
 
 def steps_line(loop: api.LoopStatus) -> str:
@@ -52,6 +56,8 @@ def _state(step: api.LoopStep) -> str:
 
 
 def _name(state: pb.RunState.ValueType) -> str:
+    if state not in pb.RunState.values():
+        return f"state {state}"
     return pb.RunState.Name(state).removeprefix("RUN_STATE_").lower()
 
 

@@ -136,6 +136,7 @@ class ProgressDisplay:
         self._last_line = ""
         self._last_time = float("-inf")
         self._last_state = ("", "")
+        self._through = False
 
     def __enter__(self) -> Self:
         if self._live:
@@ -159,12 +160,21 @@ class ProgressDisplay:
             follows = [steps_table(status.loop)] if status.HasField("loop") else []
             self._live.update(Group(headline(status, now - self._started), progress_table(status), *follows))
             return
-        line = plain_line(status)
-        state = (run_state(status), status.waiting_for)
+        then = steps_line(status.loop) if status.HasField("loop") else ""
+        if status.state == pb.RUN_STATE_SUCCEEDED:
+            if not self._through:  # from here on what follows is told, and what is done is not told again
+                self._through = True
+                self._say(plain_line(status), now)
+            line = ": ".join(part for part in (f"then {then}" if then else "", waiting_words(status)) if part)
+            state = (f"then {state_name(status.loop.state)}", status.waiting_for)
+        else:
+            line = f"{plain_line(status)} | then {then}" if then else plain_line(status)
+            state = (run_state(status), status.waiting_for)
         changed = state != self._last_state
-        if status.HasField("loop") and (then := steps_line(status.loop)):
-            ended = status.state == pb.RUN_STATE_SUCCEEDED and not changed
-            line = f"then {then}" if ended else f"{line} | then {then}"
-        if line != self._last_line and (changed or now - self._last_time >= PLAIN_SECONDS):
-            self._console.print(Text(f"[{now - self._started:6.0f} s] {line}"))
-            self._last_line, self._last_time, self._last_state = line, now, state
+        if line and line != self._last_line and (changed or now - self._last_time >= PLAIN_SECONDS):
+            self._say(line, now)
+            self._last_state = state
+
+    def _say(self, line: str, now: float) -> None:
+        self._console.print(Text(f"[{now - self._started:6.0f} s] {line}"))
+        self._last_line, self._last_time = line, now

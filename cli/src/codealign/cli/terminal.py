@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.status import Status
+from rich.table import Table
 from rich.text import Text
 
 from codealign.cli.launcher import Event
@@ -58,6 +59,13 @@ def warn(console: Console, text: str) -> None:
     """Say something that must not be missed; nothing where the text is empty."""
     if text:
         console.print(Text(text, style="bold red"))
+
+
+def whole(table: Table) -> Table:
+    """The table with every cell whole: where the terminal is too narrow, long names fold and are not cut short."""
+    for column in table.columns:
+        column.overflow, column.no_wrap = "fold", False
+    return table
 
 
 def count(number: int, singular: str, plural: str = "") -> str:

@@ -14,12 +14,13 @@ from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
+from codealign.common import records
 from codealign.common.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from codealign.common.health import Readiness
 from codealign.coordinator import pipelines
 from codealign.coordinator.main import wire
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
-from codealign.coordinator.runs.config import run_records
+from codealign.coordinator.runs.config import run_records, with_defaults
 from codealign.coordinator.runs.controller import WORK_LOG_SECONDS
 from codealign.coordinator.settings import CoordinatorSettings
 from fakes import FakeDataset, FakeServices, toys
@@ -106,6 +107,43 @@ async def test_a_run_is_made_carried_out_and_told_of() -> None:
         assert (await world.get("first")).id == (await world.get(last.id[:8])).id == last.id
         listed = (await world.servicer.ListRuns(api.ListRunsRequest(), CONTEXT)).runs
         assert list(listed) == [await world.get(last.id)]
+
+
+def finished(dataset: FakeDataset, number: int) -> None:
+    """A run that was carried out, and its loop."""
+    given = pb.Run(pipeline="one-line", seeds=pb.SeedSelection(collection=toys.SEEDS), seed=number)
+    config, run = run_records(with_defaults(given))
+    run.provenance.created_at.FromSeconds(1_000 + number)
+    loop = records.complete(pb.Record(kind=pb.KIND_LOOP, parents=[run.id], loop=pb.Loop()))
+    dataset.put(config, run, loop, *toys.seeds(2), collection=run.id)
+    for subject, state in ((run, SUCCEEDED), (loop, pb.RUN_STATE_FAILED)):
+        wanted, event = pb.RunRequest(wanted=RUNNING), pb.RunEvent(state=state, version="v-1", message="done")
+        dataset.put(
+            pb.Record(kind=pb.KIND_RUN_REQUEST, parents=[subject.id], run_request=wanted),
+            pb.Record(kind=pb.KIND_RUN_EVENT, parents=[subject.id], run_event=event),
+        )
+
+
+@in_virtual_time
+async def test_a_summary_of_all_runs_takes_as_many_calls_for_many_as_for_one() -> None:
+    calls = []
+    for runs in (1, 60):
+        world = World(fakes())
+        dataset = world.fakes.dataset
+        for number in range(runs):
+            finished(dataset, number)
+        before = dataset.control.calls.total()
+        listed = (await world.servicer.ListRuns(api.ListRunsRequest(summary_only=True), CONTEXT)).runs
+        calls.append(dataset.control.calls.total() - before)
+        assert [run.config.seed for run in listed] == list(reversed(range(runs)))
+        assert {(run.state, run.version, len(run.stages)) for run in listed} == {(SUCCEEDED, "v-1", 0)}
+        assert {(run.loop.state, run.loop.message) for run in listed} == {(pb.RUN_STATE_FAILED, "done")}
+        (whole, *_) = (await world.servicer.ListRuns(api.ListRunsRequest(), CONTEXT)).runs
+        assert whole.stages[0].stage == "seeds"
+        before = dataset.control.calls.total()
+        assert (await world.servicer._runs.find(whole.id[:8])).id == whole.id
+        assert dataset.control.calls.total() - before == 1, "no call for each run"
+    assert calls[0] == calls[1]
 
 
 @in_virtual_time

@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from google.protobuf.message import Message
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
-from codealign.common.errors import CodeAlignError, FailedPrecondition, InvalidArgument, NotFound
+from codealign.common.errors import CodeAlignError, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from codealign.coordinator.ground import calls
+from codealign.coordinator.servicer import CoordinatorServicer
 from fakes.following import PROBLEMS, Coordinator, World, settings
 from fakes.virtual_time import in_virtual_time
 
 JOB = pb.KIND_EVALUATION_JOB
 SUCCEEDED, FAILED, CANCELLED = pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED
-
-
-@pytest.fixture(autouse=True)
-def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Virtual time does not wait for threads."""
-
-    async def at_once(function: Callable[..., Any], *args: Any) -> Any:
-        return function(*args)
-
-    monkeypatch.setattr(asyncio, "to_thread", at_once)
 
 
 @in_virtual_time
@@ -97,7 +86,7 @@ async def test_killed_after_any_append_it_goes_on_elsewhere_to_the_same_results(
     for number in range(1, appends + 1):
         world = World(tmp_path)
         killed = Coordinator(world, "a")
-        _kill_at_append(world, killed, number)
+        world.kill_at_append(killed, number)
         task = asyncio.create_task(killed.evaluate(settings()))
         await asyncio.sleep(1)
         task.cancel()
@@ -107,14 +96,6 @@ async def test_killed_after_any_append_it_goes_on_elsewhere_to_the_same_results(
         assert world.results() == undisturbed.results()
         assert (await world.standing(JOB)).state == SUCCEEDED
         await other.drain()
-
-
-def _kill_at_append(world: World, coordinator: Coordinator, number: int) -> None:
-    def after(method: str, request: Message) -> None:
-        if method == "append" and world.dataset.control.calls["append"] == number:
-            coordinator.kill()
-
-    world.dataset.control.after = after
 
 
 @in_virtual_time
@@ -131,6 +112,28 @@ async def test_a_drained_coordinator_hands_it_over(tmp_path: Path) -> None:
     assert 0 < len(world.results()) < PROBLEMS
     await Coordinator(world, "b").evaluate(settings())
     assert world.inference.generated == PROBLEMS
+
+
+@in_virtual_time
+async def test_a_silent_watch_ends_at_once_when_the_server_begins_to_stop(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.inference.seconds = 1000.0
+    coordinator = Coordinator(world, "a")
+    nothing: Any = None  # an evaluation needs neither runs nor a context
+    servicer = CoordinatorServicer(
+        nothing, coordinator.loops, coordinator.evaluations, coordinator.services, coordinator.draining
+    )
+    stream = servicer.Evaluate(api.EvaluateRequest(settings=settings()), nothing)
+    assert (await anext(stream)).problems_done == 0
+    silent = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(30)
+    assert not silent.done()
+    begun = asyncio.get_running_loop().time()
+    coordinator.draining.set()
+    with pytest.raises(Unavailable, match="the evaluation goes on: watch it again"):
+        await silent
+    assert asyncio.get_running_loop().time() - begun < 0.1
+    await coordinator.drain()
 
 
 @pytest.mark.parametrize("service", ["inference", "sandbox", "dataset"])

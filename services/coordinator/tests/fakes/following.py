@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import Message
+
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
@@ -226,6 +228,15 @@ class World:
         """Every EvaluationResult, by id: its solution, and whether it passed."""
         found = self.dataset.of_kind(pb.KIND_EVALUATION_RESULT)
         return {each.id: (each.evaluation_result.solution, each.evaluation_result.passed) for each in found}
+
+    def kill_at_append(self, coordinator: Coordinator, number: int) -> None:
+        """Kill a coordinator when the store has taken its append of this number, before it is told so."""
+
+        def after(method: str, request: Message) -> None:
+            if method == "append" and self.dataset.control.calls["append"] == number:
+                coordinator.kill()
+
+        self.dataset.control.after = after
 
     async def until(self, happened: Callable[[], Awaitable[bool]], within: float = 600.0) -> None:
         """Wait for it."""

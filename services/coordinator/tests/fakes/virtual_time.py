@@ -7,6 +7,7 @@ import functools
 import selectors
 from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec
+from unittest.mock import patch
 
 from fakes.control import Clock
 
@@ -56,15 +57,19 @@ class LoopClock(Clock):
         return self.now + asyncio.get_running_loop().time()
 
 
+async def _at_once(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return function(*args, **kwargs)
+
+
 def in_virtual_time(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
-    """Run an async test on a loop of its own, in virtual time."""
+    """Run an async test on a loop of its own, in virtual time, which does not wait for threads: there are none."""
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         async def whole() -> Any:
             return await test(*args, **kwargs)
 
-        with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        with patch.object(asyncio, "to_thread", _at_once), asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
             runner.run(whole())
 
     return run

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from google.protobuf.message import Message
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
@@ -21,16 +19,6 @@ from fakes.virtual_time import in_virtual_time
 LOOP, RESULT = pb.KIND_LOOP, pb.KIND_EVALUATION_RESULT
 RUNNING, PAUSED, CANCELLED = pb.RUN_STATE_RUNNING, pb.RUN_STATE_PAUSED, pb.RUN_STATE_CANCELLED
 SUCCEEDED, FAILED = pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_FAILED
-
-
-@pytest.fixture(autouse=True)
-def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Virtual time does not wait for threads."""
-
-    async def at_once(function: Callable[..., Any], *args: Any) -> Any:
-        return function(*args)
-
-    monkeypatch.setattr(asyncio, "to_thread", at_once)
 
 
 def loop(*limits: int, **fields: Any) -> pb.Loop:
@@ -85,7 +73,7 @@ async def test_killed_after_any_append_it_goes_on_elsewhere_and_trains_once(tmp_
     for number in range(1, appends + 1):
         world = World(tmp_path)
         run, killed = world.run(), Coordinator(world, "a")
-        _kill_at_append(world, killed, number)
+        world.kill_at_append(killed, number)
         asking = asyncio.create_task(killed.loops.wanted(run, loop(2)))
         await asyncio.sleep(10)
         asking.cancel()
@@ -97,14 +85,6 @@ async def test_killed_after_any_append_it_goes_on_elsewhere_and_trains_once(tmp_
         assert world.training.control.calls["submit"] <= 2
         assert world.inference.models.keys() == undisturbed.inference.models.keys()
         await other.drain()
-
-
-def _kill_at_append(world: World, coordinator: Coordinator, number: int) -> None:
-    def after(method: str, request: Message) -> None:
-        if method == "append" and world.dataset.control.calls["append"] == number:
-            coordinator.kill()
-
-    world.dataset.control.after = after
 
 
 @in_virtual_time

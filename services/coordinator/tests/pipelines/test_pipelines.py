@@ -145,6 +145,7 @@ def test_a_description_holds_all_that_a_client_needs() -> None:
         assert stage.version >= 1
         assert stage.makes != pb.KIND_UNSPECIFIED
         assert stage.reasons["internal-error"]
+        assert "PASSED" not in stage.reasons, "it is listed why items are dropped, and passing is no reason"
         assert stage.HasField("defaults") == (stage.role == api.STAGE_ROLE_WRITING)
     tasks = described.stages[2]
     assert {draw.name: list(draw.values) for draw in tasks.properties} == {

@@ -33,7 +33,8 @@ from codealign.cli.options import (
 from codealign.cli.records_view import record_view
 from codealign.cli.run_file import nearest
 from codealign.cli.running import run_async
-from codealign.cli.terminal import count, err, out, printable, size
+from codealign.cli.terminal import count, err, out, printable, size, whole
+from codealign.common.records import is_internal
 
 app = typer.Typer(no_args_is_help=True, help="Records, where they come from, and published versions.")
 
@@ -64,7 +65,8 @@ def list_data(
             client = connection.clients.dataset
             listed = await connection.call(client.ListCollections, ds.ListCollectionsRequest())
             versions = await connection.call(client.ListVersions, ds.ListVersionsRequest())
-            return list(listed.collections), list(versions.versions)
+            shown = [item for item in listed.collections if not is_internal(item.name)]
+            return shown, list(versions.versions)
 
     collections, versions = run_async(work())
     table = Table(box=None, pad_edge=False)
@@ -72,7 +74,7 @@ def list_data(
     table.add_column("records", justify="right")
     for item in collections:
         table.add_row(Text(printable(item.name)), f"{item.records:,}")
-    out.print(table if collections else "no collections yet: codealign seeds collect stdlib")
+    out.print(whole(table) if collections else "no collections yet: codealign seeds collect stdlib")
     out.print()
     out.print(_versions_table(versions) if versions else "no published versions yet")
 
@@ -100,14 +102,14 @@ def list_versions(
 
 def _versions_table(versions: list[ds.Version]) -> Table:
     table = Table(box=None, pad_edge=False)
-    table.add_column("version", no_wrap=True)
+    table.add_column("version")
     table.add_column("rows", justify="right")
     for column in ("title", "from", "where"):
         table.add_column(column)
     for version in versions:
         cells = (version.title, version.collection, version.url)
         table.add_row(version.name, f"{version.rows:,}", *(Text(printable(cell)) for cell in cells))
-    return table
+    return whole(table)
 
 
 @app.command("show")

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
@@ -59,17 +58,16 @@ def pipelines(
     if name:
         _describe(found[0])
     else:
-        out.print(_table(found) if found else "this coordinator has no pipeline")
+        _list(found)
 
 
-def _table(found: list[api.Pipeline]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in ("pipeline", "stages", "description"):
-        table.add_column(column)
+def _list(found: list[api.Pipeline]) -> None:
+    """Lines, which a terminal of any width shows whole; a table would cut names short."""
+    if not found:
+        out.print("this coordinator has no pipeline")
     for one in found:
-        stages = " → ".join(stage.name for stage in one.stages)
-        table.add_row(*(Text(printable(cell)) for cell in (one.name, stages, one.description)))
-    return table
+        _say(f"{one.name}: {one.description}", style="bold")
+        _say(f"  {' → '.join(stage.name for stage in one.stages)}")
 
 
 def _describe(found: api.Pipeline) -> None:

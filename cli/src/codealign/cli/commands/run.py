@@ -28,7 +28,6 @@ from codealign.cli.options import (
     DatasetOption,
     EngineOption,
     HomeOption,
-    InferenceOption,
     ModelOption,
     PresetOption,
     RecordingOption,
@@ -36,7 +35,6 @@ from codealign.cli.options import (
     TlsCaOption,
     TlsCertOption,
     TlsKeyOption,
-    TrainingOption,
     preset_options,
     target,
 )
@@ -161,8 +159,6 @@ def run(
     home: HomeOption = DEFAULT_HOME,
     coordinator: CoordinatorOption = "",
     dataset: DatasetOption = "",
-    inference: InferenceOption = "",
-    training: TrainingOption = "",
     certificate: CertificateOption = None,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
@@ -202,14 +198,7 @@ def run(
     collection = collection or ("" if given_seeds else choices.file.get("seeds", {}).get("collection", ""))
     tuning = TuningChoices(name=name, lora_rank=lora_rank, epochs=epochs, max_steps=max_steps)
     loop = loop_choices(preset, until, tuning, benchmark or (), problems, files=options.benchmarks is not None)
-    where = target(
-        home,
-        tls=(certificate, tls_ca, tls_cert, tls_key),
-        coordinator=coordinator,
-        dataset=dataset,
-        inference=inference,
-        training=training,
-    )
+    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), coordinator=coordinator, dataset=dataset)
     if not where.explicit:
         where.home.prepare()
     collected = None if collection else read_seeds(seeds, err)

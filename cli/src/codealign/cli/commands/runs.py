@@ -31,7 +31,7 @@ from codealign.cli.options import (
 from codealign.cli.progress import message_words, run_state, waiting_words
 from codealign.cli.report.page import write
 from codealign.cli.running import run_async
-from codealign.cli.terminal import err, out, printable
+from codealign.cli.terminal import err, out, printable, whole
 
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="Its id, the id's first 6 digits or more, or its name.")
@@ -115,7 +115,8 @@ def list_runs(
 
     async def work() -> list[api.RunStatus]:
         async with services(where, *(("coordinator",) if where.explicit else ("coordinator", "dataset"))) as connection:
-            listed = await connection.call(connection.clients.coordinator.ListRuns, api.ListRunsRequest())
+            request = api.ListRunsRequest(summary_only=True)
+            listed = await connection.call(connection.clients.coordinator.ListRuns, request)
             return list(listed.runs)
 
     runs = run_async(work())
@@ -137,7 +138,7 @@ def list_runs(
             status.version or waiting_words(status) or status.message,
         )
         table.add_row(*(Text(printable(cell)) for cell in cells))
-    out.print(table)
+    out.print(whole(table))
 
 
 def pause(
@@ -205,7 +206,8 @@ def _change(where: Target, run: str, change: _Change) -> None:
 
 
 async def _newest(connection: Connection) -> str:
-    listed = await connection.call(connection.clients.coordinator.ListRuns, api.ListRunsRequest())
+    request = api.ListRunsRequest(summary_only=True)
+    listed = await connection.call(connection.clients.coordinator.ListRuns, request)
     if not listed.runs:
         raise Failure("no runs yet: codealign run")
     return listed.runs[0].id

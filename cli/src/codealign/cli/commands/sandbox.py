@@ -29,7 +29,7 @@ from codealign.cli.records_view import code_view, facts_table, result_view
 from codealign.cli.running import run_async
 from codealign.cli.source_text import read_bytes, read_source
 from codealign.cli.stack import Options
-from codealign.cli.terminal import out, print_json, printable
+from codealign.cli.terminal import out, print_json, printable, whole
 from codealign.common.text import lines
 
 app = typer.Typer(no_args_is_help=True, help="Run programs where they can do no harm.")
@@ -175,4 +175,4 @@ def _print_runner(runner: sb.Runner) -> None:
     for wall in runner.walls:
         holds = Text("yes", "green") if wall.holds else Text("NO", "bold red")
         table.add_row(Text(printable(wall.name)), holds, Text(printable(wall.evidence)))
-    out.print(table)
+    out.print(whole(table))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -26,7 +27,10 @@ from codealign.cli.options import (
 )
 from codealign.cli.running import run_async
 from codealign.cli.seeds import Collected, collection_name
-from codealign.cli.terminal import err, out, printable
+from codealign.cli.terminal import err, out, printable, whole
+from codealign.common.records import is_internal
+
+_IDS_AT_ONCE = 100
 
 app = typer.Typer(no_args_is_help=True, help="Functions with docstrings, out of which everything is made.")
 
@@ -81,15 +85,16 @@ def list_collections(
     table.add_column("seeds", justify="right")
     for name, number in sizes.items():
         table.add_row(Text(printable(name)), f"{number:,}")
-    out.print(table)
+    out.print(whole(table))
 
 
 async def _seed_counts(where: Target) -> dict[str, int]:
     async with services(where, "dataset") as connection:
         listed = await connection.call(connection.clients.dataset.ListCollections, ds.ListCollectionsRequest())
-        sizes = {item.name: await _seeds_in(connection, item.name) for item in listed.collections}
-        runs = {item.name for item in listed.collections if await _is_run(connection, item.name)}
-    return {name: number for name, number in sizes.items() if number and name not in runs}
+        names = [item.name for item in listed.collections if not is_internal(item.name)]
+        runs = await _runs_among(connection, names)
+        sizes = {name: await _seeds_in(connection, name) for name in names if name not in runs}
+    return {name: number for name, number in sizes.items() if number}
 
 
 async def _seeds_in(connection: Connection, collection: str) -> int:
@@ -97,9 +102,12 @@ async def _seeds_in(connection: Connection, collection: str) -> int:
     return sum(item.count for item in counted.counts if item.kind == pb.KIND_SEED)
 
 
-async def _is_run(connection: Connection, collection: str) -> bool:
-    """A run's collection bears its id; its seeds are members too."""
-    if not is_record_id(collection):
-        return False
-    found = await connection.call(connection.clients.dataset.Get, ds.GetRequest(ids=[collection]))
-    return any(record.kind == pb.KIND_RUN for record in found.records)
+async def _runs_among(connection: Connection, collections: Sequence[str]) -> set[str]:
+    """Those that are a run's: such a collection bears the run's id, and its seeds are members too."""
+    ids = [name for name in collections if is_record_id(name)]
+    runs = set[str]()
+    for start in range(0, len(ids), _IDS_AT_ONCE):
+        request = ds.GetRequest(ids=ids[start : start + _IDS_AT_ONCE])
+        found = await connection.call(connection.clients.dataset.Get, request)
+        runs.update(record.id for record in found.records if record.kind == pb.KIND_RUN)
+    return runs

@@ -26,7 +26,7 @@ from codealign.cli.options import (
 )
 from codealign.cli.running import run_async
 from codealign.cli.stack import model_source
-from codealign.cli.terminal import err, out, printable
+from codealign.cli.terminal import err, out, printable, whole
 from codealign.cli.tuning import (
     TuningChoices,
     describe,
@@ -142,7 +142,7 @@ def list_trainings(
     for item in found:
         cells = (item.id[:12], item.spec.name, item.spec.model, item.spec.dataset, training_line(item))
         table.add_row(*(Text(printable(cell)) for cell in cells))
-    out.print(table)
+    out.print(whole(table))
 
 
 @app.command("watch")

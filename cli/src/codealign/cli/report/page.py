@@ -19,6 +19,7 @@ from markupsafe import Markup
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.cli import __version__
 from codealign.cli.failures import Failure
+from codealign.cli.loop_steps import step_cells
 from codealign.cli.progress import run_state
 from codealign.cli.report import comparing, listing, recipe, sections
 from codealign.cli.report.outcome import answers, cautions, executes, headline
@@ -65,6 +66,7 @@ def render(report: api.GetReportResponse) -> str:
             story=told,
             costs=sections.costs(report.stages, words),
             totals=sections.totals(report.stages),
+            steps=step_cells(run.loop),
             trainings=[sections.training(index, record) for index, record in enumerate(report.checkpoints)],
             matches=[comparing.match_view(index, match) for index, match in enumerate(matches(report))],
             evaluations=comparing.evaluation_lines(ordered(report.evaluations, run.config.model.revision)),

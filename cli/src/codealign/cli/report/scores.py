@@ -53,7 +53,6 @@ class Pair:
 class Match:
     """One tuned model against its base, over their benchmarks."""
 
-    tuned_revision: str
     title: str
     pairs: tuple[Pair, ...]
 
@@ -71,7 +70,7 @@ def matches(report: api.GetReportResponse) -> list[Match]:
     for revision in sorted(pairs, key=lambda key: order.index(key) if key in order else len(order)):
         own = sorted(pairs[revision], key=_order)
         name = own[0].tuned.model or "tuned model"
-        found.append(Match(revision, f"{name} at {short(revision)}", tuple(own)))
+        found.append(Match(f"{name} at {short(revision)}", tuple(own)))
     return found
 
 

@@ -17,7 +17,7 @@ from codealign.cli.report.scores import Match, false_alarms, interval_of, levels
 from codealign.cli.report.sections import speed, training_sentence
 from codealign.cli.report.trail import Story, story
 from codealign.cli.report.wording import chance, loss, percent_interval, points, points_interval, short
-from codealign.cli.terminal import count, duration, printable
+from codealign.cli.terminal import count, duration, printable, whole
 
 _PREVIEW = 300
 
@@ -41,7 +41,7 @@ def funnel_table(report: coordinator.GetReportResponse) -> Table:
         )
         for reason in reasons[1:]:
             table.add_row("", "", "", "", Text(printable(_reason(reason))))
-    return table
+    return whole(table)
 
 
 def _reason(reason: tuple[str, int]) -> str:
@@ -63,7 +63,7 @@ def cost_table(report: coordinator.GetReportResponse) -> Table:
             f"{stage.cached_prompt_tokens:,}" if tokens else "",
             f"{stage.generated_tokens:,}" if tokens else "",
         )
-    return table
+    return whole(table)
 
 
 def training_lines(record: pb.Record, *, timings: bool) -> list[str]:
@@ -103,7 +103,7 @@ def match_views(match: Match) -> list[RenderableType]:
     sentences = [*(meaning(pair) for pair in match.pairs), false_alarms(match.pairs)]
     return [
         Text(printable(f"base against tuned ({match.title}), pass@1")),
-        table,
+        whole(table),
         *(Text(printable(sentence)) for sentence in sentences if sentence),
     ]
 
@@ -130,7 +130,7 @@ def evaluation_table(evaluations: Sequence[coordinator.Evaluation]) -> Table:
             str(found.samples),
             ", ".join(figures) + undecided,
         )
-    return table
+    return whole(table)
 
 
 def row_lines(told: Story) -> list[str]:

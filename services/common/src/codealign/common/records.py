@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
+from datetime import date
 
 from google.protobuf.message import Message
 
@@ -32,6 +34,22 @@ BODY_OF_KIND: dict[pb.Kind.ValueType, str] = {
     pb.KIND_EVALUATION_JOB: "evaluation_job",
 }
 """The body that a record of each kind carries."""
+
+
+_REQUESTS_OF_A_DAY = re.compile(r"requests/\d{4}-\d{2}-\d{2}")
+
+
+def requests_collection(day: date) -> str:
+    """The collection of a day's RunRequest records, by which coordinators see that there are new ones.
+
+    The services keep it for themselves: see `is_internal`.
+    """
+    return f"requests/{day:%Y-%m-%d}"
+
+
+def is_internal(collection: str) -> bool:
+    """Whether the services keep a collection for themselves: people are not shown it."""
+    return _REQUESTS_OF_A_DAY.fullmatch(collection) is not None
 
 
 def body(record: pb.Record) -> Message | None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine
 from typing import Any, TypeVar
 
 import grpc
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.coordinator.v1 import coordinator_pb2_grpc as rpc
-from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common.errors import FailedPrecondition, InvalidArgument, Unavailable
 from codealign.coordinator import pipelines
@@ -82,12 +81,12 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
         return api.GetRunResponse(run=await self._status(await self._runs.find(request.run)))
 
     async def ListRuns(self, request: api.ListRunsRequest, context: Context) -> api.ListRunsResponse:
-        listed = await self._runs.list()
-        loops = await requests.scan(self._services.dataset, ds.ScanRequest(kind=pb.KIND_LOOP))
-        followed = {loop.parents[0] for loop in loops}
+        standings = await requests.standings(self._services.dataset)
+        listed = await self._runs.list(standings, summary_only=request.summary_only)
+        loops = await self._loops.list(standings)
         for status in listed:
-            if status.id in followed:
-                await self._add_loop(status, in_full=False)
+            if status.id in loops:
+                status.loop.CopyFrom(loops[status.id])
         return api.ListRunsResponse(runs=listed)
 
     async def WatchRun(self, request: api.WatchRunRequest, context: Context) -> AsyncIterator[api.WatchRunResponse]:
@@ -149,10 +148,26 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
     async def Evaluate(self, request: api.EvaluateRequest, context: Context) -> AsyncIterator[api.EvaluateResponse]:
         # Closed explicitly, so that a cancelled call stops watching now and not when garbage is collected.
         async with contextlib.aclosing(self._evaluations.evaluate(request)) as responses:
-            async for response in responses:
+            while (response := await self._next(responses)) is not None:
                 yield response
-                if self._draining.is_set():
-                    raise Unavailable("this coordinator shuts down, the evaluation goes on: watch it again")
+
+    async def _next(self, responses: AsyncGenerator[T]) -> T | None:
+        """The next message, however long it takes; None: there is none left.
+
+        Raises:
+            Unavailable: The server begins to stop: a silent evaluation must not hold it up.
+        """
+        coming = asyncio.ensure_future(anext(responses, None))
+        stopping = asyncio.ensure_future(self._draining.wait())
+        try:
+            await asyncio.wait([coming, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if coming.done():
+                return coming.result()
+        finally:
+            for task in (coming, stopping):
+                task.cancel()
+            await asyncio.wait([coming, stopping])
+        raise Unavailable("this coordinator shuts down, the evaluation goes on: watch it again", retry_after=1.0)
 
     async def ListEvaluations(
         self, request: api.ListEvaluationsRequest, context: Context
@@ -173,9 +188,9 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
         await self._add_loop(status)
         return status
 
-    async def _add_loop(self, status: api.RunStatus, *, in_full: bool = True) -> None:
+    async def _add_loop(self, status: api.RunStatus) -> None:
         try:
-            loop = await self._loops.status(status.id, in_full=in_full)
+            loop = await self._loops.status(status.id)
         except AWAY:
             if not status.waiting_for:
                 raise

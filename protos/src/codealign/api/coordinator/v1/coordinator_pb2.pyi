@@ -701,12 +701,19 @@ Global___GetRunResponse: _TypeAlias = GetRunResponse  # noqa: Y015
 class ListRunsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    SUMMARY_ONLY_FIELD_NUMBER: _builtins.int
+    summary_only: _builtins.bool
+    """Leave out the progress of runs that this coordinator does not work on (RunStatus.stages), which takes a call to the
+    store for each: quick, however many runs there are.
+    """
     def __init__(
         self,
+        *,
+        summary_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["summary_only", b"summary_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

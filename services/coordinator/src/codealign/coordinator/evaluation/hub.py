@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from codealign.common.foreign_python import unwarned
 from codealign.coordinator.evaluation import layouts
 from codealign.coordinator.evaluation.files import Row
 
@@ -108,7 +109,9 @@ def _inputs(row: Row) -> dict[str, Any]:
     """The inputs and the tolerance, out of the test program."""
     inputs, atol = None, 0.0
     try:
-        for node in ast.walk(ast.parse(row.text("test"))):
+        with unwarned():
+            tree = ast.parse(row.text("test"))
+        for node in ast.walk(tree):
             if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["inputs"]:
                 inputs = ast.literal_eval(node.value)
             elif isinstance(node, ast.Call) and ast.unparse(node.func) == "assertion" and len(node.args) == 3:

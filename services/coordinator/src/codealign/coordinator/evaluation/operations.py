@@ -162,7 +162,8 @@ class Evaluations:
     async def list(self) -> list[api.EvaluationStatus]:
         """Every evaluation that was asked for, newest first."""
         jobs = await requests.scan(self._services.dataset, ds.ScanRequest(kind=pb.KIND_EVALUATION_JOB))
-        found = [self._status(job, await self.standing(job.id)) for job in jobs]
+        standings = await requests.standings(self._services.dataset)
+        found = [self._status(job, standings.get(job.id, Standing())) for job in jobs]
         return sorted(found, key=lambda status: status.created_at.ToNanoseconds(), reverse=True)
 
     def _status(self, job: pb.Record, standing: Standing) -> api.EvaluationStatus:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
 from collections.abc import Callable, Sequence
 
+from codealign.common.foreign_python import unwarned
 from codealign.common.text import lines as text_lines
 
 _END_MARK = re.compile(r"<[|｜/]|<(?:s|eos|bos|pad|unk|EOT|end_of_turn|start_of_turn)>|\[/?INST\]|```")
@@ -33,8 +33,7 @@ def parse(text: str) -> ast.Module:
         RecursionError: It is nested too deeply.
         MemoryError: The same.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with unwarned():
         return ast.parse(text.removeprefix("\ufeff"))
 
 

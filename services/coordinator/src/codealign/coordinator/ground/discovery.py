@@ -8,13 +8,13 @@ is. All requests and events are read once at the start, and then every hour, sho
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 from codealign.api.dataset.v1 import dataset_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.common.records import requests_collection
 from codealign.coordinator.ground.ports import Dataset
-from codealign.coordinator.ground.requests import Standing, collection_of, scan
+from codealign.coordinator.ground.requests import scan, standings
 
 FULL_SECONDS = 3600.0
 
@@ -54,9 +54,8 @@ class Discovery:
             CodeAlignError: The store is away; the next look finds what this one missed.
         """
         now, time = datetime.now(UTC), asyncio.get_running_loop().time()
-        counts = {
-            name: await self._count(name) for name in (collection_of(now), collection_of(now - timedelta(days=1)))
-        }
+        days = (requests_collection(now), requests_collection(now - timedelta(days=1)))
+        counts = {name: await self._count(name) for name in days}
         if self._full_at is None or time - self._full_at >= FULL_SECONDS:
             found = await self._everything()
             self._full_at = time
@@ -74,26 +73,15 @@ class Discovery:
         response = await self._dataset.count(api.CountRequest(collection=collection))
         return sum(count.count for count in response.counts if count.kind == pb.KIND_RUN_REQUEST)
 
-    async def _requests(self, collection: str = "") -> list[pb.Record]:
+    async def _requests(self, collection: str) -> list[pb.Record]:
         return await scan(self._dataset, api.ScanRequest(kind=pb.KIND_RUN_REQUEST, collection=collection))
 
     async def _everything(self) -> list[pb.Record]:
         """The last request of each subject that is not settled."""
-        requests = _last(await self._requests())
-        events = _last(await scan(self._dataset, api.ScanRequest(kind=pb.KIND_RUN_EVENT)))
         left = []
-        for subject, request in requests.items():
-            if Standing(request, events.get(subject)).settled(repeatable=True):
-                self.settle(subject, request.attempt)
-            else:
-                left.append(request)
+        for subject, standing in (await standings(self._dataset)).items():
+            if standing.settled(repeatable=True):
+                self.settle(subject, standing.number)
+            elif standing.request is not None:
+                left.append(standing.request)
         return left
-
-
-def _last(found: Iterable[pb.Record]) -> dict[str, pb.Record]:
-    last: dict[str, pb.Record] = {}
-    for record in found:
-        subject = record.parents[0]
-        if subject not in last or record.attempt > last[subject].attempt:
-            last[subject] = record
-    return last

@@ -6,7 +6,7 @@ collection of its day as well, so that a coordinator sees by one count whether t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -65,11 +65,6 @@ class Standing:
         return self.state not in (pb.RUN_STATE_UNSPECIFIED, pb.RUN_STATE_RUNNING) and self.known >= self.number
 
 
-def collection_of(day: datetime) -> str:
-    """The collection of a day's requests."""
-    return f"requests/{day:%Y-%m-%d}"
-
-
 async def scan(dataset: Dataset, request: api.ScanRequest) -> list[pb.Record]:
     """Every record of a scan; one try for each page."""
     page, found = api.ScanRequest(), list[pb.Record]()
@@ -85,11 +80,23 @@ async def scan(dataset: Dataset, request: api.ScanRequest) -> list[pb.Record]:
 
 async def standing(dataset: Dataset, subject: str) -> Standing:
     """Of a subject, by its id. One try for each call."""
-    last: list[pb.Record | None] = []
+    latest: list[pb.Record | None] = []
     for kind in (pb.KIND_RUN_REQUEST, pb.KIND_RUN_EVENT):
         found = await scan(dataset, api.ScanRequest(kind=kind, parent_id=subject))
-        last.append(max(found, key=lambda record: record.attempt, default=None))
-    return Standing(*last)
+        latest.append(max(found, key=lambda record: record.attempt, default=None))
+    return Standing(*latest)
+
+
+async def standings(dataset: Dataset) -> dict[str, Standing]:
+    """Of everything of which somebody ever asked for something, by the subject's id. One try for each page."""
+    asked = last(await scan(dataset, api.ScanRequest(kind=pb.KIND_RUN_REQUEST)))
+    events = last(await scan(dataset, api.ScanRequest(kind=pb.KIND_RUN_EVENT)))
+    return {subject: Standing(asked.get(subject), events.get(subject)) for subject in asked.keys() | events.keys()}
+
+
+def last(found: Iterable[pb.Record]) -> dict[str, pb.Record]:
+    """Of requests, or of events, the last one of each subject, by the subject's id."""
+    return {record.parents[0]: record for record in sorted(found, key=lambda record: record.attempt)}
 
 
 async def append(
@@ -114,7 +121,9 @@ async def append(
         if not each.provenance.HasField("created_at"):
             each.provenance.created_at.FromDatetime(now)
         records.complete(each)
-    response = await dataset.append(api.AppendRequest(records=[*first, record], collection=collection_of(now)))
+    response = await dataset.append(
+        api.AppendRequest(records=[*first, record], collection=records.requests_collection(now))
+    )
     result = response.results[-1]
     return result.kept if result.HasField("kept") else record
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.training.v1 import training_pb2 as tr
@@ -34,14 +36,34 @@ async def checkpoint(dataset: Dataset, training: tr.Training) -> pb.Checkpoint |
     return found[0].checkpoint if found else None
 
 
-async def loops_of(dataset: Dataset, run_id: str) -> list[tuple[pb.Record, requests.Standing]]:
+Stood = tuple[pb.Record, requests.Standing]
+"""A loop, with what is wanted of it and what is the case."""
+
+
+async def loops_of(dataset: Dataset, run_id: str) -> list[Stood]:
     """A run's loops, the one that was asked for last at the end."""
     found = await requests.scan(dataset, ds.ScanRequest(kind=pb.KIND_LOOP, parent_id=run_id))
-    standings = [(loop, await requests.standing(dataset, loop.id)) for loop in found]
+    return _in_order([(loop, await requests.standing(dataset, loop.id)) for loop in found])
 
-    def asked_at(each: tuple[pb.Record, requests.Standing]) -> tuple[int, str]:
+
+async def last_loops(dataset: Dataset, standings: Mapping[str, requests.Standing]) -> dict[str, Stood]:
+    """Every run's loop that was asked for last, by the run's id.
+
+    Args:
+        dataset: The store.
+        standings: Of all subjects.
+    """
+    found = await requests.scan(dataset, ds.ScanRequest(kind=pb.KIND_LOOP))
+    stood = _in_order([(loop, standings.get(loop.id, requests.Standing())) for loop in found])
+    return {each[0].parents[0]: each for each in stood}
+
+
+def _in_order(loops: Iterable[Stood]) -> list[Stood]:
+    """As they were asked for."""
+
+    def asked_at(each: Stood) -> tuple[int, str]:
         loop, standing = each
         asked = standing.request or loop
         return asked.provenance.created_at.ToNanoseconds(), loop.id
 
-    return sorted(standings, key=asked_at)
+    return sorted(loops, key=asked_at)

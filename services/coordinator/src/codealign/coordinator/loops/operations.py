@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
@@ -15,6 +15,7 @@ from codealign.coordinator.evaluation.request import checked as checked_evaluati
 from codealign.coordinator.ground import requests
 from codealign.coordinator.ground.assignment import Assignment
 from codealign.coordinator.ground.ports import Services
+from codealign.coordinator.ground.requests import Standing
 from codealign.coordinator.ground.store import RunStore
 from codealign.coordinator.loops import history
 from codealign.coordinator.loops.controller import NO_ADDRESS, REPLACED
@@ -108,17 +109,32 @@ class Loops:
         await self._want(loop.id, wanted, reason)
         return True
 
-    async def status(self, run_id: str, *, in_full: bool = True) -> api.LoopStatus | None:
+    async def status(self, run_id: str) -> api.LoopStatus | None:
         """A run's loop as it is now; None: it has none.
 
         Args:
             run_id: Of the Run record.
-            in_full: With its steps, for which the training service may be asked.
         """
         found = await history.loops_of(self._services.dataset, run_id)
         if not found:
             return None
         loop, standing = found[-1]
+        status = self._summary(loop, standing)
+        steps = Steps(self._settings, self._services, self._evaluations)
+        status.steps.extend(await steps.of(loop, status.state))
+        return status
+
+    async def list(self, standings: Mapping[str, Standing]) -> dict[str, api.LoopStatus]:
+        """Every run's loop without its steps, by the run's id.
+
+        Args:
+            standings: Of all subjects.
+        """
+        found = await history.last_loops(self._services.dataset, standings)
+        return {run_id: self._summary(*stood) for run_id, stood in found.items()}
+
+    def _summary(self, loop: pb.Record, standing: Standing) -> api.LoopStatus:
+        """Without its steps, for which the training service may be asked."""
         settled = standing.settled(repeatable=False)
         assignment = self._assigned(loop.id)
         status = api.LoopStatus(
@@ -130,9 +146,6 @@ class Loops:
         if not settled and assignment is not None:
             waits = assignment.waiting.text
             status.message = f"waits for {waits}" if waits else assignment.message
-        if in_full:
-            steps = Steps(self._settings, self._services, self._evaluations)
-            status.steps.extend(await steps.of(loop, status.state))
         return status
 
     async def _want(self, loop_id: str, wanted: pb.RunState.ValueType, reason: str) -> None:

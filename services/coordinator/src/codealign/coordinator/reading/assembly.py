@@ -17,9 +17,9 @@ In doubt a block stays. Of tests nothing is left out but what cannot compile and
 from __future__ import annotations
 
 import ast
-import warnings
 from collections.abc import Sequence
 
+from codealign.common.foreign_python import unwarned
 from codealign.common.text import lines
 from codealign.coordinator.reading.python_code import BOM, SETTINGS, Names, compiles, names
 
@@ -115,8 +115,7 @@ def _replaces(later: Names, draft: Names) -> bool:
 
 def _without_futures(block: str) -> tuple[list[str], str]:
     """The block's `from __future__` statements, and the block with `pass` in their places."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with unwarned():
         try:
             tree = ast.parse(block)
         except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import symtable
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from codealign.common.foreign_python import unwarned
 
 BOM = "\ufeff"
 SOLUTION = "solution"
@@ -44,8 +45,7 @@ class Names:
 
 def compiles(code: str) -> bool:
     """Whether Python compiles the code as a module. It is not run, and no warning is given."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with unwarned():
         try:
             compile(code.removeprefix(BOM), "<answer>", "exec", dont_inherit=True)
         except _FAULTS:
@@ -56,23 +56,22 @@ def compiles(code: str) -> bool:
 def names(code: str) -> Names | None:
     """The names of code that compiles; None where it does not, or is nested too deeply to tell."""
     source = code.removeprefix(BOM)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
+    try:
+        with unwarned():
             tree = ast.parse(source)
             table = symtable.symtable(source, "<answer>", "exec")
-            given = frozenset(_given(table))
-            used = frozenset(_used(table))
-            early = frozenset(_used_early(tree.body))
-            return Names(
-                given=given,
-                taken=(used - given) | early | frozenset(_from_solution(tree)),
-                mentioned=frozenset(_mentioned(tree)),
-                defined=frozenset(each.name for each in tree.body if isinstance(each, _DEFINITIONS)),
-                acted_on=frozenset(_acted_on(tree, given)),
-            )
-        except _FAULTS:
-            return None
+        given = frozenset(_given(table))
+        used = frozenset(_used(table))
+        early = frozenset(_used_early(tree.body))
+        return Names(
+            given=given,
+            taken=(used - given) | early | frozenset(_from_solution(tree)),
+            mentioned=frozenset(_mentioned(tree)),
+            defined=frozenset(each.name for each in tree.body if isinstance(each, _DEFINITIONS)),
+            acted_on=frozenset(_acted_on(tree, given)),
+        )
+    except _FAULTS:
+        return None
 
 
 def _from_solution(tree: ast.Module) -> Iterator[str]:

@@ -11,9 +11,10 @@ import io
 import keyword
 import re
 import tokenize
-import warnings
 from dataclasses import dataclass
 from itertools import pairwise
+
+from codealign.common.foreign_python import unwarned
 
 _LAYOUT = {tokenize.NEWLINE: "\n", tokenize.INDENT: "\1", tokenize.DEDENT: "\2"}
 _SKIPPED = frozenset({tokenize.NL, tokenize.COMMENT, tokenize.ENCODING, tokenize.ENDMARKER})
@@ -40,8 +41,7 @@ class Source:
 
 def parsed(code: str) -> ast.Module | None:
     """The syntax tree, or None where Python cannot read the code."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of invalid escapes in other people's strings
+    with unwarned():
         try:
             return ast.parse(code)
         except _UNREADABLE:

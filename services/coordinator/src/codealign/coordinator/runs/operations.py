@@ -7,7 +7,7 @@ one. What is told of a run comes from the controller where it is this coordinato
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import dataset_pb2 as ds
@@ -128,7 +128,7 @@ class Runs:
                 return there[0]
         matches = [
             record
-            for record in await self._all(pb.KIND_RUN)
+            for record in await self._all()
             if record.run.name == text or (len(text) >= MIN_PREFIX and record.id.startswith(text))
         ]
         if len(matches) != 1:
@@ -136,15 +136,18 @@ class Runs:
             raise NotFound(f"{known} {text!r}; see `codealign ls` for the ids")
         return matches[0]
 
-    async def _all(self, kind: pb.Kind.ValueType) -> list[pb.Record]:
-        return await requests.scan(self._services.dataset, ds.ScanRequest(kind=kind))
+    async def _all(self) -> list[pb.Record]:
+        return await requests.scan(self._services.dataset, ds.ScanRequest(kind=pb.KIND_RUN))
 
-    async def status(self, run: pb.Record, standing: Standing | None = None) -> api.RunStatus:
+    async def status(
+        self, run: pb.Record, standing: Standing | None = None, *, summary_only: bool = False
+    ) -> api.RunStatus:
         """The run as it is now, what follows it aside. RUNNING as well where what was asked for is not yet the case.
 
         Args:
             run: Its record.
             standing: Where it was read already.
+            summary_only: Without the progress of a run that this coordinator does not work on.
         """
         assignment = self._assigned.get(run.id)
         if assignment is not None and assignment.standing.request is not None:
@@ -163,7 +166,8 @@ class Runs:
             waiting_for=assignment.waiting.text if assignment else "",
         )
         try:
-            status.stages.extend((await self._progress(run, assignment)).to_wire())
+            if not summary_only or run.id in self._workload.live:
+                status.stages.extend((await self._progress(run, assignment)).to_wire())
             status.notes.extend(notes_of(run.run.selection.forbidden_texts_sha256))
         except FailedPrecondition as error:  # of another release
             status.notes.append(error.message)
@@ -180,16 +184,19 @@ class Runs:
             return empty_progress(run.run)  # it begins or ends in a moment, and says what it waits for
         return stored_progress(run.run, response.counts)
 
-    async def list(self) -> list[api.RunStatus]:
-        """Every run, newest first."""
-        runs = await self._all(pb.KIND_RUN)
-        last_requests = _last(await self._all(pb.KIND_RUN_REQUEST))
-        last_events = _last(await self._all(pb.KIND_RUN_EVENT))
+    async def list(self, standings: Mapping[str, Standing], *, summary_only: bool) -> list[api.RunStatus]:
+        """Every run, newest first.
+
+        Args:
+            standings: Of all subjects.
+            summary_only: As in `status`: no call for each run.
+        """
+        runs = await self._all()
         slots = asyncio.Semaphore(LISTED_AT_ONCE)
 
         async def status(run: pb.Record) -> api.RunStatus:
             async with slots:
-                return await self.status(run, Standing(last_requests.get(run.id), last_events.get(run.id)))
+                return await self.status(run, standings.get(run.id, Standing()), summary_only=summary_only)
 
         found = await asyncio.gather(*(status(run) for run in runs))
         return sorted(found, key=lambda status: status.created_at.ToNanoseconds(), reverse=True)
@@ -203,11 +210,6 @@ def _doing(standing: Standing, assignment: Assignment | None) -> str:
     if assignment is None:
         return "a coordinator takes it up" if standing.state != pb.RUN_STATE_RUNNING else ""
     return assignment.message
-
-
-def _last(found: Iterable[pb.Record]) -> dict[str, pb.Record]:
-    """By subject."""
-    return {record.parents[0]: record for record in sorted(found, key=lambda record: record.attempt)}
 
 
 def _again(old: pb.Record, request: api.RejudgeRunRequest) -> pb.Run:
