@@ -160,7 +160,7 @@ def test_a_row_is_explained_from_its_seed(line: Line) -> None:
         "kept by selection.chosen: lowest that passed",
         "configuration responses",
         "│ code 1",
-        "and 1 more of another line (instruction)",
+        "and 1 more outside this lineage (instruction)",
     ):
         assert part in text, part
     assert "FEW SHOTS" not in text

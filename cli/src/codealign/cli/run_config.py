@@ -249,6 +249,6 @@ async def _load(connection: Connection, name: str, source: str, models: list[inf
         served = ", ".join(model.name for model in models) or "no model"
         raise Failure(
             f"--model {name}: the inference service at {connection.addresses.inference} serves {served} and cannot "
-            f"load it ({error.details() or error.code().name}): stop the services, or use what they serve"
+            f"load it ({error.details() or error.code().name}): stop the services, or name with --model what they serve"
         ) from error
     return response.model.name

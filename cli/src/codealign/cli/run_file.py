@@ -18,7 +18,9 @@ What the coordinator fills in itself (versions, revisions of rules, digests) can
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +64,15 @@ class Reader:
     def __init__(self, what: str, text: str) -> None:
         self._what = what
         self._mistakes: list[tuple[int, str]] = []
-        self._loader = yaml.SafeLoader(text)
+        self.lines: dict[str, int] = {}
+        """Of each key that was read, by its path."""
         try:
+            self._loader = yaml.SafeLoader(text)
             self.root = self._loader.get_single_node()
         except yaml.YAMLError as error:
             raise Failure(f"{what}: is no YAML: {' '.join(str(error).split())}") from None
+        except RecursionError:
+            raise Failure(f"{what}: is nested too deeply") from None
 
     def wrong(self, node: yaml.Node, message: str) -> None:
         """Note a mistake."""
@@ -99,6 +105,7 @@ class Reader:
             elif known is not None and key not in known:
                 self.wrong(key_node, f"{join(path, key)}: unknown{nearest(key, known)}")
             else:
+                self.lines[join(path, key)] = key_node.start_mark.line + 1
                 yield key, value
             seen.setdefault(key, key_node.start_mark.line + 1)
 
@@ -155,7 +162,11 @@ class Reader:
 
     def _scalar(self, node: yaml.Node, path: str, field: FieldDescriptor) -> Any:
         if field.cpp_type in _NUMBERS:
-            return self.value(node, path, (float, int))
+            amount = self.value(node, path, (float, int))
+            if amount is not None and not math.isfinite(amount):
+                self.wrong(node, f"{path}: must be a number, is {_shown(node)}")
+                return None
+            return amount
         if field.cpp_type in _INTEGERS:
             number = self.value(node, path, int)
             if number is not None and not -_LARGEST.get(field.cpp_type, 2**63 - 1) <= number <= _LARGEST.get(
@@ -199,7 +210,19 @@ def _shown(node: yaml.Node) -> str:
     return "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
 
 
-def read_run(what: str, path: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class RunFile:
+    """What a run file sets."""
+
+    what: str = ""
+    """How messages call it: "--config mine.yaml"."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """In the form that `to_run` takes."""
+    lines: Mapping[str, int] = field(default_factory=dict)
+    """Of each key, by its path: "stages.concepts.attempts"."""
+
+
+def read_run(what: str, path: Path) -> RunFile:
     """A run file's configuration.
 
     Args:
@@ -216,7 +239,7 @@ def read_run(what: str, path: Path) -> dict[str, Any]:
     reader = Reader(f"{what} {path}", text)
     found = {} if reader.root is None else reader.run(reader.root)
     reader.check()
-    return found
+    return RunFile(f"{what} {path}", found, reader.lines)
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -252,15 +275,15 @@ def from_run(run: pb.Run) -> dict[str, Any]:
 def _written(message: Any) -> dict[str, Any]:
     hidden = FILLED_IN.get(message.DESCRIPTOR.name, ())
     found: dict[str, Any] = {}
-    for field, value in message.ListFields():
-        if field.name in hidden:
+    for entry, value in message.ListFields():
+        if entry.name in hidden:
             continue
-        if field.message_type is pb.StageSettings.DESCRIPTOR:
-            found[field.name] = {one.stage: _written(one) for one in value}
-        elif field.message_type is pb.PropertyDraw.DESCRIPTOR:
-            found[field.name] = {one.name: list(one.values) for one in value}
-        elif field.message_type is not None:
-            found[field.name] = _written(value)
+        if entry.message_type is pb.StageSettings.DESCRIPTOR:
+            found[entry.name] = {one.stage: _written(one) for one in value}
+        elif entry.message_type is pb.PropertyDraw.DESCRIPTOR:
+            found[entry.name] = {one.name: list(one.values) for one in value}
+        elif entry.message_type is not None:
+            found[entry.name] = _written(value)
         else:
-            found[field.name] = value
+            found[entry.name] = value
     return found
