@@ -131,7 +131,9 @@ def run(
     ] = None,
     strategy: Annotated[
         str,
-        typer.Option("--strategy", help="Of selection: first-pass, random-pass, failures-only, everything."),
+        typer.Option(
+            "--strategy", help="Of selection: first-pass (the default), random-pass, failures-only, everything."
+        ),
     ] = "",
     seed: Annotated[int, typer.Option("--seed", help="Everything random derives from it.")] = 0,
     preset: PresetOption = DEFAULT,
