@@ -120,7 +120,7 @@ def test_a_pipeline_is_described_with_stages_defaults_and_reasons(coordinator: C
     for part in (
         "few-shot sets: selfcodealign, nano",
         "concepts: Title of concepts",
-        "a model writes, about each of seeds, version 1",
+        "a model writes, for each item of seeds, version 1",
         "defaults: temperature 0.7, max_tokens 128, few_shots 8",
         "difficulty: drawn from easy, medium, hard; may be easy, medium, hard",
         "seed.no-return returns no value",
