@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import grpc
 import pytest
@@ -20,6 +21,7 @@ from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.cli.commands import pipelines, rejudge, run
 from codealign.cli.connection import Connection
 from codealign.cli.main import app
+from codealign.cli.terminal import out
 from codealign.common.clients import ClientTls
 from codealign.common.errors import FailedPrecondition, InvalidArgument
 from codealign.common.interceptors import ServerInterceptor
@@ -103,7 +105,8 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def codealign(*arguments: str) -> Result:
-    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
+    with patch.object(out, "_width", 200):  # whatever width the console took when it was first imported
+        return CliRunner().invoke(app, list(arguments))
 
 
 def test_the_pipelines_are_listed_with_their_stages(coordinator: Coordinator) -> None:

@@ -189,7 +189,7 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
 
 
 async def _whole(work: Coroutine[Any, Any, T]) -> T:
-    """Done to its end also where the caller goes away meanwhile: several records that belong together."""
+    """Finish the work even if the caller goes away meanwhile: it writes several records that belong together."""
     task = asyncio.ensure_future(work)
     _UNFINISHED.add(task)
     task.add_done_callback(_UNFINISHED.discard)
