@@ -38,6 +38,8 @@ class Coordinator(rpc.CoordinatorServiceServicer):
         self.created: list[api.CreateRunRequest] = []
         self.refusal: FailedPrecondition | None = None
         self.existed = False
+        self.rejudges = OLD
+        self.wrong: InvalidArgument | None = None
 
     async def ListPipelines(self, request: api.ListPipelinesRequest, context: object) -> api.ListPipelinesResponse:
         return api.ListPipelinesResponse(pipelines=[self.pipeline])
@@ -54,6 +56,8 @@ class Coordinator(rpc.CoordinatorServiceServicer):
         return api.RejudgeRunResponse(run=self._status(), existed=self.existed)
 
     async def CreateRun(self, request: api.CreateRunRequest, context: object) -> api.CreateRunResponse:
+        if self.wrong is not None:
+            raise self.wrong
         self.created.append(request)
         return api.CreateRunResponse(run=self._status())
 
@@ -65,7 +69,7 @@ class Coordinator(rpc.CoordinatorServiceServicer):
 
     def _status(self) -> api.RunStatus:
         return api.RunStatus(
-            id=NEW, config=pb.Run(pipeline="selfcodealign", rejudges=OLD), state=pb.RUN_STATE_SUCCEEDED
+            id=NEW, config=pb.Run(pipeline="selfcodealign", rejudges=self.rejudges), state=pb.RUN_STATE_SUCCEEDED
         )
 
 
@@ -202,3 +206,20 @@ def test_run_asks_for_pipeline_strategy_and_what_its_file_says(coordinator: Coor
     stages: dict[str, Any] = {stage.stage: stage for stage in config.stages}
     assert (stages["responses"].attempts, stages["responses"].max_tokens) == (5, 99)
     assert [draw.name for draw in stages["instructions"].properties] == ["difficulty"]
+
+
+def test_where_nothing_has_changed_since_no_comparison_of_a_run_with_itself_is_named(coordinator: Coordinator) -> None:
+    assert "what changed: codealign data diff" in codealign("rejudge", OLD, *EXPLICIT).output
+    coordinator.existed, coordinator.rejudges = True, ""
+    assert "data diff" not in codealign("rejudge", NEW, *EXPLICIT).output
+
+
+def test_what_the_coordinator_refuses_is_told_by_stage_and_line(coordinator: Coordinator, tmp_path: Path) -> None:
+    coordinator.wrong = InvalidArgument("config.stages[0].attempts", "must be from 1 to 256")
+    file = tmp_path / "run.yaml"
+    file.write_text("model: org/base\nstages:\n  responses: {attempts: 500}\n")
+    result = codealign("run", "--collection", "c", "--config", str(file), *EXPLICIT)
+    assert result.exit_code == 1
+    told = "".join(result.output.split())
+    assert "stages.responses.attempts:mustbefrom1to256" in told
+    assert "run.yaml,line3)" in told
