@@ -49,7 +49,6 @@ def codealign(*arguments: str) -> Result:
         pytest.param(["run", "--benchmarks", "/nope"], "no such file or folder: /nope", id="run, benchmarks"),
         pytest.param(["run", "--record", "/nope/x"], "--record: no such folder: /nope", id="run, record"),
         pytest.param(["run", "--preset", "fast"], "unknown preset 'fast'", id="run, preset"),
-        pytest.param(["run", "--strategy", "first"], "there are first-pass, random-pass", id="run, strategy"),
         pytest.param(["run", "--config", "/no/run.yaml"], "--config: cannot read /no/run.yaml", id="run, config"),
         pytest.param(
             ["data", "publish", "c", "--verdict", "failed-assert"],

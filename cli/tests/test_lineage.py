@@ -160,7 +160,7 @@ def test_a_row_is_explained_from_its_seed(line: Line) -> None:
         "kept by selection.chosen: lowest that passed",
         "configuration responses",
         "│ code 1",
-        "and 1 more of another line (instruction)",
+        "and 1 more outside this lineage (instruction)",
     ):
         assert part in text, part
     assert "FEW SHOTS" not in text
@@ -312,3 +312,18 @@ def test_records_whose_parents_go_in_a_circle_end() -> None:
     family = Family(one.id, {one.id: one, two.id: two})
     assert family.line() == {one.id, two.id}
     lineage_tree(family)
+
+
+def test_of_a_run_its_requests_and_events_are_told() -> None:
+    run = complete(pb.Record(kind=pb.KIND_RUN, run=pb.Run(name="mine", seeds=pb.SeedSelection(collection="c"))))
+    asked = pb.RunRequest(wanted=pb.RUN_STATE_RUNNING, reason="started")
+    ended = pb.RunEvent(state=pb.RUN_STATE_SUCCEEDED, message="7 rows")
+    children = [
+        complete(pb.Record(kind=pb.KIND_RUN_REQUEST, parents=[run.id], run_request=asked)),
+        complete(pb.Record(kind=pb.KIND_RUN_EVENT, parents=[run.id], run_event=ended)),
+        complete(pb.Record(kind=pb.KIND_WORK_LOG, parents=[run.id], key="1/0", work_log=pb.WorkLog())),
+    ]
+    text = render(lineage_tree(Family(run.id, {record.id: record for record in (run, *children)})))
+    assert "running: started" in text
+    assert "succeeded: 7 rows" in text
+    assert "of its completion" not in text, "a work log's key is no number of a completion's record"

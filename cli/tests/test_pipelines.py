@@ -32,6 +32,8 @@ class Coordinator(rpc.CoordinatorServiceServicer):
         self.created: list[api.CreateRunRequest] = []
         self.refusal: FailedPrecondition | None = None
         self.existed = False
+        self.rejudges = OLD
+        self.wrong: InvalidArgument | None = None
 
     async def ListPipelines(self, request: api.ListPipelinesRequest, context: object) -> api.ListPipelinesResponse:
         return api.ListPipelinesResponse(pipelines=[self.pipeline])
@@ -48,6 +50,8 @@ class Coordinator(rpc.CoordinatorServiceServicer):
         return api.RejudgeRunResponse(run=self._status(), existed=self.existed)
 
     async def CreateRun(self, request: api.CreateRunRequest, context: object) -> api.CreateRunResponse:
+        if self.wrong is not None:
+            raise self.wrong
         self.created.append(request)
         return api.CreateRunResponse(run=self._status())
 
@@ -59,7 +63,7 @@ class Coordinator(rpc.CoordinatorServiceServicer):
 
     def _status(self) -> api.RunStatus:
         return api.RunStatus(
-            id=NEW, config=pb.Run(pipeline="selfcodealign", rejudges=OLD), state=pb.RUN_STATE_SUCCEEDED
+            id=NEW, config=pb.Run(pipeline="selfcodealign", rejudges=self.rejudges), state=pb.RUN_STATE_SUCCEEDED
         )
 
 
@@ -109,7 +113,7 @@ def test_a_pipeline_is_described_with_stages_defaults_and_reasons(coordinator: C
     for part in (
         "few-shot sets: selfcodealign, nano",
         "concepts: Title of concepts",
-        "a model writes, about each of seeds, version 1",
+        "a model writes, for each item of seeds, version 1",
         "defaults: temperature 0.7, max_tokens 128, few_shots 8",
         "difficulty: drawn from easy, medium, hard; may be easy, medium, hard",
         "seed.no-return returns no value",
@@ -199,3 +203,20 @@ def test_a_file_for_stages_that_the_pipeline_does_not_have_is_refused_with_lines
     assert result.exit_code == 1
     assert "line 3: stages.respones: unknown; did you mean responses?" in " ".join(result.output.split())
     assert not coordinator.created
+
+
+def test_where_nothing_has_changed_since_no_comparison_of_a_run_with_itself_is_named(coordinator: Coordinator) -> None:
+    assert "what changed: codealign data diff" in codealign("rejudge", OLD, *EXPLICIT).output
+    coordinator.existed, coordinator.rejudges = True, ""
+    assert "data diff" not in codealign("rejudge", NEW, *EXPLICIT).output
+
+
+def test_what_the_coordinator_refuses_is_told_by_stage_and_line(coordinator: Coordinator, tmp_path: Path) -> None:
+    coordinator.wrong = InvalidArgument("config.stages[0].attempts", "must be from 1 to 256")
+    file = tmp_path / "run.yaml"
+    file.write_text("model: org/base\nstages:\n  responses: {attempts: 500}\n")
+    result = codealign("run", "--collection", "c", "--config", str(file), *EXPLICIT)
+    assert result.exit_code == 1
+    told = "".join(result.output.split())
+    assert "stages.responses.attempts:mustbefrom1to256" in told
+    assert "run.yaml,line3)" in told

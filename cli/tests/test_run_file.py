@@ -10,7 +10,8 @@ from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.cli.failures import Failure
-from codealign.cli.run_file import from_run, merged, read_run, to_run
+from codealign.cli.refusals import refusal
+from codealign.cli.run_file import RunFile, from_run, merged, read_run, to_run
 
 WHOLE = """
 name: mine
@@ -43,7 +44,7 @@ def wrong(tmp_path: Path, text: str) -> list[str]:
 
 
 def test_a_file_with_everything_is_the_run_that_it_says(tmp_path: Path) -> None:
-    run = to_run(read_run("--config", write(tmp_path, WHOLE)))
+    run = to_run(read_run("--config", write(tmp_path, WHOLE)).settings)
     assert run == pb.Run(
         name="mine",
         pipeline="selfcodealign",
@@ -73,7 +74,7 @@ def test_a_file_with_everything_is_the_run_that_it_says(tmp_path: Path) -> None:
 
 
 def test_what_is_written_back_is_the_same_run(tmp_path: Path) -> None:
-    run = to_run(read_run("--config", write(tmp_path, WHOLE)))
+    run = to_run(read_run("--config", write(tmp_path, WHOLE)).settings)
     assert to_run(from_run(run)) == run
     run.stages[0].version = 3
     run.execution.image_digest = "sha256:ab"
@@ -82,8 +83,8 @@ def test_what_is_written_back_is_the_same_run(tmp_path: Path) -> None:
 
 
 def test_an_empty_file_sets_nothing(tmp_path: Path) -> None:
-    assert to_run(read_run("--config", write(tmp_path, "# nothing\n"))) == pb.Run()
-    assert to_run(read_run("--config", write(tmp_path, "stages:\nselection:\n"))) == pb.Run(
+    assert to_run(read_run("--config", write(tmp_path, "# nothing\n")).settings) == pb.Run()
+    assert to_run(read_run("--config", write(tmp_path, "stages:\nselection:\n")).settings) == pb.Run(
         selection=pb.SelectionSettings()
     )
 
@@ -115,6 +116,11 @@ def test_an_empty_file_sets_nothing(tmp_path: Path) -> None:
         ("- a", "line 1: must be a mapping, is a list"),
         ("a: &a {b: *a}", "line 1: a: unknown"),
         ("stages: &a {b: *a}", "line 1: stages.b.b: unknown"),
+        ("stages: {a: {temperature: .nan}}", "line 1: stages.a.temperature: must be a number, is '.nan'"),
+        ("stages: {a: {top_p: -.inf}}", "line 1: stages.a.top_p: must be a number, is '-.inf'"),
+        ("name: \x00", "is no YAML"),
+        ("name: " + "[" * 5000, "is nested too deeply"),
+        ("seed: " + "{a: " * 3000 + "1" + "}" * 3000, "is nested too deeply"),
     ],
 )
 def test_a_wrong_file_is_told_what_is_wrong_and_where(tmp_path: Path, text: str, message: str) -> None:
@@ -163,6 +169,32 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_bytes(b"\xff\xfe")
     with pytest.raises(Failure, match="--config: cannot read"):
         read_run("--config", tmp_path / "run.yaml")
+
+
+def test_what_the_coordinator_refuses_is_told_in_the_words_of_the_file(tmp_path: Path) -> None:
+    file = read_run("--config", write(tmp_path, WHOLE))
+    run = to_run(file.settings)
+    violations = [
+        ("config.stages[1].attempts", "must be from 1 to 256"),
+        ("config.stages[0].properties[1].values[0]", "unknown difficulty"),
+        ("config.stages[1].stage", "unknown stage"),
+        ("config.stages[0].few_shots", "is no line of the file's own, but its stage has one"),
+        ("config.selection.near_duplicates", "is not in the file"),
+        ("loop.training.epochs", "is no run's"),
+    ]
+    where = f"(--config {tmp_path / 'run.yaml'}, line"
+    assert refusal(run, violations, file).message.splitlines() == [
+        "the run's settings are wrong: ",
+        f"  stages.responses.attempts: must be from 1 to 256 {where} 8)",
+        f"  stages.instructions.properties.difficulty: unknown difficulty {where} 11)",
+        f"  stages.responses: unknown stage {where} 8)",
+        f"  stages.instructions.few_shots: is no line of the file's own, but its stage has one {where} 9)",
+        "  selection.near_duplicates: is not in the file",
+        "  loop.training.epochs: is no run's",
+    ]
+    assert refusal(run, violations[:1], RunFile()).message == (
+        "the run's settings are wrong: stages.responses.attempts: must be from 1 to 256"
+    )
 
 
 def test_of_two_configurations_the_second_wins_key_by_key() -> None:

@@ -1,4 +1,4 @@
-"""The house: imports between the coordinator's packages run only downwards."""
+"""Imports between the coordinator's packages run only downwards."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class _Writer:
             else:
                 self._fill(tree.add(self._label(child)), child)
         for name, number in hidden.items():
-            tree.add(Text(f"and {number} more of another line ({name})", style="dim"))
+            tree.add(Text(f"and {number} more outside this lineage ({name})", style="dim"))
 
     def _label(self, record: pb.Record) -> RenderableType:
         head = Text()
@@ -135,7 +135,7 @@ class _Writer:
         head.append(name + kind_name(made), style="bold yellow" if record.kind == pb.KIND_REJECTION else "bold")
         if made in self._candidates or record.attempt:
             head.append(f" attempt {record.attempt}")
-        if record.key and record.kind != pb.KIND_COMPLETION:
+        if record.key and self._family.completion(record) is not None:
             head.append(f" number {printable(record.key)} of its completion")
         head.append(f" {record.id[:_SHORT]}", style="cyan")
         if record.id == self._family.focus:
@@ -178,11 +178,19 @@ class _Writer:
                 return [self._quote(record.prompt_prefix.text)]
             case None:
                 return [Text("its body is none that this client knows: update codealign-cli", style="yellow")]
+            case "run_request":
+                return [self._state(record.run_request.wanted, record.run_request.reason)]
+            case "run_event":
+                return [self._state(record.run_event.state, record.run_event.message)]
             case "run":
                 return [Text(printable(f"{record.run.name} on {record.run.seeds.collection}"))]
             case "stage_config":
                 return [Text(printable(f"{record.stage_config.name} {record.stage_config.settings_json}"))]
         return []
+
+    def _state(self, state: pb.RunState.ValueType, why: str) -> RenderableType:
+        name = pb.RunState.Name(state).removeprefix("RUN_STATE_").lower()
+        return Text(_one_line(f"{name}: {why}" if why else name))
 
     def _quote(self, text: str, *, whole: bool = False) -> RenderableType:
         clean = printable(text).strip("\n")

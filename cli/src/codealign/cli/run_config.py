@@ -15,7 +15,7 @@ from codealign.cli import presets
 from codealign.cli.connection import Connection
 from codealign.cli.failures import Failure
 from codealign.cli.loop import EvaluationChoices, LoopChoices
-from codealign.cli.run_file import merged, nearest, to_run
+from codealign.cli.run_file import merged, to_run
 from codealign.cli.stack import Options, model_source
 from codealign.cli.tuning import TuningChoices
 
@@ -23,8 +23,6 @@ Choices = TypeVar("Choices", TuningChoices, EvaluationChoices)
 _LOAD_SECONDS = 3600.0
 
 
-STRATEGIES = ("first-pass", "random-pass", "failures-only", "everything")
-"""Which of an instruction's responses becomes its row; see SelectionSettings."""
 DIFFICULTY = "difficulty"
 """The property that --difficulty sets, in every stage that draws it."""
 
@@ -55,7 +53,7 @@ class RunChoices:
     """Of each program."""
     pipeline: str = ""
     strategy: str = ""
-    """One of STRATEGIES."""
+    """Of selection. Empty: the coordinator's default."""
     file: Mapping[str, Any] = field(default_factory=dict)
     """What a run file sets; see `run_file`. Wins over the preset, not over options."""
 
@@ -66,8 +64,6 @@ class RunChoices:
             Failure: Names the option.
         """
         presets.load(self.preset)
-        if self.strategy and self.strategy not in STRATEGIES:
-            raise Failure(f"--strategy: unknown: {self.strategy}{nearest(self.strategy, STRATEGIES)}")
 
     @property
     def pipeline_name(self) -> str:
@@ -249,6 +245,6 @@ async def _load(connection: Connection, name: str, source: str, models: list[inf
         served = ", ".join(model.name for model in models) or "no model"
         raise Failure(
             f"--model {name}: the inference service at {connection.addresses.inference} serves {served} and cannot "
-            f"load it ({error.details() or error.code().name}): stop the services, or use what they serve"
+            f"load it ({error.details() or error.code().name}): stop the services, or name with --model what they serve"
         ) from error
     return response.model.name

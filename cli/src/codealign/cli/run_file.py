@@ -19,7 +19,9 @@ there are depends on the pipeline: their names are checked once the coordinator 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +68,15 @@ class Reader:
         self._what = what
         self._properties = None if pipeline is None else _properties(pipeline)
         self._mistakes: list[tuple[int, str]] = []
-        self._loader = yaml.SafeLoader(text)
+        self.lines: dict[str, int] = {}
+        """Of each key that was read, by its path."""
         try:
+            self._loader = yaml.SafeLoader(text)
             self.root = self._loader.get_single_node()
         except yaml.YAMLError as error:
             raise Failure(f"{what}: is no YAML: {' '.join(str(error).split())}") from None
+        except RecursionError:
+            raise Failure(f"{what}: is nested too deeply") from None
 
     def wrong(self, node: yaml.Node, message: str) -> None:
         """Note a mistake."""
@@ -103,6 +109,7 @@ class Reader:
             elif known is not None and key not in known:
                 self.wrong(key_node, f"{join(path, key)}: unknown{nearest(key, known)}")
             else:
+                self.lines[join(path, key)] = key_node.start_mark.line + 1
                 yield key, value
             seen.setdefault(key, key_node.start_mark.line + 1)
 
@@ -161,7 +168,11 @@ class Reader:
 
     def _scalar(self, node: yaml.Node, path: str, field: FieldDescriptor) -> Any:
         if field.cpp_type in _NUMBERS:
-            return self.value(node, path, (float, int))
+            amount = self.value(node, path, (float, int))
+            if amount is not None and not math.isfinite(amount):
+                self.wrong(node, f"{path}: must be a number, is {_shown(node)}")
+                return None
+            return amount
         if field.cpp_type in _INTEGERS:
             number = self.value(node, path, int)
             if number is not None and not -_LARGEST.get(field.cpp_type, 2**63 - 1) <= number <= _LARGEST.get(
@@ -211,7 +222,19 @@ def _shown(node: yaml.Node) -> str:
     return "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
 
 
-def read_run(what: str, path: Path, pipeline: api.Pipeline | None = None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class RunFile:
+    """What a run file sets."""
+
+    what: str = ""
+    """How messages call it: "--config mine.yaml"."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """In the form that `to_run` takes."""
+    lines: Mapping[str, int] = field(default_factory=dict)
+    """Of each key, by its path: "stages.concepts.attempts"."""
+
+
+def read_run(what: str, path: Path, pipeline: api.Pipeline | None = None) -> RunFile:
     """A run file's configuration.
 
     Args:
@@ -229,7 +252,7 @@ def read_run(what: str, path: Path, pipeline: api.Pipeline | None = None) -> dic
     reader = Reader(f"{what} {path}", text, pipeline)
     found = {} if reader.root is None else reader.run(reader.root)
     reader.check()
-    return found
+    return RunFile(f"{what} {path}", found, reader.lines)
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -265,15 +288,15 @@ def from_run(run: pb.Run) -> dict[str, Any]:
 def _written(message: Any) -> dict[str, Any]:
     hidden = FILLED_IN.get(message.DESCRIPTOR.name, ())
     found: dict[str, Any] = {}
-    for field, value in message.ListFields():
-        if field.name in hidden:
+    for entry, value in message.ListFields():
+        if entry.name in hidden:
             continue
-        if field.message_type is pb.StageSettings.DESCRIPTOR:
-            found[field.name] = {one.stage: _written(one) for one in value}
-        elif field.message_type is pb.PropertyDraw.DESCRIPTOR:
-            found[field.name] = {one.name: list(one.values) for one in value}
-        elif field.message_type is not None:
-            found[field.name] = _written(value)
+        if entry.message_type is pb.StageSettings.DESCRIPTOR:
+            found[entry.name] = {one.stage: _written(one) for one in value}
+        elif entry.message_type is pb.PropertyDraw.DESCRIPTOR:
+            found[entry.name] = {one.name: list(one.values) for one in value}
+        elif entry.message_type is not None:
+            found[entry.name] = _written(value)
         else:
-            found[field.name] = value
+            found[entry.name] = value
     return found

@@ -183,6 +183,18 @@ async def test_pause_and_resume_record_and_return_and_two_resumes_at_once_are_on
 
 
 @in_virtual_time
+async def test_who_pauses_or_cancels_is_told_so_before_the_controller_has_read_it() -> None:
+    async with World(fakes()).working() as world:
+        run = (await world.create()).run.id
+        await asyncio.sleep(3)
+        world.controllers.assigned[run].changed = asyncio.Event()  # nobody waits for it: the controller is slow
+        pausing = (await world.servicer.PauseRun(api.PauseRunRequest(run=run), CONTEXT)).run
+        assert (pausing.wanted, pausing.message) == (PAUSED, "pausing: what is in flight is finished")
+        cancelling = (await world.servicer.CancelRun(api.CancelRunRequest(run=run), CONTEXT)).run
+        assert (cancelling.wanted, cancelling.message) == (pb.RUN_STATE_CANCELLED, "cancelling")
+
+
+@in_virtual_time
 async def test_an_outage_of_the_store_is_told_to_who_watches_and_the_run_goes_on() -> None:
     undisturbed = fakes()
     async with World(undisturbed).working() as world:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from codealign.api.dataset.v1 import records_pb2 as pb
@@ -24,18 +26,16 @@ def seed(number: int) -> pb.Record:
 
 def writes(request: inf.GenerateRequest, sample: inf.Sample) -> inf.Completion:
     """What a model would write: other words for every sample, and a section's own end."""
-    words = toys.digest(sample.seed)
-    title = request.prompt.partition("\n")[0]
-    if title == "# From code to concepts":
+    words, end = toys.digest(sample.seed), request.sampling.stop[0]
+    if "</concepts>" in end:
         text = "lists, sums"
-    elif title in ("# From concepts to tasks", "# From code to tasks"):
+    elif "</tests>" not in end:
         text = f"Write a function that returns {words}."
     else:
         name = f"f{sample.seed}"
         code = f"def {name}(x):\n    return {sample.seed}"
         test = f"assert {name}(1) == {sample.seed}"
         text = f"It takes {words}.\n\n```python\n{code}\n```\n</answer>\n<tests>\n```python\n{test}"
-    end = request.sampling.stop[0]
     return inf.Completion(text=text, finish_reason=inf.FINISH_REASON_STOP_STRING, stop_string=end)
 
 
@@ -51,7 +51,8 @@ async def test_every_seed_becomes_a_row_that_knows_all_that_it_came_from(name: s
     made, pipeline = bench(name), pipelines.get(name)
     made.fakes.sandbox.judges = passes
     outcome = await made.work()
-    assert (outcome.rows, made.rejections()) == (SEEDS, [])
+    before = [stage for stage in made.run.run.stages if stage.stage != pipeline.candidates.name]
+    assert (outcome.rows, made.rejections()) == (SEEDS * math.prod(stage.attempts for stage in before), [])
     for row in made.examples():
         assert [step.stage for step in row.example.lineage] == ["seeds", *(stage.name for stage in pipeline.writing)]
         assert row.example.instruction.startswith("Write a function that returns ")

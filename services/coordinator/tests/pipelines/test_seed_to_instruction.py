@@ -110,3 +110,14 @@ async def test_nanos_few_shot_set_serves_it() -> None:
         ("execution", 10),
         ("selection", 1),
     ]
+
+
+def test_where_a_stage_rewrites_the_task_the_row_has_the_task_that_was_answered() -> None:
+    line = {
+        "tasks": pb.Record(kind=pb.KIND_INSTRUCTION, instruction=pb.Instruction(text="Write f.")),
+        "harder-tasks": pb.Record(kind=pb.KIND_INSTRUCTION, instruction=pb.Instruction(text="Write f without a loop.")),
+    }
+    response = pb.Record(kind=pb.KIND_RESPONSE, response=pb.Response(answer="f", code="f = 1", tests="assert f"))
+    item = Item(response, "key", {**line, "responses": response})
+    assert PIPELINE.selection.compared(item).instruction == "Write f without a loop."
+    assert PIPELINE.selection.example(item, Settings(run()), "key").instruction.startswith("Write f without a loop.")

@@ -76,7 +76,7 @@ def _describe(found: api.Pipeline) -> None:
     for stage in found.stages:
         out.print()
         _say(f"{stage.name}: {stage.title}", style="bold")
-        parent = f", about each of {stage.parent}" if stage.parent else ""
+        parent = f", for each item of {stage.parent}" if stage.parent else ""
         _say(f"  {_ROLES.get(stage.role, 'of a role that this client does not know')}{parent}, version {stage.version}")
         if stage.description:
             _say(f"  {stage.description}")
@@ -86,7 +86,8 @@ def _describe(found: api.Pipeline) -> None:
             drawn = next((one.values for one in stage.defaults.properties if one.name == draw.name), draw.values)
             _say(f"  {draw.name}: drawn from {', '.join(drawn)}; may be {', '.join(draw.values)}")
         if stage.reasons:
-            _say("  may drop an item for")
+            executes = stage.role == api.STAGE_ROLE_EXECUTION
+            _say("  what may become of an item" if executes else "  why it may drop an item")
             width = max(map(len, stage.reasons))
             for reason, meaning in sorted(stage.reasons.items()):
                 _say(f"    {reason:<{width}}  {meaning}")

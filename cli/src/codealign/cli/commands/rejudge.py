@@ -110,7 +110,8 @@ def rejudge(
                 await cancel_started(connection, made.run.id)
                 raise
             await print_outcome(connection, last, out, timings=timings)
-            out.print(Text(f"what changed: codealign data diff {of[:12] or run} {made.run.id[:12]}"))
+            if of:  # else nothing has changed since: it is the run that was named
+                out.print(Text(f"what changed: codealign data diff {of[:12]} {made.run.id[:12]}"))
             return last.state
 
     if run_async(work(), begun.interrupted) != pb.RUN_STATE_SUCCEEDED:

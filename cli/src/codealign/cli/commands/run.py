@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import grpc
 import typer
 from rich.text import Text
 
@@ -39,14 +40,16 @@ from codealign.cli.options import (
     target,
 )
 from codealign.cli.presets import DEFAULT, load
+from codealign.cli.refusals import refusal
 from codealign.cli.report import page
 from codealign.cli.run_config import RunChoices, choose_model, loop_choices, run_config, run_pipeline
-from codealign.cli.run_file import read_run
+from codealign.cli.run_file import RunFile, read_run
 from codealign.cli.running import run_async
 from codealign.cli.seeds import STDLIB, Collected, collection_name
 from codealign.cli.stack import DATA_SERVICES, SERVICES, Options
 from codealign.cli.terminal import StartDisplay, err, out, warn
 from codealign.cli.tuning import TuningChoices
+from codealign.common.errors import violations
 
 
 @dataclass
@@ -63,6 +66,7 @@ class _Work:
     collection: str
     timings: bool
     loop: LoopChoices
+    file: RunFile
     run_file: Path | None = None
     run_id: str = ""
     started_services: bool = True
@@ -126,7 +130,9 @@ def run(
     ] = None,
     strategy: Annotated[
         str,
-        typer.Option("--strategy", help="Of selection: first-pass, random-pass, failures-only, everything."),
+        typer.Option(
+            "--strategy", help="Of selection: first-pass (the default), random-pass, failures-only, everything."
+        ),
     ] = "",
     seed: Annotated[int, typer.Option("--seed", help="Everything random derives from it.")] = 0,
     preset: PresetOption = DEFAULT,
@@ -178,6 +184,7 @@ def run(
     options = preset_options(defaults, given)
     options.check()
     warn(err, options.warning())
+    file = read_run("--config", config) if config else RunFile()
     choices = RunChoices(
         name=name,
         limit=n,
@@ -192,7 +199,7 @@ def run(
         runs=runs,
         pipeline=pipeline,
         strategy=strategy,
-        file=read_run("--config", config) if config else {},
+        file=file.settings,
     )
     choices.check()
     collection = collection or ("" if given_seeds else choices.file.get("seeds", {}).get("collection", ""))
@@ -203,7 +210,7 @@ def run(
         where.home.prepare()
     collected = None if collection else read_seeds(seeds, err)
     named = collection or collection_name(seeds, collected.seeds if collected else [])
-    work = _Work(where, given, options, choices, collected, named, timings, loop, config)
+    work = _Work(where, given, options, choices, collected, named, timings, loop, file, config)
     state = run_async(_run(work), work.interrupted)
     if state != pb.RUN_STATE_SUCCEEDED:
         raise typer.Exit(EXIT_FAILURE)
@@ -226,7 +233,7 @@ async def _run(work: _Work) -> pb.RunState.ValueType:
         # Services that this command starts share a machine, which does not hold two models.
         loop = work.loop.loop(one_model=connection.started)
         request = api.CreateRunRequest(config=config, loop=loop)
-        created = await connection.call(connection.clients.coordinator.CreateRun, request)
+        created = await _create(connection, request, work.file)
         work.run_id = created.run.id
         _say_created(created)
         last = created.run
@@ -238,6 +245,17 @@ async def _run(work: _Work) -> pb.RunState.ValueType:
                 raise
         await _tell(connection, work, last)
         return outcome(last)
+
+
+async def _create(connection: Connection, request: api.CreateRunRequest, file: RunFile) -> api.CreateRunResponse:
+    create = connection.clients.coordinator.CreateRun
+    try:
+        return await connection.call(create, request)
+    except Failure as failure:
+        wrong = violations(failure.__cause__) if isinstance(failure.__cause__, grpc.aio.AioRpcError) else []
+        if not wrong:
+            raise
+        raise refusal(request.config, wrong, file) from failure
 
 
 async def _tell(connection: Connection, work: _Work, run: api.RunStatus) -> None:

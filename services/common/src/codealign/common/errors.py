@@ -174,9 +174,14 @@ def describe(error: grpc.aio.AioRpcError) -> str:
 
 def violated_fields(error: grpc.aio.AioRpcError) -> list[str]:
     """The paths of the fields that a BadRequest names."""
+    return [field for field, _ in violations(error)]
+
+
+def violations(error: grpc.aio.AioRpcError) -> list[tuple[str, str]]:
+    """What a BadRequest says: the path of each wrong field, and what is wrong with it."""
     status = rpc_status.from_call(error)  # type: ignore[arg-type]  # AioRpcError has what it reads
     for detail in status.details if status else ():
         bad = error_details_pb2.BadRequest()
         if detail.Unpack(bad):
-            return [violation.field for violation in bad.field_violations]
+            return [(violation.field, violation.description) for violation in bad.field_violations]
     return []

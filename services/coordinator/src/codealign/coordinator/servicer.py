@@ -21,7 +21,7 @@ from codealign.coordinator.ground.store import AWAY
 from codealign.coordinator.loops.operations import Loops, has_settled
 from codealign.coordinator.reporting import report
 from codealign.coordinator.runs import plan
-from codealign.coordinator.runs.operations import Runs
+from codealign.coordinator.runs.operations import ENDING, Runs
 
 Context = grpc.aio.ServicerContext[Any, Any]
 T = TypeVar("T")
@@ -133,7 +133,11 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
         """Of a run and what follows it together; once the one is through, of the other alone."""
         run = await self._runs.find(text)
         await _whole(self._want_both(run, wanted))
-        return await self._status(run)
+        status = await self._status(run)
+        if status.state == pb.RUN_STATE_RUNNING and status.wanted != wanted:
+            # Its controller reads the request in a moment.
+            status.wanted, status.message = wanted, ENDING.get(wanted, status.message)
+        return status
 
     async def _want_both(self, run: pb.Record, wanted: pb.RunState.ValueType) -> None:
         reason = BY_A_PERSON[wanted]
@@ -200,7 +204,7 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
 
 
 async def _whole(work: Coroutine[Any, Any, T]) -> T:
-    """Done to its end also where the caller goes away meanwhile: several records that belong together."""
+    """Finish the work even if the caller goes away meanwhile: it writes several records that belong together."""
     task = asyncio.ensure_future(work)
     _UNFINISHED.add(task)
     task.add_done_callback(_UNFINISHED.discard)

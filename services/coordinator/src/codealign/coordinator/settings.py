@@ -44,8 +44,8 @@ class CoordinatorSettings(ServerSettings):
     """A benchmark file, or a folder of them, that models are evaluated on: EvalPlus' layout or HumanEval's, .jsonl or
     .jsonl.gz. What is not there comes from the Hugging Face hub."""
     lease_holder: str = Field(default_factory=_unique_name)
-    """Names this process, and no other one that lives, towards the store. Where a name is given that a restart bears
-    again, it takes its runs up at once after a kill, without waiting for `lease_seconds`."""
+    """The name of this process in the store's leases; no two living processes may share one. A process that is
+    restarted under the same name takes its runs up at once after a kill, without waiting for `lease_seconds`."""
     lease_seconds: float = Field(default=15.0, ge=1, le=3600)
     """Another coordinator may take a run over when this one was silent for so long."""
     seeds_in_flight: int = Field(default=0, ge=0)

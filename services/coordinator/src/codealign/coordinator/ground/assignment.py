@@ -97,8 +97,8 @@ class Workload(Protocol):
 
 
 @runtime_checkable
-class Stops(Protocol):
-    """A workload that has other services work for it."""
+class Stoppable(Protocol):
+    """A workload that has other services work for it, which are to be told when it stops."""
 
     async def stop(self, assignment: Assignment) -> None:
         """A pause or a cancellation is about to be recorded: tell the other services. Called again after a failure.

@@ -19,7 +19,7 @@ from codealign.common.errors import CodeAlignError
 from codealign.common.logs import get_logger
 from codealign.common.text import encodable
 from codealign.coordinator.ground import requests
-from codealign.coordinator.ground.assignment import Assignment, Outcome, PauseWanted, Stops, Workload
+from codealign.coordinator.ground.assignment import Assignment, Outcome, PauseWanted, Stoppable, Workload
 from codealign.coordinator.ground.discovery import Discovery
 from codealign.coordinator.ground.faults import RunFailed, RunStopped
 from codealign.coordinator.ground.lease import RELEASE_SECONDS, Lease
@@ -205,7 +205,7 @@ class Controllers:
                 return
             assert standing.request is not None
             if standing.wanted != pb.RUN_STATE_RUNNING:
-                if isinstance(workload, Stops):
+                if isinstance(workload, Stoppable):
                     await workload.stop(assignment)
                 reason = standing.request.run_request.reason
                 await self._end(assignment, pb.RunEvent(state=standing.wanted, message=reason))

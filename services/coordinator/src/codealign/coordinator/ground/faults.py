@@ -112,7 +112,7 @@ def delay(tried: int, error: CodeAlignError) -> float:
     return max(asked, backoff) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
 
 
-def leaf(error: BaseException) -> BaseException:
+def decisive_error(error: BaseException) -> BaseException:
     """The error in nested exception groups that says most: what needs a person comes before what stopped for it."""
     leaves = [error]
     while any(isinstance(each, BaseExceptionGroup) for each in leaves):

@@ -24,7 +24,7 @@ SUCCEEDED = pb.RUN_STATE_SUCCEEDED
 
 @dataclass(frozen=True)
 class Standing:
-    """The last request and the last event of a subject."""
+    """Where a subject stands: what was last asked of it (a RunRequest), and what was last the case (a RunEvent)."""
 
     request: pb.Record | None = None
     event: pb.Record | None = None

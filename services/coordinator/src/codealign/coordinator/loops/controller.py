@@ -35,7 +35,7 @@ REPLACED = "another loop of the same run was asked for"
 
 
 class LoopWorkload:
-    """What is done about a Loop; `control.Workload` and `control.Stops`.
+    """What is done about a Loop; `control.Workload` and `control.Stoppable`.
 
     Args:
         settings: The coordinator's.

@@ -10,7 +10,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.coordinator.ground import windows
 from codealign.coordinator.ground.calls import Completions
-from codealign.coordinator.ground.faults import RunFailed, RunStopped, leaf
+from codealign.coordinator.ground.faults import RunFailed, RunStopped, decisive_error
 from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.pipelines.stage import Item, Stage, Writing
 from codealign.coordinator.runs.bounded import BoundedTasks
@@ -134,7 +134,7 @@ class Items:
         try:
             await self._is_through(work)
         except BaseExceptionGroup as group:
-            raise leaf(group) from None
+            raise decisive_error(group) from None
 
     async def _through(self, seed: pb.Record, groups: list[Group]) -> None:
         """Record that a seed was selected, and take it through the stages."""

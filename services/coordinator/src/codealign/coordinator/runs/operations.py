@@ -29,6 +29,12 @@ MIN_PREFIX = 6
 LISTED_AT_ONCE = 16
 _ID_DIGITS = 32
 
+ENDING: Mapping[pb.RunState.ValueType, str] = {
+    pb.RUN_STATE_PAUSED: "pausing: what is in flight is finished",
+    pb.RUN_STATE_CANCELLED: "cancelling",
+}
+"""What a run at work is told to do, in words."""
+
 Poke = Callable[[str, int], None]
 """Told of a request that was recorded: the subject's id and the request's number; see `Controllers.poke`."""
 
@@ -203,10 +209,8 @@ class Runs:
 
 
 def _doing(standing: Standing, assignment: Assignment | None) -> str:
-    if standing.wanted == pb.RUN_STATE_PAUSED:
-        return "pausing: what is in flight is finished"
-    if standing.wanted == pb.RUN_STATE_CANCELLED:
-        return "cancelling"
+    if standing.wanted in ENDING:
+        return ENDING[standing.wanted]
     if assignment is None:
         return "a coordinator takes it up" if standing.state != pb.RUN_STATE_RUNNING else ""
     return assignment.message

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.coordinator import pipelines
-from codealign.coordinator.ground.faults import RunFailed, RunStopped, leaf
+from codealign.coordinator.ground.faults import RunFailed, RunStopped, decisive_error
 from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.ground.store import RunStore
 from codealign.coordinator.ground.tally import Progress
@@ -97,7 +97,7 @@ async def work(
             raise BreakerOpened(breaker.reason) from stopped
         raise
     except BaseExceptionGroup as group:
-        raise leaf(group) from None
+        raise decisive_error(group) from None
     return Outcome(rows, version, _message(rows, context))
 
 

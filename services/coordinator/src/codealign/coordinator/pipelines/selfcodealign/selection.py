@@ -49,4 +49,5 @@ class RowSelection(Selection):
 
 
 def _instruction(item: Item) -> pb.Instruction:
-    return item.line["instructions"].instruction
+    """The task that was answered: the last one on the line, since a pipeline may have stages that rewrite tasks."""
+    return [record.instruction for record in item.line.values() if record.HasField("instruction")][-1]
