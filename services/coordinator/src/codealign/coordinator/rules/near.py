@@ -14,6 +14,7 @@ import re
 import zlib
 from array import array
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from operator import eq
 
 from rensa import RMinHash
@@ -34,6 +35,7 @@ _NOTHING = -1
 _ROWS_OF_16_BITS = 3
 
 
+@lru_cache
 def bands_for(threshold: float, strategy: str = SIMILARITY) -> tuple[int, int]:
     """The number of bands and of rows in each, for PERMUTATIONS values.
 
