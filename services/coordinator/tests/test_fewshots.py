@@ -21,9 +21,9 @@ FORBIDDEN = re.compile(r"todo|fixme|bug|your code|notimplemented", re.IGNORECASE
 SENTINEL = "reached the end"
 MUTANTS_PER_EXAMPLE = 12
 
-# Runs every program of a JSON list in a namespace of its own and prints which ones failed: by an exception, or by half a
-# second of processor time, or five by the clock where it waits. The alarm's exception is no Exception, so that a program
-# under test does not swallow it.
+# Runs every program of a JSON list in a namespace of its own and prints which ones failed: by an exception, or by half
+# a second of processor time, or five by the clock where it waits. The alarm's exception is no Exception, so that a
+# program under test does not swallow it.
 DRIVER = """
 import json, signal, sys
 class Alarm(BaseException):
