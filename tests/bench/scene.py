@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -165,14 +165,25 @@ def run_of(preset: str, pipeline: api.Pipeline, run_seed: int = 0) -> pb.Run:
     return run_config(RunChoices(name="simulated", seed=run_seed, preset=preset), COLLECTION, "", pipeline)
 
 
-def follow(coordinator: CoordinatorServiceStub, run: str, every: float, limit: float) -> api.RunStatus:
+def follow(
+    coordinator: CoordinatorServiceStub, run: str, every: float, limit: float, look: Callable[[], None] | None = None
+) -> api.RunStatus:
     """The run once it has ended. A coordinator that is away is waited for.
+
+    Args:
+        coordinator: Where it runs.
+        run: Its id.
+        every: Seconds between two looks.
+        limit: Seconds in all.
+        look: Called before each look.
 
     Raises:
         TimeoutError: It goes on after so many seconds.
     """
     deadline = time.monotonic() + limit
     while time.monotonic() < deadline:
+        if look is not None:
+            look()
         with contextlib.suppress(grpc.RpcError):
             status = coordinator.GetRun(api.GetRunRequest(run=run), timeout=30).run
             if status.state in ENDED:

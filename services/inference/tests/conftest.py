@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-import torch
-import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from codealign.api.inference.v1.inference_pb2_grpc import (
     InferenceServiceStub,
@@ -19,15 +16,16 @@ from codealign.api.inference.v1.inference_pb2_grpc import (
 )
 from codealign.common.interceptors import ServerInterceptor
 from codealign.inference.engines.base import Engine
-from codealign.inference.engines.transformers.engine import TransformersEngine
-from codealign.inference.engines.transformers.loading import LoadedModel, load_model
-from codealign.inference.engines.transformers.options import EngineOptions
 from codealign.inference.opening import EngineOpener
 from codealign.inference.registry import ModelRegistry
 from codealign.inference.servicer import InferenceServicer
 from codealign.inference.settings import InferenceSettings
 
-transformers.utils.logging.disable_progress_bar()
+# PyTorch and Transformers are imported by the fixtures that need them: the fast tests, which share this file, do not.
+if TYPE_CHECKING:
+    from codealign.inference.engines.transformers.engine import TransformersEngine
+    from codealign.inference.engines.transformers.loading import LoadedModel
+    from codealign.inference.engines.transformers.options import EngineOptions
 
 CORPUS = [
     "def add(a, b):\n    return a + b\n",
@@ -40,9 +38,6 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 CONTEXT = 256
-OPTIONS = EngineOptions(
-    slots=4, threads=2, prefill_chunk=16, kv_cache_bytes=2**28, prefix_cache_bytes=2**24, max_waiting=64
-)
 
 Connect = Callable[[Engine], AbstractAsyncContextManager[Any]]
 
@@ -51,6 +46,11 @@ def _make_model(
     folder: Path, *, seed: int = 0, end_tokens: list[int] | None = None, chat: bool = True, **changes: object
 ) -> Path:
     """Write a model folder; a large initial range makes its distributions peaked, so greedy texts vary."""
+    import torch
+    import transformers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    transformers.utils.logging.disable_progress_bar()
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -99,7 +99,11 @@ def make_model() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def options() -> EngineOptions:
     """Small sizes, so that every bound is met."""
-    return OPTIONS
+    from codealign.inference.engines.transformers.options import EngineOptions
+
+    return EngineOptions(
+        slots=4, threads=2, prefill_chunk=16, kv_cache_bytes=2**28, prefix_cache_bytes=2**24, max_waiting=64
+    )
 
 
 @pytest.fixture(scope="session")
@@ -108,13 +112,17 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def loaded(model_folder: Path, cache_folder: Path) -> LoadedModel:
-    return load_model(str(model_folder), dtype="float64", cache_folder=cache_folder, options=OPTIONS)
+def loaded(model_folder: Path, cache_folder: Path, options: EngineOptions) -> LoadedModel:
+    from codealign.inference.engines.transformers.loading import load_model
+
+    return load_model(str(model_folder), dtype="float64", cache_folder=cache_folder, options=options)
 
 
 @pytest.fixture
-async def engine(loaded: LoadedModel) -> AsyncIterator[TransformersEngine]:
-    engine = TransformersEngine(loaded, OPTIONS)
+async def engine(loaded: LoadedModel, options: EngineOptions) -> AsyncIterator[TransformersEngine]:
+    from codealign.inference.engines.transformers.engine import TransformersEngine
+
+    engine = TransformersEngine(loaded, options)
     yield engine
     await engine.close()
 

@@ -94,12 +94,16 @@ def derive_id(
 
 def record_id(record: pb.Record) -> str:
     """The id that the record must bear."""
+    return _record_id(record, content_hash(record))
+
+
+def _record_id(record: pb.Record, content: str) -> str:
     return derive_id(
         record.kind,
         record.parents,
         attempt=record.attempt,
         stage_config_id=record.stage_config_id,
-        content=content_hash(record),
+        content=content,
         key=record.key,
     )
 
@@ -107,7 +111,7 @@ def record_id(record: pb.Record) -> str:
 def complete(record: pb.Record) -> pb.Record:
     """Fill in `content_hash` and `id`; returns the same record."""
     record.content_hash = content_hash(record)
-    record.id = record_id(record)
+    record.id = _record_id(record, record.content_hash)
     return record
 
 

@@ -43,13 +43,18 @@ class Batches(Generic[ItemT, ResultT]):
 
     async def all(self, items: Iterable[ItemT]) -> list[ResultT]:
         """The results of several, in their order; the first error where there is one."""
-        results = await asyncio.gather(*[self.put(item) for item in items], return_exceptions=True)
-        kept: list[ResultT] = []
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-            kept.append(result)
-        return kept
+        futures = [self.put(item) for item in items]
+        # One after another: they are settled batch by batch, so a gather's callback for each is not worth its time.
+        results: list[ResultT] = []
+        failed: Exception | None = None
+        for future in futures:
+            try:
+                results.append(await future)
+            except Exception as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+        return results
 
     async def close(self) -> None:
         """Stop: what was not sent never is."""

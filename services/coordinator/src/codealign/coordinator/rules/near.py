@@ -14,6 +14,7 @@ import re
 import zlib
 from array import array
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from operator import eq
 
 from rensa import RMinHash
@@ -34,6 +35,7 @@ _NOTHING = -1
 _ROWS_OF_16_BITS = 3
 
 
+@lru_cache
 def bands_for(threshold: float, strategy: str = SIMILARITY) -> tuple[int, int]:
     """The number of bands and of rows in each, for PERMUTATIONS values.
 
@@ -116,14 +118,13 @@ class NearDuplicates:
         """The numbers of texts that have a band in common with the sketch, lowest first."""
         found = set()
         rows, mask = self._rows, len(self._newest) - 1
-        for band in range(self._bands):
-            own = sketch[band * rows : (band + 1) * rows]
-            entry = self._newest[_bucket(own, band) & mask]
+        for band, bucket in enumerate(self._buckets(sketch)):
+            entry = self._newest[bucket & mask]
             while entry != _NOTHING:
                 number, other = divmod(entry, self._bands)
                 if other == band and number not in found:
                     start = number * PERMUTATIONS + band * rows
-                    if self._sketches[start : start + rows] == own:
+                    if self._sketches[start : start + rows] == sketch[band * rows : (band + 1) * rows]:
                         found.add(number)
                 entry = self._before[entry]
         return sorted(found)
@@ -134,12 +135,17 @@ class NearDuplicates:
         return agreeing / PERMUTATIONS
 
     def _link(self, sketch: array[int]) -> None:
-        rows, mask = self._rows, len(self._newest) - 1
-        for band in range(self._bands):
-            bucket = _bucket(sketch[band * rows : (band + 1) * rows], band) & mask
-            entry = len(self._before)
-            self._before.append(self._newest[bucket])
-            self._newest[bucket] = entry
+        newest, before, mask = self._newest, self._before, len(self._newest) - 1
+        for bucket in self._buckets(sketch):
+            place = bucket & mask
+            entry = len(before)
+            before.append(newest[place])
+            newest[place] = entry
+
+    def _buckets(self, sketch: array[int]) -> list[int]:
+        """A hash of each band, whatever the table's size."""
+        data, width = sketch.tobytes(), self._rows * sketch.itemsize
+        return [zlib.crc32(data[band * width : (band + 1) * width], band) for band in range(self._bands)]
 
     def _grow(self) -> None:
         size = len(self._newest)
@@ -148,10 +154,6 @@ class NearDuplicates:
         self._newest, self._before = array("i", [_NOTHING]) * size, array("i")
         for number in range(len(self._owners)):
             self._link(self._sketches[number * PERMUTATIONS : (number + 1) * PERMUTATIONS])
-
-
-def _bucket(values: array[int], band: int) -> int:
-    return zlib.crc32(values, band)
 
 
 def shingles(text: str) -> set[str]:

@@ -22,11 +22,18 @@ _GROUPS = 256
 
 @dataclass(frozen=True)
 class Draw:
-    """One sample of an item, and the ids of all that may have become of it."""
+    """One sample of an item."""
 
     attempt: int
     seed: int
     completion: str
+    """The id of what the model writes."""
+
+
+@dataclass(frozen=True)
+class Fate:
+    """The ids of all that may have become of a draw before."""
+
     child: str
     unreadable: str
     refused: str
@@ -95,13 +102,14 @@ class Asking:
             stage_config_id=self._sampling_id,
             key=completion_key(question.suffix, seed),
         )
-        return Draw(
-            attempt=attempt,
-            seed=seed,
-            completion=completion,
-            child=self.child_id(item, completion, attempt),
-            unreadable=self._id(pb.KIND_REJECTION, [item.record.id, completion], attempt),
-            refused=self._id(pb.KIND_REJECTION, [item.record.id], attempt),
+        return Draw(attempt, seed, completion)
+
+    def fate(self, item: Item, draw: Draw) -> Fate:
+        """What may have become of a draw before."""
+        return Fate(
+            child=self.child_id(item, draw.completion, draw.attempt),
+            unreadable=self._id(pb.KIND_REJECTION, [item.record.id, draw.completion], draw.attempt),
+            refused=self._id(pb.KIND_REJECTION, [item.record.id], draw.attempt),
         )
 
     def child_id(self, item: Item, completion: str, attempt: int, number: int = 0) -> str:

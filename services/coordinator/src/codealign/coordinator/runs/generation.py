@@ -134,17 +134,18 @@ class Generation:
     async def _find(self, question: Question, draws: Mapping[int, Draw], *, fresh: bool, deliver: Deliver) -> list[int]:
         """Take what is in the store; the attempts that the model is to be asked for."""
         wanted = [draw.completion for draw in draws.values()]
-        if not fresh:
-            wanted += [each for draw in draws.values() for each in (draw.child, draw.unreadable, draw.refused)]
+        fates = {} if fresh else {attempt: self._asking.fate(question.item, draw) for attempt, draw in draws.items()}
+        wanted += [each for fate in fates.values() for each in (fate.child, fate.unreadable, fate.refused)]
         found = await self._context.store.join(wanted)
-        children = await self._further(question.item, draws, found)
+        first = {attempt: found[fate.child] for attempt, fate in fates.items() if fate.child in found}
+        children = await self._further(question.item, draws, first)
         left = []
         for attempt, draw in draws.items():
             completion = found.get(draw.completion)
             if attempt in children:
                 text = self._section(completion) if completion is not None else ""
                 self._deliver(question.item, attempt, children[attempt], text, deliver, fresh=False)
-            elif rejection := found.get(draw.unreadable) or found.get(draw.refused):
+            elif (fate := fates.get(attempt)) and (rejection := found.get(fate.unreadable) or found.get(fate.refused)):
                 self._tally.finish(rejection.rejection.reason, fresh=False)
             elif completion is not None:
                 await self._read(question, draw, completion, deliver)
@@ -153,13 +154,13 @@ class Generation:
         return left
 
     async def _further(
-        self, item: Item, draws: Mapping[int, Draw], found: Mapping[str, pb.Record]
+        self, item: Item, draws: Mapping[int, Draw], first: Mapping[int, pb.Record]
     ) -> dict[int, list[pb.Record]]:
         """All children of each draw that has one, in the order of their numbers.
 
         The first one is appended last, so where it is there, the others are.
         """
-        children = {attempt: [found[draw.child]] for attempt, draw in draws.items() if draw.child in found}
+        children = {attempt: [child] for attempt, child in first.items()}
         open_ones, number = list(children), 1
         while open_ones:
             ids = {
