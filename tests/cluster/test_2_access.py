@@ -44,7 +44,8 @@ def _code(release: Release, component: str, caller: str | None) -> grpc.StatusCo
         ("dataset", "inference", grpc.StatusCode.PERMISSION_DENIED),
         ("dataset", "runners", grpc.StatusCode.PERMISSION_DENIED),
         ("sandbox", "dataset", grpc.StatusCode.PERMISSION_DENIED),
-        ("inference", "coordinator", grpc.StatusCode.PERMISSION_DENIED),
+        ("inference", "coordinator", grpc.StatusCode.NOT_FOUND),  # it unloads models to make room for a tuned one
+        ("inference", "dataset", grpc.StatusCode.PERMISSION_DENIED),
         ("inference", "client", grpc.StatusCode.NOT_FOUND),
     ],
 )
