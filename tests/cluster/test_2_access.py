@@ -79,7 +79,7 @@ with ThreadPoolExecutor(len(targets)) as pool:
 """
 OPEN = {
     "dataset": {"postgresql"},
-    "coordinator": {"dataset", "inference", "sandbox"},
+    "coordinator": {"dataset", "inference", "sandbox", "trainer"},
     "sandbox": {"runners"},
     "inference": set(),
     "trainer": {"dataset", "API server"},
