@@ -147,7 +147,7 @@ async def test_a_program_that_the_sandbox_does_not_take_is_refused(bench: Bench)
 async def test_another_image_than_the_runs_records_nothing_and_names_both(bench: Bench) -> None:
     bench.sandbox.runner.image_digest = "sha256:" + "2" * 64
     with pytest.raises(
-        RunFailed, match=rf"'runner-1' has image sha256:2+, .* rest on {IMAGE_DIGEST}.*codealign rejudge"
+        RunStopped, match=rf"'runner-1' has image sha256:2+, .* rest on {IMAGE_DIGEST}.*codealign rejudge"
     ):
         await bench.judge(bench.run())
     assert not bench.verdicts()
@@ -155,7 +155,7 @@ async def test_another_image_than_the_runs_records_nothing_and_names_both(bench:
 
 async def test_another_python_than_the_runs_records_nothing_and_names_both(bench: Bench) -> None:
     bench.sandbox.runner.python_version = "3.12.1"
-    with pytest.raises(RunFailed, match=r"has Python 3\.12\.1, .* rest on 3\.11\.9"):
+    with pytest.raises(RunStopped, match=r"has Python 3\.12\.1, .* rest on 3\.11\.9"):
         await bench.judge(bench.run())
     assert not bench.verdicts()
 

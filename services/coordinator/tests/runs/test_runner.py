@@ -389,6 +389,25 @@ async def test_what_could_not_be_judged_is_judged_again_until_rows_are_chosen() 
     assert version(made, await made.work()) == expected
 
 
+@in_virtual_time
+async def test_a_run_whose_runners_change_pauses_and_goes_on_with_the_old_ones() -> None:
+    whole = bench("one-line")
+    expected = version(whole, await whole.work())
+    made = bench("one-line")
+    old = made.fakes.sandbox.runner.image_digest
+
+    def changes_once(program: sb.Program) -> sb.Result:
+        made.fakes.sandbox.runner.image_digest = "sha256:" + "2" * 64
+        return toys.judges(program)
+
+    made.fakes.sandbox.judges = changes_once
+    with pytest.raises(BreakerOpened, match="Bring that runner image back and resume"):
+        await made.work()
+    assert {each.verdict.result.image_digest for each in made.fakes.dataset.of_kind(pb.KIND_VERDICT)} <= {old}
+    made.fakes.sandbox.judges, made.fakes.sandbox.runner.image_digest = toys.judges, old
+    assert version(made, await made.work()) == expected
+
+
 async def _passed_programs() -> list[str]:
     """Those of an undisturbed run that passed."""
     made, passed = bench("one-line"), list[str]()

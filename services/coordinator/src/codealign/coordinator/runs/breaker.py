@@ -39,6 +39,10 @@ class Breaker:
         self.reason = ""
         """Why it opened. Empty: it has not."""
 
+    def open(self, reason: str) -> None:
+        """Stop the run for a reason that needs no counting. The first one stays."""
+        self.reason = self.reason or reason
+
     def saw(self, stage: str, reason: str | None, detail: str = "") -> None:
         """A stage finished an item.
 
@@ -55,7 +59,7 @@ class Breaker:
         count = seen.count(kind)
         if count >= SHARE * len(seen):
             last = f"; the last one: {detail}" if detail else ""
-            self.reason = (
+            self.open(
                 f"the breaker: {stage}: {count} of the last {len(seen)} items {_WORDS[kind]}{last}. "
                 "Look at the cause, then resume"
             )

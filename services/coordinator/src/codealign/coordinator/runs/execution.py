@@ -12,7 +12,7 @@ from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.common import records
 from codealign.common.errors import CodeAlignError, InvalidArgument
 from codealign.coordinator.ground.calls import execute, trim
-from codealign.coordinator.ground.faults import Faulty, RunFailed
+from codealign.coordinator.ground.faults import Faulty, RunStopped
 from codealign.coordinator.ground.ports import Sandbox
 from codealign.coordinator.ground.tally import PASSED, verdict_name
 from codealign.coordinator.ground.windows import Window
@@ -55,7 +55,8 @@ class Execution:
             fresh: It was made now: nobody has judged it yet.
 
         Raises:
-            RunFailed: The sandbox does not isolate, or is not the one that the run was created for.
+            RunFailed: The sandbox does not isolate.
+            RunStopped: Its runners are not those that the run was created for, or the gate said so between two tries.
         """
         there = None if fresh else await self._find(item.record.id)
         if there is not None and there.kind == pb.KIND_REJECTION:
@@ -154,13 +155,13 @@ class Execution:
         """The runner is of the image, and has the Python, that the run's verdicts rest on.
 
         Raises:
-            RunFailed: Names both.
+            RunStopped: Another image would mix two kinds of verdicts: the breaker pauses the run, and names both.
         """
         wanted = self._wanted
         if result.verdict == sb.VERDICT_REFUSED:
             return
         if wanted.image_digest not in ("", result.image_digest):
-            raise _differs("image", result.runner, result.image_digest, wanted.image_digest)
+            raise self._pause("image", result.runner, result.image_digest, wanted.image_digest)
         if not wanted.python_version or result.runner in self._runners:
             return
         try:
@@ -169,8 +170,16 @@ class Execution:
             return  # it is gone, or cannot be asked now: its image says as much
         for runner in answer.runners:
             if runner.name == result.runner and runner.python_version not in ("", wanted.python_version):
-                raise _differs("Python", runner.name, runner.python_version, wanted.python_version)
+                raise self._pause("Python", runner.name, runner.python_version, wanted.python_version)
         self._runners.add(result.runner)
+
+    def _pause(self, what: str, runner: str, found: str, wanted: str) -> RunStopped:
+        reason = (
+            f"sandbox: runner {runner!r} has {what} {found or '(unknown)'}, and this run's verdicts rest on {wanted}. "
+            f"Bring that runner image back and resume, or judge anew with what is there: codealign rejudge"
+        )
+        self._context.breaker.open(reason)
+        return RunStopped(reason)
 
     async def _reject(self, item: Item, error: Exception) -> None:
         await self._context.reject(self._stage, [item.record.id], self._config_id, error)
@@ -183,13 +192,6 @@ class Execution:
         self._tally.finish(reason, fresh=fresh)
         if fresh:
             self._context.breaker.saw(self._stage.name, reason, result.detail)
-
-
-def _differs(what: str, runner: str, found: str, wanted: str) -> RunFailed:
-    return RunFailed(
-        f"sandbox: runner {runner!r} has {what} {found or '(unknown)'}, and this run's verdicts rest on {wanted}. "
-        f"Bring that runner image back and resume, or judge anew with what is there: codealign rejudge"
-    )
 
 
 def _is_of_the_machine(result: sb.Result) -> bool:
