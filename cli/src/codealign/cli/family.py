@@ -5,7 +5,7 @@ What a record hangs below follows from its parents alone, whatever the pipeline 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.connection import Connection
 from codealign.cli.failures import Failure
+from codealign.common.sequences import batched
 
 ItemT = TypeVar("ItemT")
 ORIGINS = (pb.KIND_COMPLETION, pb.KIND_PROMPT_PREFIX, pb.KIND_RUN)
@@ -205,11 +206,6 @@ async def _add_origins(
         for page in batched(sorted(wanted), _BATCH):
             found = await connection.call(connection.clients.dataset.Get, ds.GetRequest(ids=page))
             _merge(references, found.records)
-
-
-def batched(items: Sequence[ItemT], length: int) -> Iterator[Sequence[ItemT]]:
-    """The items in pieces of at most this length."""
-    return (items[start : start + length] for start in range(0, len(items), length))
 
 
 def _merge(into: dict[str, pb.Record], records: Iterable[pb.Record]) -> None:

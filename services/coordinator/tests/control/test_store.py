@@ -20,9 +20,9 @@ from codealign.common.errors import (
 )
 from codealign.coordinator.ground import batches
 from codealign.coordinator.ground import store as module
-from codealign.coordinator.ground.faults import RunFailed
+from codealign.coordinator.ground.faults import INTERNAL_TRIES, RunFailed
 from codealign.coordinator.ground.lease import Lease
-from codealign.coordinator.ground.store import INTERNAL_TRIES, LeaseLost, RunStore
+from codealign.coordinator.ground.store import LeaseLost, RunStore
 from codealign.coordinator.ground.waiting import Waiting
 from fakes import FakeDataset
 from fakes.virtual_time import LoopClock, in_virtual_time

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from codealign.coordinator.runs.breaker import INTERNAL_ERROR, LEAST, SIZE, UNDECIDED, Breaker
+from codealign.coordinator.pipelines import INTERNAL_ERROR
+from codealign.coordinator.runs.breaker import LEAST, SIZE, UNDECIDED, Breaker
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from codealign.cli.running import run_async
 from codealign.cli.seeds import Collected, collection_name
 from codealign.cli.terminal import err, out, printable, whole
 from codealign.common.records import is_internal
+from codealign.common.sequences import batched
 
 _IDS_AT_ONCE = 100
 
@@ -106,8 +107,7 @@ async def _runs_among(connection: Connection, collections: Sequence[str]) -> set
     """Those that are a run's: such a collection bears the run's id, and its seeds are members too."""
     ids = [name for name in collections if is_record_id(name)]
     runs = set[str]()
-    for start in range(0, len(ids), _IDS_AT_ONCE):
-        request = ds.GetRequest(ids=ids[start : start + _IDS_AT_ONCE])
-        found = await connection.call(connection.clients.dataset.Get, request)
+    for some in batched(ids, _IDS_AT_ONCE):
+        found = await connection.call(connection.clients.dataset.Get, ds.GetRequest(ids=some))
         runs.update(record.id for record in found.records if record.kind == pb.KIND_RUN)
     return runs

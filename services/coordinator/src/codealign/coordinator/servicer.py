@@ -16,8 +16,8 @@ from codealign.common.errors import FailedPrecondition, InvalidArgument, Unavail
 from codealign.coordinator import pipelines
 from codealign.coordinator.evaluation.operations import Evaluations
 from codealign.coordinator.ground import requests
+from codealign.coordinator.ground.faults import TRANSIENT
 from codealign.coordinator.ground.ports import Services
-from codealign.coordinator.ground.store import AWAY
 from codealign.coordinator.loops.operations import Loops, has_settled
 from codealign.coordinator.reporting import report
 from codealign.coordinator.runs import plan
@@ -112,7 +112,7 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
         """The run as it is now; while the store is away, as it was last, and what is waited for."""
         try:
             return await self._status(run)
-        except AWAY as error:
+        except TRANSIENT as error:
             if last is None:
                 raise
             status = api.RunStatus()
@@ -195,7 +195,7 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
     async def _add_loop(self, status: api.RunStatus) -> None:
         try:
             loop = await self._loops.status(status.id)
-        except AWAY:
+        except TRANSIENT:
             if not status.waiting_for:
                 raise
             return  # the run's own status says what is waited for

@@ -8,7 +8,7 @@ store.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import replace
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
@@ -23,9 +23,10 @@ from codealign.coordinator.evaluation.problems import Benchmark
 from codealign.coordinator.evaluation.request import Asked, checked, job_record
 from codealign.coordinator.evaluation.work import Sheet
 from codealign.coordinator.ground import requests
+from codealign.coordinator.ground.faults import TRANSIENT
 from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.ground.requests import Standing
-from codealign.coordinator.ground.store import AWAY, RunStore
+from codealign.coordinator.ground.store import RunStore
 from codealign.coordinator.settings import CoordinatorSettings
 
 log = get_logger(__name__)
@@ -37,9 +38,6 @@ MIN_PREFIX = 6
 _ID_DIGITS, _DIGITS = 32, frozenset("0123456789abcdef")
 JOBS = "evaluation-jobs"
 """EvaluationJob records are members of this collection."""
-
-Poke = Callable[[str, int], None]
-"""Told of a request that was recorded: the subject's id and the request's number; see `Controllers.poke`."""
 
 
 class Evaluations:
@@ -53,7 +51,7 @@ class Evaluations:
     """
 
     def __init__(
-        self, settings: CoordinatorSettings, services: Services, workload: EvaluationWorkload, poke: Poke
+        self, settings: CoordinatorSettings, services: Services, workload: EvaluationWorkload, poke: requests.Poke
     ) -> None:
         self._settings, self._services, self._workload, self._poke = settings, services, workload, poke
 
@@ -221,7 +219,7 @@ class Evaluations:
                 try:
                     standing = await self.standing(job.id)
                     await self._read(sheets)
-                except AWAY as error:
+                except TRANSIENT as error:
                     waits = error.message
             ended = standing.request is not None and standing.settled(repeatable=True)
             succeeded = ended and standing.state == pb.RUN_STATE_SUCCEEDED
@@ -256,7 +254,7 @@ class Evaluations:
         try:
             await self.load(asked)
             await self._model(asked)
-        except AWAY:
+        except TRANSIENT:
             pass
         except CodeAlignError as error:
             return error

@@ -16,6 +16,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.common import records
+from codealign.common.sequences import batched
 from codealign.coordinator.evaluation import programs, prompts
 from codealign.coordinator.evaluation.judging import Judge
 from codealign.coordinator.evaluation.known import KnownResults
@@ -78,7 +79,7 @@ class Sheet:
             for problem, record in zip(self.problems, self.records, strict=True)
             for attempt in sorted(self.missing(problem))
         ]
-        for some in _chunks(missing, _GET):
+        for some in batched(missing, _GET):
             for found in await get(some):
                 self.board.add(found)
 
@@ -205,7 +206,7 @@ class Work:
                 tasks.create_task(work())
 
     async def _solve(self, group: _Group) -> None:
-        for attempts in _chunks(group.attempts, _SAMPLES_PER_CALL):
+        for attempts in batched(group.attempts, _SAMPLES_PER_CALL):
             request = self._request(group, attempts)
             left = set(attempts)
             try:
@@ -278,7 +279,3 @@ class Work:
 
 def _result_id(problem_id: str, attempt: int, config_id: str) -> str:
     return records.derive_id(pb.KIND_EVALUATION_RESULT, [problem_id], attempt=attempt, stage_config_id=config_id)
-
-
-def _chunks(items: Sequence[ItemT], size: int) -> list[Sequence[ItemT]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]

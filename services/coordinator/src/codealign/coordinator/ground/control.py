@@ -21,11 +21,11 @@ from codealign.common.text import encodable
 from codealign.coordinator.ground import requests
 from codealign.coordinator.ground.assignment import Assignment, Outcome, PauseWanted, Stoppable, Workload
 from codealign.coordinator.ground.discovery import Discovery
-from codealign.coordinator.ground.faults import RunFailed, RunStopped
+from codealign.coordinator.ground.faults import TRANSIENT, RunFailed, RunStopped
 from codealign.coordinator.ground.lease import RELEASE_SECONDS, Lease
 from codealign.coordinator.ground.ports import Dataset
 from codealign.coordinator.ground.requests import Standing
-from codealign.coordinator.ground.store import AWAY, LeaseLost, RunStore, patiently
+from codealign.coordinator.ground.store import LeaseLost, RunStore, patiently
 from codealign.coordinator.ground.waiting import Waiting
 
 log = get_logger(__name__)
@@ -174,7 +174,7 @@ class Controllers:
         except LeaseLost as error:
             log.warning("lease_lost", subject=subject, message=str(error))
         except CodeAlignError as error:
-            if not (self._blind and isinstance(error, AWAY)):  # which discovery has told already
+            if not (self._blind and isinstance(error, TRANSIENT)):  # which discovery has told already
                 log.warning("controller_failed", subject=subject, message=error.message)
         except Exception:
             log.exception("controller_failed", subject=subject)
@@ -266,7 +266,7 @@ class Controllers:
                 await self._pause(assignment, str(error))
                 return None
         for error in errors:
-            if isinstance(error, AWAY):
+            if isinstance(error, TRANSIENT):
                 log.warning("work_interrupted", subject=assignment.subject.id, message=error.message)
                 assignment.say(f"waits for a service: {error.message}")
                 await asyncio.sleep(RETRY_SECONDS)

@@ -6,7 +6,7 @@ collection of its day as well, so that a coordinator sees by one count whether t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -20,6 +20,8 @@ from codealign.coordinator.ground.store import PRODUCER
 PAGE = 1000
 RUNNING, PAUSED, CANCELLED = pb.RUN_STATE_RUNNING, pb.RUN_STATE_PAUSED, pb.RUN_STATE_CANCELLED
 SUCCEEDED = pb.RUN_STATE_SUCCEEDED
+Poke = Callable[[str, int], None]
+"""Told of a request that was recorded: the subject's id and the request's number; see `Controllers.poke`."""
 
 
 @dataclass(frozen=True)

@@ -21,17 +21,14 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common import records
 from codealign.common.errors import (
     CodeAlignError,
-    DeadlineExceeded,
     FailedPrecondition,
     Internal,
     InvalidArgument,
     NotFound,
-    ResourceExhausted,
-    Unavailable,
 )
 from codealign.common.logs import get_logger
 from codealign.coordinator.ground.batches import Batches
-from codealign.coordinator.ground.faults import RunFailed
+from codealign.coordinator.ground.faults import INTERNAL_TRIES, TRANSIENT, RunFailed
 from codealign.coordinator.ground.ports import Dataset
 from codealign.coordinator.ground.waiting import Waiting
 
@@ -41,12 +38,9 @@ T = TypeVar("T")
 PAGE = 500
 MAX_DELAY = 5.0
 """Seconds between two tries at most, also where the store asked for more: a disk may have room again sooner."""
-INTERNAL_TRIES = 5
-"""An error of the store's own is tried so often, since a restart may mend it."""
 LOGGED_TRIES = 30
 """One in so many tries is logged: an outage may last for hours."""
 STORE = "the dataset service"
-AWAY = (Unavailable, DeadlineExceeded, ResourceExhausted)
 
 try:
     PRODUCER = f"codealign-coordinator {version('codealign-coordinator')}"
@@ -88,7 +82,7 @@ async def patiently(call: Callable[[], Awaitable[T]], waiting: Waiting) -> T:
         tried += 1
         try:
             result = await call()
-        except (*AWAY, Internal) as error:
+        except (*TRANSIENT, Internal) as error:
             faults += isinstance(error, Internal)  # an outage may be long, and says nothing about the request
             if isinstance(error, Internal) and faults >= INTERNAL_TRIES:
                 raise

@@ -23,7 +23,6 @@ from codealign.coordinator.loops.request import checked, loop_record
 from codealign.coordinator.loops.status import Steps
 from codealign.coordinator.settings import CoordinatorSettings
 
-Poke = Callable[[str, int], None]
 Assigned = Callable[[str], Assignment | None]
 """What this coordinator works on, by the subject's id; see `Controllers.assigned`."""
 
@@ -44,7 +43,7 @@ class Loops:
         settings: CoordinatorSettings,
         services: Services,
         evaluations: Evaluations,
-        poke: Poke,
+        poke: requests.Poke,
         assigned: Assigned,
     ) -> None:
         self._settings, self._services, self._evaluations = settings, services, evaluations

@@ -14,7 +14,14 @@ from codealign.coordinator.pipelines.few_shots import FewShot
 from codealign.coordinator.pipelines.stage import Asked, Item, Writing
 from codealign.coordinator.runs.config import draws_id, model_of
 from codealign.coordinator.runs.context import Context
-from codealign.coordinator.runs.prompting import child_key, drawn_properties, prefix_group, sample_seed, shots
+from codealign.coordinator.runs.prompting import (
+    child_key,
+    drawn_properties,
+    number_key,
+    prefix_group,
+    sample_seed,
+    shots,
+)
 
 _GROUPS = 256
 """Prefix groups whose prompts are kept in memory, for each stage."""
@@ -141,8 +148,3 @@ class Asking:
 def completion_key(suffix: str, seed: int) -> str:
     """What tells a completion from others of the same prefix and sampling: the prompt's rest, and the seed."""
     return f"{hashlib.sha256(suffix.encode()).hexdigest()}/{seed}"
-
-
-def number_key(number: int) -> str:
-    """What tells a record from others that were read from the same completion."""
-    return str(number) if number else ""

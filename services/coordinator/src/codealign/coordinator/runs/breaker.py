@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-INTERNAL_ERROR: Final = "internal-error"
+from codealign.coordinator.pipelines import INTERNAL_ERROR
+
 REFUSALS = frozenset({"prompt-refused", "prompt-too-long", "content-filter", "REFUSED"})
 """Reasons of a Rejection, and the verdict, that say that a service did not take an item."""
 UNDECIDED: Final = "INFRASTRUCTURE"

@@ -12,11 +12,12 @@ from codealign.common.logs import get_logger
 from codealign.common.text import encodable
 from codealign.coordinator.ground.store import RunStore
 from codealign.coordinator.ground.tally import Progress
+from codealign.coordinator.pipelines import INTERNAL_ERROR
 from codealign.coordinator.pipelines.pipeline import Pipeline
 from codealign.coordinator.pipelines.stage import Settings, Stage
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
 from codealign.coordinator.rules.seeds import Drop
-from codealign.coordinator.runs.breaker import INTERNAL_ERROR, Breaker
+from codealign.coordinator.runs.breaker import Breaker
 from codealign.coordinator.runs.config import StageConfigs
 
 log = get_logger(__name__)

@@ -16,9 +16,10 @@ from codealign.coordinator.ground.faults import Faulty, RunStopped
 from codealign.coordinator.ground.ports import Sandbox
 from codealign.coordinator.ground.tally import PASSED, verdict_name
 from codealign.coordinator.ground.windows import Window
+from codealign.coordinator.pipelines import INTERNAL_ERROR
 from codealign.coordinator.pipelines.stage import Execution as ExecutionStage
 from codealign.coordinator.pipelines.stage import Item
-from codealign.coordinator.runs.breaker import INTERNAL_ERROR, UNDECIDED
+from codealign.coordinator.runs.breaker import UNDECIDED
 from codealign.coordinator.runs.context import Context
 
 OF_THE_MACHINE = frozenset({sb.VERDICT_TIMED_OUT, sb.VERDICT_OUT_OF_MEMORY})

@@ -23,9 +23,10 @@ from codealign.coordinator.ground.faults import Faulty, Refused, RunFailed
 from codealign.coordinator.pipelines.stage import Item, Writing
 from codealign.coordinator.reading import sections
 from codealign.coordinator.reading.parsing import Rejected
-from codealign.coordinator.runs.asking import Asking, Draw, Question, completion_key, number_key
+from codealign.coordinator.runs.asking import Asking, Draw, Question, completion_key
 from codealign.coordinator.runs.context import DETAIL_CHARS, Context, internal_error
 from codealign.coordinator.runs.prefixes import Prefixes
+from codealign.coordinator.runs.prompting import number_key
 
 _TOO_LONG = re.compile(r"context|too (?:long|large)|tokens|length", re.IGNORECASE)
 _OF_THE_PROMPT = frozenset({"", "prompt", "chat", "input"})

@@ -12,9 +12,9 @@ from codealign.coordinator.ground import windows
 from codealign.coordinator.ground.calls import Completions
 from codealign.coordinator.ground.faults import RunFailed, RunStopped, decisive_error
 from codealign.coordinator.ground.ports import Services
+from codealign.coordinator.pipelines import INTERNAL_ERROR
 from codealign.coordinator.pipelines.stage import Item, Stage, Writing
 from codealign.coordinator.runs.bounded import BoundedTasks
-from codealign.coordinator.runs.breaker import INTERNAL_ERROR
 from codealign.coordinator.runs.config import ROW_RULES
 from codealign.coordinator.runs.context import Context, decision
 from codealign.coordinator.runs.execution import Execution

@@ -7,7 +7,7 @@ one. What is told of a run comes from the controller where it is this coordinato
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import dataset_pb2 as ds
@@ -35,9 +35,6 @@ ENDING: Mapping[pb.RunState.ValueType, str] = {
 }
 """What a run at work is told to do, in words."""
 
-Poke = Callable[[str, int], None]
-"""Told of a request that was recorded: the subject's id and the request's number; see `Controllers.poke`."""
-
 
 class Runs:
     """All runs of the store.
@@ -57,7 +54,7 @@ class Runs:
         services: Services,
         benchmarks: BenchmarkTexts,
         workload: RunWorkload,
-        poke: Poke,
+        poke: requests.Poke,
         assigned: Mapping[str, Assignment],
     ) -> None:
         self._settings, self._services, self._benchmarks = settings, services, benchmarks

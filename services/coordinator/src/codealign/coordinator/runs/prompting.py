@@ -7,12 +7,11 @@ to be read, the same items get the same prompts and the same samples.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import NamedTuple
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common import records
-from codealign.coordinator.pipelines.few_shots import FewShot, FewShotSets
+from codealign.coordinator.pipelines.few_shots import FewShot
 from codealign.coordinator.pipelines.pipeline import Pipeline
 from codealign.coordinator.pipelines.prompt import Prompt
 from codealign.coordinator.pipelines.stage import Asked, Item, Settings, Writing
@@ -32,7 +31,7 @@ def prompt_of(pipeline: Pipeline, settings: Settings, stage: Writing, item: Item
     group = prefix_group(settings, stage, item.key)
     found = shots(pipeline, settings, stage, group)
     asked = Asked(found, drawn_properties(settings, stage, item.key))
-    return Question(asked, Prompt(_prefix(stage, found), stage.suffix(item, asked)), group)
+    return Question(asked, Prompt(stage.prefix(found), stage.suffix(item, asked)), group)
 
 
 def prefix_group(settings: Settings, stage: Writing, key: str) -> str:
@@ -46,21 +45,8 @@ def prefix_group(settings: Settings, stage: Writing, key: str) -> str:
 def shots(pipeline: Pipeline, settings: Settings, stage: Writing, group: str) -> tuple[FewShot, ...]:
     """The few-shot examples of a prefix group."""
     run, count = settings.run, settings.of(stage.name).few_shots
-    difficulties = tuple(stage.preferred_difficulties(settings))
-    return _ordering(pipeline.few_shots, run.few_shot_set, run.seed, stage.name, group, count, difficulties)
-
-
-# Prefix groups are few and items many: without these two most of a prompt's time would go into its prefix.
-@lru_cache(maxsize=512)
-def _ordering(
-    sets: FewShotSets, name: str, seed: int, stage: str, group: str, count: int, difficulties: tuple[str, ...]
-) -> tuple[FewShot, ...]:
-    return tuple(sets.ordering(name, seed, stage, group, count, difficulties))
-
-
-@lru_cache(maxsize=512)
-def _prefix(stage: Writing, found: tuple[FewShot, ...]) -> str:
-    return stage.prefix(found)
+    difficulties = stage.preferred_difficulties(settings)
+    return tuple(pipeline.few_shots.ordering(run.few_shot_set, run.seed, stage.name, group, count, difficulties))
 
 
 def drawn_properties(settings: Settings, stage: Writing, key: str) -> Mapping[str, str]:
@@ -87,8 +73,13 @@ def child_key(stage: Writing, draws_id: str, parent_key: str, attempt: int, inde
         index: The child's number among those that were read from one completion.
     """
     return records.derive_id(
-        stage.makes, [parent_key], attempt=attempt, stage_config_id=draws_id, key=str(index) if index else ""
+        stage.makes, [parent_key], attempt=attempt, stage_config_id=draws_id, key=number_key(index)
     )
+
+
+def number_key(number: int) -> str:
+    """What tells a record from others that were read from the same completion."""
+    return str(number) if number else ""
 
 
 def sample_seed(run_seed: int, stage_name: str, draws_id: str, parent_key: str, attempt: int) -> int:

@@ -16,10 +16,11 @@ from codealign.coordinator.ground.faults import RunFailed, RunStopped, decisive_
 from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.ground.store import RunStore
 from codealign.coordinator.ground.tally import Progress
+from codealign.coordinator.pipelines import INTERNAL_ERROR
 from codealign.coordinator.pipelines.pipeline import Pipeline
 from codealign.coordinator.pipelines.stage import Settings
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
-from codealign.coordinator.runs.breaker import INTERNAL_ERROR, UNDECIDED, Breaker, BreakerOpened
+from codealign.coordinator.runs.breaker import UNDECIDED, Breaker, BreakerOpened
 from codealign.coordinator.runs.config import stage_configs
 from codealign.coordinator.runs.context import Context
 from codealign.coordinator.runs.items import Items

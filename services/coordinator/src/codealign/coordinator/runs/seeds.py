@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator
 
 from codealign.api.dataset.v1 import dataset_pb2 as dataset
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.coordinator.pipelines import INTERNAL_ERROR
 from codealign.coordinator.rules.near import NearDuplicates
 from codealign.coordinator.rules.seeds import Drop
-from codealign.coordinator.runs.breaker import INTERNAL_ERROR
 from codealign.coordinator.runs.context import Context
 
 

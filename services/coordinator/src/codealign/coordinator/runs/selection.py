@@ -19,12 +19,13 @@ from typing import TypeVar
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common.errors import InvalidArgument
+from codealign.common.sequences import batched
 from codealign.coordinator.ground.faults import RunFailed, RunStopped
+from codealign.coordinator.pipelines import INTERNAL_ERROR
 from codealign.coordinator.pipelines.stage import NOT_CHOSEN, Item
 from codealign.coordinator.rules.duplicates import Row, RowDuplicates
 from codealign.coordinator.rules.seeds import Drop
 from codealign.coordinator.runs.bounded import BoundedTasks
-from codealign.coordinator.runs.breaker import INTERNAL_ERROR
 from codealign.coordinator.runs.context import Context, decision
 from codealign.coordinator.runs.generation import Generation
 from codealign.coordinator.runs.groups import Candidate, Group
@@ -86,7 +87,7 @@ class Selection:
         self._tally.expected = len(turns)
         while turns:
             fallen: list[_Turn] = []
-            for batch in _batches(turns):
+            for batch in batched(turns, BATCH):
                 self._context.gate()
                 with self._tally.working():
                     dropped = await self._offer_all(batch)
@@ -113,7 +114,7 @@ class Selection:
                 stopped.append(error)
 
         async with BoundedTasks(self._in_flight) as tasks:
-            for batch in _batches(missing):
+            for batch in batched(missing, BATCH):
                 lines = [fallen[number].group.ids for number in batch]
                 found = await self._context.store.get(record_id for line in lines for record_id in line)
                 for number, line in zip(batch, lines, strict=True):
@@ -245,11 +246,6 @@ class Selection:
     async def _reject(self, record_id: str, error: Exception) -> None:
         await self._context.reject(self._stage, [record_id], self._config_id, error)
         self._tally.finish(INTERNAL_ERROR)
-
-
-def _batches(items: Sequence[_ItemT]) -> Iterator[Sequence[_ItemT]]:
-    for start in range(0, len(items), BATCH):
-        yield items[start : start + BATCH]
 
 
 def _there(found: Mapping[str, pb.Record], record_id: str) -> pb.Record:

@@ -9,9 +9,10 @@ from sqlalchemy import Connection, select
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common.errors import NotFound
+from codealign.common.sequences import batched
 from codealign.dataset.storage.database import Database
 from codealign.dataset.storage.lookup import resolve
-from codealign.dataset.storage.rows import chunks, load, load_within
+from codealign.dataset.storage.rows import CHUNK, load, load_within
 from codealign.dataset.storage.schema import collection_members as members
 from codealign.dataset.storage.schema import record_parents as edges
 from codealign.dataset.storage.schema import records
@@ -81,12 +82,12 @@ def _fresh(found: Iterable[str], seen: set[str]) -> list[str]:
 
 def _parents(connection: Connection, ids: Sequence[str], collection: str) -> set[str]:
     found: set[str] = set()
-    for some in chunks(ids):
+    for some in batched(ids, CHUNK):
         found.update(connection.execute(select(edges.c.parent_id).where(edges.c.child_id.in_(some))).scalars())
     if not collection:
         return found
     kinds: list[tuple[str, int]] = []
-    for some in chunks(sorted(found)):
+    for some in batched(sorted(found), CHUNK):
         statement = select(records.c.id, records.c.kind).where(records.c.id.in_(some))
         kinds += [(row.id, row.kind) for row in connection.execute(statement)]
     return _members(connection, kinds, collection)
@@ -94,7 +95,7 @@ def _parents(connection: Connection, ids: Sequence[str], collection: str) -> set
 
 def _children(connection: Connection, ids: Sequence[str], collection: str, limit: int) -> set[str]:
     found: set[tuple[str, int]] = set()
-    for some in chunks(ids):
+    for some in batched(ids, CHUNK):
         statement = select(edges.c.child_id, edges.c.child_kind).distinct().where(edges.c.parent_id.in_(some))
         if not collection:
             statement = statement.order_by(edges.c.child_id).limit(limit)
@@ -114,7 +115,7 @@ def _members(connection: Connection, found: Sequence[tuple[str, int]], collectio
         by_kind.setdefault(kind, []).append(key)
     kept: set[str] = set()
     for kind, keys in by_kind.items():
-        for some in chunks(keys):
+        for some in batched(keys, CHUNK):
             statement = select(members.c.record_id).where(
                 members.c.collection == collection, members.c.kind == kind, members.c.record_id.in_(some)
             )

@@ -13,18 +13,13 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2
 from codealign.common.errors import FailedPrecondition, Internal, InvalidArgument
 from codealign.common.records import BODY_OF_KIND, body
+from codealign.common.sequences import batched
 from codealign.dataset.storage.bulk import select_in
 
 T = TypeVar("T")
 
 # Ids in one statement of SQLAlchemy's: well below both databases' limits of bound parameters.
 CHUNK = 500
-
-
-def chunks(items: Sequence[T], size: int = CHUNK) -> Iterator[Sequence[T]]:
-    """Slices of at most `size`."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
 class Head(NamedTuple):
@@ -147,7 +142,7 @@ def load_within(connection: Connection, ids: Sequence[str], max_bytes: int) -> l
     """Whole records in the order of the ids, as many as fit into `max_bytes`, and one at least."""
     loaded: list[pb.Record] = []
     size = 0
-    for some in chunks(ids, 100):
+    for some in batched(ids, 100):
         by_id = load(connection, some)
         for record in (by_id[record_id] for record_id in some if record_id in by_id):
             size += record.ByteSize()
