@@ -1,5 +1,7 @@
 """The few-shot examples: well formed, correct, and with tests that catch wrong answers."""
 
+from __future__ import annotations
+
 import ast
 import functools
 import json

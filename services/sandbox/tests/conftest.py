@@ -1,5 +1,7 @@
 """A real gateway with real gVisor runners, once for all tests of this folder."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os

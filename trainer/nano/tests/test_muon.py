@@ -1,5 +1,7 @@
 """Muon: orthogonal directions, and steps of AdamW's size."""
 
+from __future__ import annotations
+
 import torch
 
 from codealign.nano.muon import Muon, orthogonal

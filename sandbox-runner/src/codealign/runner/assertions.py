@@ -8,6 +8,8 @@ Assertions are:
   condition says the same as `assert not condition`.
 """
 
+from __future__ import annotations
+
 import _ast
 import re
 from collections.abc import Iterator

@@ -1,5 +1,7 @@
 """Builds the native part: `python -m codealign.runner.build FOLDER` makes FOLDER/_native.so."""
 
+from __future__ import annotations
+
 import importlib.util
 import shutil
 import subprocess

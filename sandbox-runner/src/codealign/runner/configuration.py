@@ -1,5 +1,7 @@
 """What a runner is told about itself, and what its programs are told about where they run."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 from collections.abc import Mapping

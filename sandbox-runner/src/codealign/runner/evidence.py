@@ -1,5 +1,7 @@
 """What was seen of one execution: the ground of its verdict."""
 
+from __future__ import annotations
+
 import dataclasses
 import enum
 import hmac

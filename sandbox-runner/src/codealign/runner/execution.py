@@ -1,5 +1,7 @@
 """The loop that watches one run of one program: its pipes, its clock, what it uses."""
 
+from __future__ import annotations
+
 import dataclasses
 import marshal
 import os

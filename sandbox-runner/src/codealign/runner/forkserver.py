@@ -11,6 +11,8 @@ a packet socket to the supervisor. `native.c` serves from then on; its messages 
     server → supervisor   `EVENT`: WARM; RUNNING, of an execution that does not end at once; ENDED
 """
 
+from __future__ import annotations
+
 import builtins
 import gc
 import importlib

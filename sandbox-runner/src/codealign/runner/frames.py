@@ -1,5 +1,7 @@
 """Frames over a byte stream: a length, unsigned 32-bit big-endian, then one serialised message."""
 
+from __future__ import annotations
+
 import struct
 import threading
 from typing import BinaryIO

@@ -6,6 +6,8 @@ tests the code is the program and its `__name__` is "__main__". `native` runs bo
 the program's.
 """
 
+from __future__ import annotations
+
 import atexit
 import builtins
 import contextlib

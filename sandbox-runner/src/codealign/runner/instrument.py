@@ -21,6 +21,8 @@ of a witness bears a mark in its source position; `sites` finds the instructions
 these a call counts nothing. `assertions` says what an assertion is, `rewriting` puts the witnesses in place.
 """
 
+from __future__ import annotations
+
 import _ast
 import opcode
 import sys

@@ -1,5 +1,7 @@
 """From a request to its result: the runs, their verdicts, and the one verdict of them together."""
 
+from __future__ import annotations
+
 import threading
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb

@@ -1,5 +1,7 @@
 """The walls that are limits: each is run into, and must hold."""
 
+from __future__ import annotations
+
 import dataclasses
 import os
 import threading

@@ -3,6 +3,8 @@
 All of it is read from their text before the program begins: nothing that the program does can change it.
 """
 
+from __future__ import annotations
+
 import _ast
 from collections.abc import Iterable
 

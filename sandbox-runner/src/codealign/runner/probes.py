@@ -4,6 +4,8 @@ Those that take or give a value have it as a Python literal: they name no module
 has warm, so that each of these can be tried.
 """
 
+from __future__ import annotations
+
 PLANT = """
 import ast, ctypes, os, socket, sys, time
 arguments = ast.literal_eval(sys.stdin.read())

@@ -1,5 +1,7 @@
 """Profiles: which modules are already imported when a program starts, and its default and largest limits."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import re

@@ -1,5 +1,7 @@
 """What a report from beside a program says. `native.c` has the same numbers."""
 
+from __future__ import annotations
+
 import enum
 
 

@@ -1,5 +1,7 @@
 """Rewrites the tree of a program's tests so that each of their assertions reports itself; see `instrument`."""
 
+from __future__ import annotations
+
 import _ast
 import re
 from collections.abc import Callable

@@ -5,6 +5,8 @@ memory file or System V segment is memory that no process limit counts; a watch 
 others do with it.
 """
 
+from __future__ import annotations
+
 import os
 import struct
 

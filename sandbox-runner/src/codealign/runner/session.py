@@ -1,5 +1,7 @@
 """One gateway's stream of frames, whatever carries them: its jobs by number, and who is told of their end."""
 
+from __future__ import annotations
+
 import threading
 from collections.abc import Callable
 

@@ -1,5 +1,7 @@
 """One slot: a fork server of its own, which runs one program after another."""
 
+from __future__ import annotations
+
 import dataclasses
 import os
 import socket

@@ -4,6 +4,8 @@ The walls are proved once, before the first job. What changes afterwards without
 a program might leave behind, shows in three counts that an idle box never changes: processes, mounts, descriptors.
 """
 
+from __future__ import annotations
+
 import os
 import time
 

@@ -3,6 +3,8 @@
 Standard library only, and little of it: see `instrument`.
 """
 
+from __future__ import annotations
+
 import io
 import re
 from collections.abc import Collection

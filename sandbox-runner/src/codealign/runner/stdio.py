@@ -6,6 +6,8 @@ where CONFIGURATION is `Configuration.to_json`. The end of standard input ends t
 the box's first process, the box: a gateway that dies leaves nothing behind.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 import threading

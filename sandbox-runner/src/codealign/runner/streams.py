@@ -1,5 +1,7 @@
 """The ends of a program's pipes that the supervisor holds."""
 
+from __future__ import annotations
+
 import os
 
 

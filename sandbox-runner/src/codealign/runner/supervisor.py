@@ -4,6 +4,8 @@
 process and with it the box, and what it was doing is another runner's to do again.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import os
 import platform

@@ -1,5 +1,7 @@
 """unittest inside a program's tests: `unittest.main()` that returns, and whether the program changed the module."""
 
+from __future__ import annotations
+
 import contextlib
 import importlib
 import sys

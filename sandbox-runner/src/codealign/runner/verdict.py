@@ -1,5 +1,7 @@
 """From what was seen to a verdict: a pure function, in the order that the contract documents."""
 
+from __future__ import annotations
+
 import dataclasses
 import signal
 

@@ -9,6 +9,8 @@ that had a processor all the time has waited for none, however many it wanted; a
 an execution ends within `TIME_FACTOR` times its limit.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import threading
 import time

@@ -1,5 +1,7 @@
 """Proves a runner's isolation by trying to break it, through the path that every program takes."""
 
+from __future__ import annotations
+
 import ast
 import contextlib
 import ctypes

@@ -1,5 +1,7 @@
 """What an execution uses while it runs, read from /proc."""
 
+from __future__ import annotations
+
 import dataclasses
 import os
 

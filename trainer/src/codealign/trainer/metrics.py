@@ -1,5 +1,7 @@
 """The service's Prometheus metrics."""
 
+from __future__ import annotations
+
 from prometheus_client import Counter, Gauge
 
 RUNNING = Gauge("codealign_trainer_running_trainings", "Trainings that run now: 0 or 1.")

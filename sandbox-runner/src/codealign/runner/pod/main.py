@@ -1,5 +1,7 @@
 """Starts a runner pod: the program `codealign-runner`."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import os

@@ -5,6 +5,8 @@ files are read into memory first; then this process, and with it everything that
 namespace in which their folders are covered.
 """
 
+from __future__ import annotations
+
 import ctypes
 import os
 import struct

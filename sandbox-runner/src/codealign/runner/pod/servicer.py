@@ -1,5 +1,7 @@
 """The wire side of a runner pod: streams of frames, one for each gateway."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator

@@ -1,5 +1,7 @@
 """Settings of a runner pod, from `CODEALIGN_RUNNER_*`."""
 
+from __future__ import annotations
+
 import socket
 
 from pydantic import Field

@@ -1,5 +1,7 @@
 """The inference server."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import functools

@@ -1,5 +1,7 @@
 """Giving memory back to the machine."""
 
+from __future__ import annotations
+
 import ctypes
 import gc
 import sys

@@ -1,5 +1,7 @@
 """The service's Prometheus metrics."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 from prometheus_client import Counter, Gauge, Histogram

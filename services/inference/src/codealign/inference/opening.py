@@ -1,5 +1,7 @@
 """From settings and a source to an engine."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import threading

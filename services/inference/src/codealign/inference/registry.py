@@ -4,6 +4,8 @@ Invariants: a name is in `_entries` or in `_loading` or in neither, never in bot
 only after those that are being unloaded are gone, so that each one's look at the free memory is true.
 """
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 from dataclasses import dataclass
@@ -54,7 +56,7 @@ class _Entry:
 class _Loading:
     key: str
     expected_revision: str
-    task: "asyncio.Task[None]"
+    task: asyncio.Task[None]
 
 
 class ModelRegistry:

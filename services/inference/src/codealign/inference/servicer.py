@@ -1,5 +1,7 @@
 """Wire to domain and back: every request is checked here, once."""
 
+from __future__ import annotations
+
 import contextlib
 import math
 from collections.abc import AsyncIterator

@@ -1,5 +1,7 @@
 """The inference service's settings: `CODEALIGN_INFERENCE_*`, or flags of the same names."""
 
+from __future__ import annotations
+
 import json
 import os
 from pathlib import Path

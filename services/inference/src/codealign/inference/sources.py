@@ -1,5 +1,7 @@
 """Where a model comes from: a folder, a hub id or an artifact's URL; and the local folder that holds it."""
 
+from __future__ import annotations
+
 import fcntl
 import fnmatch
 import hashlib

@@ -1,5 +1,7 @@
 """What the safetensors files of a folder hold, read from their headers alone, and whether it fits into memory."""
 
+from __future__ import annotations
+
 import json
 import math
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Who may wait: the bound of the queue, its fair use, and deadlines that cannot be met."""
 
+from __future__ import annotations
+
 from codealign.common.errors import ResourceExhausted
 from codealign.sandbox import metrics
 from codealign.sandbox.estimates import ServiceTimes, retry_delay

@@ -1,5 +1,7 @@
 """From the settings to the runners."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
@@ -51,7 +53,7 @@ async def filled(pool: Pool, settings: SandboxSettings) -> AsyncIterator[None]:
         await pool.stop(settings.drain_seconds)
 
 
-async def _fill(pool: Pool, settings: SandboxSettings) -> "asyncio.Task[None] | None":
+async def _fill(pool: Pool, settings: SandboxSettings) -> asyncio.Task[None] | None:
     if settings.backend == "grpc":
         target = discovery.parse(settings.runner_target)
         tls = ClientTls(settings.runner_tls_ca_file, settings.runner_tls_cert_file, settings.runner_tls_key_file)

@@ -1,5 +1,7 @@
 """The OCI bundle of a runner: what is mounted, as whom it runs, and what it may do."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,7 @@
 """Takes a package from Debian with the ordinary apt client, without touching the system's package state."""
 
+from __future__ import annotations
+
 import re
 import shutil
 import subprocess

@@ -4,6 +4,8 @@ All state changes between two awaits of one event loop. Whatever changes it (a n
 less) calls `_pump`, which starts everything that can be started.
 """
 
+from __future__ import annotations
+
 import asyncio
 import collections
 import functools
@@ -214,7 +216,7 @@ class Dispatcher:
         station.jobs.add(job)
         job.task.add_done_callback(functools.partial(self._ended, job, station, started))
 
-    def _ended(self, job: Job, station: Station, started: float, task: "asyncio.Task[pb.Result]") -> None:
+    def _ended(self, job: Job, station: Station, started: float, task: asyncio.Task[pb.Result]) -> None:
         station.jobs.remove(job)
         job.task = None
         job.waiting_since = time.monotonic()

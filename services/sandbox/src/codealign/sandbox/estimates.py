@@ -1,5 +1,7 @@
 """How long executions took of late, and what follows for those that would wait."""
 
+from __future__ import annotations
+
 import collections
 import statistics
 

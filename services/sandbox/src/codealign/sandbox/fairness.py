@@ -1,5 +1,7 @@
 """The queue: one for each caller, served in turn, so that nobody waits behind another's thousands."""
 
+from __future__ import annotations
+
 import collections
 from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar

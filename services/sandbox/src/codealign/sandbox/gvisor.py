@@ -3,6 +3,8 @@
 `python -m codealign.sandbox.gvisor` does so ahead of time: `make setup` calls it, so that a run needs no network.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import re
 import shutil

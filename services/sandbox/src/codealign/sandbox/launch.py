@@ -6,6 +6,8 @@ PARENT is the gateway's process id. The parent-death signal survives exec; the c
 the gateway may have died before it was set.
 """
 
+from __future__ import annotations
+
 import ctypes
 import os
 import signal

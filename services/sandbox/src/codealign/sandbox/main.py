@@ -1,5 +1,7 @@
 """Starts the sandbox gateway."""
 
+from __future__ import annotations
+
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 

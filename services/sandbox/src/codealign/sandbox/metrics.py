@@ -1,5 +1,7 @@
 """What Prometheus reads of the gateway. The client library adds `_total` to the names of counters."""
 
+from __future__ import annotations
+
 from prometheus_client import Counter, Gauge, Histogram
 
 RESULTS = Counter("codealign_sandbox_results", "Results, by verdict", ["verdict"])

@@ -4,6 +4,8 @@ systrap is gVisor's default and faster on most machines; inside some virtual mac
 programs again per second. kvm is never used: it hangs where virtualisation is nested.
 """
 
+from __future__ import annotations
+
 import asyncio
 import json
 import os

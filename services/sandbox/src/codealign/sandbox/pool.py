@@ -1,5 +1,7 @@
 """Keeps the runners: starts them, starts them again when they end, and knows when none is to be trusted."""
 
+from __future__ import annotations
+
 import asyncio
 import dataclasses
 import time
@@ -36,7 +38,7 @@ class Backend(Protocol):
 
 @dataclasses.dataclass(slots=True)
 class _Place:
-    task: "asyncio.Task[None] | None" = None
+    task: asyncio.Task[None] | None = None
     runner: AttachedRunner | None = None
     refused: pb.Runner | None = None
     """The last runner here, where its isolation was not proved."""

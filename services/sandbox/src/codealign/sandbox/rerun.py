@@ -5,6 +5,8 @@ times its limit in any case. A program that had less than its limit until then i
 it and three times the limits (so three times the profile's maximum at most). What that run says is the verdict.
 """
 
+from __future__ import annotations
+
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.runner.profiles import TIME_FACTOR
 

@@ -4,6 +4,8 @@ The root is a folder in the cache, named by the digest of what is in it; the hos
 into it, read-only, when a runner starts.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 import importlib.util

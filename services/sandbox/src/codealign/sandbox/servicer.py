@@ -1,5 +1,7 @@
 """The wire side of the gateway: messages in, messages out, nothing else."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import math

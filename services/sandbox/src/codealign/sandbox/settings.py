@@ -1,5 +1,7 @@
 """Settings of the sandbox gateway, from `CODEALIGN_SANDBOX_*`."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
 from typing import Literal, Self

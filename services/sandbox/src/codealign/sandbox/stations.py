@@ -1,5 +1,7 @@
 """Who runs what: the runners, the jobs that each has, and the choice of a runner for a job."""
 
+from __future__ import annotations
+
 import asyncio
 import dataclasses
 import math
@@ -47,7 +49,7 @@ class Job:
     caller: str
     deadline: float
     """When the caller stops waiting, on the monotonic clock; infinite where it never does."""
-    outcome: "asyncio.Future[pb.Result]"
+    outcome: asyncio.Future[pb.Result]
     waiting_since: float
     queue_seconds: float = 0.0
     """Of all its waits."""
@@ -59,7 +61,7 @@ class Job:
     """Set: to be run with nothing else on this machine."""
     reason: str = ""
     """Why it runs alone."""
-    task: "asyncio.Task[pb.Result] | None" = None
+    task: asyncio.Task[pb.Result] | None = None
     """Set while a runner has it."""
     alarm: asyncio.TimerHandle | None = None
     """Goes off shortly before the deadline."""

@@ -7,6 +7,8 @@ root), mount, process, network, IPC and host name namespaces; but it talks to th
 that kernel is a way out.
 """
 
+from __future__ import annotations
+
 import contextlib
 import ctypes
 import fcntl

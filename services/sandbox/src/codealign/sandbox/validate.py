@@ -1,5 +1,7 @@
 """The one check of a request: where wire becomes domain."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator

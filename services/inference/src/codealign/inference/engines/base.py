@@ -3,6 +3,8 @@
 Nothing here imports torch, so that the replay engine and the clients of these types start in no time.
 """
 
+from __future__ import annotations
+
 import enum
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field

@@ -1,5 +1,7 @@
 """One task per sample, for engines that write each of a request's samples by itself."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import time
@@ -96,7 +98,7 @@ def _stopped() -> Unavailable:
     return Unavailable("the engine was stopped: ask again")
 
 
-async def _cancelled(tasks: "list[asyncio.Task[Completion]]") -> None:
+async def _cancelled(tasks: list[asyncio.Task[Completion]]) -> None:
     """Cancel these and wait until they have cleaned up."""
     for task in tasks:
         task.cancel()

@@ -3,6 +3,8 @@
 Prompts and messages are data: the markers in the tokens are those that the tokenizer and the chat template write.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,5 +1,7 @@
 """The bound on what waits, and the delay that a refused caller is told."""
 
+from __future__ import annotations
+
 import time
 
 from codealign.common.errors import ResourceExhausted

@@ -1,5 +1,7 @@
 """An engine that writes down what another one completes."""
 
+from __future__ import annotations
+
 import contextlib
 import fcntl
 from collections.abc import AsyncGenerator, Sequence

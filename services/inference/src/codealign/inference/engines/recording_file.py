@@ -5,6 +5,8 @@ that one out and the writer cuts it off. Prompts are not stored (few-shot prompt
 prompt's sha256 finds its completions, and its first line and length are for people.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace

@@ -1,5 +1,7 @@
 """An engine that serves completions which were recorded before. Needs no torch and no model."""
 
+from __future__ import annotations
+
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from pathlib import Path

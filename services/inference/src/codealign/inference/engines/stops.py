@@ -1,5 +1,7 @@
 """The stop string that ends a text, found in the same way for every engine."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 
 

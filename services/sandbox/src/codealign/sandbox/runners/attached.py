@@ -1,5 +1,7 @@
 """A runner at the other end of a stream of frames: the same for every way of reaching one."""
 
+from __future__ import annotations
+
 import asyncio
 import itertools
 from typing import Protocol
@@ -143,7 +145,7 @@ class AttachedRunner:
             # Its limits then count every second; nothing else depends on this.
             log.exception("processor_time_not_told", runner=self.description.name)
 
-    async def _within(self, outcome: "asyncio.Future[pb.Result]", seconds: float) -> pb.Result:
+    async def _within(self, outcome: asyncio.Future[pb.Result], seconds: float) -> pb.Result:
         done, _ = await asyncio.wait((outcome,), timeout=seconds)
         if not done:
             log.error("runner_hangs", runner=self.description.name, seconds=seconds)
@@ -151,7 +153,7 @@ class AttachedRunner:
             await self.close()
         return await outcome
 
-    async def _abandon(self, number: int, outcome: "asyncio.Future[pb.Result]") -> None:
+    async def _abandon(self, number: int, outcome: asyncio.Future[pb.Result]) -> None:
         try:
             await self._link.send(runner_pb2.AttachRequest(cancel=runner_pb2.Cancel(id=number)))
             await self._within(outcome, _CANCEL_SECONDS)

@@ -1,5 +1,7 @@
 """Finds the runners that someone else starts: every address that one name has."""
 
+from __future__ import annotations
+
 import asyncio
 import socket
 from collections.abc import Callable

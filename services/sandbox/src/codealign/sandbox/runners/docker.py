@@ -1,5 +1,7 @@
 """Backend `docker`: a runner is a container under gVisor's runtime, from the image that a cluster's pods have too."""
 
+from __future__ import annotations
+
 import dataclasses
 import itertools
 import json

@@ -1,5 +1,7 @@
 """A folder for each runner that the gateway starts, which says whether its gateway is still there."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import fcntl

@@ -4,6 +4,8 @@ Inside a box a process that is ready to run counts as running, whether it has a 
 kernel itself holds (pipes, sockets that nobody can reach any more) belongs to no process. Outside, both show.
 """
 
+from __future__ import annotations
+
 import asyncio
 import os
 from collections.abc import Iterator

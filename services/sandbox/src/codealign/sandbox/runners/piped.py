@@ -1,5 +1,7 @@
 """Runners that the gateway starts: a process whose standard input and output carry the frames."""
 
+from __future__ import annotations
+
 import asyncio
 import os
 import struct

@@ -4,6 +4,8 @@ What runs is what the backend `runsc` runs, walled in by the machine's own names
 says `ISOLATION_PROCESS`, and no row of a published version may rest on it.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import secrets
 import sys

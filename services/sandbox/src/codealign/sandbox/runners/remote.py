@@ -1,5 +1,7 @@
 """Backend `grpc`: a runner is a server that someone else keeps; the gateway holds one stream to it."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import dataclasses

@@ -1,5 +1,7 @@
 """Backend `runsc`: a runner is an OCI bundle that the gVisor binary runs, with pipes as its standard streams."""
 
+from __future__ import annotations
+
 import dataclasses
 import os
 import secrets

@@ -1,5 +1,7 @@
 """How many executions are wanted now, and whether runners are needed at all."""
 
+from __future__ import annotations
+
 import asyncio
 import time
 from collections.abc import AsyncIterator

@@ -4,6 +4,8 @@ https://keda.sh/docs/latest/concepts/external-scalers/ has the interface. The me
 wait or run; KEDA wants that number, divided by what one replica runs at once, of replicas, rounded up.
 """
 
+from __future__ import annotations
+
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable

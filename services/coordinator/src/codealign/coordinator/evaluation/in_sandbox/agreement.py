@@ -5,6 +5,8 @@ Standard library only. The rules are EvalPlus' (evalplus 0.3.1, `evalplus/eval/_
 `allclose` with rtol 1e-7 takes for equal; some problems have rules of their own.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import math
@@ -31,7 +33,7 @@ class Output:
     kind: str
     floats: bool
 
-    def equals(self, other: "Output") -> bool:
+    def equals(self, other: Output) -> bool:
         """Python calls the values equal."""
         return self.digest == other.digest
 

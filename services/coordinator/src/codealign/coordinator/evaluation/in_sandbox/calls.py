@@ -5,6 +5,8 @@ Standard library only. The outputs leave as normal forms: texts that are equal w
 The process that compares them is another one.
 """
 
+from __future__ import annotations
+
 import decimal
 import fractions
 import hashlib

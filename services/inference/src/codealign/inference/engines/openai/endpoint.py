@@ -4,6 +4,8 @@ Nothing is sent twice here. A client that re-sends after a time-out has the endp
 again and again; whether to try again is the caller's to decide, with the delay that the error carries.
 """
 
+from __future__ import annotations
+
 import asyncio
 import hashlib
 import json

@@ -1,5 +1,7 @@
 """An engine behind an endpoint that speaks OpenAI's protocol: vLLM's server, llama.cpp, a provider."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import time
@@ -21,7 +23,7 @@ ENDPOINTS_TEMPLATE = "(the endpoint's own)"
 """In place of a chat template, which the protocol does not tell: conversations may be sent."""
 
 
-def open_endpoint(settings: InferenceSettings, model: str, name: str, expected_revision: str) -> "OpenAIEngine":
+def open_endpoint(settings: InferenceSettings, model: str, name: str, expected_revision: str) -> OpenAIEngine:
     """Look at the endpoint and take up one of its models. Blocks.
 
     Raises:

@@ -1,5 +1,7 @@
 """Random draws that a text alone determines: the same on every machine, in every process, in every order."""
 
+from __future__ import annotations
+
 import hashlib
 import random
 from collections.abc import Sequence

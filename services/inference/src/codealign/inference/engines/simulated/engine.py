@@ -5,6 +5,8 @@ by what else is in the batch, nor by when it is asked for. What takes time is wa
 are those of the engines that compute.
 """
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import hashlib

@@ -1,5 +1,7 @@
 """What was recorded of a model: how long its completions are, how long they take, and what becomes of them."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import math

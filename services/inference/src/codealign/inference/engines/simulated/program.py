@@ -1,5 +1,7 @@
 """Functions that can be run, with assertions whose truth is known: whatever executes them finds what was drawn."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -7,6 +7,8 @@ of a running sandbox service (`codealign up`, or `codealign-sandbox`): programs 
 Lengths and times are kept as quantiles, pass rates by prompt; no text of the recording is in the profile.
 """
 
+from __future__ import annotations
+
 import argparse
 import asyncio
 import json

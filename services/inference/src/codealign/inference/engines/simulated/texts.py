@@ -1,5 +1,7 @@
 """Texts of a length: lists of terms, tasks, and answers with code and tests. Nothing in them is meant for reading."""
 
+from __future__ import annotations
+
 import re
 
 from codealign.inference.engines.simulated import profile, program

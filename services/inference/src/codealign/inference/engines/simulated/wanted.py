@@ -1,5 +1,7 @@
 """What a prompt asks for, from what is visible in it: the tag that it ends with, its stop strings, its examples."""
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass
 

@@ -1,5 +1,7 @@
 """Words for texts that nobody is to learn from: enough of them that texts of different draws have little in common."""
 
+from __future__ import annotations
+
 VERBS = (
     "align", "balance", "bracket", "bundle", "carve", "chain", "chart", "clip", "collapse", "combine", "compact",
     "cover", "cycle", "deal", "derive", "detach", "draft", "drain", "expand", "fold", "gather", "grade", "graft",

@@ -1,5 +1,7 @@
 """A completion's text as its tokens arrive, and the end of it."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,5 +1,7 @@
 """The two passes through a causal language model: a piece of one prompt, and one token of every row."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,5 +1,7 @@
 """The engine's asynchronous face: requests in, completions out; the worker's thread does the work between."""
 
+from __future__ import annotations
+
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence

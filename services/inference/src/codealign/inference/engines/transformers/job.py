@@ -1,5 +1,7 @@
 """A request on its way through the engine, and the rows that it becomes."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -8,6 +8,8 @@ Invariants: rows `0 … rows-1` are live and columns beyond a row's length hold 
 since a masked column still takes part in the product with its zero weight, and 0 · NaN would be NaN.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import torch
@@ -134,7 +136,7 @@ class RowCache(Cache):  # type: ignore[misc]
         self.lengths = [length + 1 for length in self.lengths]
         return at.positions
 
-    def append_rows(self, source: "RowCache", copies: int, length: int) -> None:
+    def append_rows(self, source: RowCache, copies: int, length: int) -> None:
         """Add `copies` rows that begin with the first `length` columns of the source's only row."""
         first = self.rows
         self.reserve(first + copies, length)
@@ -155,7 +157,7 @@ class RowCache(Cache):  # type: ignore[misc]
             self.lengths[row] = length
         self.lengths.pop()
 
-    def prefix(self, length: int) -> "RowCache":
+    def prefix(self, length: int) -> RowCache:
         """A copy of the first `length` columns of row 0, of exactly that size."""
         copy = RowCache(len(self.layers))
         copy.reserve(1, length, exact=True)

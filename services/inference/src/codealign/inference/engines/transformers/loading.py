@@ -1,5 +1,7 @@
 """From a model's name to a model in memory, with one clear sentence for everything that can be wrong."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,7 @@
 """How the transformers engine uses the machine."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 

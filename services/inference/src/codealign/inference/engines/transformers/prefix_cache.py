@@ -5,6 +5,8 @@ ids, cut to what is shared: ids are compared, not characters, so reuse is exact 
 the prefix's end.
 """
 
+from __future__ import annotations
+
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any

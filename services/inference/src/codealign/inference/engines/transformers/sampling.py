@@ -5,6 +5,8 @@ a hash of the sample's seed and the token's index, so a sample carries no genera
 and how far it has come, cannot touch it.
 """
 
+from __future__ import annotations
+
 import struct
 from collections.abc import Sequence
 from hashlib import blake2b

@@ -4,6 +4,8 @@ Each turn does at most one piece of one prompt and then one step of every live r
 rows, and a new prompt begins, within one such turn. Prompts start in the order of their arrival.
 """
 
+from __future__ import annotations
+
 import threading
 from collections import deque
 from typing import Any

@@ -1,5 +1,7 @@
 """The engine's face over vLLM's AsyncLLM, which batches, caches prefixes and runs the model in a process of its own."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import itertools

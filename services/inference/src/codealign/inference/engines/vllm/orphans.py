@@ -1,5 +1,7 @@
 """Loaded by vLLM into each of its processes (the entry point `vllm.general_plugins` in pyproject.toml)."""
 
+from __future__ import annotations
+
 import multiprocessing
 import os
 import threading

@@ -3,6 +3,8 @@
 Nothing of vLLM is imported before the environment is set, since it reads some of it at import.
 """
 
+from __future__ import annotations
+
 import difflib
 import json
 import os
