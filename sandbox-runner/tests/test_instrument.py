@@ -144,12 +144,12 @@ CASES = "import unittest\nclass T(unittest.TestCase):\n    def test_a(self):\n  
         ),
         ("class TestF:\n    def test_a(self): assert 1", "class TestF has 1 test method and nothing runs it"),
         (CASES + "    def test_b(self): pass\n", "class T has 2 test methods and nothing runs them"),
-        (CASES + "if 0: unittest.main()", "ran to its end without executing an assertion"),
+        (CASES + "if 0: unittest.main()", "ran to the end without executing an assertion"),
         ("print(f() == 1)", "the tests only print"),
-        ("f()", "the tests hold no assertion"),
-        ("", "the tests hold no assertion"),
+        ("f()", "the tests contain no assertion"),
+        ("", "the tests contain no assertion"),
         ("def show(): print(1)\nshow()", "the tests only print"),
-        ("def test_f(): assert 1\nfor each in list(globals().values()): each", "ran to its end"),
+        ("def test_f(): assert 1\nfor each in list(globals().values()): each", "ran to the end"),
     ],
 )
 def test_what_is_missing_is_told(tests: str, said: str) -> None:

@@ -88,7 +88,7 @@ async def test_a_wall_that_does_not_hold_refuses_all_work_and_is_named() -> None
     ("runner", "why"),
     [
         (lambda: Runner(HOLDS, MISSING), "files: /etc/shadow"),
-        (lambda: Runner(), "no wall was tried"),
+        (lambda: Runner(), "no isolation check was run"),
         (lambda: Runner(HOLDS, isolation=pb.ISOLATION_PROCESS), "says of itself ISOLATION_PROCESS"),
         (lambda: Runner(HOLDS, isolation=pb.ISOLATION_UNSPECIFIED), "says of itself ISOLATION_UNSPECIFIED"),
         (lambda: Runner(HOLDS, state=pb.RUNNER_STATE_REFUSED), "it is RUNNER_STATE_REFUSED"),

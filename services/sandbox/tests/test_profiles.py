@@ -87,7 +87,7 @@ def test_processes_are_limited_beside_the_third_fork_server_too(scientific: Gate
 def test_a_runner_without_packages_refuses_the_profile(gateway: Gateway) -> None:
     asked = request("import numpy", "assert True")
     asked.profile = "numpy"
-    with pytest.raises(grpc.RpcError, match="the runners have 'default', not 'numpy'"):
+    with pytest.raises(grpc.RpcError, match="unknown profile 'numpy'; the runners have 'default'"):
         gateway.stub.Execute(asked, timeout=60)
 
 

@@ -129,7 +129,7 @@ def test_the_second_runs_detail_says_that_it_ran_alone_and_why() -> None:
     why = rerun.why(_timed_out(10.1, 0.5, 6))
     result = pb.Result(detail="AssertionError: x")
     rerun.settle(result, why)
-    assert result.detail.startswith("AssertionError: x (run alone, with 3 times the limits: in 10 s it had 0.5 s")
+    assert result.detail.startswith("AssertionError: x (run alone, with 3 times the limits: in 10 s it received 0.5 s")
     passed = pb.Result()
     rerun.settle(passed, why)
     assert passed.detail == why

@@ -173,8 +173,8 @@ def test_a_request_may_name_what_is_served_and_the_default_beside_packages(named
 @pytest.mark.parametrize(
     ("named", "served", "said"),
     [
-        ("numpy", "default", "the runners have 'default', not 'numpy'"),
-        ("science", "numpy", "the runners have 'numpy' and 'default', not 'science'"),
+        ("numpy", "default", "unknown profile 'numpy'; the runners have 'default'"),
+        ("science", "numpy", "unknown profile 'science'; the runners have 'numpy' and 'default'"),
         ("Default", "numpy", "the runners have 'numpy' and 'default', not 'Default'"),
     ],
 )

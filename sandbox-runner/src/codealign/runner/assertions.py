@@ -189,7 +189,7 @@ class Names:
         return any(self.fails(statement) for statement in block)
 
     def seems_to_assert(self, statement: _ast.stmt) -> bool:
-        """Return whether a module-level statement seems to assert: an assertion or a call of a function of the tests."""
+        """Return whether a module-level statement seems to assert: an assertion, or a call of a tests' function."""
         if not isinstance(statement, _ast.Expr) or not isinstance(statement.value, _ast.Call):
             return isinstance(statement, _ast.Assert)
         called = statement.value.func

@@ -92,7 +92,7 @@ class Waits:
                 run.stalled += max(0.0, min(ready - had, span - had))
 
     def waited(self, slot: int) -> float:
-        """Return the processor seconds that the execution in a slot was ready for but did not get, over all processes."""
+        """Return the processor seconds that a slot's execution was ready for but did not get, over all processes."""
         with self._lock:
             return self._runs[slot].waited
 
