@@ -206,7 +206,7 @@ def test_what_is_not_whole_is_not_written(cluster: Cluster, authority: Authority
     good = secret(authority.sign("client"))
     mixed = good | {"data": good["data"] | {"tls.key": secret(authority.sign("other"))["data"]["tls.key"]}}
     for wrong, told in (
-        (mixed, "cannot be used with its certificate: it is another certificate's"),
+        (mixed, "cannot be used with its certificate: it belongs to another certificate"),
         (good | {"data": good["data"] | {"tls.crt": "bm9uZQ=="}}, "has no certificate that can be read"),
         (good | {"data": good["data"] | {"tls.crt": "%"}}, "has no certificate that can be read"),
         (secret(authority.sign("client", days=-1)), "tls.generated.rotation"),
@@ -260,6 +260,6 @@ def test_an_expired_certificate_is_named_with_its_date_and_what_to_do(
     assert "no coordinator and no dataset service is up" in codealign("watch", "--certificate", folder).output
     (folder / "tls.crt").write_bytes((authority.folder / "coordinator.crt").read_bytes())
     told = failure(codealign("ls", "--coordinator", coordinator, "--certificate", folder))
-    assert "it is another certificate's" in told
+    assert "it belongs to another certificate" in told
     told = failure(codealign("ls", "--coordinator", coordinator, "--certificate", tmp_path / "none"))
     assert f"no certificate in {tmp_path}/none: `codealign certificate --into {tmp_path}/none` fetches one" in told

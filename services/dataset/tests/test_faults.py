@@ -42,7 +42,7 @@ def test_a_database_that_is_away_is_unavailable_and_comes_back(
     postgres.stop()
     try:
         for _ in range(2):
-            with pytest.raises(Unavailable, match="is away") as caught:
+            with pytest.raises(Unavailable, match="is unavailable") as caught:
                 append(postgres_database, [make.seed(1)])
             assert caught.value.retry_after > 0
     finally:

@@ -253,7 +253,7 @@ def test_nothing_to_publish_is_said(database: Database, publisher: Publisher, ma
         ("unspecified isolation", "without gVisor"),
         ("failed", "is FAILED_ASSERTION, not PASSED"),
         ("missing", "has no verdict"),
-        ("another's", "not about its response"),
+        ("another's", "not to its response"),
         ("no seed", "is not in the store"),
         ("no lineage", "has no lineage"),
     ],

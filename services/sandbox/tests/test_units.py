@@ -61,8 +61,8 @@ def test_a_release_is_read(output: str, release: int) -> None:
     ("output", "reason"),
     [
         ("runsc version 0.0~20221219.0\nspec: 1.0.2\n", "isolates nothing"),
-        ("runsc version VERSION_MISSING\n", "names no release"),
-        ("", "names no release"),
+        ("runsc version VERSION_MISSING\n", "no release in the output"),
+        ("", "no release in the output"),
     ],
 )
 def test_a_binary_that_does_not_isolate_is_refused_with_the_reason(output: str, reason: str) -> None:

@@ -1,4 +1,6 @@
-"""Starts a program that dies with this gateway. Run as a script between the gateway and the program:
+"""Starts a program that dies with this gateway.
+
+Run as a script between the gateway and the program:
 
     python -I -S launch.py PARENT COMMAND...
 
