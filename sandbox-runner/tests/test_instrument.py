@@ -1,4 +1,4 @@
-"""What becomes of a program's tests when they are compiled, run here with a witness that writes down who called it."""
+"""How tests are compiled, run here with a witness that records its callers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from codealign.runner.instrument import WITNESSES, CompiledTests, compile_code, 
 
 
 class Recorder:
-    """Stands in for the native `assertion`: counts what was called from an instruction that may call it."""
+    """Replaces the native `assertion`: counts the calls from instructions that may call it."""
 
     def __init__(self) -> None:
         self.known: set[tuple[types.CodeType, int]] = set()
@@ -48,7 +48,7 @@ class Recorder:
 
 def run(tests: str, code: str = "", main: Any = None) -> tuple[Recorder, CompiledTests]:
     recorder = Recorder()
-    # By way of C, as the real ones: the interpreter then stands at the call itself.
+    # Called through C like the real ones, so that the interpreter's current instruction is the call itself.
     checked, called = functools.partial(recorder.checked), functools.partial(recorder.called)
     witnesses = {"assertion": recorder, "checked": checked, "ran": called, "main": main}
     compiled = CompiledTests(tests, "unique", witnesses, unittest=True)

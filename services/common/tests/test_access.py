@@ -36,7 +36,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture
 def served(start: Start, authority: Authority) -> Served:
-    """`odd_server` with mutual TLS: the coordinator may Execute, the trainer ExecuteStream, people everything."""
+    """Start `odd_server` with mutual TLS: coordinators may call Execute, trainers ExecuteStream, people everything."""
     return start(**authority.server())
 
 
@@ -50,7 +50,7 @@ async def stream(channel: grpc.aio.Channel, count: int = 3) -> list[str]:
 
 
 async def refused_stream(channel: grpc.aio.Channel) -> str:
-    """Nothing is sent: gRPC's client forgets the status where sending fails first."""
+    """Return a stream's refusal. Nothing is sent, because gRPC's client loses the status if sending fails first."""
     call = rpc.SandboxServiceStub(channel).ExecuteStream(timeout=10)
     assert await call.code() is grpc.StatusCode.PERMISSION_DENIED
     return str(await call.details())
@@ -101,7 +101,7 @@ async def test_each_caller_may_call_what_is_listed_for_it_and_nothing_else(
 async def test_who_is_not_exactly_one_known_caller_is_refused(
     served: Served, authority: Authority, subject: str, told: str
 ) -> None:
-    """Whatever other names the certificate has: its alternative ones name a client here."""
+    """Other names in the certificate do not count: here the alternative names include a client."""
     extra = ("-multivalue-rdn",) if "+" in subject else ()
     async with connect(served.address, authority.sign("client", subject, more=extra)) as channel:
         assert told in await refused(rpc.SandboxServiceStub(channel).Execute(EXECUTE, timeout=10))
@@ -150,7 +150,7 @@ async def test_where_callers_have_no_names_nothing_is_refused(start: Start, auth
 
 
 async def test_nothing_is_read_of_who_may_not_call(served: Served, authority: Authority) -> None:
-    """A message over the limit would be RESOURCE_EXHAUSTED, and one that is none INTERNAL."""
+    """If the message were read, an oversized one would give RESOURCE_EXHAUSTED, and an invalid one INTERNAL."""
     method = f"/{SERVICE}/Execute"
     channel: Any  # of bytes
     async with connect(served.address, authority.sign("trainer")) as channel:
@@ -207,7 +207,7 @@ def test_a_misspelt_name_is_an_error_at_the_start() -> None:
     with pytest.raises(ValueError, match="unknown methods for 'coordinator': Excute; the service has Execute, "):
         register({"coordinator": ("Excute", "GetRunner")})
     with pytest.raises(ValueError, match="does not have"):
-        register({"coordinator": "Execute"})  # a text is a sequence of its letters
+        register({"coordinator": "Execute"})  # a text is a sequence of letters
     with pytest.raises(ValueError, match="unknown caller 'cordinator'; known callers: client, coordinator"):
         register({"cordinator": ALL})
     with pytest.raises(ValueError, match="unknown caller 'runners'"):

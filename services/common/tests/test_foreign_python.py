@@ -1,4 +1,4 @@
-"""Source that others wrote is parsed without a warning, in every thread, and what it raises is raised."""
+"""Parsing foreign source gives no warnings in any thread, and still raises errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from codealign.common.foreign_python import unwarned
 
 ODD = "x = '\\d'\n"
-"""What `compile` warns of."""
+"""Source for which `compile` warns."""
 
 
 def test_the_source_does_warn_otherwise() -> None:

@@ -1,4 +1,4 @@
-"""The one start-up path, against a real process."""
+"""The common start-up path, with a real process."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_errors_carry_what_a_caller_needs(start: Start) -> None:
 @pytest.mark.parametrize("wish", ["long-not-found", "many-fields"])
 async def test_an_error_that_is_longer_than_a_trailer_arrives_with_its_beginning(start: Start, wish: str) -> None:
     async with Clients(Addresses(sandbox=start().address)) as clients:
-        for _ in range(20):  # gRPC drops a part of the calls whose metadata is too large, at random
+        for _ in range(20):  # gRPC drops some of the calls with too much metadata, at random
             error = await failure(clients, wish)
             if wish == "many-fields":
                 assert error.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -1,4 +1,4 @@
-"""Titles in YAML: readable by people, and the same text again for programs."""
+"""Titles in YAML: readable for people, and unchanged when parsed."""
 
 from __future__ import annotations
 

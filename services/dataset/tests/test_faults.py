@@ -1,4 +1,4 @@
-"""What goes wrong below: a full disk, a database that is away, a locked file."""
+"""Faults of the database: a full disk, an unavailable server, a locked file."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_file_that_another_process_locks_is_unavailable(
     try:
         with pytest.raises(Unavailable, match="locked by another process"):
             append(impatient, [make.seed()])
-        assert lookup.count(impatient) == []  # readers go on
+        assert lookup.count(impatient) == []  # readers continue
     finally:
         other.close()
     append(impatient, [make.seed()])

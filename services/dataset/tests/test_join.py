@@ -1,4 +1,4 @@
-"""Making records that are there members of a collection."""
+"""Making existing records members of a collection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Versions: their rows, their bytes, and that there is no half one."""
+"""Versions: their rows, their bytes, and that partial ones are never visible."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_the_card_says_counts_facts_and_promise(
 
 
 def with_verdicts(make: Make, *verdicts: sandbox_pb2.Verdict.ValueType | None) -> list[pb.Record]:
-    """Rows of one seed each, with these verdicts; None: never executed."""
+    """Return rows with one seed each and these verdicts. None: never executed."""
     records = []
     for number, found in enumerate(verdicts):
         seed, concepts, instruction, response, _, _ = make.chain(number)

@@ -1,4 +1,4 @@
-"""A runner whose stream brings what nobody expects: it is lost, and nothing else is."""
+"""A runner whose stream brings something unexpected is lost, and nothing else is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which program runs when, and where: the dispatcher, with runners that do what a test says."""
+"""Which program runs when and where: the dispatcher, with runners that do what a test says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which runners are given work, and what is said when none is."""
+"""Which runners are given work, and the errors if there is none."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MISSING = pb.Wall(name="files", holds=False, evidence="/etc/shadow is visible")
 
 
 class Runner(AttachedRunner):
-    """One that only says what it is."""
+    """A runner that only describes itself."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Runner(AttachedRunner):
 
 
 class Backend:
-    """Starts nothing; gives what it was told to."""
+    """Starts nothing and returns what it was given."""
 
     def __init__(self, outcome: Runner | RunnerLost) -> None:
         self._outcome = outcome
@@ -114,14 +114,14 @@ async def test_runners_that_do_not_start_are_unavailable() -> None:
 
 
 class Broken(Runner):
-    """One whose end cannot be waited for."""
+    """A runner whose end cannot be awaited."""
 
     async def wait_ended(self) -> None:
         raise KeyError("no such frame")
 
 
 class InTurn:
-    """Gives what it was told to, one after the other; the last one again and again."""
+    """Returns the given runners or errors in turn, repeating the last one."""
 
     def __init__(self, *outcomes: Runner | Exception) -> None:
         self._outcomes = list(outcomes)

@@ -1,4 +1,4 @@
-"""Turns, estimates, and the rule for time-outs that are not the program's: pure parts of the gateway."""
+"""Turns, estimates, and the rule for time-outs that are not the program's fault: pure parts of the gateway."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_newest_of_whoever_has_the_most_makes_room() -> None:
     queue = _filled(a=5, b=2)
     assert queue.push_out("c") == "a4"
     assert queue.push_out("b") == "a3"
-    # b would have as many as a: it is b's turn to be refused.
+    # b would have as many as a, so b is refused.
     assert queue.push_out("b") is None
     assert queue.push_out("a") is None
     assert _filled().push_out("a") is None

@@ -1,4 +1,4 @@
-"""The parts that need no gVisor."""
+"""Units that need no gVisor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Boxes in which one wall was left out: each is noticed, named, and takes no work."""
+"""Sandboxes with one isolation mechanism removed: each is detected, named, and accepts no work."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ LEFT_OUT = {
     "processes": ("CLONE_NEWPID | ", ""),
     "privileges": ('check(prctl(PR_SET_SECCOMP, 2, &walls.filter, 0, 0), "seccomp");', ""),
     "disk": ("size=%lld", "size=99%lld"),
-    # Its mounts would be the fork server's: the kernel refuses, and a probe that cannot be made proves nothing.
+    # Its mounts would be the fork server's: the kernel refuses, and a probe that cannot run proves nothing.
     "probe": ('map_user();\n    check(unshare(CLONE_NEWNS), "unshare");', "map_user();"),
 }
-"""By the wall that is to be missed: what of the native part is changed, and to what."""
+"""For each isolation check that must fail: what is changed in the native part, and to what."""
 
 
 def _variant(folder: Path, changed: str, into: str) -> rootfs.Root:
-    """The root with a native part in which something was changed."""
+    """Return the root file system with a modified native part."""
     root = folder / "root"
     shutil.copytree(rootfs.prepare(CACHE).path, root, symlinks=True)
     source = build.SOURCE.read_text()

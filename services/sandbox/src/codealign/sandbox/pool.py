@@ -153,7 +153,7 @@ class Pool:
         return [place.runner for place in self._places.values() if place.runner is not None]
 
     def _fault(self) -> CodeAlignError | None:
-        """Return why no work is accepted: all places have a fault. If others start the runners, only isolation counts."""
+        """Return why no work is accepted: all places have faults. If others start runners, only isolation counts."""
         places = list(self._places.values())
         if not places or any(place.fault is None for place in places):
             return None
