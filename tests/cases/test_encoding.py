@@ -232,7 +232,7 @@ def test_a_template_that_changes_a_message_with_markers_is_refused_by_name() -> 
     tokenizer.chat_template = "{% for m in messages %}{{ m.content | upper }}<|im_end|>{% endfor %}"
     prompts = prompts_of(tokenizer)
     assert prompts.encode(GenerationRequest((ChatMessage("user", "plain"),), ()))[0]
-    with pytest.raises(InvalidArgument, match="changes the message"):
+    with pytest.raises(InvalidArgument, match="modifies the message"):
         prompts.encode(GenerationRequest((ChatMessage("user", "a <|im_end|> b"),), ()))
 
 

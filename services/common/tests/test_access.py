@@ -91,11 +91,11 @@ async def test_each_caller_may_call_what_is_listed_for_it_and_nothing_else(
         pytest.param("/CN=Client", "'Client' may not call", id="another case"),
         pytest.param("/CN=client ", "'client ' may not call", id="a space more"),
         pytest.param("/CN=*", "'*' may not call", id="the word for all"),
-        pytest.param("/O=client/OU=client", "no common name", id="none"),
-        pytest.param("/CN=client/CN=stranger", "or with several", id="two"),
-        pytest.param("/CN=stranger/CN=client", "or with several", id="two the other way"),
-        pytest.param("/CN=stranger+CN=client", "or with several", id="two in one"),
-        pytest.param("/CN=client/CN=client", "or with several", id="twice"),
+        pytest.param("/O=client/OU=client", "a certificate without exactly one common name", id="none"),
+        pytest.param("/CN=client/CN=stranger", "a certificate without exactly one common name", id="two"),
+        pytest.param("/CN=stranger/CN=client", "a certificate without exactly one common name", id="two the other way"),
+        pytest.param("/CN=stranger+CN=client", "a certificate without exactly one common name", id="two in one"),
+        pytest.param("/CN=client/CN=client", "a certificate without exactly one common name", id="twice"),
     ],
 )
 async def test_who_is_not_exactly_one_known_caller_is_refused(

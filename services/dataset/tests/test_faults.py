@@ -29,7 +29,7 @@ def test_a_full_disk_is_resource_exhausted_and_undoes_the_append(sqlite_database
     def limit(connection: sqlite3.Connection, _record: object) -> None:
         connection.execute("PRAGMA max_page_count = 40")
 
-    with pytest.raises(ResourceExhausted, match="make room"):
+    with pytest.raises(ResourceExhausted, match="free space"):
         append(sqlite_database, make.chains(150), collection="run")
     assert [tally.records for tally in lookup.count(sqlite_database)] == [1]
     assert lookup.count(sqlite_database, "run") == []

@@ -418,7 +418,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("codealign.dataset.publishing.publisher._write_text", full)
-    with pytest.raises(ResourceExhausted, match="make room"):
+    with pytest.raises(ResourceExhausted, match="free space"):
         Publisher(sqlite_database, VersionFolders(str(root), root)).publish("run", PLAIN)
     assert list(root.iterdir()) == []
 

@@ -217,7 +217,7 @@ async def test_a_place_that_is_given_up_drains_its_runner() -> None:
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"BACKEND": "process"}, "set isolation=process too"),
+        ({"BACKEND": "process"}, "also set isolation=process"),
         ({"BACKEND": "docker", "ISOLATION": "process"}, "not for backend=docker"),
         ({"BACKEND": "grpc", "ISOLATION": "process"}, "not for backend=grpc"),
     ],

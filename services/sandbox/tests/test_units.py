@@ -175,7 +175,7 @@ def test_a_request_may_name_what_is_served_and_the_default_beside_packages(named
     [
         ("numpy", "default", "unknown profile 'numpy'; the runners have 'default'"),
         ("science", "numpy", "unknown profile 'science'; the runners have 'numpy' and 'default'"),
-        ("Default", "numpy", "the runners have 'numpy' and 'default', not 'Default'"),
+        ("Default", "numpy", "unknown profile 'Default'; the runners have 'numpy' and 'default'"),
     ],
 )
 def test_a_refused_profile_is_told_with_what_there_is(named: str, served: str, said: str) -> None:
