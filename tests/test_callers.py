@@ -117,5 +117,5 @@ def generated() -> set[str]:
 @pytest.mark.parametrize("names", [asked_of_cert_manager, generated])
 def test_the_charts_certificates_are_those_of_the_callers_and_the_runners(names: Callable[[], set[str]]) -> None:
     named = names()
-    assert named - {"runners"} <= access.KNOWN
-    assert access.KNOWN - named <= {"operator"}
+    assert named - {"runners"} <= access.CALLER_NAMES
+    assert access.CALLER_NAMES - named <= {"operator"}

@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.common.clients import NO_RETRY, Addresses, Clients, ClientTls, RetryPolicy
 from codealign.common.errors import describe, retry_delay, violated_fields
-from codealign.common.proxies import is_near
+from codealign.common.proxies import bypasses_proxy
 from tests.pki import Authority
 
 from .conftest import Served, Start, refusal
@@ -270,7 +270,7 @@ async def test_what_is_near_is_reached_without_a_proxy(
     ],
 )
 def test_a_proxy_is_no_way_to_what_is_near(address: str, near: bool) -> None:
-    assert is_near(address) is near
+    assert bypasses_proxy(address) is near
 
 
 async def test_a_client_finds_its_way_back_to_a_server_that_was_away(start: Start) -> None:

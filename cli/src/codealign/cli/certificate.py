@@ -94,7 +94,7 @@ def fetch(release: Release) -> Found:
         read = certificates.read(files[CHAIN])[0]
     except (binascii.Error, ValueError) as error:
         raise Failure(f"the Secret {name} has no certificate that can be read: {error}") from None
-    if reason := certificates.not_good(read):
+    if reason := certificates.why_invalid(read):
         raise Failure(
             f"the certificate in the Secret {name} {reason}. Whoever installed {release.name} renews it: with "
             "tls.generated.rotation, or by cert-manager"
@@ -176,7 +176,7 @@ def write(files: Mapping[str, bytes], folder: Path) -> None:
 
 
 def _check_pair(folder: Path) -> None:
-    if reason := certificates.no_pair(folder / CHAIN, folder / KEY):
+    if reason := certificates.why_mismatched(folder / CHAIN, folder / KEY):
         raise Failure(f"the key in the release's Secret cannot be used with its certificate: {reason}")
 
 
@@ -213,7 +213,7 @@ def client_tls(folder: Path | None, files: Sequence[Path | None]) -> ClientTls:
         cert, key = cert or (folder / CHAIN if has_own else None), key or (folder / KEY if has_own else None)
     if cert is not None:
         _check(cert, folder)
-        if key is not None and key.is_file() and (reason := certificates.no_pair(cert, key)):
+        if key is not None and key.is_file() and (reason := certificates.why_mismatched(cert, key)):
             raise Failure(f"TLS: the key in {key} cannot be used with the certificate in {cert}: {reason}")
     return ClientTls(ca, cert, key)
 
@@ -226,7 +226,7 @@ def _check(cert: Path, folder: Path | None) -> None:
         raise Failure(f"TLS: cannot read {cert} ({error.strerror})") from None
     except ValueError as error:
         raise Failure(f"TLS: {cert} cannot be used: {error}") from None
-    if reason := certificates.not_good(read):
+    if reason := certificates.why_invalid(read):
         if folder is not None and cert.parent == folder:
             again = f"run `codealign certificate` with its --release and --namespace and --into {folder} again"
             raise Failure(f"the certificate in {folder} {reason}: {again}")

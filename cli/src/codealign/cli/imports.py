@@ -13,7 +13,7 @@ import symtable
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from codealign.common.foreign_python import unwarned
+from codealign.common.foreign_python import without_warnings
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -152,7 +152,7 @@ def outside_names(function: FunctionNode, source: str) -> list[str]:
     Raises:
         SyntaxError: The source does not compile.
     """
-    with unwarned():
+    with without_warnings():
         table = symtable.symtable(source, "<seed>", "exec")
     names = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_referenced()}
     waiting = list(table.get_children())
@@ -187,7 +187,7 @@ def _quoted(annotation: ast.expr) -> Iterator[ast.expr]:
             continue
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             try:
-                with unwarned():
+                with without_warnings():
                     found = ast.parse(node.value, mode="eval").body
             except (SyntaxError, ValueError):
                 continue

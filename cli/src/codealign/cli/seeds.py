@@ -27,7 +27,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli import __version__
 from codealign.cli.failures import Failure
 from codealign.cli.imports import FunctionNode, ModuleImports, module_level
-from codealign.common.foreign_python import unwarned
+from codealign.common.foreign_python import without_warnings
 from codealign.common.records import complete
 
 STDLIB = "stdlib"
@@ -143,7 +143,7 @@ def read_source(content: bytes, name: str, into: Collected, license_id: str = ""
     """
     try:
         text = decode(content)
-        with unwarned():
+        with without_warnings():
             module = ast.parse(text)
     except SyntaxError as error:
         into.problems.append(Problem(name, error.lineno or 1, error.msg))

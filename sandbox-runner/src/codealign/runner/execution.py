@@ -143,9 +143,9 @@ class _Execution:
         tasks = (limits.processes + self._slot.neighbours, limits.threads + self._slot.neighbours)
         # The kernel counts waiting for a processor as CPU time. Where such waits are measured, `_look` subtracts them.
         factor = TIME_FACTOR if self._slot.ledger.waits.are_seen else 1
-        walls = (-int(-limits.cpu_seconds * factor // 1), limits.memory_bytes, *tasks, limits.disk_bytes)
+        kernel_limits = (-int(-limits.cpu_seconds * factor // 1), limits.memory_bytes, *tasks, limits.disk_bytes)
         try:
-            self._slot.start(walls, self._tokens.packed, given)
+            self._slot.start(kernel_limits, self._tokens.packed, given)
         finally:
             self._program_channel.detach()
             for descriptor in given:

@@ -251,7 +251,7 @@ static struct {
         unsigned short length;
         char *instructions;
     } filter;
-} walls;
+} confinement;
 
 /* ---- What stands in for functions of the interpreter ---- */
 
@@ -301,7 +301,7 @@ static void raise_limit(int which, rlim_t by, rlim_t spare)
 static PyObject *start_with_room(enum own which, PyObject *arguments, PyObject *named)
 {
     if (witness.begun) {
-        raise_limit(RLIMIT_AS, walls.stack, ROOM);
+        raise_limit(RLIMIT_AS, confinement.stack, ROOM);
         raise_limit(RLIMIT_NPROC, 1, 0);
     }
     return PyObject_Call(interpreters_own[which], arguments, named);
@@ -635,9 +635,9 @@ static void map_user(void)
 {
     char line[64];
     check(put("/proc/self/setgroups", "deny") && errno != ENOENT, "setgroups"); /* gVisor of 2024 has no such file */
-    snprintf(line, sizeof line, "%d %d 1", walls.uid, walls.uid);
+    snprintf(line, sizeof line, "%d %d 1", confinement.uid, confinement.uid);
     check(put("/proc/self/uid_map", line), "uid_map");
-    snprintf(line, sizeof line, "%d %d 1", walls.gid, walls.gid);
+    snprintf(line, sizeof line, "%d %d 1", confinement.gid, confinement.gid);
     check(put("/proc/self/gid_map", line), "gid_map");
 }
 
@@ -654,7 +654,7 @@ static void enter(const struct job *job)
     map_user();
     check(unshare(CLONE_NEWNS), "unshare");
     snprintf(options, sizeof options, "size=%lld,mode=755%s", (long long)job->disk_bytes,
-             walls.inodes ? ",nr_inodes=16384" : "");
+             confinement.inodes ? ",nr_inodes=16384" : "");
     check(mount("tmpfs", "/box", "tmpfs", MS_NOSUID | MS_NODEV, options), "mount /box");
     check(mkdir("/box/work", 0700) || mkdir("/box/tmp", 0700) || mkdir("/box/shm", 0700), "mkdir");
     check(mount("/box/tmp", "/tmp", NULL, MS_BIND, NULL), "mount /tmp");
@@ -668,14 +668,14 @@ static void enter(const struct job *job)
     limit(RLIMIT_NOFILE, 256, 256);
     limit(RLIMIT_FSIZE, job->disk_bytes, job->disk_bytes);
     limit(RLIMIT_NPROC, job->processes < job->threads ? job->processes : job->threads, job->threads);
-    rlim_t memory = walls.base_memory + job->memory_bytes;
+    rlim_t memory = confinement.base_memory + job->memory_bytes;
     /* The room between the two is for what is said of a MemoryError, and for the stacks of threads. */
-    limit(RLIMIT_AS, memory, memory + ROOM + job->threads * walls.stack);
+    limit(RLIMIT_AS, memory, memory + ROOM + job->threads * confinement.stack);
     limit(RLIMIT_CPU, job->cpu_seconds, job->cpu_seconds + 1); /* SIGXCPU says why; SIGKILL is for who ignores it */
     check(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs");
     uint32_t header[2] = {0x20080522, 0}, none[6] = {0};
     check(syscall(SYS_capset, header, none), "capset");
-    check(prctl(PR_SET_SECCOMP, 2, &walls.filter, 0, 0), "seccomp");
+    check(prctl(PR_SET_SECCOMP, 2, &confinement.filter, 0, 0), "seccomp");
 }
 
 /* ---- The fork server ---- */
@@ -865,19 +865,19 @@ static PyObject *serve(PyObject *self, PyObject *arguments)
     intptr_t size;
     if (witness.begun)
         return nothing();
-    if (!PyArg_ParseTuple(arguments, "iOLOOOOO", &control, &filter, &walls.base_memory, &prepare, &describe, &finish,
-                          &unittests, &folder)
-        || PyBytes_AsStringAndSize(filter, &walls.filter.instructions, &size) || PySys_AddAuditHook(hook, NULL))
+    if (!PyArg_ParseTuple(arguments, "iOLOOOOO", &control, &filter, &confinement.base_memory, &prepare, &describe,
+                          &finish, &unittests, &folder)
+        || PyBytes_AsStringAndSize(filter, &confinement.filter.instructions, &size) || PySys_AddAuditHook(hook, NULL))
         return NULL;
     for (int i = 3; i < 1024; i++)
         if (i != control)
             close(i);
     snprintf(extensions, sizeof extensions, "%s/", text_of(folder));
-    walls.filter.length = size / 8;
-    walls.uid = getuid();
-    walls.gid = getgid();
-    walls.inodes = supports_inode_limit();
-    walls.stack = stack_size();
+    confinement.filter.length = size / 8;
+    confinement.uid = getuid();
+    confinement.gid = getgid();
+    confinement.inodes = supports_inode_limit();
+    confinement.stack = stack_size();
     PyOS_BeforeFork();
     if (!tell(control, 'w', 0, 0, NULL))
         loop(control);

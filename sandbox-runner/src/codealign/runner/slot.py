@@ -169,18 +169,18 @@ class Slot:
         """Descriptor that becomes readable when there is an `event`."""
         return self._serving.control.fileno()
 
-    def start(self, walls: tuple[int, int, int, int, int], tokens: bytes, descriptors: tuple[int, ...]) -> None:
+    def start(self, limits: tuple[int, int, int, int, int], tokens: bytes, descriptors: tuple[int, ...]) -> None:
         """Fork a child.
 
         Args:
-            walls: CPU seconds, memory, processes, threads, disk; memory and disk in bytes.
+            limits: CPU seconds, memory, processes, threads, disk; memory and disk in bytes.
             tokens: See `evidence.Tokens`.
             descriptors: Standard input, output and error, the payload, and the channel.
 
         Raises:
             SlotLost: The fork server is gone.
         """
-        self._send(forkserver.JOB.pack(forkserver.RUN, *walls, tokens), descriptors)
+        self._send(forkserver.JOB.pack(forkserver.RUN, *limits, tokens), descriptors)
 
     def kill(self) -> None:
         """Kill the child and everything it started."""

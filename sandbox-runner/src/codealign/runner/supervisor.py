@@ -19,7 +19,7 @@ from importlib.machinery import PathFinder
 from typing import NoReturn
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
-from codealign.runner import job, walls
+from codealign.runner import isolation_checks, job
 from codealign.runner.configuration import Configuration, box_bytes, program_environment
 from codealign.runner.profiles import PROFILES, Profile
 from codealign.runner.slot import SITE, Ledger, Slot, SlotLost
@@ -111,7 +111,7 @@ class Supervisor:
         os.environ.clear()
         os.environ.update(environment)
         isolated = configuration.isolation == "gvisor"
-        proved, slots = [walls.kernel()], []
+        proved, slots = [isolation_checks.kernel()], []
         # Outside gVisor nothing is started, not even a probe, unless explicitly configured.
         if proved[0].holds or not isolated:
             profile = PROFILES[configuration.profile]
@@ -119,7 +119,7 @@ class Supervisor:
             # Without gVisor, memory usage is that of the whole machine, so it says nothing about the sandbox.
             most = box_bytes(profile, configuration.slots) if isolated else sys.maxsize
             slots = _start_slots(profile, configuration.slots, most)
-            proved = walls.prove(slots, profile, configuration.hidden)
+            proved = isolation_checks.run_all(slots, profile, configuration.hidden)
         works = not isolated or all(wall.holds for wall in proved)
         self.description = pb.Runner(
             name=configuration.name,

@@ -22,14 +22,14 @@ Callers = Mapping[str, Sequence[str]]
 ALL: Final = ("*",)
 """Every method of the service, including those that a later release adds."""
 
-KNOWN: Final = frozenset(
+CALLER_NAMES: Final = frozenset(
     {"dataset", "coordinator", "sandbox", "inference", "trainer", "operator", "keda", "client"},
 )
 """Names of allowed callers. `runners` is not among them: hostile programs run beside a runner's key, so its certificate
 is only valid as a server certificate.
 """
 
-REFLECTION: Final[Callers] = dict.fromkeys(KNOWN, ALL)
+REFLECTION: Final[Callers] = dict.fromkeys(CALLER_NAMES, ALL)
 """Contracts are not secret within a release."""
 
 
@@ -48,8 +48,8 @@ def check(service: str, callers: Callers) -> None:
     except KeyError:
         raise ValueError(f"unknown gRPC service {service!r}: is its generated module imported?") from None
     for caller, allowed in callers.items():
-        if caller not in KNOWN:
-            raise ValueError(f"{service}: unknown caller {caller!r}; known callers: {', '.join(sorted(KNOWN))}")
+        if caller not in CALLER_NAMES:
+            raise ValueError(f"{service}: unknown caller {caller!r}; known callers: {', '.join(sorted(CALLER_NAMES))}")
         if tuple(allowed) == ALL:
             continue
         if wrong := sorted(set(allowed) - methods):

@@ -50,7 +50,7 @@ def read(pem: bytes) -> list[Certificate]:
         raise ValueError("its certificate is damaged") from error
 
 
-def not_good(certificate: Certificate) -> str:
+def why_invalid(certificate: Certificate) -> str:
     """Return why a certificate is not valid now, or "" if it is."""
     now = datetime.now(UTC)
     if now > certificate.not_after:
@@ -63,7 +63,7 @@ def not_good(certificate: Certificate) -> str:
     return ""
 
 
-def no_pair(chain: Path, key: Path) -> str:
+def why_mismatched(chain: Path, key: Path) -> str:
     """Return why a private key does not match a certificate, or "" if it does."""
 
     def no_password() -> bytes:  # otherwise OpenSSL would ask for one on the terminal

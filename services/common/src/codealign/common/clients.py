@@ -28,7 +28,7 @@ from codealign.api.training.v1.training_pb2_grpc import TrainingServiceStub
 from codealign.common.errors import ConfigurationError, retry_delay
 from codealign.common.interceptors import REQUEST_ID_HEADER, TRACE_HEADER
 from codealign.common.logs import get_logger
-from codealign.common.proxies import is_near
+from codealign.common.proxies import bypasses_proxy
 
 if TYPE_CHECKING:  # the async stubs exist only as types
     from codealign.api.coordinator.v1.coordinator_pb2_grpc import CoordinatorServiceAsyncStub
@@ -143,7 +143,7 @@ def connect(
         **dict(more_options),
     }
     credentials = tls.credentials() if tls else None
-    if credentials is None or is_near(address):
+    if credentials is None or bypasses_proxy(address):
         # gRPC would use the proxy of `https_proxy` or `http_proxy`, even for loopback. Unencrypted connections never
         # use a proxy.
         options["grpc.enable_http_proxy"] = 0

@@ -12,7 +12,7 @@ _ONE_AT_A_TIME = threading.RLock()
 
 
 @contextlib.contextmanager
-def unwarned() -> Iterator[None]:
+def without_warnings() -> Iterator[None]:
     """Suppress warnings of `ast.parse`, `compile` and `symtable` about the source, such as invalid escapes.
 
     Errors are raised as usual. Keep only the parsing inside, because other threads wait meanwhile.

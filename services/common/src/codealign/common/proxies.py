@@ -13,7 +13,7 @@ _SCHEME = re.compile(r"(?:(?:dns|ipv4|ipv6):(?://[^/]*/)?|https?://)", re.IGNORE
 _UNIX = ("unix:", "unix-abstract:", "vsock:")
 
 
-def is_near(address: str) -> bool:
+def bypasses_proxy(address: str) -> bool:
     """Return whether an address is reached without a proxy.
 
     Args:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable
 
+# Characters that YAML cannot contain or treats as line ends. JSON escapes those below a space itself.
+_ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 _LINE = re.compile(r"[^\n\r]*(?:\r\n|\n|\r)|[^\n\r]+")
 
 
@@ -40,3 +43,8 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
 def encodable(text: str) -> str:
     """Escape lone surrogates, which no message can contain but an exception's text may."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def yaml_quoted(text: str) -> str:
+    """Return the text as a double-quoted YAML string on one line, keeping readable characters."""
+    return _ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(text, ensure_ascii=False))

@@ -29,7 +29,7 @@ def server_credentials(settings: ServerSettings) -> grpc.ServerCredentials | Non
         return None
     key, chain = _pem(settings.tls_key_file, "tls_key_file"), _pem(settings.tls_cert_file, "tls_cert_file")
     own = _certificates(chain, settings.tls_cert_file, "tls_cert_file")[0]
-    if reason := certificates.not_good(own):
+    if reason := certificates.why_invalid(own):
         raise ConfigurationError(
             f"tls_cert_file: the certificate in {settings.tls_cert_file} {reason}. Replace it and its key by valid "
             "ones, and restart"
@@ -40,7 +40,7 @@ def server_credentials(settings: ServerSettings) -> grpc.ServerCredentials | Non
         return grpc.ssl_server_credentials([(key, chain)])
     authorities = _pem(settings.tls_client_ca_file, "tls_client_ca_file")
     reasons = [
-        certificates.not_good(each)
+        certificates.why_invalid(each)
         for each in _certificates(authorities, settings.tls_client_ca_file, "tls_client_ca_file")
     ]
     if all(reasons):  # a bundle may contain an old certificate beside its successor
@@ -66,7 +66,7 @@ def _certificates(pem: bytes, path: Path, setting: str) -> list[Certificate]:
 
 
 def _check_pair(chain: Path, key: Path) -> None:
-    if reason := certificates.no_pair(chain, key):
+    if reason := certificates.why_mismatched(chain, key):
         raise ConfigurationError(
             f"tls_key_file: the key in {key} does not work with the certificate in {chain} (tls_cert_file): {reason}; "
             "set two files that belong together"

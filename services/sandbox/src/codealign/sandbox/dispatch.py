@@ -124,7 +124,7 @@ class Dispatcher:
             # Its jobs end with it, and each reports so.
             await _until_empty(station)
         finally:
-            station.is_leaving = True
+            station.is_stopping = True
             for job in station.jobs:
                 if job.task is not None:
                     job.task.cancel()

@@ -46,7 +46,7 @@ class _Place:
     """Why there is no runner. None also while the first runner starts, or while one that worked is being replaced."""
 
 
-def missing_walls(runner: pb.Runner) -> str:
+def failed_checks(runner: pb.Runner) -> str:
     """Return the failed isolation checks with their evidence, or "" if all hold."""
     return "; ".join(f"{wall.name}: {wall.evidence}" for wall in runner.walls if not wall.holds)
 
@@ -59,7 +59,7 @@ def objection(runner: pb.Runner, isolation: pb.Isolation.ValueType) -> str:
         isolation: The required isolation. A weaker one is never accepted instead.
     """
     if isolation == pb.ISOLATION_GVISOR:
-        missing = missing_walls(runner)
+        missing = failed_checks(runner)
         if missing or not runner.walls:
             return missing or "no isolation check was run"
         if runner.isolation != isolation:
@@ -242,4 +242,4 @@ class Pool:
         seen = {"runner": runner.name, "platform": runner.platform, "slots": runner.slots, "walls": len(runner.walls)}
         log.info("runner_ready", **seen)
         if runner.isolation != pb.ISOLATION_GVISOR:
-            log.warning("runner_without_isolation", runner=runner.name, missing=missing_walls(runner))
+            log.warning("runner_without_isolation", runner=runner.name, missing=failed_checks(runner))

@@ -75,13 +75,13 @@ class Station:
     place: Hashable
     """Stays the same when the runner is restarted."""
     jobs: set[Job] = dataclasses.field(default_factory=set)
-    is_leaving: bool = False
+    is_stopping: bool = False
     """The runner is being stopped and its jobs are taken away."""
 
     @property
     def takes_jobs(self) -> bool:
         """Whether the runner can take a job now or when a slot becomes free."""
-        return self.runner.is_alive and not self.is_leaving
+        return self.runner.is_alive and not self.is_stopping
 
     @property
     def machine(self) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from codealign.common.yaml_text import quoted
+from codealign.common.text import yaml_quoted
 from codealign.trainer.sft.job import Job
 from codealign.trainer.sft.progress import Point, thinned
 from codealign.trainer.sft.template import INSTRUCTION_HEADER, RESPONSE_HEADER, SYSTEM_SENTENCE
@@ -31,7 +31,7 @@ def model_card(job: Job, card: Card) -> str:
     """README.md of the trained model, with front matter for the hub."""
     lines = [
         "---",
-        f"base_model: {quoted(job.model_name)}",
+        f"base_model: {yaml_quoted(job.model_name)}",
         "pipeline_tag: text-generation",
         "library_name: transformers",
         "tags:",

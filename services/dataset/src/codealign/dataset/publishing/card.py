@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from codealign.common.yaml_text import quoted
+from codealign.common.text import yaml_quoted
 from codealign.dataset.publishing.table import FORMAT, NOT_EXECUTED, Row, columns
 from codealign.dataset.storage.catalogue import VersionFile
 
@@ -73,7 +73,7 @@ def card(name: str, about: Description, counts: Counts) -> str:
     size = next((label for bound, label in _SIZES if counts.rows < bound), _LARGEST)
     lines = [
         "---",
-        f"pretty_name: {quoted(about.title or name)}",
+        f"pretty_name: {yaml_quoted(about.title or name)}",
         "language:",
         "- en",
         "- code",

@@ -24,7 +24,7 @@ from codealign.common.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from codealign.common.proxies import is_near
+from codealign.common.proxies import bypasses_proxy
 from codealign.inference.sources import SourceUnreachable
 
 _CONNECT_SECONDS = 10.0
@@ -66,7 +66,7 @@ class Endpoint:
         self._limits = httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
         self._free = asyncio.Semaphore(concurrency)
         # As a mapping of URLs to transports: none of its own, so none through a proxy.
-        self._direct = {f"all://{httpx2.URL(self.base_url).host}": None} if is_near(self.base_url) else None
+        self._direct = {f"all://{httpx2.URL(self.base_url).host}": None} if bypasses_proxy(self.base_url) else None
         self._client: httpx2.AsyncClient | None = None
 
     @property

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
-from codealign.runner import limit_walls, probes
+from codealign.runner import limit_checks, probes
 from codealign.runner.configuration import PROGRAM_VARIABLES
 from codealign.runner.execution import Program
-from codealign.runner.limit_walls import run
+from codealign.runner.limit_checks import run
 from codealign.runner.profiles import Profile
 from codealign.runner.slot import Slot
 
@@ -198,12 +198,12 @@ _LOOKS: tuple[Callable[[dict[str, Any]], pb.Wall], ...] = (
 )
 
 
-def _of_all(walls: Sequence[pb.Wall]) -> pb.Wall:
+def _combined(checks: Sequence[pb.Wall]) -> pb.Wall:
     """Combine the results of one check for the programs of every fork server: it holds only if all of them hold."""
-    return next((wall for wall in walls if not wall.holds), walls[0])
+    return next((each for each in checks if not each.holds), checks[0])
 
 
-def prove(slots: Sequence[Slot], profile: Profile, hidden: Sequence[str]) -> list[pb.Wall]:
+def run_all(slots: Sequence[Slot], profile: Profile, hidden: Sequence[str]) -> list[pb.Wall]:
     """Run every isolation check.
 
     Args:
@@ -223,10 +223,10 @@ def prove(slots: Sequence[Slot], profile: Profile, hidden: Sequence[str]) -> lis
         if profile.packages:
             comments.append(f"# {' '.join(profile.packages)}")
         all_seen = [_look_around(slots, hidden, profile.name, comment) for comment in comments]
-        walls = [_of_all([look(seen) for seen in all_seen]) for look in _LOOKS]
+        checks = [_combined([look(seen) for seen in all_seen]) for look in _LOOKS]
     except (RuntimeError, OSError, KeyError, TypeError, ValueError) as error:
         return [pb.Wall(name="probe", holds=False, evidence=f"{type(error).__name__}: {error}")]
     # The limit checks rely on the other checks, except for the kernel, which is checked first of all.
-    if not all(wall.holds for wall in walls[1:]):
-        return walls
-    return walls + [attempt(slots[0]) for attempt in limit_walls.ALL]
+    if not all(each.holds for each in checks[1:]):
+        return checks
+    return checks + [attempt(slots[0]) for attempt in limit_checks.ALL]
