@@ -89,9 +89,9 @@ async def test_a_wall_that_does_not_hold_refuses_all_work_and_is_named() -> None
     [
         (lambda: Runner(HOLDS, MISSING), "files: /etc/shadow"),
         (lambda: Runner(), "no isolation check was run"),
-        (lambda: Runner(HOLDS, isolation=pb.ISOLATION_PROCESS), "says of itself ISOLATION_PROCESS"),
-        (lambda: Runner(HOLDS, isolation=pb.ISOLATION_UNSPECIFIED), "says of itself ISOLATION_UNSPECIFIED"),
-        (lambda: Runner(HOLDS, state=pb.RUNNER_STATE_REFUSED), "it is RUNNER_STATE_REFUSED"),
+        (lambda: Runner(HOLDS, isolation=pb.ISOLATION_PROCESS), "its isolation is ISOLATION_PROCESS"),
+        (lambda: Runner(HOLDS, isolation=pb.ISOLATION_UNSPECIFIED), "its isolation is ISOLATION_UNSPECIFIED"),
+        (lambda: Runner(HOLDS, state=pb.RUNNER_STATE_REFUSED), "its state is RUNNER_STATE_REFUSED"),
     ],
 )
 async def test_a_runner_that_is_ready_by_its_own_account_alone_gets_no_work(runner: Any, why: str) -> None:
@@ -218,8 +218,8 @@ async def test_a_place_that_is_given_up_drains_its_runner() -> None:
     ("variables", "message"),
     [
         ({"BACKEND": "process"}, "also set isolation=process"),
-        ({"BACKEND": "docker", "ISOLATION": "process"}, "not for backend=docker"),
-        ({"BACKEND": "grpc", "ISOLATION": "process"}, "not for backend=grpc"),
+        ({"BACKEND": "docker", "ISOLATION": "process"}, "not backend=docker"),
+        ({"BACKEND": "grpc", "ISOLATION": "process"}, "not backend=grpc"),
     ],
 )
 def test_no_isolation_is_never_a_misunderstanding(
