@@ -26,6 +26,9 @@ INTERNAL_TRIES = 5
 """An error of the service's own is tried so often, since a restart may mend it."""
 ODD_TRIES = 10
 """Likewise where the service answers other requests: the fault may be in this one, and is that item's alone then."""
+OF_THE_PROMPT = frozenset({"", "prompt", "chat", "input"})
+"""Fields of a request to inference whose violation is about one prompt. Another field's is about settings, which are
+the same for every prompt."""
 _FIRST_DELAY = 0.2
 _MAX_DELAY = 5.0
 """Seconds. A longer delay that a service asked for is kept, up to _MAX_ASKED."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
-from codealign.common.errors import InvalidArgument, NotFound, Unavailable
+from codealign.common.errors import InvalidArgument, NotFound
 from codealign.coordinator import pipelines
+from codealign.coordinator.ground import runners
 from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
 from codealign.coordinator.runs.config import with_defaults
@@ -82,28 +82,21 @@ async def _execution(execution: pb.ExecutionSettings, services: Services) -> lis
     Where runners differ (a rollout), the run is of those that most slots belong to; of as many, of the higher Python
     version, then of the greater digest.
     """
-    runners = (await services.sandbox.get_runner(sb.GetRunnerRequest())).runners
-    ready = [runner for runner in runners if runner.state == sb.RUNNER_STATE_READY]
-    if not ready:
-        states = ", ".join(f"{runner.name}: {_state(runner)}" for runner in runners) or "there is none"
-        raise Unavailable(f"sandbox: no runner is ready ({states}): start one, or wait until it is", retry_after=5.0)
+    ready = runners.ready((await services.sandbox.get_runner(sb.GetRunnerRequest())).runners)
     able = [runner for runner in ready if execution.profile in runner.profiles]
     if not able:
         known = sorted({profile for runner in ready for profile in runner.profiles})
         raise InvalidArgument(
             "config.execution.profile", f"no runner has profile {execution.profile!r}; they have: {', '.join(known)}"
         )
-    slots: Counter[tuple[str, str]] = Counter()
-    for runner in able:
-        slots[runner.image_digest, runner.python_version] += max(1, runner.slots)
-    chosen = max(slots, key=lambda identity: (slots[identity], _numbers(identity[1]), identity[0]))
+    runner, alike = runners.prevailing(able)
+    chosen = runners.image_and_python(runner)
     for name, value in (("image_digest", chosen[0]), ("python_version", chosen[1])):
         if (asked := getattr(execution, name)) not in ("", value):
             raise InvalidArgument(f"config.execution.{name}", f"the runners have {value}, not {asked}: leave it out")
         setattr(execution, name, value)
-    runner = next(each for each in able if (each.image_digest, each.python_version) == chosen)
     _fill_limits(execution, runner)
-    if len(slots) == 1:
+    if alike:
         return []
     return [f"runners differ: the run is of image {chosen[0][:19]} with Python {chosen[1]}, which most slots have"]
 
@@ -121,11 +114,3 @@ def _fill_limits(execution: pb.ExecutionSettings, runner: sb.Runner) -> None:
             wrong.append((f"config.execution.limits.{field.name}", f"is {value:g}; must be above 0, at most {most:g}"))
     if wrong:
         raise InvalidArgument(violations=wrong)
-
-
-def _state(runner: sb.Runner) -> str:
-    return sb.RunnerState.Name(runner.state).removeprefix("RUNNER_STATE_").lower()
-
-
-def _numbers(python_version: str) -> Sequence[int]:
-    return [int(part) for part in python_version.split(".") if part.isdigit()]
