@@ -108,7 +108,7 @@ class RunnerCheck:
 
 
 def _used_profiles(runner: sb.Runner) -> dict[str, sb.ProfileLimits]:
-    """The profiles that executions may name: the runner's first, and `NUMPY`."""
+    """Return the profiles that executions may name: the first of the runner, and `NUMPY`."""
     return {
         each.profile: each
         for position, each in enumerate(runner.profile_limits)
