@@ -97,13 +97,14 @@ def test_where_inference_answers_nothing_no_sample_is_recorded(
 @in_virtual_time
 async def test_an_engine_that_breaks_in_the_middle_makes_no_failed_samples(tmp_path: Path) -> None:
     world = World(tmp_path)
-    await result(Coordinator(world, "a"), settings(limit=2))
+    coordinator = Coordinator(world, "a")
+    await result(coordinator, settings(limit=2))
     failing(world, Internal("the engine broke"), "def add_")
     with pytest.raises(FailedPrecondition, match="the engine broke"):
-        await result(Coordinator(world, "a"))
+        await result(coordinator)
     assert len(world.results()) == 2
     world.inference.control.before = None
-    assert (await result(Coordinator(world, "a"))).problems_done == PROBLEMS
+    assert (await result(coordinator)).problems_done == PROBLEMS
 
 
 @in_virtual_time
@@ -233,7 +234,8 @@ def test_errors_of_the_network_pass_and_those_of_the_repository_do_not() -> None
 @in_virtual_time
 async def test_other_runners_judge_again_and_the_same_ones_do_not(tmp_path: Path) -> None:
     world = World(tmp_path)
-    first = await result(Coordinator(world, "a"))
+    coordinator = Coordinator(world, "a")
+    first = await result(coordinator)
     runner = world.sandbox.runner
     changes = (
         lambda: setattr(runner, "image_digest", "sha256:" + "2" * 64),
@@ -242,7 +244,7 @@ async def test_other_runners_judge_again_and_the_same_ones_do_not(tmp_path: Path
     )
     for number, change in enumerate(changes, 1):
         change()
-        again = await result(Coordinator(world, "a"))
+        again = await result(coordinator)
         assert again.id != first.id
         assert again.scores == first.scores
         assert len(world.results()) == (number + 1) * PROBLEMS
