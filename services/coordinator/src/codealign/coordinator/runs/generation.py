@@ -20,7 +20,7 @@ from codealign.common import records
 from codealign.common.errors import InvalidArgument
 from codealign.common.text import encodable
 from codealign.coordinator.ground.calls import Completions, finish_name, provenance
-from codealign.coordinator.ground.faults import Faulty, Refused, RunFailed
+from codealign.coordinator.ground.faults import OF_THE_PROMPT, Faulty, Refused, RunFailed
 from codealign.coordinator.pipelines.stage import Item, Writing
 from codealign.coordinator.reading import sections
 from codealign.coordinator.reading.parsing import Rejected
@@ -30,8 +30,6 @@ from codealign.coordinator.runs.prefixes import Prefixes
 from codealign.coordinator.runs.prompting import number_key
 
 _TOO_LONG = re.compile(r"context|too (?:long|large)|tokens|length", re.IGNORECASE)
-_OF_THE_PROMPT = frozenset({"", "prompt", "chat", "input"})
-"""Fields whose violation is about the item. Another one's is about the stage's settings, the same for every item."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,7 @@ class Generation:
                     owed.remove(attempt)
                     await self._keep(question, draws[attempt], response, deliver)
         except Refused as refusal:
-            if refusal.field not in _OF_THE_PROMPT:
+            if refusal.field not in OF_THE_PROMPT:
                 raise RunFailed(
                     f"inference refuses the settings of stage {self.stage.name!r}: {refusal} ({refusal.field})"
                 ) from refusal

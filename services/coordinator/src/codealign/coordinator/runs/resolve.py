@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
-from codealign.common.errors import CodeAlignError, InvalidArgument, NotFound, Unavailable
+from codealign.common.errors import CodeAlignError, InvalidArgument, NotFound
 from codealign.coordinator import pipelines
+from codealign.coordinator.ground import runners
 from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
 from codealign.coordinator.runs.checks import violations
@@ -115,27 +115,20 @@ async def _execution(run: pb.Run, services: Services, path: str) -> list[str]:
     if name not in pipelines.names() or pipelines.get(name).execution is None:
         return []
     profile = execution.profile or DEFAULT_PROFILE
-    runners = (await services.sandbox.get_runner(sb.GetRunnerRequest())).runners
-    ready = [runner for runner in runners if runner.state == sb.RUNNER_STATE_READY]
-    if not ready:
-        states = ", ".join(f"{runner.name}: {_state(runner)}" for runner in runners) or "there is none"
-        raise Unavailable(f"sandbox: no runner is ready ({states}): start one, or wait until it is", retry_after=5.0)
+    ready = runners.ready((await services.sandbox.get_runner(sb.GetRunnerRequest())).runners)
     able = [runner for runner in ready if profile in runner.profiles]
     if not able:
         known = sorted({each for runner in ready for each in runner.profiles})
         raise InvalidArgument(
             f"{path}execution.profile", f"no runner has profile {profile!r}; they have: {', '.join(known)}"
         )
-    slots: Counter[tuple[str, str]] = Counter()
-    for runner in able:
-        slots[runner.image_digest, runner.python_version] += max(1, runner.slots)
-    chosen = max(slots, key=lambda identity: (slots[identity], _numbers(identity[1]), identity[0]))
+    runner, alike = runners.prevailing(able)
+    chosen = runners.image_and_python(runner)
     execution.image_digest, execution.python_version = chosen
-    runner = next(each for each in able if (each.image_digest, each.python_version) == chosen)
     limits = next((each for each in runner.profile_limits if each.profile == profile), None)
     if limits is not None:
         _fill_limits(execution.limits, limits, f"{path}execution.limits")
-    if len(slots) == 1:
+    if alike:
         return []
     return [f"runners differ: the run is of image {chosen[0][:19]} with Python {chosen[1]}, which most slots have"]
 
@@ -150,11 +143,3 @@ def _fill_limits(given: sb.Limits, profile: sb.ProfileLimits, path: str) -> None
             wrong.append((f"{path}.{field.name}", f"is {value:g}; must be above 0, at most {most:g}"))
     if wrong:
         raise InvalidArgument(violations=wrong)
-
-
-def _state(runner: sb.Runner) -> str:
-    return sb.RunnerState.Name(runner.state).removeprefix("RUNNER_STATE_").lower()
-
-
-def _numbers(python_version: str) -> Sequence[int]:
-    return [int(part) for part in python_version.split(".") if part.isdigit()]
