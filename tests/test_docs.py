@@ -90,7 +90,7 @@ def test_every_decision_is_in_the_index_and_has_its_four_parts() -> None:
         text = page.read_text(encoding="utf-8")
         assert re.match(rf"# {page.name[:3]}: ", text), page.name
         assert re.search(r"^\*\*Status\*\*: ", text, re.MULTILINE), page.name
-        assert [heading for heading in HEADING.findall(text)][1:4] == ["Context", "Decision", "Consequences"], page.name
+        assert list(HEADING.findall(text))[1:4] == ["Context", "Decision", "Consequences"], page.name
 
 
 def test_every_link_between_pages_leads_to_a_file_and_a_heading() -> None:
@@ -113,7 +113,9 @@ def test_a_link_to_a_missing_heading_is_found(tmp_path: Path) -> None:
 
 def test_the_page_on_metrics_lists_every_metric_and_no_other() -> None:
     made = re.compile(r"\b(Counter|Gauge|Histogram)\(\s*\"(codealign_\w+)\"")
-    sources = [path for top in ("services", "sandbox-runner", "trainer") for path in (ROOT / top).glob("**/src/**/*.py")]
+    sources = [
+        path for top in ("services", "sandbox-runner", "trainer") for path in (ROOT / top).glob("**/src/**/*.py")
+    ]
     found = [match for path in sources for match in made.findall(path.read_text(encoding="utf-8"))]
     exported = {f"{name.removesuffix('_total')}_total" if kind == "Counter" else name for kind, name in found}
     table = (ROOT / "docs/metrics.md").read_text(encoding="utf-8").split("## All metrics")[1]

@@ -215,10 +215,10 @@ def page(preset: str, scores: Sequence[Score], rows: int, samples: int) -> str:
     return f"""\
 # Ablation: the effect of selection by execution on {preset}
 
-Written by `make ablation`. For each seed the base model generates its own data with every attempt drawn. One response per
-instruction is used, and {rows} rows train each model with the preset's settings. Figures are pass@1 in percent on {benchmark}
-with {samples} samples per problem. The error is the standard error of the mean over seeds; each seed has its own data, rows,
-training and samples.
+Written by `make ablation`. For each seed the base model generates its own data with every attempt drawn. One response
+per instruction is used, and {rows} rows train each model with the preset's settings. Figures are pass@1 in percent on
+{benchmark} with {samples} samples per problem. The error is the standard error of the mean over seeds; each seed has
+its own data, rows, training and samples.
 
 {chr(10).join(table)}
 
@@ -230,9 +230,9 @@ Within a seed all arms share the data, so differences within a seed vary less:
 
 {chr(10).join(gaps(scores))}
 
-The paper reports 57.9 for failures, 61.6 for random responses and 65.2 for passes (CodeQwen1.5-7B, HumanEval+, greedy). For
-{preset} the defect that selection removes is planted. The result shows that the loop works, not how much the method gains
-elsewhere.
+The paper reports 57.9 for failures, 61.6 for random responses and 65.2 for passes (CodeQwen1.5-7B, HumanEval+,
+greedy). For {preset} the defect that selection removes is planted. The result shows that the loop works, not how much
+the method gains elsewhere.
 """
 
 

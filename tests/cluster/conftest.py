@@ -50,8 +50,8 @@ class Report:
 
 _HEAD = """# Cluster test report
 
-Written by `make test-cluster ARGS=--report=docs/cluster-test.md`. One node with two cores and gVisor runs Kubernetes, every
-service, both releases and the programs they execute. Images were built beforehand (`make images`).
+Written by `make test-cluster ARGS=--report=docs/cluster-test.md`. One node with two cores and gVisor runs Kubernetes,
+every service, both releases and the programs they execute. Images were built beforehand (`make images`).
 """
 _REPORT = pytest.StashKey[Report]()
 
