@@ -237,7 +237,7 @@ async def test_other_runners_judge_again_and_the_same_ones_do_not(tmp_path: Path
     coordinator = Coordinator(world, "a")
     first = await result(coordinator)
     runner = world.sandbox.runner
-    changes = (
+    changes: tuple[Callable[[], None], ...] = (
         lambda: setattr(runner, "image_digest", "sha256:" + "2" * 64),
         lambda: setattr(runner, "python_version", "3.12.1"),
         lambda: setattr(runner.profile_limits[0].defaults, "processes", 7),

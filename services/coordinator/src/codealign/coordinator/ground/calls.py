@@ -108,7 +108,9 @@ class Completions:
                     tries, hung = Tries(), 0
                 await self._absorb(error, tries, request)
                 if isinstance(error, DeadlineExceeded) and not progressed:
-                    hung += self.answered > before or await self._answers_a_probe(request)
+                    # Consecutive attempts: one during which nothing else was answered says nothing about this request.
+                    alone = self.answered > before or await self._answers_a_probe(request)
+                    hung = hung + 1 if alone else 0
                 if hung >= HANG_TRIES:
                     self._end_waiting()
                     said = f"no answer to this request within {self.timeout:g} s, {hung} times, while it answers others"

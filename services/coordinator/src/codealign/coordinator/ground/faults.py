@@ -27,7 +27,7 @@ INTERNAL_TRIES = 5
 ODD_TRIES = 10
 """Likewise where the service answers other requests: the fault may be in this one, and is that item's alone then."""
 HANG_TRIES = 3
-"""Attempts at one request that end at the deadline without any answer, while the service answers others."""
+"""Consecutive attempts at one request that end at the deadline without any answer, while the service answers others."""
 OF_THE_PROMPT = frozenset({"", "prompt", "chat", "input"})
 """Fields of a request to inference whose violation is about one prompt. Another field's is about settings, which are
 the same for every prompt."""
