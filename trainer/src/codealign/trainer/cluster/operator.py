@@ -87,7 +87,7 @@ def registry(settings: OperatorSettings) -> kopf.OperatorRegistry:
     @kopf.on.delete(GROUP, VERSION, PLURAL, registry=handlers, id="finalize")
     async def finalize(body: kopf.Body, **_: Any) -> None:
         # Wait here instead of raising for a retry, which kopf would log as an error each time.
-        while not await _finalized(reconciler, dict(body)):  # noqa: ASYNC110 - the condition changes outside of this process
+        while not await _finalized(reconciler, dict(body)):  # noqa: ASYNC110 - it changes elsewhere
             await asyncio.sleep(settings.interval_seconds)
 
     return handlers

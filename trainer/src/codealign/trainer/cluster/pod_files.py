@@ -57,7 +57,7 @@ class PodFiles:
 
     @property
     def name(self) -> str:
-        """What the pods that train together have in common."""
+        """Identity of this gathering; all pods of a training must agree on it."""
         return self.job.training_id
 
     async def begin(self) -> None:

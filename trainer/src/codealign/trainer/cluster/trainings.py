@@ -172,9 +172,7 @@ class ClusterTrainings:
 
     async def _training(self, resource: Object) -> api.Training:
         training = training_of(resource)
-        if (
-            not ended(resource) and training.state in ENDED
-        ):  # another attempt is wanted, but the operator has not seen it yet
+        if not ended(resource) and training.state in ENDED:  # the operator has not seen the new attempt yet
             training.state = api.TRAINING_STATE_PENDING
             training.message = "waiting to restart"
         try:
