@@ -436,7 +436,7 @@ async def test_what_does_not_fit_is_refused_with_numbers_or_room_is_made(
     free, held = 10**8, 3 * 10**9
     services: list[Inference] = []
     monkeypatch.setattr(
-        "codealign.trainer.room.available_memory",
+        "codealign.trainer.capacity.available_memory",
         lambda: free + (held if services and not services[-1].models else 0),
     )
     async with serve() as stub:

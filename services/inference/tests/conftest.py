@@ -15,8 +15,8 @@ from codealign.api.inference.v1.inference_pb2_grpc import (
     add_InferenceServiceServicer_to_server,
 )
 from codealign.common.interceptors import ServerInterceptor
+from codealign.inference.engine_opener import EngineOpener
 from codealign.inference.engines.base import Engine
-from codealign.inference.opening import EngineOpener
 from codealign.inference.registry import ModelRegistry
 from codealign.inference.servicer import InferenceServicer
 from codealign.inference.settings import InferenceSettings

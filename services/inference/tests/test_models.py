@@ -14,10 +14,10 @@ import pytest
 from codealign.common.errors import ConfigurationError
 from codealign.common.machine import available_memory
 from codealign.common.model_identity import revision
+from codealign.inference.engine_opener import configured_source
 from codealign.inference.engines.transformers import loading
 from codealign.inference.engines.transformers.loading import LoadedModel, load_model
 from codealign.inference.engines.transformers.options import EngineOptions
-from codealign.inference.opening import configured_source
 from codealign.inference.settings import InferenceSettings
 
 

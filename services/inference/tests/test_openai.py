@@ -31,9 +31,9 @@ from codealign.common.errors import (
     Unavailable,
     Unimplemented,
 )
+from codealign.inference.engine_opener import open_engine
 from codealign.inference.engines.base import ChatMessage, Completion, FinishReason, GenerationRequest, Sample, Sampling
 from codealign.inference.engines.openai.engine import OpenAIEngine
-from codealign.inference.opening import open_engine
 from codealign.inference.settings import InferenceSettings
 from codealign.inference.sources import SourceUnreachable
 

@@ -23,10 +23,10 @@ from codealign.api.inference.v1.inference_pb2_grpc import (
 )
 from codealign.common.errors import retry_delay, violated_fields
 from codealign.common.interceptors import ServerInterceptor
-from codealign.inference import opening
+from codealign.inference import engine_opener
+from codealign.inference.engine_opener import EngineOpener
 from codealign.inference.engines.base import Engine
 from codealign.inference.engines.transformers import loading
-from codealign.inference.opening import EngineOpener
 from codealign.inference.registry import ModelRegistry
 from codealign.inference.servicer import InferenceServicer
 from codealign.inference.settings import InferenceSettings
@@ -132,13 +132,13 @@ async def test_two_at_the_same_time_load_once(
     serve: Serve, model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    open_engine = opening.open_engine
+    open_engine = engine_opener.open_engine
 
     def counted(settings: InferenceSettings, source: str, name: str, revision: str) -> Engine:
         opened.append(name)
         return open_engine(settings, source, name, revision)
 
-    monkeypatch.setattr(opening, "open_engine", counted)
+    monkeypatch.setattr(engine_opener, "open_engine", counted)
     async with serve() as stub:
         loading = [asyncio.create_task(load(stub, model_folder)) for _ in range(3)]
         given_up = asyncio.create_task(load(stub, model_folder))

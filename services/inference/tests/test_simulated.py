@@ -19,6 +19,7 @@ from grpc_status import rpc_status
 
 from codealign.api.inference.v1 import inference_pb2 as pb
 from codealign.common.errors import ConfigurationError, InvalidArgument, ResourceExhausted, Unavailable
+from codealign.inference.engine_opener import configured_source, open_engine
 from codealign.inference.engines.base import (
     ChatMessage,
     Completion,
@@ -31,7 +32,6 @@ from codealign.inference.engines.base import (
 from codealign.inference.engines.simulated import profile, program
 from codealign.inference.engines.simulated.draws import Draws
 from codealign.inference.engines.simulated.engine import SimulatedEngine
-from codealign.inference.opening import configured_source, open_engine
 from codealign.inference.settings import InferenceSettings
 
 Connect = Callable[[Engine], AbstractAsyncContextManager[Any]]

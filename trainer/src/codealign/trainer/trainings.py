@@ -14,6 +14,7 @@ from codealign.common.errors import CodeAlignError, Unavailable, describe
 from codealign.common.health import Readiness
 from codealign.common.logs import get_logger
 from codealign.trainer import machine
+from codealign.trainer.capacity import Capacity
 from codealign.trainer.estimate import estimate
 from codealign.trainer.library import Entry, Library, no_such
 from codealign.trainer.metrics import ENDED_TOTAL, RUNNING, STEPS
@@ -21,7 +22,6 @@ from codealign.trainer.model_files import read_model_files
 from codealign.trainer.preparing import Place, prepare
 from codealign.trainer.process import TrainingProcess
 from codealign.trainer.publishing import publish
-from codealign.trainer.room import Room
 from codealign.trainer.settings import TrainerSettings
 from codealign.trainer.sft.progress import Outcome, read_outcome
 
@@ -49,7 +49,7 @@ class Trainings:
         self._readiness = readiness
         self._clients = clients
         self._library = Library(settings.data_dir)
-        self._room = Room(clients, settings.unload_wait_seconds)
+        self._capacity = Capacity(clients, settings.unload_wait_seconds)
         self._entries = {entry.training.id: entry for entry in self._library.load()}
         self._changed: dict[str, asyncio.Event] = {}
         self._wake = asyncio.Event()
@@ -93,13 +93,13 @@ class Trainings:
             if known and not _to_do_again(known):
                 return _copy(known), True
             if self._current is None:  # a running training's memory will be free by then
-                for note in await self._room.make(entry.job, needs):
+                for note in await self._capacity.ensure_fits(entry.job, needs):
                     entry.note(note)
             if known:
                 entry.training.created_at.CopyFrom(known.training.created_at)
                 for note in known.training.notes:
                     entry.note(note)
-            entry.training.estimate.CopyFrom(await self._room.look(entry.job, needs))
+            entry.training.estimate.CopyFrom(await self._capacity.estimate(entry.job, needs))
             self._library.save(entry)
             self._entries[entry.training.id] = entry
             self._notify(entry)
@@ -180,7 +180,7 @@ class Trainings:
     async def _train(self, entry: Entry) -> None:
         outcome = None
         if entry.training.state == PENDING:
-            await self._make_room(entry)
+            await self._ensure_fits(entry)
         else:  # an earlier service process started it
             outcome = read_outcome(entry.job.outcome_file)
         while outcome is None:
@@ -194,12 +194,12 @@ class Trainings:
         else:
             await self._finish(entry, outcome)
 
-    async def _make_room(self, entry: Entry) -> None:
+    async def _ensure_fits(self, entry: Entry) -> None:
         files = await asyncio.to_thread(read_model_files, entry.job.model)
         needs = estimate(files, entry.training.spec, rows_at_once=entry.job.micro_batch_size, device=entry.job.device)
-        for note in await self._room.make(entry.job, needs):
+        for note in await self._capacity.ensure_fits(entry.job, needs):
             entry.note(note)
-        entry.training.estimate.CopyFrom(await self._room.look(entry.job, needs))
+        entry.training.estimate.CopyFrom(await self._capacity.estimate(entry.job, needs))
 
     async def _run_process(self, entry: Entry) -> tuple[int, str]:
         """Run the program until it ends.

@@ -14,7 +14,7 @@ from codealign.api.inference.v1.inference_pb2_grpc import add_InferenceServiceSe
 from codealign.common.logs import get_logger
 from codealign.common.server import ALL, Callers, Readiness, Registration, serve
 from codealign.inference import metrics
-from codealign.inference.opening import EngineOpener, configured_source
+from codealign.inference.engine_opener import EngineOpener, configured_source
 from codealign.inference.registry import ModelRegistry
 from codealign.inference.servicer import InferenceServicer
 from codealign.inference.settings import CommandLineSettings, InferenceSettings

@@ -169,7 +169,7 @@ class Endpoint:
         return self._client
 
 
-def known_revision(base_url: str, model: str, entry: Json) -> str:
+def endpoint_revision(base_url: str, model: str, entry: Json) -> str:
     """Return a hash of what is known of a remote model: its URL, its name and its list entry.
 
     Different weights under the same name go unnoticed.

@@ -12,7 +12,7 @@ from codealign.common.logs import get_logger
 from codealign.inference.engines.base import Completion, GenerationRequest, Load, ModelInfo, Sample
 from codealign.inference.engines.fanout import Fanout
 from codealign.inference.engines.openai.answer import read_completion, refused
-from codealign.inference.engines.openai.endpoint import Endpoint, Filtered, Json, known_revision
+from codealign.inference.engines.openai.endpoint import Endpoint, Filtered, Json, endpoint_revision
 from codealign.inference.settings import InferenceSettings
 from codealign.inference.sources import require_revision
 
@@ -38,7 +38,7 @@ def open_endpoint(settings: InferenceSettings, model: str, name: str, expected_r
         settings.openai_concurrency,
     )
     entry = endpoint.describe(model)
-    revision = known_revision(endpoint.base_url, model, entry)
+    revision = endpoint_revision(endpoint.base_url, model, entry)
     require_revision(model, revision, expected_revision)
     own_context = entry.get("max_model_len")
     context = min(filter(None, (own_context, settings.max_context)), default=0)

@@ -22,7 +22,7 @@ log = get_logger(__name__)
 _POLL_SECONDS = 0.5
 
 
-class Room:
+class Capacity:
     """Memory and disk of this machine.
 
     Args:
@@ -34,7 +34,7 @@ class Room:
         self._clients = clients
         self._unload_wait = unload_wait
 
-    async def look(self, job: Job, needs: Needs) -> api.ResourceEstimate:
+    async def estimate(self, job: Job, needs: Needs) -> api.ResourceEstimate:
         """Return needed and available resources."""
         return api.ResourceEstimate(
             memory_bytes=needs.memory,
@@ -43,7 +43,7 @@ class Room:
             disk_available_bytes=machine.free_disk(job.output),
         )
 
-    async def make(self, job: Job, needs: Needs) -> list[str]:
+    async def ensure_fits(self, job: Job, needs: Needs) -> list[str]:
         """Ensure that a training fits, by unloading the inference service's models if that is enough.
 
         Returns:
@@ -52,7 +52,7 @@ class Room:
         Raises:
             FailedPrecondition: The training does not fit; the message has the numbers.
         """
-        found = await self.look(job, needs)
+        found = await self.estimate(job, needs)
         # Files of an earlier process of the same training are replaced, not added to.
         own = sum(file.stat().st_size for file in job.checkpoints.rglob("*") if file.is_file())
         if found.disk_bytes > found.disk_available_bytes + own:
@@ -102,7 +102,7 @@ class Room:
         waited = 0.0
         while needs.memory > await asyncio.to_thread(memory, job):
             if waited >= self._unload_wait:
-                found = await self.look(job, needs)
+                found = await self.estimate(job, needs)
                 raise self._does_not_fit(job, found, held, "unloading all its models did not free enough")
             await asyncio.sleep(_POLL_SECONDS)
             waited += _POLL_SECONDS

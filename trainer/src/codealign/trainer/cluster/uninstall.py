@@ -19,7 +19,7 @@ _SECONDS = 150.0
 _LOOK_SECONDS = 1.0
 
 
-async def leave(cluster: Cluster, seconds: float = _SECONDS) -> list[str]:
+async def delete_all(cluster: Cluster, seconds: float = _SECONDS) -> list[str]:
     """Delete every FineTuneJob and wait until all are gone.
 
     Args:
@@ -52,7 +52,7 @@ def main() -> None:
     """Delete the release's FineTuneJobs; exit with 1 if some remain."""
     try:
         settings = load(OperatorSettings)
-        left = asyncio.run(leave(KubernetesCluster(settings.namespace)))
+        left = asyncio.run(delete_all(KubernetesCluster(settings.namespace)))
     except (CodeAlignError, ConfigurationError) as error:
         sys.exit(f"FineTuneJobs could not be deleted: {error}")
     if left:
