@@ -1,4 +1,4 @@
-"""What is trained on: the rendering of the chat template, the loss on the answer and its end token alone."""
+"""Training data: rendering of the chat template, and loss only on the answer and its end token."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_the_base_models_own_template_is_used_with_its_own_end_token(tmp_path: P
     whole = tokenizer.apply_chat_template(
         [{"role": "user", "content": ROW.instruction}, {"role": "assistant", "content": ROW.response}], tokenize=False
     )
-    assert whole == tokenizer.decode(encoded.input_ids) + "\n"  # what follows the end token is not trained on
+    assert whole == tokenizer.decode(encoded.input_ids) + "\n"  # text after the end token is not trained on
 
 
 def test_a_tokenizer_that_begins_every_text_with_a_token_gets_it_in_the_template(tmp_path: Path) -> None:

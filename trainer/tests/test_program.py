@@ -1,4 +1,4 @@
-"""The program on one worker: results, resumption, and what it does when something is wrong."""
+"""The program with one worker: results, resumption, and errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def same(one: Job, two: Job) -> bool:
 
 @pytest.fixture(scope="module")
 def whole(model_folder: Path, dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """A training that nothing disturbed."""
+    """An undisturbed training."""
     job = make_job(model_folder, dataset_folder, tmp_path_factory.mktemp("whole"))
     outcome = train(job)
     assert (outcome.state, outcome.steps) == ("succeeded", 12)
@@ -172,7 +172,7 @@ def _stop_after_step_7() -> object:
 def test_a_loss_that_is_no_number_stops_the_training_and_keeps_the_last_checkpoint(
     model_folder: Path, dataset_folder: Path, tmp_path: Path
 ) -> None:
-    # The first step's rate is 0. What the second one's update gives is a number for 1e30, and none for 1e39.
+    # The first step's rate is 0. The second update is finite for 1e30, and not for 1e39.
     for rate, message, kept in (
         (1e30, "step 3: loss or gradient is not a number", 2),
         (1e39, "step 2: its update left weights that are not numbers", 1),
@@ -224,7 +224,7 @@ def test_a_write_that_fails_keeps_the_checkpoint_that_was_there(
     job = make_job(model_folder, dataset_folder, tmp_path / "job", checkpoint_steps=2, max_steps=2)
     train(job)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))  # as a quota would: no file beyond 200 kB
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))  # like a quota: no file beyond 200 kB
     try:
         with pytest.raises(TrainingError, match="no room for the checkpoint of step 4"):
             train(job.model_copy(update={"max_steps": 6}))

@@ -1,4 +1,4 @@
-"""Before a release goes, its FineTuneJobs do."""
+"""Before a release is uninstalled, its FineTuneJobs are deleted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def test_every_job_is_deleted_once_and_waited_for() -> None:
         await asyncio.sleep(0.01)
     assert not deletion.done()
     for name in ("a", "b"):
-        del cluster.objects[PLURAL, name]  # the operator takes its finalizer off
+        del cluster.objects[PLURAL, name]  # the operator removes its finalizer
     assert await deletion == []
     assert await cluster.list(PLURAL) == []
 

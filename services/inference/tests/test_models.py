@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a model is one sentence that says what to do; and which model it is."""
+"""Every fault of a model is reported in one sentence that says what to do; and the model's identity."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from codealign.inference.settings import InferenceSettings
 
 @pytest.fixture
 def folder(tmp_path: Path, model_folder: Path) -> Path:
-    """A copy to spoil."""
+    """A copy to damage."""
     return Path(shutil.copytree(model_folder, tmp_path / "spoilt"))
 
 

@@ -1,4 +1,4 @@
-"""Several models in one server: loading, finding, unloading, and what their memory does."""
+"""Several models in one server: loading, finding and unloading them, and their memory."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def names(stub: Any) -> list[str]:
 
 
 def resident() -> int:
-    """Bytes of this process in memory."""
+    """Return this process's resident memory in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -107,9 +107,7 @@ async def test_models_are_found_by_name(serve: Serve, model_folder: Path, other_
             ("name", stub.GetModel(pb.GetModelRequest())),
             ("model", stub.CountTokens(pb.CountTokensRequest(texts=["a"]))),
         ):
-            with pytest.raises(
-                grpc.aio.AioRpcError, match="2 models are loaded: name one; loaded are second, tiny"
-            ) as e:
+            with pytest.raises(grpc.aio.AioRpcError, match="2 models are loaded: name one; loaded: second, tiny") as e:
                 await call
             assert (e.value.code(), violated_fields(e.value)) == (grpc.StatusCode.INVALID_ARGUMENT, [field])
         load_ = await stub.GetLoad(pb.GetLoadRequest())
@@ -124,7 +122,7 @@ async def test_loading_again_answers_with_what_is_loaded(serve: Serve, model_fol
         first = await load(stub, model_folder, "base")
         for source in (f"{model_folder}/", model_folder.parent / "." / model_folder.name, f"file://{model_folder}"):
             assert (await load(stub, source, "base")) == first
-        assert (await load(stub, model_folder)) == first  # no name: the one that it has
+        assert (await load(stub, model_folder)) == first  # without a name: the existing one
         assert await names(stub) == ["base"]
 
 
@@ -162,7 +160,7 @@ async def test_a_model_that_is_being_loaded_is_announced(
     monkeypatch.setattr(loading, "load_model", slow)
     async with serve() as stub:
         task = asyncio.create_task(load(stub, model_folder))
-        while True:  # the event loop is free meanwhile
+        while True:  # the event loop stays responsive
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await stub.GetModel(pb.GetModelRequest(name="tiny"))
             if caught.value.code() is grpc.StatusCode.UNAVAILABLE:
@@ -228,7 +226,7 @@ async def test_unloading_what_is_not_there_names_what_is(serve: Serve, model_fol
         async with refused(grpc.StatusCode.NOT_FOUND, "no model x is loaded here; none is"):
             await stub.UnloadModel(pb.UnloadModelRequest(name="x"))
         await load(stub, model_folder)
-        async with refused(grpc.StatusCode.NOT_FOUND, "no model x is loaded here; the only one is tiny"):
+        async with refused(grpc.StatusCode.NOT_FOUND, "no model x is loaded here; loaded: tiny"):
             await stub.UnloadModel(pb.UnloadModelRequest(name="x"))
         async with refused(grpc.StatusCode.INVALID_ARGUMENT, "name: is missing"):
             await stub.UnloadModel(pb.UnloadModelRequest())
@@ -281,8 +279,8 @@ async def test_unloading_gives_the_memory_back(serve: Serve, tmp_path: Path, mod
             assert resident() - before > 0.8 * size
             await stub.UnloadModel(pb.UnloadModelRequest(name="large"))
             after.append(resident())
-        # The first time the libraries' own pages come in, which stay. The allocator's arenas come and go, by more than
-        # half the model on a busy machine, so no single reading decides: what is not given back adds up in all of them.
+        # The first load maps the libraries' pages, which stay. The allocator's arenas vary by more than half the model
+        # on a busy machine, so no single reading decides: memory that is never returned accumulates over all of them.
         assert min(after[1:]) - after[0] < 0.5 * size
 
 

@@ -25,7 +25,7 @@ Start = Callable[..., Process]
 
 
 def log(tmp_path: Path, number: int = 0) -> Path:
-    """The stderr of the test's process of that number."""
+    """Return the stderr of the test's n-th process."""
     return tmp_path / f"log-{number}"
 
 
@@ -94,7 +94,7 @@ def test_a_model_is_served_and_recorded_and_then_replayed_without_torch(
         return sorted(answers, key=lambda answer: answer.completion.attempt)
 
     first = served(start("--model", str(model_folder), "--record", str(recording), slots="2"))
-    # A torch that cannot be imported stands for one that is not installed.
+    # A torch that cannot be imported simulates a missing one.
     without = tmp_path / "without"
     without.mkdir()
     for module in ("torch", "transformers"):
