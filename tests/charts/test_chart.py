@@ -109,7 +109,7 @@ def test_a_wrong_value_is_refused_and_named(wrong: str, key: str) -> None:
         ({"tls.mode": "certManager"}, "no cert-manager"),
         ({"trainer.artifactsUrl": "s3://b/a"}, "dataset.versionsUrl"),
         ({"trainer.artifactsUrl": "file:///a", "dataset.versionsUrl": "s3://b/v"}, "s3:// URL"),
-        ({"monitoring.serviceMonitors": "enabled"}, "no ServiceMonitors"),
+        ({"monitoring.serviceMonitors": "enabled"}, "no ServiceMonitor CRD"),
     ],
 )
 def test_values_that_do_not_go_together_say_what_to_set(values: Mapping[str, str], told: str) -> None:

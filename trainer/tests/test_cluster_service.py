@@ -84,9 +84,7 @@ async def test_a_submission_is_a_fine_tune_job_and_the_second_one_is_the_same(
     assert first.training.estimate.memory_bytes > 0
     name = made["metadata"]["name"]
     await service.world.look(4, name)
-    assert (
-        service.world.status(name)["trainingId"] == first.training.id
-    )  # the operator resolves it to the same training
+    assert service.world.status(name)["trainingId"] == first.training.id  # the operator resolves it to the same id
     running = await service.get(first.training.id)
     assert (running.state, running.step, running.total_steps) == (api.TRAINING_STATE_RUNNING, 2, 4)
     assert [point.step for point in running.losses] == [1, 2, 3]  # from the file, which is ahead of the status
@@ -129,7 +127,7 @@ async def test_one_that_was_cancelled_goes_on_when_it_is_submitted_again(
     name = f"training-{training.id}"
     await service.world.look(4, name)
     answer = await service.stub.CancelTraining(api.CancelTrainingRequest(id=training.id))
-    assert answer.training.message == "is being cancelled"
+    assert answer.training.message == "cancelling"
     await service.world.until("Cancelled", name)
     assert (await service.get(training.id)).state == api.TRAINING_STATE_CANCELLED
     again = await service.stub.CancelTraining(api.CancelTrainingRequest(id=training.id))

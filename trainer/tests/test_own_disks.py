@@ -356,7 +356,7 @@ async def test_a_model_that_the_pod_does_not_have_is_fetched_or_named(
     assert revision(fetched, tmp_path / "digests") == found
     with pytest.raises(FailedPrecondition, match="was overwritten"):
         fetch_model(given.model_copy(update={**source, "model_revision": "1" * 64}), tmp_path / "cache")
-    with pytest.raises(NotFound, match="there is no such folder"):
+    with pytest.raises(NotFound, match="the folder does not exist"):
         fetch_model(given.model_copy(update={"model_source": f"{remote.url}/other"}), tmp_path / "cache")
 
 

@@ -295,7 +295,7 @@ async def test_a_dataset_service_that_is_away_is_waited_for(world: World, monkey
     with monkeypatch.context() as patch:
         patch.setattr(reconcile, "prepare", away)
         await world.look(3)
-    assert said[0] == f"looks for {world.spec['model']} and {world.spec['dataset']}"  # this may take time
+    assert said[0] == f"looking for {world.spec['model']} and {world.spec['dataset']}"  # this may take time
     assert world.status()["state"] == "Pending"
     assert [each.reason for each in world.told] == ["Unavailable", "NotPrepared"]
     assert world.condition("Prepared") == ("False", "Unavailable", "the dataset service does not say where v-1 lies")
@@ -468,7 +468,7 @@ async def test_a_job_that_failed_without_an_outcome_is_a_failure(world: World, r
     job["status"] = {"conditions": [{**condition, "lastTransitionTime": "2026-01-01T00:00:00Z"}]}
     await world.operator.reconcile("one")
     assert world.condition("Failed")[:2] == ("True", reason)
-    for part in (words, "OOMKilled, status 137: Killed", "set spec.attempt one higher", "the checkpoint of step 2"):
+    for part in (words, "OOMKilled, status 137: Killed", "increase spec.attempt", "the checkpoint of step 2"):
         assert part in world.status()["message"]
 
 

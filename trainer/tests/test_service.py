@@ -383,14 +383,14 @@ async def test_sources_that_are_not_there_or_cannot_be_used_are_refused(
     weights = damaged / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
     cases: list[tuple[dict[str, Any], grpc.StatusCode, str]] = [
-        ({"model": "/no/such/folder"}, STATUS.NOT_FOUND, "/no/such/folder: there is no such folder"),
-        ({"model": "file:///no/such"}, STATUS.NOT_FOUND, "there is no such folder"),
+        ({"model": "/no/such/folder"}, STATUS.NOT_FOUND, "/no/such/folder: the folder does not exist"),
+        ({"model": "file:///no/such"}, STATUS.NOT_FOUND, "the folder does not exist"),
         ({"model": str(other)}, STATUS.INVALID_ARGUMENT, "holds no config.json"),
         ({"model": str(damaged)}, STATUS.FAILED_PRECONDITION, "is damaged"),
         ({"model_revision": "f" * 64}, STATUS.FAILED_PRECONDITION, "is revision"),
         ({"dataset": "v-0123456789abcdef"}, STATUS.NOT_FOUND, "v-0123456789abcdef"),
         ({"dataset": "rows"}, STATUS.INVALID_ARGUMENT, "a published version's name"),
-        ({"dataset": "/no/rows"}, STATUS.NOT_FOUND, "no such folder or file"),
+        ({"dataset": "/no/rows"}, STATUS.NOT_FOUND, "the folder or file does not exist"),
         (
             {"dataset": str(other)},
             STATUS.INVALID_ARGUMENT,
@@ -443,7 +443,7 @@ async def test_what_does_not_fit_is_refused_with_numbers_or_room_is_made(
         error = await refused(stub.SubmitTraining(api.SubmitTrainingRequest(spec=spec)))
         assert error.code() is STATUS.FAILED_PRECONDITION
         text = str(error.details())
-        assert "GB of memory and 0.10 GB are free" in text
+        assert "GB of memory, but only 0.10 GB are free" in text
         assert "spec.gradient_checkpointing or spec.lora" in text
         assert not (await stub.ListTrainings(api.ListTrainingsRequest())).trainings
     for size, fixed, expected in (
