@@ -368,7 +368,7 @@ async def test_what_kueue_has_queued_is_kueues_to_start(world: World) -> None:
     (job,) = world.cluster.of("jobs")
     assert job["metadata"]["labels"][QUEUE_LABEL] == "gpus"
     assert job["spec"]["suspend"] is True
-    assert world.condition("Suspended")[1:] == ("Queued", "waits in Kueue's queue gpus")
+    assert world.condition("Suspended")[1:] == ("Queued", "waiting in Kueue queue gpus")
     await world.cluster.patch("jobs", job["metadata"]["name"], {"spec": {"suspend": False}})  # admitted
     await world.look(3)
     assert world.status()["state"] == "Running"
@@ -424,7 +424,7 @@ async def test_why_pods_do_not_run_is_in_the_condition(world: World) -> None:
     for status, reason, words in (
         ({"phase": "Pending", "conditions": [unschedulable]}, "Unschedulable", "3 Insufficient nvidia.com/gpu"),
         ({"phase": "Pending", "containerStatuses": [pulling]}, "ImagePullBackOff", "Back-off pulling image trainer:1"),
-        ({"phase": "Running"}, "PodDoesNotEnd", "node node-7 does not say that it has"),
+        ({"phase": "Running"}, "PodDoesNotEnd", "node node-7 does not confirm that it has"),
     ):
         pod = world.cluster.objects["pods", f"{name}-1"]
         pod["status"] = status

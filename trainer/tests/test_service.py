@@ -257,7 +257,7 @@ async def test_trainings_wait_for_each_other_die_are_cancelled_and_go_on(serve: 
         second = await submit(stub, changed(spec, seed=1))
         assert (await stub.GetTraining(api.GetTrainingRequest(id=second.id))).training.state == PENDING
         ended = (await stub.CancelTraining(api.CancelTrainingRequest(id=second.id))).training
-        assert (ended.state, ended.message) == (CANCELLED, "cancelled; no checkpoint was there yet")
+        assert (ended.state, ended.message) == (CANCELLED, "cancelled; there was no checkpoint yet")
 
         await until(stub, first.id, lambda training: training.checkpoint_step >= 20)
         (pid,) = programs()
@@ -336,7 +336,7 @@ async def test_a_training_that_cannot_go_on_says_why(serve: Serve, spec: api.Tra
         os.kill(programs()[0], signal.SIGKILL)
         ended = await until(stub, killed.id, lambda training: training.state == FAILED)
         assert "killed by signal 9" in ended.message
-        assert "submit again; it goes on from the checkpoint of step" in ended.message
+        assert "submit again; training continues from the checkpoint of step" in ended.message
 
 
 async def test_every_field_that_is_wrong_is_named(serve: Serve, spec: api.TrainingSpec) -> None:

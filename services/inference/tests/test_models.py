@@ -56,7 +56,7 @@ def test_a_hub_id_while_offline(refused: Refused, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     message = refused("nobody/no-such-model")
-    assert "not in the local hub cache" in message
+    assert "not a folder or in the local hub cache" in message
     assert "HF_HUB_OFFLINE is set" in message
     assert "give its folder" in message
 
@@ -70,8 +70,8 @@ def test_a_hub_id_that_does_not_exist(refused: Refused, monkeypatch: pytest.Monk
         raise RepositoryNotFoundError("404", response=httpx2.Response(404, request=request))
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", unknown)
-    assert "neither a folder nor a public model of the hub" in refused("nobody/no-such-model")
-    assert "neither a folder nor a public model of the hub" in refused("nobody/no-such-model")
+    assert "neither a folder nor a public model on the hub" in refused("nobody/no-such-model")
+    assert "neither a folder nor a public model on the hub" in refused("nobody/no-such-model")
 
 
 def test_an_id_that_cannot_be_one(refused: Refused) -> None:
@@ -113,7 +113,7 @@ def test_a_missing_tokenizer(refused: Refused, folder: Path) -> None:
 
 def test_no_weights(refused: Refused, folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    assert "holds no *.safetensors file (pytorch_model.bin is a pickle" in refused(folder)
+    assert "contains no *.safetensors file (pytorch_model.bin is a pickle" in refused(folder)
 
 
 def test_cut_weights(refused: Refused, folder: Path) -> None:

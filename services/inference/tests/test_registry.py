@@ -91,7 +91,7 @@ async def refused(code: grpc.StatusCode, message: str) -> AsyncIterator[None]:
 
 async def test_models_are_found_by_name(serve: Serve, model_folder: Path, other_folder: Path) -> None:
     async with serve() as stub:
-        async with refused(grpc.StatusCode.FAILED_PRECONDITION, "no model is loaded here: load one with LoadModel"):
+        async with refused(grpc.StatusCode.FAILED_PRECONDITION, "no model is loaded: load one with LoadModel"):
             await stub.Generate(generate()).read()
         tiny = await load(stub, model_folder)
         [alone] = [one async for one in stub.Generate(generate(samples=1))]
@@ -165,7 +165,7 @@ async def test_a_model_that_is_being_loaded_is_announced(
                 await stub.GetModel(pb.GetModelRequest(name="tiny"))
             if caught.value.code() is grpc.StatusCode.UNAVAILABLE:
                 break
-        assert "tiny is being loaded" in str(caught.value.details())
+        assert "tiny is loading" in str(caught.value.details())
         assert retry_delay(caught.value)
         async with refused(grpc.StatusCode.FAILED_PRECONDITION, "in use by"):
             await load(stub, model_folder.parent, "tiny")
@@ -179,7 +179,9 @@ async def test_a_model_that_is_being_loaded_is_announced(
 async def test_a_name_belongs_to_one_source(serve: Serve, model_folder: Path, other_folder: Path) -> None:
     async with serve() as stub:
         await load(stub, model_folder, "m")
-        async with refused(grpc.StatusCode.FAILED_PRECONDITION, f"name m is in use by {model_folder}: unload it, or"):
+        async with refused(
+            grpc.StatusCode.FAILED_PRECONDITION, f"name m is in use by {model_folder}: unload that model, or"
+        ):
             await load(stub, other_folder, "m")
         assert await names(stub) == ["m"]
 
@@ -190,7 +192,7 @@ async def test_another_revision_is_not_loaded(
     async with serve() as stub:
         with monkeypatch.context() as patch:
             patch.setattr(loading, "_weights", lambda *_: pytest.fail("the weights were read"))
-            async with refused(grpc.StatusCode.FAILED_PRECONDITION, "not 1234: nothing was loaded"):
+            async with refused(grpc.StatusCode.FAILED_PRECONDITION, "not 1234, and was not loaded"):
                 await load(stub, model_folder, revision="1234")
         assert await names(stub) == []
         revision = (await load(stub, model_folder)).revision
@@ -208,7 +210,7 @@ async def test_what_cannot_be_loaded_says_why(
             (tmp_path / "none", "does not exist: give a folder or a hub id"),
             (f"file://{tmp_path}/none", "does not exist"),
             (tmp_path, "holds no config.json"),
-            ("nosuchkind://a/b", "no such kind of URL"),
+            ("nosuchkind://a/b", "unsupported URL scheme"),
             ("", "source: is missing"),
         ):
             with pytest.raises(grpc.aio.AioRpcError, match=message) as caught:
@@ -223,10 +225,10 @@ async def test_what_cannot_be_loaded_says_why(
 
 async def test_unloading_what_is_not_there_names_what_is(serve: Serve, model_folder: Path) -> None:
     async with serve() as stub:
-        async with refused(grpc.StatusCode.NOT_FOUND, "no model x is loaded here; none is"):
+        async with refused(grpc.StatusCode.NOT_FOUND, "model x is not loaded; no model is loaded"):
             await stub.UnloadModel(pb.UnloadModelRequest(name="x"))
         await load(stub, model_folder)
-        async with refused(grpc.StatusCode.NOT_FOUND, "no model x is loaded here; loaded: tiny"):
+        async with refused(grpc.StatusCode.NOT_FOUND, "model x is not loaded; loaded: tiny"):
             await stub.UnloadModel(pb.UnloadModelRequest(name="x"))
         async with refused(grpc.StatusCode.INVALID_ARGUMENT, "name: is missing"):
             await stub.UnloadModel(pb.UnloadModelRequest())
@@ -289,7 +291,9 @@ async def test_recordings_are_loaded_as_models(serve: Serve, tmp_path: Path, mod
     async with serve(record=recording) as stub:
         model = await load(stub, model_folder, "base")
         first = [one async for one in stub.Generate(generate())]
-        async with refused(grpc.StatusCode.FAILED_PRECONDITION, "a recording holds one model: unload it first"):
+        async with refused(
+            grpc.StatusCode.FAILED_PRECONDITION, "a recording holds one model: unload the loaded model first"
+        ):
             await load(stub, tmp_path, "tuned")
         await stub.UnloadModel(pb.UnloadModelRequest(name="base"))
         assert (await load(stub, model_folder, "base")).revision == model.revision

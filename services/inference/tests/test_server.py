@@ -125,9 +125,9 @@ def test_a_model_that_cannot_be_served_ends_the_process_with_one_line(start: Sta
     ("setting", "value", "message"),
     [
         ("slots", "0", "CODEALIGN_INFERENCE_SLOTS"),
-        ("vllm_args", "{", "CODEALIGN_INFERENCE_VLLM_ARGS: is no JSON object"),
+        ("vllm_args", "{", "CODEALIGN_INFERENCE_VLLM_ARGS: is not a JSON object"),
         ("vllm_args", "[1]", "CODEALIGN_INFERENCE_VLLM_ARGS: Input should be a valid dictionary"),
-        ("engine", "openai", "engine openai needs openai_base_url, as in http"),
+        ("engine", "openai", "engine openai needs openai_base_url; example: http"),
     ],
 )
 def test_a_wrong_setting_is_named(start: Start, tmp_path: Path, setting: str, value: str, message: str) -> None:

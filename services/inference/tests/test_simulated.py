@@ -298,13 +298,13 @@ def test_a_server_opens_it_by_name_and_nano_without_one() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"failures": {"bored": 1}}, "failures: 'bored' is none of failed-assertion"),
-        ({"failures": {}}, "failures: none has a share"),
-        ({"pass_rates": [0.1, 1.5]}, "pass_rates: a share is at most 1"),
+        ({"failures": {"bored": 1}}, "failures: 'bored' must be one of failed-assertion"),
+        ({"failures": {}}, "failures: all shares are 0"),
+        ({"pass_rates": [0.1, 1.5]}, "pass_rates: must be at most 1"),
         ({"repeats": -1}, "repeats: must be at least 0"),
-        ({"pass_rates": [0.5, 0.1]}, "pass_rates: quantiles are numbers that rise"),
-        ({"kinds": {}}, "no field 'list'"),
-        ({"codealign_profile": 2}, "its format is no 1"),
+        ({"pass_rates": [0.5, 0.1]}, "pass_rates: quantiles must be numbers in ascending order"),
+        ({"kinds": {}}, "missing field 'list'"),
+        ({"codealign_profile": 2}, "codealign_profile must be 1"),
     ],
 )
 def test_a_damaged_profile_is_told_by_its_field(tmp_path: Path, change: dict[str, Any], said: str) -> None:

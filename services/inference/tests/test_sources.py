@@ -78,8 +78,8 @@ def test_a_download_that_broke_leaves_nothing_that_is_taken_for_whole(
 def test_urls_that_hold_no_model_are_refused(bucket: Any, tmp_path: Path) -> None:
     for url, message in (
         ("memory://bucket/none", "does not exist"),
-        ("memory://bucket/checkpoints", "holds no file of a model"),
-        ("nosuchkind://bucket", "no such kind of URL"),
+        ("memory://bucket/checkpoints", "contains no model files"),
+        ("nosuchkind://bucket", "unsupported URL scheme"),
     ):
         with pytest.raises(ConfigurationError, match=message):
             local_source(url, tmp_path)

@@ -290,8 +290,8 @@ def test_a_stop_while_it_starts_leaves_no_process(folder: Path, tmp_path: Path) 
     ("settings", "message"),
     [
         ({"vllm_args": '{"max_num_seq": 3}'}, "vLLM's engine has no argument max_num_seq (did you mean max_num_seqs?)"),
-        ({"vllm_args": '{"model": "x"}'}, "model is not one of them"),
-        ({"dtype": "float64"}, "float64 is not vLLM's"),
+        ({"vllm_args": '{"model": "x"}'}, "model cannot be set here"),
+        ({"dtype": "float64"}, "float64 is not supported by vLLM"),
         ({"vllm_batch_invariant": "true", "device": "cpu"}, "batch-invariant on GPUs only"),
     ],
 )
