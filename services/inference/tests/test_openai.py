@@ -314,7 +314,7 @@ FAULTS: list[tuple[Answer, type[CodeAlignError], str]] = [
     (
         lambda handler: handler.send(200, {"object": "x"}),
         FailedPrecondition,
-        'does not follow OpenAI\'s protocol: {"object": "x"}',
+        'OpenAI\'s protocol: {"object": "x"}',
     ),
     (lambda handler: handler.send(200, {"choices": "x"}), FailedPrecondition, "does not follow OpenAI's protocol"),
     (lambda handler: handler.send(200, {"choices": []}), Internal, 'has no choice: {"choices": []}'),
@@ -328,13 +328,13 @@ FAULTS: list[tuple[Answer, type[CodeAlignError], str]] = [
     (
         lambda handler: handler.send(200, {"choices": [{"text": "a", "finish_reason": None}]}),
         Internal,
-        "unknown finish_reason: null",
+        "finish_reason: null",
     ),
-    (lambda handler: handler.send(200, {"choices": [{"text": "a"}]}), Internal, "unknown finish_reason: null"),
+    (lambda handler: handler.send(200, {"choices": [{"text": "a"}]}), Internal, "finish_reason: null"),
     (
         lambda handler: handler.send(200, {"choices": [{"text": "a", "finish_reason": 3}]}),
         Internal,
-        "unknown finish_reason: 3",
+        "finish_reason: 3",
     ),
     (said(403, "no such deployment"), FailedPrecondition, "returned 403"),
 ]
