@@ -159,7 +159,7 @@ def test_a_training_that_cannot_go_on_says_so_at_the_url(
     outcome = outcome_of(pods.remote.read(mirror.OUTCOME) or b"")
     assert outcome is not None
     assert outcome.state == "failed"
-    assert "loss or gradient is not a number" in outcome.message
+    assert "loss or gradient is not finite" in outcome.message
 
 
 def own(remote: Remote, tmp_path: Path, job: Job, index: int = 0, pods: int = 1) -> OwnDisk:

@@ -262,7 +262,7 @@ async def test_trainings_wait_for_each_other_die_are_cancelled_and_go_on(serve: 
         await until(stub, first.id, lambda training: training.checkpoint_step >= 20)
         (pid,) = programs()
         os.kill(pid, signal.SIGKILL)
-        going_on = await until(stub, first.id, lambda training: any("started again" in note for note in training.notes))
+        going_on = await until(stub, first.id, lambda training: any("restarted from" in note for note in training.notes))
         assert "signal 9 (SIGKILL: often the kernel's out-of-memory killer)" in " ".join(going_on.notes)
         further = await until(stub, first.id, lambda training: training.step > going_on.step + 5)
         assert len(programs()) == 1
@@ -396,7 +396,7 @@ async def test_sources_that_are_not_there_or_cannot_be_used_are_refused(
             STATUS.INVALID_ARGUMENT,
             "lacks the columns instruction and response (it has prompt)",
         ),
-        ({"dataset": f"file://{tmp_path}/damaged"}, STATUS.INVALID_ARGUMENT, "holds no *.parquet file"),
+        ({"dataset": f"file://{tmp_path}/damaged"}, STATUS.INVALID_ARGUMENT, "contains no *.parquet file"),
     ]
     async with serve(dataset_address=dataset_service) as stub:
         for fields, code, message in cases:

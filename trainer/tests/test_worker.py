@@ -137,7 +137,7 @@ def test_a_program_that_cannot_go_on_ends_every_pod_with_42_and_for_good(
     assert worker.CANNOT_GO_ON in [process.wait(120) for process in pods], said(job)
     assert pod(job, 1, 2).wait(60) == worker.CANNOT_GO_ON  # restarted by the Job: it does not retry
     assert len(events(job, "started")) == 1
-    assert "loss or gradient is not a number" in said(job)
+    assert "loss or gradient is not finite" in said(job)
 
 
 @pytest.mark.slow

@@ -85,7 +85,7 @@ def test_workers_that_cannot_go_on_stop_at_once_with_one_sentence(
     )
     assert start(job).wait(240) != 0
     assert len(events(job, "started")) == 1
-    assert "loss or gradient is not a number" in job.outcome_file.read_text()
+    assert "loss or gradient is not finite" in job.outcome_file.read_text()
 
 
 def test_the_sharded_optimizer_is_adafactor() -> None:
