@@ -11,6 +11,7 @@ import yaml
 
 from codealign.api.training.v1 import training_pb2 as api
 from codealign.common.errors import ConfigurationError, InvalidArgument
+from codealign.trainer import specification
 from codealign.trainer.cluster import manifests
 from codealign.trainer.cluster.resource import (
     GROUP,
@@ -121,6 +122,50 @@ def test_what_the_schema_takes_the_service_takes_and_nothing_beyond(name: str) -
         assert taken(**{name: field["maximum"], **({"batchSize": 64} if name == "workers" else {})})
         assert not taken(**{name: field["maximum"] * 1.1 if step < 1 else field["maximum"] + 1})
     assert not taken(**{name: low - 2 * abs(low) - 1})
+
+
+def test_the_schemas_choices_are_all_that_the_service_has() -> None:
+    choices = {name: field["enum"] for name, field in SPEC.items() if "enum" in field}
+    assert choices == {
+        "schedule": list(specification.SCHEDULES),
+        "optimizer": list(specification.OPTIMIZERS),
+        "dtype": list(specification.DTYPES),
+        "sharding": list(specification.SHARDINGS),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "inside", "outside"),
+    [
+        ("rank", (1, specification.MAX_RANK), (-1, specification.MAX_RANK + 1)),
+        ("alpha", (1e-9, 1e6), (-1e-9, 1.1e6)),
+        ("dropout", (0.0, 1 - 1e-9), (-1e-9, 1.0)),
+    ],
+)
+def test_an_adapters_ranges_in_the_schema_are_the_services(
+    name: str, inside: tuple[float, ...], outside: tuple[float, ...]
+) -> None:
+    field = SPEC["lora"]["properties"][name]
+
+    def in_schema(value: float) -> bool:
+        low, high = field["minimum"], field["maximum"]
+        above = value > low if field.get("exclusiveMinimum") else value >= low
+        return above and (value < high if field.get("exclusiveMaximum") else value <= high)
+
+    def in_service(value: float) -> bool:
+        try:
+            completed(training_spec(resource(lora={name: value})), "cpu")
+        except InvalidArgument:
+            return False
+        return True
+
+    for value in (*inside, *outside):
+        assert in_schema(value) == in_service(value) == (value in inside), value
+
+
+def test_every_field_of_the_spec_has_a_description() -> None:
+    fields = {**SPEC, **SPEC["lora"]["properties"]}
+    assert [name for name, field in fields.items() if not field.get("description")] == []
 
 
 def test_everything_that_determines_the_result_is_fixed() -> None:

@@ -262,7 +262,7 @@ async def test_trainings_wait_for_each_other_die_are_cancelled_and_go_on(serve: 
         await until(stub, first.id, lambda training: training.checkpoint_step >= 20)
         (pid,) = programs()
         os.kill(pid, signal.SIGKILL)
-        going_on = await until(stub, first.id, lambda training: any("restarted from" in note for note in training.notes))
+        going_on = await until(stub, first.id, lambda training: any("restarted" in note for note in training.notes))
         assert "signal 9 (SIGKILL: often the kernel's out-of-memory killer)" in " ".join(going_on.notes)
         further = await until(stub, first.id, lambda training: training.step > going_on.step + 5)
         assert len(programs()) == 1
