@@ -21,11 +21,11 @@ from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.coordinator.pipelines.selfcodealign import concepts, instructions, responses
 from codealign.coordinator.reading import sections
 from codealign.coordinator.reading.parsing import Rejected
+from codealign.inference.engine_opener import open_engine
 from codealign.inference.engines import recording_file
 from codealign.inference.engines.base import Completion, FinishReason, GenerationRequest, ModelInfo, Sample, Sampling
 from codealign.inference.engines.openai.engine import OpenAIEngine
 from codealign.inference.engines.replay import ReplayEngine
-from codealign.inference.opening import open_engine
 from codealign.inference.settings import InferenceSettings
 
 Case = dict[str, Any]

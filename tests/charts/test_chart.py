@@ -109,7 +109,7 @@ def test_a_wrong_value_is_refused_and_named(wrong: str, key: str) -> None:
         ({"tls.mode": "certManager"}, "no cert-manager"),
         ({"trainer.artifactsUrl": "s3://b/a"}, "dataset.versionsUrl"),
         ({"trainer.artifactsUrl": "file:///a", "dataset.versionsUrl": "s3://b/v"}, "s3:// URL"),
-        ({"monitoring.serviceMonitors": "enabled"}, "no ServiceMonitors"),
+        ({"monitoring.serviceMonitors": "enabled"}, "no ServiceMonitor CRD"),
     ],
 )
 def test_values_that_do_not_go_together_say_what_to_set(values: Mapping[str, str], told: str) -> None:
@@ -142,7 +142,7 @@ def test_every_pod_is_one_that_the_profile_restricted_admits(case: str) -> None:
 def test_none_but_the_operator_and_the_training_service_may_ask_the_cluster_and_that_for_little(case: str) -> None:
     chart = rendered(case)
     for pod in chart.pods():
-        assert pod.spec["automountServiceAccountToken"] is (pod.component in ("operator", "trainer", "leaving"))
+        assert pod.spec["automountServiceAccountToken"] is (pod.component in ("operator", "trainer", "uninstall"))
         assert pod.spec["enableServiceLinks"] is False
     assert not chart.of("ClusterRole") + chart.of("ClusterRoleBinding")
     roles = {role["metadata"]["name"]: role["rules"] for role in chart.of("Role")}

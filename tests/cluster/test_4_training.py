@@ -56,7 +56,7 @@ def _version(release: Release) -> str:
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ({"dataset": "v-x", "workers": 3}, "spec.batchSize is no multiple of spec.workers"),
+        ({"dataset": "v-x", "workers": 3}, "spec.batchSize must be a multiple of spec.workers"),
         ({"dataset": "v-x", "optimizer": "sgd"}, 'spec.optimizer: Unsupported value: "sgd"'),
         ({"dataset": "v-x", "epoch": 1}, 'unknown field "spec.epoch"'),
         ({}, "spec.dataset: Required value"),

@@ -141,5 +141,5 @@ def test_a_recording_without_the_prompt_says_which(tmp_path: Path, recorded_seed
     arguments = recorded_seeds.replay(*NAME, "--seed", "1")
     ended = subprocess.run(command(tmp_path, *arguments), capture_output=True, text=True, timeout=120)
     assert ended.returncode == 1
-    assert "holds nothing for this prompt" in ended.stdout + ended.stderr
+    assert "does not have this prompt" in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr

@@ -1,4 +1,4 @@
-"""A tiny model and a dataset, and the program as processes."""
+"""A tiny model and a dataset, and the training program as processes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def dataset_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts the program on a job, as the service does."""
+    """Start the program on a job, as the service does."""
     running: list[Process] = []
 
     def begin(job: Job) -> Process:
@@ -64,7 +64,7 @@ def start() -> Iterator[Start]:
 
 
 def events(job: Job, kind: str) -> list[dict[str, Any]]:
-    """The events of one kind that the program wrote until now."""
+    """Return the events of one kind that the program has written so far."""
     if not job.progress_file.exists():
         return []
     lines = job.progress_file.read_text().split("\n")[:-1]
@@ -76,7 +76,7 @@ def log_of(job: Job) -> str:
 
 
 def curve(job: Job) -> dict[int, float]:
-    """The loss of each step, as the last process that made it saw it."""
+    """Return the loss of each step, as computed by the last process that executed it."""
     found: dict[int, float] = {}
     for line in job.progress_file.read_text().split("\n")[:-1]:
         event = json.loads(line)

@@ -1,4 +1,4 @@
-"""Tiny models and datasets, made in a moment."""
+"""Tiny models and datasets for tests."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ END = "<|end|>"
 
 
 def make_model(folder: Path, *, seed: int = 0, layers: int = 2, special: Sequence[str] = (), **tokenizer: Any) -> Path:
-    """A random Llama (hidden size 64) with a byte-level BPE.
+    """Create a random Llama (hidden size 64) with a byte-level BPE.
 
     Args:
-        folder: Written to.
-        seed: Of the weights.
-        layers: How many.
+        folder: Target folder.
+        seed: Seed of the weights.
+        layers: Number of layers.
         special: Special tokens besides the end token.
         tokenizer: `chat_template`, `pad_token`, ...
     """
@@ -70,7 +70,7 @@ def make_model(folder: Path, *, seed: int = 0, layers: int = 2, special: Sequenc
 
 
 def rows(count: int, words: int = 3) -> list[dict[str, str]]:
-    """Rows of differing length."""
+    """Return rows of different lengths."""
     return [
         {
             "id": f"row-{number:03}",
@@ -83,7 +83,7 @@ def rows(count: int, words: int = 3) -> list[dict[str, str]]:
 
 
 def make_dataset(folder: Path, count: int = 20, *, table: Sequence[dict[str, Any]] | None = None) -> Path:
-    """A folder as a published version's: data/train-….parquet."""
+    """Create a published version's folder: data/train-….parquet."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
     given = rows(count) if table is None else list(table)
     schema = pa.schema([(name, pa.string()) for name in ("id", "instruction", "response", "tests")])
@@ -93,7 +93,7 @@ def make_dataset(folder: Path, count: int = 20, *, table: Sequence[dict[str, Any
 
 
 def make_job(model: Path, dataset: Path, output: Path, **changes: Any) -> Job:
-    """A job of a few steps."""
+    """Return a job of a few steps."""
     settings: dict[str, Any] = {
         "training_id": "t" * 32,
         "model": model,

@@ -1,4 +1,4 @@
-"""The transformers engine writes what the model writes."""
+"""The transformers engine returns what the model generates."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PROMPTS = [
 async def complete(
     engine: TransformersEngine, prompt: str, sampling: Sampling, seeds: tuple[int, ...] = (7,), **more: Any
 ) -> list[Completion]:
-    """Completions in the order of their attempts."""
+    """Return completions in the order of their attempts."""
     samples = tuple(Sample(attempt, seed) for attempt, seed in enumerate(seeds))
     request = GenerationRequest(prompt, samples, sampling, **more)
     found = [completion async for completion in engine.generate(request)]
@@ -48,7 +48,7 @@ async def complete(
 
 
 def by_generate(loaded: LoadedModel, prompt: str, tokens: int) -> tuple[str, int]:
-    """What transformers' own generate writes greedily: text and number of tokens."""
+    """Return the greedy text and number of tokens from transformers' own generate."""
     inputs = loaded.tokenizer(prompt, return_tensors="pt")
     inputs.pop("token_type_ids", None)
     with torch.inference_mode():
@@ -67,7 +67,7 @@ async def test_a_mixed_batch_with_reused_prefixes_writes_the_same(
     engine: TransformersEngine, loaded: LoadedModel
 ) -> None:
     lengths = [10, 40, 25, 60, 5, 33]
-    for _ in range(2):  # the second time every prompt finds itself in the prefix cache
+    for _ in range(2):  # in the second pass every prompt is in the prefix cache
         batches = await asyncio.gather(
             *(
                 complete(engine, prompt, Sampling(max_tokens=length), (1, 2, 3))
@@ -150,7 +150,7 @@ async def test_text_ends_before_a_stop_string_that_spans_tokens(
     engine: TransformersEngine, loaded: LoadedModel
 ) -> None:
     whole = await text_of(engine, PROMPTS[0])
-    # Somewhere in the middle, longer than any single token of this tokenizer.
+    # In the middle, longer than any single token of this tokenizer.
     start = 8
     stop = whole[start : start + 12]
     assert len(loaded.tokenizer(stop)["input_ids"]) > 1
@@ -205,7 +205,7 @@ async def test_without_max_tokens_the_context_is_the_limit(engine: TransformersE
 
 
 async def test_a_prompt_beyond_the_context_is_refused_with_numbers(engine: TransformersEngine) -> None:
-    with pytest.raises(InvalidArgument, match=r"prompt: has \d{3,} tokens; the model's context holds 256"):
+    with pytest.raises(InvalidArgument, match=r"prompt: has \d{3,} tokens, but the model's context holds 256"):
         await complete(engine, "def add(a, b): " * 100, Sampling())
 
 

@@ -1,4 +1,4 @@
-"""Slots, the queue, cancelling and faults."""
+"""Slots, the queue, cancellation and faults."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LONG = Sampling(temperature=1.0, max_tokens=240)
 
 @pytest.fixture
 def started(loaded: LoadedModel, options: EngineOptions) -> Started:
-    """Starts an engine with other options; without an end token, so that every completion runs to its limit."""
+    """Start an engine with other options; without an end token, so that every completion runs to its limit."""
 
     @asynccontextmanager
     async def start(**changes: Any) -> AsyncIterator[TransformersEngine]:
@@ -94,7 +94,7 @@ async def test_cancelling_the_call_frees_its_slots_and_its_place_in_the_queue(
         for call in (reader, reader_of_waiting):
             with pytest.raises(asyncio.CancelledError):
                 await call
-        # Both slots serve again.
+        # Both slots are usable again.
         assert await drained(engine, request(2, replace(LONG, max_tokens=4))) == 2
 
 
@@ -111,7 +111,7 @@ async def test_a_full_queue_is_refused_with_a_delay(started: Started, connect: C
     async with started(slots=1, max_waiting=4) as engine, connect(engine) as stub:
         job = asyncio.create_task(drained(engine, request(4)))
         await until(engine, lambda load: load.running == 1)
-        with pytest.raises(ResourceExhausted, match="3 samples wait already and 2 more would exceed the bound of 4"):
+        with pytest.raises(ResourceExhausted, match="3 samples are waiting and 2 more would exceed the limit of 4"):
             await drained(engine, request(2))
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.Generate(wire(2, 1)).read()
