@@ -197,7 +197,7 @@ def test_without_a_terminal_a_stage_or_step_that_begins_has_a_line_at_once() -> 
 
 def test_what_each_part_took_is_told_once_all_of_it_has_succeeded(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 1000, 10))
-    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("codealign.cli.progress.time.monotonic", lambda: float(next(clock)))
     target, file = console()
     with ProgressDisplay(target) as display:
         display.update(status())

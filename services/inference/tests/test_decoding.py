@@ -235,7 +235,7 @@ async def test_the_prefix_cache_stays_within_its_bytes(loaded: LoadedModel) -> N
     try:
         for number in range(6):
             await complete(engine, f"{number} is a number. " * 3, Sampling(max_tokens=1))
-            assert engine._worker._prefixes.size_bytes <= bound
+            assert engine._workers[0]._prefixes.size_bytes <= bound
     finally:
         await engine.close()
 

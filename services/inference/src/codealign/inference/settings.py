@@ -35,6 +35,9 @@ class InferenceSettings(ServerSettings):
     """cpu, cuda:0, ...; auto: CUDA where there is one. vllm takes the GPUs of CUDA_VISIBLE_DEVICES."""
     slots: int = Field(default=16, ge=1, le=1024)
     """Samples decoded at once. vllm on a GPU: its own number unless this is set."""
+    workers: int = Field(default=1, ge=1, le=64)
+    """Threads of engine transformers that decode, each with a part of the slots. More than one is for a model so small
+    that its matrix products cannot use the cores; set threads to 1 then."""
     threads: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
     """CPU threads of the model; every core that the process may use unless set."""
     prefill_chunk: int = Field(default=256, ge=16)

@@ -95,7 +95,7 @@ def _own_part(queries: Any, keys: Any, values: Any, mask: Any) -> _Part:
     bias = mask.expand(rows, key_heads, 1, columns).reshape(rows * key_heads, 1, columns)
     scores = torch.baddbmm(bias, queries.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2))
     parts = _softmax_part(scores, values.flatten(0, 1))
-    return tuple(part.unflatten(0, (rows, key_heads)) for part in parts)  # type: ignore[return-value]
+    return tuple(part.unflatten(0, (rows, key_heads)) for part in parts)
 
 
 def _prefix_part(queries: Any, groups: Groups, layer: int) -> _Part:

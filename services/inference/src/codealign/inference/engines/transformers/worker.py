@@ -92,6 +92,12 @@ class Worker:
                 self._queue.remove(job)
             self._changed.notify()
 
+    @property
+    def samples(self) -> int:
+        """Samples being decoded or waiting."""
+        with self._changed:
+            return len(self._rows) + sum(job.waiting for job in self._queue)
+
     def load(self) -> Load:
         """Counts of now."""
         with self._changed:
