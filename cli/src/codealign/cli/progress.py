@@ -138,6 +138,7 @@ class ProgressDisplay:
         self._last_time = float("-inf")
         self._last_state: tuple[object, ...] = ()
         self._through = False
+        self._begun = 0
         self._parts = PartTimes()
         self._last = coordinator.RunStatus()
 
@@ -176,8 +177,11 @@ class ProgressDisplay:
             state: tuple[object, ...] = (state_name(status.loop.state), part_of(status), status.waiting_for)
         else:
             line = f"{plain_line(status)} | then {then}" if then else plain_line(status)
-            begun = sum(bool(stage.done or stage.in_flight) for stage in status.stages)
-            state = (run_state(status), begun, status.waiting_for)
+            begun = [stage.stage for stage in status.stages if stage.done or stage.in_flight]
+            state = (run_state(status), len(begun), status.waiting_for)
+            if len(begun) > self._begun and state[::2] == self._last_state[::2]:
+                line = printable(f"{begun[-1]}: started")
+            self._begun = len(begun)
         changed = state != self._last_state
         if line and line != self._last_line and (changed or now - self._last_time >= PLAIN_SECONDS):
             self._say(line, now)
