@@ -18,6 +18,7 @@ from codealign.cli.loop import EvaluationChoices, LoopChoices
 from codealign.cli.run_file import merged, to_run
 from codealign.cli.stack import Options, model_source
 from codealign.cli.tuning import TuningChoices
+from codealign.common.errors import violations
 
 Choices = TypeVar("Choices", TuningChoices, EvaluationChoices)
 _LOAD_SECONDS = 3600.0
@@ -152,6 +153,22 @@ async def run_pipeline(connection: Connection, name: str) -> api.Pipeline:
     return response.pipeline
 
 
+async def chosen_pipeline(connection: Connection, choices: RunChoices) -> api.Pipeline:
+    """Return what the coordinator says of the pipeline that was chosen.
+
+    Raises:
+        Failure: The coordinator does not have it; the message names where it was chosen, and the valid names.
+    """
+    try:
+        return await run_pipeline(connection, choices.pipeline_name)
+    except Failure as failure:
+        wrong = violations(failure.__cause__) if isinstance(failure.__cause__, grpc.aio.AioRpcError) else []
+        if not wrong:
+            raise
+        given = "--config: pipeline" if "pipeline" in choices.file else f"--preset {choices.preset}: pipeline"
+        raise Failure(f"{'--pipeline' if choices.pipeline else given}: {wrong[0][1]}") from failure
+
+
 def loop_choices(
     preset: str,
     until: str,
@@ -205,12 +222,13 @@ def _over(chosen: Choices, preset: Mapping[str, Any], what: str) -> Choices:
     return replace(chosen, **values)
 
 
-async def choose_model(connection: Connection, options: Options) -> str:
+async def choose_model(connection: Connection, options: Options, *, given: bool = True) -> str:
     """The name of the model that the run uses, loaded if need be.
 
     Args:
         connection: To the inference service.
         options: Names the model and the engine; both may be empty.
+        given: A person named the model, and not the preset.
 
     Raises:
         Failure: The service has another one and cannot load this one.
@@ -234,17 +252,21 @@ async def choose_model(connection: Connection, options: Options) -> str:
     for model in models:
         if options.model in (model.name, model.source) or source == model.source:
             return model.name
-    return await _load(connection, options.model, source, models)
+    return await _load(connection, options.model, source, models, given=given)
 
 
-async def _load(connection: Connection, name: str, source: str, models: list[inf.Model]) -> str:
+async def _load(connection: Connection, name: str, source: str, models: list[inf.Model], *, given: bool) -> str:
     request = inf.LoadModelRequest(source=source)
     try:
         response = await connection.clients.call(connection.clients.inference.LoadModel, request, timeout=_LOAD_SECONDS)
     except grpc.aio.AioRpcError as error:
         served = ", ".join(model.name for model in models) or "no model"
+        which = f"--model {name}" if given else f"the preset's model, {name}"
+        advice = (
+            f"--model {models[0].name} uses what is served; or stop the services" if models else "stop the services"
+        )
         raise Failure(
-            f"--model {name}: the inference service at {connection.addresses.inference} serves {served} and cannot "
-            f"load it ({error.details() or error.code().name}): stop the services, or name with --model what they serve"
+            f"{which}: the inference service at {connection.addresses.inference} serves {served} and cannot load it "
+            f"({error.details() or error.code().name}). {advice}"
         ) from error
     return response.model.name
