@@ -16,7 +16,7 @@ _TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3}  # of the largest logit
 
 
 def attention_kinds(config: Any) -> set[str]:
-    """The kinds of attention layers of a model, by the names that transformers gives them."""
+    """Return the kinds of attention layers of a model, by transformers' names."""
     text = config.get_text_config(decoder=True)
     kinds = getattr(text, "layer_types", None)
     if kinds:
@@ -69,7 +69,7 @@ class Decoder:
         """Rows may share a prefix's keys and values."""
 
     def new_cache(self) -> RowCache:
-        """An empty cache for this model."""
+        """Return an empty cache for this model."""
         return RowCache(self._layers)
 
     def release(self) -> None:

@@ -94,7 +94,7 @@ class Row:
         return self.finish_reason is not None
 
     def completion(self) -> Completion:
-        """The finished sample."""
+        """Return the finished sample."""
         assert self.finish_reason is not None
         return Completion(
             attempt=self.sample.attempt,

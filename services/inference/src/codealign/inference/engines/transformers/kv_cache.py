@@ -171,7 +171,7 @@ class RowCache(Cache):  # type: ignore[misc]
         return at.positions + torch.tensor(before, device=device), at.positions
 
     def groups(self) -> Groups | None:
-        """The rows by the prefixes that they share; None where no row has one."""
+        """Return the rows by the prefixes that they share; None where no row has one."""
         if not self._grouped:
             self._groups, self._grouped = self._group(), True
         return self._groups
@@ -209,7 +209,7 @@ class RowCache(Cache):  # type: ignore[misc]
         self._grouped = False
 
     def prefix(self, length: int) -> RowCache:
-        """A copy of the first `length` columns of row 0, of exactly that size."""
+        """Return a copy of the first `length` columns of row 0, of exactly that size."""
         copy = RowCache(len(self.layers))
         copy.reserve(1, length, exact=True)
         copy.append_rows(self, 1, length)

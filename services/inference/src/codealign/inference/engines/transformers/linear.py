@@ -30,7 +30,7 @@ class PackedLinear(nn.Module):  # type: ignore[misc]
         self._bias = None if linear.bias is None else linear.bias.detach()
 
     def forward(self, inputs: Any) -> Any:
-        """The same as `linear(inputs)`, save float rounding."""
+        """Return `linear(inputs)`, save float rounding."""
         return torch.ops.mkldnn._linear_pointwise(inputs, self._packed, self._bias, "none", [], "")
 
 
@@ -45,7 +45,7 @@ class TransposedLinear(nn.Module):  # type: ignore[misc]
         self._bias = None if linear.bias is None else linear.bias.detach()
 
     def forward(self, inputs: Any) -> Any:
-        """The same as `linear(inputs)`, save float rounding."""
+        """Return `linear(inputs)`, save float rounding."""
         product = inputs @ self._weight
         return product if self._bias is None else product + self._bias
 

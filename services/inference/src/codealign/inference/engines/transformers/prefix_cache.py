@@ -29,7 +29,7 @@ class PrefixCache:
         """Bytes held now."""
 
     def longest(self, ids: Sequence[int]) -> tuple[int, RowCache | None]:
-        """The entry that shares most leading ids with these, and how many it shares.
+        """Return the entry that shares most leading ids with these, and how many it shares.
 
         At least one id is always left over, since the last one's logits are wanted.
         """
@@ -69,7 +69,7 @@ class PrefixCache:
 
 
 def _shared(one: Any, other: Any) -> int:
-    """The number of leading ids that two sequences share."""
+    """Return the number of leading ids that two sequences share."""
     length = min(len(one), len(other))
     different = (one[:length] != other[:length]).nonzero()
     return int(different[0, 0]) if len(different) else length

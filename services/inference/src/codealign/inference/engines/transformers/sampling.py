@@ -20,7 +20,7 @@ _NUCLEUS_WIDTHS = (256, 4096)  # likeliest tokens that are sorted first; only a 
 
 
 def uniform(seed: int, index: int) -> float:
-    """A number in [0, 1) of 53 random bits, determined by the sample's seed and the token's index."""
+    """Return a number in [0, 1) of 53 random bits, determined by the sample's seed and the token's index."""
     digest = blake2b(struct.pack("<QQ", seed, index), digest_size=8).digest()
     return (int.from_bytes(digest, "little") >> 11) * 2.0**-53
 

@@ -99,7 +99,7 @@ class Worker:
             return len(self._rows) + sum(job.waiting for job in self._queue)
 
     def load(self) -> Load:
-        """Counts of now."""
+        """Return the current counts."""
         with self._changed:
             return Load(
                 running=sum(not row.job.cancelled for row in self._rows),
@@ -196,7 +196,7 @@ class Worker:
             job.prefix = Prefix(kept, length)
 
     def _shared_prefix(self, job: Job) -> Prefix | None:
-        """What this job's rows share: the whole prompt, if they are many, or the part that other prompts have too."""
+        """Return what this job's rows share: the whole prompt, if they are many, or the part that other prompts have too."""
         if not self._decoder.shares or len(job.ids) < SHORTEST:
             return None
         if len(job.samples) >= _SHARING_SAMPLES:
