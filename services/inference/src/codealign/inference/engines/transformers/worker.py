@@ -196,7 +196,7 @@ class Worker:
             job.prefix = Prefix(kept, length)
 
     def _shared_prefix(self, job: Job) -> Prefix | None:
-        """Return what this job's rows share: the whole prompt, if they are many, or the part that other prompts have too."""
+        """Return what this job's rows share: the whole prompt if they are many, or the announced prefix."""
         if not self._decoder.shares or len(job.ids) < SHORTEST:
             return None
         if len(job.samples) >= _SHARING_SAMPLES:
