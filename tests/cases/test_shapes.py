@@ -14,7 +14,7 @@ from codealign.coordinator.reading import parsing
 from services.sandbox.tests import conftest
 from services.sandbox.tests.conftest import name_of, running
 from tests.cases.shapes import BOM, SHAPES, ended, generated, of_standard_library
-from tests.e2e.commands import RECORDING
+from tests.e2e.recorded import RECORDING
 
 TESTS = 'TEXT = """\n```\n</tests>\n"""\nassert TEXT.count("`") == 3\n'
 _EXECUTED = 40

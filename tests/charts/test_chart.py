@@ -440,7 +440,8 @@ def test_an_image_with_a_tag_is_taken_as_it_is() -> None:
     done = template("--set=image.registry=r.example:5000/", f"--set=trainer.image={digest}")
     chart = parsed(done.stdout)
     assert server_of(chart.pod("trainer"))["image"] == digest
-    assert server_of(chart.pod("dataset"))["image"] == "r.example:5000/codealign-dataset:0.1.0"
+    version = (CHART.parents[1] / "VERSION").read_text().strip()
+    assert server_of(chart.pod("dataset"))["image"] == f"r.example:5000/codealign-dataset:{version}"
 
 
 def test_service_monitors_are_left_out_where_the_cluster_does_not_know_them() -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.commands import RECORDING, command
+from tests.e2e.commands import command
+from tests.e2e.recorded import RECORDING, Seeds, write_seeds
 
 SERVICES = ("dataset", "sandbox", "inference", "coordinator", "training")
 
@@ -39,3 +40,8 @@ def _services_up(home: Path) -> Iterator[None]:
 def services_up() -> Callable[[Path], AbstractContextManager[None]]:
     """`with services_up(home):` keeps every service up in that home."""
     return _services_up
+
+
+@pytest.fixture(scope="session")
+def recorded_seeds(tmp_path_factory: pytest.TempPathFactory) -> Seeds:
+    return write_seeds(tmp_path_factory.mktemp("recorded") / "seeds")

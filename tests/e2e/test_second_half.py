@@ -1,7 +1,4 @@
-"""After the rows: a model tuned on them, evaluated, and told of. A tiny random Llama, which learns and solves nothing.
-
-The rows are those of the recorded run, so this needs the same version of Python.
-"""
+"""After the rows: tuning, evaluation and report, on a tiny random Llama that learns and solves nothing."""
 
 from __future__ import annotations
 
@@ -17,9 +14,10 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from tests.e2e.commands import RECORDED, RECORDING, codealign, command
+from tests.e2e.commands import codealign, command
+from tests.e2e.recorded import Seeds
 
-pytestmark = RECORDED
+pytestmark = pytest.mark.gvisor
 END = "<|end|>"
 SEED = '''
 def clamp(value: int, low: int, high: int) -> int:
@@ -82,9 +80,9 @@ def training(home: Path, base: Path, version: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
+def tuned(tmp_path_factory: pytest.TempPathFactory, recorded_seeds: Seeds) -> Tuned:
     home = tmp_path_factory.mktemp("loop")
-    codealign(home, "run", "--engine", "replay", "--recording", str(RECORDING), "--preset", "small", "--n", "7")
+    codealign(home, *recorded_seeds.replay())
     version = next(home.rglob("manifest.json")).parent.name
     base = tiny_llama(tmp_path_factory.mktemp("tiny"))
     told = training(home, base, version)

@@ -8,18 +8,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
-import transformers
-from safetensors.torch import load_file
 
 from codealign.trainer.sft.job import Job
-from trainer.tests.tiny import make_dataset, make_model
 
-transformers.utils.logging.disable_progress_bar()
-torch.set_num_threads(1)
+# PyTorch is imported by what needs it: the unit tests, which share this file, do not.
+if TYPE_CHECKING:
+    import torch
 
 Process = subprocess.Popen[bytes]
 Start = Callable[[Job], Process]
@@ -27,11 +24,15 @@ Start = Callable[[Job], Process]
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from trainer.tests.tiny import make_model
+
     return make_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(scope="session")
 def dataset_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from trainer.tests.tiny import make_dataset
+
     return make_dataset(tmp_path_factory.mktemp("datasets") / "tiny", 22)
 
 
@@ -87,5 +88,7 @@ def curve(job: Job) -> dict[int, float]:
 
 
 def weights(job: Job) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
     found: dict[str, torch.Tensor] = load_file(job.result / "model.safetensors")
     return found

@@ -8,9 +8,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from codealign.trainer.sft.job import Job
 
@@ -34,6 +31,13 @@ def make_model(folder: Path, *, seed: int = 0, layers: int = 2, special: Sequenc
         special: Special tokens besides the end token.
         tokenizer: `chat_template`, `pad_token`, ...
     """
+    # Imported here, since unit tests use the rest of this file.
+    import torch
+    import transformers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    transformers.utils.logging.disable_progress_bar()
+    torch.set_num_threads(1)
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
