@@ -133,7 +133,7 @@ async def test_stopping_ends_what_is_in_flight(started: Started) -> None:
 
 async def test_a_fault_of_the_model_fails_its_calls_alone(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
     async with started() as engine:
-        decoder = engine._worker._decoder
+        decoder = engine._workers[0]._decoder
         working = decoder.decode
 
         def broken(*_: object) -> None:
@@ -149,7 +149,7 @@ async def test_a_fault_of_the_model_fails_its_calls_alone(started: Started, monk
 async def test_an_idle_engine_gives_its_batch_cache_back(started: Started) -> None:
     async with started(idle_cache_bytes=0) as engine:
         await drained(engine, request(2, replace(LONG, max_tokens=4)))
-        await until(engine, lambda _: engine._worker._batch.size_bytes == 0)
+        await until(engine, lambda _: engine._workers[0]._batch.size_bytes == 0)
 
 
 def test_defaults_are_the_settings_defaults() -> None:

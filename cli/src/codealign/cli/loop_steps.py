@@ -41,11 +41,15 @@ def step_cells(loop: api.LoopStatus) -> list[tuple[str, str, str, str]]:
     return [(step.name, _state(step), _done(step), step.message) for step in loop.steps]
 
 
+def current_step(loop: api.LoopStatus) -> api.LoopStep | None:
+    """Return the step that is being worked on; None between two steps, before the first and after the last."""
+    return next((step for step in loop.steps if step.state not in (*_ENDED, pb.RUN_STATE_UNSPECIFIED)), None)
+
+
 def steps_line(loop: api.LoopStatus) -> str:
     """The step that is being worked on, or what became of the loop, in one line."""
-    for step in loop.steps:
-        if step.state not in (*_ENDED, pb.RUN_STATE_UNSPECIFIED):
-            return printable(" ".join(part for part in (step.name, _done(step), step.message) if part))
+    if step := current_step(loop):
+        return printable(" ".join(part for part in (step.name, _done(step), step.message) if part))
     if loop.state == pb.RUN_STATE_RUNNING or not loop.message:
         return ""
     return printable(f"{_name(loop.state)}: {loop.message}")

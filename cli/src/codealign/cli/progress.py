@@ -1,4 +1,4 @@
-"""A run's progress: a live table on a terminal, a line now and then elsewhere."""
+"""A run's progress: a live table on a terminal; elsewhere a line when a stage begins or the state changes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from rich.text import Text
 from codealign.api.coordinator.v1 import coordinator_pb2 as coordinator
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.loop_steps import steps_line, steps_table
+from codealign.cli.parts import PartTimes, part_of
 from codealign.cli.terminal import duration, printable
 
-PLAIN_SECONDS = 5.0
-"""Without a terminal: seconds between two lines at least, unless the state changes."""
+PLAIN_SECONDS = 60.0
+"""Without a terminal: seconds between two lines while no stage begins and no state changes."""
 _BAR_CELLS = 16
 
 
@@ -135,8 +136,11 @@ class ProgressDisplay:
         self._notes: set[str] = set()
         self._last_line = ""
         self._last_time = float("-inf")
-        self._last_state = ("", "")
+        self._last_state: tuple[object, ...] = ()
         self._through = False
+        self._begun = 0
+        self._parts = PartTimes()
+        self._last = coordinator.RunStatus()
 
     def __enter__(self) -> Self:
         if self._live:
@@ -148,6 +152,8 @@ class ProgressDisplay:
     ) -> None:
         if self._live:
             self._live.stop()
+        if self._last.loop.state == pb.RUN_STATE_SUCCEEDED and (took := self._parts.line()):
+            self._console.print(Text(f"time: {took}"))
 
     def update(self, status: coordinator.RunStatus) -> None:
         """Show it; each note once."""
@@ -156,6 +162,8 @@ class ProgressDisplay:
                 self._notes.add(note)
                 self._console.print(Text(f"note: {printable(note)}", style="yellow"))
         now = time.monotonic()
+        self._parts.update(status, now)
+        self._last = status
         if self._live:
             follows = [steps_table(status.loop)] if status.HasField("loop") else []
             self._live.update(Group(headline(status, now - self._started), progress_table(status), *follows))
@@ -166,10 +174,14 @@ class ProgressDisplay:
                 self._through = True
                 self._say(plain_line(status), now)
             line = ": ".join(part for part in (f"then {then}" if then else "", waiting_words(status)) if part)
-            state = (f"then {state_name(status.loop.state)}", status.waiting_for)
+            state: tuple[object, ...] = (state_name(status.loop.state), part_of(status), status.waiting_for)
         else:
             line = f"{plain_line(status)} | then {then}" if then else plain_line(status)
-            state = (run_state(status), status.waiting_for)
+            begun = [stage.stage for stage in status.stages if stage.done or stage.in_flight]
+            state = (run_state(status), len(begun), status.waiting_for)
+            if len(begun) > self._begun and state[::2] == self._last_state[::2]:
+                line = printable(f"{begun[-1]}: started")
+            self._begun = len(begun)
         changed = state != self._last_state
         if line and line != self._last_line and (changed or now - self._last_time >= PLAIN_SECONDS):
             self._say(line, now)

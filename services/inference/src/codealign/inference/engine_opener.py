@@ -180,6 +180,7 @@ def _transformers(settings: InferenceSettings, source: str, name: str, expected_
 
     options = EngineOptions(
         slots=settings.slots,
+        workers=settings.workers,
         threads=settings.threads,
         prefill_chunk=settings.prefill_chunk,
         kv_cache_bytes=settings.kv_cache_bytes,

@@ -36,6 +36,9 @@ class InferenceSettings(ServerSettings):
     """cpu, cuda:0, ...; auto: CUDA if available. vllm uses the GPUs in CUDA_VISIBLE_DEVICES."""
     slots: int = Field(default=16, ge=1, le=1024)
     """Maximum number of samples decoded at once. vllm on a GPU: vLLM's own default unless set."""
+    workers: int = Field(default=1, ge=1, le=64)
+    """Decoding threads of the engine transformers, each with a share of the slots. Use more than one only with a model
+    whose matrix products are too small to use several cores, and set threads to 1."""
     threads: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
     """CPU threads of the model. Default: every core available to the process."""
     prefill_chunk: int = Field(default=256, ge=16)
