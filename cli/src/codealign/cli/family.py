@@ -17,7 +17,9 @@ from codealign.common.sequences import batched
 
 ItemT = TypeVar("ItemT")
 ORIGINS = (pb.KIND_COMPLETION, pb.KIND_PROMPT_PREFIX, pb.KIND_RUN)
-"""What a record may have as a parent beside the item that it is about: the text that it was read from, its run."""
+"""Kinds of parents besides the item that a record is about: the completion it was read from, its prompt, its run."""
+BESIDE = (*ORIGINS, pb.KIND_VERDICT, pb.KIND_DECISION, pb.KIND_REJECTION, pb.KIND_STAGE_CONFIG)
+"""Kinds that describe an item or belong to it, and so are no step from a seed to a row."""
 
 _MIN_DIGITS = 6
 _ID_DIGITS = 32

@@ -9,23 +9,12 @@ from rich.tree import Tree
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sandbox
-from codealign.cli.family import Family
+from codealign.cli.enums import value_name
+from codealign.cli.family import BESIDE, Family
 from codealign.cli.terminal import count, duration, printable
 
 _SHORT = 12
 _MAX_PREVIEW = 400
-_BESIDE = frozenset(
-    {
-        pb.KIND_VERDICT,
-        pb.KIND_DECISION,
-        pb.KIND_REJECTION,
-        pb.KIND_STAGE_CONFIG,
-        pb.KIND_PROMPT_PREFIX,
-        pb.KIND_COMPLETION,
-        pb.KIND_RUN,
-    }
-)
-"""What is said of an item, or is beside it: no step from a seed to a row."""
 
 
 def kind_name(kind: pb.Kind.ValueType) -> str:
@@ -34,14 +23,12 @@ def kind_name(kind: pb.Kind.ValueType) -> str:
         return "row"
     if kind not in pb.Kind.values():
         return f"record of kind {kind}"
-    return pb.Kind.Name(kind).removeprefix("KIND_").lower().replace("_", " ")
+    return value_name(pb.Kind.DESCRIPTOR, kind).lower().replace("_", " ")
 
 
 def verdict_name(verdict: sandbox.Verdict.ValueType) -> str:
     """A verdict without its prefix: "PASSED"; one that is not known by its number."""
-    if verdict not in sandbox.Verdict.values():
-        return f"verdict {verdict}"
-    return sandbox.Verdict.Name(verdict).removeprefix("VERDICT_")
+    return value_name(sandbox.Verdict.DESCRIPTOR, verdict)
 
 
 def verdict_text(result: sandbox.Result) -> Text:
@@ -88,7 +75,7 @@ class _Writer:
         self._prompts_shown: set[tuple[str, str]] = set()
         judged = [record for record in family.records.values() if record.kind in (pb.KIND_VERDICT, pb.KIND_EXAMPLE)]
         parents = [family.records[parent] for record in judged for parent in record.parents if parent in family.records]
-        self._candidates = {record.kind for record in parents if record.kind not in _BESIDE} or {pb.KIND_RESPONSE}
+        self._candidates = {record.kind for record in parents if record.kind not in BESIDE} or {pb.KIND_RESPONSE}
 
     def shown(self, record: pb.Record) -> bool:
         """It lies on the line, below the focus, or beside it among the draws that were chosen among."""
@@ -189,7 +176,7 @@ class _Writer:
         return []
 
     def _state(self, state: pb.RunState.ValueType, why: str) -> RenderableType:
-        name = pb.RunState.Name(state).removeprefix("RUN_STATE_").lower()
+        name = value_name(pb.RunState.DESCRIPTOR, state).lower()
         return Text(_one_line(f"{name}: {why}" if why else name))
 
     def _quote(self, text: str, *, whole: bool = False) -> RenderableType:

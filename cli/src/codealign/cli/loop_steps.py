@@ -7,6 +7,7 @@ from rich.text import Text
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.cli.enums import value_name
 from codealign.cli.terminal import printable
 
 _ENDED = (pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED)
@@ -48,17 +49,11 @@ def steps_line(loop: api.LoopStatus) -> str:
             return printable(" ".join(part for part in (step.name, _done(step), step.message) if part))
     if loop.state == pb.RUN_STATE_RUNNING or not loop.message:
         return ""
-    return printable(f"{_name(loop.state)}: {loop.message}")
+    return printable(f"{value_name(pb.RunState.DESCRIPTOR, loop.state).lower()}: {loop.message}")
 
 
 def _state(step: api.LoopStep) -> str:
-    return _name(step.state) if step.state != pb.RUN_STATE_UNSPECIFIED else ""
-
-
-def _name(state: pb.RunState.ValueType) -> str:
-    if state not in pb.RunState.values():
-        return f"state {state}"
-    return pb.RunState.Name(state).removeprefix("RUN_STATE_").lower()
+    return value_name(pb.RunState.DESCRIPTOR, step.state).lower() if step.state != pb.RUN_STATE_UNSPECIFIED else ""
 
 
 def _done(step: api.LoopStep) -> str:

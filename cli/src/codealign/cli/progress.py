@@ -13,6 +13,7 @@ from rich.text import Text
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as coordinator
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.cli.enums import value_name
 from codealign.cli.loop_steps import steps_line, steps_table
 from codealign.cli.terminal import duration, printable
 
@@ -23,9 +24,7 @@ _BAR_CELLS = 16
 
 def state_name(state: pb.RunState.ValueType) -> str:
     """A run's state in lower case: "running"; one that this client does not know by its number."""
-    if state not in pb.RunState.values():
-        return f"state {state}"
-    return pb.RunState.Name(state).removeprefix("RUN_STATE_").lower()
+    return value_name(pb.RunState.DESCRIPTOR, state).lower()
 
 
 _ON_THE_WAY = {

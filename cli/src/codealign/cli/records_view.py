@@ -14,6 +14,7 @@ from rich.text import Text
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sandbox
+from codealign.cli.enums import value_name
 from codealign.cli.lineage import kind_name, verdict_name, verdict_text
 from codealign.cli.terminal import duration, printable, size
 from codealign.common.records import body
@@ -134,8 +135,7 @@ def result_view(result: sandbox.Result) -> RenderableType:
 
 
 def _isolation(value: sandbox.Isolation.ValueType) -> str:
-    known = value in sandbox.Isolation.values()
-    return sandbox.Isolation.Name(value).removeprefix("ISOLATION_").lower() if known else f"kind {value}"
+    return value_name(sandbox.Isolation.DESCRIPTOR, value).lower()
 
 
 def duration_ms(seconds: float) -> str:

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from codealign.api.sandbox.v1 import sandbox_pb2 as sandbox
 from codealign.cli.child import ServiceSpec, service_command
+from codealign.cli.enums import value_names
 from codealign.cli.failures import Failure
 from codealign.cli.home import Home
 
@@ -30,6 +32,7 @@ SANDBOX_SECONDS = 600.0
 VLLM_PYTHON = "CODEALIGN_VLLM_PYTHON"
 """Names the interpreter of vLLM's environment."""
 
+ISOLATIONS = tuple(name.lower() for name in value_names(sandbox.Isolation.DESCRIPTOR))
 PROCESS = "process"
 ISOLATION = "CODEALIGN_SANDBOX_ISOLATION"
 PROFILE = "CODEALIGN_SANDBOX_PROFILE"
@@ -68,8 +71,8 @@ class Options:
         Raises:
             Failure: Names the option.
         """
-        if self.isolation not in ("", "gvisor", PROCESS):
-            raise Failure(f"--isolation: gvisor or {PROCESS}, not {self.isolation!r}")
+        if self.isolation and self.isolation not in ISOLATIONS:
+            raise Failure(f"--isolation: must be {' or '.join(ISOLATIONS)}, is {self.isolation!r}")
         if self.engine == "replay" and self.recording is None:
             raise Failure("--engine replay needs --recording FILE: the completions that it answers from")
         if self.recording is not None and self.engine != "replay":

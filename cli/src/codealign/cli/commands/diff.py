@@ -10,18 +10,12 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from codealign.cli.connection import Target
 from codealign.cli.diffing import Change, Diff, Summary, find_side
 from codealign.cli.failures import Failure
 from codealign.cli.options import (
-    DEFAULT_HOME,
-    CertificateOption,
-    DatasetOption,
-    HomeOption,
-    TlsCaOption,
-    TlsCertOption,
-    TlsKeyOption,
+    connects,
     services,
-    target,
 )
 from codealign.cli.running import run_async
 from codealign.cli.terminal import count, out, print_json_line, printable
@@ -38,6 +32,7 @@ _TITLES: Mapping[str, str] = {
 SideArgument = typer.Argument(metavar="VERSION|RUN", help="A version's name, or a run's id, first digits or name.")
 
 
+@connects("dataset")
 def diff(
     before: Annotated[str, SideArgument],
     after: Annotated[str, SideArgument],
@@ -45,12 +40,8 @@ def diff(
         bool, typer.Option("--json", help="JSON Lines: an object for each row that differs, then the summary.")
     ] = False,
     summary: Annotated[bool, typer.Option("--summary", help="The counts alone, no row.")] = False,
-    home: HomeOption = DEFAULT_HOME,
-    dataset: DatasetOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
     """Compare the rows of two versions, or runs: which came, went or changed from A to B, and why, row by row.
 
@@ -58,7 +49,6 @@ def diff(
     """
     if before == after:
         raise Failure(f"{before} is the same on both sides: name two versions or runs")
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), dataset=dataset)
 
     async def work() -> Summary:
         async with services(where, "dataset") as connection:

@@ -20,21 +20,12 @@ from codealign.cli.evaluating import STYLES, evaluate
 from codealign.cli.failures import Failure
 from codealign.cli.loop import BENCHMARKS, EvaluationChoices
 from codealign.cli.options import (
-    DEFAULT_HOME,
     BenchmarksOption,
-    CertificateOption,
-    CoordinatorOption,
-    DatasetOption,
     EngineOption,
-    HomeOption,
-    InferenceOption,
     ModelOption,
     RecordingOption,
-    TlsCaOption,
-    TlsCertOption,
-    TlsKeyOption,
+    connects,
     services,
-    target,
 )
 from codealign.cli.progress import state_name
 from codealign.cli.report.terminal import evaluation_table
@@ -44,6 +35,7 @@ from codealign.cli.stack import DATA_SERVICES, Options
 from codealign.cli.terminal import count, err, out, printable
 
 
+@connects("coordinator", "inference", "dataset")
 def eval_command(
     benchmark: Annotated[
         list[str] | None,
@@ -67,14 +59,8 @@ def eval_command(
     engine: EngineOption = "",
     recording: RecordingOption = None,
     benchmarks: BenchmarksOption = None,
-    home: HomeOption = DEFAULT_HOME,
-    coordinator: CoordinatorOption = "",
-    inference: InferenceOption = "",
-    dataset: DatasetOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
     """Evaluate a model: the inference service writes, the sandbox judges. What was judged before is not done again.
 
@@ -88,13 +74,6 @@ def eval_command(
     options = Options(model, engine, recording, None, benchmarks)
     options.check()
     chosen = EvaluationChoices(tuple(benchmark or BENCHMARKS), samples, temperature, max_tokens, limit, seed)
-    where = target(
-        home,
-        tls=(certificate, tls_ca, tls_cert, tls_key),
-        coordinator=coordinator,
-        inference=inference,
-        dataset=dataset,
-    )
     if cancel:
         _cancel(where, cancel)
         return

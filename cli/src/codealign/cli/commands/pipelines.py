@@ -10,16 +10,10 @@ from rich.text import Text
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.cli.connection import Target
 from codealign.cli.options import (
-    DEFAULT_HOME,
-    CertificateOption,
-    CoordinatorOption,
-    HomeOption,
-    TlsCaOption,
-    TlsCertOption,
-    TlsKeyOption,
+    connects,
     services,
-    target,
 )
 from codealign.cli.run_config import run_pipeline
 from codealign.cli.running import run_async
@@ -33,19 +27,15 @@ _ROLES: Mapping[int, str] = {
 }
 
 
+@connects("coordinator")
 def pipelines(
     name: Annotated[
         str, typer.Argument(metavar="[NAME]", help="Describe this one: its stages, their defaults, why they drop.")
     ] = "",
-    home: HomeOption = DEFAULT_HOME,
-    coordinator: CoordinatorOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
     """List the pipelines that a run may have, or describe one."""
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), coordinator=coordinator)
 
     async def work() -> list[api.Pipeline]:
         async with services(where, *(("coordinator",) if where.explicit else ("coordinator", "dataset"))) as connection:

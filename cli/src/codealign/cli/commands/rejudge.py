@@ -12,24 +12,17 @@ from rich.text import Text
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sandbox
+from codealign.cli.connection import Target
 from codealign.cli.failures import EXIT_FAILURE
 from codealign.cli.following import cancel_started, follow, print_outcome
 from codealign.cli.options import (
-    DEFAULT_HOME,
-    CertificateOption,
-    CoordinatorOption,
-    DatasetOption,
     EngineOption,
-    HomeOption,
     ModelOption,
     PresetOption,
     RecordingOption,
-    TlsCaOption,
-    TlsCertOption,
-    TlsKeyOption,
     preset_options,
+    connects,
     services,
-    target,
 )
 from codealign.cli.presets import DEFAULT, load
 from codealign.cli.running import run_async
@@ -51,6 +44,7 @@ class _Begun:
         return "stopped; nothing finished is lost; the same command goes on"
 
 
+@connects("coordinator", "dataset")
 def rejudge(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Its id, the id's first 6 digits or more, or its name.")],
     name: Annotated[str, typer.Option("--name", help="A name for the new run.")] = "",
@@ -68,13 +62,8 @@ def rejudge(
     model: ModelOption = "",
     engine: EngineOption = "",
     recording: RecordingOption = None,
-    home: HomeOption = DEFAULT_HOME,
-    coordinator: CoordinatorOption = "",
-    dataset: DatasetOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
     """Make a new run from a finished one: its completions are read and judged again, none is asked for anew.
 
@@ -92,7 +81,6 @@ def rejudge(
     request = api.RejudgeRunRequest(run=run, name=name)
     if execution.ListFields():
         request.execution.CopyFrom(execution)
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), coordinator=coordinator, dataset=dataset)
     needs = ("coordinator", "dataset") if where.explicit else DATA_SERVICES
     begun = _Begun()
 

@@ -22,22 +22,14 @@ from codealign.cli.following import cancel_started, follow, print_outcome
 from codealign.cli.loop import LoopChoices, check_benchmarks, report_page
 from codealign.cli.loop_steps import has_settled, outcome
 from codealign.cli.options import (
-    DEFAULT_HOME,
     BenchmarksOption,
-    CertificateOption,
-    CoordinatorOption,
-    DatasetOption,
     EngineOption,
-    HomeOption,
     ModelOption,
     PresetOption,
     RecordingOption,
     RecordOption,
-    TlsCaOption,
-    TlsCertOption,
-    TlsKeyOption,
+    connects,
     preset_options,
-    target,
 )
 from codealign.cli.presets import DEFAULT, load
 from codealign.cli.refusals import refusal
@@ -82,6 +74,7 @@ class _Work:
         return "stopped; nothing finished is lost; the same command goes on"
 
 
+@connects("coordinator", "dataset")
 def run(
     seeds: Annotated[
         str,
@@ -162,13 +155,8 @@ def run(
         int | None, typer.Option("--problems", min=0, help="Of each benchmark. Default: all (0); small: 10.")
     ] = None,
     timings: Annotated[bool, typer.Option("--timings/--no-timings", help="Print what each stage took.")] = True,
-    home: HomeOption = DEFAULT_HOME,
-    coordinator: CoordinatorOption = "",
-    dataset: DatasetOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
     """Run a pipeline from seeds to a published version: a model writes, the sandbox judges, rows are selected.
 
@@ -205,7 +193,6 @@ def run(
     collection = collection or ("" if given_seeds else choices.file.get("seeds", {}).get("collection", ""))
     tuning = TuningChoices(name=name, lora_rank=lora_rank, epochs=epochs, max_steps=max_steps)
     loop = loop_choices(preset, until, tuning, benchmark or (), problems, files=options.benchmarks is not None)
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), coordinator=coordinator, dataset=dataset)
     if not where.explicit:
         where.home.prepare()
     collected = None if collection else read_seeds(seeds, err)

@@ -17,16 +17,8 @@ from codealign.cli.failures import EXIT_FAILURE, Failure
 from codealign.cli.following import follow, print_outcome
 from codealign.cli.loop_steps import outcome
 from codealign.cli.options import (
-    DEFAULT_HOME,
-    CertificateOption,
-    CoordinatorOption,
-    DatasetOption,
-    HomeOption,
-    TlsCaOption,
-    TlsCertOption,
-    TlsKeyOption,
+    connects,
     services,
-    target,
 )
 from codealign.cli.progress import message_words, run_state, waiting_words
 from codealign.cli.report.page import write
@@ -44,19 +36,14 @@ TimingsOption = Annotated[bool, typer.Option("--timings/--no-timings", help="Pri
 _Change = Callable[[Connection, str], Awaitable[api.RunStatus]]
 
 
+@connects("coordinator", "dataset")
 def watch(
     run: MaybeRunArgument = "",
     timings: TimingsOption = True,
-    home: HomeOption = DEFAULT_HOME,
-    coordinator: CoordinatorOption = "",
-    dataset: DatasetOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
     """Show a run's progress until it ends, then its report. Ctrl-C stops watching; the run goes on."""
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), coordinator=coordinator, dataset=dataset)
 
     async def work() -> pb.RunState.ValueType:
         async with services(where, "coordinator", "dataset", start=False) as connection:
@@ -68,6 +55,7 @@ def watch(
         raise typer.Exit(EXIT_FAILURE)
 
 
+@connects("coordinator", "dataset")
 def report(
     run: MaybeRunArgument = "",
     html: Annotated[
@@ -75,18 +63,12 @@ def report(
     ] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Show that page in the browser; needs --html.")] = False,
     timings: TimingsOption = True,
-    home: HomeOption = DEFAULT_HOME,
-    coordinator: CoordinatorOption = "",
-    dataset: DatasetOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
     """Print a run's report as it is now; with --html also as a page to show to others."""
     if open_page and html is None:
         raise Failure("--open shows the page that --html FILE writes: give both")
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), coordinator=coordinator, dataset=dataset)
 
     async def work() -> api.GetReportResponse:
         async with services(where, "coordinator", "dataset") as connection:
@@ -102,16 +84,12 @@ def report(
             typer.launch(written.as_uri())
 
 
+@connects("coordinator")
 def list_runs(
-    home: HomeOption = DEFAULT_HOME,
-    coordinator: CoordinatorOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
     """List the runs, newest first."""
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), coordinator=coordinator)
 
     async def work() -> list[api.RunStatus]:
         async with services(where, *(("coordinator",) if where.explicit else ("coordinator", "dataset"))) as connection:
@@ -141,14 +119,11 @@ def list_runs(
     out.print(whole(table))
 
 
+@connects("coordinator")
 def pause(
     run: RunArgument,
-    home: HomeOption = DEFAULT_HOME,
-    coordinator: CoordinatorOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
     """Stop starting work; what is in flight is finished and kept. `codealign watch` shows when that is done."""
 
@@ -156,17 +131,14 @@ def pause(
         request = api.PauseRunRequest(run=name)
         return (await connection.call(connection.clients.coordinator.PauseRun, request)).run
 
-    _change(target(home, tls=(certificate, tls_ca, tls_cert, tls_key), coordinator=coordinator), run, change)
+    _change(where, run, change)
 
 
+@connects("coordinator")
 def resume(
     run: RunArgument,
-    home: HomeOption = DEFAULT_HOME,
-    coordinator: CoordinatorOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
     """Go on with a run that was paused or cancelled, or that failed."""
 
@@ -174,17 +146,14 @@ def resume(
         request = api.ResumeRunRequest(run=name)
         return (await connection.call(connection.clients.coordinator.ResumeRun, request)).run
 
-    _change(target(home, tls=(certificate, tls_ca, tls_cert, tls_key), coordinator=coordinator), run, change)
+    _change(where, run, change)
 
 
+@connects("coordinator")
 def cancel(
     run: RunArgument,
-    home: HomeOption = DEFAULT_HOME,
-    coordinator: CoordinatorOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
     """Stop a run at once; what is finished is kept."""
 
@@ -192,7 +161,7 @@ def cancel(
         request = api.CancelRunRequest(run=name)
         return (await connection.call(connection.clients.coordinator.CancelRun, request)).run
 
-    _change(target(home, tls=(certificate, tls_ca, tls_cert, tls_key), coordinator=coordinator), run, change)
+    _change(where, run, change)
 
 
 def _change(where: Target, run: str, change: _Change) -> None:

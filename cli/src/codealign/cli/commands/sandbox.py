@@ -11,19 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
-from codealign.cli.connection import Connection
+from codealign.cli.connection import Connection, Target
+from codealign.cli.enums import value_name
 from codealign.cli.failures import EXIT_FAILURE, Failure
 from codealign.cli.options import (
-    DEFAULT_HOME,
-    CertificateOption,
-    HomeOption,
     IsolationOption,
-    SandboxOption,
-    TlsCaOption,
-    TlsCertOption,
-    TlsKeyOption,
+    connects,
     services,
-    target,
 )
 from codealign.cli.records_view import code_view, facts_table, result_view
 from codealign.cli.running import run_async
@@ -39,6 +33,7 @@ _GOOD = (sb.VERDICT_PASSED, sb.VERDICT_COMPLETED)
 
 
 @app.command("exec")
+@connects("sandbox")
 def execute(
     file: Annotated[str, typer.Argument(metavar="FILE|-", help="The program; - for standard input.")],
     tests: Annotated[
@@ -51,12 +46,8 @@ def execute(
     runs: Annotated[int, typer.Option("--runs", min=1, max=10, help="Run it so often; differing verdicts: FLAKY.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     isolation: IsolationOption = "",
-    home: HomeOption = DEFAULT_HOME,
-    sandbox: SandboxOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
     """Run one program and say what became of it.
 
@@ -70,7 +61,6 @@ def execute(
     )
     limits = sb.Limits(wall_seconds=timeout, memory_bytes=memory * 2**20)
     request = sb.ExecuteRequest(program=program, profile=profile, limits=limits, runs=runs)
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), sandbox=sandbox)
     options = Options(isolation=isolation)
     options.check()
 
@@ -114,16 +104,12 @@ def _show_failing_line(result: sb.Result, program: sb.Program) -> None:
 
 
 @app.command("info")
+@connects("sandbox")
 def info(
-    home: HomeOption = DEFAULT_HOME,
-    sandbox: SandboxOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
     """Show the sandbox's capacity, its runners, and the evidence of each wall."""
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), sandbox=sandbox)
 
     async def work() -> tuple[sb.GetCapacityResponse, list[sb.Runner]]:
         async with services(where, "sandbox") as connection:
@@ -159,10 +145,10 @@ def runner_line(runner: sb.Runner) -> str:
 def _print_runner(runner: sb.Runner) -> None:
     facts = {
         "runner": runner.name,
-        "state": sb.RunnerState.Name(runner.state).removeprefix("RUNNER_STATE_").lower(),
+        "state": value_name(sb.RunnerState.DESCRIPTOR, runner.state).lower(),
         "backend": f"{runner.backend} {runner.platform}".strip(),
         "gVisor": runner.gvisor_version,
-        "isolation": sb.Isolation.Name(runner.isolation).removeprefix("ISOLATION_").lower(),
+        "isolation": value_name(sb.Isolation.DESCRIPTOR, runner.isolation).lower(),
         "slots": str(runner.slots),
         "Python": runner.python_version,
         "profiles": ", ".join(runner.profiles),

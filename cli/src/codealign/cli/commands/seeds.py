@@ -15,15 +15,8 @@ from codealign.cli.collecting import Stored, read_seeds, store_seeds
 from codealign.cli.connection import Connection, Target
 from codealign.cli.family import is_record_id
 from codealign.cli.options import (
-    DEFAULT_HOME,
-    CertificateOption,
-    DatasetOption,
-    HomeOption,
-    TlsCaOption,
-    TlsCertOption,
-    TlsKeyOption,
+    connects,
     services,
-    target,
 )
 from codealign.cli.running import run_async
 from codealign.cli.seeds import Collected, collection_name
@@ -37,18 +30,15 @@ app = typer.Typer(no_args_is_help=True, help="Functions with docstrings, out of 
 
 
 @app.command("collect")
+@connects("dataset")
 def collect(
     source: Annotated[str, typer.Argument(metavar="PATH|stdlib", help="A folder of Python files, or `stdlib`.")],
     collection: Annotated[
         str,
         typer.Option("--collection", help="Add to this collection. Default: a name from the folder and its content."),
     ] = "",
-    home: HomeOption = DEFAULT_HOME,
-    dataset: DatasetOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
     """Read the documented functions of a folder into a collection.
 
@@ -57,7 +47,6 @@ def collect(
     """
     collected = read_seeds(source, err)
     name = collection or collection_name(source, collected.seeds)
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), dataset=dataset)
     stored = run_async(_collect(where, collected, name))
     out.print(Text(f"collection {stored.collection}: {stored.inserted:,} new, {stored.existed:,} there already"))
 
@@ -68,16 +57,13 @@ async def _collect(where: Target, collected: Collected, name: str) -> Stored:
 
 
 @app.command("ls")
+@connects("dataset")
 def list_collections(
-    home: HomeOption = DEFAULT_HOME,
-    dataset: DatasetOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
     """List the collections of seeds."""
-    sizes = run_async(_seed_counts(target(home, tls=(certificate, tls_ca, tls_cert, tls_key), dataset=dataset)))
+    sizes = run_async(_seed_counts(where))
     if not sizes:
         out.print("no seeds yet: codealign seeds collect stdlib")
         return

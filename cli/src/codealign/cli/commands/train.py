@@ -10,19 +10,11 @@ from rich.text import Text
 
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.training.v1 import training_pb2 as api
-from codealign.cli.connection import Connection
+from codealign.cli.connection import Connection, Target
 from codealign.cli.failures import EXIT_FAILURE, Failure
 from codealign.cli.options import (
-    DEFAULT_HOME,
-    CertificateOption,
-    DatasetOption,
-    HomeOption,
-    TlsCaOption,
-    TlsCertOption,
-    TlsKeyOption,
-    TrainingOption,
+    connects,
     services,
-    target,
 )
 from codealign.cli.running import run_async
 from codealign.cli.stack import model_source
@@ -44,6 +36,7 @@ app = typer.Typer(no_args_is_help=True, help="Trainings: list, watch, cancel.")
 TrainingArgument = Annotated[str, typer.Argument(metavar="TRAINING", help="Its id, or the id's first digits.")]
 
 
+@connects("training", "dataset")
 def train_command(
     model: Annotated[str, typer.Option("--model", help="The base model: a hub id, a folder or an artifact URL.")],
     version: Annotated[
@@ -71,13 +64,8 @@ def train_command(
     checkpoint_steps: Annotated[int, typer.Option("--checkpoint-steps", min=0, help="0: 100.")] = 0,
     seed: Annotated[int, typer.Option("--seed", help="Everything random derives from it.")] = 0,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it to its end.")] = True,
-    home: HomeOption = DEFAULT_HOME,
-    training: TrainingOption = "",
-    dataset: DatasetOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
     """Tune a model on a published version. The same command goes on where it stopped."""
     choices = TuningChoices(
@@ -99,7 +87,6 @@ def train_command(
         seed=seed,
     )
     source = model_source(model)
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), training=training, dataset=dataset)
 
     async def work() -> api.Training:
         async with services(where, "dataset", "training") as connection:
@@ -116,16 +103,12 @@ def train_command(
 
 
 @app.command("ls")
+@connects("training")
 def list_trainings(
-    home: HomeOption = DEFAULT_HOME,
-    training: TrainingOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
     """List the trainings, newest first."""
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), training=training)
 
     async def work() -> list[api.Training]:
         async with services(where, "training", start=False) as connection:
@@ -146,17 +129,13 @@ def list_trainings(
 
 
 @app.command("watch")
+@connects("training")
 def watch(
     training_id: TrainingArgument,
-    home: HomeOption = DEFAULT_HOME,
-    training: TrainingOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
     """Show a training's progress until it ends. Ctrl-C stops watching; the training goes on."""
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), training=training)
 
     async def work() -> api.Training:
         async with services(where, "training", start=False) as connection:
@@ -168,17 +147,13 @@ def watch(
 
 
 @app.command("cancel")
+@connects("training")
 def cancel(
     training_id: TrainingArgument,
-    home: HomeOption = DEFAULT_HOME,
-    training: TrainingOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
     """Stop a training; its last checkpoint is kept, and `codealign train` with the same options goes on from it."""
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), training=training)
 
     async def work() -> api.Training:
         async with services(where, "training", start=False) as connection:

@@ -9,21 +9,11 @@ from google.protobuf import json_format
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.cli.family import BESIDE
 from codealign.cli.lineage import kind_name, verdict_name
 from codealign.cli.report.wording import Words, short
 from codealign.cli.terminal import count, duration
 from codealign.common.records import body
-
-_BESIDE = (
-    pb.KIND_EXAMPLE,
-    pb.KIND_VERDICT,
-    pb.KIND_DECISION,
-    pb.KIND_REJECTION,
-    pb.KIND_COMPLETION,
-    pb.KIND_PROMPT_PREFIX,
-    pb.KIND_STAGE_CONFIG,
-)
-"""What is no step of the line itself."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +101,7 @@ class _Teller:
     def story(self) -> Story:
         """All of it."""
         told = Story(self._row)
-        line = [record for record in self._report.trail if record.kind not in _BESIDE]
+        line = [record for record in self._report.trail if record.kind not in (*BESIDE, pb.KIND_EXAMPLE)]
         chosen = self._chosen(line)
         drawn = chosen.kind if chosen is not None else pb.KIND_RESPONSE
         beside = chosen.parents[0] if chosen is not None and chosen.parents else ""
