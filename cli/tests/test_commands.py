@@ -18,9 +18,9 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli import diagnosis
 from codealign.cli.failures import Failure, Interrupted, rpc_failure
 from codealign.cli.home import Home
+from codealign.cli.interrupts import run_async
 from codealign.cli.main import app
 from codealign.cli.run_config import RunChoices, run_config
-from codealign.cli.running import run_async
 from codealign.cli.stack import Options, model_source, specs
 
 AWAY = ["--dataset", "127.0.0.1:1"]

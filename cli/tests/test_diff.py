@@ -17,7 +17,7 @@ from codealign.cli.commands import diff
 from codealign.cli.diffing import Change, Diff, find_side
 from codealign.cli.failures import Failure
 from codealign.cli.main import app
-from codealign.cli.missing import Side
+from codealign.cli.missing_rows import Side
 from codealign.common.records import complete
 
 PASSED = sb.Result(verdict=sb.VERDICT_PASSED)

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.api.training.v1 import training_pb2 as training
 from codealign.cli import presets
 from codealign.cli.failures import Failure
 from codealign.cli.options import preset_options
 from codealign.cli.run_config import RunChoices, loop_choices, run_config
 from codealign.cli.stack import Options
-from codealign.cli.tuning import TuningChoices
 from codealign.coordinator import pipelines
 from codealign.coordinator.runs.config import with_defaults
 
@@ -20,7 +20,7 @@ from codealign.coordinator.runs.config import with_defaults
 @pytest.mark.parametrize("name", presets.names())
 def test_every_preset_that_comes_with_us_works(name: str, pipeline: api.Pipeline) -> None:
     assert run_config(RunChoices(preset=name), "seeds", "m", pipeline).model.model == "m"
-    loop = loop_choices(name, "evaluation", TuningChoices(), (), None)
+    loop = loop_choices(name, "evaluation", training.TrainingSpec(), (), None)
     assert all(evaluation.benchmarks for evaluation in loop.evaluations)
     assert presets.known_by(run_config(RunChoices(preset=name), "seeds", "m", pipeline)) == name
 
@@ -65,10 +65,10 @@ def test_what_is_chosen_wins(pipeline: api.Pipeline) -> None:
     assert [stage.prefix_groups for stage in config.stages] == [3, 3, 3]
     assert concepts.temperature == responses.temperature == 0.3
     assert config.few_shot_set == "nano"
-    loop = loop_choices("nano", "evaluation", TuningChoices(learning_rate=5.0), ("mbpp",), 7)
-    assert loop.tuning.learning_rate == 5.0
-    assert loop.tuning.batch_size == presets.load("nano").training["batch_size"]
-    assert [(one.benchmarks, one.limit) for one in loop.evaluations] == [(("mbpp",), 7), (("mbpp",), 7)]
+    loop = loop_choices("nano", "evaluation", training.TrainingSpec(learning_rate=5.0), ("mbpp",), 7)
+    assert loop.training.learning_rate == 5.0
+    assert loop.training.batch_size == presets.load("nano").training["batch_size"]
+    assert [(list(one.benchmarks), one.limit) for one in loop.evaluations] == [(["mbpp"], 7), (["mbpp"], 7)]
     assert [one.samples for one in loop.evaluations] == [10, 1]
 
 
@@ -76,7 +76,7 @@ def test_a_preset_of_ones_own(tmp_path: Path, pipeline: api.Pipeline) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("run: {stages: {responses: {attempts: 3}}}\ntraining: {epochs: 2}\n")
     assert run_config(RunChoices(preset=str(file)), "seeds", "m", pipeline).stages[0].attempts == 3
-    assert loop_choices(str(file), "training", TuningChoices(), (), None).tuning.epochs == 2
+    assert loop_choices(str(file), "training", training.TrainingSpec(), (), None).training.epochs == 2
 
 
 def test_of_a_preset_another_pipeline_gets_what_it_has(pipeline: api.Pipeline) -> None:
@@ -126,7 +126,7 @@ def test_a_wrong_file_is_told_what_is_wrong(tmp_path: Path, text: str, message: 
     file = tmp_path / "wrong.yml"
     file.write_text(text)
     with pytest.raises(Failure) as caught:
-        loop_choices(str(file), "evaluation", TuningChoices(), (), None)
+        loop_choices(str(file), "evaluation", training.TrainingSpec(), (), None)
     assert message in caught.value.message
 
 

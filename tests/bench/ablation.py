@@ -16,7 +16,7 @@ import math
 import random
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -39,7 +39,7 @@ from codealign.cli.run_config import RunChoices, loop_choices, run_config, run_p
 from codealign.cli.seeds import collection_name
 from codealign.cli.stack import SERVICES, Options
 from codealign.cli.terminal import StartDisplay, err
-from codealign.cli.tuning import TuningChoices, train, training_spec
+from codealign.cli.tuning import train
 
 BASE = "base"
 ARMS = ("failures only", "random responses", "passes only")
@@ -110,7 +110,7 @@ async def measure(home: Path, preset: str, seeds: int) -> tuple[list[Score], int
     defaults = presets.load(preset)
     collected = read_seeds(defaults.source("seeds"), err)
     collection = collection_name(defaults.source("seeds"), collected.seeds)
-    loop = loop_choices(preset, "evaluation", TuningChoices(), (), None)
+    loop = loop_choices(preset, "evaluation", training.TrainingSpec(), (), None)
     asked = max(loop.evaluations, key=lambda evaluation: evaluation.samples)
     display = StartDisplay(err)
     Home(home).prepare()
@@ -123,7 +123,10 @@ async def measure(home: Path, preset: str, seeds: int) -> tuple[list[Score], int
         (base,) = (await connection.call(connection.clients.inference.ListModels, inf.ListModelsRequest())).models
 
         async def score(model: inf.Model, style: str, seed: int, arm: str) -> None:
-            settings = replace(asked, seed=seed).settings(model.name, model.revision, style)
+            settings = pb.EvaluationSettings()
+            settings.CopyFrom(asked)
+            settings.model.CopyFrom(pb.ModelChoice(model=model.name, revision=model.revision))
+            settings.prompt_style, settings.seed = style, seed
             (evaluation,) = await evaluate(connection, settings, err)
             scores.append(Score(seed, arm, evaluation.pass_at_k[1]))
             err.print(f"{arm}, seed {seed}: {scores[-1].pass_at_1:.1%}")
@@ -144,9 +147,10 @@ async def measure(home: Path, preset: str, seeds: int) -> tuple[list[Score], int
             for arm, found in arms.items():
                 path = home / "ablation" / f"{seed}-{arm.replace(' ', '-')}.parquet"
                 write_rows(path, found[:rows])
-                spec = training_spec(
-                    replace(loop.tuning, seed=seed), base.source, base.revision, path.resolve().as_uri()
+                spec = training.TrainingSpec(
+                    model=base.source, model_revision=base.revision, dataset=path.resolve().as_uri(), seed=seed
                 )
+                spec.MergeFrom(loop.training)
                 tuned = await load_checkpoint(connection, await train(connection, spec, err), base)
                 await score(tuned, "tuned", seed, arm)
                 await connection.call(connection.clients.inference.UnloadModel, inf.UnloadModelRequest(name=tuned.name))

@@ -15,7 +15,8 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sandbox
 from codealign.cli.failures import Failure
 from codealign.cli.report.page import render, write
-from codealign.cli.report.wording import VERDICTS, visible
+from codealign.cli.report.wording import Words, visible
+from codealign.coordinator import pipelines
 
 BLOCKS = {"dt", "dd", "th", "td", "li", "p"}
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -258,7 +259,8 @@ def test_evaluations_without_a_comparison_are_shown(small: api.GetReportResponse
 
 def test_every_verdict_has_words() -> None:
     names = {value.name.removeprefix("VERDICT_") for value in sandbox.Verdict.DESCRIPTOR.values}
-    assert set(VERDICTS) == names - {"UNSPECIFIED"}
+    words = Words(pipelines.describe(pipelines.get("selfcodealign")))
+    assert all(words.meaning(name) for name in names - {"UNSPECIFIED"})
 
 
 def test_characters_that_cannot_be_seen_are_shown() -> None:

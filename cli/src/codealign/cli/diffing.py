@@ -20,7 +20,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.connection import Connection
 from codealign.cli.failures import Failure
 from codealign.cli.family import find_run
-from codealign.cli.missing import Reason, Side, why_missing
+from codealign.cli.missing_rows import Reason, Side, why_missing
 from codealign.common.sequences import batched
 
 COMPARED = ("instruction", "response", "tests", "category", "difficulty", "concepts", "tests_in_instruction")

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
+from google.protobuf import json_format
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
+from codealign.api.training.v1 import training_pb2 as training
 from codealign.cli import presets
 from codealign.cli.connection import Connection
 from codealign.cli.failures import Failure
-from codealign.cli.loop import EvaluationChoices, LoopChoices
+from codealign.cli.loop import LoopChoices, evaluation_settings
 from codealign.cli.run_file import merged, to_run
 from codealign.cli.stack import Options, model_source
-from codealign.cli.tuning import TuningChoices
 
-Choices = TypeVar("Choices", TuningChoices, EvaluationChoices)
 _LOAD_SECONDS = 3600.0
 
 
@@ -155,54 +155,36 @@ async def run_pipeline(connection: Connection, name: str) -> api.Pipeline:
 def loop_choices(
     preset: str,
     until: str,
-    tuning: TuningChoices,
+    chosen: training.TrainingSpec,
     benchmarks: Sequence[str],
     limit: int | None,
     *,
     files: bool = False,
 ) -> LoopChoices:
-    """What follows the data.
+    """Return what follows the data.
 
     Args:
-        preset: Fills in what was not chosen.
+        preset: The preset that fills in what the options leave out.
         until: Where to stop.
-        tuning: What was chosen about the training.
-        benchmarks: To evaluate on. Empty: the default ones.
-        limit: Problems of each. 0: all; None: not chosen.
-        files: The benchmarks' files were given.
+        chosen: The training settings that the options set.
+        benchmarks: Benchmarks to evaluate on. Empty: the preset's.
+        limit: Problems of each benchmark. 0: all; None: the preset's.
+        files: Whether the user gave benchmark files.
 
     Raises:
-        Failure: Names the option that is wrong.
+        Failure: An option is invalid.
     """
-    given = presets.load(preset)
-    tuning = _over(tuning, given.training, f"--preset {preset}: training")
+    defaults = presets.load(preset)
+    spec = json_format.ParseDict(dict(defaults.training), training.TrainingSpec())
+    spec.MergeFrom(chosen)
     evaluations = []
-    for number, values in enumerate(given.evaluations or ({},)):
-        one = _over(EvaluationChoices(), values, f"--preset {preset}: evaluations[{number}]")
-        named = tuple(benchmarks or one.benchmarks)
-        evaluations.append(replace(one, benchmarks=named, limit=one.limit if limit is None else limit))
-    choices = LoopChoices(until, tuning, tuple(evaluations), benchmarks_named=bool(benchmarks) or files)
+    for values in defaults.evaluations or ({},):
+        over: dict[str, Any] = {"benchmarks": list(benchmarks)} if benchmarks else {}
+        over |= {"limit": limit} if limit is not None else {}
+        evaluations.append(evaluation_settings({**values, **over}))
+    choices = LoopChoices(until, spec, tuple(evaluations), benchmarks_named=bool(benchmarks) or files)
     choices.check()
     return choices
-
-
-def _over(chosen: Choices, preset: Mapping[str, Any], what: str) -> Choices:
-    """What was chosen, and the preset's values for the rest.
-
-    Raises:
-        Failure: The preset names something else, or gives it another kind of value.
-    """
-    values: dict[str, Any] = {}
-    known = {each.name: each.default for each in fields(chosen)}
-    for key, value in preset.items():
-        if key not in known:
-            raise Failure(f"{what}: unknown: {key}; there are {', '.join(known)}")
-        kind = float if known[key] is None else type(known[key]) if key != "benchmarks" else list
-        if not isinstance(value, (float, int) if kind is float else kind):
-            raise Failure(f"{what}: {key}: must be a {kind.__name__}, is {value!r}")
-        if getattr(chosen, key) in (known[key], 0, ""):
-            values[key] = tuple(value) if isinstance(value, list) else value
-    return replace(chosen, **values)
 
 
 async def choose_model(connection: Connection, options: Options) -> str:

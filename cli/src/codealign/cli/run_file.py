@@ -38,8 +38,10 @@ FILLED_IN: Mapping[str, Collection[str]] = {
     "StageSettings": ("stage", "version"),
     "ExecutionSettings": ("image_digest", "python_version"),
     "SelectionSettings": ("forbidden_texts_sha256", "rules_version"),
+    "TrainingSpec": ("model", "model_revision", "dataset"),
+    "EvaluationSettings": ("model", "prompt_style"),
 }
-"""What only the coordinator writes, by message."""
+"""Fields that a file cannot set because the coordinator fills them in, by message."""
 
 _INTEGERS = (FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT32)
 _NUMBERS = (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT)
@@ -132,11 +134,11 @@ class Reader:
             return None
         return found
 
-    def run(self, node: yaml.Node, path: str = "") -> dict[str, Any]:
-        """A run's configuration; see `to_run`."""
-        return self._message(node, path, pb.Run.DESCRIPTOR)
+    def message(self, node: yaml.Node, path: str, descriptor: Descriptor) -> dict[str, Any]:
+        """Return the fields of a message that a node sets; see `to_run` for the form.
 
-    def _message(self, node: yaml.Node, path: str, descriptor: Descriptor) -> dict[str, Any]:
+        Fields that only the coordinator fills in are unknown keys.
+        """
         hidden = FILLED_IN.get(descriptor.name, ())
         known = {field.name: field for field in descriptor.fields if field.name not in hidden}
         return {
@@ -149,7 +151,7 @@ class Reader:
         made = field.message_type
         if made is pb.StageSettings.DESCRIPTOR:
             stages = self.items(node, path, self._properties)
-            return {name: self._message(inner, join(path, name), made) for name, inner in stages}
+            return {name: self.message(inner, join(path, name), made) for name, inner in stages}
         if made is pb.PropertyDraw.DESCRIPTOR:
             known = None if self._properties is None else self._properties[path.split(".")[-2]]
             return {name: self._texts(inner, join(path, name)) for name, inner in self.items(node, path, known)}
@@ -157,7 +159,9 @@ class Reader:
             name = self.value(node, path, str)
             return None if name is None else {"model": name}
         if made is not None:
-            return self._message(node, path, made)
+            return self.message(node, path, made)
+        if field.is_repeated:
+            return self._texts(node, path)
         return self._scalar(node, path, field)
 
     def _texts(self, node: yaml.Node, path: str) -> list[str]:
@@ -250,7 +254,7 @@ def read_run(what: str, path: Path, pipeline: api.Pipeline | None = None) -> Run
     except (OSError, UnicodeError) as error:
         raise Failure(f"{what}: cannot read {path}: {error}") from None
     reader = Reader(f"{what} {path}", text, pipeline)
-    found = {} if reader.root is None else reader.run(reader.root)
+    found = {} if reader.root is None else reader.message(reader.root, "", pb.Run.DESCRIPTOR)
     reader.check()
     return RunFile(f"{what} {path}", found, reader.lines)
 

@@ -1,10 +1,9 @@
-"""From options to a training, and its progress until it ends."""
+"""Submit a training and follow it until it ends."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -22,64 +21,6 @@ from codealign.common.clients import NO_RETRY
 
 ENDED = (api.TRAINING_STATE_SUCCEEDED, api.TRAINING_STATE_FAILED, api.TRAINING_STATE_CANCELLED)
 _SUBMIT_SECONDS = 600.0
-
-
-@dataclass(frozen=True)
-class TuningChoices:
-    """What a person may choose about a training. 0, "" and None stand for the training service's defaults."""
-
-    name: str = ""
-    learning_rate: float = 0.0
-    epochs: float = 0.0
-    max_steps: int = 0
-    batch_size: int = 0
-    max_length: int = 0
-    warmup_ratio: float | None = None
-    schedule: str = ""
-    optimizer: str = ""
-    dtype: str = ""
-    lora_rank: int = 0
-    """0: every parameter is tuned."""
-    gradient_checkpointing: bool = False
-    workers: int = 0
-    sharding: str = ""
-    checkpoint_steps: int = 0
-    seed: int = 0
-
-
-def training_spec(choices: TuningChoices, model: str, revision: str, dataset: str) -> api.TrainingSpec:
-    """The specification; what is not chosen is left to the training service.
-
-    Args:
-        choices: What was chosen.
-        model: A hub id, a folder or an artifact URL.
-        revision: The model's. Empty: not checked.
-        dataset: A published version's name, or a URL of Parquet files.
-    """
-    spec = api.TrainingSpec(
-        name=choices.name,
-        model=model,
-        model_revision=revision,
-        dataset=dataset,
-        learning_rate=choices.learning_rate,
-        epochs=choices.epochs,
-        max_steps=choices.max_steps,
-        batch_size=choices.batch_size,
-        max_length=choices.max_length,
-        schedule=choices.schedule,
-        optimizer=choices.optimizer,
-        dtype=choices.dtype,
-        gradient_checkpointing=choices.gradient_checkpointing,
-        workers=choices.workers,
-        sharding=choices.sharding,
-        checkpoint_steps=choices.checkpoint_steps,
-        seed=choices.seed,
-    )
-    if choices.warmup_ratio is not None:
-        spec.warmup_ratio = choices.warmup_ratio
-    if choices.lora_rank:
-        spec.lora.rank = choices.lora_rank
-    return spec
 
 
 async def train(connection: Connection, spec: api.TrainingSpec, console: Console) -> api.Training:

@@ -18,13 +18,13 @@ from codealign.cli.connection import Connection, Target
 from codealign.cli.enums import parse_value, value_names
 from codealign.cli.failures import Failure
 from codealign.cli.family import find_record, find_run, load_family, record_digits
+from codealign.cli.interrupts import run_async
 from codealign.cli.lineage import lineage_tree
 from codealign.cli.options import (
     connects,
     services,
 )
 from codealign.cli.records_view import record_view
-from codealign.cli.running import run_async
 from codealign.cli.terminal import count, err, out, printable, size, whole
 from codealign.common.records import is_internal
 

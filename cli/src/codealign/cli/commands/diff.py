@@ -13,11 +13,11 @@ from rich.text import Text
 from codealign.cli.connection import Target
 from codealign.cli.diffing import Change, Diff, Summary, find_side
 from codealign.cli.failures import Failure
+from codealign.cli.interrupts import run_async
 from codealign.cli.options import (
     connects,
     services,
 )
-from codealign.cli.running import run_async
 from codealign.cli.terminal import count, out, print_json_line, printable
 
 _SHORT = 12

@@ -18,7 +18,8 @@ from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.cli.connection import Connection, Target
 from codealign.cli.evaluating import STYLES, evaluate
 from codealign.cli.failures import Failure
-from codealign.cli.loop import BENCHMARKS, EvaluationChoices
+from codealign.cli.interrupts import run_async
+from codealign.cli.loop import BENCHMARKS
 from codealign.cli.options import (
     BenchmarksOption,
     EngineOption,
@@ -30,7 +31,6 @@ from codealign.cli.options import (
 from codealign.cli.progress import state_name
 from codealign.cli.report.terminal import evaluation_table
 from codealign.cli.run_config import choose_model
-from codealign.cli.running import run_async
 from codealign.cli.stack import DATA_SERVICES, Options
 from codealign.cli.terminal import count, err, out, printable
 
@@ -73,7 +73,14 @@ def eval_command(
         raise Failure(f"--samples-file: no such folder: {samples_file.resolve().parent}")
     options = Options(model, engine, recording, None, benchmarks)
     options.check()
-    chosen = EvaluationChoices(tuple(benchmark or BENCHMARKS), samples, temperature, max_tokens, limit, seed)
+    settings = pb.EvaluationSettings(
+        benchmarks=benchmark or BENCHMARKS,
+        samples=samples,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        limit=limit,
+        seed=seed,
+    )
     if cancel:
         _cancel(where, cancel)
         return
@@ -85,8 +92,8 @@ def eval_command(
             watched.outlives_us = not connection.started
             name = await choose_model(connection, options)
             found = await connection.call(connection.clients.inference.GetModel, inf.GetModelRequest(name=name))
-            style = prompt or await _style(connection, found.model.revision)
-            settings = chosen.settings(name, found.model.revision, style)
+            settings.model.CopyFrom(pb.ModelChoice(model=name, revision=found.model.revision))
+            settings.prompt_style = prompt or await _style(connection, found.model.revision)
             evaluations = await evaluate(connection, settings, err, watched.on_job)
             lines = await _samples(connection, evaluations) if samples_file is not None else []
             return evaluations, lines

@@ -11,12 +11,12 @@ from rich.text import Text
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.connection import Target
+from codealign.cli.interrupts import run_async
 from codealign.cli.options import (
     connects,
     services,
 )
 from codealign.cli.run_config import run_pipeline
-from codealign.cli.running import run_async
 from codealign.cli.terminal import out, printable
 
 _ROLES: Mapping[int, str] = {

@@ -15,17 +15,17 @@ from codealign.api.sandbox.v1 import sandbox_pb2 as sandbox
 from codealign.cli.connection import Target
 from codealign.cli.failures import EXIT_FAILURE
 from codealign.cli.following import cancel_started, follow, print_outcome
+from codealign.cli.interrupts import run_async
 from codealign.cli.options import (
     EngineOption,
     ModelOption,
     PresetOption,
     RecordingOption,
-    preset_options,
     connects,
+    preset_options,
     services,
 )
 from codealign.cli.presets import DEFAULT, load
-from codealign.cli.running import run_async
 from codealign.cli.stack import DATA_SERVICES, Options
 from codealign.cli.terminal import err, out, printable, warn
 

@@ -15,10 +15,12 @@ from rich.text import Text
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.api.training.v1 import training_pb2 as training
 from codealign.cli.collecting import read_seeds, store_seeds
 from codealign.cli.connection import Connection, Target, connected
 from codealign.cli.failures import EXIT_FAILURE, Failure
 from codealign.cli.following import cancel_started, follow, print_outcome
+from codealign.cli.interrupts import run_async
 from codealign.cli.loop import LoopChoices, check_benchmarks, report_page
 from codealign.cli.loop_steps import has_settled, outcome
 from codealign.cli.options import (
@@ -36,11 +38,9 @@ from codealign.cli.refusals import refusal
 from codealign.cli.report import page
 from codealign.cli.run_config import RunChoices, choose_model, loop_choices, run_config, run_pipeline
 from codealign.cli.run_file import RunFile, read_run
-from codealign.cli.running import run_async
 from codealign.cli.seeds import STDLIB, Collected, collection_name
 from codealign.cli.stack import DATA_SERVICES, SERVICES, Options
 from codealign.cli.terminal import StartDisplay, err, out, warn
-from codealign.cli.tuning import TuningChoices
 from codealign.common.errors import violations
 
 
@@ -191,8 +191,10 @@ def run(
     )
     choices.check()
     collection = collection or ("" if given_seeds else choices.file.get("seeds", {}).get("collection", ""))
-    tuning = TuningChoices(name=name, lora_rank=lora_rank, epochs=epochs, max_steps=max_steps)
-    loop = loop_choices(preset, until, tuning, benchmark or (), problems, files=options.benchmarks is not None)
+    chosen = training.TrainingSpec(name=name, epochs=epochs, max_steps=max_steps)
+    if lora_rank:
+        chosen.lora.rank = lora_rank
+    loop = loop_choices(preset, until, chosen, benchmark or (), problems, files=options.benchmarks is not None)
     if not where.explicit:
         where.home.prepare()
     collected = None if collection else read_seeds(seeds, err)

@@ -15,6 +15,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.connection import Connection, Target
 from codealign.cli.failures import EXIT_FAILURE, Failure
 from codealign.cli.following import follow, print_outcome
+from codealign.cli.interrupts import run_async
 from codealign.cli.loop_steps import outcome
 from codealign.cli.options import (
     connects,
@@ -22,7 +23,6 @@ from codealign.cli.options import (
 )
 from codealign.cli.progress import message_words, run_state, waiting_words
 from codealign.cli.report.page import write
-from codealign.cli.running import run_async
 from codealign.cli.terminal import err, out, printable, whole
 
 RunArgument = Annotated[

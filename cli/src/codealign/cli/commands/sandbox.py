@@ -14,13 +14,13 @@ from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.cli.connection import Connection, Target
 from codealign.cli.enums import value_name
 from codealign.cli.failures import EXIT_FAILURE, Failure
+from codealign.cli.interrupts import run_async
 from codealign.cli.options import (
     IsolationOption,
     connects,
     services,
 )
 from codealign.cli.records_view import code_view, facts_table, result_view
-from codealign.cli.running import run_async
 from codealign.cli.source_text import read_bytes, read_source
 from codealign.cli.stack import Options
 from codealign.cli.terminal import out, print_json, printable, whole

@@ -14,11 +14,11 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.collecting import Stored, read_seeds, store_seeds
 from codealign.cli.connection import Connection, Target
 from codealign.cli.family import is_record_id
+from codealign.cli.interrupts import run_async
 from codealign.cli.options import (
     connects,
     services,
 )
-from codealign.cli.running import run_async
 from codealign.cli.seeds import Collected, collection_name
 from codealign.cli.terminal import err, out, printable, whole
 from codealign.common.records import is_internal

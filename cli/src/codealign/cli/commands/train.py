@@ -12,15 +12,14 @@ from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.training.v1 import training_pb2 as api
 from codealign.cli.connection import Connection, Target
 from codealign.cli.failures import EXIT_FAILURE, Failure
+from codealign.cli.interrupts import run_async
 from codealign.cli.options import (
     connects,
     services,
 )
-from codealign.cli.running import run_async
 from codealign.cli.stack import model_source
 from codealign.cli.terminal import err, out, printable, whole
 from codealign.cli.tuning import (
-    TuningChoices,
     describe,
     follow_training,
     state_name,
@@ -28,7 +27,6 @@ from codealign.cli.tuning import (
     succeeded,
     train,
     training_line,
-    training_spec,
 )
 
 app = typer.Typer(no_args_is_help=True, help="Trainings: list, watch, cancel.")
@@ -68,8 +66,10 @@ def train_command(
     where: Target,
 ) -> None:
     """Tune a model on a published version. The same command goes on where it stopped."""
-    choices = TuningChoices(
+    spec = api.TrainingSpec(
         name=name,
+        model=model_source(model),
+        dataset=version,
         learning_rate=learning_rate,
         epochs=epochs,
         max_steps=max_steps,
@@ -79,20 +79,19 @@ def train_command(
         schedule=schedule,
         optimizer=optimizer,
         dtype=dtype,
-        lora_rank=lora_rank,
+        lora=api.Lora(rank=lora_rank) if lora_rank else None,
         gradient_checkpointing=gradient_checkpointing,
         workers=workers,
         sharding=sharding,
         checkpoint_steps=checkpoint_steps,
         seed=seed,
     )
-    source = model_source(model)
 
     async def work() -> api.Training:
         async with services(where, "dataset", "training") as connection:
             if connection.started and not wait:
                 raise Failure("--no-wait: the services were started for this command alone; `codealign up` keeps them")
-            spec = training_spec(choices, source, "", version or await _newest(connection))
+            spec.dataset = spec.dataset or await _newest(connection)
             return await (train if wait else submit)(connection, spec, err)
 
     done = run_async(work(), lambda: "stopped; the last checkpoint is kept, and the same command goes on from it")

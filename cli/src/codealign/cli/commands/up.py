@@ -11,6 +11,7 @@ from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.cli.commands.sandbox import runner_line
 from codealign.cli.connection import Connection, running
 from codealign.cli.home import Home
+from codealign.cli.interrupts import run_async
 from codealign.cli.launcher import Launcher
 from codealign.cli.options import (
     DEFAULT_HOME,
@@ -26,7 +27,6 @@ from codealign.cli.options import (
     target,
 )
 from codealign.cli.presets import DEFAULT, load
-from codealign.cli.running import run_async
 from codealign.cli.stack import SERVICES, Options, specs
 from codealign.cli.terminal import StartDisplay, count, out, warn
 from codealign.common.clients import ClientTls

@@ -26,10 +26,9 @@ from typing import Any, Self
 import yaml
 
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.api.training.v1 import training_pb2 as training
 from codealign.cli.failures import Failure
-from codealign.cli.loop import EvaluationChoices
-from codealign.cli.run_file import Reader, from_run, join
-from codealign.cli.tuning import TuningChoices
+from codealign.cli.run_file import Reader, from_run
 
 DEFAULT = "default"
 _FOLDER = files("codealign.cli.presets")
@@ -62,11 +61,11 @@ class Preset:
         found: dict[str, Any] = {}
         for key, node in reader.items(reader.root, "", known) if reader.root is not None else ():
             if key == "run":
-                found[key] = reader.run(node, key)
+                found[key] = reader.message(node, key, pb.Run.DESCRIPTOR)
             elif key == "inference":
                 found[key] = {inner: reader.plain(value) for inner, value in reader.items(node, key, None)}
             elif key == "training":
-                found[key] = _choices(reader, node, key, TuningChoices)
+                found[key] = reader.message(node, key, training.TrainingSpec.DESCRIPTOR)
             elif key == "evaluations":
                 found[key] = _evaluations(reader, node, key)
             else:
@@ -97,22 +96,12 @@ class Preset:
         )
 
 
-def _choices(reader: Reader, node: yaml.Node, path: str, choices: type[Any]) -> dict[str, Any]:
-    """Values for the fields of a class of choices, each of the kind of its default."""
-    defaults = {each.name: each.default for each in fields(choices)}
-    found = {}
-    for key, inner in reader.items(node, path, defaults):
-        default = defaults[key]
-        kind: type = float if default is None else list if isinstance(default, tuple) else type(default)
-        found[key] = reader.value(inner, join(path, key), (float, int) if kind is float else kind)
-    return found
-
-
 def _evaluations(reader: Reader, node: yaml.Node, path: str) -> list[dict[str, Any]]:
     if not isinstance(node, yaml.SequenceNode):
         reader.value(node, path, list)
         return []
-    return [_choices(reader, inner, f"{path}[{number}]", EvaluationChoices) for number, inner in enumerate(node.value)]
+    settings = pb.EvaluationSettings.DESCRIPTOR
+    return [reader.message(inner, f"{path}[{number}]", settings) for number, inner in enumerate(node.value)]
 
 
 def names() -> list[str]:

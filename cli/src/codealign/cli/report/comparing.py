@@ -12,6 +12,7 @@ from codealign.cli.report import charts
 from codealign.cli.report.scores import Match, Pair, false_alarms, interval_of, meaning, pass_at
 from codealign.cli.report.sections import sample_verdicts
 from codealign.cli.report.wording import (
+    Words,
     benchmark_title,
     chance,
     percent,
@@ -153,7 +154,7 @@ def _separating(pair: Pair) -> tuple[list[str], list[str]]:
     return only_base, only_tuned
 
 
-def evaluation_lines(evaluations: Sequence[api.Evaluation]) -> list[EvaluationLine]:
+def evaluation_lines(evaluations: Sequence[api.Evaluation], words: Words) -> list[EvaluationLine]:
     """Everything that is known of each evaluation."""
     return [
         EvaluationLine(
@@ -162,7 +163,7 @@ def evaluation_lines(evaluations: Sequence[api.Evaluation]) -> list[EvaluationLi
             asked=_asked(one),
             problems=f"{one.problems_done:,} of {one.problems_total:,}",
             figures=tuple(_figure(one, k) for k in sorted(one.pass_at_k)),
-            verdicts=sample_verdicts(one) + (f", undecided {one.undecided:,}" if one.undecided else ""),
+            verdicts=sample_verdicts(one, words) + (f", undecided {one.undecided:,}" if one.undecided else ""),
         )
         for one in evaluations
     ]

@@ -23,8 +23,8 @@ from codealign.cli.loop_steps import step_cells
 from codealign.cli.progress import run_state
 from codealign.cli.report import comparing, listing, recipe, sections
 from codealign.cli.report.outcome import answers, cautions, executes, headline
+from codealign.cli.report.row_history import row_history
 from codealign.cli.report.scores import matches, ordered
-from codealign.cli.report.trail import story
 from codealign.cli.report.wording import Words, short, visible
 
 _TEMPLATE = "template.html.jinja"
@@ -38,8 +38,8 @@ def render(report: api.GetReportResponse) -> str:
         report: The run's.
     """
     run = report.run
-    told = story(report)
-    row_id = told.row.id if told else ""
+    history = row_history(report)
+    row_id = history.row.id if history else ""
     words = Words(report.pipeline)
     passed, written = answers(report)
     css = _read("page.css")
@@ -63,13 +63,13 @@ def render(report: api.GetReportResponse) -> str:
             widest=max((stage.items for stage in report.stages), default=0),
             executes=executes(report),
             verdicts=sections.verdict_counts(report),
-            story=told,
+            history=history,
             costs=sections.costs(report.stages, words),
             totals=sections.totals(report.stages),
             steps=step_cells(run.loop),
             trainings=[sections.training(index, record) for index, record in enumerate(report.checkpoints)],
             matches=[comparing.match_view(index, match) for index, match in enumerate(matches(report))],
-            evaluations=comparing.evaluation_lines(ordered(report.evaluations, run.config.model.revision)),
+            evaluations=comparing.evaluation_lines(ordered(report.evaluations, run.config.model.revision), words),
             writing=[one.stage for one in run.config.stages],
             generation=recipe.generation(run.config),
             facts=recipe.facts(run.config),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
@@ -13,16 +13,6 @@ from codealign.cli import presets
 from codealign.cli.report.wording import pretty_json, short
 from codealign.cli.run_config import DIFFICULTY
 from codealign.cli.terminal import size
-
-DEFAULT_PIPELINE = "selfcodealign"
-"""What a run without a pipeline has (records.proto, Run.pipeline)."""
-_STRATEGIES: Mapping[str, str] = {
-    "": "the lowest attempt that passes",
-    "first-pass": "the lowest attempt that passes",
-    "random-pass": "one at random of those that pass",
-    "failures-only": "one that was executed and failed",
-    "everything": "every response that can be read, whatever its verdict",
-}
 
 
 @dataclass(frozen=True)
@@ -104,7 +94,7 @@ def facts(run: pb.Run) -> list[tuple[str, str]]:
         "tests in an instruction": f"with a chance of {selection.tests_in_instruction:g}, where they are short"
         if selection.HasField("tests_in_instruction")
         else "",
-        "row of each task": _STRATEGIES.get(selection.strategy, selection.strategy),
+        "selection strategy": selection.strategy,
         "benchmark texts kept out": selection.forbidden_texts_sha256 or "none were given",
     }
     return [(name, value) for name, value in chosen.items() if value]
@@ -156,7 +146,7 @@ def run_command(run: pb.Run) -> str:
     difficulties = [value for one in run.stages for value in dict.fromkeys(_values(one, DIFFICULTY))]
     strategy = run.selection.strategy
     options: list[tuple[str, str]] = [
-        ("--pipeline", run.pipeline if run.pipeline != DEFAULT_PIPELINE else ""),
+        ("--pipeline", run.pipeline),
         ("--n", str(run.seeds.limit) if run.seeds.limit else ""),
         ("--model", run.model.model if run.model.model != known.inference.get("model_name") else ""),
         ("--preset", preset if preset != presets.DEFAULT else ""),
@@ -165,10 +155,7 @@ def run_command(run: pb.Run) -> str:
         ("--prefix-groups", str(groups.pop() or "") if len(groups) == 1 else ""),
         ("--max-tokens", str(last.max_tokens or "")),
         ("--temperature", f"{temperatures.pop():g}" if len(temperatures) == 1 else ""),
-        (
-            "--strategy",
-            strategy if strategy not in ("", known.run.get("selection", {}).get("strategy", "first-pass")) else "",
-        ),
+        ("--strategy", strategy if strategy != known.run.get("selection", {}).get("strategy") else ""),
         ("--runs", str(run.execution.runs) if run.execution.runs > 1 else ""),
         *(("--difficulty", difficulty) for difficulty in difficulties),
         ("--seed", str(run.seed) if run.seed else ""),

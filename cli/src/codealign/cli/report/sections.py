@@ -12,7 +12,6 @@ from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.report import charts
 from codealign.cli.report.wording import (
-    VERDICTS,
     Words,
     by_count,
     loss,
@@ -210,7 +209,7 @@ def verdict_counts(report: api.GetReportResponse) -> list[Count]:
     return counts(report.verdicts, sum(report.verdicts.values()), Words(report.pipeline))
 
 
-def sample_verdicts(evaluation: api.Evaluation) -> str:
-    """An evaluation's samples by verdict, in a line."""
-    named = [f"{VERDICTS.get(name, name)} {number:,}" for name, number in by_count(evaluation.verdicts)]
+def sample_verdicts(evaluation: api.Evaluation, words: Words) -> str:
+    """Return an evaluation's samples by verdict, in one line."""
+    named = [f"{words.meaning_or_name(name)} {number:,}" for name, number in by_count(evaluation.verdicts)]
     return ", ".join(named)

@@ -13,9 +13,9 @@ from codealign.api.dataset.v1 import dataset_pb2 as dataset
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.progress import run_state, waiting_words
 from codealign.cli.report import charts
+from codealign.cli.report.row_history import RowHistory
 from codealign.cli.report.scores import Match, false_alarms, interval_of, levels, matches, meaning
 from codealign.cli.report.sections import speed, training_sentence
-from codealign.cli.report.trail import Story, story
 from codealign.cli.report.wording import chance, loss, percent_interval, points, points_interval, short
 from codealign.cli.terminal import count, duration, printable, whole
 
@@ -133,13 +133,13 @@ def evaluation_table(evaluations: Sequence[coordinator.Evaluation]) -> Table:
     return whole(table)
 
 
-def row_lines(told: Story) -> list[str]:
+def row_lines(history: RowHistory) -> list[str]:
     """One row in a few lines, from its seed to its verdict."""
-    lines = [f"one row, {short(told.row.id)}:"]
-    width = max((len(step.title) for step in told.steps), default=0)
+    lines = [f"one row, {short(history.row.id)}:"]
+    width = max((len(step.title) for step in history.steps), default=0)
     width = max(width, len("attempt 10"))
-    lines += [f"  {step.title.lower():<{width}}  {_preview(step.line)}" for step in told.steps]
-    for attempt in told.attempts:
+    lines += [f"  {step.title.lower():<{width}}  {_preview(step.line)}" for step in history.steps]
+    for attempt in history.attempts:
         chosen = ", chosen" if attempt.chosen else ""
         detail = f" ({_preview(attempt.detail)})" if attempt.detail else ""
         name = f"attempt {attempt.number}"
@@ -187,9 +187,9 @@ def print_report(
     if timings:
         console.print()
         console.print(cost_table(report))
-    told = story(report)
-    if told is not None:
-        _print_lines(console, row_lines(told))
+    history = row_history(report)
+    if history is not None:
+        _print_lines(console, row_lines(history))
     for record in report.checkpoints:
         _print_lines(console, training_lines(record, timings=timings))
     found = matches(report)
@@ -203,7 +203,7 @@ def print_report(
         console.print()
         console.print(evaluation_table(alone))
     console.print()
-    _print_next(console, report, version, row_id or (told.row.id if told else ""))
+    _print_next(console, report, version, row_id or (history.row.id if history else ""))
 
 
 def _print_lines(console: Console, lines: list[str]) -> None:

@@ -11,26 +11,6 @@ from codealign.api.coordinator.v1 import coordinator_pb2 as api
 
 MINUS = "\N{MINUS SIGN}"
 
-VERDICTS: Mapping[str, str] = {
-    "PASSED": "passed its tests",
-    "FAILED_ASSERTION": "an assertion failed",
-    "RAISED": "raised an exception",
-    "SYNTAX_ERROR": "does not compile",
-    "TIMED_OUT": "ran out of time",
-    "OUT_OF_MEMORY": "ran out of memory",
-    "OUTPUT_LIMIT": "wrote too much output",
-    "PROCESS_LIMIT": "started too many processes",
-    "DISK_LIMIT": "filled its disk",
-    "CRASHED": "ended by a signal",
-    "EXITED_EARLY": "ended before its last test",
-    "NO_TESTS": "executed no assertion",
-    "FLAKY": "passed in some runs only",
-    "COMPLETED": "ran without tests",
-    "REFUSED": "could not be run",
-    "INFRASTRUCTURE": "no verdict: the sandbox's own fault",
-}
-"""What a sandbox's verdict means, by its name without its prefix."""
-
 _BENCHMARKS: Mapping[str, str] = {
     "humaneval": "HumanEval",
     "humaneval+": "HumanEval+",
@@ -68,7 +48,10 @@ class Words:
 
     def __init__(self, pipeline: api.Pipeline) -> None:
         self._stages = {stage.name: stage for stage in pipeline.stages}
-        self._reasons = {name: words for stage in pipeline.stages for name, words in stage.reasons.items()}
+        # The verdict PASSED drops nothing, so no stage lists it among its reasons.
+        self._reasons = {"PASSED": "passed its tests"}
+        for stage in pipeline.stages:
+            self._reasons.update(stage.reasons)
 
     def title(self, stage: str) -> str:
         """A stage's title: "Seed → concepts"; of an unknown one its name as it is."""
@@ -86,11 +69,11 @@ class Words:
             stage: The stage that dropped for it, where stages use one name for two things.
         """
         own = self._stages[stage].reasons.get(reason, "") if stage in self._stages else ""
-        return own or self._reasons.get(reason, "") or VERDICTS.get(reason, "")
+        return own or self._reasons.get(reason, "")
 
     def meaning_or_name(self, reason: str, stage: str = "") -> str:
         """The same; of an unknown one the name without its dashes."""
-        return self.meaning(reason, stage) or reason.replace("-", " ").replace("_", " ").replace(".", ": ")
+        return self.meaning(reason, stage) or reason.replace("-", " ").replace("_", " ").replace(".", ": ").lower()
 
 
 def by_count(counts: Mapping[str, int]) -> list[tuple[str, int]]:

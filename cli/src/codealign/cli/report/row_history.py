@@ -67,7 +67,7 @@ class Attempt:
 
 
 @dataclass
-class Story:
+class RowHistory:
     """A row and everything it came from; parts that the trail lacks are empty."""
 
     row: pb.Record
@@ -77,13 +77,13 @@ class Story:
     """About nothing that is shown."""
 
 
-def story(report: api.GetReportResponse) -> Story | None:
+def row_history(report: api.GetReportResponse) -> RowHistory | None:
     """The trail's row; None: there is none."""
     rows = [record for record in report.trail if record.kind == pb.KIND_EXAMPLE]
-    return _Teller(report, rows[-1]).story() if rows else None
+    return _Builder(report, rows[-1]).build() if rows else None
 
 
-class _Teller:
+class _Builder:
     def __init__(self, report: api.GetReportResponse, row: pb.Record) -> None:
         self._report, self._row = report, row
         self._words = Words(report.pipeline)
@@ -98,24 +98,24 @@ class _Teller:
             parent: record for record in report.trail if record.kind == pb.KIND_VERDICT for parent in record.parents[:1]
         }
 
-    def story(self) -> Story:
+    def build(self) -> RowHistory:
         """All of it."""
-        told = Story(self._row)
+        history = RowHistory(self._row)
         line = [record for record in self._report.trail if record.kind not in (*BESIDE, pb.KIND_EXAMPLE)]
         chosen = self._chosen(line)
         drawn = chosen.kind if chosen is not None else pb.KIND_RESPONSE
         beside = chosen.parents[0] if chosen is not None and chosen.parents else ""
         for record in line:
             if record is chosen or (record.kind == drawn and list(record.parents[:1]) == [beside]):
-                told.attempts.append(self._attempt(record, chosen=record is chosen))
+                history.attempts.append(self._attempt(record, chosen=record is chosen))
             else:
-                told.steps.append(self._step(record))
+                history.steps.append(self._step(record))
         for record in self._report.trail:
             if record.kind == pb.KIND_REJECTION and record.rejection.rejected_kind == drawn:
-                told.attempts.append(self._rejected(record))
-        told.attempts.sort(key=lambda attempt: (attempt.number, attempt.record_id))
-        told.decisions = [text for texts in self._decisions.values() for text in texts]
-        return told
+                history.attempts.append(self._rejected(record))
+        history.attempts.sort(key=lambda attempt: (attempt.number, attempt.record_id))
+        history.decisions = [text for texts in self._decisions.values() for text in texts]
+        return history
 
     def _chosen(self, line: Sequence[pb.Record]) -> pb.Record | None:
         """What the row was chosen from: the last of its lineage, or of the line."""
