@@ -10,7 +10,8 @@ import grpc
 import pytest
 
 from codealign.cli.certificate import CLIENT_SELECTOR, Release
-from codealign.cli.commands.certificate import COMPONENTS, LOCAL_PORTS
+from codealign.cli.commands.certificate import LOCAL_PORTS
+from codealign.cli.stack import service_package
 from tests.charts.rendered import FULL, NAMESPACE, RELEASE, rendered
 
 Pem = dict[str, bytes]
@@ -79,4 +80,4 @@ def test_the_command_line_finds_a_persons_certificate_and_the_services(case: str
     wanted["app.kubernetes.io/instance"] = RELEASE
     assert [name for name, its in labels.items() if wanted.items() <= its.items()] == [Release(RELEASE).secret]
     ports = {each["metadata"]["name"]: [port["port"] for port in each["spec"]["ports"]] for each in chart.of("Service")}
-    assert all(7400 in ports[f"{FULL}-{COMPONENTS.get(service, service)}"] for service in LOCAL_PORTS)
+    assert all(7400 in ports[f"{FULL}-{service_package(service)}"] for service in LOCAL_PORTS)

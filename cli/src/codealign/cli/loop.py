@@ -1,6 +1,6 @@
-"""What follows the data: the base model evaluated, a model tuned on the version, that one evaluated, and the page.
+"""What follows the data: evaluation of the base model, training, evaluation of the tuned model.
 
-The coordinator carries it out (a Loop record); here is what a person may choose of it.
+The coordinator executes these steps as a Loop record. This module holds the settings that a user can choose.
 """
 
 from __future__ import annotations
@@ -82,18 +82,18 @@ class LoopChoices:
 
 
 async def check_benchmarks(connection: Connection, choices: LoopChoices, console: Console) -> LoopChoices:
-    """Find a benchmark that cannot be read before the hours that lead to it.
+    """Detect benchmarks that cannot be read before hours of work lead to them.
 
     Args:
         connection: To the coordinator.
         choices: How far to go.
-        console: Told of an evaluation that is left out.
+        console: Receives a note if the evaluation is skipped.
 
     Returns:
-        The choices to go on with: without the evaluation where a benchmark cannot be had that no person named.
+        The choices, without the evaluation if a benchmark that the user did not name is unavailable.
 
     Raises:
-        Failure: Says which, and what to do.
+        Failure: A benchmark that the user named is unavailable, or its file is damaged.
     """
     if not choices.evaluates:
         return choices
@@ -108,8 +108,9 @@ async def check_benchmarks(connection: Connection, choices: LoopChoices, console
         if choices.benchmarks_named or error.code() is not grpc.StatusCode.NOT_FOUND:
             raise rpc_failure(error, "coordinator", connection.addresses.coordinator) from error
         note = (
-            f"note: no evaluation, the run ends with the training: {printable(error.details() or '').rstrip('.')}. "
-            "To have it, give --benchmarks FOLDER (make run: BENCHMARKS=FOLDER)"
+            "note: skipping the evaluation, the run ends after training: "
+            f"{printable(error.details() or '').rstrip('.')}. To evaluate, pass --benchmarks DIRECTORY "
+            "(make run: BENCHMARKS=DIRECTORY)"
         )
         console.print(Text(note, style="yellow"))
         return replace(choices, until="training")
@@ -117,5 +118,5 @@ async def check_benchmarks(connection: Connection, choices: LoopChoices, console
 
 
 def report_page(reports: Path, run_id: str) -> Path:
-    """Where a run's page goes."""
+    """Return the path of a run's report page."""
     return reports / f"{run_id[:12]}.html"

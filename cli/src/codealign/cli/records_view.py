@@ -1,4 +1,4 @@
-"""One record, whole: its envelope, its body with code highlighted, and how it came to be."""
+"""Show one record in full: envelope, body with highlighted code, and provenance."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CODE_FIELDS = frozenset({"code", "tests", "solution"})
 
 
 def record_view(record: pb.Record) -> RenderableType:
-    """Everything about a record."""
+    """Return everything about a record."""
     facts = facts_table(
         {
             "id": record.id,
@@ -43,7 +43,7 @@ def record_view(record: pb.Record) -> RenderableType:
     elif message is not None:
         parts += list(_fields(message))
     else:
-        parts.append(Text("its body is none that this client knows: update codealign-cli", style="yellow"))
+        parts.append(Text("this client does not know the record's kind: update codealign-cli", style="yellow"))
     if record.HasField("provenance"):
         parts.append(Rule("provenance", align="left", style="dim"))
         parts += list(_fields(record.provenance))
@@ -51,7 +51,7 @@ def record_view(record: pb.Record) -> RenderableType:
 
 
 def facts_table(facts: dict[str, str]) -> Table:
-    """Names and values in two columns, empty values left out."""
+    """Return names and values in two columns, without empty values."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -62,7 +62,7 @@ def facts_table(facts: dict[str, str]) -> Table:
 
 
 def _fields(message: Message) -> Iterator[RenderableType]:
-    """Short fields in a table, long texts each under a rule, code highlighted."""
+    """Yield short fields as a table, then long texts each under a rule, with code highlighted."""
     short: dict[str, str] = {}
     long: dict[str, str] = {}
     for descriptor, value in message.ListFields():
@@ -91,7 +91,7 @@ def _fields(message: Message) -> Iterator[RenderableType]:
 
 
 def code_view(code: str, failing_line: int = 0) -> Syntax:
-    """Python source, highlighted; the failing line marked."""
+    """Return highlighted Python source, with the failing line marked."""
     return Syntax(
         printable(code),
         "python",
@@ -104,7 +104,7 @@ def code_view(code: str, failing_line: int = 0) -> Syntax:
 
 
 def result_view(result: sandbox.Result) -> RenderableType:
-    """What became of a program: verdict, evidence, streams."""
+    """Return an execution result: verdict, evidence, output streams."""
     ended = f"signal {result.signal}" if result.signal else ""
     if result.HasField("exit_code"):
         ended = f"exit code {result.exit_code}"
@@ -139,5 +139,5 @@ def _isolation(value: sandbox.Isolation.ValueType) -> str:
 
 
 def duration_ms(seconds: float) -> str:
-    """Seconds for a person, short ones in milliseconds."""
+    """Format seconds; short durations in milliseconds."""
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else duration(seconds)

@@ -1,4 +1,4 @@
-"""From options to a run's configuration, and to the model that writes it."""
+"""Build a run's configuration from command-line options, and choose its model."""
 
 from __future__ import annotations
 
@@ -29,59 +29,59 @@ DIFFICULTY = "difficulty"
 
 @dataclass(frozen=True)
 class RunChoices:
-    """What a person may choose about a run's data. 0 and "" stand for the coordinator's defaults."""
+    """Options of a run's data pipeline. 0 and "" stand for the coordinator's defaults."""
 
     name: str = ""
     limit: int = 0
-    """Seeds."""
+    """Seeds to use."""
     attempts: int = 0
-    """Of the pipeline's last writing stage: draws for each parent at most."""
+    """Draws for each parent at most, in the pipeline's last writing stage."""
     round_size: int = 0
-    """Of the same stage: draws at once."""
+    """Draws at once, in the same stage."""
     prefix_groups: int = 0
-    """Of every writing stage whose examples are pooled."""
+    """Few-shot orderings of every writing stage that pools its examples."""
     max_tokens: int = 0
-    """Of the pipeline's last writing stage: new tokens."""
+    """New tokens in the pipeline's last writing stage."""
     temperature: float | None = None
-    """Of every writing stage."""
+    """Temperature of every writing stage."""
     seed: int = 0
     preset: str = presets.DEFAULT
-    """Fills in what is not chosen; see `presets`."""
+    """Preset that fills in what is not chosen; see `presets`."""
     difficulties: tuple[str, ...] = ()
-    """Of tasks; empty: the stages' own."""
+    """Difficulties of tasks to draw from. Empty: the stages' defaults."""
     runs: int = 0
-    """Of each program."""
+    """Executions of each program."""
     pipeline: str = ""
     strategy: str = ""
-    """Of selection. Empty: the coordinator's default."""
+    """Selection strategy. Empty: the coordinator's default."""
     file: Mapping[str, Any] = field(default_factory=dict)
-    """What a run file sets; see `run_file`. Wins over the preset, not over options."""
+    """Settings of a run file; see `run_file`. They win over the preset, not over options."""
 
     def check(self) -> None:
-        """Find what cannot work before anything is started.
+        """Check the options before anything is started.
 
         Raises:
-            Failure: Names the option.
+            Failure: An option is invalid.
         """
         presets.load(self.preset)
 
     @property
     def pipeline_name(self) -> str:
-        """The pipeline that is meant. Empty: the coordinator's default."""
+        """Name of the run's pipeline. Empty: the coordinator's default."""
         return self.pipeline or self.file.get("pipeline", "") or presets.load(self.preset).run.get("pipeline", "")
 
 
 def run_config(choices: RunChoices, collection: str, model: str, pipeline: api.Pipeline) -> pb.Run:
-    """The configuration; what is not chosen is left to the coordinator.
+    """Return the run's configuration. What is not chosen is left to the coordinator.
 
     Args:
-        choices: What was chosen.
-        collection: Of seeds. Empty: the run file's.
-        model: As the inference service names it. Empty: its only one, or the run file's.
-        pipeline: What the coordinator says of `choices.pipeline_name`.
+        choices: The options.
+        collection: Seed collection. Empty: the run file's.
+        model: The model's name in the inference service. Empty: its only model, or the run file's.
+        pipeline: The coordinator's description of `choices.pipeline_name`.
 
     Raises:
-        Failure: Names the option that is wrong.
+        Failure: An option is invalid.
     """
     choices.check()
     writing = [stage for stage in pipeline.stages if stage.role == api.STAGE_ROLE_WRITING]
@@ -113,7 +113,7 @@ def run_config(choices: RunChoices, collection: str, model: str, pipeline: api.P
 
 
 def _set_last(settings: dict[str, Any], choices: RunChoices) -> None:
-    """Set what options set of the last writing stage."""
+    """Apply the options that set the last writing stage."""
     for name in ("attempts", "round_size", "max_tokens"):
         if chosen := getattr(choices, name):
             settings[name] = chosen
@@ -122,7 +122,7 @@ def _set_last(settings: dict[str, Any], choices: RunChoices) -> None:
 
 
 def fitted(preset: Mapping[str, Any], pipeline: api.Pipeline) -> dict[str, Any]:
-    """A preset's configuration without the stages, properties and few-shot set that a pipeline does not have."""
+    """Return a preset's configuration without stages, properties and few-shot set that the pipeline lacks."""
     found = dict(preset)
     if found.get("few_shot_set") not in pipeline.few_shot_sets:
         found.pop("few_shot_set", None)
@@ -138,14 +138,14 @@ def fitted(preset: Mapping[str, Any], pipeline: api.Pipeline) -> dict[str, Any]:
 
 
 async def run_pipeline(connection: Connection, name: str) -> api.Pipeline:
-    """What the coordinator says of a pipeline.
+    """Return the coordinator's description of a pipeline.
 
     Args:
         connection: To the coordinator.
-        name: The pipeline's. Empty: the coordinator's default.
+        name: The pipeline. Empty: the coordinator's default.
 
     Raises:
-        Failure: It has none of this name; the message names those that there are.
+        Failure: There is no such pipeline. The message lists the existing ones.
     """
     request = api.GetPipelineRequest(name=name)
     response = await connection.call(connection.clients.coordinator.GetPipeline, request)
@@ -188,14 +188,14 @@ def loop_choices(
 
 
 async def choose_model(connection: Connection, options: Options) -> str:
-    """The name of the model that the run uses, loaded if need be.
+    """Return the name of the model to use, loading it if necessary.
 
     Args:
         connection: To the inference service.
-        options: Names the model and the engine; both may be empty.
+        options: Model and engine; both may be empty.
 
     Raises:
-        Failure: The service has another one and cannot load this one.
+        Failure: The service runs another model or engine and cannot load this model.
     """
     inference = connection.clients.inference
     listed = await connection.call(inference.ListModels, inf.ListModelsRequest())
@@ -203,14 +203,14 @@ async def choose_model(connection: Connection, options: Options) -> str:
     if options.engine and models and all(model.engine != options.engine for model in models):
         raise Failure(
             f"--engine {options.engine}: the inference service at {connection.addresses.inference} runs "
-            f"{models[0].engine}; stop it, or leave the option out"
+            f"{models[0].engine}; stop the service, or omit the option"
         )
     if connection.started and len(models) == 1:
         return models[0].name
     if not options.model:
         if len(models) != 1:
             names = ", ".join(model.name for model in models) or "none"
-            raise Failure(f"choose a model with --model; loaded at {connection.addresses.inference}: {names}")
+            raise Failure(f"choose a model with --model; {connection.addresses.inference} has loaded: {names}")
         return models[0].name
     source = model_source(options.model)
     for model in models:
@@ -227,6 +227,7 @@ async def _load(connection: Connection, name: str, source: str, models: list[inf
         served = ", ".join(model.name for model in models) or "no model"
         raise Failure(
             f"--model {name}: the inference service at {connection.addresses.inference} serves {served} and cannot "
-            f"load it ({error.details() or error.code().name}): stop the services, or name with --model what they serve"
+            f"load this one ({error.details() or error.code().name}): stop the services, or pass "
+            "--model with a model that they serve"
         ) from error
     return response.model.name

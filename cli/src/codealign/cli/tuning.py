@@ -24,10 +24,10 @@ _SUBMIT_SECONDS = 600.0
 
 
 async def train(connection: Connection, spec: api.TrainingSpec, console: Console) -> api.Training:
-    """Submit a training and follow it to its success.
+    """Submit a training and follow it until it succeeds.
 
     Raises:
-        Failure: It was refused, or did not succeed.
+        Failure: The training was refused, or did not succeed.
     """
     submitted = await submit(connection, spec, console)
     if submitted.state == api.TRAINING_STATE_SUCCEEDED:
@@ -36,7 +36,7 @@ async def train(connection: Connection, spec: api.TrainingSpec, console: Console
 
 
 async def submit(connection: Connection, spec: api.TrainingSpec, console: Console) -> api.Training:
-    """Submit a training, and say whether it was there."""
+    """Submit a training, and print whether it existed before."""
     request = api.SubmitTrainingRequest(spec=spec)
     method = connection.clients.training.SubmitTraining
     response = await connection.call(method, request, timeout=_SUBMIT_SECONDS)
@@ -44,18 +44,18 @@ async def submit(connection: Connection, spec: api.TrainingSpec, console: Consol
     if not response.existed:
         said = "new"
     elif training.state == api.TRAINING_STATE_SUCCEEDED:
-        said = "was done before, with these settings on this data"
+        said = "already done with these settings on this data"
     else:
-        said = f"goes on from step {training.checkpoint_step:,}"
+        said = f"resuming from step {training.checkpoint_step:,}"
     console.print(Text(printable(f"training {training.id[:12]}: {said}{_estimate(training)}")))
     return training
 
 
 def succeeded(training: api.Training) -> api.Training:
-    """The training, if it has succeeded.
+    """Return the training if it has succeeded.
 
     Raises:
-        Failure: It has not.
+        Failure: The training has not succeeded.
     """
     if training.state != api.TRAINING_STATE_SUCCEEDED:
         raise Failure(f"training {training.id[:12]} {state_name(training.state)}: {printable(training.message)}")
@@ -63,10 +63,10 @@ def succeeded(training: api.Training) -> api.Training:
 
 
 async def follow_training(connection: Connection, training_id: str, console: Console) -> api.Training:
-    """Show a training's progress until it ends; the training as it is then.
+    """Show a training's progress until it ends, and return its final state.
 
     Raises:
-        Failure: The service refuses, or is away for too long.
+        Failure: The service refuses the request, or is unreachable for too long.
     """
     last = api.Training()
     request = api.WatchTrainingRequest(id=training_id)
@@ -87,10 +87,10 @@ async def follow_training(connection: Connection, training_id: str, console: Con
 
 
 class TrainingDisplay:
-    """Shows a training whenever there is news: a bar on a terminal, a line now and then elsewhere.
+    """Progress of a training: a bar on a terminal, periodic lines elsewhere.
 
     Args:
-        console: Where.
+        console: Output console.
     """
 
     def __init__(self, console: Console) -> None:
@@ -111,7 +111,7 @@ class TrainingDisplay:
         self._bar.stop()
 
     def update(self, training: api.Training) -> None:
-        """Show it; each note once."""
+        """Show a training's state, and each of its notes once."""
         for note in training.notes:
             if note not in self._notes:
                 self._notes.add(note)
@@ -128,12 +128,12 @@ class TrainingDisplay:
 
 
 def state_name(state: api.TrainingState.ValueType) -> str:
-    """A training's state in lower case: "running"."""
+    """Return a training's state in lower case: "running"."""
     return api.TrainingState.Name(state).removeprefix("TRAINING_STATE_").lower()
 
 
 def training_line(training: api.Training) -> str:
-    """A training in one line."""
+    """Return a training's state in one line."""
     parts = [state_name(training.state)]
     if training.message and training.state != api.TRAINING_STATE_SUCCEEDED:
         parts.append(printable(training.message))
@@ -144,13 +144,13 @@ def training_line(training: api.Training) -> str:
     if training.tokens_per_second:
         parts.append(f"{training.tokens_per_second:,.0f} tokens/s")
     if training.HasField("seconds_left") and training.state == api.TRAINING_STATE_RUNNING:
-        parts.append(f"left {duration(training.seconds_left)}")
+        parts.append(f"{duration(training.seconds_left)} left")
     return ", ".join(parts)
 
 
 def describe(training: api.Training) -> list[str]:
-    """What came of a training, a line each."""
-    cut = f", {training.truncated_rows:,} of them cut at the longest length" if training.truncated_rows else ""
+    """Return the result of a training, in lines."""
+    cut = f", {training.truncated_rows:,} of them truncated" if training.truncated_rows else ""
     lines = [f"{count(training.rows, 'row')}{cut}; {count(training.step, 'step')}; last loss {training.loss:.4f}"]
     if training.artifact_url:
         lines.append(training.artifact_url)
@@ -162,6 +162,6 @@ def _estimate(training: api.Training) -> str:
         return ""
     need = training.estimate
     return (
-        f"; needs about {size(need.memory_bytes)} of {size(need.memory_available_bytes)} memory and "
-        f"{size(need.disk_bytes)} of {size(need.disk_available_bytes)} disk"
+        f"; needs about {size(need.memory_bytes)} of {size(need.memory_available_bytes)} available memory and "
+        f"{size(need.disk_bytes)} of {size(need.disk_available_bytes)} available disk space"
     )

@@ -1,4 +1,4 @@
-"""`codealign data`: records, where they come from, and published versions."""
+"""`codealign data`: records, their lineage, and published versions."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from codealign.cli.records_view import record_view
 from codealign.cli.terminal import count, err, out, printable, size, whole
 from codealign.common.records import is_internal
 
-app = typer.Typer(no_args_is_help=True, help="Records, where they come from, and published versions.")
+app = typer.Typer(no_args_is_help=True, help="Inspect records and their lineage; publish and export versions.")
 
-RecordArgument = Annotated[str, typer.Argument(metavar="ID", help="A record's id, or its first 6 digits or more.")]
+RecordArgument = Annotated[str, typer.Argument(metavar="ID", help="Record id, or its first 6 or more digits.")]
 
 
 _FORMATS = "|".join(name.lower() for name in value_names(ds.ExportFormat.DESCRIPTOR))
@@ -99,7 +99,7 @@ def show(
     *,
     where: Target,
 ) -> None:
-    """Show one record, whole."""
+    """Show one record in full."""
     digits = record_digits(record)
 
     async def work() -> None:
@@ -113,16 +113,17 @@ def show(
 @connects("dataset")
 def lineage(
     record: RecordArgument,
-    run: Annotated[str, typer.Option("--run", help="What belongs to this run alone: its id or name.")] = "",
+    run: Annotated[str, typer.Option("--run", help="Restrict the output to this run (id or name).")] = "",
     prompts: Annotated[
-        bool, typer.Option("--prompts", help="Print everything in full: few-shot prompts and responses.")
+        bool, typer.Option("--prompts", help="Print everything in full, including few-shot prompts and completions.")
     ] = False,
     *,
     where: Target,
 ) -> None:
-    """Explain a record: from its seed, through every prompt, response, verdict and decision.
+    """Explain a record: its seed, and every prompt, response, verdict and decision.
 
-    For a row: why it is there, and why the other responses to its instruction are not. For a seed: what became of it.
+    For a row, this shows why it was chosen and the other responses to its instruction were not. For a seed, it shows
+    everything derived from it.
     """
     digits = record_digits(record)
 
@@ -138,21 +139,23 @@ def lineage(
 async def _run_id(connection: Connection, name: str) -> str:
     found = await find_run(connection, name)
     if found is None:
-        raise Failure(f"no run's id begins with {name}, and none bears this name (see `codealign data ls`)")
+        raise Failure(f"no run with this name or id: {name} (see `codealign ls`)")
     return found.id
 
 
 @app.command("publish")
 @connects("dataset")
 def publish(
-    collection: Annotated[str, typer.Argument(metavar="COLLECTION|RUN", help="A collection's name, or a run.")],
-    title: Annotated[str, typer.Option("--title", help="A name for people.")] = "",
+    collection: Annotated[
+        str, typer.Argument(metavar="COLLECTION|RUN", help="Collection name, or a run's id or name.")
+    ],
+    title: Annotated[str, typer.Option("--title", help="Human-readable title.")] = "",
     verdict: Annotated[
         list[str] | None,
-        typer.Option("--verdict", help="Its rows have one of these verdicts (repeat). Default: PASSED alone."),
+        typer.Option("--verdict", help="Accept rows with this verdict (repeatable). Default: only PASSED."),
     ] = None,
     not_executed: Annotated[
-        bool, typer.Option("--not-executed", help="The rows were never executed; version and card say so.")
+        bool, typer.Option("--not-executed", help="The rows were never executed. The version and its card say so.")
     ] = False,
     *,
     where: Target,
@@ -160,7 +163,7 @@ def publish(
     """Publish the rows of a collection, or of a run, as an immutable version."""
     verdicts = [_verdict(name) for name in verdict or ()]
     if verdicts and not_executed:
-        raise Failure("--verdict and --not-executed: rows that were never executed have no verdict; give one of them")
+        raise Failure("--verdict and --not-executed exclude each other: rows that were never executed have no verdict")
 
     async def work() -> ds.PublishVersionResponse:
         async with services(where, "dataset") as connection:
@@ -172,7 +175,7 @@ def publish(
 
     response = run_async(work())
     version = response.version
-    existed = ", which was there already" if response.existed else ""
+    existed = " (already existed)" if response.existed else ""
     out.print(Text(f"{count(version.rows, 'row')} published as {version.name}{existed}"))
     out.print(Text(f"  {printable(version.url)}"))
 
@@ -185,8 +188,10 @@ def _verdict(name: str) -> sandbox.Verdict.ValueType:
 @app.command("export")
 @connects("dataset")
 def export(
-    version: Annotated[str, typer.Argument(metavar="VERSION", help="As `codealign data versions` lists it.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write; - for standard output.")],
+    version: Annotated[
+        str, typer.Argument(metavar="VERSION", help="Version name, as `codealign data versions` lists it.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Output file; - for standard output.")],
     fmt: Annotated[str, typer.Option("--format", metavar=_FORMATS, help="File format.")] = "jsonl",
     *,
     where: Target,
@@ -210,7 +215,7 @@ async def _export(where: Target, request: ds.ExportRequest, output: Path) -> int
 
 @contextlib.contextmanager
 def _writing(output: Path) -> Iterator[BinaryIO]:
-    """The file, which is there under its name only once it is whole."""
+    """Open the output file. It gets its name only once it is complete."""
     if str(output) == "-":
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()

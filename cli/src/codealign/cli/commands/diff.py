@@ -1,4 +1,4 @@
-"""`codealign data diff`: which rows came, went or changed between two versions or runs, and why."""
+"""`codealign data diff`: compare the rows of two versions or runs."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ _MAX_DETAIL = 200
 _SIGNS: Mapping[str, tuple[str, str]] = {"changed": ("~", "yellow"), "went": ("-", "red"), "came": ("+", "green")}
 _TITLES: Mapping[str, str] = {
     "changed": "changed, by what differs",
-    "went": "went, by what became of them in B",
-    "came": "came, by what had become of them in A",
+    "went": "only in A, by why they are not in B",
+    "came": "only in B, by why they were not in A",
 }
 
-SideArgument = typer.Argument(metavar="VERSION|RUN", help="A version's name, or a run's id, first digits or name.")
+SideArgument = typer.Argument(
+    metavar="VERSION|RUN", help="Version name, or a run's id, first digits of the id, or name."
+)
 
 
 @connects("dataset")
@@ -37,18 +39,18 @@ def diff(
     before: Annotated[str, SideArgument],
     after: Annotated[str, SideArgument],
     as_json: Annotated[
-        bool, typer.Option("--json", help="JSON Lines: an object for each row that differs, then the summary.")
+        bool, typer.Option("--json", help="Print JSON Lines: an object for each row that differs, then the summary.")
     ] = False,
-    summary: Annotated[bool, typer.Option("--summary", help="The counts alone, no row.")] = False,
+    summary: Annotated[bool, typer.Option("--summary", help="Print only the counts.")] = False,
     *,
     where: Target,
 ) -> None:
-    """Compare the rows of two versions, or runs: which came, went or changed from A to B, and why, row by row.
+    """Compare the rows of two versions or runs, and say for each difference why.
 
-    A row is the same row where it was read from the same completion; else where seed and instruction are the same.
+    Rows are matched by the completion that they were parsed from, otherwise by seed and instruction.
     """
     if before == after:
-        raise Failure(f"{before} is the same on both sides: name two versions or runs")
+        raise Failure(f"{before} is given twice: name two different versions or runs")
 
     async def work() -> Summary:
         async with services(where, "dataset") as connection:
@@ -81,7 +83,7 @@ def _print(change: Change, *, as_json: bool) -> None:
 
 def _print_summary(found: Summary, before: str, after: str) -> None:
     a, b = found.rows
-    out.print(Text(printable(f"A {before}: {count(a, 'row')}; B {after}: {count(b, 'row')}; {found.same:,} the same")))
+    out.print(Text(printable(f"A {before}: {count(a, 'row')}; B {after}: {count(b, 'row')}; {found.same:,} identical")))
     for kind, title in _TITLES.items():
         reasons = found.reasons[kind]
         if reasons:

@@ -1,4 +1,4 @@
-"""`codealign watch`, `ls`, `report`, `pause`, `resume`, `cancel`: runs, wherever their coordinator is."""
+"""`codealign watch`, `ls`, `report`, `pause`, `resume`, `cancel`: follow and control runs."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from codealign.cli.report.page import write
 from codealign.cli.terminal import err, out, printable, whole
 
 RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="Its id, the id's first 6 digits or more, or its name.")
+    str, typer.Argument(metavar="RUN", help="Run id, its first 6 or more digits, or the run's name.")
 ]
 MaybeRunArgument = Annotated[
-    str, typer.Argument(metavar="[RUN]", help="Its id, the id's first digits, or its name. Default: the newest.")
+    str, typer.Argument(metavar="[RUN]", help="Run id, its first digits, or the run's name. Default: the newest run.")
 ]
-TimingsOption = Annotated[bool, typer.Option("--timings/--no-timings", help="Print what each stage took.")]
+TimingsOption = Annotated[bool, typer.Option("--timings/--no-timings", help="Print times and tokens of each stage.")]
 
 _Change = Callable[[Connection, str], Awaitable[api.RunStatus]]
 
@@ -43,7 +43,7 @@ def watch(
     *,
     where: Target,
 ) -> None:
-    """Show a run's progress until it ends, then its report. Ctrl-C stops watching; the run goes on."""
+    """Show a run's progress until it ends, then its report. Ctrl-C stops watching; the run continues."""
 
     async def work() -> pb.RunState.ValueType:
         async with services(where, "coordinator", "dataset", start=False) as connection:
@@ -51,7 +51,7 @@ def watch(
             await print_outcome(connection, last, out, timings=timings)
             return outcome(last)
 
-    if run_async(work(), lambda: "stopped watching; the run goes on") != pb.RUN_STATE_SUCCEEDED:
+    if run_async(work(), lambda: "stopped watching; the run continues") != pb.RUN_STATE_SUCCEEDED:
         raise typer.Exit(EXIT_FAILURE)
 
 
@@ -59,16 +59,17 @@ def watch(
 def report(
     run: MaybeRunArgument = "",
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write it as one self-contained HTML page as well.")
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Also write the report as one self-contained HTML page."),
     ] = None,
-    open_page: Annotated[bool, typer.Option("--open", help="Show that page in the browser; needs --html.")] = False,
+    open_page: Annotated[bool, typer.Option("--open", help="Open that page in the browser; needs --html.")] = False,
     timings: TimingsOption = True,
     *,
     where: Target,
 ) -> None:
-    """Print a run's report as it is now; with --html also as a page to show to others."""
+    """Print a run's current report. With --html, also write it as a page to share."""
     if open_page and html is None:
-        raise Failure("--open shows the page that --html FILE writes: give both")
+        raise Failure("--open needs --html FILE: it opens the page that --html writes")
 
     async def work() -> api.GetReportResponse:
         async with services(where, "coordinator", "dataset") as connection:
@@ -125,7 +126,7 @@ def pause(
     *,
     where: Target,
 ) -> None:
-    """Stop starting work; what is in flight is finished and kept. `codealign watch` shows when that is done."""
+    """Pause a run. Work in flight is finished and kept; `codealign watch` shows when that is done."""
 
     async def change(connection: Connection, name: str) -> api.RunStatus:
         request = api.PauseRunRequest(run=name)
@@ -140,7 +141,7 @@ def resume(
     *,
     where: Target,
 ) -> None:
-    """Go on with a run that was paused or cancelled, or that failed."""
+    """Resume a run that was paused or cancelled, or that failed."""
 
     async def change(connection: Connection, name: str) -> api.RunStatus:
         request = api.ResumeRunRequest(run=name)
@@ -155,7 +156,7 @@ def cancel(
     *,
     where: Target,
 ) -> None:
-    """Stop a run at once; what is finished is kept."""
+    """Cancel a run immediately. Finished work is kept."""
 
     async def change(connection: Connection, name: str) -> api.RunStatus:
         request = api.CancelRunRequest(run=name)

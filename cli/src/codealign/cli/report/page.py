@@ -1,7 +1,7 @@
-"""The report as one HTML page that needs nothing else: no request, no script, the same bytes for the same report.
+"""The report as one self-contained HTML page: no requests, no scripts, and the same bytes for the same report.
 
-Whatever a model or a file wrote is text here: the template escapes all it prints, characters that cannot be seen are
-shown, no address or class comes from data, and the page's own policy forbids it to load or run anything.
+Everything that a model or a file wrote is treated as text: the template escapes all values, invisible characters are
+made visible, no address or class comes from data, and the page's content security policy blocks loading and scripts.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _PACKAGE = "codealign.cli.report"
 
 
 def render(report: api.GetReportResponse) -> str:
-    """The page.
+    """Return the page.
 
     Args:
-        report: The run's.
+        report: The run's report.
     """
     run = report.run
     history = row_history(report)
@@ -80,17 +80,17 @@ def render(report: api.GetReportResponse) -> str:
 
 
 def write(report: api.GetReportResponse, path: Path) -> Path:
-    """Write the page to a file, whole or not at all.
+    """Write the page to a file atomically.
 
     Args:
-        report: The run's.
-        path: The file; what was there is replaced.
+        report: The run's report.
+        path: The file, which is replaced if it exists.
 
     Returns:
         The file's absolute path.
 
     Raises:
-        Failure: It cannot be written.
+        Failure: The file cannot be written.
     """
     text = render(report)
     partial = path.with_name(f".{path.name}.partial")
@@ -120,7 +120,7 @@ def _environment() -> Environment:
 
 
 def _finalize(value: Any) -> Any:
-    """What cannot be seen is shown in every text that is printed; Markup is ours and done."""
+    """Make invisible characters visible in every printed text; Markup is already done."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 

@@ -1,4 +1,4 @@
-"""One published row, followed from its seed: the records of a trail, put in their places, whatever the pipeline."""
+"""One published row and its history: the records of a report's trail, arranged from seed to row."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ from codealign.common.records import body
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a model was given, how much of it was computed, and what it wrote."""
+    """What a model was given, the cost, and what it wrote."""
 
     facts: str
     examples: str
     """The few-shot part. Empty: not in the trail."""
     rest: str
     written: str
-    """As it came. Empty: not in the trail."""
+    """The raw completion. Empty: not in the trail."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A record on the line from the seed to what the row was chosen from."""
+    """A record on the line from the seed to the row's candidates."""
 
     title: str
     record: pb.Record
     sort: str
     """How it is shown: "seed", "concepts", "instruction", or "other"."""
     asked: str
-    """Of an instruction: the properties that it was to have."""
+    """For an instruction: the requested properties."""
     other: str
-    """Of another kind: its body as text."""
+    """For other kinds: the body as text."""
     line: str
-    """All of it in a line."""
+    """Everything in one line."""
     decisions: tuple[str, ...]
     prompt: Prompt | None
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One draw of what the row was chosen from."""
+    """A candidate that the row was chosen from."""
 
     number: int
     record_id: str
     verdict: str
-    """The verdict's or the rejection's name. Empty: not executed."""
+    """Name of the verdict or rejection. Empty: not executed."""
     passed: bool
     meaning: str
     detail: str
     seconds: float
-    """That the program ran."""
+    """Wall-clock seconds of the program."""
     answer: str
     tests: str
     chosen: bool
@@ -68,17 +68,17 @@ class Attempt:
 
 @dataclass
 class RowHistory:
-    """A row and everything it came from; parts that the trail lacks are empty."""
+    """A row and everything it was derived from. Parts that the trail lacks are empty."""
 
     row: pb.Record
     steps: list[Step] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     decisions: list[str] = field(default_factory=list)
-    """About nothing that is shown."""
+    """Decisions about records that are not shown."""
 
 
 def row_history(report: api.GetReportResponse) -> RowHistory | None:
-    """The trail's row; None: there is none."""
+    """Return the history of the trail's row, or None if there is no row."""
     rows = [record for record in report.trail if record.kind == pb.KIND_EXAMPLE]
     return _Builder(report, rows[-1]).build() if rows else None
 
@@ -99,7 +99,7 @@ class _Builder:
         }
 
     def build(self) -> RowHistory:
-        """All of it."""
+        """Return the whole history."""
         history = RowHistory(self._row)
         line = [record for record in self._report.trail if record.kind not in (*BESIDE, pb.KIND_EXAMPLE)]
         chosen = self._chosen(line)
@@ -118,7 +118,7 @@ class _Builder:
         return history
 
     def _chosen(self, line: Sequence[pb.Record]) -> pb.Record | None:
-        """What the row was chosen from: the last of its lineage, or of the line."""
+        """Return the record that the row was made from: the last of its lineage, or of the line."""
         wanted = [step.record_id for step in self._row.example.lineage] or list(self._row.parents)
         found = [record for record in line if record.id in wanted]
         return max(found, key=lambda record: wanted.index(record.id)) if found else None
@@ -137,7 +137,7 @@ class _Builder:
             case _:
                 message = body(record)
                 text = json_format.MessageToJson(message, ensure_ascii=False) if message is not None else ""
-                other = line = text or "nothing that this client can read"
+                other = line = text or "(unknown kind of record)"
         return Step(
             title=self._title(record),
             record=record,
@@ -150,7 +150,7 @@ class _Builder:
         )
 
     def _title(self, record: pb.Record) -> str:
-        """The record's kind as a heading; with its stage where several stages of the line make this kind."""
+        """Return the record's kind as a heading, with its stage if several stages of the line make this kind."""
         name = kind_name(record.kind)
         title = {"concept set": "concepts"}.get(name, name).capitalize()
         same = [other for other in self._report.trail if other.kind == record.kind]
@@ -214,7 +214,7 @@ class _Builder:
         return completion.completion.text if completion is not None else ""
 
     def _prompt(self, record: pb.Record) -> Prompt | None:
-        """How a record was generated; None: it was not."""
+        """Return how a record was generated, or None if it was not."""
         completion = self._completion(record)
         origin = record.provenance
         if completion is None and not origin.model:
