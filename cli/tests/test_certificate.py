@@ -198,7 +198,7 @@ def test_a_folder_with_something_else_in_it_stays_as_it_is(
     cluster(secret(authority.sign("client")))
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "thesis.txt").write_text("x")
-    assert "has other files in it (thesis.txt): name a folder of its own" in failure(fetch(tmp_path / "work"))
+    assert "contains other files (thesis.txt): pass an empty or new directory" in failure(fetch(tmp_path / "work"))
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["thesis.txt"]
 
 
@@ -207,8 +207,8 @@ def test_what_is_not_whole_is_not_written(cluster: Cluster, authority: Authority
     mixed = good | {"data": good["data"] | {"tls.key": secret(authority.sign("other"))["data"]["tls.key"]}}
     for wrong, told in (
         (mixed, "cannot be used with its certificate: it is another certificate's"),
-        (good | {"data": good["data"] | {"tls.crt": "bm9uZQ=="}}, "has no certificate that can be read"),
-        (good | {"data": good["data"] | {"tls.crt": "%"}}, "has no certificate that can be read"),
+        (good | {"data": good["data"] | {"tls.crt": "bm9uZQ=="}}, "cannot read the certificate in the Secret"),
+        (good | {"data": good["data"] | {"tls.crt": "%"}}, "cannot read the certificate in the Secret"),
         (secret(authority.sign("client", days=-1)), "tls.generated.rotation"),
     ):
         cluster(wrong)
@@ -219,9 +219,9 @@ def test_what_is_not_whole_is_not_written(cluster: Cluster, authority: Authority
 def test_there_is_no_such_release(cluster: Cluster, authority: Authority, tmp_path: Path) -> None:
     cluster(secret(authority.sign("client"), "b"), secret(authority.sign("client"), "a"))
     told = failure(fetch(tmp_path / "folder"))
-    assert "no release 'demo' with a client certificate in namespace lab; there is a, b" in told
+    assert "no release 'demo' with a client certificate in namespace lab; found: a, b" in told
     cluster()
-    assert "name another --namespace (`helm list --all-namespaces` shows them)" in failure(fetch(tmp_path / "folder"))
+    assert "pass another --namespace (`helm list --all-namespaces` shows the releases)" in failure(fetch(tmp_path / "folder"))
     assert "no release can be called 'a,b=c'" in failure(fetch(tmp_path / "folder", release="a,b=c"))
 
 
@@ -233,7 +233,7 @@ def test_who_may_get_the_secret_alone_gets_it_and_who_may_not_is_told_what_to_as
     assert "no release 'else'" in failure(fetch(tmp_path / "folder", release="else"))
     cluster(secret(authority.sign("client")), forbid="all")
     told = failure(fetch(tmp_path / "folder"))
-    assert "have somebody allow you to get the Secret demo-codealign-client-tls" in told
+    assert "ask for permission to get the Secret demo-codealign-client-tls" in told
 
 
 def test_what_kubectl_says_is_passed_on(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

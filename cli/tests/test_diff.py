@@ -168,7 +168,7 @@ async def test_a_row_that_went_is_told_by_what_became_of_its_completion(store: A
         ("TIMED_OUT", "after 5 s"),
         ("dedup.near-code", "Jaccard 0.8"),
         ("not chosen", "it is PASSED"),
-        ("not chosen", "it was not executed"),
+        ("not chosen", "not executed"),
     }
     assert summary["reasons"]["went"] == {
         "TIMED_OUT": 1,
@@ -190,8 +190,8 @@ async def test_a_row_whose_line_broke_earlier_is_told_by_where(store: Any) -> No
     assert sorted((change.reason, change.detail) for change in changes) == [
         ("empty", ""),
         ("instruction.too-long", ""),
-        ("never drawn", "instructions is there, what was drawn next from it is not"),
-        ("never drawn", "its seed was not taken in b"),
+        ("never drawn", "instructions exists, but nothing was drawn from it"),
+        ("never drawn", "b did not use its seed"),
         ("seed.no-return", ""),
     ]
 
@@ -234,7 +234,7 @@ async def test_several_rows_of_one_completion_are_told_apart(store: Any) -> None
             run.row(seed, instruction, run.response(instruction, "both", key=key, answer=f"answer {key}"))
     changes, summary = await compared(store, before, after)
     assert summary["same"] == 1
-    told = "response: that of A: read otherwise: its completion was read, and gave no such record"
+    told = "response: that of A: parsed differently: its completion was parsed, but yielded no such record"
     assert [(change.kind, change.detail) for change in changes] == [("changed", told)]
 
 
@@ -265,7 +265,7 @@ async def test_a_side_is_a_version_or_a_run(store: Any) -> None:
     with pytest.raises(Failure, match="'v-0' is neither a version"):
         await find_side(store, "v-0")
     Run(store, "first", version=2)
-    with pytest.raises(Failure, match="several runs are meant by 'first'"):
+    with pytest.raises(Failure, match="several runs match 'first'"):
         await find_side(store, "first")
 
 
@@ -296,7 +296,7 @@ def test_the_command_prints_rows_and_counts(two: Any, monkeypatch: pytest.Monkey
     assert first.endswith("  cut-off: at �[2J 640 tokens")
     assert rest == [
         "A a: 2 rows; B b: 1 row; 1 the same",
-        "1 went, by what became of them in B:",
+        "1 only in A, by the reason why B lacks them:",
         "        1  cut-off",
     ]
     assert run_command(two, monkeypatch, "a", "b", "--summary").output.splitlines() == rest

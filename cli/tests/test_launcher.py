@@ -48,7 +48,7 @@ async def test_services_start_in_the_order_of_their_needs_and_get_addresses(
     [
         pytest.param("misconfigured", "^codealign-bad: CODEALIGN_BAD_SLOTS: must be positive$", id="misconfigured"),
         pytest.param("crashes", "bad ended with exit code 1: RuntimeError: no such database", id="crashes"),
-        pytest.param("silent", "bad ended with exit code 3: it printed nothing", id="silent"),
+        pytest.param("silent", "bad ended with exit code 3: no output", id="silent"),
     ],
 )
 async def test_a_service_that_cannot_start_says_why_and_the_others_are_stopped(
@@ -176,7 +176,7 @@ async def test_a_command_uses_what_another_one_starts_instead_of_starting_it_too
 
 
 async def test_what_may_not_be_started_is_a_failure_that_says_what_to_do(home: Home) -> None:
-    with pytest.raises(Failure, match=r"no coordinator service is up in .*`codealign up`"):
+    with pytest.raises(Failure, match=r"not running in .*: coordinator. Start the services with `codealign up`"):
         async with connected(
             Target(home), ("coordinator",), options=None, on_event=lambda _: None, on_wait=lambda _: None
         ):

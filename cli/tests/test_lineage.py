@@ -210,7 +210,7 @@ def test_a_dropped_seed_says_why(line: Line) -> None:
 
 def test_a_seed_that_no_run_came_to_says_so(line: Line) -> None:
     seed = line.records[line.ids["seed"]]
-    assert "no run has come to this seed" in render(lineage_tree(Family(seed.id, {seed.id: seed})))
+    assert "no run has used this seed" in render(lineage_tree(Family(seed.id, {seed.id: seed})))
 
 
 def test_of_a_response_the_row_and_the_siblings_are_shown(line: Line) -> None:

@@ -71,8 +71,8 @@ async def test_what_nobody_named_and_is_not_to_be_had_is_left_out_with_a_note() 
     assert not found.evaluates
     assert found.training == choices.training
     assert told.count("\n") == 1
-    assert "no evaluation, the run ends with the training: humaneval+: no local file" in told
-    assert "BENCHMARKS=FOLDER" in told
+    assert "skipping the evaluation, the run ends after training: humaneval+: no local file" in told
+    assert "BENCHMARKS=DIRECTORY" in told
 
 
 @pytest.mark.parametrize(

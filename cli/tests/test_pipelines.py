@@ -151,7 +151,7 @@ def test_rejudge_without_limits_keeps_the_runs_and_says_when_nothing_changed(coo
     coordinator.existed = True
     result = codealign("rejudge", "first", *EXPLICIT)
     assert not coordinator.rejudged[0].HasField("execution")
-    assert "was judged so before; nothing has changed since" in result.output
+    assert "already exists; nothing has changed since" in result.output
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_a_file_for_stages_that_the_pipeline_does_not_have_is_refused_with_lines
 
 
 def test_where_nothing_has_changed_since_no_comparison_of_a_run_with_itself_is_named(coordinator: Coordinator) -> None:
-    assert "what changed: codealign data diff" in codealign("rejudge", OLD, *EXPLICIT).output
+    assert "to compare: codealign data diff" in codealign("rejudge", OLD, *EXPLICIT).output
     coordinator.existed, coordinator.rejudges = True, ""
     assert "data diff" not in codealign("rejudge", NEW, *EXPLICIT).output
 

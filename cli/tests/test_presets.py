@@ -106,20 +106,20 @@ def test_a_run_file_wins_over_the_preset_and_is_not_fitted(pipeline: api.Pipelin
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("runs: {}", "line 1: runs: unknown; did you mean run? there are model, seeds, benchmarks"),
+        ("runs: {}", "line 1: runs: unknown; did you mean run? valid: model, seeds, benchmarks"),
         ("- a", "line 1: must be a mapping, is a list"),
-        ("a: [", "is no YAML"),
+        ("a: [", "is not YAML"),
         ("run: 3", "line 1: run: must be a mapping, is '3'"),
-        ("run: {few_shot: 3}", "run.few_shot: unknown; did you mean few_shot_set? there are name, pipeline"),
+        ("run: {few_shot: 3}", "run.few_shot: unknown; did you mean few_shot_set? valid: name, pipeline"),
         (
             "run: {stages: {responses: {few_shot: 3}}}",
             "run.stages.responses.few_shot: unknown; did you mean few_shots?",
         ),
-        ("training: {rate: 3}", "training.rate: unknown; there are name, learning_rate"),
+        ("training: {rate: 3}", "training.rate: unknown; valid: name, learning_rate"),
         ("training: {epochs: two}", "training.epochs: must be a number, is 'two'"),
         ("evaluations: [{benchmarks: mbpp}]", "evaluations[0].benchmarks: must be a list, is 'mbpp'"),
         ("evaluations: [3]", "evaluations[0]: must be a mapping, is '3'"),
-        ("model: 3", "model: must be a text, is '3'"),
+        ("model: 3", "model: must be a string, is '3'"),
     ],
 )
 def test_a_wrong_file_is_told_what_is_wrong(tmp_path: Path, text: str, message: str) -> None:
@@ -132,15 +132,15 @@ def test_a_wrong_file_is_told_what_is_wrong(tmp_path: Path, text: str, message: 
 
 def test_a_package_that_is_not_installed(tmp_path: Path) -> None:
     preset = presets.Preset("mine", seeds="no.such:seeds", model="codealign.cli:no", benchmarks="s3://bucket/tasks")
-    with pytest.raises(Failure, match=r"--preset mine: seeds: no\.such:seeds is not there: pip install no-such"):
+    with pytest.raises(Failure, match=r"--preset mine: seeds: no\.such:seeds does not exist: pip install no-such"):
         preset.source("seeds")
-    with pytest.raises(Failure, match=r"model: codealign\.cli:no is not there"):
+    with pytest.raises(Failure, match=r"model: codealign\.cli:no does not exist"):
         preset.source("model")
     assert preset.source("benchmarks") == "s3://bucket/tasks"
 
 
 def test_a_preset_that_is_nowhere() -> None:
-    with pytest.raises(Failure, match=r"unknown preset 'fast'; there are default, nano, paper, small, or give a file"):
+    with pytest.raises(Failure, match=r"unknown preset 'fast'; valid: default, nano, paper, small, or a file"):
         presets.load("fast")
     with pytest.raises(Failure, match=r"cannot read /no/such\.yaml"):
         presets.load("/no/such.yaml")

@@ -233,8 +233,8 @@ def test_starting_services_say_what_they_do() -> None:
     target, file = console()
     display = StartDisplay(target)
     display(Event("inference", "starting", "loading model", 0.1))
-    display(Event("inference", "ended", "inference ended by signal 9; starting it again in 0.5 s"))
-    assert file.getvalue() == "inference ended by signal 9; starting it again in 0.5 s\n"
+    display(Event("inference", "ended", "inference ended by signal 9; restarting in 0.5 s"))
+    assert file.getvalue() == "inference ended by signal 9; restarting in 0.5 s\n"
 
 
 @pytest.mark.parametrize(

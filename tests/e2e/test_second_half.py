@@ -134,7 +134,7 @@ def test_it_is_evaluated_and_told_of(tuned: Tuned, tmp_path: Path) -> None:
     ("arguments", "says"),
     [
         (("train", "v-0000000000000000", "--model", "{base}"), "v-0000000000000000"),
-        (("train", "{version}", "--model", "./nowhere"), "--model: no such folder: ./nowhere"),
+        (("train", "{version}", "--model", "./nowhere"), "--model: no such directory: ./nowhere"),
         (("train", "{version}", "--model", "{base}", "--schedule", "zigzag"), "spec.schedule"),
         (("eval", "--model", "{url}", "--benchmarks", "{base}/config.json"), "config.json"),
         (("eval", "--prompt", "poem"), "--prompt: unknown style 'poem'"),
@@ -162,8 +162,8 @@ def test_a_run_without_benchmarks_goes_on_to_its_training_and_says_so(tuned: Tun
         timeout=180,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
-    assert "note: no evaluation, the run ends with the training: humaneval+: no local file" in ended.stderr
-    assert "give --benchmarks FOLDER (make run: BENCHMARKS=FOLDER)" in ended.stderr
+    assert "note: skipping the evaluation, the run ends after training: humaneval+: no local file" in ended.stderr
+    assert "pass --benchmarks DIRECTORY (make run: BENCHMARKS=DIRECTORY)" in ended.stderr
     assert "succeeded: seeds 1/1 kept 1" in ended.stderr
     assert "no rows were kept: there is nothing to train on; try more seeds" in ended.stderr
     assert "Traceback" not in ended.stderr

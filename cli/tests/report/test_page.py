@@ -176,7 +176,7 @@ def test_the_steps_that_follow_the_run_are_shown_where_there_are_any(small: api.
 
 def test_a_row_is_followed_from_its_seeds_line_to_its_decision(small: api.GetReportResponse) -> None:
     text = Parsed(render(small)).words
-    story = text[text.index("One row, followed") : text.index("Tokens and time")]
+    story = text[text.index("One row from seed to example") : text.index("Tokens and time")]
     steps = [
         "hmac/digests.py:41",
         "def compare_digest_lengths",
@@ -229,10 +229,10 @@ def test_what_is_not_there_is_said_in_a_sentence(empty: api.GetReportResponse) -
         "Nothing has been done yet.",
         "No stage has finished an item yet.",
         "No answer has been executed yet.",
-        "No row was published, so there is none to follow.",
+        "No row has been published yet.",
         "No stage has taken any time or tokens yet.",
         "No model was trained on these rows yet.",
-        "No model was evaluated yet.",
+        "No model has been evaluated yet.",
     ):
         assert sentence in text
 
@@ -245,7 +245,7 @@ def test_a_message_with_nothing_in_it_is_a_page_too() -> None:
     ("trained", "sentence"),
     [
         (False, "Nothing to compare: no model was trained on these rows yet."),
-        (True, "base and tuned model were not evaluated on the same problems in the same way."),
+        (True, "the base and tuned models were not evaluated on the same problems with the same settings."),
     ],
 )
 def test_evaluations_without_a_comparison_are_shown(small: api.GetReportResponse, trained: bool, sentence: str) -> None:
@@ -344,7 +344,7 @@ def test_another_pipelines_run_is_told_by_its_own_stages(small: api.GetReportRes
     report = other(small)
     text = Parsed(render(report)).words
     assert "20 answers written, none executed; 2 rows published" in text
-    assert "This pipeline executes nothing: no program has tested its rows." in text
+    assert "This pipeline does not execute answers: no program has tested its rows." in text
     assert "Instruction (Title of concepts)" in text
     assert text.index("Write something simple.") < text.index("Write a function compare(a: int, b: int)")
     assert "setting tasks evolved answers" in text
@@ -359,7 +359,7 @@ def test_a_run_of_a_pipeline_that_nobody_knows_is_shown(name: str, request: pyte
             record.example.ClearField("lineage")
     report.trail.insert(2, pb.Record(id="ab" * 16, kind=99))  # type: ignore[arg-type]  # an open enumeration
     text = Parsed(render(report)).words
-    assert "nothing that this client can read" in text
+    assert "(unknown kind of record)" in text
     assert "Record of kind 99" in text
     assert "attempt 1" in text
 

@@ -33,8 +33,8 @@ async def evaluate(
 ) -> list[api.Evaluation]:
     """Evaluate a model and show the progress.
 
-    Cancelling this coroutine only stops watching, unless the services were started for this command: then it also cancels
-    the evaluation.
+    Cancelling this coroutine only stops watching, unless the services were started for this command: then the
+    evaluation is cancelled as well.
 
     Args:
         connection: To the coordinator.

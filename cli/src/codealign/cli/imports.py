@@ -32,7 +32,7 @@ class Binding:
 
     @property
     def dotted(self) -> str:
-        """ "a.b" for `import a.b`, which binds `a`; otherwise the bound name."""
+        """The dotted name "a.b" for `import a.b`, which binds `a`; otherwise the bound name."""
         return self.alias.name if isinstance(self.statement, ast.Import) and not self.alias.asname else self.name
 
     @property

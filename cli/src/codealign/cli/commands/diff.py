@@ -25,8 +25,8 @@ _MAX_DETAIL = 200
 _SIGNS: Mapping[str, tuple[str, str]] = {"changed": ("~", "yellow"), "went": ("-", "red"), "came": ("+", "green")}
 _TITLES: Mapping[str, str] = {
     "changed": "changed, by what differs",
-    "went": "only in A, by why they are not in B",
-    "came": "only in B, by why they were not in A",
+    "went": "only in A, by the reason why B lacks them",
+    "came": "only in B, by the reason why A lacks them",
 }
 
 SideArgument = typer.Argument(

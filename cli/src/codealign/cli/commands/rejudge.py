@@ -96,7 +96,7 @@ def rejudge(
             made = await connection.call(connection.clients.coordinator.RejudgeRun, request)
             begun.run_id = made.run.id
             of = made.run.config.rejudges
-            said = "already judged; nothing has changed since" if made.existed else "new"
+            said = "already exists; nothing has changed since" if made.existed else "new"
             err.print(Text(printable(f"run {made.run.id[:12]}: {said} (rejudges {of[:12] or run})")))
             try:
                 last = await follow(connection, made.run.id, err)
