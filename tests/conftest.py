@@ -1,4 +1,4 @@
-"""The order of tests: files with slow ones come first.
+"""Test order: files with slow tests first.
 
 Workers take whole files (`--dist loadfile`). A file of many minutes that comes last leaves every other worker idle.
 """

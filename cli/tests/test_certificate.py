@@ -1,4 +1,4 @@
-"""`codealign certificate` with a program in kubectl's place, and commands with what it wrote against real TLS."""
+"""`codealign certificate` with a fake kubectl, and commands that use the certificate over real TLS."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ Cluster = Callable[..., None]
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    """cluster(secret, ..) is what kubectl sees."""
+    """A factory that sets the Secrets that the fake kubectl returns: cluster(secret, ...)."""
     program = tmp_path / "bin" / "kubectl"
     program.parent.mkdir()
     program.write_text(KUBECTL)
@@ -125,7 +125,7 @@ class _Coordinator(rpc.CoordinatorServiceServicer):
 
 @pytest.fixture
 def coordinator(authority: Authority) -> Iterator[str]:
-    """A coordinator behind mutual TLS, in a thread of its own."""
+    """A coordinator with mutual TLS, in a separate thread."""
     address: list[str] = []
     started = threading.Event()
     loop = asyncio.new_event_loop()
@@ -221,7 +221,9 @@ def test_there_is_no_such_release(cluster: Cluster, authority: Authority, tmp_pa
     told = failure(fetch(tmp_path / "folder"))
     assert "no release 'demo' with a client certificate in namespace lab; found: a, b" in told
     cluster()
-    assert "pass another --namespace (`helm list --all-namespaces` shows the releases)" in failure(fetch(tmp_path / "folder"))
+    assert "pass another --namespace (`helm list --all-namespaces` shows the releases)" in failure(
+        fetch(tmp_path / "folder")
+    )
     assert "no release can be called 'a,b=c'" in failure(fetch(tmp_path / "folder", release="a,b=c"))
 
 
@@ -256,7 +258,7 @@ def test_an_expired_certificate_is_named_with_its_date_and_what_to_do(
     told = failure(codealign("ls", "--coordinator", coordinator, "--certificate", folder))
     assert f"the certificate in {folder} expired on 20" in told
     assert "run `codealign certificate` with" in told
-    # Services of this machine are called in the clear: nobody reads it.
+    # Services on this machine use plaintext: the certificate is not read.
     assert "no coordinator and no dataset service is up" in codealign("watch", "--certificate", folder).output
     (folder / "tls.crt").write_bytes((authority.folder / "coordinator.crt").read_bytes())
     told = failure(codealign("ls", "--coordinator", coordinator, "--certificate", folder))

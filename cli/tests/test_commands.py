@@ -1,4 +1,4 @@
-"""Commands as a person types them: exit codes and one-line messages."""
+"""Commands as users type them: exit codes and one-line messages."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def codealign(*arguments: str) -> Result:
     ("arguments", "message"),
     [
         pytest.param(["seeds", "collect", "/no/such/folder"], "no such file or directory: /no/such/folder", id="seeds"),
-        pytest.param(["run", "--seeds", "/no/such/folder"], "no such file or directory: /no/such/folder", id="run, seeds"),
+        pytest.param(
+            ["run", "--seeds", "/no/such/folder"], "no such file or directory: /no/such/folder", id="run, seeds"
+        ),
         pytest.param(["run", "--model", "./no/such"], "--model: no such directory: ./no/such", id="run, model"),
         pytest.param(["run", "--engine", "replay"], "needs --recording FILE", id="run, replay"),
         pytest.param(["run", "--recording", "x"], "pass both or neither", id="run, recording alone"),
@@ -69,7 +71,9 @@ def codealign(*arguments: str) -> Result:
         pytest.param(["data", "show", "zz"], "'zz' is not a record id", id="show"),
         pytest.param(["data", "lineage", "12"], "'12' is not a record id", id="lineage"),
         pytest.param(["sandbox", "exec", "/no/file.py"], "cannot read /no/file.py", id="exec"),
-        pytest.param(["sandbox", "exec", __file__, "--isolation", "no"], "must be gvisor or process, is 'no'", id="isolation"),
+        pytest.param(
+            ["sandbox", "exec", __file__, "--isolation", "no"], "must be gvisor or process, is 'no'", id="isolation"
+        ),
         pytest.param(["ls", "--coordinator", "127.0.0.1:1", "--tls-ca", "/no/ca"], "cannot read /no/ca", id="tls"),
     ],
 )
@@ -92,7 +96,7 @@ def test_programs_may_import_numpy_where_it_is_installed(tmp_path: Path, monkeyp
     monkeypatch.delenv(variable, raising=False)
     assert profile(installed=True) == "numpy"
     assert profile(installed=False) is None
-    monkeypatch.setenv(variable, "default")  # the person's own choice
+    monkeypatch.setenv(variable, "default")  # the user's choice
     assert profile(installed=True) is None
 
 
@@ -280,7 +284,7 @@ def test_the_small_preset_asks_for_easy_tasks_and_yields_to_what_was_chosen(pipe
 
 @pytest.mark.parametrize("option", ["--inference", "--training"])
 def test_a_run_takes_no_address_that_it_would_not_use(option: str) -> None:
-    """Its coordinator calls these services; the coordinator's own settings say where they are."""
+    """The coordinator calls these services; its own settings hold their addresses."""
     result = codealign("run", option, "127.0.0.1:1")
     assert result.exit_code == 2
     assert "No such option" in " ".join(result.output.split())

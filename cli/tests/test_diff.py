@@ -1,4 +1,4 @@
-"""Two sets of rows compared: what came, went or changed, and why."""
+"""Comparison of two sets of rows: which were added, removed or changed, and why."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Run:
         )
 
     def rows(self, *numbers: int) -> dict[int, pb.Record]:
-        """Whole lines, alike in every run of this version."""
+        """Add complete lineages, identical in every run of this version."""
         found = {}
         for number in numbers:
             seed = self.seed(number)

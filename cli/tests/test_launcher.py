@@ -1,4 +1,4 @@
-"""Services that start, fail to start, die, and refuse to stop."""
+"""Services that start, fail to start, die, or do not stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A row's line from its seed, and a seed's fate, as trees."""
+"""A row's lineage and a seed's descendants, as trees."""
 
 from __future__ import annotations
 
@@ -277,7 +277,7 @@ async def test_the_family_of_a_completion_is_what_was_read_from_it(line: Line, s
 
 
 def test_a_chain_of_the_same_kind_hangs_together_under_the_stages_that_made_it() -> None:
-    """As instructions that are made harder again and again have it."""
+    """Such chains occur when instructions are evolved repeatedly."""
     configs = [
         complete(pb.Record(kind=pb.KIND_STAGE_CONFIG, stage_config=pb.StageConfig(name=name)))
         for name in ("instructions", "evolved")

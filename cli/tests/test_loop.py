@@ -1,4 +1,4 @@
-"""What follows the data: when it is left out, and when it is refused."""
+"""What follows the data: when it is skipped, and when it is refused."""
 
 from __future__ import annotations
 

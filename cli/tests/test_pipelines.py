@@ -1,4 +1,4 @@
-"""`codealign pipelines`, `codealign rejudge` and what `codealign run` asks for, against a coordinator of one's own."""
+"""`codealign pipelines`, `codealign rejudge` and the requests of `codealign run`, against a fake coordinator."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NEW, OLD = "cd" * 16, "ab" * 16
 
 
 class Coordinator(rpc.CoordinatorServiceServicer):
-    """Knows one pipeline and one run; remembers what it was asked."""
+    """A coordinator that knows one pipeline and one run, and records its requests."""
 
     def __init__(self, pipeline: api.Pipeline) -> None:
         self.pipeline = pipeline
@@ -74,7 +74,7 @@ class Dataset(ds_rpc.DatasetServiceServicer):
 
 @pytest.fixture
 def coordinator(pipeline: api.Pipeline, monkeypatch: pytest.MonkeyPatch, serving: Callable[..., Any]) -> Coordinator:
-    """A coordinator that every command finds, whatever its home."""
+    """A coordinator that every command connects to, whatever its home directory."""
     servicer = Coordinator(pipeline)  # type: ignore[abstract]  # what is not called is not there
     connected = serving(
         coordinator=lambda server: rpc.add_CoordinatorServiceServicer_to_server(servicer, server),

@@ -1,4 +1,4 @@
-"""Presets: what they fill in, what wins over them, and what a wrong file is told."""
+"""Presets: what they fill in, what wins over them, and the errors for invalid files."""
 
 from __future__ import annotations
 

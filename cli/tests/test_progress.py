@@ -1,4 +1,4 @@
-"""What a person sees of a run."""
+"""Display of a run's progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run files: the form that people write, and what a wrong one is told."""
+"""Run files: their form, and the errors for invalid files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine that needs no model, from the command line's side."""
+"""The simulated engine, used from the command line."""
 
 from __future__ import annotations
 

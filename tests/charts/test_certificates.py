@@ -1,4 +1,4 @@
-"""The certificates that the chart makes, in a real handshake."""
+"""The chart's generated certificates in a real TLS handshake."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def certificate(case: str, component: str) -> Pem:
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    """A server with the runners' certificate, which wants one of its callers."""
+    """The port of a server with the runners' certificate that requires client certificates."""
     pem = certificate("gpu-single", "runners")
     server = grpc.server(futures.ThreadPoolExecutor(1))
     credentials = grpc.ssl_server_credentials([(pem["tls.key"], pem["tls.crt"])], pem["ca.crt"], True)

@@ -1,4 +1,4 @@
-"""The `codealign` command as a person types it, on the completions that were recorded."""
+"""The `codealign` command as a user types it, on recorded completions."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ pytestmark = RECORDED
 
 
 def versions(home: Path) -> dict[str, dict[str, bytes]]:
-    """Every published file's bytes, by version and path."""
+    """Return every published file's bytes, by version and path."""
     folders = [manifest.parent for manifest in home.rglob("manifest.json")]
     return {
         folder.name: {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
@@ -52,7 +52,7 @@ def query(home: Path, sql: str) -> list[tuple[object, ...]]:
 
 
 def progress(home: Path) -> int:
-    """Records that a run makes: completions, concept sets, instructions, responses, verdicts, examples, rejections."""
+    """Return the number of records of a run: completions, concept sets, instructions, responses, and so on."""
     rows = query(home, "select count(*) from records where kind in (2, 3, 4, 5, 6, 10, 16)")
     return int(str(rows[0][0])) if rows else 0
 
@@ -99,7 +99,7 @@ def test_the_same_command_again_does_nothing_twice(finished: Path) -> None:
 
 
 def kill(home: Path, service: str) -> bool:
-    """SIGKILL a service; False while it is not up."""
+    """Send SIGKILL to a service; return False if it is not running."""
     with contextlib.suppress(OSError, ValueError):
         pid = json.loads((home / "run" / f"{service}.json").read_text())["pid"]
         os.kill(pid, signal.SIGKILL)
@@ -112,7 +112,7 @@ def kill(home: Path, service: str) -> bool:
 def test_a_run_whose_services_are_killed_publishes_the_same_bytes(
     finished: Path, tmp_path: Path, moment: int, services_up: Callable[[Path], AbstractContextManager[None]]
 ) -> None:
-    """Over the five cases each service is killed at five different moments, by SIGKILL."""
+    """Over the five cases, each service is killed at five different moments."""
     total = progress(finished)
     with services_up(tmp_path):
         run = subprocess.Popen(command(tmp_path, *RUN[:1], *RUN[5:]), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -127,7 +127,7 @@ def test_a_run_whose_services_are_killed_publishes_the_same_bytes(
             time.sleep(0.02)
         _, errors = run.communicate(timeout=200)
         for _ in range(5):
-            # Whoever watched may have been told of a service that was away; the same command goes on.
+            # The watching command may have failed on an unreachable service; repeat it to continue.
             if run.returncode == 0:
                 break
             run = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""After the rows: a model tuned on them, evaluated, and told of. A tiny random Llama, which learns and solves nothing.
+"""After the rows: training, evaluation and report, with a tiny random Llama that learns and solves nothing.
 
 The rows are those of the recorded run, so this needs the same version of Python.
 """
@@ -52,7 +52,7 @@ class Tuned(NamedTuple):
 
 
 def tiny_llama(folder: Path) -> Path:
-    """A random model with room for a row, and a tokenizer without pad token and chat template."""
+    """A random model that fits a row, and a tokenizer without pad token and chat template."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()

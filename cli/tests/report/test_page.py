@@ -1,4 +1,4 @@
-"""The page as markup: complete, inert, the same each time."""
+"""The page as markup: complete, inert, reproducible."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HOSTILE_TEXTS = (
 
 
 class Parsed(HTMLParser):
-    """A page's elements and its text; an element that is not closed where it must be is a failure."""
+    """A page's elements and text. Elements that are not closed properly are an error."""
 
     def __init__(self, page: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -271,7 +271,7 @@ def test_characters_that_cannot_be_seen_are_shown() -> None:
 
 
 def luminance(colour: str) -> float:
-    """WCAG 2.2's relative luminance of "#rrggbb" or "#rgb"."""
+    """Return the relative luminance of "#rrggbb" or "#rgb" by WCAG 2.2."""
     digits = colour.lstrip("#")
     digits = "".join(digit * 2 for digit in digits) if len(digits) == 3 else digits
     parts = [int(digits[index : index + 2], 16) / 255 for index in (0, 2, 4)]
@@ -292,7 +292,7 @@ def test_text_and_marks_have_enough_contrast_in_every_scheme(empty: api.GetRepor
         for text in ("ink", "soft", "kept", "bad", "dropped"):
             for ground in ("paper", "faint"):
                 assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground, colours)
-        assert contrast(colours["kept"], colours["dropped"]) >= 1  # told apart by hatching, not by colour
+        assert contrast(colours["kept"], colours["dropped"]) >= 1  # distinguished by hatching, not by colour
         assert contrast(colours["base"], colours["paper"]) >= 3
 
 
@@ -314,7 +314,7 @@ def test_models_of_stages_are_named_where_they_differ(small: api.GetReportRespon
 
 
 def other(report: api.GetReportResponse) -> api.GetReportResponse:
-    """The report of a run whose pipeline makes instructions from instructions and executes nothing."""
+    """The report of a run whose pipeline derives instructions from instructions and does not execute answers."""
     stages = report.run.config.stages
     stages[0].stage, stages[1].stage, stages[2].stage = "tasks", "evolved", "answers"
     names = {"concepts": "tasks", "instructions": "evolved", "responses": "answers"}

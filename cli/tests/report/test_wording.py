@@ -1,4 +1,4 @@
-"""What the report says: no more than the numbers do."""
+"""The report's sentences: they claim no more than the numbers show."""
 
 from __future__ import annotations
 
