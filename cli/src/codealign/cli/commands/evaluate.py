@@ -45,12 +45,20 @@ def eval_command(
         int, typer.Option("--samples", min=1, help="Samples of each problem. More than one needs a temperature.")
     ] = 1,
     temperature: Annotated[
-        float, typer.Option("--temperature", min=0, max=2, help="Sampling temperature. 0: greedy decoding.")
+        float,
+        typer.Option(
+            "--temperature", min=0, max=2, show_default=False, help="Sampling temperature. 0: greedy decoding."
+        ),
     ] = 0.0,
     max_tokens: Annotated[
-        int, typer.Option("--max-tokens", min=0, help="Maximum new tokens. 0: the coordinator's default.")
+        int,
+        typer.Option(
+            "--max-tokens", min=0, show_default=False, help="Maximum new tokens. 0: the coordinator's default."
+        ),
     ] = 0,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="Number of problems of each benchmark. 0: all.")] = 0,
+    limit: Annotated[
+        int, typer.Option("--limit", min=0, show_default=False, help="Number of problems of each benchmark. 0: all.")
+    ] = 0,
     cancel: Annotated[
         str,
         typer.Option(

@@ -50,16 +50,26 @@ def rejudge(
     name: Annotated[str, typer.Option("--name", help="Name of the new run.")] = "",
     profile: Annotated[str, typer.Option("--profile", help="Sandbox profile. Default: the run's.")] = "",
     runs: Annotated[
-        int, typer.Option("--runs", min=0, max=10, help="Executions of each program. 0: as in the run.")
+        int,
+        typer.Option("--runs", min=0, max=10, show_default=False, help="Executions of each program. 0: as in the run."),
     ] = 0,
     wall_seconds: Annotated[
-        float, typer.Option("--wall-seconds", min=0, help="Wall-clock limit of each program. 0: as in the run.")
+        float,
+        typer.Option(
+            "--wall-seconds", min=0, show_default=False, help="Wall-clock limit of each program. 0: as in the run."
+        ),
     ] = 0.0,
     cpu_seconds: Annotated[
-        float, typer.Option("--cpu-seconds", min=0, help="CPU time limit of each program. 0: as in the run.")
+        float,
+        typer.Option(
+            "--cpu-seconds", min=0, show_default=False, help="CPU time limit of each program. 0: as in the run."
+        ),
     ] = 0.0,
     memory: Annotated[
-        int, typer.Option("--memory", min=0, help="Memory limit of each program in MiB. 0: as in the run.")
+        int,
+        typer.Option(
+            "--memory", min=0, show_default=False, help="Memory limit of each program in MiB. 0: as in the run."
+        ),
     ] = 0,
     timings: Annotated[
         bool, typer.Option("--timings/--no-timings", help="Print times and tokens of each stage.")

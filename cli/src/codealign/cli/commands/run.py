@@ -91,7 +91,10 @@ def run(
         ),
     ] = "",
     n: Annotated[
-        int, typer.Option("--n", "-n", min=0, help="Number of seeds that pass the filters to use. 0: all.")
+        int,
+        typer.Option(
+            "--n", "-n", min=0, show_default=False, help="Number of seeds that pass the filters to use. 0: all."
+        ),
     ] = 0,
     name: Annotated[str, typer.Option("--name", help="Name of the run.")] = "",
     pipeline: Annotated[
@@ -110,19 +113,32 @@ def run(
         typer.Option(
             "--attempts",
             min=0,
+            show_default=False,
             help="Maximum draws for each parent in the last writing stage. 0: the stage's default.",
         ),
     ] = 0,
     round_size: Annotated[
-        int, typer.Option("--round-size", min=0, help="Draws at once, until one passes. 0: the stage's default.")
+        int,
+        typer.Option(
+            "--round-size", min=0, show_default=False, help="Draws at once, until one passes. 0: the stage's default."
+        ),
     ] = 0,
     prefix_groups: Annotated[
-        int, typer.Option("--prefix-groups", min=0, help="Few-shot orderings in the pool. 0: the stages' defaults.")
+        int,
+        typer.Option(
+            "--prefix-groups",
+            min=0,
+            show_default=False,
+            help="Few-shot orderings in the pool. 0: the stages' defaults.",
+        ),
     ] = 0,
     max_tokens: Annotated[
         int,
         typer.Option(
-            "--max-tokens", min=0, help="Maximum new tokens in the last writing stage. 0: the stage's default."
+            "--max-tokens",
+            min=0,
+            show_default=False,
+            help="Maximum new tokens in the last writing stage. 0: the stage's default.",
         ),
     ] = 0,
     temperature: Annotated[
@@ -154,6 +170,7 @@ def run(
             "--runs",
             min=0,
             max=10,
+            show_default=False,
             help="Executions of each program. Programs with differing verdicts are FLAKY and dropped. 0: one.",
         ),
     ] = 0,
@@ -170,14 +187,23 @@ def run(
         ),
     ] = "data",
     lora_rank: Annotated[
-        int, typer.Option("--lora-rank", min=0, help="LoRA rank. 0: the preset's, or full fine-tuning.")
+        int,
+        typer.Option("--lora-rank", min=0, show_default=False, help="LoRA rank. 0: the preset's, or full fine-tuning."),
     ] = 0,
     epochs: Annotated[
         float,
-        typer.Option("--epochs", min=0, help="Training epochs. 0: the preset's, or the training service's default."),
+        typer.Option(
+            "--epochs",
+            min=0,
+            show_default=False,
+            help="Training epochs. 0: the preset's, or the training service's default.",
+        ),
     ] = 0.0,
     max_steps: Annotated[
-        int, typer.Option("--max-steps", min=0, help="Maximum optimizer steps. 0: the preset's, or no limit.")
+        int,
+        typer.Option(
+            "--max-steps", min=0, show_default=False, help="Maximum optimizer steps. 0: the preset's, or no limit."
+        ),
     ] = 0,
     benchmark: Annotated[
         list[str] | None,
@@ -185,7 +211,12 @@ def run(
     ] = None,
     problems: Annotated[
         int | None,
-        typer.Option("--problems", min=0, help="Number of problems of each benchmark. 0: all. Default: the preset's."),
+        typer.Option(
+            "--problems",
+            min=0,
+            show_default=False,
+            help="Number of problems of each benchmark. 0: all. Default: the preset's.",
+        ),
     ] = None,
     timings: Annotated[
         bool, typer.Option("--timings/--no-timings", help="Print times and tokens of each stage.")

@@ -41,9 +41,14 @@ def execute(
     ] = None,
     stdin: Annotated[Path | None, typer.Option("--stdin", help="Standard input of the program.")] = None,
     timeout: Annotated[
-        float, typer.Option("--timeout", min=0, help="Wall-clock limit in seconds. 0: the profile's default.")
+        float,
+        typer.Option(
+            "--timeout", min=0, show_default=False, help="Wall-clock limit in seconds. 0: the profile's default."
+        ),
     ] = 0,
-    memory: Annotated[int, typer.Option("--memory", min=0, help="Memory limit in MiB. 0: the profile's default.")] = 0,
+    memory: Annotated[
+        int, typer.Option("--memory", min=0, show_default=False, help="Memory limit in MiB. 0: the profile's default.")
+    ] = 0,
     profile: Annotated[str, typer.Option("--profile", help="Profile of the runner. Default: its first.")] = "",
     runs: Annotated[
         int, typer.Option("--runs", min=1, max=10, help="Number of executions. Differing verdicts give FLAKY.")

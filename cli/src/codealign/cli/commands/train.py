@@ -45,13 +45,28 @@ def train_command(
     ] = "",
     name: Annotated[str, typer.Option("--name", help="Name of the training.")] = "",
     learning_rate: Annotated[
-        float, typer.Option("--learning-rate", min=0, help="Peak learning rate. 0: 1e-5, as in the paper.")
+        float,
+        typer.Option(
+            "--learning-rate", min=0, show_default=False, help="Peak learning rate. 0: 1e-5, as in the paper."
+        ),
     ] = 0.0,
-    epochs: Annotated[float, typer.Option("--epochs", min=0, help="Passes over the data. 0: 4.")] = 0.0,
-    max_steps: Annotated[int, typer.Option("--max-steps", min=0, help="Maximum optimizer steps. 0: no limit.")] = 0,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=0, help="Rows per optimizer step. 0: 64.")] = 0,
+    epochs: Annotated[
+        float, typer.Option("--epochs", min=0, show_default=False, help="Passes over the data. 0: 4.")
+    ] = 0.0,
+    max_steps: Annotated[
+        int, typer.Option("--max-steps", min=0, show_default=False, help="Maximum optimizer steps. 0: no limit.")
+    ] = 0,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=0, show_default=False, help="Rows per optimizer step. 0: 64.")
+    ] = 0,
     max_length: Annotated[
-        int, typer.Option("--max-length", min=0, help="Maximum tokens of a row; longer rows are truncated. 0: 1,280.")
+        int,
+        typer.Option(
+            "--max-length",
+            min=0,
+            show_default=False,
+            help="Maximum tokens of a row; longer rows are truncated. 0: 1,280.",
+        ),
     ] = 0,
     warmup: Annotated[
         float | None, typer.Option("--warmup", min=0, max=1, help="Warmup, as a share of the steps. Default: 0.05.")
@@ -63,17 +78,21 @@ def train_command(
     dtype: Annotated[
         str, typer.Option("--dtype", help="float32 or bfloat16. Default: bfloat16 on a GPU, float32 on a CPU.")
     ] = "",
-    lora_rank: Annotated[int, typer.Option("--lora-rank", min=0, help="LoRA rank. 0: full fine-tuning.")] = 0,
+    lora_rank: Annotated[
+        int, typer.Option("--lora-rank", min=0, show_default=False, help="LoRA rank. 0: full fine-tuning.")
+    ] = 0,
     gradient_checkpointing: Annotated[
         bool,
         typer.Option("--gradient-checkpointing", help="Recompute activations in the backward pass to save memory."),
     ] = False,
-    workers: Annotated[int, typer.Option("--workers", min=0, help="Worker processes, one per GPU. 0: 1.")] = 0,
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, show_default=False, help="Worker processes, one per GPU. 0: 1.")
+    ] = 0,
     sharding: Annotated[
         str, typer.Option("--sharding", help="Sharding across workers: fsdp (the default) or ddp.")
     ] = "",
     checkpoint_steps: Annotated[
-        int, typer.Option("--checkpoint-steps", min=0, help="Steps between checkpoints. 0: 100.")
+        int, typer.Option("--checkpoint-steps", min=0, show_default=False, help="Steps between checkpoints. 0: 100.")
     ] = 0,
     seed: Annotated[int, typer.Option("--seed", help="Random seed of the training.")] = 0,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the training until it ends.")] = True,
