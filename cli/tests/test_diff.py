@@ -302,6 +302,21 @@ def test_the_command_prints_rows_and_counts(two: Any, monkeypatch: pytest.Monkey
     assert run_command(two, monkeypatch, "a", "b", "--summary").output.splitlines() == rest
 
 
+def test_the_command_says_that_a_run_has_not_finished(two: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = next(record for record in two.records.values() if record.run.name == "b")
+
+    def happened(number: int, state: pb.RunState.ValueType) -> None:
+        event = pb.RunEvent(state=state)
+        two.add(complete(pb.Record(kind=pb.KIND_RUN_EVENT, parents=[run.id], attempt=number, run_event=event)))
+
+    happened(0, pb.RUN_STATE_RUNNING)
+    told = " ".join(run_command(two, monkeypatch, "a", "b").output.split())
+    assert "b: the run has not finished (it is running); these are its rows so far" in told
+    assert "a: the run" not in told
+    happened(1, pb.RUN_STATE_SUCCEEDED)
+    assert "has not finished" not in run_command(two, monkeypatch, "a", "b").output
+
+
 def test_the_command_says_once_why_a_row_changed(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     before, after = Run(store, "a"), Run(store, "b", version=2)
     before.rows(1)

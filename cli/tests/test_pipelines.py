@@ -131,6 +131,24 @@ def test_an_unknown_pipeline_is_named_with_those_that_there_are(coordinator: Coo
     assert coordinator.created == []
 
 
+def test_an_unknown_pipeline_is_named_by_its_option_before_any_seed_is_read(
+    coordinator: Coordinator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object) -> None:
+        raise AssertionError("seeds were read")
+
+    monkeypatch.setattr(run, "read_seeds", read)
+    result = codealign("run", "--seeds", str(tmp_path), "--pipeline", "osss", *EXPLICIT)
+    assert result.exit_code == 1
+    told = " ".join(result.output.split())
+    assert "--pipeline: unknown pipeline 'osss'; known: selfcodealign" in told
+    assert "name:" not in told
+    file = tmp_path / "run.yaml"
+    file.write_text("pipeline: osss\n")
+    result = codealign("run", "--seeds", str(tmp_path), "--config", str(file), *EXPLICIT)
+    assert "--config: pipeline: unknown pipeline 'osss'" in " ".join(result.output.split())
+
+
 EXPLICIT = ["--coordinator", "127.0.0.1:1", "--dataset", "127.0.0.1:1"]
 
 

@@ -217,12 +217,12 @@ def page(preset: str, scores: Sequence[Score], rows: int, samples: int) -> str:
         table.append(f"| {'nothing (base)' if arm == BASE else arm} | {100 * mean:.1f} | {100 * error:.1f} | {cells} |")
     benchmark = presets.load(preset).evaluations[0]["benchmarks"][0]
     return f"""\
-# Ablation: what selection by execution is worth to {preset}
+# Ablation: the effect of selection by execution on {preset}
 
-`make ablation` writes this page. For each seed the base model writes its own data, every attempt drawn; one answer of
-each instruction is taken; {rows} rows train each model with the preset's settings. Figures: pass@1 in per cent on
-{benchmark}, {samples} samples of each problem. The error is the standard error of the mean over the seeds: other data,
-other rows, another training and other samples.
+Written by `make ablation`. For each seed the base model generates its own data with every attempt drawn. One response
+per instruction is used, and {rows} rows train each model with the preset's settings. Figures are pass@1 in percent on
+{benchmark} with {samples} samples per problem. The error is the standard error of the mean over seeds; each seed has
+its own data, rows, training and samples.
 
 {chr(10).join(table)}
 
@@ -230,12 +230,12 @@ other rows, another training and other samples.
 
 {verdict(means)}
 
-Within a seed the arms share its data, so the differences there vary less:
+Within a seed all arms share the data, so differences within a seed vary less:
 
 {chr(10).join(gaps(scores))}
 
-The paper has 57.9 for failures, 61.6 for random answers and 65.2 for passes (CodeQwen1.5-7B, HumanEval+, greedy). This
-is {preset}'s world, in which the defect that selection removes is planted: it shows that the loop works, not how much
+The paper reports 57.9 for failures, 61.6 for random responses and 65.2 for passes (CodeQwen1.5-7B, HumanEval+,
+greedy). For {preset} the defect that selection removes is planted. The result shows that the loop works, not how much
 the method gains elsewhere.
 """
 

@@ -48,10 +48,10 @@ class Report:
         return "\n".join(lines) + "\n"
 
 
-_HEAD = """# The cluster's test, as it went
+_HEAD = """# Cluster test report
 
-`make test-cluster ARGS=--report=docs/cluster-test.md` wrote this page. One node with two cores and gVisor: Kubernetes,
-every service, two releases and what they execute share them. The images were built before (`make images`).
+Written by `make test-cluster ARGS=--report=docs/cluster-test.md`. One node with two cores and gVisor runs Kubernetes,
+every service, both releases and the programs they execute. Images were built beforehand (`make images`).
 """
 _REPORT = pytest.StashKey[Report]()
 

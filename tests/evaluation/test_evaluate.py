@@ -22,7 +22,6 @@ from codealign.common.clients import NO_RETRY, Addresses, Clients
 from codealign.common.errors import violated_fields
 from codealign.coordinator.evaluation import benchmarks, prompts
 from codealign.coordinator.evaluation.request import checked, sample_seed
-from codealign.coordinator.evaluation.results import evalplus_samples
 from codealign.coordinator.runs.config import run_records, with_defaults
 from codealign.inference.engines import recording_file
 from codealign.inference.engines.base import (
@@ -193,8 +192,7 @@ async def test_a_greedy_evaluation_tells_right_from_wrong_and_is_done_once(servi
     assert passed.evaluation_result.solution == 'def add_0(x):\n    """ Add 0 to x.\n    """\n    return x + 0\n'
     wrong = next(record for record in records if record.evaluation_result.problem_id == "HumanEval/1")
     assert "input 0 (plus): expected 0 (int), got 2 (int)" in wrong.evaluation_result.result.detail
-    lines = [json.loads(line) for line in evalplus_samples(records)]
-    assert [line["task_id"] for line in lines] == [f"HumanEval/{number}" for number in range(PROBLEMS)]
+    assert {record.evaluation_result.problem_id for record in records} == {f"HumanEval/{n}" for n in range(PROBLEMS)}
 
     before = await generated(services)
     again = await evaluate(services, GREEDY)

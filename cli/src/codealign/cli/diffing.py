@@ -104,6 +104,25 @@ async def find_side(connection: Connection, given: str) -> Side:
     )
 
 
+async def unfinished(connection: Connection, side: Side) -> str:
+    """Return a warning about a side whose run has not succeeded, or "".
+
+    Args:
+        connection: To the dataset service.
+        side: The side.
+    """
+    events = [
+        record async for record in connection.scan(ds.ScanRequest(kind=pb.KIND_RUN_EVENT, parent_id=side.collection))
+    ]
+    if not events:
+        return ""
+    state = max(events, key=lambda record: record.attempt).run_event.state
+    if state == pb.RUN_STATE_SUCCEEDED:
+        return ""
+    name = pb.RunState.Name(state).removeprefix("RUN_STATE_").lower()
+    return f"{side.given}: the run has not finished (it is {name}); these are its rows so far"
+
+
 class Diff:
     """Difference between two sides.
 

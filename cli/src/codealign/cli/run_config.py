@@ -19,6 +19,7 @@ from codealign.cli.failures import Failure
 from codealign.cli.loop import LoopChoices, evaluation_settings
 from codealign.cli.run_file import merged, to_run
 from codealign.cli.stack import Options, model_source
+from codealign.common.errors import violations
 
 _LOAD_SECONDS = 3600.0
 
@@ -152,6 +153,22 @@ async def run_pipeline(connection: Connection, name: str) -> api.Pipeline:
     return response.pipeline
 
 
+async def chosen_pipeline(connection: Connection, choices: RunChoices) -> api.Pipeline:
+    """Return the coordinator's description of the chosen pipeline.
+
+    Raises:
+        Failure: The coordinator does not have it; the message names where it was chosen, and the valid names.
+    """
+    try:
+        return await run_pipeline(connection, choices.pipeline_name)
+    except Failure as failure:
+        wrong = violations(failure.__cause__) if isinstance(failure.__cause__, grpc.aio.AioRpcError) else []
+        if not wrong:
+            raise
+        given = "--config: pipeline" if "pipeline" in choices.file else f"--preset {choices.preset}: pipeline"
+        raise Failure(f"{'--pipeline' if choices.pipeline else given}: {wrong[0][1]}") from failure
+
+
 def loop_choices(
     preset: str,
     until: str,
@@ -187,12 +204,13 @@ def loop_choices(
     return choices
 
 
-async def choose_model(connection: Connection, options: Options) -> str:
+async def choose_model(connection: Connection, options: Options, *, given: bool = True) -> str:
     """Return the name of the model to use, loading it if necessary.
 
     Args:
         connection: To the inference service.
         options: Model and engine; both may be empty.
+        given: Whether the user named the model, rather than the preset.
 
     Raises:
         Failure: The service runs another model or engine and cannot load this model.
@@ -216,18 +234,23 @@ async def choose_model(connection: Connection, options: Options) -> str:
     for model in models:
         if options.model in (model.name, model.source) or source == model.source:
             return model.name
-    return await _load(connection, options.model, source, models)
+    return await _load(connection, options.model, source, models, given=given)
 
 
-async def _load(connection: Connection, name: str, source: str, models: list[inf.Model]) -> str:
+async def _load(connection: Connection, name: str, source: str, models: list[inf.Model], *, given: bool) -> str:
     request = inf.LoadModelRequest(source=source)
     try:
         response = await connection.clients.call(connection.clients.inference.LoadModel, request, timeout=_LOAD_SECONDS)
     except grpc.aio.AioRpcError as error:
         served = ", ".join(model.name for model in models) or "no model"
+        which = f"--model {name}" if given else f"the preset's model, {name}"
+        advice = (
+            f"Pass --model {models[0].name} to use the served model, or stop the services"
+            if models
+            else "Stop the services"
+        )
         raise Failure(
-            f"--model {name}: the inference service at {connection.addresses.inference} serves {served} and cannot "
-            f"load this one ({error.details() or error.code().name}): stop the services, or pass "
-            "--model with a model that they serve"
+            f"{which}: the inference service at {connection.addresses.inference} serves {served} and cannot load this "
+            f"one ({error.details() or error.code().name}). {advice}"
         ) from error
     return response.model.name

@@ -384,3 +384,99 @@ async def test_an_evaluation_that_can_be_none_is_refused_by_the_field_that_names
     request = api.CancelEvaluationRequest(evaluation=evaluation)
     with pytest.raises(InvalidArgument, match=r"^evaluation: "):
         await World(fakes(0)).servicer.CancelEvaluation(request, CONTEXT)
+
+
+def violated(caught: pytest.ExceptionInfo[InvalidArgument]) -> dict[str, str]:
+    """The violations by field."""
+    return dict(caught.value.violations)
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "says"),
+    [
+        (pb.ModelChoice(model="gone", revision="rev"), NotFound, "no model gone is loaded"),
+        (pb.ModelChoice(model="model", revision="rev-other"), InvalidArgument, "config.model.model: .* as other"),
+        (pb.ModelChoice(model="model", revision="none"), InvalidArgument, r"config\.model\.revision: "),
+        (pb.ModelChoice(model="gone"), NotFound, "gone"),
+    ],
+)
+@in_virtual_time
+async def test_a_run_with_a_loop_whose_model_is_not_loaded_leaves_nothing_behind(
+    model: pb.ModelChoice, error: type[Exception], says: str
+) -> None:
+    async with World(fakes(2), fields={"training_address": "-"}).working() as world:
+        world.fakes.inference.add_model("other", "rev-other")
+        before = set(world.fakes.dataset.records)
+        config = pb.Run(pipeline="one-line", seeds=pb.SeedSelection(collection=toys.SEEDS), model=model)
+        with pytest.raises(error, match=says):
+            await world.servicer.CreateRun(api.CreateRunRequest(config=config, loop=pb.Loop()), CONTEXT)
+        await asyncio.sleep(30)
+        assert set(world.fakes.dataset.records) == before
+
+
+@in_virtual_time
+async def test_what_is_wrong_with_a_run_and_with_its_loop_is_said_at_once() -> None:
+    world = World(fakes(2), fields={"training_address": "-"})
+    loop = pb.Loop(evaluations=[pb.EvaluationSettings(benchmarks=["humaneval"], limit=-1)])
+    with pytest.raises(InvalidArgument) as caught:
+        await world.servicer.CreateRun(api.CreateRunRequest(config=pb.Run(pipeline="one-line"), loop=loop), CONTEXT)
+    assert set(violated(caught)) == {"config.seeds.collection", "loop.evaluations[0].limit"}
+
+
+@in_virtual_time
+async def test_fields_that_the_service_sets_are_refused_with_everything_else_that_is_wrong() -> None:
+    world = World(fakes(2))
+    stages = [
+        pb.StageSettings(stage="instructions", version=1),
+        pb.StageSettings(stage="responses", attempts=1000, model=pb.ModelChoice(model="model", revision="another")),
+        pb.StageSettings(stage="respones"),
+    ]
+    given: dict[str, Any] = {
+        "rejudges": "a" * 32,
+        "stages": stages,
+        "model": pb.ModelChoice(revision="another"),
+        "execution": pb.ExecutionSettings(
+            image_digest="sha256:1", python_version="3.9", limits=sb.Limits(wall_seconds=1e6)
+        ),
+        "selection": pb.SelectionSettings(rules_version=1, forbidden_texts_sha256="5e" * 32, instruction_words=-1),
+    }
+    by_the_service = {
+        "config.rejudges",
+        "config.stages[0].version",
+        "config.execution.image_digest",
+        "config.execution.python_version",
+        "config.selection.rules_version",
+        "config.selection.forbidden_texts_sha256",
+    }
+    with pytest.raises(InvalidArgument) as caught:
+        await world.create(**given)
+    found = violated(caught)
+    assert {field for field, text in found.items() if "is set by the service; leave it empty" in text} == by_the_service
+    assert set(found) - by_the_service == {
+        "config.stages[1].attempts",
+        "config.stages[2].stage",
+        "config.model.revision",
+        "config.execution.limits.wall_seconds",
+        "config.selection.instruction_words",
+    }
+    world.fakes.sandbox.control.go_away()
+    with pytest.raises(InvalidArgument, match="rules_version"):
+        await world.create(**given)
+    assert not world.fakes.dataset.of_kind(pb.KIND_RUN)
+
+
+@in_virtual_time
+async def test_what_the_service_sets_is_refused_where_a_run_is_judged_again() -> None:
+    async with World(fakes(2)).working() as world:
+        run = (await world.create()).run.id
+        await world.watch(run)
+        execution = pb.ExecutionSettings(image_digest="sha256:1", runs=11, limits=sb.Limits(wall_seconds=1e6))
+        with pytest.raises(InvalidArgument) as caught:
+            await world.servicer.RejudgeRun(api.RejudgeRunRequest(run=run, name="\n", execution=execution), CONTEXT)
+        assert set(violated(caught)) == {
+            "execution.image_digest",
+            "execution.runs",
+            "execution.limits.wall_seconds",
+            "name",
+        }
+        assert len(world.fakes.dataset.of_kind(pb.KIND_RUN)) == 1

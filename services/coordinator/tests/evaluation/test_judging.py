@@ -82,6 +82,16 @@ async def test_while_the_infrastructure_fails_nothing_is_decided(
     assert fake.requests[-1].profile == "numpy"
 
 
+async def test_a_machine_that_is_slow_at_first_takes_numpy_from_no_solution(sandbox: tuple[Sandbox, Judge]) -> None:
+    fake, judge = sandbox
+    for says in (sb.VERDICT_TIMED_OUT, sb.VERDICT_OUT_OF_MEMORY):
+        fake.says = says
+        assert await judge.judge(CHECK, "def f(): return 1") is None
+    fake.says = sb.VERDICT_COMPLETED
+    assert await judge.judge(CHECK, "def f(): return 1") is not None
+    assert fake.requests[-1].profile == "numpy"
+
+
 async def test_our_own_part_of_a_program_does_not_name_numpy(sandbox: tuple[Sandbox, Judge]) -> None:
     fake, judge = sandbox
     fake.says = sb.VERDICT_COMPLETED

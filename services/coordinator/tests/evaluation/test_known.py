@@ -72,11 +72,13 @@ async def test_what_the_machine_may_be_to_blame_for_is_executed_again() -> None:
 
 
 async def test_other_runners_are_asked_again() -> None:
-    known, sandbox = KnownResults(), Sandbox()
-    await known.of(request("a"), sandbox.execute)
-    await known.of(request("b"), Sandbox(image="b").execute)
-    await known.of(request("a"), sandbox.execute)
-    assert sandbox.executed == 2
+    known, sandbox, other = KnownResults(), Sandbox(), Sandbox(image="b")
+    for _ in range(2):
+        await known.of(request("a"), sandbox.execute, "a")
+        found = await known.of(request("a"), other.execute, "b")
+        assert found is not None
+        assert found.image_digest == "b"
+    assert (sandbox.executed, other.executed) == (1, 1)
 
 
 async def test_what_was_not_used_for_longest_goes_first() -> None:

@@ -11,7 +11,9 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common.errors import InvalidArgument
 from codealign.coordinator.evaluation.problems import Benchmark, CheckTests, Problem
 from codealign.coordinator.evaluation.request import checked, configuration, sample_seed
+from codealign.coordinator.evaluation.runners import RunnerIdentity
 
+RUNNERS = RunnerIdentity("sha256:1", "3.11.9", "{}")
 BENCHMARK = Benchmark("humaneval", (Problem("humaneval", "HumanEval/0", "p", "f", "c", CheckTests("t")),), "file")
 
 
@@ -52,15 +54,21 @@ def test_an_unknown_benchmark_is_told_which_there_are() -> None:
 
 def test_the_configuration_names_all_that_decides_a_result_and_nothing_else() -> None:
     def identity(**fields: Any) -> str:
-        return configuration(checked(request(**fields)), BENCHMARK, "r").id
+        return configuration(checked(request(**fields)), BENCHMARK, "r", RUNNERS).id
 
     sampled = {"temperature": 0.5, "samples": 2}
     assert identity() == identity(limit=1) == identity(seed=5), "greedy decoding draws nothing"
     assert identity(**sampled) == identity(temperature=0.5, samples=9)
     different = [identity(), identity(**sampled), identity(seed=1, **sampled), identity(max_tokens=9)]
-    different += [identity(prompt_style="tuned"), configuration(checked(request()), BENCHMARK, "other").id]
+    different += [identity(prompt_style="tuned"), configuration(checked(request()), BENCHMARK, "other", RUNNERS).id]
+    for runners in (
+        RunnerIdentity("sha256:2", "3.11.9", "{}"),
+        RunnerIdentity("sha256:1", "3.12.1", "{}"),
+        RunnerIdentity("sha256:1", "3.11.9", '{"default": {"calls": {"processes": 2}}}'),
+    ):
+        different.append(configuration(checked(request()), BENCHMARK, "r", runners).id)
     assert len(set(different)) == len(different)
-    settings = json.loads(configuration(checked(request()), BENCHMARK, "r").stage_config.settings_json)
+    settings = json.loads(configuration(checked(request()), BENCHMARK, "r", RUNNERS).stage_config.settings_json)
     assert (settings["benchmark"], settings["problems"], settings["model_revision"]) == ("humaneval", 1, "r")
 
 

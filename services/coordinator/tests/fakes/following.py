@@ -30,6 +30,8 @@ from fakes.virtual_time import LoopClock
 LEASE_SECONDS = 15.0
 PROBLEMS = 6
 WRONG = "    return None\n"
+EVALUATION_LIMITS = sb.Limits(wall_seconds=60, cpu_seconds=60, memory_bytes=2**31, output_bytes=2**20)
+"""That executions of an evaluation need, at least."""
 _STARTED: list[Coordinator] = []
 """What waits in one that was killed must not be collected: that would end it in order."""
 
@@ -203,6 +205,7 @@ class World:
         self.dataset = FakeDataset(LoopClock())
         self.inference = Model()
         self.sandbox = FakeSandbox(_judge)
+        self.sandbox.runner.profile_limits[0].maxima.MergeFrom(EVALUATION_LIMITS)
         self.training = Trainer(self.dataset, at_once=at_once)
 
     def run(self, state: pb.RunState.ValueType = pb.RUN_STATE_SUCCEEDED, version: str = "v-1") -> pb.Record:

@@ -157,6 +157,27 @@ async def test_what_was_read_before_is_found_with_all_its_children_and_nothing_i
     assert again.tally.rate() == 0.0, "nothing was done now"
 
 
+@pytest.mark.parametrize("version", [1, 2])
+async def test_a_stored_completion_with_a_newer_releases_finish_reason_is_that_items_rejection(
+    use_pipelines: Callable[[dict[str, Pipeline]], None], version: int
+) -> None:
+    bench = Bench()
+    given = toys.said("one"), toys.said("two")
+    await bench.draw(*given)
+    newer, _ = sorted(bench.dataset.of_kind(pb.KIND_COMPLETION), key=lambda record: record.completion.text)
+    bench.dataset.records[newer.id].completion.finish_reason = "thought_limit"
+    use_pipelines(toys.shapes(version=version))
+    again = Bench(bench.fakes)
+    [kept] = await again.draw(*given)
+    assert kept.item.record.instruction.text == "two"
+    [record] = again.rejections()
+    assert record.rejection.reason == "internal-error"
+    assert f"completion {newer.id} has finish reason 'thought_limit'" in record.rejection.detail
+    assert "a newer release wrote it" in record.rejection.detail
+    assert again.tally.reasons["internal-error"] == 1
+    assert len(bench.inference.requests) == 1
+
+
 async def test_a_stop_between_the_children_of_a_completion_leaves_none_out() -> None:
     bench = Bench()
 

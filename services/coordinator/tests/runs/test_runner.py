@@ -14,6 +14,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.common.errors import (
+    DeadlineExceeded,
     FailedPrecondition,
     Internal,
     InvalidArgument,
@@ -21,6 +22,7 @@ from codealign.common.errors import (
     PermissionDenied,
     Unavailable,
 )
+from codealign.coordinator.ground import faults
 from codealign.coordinator.ground.faults import RunFailed, RunStopped
 from codealign.coordinator.pipelines.pipeline import Pipeline
 from codealign.coordinator.runs.breaker import UNDECIDED, BreakerOpened
@@ -474,6 +476,58 @@ async def test_one_prompt_that_the_engine_keeps_failing_on_ends_no_run() -> None
     found = [each for each in made.rejections() if each.reason == "internal-error"]
     assert found
     assert all("has no choice" in each.detail for each in found)
+
+
+def late(request: inf.GenerateRequest, sample: inf.Sample) -> inf.Completion:
+    """No answer within the deadline."""
+    raise DeadlineExceeded("inference: no answer within 3600 s")
+
+
+@pytest.mark.parametrize("seeds", [1, 12])
+async def test_a_prompt_that_hangs_the_engine_is_that_items_rejection_after_bounded_tries(seeds: int) -> None:
+    made, odd, tried = bench("fan-out", seeds), "", 0
+
+    def write(request: inf.GenerateRequest, sample: inf.Sample) -> inf.Completion:
+        nonlocal odd, tried
+        if request.prompt.startswith("instructions:"):
+            odd = odd or request.prompt
+        if request.prompt == odd:
+            tried += 1
+            return late(request, sample)
+        return toys.writes(request, sample)
+
+    made.fakes.inference.writes = write
+    await made.work()
+    found = [each for each in made.rejections() if each.reason == "internal-error"]
+    assert len(found) == 3, "one for each sample"
+    assert all("no answer to this request within" in each.detail for each in found)
+    assert made.progress["instructions"].reasons["internal-error"] == 3
+    assert tried <= 3 * faults.HANG_TRIES
+    assert not made.fakes.inference.running
+
+
+async def test_an_engine_that_is_slow_for_everybody_rejects_nothing_and_is_waited_for() -> None:
+    made, calls = bench("one-line", 6), 0
+
+    def write(request: inf.GenerateRequest, sample: inf.Sample) -> inf.Completion:
+        nonlocal calls
+        calls += 1
+        return late(request, sample) if 10 < calls < 300 else toys.writes(request, sample)
+
+    made.fakes.inference.writes = write
+    await made.work()
+    assert calls > 300
+    assert "internal-error" not in {each.reason for each in made.rejections()}
+
+
+async def test_an_engine_that_answers_none_of_the_prompts_in_time_opens_the_breaker_and_no_item_is_lost() -> None:
+    made = bench("one-line", 40)
+    made.fakes.inference.writes = lambda request, sample: (
+        toys.writes(request, sample) if request.prompt == "x" else late(request, sample)
+    )
+    with pytest.raises(BreakerOpened, match="ended in internal errors"):
+        await made.work()
+    assert not made.rejections()
 
 
 async def test_a_fault_of_the_engine_after_a_long_outage_is_the_first_one() -> None:

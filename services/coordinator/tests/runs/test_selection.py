@@ -232,6 +232,39 @@ async def test_a_row_that_the_store_refuses_is_that_items_error() -> None:
     assert all("at most 16 MB" in each.detail for each in errors)
 
 
+@pytest.mark.parametrize("strategy", ["first-pass", "everything"])
+async def test_no_row_is_dropped_as_a_duplicate_of_one_that_the_store_refused(strategy: str) -> None:
+    made = bench(strategy, 3, [sb.VERDICT_PASSED] * 6)
+
+    def write(request: inf.GenerateRequest, sample: inf.Sample) -> inf.Completion:
+        if request.prompt.startswith("instructions:"):
+            return toys.said("Add two numbers.")  # for every seed: the later rows are duplicates of the first
+        return toys.said(f"attempt-{sample.attempt} {toys.digest(sample.seed)}")
+
+    made.fakes.inference.writes = write
+    refused = set[str]()
+
+    def refuse(method: str, request: Message) -> None:
+        examples = [r for r in getattr(request, "records", []) if r.kind == pb.KIND_EXAMPLE]
+        if method == "append" and examples:
+            if not refused:
+                refused.add(examples[0].parents[0])
+            if any(each.parents[0] in refused for each in examples):
+                raise InvalidArgument("records[0]", "is 20 MB; at most 16 MB")
+
+    made.fakes.dataset.control.before = refuse
+    await made.work()
+    [lost] = refused
+    dropped = [r.decision for r in made.fakes.dataset.of_kind(pb.KIND_DECISION, made.run.id) if r.decision.duplicate_of]
+    rows = {row.parents[0] for row in made.examples()}
+    assert rows
+    assert dropped
+    assert {each.duplicate_of for each in dropped} <= rows, "every duplicate is one of a row that is published"
+    assert lost not in rows
+    if strategy == "everything":
+        assert len(rows) == 5, "all others of the refused row's group, which came first"
+
+
 @pytest.mark.parametrize("strategy", list(STRATEGIES))
 async def test_the_order_in_which_verdicts_come_changes_no_row(strategy: str) -> None:
     async def rows(delay: Callable[[str], int]) -> list[bytes]:

@@ -11,14 +11,14 @@ import typer
 from rich.text import Text
 
 from codealign.cli.connection import Target
-from codealign.cli.diffing import Change, Diff, Summary, find_side
+from codealign.cli.diffing import Change, Diff, Summary, find_side, unfinished
 from codealign.cli.failures import Failure
 from codealign.cli.interrupts import run_async
 from codealign.cli.options import (
     connects,
     services,
 )
-from codealign.cli.terminal import count, out, print_json_line, printable
+from codealign.cli.terminal import count, err, out, print_json_line, printable, warn
 
 _SHORT = 12
 _MAX_DETAIL = 200
@@ -55,6 +55,8 @@ def diff(
     async def work() -> Summary:
         async with services(where, "dataset") as connection:
             sides = await find_side(connection, before), await find_side(connection, after)
+            for side in sides:
+                warn(err, await unfinished(connection, side))
             found = Diff(connection, *sides)
             async with contextlib.aclosing(found.changes()) as changes:
                 async for change in changes:

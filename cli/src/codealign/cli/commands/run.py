@@ -36,9 +36,9 @@ from codealign.cli.options import (
 from codealign.cli.presets import DEFAULT, load
 from codealign.cli.refusals import refusal
 from codealign.cli.report import page
-from codealign.cli.run_config import RunChoices, choose_model, loop_choices, run_config, run_pipeline
+from codealign.cli.run_config import RunChoices, choose_model, chosen_pipeline, loop_choices, run_config
 from codealign.cli.run_file import RunFile, read_run
-from codealign.cli.seeds import STDLIB, Collected, collection_name
+from codealign.cli.seeds import STDLIB, collection_name
 from codealign.cli.stack import DATA_SERVICES, SERVICES, Options
 from codealign.cli.terminal import StartDisplay, err, out, warn
 from codealign.common.errors import violations
@@ -54,8 +54,10 @@ class _Work:
     options: Options
     """Options filled in from the preset."""
     choices: RunChoices
-    collected: Collected | None
+    seeds: str
+    """Directory to read seeds from. Empty: use those of the collection."""
     collection: str
+    """Seed collection. Empty: named after the seeds that are read, or set by the run file."""
     timings: bool
     loop: LoopChoices
     file: RunFile
@@ -264,9 +266,10 @@ def run(
     loop = loop_choices(preset, until, chosen, benchmark or (), problems, files=options.benchmarks is not None)
     if not where.explicit:
         where.home.prepare()
-    collected = None if collection else read_seeds(seeds, err)
-    named = collection or collection_name(seeds, collected.seeds if collected else [])
-    work = _Work(where, given, options, choices, collected, named, timings, loop, file, config)
+    if not collection and seeds != STDLIB and not Path(seeds).exists():
+        raise Failure(f"--seeds: no such file or directory: {seeds}")
+    read = "" if collection else seeds
+    work = _Work(where, given, options, choices, read, collection, timings, loop, file, config)
     state = run_async(_run(work), work.interrupted)
     if state != pb.RUN_STATE_SUCCEEDED:
         raise typer.Exit(EXIT_FAILURE)
@@ -275,18 +278,23 @@ def run(
 async def _run(work: _Work) -> pb.RunState.ValueType:
     async with _connected(work) as connection:
         work.started_services = connection.started
-        pipeline = await run_pipeline(connection, work.choices.pipeline_name)
+        pipeline = await chosen_pipeline(connection, work.choices)
         if work.run_file is not None:
-            read_run(
-                "--config", work.run_file, pipeline
-            )  # read again to check the names, now that the pipeline is known
+            # Read it again to check stage and property names, now that the pipeline is known.
+            read_run("--config", work.run_file, pipeline)
         work.loop = await check_benchmarks(connection, work.loop, err)
-        if work.collected is not None:
-            stored = await store_seeds(connection, work.collected, work.collection, err)
+        if work.seeds:
+            collected = await asyncio.to_thread(read_seeds, work.seeds, err)
+            work.collection = collection_name(work.seeds, collected.seeds)
+            stored = await store_seeds(connection, collected, work.collection, err)
             err.print(Text(f"seeds {stored.collection}: {stored.inserted:,} new, {stored.existed:,} existing"))
         remote = bool(work.where.explicit)
         in_file = not work.given.model and "model" in work.choices.file
-        model = work.given.model if remote or in_file else await choose_model(connection, work.options)
+        model = (
+            work.given.model
+            if remote or in_file
+            else await choose_model(connection, work.options, given=bool(work.given.model))
+        )
         config = run_config(work.choices, work.collection, model, pipeline)
         # Services that this command starts share one machine, which cannot hold two models.
         loop = work.loop.loop(one_model=connection.started)

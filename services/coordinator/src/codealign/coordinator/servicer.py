@@ -58,16 +58,38 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
         return api.GetPipelineResponse(pipeline=pipelines.describe(pipelines.get(request.name)))
 
     async def CreateRun(self, request: api.CreateRunRequest, context: Context) -> api.CreateRunResponse:
-        if request.HasField("loop"):
-            await self._loops.check(request.loop)
-        run, existed = await _whole(self._create(request))
-        return api.CreateRunResponse(run=await self._status(run), existed=existed)
+        run = await self._checked(request)
+        created, existed = await _whole(self._create(run, request))
+        return api.CreateRunResponse(run=await self._status(created), existed=existed)
 
-    async def _create(self, request: api.CreateRunRequest) -> tuple[pb.Record, bool]:
-        run, existed = await self._runs.create(request.config)
+    async def _checked(self, request: api.CreateRunRequest) -> pb.Run:
+        """Return the run's configuration with everything filled in, once run and loop are known to be possible.
+
+        Raises:
+            InvalidArgument: Names every field of both that is wrong.
+        """
+        self._runs.must_work()
+        if not request.HasField("loop"):
+            return (await self._runs.prepare(request.config))[0]
+        wrong: list[tuple[str, str]] = []
+        try:
+            await self._loops.check(request.loop)
+        except InvalidArgument as error:
+            wrong = error.violations
+        try:
+            run, _ = await self._runs.prepare(request.config)
+            await self._loops.source(run.model)
+        except InvalidArgument as error:
+            wrong = [*error.violations, *wrong]
+        if wrong:
+            raise InvalidArgument(violations=wrong)
+        return run
+
+    async def _create(self, run: pb.Run, request: api.CreateRunRequest) -> tuple[pb.Record, bool]:
+        created, existed = await self._runs.create(run)
         if request.HasField("loop"):
-            await self._loops.wanted(run, request.loop)
-        return run, existed
+            await self._loops.wanted(created, request.loop)
+        return created, existed
 
     async def RejudgeRun(self, request: api.RejudgeRunRequest, context: Context) -> api.RejudgeRunResponse:
         run, existed = await _whole(self._runs.rejudge(request))

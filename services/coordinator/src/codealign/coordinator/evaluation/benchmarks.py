@@ -17,6 +17,10 @@ from codealign.coordinator.evaluation.files import Row, folder_files, rows
 from codealign.coordinator.evaluation.problems import Benchmark, Problem
 
 
+class NotReached(NotFound):
+    """A benchmark's problems are on the hub, which does not answer now."""
+
+
 class Adapter(Protocol):
     """One benchmark."""
 
@@ -31,7 +35,8 @@ class Adapter(Protocol):
             data: The user's file or folder of files. None: there is none.
 
         Raises:
-            NotFound: It is in no file, and cannot be had from elsewhere; the message says what to do.
+            NotFound: It is in no file, and cannot be had from elsewhere; the message says what to do. `NotReached`
+                where it may be had later.
             FailedPrecondition: A file is damaged, or `data` does not exist; the message says where and what to do.
         """
 
@@ -60,7 +65,8 @@ class PublishedBenchmark:
         try:
             found = hub.rows(self.source)
         except hub.Unreachable as error:
-            raise NotFound(
+            kind = NotReached if isinstance(error, hub.Away) else NotFound
+            raise kind(
                 f"{self.name}: {self._wish(data)}; and the hub's {self.source.repository} cannot be had: {error}"
             ) from None
         return self._built(found, self.source.repository)

@@ -70,10 +70,18 @@ class Reader(ast.NodeVisitor):
         self.found = Effects()
         self._imported, self._own, self._has_star, self._inside = imported, own, has_star, inside
         self._quiet = False
+        self._roots: dict[ast.AST, set[str]] = {}
 
     def roots(self, node: ast.AST | None) -> set[str]:
-        """The names that a value may share something with."""
-        if node is None or isinstance(node, (ast.Constant, ast.Compare, ast.JoinedStr)):
+        """The names that a value may share something with. Not to be changed."""
+        if node is None:
+            return set()
+        if node not in self._roots:
+            self._roots[node] = self._roots_of(node)
+        return self._roots[node]
+
+    def _roots_of(self, node: ast.AST) -> set[str]:
+        if isinstance(node, (ast.Constant, ast.Compare, ast.JoinedStr)):
             return set()
         if isinstance(node, ast.Name):
             return {node.id}
@@ -86,9 +94,13 @@ class Reader(ast.NodeVisitor):
                 scalar = parts[0] in vocabulary.SCALARS and parts[0] not in self._own
                 return set() if scalar else inner | {f"{parts[0]}()"}
             return inner | {name for name in self.roots(node.func) if name not in self._imported}
-        if isinstance(node, (ast.Attribute, ast.Subscript, ast.Starred, ast.Await, ast.NamedExpr)):
-            state = isinstance(node, ast.Attribute) and self._is_state(dotted(node))
-            return self.roots(node.value) | ({ELSEWHERE} if state else set())
+        if isinstance(node, ast.Attribute):
+            outermost = node.value
+            while isinstance(outermost, ast.Attribute):
+                outermost = outermost.value
+            return self.roots(outermost) | ({ELSEWHERE} if self._leads_to_state(dotted(node)) else set())
+        if isinstance(node, (ast.Subscript, ast.Starred, ast.Await, ast.NamedExpr)):
+            return self.roots(node.value)
         return {name for child in ast.iter_child_nodes(node) for name in self.roots(child)}
 
     def _bind(self, target: ast.AST, value: set[str]) -> None:
@@ -186,12 +198,16 @@ class Reader(ast.NodeVisitor):
                 self._do_anything()
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
-        if node.attr in vocabulary.DYNAMIC_ATTRIBUTES:
-            self.found.dynamic = True
-            self._do_anything()
+        # The whole chain at once. A path is under an input's where its beginning is.
         if (parts := dotted(node)) and _is_under(self._path(parts), vocabulary.INPUT_PATHS):
             self.found.reads_input = True
-        self.generic_visit(node)
+        inner: ast.expr = node
+        while isinstance(inner, ast.Attribute):
+            if inner.attr in vocabulary.DYNAMIC_ATTRIBUTES:
+                self.found.dynamic = True
+                self._do_anything()
+            inner = inner.value
+        self.visit(inner)
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         self._visit_head(node)
@@ -242,6 +258,11 @@ class Reader(ast.NodeVisitor):
     def _is_state(self, parts: list[str]) -> bool:
         """Whether a chain is of a module whose state may be changed through it."""
         return (path := self._path(parts)) != "" and not _only_reads(path)
+
+    def _leads_to_state(self, parts: list[str]) -> bool:
+        """Whether a chain, or its beginning, is of a module whose state may be changed through it."""
+        # Where the shortest path only reads, the longer ones do too.
+        return len(parts) > 1 and self._is_state(parts[:2])
 
     def _call_imported(self, path: str, given: set[str], arguments: list[ast.expr]) -> None:
         if _is_under(path, vocabulary.INPUT_PATHS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
@@ -13,7 +14,7 @@ from codealign.coordinator.evaluation.results import Board, comparison, settings
 from codealign.coordinator.evaluation.work import COLLECTION
 from codealign.coordinator.ground.store import RunStore
 
-_SAMPLING = ("benchmark", "benchmark_sha256", "judge", "max_tokens", "seed", "temperature")
+_SAMPLING = ("benchmark", "benchmark_sha256", "judge", "max_tokens", "runners", "seed", "temperature")
 """Settings in which two evaluations must agree for a comparison; prompt styles may differ."""
 
 
@@ -67,9 +68,10 @@ def comparisons(
         tuned: The tuned models' revisions.
         evaluations: Of all of them.
     """
-    by_revision: dict[str, dict[tuple[object, ...], dict[str, api.Evaluation]]] = {}
+    by_revision: dict[str, dict[str, dict[str, api.Evaluation]]] = {}
     for board, evaluation in evaluations:
-        key = tuple(board.settings[name] for name in _SAMPLING)
+        settings = board.settings
+        key = json.dumps([settings.get(name) for name in _SAMPLING])
         styles = by_revision.setdefault(evaluation.model_revision, {}).setdefault(key, {})
         styles[evaluation.prompt_style] = evaluation
     found = []

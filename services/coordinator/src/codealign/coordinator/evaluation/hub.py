@@ -16,9 +16,18 @@ from codealign.common.foreign_python import unwarned
 from codealign.coordinator.evaluation import layouts
 from codealign.coordinator.evaluation.files import Row
 
+_PASSING = (408, 429)
+"""HTTP statuses below 500 after which another try may succeed: time-out, too many requests."""
+_NETWORK = ("httpx", "httpcore", "requests", "urllib3")
+"""Libraries whose errors are those of a connection."""
+
 
 class Unreachable(Exception):
     """The hub, or the repository's file, cannot be had; the message says why."""
+
+
+class Away(Unreachable):
+    """The hub does not answer now; another try may succeed."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,16 @@ def _table(source: Source) -> Iterator[Row]:
         raise
     except Exception as error:  # the hub's client raises errors of several libraries
         reason = str(error).strip().splitlines() or [""]
-        raise Unreachable(f"{type(error).__name__}: {reason[0][:200]}") from None
+        kind = Away if _may_pass(error) else Unreachable
+        raise kind(f"{type(error).__name__}: {reason[0][:200]}") from None
+
+
+def _may_pass(error: Exception) -> bool:
+    """Return whether an error of the hub's client is one of the network or of the hub itself."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        return status >= 500 or status in _PASSING
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _NETWORK
 
 
 def _as_it_is(row: Row) -> Row:

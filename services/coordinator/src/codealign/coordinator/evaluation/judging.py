@@ -20,9 +20,11 @@ from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.common.logs import get_logger
 from codealign.coordinator.evaluation.in_sandbox import calls
 from codealign.coordinator.evaluation.known import KnownResults
+from codealign.coordinator.evaluation.limits import CALLS_LIMITS, CHECK_LIMITS, NUMPY
 from codealign.coordinator.evaluation.problems import CallTests, CheckTests, Problem
-from codealign.coordinator.ground.calls import execute, trim
-from codealign.coordinator.ground.faults import RunFailed
+from codealign.coordinator.evaluation.runners import RunnerCheck
+from codealign.coordinator.ground.calls import INFRASTRUCTURE_TRIES, execute, trim
+from codealign.coordinator.ground.faults import Faulty, RunFailed
 from codealign.coordinator.ground.ports import Sandbox
 from codealign.coordinator.ground.tally import StageTally, verdict_name
 from codealign.coordinator.ground.waiting import Waiting
@@ -36,14 +38,8 @@ CALL_SECONDS = 1.0
 """CPU seconds that a call may take at least (EvalPlus' least limit, there in wall-clock time)."""
 REFERENCE_FACTOR = 4.0
 """Of what the reference takes for the same input, a call may take so much (EvalPlus' factor)."""
-_MIB = 2**20
 EXECUTIONS = (1, 8)
 """Over how many executions a problem's calls are spread: one, and more where its reference is too slow for that."""
-CALLS_LIMITS = sb.Limits(wall_seconds=60, cpu_seconds=60, memory_bytes=2048 * _MIB, output_bytes=_MIB)
-"""All calls of an execution together (EvalPlus: 60 s and 4 GiB, for each of its two parts)."""
-NUMPY = "numpy"
-"""The sandbox's profile in which solutions are executed, where it has one: they may import numpy in EvalPlus too."""
-CHECK_LIMITS = sb.Limits(wall_seconds=20, cpu_seconds=20, memory_bytes=2048 * _MIB)
 
 _CALLS_TESTS = """\
 import builtins as _codealign_builtins
@@ -70,6 +66,10 @@ def _source(name: str) -> str:
 _AGREEMENT = _source("agreement.py")
 _CALLS = repr(_source("calls.py")).replace("numpy", r"\x6eumpy")
 """A literal. The sandbox gives numpy to a program whose text names it, and ours only knows numpy's numbers."""
+
+
+class ReferenceFailed(RunFailed):
+    """The benchmark's own solution of a problem fails in the sandbox: no solution of it can be judged."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,10 @@ class Judge:
     known: KnownResults
     waiting: Waiting | None = None
     """Told when the sandbox is away."""
+    check: RunnerCheck | None = None
+    """Of the runners that the results are to rest on. None: whatever runners are there."""
+    _answers: bool = False
+    """The sandbox has executed a program."""
     _profile: str | None = None
     """In which solutions are executed; None: not asked yet."""
     _profile_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -119,7 +123,9 @@ class Judge:
             too slow for the reference program.
 
         Raises:
-            RunFailed: The reference program fails, or the sandbox cannot be used at all.
+            ReferenceFailed: The problem's own solution fails.
+            RunFailed: The sandbox cannot be used at all.
+            RunStopped: The sandbox has other runners by now.
         """
         if isinstance(problem.tests, CheckTests):
             tests = f"{problem.tests.program}\n\ncheck({problem.entry_point})\n"
@@ -161,7 +167,7 @@ class Judge:
                     log.warning("reference_too_slow", problem_id=problem.problem_id, executions=executions)
                     continue
                 if result.verdict != sb.VERDICT_PASSED or written is None:
-                    raise RunFailed(
+                    raise ReferenceFailed(
                         f"{problem.benchmark}: the reference solution of {problem.problem_id} did not get through in "
                         f"the sandbox ({verdict_name(result.verdict)}: {result.detail}); is the benchmark's file whole?"
                     )
@@ -221,7 +227,7 @@ class Judge:
             if self._profile is None:
                 program = sb.Program(language=sb.LANGUAGE_PYTHON, code=f"import {NUMPY}\n")
                 result = await self._execute(sb.ExecuteRequest(program=program, profile=NUMPY))
-                if result is None:
+                if result is None or result.verdict in _TOO_SLOW:  # the machine's fault: numpy may be there
                     return None
                 self._profile = NUMPY if result.verdict == sb.VERDICT_COMPLETED else ""
                 log.info("solutions_profile", profile=self._profile, verdict=verdict_name(result.verdict))
@@ -230,11 +236,29 @@ class Judge:
     async def _run(self, program: sb.Program, limits: sb.Limits, profile: str = "") -> sb.Result | None:
         program.language = sb.LANGUAGE_PYTHON
         request = sb.ExecuteRequest(program=program, limits=limits, profile=profile)
-        return await self.known.of(request, lambda: self._execute(request))
+        runners = self.check.key if self.check is not None else ""
+        return await self.known.of(request, lambda: self._execute(request), runners)
 
     async def _execute(self, request: sb.ExecuteRequest) -> sb.Result | None:
-        async with self.slots:
-            return await execute(self.sandbox, request, self.tally, self.gate, self.slots, self.waiting)
+        """Execute a program on runners that the results may rest on; None where the infrastructure kept failing."""
+        for _ in range(INFRASTRUCTURE_TRIES):
+            result = await self._try(request)
+            if result is None or self.check is None or await self.check.passes(result):
+                return result
+            await self.check.require_current()
+        return None
+
+    async def _try(self, request: sb.ExecuteRequest) -> sb.Result | None:
+        try:
+            async with self.slots:
+                result = await execute(self.sandbox, request, self.tally, self.gate, self.slots, self.waiting)
+        except Faulty as fault:
+            if not self._answers:
+                raise
+            log.warning("program_undecided", message=str(fault))  # it executes others: the fault is in this program
+            return None
+        self._answers |= result is not None
+        return result
 
 
 def _take_written(result: sb.Result) -> tuple[bytes, bytes] | None:

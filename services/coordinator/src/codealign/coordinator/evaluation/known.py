@@ -22,18 +22,18 @@ class KnownResults:
         self._limit, self._size = limit_bytes, 0
         self._kept: OrderedDict[bytes, sb.Result] = OrderedDict()
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
-        self._image = ""
 
     async def of(
-        self, request: sb.ExecuteRequest, execute: Callable[[], Awaitable[sb.Result | None]]
+        self, request: sb.ExecuteRequest, execute: Callable[[], Awaitable[sb.Result | None]], runners: str = ""
     ) -> sb.Result | None:
-        """The result of a request, the caller's own copy.
+        """Return the result of a request, the caller's own copy.
 
         Args:
             request: Program and limits, and nothing that differs between two that ask the same.
             execute: Called where the result is not known; by one caller at a time for the same request.
+            runners: Identifies the runners that execute: what others said is not known of them.
         """
-        key = sha256(request.SerializeToString(deterministic=True)).digest()
+        key = sha256(runners.encode() + b"\0" + request.SerializeToString(deterministic=True)).digest()
         async with self._locks.setdefault(key, asyncio.Lock()):
             if (kept := self._kept.get(key)) is not None:
                 self._kept.move_to_end(key)
@@ -44,9 +44,6 @@ class KnownResults:
             return result
 
     def _keep(self, key: bytes, result: sb.Result) -> None:
-        if result.image_digest != self._image:  # other runners: what was known says nothing of them
-            self._kept.clear()
-            self._size, self._image = 0, result.image_digest
         result.queue_seconds = 0.0
         self._kept[key] = result
         self._size += result.ByteSize()

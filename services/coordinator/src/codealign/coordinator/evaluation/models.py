@@ -22,16 +22,21 @@ def chosen(choice: pb.ModelChoice, loaded: Sequence[inf.Model], style: str, path
     Raises:
         NotFound: No such model is loaded.
         FailedPrecondition: None is loaded.
-        InvalidArgument: It has another revision; it must be named, since several are loaded; or it has no chat
-            template.
+        InvalidArgument: Names every field that is wrong: it has another revision; it must be named, since several
+            are loaded; it has no chat template.
     """
-    model = _found(choice, loaded, path)
-    if style == prompts.TUNED and not model.chat_template:
-        raise InvalidArgument(
-            f"{path}.prompt_style",
-            f'model {model.name} has no chat template: it can be asked in the style "base" alone',
-        )
-    return model
+    wrong: list[tuple[str, str]] = []
+    try:
+        meant = [_found(choice, loaded, path)]
+    except InvalidArgument as error:
+        wrong += error.violations
+        meant = [model for model in loaded if choice.model in ("", model.name)]
+    if style == prompts.TUNED and not any(model.chat_template for model in meant):
+        told = f'model {meant[0].name} has no chat template: it can be asked in the style "base" alone'
+        wrong.append((f"{path}.prompt_style", told))
+    if wrong:
+        raise InvalidArgument(violations=wrong)
+    return meant[0]
 
 
 def _found(choice: pb.ModelChoice, loaded: Sequence[inf.Model], path: str) -> inf.Model:

@@ -8,6 +8,7 @@ store.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import replace
 
@@ -21,7 +22,8 @@ from codealign.coordinator.evaluation import benchmarks, models
 from codealign.coordinator.evaluation.controller import EvaluationWorkload
 from codealign.coordinator.evaluation.problems import Benchmark
 from codealign.coordinator.evaluation.request import Asked, checked, job_record
-from codealign.coordinator.evaluation.work import Sheet
+from codealign.coordinator.evaluation.runners import current
+from codealign.coordinator.evaluation.sheets import Sheet, StoredSheets
 from codealign.coordinator.ground import requests
 from codealign.coordinator.ground.faults import TRANSIENT
 from codealign.coordinator.ground.ports import Services
@@ -64,9 +66,9 @@ class Evaluations:
             InvalidArgument: Names every field that is wrong.
             FailedPrecondition: A benchmark's file is damaged; the evaluation failed, or somebody stopped it.
             NotFound: A benchmark's problems cannot be had, or no such model is loaded.
-            Unavailable: The store or inference is away.
+            Unavailable: The store or inference is away, or the sandbox where the evaluation is finished.
         """
-        asked = checked(request.settings)
+        asked = await self._checked(request.settings)
         loaded = await self.load(asked)
         if request.validate_only:
             for benchmark in loaded:
@@ -75,16 +77,57 @@ class Evaluations:
             return
         asked = await self._complete(asked)
         job = job_record(asked)
-        sheets = [await asyncio.to_thread(Sheet.of, asked, benchmark) for benchmark in loaded]
+        stored = StoredSheets(asked, loaded, self._services)
         standing = await self.standing(job.id)
         if standing.state == pb.RUN_STATE_SUCCEEDED and standing.settled(repeatable=True):
-            await self._read(sheets)
-            for sheet in sheets:
+            await stored.read()
+            for sheet in stored.sheets:
                 sheet.board.reused = len(sheet.board.done())
-        if standing.state != pb.RUN_STATE_SUCCEEDED or any(sheet.undecided for sheet in sheets):
+        else:
+            with contextlib.suppress(*TRANSIENT):  # else the controller waits for the sandbox
+                await current(self._services.sandbox)
+        if not stored.complete:
             await self.start(job, "asked for")
-        async for message in self._watch(job, asked, sheets):
+        async for message in self._watch(job, asked, loaded, stored):
             yield message
+
+    async def _checked(self, settings: pb.EvaluationSettings) -> Asked:
+        """Return the settings in the domain's terms.
+
+        Raises:
+            InvalidArgument: Names every field that is wrong. Where one is, the model is looked at as well.
+        """
+        try:
+            return checked(settings)
+        except InvalidArgument as error:
+            wrong = list(error.violations)
+        try:
+            listed = await self._services.inference.list_models(inf.ListModelsRequest())
+            models.chosen(settings.model, listed.models, settings.prompt_style)
+        except InvalidArgument as error:
+            wrong += error.violations
+        except CodeAlignError as error:  # an error of another kind is told once the fields are right
+            log.info("model_not_checked", message=error.message)
+        raise InvalidArgument(violations=wrong)
+
+    async def is_whole(self, settings: pb.EvaluationSettings) -> bool:
+        """Return whether every sample of a finished evaluation is judged, by the runners that are there now.
+
+        Where its benchmarks cannot be had any more, what is there counts.
+
+        Args:
+            settings: With the model's name and revision.
+
+        Raises:
+            Unavailable: The store or the sandbox is away.
+        """
+        asked = checked(settings)
+        try:
+            stored = StoredSheets(asked, await self.load(asked), self._services)
+        except (NotFound, FailedPrecondition):
+            return True
+        await stored.read()
+        return stored.complete
 
     async def load(self, asked: Asked) -> list[Benchmark]:
         """The benchmarks that are asked for.
@@ -198,15 +241,8 @@ class Evaluations:
         listed = await self._services.inference.list_models(inf.ListModelsRequest())
         return models.chosen(asked.model, listed.models, asked.style)
 
-    async def _read(self, sheets: Iterable[Sheet]) -> None:
-        for sheet in sheets:
-            await sheet.read(self._get)
-
-    async def _get(self, ids: Sequence[str]) -> Iterable[pb.Record]:
-        return (await self._services.dataset.get(ds.GetRequest(ids=ids))).records
-
     async def _watch(
-        self, job: pb.Record, asked: Asked, sheets: Sequence[Sheet]
+        self, job: pb.Record, asked: Asked, loaded: Sequence[Benchmark], stored: StoredSheets
     ) -> AsyncGenerator[api.EvaluateResponse]:
         """Until it has ended."""
         told: dict[str, api.EvaluateResponse] = {}
@@ -214,17 +250,21 @@ class Evaluations:
             live = self._workload.live.get(job.id)
             standing, waits = Standing(), ""
             if live is not None:
-                sheets, waits = live.sheets, live.waiting.text
+                stored.take(live.sheets, live.runners)
+                waits = live.waiting.text
             else:
                 try:
                     standing = await self.standing(job.id)
-                    await self._read(sheets)
+                    await stored.read()
                 except TRANSIENT as error:
                     waits = error.message
+                    if standing.state == pb.RUN_STATE_SUCCEEDED:  # its result cannot be read now
+                        standing = Standing()
             ended = standing.request is not None and standing.settled(repeatable=True)
             succeeded = ended and standing.state == pb.RUN_STATE_SUCCEEDED
-            for sheet in sheets:
-                message = await self._told(job, sheet, waits, succeeded)
+            messages = [await self._told(sheet, waits, succeeded) for sheet in stored.sheets]
+            for message in messages or _not_begun(asked, loaded, waits):
+                message.job = job.id
                 if told.get(message.benchmark) != message:
                     told[message.benchmark] = message
                     yield message
@@ -234,10 +274,9 @@ class Evaluations:
                 raise await self._why(job, asked, standing)
             await asyncio.sleep(PROGRESS_SECONDS if live or not told else ELSEWHERE_SECONDS)
 
-    async def _told(self, job: pb.Record, sheet: Sheet, waits: str, succeeded: bool) -> api.EvaluateResponse:
+    async def _told(self, sheet: Sheet, waits: str, succeeded: bool) -> api.EvaluateResponse:
         board = sheet.board
         message = board.progress()
-        message.job = job.id
         if succeeded or message.problems_done == message.problems_total:
             board.undecided = sheet.undecided
             message.evaluation.CopyFrom(await asyncio.to_thread(board.evaluation))
@@ -259,3 +298,13 @@ class Evaluations:
         except CodeAlignError as error:
             return error
         return FailedPrecondition(standing.message)
+
+
+def _not_begun(asked: Asked, loaded: Iterable[Benchmark], waits: str) -> list[api.EvaluateResponse]:
+    """Return what can be told of an evaluation before it is known which runners its results rest on."""
+    return [
+        api.EvaluateResponse(
+            benchmark=benchmark.name, problems_total=len(benchmark.spread(asked.limit)), waiting_for=waits
+        )
+        for benchmark in loaded
+    ]

@@ -11,6 +11,7 @@ from codealign.common import records
 from codealign.common.errors import InvalidArgument
 from codealign.coordinator.evaluation import benchmarks, judging, prompts
 from codealign.coordinator.evaluation.problems import Benchmark
+from codealign.coordinator.evaluation.runners import RunnerIdentity
 
 NAME = "evaluation"
 """Of the StageConfig."""
@@ -99,8 +100,8 @@ def job_record(asked: Asked) -> pb.Record:
     return records.complete(pb.Record(kind=pb.KIND_EVALUATION_JOB, evaluation_job=body))
 
 
-def configuration(asked: Asked, benchmark: Benchmark, revision: str) -> pb.Record:
-    """The StageConfig of a model on a benchmark.
+def configuration(asked: Asked, benchmark: Benchmark, revision: str, runners: RunnerIdentity) -> pb.Record:
+    """Return the StageConfig of a model on a benchmark, judged by such runners.
 
     It names neither the limit nor the number of samples: a call that asks for more goes on where another one ended.
     """
@@ -112,6 +113,7 @@ def configuration(asked: Asked, benchmark: Benchmark, revision: str) -> pb.Recor
         "model_revision": revision,
         "problems": len(benchmark.problems),
         "prompt_style": asked.style,
+        "runners": runners.settings(),
         "seed": asked.seed if asked.temperature > 0 else 0,
         "temperature": asked.temperature,
         "templates_sha256": prompts.templates_sha256(),

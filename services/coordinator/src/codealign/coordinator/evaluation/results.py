@@ -1,10 +1,10 @@
-"""From results to figures, and to EvalPlus' sample files."""
+"""From results to figures."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -156,18 +156,3 @@ def comparison(base: api.Evaluation, tuned: api.Evaluation) -> api.Comparison | 
 
 def _scores(evaluation: api.Evaluation) -> Mapping[str, Score]:
     return {each.problem_id: Score(each.samples, each.passed) for each in evaluation.scores}
-
-
-def evalplus_samples(results: Iterable[pb.Record]) -> Iterator[str]:
-    """EvalPlus' sample file: a JSON line with `task_id` and `solution` for each EvaluationResult.
-
-    Lines are ordered by problem, in its benchmark's numbering, and then by sample.
-    """
-
-    def place(record: pb.Record) -> tuple[str, int, str, int]:
-        name, _, number = record.evaluation_result.problem_id.rpartition("/")
-        return name, int(number) if number.isdecimal() else -1, number, record.attempt
-
-    for record in sorted(results, key=place):
-        body = record.evaluation_result
-        yield json.dumps({"task_id": body.problem_id, "solution": body.solution})

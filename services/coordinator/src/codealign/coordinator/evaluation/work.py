@@ -8,89 +8,45 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
-from codealign.common import records
+from codealign.common.errors import InvalidArgument
+from codealign.common.logs import get_logger
 from codealign.common.sequences import batched
+from codealign.common.text import encodable
 from codealign.coordinator.evaluation import programs, prompts
-from codealign.coordinator.evaluation.judging import Judge
+from codealign.coordinator.evaluation.judging import Judge, ReferenceFailed
 from codealign.coordinator.evaluation.known import KnownResults
-from codealign.coordinator.evaluation.problems import Benchmark, Problem
-from codealign.coordinator.evaluation.request import Asked, configuration, sample_seed
+from codealign.coordinator.evaluation.problems import Problem
+from codealign.coordinator.evaluation.request import Asked, sample_seed
 from codealign.coordinator.evaluation.results import Board
+from codealign.coordinator.evaluation.runners import RunnerCheck, RunnerIdentity
+from codealign.coordinator.evaluation.sheets import Sheet
 from codealign.coordinator.ground.assignment import Assignment
 from codealign.coordinator.ground.calls import Completions, provenance
-from codealign.coordinator.ground.faults import Refused
+from codealign.coordinator.ground.faults import OF_THE_PROMPT, Faulty, Refused, RunFailed
 from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.ground.store import RunStore
-from codealign.coordinator.ground.tally import StageTally
+from codealign.coordinator.ground.tally import StageTally, verdict_name
 from codealign.coordinator.ground.windows import Window, of_inference, of_sandbox
+from codealign.coordinator.pipelines import INTERNAL_ERROR
 from codealign.coordinator.reading import sections
 from codealign.coordinator.settings import CoordinatorSettings
 
-ItemT = TypeVar("ItemT")
+log = get_logger(__name__)
 COLLECTION = "evaluations"
 """What evaluations append is a member of this collection."""
-_GET = 100
-"""Results that are read at once: the largest of them (two texts of MAX_TOKENS) still fit into one answer."""
 _SAMPLES_PER_CALL = 64
 _MOST_PROBLEMS = 1024
 """Begun at once where the settings do not say: more than an engine has slots for, and little memory."""
-
-
-@dataclass
-class Sheet:
-    """A benchmark of one evaluation: what is known of it, and what is missing."""
-
-    board: Board
-    problems: Sequence[Problem]
-    records: Sequence[pb.Record]
-    """The problems' records, in the same order."""
-    samples: int
-
-    @classmethod
-    def of(cls, asked: Asked, benchmark: Benchmark) -> Sheet:
-        """With nothing known yet.
-
-        Args:
-            asked: With the model's name and revision.
-            benchmark: Its problems.
-        """
-        problems = benchmark.spread(asked.limit)
-        config = configuration(asked, benchmark, asked.model.revision)
-        ids = tuple(problem.problem_id for problem in problems)
-        board = Board(config, asked.model.model, asked.samples, ids)
-        return cls(board, problems, [problem.record() for problem in problems], asked.samples)
-
-    async def read(self, get: Callable[[Sequence[str]], Awaitable[Iterable[pb.Record]]]) -> None:
-        """Take in what the store holds and this does not yet.
-
-        Args:
-            get: Gives those of so many records, by id, that are there.
-        """
-        config = self.board.config.id
-        missing = [
-            _result_id(record.id, attempt, config)
-            for problem, record in zip(self.problems, self.records, strict=True)
-            for attempt in sorted(self.missing(problem))
-        ]
-        for some in batched(missing, _GET):
-            for found in await get(some):
-                self.board.add(found)
-
-    def missing(self, problem: Problem) -> set[int]:
-        """The samples of a problem that are not there."""
-        return set(range(self.samples)) - set(self.board.outcomes.get(problem.problem_id, {}))
-
-    @property
-    def undecided(self) -> int:
-        """Samples that are missing."""
-        return sum(len(self.missing(problem)) for problem in self.problems)
+_MOST_FAULTS = 20
+"""Prompts in a row on which inference failed inside, before it is asked whether it still answers any."""
+_DETAIL_CHARS = 2000
+"""Of an error, what a result keeps."""
 
 
 @dataclass
@@ -115,6 +71,22 @@ class _Group:
     def attempts(self) -> list[int]:
         """The samples to generate."""
         return sorted(set[int]().union(*(each.attempts for each in self.wanted)))
+
+
+@dataclass(frozen=True)
+class _Unanswered:
+    """Samples of a group that inference does not write, whatever is tried."""
+
+    group: _Group
+    attempts: Sequence[int]
+    error: Refused | Faulty
+
+    @property
+    def detail(self) -> str:
+        """Why, as a result keeps it."""
+        if isinstance(self.error, Refused):
+            return f"inference refuses the prompt: {self.error}"
+        return f"{INTERNAL_ERROR}: {self.error}"
 
 
 @dataclass(frozen=True)
@@ -152,6 +124,10 @@ class Work:
         asked: What was asked for.
         model: That is evaluated, as inference has it.
         assignment: Says whether new work may start, and is told what is waited for.
+        runners: That the results rest on.
+
+    Attributes:
+        broken: Why problems whose own solution fails in the sandbox cannot be judged, by problem.
     """
 
     def __init__(
@@ -163,18 +139,26 @@ class Work:
         asked: Asked,
         model: inf.Model,
         assignment: Assignment,
+        runners: RunnerIdentity,
     ) -> None:
         self._store, self._asked, self._model, self._gate = store, asked, model, assignment.gate
         tally, gate, waiting = StageTally(), assignment.gate, assignment.waiting
+        self._tally = tally
         self._completions = Completions(
             services.inference, tally, limits.generations, gate, limits.generation_seconds, waiting
         )
-        self._judge = Judge(services.sandbox, limits.executions, tally, gate, known, waiting)
+        check = RunnerCheck(services.sandbox, runners)
+        self._judge = Judge(services.sandbox, limits.executions, tally, gate, known, waiting, check)
         self._in_flight = limits.problems
+        self._sheets: Sequence[Sheet] = ()
         self._groups: dict[tuple[str, str], _Group] = {}
+        self._held: list[_Unanswered] = []
+        """Not recorded yet: where inference answers nothing at all, the cause is not in the prompts."""
+        self.broken: dict[str, str] = {}
 
     async def prepare(self, sheets: Sequence[Sheet]) -> None:
         """Append what the results refer to, and find what is there already."""
+        self._sheets = sheets
         for sheet in sheets:
             await self._store.append_all([sheet.board.config, *sheet.records])
             await sheet.read(self._get)
@@ -193,7 +177,11 @@ class Work:
         self._groups.setdefault(key, _Group(question, problem.problem_id)).wanted.append(wanted)
 
     async def run(self) -> None:
-        """Generate and judge everything that is missing."""
+        """Generate and judge everything that is missing.
+
+        Raises:
+            RunFailed: A service cannot be used, inference answers nothing, or no problem of a benchmark can be judged.
+        """
         waiting = iter(list(self._groups.values()))
 
         async def work() -> None:
@@ -204,22 +192,68 @@ class Work:
         async with asyncio.TaskGroup() as tasks:
             for _ in range(min(self._in_flight, len(self._groups))):
                 tasks.create_task(work())
+        if self._held:
+            await self._require_answer()
+            await self._settle()
+        for sheet in self._sheets:
+            reasons = [self.broken[each.problem_id] for each in sheet.problems if each.problem_id in self.broken]
+            if reasons and not sheet.board.outcomes:
+                raise RunFailed(reasons[0])
 
     async def _solve(self, group: _Group) -> None:
         for attempts in batched(group.attempts, _SAMPLES_PER_CALL):
             request = self._request(group, attempts)
             left = set(attempts)
-            try:
-                async with asyncio.TaskGroup() as judging, contextlib.aclosing(self._completions.of(request)) as given:
-                    async for response in given:
-                        left.remove(response.completion.attempt)
-                        judging.create_task(self._judge_all(group, response))
-            except* Refused as refused:
-                refusal = refused.exceptions[0]
-                if not isinstance(refusal, Refused) or refusal.field != "prompt":
-                    raise
-                for attempt in sorted(left):
-                    await self._refuse(group, attempt, str(refusal))
+            async with asyncio.TaskGroup() as judging:
+                try:
+                    async with contextlib.aclosing(self._completions.of(request)) as given:
+                        async for response in given:
+                            left.remove(response.completion.attempt)
+                            judging.create_task(self._judge_all(group, response))
+                            await self._settle()
+                except Faulty as fault:
+                    await self._hold(_Unanswered(group, sorted(left), fault))
+                except Refused as refusal:
+                    if refusal.field not in OF_THE_PROMPT:
+                        raise
+                    await self._hold(_Unanswered(group, sorted(left), refusal))
+
+    async def _hold(self, unanswered: _Unanswered) -> None:
+        """Keep what inference does not write, to be recorded once it answers another prompt."""
+        self._held.append(unanswered)
+        faults = sum(isinstance(each.error, Faulty) for each in self._held)
+        if faults >= _MOST_FAULTS and not self._tally.in_flight:
+            await self._require_answer()
+            await self._settle()
+
+    async def _settle(self) -> None:
+        """Record as failed what is held: inference answers other prompts."""
+        held, self._held = self._held, []
+        for each in held:
+            result = sb.Result(verdict=sb.VERDICT_REFUSED, detail=each.detail[:_DETAIL_CHARS])
+            made = pb.Provenance(model=self._model.name, model_revision=self._model.revision)
+            for wanted in each.group.wanted:
+                for attempt in each.attempts:
+                    if attempt in wanted.attempts:
+                        await self._append(wanted, attempt, pb.EvaluationResult(result=result), made)
+
+    async def _require_answer(self) -> None:
+        """Ask again for a sample that inference has written before.
+
+        Raises:
+            Refused: Inference refuses everything.
+            RunFailed: Inference answers nothing.
+        """
+        first = self._held[0].error
+        for sheet in self._sheets:
+            for problem in sheet.problems:
+                verdicts = {each.verdict for each in sheet.board.outcomes.get(problem.problem_id, {}).values()}
+                if verdicts - {verdict_name(sb.VERDICT_REFUSED)}:
+                    again = _Group(prompts.ask(problem, self._asked.style), problem.problem_id)
+                    async with contextlib.aclosing(self._completions.of(self._request(again, [0]))) as given:
+                        async for _ in given:
+                            return
+        raise first
 
     def _request(self, group: _Group, attempts: Iterable[int]) -> inf.GenerateRequest:
         asked = self._asked
@@ -244,9 +278,7 @@ class Work:
             if refused := sections.unanswered(completion):
                 result = sb.Result(verdict=sb.VERDICT_REFUSED, detail=refused.detail)
             else:
-                text = prompts.answered(problem, self._asked.style, completion.text)
-                solution = programs.clean(text, problem.entry_point)
-                result = await self._judge.judge(problem, solution)
+                solution, result = await self._judged(problem, completion.text)
             if result is None:
                 wanted.board.undecided += 1
                 continue
@@ -254,13 +286,21 @@ class Work:
             body = pb.EvaluationResult(completion=completion.text, solution=solution, result=result)
             await self._append(wanted, completion.attempt, body, made)
 
-    async def _refuse(self, group: _Group, attempt: int, why: str) -> None:
-        """A prompt that the model has no room for is a sample that failed."""
-        for wanted in group.wanted:
-            if attempt in wanted.attempts:
-                result = sb.Result(verdict=sb.VERDICT_REFUSED, detail=f"the prompt {why}")
-                made = pb.Provenance(model=self._model.name, model_revision=self._model.revision)
-                await self._append(wanted, attempt, pb.EvaluationResult(result=result), made)
+    async def _judged(self, problem: Problem, completion: str) -> tuple[str, sb.Result | None]:
+        """Return the solution in a completion, and its result; None where the problem cannot be judged now."""
+        try:
+            solution = programs.clean(prompts.answered(problem, self._asked.style, completion), problem.entry_point)
+        except Exception as error:  # whatever reading a hostile text raises
+            log.warning("completion_unreadable", problem_id=problem.problem_id, exc_info=error)
+            told = f"{INTERNAL_ERROR}: {type(error).__name__}: {encodable(str(error))}"[:_DETAIL_CHARS]
+            return "", sb.Result(verdict=sb.VERDICT_REFUSED, detail=told)
+        try:
+            return solution, await self._judge.judge(problem, solution)
+        except ReferenceFailed as failure:
+            if problem.problem_id not in self.broken:
+                log.warning("reference_failed", problem_id=problem.problem_id, message=str(failure))
+            self.broken[problem.problem_id] = str(failure)
+            return solution, None
 
     async def _append(self, wanted: _Wanted, attempt: int, body: pb.EvaluationResult, made: pb.Provenance) -> None:
         body.benchmark, body.problem_id = wanted.problem.benchmark, wanted.problem.problem_id
@@ -274,8 +314,15 @@ class Work:
             evaluation_result=body,
             provenance=made,
         )
-        wanted.board.add(await self._store.append(record))
-
-
-def _result_id(problem_id: str, attempt: int, config_id: str) -> str:
-    return records.derive_id(pb.KIND_EVALUATION_RESULT, [problem_id], attempt=attempt, stage_config_id=config_id)
+        try:
+            kept = await self._store.append(record)
+        except InvalidArgument as error:
+            if not record.evaluation_result.completion:
+                raise
+            # Too large for the store: the verdict is kept without the texts.
+            log.warning("result_too_large", problem_id=body.problem_id, message=error.message)
+            bare = sb.Result(verdict=body.result.verdict, detail=f"kept without texts: {error.message}"[:_DETAIL_CHARS])
+            bare.isolation, bare.image_digest = body.result.isolation, body.result.image_digest
+            await self._append(wanted, attempt, pb.EvaluationResult(result=bare), made)
+            return
+        wanted.board.add(kept)

@@ -13,6 +13,7 @@ from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.common.errors import (
     CodeAlignError,
+    DeadlineExceeded,
     FailedPrecondition,
     Internal,
     InvalidArgument,
@@ -20,12 +21,24 @@ from codealign.common.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from codealign.coordinator.ground.faults import INTERNAL_TRIES, ODD_TRIES, Refused, RunFailed, Tries, absorb
+from codealign.common.logs import get_logger
+from codealign.coordinator.ground.faults import (
+    HANG_TRIES,
+    INTERNAL_TRIES,
+    ODD_TRIES,
+    TRANSIENT,
+    Faulty,
+    Refused,
+    RunFailed,
+    Tries,
+    absorb,
+)
 from codealign.coordinator.ground.ports import Inference, Sandbox
 from codealign.coordinator.ground.tally import StageTally
 from codealign.coordinator.ground.waiting import Waiting
 from codealign.coordinator.ground.windows import Window
 
+log = get_logger(__name__)
 INFRASTRUCTURE_TRIES = 5
 KEPT_OUTPUT_BYTES = 4096
 """Of each stream, what a record keeps."""
@@ -52,38 +65,56 @@ class Completions:
     """Seconds for one call."""
     waiting: Waiting | None = None
     """Told when inference is away."""
-    answers: bool = False
-    """It has answered, so that an error of its own may be due to the one request."""
+    answered: int = 0
+    """Samples that it has answered: where there are any, an error of its own may be due to the one request."""
+
+    @property
+    def answers(self) -> bool:
+        """Whether it has answered anything."""
+        return self.answered > 0
 
     async def of(self, request: inf.GenerateRequest) -> AsyncGenerator[inf.GenerateResponse]:
         """One completion for each of the request's samples, as they come.
 
         After a fault the samples that are still owed are asked for again. An answer that cannot be right (an attempt
-        that was not asked for, no completion, another revision) is such a fault.
+        that was not asked for, no completion, another revision) is such a fault. A request that reaches its deadline
+        HANG_TRIES times is given up where the engine answers others meanwhile, or at least a probe: an engine that is
+        slow or away for everybody is waited for.
 
         Raises:
             Refused: Inference will never carry this request out.
-            RunFailed: Another try cannot mend what went wrong; `Faulty` where inference kept failing inside.
+            RunFailed: Another try cannot mend what went wrong; `Faulty` where inference kept failing inside, or never
+                answered this request.
         """
         left = {sample.attempt: sample for sample in request.samples}
-        tries = Tries()
+        tries, hung = Tries(), 0
         while left:
             self.gate()
+            before = self.answered
             owed = dict(itertools.islice(left.items(), SAMPLES_OF_CALL))
             asked = len(owed)
             try:
                 async with contextlib.aclosing(self._try(request, owed)) as responses:
                     async for response in responses:
                         del left[response.completion.attempt]
-                        self.answers = True
+                        self.answered += 1
                         yield response
                 if owed:
                     raise Internal(f"the stream ended without attempts {sorted(owed)}, which were asked for")
             except CodeAlignError as error:
                 # What was answered meanwhile shows that tries help.
-                if len(owed) < asked:
-                    tries = Tries()
+                progressed = len(owed) < asked
+                if progressed:
+                    tries, hung = Tries(), 0
                 await self._absorb(error, tries, request)
+                if isinstance(error, DeadlineExceeded) and not progressed:
+                    # Consecutive attempts: one during which nothing else was answered says nothing about this request.
+                    alone = self.answered > before or await self._answers_a_probe(request)
+                    hung = hung + 1 if alone else 0
+                if hung >= HANG_TRIES:
+                    self._end_waiting()
+                    said = f"no answer to this request within {self.timeout:g} s, {hung} times, while it answers others"
+                    raise Faulty(f"inference: {said}") from error
 
     async def _try(
         self, request: inf.GenerateRequest, owed: dict[int, inf.Sample]
@@ -105,8 +136,7 @@ class Completions:
                         counted -= 1
                         self.tally.end()
                         done()
-                        if self.waiting is not None:
-                            self.waiting.end(_name_of("inference"))
+                        self._end_waiting()
                         yield response
             finally:
                 self.tally.end(counted)
@@ -124,6 +154,31 @@ class Completions:
         # While others are on their way, nobody knows yet whether it answers anything.
         most = ODD_TRIES if self.answers or self.tally.in_flight else INTERNAL_TRIES
         await absorb(error, tries, self.tally, "inference", self.waiting, most_faults=most)
+
+    def _end_waiting(self) -> None:
+        if self.waiting is not None:
+            self.waiting.end(_name_of("inference"))
+
+    async def _answers_a_probe(self, request: inf.GenerateRequest) -> bool:
+        """Return whether the engine answers a request for one token of the same model, if only with a refusal."""
+        probe = inf.GenerateRequest(
+            model=request.model,
+            expected_revision=request.expected_revision,
+            prompt="x",
+            samples=[inf.Sample()],
+            sampling=inf.SamplingParameters(top_p=1.0, max_tokens=1),
+        )
+        try:
+            async with contextlib.aclosing(self.inference.generate(probe, timeout=self.timeout)) as responses:
+                async for _ in responses:
+                    self.answered += 1
+                    return True
+        except TRANSIENT:
+            return False
+        except CodeAlignError as error:
+            log.info("probe_refused", error=error.message)
+            return not isinstance(error, Internal)
+        return False
 
     async def _serves(self, request: inf.GenerateRequest) -> bool:
         """The model that a request names is there, in the revision that it expects.

@@ -26,6 +26,11 @@ INTERNAL_TRIES = 5
 """An error of the service's own is tried so often, since a restart may mend it."""
 ODD_TRIES = 10
 """Likewise where the service answers other requests: the fault may be in this one, and is that item's alone then."""
+HANG_TRIES = 3
+"""Consecutive attempts at one request that end at the deadline without any answer, while the service answers others."""
+OF_THE_PROMPT = frozenset({"", "prompt", "chat", "input"})
+"""Fields of a request to inference whose violation is about one prompt. Another field's is about settings, which are
+the same for every prompt."""
 _FIRST_DELAY = 0.2
 _MAX_DELAY = 5.0
 """Seconds. A longer delay that a service asked for is kept, up to _MAX_ASKED."""
@@ -37,7 +42,7 @@ class RunFailed(Exception):
 
 
 class Faulty(RunFailed):
-    """The service kept answering this one request with an error of its own."""
+    """The service kept answering this one request with an error of its own, or did not answer it in time."""
 
 
 @dataclass
@@ -98,7 +103,7 @@ async def absorb(
         text = error.message if error.message.startswith(f"{service}: ") else f"{service}: {error.message}"
         raise (Faulty if internal else RunFailed)(text) from error
     tally.retries += 1
-    if waiting is not None and isinstance(error, Unavailable):
+    if waiting is not None and isinstance(error, Unavailable | DeadlineExceeded):
         waiting.begin(f"the {service} service", error.message)
     wanted = delay(tries.made, error)
     log.info("service_retry", service=service, error=type(error).__name__, tried=tries.made, delay=round(wanted, 2))

@@ -140,7 +140,9 @@ class LoopWorkload:
         while True:
             standing = await self._evaluations.standing(job.id)
             settled = standing.settled(repeatable=True)
-            if settled and standing.state == pb.RUN_STATE_SUCCEEDED:
+            succeeded = settled and standing.state == pb.RUN_STATE_SUCCEEDED
+            # Results of other runners than those that are there now are none: models are compared by the same judges.
+            if succeeded and (asked or await self._evaluations.is_whole(settings)):
                 return
             if settled:
                 was_loaded = await self._load(assignment, settings.model, source)

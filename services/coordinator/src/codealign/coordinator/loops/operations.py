@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
-from codealign.common.errors import FailedPrecondition
+from codealign.common.errors import FailedPrecondition, InvalidArgument
 from codealign.coordinator.evaluation import models
 from codealign.coordinator.evaluation.operations import Evaluations
 from codealign.coordinator.evaluation.prompts import BASE
@@ -62,6 +62,25 @@ class Loops:
         for settings in checked(loop).evaluations:
             await self._evaluations.load(checked_evaluation(settings, style=BASE))
 
+    async def source(self, model: pb.ModelChoice) -> str:
+        """Return where inference loaded a run's model from. Call it before the run is recorded.
+
+        Args:
+            model: The run's model, with its name and revision.
+
+        Raises:
+            InvalidArgument: The name and the revision do not belong together.
+            NotFound: The model is not loaded.
+        """
+        listed = await self._services.inference.list_models(inf.ListModelsRequest())
+        found = models.chosen(model, listed.models, BASE, "config")
+        if found.name != model.model:
+            short = model.revision[:12]
+            raise InvalidArgument(
+                "config.model.model", f"inference serves revision {short} as {found.name}, not as {model.model}"
+            )
+        return found.source
+
     async def wanted(self, run: pb.Record, loop: pb.Loop) -> None:
         """Record that a loop is to follow a run. The same loop is the same record, and goes on where it stopped.
 
@@ -75,9 +94,7 @@ class Loops:
             InvalidArgument: Names every field that is wrong.
             NotFound: The run's model is not loaded.
         """
-        listed = await self._services.inference.list_models(inf.ListModelsRequest())
-        source = models.chosen(run.run.model, listed.models, BASE, "config").source
-        record = loop_record(run, checked(loop), source)
+        record = loop_record(run, checked(loop), await self.source(run.run.model))
         for other, standing in await history.loops_of(self._services.dataset, run.id):
             if other.id != record.id and not standing.settled(repeatable=False):
                 await self._want(other.id, pb.RUN_STATE_CANCELLED, REPLACED)

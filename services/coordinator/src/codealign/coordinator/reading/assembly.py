@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
+from itertools import accumulate
 
 from codealign.common.foreign_python import unwarned
 from codealign.common.text import lines
@@ -122,14 +123,27 @@ def _without_futures(block: str) -> tuple[list[str], str]:
             return [], block
     found = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
     futures = [ast.unparse(node) for node in found]
-    for node in reversed(found):
-        start, end = _offset(block, node.lineno, node.col_offset), _offset(block, node.end_lineno, node.end_col_offset)
-        block = f"{block[:start]}pass{block[end:]}"
-    return futures, block
+    if not found:
+        return [], block
+    starts = [0, *accumulate(map(len, lines(block, keepends=True)))]
+    parts, at = [], 0
+    for node in found:
+        parts += [block[at : _offset(block, starts, node.lineno, node.col_offset)], "pass"]
+        at = _offset(block, starts, node.end_lineno, node.end_col_offset)
+    return futures, "".join([*parts, block[at:]])
 
 
-def _offset(code: str, line: int | None, column: int | None) -> int:
-    """The place of a position that `ast` gives: a line from 1 on, and a column in bytes of UTF-8."""
-    before = lines(code, keepends=True)
+def _offset(code: str, starts: Sequence[int], line: int | None, column: int | None) -> int:
+    """The place of a position that `ast` gives: a line from 1 on, and a column in bytes of UTF-8.
+
+    Args:
+        code: The code.
+        starts: Where each line begins.
+        line: The line's number.
+        column: The column.
+    """
     assert line is not None
-    return sum(map(len, before[: line - 1])) + len(before[line - 1].encode()[:column].decode())
+    assert column is not None
+    start = starts[line - 1]
+    # No more characters than bytes: a line may hold thousands of statements.
+    return start + len(code[start : start + column].encode()[:column].decode())

@@ -30,7 +30,7 @@ from codealign.coordinator.reading.python_code import compiles
 MAX_REPAIRS = 32
 """Of one text: an answer needs none, or one or two. Beyond that blocks end where CommonMark says."""
 UNMARKED, PYTHON = "", "python"
-TAG = r"<[ \t]*/?[ \t]*(?:answer|tests?|task|concepts)[ \t]*>"
+TAG = r"<[ \t]*(?:/[ \t]*)?(?:answer|tests?|task|concepts)[ \t]*>"
 """Tags of the prompts. No line of Python begins with one."""
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
@@ -231,7 +231,7 @@ class _Scanner:
     def _stop(self, token: re.Match[str], opener: _Opener) -> _End | None:
         """The end of the block at a fence or a tag outside string literals; None where it is none."""
         backticks = token["stop"].endswith("`")
-        start = self._line_start(token.start("stop")) if backticks else token.start("stop")
+        start = self._line_start(token.start("stop"), opener.body) if backticks else token.start("stop")
         fence = _FENCE_LINE.match(self._text, start)
         if fence is None:
             if not backticks:
@@ -247,8 +247,9 @@ class _Scanner:
             return _End(start, start, closed=False)
         return _End(start, fence.end("fence"), closed=True)
 
-    def _line_start(self, position: int) -> int:
-        return max(self._text.rfind("\n", 0, position), self._text.rfind("\r", 0, position)) + 1
+    def _line_start(self, position: int, first: int) -> int:
+        """Where a position's line begins, if the line at `first` is not a later one."""
+        return max(self._text.rfind("\n", first, position), self._text.rfind("\r", first, position), first - 1) + 1
 
 
 def _closes(fence: re.Match[str], opener: _Opener) -> bool:
@@ -278,12 +279,15 @@ def _dedented(content: str, opener: _Opener) -> str:
 
 def _without_quotes(line: str, quotes: int) -> str:
     """The line without so many quote marks; the space behind the last one stays."""
+    start = 0
     for number in range(quotes):
-        rest = line.lstrip(" \t")
-        if not rest.startswith(">"):
+        mark = _skip_blanks(line, start)
+        if not line.startswith(">", mark):
             break
-        line = rest[1:] if number == quotes - 1 else rest[1:].removeprefix(" ")
-    return line
+        start = mark + 1
+        if number < quotes - 1 and line.startswith(" ", start):
+            start += 1
+    return line[start:]
 
 
 def _without_indent(line: str, indent: int) -> str:

@@ -36,8 +36,10 @@ REASONS = {
 _MAX_CONCEPTS = 10
 _MAX_CONCEPT_CHARS = 60
 _MIN_INSTRUCTION_WORDS = 5
-_END_MARKS = re.compile(r"\s*(?:(?:<\|[\w-]{1,40}\|>|</s>|<eos>|<EOT>|<end_of_turn>)\s*)+\Z")
+_END_MARK = re.compile(r"(?:<\|[\w-]{1,40}\|>|</s>|<eos>|<EOT>|<end_of_turn>)\Z")
 """What some endpoints leave behind a text. No line of code ends with it outside a string or a comment."""
+_END_MARK_CHARS = 44
+"""The longest mark's length."""
 _BLANK_LINES = re.compile(r"(?:[ \t]*(?:\r\n|\n|\r))*")
 _REPEATED_TAG = re.compile(r"\s*<answer>[ \t]*(?=[\r\n])")
 
@@ -88,7 +90,7 @@ def response(text: str, *, cut_off: bool) -> ParsedResponse | Rejected:
     """The answer, its code and the tests of an instruction → response completion."""
     if cut_off:
         return _cut_off(text)
-    text = _END_MARKS.sub("", text)
+    text = _without_end_marks(text)
     if not text.strip():
         return Rejected("empty", "nothing but white space" if text else "nothing")
     found = blocks(text)
@@ -113,6 +115,18 @@ def response(text: str, *, cut_off: bool) -> ParsedResponse | Rejected:
         return Rejected("cut-off", f"ends inside a block of the tests that does not compile, after {amount} of it")
     program = assembly.program([block.content for block in code], tests_code)
     return ParsedResponse(_answer(text[: ended.start], answer_blocks), program, tests_code)
+
+
+def _without_end_marks(text: str) -> str:
+    """The text without the end marks behind it and the white space around them."""
+    end, marked = len(text), False
+    while True:
+        while end and text[end - 1].isspace():
+            end -= 1
+        found = _END_MARK.search(text, max(0, end - _END_MARK_CHARS), end)
+        if found is None:
+            return text[:end] if marked else text
+        end, marked = found.start(), True
 
 
 def _python(found: Sequence[Block]) -> list[Block]:

@@ -123,15 +123,16 @@ def _used_early(body: list[ast.stmt]) -> Iterator[str]:
 
 def _run_at_once(node: ast.AST) -> Iterator[ast.AST]:
     """The node and what runs with it: of functions the decorators, defaults and annotations alone."""
-    yield node
-    if isinstance(node, _FUNCTIONS):
-        inner: list[ast.AST] = [node.args]
-        if not isinstance(node, ast.Lambda):
-            inner += [*node.decorator_list, *([node.returns] if node.returns else [])]
-    else:
-        inner = list(ast.iter_child_nodes(node))
-    for each in inner:
-        yield from _run_at_once(each)
+    waiting = [node]
+    while waiting:
+        each = waiting.pop()
+        yield each
+        if isinstance(each, _FUNCTIONS):
+            waiting.append(each.args)
+            if not isinstance(each, ast.Lambda):
+                waiting += [*each.decorator_list, *([each.returns] if each.returns else [])]
+        else:
+            waiting += ast.iter_child_nodes(each)
 
 
 def _mentioned(tree: ast.Module) -> Iterator[str]:

@@ -133,7 +133,7 @@ def _marks(text: str, section: Section) -> Iterator[tuple[int | None, bool]]:
             depth += number != first  # the model may repeat the prompt's own
         elif stripped == tag and depth:
             depth -= 1
-        elif ends and not depth and (not inner or _closes_text(stripped, tag, lines[number + 1 :], section)):
+        elif ends and not depth and (not inner or _closes_text(stripped, tag, lines, number + 1, section)):
             end = at + line.rindex(tag)
         at += len(line) + 1
         yield end, bool(fence or depth)
@@ -143,16 +143,16 @@ def _closes(line: str, fence: str) -> bool:
     return len(line) >= len(fence) and not line.strip(fence[0])
 
 
-def _closes_text(line: str, tag: str, following: list[str], section: Section) -> bool:
+def _closes_text(line: str, tag: str, lines: list[str], following: int, section: Section) -> bool:
     """A tag at the end of a line of text is the section's, not one that the sentence mentions."""
     before = line.removesuffix(tag)
     if before.count(f"<{section.name}>") > before.count(tag):
         return False
-    rest = [one.strip() for one in following]
+    rest = (lines[number].strip() for number in range(following, len(lines)))
     after = next((one for one in rest if one), "")
     if not after:
         return not before[-1].isspace() or before.rstrip()[-1] in _SENTENCE_ENDS
-    return after != tag and (not rest[0] or after.startswith(("<", "#")))
+    return after != tag and (not lines[following].strip() or after.startswith(("<", "#")))
 
 
 def _ends_with_fence(text: str) -> bool:

@@ -93,6 +93,13 @@ class RowDuplicates:
             self._near[rule].add(row.id, text)
         return None
 
+    def forget(self, row_id: str) -> None:
+        """Forget a row that was kept and does not become one after all. Takes time linear in the number of rows."""
+        for rule, owners in self._exact.items():
+            self._exact[rule] = {digest: owner for digest, owner in owners.items() if owner != row_id}
+        for near in self._near.values():
+            near.forget(row_id)
+
 
 def _plain_names(names: frozenset[str]) -> list[str]:
     """`is_prime` and `isPrime` are one name; one that is nothing but underscores stays."""

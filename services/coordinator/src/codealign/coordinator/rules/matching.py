@@ -104,8 +104,10 @@ class BenchmarkTexts:
             hits = self._hits(_squeezed(variant))
             if hits:
                 edges = set(accumulate(map(len, _WORD.findall(variant)), initial=0))
-                forms = _operator_forms(variant) if any(text.operators for text, _ in hits) else ()
-                found += [text for text, start in hits if _agrees(text, start, edges, forms)]
+                operators = {text.operators for text, _ in hits if text.operators}
+                forms = _operator_forms(variant) if operators else ()
+                there = {each for each in operators if any(each in form for form in forms)}
+                found += [text for text, start in hits if _agrees(text, start, edges, there)]
         return found
 
     def _hits(self, normal: str) -> set[tuple[Text, int]]:
@@ -152,12 +154,12 @@ def _operator_forms(plain: str) -> tuple[str, ...]:
     return tuple(_NO_CODE.sub("", text) for text in texts)
 
 
-def _agrees(text: Text, start: int, edges: set[int], forms: tuple[str, ...]) -> bool:
+def _agrees(text: Text, start: int, edges: set[int], operators: set[str]) -> bool:
     if len(text.normal) >= SHORT:
         return True
     if start not in edges or start + len(text.normal) not in edges:
         return False
-    return not text.operators or any(text.operators in form for form in forms)
+    return not text.operators or text.operators in operators
 
 
 def _squeezed(plain: str) -> str:

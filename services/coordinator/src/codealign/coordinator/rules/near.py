@@ -79,6 +79,7 @@ class NearDuplicates:
         self._threshold, self._checks = threshold, strategy == SIMILARITY
         self._bands, self._rows = bands_for(threshold, strategy)
         self._owners: list[str] = []
+        """By the text's number. Empty: it was forgotten."""
         self._code = "H" if self._rows >= _ROWS_OF_16_BITS else "I"
         self._sketches = array(self._code)
         # A hash table of all bands: the newest entry of each bucket, and for each entry the one before it.
@@ -90,6 +91,8 @@ class NearDuplicates:
         """The first item that the text is near to, with the estimated similarity, or None."""
         sketch = self._sketch(text)
         for number in self._candidates(sketch):
+            if not self._owners[number]:
+                continue
             similarity = self._similarity(sketch, number)
             if not self._checks or similarity >= self._threshold:
                 return self._owners[number], similarity
@@ -108,6 +111,10 @@ class NearDuplicates:
         """A text was dropped as a duplicate of the owner's: where duplicates are joined, it goes on to join others."""
         if not self._checks:
             self.add(owner, text)
+
+    def forget(self, owner: str) -> None:
+        """Forget an owner's texts, and those that joined them. Takes time linear in the number of texts."""
+        self._owners = ["" if each == owner else each for each in self._owners]
 
     def _sketch(self, text: str) -> array[int]:
         if self._last is None or self._last[0] != text:  # `add` follows `find`

@@ -19,6 +19,8 @@ MAX_EXECUTIONS = 10
 MAX_NAME = 200
 """Characters of a run's name and of a collection's, as the store has it."""
 
+_SET_BY_SERVICE = "is set by the service; leave it empty"
+
 _Violations = Iterator[tuple[str, str]]
 
 
@@ -28,11 +30,32 @@ def check(given: pb.Run) -> None:
     Raises:
         InvalidArgument: Names every field that is wrong, and where a name is unknown the nearest valid one.
     """
-    if wrong := [(f"config.{path}", text) for path, text in _violations(given)]:
+    if wrong := [(f"config.{path}", text) for path, text in violations(given)]:
         raise InvalidArgument(violations=wrong)
 
 
-def _violations(given: pb.Run) -> _Violations:
+def set_by_service(given: pb.Run) -> _Violations:
+    """Return the fields of a caller's configuration that the service fills in, each by its path and with the reason."""
+    if given.rejudges:
+        yield "rejudges", f"{_SET_BY_SERVICE} (RejudgeRun sets it)"
+    for number, settings in enumerate(given.stages):
+        if settings.version:
+            yield f"stages[{number}].version", _SET_BY_SERVICE
+    yield from set_by_service_in_execution(given.execution)
+    for name in ("forbidden_texts_sha256", "rules_version"):
+        if getattr(given.selection, name):
+            yield f"selection.{name}", _SET_BY_SERVICE
+
+
+def set_by_service_in_execution(execution: pb.ExecutionSettings) -> _Violations:
+    """Return the execution settings of a caller that the service fills in, each by its path and with the reason."""
+    for name in ("image_digest", "python_version"):
+        if getattr(execution, name):
+            yield f"execution.{name}", _SET_BY_SERVICE
+
+
+def violations(given: pb.Run) -> _Violations:
+    """Return everything that is wrong in a configuration by itself, each field by its path in the configuration."""
     if len(given.name) > MAX_NAME or not given.name.isprintable():
         yield "name", f"must be at most {MAX_NAME} printable characters"
     yield from _seeds(given.seeds)

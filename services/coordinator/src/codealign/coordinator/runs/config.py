@@ -23,6 +23,8 @@ from codealign.coordinator.runs.strategies import STRATEGIES, FirstPass
 
 ROW_RULES = "row-rules"
 """The key of the configuration that rules for instructions and rows decide under."""
+DEFAULT_PROFILE = "default"
+"""The runner profile of a run that names none."""
 
 
 def with_defaults(given: pb.Run) -> pb.Run:
@@ -45,10 +47,10 @@ def with_defaults(given: pb.Run) -> pb.Run:
     run.ClearField("stages")
     run.stages.extend(stage_settings(stage, own.get(stage.name)) for stage in pipeline.writing)
     for settings in run.stages:
-        if _names_the_same(settings.model, run.model):
+        if names_the_same(settings.model, run.model):
             settings.ClearField("model")
     if pipeline.execution is not None:
-        run.execution.profile = run.execution.profile or "default"
+        run.execution.profile = run.execution.profile or DEFAULT_PROFILE
         run.execution.runs = run.execution.runs or 1
     selection = run.selection
     selection.instruction_words = selection.instruction_words or 200
@@ -87,7 +89,8 @@ def pipeline_of(run: pb.Run) -> Pipeline:
     return pipeline
 
 
-def _names_the_same(own: pb.ModelChoice, runs: pb.ModelChoice) -> bool:
+def names_the_same(own: pb.ModelChoice, runs: pb.ModelChoice) -> bool:
+    """Return whether a stage's choice of a model says nothing beyond the run's own choice."""
     return own.model in ("", runs.model) and own.revision in ("", runs.revision)
 
 

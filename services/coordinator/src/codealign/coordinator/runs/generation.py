@@ -18,8 +18,9 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.common import records
 from codealign.common.errors import InvalidArgument
+from codealign.common.text import encodable
 from codealign.coordinator.ground.calls import Completions, finish_name, provenance
-from codealign.coordinator.ground.faults import Faulty, Refused, RunFailed
+from codealign.coordinator.ground.faults import OF_THE_PROMPT, Faulty, Refused, RunFailed
 from codealign.coordinator.pipelines.stage import Item, Writing
 from codealign.coordinator.reading import sections
 from codealign.coordinator.reading.parsing import Rejected
@@ -29,8 +30,6 @@ from codealign.coordinator.runs.prefixes import Prefixes
 from codealign.coordinator.runs.prompting import number_key
 
 _TOO_LONG = re.compile(r"context|too (?:long|large)|tokens|length", re.IGNORECASE)
-_OF_THE_PROMPT = frozenset({"", "prompt", "chat", "input"})
-"""Fields whose violation is about the item. Another one's is about the stage's settings, the same for every item."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,10 @@ class Drawn:
 
 
 Deliver = Callable[[Drawn], None]
+
+
+class NewerRecord(ValueError):
+    """A record of a newer release, which this one cannot read."""
 
 
 class Generation:
@@ -109,7 +112,7 @@ class Generation:
                     owed.remove(attempt)
                     await self._keep(question, draws[attempt], response, deliver)
         except Refused as refusal:
-            if refusal.field not in _OF_THE_PROMPT:
+            if refusal.field not in OF_THE_PROMPT:
                 raise RunFailed(
                     f"inference refuses the settings of stage {self.stage.name!r}: {refusal} ({refusal.field})"
                 ) from refusal
@@ -144,7 +147,14 @@ class Generation:
         for attempt, draw in draws.items():
             completion = found.get(draw.completion)
             if attempt in children:
-                text = self._section(completion) if completion is not None else ""
+                try:
+                    text = self._section(completion) if completion is not None else ""
+                except NewerRecord as error:
+                    assert completion is not None
+                    await self._reject_completion(
+                        question.item, attempt, completion, internal_error(error, self.stage.makes)
+                    )
+                    continue
                 self._deliver(question.item, attempt, children[attempt], text, deliver, fresh=False)
             elif (fate := fates.get(attempt)) and (rejection := found.get(fate.unreadable) or found.get(fate.refused)):
                 self._tally.finish(rejection.rejection.reason, fresh=False)
@@ -228,10 +238,7 @@ class Generation:
                 fresh = all(one is other for one, other in zip(ordered, made, strict=True))
                 self._deliver(item, draw.attempt, ordered, text, deliver, fresh=fresh)
                 return
-        record = self._blank(pb.KIND_REJECTION, [item.record.id, completion.id], draw.attempt)
-        record.rejection.CopyFrom(read)
-        _bear(record, completion)
-        await self._append_rejection(record)
+        await self._reject_completion(item, draw.attempt, completion, read)
 
     def _parsed(
         self, question: Question, draw: Draw, completion: pb.Record
@@ -276,6 +283,14 @@ class Generation:
             child = Item(record, self._asking.key(item.key, attempt, number), line, text)
             deliver(Drawn(child, attempt, number, fresh))
 
+    async def _reject_completion(
+        self, item: Item, attempt: int, completion: pb.Record, rejection: pb.Rejection
+    ) -> None:
+        record = self._blank(pb.KIND_REJECTION, [item.record.id, completion.id], attempt)
+        record.rejection.CopyFrom(rejection)
+        _bear(record, completion)
+        await self._append_rejection(record)
+
     async def _reject_prompt(self, item: Item, attempt: int, rejection: pb.Rejection) -> None:
         await self._append_rejection(self._rejected_prompt(item, attempt, rejection))
 
@@ -306,11 +321,21 @@ def _bear(record: pb.Record, completion: pb.Record) -> None:
 
 
 def completion_of(record: pb.Record) -> inf.Completion:
-    """A completion record as inference gave it."""
+    """Return a completion record as inference gave it.
+
+    Raises:
+        NewerRecord: It ended for a reason that this release does not know.
+    """
     body = record.completion
+    name = f"FINISH_REASON_{body.finish_reason.upper()}"
+    if name not in inf.FinishReason.keys():  # noqa: SIM118 - the enum's wrapper is no mapping
+        raise NewerRecord(
+            f"completion {record.id} has finish reason {encodable(body.finish_reason)!r}, which this program does not "
+            "know: a newer release wrote it, and it takes that release to read it"
+        )
     return inf.Completion(
         text=body.text,
-        finish_reason=inf.FinishReason.Value(f"FINISH_REASON_{body.finish_reason.upper()}"),
+        finish_reason=inf.FinishReason.Value(name),
         stop_string=body.stop_string,
         detail=body.detail,
     )

@@ -19,6 +19,7 @@ from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.ground.requests import Standing
 from codealign.coordinator.ground.tally import Progress
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
+from codealign.coordinator.runs.checks import set_by_service, set_by_service_in_execution
 from codealign.coordinator.runs.config import run_records
 from codealign.coordinator.runs.controller import RunWorkload
 from codealign.coordinator.runs.progress import empty_progress, stored_progress
@@ -61,17 +62,24 @@ class Runs:
         self._workload, self._poke, self._assigned = workload, poke, assigned
 
     async def prepare(self, given: pb.Run) -> tuple[pb.Run, list[str]]:
-        """The configuration with everything filled in, and what a person should know; see `resolve.resolved`."""
-        return await resolved(given, self._services, self._benchmarks)
+        """Return a caller's configuration with everything filled in, and notes for a person; see `resolve.resolved`.
 
-    async def create(self, given: pb.Run) -> tuple[pb.Record, bool]:
+        Raises:
+            InvalidArgument: Names every field that is wrong, those that only the service sets included.
+        """
+        wrong = [(f"config.{field}", text) for field, text in set_by_service(given)]
+        return await resolved(given, self._services, self._benchmarks, wrong)
+
+    async def create(self, run: pb.Run) -> tuple[pb.Record, bool]:
         """Record that a run is wanted. The same configuration is the same run, which goes on where it stopped.
+
+        Args:
+            run: Its configuration, with everything filled in.
 
         Returns:
             The run's record, and whether it was there.
         """
-        self._must_work()
-        run, _ = await self.prepare(given)
+        self.must_work()
         config, record = run_records(run)
         dataset = self._services.dataset
         there = (await dataset.get(ds.GetRequest(ids=[record.id]))).records
@@ -91,12 +99,15 @@ class Runs:
 
         Raises:
             FailedPrecondition: The run is at work.
+            InvalidArgument: Names every field that is wrong.
         """
-        self._must_work()
+        self.must_work()
         old = await self.find(request.run)
         if not (await requests.standing(self._services.dataset, old.id)).settled(repeatable=False):
             raise FailedPrecondition(f"run {old.id[:12]} is at work: wait until it has ended, or pause it")
-        return await self.create(_again(old, request))
+        wrong = set_by_service_in_execution(request.execution)
+        run, _ = await resolved(_again(old, request), self._services, self._benchmarks, wrong, path="")
+        return await self.create(run)
 
     async def want(self, run: pb.Record, wanted: pb.RunState.ValueType, reason: str) -> None:
         """Record what is wanted of a run, where that is not the case already.
@@ -104,12 +115,13 @@ class Runs:
         Raises:
             FailedPrecondition: It has ended: there is nothing to pause or to cancel.
         """
-        self._must_work()
+        self.must_work()
         request = await requests.want(self._services.dataset, run.id, wanted, reason)
         if request is not None:
             self._poke(run.id, request.attempt)
 
-    def _must_work(self) -> None:
+    def must_work(self) -> None:
+        """Raise FailedPrecondition where this coordinator only reads."""
         if self._settings.reads_only:
             raise FailedPrecondition("this coordinator takes no runs up: CODEALIGN_COORDINATOR_READS_ONLY is set")
 

@@ -2,39 +2,64 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
-from codealign.common.errors import InvalidArgument, NotFound, Unavailable
+from codealign.common.errors import CodeAlignError, InvalidArgument, NotFound
 from codealign.coordinator import pipelines
+from codealign.coordinator.ground import runners
 from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
-from codealign.coordinator.runs.config import with_defaults
+from codealign.coordinator.runs.checks import violations
+from codealign.coordinator.runs.config import DEFAULT_PROFILE, names_the_same, with_defaults
 
 NO_BENCHMARKS = "no benchmark files are set: seeds and rows are not checked for benchmark text"
 
 
-async def resolved(given: pb.Run, services: Services, benchmarks: BenchmarkTexts) -> tuple[pb.Run, list[str]]:
-    """The configuration with everything filled in, and what a person should know.
+async def resolved(
+    given: pb.Run,
+    services: Services,
+    benchmarks: BenchmarkTexts,
+    wrong: Iterable[tuple[str, str]] = (),
+    *,
+    path: str = "config.",
+) -> tuple[pb.Run, list[str]]:
+    """Return the configuration with everything filled in, and notes for a person.
 
-    Inference is asked for models alone of which no revision is given.
+    Inference is asked only about models without a revision.
+
+    Args:
+        given: The configuration.
+        services: All but training are asked.
+        benchmarks: Texts that must not occur in a seed or a row.
+        wrong: Fields that the caller has found to be wrong, to be reported with all others.
+        path: Prefix of the configuration's fields in error messages.
 
     Raises:
         InvalidArgument: Names every field that is wrong.
         NotFound: The collection holds no seed, or no such model is loaded.
         Unavailable: A service is away, or no runner is ready.
     """
-    run = with_defaults(given)
-    notes = list(notes_of(benchmarks.sha256))
+    run = pb.Run()
+    run.CopyFrom(given)
+    found = [*wrong, *((f"{path}{field}", text) for field, text in violations(given))]
+    notes, failed = list(notes_of(benchmarks.sha256)), list[CodeAlignError]()
+    for part in (_models(run, services, path), _execution(run, services, path)):
+        try:
+            notes += await part
+        except InvalidArgument as error:
+            found += error.violations
+        except CodeAlignError as error:
+            failed.append(error)
+    if found:
+        raise InvalidArgument(violations=found)
+    if failed:
+        raise failed[0]
     run.selection.forbidden_texts_sha256 = benchmarks.sha256
-    await _models(run, services)
-    run = with_defaults(run)  # a stage's model may be the run's own, now that both have their names
-    if pipelines.get(run.pipeline).execution is not None:
-        notes += await _execution(run.execution, services)
+    run = with_defaults(run)
     await _seeds(run, services)
     return run, notes
 
@@ -45,26 +70,30 @@ def notes_of(benchmarks_sha256: str) -> Iterable[str]:
         yield NO_BENCHMARKS
 
 
-async def _models(run: pb.Run, services: Services) -> None:
-    choices = [("config.model", run.model)]
+async def _models(run: pb.Run, services: Services, path: str) -> list[str]:
+    """Fill in the names and revisions of the models that are loaded."""
+    choices = [(f"{path}model", run.model)]
     choices += [
-        (f"config.stages[{index}].model", stage.model)
+        (f"{path}stages[{index}].model", stage.model)
         for index, stage in enumerate(run.stages)
-        if stage.HasField("model") and stage.model.model
+        if stage.HasField("model") and stage.model.model and not names_the_same(stage.model, run.model)
     ]
+    wrong: list[tuple[str, str]] = []
     for field, choice in choices:
         if choice.model and choice.revision:
             continue
         try:
             model = (await services.inference.get_model(inf.GetModelRequest(name=choice.model))).model
         except InvalidArgument as error:  # no name, and several are loaded
-            raise InvalidArgument(f"{field}.model", error.message) from error
+            wrong.append((f"{field}.model", error.message))
+            continue
         if choice.revision and choice.revision != model.revision:
-            raise InvalidArgument(
-                f"{field}.revision",
-                f"inference serves {model.name} at revision {model.revision[:12]}, not {choice.revision[:12]}",
-            )
+            served = f"inference serves {model.name} at revision {model.revision[:12]}, not {choice.revision[:12]}"
+            wrong.append((f"{field}.revision", served))
         choice.model, choice.revision = model.name, model.revision
+    if wrong:
+        raise InvalidArgument(violations=wrong)
+    return []
 
 
 async def _seeds(run: pb.Run, services: Services) -> None:
@@ -76,56 +105,41 @@ async def _seeds(run: pb.Run, services: Services) -> None:
         )
 
 
-async def _execution(execution: pb.ExecutionSettings, services: Services) -> list[str]:
-    """Fill in the runners' image, Python version and limits.
+async def _execution(run: pb.Run, services: Services, path: str) -> list[str]:
+    """Fill in the runners' image, Python version and limits, where the run's pipeline executes anything.
 
     Where runners differ (a rollout), the run is of those that most slots belong to; of as many, of the higher Python
     version, then of the greater digest.
     """
-    runners = (await services.sandbox.get_runner(sb.GetRunnerRequest())).runners
-    ready = [runner for runner in runners if runner.state == sb.RUNNER_STATE_READY]
-    if not ready:
-        states = ", ".join(f"{runner.name}: {_state(runner)}" for runner in runners) or "there is none"
-        raise Unavailable(f"sandbox: no runner is ready ({states}): start one, or wait until it is", retry_after=5.0)
-    able = [runner for runner in ready if execution.profile in runner.profiles]
+    name, execution = run.pipeline or pipelines.DEFAULT, run.execution
+    if name not in pipelines.names() or pipelines.get(name).execution is None:
+        return []
+    profile = execution.profile or DEFAULT_PROFILE
+    ready = runners.ready((await services.sandbox.get_runner(sb.GetRunnerRequest())).runners)
+    able = [runner for runner in ready if profile in runner.profiles]
     if not able:
-        known = sorted({profile for runner in ready for profile in runner.profiles})
+        known = sorted({each for runner in ready for each in runner.profiles})
         raise InvalidArgument(
-            "config.execution.profile", f"no runner has profile {execution.profile!r}; they have: {', '.join(known)}"
+            f"{path}execution.profile", f"no runner has profile {profile!r}; they have: {', '.join(known)}"
         )
-    slots: Counter[tuple[str, str]] = Counter()
-    for runner in able:
-        slots[runner.image_digest, runner.python_version] += max(1, runner.slots)
-    chosen = max(slots, key=lambda identity: (slots[identity], _numbers(identity[1]), identity[0]))
-    for name, value in (("image_digest", chosen[0]), ("python_version", chosen[1])):
-        if (asked := getattr(execution, name)) not in ("", value):
-            raise InvalidArgument(f"config.execution.{name}", f"the runners have {value}, not {asked}: leave it out")
-        setattr(execution, name, value)
-    runner = next(each for each in able if (each.image_digest, each.python_version) == chosen)
-    _fill_limits(execution, runner)
-    if len(slots) == 1:
+    runner, alike = runners.prevailing(able)
+    chosen = runners.image_and_python(runner)
+    execution.image_digest, execution.python_version = chosen
+    limits = next((each for each in runner.profile_limits if each.profile == profile), None)
+    if limits is not None:
+        _fill_limits(execution.limits, limits, f"{path}execution.limits")
+    if alike:
         return []
     return [f"runners differ: the run is of image {chosen[0][:19]} with Python {chosen[1]}, which most slots have"]
 
 
-def _fill_limits(execution: pb.ExecutionSettings, runner: sb.Runner) -> None:
-    limits = next((each for each in runner.profile_limits if each.profile == execution.profile), None)
-    if limits is None:
-        return
+def _fill_limits(given: sb.Limits, profile: sb.ProfileLimits, path: str) -> None:
     wrong: list[tuple[str, str]] = []
     for field in sb.Limits.DESCRIPTOR.fields:
-        value, most = getattr(execution.limits, field.name), getattr(limits.maxima, field.name)
+        value, most = getattr(given, field.name), getattr(profile.maxima, field.name)
         if not value:
-            setattr(execution.limits, field.name, getattr(limits.defaults, field.name))
+            setattr(given, field.name, getattr(profile.defaults, field.name))
         elif not value > 0 or (most and value > most):  # NaN is neither
-            wrong.append((f"config.execution.limits.{field.name}", f"is {value:g}; must be above 0, at most {most:g}"))
+            wrong.append((f"{path}.{field.name}", f"is {value:g}; must be above 0, at most {most:g}"))
     if wrong:
         raise InvalidArgument(violations=wrong)
-
-
-def _state(runner: sb.Runner) -> str:
-    return sb.RunnerState.Name(runner.state).removeprefix("RUNNER_STATE_").lower()
-
-
-def _numbers(python_version: str) -> Sequence[int]:
-    return [int(part) for part in python_version.split(".") if part.isdigit()]

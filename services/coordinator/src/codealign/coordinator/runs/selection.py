@@ -71,8 +71,8 @@ class Selection:
         settings = context.run.selection
         self._strategy = STRATEGIES[settings.strategy]
         self._duplicates = RowDuplicates(settings.near_duplicate_threshold, settings.near_duplicates)
-        self._siblings: dict[str, dict[str, str]] = {}
-        """With a strategy that takes several of a group: of the group at hand, its rows' texts and their ids."""
+        self._siblings: dict[str, dict[str, Row]] = {}
+        """With a strategy that takes several of a group: of the batch's groups, their rows by their texts."""
 
     async def choose(self, groups: Sequence[Group]) -> int:
         """Append the decisions and the Example records; the number of rows.
@@ -139,18 +139,56 @@ class Selection:
         return names[::-1]
 
     async def _offer_all(self, batch: Sequence[_Turn]) -> list[_Turn]:
-        """Decide a batch, in its order; those that fell."""
+        """Decide a batch, in its order; those that fell.
+
+        Where the store refuses a row, those that fell as its duplicates are offered again, after the others.
+        """
         lines = [turn.group.ids for turn in batch]
         wanted = [turn.candidate.record_id for turn in batch]
         found = await self._context.store.get([*wanted, *(record_id for line in lines for record_id in line)])
+        parents = {turn: self._parent(turn.group, line, found) for turn, line in zip(batch, lines, strict=True)}
         fallen: set[_Turn] = set()
+        offered = batch
+        while offered:
+            dropped, refused = await self._offer_some(offered, parents, found, fallen)
+            for record_id in refused:
+                self._forget(record_id)
+            offered = [turn for turn, drop in dropped if drop.duplicate_of in refused]
+            decisions = []
+            for turn, drop in dropped:
+                if drop.duplicate_of not in refused:
+                    self._tally.finish(drop.rule)
+                    decisions.append(decision([turn.candidate.record_id], self._config_id, drop))
+                    fallen.add(turn)
+            await self._context.store.append_all(decisions)
+        last = batch[-1].group.key
+        self._siblings = {last: self._siblings[last]} if last in self._siblings else {}
+        return [turn for turn in batch if turn in fallen]
+
+    async def _offer_some(
+        self,
+        turns: Sequence[_Turn],
+        parents: Mapping[_Turn, Item],
+        found: Mapping[str, pb.Record],
+        fallen: set[_Turn],
+    ) -> tuple[list[tuple[_Turn, Drop]], set[str]]:
+        """Offer candidates in their order, and append the rows.
+
+        Args:
+            turns: The candidates.
+            parents: The item of each candidate's group.
+            found: The candidates' records.
+            fallen: Those that end in an error are added.
+
+        Returns:
+            The drops, not recorded yet, and the ids of candidates whose rows the store refused.
+        """
         examples: list[tuple[_Turn, pb.Record]] = []
-        decisions: list[pb.Record] = []
-        for turn, line in zip(batch, lines, strict=True):
-            parent = self._parent(turn.group, line, found)
+        dropped: list[tuple[_Turn, Drop]] = []
+        for turn in turns:
             record = _there(found, turn.candidate.record_id)
             try:
-                example, drop = self._offer(turn, parent, record)
+                example, drop = self._offer(turn, parents[turn], record)
             except Exception as error:  # whatever a stage's code raises
                 await self._reject(record.id, error)
                 fallen.add(turn)
@@ -159,17 +197,29 @@ class Selection:
             if drop is None:
                 examples.append((turn, example))
             else:
-                self._tally.finish(drop.rule)
-                decisions.append(decision([record.id], self._config_id, drop))
-                fallen.add(turn)
+                dropped.append((turn, drop))
         appended = await asyncio.gather(*(self._append(turn, example) for turn, example in examples))
+        decisions: list[pb.Record] = []
+        refused: set[str] = set()
         for (turn, _), kept in zip(examples, appended, strict=True):
             if kept:
                 decisions += self._choice(turn)
             else:
+                refused.add(turn.candidate.record_id)
                 fallen.add(turn)
         await self._context.store.append_all(decisions)
-        return [turn for turn in batch if turn in fallen]
+        return dropped, refused
+
+    def _forget(self, record_id: str) -> None:
+        """Forget a row that the store refused: nothing is a duplicate of it."""
+        self._duplicates.forget(record_id)
+        for siblings in self._siblings.values():
+            if lost := [text for text, row in siblings.items() if row.id == record_id]:
+                del siblings[lost[0]]
+                for (
+                    row
+                ) in siblings.values():  # kept since they were its siblings: now other groups are compared to them
+                    self._duplicates.offer(row)
 
     async def _append(self, turn: _Turn, example: pb.Record) -> bool:
         """Append a row; False where the store refuses it."""
@@ -217,15 +267,13 @@ class Selection:
             return self._duplicates.offer(row)
         # Several rows of one group have the same instruction, and names that it asks for: that makes no duplicates of
         # them. The same answer does.
-        if group.key not in self._siblings:
-            self._siblings = {group.key: {}}
-        siblings, text = self._siblings[group.key], _SPACE.sub("", row.response)
+        siblings, text = self._siblings.setdefault(group.key, {}), _SPACE.sub("", row.response)
         if text in siblings:
-            return Drop("dedup.response", "equal, white space aside", siblings[text])
+            return Drop("dedup.response", "equal, white space aside", siblings[text].id)
         drop = self._duplicates.offer(row)
-        if drop is not None and drop.duplicate_of not in siblings.values():
+        if drop is not None and drop.duplicate_of not in {sibling.id for sibling in siblings.values()}:
             return drop
-        siblings[text] = row.id
+        siblings[text] = row
         return None
 
     def _why(self, turn: _Turn) -> str:
