@@ -206,7 +206,7 @@ def test_what_is_not_whole_is_not_written(cluster: Cluster, authority: Authority
     good = secret(authority.sign("client"))
     mixed = good | {"data": good["data"] | {"tls.key": secret(authority.sign("other"))["data"]["tls.key"]}}
     for wrong, told in (
-        (mixed, "cannot be used with its certificate: it is another certificate's"),
+        (mixed, "does not match its certificate: it is another certificate's"),
         (good | {"data": good["data"] | {"tls.crt": "bm9uZQ=="}}, "cannot read the certificate in the Secret"),
         (good | {"data": good["data"] | {"tls.crt": "%"}}, "cannot read the certificate in the Secret"),
         (secret(authority.sign("client", days=-1)), "tls.generated.rotation"),
@@ -224,7 +224,7 @@ def test_there_is_no_such_release(cluster: Cluster, authority: Authority, tmp_pa
     assert "pass another --namespace (`helm list --all-namespaces` shows the releases)" in failure(
         fetch(tmp_path / "folder")
     )
-    assert "no release can be called 'a,b=c'" in failure(fetch(tmp_path / "folder", release="a,b=c"))
+    assert "'a,b=c' is not a valid release name" in failure(fetch(tmp_path / "folder", release="a,b=c"))
 
 
 def test_who_may_get_the_secret_alone_gets_it_and_who_may_not_is_told_what_to_ask_for(
@@ -242,7 +242,7 @@ def test_what_kubectl_says_is_passed_on(cluster: Cluster, tmp_path: Path, monkey
     cluster(error="Unable to connect to the server: dial tcp 10.0.0.1:6443: i/o timeout")
     assert "kubectl: Unable to connect to the server" in failure(fetch(tmp_path / "folder"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "there is no kubectl on PATH: install it, or copy" in failure(fetch(tmp_path / "folder"))
+    assert "kubectl is not on PATH: install it, or copy" in failure(fetch(tmp_path / "folder"))
 
 
 def test_an_expired_certificate_is_named_with_its_date_and_what_to_do(
@@ -257,7 +257,7 @@ def test_an_expired_certificate_is_named_with_its_date_and_what_to_do(
     (folder / "tls.crt").write_bytes(old.cert_file.read_bytes())
     told = failure(codealign("ls", "--coordinator", coordinator, "--certificate", folder))
     assert f"the certificate in {folder} expired on 20" in told
-    assert "run `codealign certificate` with" in told
+    assert "run `codealign certificate` again with" in told
     # Services on this machine use plaintext: the certificate is not read.
     assert "no coordinator and no dataset service is up" in codealign("watch", "--certificate", folder).output
     (folder / "tls.crt").write_bytes((authority.folder / "coordinator.crt").read_bytes())

@@ -163,7 +163,7 @@ def rpc_error(code: grpc.StatusCode, details: str) -> grpc.aio.AioRpcError:
         (grpc.StatusCode.UNAVAILABLE, "failed to connect to all addresses", "Is it running? `codealign up`"),
         (grpc.StatusCode.UNAVAILABLE, "no runner is ready", "dataset service at h:1: no runner is ready"),
         (grpc.StatusCode.NOT_FOUND, "no run match 'x'", "dataset service at h:1: no run match 'x'"),
-        (grpc.StatusCode.UNIMPLEMENTED, "", "does not offer this call"),
+        (grpc.StatusCode.UNIMPLEMENTED, "", "does not implement this call"),
         (grpc.StatusCode.INTERNAL, "boom", "internal error: boom. See its log"),
     ],
 )
@@ -186,7 +186,7 @@ def test_a_models_name_is_a_folder_only_where_it_is_written_as_one(tmp_path: Pat
     assert model_source("s3://bucket/model") == "s3://bucket/model"
     assert model_source(str(tmp_path)) == str(tmp_path)
     for missing in ("./x", "/x/y", "~/no-such-model", "a/b/c", "folder/"):
-        with pytest.raises(Failure, match="no such folder"):
+        with pytest.raises(Failure, match="no such directory"):
             model_source(missing)
 
 
@@ -235,7 +235,7 @@ def test_doctor_passes_where_everything_is_there(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(diagnosis, "_gvisor", list)
     result = codealign("doctor")
     assert result.exit_code == 0
-    assert "nothing is in the way" in result.output
+    assert "no problems found" in result.output
 
 
 def test_doctor_says_what_is_missing_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +244,7 @@ def test_doctor_says_what_is_missing_and_what_to_do(monkeypatch: pytest.MonkeyPa
     result = codealign("doctor", "--home", "/proc/nope")
     assert result.exit_code == 1
     assert "pip install codealign-inference" in result.output
-    assert "CODEALIGN_DATASET_PORT=99999: no port number" in result.output
+    assert "CODEALIGN_DATASET_PORT=99999: not a port number" in result.output
     assert "pass another directory with --home" in result.output
 
 

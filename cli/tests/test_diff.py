@@ -167,7 +167,7 @@ async def test_a_row_that_went_is_told_by_what_became_of_its_completion(store: A
         ("cut-off", "at 640 tokens"),
         ("TIMED_OUT", "after 5 s"),
         ("dedup.near-code", "Jaccard 0.8"),
-        ("not chosen", "it is PASSED"),
+        ("not chosen", "its verdict is PASSED"),
         ("not chosen", "not executed"),
     }
     assert summary["reasons"]["went"] == {
@@ -190,8 +190,8 @@ async def test_a_row_whose_line_broke_earlier_is_told_by_where(store: Any) -> No
     assert sorted((change.reason, change.detail) for change in changes) == [
         ("empty", ""),
         ("instruction.too-long", ""),
-        ("never drawn", "instructions exists, but nothing was drawn from it"),
         ("never drawn", "b did not use its seed"),
+        ("never drawn", "instructions exists, but nothing was drawn from it"),
         ("seed.no-return", ""),
     ]
 
@@ -295,7 +295,7 @@ def test_the_command_prints_rows_and_counts(two: Any, monkeypatch: pytest.Monkey
     assert first.startswith("- ")
     assert first.endswith("  cut-off: at �[2J 640 tokens")
     assert rest == [
-        "A a: 2 rows; B b: 1 row; 1 the same",
+        "A a: 2 rows; B b: 1 row; 1 identical",
         "1 only in A, by the reason why B lacks them:",
         "        1  cut-off",
     ]

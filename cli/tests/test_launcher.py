@@ -90,7 +90,7 @@ async def test_a_service_that_dies_is_started_again_where_it_listened(home: Home
 async def test_a_service_that_keeps_dying_is_given_up(home: Home, fake: Fake) -> None:
     policy = RestartPolicy(first_delay=0.05, failures=2)
     launcher = Launcher(home, [fake("doomed", "dies later")], restart=policy)
-    with pytest.raises(Failure, match="2 times in a row"):
+    with pytest.raises(Failure, match="after 2 failures in a row"):
         async with running(launcher, home, ("doomed",)):
             await asyncio.sleep(30)
 

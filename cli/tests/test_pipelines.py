@@ -113,7 +113,7 @@ def test_a_pipeline_is_described_with_stages_defaults_and_reasons(coordinator: C
     for part in (
         "few-shot sets: selfcodealign, nano",
         "concepts: Title of concepts",
-        "a model writes, for each item of seeds, version 1",
+        "written by a model, for each item of seeds, version 1",
         "defaults: temperature 0.7, max_tokens 128, few_shots 8",
         "difficulty: drawn from easy, medium, hard; may be easy, medium, hard",
         "seed.no-return returns no value",
@@ -161,7 +161,7 @@ def test_rejudge_asks_for_what_was_given_follows_and_says_how_to_compare(coordin
         name="again",
         execution=pb.ExecutionSettings(limits=sb.Limits(wall_seconds=2.5, memory_bytes=512 * 2**20)),
     )
-    assert f"run {NEW[:12]}: new (judges {OLD[:12]} again)" in result.output
+    assert f"run {NEW[:12]}: new (rejudges {OLD[:12]})" in result.output
     assert result.output.rstrip().endswith(f"codealign data diff {OLD[:12]} {NEW[:12]}")
 
 

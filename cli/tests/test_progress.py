@@ -89,7 +89,7 @@ def test_without_a_terminal_a_status_is_one_line() -> None:
         (pb.RUN_STATE_PAUSED, pb.RUN_STATE_PAUSED, "paused"),
         (pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_PAUSED, "succeeded"),
         (42, pb.RUN_STATE_RUNNING, "starting"),
-        (42, 43, "state 42"),
+        (42, 43, "run state 42"),
     ],
 )
 def test_what_is_wanted_and_not_so_yet_is_said(

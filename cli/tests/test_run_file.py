@@ -92,7 +92,7 @@ def test_an_empty_file_sets_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("pipelin: x", "line 1: pipelin: unknown; did you mean pipeline? there are name, pipeline, seeds, model"),
+        ("pipelin: x", "line 1: pipelin: unknown; did you mean pipeline? valid: name, pipeline, seeds, model"),
         ("stages: {a: {round: 2}}", "line 1: stages.a.round: unknown; did you mean round_size?"),
         ("selection: {random_pass: true}", "line 1: selection.random_pass: unknown; valid:"),
         ("selection: {rules_version: 3}", "line 1: selection.rules_version: unknown; valid:"),

@@ -169,7 +169,7 @@ def test_the_steps_that_follow_the_run_are_shown_where_there_are_any(small: api.
         "train: out of memory",
         "evaluate the base model succeeded 164/164 pass@1 30%",
         "train failed 3/10 out of memory",
-        "evaluate the tuned model not begun",
+        "evaluate the tuned model not started",
     ):
         assert part in section, part
 
@@ -181,7 +181,7 @@ def test_a_row_is_followed_from_its_seeds_line_to_its_decision(small: api.GetRep
         "hmac/digests.py:41",
         "def compare_digest_lengths",
         "three-way comparison",
-        "asked to be: easy, function, Python",
+        "requested: easy, function, Python",
         "Write a function compare(a: int, b: int) -> int that",
         "attempt 0",
         "an assertion failed FAILED_ASSERTION",
@@ -231,7 +231,7 @@ def test_what_is_not_there_is_said_in_a_sentence(empty: api.GetReportResponse) -
         "No answer has been executed yet.",
         "No row has been published yet.",
         "No stage has taken any time or tokens yet.",
-        "No model was trained on these rows yet.",
+        "No model has been trained on these rows yet.",
         "No model has been evaluated yet.",
     ):
         assert sentence in text
@@ -244,7 +244,7 @@ def test_a_message_with_nothing_in_it_is_a_page_too() -> None:
 @pytest.mark.parametrize(
     ("trained", "sentence"),
     [
-        (False, "Nothing to compare: no model was trained on these rows yet."),
+        (False, "Nothing to compare: no model has been trained on these rows yet."),
         (True, "the base and tuned models were not evaluated on the same problems with the same settings."),
     ],
 )

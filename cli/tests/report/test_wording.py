@@ -53,7 +53,7 @@ def pair(problems: int, base: int, tuned: int, p_value: float) -> Pair:
 @pytest.mark.parametrize(
     ("compared", "brief", "long"),
     [
-        (pair(164, 11, 16, 0.4421), "a difference that could be noise (p = 0.44)", "This could be noise: between"),
+        (pair(164, 11, 16, 0.4421), "a difference that could be noise (p = 0.44)", "This could be noise: equally"),
         (pair(164, 12, 47, 5.2e-6), "a gain beyond noise (p < 0.001)", "less than 0.1%"),
         (pair(164, 40, 12, 0.0001), "a loss beyond noise (p < 0.001)", "is worse by 17.1 points"),
         (pair(164, 20, 36, 0.0441), "a gain beyond noise (p = 0.044)", "a probability of 4.4%"),
