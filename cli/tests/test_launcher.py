@@ -171,7 +171,7 @@ async def test_a_command_uses_what_another_one_starts_instead_of_starting_it_too
     ) as connection:
         assert not connection.started
         assert connection.addresses.sandbox
-    assert f"process {os.getpid()} starts" in said[0]
+    assert f"process {os.getpid()} is starting" in said[0]
     await first
 
 

@@ -115,7 +115,7 @@ def test_a_pipeline_is_described_with_stages_defaults_and_reasons(coordinator: C
         "concepts: Title of concepts",
         "written by a model, for each item of seeds, version 1",
         "defaults: temperature 0.7, max_tokens 128, few_shots 8",
-        "difficulty: drawn from easy, medium, hard; may be easy, medium, hard",
+        "difficulty: drawn from easy, medium, hard; valid: easy, medium, hard",
         "seed.no-return returns no value",
         "dedup.near-code code nearly the same as another's",
     ):
