@@ -1,4 +1,4 @@
-"""What a person sees of a run."""
+"""Display of a run's progress."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_without_a_terminal_a_status_is_one_line() -> None:
         (pb.RUN_STATE_PAUSED, pb.RUN_STATE_PAUSED, "paused"),
         (pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_PAUSED, "succeeded"),
         (42, pb.RUN_STATE_RUNNING, "starting"),
-        (42, 43, "state 42"),
+        (42, 43, "run state 42"),
     ],
 )
 def test_what_is_wanted_and_not_so_yet_is_said(
@@ -271,8 +271,8 @@ def test_starting_services_say_what_they_do() -> None:
     target, file = console()
     display = StartDisplay(target)
     display(Event("inference", "starting", "loading model", 0.1))
-    display(Event("inference", "ended", "inference ended by signal 9; starting it again in 0.5 s"))
-    assert file.getvalue() == "inference ended by signal 9; starting it again in 0.5 s\n"
+    display(Event("inference", "ended", "inference ended by signal 9; restarting in 0.5 s"))
+    assert file.getvalue() == "inference ended by signal 9; restarting in 0.5 s\n"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Who may talk to whom, as NetworkPolicies say it."""
+"""Allowed connections between components, as defined by NetworkPolicies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _of(chart: Rendered, labels: dict[str, str]) -> list[dict[str, Any]]:
 
 
 def _peers(chart: Rendered, component: str, direction: str) -> set[tuple[str, object]]:
-    """Components of the release that one may hear from, or speak to, with the port."""
+    """Return the components that may connect to a component, or that it may connect to, with the port."""
     end = "from" if direction == "ingress" else "to"
     found = set()
     for policy in _of(chart, dict(chart.pod(component).labels)):
@@ -48,7 +48,7 @@ def test_a_way_is_open_at_both_of_its_ends(case: str) -> None:
         *(("coordinator", called, "grpc") for called in ("dataset", "inference", "sandbox", "trainer")),
         ("trainer", "dataset", "grpc"),
         ("operator", "dataset", "grpc"),
-        ("training-worker", "training-worker", 1),  # to 65535: gloo and NCCL choose their ports
+        ("training-worker", "training-worker", 1),  # up to 65535: gloo and NCCL choose their ports
         ("sandbox", "runners", "grpc"),
     }
     if "postgresql" in components:

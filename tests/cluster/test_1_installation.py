@@ -1,4 +1,4 @@
-"""Installing: what is refused, what a wrong value looks like, and two releases that come up."""
+"""Installation: refused and invalid values, and two releases that become ready."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_helm_test_proves_the_isolation(demo: Release, report: Report) -> None:
 
 
 def _migration(release: Release) -> str:
-    """What the dataset pod says while it tries to bring the schema up to date."""
+    """Return the dataset pod's messages about the schema migration."""
     try:
         return release.kubectl("logs", release.pods("dataset")[0]["metadata"]["name"], "--container=migrate")
     except CommandError:  # not started yet

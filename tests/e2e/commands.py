@@ -1,4 +1,4 @@
-"""The `codealign` command as a person types it."""
+"""The `codealign` command as a user types it."""
 
 from __future__ import annotations
 

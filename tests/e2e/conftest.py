@@ -1,4 +1,4 @@
-"""Services of one machine, started as a user starts them, on recorded completions."""
+"""Services on one machine, started as by a user, on recorded completions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _services_up(home: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def services_up() -> Callable[[Path], AbstractContextManager[None]]:
-    """`with services_up(home):` keeps every service up in that home."""
+    """A context manager that runs every service in a home directory: `with services_up(home):`."""
     return _services_up
 
 

@@ -1,4 +1,4 @@
-"""The whole loop on the embedded model, without a network: seeds to report; and the same bytes whatever happens."""
+"""The whole loop on the embedded model without a network, from seeds to report, with reproducible bytes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.gvisor, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The home of a run that nobody disturbed, and what it printed."""
+    """Home directory and output of an undisturbed run."""
     home = tmp_path_factory.mktemp("nano")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (OFFLINE | {"COLUMNS": "160"}).items():

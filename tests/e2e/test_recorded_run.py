@@ -25,7 +25,7 @@ pytestmark = pytest.mark.gvisor
 
 
 def versions(home: Path) -> dict[str, dict[str, bytes]]:
-    """Every published file's bytes, by version and path."""
+    """Return every published file's bytes, by version and path."""
     folders = [manifest.parent for manifest in home.rglob("manifest.json")]
     return {
         folder.name: {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
@@ -45,7 +45,7 @@ def query(home: Path, sql: str) -> list[tuple[object, ...]]:
 
 
 def progress(home: Path) -> int:
-    """Records that a run makes: completions, concept sets, instructions, responses, verdicts, examples, rejections."""
+    """Return the number of records of a run: completions, concept sets, instructions, responses, and so on."""
     rows = query(home, "select count(*) from records where kind in (2, 3, 4, 5, 6, 10, 16)")
     return int(str(rows[0][0])) if rows else 0
 
@@ -92,7 +92,7 @@ def test_the_same_command_again_does_nothing_twice(finished: Path, recorded_seed
 
 
 def kill(home: Path, service: str) -> bool:
-    """SIGKILL a service; False while it is not up."""
+    """Send SIGKILL to a service; return False if it is not running."""
     with contextlib.suppress(OSError, ValueError):
         pid = json.loads((home / "run" / f"{service}.json").read_text())["pid"]
         os.kill(pid, signal.SIGKILL)
@@ -109,7 +109,7 @@ def test_a_run_whose_services_are_killed_publishes_the_same_bytes(
     services_up: Callable[[Path], AbstractContextManager[None]],
     recorded_seeds: Seeds,
 ) -> None:
-    """Over the five cases each service is killed at five different moments, by SIGKILL."""
+    """Over the five cases, each service is killed at five different moments."""
     total = progress(finished)
     again = command(tmp_path, *recorded_seeds.run(*NAME))
     with services_up(tmp_path):
@@ -125,7 +125,7 @@ def test_a_run_whose_services_are_killed_publishes_the_same_bytes(
             time.sleep(0.02)
         _, errors = run.communicate(timeout=200)
         for _ in range(5):
-            # Whoever watched may have been told of a service that was away; the same command goes on.
+            # The watching command may have failed on an unreachable service; repeat it to continue.
             if run.returncode == 0:
                 break
             run = subprocess.Popen(again, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
