@@ -50,10 +50,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--tier") == "unit" and not hasattr(config, "workerinput"):
-        folder = Path(tempfile.mkdtemp(prefix="codealign-tier-"))
-        config.add_cleanup(functools.partial(shutil.rmtree, folder))
-        _hide(folder)
+    if config.getoption("--tier") != "unit":
+        return
+    if hasattr(config, "workerinput"):
+        # pytest-xdist gives workers a search path of its own; the environment is that of the main process.
+        sys.path.insert(0, os.environ["PYTHONPATH"].split(os.pathsep)[0])
+        return
+    folder = Path(tempfile.mkdtemp(prefix="codealign-tier-"))
+    config.add_cleanup(functools.partial(shutil.rmtree, folder))
+    _hide(folder)
 
 
 def _hide(folder: Path) -> None:

@@ -259,7 +259,7 @@ def test_an_expired_certificate_is_named_with_its_date_and_what_to_do(
     assert f"the certificate in {folder} expired on 20" in told
     assert "run `codealign certificate` again with" in told
     # Services on this machine use plaintext: the certificate is not read.
-    assert "no coordinator and no dataset service is up" in codealign("watch", "--certificate", folder).output
+    assert "not running in" in codealign("watch", "--certificate", folder).output
     (folder / "tls.crt").write_bytes((authority.folder / "coordinator.crt").read_bytes())
     told = failure(codealign("ls", "--coordinator", coordinator, "--certificate", folder))
     assert "it belongs to another certificate" in told

@@ -83,7 +83,7 @@ async def test_a_service_that_dies_is_started_again_where_it_listened(home: Home
             await ready_again.wait()
         (ended,) = [event for event in events if event.kind == "ended"]
         assert "flaky ended by signal 9" in ended.text
-        assert "starting it again" in ended.text
+        assert "restarting in" in ended.text
         assert launcher.endpoints()["flaky"].address == addresses["flaky"]
 
 

@@ -302,7 +302,7 @@ def test_records_that_this_client_does_not_know_are_shown() -> None:
     verdict = pb.VerdictBody(result=sb.Result(verdict=77, isolation=66))  # type: ignore[arg-type]
     told = render(record_view(pb.Record(kind=pb.KIND_VERDICT, verdict=verdict)))
     assert "verdict 77" in told
-    assert "kind 66" in told
+    assert "isolation 66" in told
 
 
 def test_records_whose_parents_go_in_a_circle_end() -> None:

@@ -40,7 +40,7 @@ class Coordinator(rpc.CoordinatorServiceServicer):
 
     async def GetPipeline(self, request: api.GetPipelineRequest, context: object) -> api.GetPipelineResponse:
         if request.name not in ("", self.pipeline.name):
-            raise InvalidArgument("name", f"unknown pipeline {request.name!r}; known: {self.pipeline.name}")
+            raise InvalidArgument("name", f"unknown pipeline {request.name!r}; valid: {self.pipeline.name}")
         return api.GetPipelineResponse(pipeline=self.pipeline)
 
     async def RejudgeRun(self, request: api.RejudgeRunRequest, context: object) -> api.RejudgeRunResponse:
@@ -127,7 +127,7 @@ def test_an_unknown_pipeline_is_named_with_those_that_there_are(coordinator: Coo
     for arguments in (["pipelines", "osss"], ["run", "--collection", "c", "--pipeline", "osss", *EXPLICIT]):
         result = codealign(*arguments)
         assert result.exit_code == 1
-        assert "unknown pipeline 'osss'; known: selfcodealign" in result.output
+        assert "unknown pipeline 'osss'; valid: selfcodealign" in result.output
     assert coordinator.created == []
 
 
@@ -141,7 +141,7 @@ def test_an_unknown_pipeline_is_named_by_its_option_before_any_seed_is_read(
     result = codealign("run", "--seeds", str(tmp_path), "--pipeline", "osss", *EXPLICIT)
     assert result.exit_code == 1
     told = " ".join(result.output.split())
-    assert "--pipeline: unknown pipeline 'osss'; known: selfcodealign" in told
+    assert "--pipeline: unknown pipeline 'osss'; valid: selfcodealign" in told
     assert "name:" not in told
     file = tmp_path / "run.yaml"
     file.write_text("pipeline: osss\n")

@@ -69,7 +69,7 @@ def test_what_is_chosen_wins(pipeline: api.Pipeline) -> None:
     assert loop.training.learning_rate == 5.0
     assert loop.training.batch_size == presets.load("nano").training["batch_size"]
     assert [(list(one.benchmarks), one.limit) for one in loop.evaluations] == [(["mbpp"], 7), (["mbpp"], 7)]
-    assert [one.samples for one in loop.evaluations] == [10, 1]
+    assert [one.samples for one in loop.evaluations] == [5, 1]
 
 
 def test_a_preset_of_ones_own(tmp_path: Path, pipeline: api.Pipeline) -> None:

@@ -152,13 +152,13 @@ stages:
     with pytest.raises(Failure) as caught:
         read_run("--config", write(tmp_path, text), pipeline)
     told = caught.value.message.splitlines()[1:]
-    known = "there are concepts, instructions, responses"
+    known = "valid: concepts, instructions, responses"
     assert [line.strip() for line in told] == [
         "line 2: seed: must be a whole number, is 'seven'",
         f"line 4: stages.respones: unknown; did you mean responses? {known}",
         f"line 5: stages.execution: unknown; {known}",
         "line 7: stages.instructions.properties.dificulty: unknown; did you mean difficulty? "
-        "there are category, difficulty",
+        "valid: category, difficulty",
         "line 9: stages.responses.properties.difficulty: unknown; valid: none",
     ]
 

@@ -117,9 +117,11 @@ def characters(text: str) -> list[int]:
     return [token for character in text for token in whole_words(character)]
 
 
+@pytest.mark.model
 @each_case
 @pytest.mark.parametrize("tokens", [whole_words, characters])
 def test_transformers(case: Case, tokens: Callable[[str], list[int]]) -> None:
+    from codealign.inference.engines.transformers.continuation import detokenizer
     from codealign.inference.engines.transformers.job import Job, Row
 
     ids = tokens(case["written"])
@@ -133,7 +135,7 @@ def test_transformers(case: Case, tokens: Callable[[str], list[int]]) -> None:
         arrival=0.0,
         deliver=lambda _: None,
     )
-    row = Row(job, SAMPLE, tokenizer(), 0)
+    row = Row(job, SAMPLE, detokenizer(tokenizer()), 0)
     given = ids if limited else [*ids, END]
     assert any(row.take(token, frozenset({END})) for token in given)
     found = row.completion()

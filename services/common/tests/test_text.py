@@ -33,7 +33,7 @@ def test_a_line_number_of_pythons_is_an_index() -> None:
 
 def test_an_unknown_name_is_told_with_the_nearest_and_all_valid_ones() -> None:
     assert unknown("stage", "respones", ["b", "responses", "b"]) == (
-        "unknown stage 'respones'; did you mean 'responses'? known: b, responses"
+        "unknown stage 'respones'; did you mean 'responses'? valid: b, responses"
     )
-    assert unknown("stage", "x", ["concepts"]) == "unknown stage 'x'; known: concepts"
-    assert unknown("stage", "x", []) == "unknown stage 'x'; known: none"
+    assert unknown("stage", "x", ["concepts"]) == "unknown stage 'x'; valid: concepts"
+    assert unknown("stage", "x", []) == "unknown stage 'x'; valid: none"

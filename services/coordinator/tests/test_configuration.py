@@ -171,13 +171,13 @@ def test_every_wrong_field_is_named_at_once() -> None:
         "config.selection.tests_in_instruction",
     }
     for field, said in (
-        ("config.stages[2].stage", "did you mean 'responses'? known: concepts, instructions, responses"),
+        ("config.stages[2].stage", "did you mean 'responses'? valid: concepts, instructions, responses"),
         ("config.stages[3].stage", "has settings already, in stages[1]"),
         ("config.stages[4].stage", "'execution' is not written by a model"),
         ("config.stages[5].properties[0].name", "did you mean 'difficulty'?"),
-        ("config.stages[5].properties[1].values[1]", "did you mean 'function'? known: function, class, program"),
-        ("config.few_shot_set", "did you mean 'nano'? known: selfcodealign, nano"),
-        ("config.selection.near_duplicates", "known: similarity, band-collision"),
+        ("config.stages[5].properties[1].values[1]", "did you mean 'function'? valid: function, class, program"),
+        ("config.few_shot_set", "did you mean 'nano'? valid: selfcodealign, nano"),
+        ("config.selection.near_duplicates", "valid: similarity, band-collision"),
         ("config.selection.strategy", "did you mean 'first-pass'?"),
     ):
         assert said in found[field]

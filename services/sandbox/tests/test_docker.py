@@ -143,7 +143,7 @@ RUNSC = '{"runc": {"path": "runc"}, "runsc": {"path": "/none", "runtimeArgs": ["
     ("variables", "message"),
     [
         ({"NO_DAEMON": "1"}, r"daemon does not answer \(Cannot connect.*DOCKER_HOST"),
-        ({"RUNTIMES": '{"runc": {"path": "runc"}}'}, "no runtime 'runsc' .it has: runc.* Register gVisor"),
+        ({"RUNTIMES": '{"runc": {"path": "runc"}}'}, "no runtime 'runsc' .available: runc.* Register gVisor"),
         ({"RUNTIMES": RUNSC, "NO_IMAGE": "1"}, "no image some:1 .*docker build --file sandbox-runner/Dockerfile"),
     ],
 )

@@ -95,7 +95,7 @@ def test_settings_for_concepts_are_refused() -> None:
     with pytest.raises(InvalidArgument) as caught:
         run(pb.StageSettings(stage="concepts"))
     assert caught.value.violations == [
-        ("config.stages[0].stage", "unknown stage 'concepts'; known: instructions, responses")
+        ("config.stages[0].stage", "unknown stage 'concepts'; valid: instructions, responses")
     ]
 
 

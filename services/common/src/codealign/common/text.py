@@ -37,7 +37,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     valid = list(dict.fromkeys(known))
     near = difflib.get_close_matches(name.lower(), valid, n=1)
     meant = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown {what} {name!r}{meant or ';'} known: {', '.join(valid) or 'none'}"
+    return f"unknown {what} {name!r}{meant or ';'} valid: {', '.join(valid) or 'none'}"
 
 
 def encodable(text: str) -> str:
