@@ -83,7 +83,7 @@ def pipeline_of(run: pb.Run) -> Pipeline:
             missing.append(unknown(what, name, known))
     if missing:
         raise FailedPrecondition(
-            f"the run was created by another release: {'; '.join(missing)}. Make a new run from it with `codealign rejudge`"
+            f"the run was created by another release: {'; '.join(missing)}. Run `codealign rejudge` to make a new one"
         )
     return pipeline
 
