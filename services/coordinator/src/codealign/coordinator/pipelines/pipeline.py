@@ -122,7 +122,7 @@ def _wrong_numbers(stages: tuple[Stage, ...]) -> Iterator[str]:
         if len(found) < least:
             yield f"no {kind.__name__} stage"
         elif len(found) > most:
-            yield f"{len(found)} {kind.__name__} stages ({', '.join(found)}); at most {most} allowed"
+            yield f"{len(found)} {kind.__name__} stages ({', '.join(found)}), at most {most} allowed"
     if stages and not isinstance(stages[-1], Selection):
         yield f"the last stage must be a Selection, not {stages[-1].name!r}"
 
