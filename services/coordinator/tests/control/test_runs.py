@@ -298,7 +298,7 @@ async def test_a_run_is_judged_again_whose_model_is_no_longer_loaded() -> None:
 async def test_a_run_at_work_is_not_judged_again() -> None:
     async with World(fakes()).working() as world:
         run = (await world.create()).run.id
-        with pytest.raises(FailedPrecondition, match="is at work"):
+        with pytest.raises(FailedPrecondition, match="is still running"):
             await world.servicer.RejudgeRun(api.RejudgeRunRequest(run=run), CONTEXT)
 
 

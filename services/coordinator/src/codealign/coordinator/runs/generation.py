@@ -331,7 +331,7 @@ def completion_of(record: pb.Record) -> inf.Completion:
     if name not in inf.FinishReason.keys():  # noqa: SIM118 - the enum's wrapper is no mapping
         raise NewerRecord(
             f"completion {record.id} has finish reason {encodable(body.finish_reason)!r}, which this release does not "
-            "know: it was written by a newer release, which is needed to read it"
+            "know: a newer release wrote it and is needed to read it"
         )
     return inf.Completion(
         text=body.text,
