@@ -81,7 +81,7 @@ REASONS = {
         "cut-off": "reached the token limit before its end",
         "no-tests-section": "no tests follow the answer",
     },
-    "execution": {},
+    "execution": {"FAILED_ASSERTION": "an assertion failed"},
     "selection": {"dedup.near-code": "code nearly the same as another's"},
 }
 

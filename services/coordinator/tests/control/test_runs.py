@@ -172,7 +172,7 @@ async def test_pause_and_resume_record_and_return_and_two_resumes_at_once_are_on
         pausing = (await world.servicer.PauseRun(api.PauseRunRequest(run=run), CONTEXT)).run
         assert (pausing.state, pausing.wanted) == (RUNNING, PAUSED), "what is in flight is finished first"
         paused = (await world.watch(run))[-1]
-        assert (paused.state, paused.message) == (PAUSED, "paused; `codealign resume` goes on")
+        assert (paused.state, paused.message) == (PAUSED, "paused; resume with `codealign resume`")
         request = api.ResumeRunRequest(run=run)
         both = await asyncio.gather(*(world.servicer.ResumeRun(request, CONTEXT) for _ in range(2)))
         assert {answer.run.state for answer in both} == {RUNNING}
@@ -189,7 +189,7 @@ async def test_who_pauses_or_cancels_is_told_so_before_the_controller_has_read_i
         await asyncio.sleep(3)
         world.controllers.assigned[run].changed = asyncio.Event()  # nobody waits for it: the controller is slow
         pausing = (await world.servicer.PauseRun(api.PauseRunRequest(run=run), CONTEXT)).run
-        assert (pausing.wanted, pausing.message) == (PAUSED, "pausing: what is in flight is finished")
+        assert (pausing.wanted, pausing.message) == (PAUSED, "pausing: in-flight work is being finished")
         cancelling = (await world.servicer.CancelRun(api.CancelRunRequest(run=run), CONTEXT)).run
         assert (cancelling.wanted, cancelling.message) == (pb.RUN_STATE_CANCELLED, "cancelling")
 
@@ -298,7 +298,7 @@ async def test_a_run_is_judged_again_whose_model_is_no_longer_loaded() -> None:
 async def test_a_run_at_work_is_not_judged_again() -> None:
     async with World(fakes()).working() as world:
         run = (await world.create()).run.id
-        with pytest.raises(FailedPrecondition, match="is at work"):
+        with pytest.raises(FailedPrecondition, match="is still running"):
             await world.servicer.RejudgeRun(api.RejudgeRunRequest(run=run), CONTEXT)
 
 
@@ -346,7 +346,7 @@ async def test_a_caller_that_goes_away_leaves_a_run_and_its_request_or_neither()
 @pytest.mark.parametrize(
     ("made_elsewhere", "says"),
     [
-        (pb.Run(name="old", pipeline="one-line"), "has no settings for stage 'instructions'"),
+        (pb.Run(name="old", pipeline="one-line"), "no settings for stage 'instructions'"),
         (pb.Run(name="old", pipeline="evolve"), "unknown pipeline 'evolve'"),
     ],
 )

@@ -86,17 +86,17 @@ WHOLE = (SeedFunctions(), Concepts(), Instructions(), Responses(), ResponseExecu
 @pytest.mark.parametrize(
     ("stages", "said"),
     [
-        (WHOLE[1:], "it has no Seeds stage"),
-        ((SeedFunctions(), *WHOLE), "it has 2 Seeds stages (seeds, seeds), 1 at most"),
-        ((SeedFunctions(), *WHOLE), "2 stages are named 'seeds'"),
-        (WHOLE[:-1], "it has no Selection stage"),
-        ((*WHOLE[:-2], WHOLE[-1], WHOLE[-2]), "its last stage must be a Selection, not 'execution'"),
-        ((SeedFunctions(), RowSelection()), "it has no Writing stage"),
-        ((*WHOLE[:1], Lost(), *WHOLE[1:]), "stage 'lost': there is no stage 'nowhere' to be its parent"),
-        ((*WHOLE[:1], First(), Second(), *WHOLE[1:]), "a cycle: first → second → first"),
-        ((*WHOLE[:4], Side(), *WHOLE[4:]), "stage 'side' leads nowhere"),
-        ((*WHOLE[:4], OfSeeds(), WHOLE[-1]), "its parent must be a Writing stage, which 'seeds' is not"),
-        ((*WHOLE[:1], Instructions(), Concepts(), *WHOLE[3:]), "stage 'instructions': it stands before its parent"),
+        (WHOLE[1:], "no Seeds stage"),
+        ((SeedFunctions(), *WHOLE), "2 Seeds stages (seeds, seeds), at most 1 allowed"),
+        ((SeedFunctions(), *WHOLE), "duplicate stage name 'seeds' (2 stages)"),
+        (WHOLE[:-1], "no Selection stage"),
+        ((*WHOLE[:-2], WHOLE[-1], WHOLE[-2]), "the last stage must be a Selection, not 'execution'"),
+        ((SeedFunctions(), RowSelection()), "no Writing stage"),
+        ((*WHOLE[:1], Lost(), *WHOLE[1:]), "stage 'lost': parent stage 'nowhere' does not exist"),
+        ((*WHOLE[:1], First(), Second(), *WHOLE[1:]), "cycle: first → second → first"),
+        ((*WHOLE[:4], Side(), *WHOLE[4:]), "stage 'side' is a dead end"),
+        ((*WHOLE[:4], OfSeeds(), WHOLE[-1]), "its parent must be a Writing stage, but 'seeds' is not"),
+        ((*WHOLE[:1], Instructions(), Concepts(), *WHOLE[3:]), "stage 'instructions': must be listed after its parent"),
         ((*WHOLE[:4], Sampling(), *WHOLE[4:]), "stage 'sampling': this name is reserved"),
     ],
 )
@@ -110,7 +110,7 @@ def test_what_is_no_tree_of_stages_is_refused(stages: tuple[Stage, ...], said: s
 def test_every_mistake_is_named_at_once() -> None:
     with pytest.raises(ConfigurationError) as caught:
         pipeline(Lost(), First(), Second(), ResponseExecution(), name="Not sound")
-    for said in ("its name must be", "no Seeds", "no Selection", "'nowhere'", "a cycle", "leads nowhere"):
+    for said in ("its name must be", "no Seeds", "no Selection", "'nowhere'", "cycle", "dead end"):
         assert said in str(caught.value)
 
 
@@ -183,21 +183,21 @@ def test_a_folder_is_found_by_its_pipeline(folder: Path) -> None:
         ("PIPELINE = 'some-pipeline'", "must define PIPELINE"),
         ("import nothing_of_this_name", "cannot be imported: ModuleNotFoundError"),
         ("PIPELINE = (", "cannot be imported: SyntaxError"),
-        (f"{SOUND}PIPELINE = ONE", "its pipeline is named 'selfcodealign'; the two must agree"),
-        (f"{SOUND}PIPELINE = replace(ONE, stages=ONE.stages[1:])", "it has no Seeds stage"),
+        (f"{SOUND}PIPELINE = ONE", "must match the pipeline's name 'selfcodealign'"),
+        (f"{SOUND}PIPELINE = replace(ONE, stages=ONE.stages[1:])", "no Seeds stage"),
     ],
 )
 def test_a_broken_folder_is_named_with_what_is_wrong(folder: Path, text: str, said: str) -> None:
     (folder / "__init__.py").write_text(text)
     with pytest.raises(ConfigurationError) as caught:
         pipelines.load("found", [str(folder.parent)])
-    assert "pipeline folder 'some_pipeline'" in str(caught.value)
+    assert "pipeline directory 'some_pipeline'" in str(caught.value)
     assert said in str(caught.value)
 
 
 def test_a_folder_of_modules_without_an_init_is_named(folder: Path) -> None:
     (folder / "stages.py").touch()
-    with pytest.raises(ConfigurationError, match=r"pipeline folder 'some_pipeline': it has no __init__\.py"):
+    with pytest.raises(ConfigurationError, match=r"pipeline directory 'some_pipeline': __init__\.py .* is missing"):
         pipelines.load("found", [str(folder.parent)])
 
 
@@ -217,9 +217,9 @@ response = "r"
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ({}, "package found has no folder few_shots"),
-        ({"other/1.toml": f"{EXAMPLE}tests = 't'"}, "there is no few-shot set 'own'"),
-        ({"own/readme.md": "none"}, "few-shot set 'own' holds no example"),
+        ({}, "package found has no directory few_shots"),
+        ({"other/1.toml": f"{EXAMPLE}tests = 't'"}, "few-shot set 'own' does not exist"),
+        ({"own/readme.md": "none"}, "few-shot set 'own' is empty"),
         ({"own/1.toml": EXAMPLE}, "few-shot example own/1.toml: 'tests' is missing"),
         ({"own/1.toml": f"{EXAMPLE}tests = 3"}, "few-shot example own/1.toml: cannot be read"),
         ({"own/1.toml": "["}, "few-shot example own/1.toml: cannot be read"),

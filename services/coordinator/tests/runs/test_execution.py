@@ -123,7 +123,7 @@ async def test_what_ran_without_isolation_is_recorded_nowhere_and_ends_the_run(
     bench: Bench, isolation: sb.Isolation.ValueType
 ) -> None:
     bench.will_say(sb.VERDICT_PASSED, isolation=isolation, runner="process-1")
-    with pytest.raises(RunFailed, match=r"'process-1' executes without gVisor's isolation"):
+    with pytest.raises(RunFailed, match=r"'process-1' runs programs without gVisor isolation"):
         await bench.judge(bench.run())
     assert not bench.verdicts()
 
@@ -146,16 +146,14 @@ async def test_a_program_that_the_sandbox_does_not_take_is_refused(bench: Bench)
 
 async def test_another_image_than_the_runs_records_nothing_and_names_both(bench: Bench) -> None:
     bench.sandbox.runner.image_digest = "sha256:" + "2" * 64
-    with pytest.raises(
-        RunStopped, match=rf"'runner-1' has image sha256:2+, .* rest on {IMAGE_DIGEST}.*codealign rejudge"
-    ):
+    with pytest.raises(RunStopped, match=rf"'runner-1' has image sha256:2+, .* use {IMAGE_DIGEST}.*codealign rejudge"):
         await bench.judge(bench.run())
     assert not bench.verdicts()
 
 
 async def test_another_python_than_the_runs_records_nothing_and_names_both(bench: Bench) -> None:
     bench.sandbox.runner.python_version = "3.12.1"
-    with pytest.raises(RunStopped, match=r"has Python 3\.12\.1, .* rest on 3\.11\.9"):
+    with pytest.raises(RunStopped, match=r"has Python 3\.12\.1, .* use 3\.11\.9"):
         await bench.judge(bench.run())
     assert not bench.verdicts()
 

@@ -403,7 +403,7 @@ async def test_a_run_whose_runners_change_pauses_and_goes_on_with_the_old_ones()
         return toys.judges(program)
 
     made.fakes.sandbox.judges = changes_once
-    with pytest.raises(BreakerOpened, match="Bring that runner image back and resume"):
+    with pytest.raises(BreakerOpened, match="Restore that runner image and resume"):
         await made.work()
     assert {each.verdict.result.image_digest for each in made.fakes.dataset.of_kind(pb.KIND_VERDICT)} <= {old}
     made.fakes.sandbox.judges, made.fakes.sandbox.runner.image_digest = toys.judges, old
@@ -434,7 +434,7 @@ async def _passed_programs() -> list[str]:
             ),
             "attempt 99",
         ),
-        (lambda request, sample: inf.Completion(text="x"), "ended for a reason that is unknown"),
+        (lambda request, sample: inf.Completion(text="x"), "has an unknown finish reason"),
         (lambda request, sample: _raise(Internal("the endpoint's answer has no choice")), "has no choice"),
     ],
 )
@@ -500,7 +500,7 @@ async def test_a_prompt_that_hangs_the_engine_is_that_items_rejection_after_boun
     await made.work()
     found = [each for each in made.rejections() if each.reason == "internal-error"]
     assert len(found) == 3, "one for each sample"
-    assert all("no answer to this request within" in each.detail for each in found)
+    assert all("request timed out after" in each.detail for each in found)
     assert made.progress["instructions"].reasons["internal-error"] == 3
     assert tried <= 3 * faults.HANG_TRIES
     assert not made.fakes.inference.running

@@ -1,4 +1,4 @@
-"""The coordinator's process."""
+"""The coordinator's entry point."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CALLERS: Callers = {"client": ALL}
 
 @contextlib.asynccontextmanager
 async def build(settings: CoordinatorSettings, readiness: Readiness) -> AsyncIterator[Sequence[Registration]]:
-    """Wire the coordinator; what is wanted is carried out as long as the context lives."""
+    """Set up the coordinator; it works on runs, loops and evaluations while the context is open."""
     texts = benchmarks.load(settings.benchmarks)
     addresses = Addresses(
         dataset=settings.dataset_address,
@@ -50,13 +50,13 @@ async def build(settings: CoordinatorSettings, readiness: Readiness) -> AsyncIte
 def wire(
     settings: CoordinatorSettings, services: Services, texts: BenchmarkTexts, readiness: Readiness
 ) -> tuple[Controllers, CoordinatorServicer]:
-    """Everything between the services and the wire.
+    """Connect controllers and operations to the services and the servicer.
 
     Args:
-        settings: The coordinator's.
-        services: What it calls.
+        settings: The coordinator's settings.
+        services: Services that it calls.
         texts: Benchmark texts that must not occur in a seed or a row.
-        readiness: Says when the server begins to stop.
+        readiness: Signals when the server starts shutting down.
     """
     controllers = Controllers(
         services.dataset, [], settings.lease_holder, settings.lease_seconds, settings.drain_seconds
@@ -70,7 +70,7 @@ def wire(
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until stopped."""
     serve("coordinator", CoordinatorSettings, build)
 
 

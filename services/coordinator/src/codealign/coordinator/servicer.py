@@ -1,4 +1,4 @@
-"""Wire ↔ runs, loops and evaluations, and nothing else."""
+"""The gRPC servicer: converts between protobuf messages and runs, loops and evaluations."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ T = TypeVar("T")
 MIN_INTERVAL, MAX_INTERVAL, DEFAULT_INTERVAL = 0.1, 60.0, 0.5
 BY_A_PERSON = {
     pb.RUN_STATE_RUNNING: "resumed",
-    pb.RUN_STATE_PAUSED: "paused; `codealign resume` goes on",
-    pb.RUN_STATE_CANCELLED: "cancelled; what is finished is kept",
+    pb.RUN_STATE_PAUSED: "paused; resume with `codealign resume`",
+    pb.RUN_STATE_CANCELLED: "cancelled; finished work is kept",
 }
 
 
@@ -37,11 +37,11 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
     """CoordinatorService.
 
     Args:
-        runs: All runs.
-        loops: What follows them.
-        evaluations: All evaluations.
-        services: For plans and reports.
-        draining: Set when the server begins to stop: a call that watches ends then.
+        runs: Operations on runs.
+        loops: Operations on the loops that follow runs.
+        evaluations: Operations on evaluations.
+        services: Services for plans and reports.
+        draining: Set when the server starts shutting down; ends calls that watch.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
         return api.CreateRunResponse(run=await self._status(created), existed=existed)
 
     async def _checked(self, request: api.CreateRunRequest) -> pb.Run:
-        """Return the run's configuration with everything filled in, once run and loop are known to be possible.
+        """Return the run's full configuration after checking that run and loop are possible.
 
         Raises:
-            InvalidArgument: Names every field of both that is wrong.
+            InvalidArgument: Names every invalid field of both.
         """
         self._runs.must_work()
         if not request.HasField("loop"):
@@ -128,10 +128,10 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
                 async with asyncio.timeout(interval):
                     await self._draining.wait()
             if self._draining.is_set():
-                raise Unavailable("this coordinator shuts down, the run goes on: watch it again", retry_after=1.0)
+                raise Unavailable("this coordinator is shutting down; the run goes on: watch it again", retry_after=1.0)
 
     async def _watched(self, run: pb.Record, last: api.RunStatus | None) -> api.RunStatus:
-        """The run as it is now; while the store is away, as it was last, and what is waited for."""
+        """Return the run's current status or, during a store outage, its last status and what it is waiting for."""
         try:
             return await self._status(run)
         except TRANSIENT as error:
@@ -152,12 +152,12 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
         return api.CancelRunResponse(run=await self._want(request.run, pb.RUN_STATE_CANCELLED))
 
     async def _want(self, text: str, wanted: pb.RunState.ValueType) -> api.RunStatus:
-        """Of a run and what follows it together; once the one is through, of the other alone."""
+        """Record a request for a run and the loop that follows it, or for the loop alone once the run has ended."""
         run = await self._runs.find(text)
         await _whole(self._want_both(run, wanted))
         status = await self._status(run)
         if status.state == pb.RUN_STATE_RUNNING and status.wanted != wanted:
-            # Its controller reads the request in a moment.
+            # Its controller reads the request shortly.
             status.wanted, status.message = wanted, ENDING.get(wanted, status.message)
         return status
 
@@ -172,16 +172,16 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
             raise refused
 
     async def Evaluate(self, request: api.EvaluateRequest, context: Context) -> AsyncIterator[api.EvaluateResponse]:
-        # Closed explicitly, so that a cancelled call stops watching now and not when garbage is collected.
+        # Closed explicitly, so that a cancelled call stops watching at once rather than at garbage collection.
         async with contextlib.aclosing(self._evaluations.evaluate(request)) as responses:
             while (response := await self._next(responses)) is not None:
                 yield response
 
     async def _next(self, responses: AsyncGenerator[T]) -> T | None:
-        """The next message, however long it takes; None: there is none left.
+        """Return the next message, or None if there is none left. Waits without limit.
 
         Raises:
-            Unavailable: The server begins to stop: a silent evaluation must not hold it up.
+            Unavailable: The server is shutting down; a silent evaluation must not delay it.
         """
         coming = asyncio.ensure_future(anext(responses, None))
         stopping = asyncio.ensure_future(self._draining.wait())
@@ -193,7 +193,7 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
             for task in (coming, stopping):
                 task.cancel()
             await asyncio.wait([coming, stopping])
-        raise Unavailable("this coordinator shuts down, the evaluation goes on: watch it again", retry_after=1.0)
+        raise Unavailable("this coordinator is shutting down; the evaluation goes on: watch it again", retry_after=1.0)
 
     async def ListEvaluations(
         self, request: api.ListEvaluationsRequest, context: Context
@@ -220,13 +220,13 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
         except TRANSIENT:
             if not status.waiting_for:
                 raise
-            return  # the run's own status says what is waited for
+            return  # the run's status already says what it is waiting for
         if loop is not None:
             status.loop.CopyFrom(loop)
 
 
 async def _whole(work: Coroutine[Any, Any, T]) -> T:
-    """Finish the work even if the caller goes away meanwhile: it writes several records that belong together."""
+    """Finish the work even if the caller disconnects: it writes several records that belong together."""
     task = asyncio.ensure_future(work)
     _UNFINISHED.add(task)
     task.add_done_callback(_UNFINISHED.discard)

@@ -1,4 +1,4 @@
-"""The coordinator's settings."""
+"""Settings of the coordinator."""
 
 from __future__ import annotations
 
@@ -18,51 +18,52 @@ def _unique_name() -> str:
 
 
 class CoordinatorSettings(ServerSettings):
-    """Read from `CODEALIGN_COORDINATOR_*`."""
+    """Settings of the coordinator, read from `CODEALIGN_COORDINATOR_*`."""
 
     model_config = SettingsConfigDict(env_prefix="CODEALIGN_COORDINATOR_")
 
     dataset_address: str
-    """host:port of the dataset service."""
+    """Address of the dataset service (host:port)."""
     inference_address: str = ""
-    """host:port of the inference service."""
+    """Address of the inference service (host:port)."""
     sandbox_address: str = ""
-    """host:port of the sandbox gateway."""
+    """Address of the sandbox gateway (host:port)."""
     training_address: str = ""
-    """host:port of the training service. Empty: no loop can be asked for."""
+    """Address of the training service (host:port). Empty: loops are not available."""
     reads_only: bool = False
-    """Tell of runs, and take none up: with the dataset service alone, as `codealign report` starts it for itself."""
+    """Report on runs without executing any. Needs the dataset service only; set by `codealign report` for the
+    coordinator that it starts."""
     client_ca_file: Path | None = None
-    """Authorities of the other services' certificates (PEM). With it they are called over TLS."""
+    """CA certificates for the other services (PEM). If set, they are called over TLS."""
     client_cert_file: Path | None = None
-    """The coordinator's own client certificate (PEM)."""
+    """The coordinator's client certificate (PEM)."""
     client_key_file: Path | None = None
-    """Its private key (PEM)."""
+    """The coordinator's private key (PEM)."""
     benchmarks: Path | None = None
-    """A .jsonl(.gz) file of benchmark tasks, or a folder of them: their texts are kept out of seeds and rows."""
+    """A .jsonl(.gz) file of benchmark tasks, or a directory of such files. Seeds and rows that contain their text are
+    dropped."""
     evaluation_data: Path | None = None
-    """A benchmark file, or a folder of them, that models are evaluated on: EvalPlus' layout or HumanEval's, .jsonl or
-    .jsonl.gz. What is not there comes from the Hugging Face hub."""
+    """A benchmark file for evaluations, or a directory of such files: EvalPlus or HumanEval layout, .jsonl or
+    .jsonl.gz. Benchmarks that are not found there are downloaded from the Hugging Face Hub."""
     lease_holder: str = Field(default_factory=_unique_name)
-    """The name of this process in the store's leases; no two living processes may share one. A process that is
-    restarted under the same name takes its runs up at once after a kill, without waiting for `lease_seconds`."""
+    """Name of this process in the store's leases; must be unique among running processes. A process that is killed and
+    restarted under the same name resumes its runs at once, without waiting for `lease_seconds`."""
     lease_seconds: float = Field(default=15.0, ge=1, le=3600)
-    """Another coordinator may take a run over when this one was silent for so long."""
+    """Seconds without lease renewal after which another coordinator may take over a run."""
     seeds_in_flight: int = Field(default=0, ge=0)
-    """Seeds (in an evaluation: problems) that are between their first and their last stage at once, at most. 0: as many
-    as keep inference and sandbox busy, and no more than bounds memory, whatever the run's size."""
+    """Maximum seeds (in an evaluation: problems) between their first and last stage. 0: as many as keep inference and
+    sandbox busy, within a fixed memory bound."""
     generations_in_flight: int = Field(default=0, ge=0)
-    """Samples at inference at once, at most. 0: as many as its engine has slots for, and a small queue."""
+    """Maximum samples at inference. 0: the engine's slots and a short queue."""
     executions_in_flight: int = Field(default=0, ge=0)
-    """Programs at the sandbox at once, queued ones included, at most. 0: as many as it has slots for, and a small
-    queue."""
+    """Maximum programs at the sandbox, queued ones included. 0: the sandbox's slots and a short queue."""
     generation_timeout_seconds: float = Field(default=3600.0, gt=0)
-    """One call to inference may take so long."""
+    """Timeout for one call to inference, in seconds."""
 
     @model_validator(mode="after")
     def _addresses_are_given(self) -> Self:
         if not self.reads_only:
             for name in ("inference_address", "sandbox_address"):
                 if not getattr(self, name):
-                    raise ValueError(f"{name} is not set: host:port of a service that every run needs")
+                    raise ValueError(f"{name} is not configured: set it to host:port; every run needs this service")
         return self

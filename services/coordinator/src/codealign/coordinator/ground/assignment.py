@@ -1,4 +1,4 @@
-"""What a controller gives to the work it does, and what work is."""
+"""The interface between a controller and the work it runs."""
 
 from __future__ import annotations
 
@@ -15,50 +15,54 @@ from codealign.coordinator.ground.waiting import Waiting
 
 
 class PauseWanted(Exception):
-    """The work asks to be paused until a person has looked; the message says why."""
+    """Raised by work that must be paused until someone intervenes; the message says why."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How work succeeded."""
+    """The result of work that succeeded."""
 
     message: str
     version: str = ""
-    """The version that was published."""
+    """The published version, or "" if there is none."""
 
 
 @dataclass
 class Assignment:
-    """A subject that this coordinator works on, for as long as it holds its lease."""
+    """A subject assigned to this coordinator while it holds the subject's lease."""
 
     subject: pb.Record
     store: RunStore
-    """In the collection of the subject's id, under the lease."""
+    """Writes to the collection named by the subject's id, under the lease."""
     lease: Lease
     waiting: Waiting
     standing: Standing
     message: str = ""
-    """What it is at, for a person."""
+    """Current activity, shown to users."""
     stopping: bool = False
-    """No new work may start."""
+    """Whether starting new work is forbidden."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
-    """Somebody may have asked for something."""
+    """Set when there may be a new request."""
     work: asyncio.Task[Outcome] | None = None
 
     def gate(self) -> None:
-        """Raises RunStopped once no new work may start."""
+        """Check that new work may start.
+
+        Raises:
+            RunStopped: No new work may start.
+        """
         if self.stopping:
-            raise RunStopped("no new work may start")
+            raise RunStopped("the work is stopping: no new work may start")
 
     def say(self, message: str) -> None:
-        """Tell a person what it is at."""
+        """Set the activity shown to users."""
         self.message = message
 
     async def record(self, event: pb.RunEvent) -> None:
-        """Write an event; the request's number is filled in.
+        """Write an event, filling in the number of the request it answers.
 
         Raises:
-            LeaseLost: Another coordinator wrote the event of this number.
+            LeaseLost: Another coordinator wrote the event with this number.
         """
         event.request = max(self.standing.number, 0)
         number = self.standing.event.attempt + 1 if self.standing.event else 0
@@ -70,39 +74,39 @@ class Assignment:
 
 
 class Workload(Protocol):
-    """What is done about one kind of subject."""
+    """The work for one kind of subject."""
 
     @property
     def kind(self) -> pb.Kind.ValueType:
-        """Of the subject's record."""
+        """Kind of the subject's record."""
 
     @property
     def prefix(self) -> str:
-        """Of its lease's name: "run"."""
+        """Prefix of the lease's name, such as "run"."""
 
     @property
     def repeatable(self) -> bool:
-        """A request after a success begins the work again."""
+        """Whether a request after a success starts the work again."""
 
     async def work(self, assignment: Assignment) -> Outcome:
-        """Do it, or go on with it. May be cancelled at any moment.
+        """Do the work, or resume it. May be cancelled at any moment.
 
         Raises:
-            RunStopped: By the gate.
-            RunFailed: It cannot go on without a person.
-            PauseWanted: It is to be paused.
-            LeaseLost: By the store.
-            CodeAlignError: A service was away (it begins again in a moment), or refused for good (it has failed).
+            RunStopped: The gate stopped the work.
+            RunFailed: The work cannot continue without manual intervention.
+            PauseWanted: The work must be paused.
+            LeaseLost: The lease was lost; raised by the store.
+            CodeAlignError: A service is unavailable (the work is retried shortly) or refused for good (the work fails).
         """
 
 
 @runtime_checkable
 class Stoppable(Protocol):
-    """A workload that has other services work for it, which are to be told when it stops."""
+    """A workload that delegates to other services, which must be notified when it stops."""
 
     async def stop(self, assignment: Assignment) -> None:
-        """A pause or a cancellation is about to be recorded: tell the other services. Called again after a failure.
+        """Notify the other services before a pause or a cancellation is recorded. Retried after a failure.
 
         Raises:
-            CodeAlignError: A service is away; it is tried again.
+            CodeAlignError: A service is unavailable; the call is retried.
         """

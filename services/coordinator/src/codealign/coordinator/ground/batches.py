@@ -1,4 +1,4 @@
-"""Items of many tasks that travel together, one call at a time."""
+"""Batching of items from many tasks into one call at a time."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 MAX_BATCH = 500
-"""Records or ids of one call; the contract allows 1,000."""
+"""Maximum records or ids per call; the contract allows 1,000."""
 MAX_BATCH_BYTES = 8 * 2**20
-"""Of the records of one append. A larger record travels alone."""
+"""Maximum size of the records in one append, in bytes. A larger record is sent alone."""
 
 
 class Batches(Generic[ItemT, ResultT]):
-    """Items that travel together: one call at a time, in the order in which they came.
+    """Batches of items, sent one call at a time in the order in which they were added.
 
     Args:
-        send: Makes the call; its results are in the order of the items. InvalidArgument: one of them is refused.
-        size: Of an item, bytes.
+        send: Makes the call and returns results in the order of the items. Raises InvalidArgument if an item is
+            refused.
+        size: Returns the size of an item in bytes.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class Batches(Generic[ItemT, ResultT]):
         self._task: asyncio.Task[None] | None = None
 
     def put(self, item: ItemT) -> asyncio.Future[ResultT]:
-        """Its result."""
+        """Queue an item and return a future for its result."""
         future: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
         self._queue.append((item, future))
         if self._task is None or self._task.done():
@@ -42,9 +43,9 @@ class Batches(Generic[ItemT, ResultT]):
         return future
 
     async def all(self, items: Iterable[ItemT]) -> list[ResultT]:
-        """The results of several, in their order; the first error where there is one."""
+        """Return the results of several items in order, or raise the first error once all are settled."""
         futures = [self.put(item) for item in items]
-        # One after another: they are settled batch by batch, so a gather's callback for each is not worth its time.
+        # Await one after another: results arrive batch by batch, so a `gather` callback per item is wasted time.
         results: list[ResultT] = []
         failed: Exception | None = None
         for future in futures:
@@ -57,7 +58,7 @@ class Batches(Generic[ItemT, ResultT]):
         return results
 
     async def close(self) -> None:
-        """Stop: what was not sent never is."""
+        """Stop sending; items still queued are cancelled."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -82,7 +83,7 @@ class Batches(Generic[ItemT, ResultT]):
                 raise
 
     async def _settle(self, batch: Sequence[tuple[ItemT, asyncio.Future[ResultT]]]) -> None:
-        """Send a batch; where it is refused, its halves, so that an error falls to the item that it is about."""
+        """Send a batch. If it is refused, send its halves, so that only the offending item gets the error."""
         try:
             results = await self._send([item for item, _ in batch])
         except InvalidArgument as error:

@@ -1,4 +1,4 @@
-"""Calls to inference and to the sandbox that outlast faults of the infrastructure. Runs and evaluations share them."""
+"""Fault-tolerant calls to inference and the sandbox, shared by runs and evaluations."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ from codealign.coordinator.ground.windows import Window
 log = get_logger(__name__)
 INFRASTRUCTURE_TRIES = 5
 KEPT_OUTPUT_BYTES = 4096
-"""Of each stream, what a record keeps."""
+"""Bytes of each output stream that a record keeps."""
 SAMPLES_OF_CALL = 256
-"""Samples that one call may ask for, at most."""
+"""Maximum samples per call."""
 _EXECUTE_SECONDS = 600.0
 _PAUSE_SECONDS = 1.0
 _FULL_OR_AWAY = (ResourceExhausted, Unavailable)
@@ -53,38 +53,38 @@ _FINISHES = frozenset(inf.FinishReason.values()) - {inf.FINISH_REASON_UNSPECIFIE
 
 @dataclass
 class Completions:
-    """Calls to inference, as many at once as the window allows."""
+    """Calls to inference, limited by the window."""
 
     inference: Inference
     tally: StageTally
     window: Window
-    """Samples at once."""
+    """Limits concurrent samples."""
     gate: Callable[[], None]
-    """Raises where no new work may start."""
+    """Raises if no new work may start."""
     timeout: float
-    """Seconds for one call."""
+    """Timeout for one call, in seconds."""
     waiting: Waiting | None = None
-    """Told when inference is away."""
+    """Records that inference is unavailable."""
     answered: int = 0
-    """Samples that it has answered: where there are any, an error of its own may be due to the one request."""
+    """Samples answered so far. If there are any, an internal error may be specific to one request."""
 
     @property
     def answers(self) -> bool:
-        """Whether it has answered anything."""
+        """Whether inference has answered anything."""
         return self.answered > 0
 
     async def of(self, request: inf.GenerateRequest) -> AsyncGenerator[inf.GenerateResponse]:
-        """One completion for each of the request's samples, as they come.
+        """Yield one completion for each of the request's samples, as they arrive.
 
-        After a fault the samples that are still owed are asked for again. An answer that cannot be right (an attempt
-        that was not asked for, no completion, another revision) is such a fault. A request that reaches its deadline
-        HANG_TRIES times is given up where the engine answers others meanwhile, or at least a probe: an engine that is
-        slow or away for everybody is waited for.
+        After a fault the missing samples are requested again. An invalid response (an attempt that was not requested,
+        no completion, another revision) counts as a fault. A request that reaches its deadline HANG_TRIES times is
+        given up if the engine answers other requests, or at least a probe, in the meantime. An engine that is slow or
+        unavailable for every request is waited for.
 
         Raises:
-            Refused: Inference will never carry this request out.
-            RunFailed: Another try cannot mend what went wrong; `Faulty` where inference kept failing inside, or never
-                answered this request.
+            Refused: Inference will never accept this request.
+            RunFailed: Retrying cannot help; `Faulty` if inference kept failing internally or never answered this
+                request.
         """
         left = {sample.attempt: sample for sample in request.samples}
         tries, hung = Tries(), 0
@@ -100,26 +100,27 @@ class Completions:
                         self.answered += 1
                         yield response
                 if owed:
-                    raise Internal(f"the stream ended without attempts {sorted(owed)}, which were asked for")
+                    raise Internal(f"stream ended without the requested attempts {sorted(owed)}")
             except CodeAlignError as error:
-                # What was answered meanwhile shows that tries help.
+                # Answers received in the meantime show that retrying helps.
                 progressed = len(owed) < asked
                 if progressed:
                     tries, hung = Tries(), 0
                 await self._absorb(error, tries, request)
                 if isinstance(error, DeadlineExceeded) and not progressed:
-                    # Consecutive attempts: one during which nothing else was answered says nothing about this request.
+                    # Count consecutive attempts only: if nothing else was answered meanwhile, the hang says nothing
+                    # about this request.
                     alone = self.answered > before or await self._answers_a_probe(request)
                     hung = hung + 1 if alone else 0
                 if hung >= HANG_TRIES:
                     self._end_waiting()
-                    said = f"no answer to this request within {self.timeout:g} s, {hung} times, while it answers others"
+                    said = f"request timed out after {self.timeout:g} s {hung} times in a row while others succeeded"
                     raise Faulty(f"inference: {said}") from error
 
     async def _try(
         self, request: inf.GenerateRequest, owed: dict[int, inf.Sample]
     ) -> AsyncGenerator[inf.GenerateResponse]:
-        """One call for these samples; each is taken out as it comes."""
+        """Make one call for these samples, removing each from `owed` as it arrives."""
         asked = inf.GenerateRequest()
         asked.CopyFrom(request)
         del asked.samples[:]
@@ -145,13 +146,13 @@ class Completions:
         if isinstance(error, FailedPrecondition):
             try:
                 if await self._serves(request):
-                    # Not the model: the endpoint refuses this one prompt.
+                    # The model is served, so the endpoint refuses this one prompt.
                     raise Refused("prompt", error.message) from error
-            except CodeAlignError as unknown:  # away by now: the next try tells
+            except CodeAlignError as unknown:  # unavailable by now: the next try reports it
                 error = unknown
         if isinstance(error, _FULL_OR_AWAY):
             self.window.refused()
-        # While others are on their way, nobody knows yet whether it answers anything.
+        # While other calls are in flight it is not yet known whether inference answers anything.
         most = ODD_TRIES if self.answers or self.tally.in_flight else INTERNAL_TRIES
         await absorb(error, tries, self.tally, "inference", self.waiting, most_faults=most)
 
@@ -160,7 +161,7 @@ class Completions:
             self.waiting.end(_name_of("inference"))
 
     async def _answers_a_probe(self, request: inf.GenerateRequest) -> bool:
-        """Return whether the engine answers a request for one token of the same model, if only with a refusal."""
+        """Return whether the engine answers a one-token request to the same model, even if only with a refusal."""
         probe = inf.GenerateRequest(
             model=request.model,
             expected_revision=request.expected_revision,
@@ -181,10 +182,10 @@ class Completions:
         return False
 
     async def _serves(self, request: inf.GenerateRequest) -> bool:
-        """The model that a request names is there, in the revision that it expects.
+        """Return whether the requested model is loaded in the expected revision.
 
         Raises:
-            CodeAlignError: Inference cannot say.
+            CodeAlignError: Inference cannot tell.
         """
         try:
             model = (await self.inference.get_model(inf.GetModelRequest(name=request.model))).model
@@ -196,13 +197,13 @@ class Completions:
 def _check(response: inf.GenerateResponse, request: inf.GenerateRequest, left: dict[int, inf.Sample]) -> None:
     completion = response.completion
     if not response.HasField("completion"):
-        raise Internal("it answered without a completion")
+        raise Internal("response has no completion")
     if completion.attempt not in left:
-        raise Internal(f"it answered with attempt {completion.attempt}, where {sorted(left)} were asked for")
+        raise Internal(f"response is for attempt {completion.attempt}; expected one of {sorted(left)}")
     if completion.finish_reason not in _FINISHES:
-        raise Internal(f"attempt {completion.attempt} ended for a reason that is unknown ({completion.finish_reason})")
+        raise Internal(f"attempt {completion.attempt} has an unknown finish reason ({completion.finish_reason})")
     if request.expected_revision not in ("", response.revision):
-        raise Internal(f"it answered with revision {response.revision!r}, not {request.expected_revision!r}")
+        raise Internal(f"response is from revision {response.revision!r}; expected {request.expected_revision!r}")
 
 
 def _name_of(service: str) -> str:
@@ -210,12 +211,12 @@ def _name_of(service: str) -> str:
 
 
 def finish_name(completion: inf.Completion) -> str:
-    """The engine's name for why generation ended: FINISH_REASON_STOP_STRING is "stop_string"."""
+    """Return the engine's name of a finish reason, such as "stop_string" for FINISH_REASON_STOP_STRING."""
     return inf.FinishReason.Name(completion.finish_reason).removeprefix("FINISH_REASON_").lower()
 
 
 def provenance(response: inf.GenerateResponse) -> pb.Provenance:
-    """How a completion came to be."""
+    """Return the provenance of a completion."""
     completion = response.completion
     return pb.Provenance(
         model=response.model,
@@ -239,27 +240,27 @@ async def execute(
     """Run a program in the sandbox.
 
     Args:
-        sandbox: Where.
-        request: What to run.
-        tally: Counts the tries that the infrastructure cost.
-        gate: Raises where no new work may start; asked between two tries alone.
-        window: Told of refusals. The caller holds the unit.
-        waiting: Told when the sandbox is away.
+        sandbox: The sandbox to use.
+        request: The program to run.
+        tally: Counts retries after infrastructure faults.
+        gate: Raises if no new work may start; called between tries only.
+        window: Notified of refusals. The caller holds the unit.
+        waiting: Records that the sandbox is unavailable.
 
     Returns:
-        Its result, REFUSED where the sandbox does not take the program; None where the infrastructure kept failing.
+        The result, with verdict REFUSED if the sandbox rejects the program; None if the infrastructure kept failing.
 
     Raises:
-        RunFailed: Another try cannot mend what went wrong, or the sandbox does not isolate.
+        RunFailed: Retrying cannot help, or the sandbox does not isolate.
     """
     tries, failed = Tries(), 0
     while True:
         try:
             result = (await sandbox.execute(request, timeout=_EXECUTE_SECONDS)).result
             if result.verdict == sb.VERDICT_UNSPECIFIED:
-                raise Internal("it answered without a verdict")
+                raise Internal("response has no verdict")
             if result.verdict not in _VERDICTS:
-                raise Internal(f"it answered with verdict {result.verdict}, which this release does not know")
+                raise Internal(f"response has verdict {result.verdict}, which this release does not know")
         except CodeAlignError as error:
             if window is not None and isinstance(error, _FULL_OR_AWAY):
                 window.refused()
@@ -282,18 +283,18 @@ async def execute(
 
 
 def _check_isolation(result: sb.Result) -> None:
-    """What ran without gVisor around it must never be kept, and no other program would fare better."""
+    """Reject a result from outside gVisor: it must not be kept, and no other program would fare better."""
     if result.verdict != sb.VERDICT_REFUSED and result.isolation != sb.ISOLATION_GVISOR:
         known = result.isolation in sb.Isolation.values()
         isolation = sb.Isolation.Name(result.isolation).removeprefix("ISOLATION_").lower() if known else "unknown"
         raise RunFailed(
-            f"sandbox: runner {result.runner!r} executes without gVisor's isolation ({isolation}), which is for "
-            "debugging alone: nothing of it is kept. Start the gateway with another backend, then resume"
+            f"sandbox: runner {result.runner!r} runs programs without gVisor isolation ({isolation}), which is for "
+            "debugging only; its results are discarded. Start the gateway with another backend, then resume"
         )
 
 
 def trim(result: sb.Result) -> None:
-    """Cut a result's streams to what a record keeps."""
+    """Truncate a result's streams to the size that a record keeps."""
     for stream in (result.stdout, result.stderr):
         if len(stream.data) > KEPT_OUTPUT_BYTES:
             stream.data, stream.truncated = stream.data[:KEPT_OUTPUT_BYTES], True

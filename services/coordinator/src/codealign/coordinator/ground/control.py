@@ -1,9 +1,9 @@
-"""A controller for everything of which something can be wanted: runs, loops, evaluations.
+"""Controllers that reconcile the requested and actual state of runs, loops and evaluations.
 
-What is wanted is a RunRequest, what is the case a RunEvent; handlers append the first and return. Whatever differs is
-found by discovery, and one controller at a time, by the store's lease "<prefix>/<id>", works until the two agree. It
-renews the lease, acquires it again where it lapsed and nobody took it, and always releases it. All its state is in
-the store: a coordinator that is killed at any moment loses nothing, and another one goes on.
+A RunRequest records the requested state, a RunEvent the actual state. Handlers append the request and return.
+Discovery finds subjects whose states differ; one controller at a time, holding the store's lease "<prefix>/<id>", works
+until they agree. The controller renews the lease, reacquires it if it expired and nobody took it, and always releases
+it. All state is in the store: a coordinator that is killed at any moment loses nothing, and another one continues.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from codealign.coordinator.ground.waiting import Waiting
 
 log = get_logger(__name__)
 LOOK_SECONDS = 2.0
-"""Between two looks of discovery: bounds how long what another coordinator released waits here."""
+"""Seconds between discovery polls; bounds how long a subject released by another coordinator waits."""
 READ_AGAIN_SECONDS = 30.0
-"""A controller reads its requests so often also where nobody tells it to."""
+"""Seconds after which a controller rereads its requests even without a notification."""
 RETRY_SECONDS = 2.0
-"""Work that ended since a service was away begins again after so long."""
+"""Delay in seconds before work that ended because a service was unavailable starts again."""
 MESSAGE_CHARS = 2000
-"""Of what an unexpected error said, what an event keeps."""
+"""Maximum characters of an unexpected error's message that an event keeps."""
 
 
 class Controllers:
-    """Those of one coordinator.
+    """The controllers of one coordinator.
 
     Args:
         dataset: The store.
         workloads: One for each kind of subject.
-        holder: Names this process and no other.
-        lease_seconds: Another coordinator may take over what was silent for so long.
-        drain_seconds: What is in flight may take so long to finish at the end.
+        holder: Unique name of this process.
+        lease_seconds: Time without renewal after which another coordinator may take over.
+        drain_seconds: Grace period for in-flight work at shutdown.
     """
 
     def __init__(
@@ -61,19 +61,19 @@ class Controllers:
         self._poked = asyncio.Event()
         self._draining = self._blind = False
         self.assigned: dict[str, Assignment] = {}
-        """By the subject's id: what this coordinator works on now."""
+        """Subjects that this coordinator is working on, by id."""
 
     def add(self, *workloads: Workload) -> None:
-        """Carry these out as well. Before `working`."""
+        """Add workloads. Call this before `working`."""
         self._workloads.update({workload.kind: workload for workload in workloads})
 
     async def want(self, subject: str, wanted: pb.RunState.ValueType, reason: str, *, repeatable: bool = False) -> None:
-        """Record what is wanted of a subject, where that is not the case already; see `requests.want`."""
+        """Record the requested state of a subject unless it already holds; see `requests.want`."""
         if request := await requests.want(self._dataset, subject, wanted, reason, repeatable=repeatable):
             self.poke(subject, request.attempt)
 
     def poke(self, subject: str, number: int) -> None:
-        """A request was appended here: carry it out now."""
+        """Handle a request that was appended by this process without waiting for discovery."""
         self._discovery.add(subject, number)
         if assignment := self.assigned.get(subject):
             assignment.changed.set()
@@ -81,7 +81,7 @@ class Controllers:
 
     @contextlib.asynccontextmanager
     async def working(self, draining: asyncio.Event | None = None) -> AsyncIterator[None]:
-        """Work inside this context; at its end, or when `draining` is set before, drain."""
+        """Work inside this context. Drain when it ends, or earlier when `draining` is set."""
         looking = asyncio.create_task(self._look_for_ever())
         drain = asyncio.create_task(self._drain_after(draining or asyncio.Event(), looking))
         try:
@@ -98,7 +98,7 @@ class Controllers:
         await self._drain(looking)
 
     async def _drain(self, looking: asyncio.Task[None]) -> None:
-        """Let what is in flight finish, and hand everything back."""
+        """Let in-flight work finish, then release all leases."""
         self._draining = True
         looking.cancel()
         for assignment in self.assigned.values():
@@ -141,7 +141,7 @@ class Controllers:
                     assignment.changed.set()
             self._blind = False
         except CodeAlignError as error:
-            if not self._blind:  # an outage is told once
+            if not self._blind:  # log an outage once
                 log.warning("discovery_failed", message=error.message)
             self._blind = True
         except Exception:
@@ -152,18 +152,18 @@ class Controllers:
 
         def ended(_: asyncio.Task[None]) -> None:
             self._tasks.pop(subject, None)
-            if self._discovery.open.get(subject, number) > number:  # asked for at the last moment
+            if self._discovery.open.get(subject, number) > number:  # a request arrived at the last moment
                 self._poked.set()
 
         self._tasks[subject] = asyncio.create_task(self._control(subject))
         self._tasks[subject].add_done_callback(ended)
 
     async def _control(self, subject: str) -> None:
-        """Work on a subject until wanted and actual agree; where that is not possible now, discovery comes back."""
+        """Work on a subject until its states agree. If that is not possible now, discovery returns to it."""
         try:
             found = (await self._dataset.get(api.GetRequest(ids=[subject]))).records
             workload = self._workloads.get(found[0].kind) if found else None
-            if workload is None:  # of a newer coordinator
+            if workload is None:  # created by a newer coordinator
                 self._discovery.settle(subject, self._discovery.open.get(subject, 0))
                 return
             waiting = Waiting()
@@ -174,13 +174,13 @@ class Controllers:
         except LeaseLost as error:
             log.warning("lease_lost", subject=subject, message=str(error))
         except CodeAlignError as error:
-            if not (self._blind and isinstance(error, TRANSIENT)):  # which discovery has told already
+            if not (self._blind and isinstance(error, TRANSIENT)):  # discovery has already logged the outage
                 log.warning("controller_failed", subject=subject, message=error.message)
         except Exception:
             log.exception("controller_failed", subject=subject)
 
     async def _hold(self, subject: pb.Record, workload: Workload, lease: Lease, waiting: Waiting) -> None:
-        """Everything that is done under the lease."""
+        """Do all work that requires the lease."""
         keeping = asyncio.create_task(lease.keep())
         try:
             async with RunStore(self._dataset, subject.id, lease, waiting) as store:
@@ -192,7 +192,7 @@ class Controllers:
             keeping.cancel()
             await asyncio.wait([keeping])
             if not keeping.cancelled():
-                keeping.exception()  # a lease that was lost is known by now
+                keeping.exception()  # retrieve the exception: a lost lease has been handled by now
             await lease.release()
 
     async def _reconcile(self, assignment: Assignment, workload: Workload, keeping: asyncio.Task[None]) -> None:
@@ -227,10 +227,10 @@ class Controllers:
     async def _carry_out(
         self, assignment: Assignment, workload: Workload, keeping: asyncio.Task[None]
     ) -> pb.RunEvent | None:
-        """Work until it ends or something else is wanted.
+        """Work until the work ends or another state is requested.
 
         Returns:
-            The event to write; None: read again what is wanted.
+            The event to write, or None if the requests must be read again.
         """
         assignment.stopping, assignment.message = self._draining, ""
         work = assignment.work = asyncio.create_task(workload.work(assignment))
@@ -253,7 +253,7 @@ class Controllers:
         return await self._after(assignment, list(_leaves(error)))
 
     async def _after(self, assignment: Assignment, errors: Sequence[BaseException]) -> pb.RunEvent | None:
-        """What errors of the work mean. Those that ended it stand before those that followed."""
+        """Map errors of the work to an event. Errors that ended the work take precedence over consequences."""
         failed = pb.RUN_STATE_FAILED
         for error in errors:
             if isinstance(error, LeaseLost):
@@ -268,7 +268,7 @@ class Controllers:
         for error in errors:
             if isinstance(error, TRANSIENT):
                 log.warning("work_interrupted", subject=assignment.subject.id, message=error.message)
-                assignment.say(f"waits for a service: {error.message}")
+                assignment.say(f"waiting for a service: {error.message}")
                 await asyncio.sleep(RETRY_SECONDS)
                 return None
             if isinstance(error, CodeAlignError):
@@ -277,12 +277,12 @@ class Controllers:
                 log.error("work_failed", subject=assignment.subject.id, exc_info=error)
                 said = encodable(str(error))[:MESSAGE_CHARS]
                 return pb.RunEvent(state=failed, message=f"unexpected {type(error).__name__}: {said}; see the log")
-        if not assignment.stopping:  # nobody asked for it
+        if not assignment.stopping:  # nobody requested the stop
             await asyncio.sleep(RETRY_SECONDS)
         return None
 
     async def _pause(self, assignment: Assignment, reason: str) -> None:
-        """Ask for it in the work's name. Whatever a person has asked for meanwhile holds."""
+        """Request a pause on behalf of the work. A request that a user made in the meantime takes precedence."""
         number = assignment.standing.number + 1
         paused = pb.RunRequest(wanted=pb.RUN_STATE_PAUSED, reason=reason)
         await patiently(
@@ -290,7 +290,7 @@ class Controllers:
         )
 
     async def _watch_requests(self, assignment: Assignment, work: asyncio.Task[Outcome]) -> None:
-        """Stop the work when something else is wanted."""
+        """Stop the work when another state is requested."""
         subject = assignment.subject.id
         while True:
             with contextlib.suppress(TimeoutError):

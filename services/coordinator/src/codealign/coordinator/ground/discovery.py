@@ -1,8 +1,8 @@
-"""Finds everything of which something is wanted that is not the case.
+"""Discovery of subjects whose requested state differs from their actual state.
 
-Every request is a member of its day's collection, and the store keeps collections counted. So one cheap count tells
-whether anybody asked for anything; only then the day's requests are read. What is not settled is remembered until it
-is. All requests and events are read once at the start, and then every hour, should a clock have been wrong.
+Every request is a member of its day's collection, and the store keeps counts of collections. One cheap count therefore
+tells whether there are new requests; only then are the day's requests read. Subjects that are not settled are
+remembered until they are. All requests and events are read at startup and then every hour, in case a clock was wrong.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ FULL_SECONDS = 3600.0
 
 
 class Discovery:
-    """What is open, as far as this coordinator knows.
+    """The open subjects known to this coordinator.
 
     Attributes:
-        open: Subjects, each with the number of its last request.
+        open: Open subjects, each with the number of its last request.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -34,24 +34,24 @@ class Discovery:
         self._full_at: float | None = None
 
     def add(self, subject: str, number: int) -> None:
-        """Somebody asked for something."""
+        """Add a request that was made for a subject."""
         if number > self._settled.get(subject, -1):
             self.open[subject] = max(number, self.open.get(subject, -1))
 
     def settle(self, subject: str, number: int) -> None:
-        """Nothing is left to do up to this request."""
+        """Mark a subject's requests up to this number as done."""
         self._settled[subject] = max(number, self._settled.get(subject, -1))
         if self.open.get(subject, number) <= number:
             self.open.pop(subject, None)
 
     async def look(self) -> set[str]:
-        """Find what is new; one try.
+        """Look for new requests. Makes one try.
 
         Returns:
-            The subjects of which somebody asked for something since the last look.
+            The subjects with new requests since the last look.
 
         Raises:
-            CodeAlignError: The store is away; the next look finds what this one missed.
+            CodeAlignError: The store is unavailable; the next look finds what this one missed.
         """
         now, time = datetime.now(UTC), asyncio.get_running_loop().time()
         days = (requests_collection(now), requests_collection(now - timedelta(days=1)))
@@ -65,7 +65,8 @@ class Discovery:
         before = dict(self.open)
         for record in found:
             self.add(record.parents[0], record.attempt)
-        # Last: a look that failed is done again. Counted first: a request that came since changes the next count.
+        # Set last, so that a failed look is repeated. Counted first, so that a request made meanwhile changes the next
+        # count.
         self._counts = counts
         return {subject for subject, number in self.open.items() if before.get(subject, -1) < number}
 
@@ -77,7 +78,7 @@ class Discovery:
         return await scan(self._dataset, api.ScanRequest(kind=pb.KIND_RUN_REQUEST, collection=collection))
 
     async def _everything(self) -> list[pb.Record]:
-        """The last request of each subject that is not settled."""
+        """Return the last request of each subject that is not settled."""
         left = []
         for subject, standing in (await standings(self._dataset)).items():
             if standing.settled(repeatable=True):

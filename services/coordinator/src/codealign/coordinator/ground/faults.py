@@ -1,4 +1,4 @@
-"""What an error of another service means for a piece of work."""
+"""Classification of other services' errors: retry, refuse one item, or fail the work."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ from codealign.coordinator.ground.waiting import Waiting
 log = get_logger(__name__)
 
 TRANSIENT = (Unavailable, ResourceExhausted, DeadlineExceeded)
-"""Errors that pass: the call is made again, for however long."""
+"""Temporary errors: the call is retried without limit."""
 INTERNAL_TRIES = 5
-"""An error of the service's own is tried so often, since a restart may mend it."""
+"""Tries for an internal error of a service, since a restart may fix it."""
 ODD_TRIES = 10
-"""Likewise where the service answers other requests: the fault may be in this one, and is that item's alone then."""
+"""Tries for an internal error while the service answers other requests: the fault may affect this item only."""
 HANG_TRIES = 3
-"""Consecutive attempts at one request that end at the deadline without any answer, while the service answers others."""
+"""Consecutive deadlines of one request without any answer, while the service answers others, before it is given up."""
 OF_THE_PROMPT = frozenset({"", "prompt", "chat", "input"})
-"""Fields of a request to inference whose violation is about one prompt. Another field's is about settings, which are
-the same for every prompt."""
+"""Fields of an inference request whose violation concerns one prompt. Violations of other fields concern settings,
+which are the same for every prompt."""
 _FIRST_DELAY = 0.2
 _MAX_DELAY = 5.0
-"""Seconds. A longer delay that a service asked for is kept, up to _MAX_ASKED."""
+"""Seconds. A longer delay requested by the service is honored, up to _MAX_ASKED."""
 _MAX_ASKED = 60.0
 
 
 class RunFailed(Exception):
-    """The work cannot go on without a person; the message says why and what to do."""
+    """The work cannot continue without manual intervention; the message says why and what to do."""
 
 
 class Faulty(RunFailed):
-    """The service kept answering this one request with an error of its own, or did not answer it in time."""
+    """The service kept failing on this one request with internal errors, or did not answer it in time."""
 
 
 @dataclass
 class Tries:
-    """Of one call, since the last one that had any effect."""
+    """Tries of one call since its last progress."""
 
     made: int = 0
     faults: int = 0
-    """Those that ended in an error of the service's own. An outage in between counts for nothing."""
+    """Tries that ended in an internal error of the service. Outages in between do not count."""
 
     def saw(self, error: CodeAlignError) -> bool:
-        """A try ended in an error; whether it is one of the service's own."""
+        """Count a try that ended in an error and return whether it is an internal error of the service."""
         internal = isinstance(error, Internal) or type(error) is CodeAlignError
         self.made += 1
         self.faults += internal
@@ -62,11 +62,11 @@ class Tries:
 
 
 class RunStopped(Exception):
-    """The work was paused or the coordinator drains: nothing new is started."""
+    """The work was paused or the coordinator is draining: nothing new may start."""
 
 
 class Refused(Exception):
-    """The service will never carry out this one request; `field` is the violated field's path."""
+    """The service will never accept this one request; `field` is the path of the violated field."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -82,19 +82,19 @@ async def absorb(
     *,
     most_faults: int = INTERNAL_TRIES,
 ) -> None:
-    """Wait before another try, or raise what the error means.
+    """Wait before another try, or raise an error that classifies the fault.
 
     Args:
-        error: What the call raised.
-        tries: Of this call; the error is counted.
+        error: The error that the call raised.
+        tries: Tries of this call; the error is counted.
         tally: Counts the retry.
-        service: Named in messages: "inference".
-        waiting: Told that a service is away. The caller says when it is back.
-        most_faults: So many errors of the service's own are tried again, less one.
+        service: Service name for messages, such as "inference".
+        waiting: Records that the service is unavailable. The caller clears it when the service answers.
+        most_faults: Internal errors of the service after which the call is given up.
 
     Raises:
-        Refused: The request is refused for what it holds.
-        RunFailed: An error that another try cannot mend; `Faulty` where it is the service's own.
+        Refused: The request is refused because of its contents.
+        RunFailed: Retrying cannot help; `Faulty` for an internal error of the service.
     """
     internal = tries.saw(error)
     if isinstance(error, InvalidArgument):
@@ -111,14 +111,14 @@ async def absorb(
 
 
 def delay(tried: int, error: CodeAlignError) -> float:
-    """Seconds before another try: what the service asked for, or longer after several tries, half of it random."""
+    """Return the seconds until another try: the requested delay or the backoff, whichever is longer, with jitter."""
     asked = min(getattr(error, "retry_after", 0.0), _MAX_ASKED)
     backoff = min(_MAX_DELAY, _FIRST_DELAY * 2.0 ** min(tried - 1, 16))
     return max(asked, backoff) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
 
 
 def decisive_error(error: BaseException) -> BaseException:
-    """The error in nested exception groups that says most: what needs a person comes before what stopped for it."""
+    """Return the most significant error in nested exception groups: any other error before RunFailed and RunStopped."""
     leaves = [error]
     while any(isinstance(each, BaseExceptionGroup) for each in leaves):
         leaves = [

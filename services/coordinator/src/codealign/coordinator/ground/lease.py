@@ -1,4 +1,4 @@
-"""A lease that is held for as long as that is possible: renewed, and acquired again where it lapsed."""
+"""A lease that is renewed, and reacquired if it expired, for as long as possible."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from codealign.coordinator.ground.waiting import Waiting
 log = get_logger(__name__)
 RETRY_SECONDS = 1.0
 RELEASE_SECONDS = 5.0
-"""A release may take so long; after that the lease's time ends it."""
+"""Timeout for a release, in seconds; after that the lease expires by itself."""
 
 
 class Lease:
-    """One lease of the store; `store.Fence`.
+    """One lease of the store; implements `store.Fence`.
 
     Args:
         dataset: The store.
-        name: What is leased: "run/<id>".
-        holder: Names this process and no other: the store gives a holder its own lease again.
-        seconds: It lapses when it was not renewed for so long.
-        waiting: Told what is waited for.
+        name: Name of the lease, such as "run/<id>".
+        holder: Unique name of this process: the store grants a lease again to its holder.
+        seconds: Time without renewal after which the lease expires.
+        waiting: Records that the store is unavailable.
     """
 
     def __init__(self, dataset: Dataset, name: str, holder: str, seconds: float, waiting: Waiting) -> None:
@@ -39,10 +39,10 @@ class Lease:
 
     @property
     def token(self) -> api.LeaseToken:
-        """What appends bear now. Only once it was acquired.
+        """The token for appends. Valid only after the lease was acquired.
 
         Raises:
-            LeaseLost: Another holder has it, or had it since.
+            LeaseLost: Another holder has the lease or had it in the meantime.
         """
         if self._lost:
             raise LeaseLost(self._lost)
@@ -50,10 +50,10 @@ class Lease:
         return self._token
 
     async def acquire(self) -> bool:
-        """Try once; False: another holder has it.
+        """Try once to acquire the lease and return whether it succeeded; False if another holder has it.
 
         Raises:
-            CodeAlignError: The store is away (`Unavailable` as well, where a second look does not find it there).
+            CodeAlignError: The store is unavailable (also for `Unavailable`, if a second call fails too).
         """
         try:
             await self._acquire()
@@ -68,14 +68,14 @@ class Lease:
         self._token = api.LeaseToken(name=lease.name, token=lease.token)
 
     async def _look(self) -> None:
-        """Raises where the store is away. Its answer to who asks for a lease is UNAVAILABLE in both cases."""
+        """Raise if the store is unavailable: AcquireLease returns UNAVAILABLE for an outage and a held lease alike."""
         await self._dataset.scan(api.ScanRequest(kind=pb.KIND_RUN_REQUEST, page_size=1))
 
     async def keep(self) -> None:
-        """Renew it until this is cancelled.
+        """Renew the lease until cancelled.
 
         Raises:
-            LeaseLost: Another holder has it, or had it since.
+            LeaseLost: Another holder has the lease or had it in the meantime.
         """
         pause = self._seconds / 3
         while True:
@@ -93,17 +93,17 @@ class Lease:
             pause = self._seconds / 3
 
     async def regain(self, refused: api.LeaseToken) -> None:
-        """The store refused this token: acquire the lease again, for however long the store is away.
+        """Acquire the lease again after the store refused its token, waiting while the store is unavailable.
 
         Raises:
-            LeaseLost: Another holder has it, or had it since.
+            LeaseLost: Another holder has the lease or had it in the meantime.
         """
         async with self._regaining:
             if self.token.token != refused.token:
                 return
             await self._acquire_again()
             if self.token.token != refused.token + 1:
-                self._lose(f"another coordinator had lease {self._name} since")
+                self._lose(f"another coordinator held lease {self._name} in the meantime")
             log.info("lease_regained", lease=self._name, token=self.token.token)
 
     async def _acquire_again(self) -> None:
@@ -113,7 +113,7 @@ class Lease:
                 await self._acquire()
                 break
             except Unavailable as error:
-                if seen:  # the store is there, and refuses again: the lease is taken
+                if seen:  # the store answers and refuses again: the lease is taken
                     self._lose(error.message)
             except CodeAlignError as error:
                 log.info("lease_not_regained", lease=self._name, message=error.message)
@@ -132,7 +132,7 @@ class Lease:
         raise LeaseLost(message)
 
     async def release(self) -> None:
-        """Give it back, if it is held; where the store is away, its time ends it."""
+        """Release the lease if it is held. If the store is unavailable, the lease expires by itself."""
         if self._token is None:
             return
         with contextlib.suppress(CodeAlignError, TimeoutError):

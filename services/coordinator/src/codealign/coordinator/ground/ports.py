@@ -1,8 +1,7 @@
-"""What the coordinator needs of other services. Everything above speaks to these; `remote` is them over gRPC.
+"""Interfaces of the services that the coordinator calls. `remote` implements them over gRPC.
 
-Requests and responses are the contract's own messages. An error is one of `codealign.common.errors`, so nothing above
-this package knows gRPC. No method tries again by itself: what an error means, and how long to wait, is the caller's to
-say (`faults`, `store`).
+Requests and responses are the contract's messages. Errors are those of `codealign.common.errors`, so callers do not
+depend on gRPC. No method retries: callers decide what an error means and how long to wait (`faults`, `store`).
 """
 
 from __future__ import annotations
@@ -24,87 +23,87 @@ class Dataset(Protocol):
         """Add records, all or none."""
 
     async def get(self, request: ds.GetRequest) -> ds.GetResponse:
-        """Records by id."""
+        """Return records by id."""
 
     async def join(self, request: ds.JoinRequest) -> ds.JoinResponse:
-        """Make records members of a collection, and give them."""
+        """Add records to a collection and return them."""
 
     async def scan(self, request: ds.ScanRequest) -> ds.ScanResponse:
-        """A page of records."""
+        """Return a page of records."""
 
     async def count(self, request: ds.CountRequest) -> ds.CountResponse:
-        """How many records there are, and what they took."""
+        """Return counts of records and the resources they used."""
 
     async def lineage(self, request: ds.LineageRequest) -> ds.LineageResponse:
-        """A record's ancestors or descendants."""
+        """Return a record's ancestors or descendants."""
 
     async def publish_version(self, request: ds.PublishVersionRequest) -> ds.PublishVersionResponse:
         """Write a collection's examples as a version. May take an hour."""
 
     async def acquire_lease(self, request: ds.AcquireLeaseRequest) -> ds.AcquireLeaseResponse:
-        """Take a lease. `Unavailable` where another holder has it."""
+        """Acquire a lease. Raises `Unavailable` if another holder has it."""
 
     async def renew_lease(self, request: ds.RenewLeaseRequest) -> ds.RenewLeaseResponse:
-        """Keep a lease. `FailedPrecondition` where it expired or another holder has it."""
+        """Renew a lease. Raises `FailedPrecondition` if it expired or another holder has it."""
 
     async def release_lease(self, request: ds.ReleaseLeaseRequest) -> ds.ReleaseLeaseResponse:
-        """Give a lease back."""
+        """Release a lease."""
 
 
 class Inference(Protocol):
-    """Models that write."""
+    """Text generation by language models."""
 
     def generate(self, request: inf.GenerateRequest, *, timeout: float) -> AsyncGenerator[inf.GenerateResponse]:
-        """Completions as they finish. Closing the generator stops the work."""
+        """Yield completions as they finish. Closing the generator cancels the request."""
 
     async def get_model(self, request: inf.GetModelRequest) -> inf.GetModelResponse:
-        """A model that is loaded."""
+        """Return a loaded model."""
 
     async def get_load(self, request: inf.GetLoadRequest) -> inf.GetLoadResponse:
-        """What the engine is doing, and how much it can do at once."""
+        """Return the engine's current load and capacity."""
 
     async def count_tokens(self, request: inf.CountTokensRequest) -> inf.CountTokensResponse:
-        """Tokens of texts. `Unimplemented` where the engine has no tokenizer."""
+        """Count the tokens of texts. Raises `Unimplemented` if the engine has no tokenizer."""
 
     async def list_models(self, request: inf.ListModelsRequest) -> inf.ListModelsResponse:
-        """The models that are loaded."""
+        """Return the loaded models."""
 
     async def load_model(self, request: inf.LoadModelRequest) -> inf.LoadModelResponse:
         """Load a model. May take an hour."""
 
     async def unload_model(self, request: inf.UnloadModelRequest) -> inf.UnloadModelResponse:
-        """Let a model go."""
+        """Unload a model."""
 
 
 class Sandbox(Protocol):
-    """Execution."""
+    """Program execution."""
 
     async def execute(self, request: sb.ExecuteRequest, *, timeout: float) -> sb.ExecuteResponse:
         """Run one program."""
 
     async def get_runner(self, request: sb.GetRunnerRequest) -> sb.GetRunnerResponse:
-        """The runners."""
+        """Return the runners."""
 
     async def get_capacity(self, request: sb.GetCapacityRequest) -> sb.GetCapacityResponse:
-        """Slots, and how many programs wait."""
+        """Return the number of slots and of queued programs."""
 
 
 class Training(Protocol):
     """Fine-tuning."""
 
     async def submit(self, request: tr.SubmitTrainingRequest) -> tr.SubmitTrainingResponse:
-        """Ask for a training. The same specification is the same training."""
+        """Submit a training job. Identical specifications are the same job."""
 
     async def get(self, request: tr.GetTrainingRequest) -> tr.GetTrainingResponse:
-        """How far a training is."""
+        """Return the status of a training job."""
 
     async def cancel(self, request: tr.CancelTrainingRequest) -> tr.CancelTrainingResponse:
-        """Stop a training."""
+        """Cancel a training job."""
 
 
 @dataclass(frozen=True)
 class Services:
-    """All that the coordinator calls."""
+    """All services that the coordinator calls."""
 
     dataset: Dataset
     inference: Inference

@@ -1,8 +1,8 @@
-"""The ports over gRPC: one try for each call, with a deadline, and errors as those of `codealign.common.errors`.
+"""The ports over gRPC: one try per call, with a deadline, and errors of `codealign.common.errors`.
 
-An error's message begins with the service's name. Violated fields and the delay that the service asked for are kept.
-What the transport reports (a connection that was reset, a stream that was removed, a server that cancelled the call)
-is `Unavailable`, whatever status gRPC gave it.
+An error's message begins with the service's name. Violated fields and the requested retry delay are kept. Transport
+failures (a reset connection, a removed stream, a call cancelled by the server) become `Unavailable`, whatever status
+gRPC gave them.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
 
 LEASE_SECONDS = 10.0
-"""Deadline of a lease's calls: shorter than most leases last, so that a renewal is tried again in time."""
+"""Deadline of lease calls: shorter than most leases, so that a renewal can be retried in time."""
 CALL_SECONDS = 60.0
 SUBMIT_SECONDS = 600.0
-"""Deadline of submitting a training, which reads the model and the rows first."""
+"""Deadline of submitting a training job, which reads the model and the rows first."""
 LONG_SECONDS = 2 * 3600.0
-"""Deadline of what may take an hour: publishing, loading a model."""
+"""Deadline of calls that may take an hour: publishing, loading a model."""
 DEFAULT_RETRY_AFTER = 1.0
-"""Where the service asked for no delay."""
+"""Retry delay in seconds if the service requested none."""
 
 _PLAIN: dict[grpc.StatusCode, type[CodeAlignError]] = {
     grpc.StatusCode.NOT_FOUND: NotFound,
@@ -64,11 +64,11 @@ _OF_THE_TRANSPORT = ("rst_stream", "stream removed", "goaway", "connection reset
 
 
 def translated(error: grpc.aio.AioRpcError, service: str) -> CodeAlignError:
-    """An RPC's error as one of ours.
+    """Convert an RPC error to one of `codealign.common.errors`.
 
     Args:
-        error: What the call raised.
-        service: Named at the beginning of the message.
+        error: The error that the call raised.
+        service: Service name that begins the message.
     """
     code, text = error.code(), f"{service}: {describe(error)}"
     if code is grpc.StatusCode.INVALID_ARGUMENT or _is_too_large(error):
@@ -91,12 +91,12 @@ def _is_of_the_transport(error: grpc.aio.AioRpcError) -> bool:
 
 
 def _is_too_large(error: grpc.aio.AioRpcError) -> bool:
-    """The message is refused for its size by gRPC itself: no other try would fare better."""
+    """Return whether gRPC itself refused the message for its size: retrying cannot help."""
     return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in (error.details() or "")
 
 
 def _invalid(error: grpc.aio.AioRpcError, text: str) -> InvalidArgument:
-    status = rpc_status.from_call(error)  # type: ignore[arg-type]  # AioRpcError has what it reads
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]  # AioRpcError has the attributes it reads
     violations: list[tuple[str, str]] = []
     for detail in status.details if status else ():
         bad = error_details_pb2.BadRequest()
@@ -109,7 +109,7 @@ def _invalid(error: grpc.aio.AioRpcError, text: str) -> InvalidArgument:
 
 
 class _Remote:
-    """One service."""
+    """Client of one service."""
 
     service: str
 
@@ -138,23 +138,23 @@ class RemoteDataset(_Remote):
         return await self._call(self._clients.dataset.Append, request)
 
     async def get(self, request: ds.GetRequest) -> ds.GetResponse:
-        """Records by id."""
+        """Return records by id."""
         return await self._call(self._clients.dataset.Get, request)
 
     async def join(self, request: ds.JoinRequest) -> ds.JoinResponse:
-        """Make records members of a collection, and give them."""
+        """Add records to a collection and return them."""
         return await self._call(self._clients.dataset.Join, request)
 
     async def scan(self, request: ds.ScanRequest) -> ds.ScanResponse:
-        """A page of records."""
+        """Return a page of records."""
         return await self._call(self._clients.dataset.Scan, request)
 
     async def count(self, request: ds.CountRequest) -> ds.CountResponse:
-        """How many records there are, and what they took."""
+        """Return counts of records and the resources they used."""
         return await self._call(self._clients.dataset.Count, request)
 
     async def lineage(self, request: ds.LineageRequest) -> ds.LineageResponse:
-        """A record's ancestors or descendants."""
+        """Return a record's ancestors or descendants."""
         return await self._call(self._clients.dataset.Lineage, request)
 
     async def publish_version(self, request: ds.PublishVersionRequest) -> ds.PublishVersionResponse:
@@ -162,15 +162,15 @@ class RemoteDataset(_Remote):
         return await self._call(self._clients.dataset.PublishVersion, request, LONG_SECONDS)
 
     async def acquire_lease(self, request: ds.AcquireLeaseRequest) -> ds.AcquireLeaseResponse:
-        """Take a lease. `Unavailable` where another holder has it."""
+        """Acquire a lease. Raises `Unavailable` if another holder has it."""
         return await self._call(self._clients.dataset.AcquireLease, request, LEASE_SECONDS)
 
     async def renew_lease(self, request: ds.RenewLeaseRequest) -> ds.RenewLeaseResponse:
-        """Keep a lease. `FailedPrecondition` where it expired or another holder has it."""
+        """Renew a lease. Raises `FailedPrecondition` if it expired or another holder has it."""
         return await self._call(self._clients.dataset.RenewLease, request, LEASE_SECONDS)
 
     async def release_lease(self, request: ds.ReleaseLeaseRequest) -> ds.ReleaseLeaseResponse:
-        """Give a lease back."""
+        """Release a lease."""
         return await self._call(self._clients.dataset.ReleaseLease, request, LEASE_SECONDS)
 
 
@@ -180,7 +180,7 @@ class RemoteInference(_Remote):
     service = "inference"
 
     async def generate(self, request: inf.GenerateRequest, *, timeout: float) -> AsyncGenerator[inf.GenerateResponse]:
-        """Completions as they finish. Closing the generator stops the work."""
+        """Yield completions as they finish. Closing the generator cancels the request."""
         stream = self._clients.stream(self._clients.inference.Generate, request, timeout=timeout, retry=NO_RETRY)
         try:
             async with contextlib.aclosing(stream) as responses:
@@ -190,19 +190,19 @@ class RemoteInference(_Remote):
             raise translated(error, self.service) from error
 
     async def get_model(self, request: inf.GetModelRequest) -> inf.GetModelResponse:
-        """A model that is loaded."""
+        """Return a loaded model."""
         return await self._call(self._clients.inference.GetModel, request)
 
     async def get_load(self, request: inf.GetLoadRequest) -> inf.GetLoadResponse:
-        """What the engine is doing, and how much it can do at once."""
+        """Return the engine's current load and capacity."""
         return await self._call(self._clients.inference.GetLoad, request)
 
     async def count_tokens(self, request: inf.CountTokensRequest) -> inf.CountTokensResponse:
-        """Tokens of texts."""
+        """Count the tokens of texts."""
         return await self._call(self._clients.inference.CountTokens, request)
 
     async def list_models(self, request: inf.ListModelsRequest) -> inf.ListModelsResponse:
-        """The models that are loaded."""
+        """Return the loaded models."""
         return await self._call(self._clients.inference.ListModels, request)
 
     async def load_model(self, request: inf.LoadModelRequest) -> inf.LoadModelResponse:
@@ -210,7 +210,7 @@ class RemoteInference(_Remote):
         return await self._call(self._clients.inference.LoadModel, request, LONG_SECONDS)
 
     async def unload_model(self, request: inf.UnloadModelRequest) -> inf.UnloadModelResponse:
-        """Let a model go; one that is being loaded is waited for first."""
+        """Unload a model; if it is still loading, wait for that first."""
         return await self._call(self._clients.inference.UnloadModel, request, LONG_SECONDS)
 
 
@@ -224,11 +224,11 @@ class RemoteSandbox(_Remote):
         return await self._call(self._clients.sandbox.Execute, request, timeout)
 
     async def get_runner(self, request: sb.GetRunnerRequest) -> sb.GetRunnerResponse:
-        """The runners."""
+        """Return the runners."""
         return await self._call(self._clients.sandbox.GetRunner, request)
 
     async def get_capacity(self, request: sb.GetCapacityRequest) -> sb.GetCapacityResponse:
-        """Slots, and how many programs wait."""
+        """Return the number of slots and of queued programs."""
         return await self._call(self._clients.sandbox.GetCapacity, request)
 
 
@@ -238,18 +238,18 @@ class RemoteTraining(_Remote):
     service = "training"
 
     async def submit(self, request: tr.SubmitTrainingRequest) -> tr.SubmitTrainingResponse:
-        """Ask for a training."""
+        """Submit a training job."""
         return await self._call(self._clients.training.SubmitTraining, request, SUBMIT_SECONDS)
 
     async def get(self, request: tr.GetTrainingRequest) -> tr.GetTrainingResponse:
-        """How far a training is."""
+        """Return the status of a training job."""
         return await self._call(self._clients.training.GetTraining, request)
 
     async def cancel(self, request: tr.CancelTrainingRequest) -> tr.CancelTrainingResponse:
-        """Stop a training."""
+        """Cancel a training job."""
         return await self._call(self._clients.training.CancelTraining, request)
 
 
 def remote(clients: Clients) -> Services:
-    """The services behind these clients. A service whose address is not set is one error when it is first called."""
+    """Return the services behind these clients. A service without an address raises an error on its first call."""
     return Services(RemoteDataset(clients), RemoteInference(clients), RemoteSandbox(clients), RemoteTraining(clients))

@@ -1,7 +1,7 @@
-"""What is wanted of a run, a loop or an evaluation, and what is the case: its RunRequest and RunEvent records.
+"""The requested and actual state of a run, loop or evaluation: its RunRequest and RunEvent records.
 
-Both are children of the subject, numbered from 0 by their attempt; the last of each holds. A request is a member of the
-collection of its day as well, so that a coordinator sees by one count whether there are new ones (`discovery`).
+Both are children of the subject, numbered from 0 by their attempt; the last of each is in force. A request is also a
+member of its day's collection, so that one count tells a coordinator whether there are new ones (`discovery`).
 """
 
 from __future__ import annotations
@@ -21,46 +21,46 @@ PAGE = 1000
 RUNNING, PAUSED, CANCELLED = pb.RUN_STATE_RUNNING, pb.RUN_STATE_PAUSED, pb.RUN_STATE_CANCELLED
 SUCCEEDED = pb.RUN_STATE_SUCCEEDED
 Poke = Callable[[str, int], None]
-"""Told of a request that was recorded: the subject's id and the request's number; see `Controllers.poke`."""
+"""Callback for a recorded request: the subject's id and the request's number; see `Controllers.poke`."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a subject stands: what was last asked of it (a RunRequest), and what was last the case (a RunEvent)."""
+    """The state of a subject: its last request (a RunRequest) and its last event (a RunEvent)."""
 
     request: pb.Record | None = None
     event: pb.Record | None = None
 
     @property
     def wanted(self) -> pb.RunState.ValueType:
-        """RUNNING, PAUSED or CANCELLED; UNSPECIFIED: nobody asked for anything."""
+        """The requested state: RUNNING, PAUSED or CANCELLED, or UNSPECIFIED if there is no request."""
         return self.request.run_request.wanted if self.request else pb.RUN_STATE_UNSPECIFIED
 
     @property
     def number(self) -> int:
-        """Of the last request; -1: there is none."""
+        """Number of the last request, or -1 if there is none."""
         return self.request.attempt if self.request else -1
 
     @property
     def state(self) -> pb.RunState.ValueType:
-        """As the last event says; UNSPECIFIED: it was never begun."""
+        """State of the last event, or UNSPECIFIED if the work was never started."""
         return self.event.run_event.state if self.event else pb.RUN_STATE_UNSPECIFIED
 
     @property
     def known(self) -> int:
-        """The number of the last request that the last event knew; -1: there is no event."""
+        """Number of the last request known to the last event, or -1 if there is no event."""
         return self.event.run_event.request if self.event else -1
 
     @property
     def message(self) -> str:
-        """Of the last event."""
+        """Message of the last event."""
         return self.event.run_event.message if self.event else ""
 
     def settled(self, *, repeatable: bool) -> bool:
-        """Nothing is left to do: what is wanted and what is the case agree, or it has failed since.
+        """Return whether nothing is left to do: the requested and actual state agree, or the work failed since.
 
         Args:
-            repeatable: A request after a success begins the work again.
+            repeatable: Whether a request after a success starts the work again.
         """
         if self.request is None or (self.state == pb.RUN_STATE_SUCCEEDED and not repeatable):
             return True
@@ -68,7 +68,7 @@ class Standing:
 
 
 async def scan(dataset: Dataset, request: api.ScanRequest) -> list[pb.Record]:
-    """Every record of a scan; one try for each page."""
+    """Return all records of a scan, with one try per page."""
     page, found = api.ScanRequest(), list[pb.Record]()
     page.CopyFrom(request)
     page.page_size = PAGE
@@ -81,7 +81,7 @@ async def scan(dataset: Dataset, request: api.ScanRequest) -> list[pb.Record]:
 
 
 async def standing(dataset: Dataset, subject: str) -> Standing:
-    """Of a subject, by its id. One try for each call."""
+    """Return the state of a subject by its id, with one try per call."""
     latest: list[pb.Record | None] = []
     for kind in (pb.KIND_RUN_REQUEST, pb.KIND_RUN_EVENT):
         found = await scan(dataset, api.ScanRequest(kind=kind, parent_id=subject))
@@ -90,28 +90,28 @@ async def standing(dataset: Dataset, subject: str) -> Standing:
 
 
 async def standings(dataset: Dataset) -> dict[str, Standing]:
-    """Of everything of which somebody ever asked for something, by the subject's id. One try for each page."""
+    """Return the state of every subject with a request or an event, by the subject's id, with one try per page."""
     asked = last(await scan(dataset, api.ScanRequest(kind=pb.KIND_RUN_REQUEST)))
     events = last(await scan(dataset, api.ScanRequest(kind=pb.KIND_RUN_EVENT)))
     return {subject: Standing(asked.get(subject), events.get(subject)) for subject in asked.keys() | events.keys()}
 
 
 def last(found: Iterable[pb.Record]) -> dict[str, pb.Record]:
-    """Of requests, or of events, the last one of each subject, by the subject's id."""
+    """Return the last request or event of each subject, by the subject's id."""
     return {record.parents[0]: record for record in sorted(found, key=lambda record: record.attempt)}
 
 
 async def append(
     dataset: Dataset, subject: str, request: pb.RunRequest, number: int, *, first: Sequence[pb.Record] = ()
 ) -> pb.Record:
-    """Record a request under this number; where there is one already, that one holds.
+    """Record a request under this number. If the number is taken, the existing request is kept.
 
     Args:
         dataset: The store.
-        subject: Its id.
-        request: What is wanted.
-        number: The request's.
-        first: Records that are appended before it, all or none: the subject itself when it is made.
+        subject: The subject's id.
+        request: The request.
+        number: The request's number.
+        first: Records to append before it, all or none: the subject itself when it is created.
 
     Returns:
         The request that the store keeps.
@@ -133,20 +133,20 @@ async def append(
 async def want(
     dataset: Dataset, subject: str, wanted: pb.RunState.ValueType, reason: str, *, repeatable: bool = False
 ) -> pb.Record | None:
-    """Record what is wanted of a subject. Two who ask for the same thing at once make one request.
+    """Record the requested state of a subject. Concurrent identical requests become one.
 
     Args:
         dataset: The store.
-        subject: Its id.
+        subject: The subject's id.
         wanted: RUNNING, PAUSED or CANCELLED.
-        reason: Why, for a person.
-        repeatable: RUNNING begins the work again after a success.
+        reason: Reason, shown to users.
+        repeatable: Whether RUNNING starts the work again after a success.
 
     Returns:
-        The last request, for the controller; None: it is settled, and as wanted.
+        The last request, for the controller, or None if the subject is already settled in that state.
 
     Raises:
-        FailedPrecondition: It has ended: there is nothing to pause or to cancel.
+        FailedPrecondition: The subject has ended and can no longer be paused or cancelled.
     """
     while True:
         now = await standing(dataset, subject)

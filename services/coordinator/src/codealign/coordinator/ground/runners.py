@@ -1,4 +1,4 @@
-"""The sandbox's runners that verdicts rest on."""
+"""Selection of the sandbox runners that verdicts are based on."""
 
 from __future__ import annotations
 
@@ -10,34 +10,33 @@ from codealign.common.errors import Unavailable
 
 
 def ready(runners: Sequence[sb.Runner]) -> list[sb.Runner]:
-    """Return the runners that take work.
+    """Return the runners that accept work.
 
     Raises:
-        Unavailable: None does; the message names the state of each.
+        Unavailable: No runner does; the message names the state of each.
     """
     found = [runner for runner in runners if runner.state == sb.RUNNER_STATE_READY]
     if not found:
-        states = ", ".join(f"{runner.name}: {_state(runner)}" for runner in runners) or "there is none"
-        raise Unavailable(f"sandbox: no runner is ready ({states}): start one, or wait until it is", retry_after=5.0)
+        states = ", ".join(f"{runner.name}: {_state(runner)}" for runner in runners) or "none registered"
+        raise Unavailable(f"sandbox: no runner is ready ({states}): start one, or wait until one is", retry_after=5.0)
     return found
 
 
 def image_and_python(runner: sb.Runner) -> tuple[str, str]:
-    """Return the identity of a runner's image: its digest, and the Python version in it."""
+    """Return the identity of a runner's image: its digest and Python version."""
     return runner.image_digest, runner.python_version
 
 
 def prevailing(
     runners: Sequence[sb.Runner], identity: Callable[[sb.Runner], Hashable] = image_and_python
 ) -> tuple[sb.Runner, bool]:
-    """Return a runner of the identity that most slots belong to, and whether all runners have that identity.
+    """Return a runner with the identity that most slots have, and whether all runners share that identity.
 
-    Runners differ during a rollout. Of identities with as many slots, the higher Python version is preferred, then the
-    greater image digest.
+    Runners differ during a rollout. Ties are broken by the higher Python version, then by the greater image digest.
 
     Args:
-        runners: At least one.
-        identity: What must be the same in two runners so that they give the same verdicts.
+        runners: At least one runner.
+        identity: Returns what must be equal for two runners to give the same verdicts.
     """
     slots: Counter[Hashable] = Counter()
     for runner in runners:

@@ -1,9 +1,9 @@
-"""The dataset service as a run sees it. Appends and look-ups of all items travel in batches.
+"""A run's client of the dataset service. Appends and lookups of all items are batched.
 
-A batch leaves as soon as the previous call has returned, so a store that answers at once gets small batches, and one
-that is slow gets large ones. A store that is away is waited for, for however long: the data is safe there, and nothing
-else can be done; `waiting.text` says so. A record that the store refuses is an error of that record alone, not of the
-others in its batch.
+A batch is sent as soon as the previous call has returned, so a fast store gets small batches and a slow one large
+batches. If the store is unavailable, calls wait for it without limit: the data is safe there, and nothing else can be
+done. `waiting.text` reports the outage. If the store refuses a record, only that record fails, not the others in its
+batch.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ T = TypeVar("T")
 
 PAGE = 500
 MAX_DELAY = 5.0
-"""Seconds between two tries at most, also where the store asked for more: a disk may have room again sooner."""
+"""Maximum seconds between tries, even if the store requested more: a full disk may have room again sooner."""
 LOGGED_TRIES = 30
-"""One in so many tries is logged: an outage may last for hours."""
+"""Interval of logged tries: an outage may last for hours."""
 STORE = "the dataset service"
 
 try:
@@ -49,33 +49,37 @@ except PackageNotFoundError:
 
 
 class LeaseLost(Exception):
-    """Another coordinator has or had the lease: this one's work on it ends, and nothing of it is recorded."""
+    """Another coordinator has or had the lease: this one's work ends, and nothing more of it is recorded."""
 
 
 class Fence(Protocol):
-    """A lease that is held for as long as its holder can hold it."""
+    """A lease that its holder keeps for as long as possible."""
 
     @property
     def token(self) -> api.LeaseToken:
-        """What appends bear now. Raises LeaseLost once it is lost."""
-
-    async def regain(self, refused: api.LeaseToken) -> None:
-        """The store refused this token: have a newer one when this returns.
+        """The token for appends.
 
         Raises:
-            LeaseLost: Another holder has it, or had it since.
+            LeaseLost: The lease is lost.
+        """
+
+    async def regain(self, refused: api.LeaseToken) -> None:
+        """Replace a token that the store refused by a newer one.
+
+        Raises:
+            LeaseLost: Another holder has the lease or had it in the meantime.
         """
 
 
 async def patiently(call: Callable[[], Awaitable[T]], waiting: Waiting) -> T:
-    """Make a call to the store; while the store is away, make it again.
+    """Call the store, and retry while the store is unavailable.
 
     Args:
         call: Makes one try.
-        waiting: Told what is waited for.
+        waiting: Records that the store is unavailable.
 
     Raises:
-        CodeAlignError: Of the kinds that waiting does not mend.
+        CodeAlignError: An error that waiting does not resolve.
     """
     tried = faults = 0
     while True:
@@ -83,7 +87,7 @@ async def patiently(call: Callable[[], Awaitable[T]], waiting: Waiting) -> T:
         try:
             result = await call()
         except (*TRANSIENT, Internal) as error:
-            faults += isinstance(error, Internal)  # an outage may be long, and says nothing about the request
+            faults += isinstance(error, Internal)  # outages say nothing about the request, so they do not count
             if isinstance(error, Internal) and faults >= INTERNAL_TRIES:
                 raise
             waiting.begin(STORE, error.message)
@@ -98,16 +102,16 @@ async def patiently(call: Callable[[], Awaitable[T]], waiting: Waiting) -> T:
 
 
 class RunStore:
-    """The records of one collection, under a lease. Close it (`async with`) when its work has ended.
+    """The records of one collection, under a lease. Close it (`async with`) when the work has ended.
 
-    Every method waits for a store that is away, and raises `LeaseLost` where the lease is lost, `RunFailed` where the
-    store refuses for another reason that waiting does not mend, and `InvalidArgument` where it refuses one record.
+    Every method waits while the store is unavailable. It raises `LeaseLost` if the lease is lost, `InvalidArgument` if
+    the store refuses one record, and `RunFailed` for any other error that waiting does not resolve.
 
     Args:
         dataset: The store.
-        collection: Where what is appended and joined goes: a run's id. Empty: nowhere.
-        lease: Every append and join bears its token. None: none.
-        waiting: Told what is waited for.
+        collection: Collection for appended and joined records: a run's id. Empty: none.
+        lease: Its token accompanies every append and join. None: no token.
+        waiting: Records that the store is unavailable.
     """
 
     def __init__(
@@ -124,23 +128,23 @@ class RunStore:
         self._gets = Batches(self._get, len)
 
     async def append(self, record: pb.Record) -> pb.Record:
-        """Add one record, with id, producer and time filled in; returns what the store keeps: the first write wins."""
+        """Add one record, filling in id, producer and time, and return the stored record: the first write wins."""
         return await self._appends.put(_stamped(record))
 
     async def append_all(self, items: Iterable[pb.Record]) -> list[pb.Record]:
-        """Add several; each record's parents must be in the store already or come earlier in `items`."""
+        """Add several records; each record's parents must be in the store already or earlier in `items`."""
         return await self._appends.all([_stamped(item) for item in items])
 
     async def join(self, ids: Iterable[str]) -> dict[str, pb.Record]:
-        """Those of the records that are there, by id; they become members of the collection."""
+        """Add existing records to the collection and return them by id; missing ones are left out."""
         return await _found(self._joins, ids)
 
     async def get(self, ids: Iterable[str]) -> dict[str, pb.Record]:
-        """Those of the records that are there, by id."""
+        """Return existing records by id; missing ones are left out."""
         return await _found(self._gets, ids)
 
     async def scan(self, request: api.ScanRequest) -> AsyncIterator[pb.Record]:
-        """Every record of a scan, in the order of the ids, page by page."""
+        """Yield all records of a scan in the order of their ids, page by page."""
         page = api.ScanRequest()
         page.CopyFrom(request)
         page.page_size = page.page_size or PAGE
@@ -153,7 +157,7 @@ class RunStore:
             page.page_token = response.next_page_token
 
     async def count(self) -> list[api.RecordCount]:
-        """The collection's records by kind, configuration and label, and what they took."""
+        """Return the collection's record counts and resources used, by kind, configuration and label."""
         request = api.CountRequest(collection=self.collection)
         return list((await self._patiently(lambda: self._dataset.count(request))).counts)
 
@@ -162,7 +166,7 @@ class RunStore:
         return await self._patiently(lambda: self._dataset.publish_version(request))
 
     async def close(self) -> None:
-        """Stop: what was not sent never is."""
+        """Stop sending; items still queued are cancelled."""
         for batches in (self._appends, self._joins, self._gets):
             await batches.close()
 
@@ -195,7 +199,7 @@ class RunStore:
         return [found.get(record_id) for record_id in ids]
 
     async def _fenced(self, call: Callable[[api.LeaseToken | None], Awaitable[T]]) -> T:
-        """A call under the lease; where its token is refused, again under a newer one."""
+        """Make a call under the lease. If its token is refused, repeat the call with a newer one."""
         refused = 0
         while True:
             lease = self._lease

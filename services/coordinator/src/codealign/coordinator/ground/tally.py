@@ -1,4 +1,4 @@
-"""How far a piece of work is: counts for each stage, a rate over the last minute, and the time that it was at work."""
+"""Progress of a piece of work: counts per stage, a rate over the last minute, and busy time."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from codealign.api.sandbox.v1 import sandbox_pb2 as sandbox
 
 RATE_WINDOW_SECONDS = 60.0
 _RATE_ITEMS = 10_000
-"""The rate is over so many items at most, which bounds memory."""
+"""Maximum items for the rate, which bounds memory."""
 PASSED = "PASSED"
 
 
 def verdict_name(value: sandbox.Verdict.ValueType) -> str:
-    """`FAILED_ASSERTION` for VERDICT_FAILED_ASSERTION; of one that this release does not know, its number."""
+    """Return a verdict's name, such as `FAILED_ASSERTION` for VERDICT_FAILED_ASSERTION, or the number if unknown."""
     if value not in sandbox.Verdict.values():
         return str(value)
     return sandbox.Verdict.Name(value).removeprefix("VERDICT_")
@@ -28,7 +28,7 @@ def verdict_name(value: sandbox.Verdict.ValueType) -> str:
 
 @dataclass
 class StageTally:
-    """One stage's counts."""
+    """Counts of one stage."""
 
     expected: int = 0
     kept: int = 0
@@ -36,36 +36,36 @@ class StageTally:
     retries: int = 0
     clock: Callable[[], float] = time.monotonic
     in_flight: int = 0
-    """Change it by `begin` and `end` alone."""
+    """Modified only by `begin` and `end`."""
     _busy: float = 0.0
     _since: float = 0.0
     _finished: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_ITEMS))
 
     @property
     def dropped(self) -> int:
-        """Items that went no further."""
+        """Number of dropped items."""
         return self.reasons.total()
 
     @property
     def busy_seconds(self) -> float:
-        """Seconds in which at least one item was being worked on."""
+        """Seconds in which at least one item was in flight."""
         return self._busy + (self.clock() - self._since if self.in_flight else 0.0)
 
     def begin(self, count: int = 1) -> None:
-        """So many items are being worked on from now on."""
+        """Count items as in flight."""
         if not self.in_flight:
             self._since = self.clock()
         self.in_flight += count
 
     def end(self, count: int = 1) -> None:
-        """So many are no longer."""
+        """Stop counting items as in flight."""
         self.in_flight -= count
         if count and not self.in_flight:
             self._busy += self.clock() - self._since
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
-        """One item is being worked on inside this context."""
+        """Count one item as in flight inside this context."""
         self.begin()
         try:
             yield
@@ -76,8 +76,8 @@ class StageTally:
         """Count an item as kept (no reason) or dropped.
 
         Args:
-            reason: Why it was dropped, or None.
-            fresh: It was done now, not found in the store: counts for the rate.
+            reason: Why the item was dropped, or None.
+            fresh: Whether it was processed now rather than found in the store; only fresh items count for the rate.
         """
         if reason is None:
             self.kept += 1
@@ -87,12 +87,12 @@ class StageTally:
             self._finished.append(self.clock())
 
     def drop_kept(self, reason: str) -> None:
-        """An item that was counted as kept is dropped after all."""
+        """Move an item from kept to dropped."""
         self.kept -= 1
         self.reasons[reason] += 1
 
     def rate(self) -> float:
-        """Items per second over the last minute."""
+        """Return the items per second over the last minute."""
         horizon = self.clock() - RATE_WINDOW_SECONDS
         while self._finished and self._finished[0] < horizon:
             self._finished.popleft()
@@ -103,10 +103,10 @@ class StageTally:
 
 
 class Progress:
-    """The tallies of a run's own stages.
+    """The tallies of a run's stages.
 
     Args:
-        stages: Their names, in the pipeline's order.
+        stages: Stage names, in the pipeline's order.
     """
 
     def __init__(self, stages: Iterable[str]) -> None:
@@ -116,11 +116,11 @@ class Progress:
         return self.stages[stage]
 
     def busy_seconds(self) -> dict[str, float]:
-        """By stage, of those that were at work: as a WorkLog has it."""
+        """Return busy seconds by stage, without idle stages, as in a WorkLog."""
         return {name: tally.busy_seconds for name, tally in self.stages.items() if tally.busy_seconds > 0}
 
     def to_wire(self) -> list[api.StageProgress]:
-        """As RunStatus carries it."""
+        """Return the progress as in RunStatus."""
         messages = []
         for name, tally in self.stages.items():
             done = tally.kept + tally.dropped
@@ -143,12 +143,12 @@ class Progress:
 
 
 def from_counts(counts: Iterable[dataset.RecordCount], configs: Mapping[str, pb.Record]) -> Progress:
-    """The progress of a run that no coordinator works on, from its records alone.
+    """Compute the progress of a run that no coordinator works on from its records alone.
 
     Args:
-        counts: Of the run's collection.
-        configs: The StageConfig records of the run by stage, in the pipeline's order; those of rules for items (whose
-            kind is Decision) are no stages: what is dropped under them is a candidate for a row.
+        counts: Counts of the run's collection.
+        configs: The run's StageConfig records by stage, in the pipeline's order. Those of item rules (whose kind is
+            Decision) are not stages: what they drop is a candidate for a row.
     """
     stages = {name: record for name, record in configs.items() if record.stage_config.kind != pb.KIND_DECISION}
     names = {record.id: name for name, record in stages.items()}
@@ -171,7 +171,7 @@ def from_counts(counts: Iterable[dataset.RecordCount], configs: Mapping[str, pb.
 
 
 def _count_rejection(item: dataset.RecordCount, progress: Progress, configs: Mapping[str, pb.Record], own: str) -> None:
-    """A rejection under another configuration than a stage's is an internal error of a rule about what was kept."""
+    """Count a rejection. One under no stage's configuration is a rule's internal error on an item that was kept."""
     kinds = {record.stage_config.kind: name for name, record in configs.items()}
     stage = own or kinds.get(item.rejected_kind, "")
     if stage:
@@ -189,7 +189,7 @@ def _count_decision(item: dataset.RecordCount, progress: Progress, configs: Mapp
     of_seeds = stage == next(iter(configs))
     if item.outcome != pb.Decision.OUTCOME_KEPT:
         progress[stage].reasons[item.label] += item.count
-        if not of_rows and not of_seeds:  # it was counted as kept when it was read
+        if not of_rows and not of_seeds:  # it was counted as kept when it was parsed
             progress[stage].kept -= item.count
-    elif not of_rows:  # of a row its own record counts
+    elif not of_rows:  # a kept row is counted by its own record
         progress[stage].kept += item.count

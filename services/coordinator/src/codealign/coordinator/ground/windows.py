@@ -1,10 +1,10 @@
-"""How much may be at a service at once: what it says that it can do, and what it does not refuse.
+"""Adaptive concurrency limits for services.
 
-A window asks its service for its slots and keeps them filled, with a small queue behind them so that no slot waits for
-the next call. Where the service's queue is longer than that (other callers use it too), the window gives back its
-share of the excess. A refusal (RESOURCE_EXHAUSTED, UNAVAILABLE) halves it; work that succeeds widens it again, step by
-step. That is the additive increase and multiplicative decrease of Chiu and Jain (1989), under which several callers
-come to equal shares.
+A window asks its service for its number of slots and keeps them filled, with a short queue behind them so that no slot
+idles until the next call. If the service's queue is longer (it has other callers too), the window shrinks by its share
+of the excess. A refusal (RESOURCE_EXHAUSTED, UNAVAILABLE) halves the window; each success widens it by a step. This is
+the additive increase and multiplicative decrease of Chiu and Jain (1989), under which several callers converge to equal
+shares.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ from codealign.common.errors import CodeAlignError
 from codealign.coordinator.ground.ports import Inference, Sandbox
 
 START = 16
-"""Units at once at a service that has not said yet what it can do."""
+"""Initial limit, until the service has reported its capacity."""
 POLL_SECONDS = 1.0
 _POLL_TIMEOUT = 5.0
 _QUEUE_SHARE = 4
-"""The queue behind the slots is a quarter of them."""
+"""Divisor of the slots that gives the queue length behind them."""
 _STEPS = 16
-"""Successes of so many sixteenths of the ceiling widen the window by one of them."""
+"""Divisor of the ceiling: a round of successes, about one per unit in use, widens the window by one such step."""
 
 _FEWEST_ITEMS, _MOST_ITEMS = 16, 4096
 
 
 @dataclass(frozen=True)
 class Load:
-    """What a service says of itself."""
+    """The load that a service reports."""
 
     slots: int
-    """Units that it works on at once. 0: it does not say."""
+    """Units processed at once, or 0 if not reported."""
     waiting: int
-    """Units that wait for a slot, whoever sent them."""
+    """Units from all callers that are waiting for a slot."""
     working: int
     """Units in slots."""
 
 
 class Window:
-    """A bound on the units of work (samples, programs) at a service, in the order in which they were asked for.
+    """A limit on concurrent units of work (samples, programs) at a service, granted in first-come order.
 
-    `async with window` is one unit.
+    `async with window` holds one unit.
 
     Args:
-        ask: Asks the service for its load.
-        most: Units at once, whatever the service says. 0: as it says.
-        clock: Seconds, for how old the last answer is.
+        ask: Returns the service's load.
+        most: Maximum concurrent units. 0: as the service reports.
+        clock: Time source in seconds, for the age of the last answer.
     """
 
     def __init__(
@@ -70,15 +70,15 @@ class Window:
         self._answered = asyncio.Event()
         self._halved = False
         self._back_since = 0
-        """Units that came back since the window was last halved: one congestion is one decrease."""
+        """Units released since the last decrease, so that one congestion causes one decrease."""
 
     @property
     def limit(self) -> int:
-        """Units at once, now."""
+        """Current maximum of concurrent units."""
         return max(1, int(self._limit))
 
     async def acquire(self, units: int = 1) -> None:
-        """Wait until there is room for so many units. More than the whole window get it alone."""
+        """Wait for capacity for these units. More units than the window allows are granted when nothing is in use."""
         await self._follow()
         if not self._waiters and self._has_room(units):
             self.in_use += units
@@ -96,7 +96,7 @@ class Window:
             raise
 
     def release(self, units: int = 1, *, succeeded: bool = True) -> None:
-        """So many units are done."""
+        """Release units."""
         self.in_use -= units
         self._back_since += units
         if succeeded and units:
@@ -105,7 +105,7 @@ class Window:
         self._admit()
 
     def refused(self) -> None:
-        """The service refused a call for want of room, or is away. Refusals of one round of calls count once."""
+        """Halve the window after a refusal or an outage. Refusals within one round of calls count once."""
         if self._halved and self._back_since < self.limit:
             return
         self._limit, self._halved, self._back_since = max(1.0, self._limit / 2), True, 0
@@ -119,7 +119,7 @@ class Window:
 
     @contextlib.asynccontextmanager
     async def units(self, count: int) -> AsyncIterator[Callable[[], None]]:
-        """Hold so many units; what is given releases one of them, the context's end the others."""
+        """Hold units and yield a function that releases one of them. The rest are released when the context ends."""
         await self.acquire(count)
         left = count
 
@@ -144,7 +144,7 @@ class Window:
                 future.set_result(None)
 
     async def _follow(self) -> None:
-        """Ask the service, where its last answer is old. One caller does; at the very first, the others wait for it."""
+        """Ask the service if its last answer is old. Only one caller asks; the others wait for it."""
         now = self._clock()
         if self._asking:
             await self._answered.wait()
@@ -156,7 +156,7 @@ class Window:
         try:
             load = await asyncio.wait_for(self._ask(), _POLL_TIMEOUT)
         except (CodeAlignError, TimeoutError):
-            return  # the calls themselves find out what is wrong
+            return  # the calls themselves report the error
         finally:
             self._asking = False
             self._answered.set()
@@ -180,18 +180,18 @@ class Window:
 
 
 def items_in_flight(most: int, *windows: Window) -> int:
-    """Items that are worked on at once, now: twice what the windows let out, so that these stay full.
+    """Return how many items to process at once: twice the windows' limits, so that the windows stay full.
 
     Args:
-        most: At most, whatever the windows say. 0: as they say, within what memory allows.
-        windows: Of the services that an item goes through.
+        most: Maximum. 0: as the windows allow, within memory limits.
+        windows: Windows of the services that an item passes through.
     """
     following = min(_MOST_ITEMS, max(_FEWEST_ITEMS, 2 * sum(window.limit for window in windows)))
     return min(following, most) if most else following
 
 
 def of_inference(inference: Inference, most: int = 0) -> Window:
-    """A window of samples at the engine."""
+    """Return a window of samples at the engine."""
 
     async def ask() -> Load:
         load = await inference.get_load(inf.GetLoadRequest())
@@ -201,7 +201,7 @@ def of_inference(inference: Inference, most: int = 0) -> Window:
 
 
 def of_sandbox(sandbox: Sandbox, most: int = 0) -> Window:
-    """A window of programs at the sandbox."""
+    """Return a window of programs at the sandbox."""
 
     async def ask() -> Load:
         capacity = await sandbox.get_capacity(sb.GetCapacityRequest())

@@ -1,4 +1,4 @@
-"""The pipelines that a run may have: the packages in this folder, each with a `PIPELINE`."""
+"""Registry of pipelines: each subpackage defines one as `PIPELINE`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from codealign.coordinator.pipelines.stage import Execution, Seeds, Selection, S
 
 DEFAULT = "selfcodealign"
 INTERNAL_ERROR = "internal-error"
-"""The reason of a Rejection where reading, judging or selecting an item raised an exception."""
+"""Reason of a Rejection if reading, judging or selecting an item raised an exception."""
 _INTERNAL_ERROR_MEANS = "reading, judging or selecting it raised an exception, which it holds as evidence"
 _ROLES: Mapping[type[Stage], api.StageRole.ValueType] = {
     Seeds: api.STAGE_ROLE_SEEDS,
@@ -29,20 +29,20 @@ _ROLES: Mapping[type[Stage], api.StageRole.ValueType] = {
 
 
 def names() -> list[str]:
-    """Every pipeline's name, the default first, the others sorted."""
+    """Return the names of all pipelines, the default first, the others sorted."""
     return sorted(_pipelines(), key=lambda name: (name != DEFAULT, name))
 
 
 def get(name: str, field: str = "name") -> Pipeline:
-    """The pipeline of a name; empty: the default.
+    """Return a pipeline by name, the default if the name is empty.
 
     Args:
         name: The name.
-        field: The request's field that holds it, for the error.
+        field: Name of the request field, for the error.
 
     Raises:
-        InvalidArgument: There is none of this name; names the valid ones.
-        ConfigurationError: A folder in this package is no pipeline.
+        InvalidArgument: There is no such pipeline; names the valid ones.
+        ConfigurationError: A directory in this package is not a pipeline.
     """
     found = _pipelines().get(name or DEFAULT)
     if found is None:
@@ -51,7 +51,7 @@ def get(name: str, field: str = "name") -> Pipeline:
 
 
 def describe(pipeline: Pipeline) -> api.Pipeline:
-    """What a pipeline is, for a client: its stages with their defaults, properties, reasons and versions."""
+    """Describe a pipeline for clients: its stages with their defaults, properties, reasons and versions."""
     return api.Pipeline(
         name=pipeline.name,
         description=pipeline.description,
@@ -85,20 +85,20 @@ def _pipelines() -> Mapping[str, Pipeline]:
 
 
 def load(package: str, folders: Iterable[str]) -> Mapping[str, Pipeline]:
-    """The pipelines of a package, by name.
+    """Return the pipelines of a package by name.
 
     Args:
         package: The package's name.
-        folders: Where it lies (its `__path__`).
+        folders: Its directories (`__path__`).
 
     Raises:
-        ConfigurationError: One of its folders is no pipeline; names it and says why.
+        ConfigurationError: One of its directories is not a pipeline; names it and says why.
     """
     found: dict[str, Pipeline] = {}
     folders = list(folders)
     for folder in (each for parent in folders for each in Path(parent).iterdir()):
         if any(folder.glob("*.py")) and not (folder / "__init__.py").exists():
-            raise ConfigurationError(f"pipeline folder {folder.name!r}: it has no __init__.py with a PIPELINE")
+            raise ConfigurationError(f"pipeline directory {folder.name!r}: __init__.py with a PIPELINE is missing")
     for entry in pkgutil.iter_modules(folders):
         if entry.ispkg:
             pipeline = _load(f"{package}.{entry.name}", entry.name)
@@ -107,15 +107,15 @@ def load(package: str, folders: Iterable[str]) -> Mapping[str, Pipeline]:
 
 
 def _load(module: str, folder: str) -> Pipeline:
-    where = f"pipeline folder {folder!r}"
+    where = f"pipeline directory {folder!r}"
     try:
         pipeline = getattr(importlib.import_module(module), "PIPELINE", None)
     except ConfigurationError as error:
         raise ConfigurationError(f"{where}: {error}") from error
-    except Exception as error:  # whatever a folder's code raises
-        raise ConfigurationError(f"{where}: it cannot be imported: {type(error).__name__}: {error}") from error
+    except Exception as error:  # raised by the pipeline's code
+        raise ConfigurationError(f"{where}: cannot be imported: {type(error).__name__}: {error}") from error
     if not isinstance(pipeline, Pipeline):
-        raise ConfigurationError(f"{where}: its __init__.py must define PIPELINE, a Pipeline")
+        raise ConfigurationError(f"{where}: __init__.py must define PIPELINE as a Pipeline")
     if pipeline.name.replace("-", "_") != folder:
-        raise ConfigurationError(f"{where}: its pipeline is named {pipeline.name!r}; the two must agree")
+        raise ConfigurationError(f"{where}: the directory's name must match the pipeline's name {pipeline.name!r}")
     return pipeline

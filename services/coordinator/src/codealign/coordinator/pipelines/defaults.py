@@ -1,11 +1,11 @@
-"""The settings of a writing stage with everything filled in that a run leaves out."""
+"""Default settings of writing stages."""
 
 from __future__ import annotations
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.coordinator.pipelines.stage import Writing
 
-# What a stage's own `defaults` leave out. The temperature is the paper's (section 3); the others: docs/decisions.
+# Values for what a stage's `defaults` leave out. The temperature is from the paper (section 3); others: docs/decisions.
 TEMPERATURE = 0.7
 TOP_P = 1.0
 PREFIX_GROUPS = 32
@@ -13,9 +13,9 @@ ROUND_SIZE = 2
 
 
 def stage_settings(stage: Writing, given: pb.StageSettings | None = None) -> pb.StageSettings:
-    """A copy of what was given (or nothing), with the stage's defaults in place of what is left out.
+    """Return a copy of the given settings with the stage's defaults for everything left out.
 
-    Properties are in the stage's order whatever the given one: what is drawn depends on it. Values are not checked.
+    Properties are in the stage's order, whatever the given one, because draws depend on it. Values are not checked.
     """
     settings, own = pb.StageSettings(), stage.defaults
     if given is not None:
@@ -44,7 +44,7 @@ def _fill_properties(stage: Writing, settings: pb.StageSettings) -> None:
         if name not in drawn:
             there.append(pb.PropertyDraw(name=name, values=defaults.get(name) or values))
     order = list(stage.properties)
-    # An unknown name stays, behind the others, for the check to name.
+    # Unknown names are kept at the end, so that the check can name them.
     there = [draw for draw in there if draw.values or draw.name not in order]
     there.sort(key=lambda draw: order.index(draw.name) if draw.name in order else len(order))
     settings.ClearField("properties")

@@ -1,4 +1,4 @@
-"""Few-shot examples as data: a pipeline's sets, each a folder with a TOML file for each example."""
+"""Few-shot examples as data: each set of a pipeline is a directory with one TOML file per example."""
 
 from __future__ import annotations
 
@@ -33,60 +33,60 @@ class FewShot:
 
 @dataclass(frozen=True)
 class FewShotSets:
-    """The sets of a pipeline."""
+    """The few-shot sets of a pipeline."""
 
     package: str
-    """The pipeline's: its folder `few_shots` holds a folder for each set."""
+    """The pipeline's package, whose directory `few_shots` has a subdirectory for each set."""
     default: str
 
     def names(self) -> list[str]:
-        """The sets' names, the default first, the others sorted."""
+        """Return the names of the sets, the default first, the others sorted."""
         found = {entry.name for entry in (files(self.package) / "few_shots").iterdir() if entry.is_dir()}
         return [self.default, *sorted(found - {self.default})]
 
     def mistakes(self) -> Iterator[str]:
-        """What is wrong with the sets: they are not there, are empty, or hold an example that cannot be read."""
+        """Yield what is wrong with the sets: missing or empty sets, and examples that cannot be read."""
         try:
             names = self.names()
         except OSError:
-            yield f"package {self.package} has no folder few_shots"
+            yield f"package {self.package} has no directory few_shots"
             return
         for name in names:
             try:
                 if not self.load(name):
-                    yield f"few-shot set {name!r} holds no example"
+                    yield f"few-shot set {name!r} is empty"
             except FileNotFoundError:
-                yield f"there is no few-shot set {name!r}"
+                yield f"few-shot set {name!r} does not exist"
             except ConfigurationError as error:
                 yield str(error)
 
     def load(self, name: str) -> tuple[FewShot, ...]:
-        """The examples of a set, sorted by name.
+        """Return the examples of a set, sorted by name.
 
         Raises:
             FileNotFoundError: There is no such set.
-            ConfigurationError: An example cannot be read; names its file and what is wrong.
+            ConfigurationError: An example cannot be read; names its file and the error.
         """
         return _load(self.package, name)
 
     def content_sha256(self, name: str) -> str:
-        """A hash of a set's examples: part of what every draw depends on."""
+        """Return a hash of a set's examples, which every draw depends on."""
         return _content_sha256(self.package, name)
 
     def ordering(
         self, name: str, seed: int, stage: str, group: str, count: int, difficulties: Collection[str] = ()
     ) -> Sequence[FewShot]:
-        """The first `count` examples of a group's ordering.
+        """Return the first `count` examples of a group's ordering.
 
-        The ordering sorts the examples by a hash, so it is the same under every version of Python.
+        Examples are ordered by a hash, so the order is the same in every Python version.
 
         Args:
-            name: The set's.
+            name: Name of the set.
             seed: The run's seed.
-            stage: The stage's name; stages have orderings of their own.
-            group: The group's name.
-            count: Examples wanted; at most all.
-            difficulties: Examples of these come first: they show what is asked for. Empty: all are equal.
+            stage: Name of the stage; each stage has its own orderings.
+            group: Name of the prefix group.
+            count: Number of examples; at most all.
+            difficulties: Examples with these difficulties come first, to show what is wanted. Empty: no preference.
         """
 
         def rank(example: FewShot) -> tuple[bool, str]:
@@ -126,5 +126,5 @@ def _read(name: str, entry: Traversable) -> FewShot:
         )
     except KeyError as error:
         raise ConfigurationError(f"few-shot example {name}/{entry.name}: {error} is missing") from error
-    except (ValueError, TypeError, AttributeError) as error:  # no UTF-8, no TOML, a value of another type
+    except (ValueError, TypeError, AttributeError) as error:  # not UTF-8, not TOML, or a value of another type
         raise ConfigurationError(f"few-shot example {name}/{entry.name}: cannot be read: {error}") from error

@@ -1,4 +1,4 @@
-"""A pipeline: a tree of stages under a name. Each is a folder beside this file, found by its `PIPELINE`."""
+"""A pipeline: a named tree of stages. Each is a package beside this module that defines `PIPELINE`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from codealign.coordinator.pipelines.stage import Execution, Seeds, Selection, S
 from codealign.coordinator.rules import version
 
 RESERVED = frozenset({"run", "sampling", "seed-rules", "row-rules", "training", "evaluation"})
-"""Names of other configurations than a stage's (StageConfig.name)."""
+"""Names of configurations that do not belong to a stage (StageConfig.name)."""
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
@@ -22,20 +22,20 @@ class Pipeline:
     """A tree of stages.
 
     Raises:
-        ConfigurationError: On construction, where the stages are no such tree or a few-shot set cannot be read. Names
+        ConfigurationError: On construction, if the stages are not a valid tree or a few-shot set cannot be read. Names
             every mistake.
     """
 
     name: str
-    """"selfcodealign": lower case, with hyphens."""
+    """Name in lower case with hyphens, such as "selfcodealign"."""
     description: str
-    """A line for a person."""
+    """One-line description for users."""
     stages: tuple[Stage, ...]
-    """Parents first: seeds, then writing stages, then execution (or none), then selection."""
+    """Parents first: seeds, then writing stages, then execution (if any), then selection."""
     few_shots: FewShotSets
-    """The sets that its stages may have, the default first."""
+    """The sets that its stages may use, the default first."""
     templates_sha256: str
-    """A hash of the prompts' text: part of what every draw depends on."""
+    """Hash of the prompts' text, which every draw depends on."""
 
     def __post_init__(self) -> None:
         """Check the tree."""
@@ -52,17 +52,17 @@ class Pipeline:
 
     @property
     def seeds(self) -> Seeds:
-        """The root."""
+        """The root stage."""
         return next(stage for stage in self.stages if isinstance(stage, Seeds))
 
     @property
     def writing(self) -> tuple[Writing, ...]:
-        """The stages that a model writes, parents first."""
+        """The stages whose items a model generates, parents first."""
         return tuple(stage for stage in self.stages if isinstance(stage, Writing))
 
     @property
     def execution(self) -> Execution | None:
-        """The stage that judges; None: the pipeline executes nothing, and its rows say so."""
+        """The stage that judges, or None if the pipeline executes nothing; its rows are then marked as not executed."""
         return next((stage for stage in self.stages if isinstance(stage, Execution)), None)
 
     @property
@@ -72,24 +72,24 @@ class Pipeline:
 
     @property
     def candidates(self) -> Writing:
-        """The writing stage whose items selection chooses among."""
+        """The writing stage whose items selection chooses from."""
         parent = (self.execution or self.selection).parent
         return next(stage for stage in self.writing if stage.name == parent)
 
     @property
     def rules_version(self) -> int:
-        """Goes up whenever seeds, verdicts or rows come to be decided otherwise."""
+        """Version that increases whenever seeds, verdicts or rows are decided differently."""
         return version.VERSION + sum(stage.VERSION for stage in self.stages if not isinstance(stage, Writing))
 
     def children(self, stage: Stage) -> tuple[Writing, ...]:
-        """The writing stages whose parent is this one."""
+        """Return the writing stages whose parent is this one."""
         return tuple(child for child in self.writing if child.parent == stage.name)
 
     def stage(self, name: str) -> Stage:
-        """The stage of a name.
+        """Return a stage by name.
 
         Raises:
-            KeyError: There is none.
+            KeyError: There is no such stage.
         """
         for stage in self.stages:
             if stage.name == name:
@@ -109,7 +109,7 @@ def _wrong_names(pipeline: str, stages: tuple[Stage, ...]) -> Iterator[str]:
         yield "its name must be lower-case words with hyphens between them"
     for name, count in Counter(stage.name for stage in stages).items():
         if count > 1:
-            yield f"{count} stages are named {name!r}"
+            yield f"duplicate stage name {name!r} ({count} stages)"
         if not _NAME.fullmatch(name):
             yield f"stage {name!r}: a name must be lower-case words with hyphens between them"
         if name in RESERVED:
@@ -120,11 +120,11 @@ def _wrong_numbers(stages: tuple[Stage, ...]) -> Iterator[str]:
     for kind, least, most in ((Seeds, 1, 1), (Writing, 1, len(stages)), (Execution, 0, 1), (Selection, 1, 1)):
         found = [stage.name for stage in stages if isinstance(stage, kind)]
         if len(found) < least:
-            yield f"it has no {kind.__name__} stage"
+            yield f"no {kind.__name__} stage"
         elif len(found) > most:
-            yield f"it has {len(found)} {kind.__name__} stages ({', '.join(found)}), {most} at most"
+            yield f"{len(found)} {kind.__name__} stages ({', '.join(found)}), at most {most} allowed"
     if stages and not isinstance(stages[-1], Selection):
-        yield f"its last stage must be a Selection, not {stages[-1].name!r}"
+        yield f"the last stage must be a Selection, not {stages[-1].name!r}"
 
 
 def _wrong_parents(stages: tuple[Stage, ...]) -> Iterator[str]:
@@ -136,7 +136,7 @@ def _wrong_parents(stages: tuple[Stage, ...]) -> Iterator[str]:
     }
     circles = {frozenset(circle): circle for circle in (_circle(stage, by_name) for stage in stages) if circle}
     for circle in circles.values():
-        yield f"a cycle: {' → '.join([*circle, circle[0]])}"
+        yield f"cycle: {' → '.join([*circle, circle[0]])}"
     seen: set[str] = set()
     for stage in stages:
         seen.add(stage.name)
@@ -147,16 +147,16 @@ def _wrong_parents(stages: tuple[Stage, ...]) -> Iterator[str]:
         parent = by_name.get(stage.parent)
         role = next(base for base in allowed if isinstance(stage, base))
         if parent is None:
-            yield f"stage {stage.name!r}: there is no stage {stage.parent!r} to be its parent"
+            yield f"stage {stage.name!r}: parent stage {stage.parent!r} does not exist"
         elif not isinstance(parent, allowed[role]):
             kinds = " or ".join(base.__name__ for base in allowed[role])
-            yield f"stage {stage.name!r}: its parent must be a {kinds} stage, which {stage.parent!r} is not"
+            yield f"stage {stage.name!r}: its parent must be a {kinds} stage, but {stage.parent!r} is not"
         elif parent.name not in seen and not any(stage.name in circle for circle in circles):
-            yield f"stage {stage.name!r}: it stands before its parent {stage.parent!r}"
+            yield f"stage {stage.name!r}: must be listed after its parent {stage.parent!r}"
 
 
 def _circle(stage: Stage, by_name: dict[str, Stage]) -> tuple[str, ...]:
-    """The names on the cycle that the stage is on, or nothing."""
+    """Return the names on the cycle that the stage is part of, or nothing."""
     names, at = [stage.name], by_name.get(stage.parent)
     while at is not None and at.name not in names:
         names.append(at.name)
@@ -169,11 +169,11 @@ def _wrong_ends(stages: tuple[Stage, ...]) -> Iterator[str]:
     line = _ancestors(parents, (stage.name for stage in stages if isinstance(stage, Selection)))
     for stage in stages:
         if isinstance(stage, Writing | Execution) and stage.name not in line:
-            yield f"stage {stage.name!r} leads nowhere: no selection chooses among what comes of it"
+            yield f"stage {stage.name!r} is a dead end: no selection chooses from its descendants"
 
 
 def _ancestors(parents: dict[str, str], names: Iterable[str]) -> set[str]:
-    """The names and all above them."""
+    """Return the names and all their ancestors."""
     found: set[str] = set()
     for name in names:
         while name in parents and name not in found:

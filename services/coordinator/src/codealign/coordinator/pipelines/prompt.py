@@ -1,7 +1,7 @@
-"""A prompt in two parts: what many items share, and the item.
+"""A prompt in two parts: a prefix that many items share, and the item.
 
-All items of a prefix group share the prefix to the character, so an engine that keeps the attention state of prefixes
-computes it once. The tags in a prompt are what `reading.sections`, `reading.parsing` and the stop strings look for.
+All items of a prefix group share the prefix exactly, so an engine with a prefix cache computes it once.
+`reading.sections`, `reading.parsing` and the stop strings depend on the tags in a prompt.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from codealign.coordinator.pipelines.few_shots import FewShot
 from codealign.coordinator.reading.section import HEADING, Section
 
 PROBE = FewShot("n", "s", "c", "l", "d", ("x", "y"), "i", "r", "t")
-"""An example to show templates with, where their text alone is wanted."""
+"""An example for rendering templates when only their own text matters."""
 
 
 @dataclass(frozen=True)
@@ -26,21 +26,21 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """What the model continues."""
+        """The text that the model continues."""
         return self.prefix + self.suffix
 
 
 def joined(header: str, shots: Sequence[str]) -> str:
-    """A prefix: the header and the examples, a blank line after each."""
+    """Return a prefix: the header and the examples, with a blank line after each."""
     return "\n".join([header, *shots]) + "\n"
 
 
 def templates_sha256(texts: Iterable[str], sections: Iterable[Section]) -> str:
-    """A hash of a pipeline's templates and of the marks in them: part of what every draw depends on.
+    """Return a hash of a pipeline's templates and of the marks in them, which every draw depends on.
 
     Args:
-        texts: Prefixes and suffixes, filled in with fixed text.
-        sections: Those of the pipeline.
+        texts: Prefixes and suffixes, rendered with fixed text.
+        sections: The pipeline's sections.
     """
     marks = [mark for each in sections for mark in (each.closing_tag, each.begins_example, HEADING)]
     return hashlib.sha256("\0".join([*texts, *marks]).encode()).hexdigest()

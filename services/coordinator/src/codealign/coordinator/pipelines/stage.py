@@ -1,12 +1,12 @@
-"""What a stage is: one class in one file, with everything that is particular to it.
+"""Stages: one class per module, with everything that is specific to the stage.
 
-A pipeline is a tree of stages. `Seeds` is its root; each `Writing` stage lets a model write about the items of its
-parent stage and reads records from what it wrote; `Execution` judges the items of a writing stage; `Selection` chooses
-rows among them. Stages are pure: they know neither the store nor a service. The runner (`runs.runner`) walks any such
-tree, and draws, looks up, appends, counts and retries for all of them alike.
+A pipeline is a tree of stages. `Seeds` is the root; each `Writing` stage lets a model write about the items of its
+parent stage and parses records from the completions; `Execution` judges the items of a writing stage; `Selection`
+chooses rows among them. Stages are pure: they use neither the store nor a service. The runner (`runs.runner`) walks any
+such tree, and draws, looks up, appends, counts and retries for all of them in the same way.
 
-VERSION of a stage goes up whenever it comes to read or judge otherwise. It is part of its configuration, so records of
-the older version are not taken for those of the newer one; what the model wrote is found again.
+A stage's VERSION is incremented whenever the stage parses or judges differently. It is part of the stage's
+configuration, so records of the older version are not taken for those of the newer one; completions are reused.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class Item:
 
     record: pb.Record
     key: str
-    """What everything random about its children derives from (decision 013). A seed's key is its id."""
+    """Key that everything random about its children derives from (decision 013). A seed's key is its id."""
     line: Mapping[str, pb.Record] = field(default_factory=dict)
-    """By stage name, the seed first: the records that it came from, its own last."""
+    """Records that it derives from by stage name: the seed's first, its own last."""
     text: str = ""
-    """Of what was read from a completion: the section as the model wrote it. Rules are given it; empty where a row is
-    compared and made."""
+    """For an item parsed from a completion: the section as the model wrote it. Passed to rules; empty when rows are
+    compared and built."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class Settings:
     """A run's settings as its stages see them."""
 
     run: pb.Run
-    """With every default filled in."""
+    """The run with every default filled in."""
 
     def of(self, stage: str) -> pb.StageSettings:
-        """The settings of a writing stage.
+        """Return the settings of a writing stage.
 
         Raises:
-            KeyError: The run has none for it.
+            KeyError: The run has no settings for it.
         """
         for settings in self.run.stages:
             if settings.stage == stage:
@@ -62,23 +62,23 @@ class Settings:
         raise KeyError(stage)
 
     def property_values(self, stage: str, name: str) -> list[str]:
-        """The values that a stage draws a property from; empty where it draws none of this name."""
+        """Return the values that a stage draws a property from; empty if it does not draw this property."""
         return next((list(draw.values) for draw in self.of(stage).properties if draw.name == name), [])
 
     def drawn_from(self, name: str) -> list[str]:
-        """The values that a property is drawn from, whichever stage draws it first; empty where none does."""
+        """Return the values that a property is drawn from by the first stage that draws it; empty if none does."""
         draws = (draw for stage in self.run.stages for draw in stage.properties)
         return next((list(draw.values) for draw in draws if draw.name == name), [])
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a writing stage was asked, besides the item."""
+    """What a writing stage's prompt contains besides the item."""
 
     shots: Sequence[FewShot]
-    """The few-shot examples of the prompt, in their order."""
+    """Few-shot examples of the prompt, in order."""
     properties: Mapping[str, str]
-    """The properties that were drawn for this item."""
+    """Properties drawn for this item."""
 
 
 READING_REASONS: Mapping[str, str] = {
@@ -93,31 +93,31 @@ READING_REASONS: Mapping[str, str] = {
         "prompt-refused",
     )
 }
-"""Why any writing stage may have nothing to read, whatever it makes."""
+"""Reasons for which any writing stage may have nothing to parse."""
 NOT_CHOSEN = "selection.another-pass-was-chosen"
-"""The rule of a candidate that met every rule, where another one of its group became the row."""
+"""Rule for a candidate that met every rule although another one of its group became the row."""
 
 
 class Stage(ABC):
     """A stage of a pipeline. Subclass one of the four below."""
 
     name: ClassVar[str]
-    """As in StageSettings, progress and reports: a lower-case plural."""
+    """Name in StageSettings, progress and reports: a lower-case plural."""
     parent: ClassVar[str]
-    """The stage whose items it works on. Empty: the root."""
+    """Name of the stage whose items it processes. Empty: the root."""
     title: ClassVar[str]
-    """For a heading: "Seed → concepts"."""
+    """Heading, such as "Seed → concepts"."""
     description: ClassVar[str]
-    """A sentence for a person."""
+    """One-sentence description for users."""
     makes: ClassVar[pb.Kind.ValueType]
     VERSION: ClassVar[int]
-    """From 1."""
+    """Counted from 1."""
     reasons: ClassVar[Mapping[str, str]]
-    """Why it may drop an item, and what each reason means. The runner adds its own ("internal-error")."""
+    """Reasons for dropping an item and their meanings. The runner adds "internal-error"."""
 
 
 class Seeds(Stage):
-    """Chooses among the records of the run's collection; they are offered in the order of their ids."""
+    """Selects from the records of the run's collection, which are offered in the order of their ids."""
 
     parent = ""
     threshold: ClassVar[float]
@@ -125,44 +125,44 @@ class Seeds(Stage):
 
     @abstractmethod
     def drop(self, record: pb.Record, benchmarks: BenchmarkTexts) -> Drop | None:
-        """The first rule that drops a record, near duplicates aside, or None."""
+        """Return the first rule that drops a record, except for near duplicates, or None."""
 
     @abstractmethod
     def text(self, record: pb.Record) -> str:
-        """What near duplicates are told by."""
+        """Return the text by which near duplicates are detected."""
 
 
 class Writing(Stage):
-    """A model writes about an item, and records are read from what it wrote."""
+    """A model writes about an item, and records are parsed from the completion."""
 
     section: ClassVar[Section]
     """The part of the prompt's last example that the model writes."""
     defaults: ClassVar[pb.StageSettings]
-    """What a run's settings leave out: at least max_tokens, few_shots and attempts."""
+    """Defaults for what a run's settings leave out: at least max_tokens, few_shots and attempts."""
     properties: ClassVar[Mapping[str, Sequence[str]]] = {}
-    """The properties that are drawn for each item, each with every value that it may have."""
+    """Properties drawn for each item, each with all its possible values."""
 
     @property
     def reading_version(self) -> int:
-        """Goes up whenever what the model wrote comes to be read otherwise, by this stage or by all of them."""
+        """Version that increases whenever completions are parsed differently, by this stage or by all."""
         return sections.READING + self.VERSION
 
     @abstractmethod
     def prefix(self, shots: Sequence[FewShot]) -> str:
-        """The part of the prompt that all items with the same few-shot examples share."""
+        """Return the part of the prompt that all items with the same few-shot examples share."""
 
     @abstractmethod
     def suffix(self, item: Item, asked: Asked) -> str:
-        """The rest of the prompt: the item, up to where the model goes on."""
+        """Return the rest of the prompt: the item, up to where the model continues."""
 
     @abstractmethod
     def parse(self, text: str, item: Item, asked: Asked) -> Sequence[Message] | Rejected:
-        """The bodies of the records (of kind `makes`) that a whole section holds, one or more; or why there is none.
+        """Return the bodies of the records (of kind `makes`) in a complete section, at least one, or why there is none.
 
         Args:
             text: The section as the model wrote it.
-            item: What was asked about.
-            asked: And how.
+            item: The item that the prompt was about.
+            asked: What else the prompt contained.
         """
 
     def drop(
@@ -171,15 +171,15 @@ class Writing(Stage):
         settings: Settings,  # noqa: ARG002
         benchmarks: BenchmarkTexts,  # noqa: ARG002
     ) -> Drop | None:
-        """The first rule that drops what was read, or None. `item.record` is one of this stage's own records."""
+        """Return the first rule that drops a parsed item, or None. `item.record` is a record of this stage."""
         return None
 
     def draw_settings(self, settings: Settings) -> Mapping[str, object]:
-        """What its draws depend on besides model, templates, few-shot examples, sampling and the run's seed."""
+        """Return what its draws depend on besides model, templates, few-shot examples, sampling and the run's seed."""
         return {name: settings.property_values(self.name, name) for name in self.properties}
 
     def preferred_difficulties(self, settings: Settings) -> Collection[str]:  # noqa: ARG002 (for subclasses)
-        """Few-shot examples of these difficulties come first. Empty: all are equal."""
+        """Return the difficulties of the few-shot examples that come first. Empty: no preference."""
         return ()
 
 
@@ -190,33 +190,33 @@ class Execution(Stage):
 
     @abstractmethod
     def program(self, item: Item) -> sb.Program:
-        """What is executed."""
+        """Return the program to execute."""
 
 
 class Selection(Stage):
-    """Chooses the rows: at most one for each group of candidates that have the same parent.
+    """Selects the rows, normally one for each group of candidates with the same parent.
 
-    Candidates are the items of the last writing stage on its line; with an execution between them, each with its
-    verdict.
+    Candidates are the items of the last writing stage on its line, with their verdicts if there is an execution stage
+    in between.
     """
 
     makes = pb.KIND_EXAMPLE
 
     @abstractmethod
     def drop(self, item: Item, settings: Settings, benchmarks: BenchmarkTexts) -> Drop | None:
-        """The first rule that keeps a candidate from becoming a row, duplicates aside, or None."""
+        """Return the first rule that drops a candidate, except for duplicates, or None."""
 
     @abstractmethod
     def compared(self, item: Item) -> Row:
-        """What of a candidate is compared with the rows that were kept."""
+        """Return the parts of a candidate that are compared with the kept rows."""
 
     @abstractmethod
     def example(self, item: Item, settings: Settings, parent_key: str) -> pb.Example:
-        """The row of a candidate; the runner adds lineage, verdict and model revision.
+        """Return the row of a candidate; the runner adds lineage, verdict and model revision.
 
         Args:
             item: The candidate with its line.
-            settings: The run's.
-            parent_key: The key of the candidate's parent: what is random about the row derives from it, so that it
-                does not depend on which candidate was chosen.
+            settings: The run's settings.
+            parent_key: Key of the candidate's parent. Everything random about the row derives from it, so that it does
+                not depend on which candidate was chosen.
         """

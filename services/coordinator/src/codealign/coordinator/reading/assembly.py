@@ -1,17 +1,18 @@
-"""One program out of the Python blocks of an answer.
+"""Assembly of one program from the Python blocks of an answer.
 
-One block is the program, byte for byte. Several are joined in their order, with these rules:
+A single block is the program, byte for byte. Several blocks are joined in order, with these rules:
 
-1. *What cannot compile* (a shell's transcript, an output, a fragment) is left out, unless all blocks together compile:
-   then they are pieces of one text.
-2. *Demonstrations* are left out: a block that gives no name that the tests need, directly or through other blocks, and
-   that changes nothing of others. So an example that reads input, fails on purpose or takes long is not run. Where the
-   tests reach names without writing them (`eval`, `getattr`, doctest), or need none of any block, nothing is.
-3. *Drafts* are left out: a block all of whose names a later block gives, functions and classes among them, without
-   using the earlier ones.
-4. `from __future__` imports of later blocks come first; in their place stands `pass`.
+1. *Blocks that do not compile* (a shell transcript, output, a fragment) are left out, unless all blocks together
+   compile: then they are pieces of one text.
+2. *Demonstrations* are left out: blocks that provide no name that the tests need, directly or through other blocks, and
+   that change nothing in other blocks. An example that reads input, fails on purpose or takes long is therefore not
+   run. Nothing is left out if the tests reach names without writing them (`eval`, `getattr`, doctest) or need no name
+   of any block.
+3. *Drafts* are left out: blocks whose names, functions or classes among them, are all provided by a later block that
+   does not use the earlier ones.
+4. `from __future__` imports of later blocks are moved to the top and replaced by `pass`.
 
-In doubt a block stays. Of tests nothing is left out but what cannot compile and holds no assertion.
+If in doubt, a block is kept. Of the tests, only blocks that do not compile and contain no assertion are left out.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ from codealign.common.text import lines
 from codealign.coordinator.reading.python_code import BOM, SETTINGS, Names, compiles, names
 
 MAX_COMPARED = 100
-"""Blocks that are compared with one another. An answer has a few; of more, all that compile stay."""
+"""Maximum blocks that are compared with each other. Answers have a few; beyond that, all that compile are kept."""
 
 
 def program(blocks: Sequence[str], tests: str) -> str:
-    """The program that an answer's blocks make.
+    """Return the program assembled from an answer's blocks.
 
     Args:
-        blocks: At least one.
-        tests: The code that will use it.
+        blocks: At least one block.
+        tests: The code that will use the program.
     """
     if len(blocks) == 1:
         return blocks[0]
@@ -53,7 +54,7 @@ def program(blocks: Sequence[str], tests: str) -> str:
 
 
 def tests_program(blocks: Sequence[str]) -> str:
-    """The program that the blocks of the tests make. There is at least one."""
+    """Return the program assembled from the blocks of the tests, of which there is at least one."""
     if len(blocks) == 1:
         return blocks[0]
     whole = joined(blocks)
@@ -63,7 +64,7 @@ def tests_program(blocks: Sequence[str]) -> str:
 
 
 def joined(blocks: Sequence[str]) -> str:
-    """The blocks as one text, a blank line between them. One is itself."""
+    """Join blocks with a blank line between them. A single block is returned unchanged."""
     if len(blocks) == 1:
         return blocks[0]
     head = ""
@@ -81,7 +82,7 @@ def _ended(block: str) -> str:
 
 
 def _without_demonstrations(blocks: Sequence[tuple[str, Names]], tests: Names | None) -> Sequence[tuple[str, Names]]:
-    """The blocks whose names the tests need, and those that change something of others."""
+    """Return the blocks whose names the tests need, and those that change something in such blocks."""
     if tests is None or tests.reaches_anything(tests=True):
         return blocks
     wanted = set(tests.taken | tests.mentioned - tests.given)
@@ -102,7 +103,7 @@ def _without_demonstrations(blocks: Sequence[tuple[str, Names]], tests: Names | 
 
 
 def _without_drafts(blocks: Sequence[tuple[str, Names]]) -> list[tuple[str, Names]]:
-    """The blocks that no later one replaces."""
+    """Return the blocks that no later block replaces."""
     return [
         each
         for number, each in enumerate(blocks)
@@ -115,7 +116,7 @@ def _replaces(later: Names, draft: Names) -> bool:
 
 
 def _without_futures(block: str) -> tuple[list[str], str]:
-    """The block's `from __future__` statements, and the block with `pass` in their places."""
+    """Return the block's `from __future__` statements, and the block with `pass` in their places."""
     with without_warnings():
         try:
             tree = ast.parse(block)
@@ -134,16 +135,16 @@ def _without_futures(block: str) -> tuple[list[str], str]:
 
 
 def _offset(code: str, starts: Sequence[int], line: int | None, column: int | None) -> int:
-    """The place of a position that `ast` gives: a line from 1 on, and a column in bytes of UTF-8.
+    """Convert a position from `ast` to an offset.
 
     Args:
         code: The code.
-        starts: Where each line begins.
-        line: The line's number.
-        column: The column.
+        starts: Offset of each line.
+        line: Line number, from 1.
+        column: Column in bytes of UTF-8.
     """
     assert line is not None
     assert column is not None
     start = starts[line - 1]
-    # No more characters than bytes: a line may hold thousands of statements.
+    # Slice by at most `column` characters, never more than the bytes: a line may contain thousands of statements.
     return start + len(code[start : start + column].encode()[:column].decode())

@@ -1,21 +1,21 @@
-r"""Fenced code blocks of a Markdown text, found as CommonMark finds them and where models deviate from it.
+r"""Fenced code blocks of a Markdown text, found as in CommonMark, with deviations for models' mistakes.
 
-A block opens with at least three backticks or tildes and ends at a line of as many of the same character. Its content
-is what stands between, byte for byte: line endings and the one after the last line included. Removed are only the
-opener's indent (as far as the code has it) and the marks of a block quote. Lines end at \n, \r\n and \r alone.
+A block opens with at least three backticks or tildes and closes at a line with at least as many of the same character.
+Its content is everything in between, byte for byte, including line endings and the one after the last line. Only the
+opener's indentation (as far as the code has it) and block quote marks are removed. Lines end only at \n, \r\n and \r.
 
-Deviations, each of which makes a block readable that CommonMark would lose or join with its neighbours:
+Each deviation makes a block readable that CommonMark would lose or join with its neighbors:
 
-- An opener may have any indent, and may follow list markers and quote marks, or text where it is marked as Python.
-- In Python a fence line counts only outside string literals: a docstring may hold fences. Outside literals nothing
-  that begins with three backticks is Python, so there any fence ends the block, also one that is shorter, indented,
+- An opener may have any indentation and may follow list markers and quote marks, or text if it is marked as Python.
+- In Python, a fence line counts only outside string literals: a docstring may contain fences. Outside literals, nothing
+  that begins with three backticks is Python, so any fence there closes the block, even one that is shorter, indented
   or at the end of the last line of code.
-- A block without a closing fence ends at the next opener that is marked as Python, at a line with a tag of the
-  prompts, or at the end of the text.
+- A block without a closing fence ends at the next opener marked as Python, at a line with a tag of the prompts, or at
+  the end of the text.
 - A closing fence may be followed by such a tag on its line.
-- A fence that is marked as Markdown and has fences inside is transparent.
+- A fence marked as Markdown that contains fences is transparent.
 
-The work is linear in the length of the text: whatever needs a second look at it is done `MAX_REPAIRS` times at most.
+Run time is linear in the length of the text: anything that needs a second pass is done at most `MAX_REPAIRS` times.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from codealign.common.text import lines
 from codealign.coordinator.reading.python_code import compiles
 
 MAX_REPAIRS = 32
-"""Of one text: an answer needs none, or one or two. Beyond that blocks end where CommonMark says."""
+"""Maximum repairs per text; answers need at most one or two. Beyond that, blocks end as in CommonMark."""
 UNMARKED, PYTHON = "", "python"
 TAG = r"<[ \t]*(?:/[ \t]*)?(?:answer|tests?|task|concepts)[ \t]*>"
 """Tags of the prompts. No line of Python begins with one."""
@@ -54,7 +54,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-"""What of Python has to be known to see whether a fence stands in a string literal, and what may end a block."""
+"""Python tokens needed to tell whether a fence is in a string literal, and what may end a block."""
 _LANGUAGE = re.compile(r"[\w+#-]+(?:\.\w+)*")
 _PYTHON_NAME = re.compile(r"(?:lang(?:uage)?-)?(?:[ic]?python|pypy|pyw?)[-_]?(?:\d+(?:\.[\dx]+)*)?|.*\.pyw?")
 _NO_LANGUAGE = frozenset({"code"})
@@ -68,14 +68,14 @@ class Block:
     """A fenced block of a text."""
 
     language: str
-    """The first word of the info string, in lower case: `PYTHON` for each of its names, `UNMARKED` where none is."""
+    """First word of the info string in lower case: `PYTHON` for all of its names, `UNMARKED` if there is none."""
     content: str
     start: int
-    """Offset of the opener's line; where text precedes the opener on its line, of the fence."""
+    """Offset of the opener's line, or of the fence if text precedes it on the line."""
     end: int
-    """Offset behind the closing fence."""
+    """Offset after the closing fence."""
     closed: bool
-    """By a fence, and not by whatever came next."""
+    """Whether a fence closed the block, rather than what came next."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ class _Opener:
     fence: str
     language: str
     indent: int
-    """Columns that are taken from each line of the content."""
+    """Columns removed from each line of the content."""
     quotes: int
-    """Depth of the block quote that it stands in."""
+    """Depth of the enclosing block quote."""
     start: int
     body: int
     """Offset of the content."""
@@ -94,19 +94,19 @@ class _Opener:
 @dataclass(frozen=True)
 class _End:
     content: int
-    """Offset behind the content."""
+    """Offset after the content."""
     resume: int
-    """Offset where the text goes on."""
+    """Offset at which the text continues."""
     closed: bool
 
 
 def blocks(text: str) -> list[Block]:
-    """The fenced blocks of a text, in order. Those without any content are among them."""
+    """Return the fenced blocks of a text in order, including empty ones."""
     return list(_Scanner(text).blocks())
 
 
 def language_of(info: str) -> str:
-    """The language that an info string names."""
+    """Return the language that an info string names."""
     words = _KEY.sub("", info.strip().strip("\"'`").lower())
     if words.startswith("{"):
         inside, _, behind = words[1:].partition("}")
@@ -116,13 +116,13 @@ def language_of(info: str) -> str:
     found = _LANGUAGE.search(words)
     if found is None or found.group() in _NO_LANGUAGE:
         return UNMARKED
-    # Some put a file's path there.
+    # Some models put a file path there.
     file = words.split()[0].rpartition("/")[2]
     return PYTHON if _PYTHON_NAME.fullmatch(found.group()) or file.endswith(".py") else found.group()
 
 
 class _Scanner:
-    """Reads one text once from its beginning to its end."""
+    """Scans one text once from beginning to end."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -160,19 +160,19 @@ class _Scanner:
         return found.end() if found else len(self._text)
 
     def _lines(self, position: int) -> Iterator[tuple[int, re.Match[str] | None]]:
-        """Each line's offset from a position on, and its fence if it begins with one."""
+        """Yield the offset of each line from a position on, with its fence if the line begins with one."""
         while position < len(self._text):
             yield position, _FENCE_LINE.match(self._text, position)
             position = self._next_line(position)
 
     def _has_fences(self, opener: _Opener) -> bool:
-        """The first fence inside has an info string, so it opens another block."""
+        """Return whether the first fence inside has an info string and therefore opens another block."""
         fences = (fence for _, fence in self._lines(opener.body) if fence)
         first = next(fences, None)
         return first is not None and bool(first["rest"].strip()) and not _TAG_LINE.match(first["rest"])
 
     def _plain_end(self, opener: _Opener) -> _End:
-        """The end by CommonMark; where no fence closes the block, the first thing that cannot be part of it."""
+        """Return the end by CommonMark or, if no fence closes the block, the first thing that cannot be part of it."""
         tag = None
         for position, fence in self._lines(opener.body):
             if opener.quotes and not self._text.startswith(">", _skip_blanks(self._text, position)):
@@ -195,10 +195,10 @@ class _Scanner:
         return _End(position, position, closed=False)
 
     def _python_end(self, opener: _Opener) -> _End:
-        """The end of Python code: the first fence or tag outside string literals, if what is before it compiles.
+        """Return the end of Python code: the first fence or tag outside string literals, if the code before compiles.
 
-        A block that a literal seems to carry past its first closing fence may as well be broken code whose literal
-        has no end; so it has to compile. What is not marked ends by CommonMark unless it is Python.
+        If a literal seems to carry the block past its first closing fence, the code may also be broken with an
+        unterminated literal, so it has to compile. An unmarked block ends as in CommonMark unless it is Python.
         """
         if self._repairs <= 0:
             return self._plain_end(opener)
@@ -229,7 +229,7 @@ class _Scanner:
         return False
 
     def _stop(self, token: re.Match[str], opener: _Opener) -> _End | None:
-        """The end of the block at a fence or a tag outside string literals; None where it is none."""
+        """Return the block's end at a fence or tag outside string literals, or None if the block does not end there."""
         backticks = token["stop"].endswith("`")
         start = self._line_start(token.start("stop"), opener.body) if backticks else token.start("stop")
         fence = _FENCE_LINE.match(self._text, start)
@@ -241,19 +241,19 @@ class _Scanner:
                 behind += 1
             return _End(token.start(), behind, closed=True)
         if fence["fence"][0] == "~" and not (opener.fence[0] == "~" and _closes(fence, opener)):
-            # Three tildes can be Python's operator.
+            # Three tildes can be Python operators.
             return _End(start, start, closed=False) if language_of(fence["rest"]) == PYTHON else None
         if fence["rest"].strip() and not _TAG_LINE.match(fence["rest"]):
             return _End(start, start, closed=False)
         return _End(start, fence.end("fence"), closed=True)
 
     def _line_start(self, position: int, first: int) -> int:
-        """Where a position's line begins, if the line at `first` is not a later one."""
+        """Return the start of a position's line, or `first` if that is later."""
         return max(self._text.rfind("\n", first, position), self._text.rfind("\r", first, position), first - 1) + 1
 
 
 def _closes(fence: re.Match[str], opener: _Opener) -> bool:
-    """The line closes the opener's block, by CommonMark; an indent too small is as good."""
+    """Return whether the line closes the opener's block by CommonMark; too little indentation is accepted too."""
     if not fence["fence"].startswith(opener.fence):
         return False
     if fence["rest"].strip() and not _TAG_LINE.match(fence["rest"]):
@@ -265,7 +265,7 @@ def _closes(fence: re.Match[str], opener: _Opener) -> bool:
 
 
 def _dedented(content: str, opener: _Opener) -> str:
-    """The content without the opener's indent and quote marks, as far as its first line of code has them."""
+    """Return the content without the opener's indentation and quote marks, as far as its first code line has them."""
     if not opener.indent and not opener.quotes:
         return content
     unquoted = [_without_quotes(line, opener.quotes) for line in lines(content, keepends=True)]
@@ -278,7 +278,7 @@ def _dedented(content: str, opener: _Opener) -> str:
 
 
 def _without_quotes(line: str, quotes: int) -> str:
-    """The line without so many quote marks; the space behind the last one stays."""
+    """Return the line without this many quote marks; the space after the last one is kept."""
     start = 0
     for number in range(quotes):
         mark = _skip_blanks(line, start)

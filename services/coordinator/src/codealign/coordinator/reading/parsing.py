@@ -1,9 +1,9 @@
-"""Reading what a model wrote. What cannot be read becomes a `Rejected` with one of the reasons in `REASONS`.
+"""Parsing of completions. One that cannot be parsed becomes a `Rejected` with a reason from `REASONS`.
 
-A response is an answer, `</answer>`, and `<tests>` with the tests; `</tests>` or the end of the text is behind them.
-Of the blocks of a section those count that are marked as Python, or where none is, those that are not marked at all.
-Which blocks a text has is `fences`' to say, and which program several of them make `assembly`'s. Where the model wrote
-one, the program is that block byte for byte, the ending of its last line included.
+A response is an answer, `</answer>`, and the tests after `<tests>`, which end at `</tests>` or at the end of the text.
+In each section the blocks marked as Python count or, if there are none, the unmarked blocks. `fences` finds a text's
+blocks, and `assembly` joins several into one program. If there is a single block, the program is that block byte for
+byte, including the ending of its last line.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ _MAX_CONCEPTS = 10
 _MAX_CONCEPT_CHARS = 60
 _MIN_INSTRUCTION_WORDS = 5
 _END_MARK = re.compile(r"(?:<\|[\w-]{1,40}\|>|</s>|<eos>|<EOT>|<end_of_turn>)\Z")
-"""What some endpoints leave behind a text. No line of code ends with it outside a string or a comment."""
+"""Marks that some endpoints leave after a text. No line of code ends with one outside strings and comments."""
 _END_MARK_CHARS = 44
-"""The longest mark's length."""
+"""Length of the longest mark."""
 _BLANK_LINES = re.compile(r"(?:[ \t]*(?:\r\n|\n|\r))*")
 _REPEATED_TAG = re.compile(r"\s*<answer>[ \t]*(?=[\r\n])")
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A completion that could not be read."""
+    """A completion that could not be parsed."""
 
     reason: str
     detail: str
@@ -54,16 +54,16 @@ class Rejected:
 
 @dataclass(frozen=True)
 class ParsedResponse:
-    """A response, taken apart."""
+    """The parts of a response."""
 
     answer: str
-    """As it was written, without the blank lines around it."""
+    """The answer as written, without surrounding blank lines."""
     code: str
     tests: str
 
 
 def concepts(text: str, *, cut_off: bool) -> list[str] | Rejected:
-    """The terms of a seed → concepts completion, in order, each once."""
+    """Return the distinct terms of a seed → concepts completion, in order."""
     if cut_off:
         return _cut_off(text)
     terms = terms_of(text)
@@ -76,7 +76,7 @@ def concepts(text: str, *, cut_off: bool) -> list[str] | Rejected:
 
 
 def instruction(text: str, *, cut_off: bool) -> str | Rejected:
-    """The task of a concepts → instruction completion."""
+    """Return the task of a concepts → instruction completion."""
     if cut_off:
         return _cut_off(text)
     task = text.strip()
@@ -87,7 +87,7 @@ def instruction(text: str, *, cut_off: bool) -> str | Rejected:
 
 
 def response(text: str, *, cut_off: bool) -> ParsedResponse | Rejected:
-    """The answer, its code and the tests of an instruction → response completion."""
+    """Return the answer, code and tests of an instruction → response completion."""
     if cut_off:
         return _cut_off(text)
     text = _without_end_marks(text)
@@ -118,7 +118,7 @@ def response(text: str, *, cut_off: bool) -> ParsedResponse | Rejected:
 
 
 def _without_end_marks(text: str) -> str:
-    """The text without the end marks behind it and the white space around them."""
+    """Return the text without trailing end marks and the white space around them."""
     end, marked = len(text), False
     while True:
         while end and text[end - 1].isspace():
@@ -136,9 +136,9 @@ def _python(found: Sequence[Block]) -> list[Block]:
 
 
 def _answer(text: str, found: Sequence[Block]) -> str:
-    """The answer without blank lines around it, and without an opening tag that repeats the prompt's.
+    """Return the answer without surrounding blank lines and without an opening tag that repeats the prompt's.
 
-    Where its last block has no closing fence, the block's end is the answer's.
+    If its last block has no closing fence, the answer ends where the block ends.
     """
     repeated = _REPEATED_TAG.match(text)
     start = repeated.end() if repeated else 0
@@ -159,7 +159,7 @@ def _without_end(text: str, found: Sequence[Block]) -> str:
 
 
 def _kinds(found: Sequence[Block]) -> str:
-    """Blocks for a person: "2 blocks, both marked bash"."""
+    """Describe blocks for users, as in "2 blocks, both marked bash"."""
     if not found:
         return "no fenced block"
     kinds = ["empty" if not block.content.strip() else f"marked {block.language}" for block in found]

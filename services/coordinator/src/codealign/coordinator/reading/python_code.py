@@ -1,4 +1,4 @@
-"""What a model's Python code is: whether it compiles, and what its blocks give to and take from each other."""
+"""Analysis of generated Python code: whether it compiles, and which names its blocks share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SOLUTION = "solution"
 _FAULTS = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
 _BY_NAME = frozenset({"eval", "exec", "globals", "vars", "import_module"})
 _TESTS_BY_NAME = _BY_NAME | {"locals", "getattr", "doctest", "inspect", "patch"}
-"""Whoever uses one of these may reach any name without writing it."""
+"""Names that give access to any other name without writing it."""
 SETTINGS = frozenset({"sys", "os", "random", "decimal", "locale", "warnings", "logging", "threading", "gc"})
 """Modules whose functions change how the whole program runs."""
 _NO_SETTINGS = frozenset({"exit", "write", "flush", "system"})
@@ -25,26 +25,26 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 @dataclass(frozen=True)
 class Names:
-    """Names of a module's outermost level."""
+    """Names at a module's top level."""
 
     given: frozenset[str]
-    """Bound by it."""
+    """Names that the module binds."""
     taken: frozenset[str]
-    """Used by it, and bound by something else or nothing."""
+    """Names that the module uses but does not bind."""
     mentioned: frozenset[str]
-    """Every name that it uses, attributes and what it imports from other modules included."""
+    """All names that the module uses, including attributes and imports from other modules."""
     defined: frozenset[str]
     """Its functions and classes."""
     acted_on: frozenset[str]
-    """What it may change without binding it: `TABLE["a"] = 1`, `@register`, `build()`, `sys.setrecursionlimit(99)`."""
+    """Names it may change without binding: `TABLE["a"] = 1`, `@register`, `build()`, `sys.setrecursionlimit(99)`."""
 
     def reaches_anything(self, *, tests: bool = False) -> bool:
-        """It may use names that it does not write."""
+        """Return whether the code may use names that it does not write."""
         return not self.mentioned.isdisjoint(_TESTS_BY_NAME if tests else _BY_NAME)
 
 
 def compiles(code: str) -> bool:
-    """Whether Python compiles the code as a module. It is not run, and no warning is given."""
+    """Return whether Python compiles the code as a module. The code is not run, and no warning is issued."""
     with without_warnings():
         try:
             compile(code.removeprefix(BOM), "<answer>", "exec", dont_inherit=True)
@@ -54,7 +54,7 @@ def compiles(code: str) -> bool:
 
 
 def names(code: str) -> Names | None:
-    """The names of code that compiles; None where it does not, or is nested too deeply to tell."""
+    """Return the names of code, or None if it does not compile or is nested too deeply to analyze."""
     source = code.removeprefix(BOM)
     try:
         with without_warnings():
@@ -75,14 +75,14 @@ def names(code: str) -> Names | None:
 
 
 def _from_solution(tree: ast.Module) -> Iterator[str]:
-    """Names that tests import from the code, whose module has this name while they run."""
+    """Yield names that tests import from the code, whose module has this name while they run."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == SOLUTION:
             yield from (alias.name for alias in node.names)
 
 
 def _given(table: symtable.SymbolTable) -> Iterator[str]:
-    """Bound at the outermost level, or by a function that declares them global."""
+    """Yield names bound at module level, or by a function that declares them global."""
     outermost = table.get_type() == "module"
     for symbol in table.get_symbols():
         bound = symbol.is_assigned() or symbol.is_imported() or symbol.is_namespace()
@@ -93,7 +93,7 @@ def _given(table: symtable.SymbolTable) -> Iterator[str]:
 
 
 def _used(table: symtable.SymbolTable) -> Iterator[str]:
-    """Names of the module that are read anywhere in it."""
+    """Yield the module's names that are read anywhere in it."""
     outermost = table.get_type() == "module"
     for symbol in table.get_symbols():
         if symbol.is_referenced() and (outermost or symbol.is_global()):
@@ -103,7 +103,7 @@ def _used(table: symtable.SymbolTable) -> Iterator[str]:
 
 
 def _used_early(body: list[ast.stmt]) -> Iterator[str]:
-    """Names that statements read before the module binds them: `area = cache(area)` needs an `area` of before."""
+    """Yield names read before the module binds them: `area = cache(area)` needs an earlier `area`."""
     bound: set[str] = set()
     for statement in body:
         read, written = set[str](), set[str]()
@@ -114,7 +114,7 @@ def _used_early(body: list[ast.stmt]) -> Iterator[str]:
                 written.add((node.asname or node.name).partition(".")[0])
         if isinstance(statement, ast.AugAssign) and isinstance(statement.target, ast.Name):
             read.add(statement.target.id)
-        # What a loop or a comprehension binds for itself it does not take from before.
+        # A loop or a comprehension does not take from before what it binds itself.
         yield from read - bound - (set() if isinstance(statement, ast.Assign | ast.AugAssign) else written)
         bound |= written
         if isinstance(statement, _DEFINITIONS):
@@ -122,7 +122,7 @@ def _used_early(body: list[ast.stmt]) -> Iterator[str]:
 
 
 def _run_at_once(node: ast.AST) -> Iterator[ast.AST]:
-    """The node and what runs with it: of functions the decorators, defaults and annotations alone."""
+    """Yield the node and what runs with it: of functions only decorators, defaults and annotations."""
     waiting = [node]
     while waiting:
         each = waiting.pop()
@@ -148,7 +148,7 @@ def _mentioned(tree: ast.Module) -> Iterator[str]:
 
 
 def _acted_on(tree: ast.Module, given: frozenset[str]) -> Iterator[str]:
-    """Names that statements at module level may change though they are not their own. "" is whatever has no name."""
+    """Yield foreign names that module-level statements may change; "" stands for anything without a name."""
     imported = {
         (alias.asname or alias.name).partition(".")[0]
         for node in tree.body
@@ -165,7 +165,7 @@ def _changed(node: ast.AST, imported: set[str]) -> Iterator[str]:
     if isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
         yield _root(node)
     elif isinstance(node, _DEFINITIONS):
-        # Decorators register what they are given, and so may the class that another derives from.
+        # Decorators register what they are given, and so may a base class.
         yield from map(_root, node.decorator_list)
         yield from map(_root, node.bases if isinstance(node, ast.ClassDef) else ())
     elif isinstance(node, ast.alias) and node.name == "*":
@@ -175,7 +175,7 @@ def _changed(node: ast.AST, imported: set[str]) -> Iterator[str]:
 
 
 def _changed_by_call(call: ast.Call, imported: set[str]) -> Iterator[str]:
-    """A call whose value is not used: a method changes its object, a function without arguments anything."""
+    """Yield what a call with an unused value changes: a method its object, a function without arguments anything."""
     root = _root(call.func)
     if isinstance(call.func, ast.Attribute):
         if root not in imported or (root in SETTINGS and call.func.attr not in _NO_SETTINGS):
@@ -185,7 +185,7 @@ def _changed_by_call(call: ast.Call, imported: set[str]) -> Iterator[str]:
 
 
 def _root(node: ast.expr) -> str:
-    """The name that a chain of attributes, items and calls starts from."""
+    """Return the name at the root of a chain of attributes, items and calls."""
     while True:
         if isinstance(node, ast.Attribute | ast.Subscript | ast.Starred):
             node = node.value

@@ -1,41 +1,41 @@
-"""The part of a few-shot prompt's last example that the model writes, and the stop strings that end it."""
+"""The part of a few-shot prompt's last example that the model writes, and its stop strings."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 HEADING = "## Example"
-"""What each example of a prompt begins with; its number follows."""
+"""Heading of each example in a prompt; its number follows."""
 
 
 @dataclass(frozen=True)
 class Section:
     """The part of an example that the model writes, and the stop strings that end it.
 
-    A stop string is plain text that every engine looks for, so each is one that an item's own text does not hold: the
-    closing tag at the start of a line, and the whole beginning of the next example. A tag in a sentence, a heading
-    `## Example usage` or an element `<task>` in a snippet ends nothing. Two strings, since endpoints that speak
-    OpenAI's protocol allow four.
+    Every engine matches stop strings as plain text, so each must be a string that does not occur in an item's text: the
+    closing tag at the start of a line, and the full beginning of the next example. A tag in a sentence, a heading
+    `## Example usage` or an element `<task>` in a snippet ends nothing. Two strings stay within the limit of four of
+    endpoints with the OpenAI protocol.
     """
 
     name: str
-    """Of its tags."""
+    """Name of its tags."""
     begins_example: str
-    """The line that follows an example's heading."""
+    """The line after an example's heading."""
     fenced: bool = False
-    """It ends with a code block. What it holds may then have the closing tag on a line of its own, as in a string, so
-    the block's closing fence is part of the stop string."""
+    """Whether the section ends with a code block. The block may contain the closing tag on a line of its own, as in a
+    string, so the block's closing fence is part of the stop string."""
 
     @property
     def closing_tag(self) -> str:
-        """What ends the section."""
+        """The tag that ends the section."""
         return f"</{self.name}>"
 
     def next_example(self, few_shots: int) -> str:
-        """How the example after the item begins."""
+        """Return the beginning of the example after the item."""
         return f"\n{HEADING} {few_shots + 2}\n\n{self.begins_example}\n"
 
     def stop(self, few_shots: int) -> tuple[str, str]:
-        """The stop strings of an item that follows so many examples."""
+        """Return the stop strings of an item that follows this many examples."""
         fence = "\n```" if self.fenced else ""
         return f"{fence}\n{self.closing_tag}", self.next_example(few_shots)

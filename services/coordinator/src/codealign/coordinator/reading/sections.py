@@ -1,8 +1,8 @@
-"""Where the section that the model was to write ends in what it wrote.
+"""Detection of a section's end in a completion.
 
-A stop string is looked for by engines that know nothing of the text. What it means is decided here, from the text with
-the stop string put back: a closing tag ends the section only where it is the section's own, and a text that ended
-anywhere else before its closing tag was cut. Nothing that was cut is taken as if it were whole.
+Engines match stop strings without knowing the text. Their meaning is decided here, from the text with the stop string
+restored: a closing tag ends the section only if it is the section's own, and a text that ended anywhere else before its
+closing tag was cut. A text that was cut is never treated as complete.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from codealign.coordinator.reading.parsing import REASONS, Rejected
 from codealign.coordinator.reading.section import Section
 
 READING = 3
-"""Raised whenever a completion comes to be read otherwise, here or in `parsing`: part of each generating stage's
-configuration, so that records of the older reading are not taken for those of the newer one."""
+"""Incremented whenever completions are parsed differently, here or in `parsing`. Part of each generating stage's
+configuration, so that records of an older version are not taken for those of a newer one."""
 
 _FENCE = re.compile(r"[ \t]*(`{3,}(?=[^`]*$)|~{3,})")
 _SENTENCE_ENDS = ".!?:;)]}`'\"|"
@@ -24,18 +24,18 @@ _UNANSWERED = {inf.FINISH_REASON_CONTENT_FILTER: "content-filter", inf.FINISH_RE
 
 
 def read(completion: inf.Completion, section: Section, few_shots: int) -> str | Rejected:
-    """The section's whole text; or why that did not come. Prose is given without its closing tag, code with it.
+    """Return the complete section, or why it is missing. Prose excludes its closing tag, code includes it.
 
-    A model that ended by itself without the closing tag has said that it is finished: its text is whole.
+    If the model ended by itself without the closing tag, it considers its text finished, so the text is complete.
 
     Args:
-        completion: What came back.
-        section: What was asked for.
-        few_shots: Examples in the prompt.
+        completion: The completion.
+        section: The section that the model was to write.
+        few_shots: Number of examples in the prompt.
     """
     if refused := unanswered(completion):
         return refused
-    # The prompt ends with a line feed, which a stop string at the very start of the completion would need.
+    # The prompt ends with a line feed, which a stop string at the very start of the completion would include.
     written = "\n" + completion.text + completion.stop_string
     text, next_example, _ = written.partition(section.next_example(few_shots))
     text = text[1:]
@@ -62,7 +62,7 @@ def read(completion: inf.Completion, section: Section, few_shots: int) -> str | 
 
 
 def unanswered(completion: inf.Completion) -> Rejected | None:
-    """Why a completion holds no text of the model's to be read, or None."""
+    """Return why a completion contains no text to parse, or None."""
     reason = _UNANSWERED.get(completion.finish_reason)
     if reason is None:
         return None
@@ -74,10 +74,10 @@ def _cut(detail: str) -> Rejected:
 
 
 def _end_of_fenced(text: str, section: Section, *, limited: bool) -> int | None:
-    """Where the closing tag of a section begins that ends with a code block.
+    """Return where the closing tag begins in a section that ends with a code block.
 
-    A tag that follows a closing fence is the section's, whatever comes after it. Where the fence is missing, the last
-    tag at a line's end is, unless a fence follows: then it is part of a string.
+    A tag after a closing fence is the section's, whatever follows. If the fence is missing, the last tag at a line's
+    end is, unless a fence follows: then it is part of a string.
     """
     tag = re.escape(section.closing_tag)
     if found := re.search(rf"^[ \t]*(?:`{{3,}}|~{{3,}})\s*({tag})[ \t\r]*$", text, re.MULTILINE):
@@ -96,12 +96,12 @@ def _last(matches: Iterator[re.Match[str]]) -> re.Match[str] | None:
 
 
 def _end_of_prose(text: str, section: Section) -> int | None:
-    """Where the closing tag of a section begins that holds prose."""
+    """Return where the closing tag begins in a section of prose."""
     return next((end for end, _ in _marks(text, section) if end is not None), None)
 
 
 def _is_open(text: str, section: Section) -> bool:
-    """The text ends inside a code block, or inside an element of the section's name."""
+    """Return whether the text ends inside a code block or an element with the section's name."""
     last = None
     for _, last in _marks(text, section):  # noqa: B007 (the last one is wanted)
         pass
@@ -109,10 +109,10 @@ def _is_open(text: str, section: Section) -> bool:
 
 
 def _marks(text: str, section: Section) -> Iterator[tuple[int | None, bool]]:
-    """Line by line: where the section's own closing tag begins, if it is there, and whether something is open after it.
+    """Yield for each line where the section's closing tag begins, or None, and whether something is open after it.
 
-    A tag is not the section's in a code block, in an element of the same name that the text itself opened, or in a
-    sentence. In a sentence it may stand at a line's end; then more of the sentence follows.
+    A tag is not the section's if it is in a code block, in an element of the same name that the text opened, or in a
+    sentence. In a sentence it may be at a line's end; then the sentence continues.
     """
     tag, depth, fence, at = section.closing_tag, 0, "", 0
     opening = re.compile(rf"<{section.name}(\s[^<>]*)?>(<|$)")
@@ -130,7 +130,7 @@ def _marks(text: str, section: Section) -> Iterator[tuple[int | None, bool]]:
         elif found := _FENCE.match(line):
             fence = found.group(1)
         elif opening.match(stripped) and not ends:
-            depth += number != first  # the model may repeat the prompt's own
+            depth += number != first  # the model may repeat the prompt's opening tag
         elif stripped == tag and depth:
             depth -= 1
         elif ends and not depth and (not inner or _closes_text(stripped, tag, lines, number + 1, section)):
@@ -144,7 +144,7 @@ def _closes(line: str, fence: str) -> bool:
 
 
 def _closes_text(line: str, tag: str, lines: list[str], following: int, section: Section) -> bool:
-    """A tag at the end of a line of text is the section's, not one that the sentence mentions."""
+    """Return whether a tag at the end of a line of text is the section's rather than part of the sentence."""
     before = line.removesuffix(tag)
     if before.count(f"<{section.name}>") > before.count(tag):
         return False
@@ -161,7 +161,7 @@ def _ends_with_fence(text: str) -> bool:
 
 
 def _with_closing_fence(text: str) -> str:
-    """The text with the fence that a stop string took away, where the endpoint does not tell which one it was."""
+    """Restore the fence that a stop string removed, for endpoints that do not report which stop string matched."""
     fence = ""
     for line in text.split("\n"):
         if fence:
@@ -172,5 +172,5 @@ def _with_closing_fence(text: str) -> str:
 
 
 def _without_opening_tag(text: str, section: Section) -> str:
-    """The text without the prompt's own opening tag, where the model repeated it."""
+    """Return the text without a repetition of the prompt's opening tag."""
     return re.sub(rf"\A\s*<{section.name}>[ \t]*\n", "", text)

@@ -12,29 +12,29 @@ _ANY_TAG = re.compile(TAG, re.IGNORECASE)
 _TAG_OR_CODE = re.compile(rf"`[^`]+`|(?P<tag>{TAG})", re.IGNORECASE)
 _LINE = re.compile(r"[^\n\r]+")
 _BLANK = re.compile(r"[ \t>]+")
-"""White space, and the marks of a block quote."""
+"""White space and block quote marks."""
 
 
 @dataclass(frozen=True)
 class Tag:
-    """A tag where it may divide the text."""
+    """A tag that may divide the text."""
 
     start: int
     end: int
     alone: bool
-    """Its line holds nothing but it, other tags, and the fence of a block."""
+    """Whether its line contains nothing else but other tags and the fence of a block."""
     last: bool
-    """Nothing but other tags follows it on its line."""
+    """Whether only other tags follow it on its line."""
 
 
 def find(text: str, blocks: Sequence[Block], name: str, start: int = 0) -> Tag | None:
-    """The tag that divides a text: the first alone on its line, else the first that ends a line, else the first.
+    """Return the tag that divides a text: the first alone on its line, else the first that ends a line, else the first.
 
     Args:
         text: The text.
         blocks: Its code blocks. A tag inside one is code.
-        name: A pattern of what stands in the angle brackets, as "/answer".
-        start: Offset from which on to look.
+        name: Pattern for the contents of the angle brackets, such as "/answer".
+        start: Offset at which the search starts.
     """
     found = list(_tags(text, blocks, name, start))
     alone = next((tag for tag in found if tag.alone), None)
@@ -49,7 +49,7 @@ def _tags(text: str, blocks: Sequence[Block], name: str, start: int) -> Iterator
 
 
 def _tags_of_line(line: re.Match[str], pattern: re.Pattern[str]) -> Iterator[Tag]:
-    """The line's tags of a pattern, in order. Inline code holds none."""
+    """Yield the line's tags that match a pattern, in order, ignoring inline code."""
     found = [each for each in _TAG_OR_CODE.finditer(line.group()) if each["tag"]]
     if not any(pattern.fullmatch(each["tag"]) for each in found):
         return
@@ -66,7 +66,7 @@ def _tags_of_line(line: re.Match[str], pattern: re.Pattern[str]) -> Iterator[Tag
 
 
 def _gaps(length: int, blocks: Sequence[Block], start: int) -> Iterator[tuple[int, int]]:
-    """What lies between the blocks, from a position on."""
+    """Yield the gaps between blocks from a position on."""
     for block in blocks:
         if start < block.start:
             yield start, block.start

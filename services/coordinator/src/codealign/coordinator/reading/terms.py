@@ -1,8 +1,7 @@
-"""The terms of a list that a model wrote: one line separated by commas, or one term on each line.
+"""The terms of a generated list: one line separated by commas, or one term per line.
 
-Of a term only what surrounds it is taken away: one list marker that white space follows, quotes or emphasis around the
-whole of it, and a final full stop. No character is taken for its own sake: "2D arrays", "**kwargs", ".env files" and
-"C++" are terms.
+Only what surrounds a term is removed: one list marker followed by white space, quotes or emphasis around the whole
+term, and a final period. No other character is removed: "2D arrays", "**kwargs", ".env files" and "C++" are terms.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ _HEADING = re.compile(r"[\w *#]*\b(?:concepts|terms|topics)\b[ *]*:[ *]*", re.IG
 """A line that announces the list."""
 _NO_TERM = re.compile(r"[-*+•–]|\(?\d{1,3}[.)]|[.…]+|[`\"'“”‘’]+")
 _ABBREVIATION = re.compile(r"(?:^|\s)(?:[^\W\d]{1,2}\.){2,}$|\.\.$")
-"""Ends with a full stop of its own: "Ph.D.", "e.g.", "..."."""
+"""Terms that end with their own period: "Ph.D.", "e.g.", "..."."""
 _AROUND = (("**", "**"), ("*", "*"), ("``", "``"), ("`", "`"), ('"', '"'), ("'", "'"), ("“", "”"), ("‘", "’"))
 _OPENING, _CLOSING = "([{", ")]}"
 
 
 def terms_of(text: str) -> list[str]:
-    """The terms in order, each once; upper and lower case are the same."""
+    """Return the distinct terms in order, ignoring case."""
     found: dict[str, str] = {}
     for part, marked in _parts(text):
         term = _bare(part, marked=marked)
@@ -32,13 +31,13 @@ def terms_of(text: str) -> list[str]:
 
 
 def _parts(text: str) -> Iterator[tuple[str, bool]]:
-    """The text between separators, and whether its marker is a list's. Brackets and backticks enclose separators."""
+    """Yield the text between unenclosed separators, and whether its marker belongs to a list."""
     lines = [line for line in re.split(r"[\r\n]", text) if line.strip()]
     if len(lines) > 1 and _HEADING.fullmatch(lines[0].strip()):
         lines = lines[1:]
     for line in lines:
         parts = _parts_of_line(line)
-        # "+ operator, - operator" and "sorting, - operator": signs are the terms' own.
+        # In "+ operator, - operator" and "sorting, - operator" the signs belong to the terms.
         markers = [marker.group().strip() for part in parts if (marker := _MARKER.match(part.strip()))]
         signs = {marker for marker in markers if not any(map(str.isdigit, marker))}
         for part in parts:
@@ -60,7 +59,7 @@ def _parts_of_line(line: str) -> list[str]:
             parts.append(line[start:position])
             start = position + 1
     if quoted or depth:
-        # What is never closed encloses nothing.
+        # An unclosed bracket or backtick protects nothing.
         return re.split(r"[,;]", line)
     return [*parts, line[start:]]
 
@@ -80,5 +79,5 @@ def _bare(part: str, *, marked: bool) -> str:
 
 
 def _without_stop(term: str) -> str:
-    """The term without its final full stop, unless that belongs to an abbreviation."""
+    """Return the term without its final period, unless it belongs to an abbreviation."""
     return term[:-1].rstrip() if term.endswith(".") and not _ABBREVIATION.search(term) else term

@@ -1,13 +1,13 @@
 """Benchmark texts that must not occur in a seed or a row (decontamination).
 
-The files are the user's own copies: JSON lines, plain or gzipped, as HumanEval, HumanEval+, MBPP and MBPP+ are
-published. Of each task count
+The files are the user's copies: JSON lines, plain or gzipped, as published for HumanEval, HumanEval+, MBPP and MBPP+.
+These parts of each task are used:
 
 - its description: the docstring of HumanEval's and EvalPlus' prompts, MBPP's `text` or `prompt`; as a whole, without
-  its examples, without "Write a function to", and each longer paragraph and sentence by itself;
-- its solution: as it is, without docstrings and comments, each function, and the body without its signature.
+  examples, without "Write a function to", and each longer paragraph and sentence separately;
+- its solution: as published, without docstrings and comments, each function, and the body without its signature.
 
-Both sides are compared in a normal form, and short code also by its operators (see `matching`).
+Both sides are compared in a normal form, short code also by its operators (see `matching`).
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from codealign.coordinator.rules.source import bare_source, parsed
 __all__ = ["BenchmarkTexts", "load"]
 
 MIN_TEXT = 16
-"""Characters of the normal form that a description, or a function with its signature, has at least.
+"""Minimum normal-form characters of a description, or of a function with its signature.
 
-The shortest of HumanEval's and MBPP's are "Add two numbers x and y" (18) and `def find(n,m): return n // m` (17). In
-118,000 functions of the standard library and of installed packages, docstrings included, none of them occurs.
+The shortest in HumanEval and MBPP are "Add two numbers x and y" (18) and `def find(n,m): return n // m` (17). Neither
+occurs in 118,000 functions of the standard library and installed packages, docstrings included.
 """
 MIN_BODY = 20
-"""Characters that a function's body without its signature has at least.
+"""Minimum characters of a function's body without its signature.
 
-Shorter ones occur in innocent code: `return x + y` (8) in 133 of those functions, `return len(string)` (15) in two,
-Euclid's algorithm (18) in one; of 20 and more, none does.
+Shorter ones occur in unrelated code: `return x + y` (8) in 133 of those functions, `return len(string)` (15) in two,
+Euclid's algorithm (18) in one. None with 20 or more characters does.
 """
 MIN_FORMULA = 24
-"""Characters, operators included, from which a shorter body counts: `return int(2*n*(n+1)*(2*n+1)/3)`."""
+"""Minimum characters, operators included, for a shorter body to count: `return int(2*n*(n+1)*(2*n+1)/3)`."""
 MIN_PART = 60
-"""Characters of a paragraph or a sentence that counts by itself: a dozen words, which cannot be a coincidence."""
+"""Minimum characters for a paragraph or sentence to count separately: a dozen words, which cannot be a coincidence."""
 MIN_TASK = 40
-"""Characters of a description that counts without its "Write a function to"."""
+"""Minimum characters for a description to count without its "Write a function to"."""
 
 _DESCRIPTIONS = ("prompt", "text")
 _SOLUTIONS = ("canonical_solution", "code")
@@ -65,7 +65,7 @@ _LEAD = re.compile(
 
 
 def load(path: Path | None) -> BenchmarkTexts:
-    """Read a file, or every .jsonl and .jsonl.gz of a folder.
+    """Read a file, or every .jsonl and .jsonl.gz file in a directory.
 
     Raises:
         ConfigurationError: Names the file and line that cannot be read.
@@ -73,7 +73,7 @@ def load(path: Path | None) -> BenchmarkTexts:
     if path is None:
         return BenchmarkTexts()
     if not path.exists():
-        raise ConfigurationError(f"benchmarks: {path} does not exist; give a .jsonl(.gz) file or a folder of them")
+        raise ConfigurationError(f"benchmarks: {path} does not exist; give a .jsonl(.gz) file or a directory of them")
     files = (
         sorted(item for item in path.iterdir() if item.name.endswith((".jsonl", ".jsonl.gz")))
         if path.is_dir()
@@ -97,7 +97,7 @@ def _texts(file: Path) -> Iterator[Text]:
 
 def _of_row(row: dict[str, object], file: str, number: int) -> Iterator[Text]:
     task = row.get("task_id", number)
-    task = task if isinstance(task, str) else f"{file}, task {task}"  # MBPP's own ids are numbers
+    task = task if isinstance(task, str) else f"{file}, task {task}"  # MBPP's ids are numbers
     prompts = [value for field in _DESCRIPTIONS if isinstance(value := row.get(field), str)]
     solutions = [value for field in _SOLUTIONS if isinstance(value := row.get(field), str)]
     for prompt in prompts:
@@ -125,7 +125,7 @@ def _of_description(prompt: str, task: str) -> Iterator[Text]:
 
 
 def _bare_string(node: ast.AST) -> str:
-    """A string that is a statement: a docstring, or one that stands a line too late to be one."""
+    """Return a string that is a statement: a docstring, or one placed a line too late to be one."""
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
         return node.value.value
     return ""
@@ -153,7 +153,7 @@ def _of_solution(solution: str, signatures: list[str], task: str) -> Iterator[Te
 
 
 def _functions(source: str) -> Iterator[tuple[str, str]]:
-    """Each function at module level, and its body."""
+    """Yield each function at module level and its body."""
     tree = parsed(source)
     lines = source.split("\n")
     for node in tree.body if tree is not None else []:
@@ -163,7 +163,7 @@ def _functions(source: str) -> Iterator[tuple[str, str]]:
 
 
 def _signatures(prompt: str) -> list[str]:
-    """The signature that a HumanEval prompt ends with."""
+    """Return the signature that a HumanEval prompt ends with."""
     tree = parsed(prompt) or parsed(prompt + "\n    pass\n")
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)] if tree is not None else []
     if not functions:

@@ -1,7 +1,6 @@
 """Duplicates among rows: exact ones, equal sets of names, and near ones.
 
-Everything is decided in the order in which items are offered, so a caller who offers them in a fixed order gets
-the same result each time.
+Decisions depend on the order in which items are offered, so offering them in a fixed order is deterministic.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from codealign.coordinator.rules.seeds import Drop
 from codealign.coordinator.rules.source import read
 
 SEED_THRESHOLD = 0.5
-"""Jaccard similarity at which two seeds are near duplicates (the paper's)."""
+"""Jaccard similarity at which two seeds are near duplicates (from the paper)."""
 RULES: Mapping[str, str] = {
     "dedup.instruction": "same instruction as another row",
     "dedup.response": "same response as another row",
@@ -27,9 +26,9 @@ RULES: Mapping[str, str] = {
     "dedup.near-response": "response nearly the same as another's",
     "dedup.near-code": "code nearly the same as another's",
 }
-"""The rules for rows and what they mean, in the order of their application."""
+"""The rules for rows and their meanings, in the order of application."""
 SEED_RULES: Mapping[str, str] = {"seed.near-duplicate": "nearly the same as another seed"}
-"""The rule for seeds and what it means."""
+"""The rule for seeds and its meaning."""
 _EXACT = 5
 _SEEN = {
     "dedup.instruction": "equal, white space and case aside",
@@ -41,7 +40,7 @@ _SPACE = re.compile(r"\s+")
 
 @dataclass(frozen=True)
 class Row:
-    """What of a row is compared."""
+    """The parts of a row that are compared."""
 
     id: str
     instruction: str
@@ -50,11 +49,11 @@ class Row:
 
 
 class RowDuplicates:
-    """The rows that were kept so far; `offer` keeps another, or says which rule drops it.
+    """The rows kept so far. `offer` keeps another row or returns the rule that drops it.
 
     Args:
         threshold: Jaccard similarity at which two texts are near duplicates.
-        strategy: How near duplicates are told, one of `near.STRATEGIES`.
+        strategy: How near duplicates are detected, one of `near.STRATEGIES`.
     """
 
     def __init__(self, threshold: float, strategy: str = DEFAULT_STRATEGY) -> None:
@@ -72,7 +71,7 @@ class RowDuplicates:
             "dedup.function-names": ", ".join(functions),
             "dedup.class-names": ", ".join(classes),
         }
-        # With the own names in place: words hold no operators, and without names `add` and `subtract` would be one.
+        # Keep the code's own names: words contain no operators, so without names `add` and `subtract` would be equal.
         texts = {
             "dedup.near-instruction": row.instruction,
             "dedup.near-response": row.response,
@@ -94,7 +93,7 @@ class RowDuplicates:
         return None
 
     def forget(self, row_id: str) -> None:
-        """Forget a row that was kept and does not become one after all. Takes time linear in the number of rows."""
+        """Forget a kept row that does not become one after all. Takes time linear in the number of rows."""
         for rule, owners in self._exact.items():
             self._exact[rule] = {digest: owner for digest, owner in owners.items() if owner != row_id}
         for near in self._near.values():
@@ -102,7 +101,7 @@ class RowDuplicates:
 
 
 def _plain_names(names: frozenset[str]) -> list[str]:
-    """`is_prime` and `isPrime` are one name; one that is nothing but underscores stays."""
+    """Normalize names so that `is_prime` and `isPrime` are equal; a name of underscores only is kept."""
     return sorted({name.replace("_", "").casefold() or name for name in names})
 
 

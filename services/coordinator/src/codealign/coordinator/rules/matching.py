@@ -1,8 +1,8 @@
-"""Finding known texts in others, whatever their case, white space, wrapping, quoting and escapes.
+"""Search for known texts in others, regardless of case, white space, wrapping, quoting and escapes.
 
-The normal form of a text is its letters and digits alone. That leaves nothing that quoting, wrapping, comment signs,
-Markdown, zero-width characters or another string's escapes can change. A short text must also begin and end where
-words do, and short code must agree in its operators, since `return a + b` and `return a - b` have one normal form.
+The normal form of a text is its letters and digits only, so that quoting, wrapping, comment signs, Markdown, zero-width
+characters and string escapes cannot change it. A short text must also begin and end at word boundaries, and short code
+must agree in its operators, since `return a + b` and `return a - b` have the same normal form.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from itertools import accumulate
 from typing import Self
 
 FORM = 2
-"""The version of the normal form and of the choice of texts: a change gives other rows."""
+"""Version of the normal form and of the choice of texts: a change gives other rows."""
 SHORT = 40
-"""Characters of the normal form below which a text must agree in more than that."""
+"""Normal-form characters below which a text must meet further conditions."""
 
-# Any text of _GRAM + _STEP - 1 characters or more holds, whatever its place, one gram that is looked up.
+# Any text of at least _GRAM + _STEP - 1 characters contains, at any position, one gram that is looked up.
 _GRAM = 10
 _STEP = 7
 SHORTEST = _GRAM + _STEP - 1
@@ -43,23 +43,23 @@ _COMMENT = re.compile(r"#[^\n]*|\"\"\".*?\"\"\"|'''.*?'''", re.DOTALL)
 
 @dataclass(frozen=True, order=True)
 class Text:
-    """One text that must not occur."""
+    """A text that must not occur."""
 
     normal: str
-    """Its normal form."""
+    """Normal form of the text."""
     operators: str
     """For short code: its form with operators, which must occur too."""
     task: str
-    """Whose it is: "HumanEval/3"."""
+    """Task that the text belongs to, such as "HumanEval/3"."""
 
     @classmethod
     def prose(cls, text: str, task: str) -> Text:
-        """Of a description."""
+        """Return the text of a description."""
         return cls(normal_form(text), "", task)
 
     @classmethod
     def code(cls, text: str, task: str) -> Text:
-        """Of a solution."""
+        """Return the text of a solution."""
         normal = normal_form(text)
         return cls(normal, operator_form(text) if len(normal) < SHORT else "", task)
 
@@ -69,11 +69,11 @@ class BenchmarkTexts:
     """All texts that must not occur."""
 
     texts: tuple[Text, ...] = ()
-    """Sorted; a text of several tasks bears the first one's name."""
+    """Sorted; a text that belongs to several tasks has the first one's name."""
 
     @classmethod
     def of(cls, texts: Iterable[Text]) -> Self:
-        """The same for the same texts, in whatever order they come."""
+        """Return the collection of these texts, independent of their order."""
         found: dict[tuple[str, str], Text] = {}
         for text in sorted(texts):
             if len(text.normal) >= SHORTEST:
@@ -82,14 +82,14 @@ class BenchmarkTexts:
 
     @property
     def sha256(self) -> str:
-        """A hash of all texts and of the version of the normal form; empty where there are none."""
+        """Hash of all texts and of the normal form's version, or "" if there are no texts."""
         if not self.texts:
             return ""
         everything = "\0".join([str(FORM), *(f"{text.normal}\1{text.operators}" for text in self.texts)])
         return hashlib.sha256(everything.encode()).hexdigest()
 
     def find(self, *sources: str) -> str | None:
-        """The task whose text occurs in one of the sources, or None. Of several texts the longest one's."""
+        """Return the task whose text occurs in one of the sources, or None. The longest of several texts counts."""
         found = [text for source in sources for text in self._in(source)]
         return min(found, key=lambda text: (-len(text.normal), text)).task if found else None
 
@@ -98,8 +98,7 @@ class BenchmarkTexts:
             return []
         found = []
         plain = _plain(source)
-        # A copy that got comments and a docstring of its own is found without them.
-        # So is one whose lines are numbered, or that HTML's tags break up.
+        # Also search without comments and docstrings, HTML tags and line numbers, which may have been added to a copy.
         for variant in {plain, _COMMENT.sub(" ", plain), _HTML_TAG.sub("", plain), _NUMBERED.sub("", plain)}:
             hits = self._hits(_squeezed(variant))
             if hits:
@@ -111,7 +110,7 @@ class BenchmarkTexts:
         return found
 
     def _hits(self, normal: str) -> set[tuple[Text, int]]:
-        """Each text whose normal form occurs in this one, and where."""
+        """Return each text whose normal form occurs in this one, with its position."""
         grams, hits = self._grams, set()
         for at in range(0, len(normal) - _GRAM + 1, _STEP):
             for text, offset in grams.get(normal[at : at + _GRAM], ()):
@@ -121,7 +120,7 @@ class BenchmarkTexts:
 
     @cached_property
     def _grams(self) -> dict[str, list[tuple[Text, int]]]:
-        """For each text _STEP successive grams, the rarest that it has: one of them is at a multiple of _STEP."""
+        """Map each text's rarest _STEP successive grams to the text: one of them is at a multiple of _STEP."""
         often = Counter(
             text.normal[at : at + _GRAM] for text in self.texts for at in range(len(text.normal) - _GRAM + 1)
         )
@@ -136,19 +135,19 @@ class BenchmarkTexts:
 
 
 def normal_form(text: str) -> str:
-    """A text's letters and digits, without case and accents."""
+    """Return a text's letters and digits, without case and accents."""
     return _squeezed(_plain(text))
 
 
 def operator_form(text: str) -> str:
-    """Code without white space, quotes and backslashes."""
+    """Return code without white space, quotes and backslashes."""
     return _NO_CODE.sub("", _plain(text))
 
 
 def _operator_forms(plain: str) -> tuple[str, ...]:
-    """As it is, and without what stands before each line where code is quoted or commented out.
+    """Return the code as it is, and without the line prefixes of quoted or commented-out code.
 
-    Where code is wrapped as well, a line may begin with an operator; so one prefix is taken off, or all.
+    Lines of code that is also wrapped may begin with an operator, so either one prefix or all are removed.
     """
     texts = plain, _LINE_PREFIX.sub("", plain), _LINE_PREFIXES.sub("", plain)
     return tuple(_NO_CODE.sub("", text) for text in texts)
@@ -169,10 +168,10 @@ def _squeezed(plain: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Without case, accents and invisible characters; escapes of a string or of HTML resolved."""
+    """Return the text without case, accents and invisible characters, with string and HTML escapes resolved."""
     text = _visible(text)
     resolved = _ESCAPE.sub(_resolved, text) if "\\" in text else text
-    for _ in range(2):  # some pages escape what is escaped already
+    for _ in range(2):  # some pages escape text twice
         resolved = html.unescape(resolved) if "&" in resolved else resolved
     return text if resolved == text else _visible(resolved)
 

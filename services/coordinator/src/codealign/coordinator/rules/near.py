@@ -1,11 +1,11 @@
-"""Near duplicates among texts, by MinHash and locality-sensitive hashing, in little memory.
+"""Near duplicates among texts, by MinHash and locality-sensitive hashing, with little memory.
 
-A sketch holds PERMUTATIONS minima over a text's shingles. It is cut into bands; texts with a band in common are
-candidates. Strategies (`STRATEGIES`) say what follows:
+A sketch contains PERMUTATIONS minima over a text's shingles. It is divided into bands; texts that share a band are
+candidates. The strategy (`STRATEGIES`) decides which candidates are duplicates:
 
-- "similarity": a candidate is a duplicate if the estimated Jaccard similarity reaches the threshold.
-- "band-collision": every candidate is one, and what collides with a dropped text is dropped as well. That is the way
-  of the paper's scripts, which join all texts that collide and keep one of each cluster.
+- "similarity": those whose estimated Jaccard similarity reaches the threshold.
+- "band-collision": all of them, and texts that collide with a dropped text are dropped as well. The paper's scripts do
+  this: they join all colliding texts and keep one from each cluster.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ BAND_COLLISION = "band-collision"
 STRATEGIES = (SIMILARITY, BAND_COLLISION)
 DEFAULT_STRATEGY = SIMILARITY
 RECALL = 0.99
-"""The least share of pairs just at the threshold that become candidates, for the strategy "similarity"."""
+"""Minimum share of pairs just at the threshold that become candidates, for the strategy "similarity"."""
 
 _WORD = re.compile(r"\w+")
 _HASH_SEED = 1
 _NOTHING = -1
-# Two values of 16 bits agree by chance in one of 65,536; a band must not, so it takes three of them or more.
+# Two 16-bit values agree by chance once in 65,536. Bands must not, so 16 bits are used from three values per band on.
 _ROWS_OF_16_BITS = 3
 
 
 @lru_cache
 def bands_for(threshold: float, strategy: str = SIMILARITY) -> tuple[int, int]:
-    """The number of bands and of rows in each, for PERMUTATIONS values.
+    """Return the number of bands and of rows per band for PERMUTATIONS values.
 
-    "similarity" takes the longest bands whose recall at the threshold is RECALL (or the shortest, where none has it):
-    candidates that are not similar cost time alone. "band-collision" weighs both errors equally, as the usual
-    choice of LSH parameters does: it minimizes the area of collisions below the threshold and of misses above it.
+    "similarity" uses the longest bands whose recall at the threshold is RECALL (or the shortest, if none reaches it):
+    candidates that are not similar only cost time. "band-collision" weighs both errors equally, as is usual for LSH
+    parameters: it minimizes the area of collisions below the threshold and of misses above it.
     """
     if strategy == SIMILARITY:
         for rows in range(PERMUTATIONS, 1, -1):
@@ -58,7 +58,7 @@ def _collision(similarity: float, bands: int, rows: int) -> float:
 
 
 def _error(threshold: float, bands: int, rows: int, steps: int = 100) -> float:
-    """The area of wrong decisions over all similarities."""
+    """Return the area of wrong decisions over all similarities."""
     total = 0.0
     for step in range(steps):
         similarity = (step + 0.5) / steps
@@ -68,10 +68,10 @@ def _error(threshold: float, bands: int, rows: int, steps: int = 100) -> float:
 
 
 class NearDuplicates:
-    """Texts seen so far, and the question whether another is near one of them.
+    """An index of texts that finds near duplicates.
 
     Args:
-        threshold: Jaccard similarity of 5-grams of words, case aside, at which two texts are near duplicates.
+        threshold: Jaccard similarity of case-insensitive word 5-grams at which two texts are near duplicates.
         strategy: One of STRATEGIES.
     """
 
@@ -79,16 +79,16 @@ class NearDuplicates:
         self._threshold, self._checks = threshold, strategy == SIMILARITY
         self._bands, self._rows = bands_for(threshold, strategy)
         self._owners: list[str] = []
-        """By the text's number. Empty: it was forgotten."""
+        """Owners by the texts' numbers. Empty: forgotten."""
         self._code = "H" if self._rows >= _ROWS_OF_16_BITS else "I"
         self._sketches = array(self._code)
-        # A hash table of all bands: the newest entry of each bucket, and for each entry the one before it.
+        # A hash table of all bands: the newest entry of each bucket, and for each entry its predecessor.
         self._newest = array("i", [_NOTHING]) * 1024
         self._before = array("i")
         self._last: tuple[str, array[int]] | None = None
 
     def find(self, text: str) -> tuple[str, float] | None:
-        """The first item that the text is near to, with the estimated similarity, or None."""
+        """Return the first item that the text is near to, with the estimated similarity, or None."""
         sketch = self._sketch(text)
         for number in self._candidates(sketch):
             if not self._owners[number]:
@@ -99,7 +99,7 @@ class NearDuplicates:
         return None
 
     def add(self, owner: str, text: str) -> None:
-        """Remember a text under its owner's id."""
+        """Add a text under its owner's id."""
         sketch = self._sketch(text)
         if (len(self._owners) + 1) * self._bands > len(self._newest):
             self._grow()
@@ -108,12 +108,12 @@ class NearDuplicates:
         self._link(sketch)
 
     def drop(self, owner: str, text: str) -> None:
-        """A text was dropped as a duplicate of the owner's: where duplicates are joined, it goes on to join others."""
+        """Record that a text was dropped as the owner's duplicate: with "band-collision" it goes on to link others."""
         if not self._checks:
             self.add(owner, text)
 
     def forget(self, owner: str) -> None:
-        """Forget an owner's texts, and those that joined them. Takes time linear in the number of texts."""
+        """Forget an owner's texts and those linked to them. Takes time linear in the number of texts."""
         self._owners = ["" if each == owner else each for each in self._owners]
 
     def _sketch(self, text: str) -> array[int]:
@@ -122,7 +122,7 @@ class NearDuplicates:
         return self._last[1]
 
     def _candidates(self, sketch: array[int]) -> list[int]:
-        """The numbers of texts that have a band in common with the sketch, lowest first."""
+        """Return the numbers of texts that share a band with the sketch, in ascending order."""
         found = set()
         rows, mask = self._rows, len(self._newest) - 1
         for band, bucket in enumerate(self._buckets(sketch)):
@@ -150,7 +150,7 @@ class NearDuplicates:
             newest[place] = entry
 
     def _buckets(self, sketch: array[int]) -> list[int]:
-        """A hash of each band, whatever the table's size."""
+        """Return a hash of each band, independent of the table's size."""
         data, width = sketch.tobytes(), self._rows * sketch.itemsize
         return [zlib.crc32(data[band * width : (band + 1) * width], band) for band in range(self._bands)]
 
@@ -164,7 +164,7 @@ class NearDuplicates:
 
 
 def shingles(text: str) -> set[str]:
-    """A text's 5-grams of words, case aside; fewer words are one."""
+    """Return a text's case-insensitive word 5-grams; fewer words form a single one."""
     words = _WORD.findall(text.casefold())
     return set(_grams(words))
 

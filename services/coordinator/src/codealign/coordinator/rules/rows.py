@@ -1,4 +1,4 @@
-"""Which instructions and responses can become rows: the reference's rules, as pure functions."""
+"""Rules for instructions and responses that become rows, following the reference implementation, as pure functions."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ INSTRUCTION_RULES: Mapping[str, str] = {
     "instruction.too-long": "too many words",
     "instruction.benchmark-text": "holds a benchmark's text",
 }
-"""The rules for instructions and what they mean, in the order of their application."""
+"""The rules for instructions and their meanings, in the order of application."""
 ROW_RULES: Mapping[str, str] = {
     "row.placeholder": "leaves work open (todo, your code here)",
     "row.benchmark-text": "holds a benchmark's text",
 }
-"""The rules for responses and what they mean, in the order of their application."""
+"""The rules for responses and their meanings, in the order of application."""
 RULES: Mapping[str, str] = {**INSTRUCTION_RULES, **ROW_RULES}
-"""Every rule of this module."""
+"""All rules of this module."""
 
 
 def instruction_drop(instruction: str, *, max_words: int, benchmarks: BenchmarkTexts) -> Drop | None:
-    """The first rule that drops an instruction, or None."""
+    """Return the first rule that drops an instruction, or None."""
     words = len(instruction.split())
     if words > max_words:
         return Drop("instruction.too-long", f"{words} words, {max_words} at most")
@@ -43,9 +43,9 @@ def instruction_drop(instruction: str, *, max_words: int, benchmarks: BenchmarkT
 
 
 def row_drop(text: str, code: str, benchmarks: BenchmarkTexts) -> Drop | None:
-    """The first rule that keeps a passing response from becoming a row, or None.
+    """Return the first rule that drops a passing response, or None.
 
-    That its tests executed an assertion, in whatever style they are, is in its verdict: PASSED means that.
+    The rules need not check that the tests executed an assertion: the verdict PASSED implies it.
 
     Args:
         text: The whole completion.
@@ -61,14 +61,14 @@ def row_drop(text: str, code: str, benchmarks: BenchmarkTexts) -> Drop | None:
 
 
 def can_carry_tests(instruction: str, tests: str) -> bool:
-    """Whether the tests may be appended to the instruction: few lines, and it mentions neither test nor example."""
+    """Return whether the instruction may include the tests: few lines, and it mentions neither tests nor examples."""
     lowered = instruction.lower()
     short = len([line for line in lines(tests) if line.strip()]) <= TESTS_IN_INSTRUCTION_LINES
     return short and "test" not in lowered and "example" not in lowered
 
 
 def with_tests(instruction: str, tests: str) -> str:
-    """The instruction with its tests appended, in a fence that no string in them can close."""
+    """Append the tests to the instruction, in a fence that no string in them can close."""
     longest = max(map(len, re.findall("`+", tests)), default=0)
     fence = "`" * max(3, longest + 1)
     code = tests.strip("\r\n")

@@ -1,7 +1,7 @@
-"""Which functions are seeds: the static rules of the paper and its reference, in their order.
+"""Static rules for seed functions, following the paper and its reference implementation, in their order.
 
-Near-duplicates among seeds are `duplicates`' work. Where the paper runs a type checker, `unresolved-name` finds the
-commonest thing that one would: a name that neither the function, nor its imports, nor Python itself defines.
+Near duplicates among seeds are handled in `duplicates`. Where the paper runs a type checker, `unresolved-name` finds
+the most common error: a name that neither the function, nor its imports, nor Python itself defines.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _STAR_MODULES = (
     "re secrets statistics string struct textwrap time types typing unicodedata uuid zlib"
 )
 STAR_MODULES = frozenset(_STAR_MODULES.split())
-"""Modules of the standard library that can be imported here to see what `from module import *` binds."""
+"""Standard library modules that can be imported here to determine what `from module import *` binds."""
 RULES: Mapping[str, str] = {
     "seed.syntax-error": "not a function that compiles",
     "seed.benchmark-text": "holds a benchmark's text",
@@ -42,13 +42,12 @@ RULES: Mapping[str, str] = {
     "seed.too-long": "too many lines",
     "seed.no-argument": "takes no argument",
 }
-"""Every rule of this module and what it means, in the order of their application; the first that holds drops the
-seed."""
+"""All rules of this module and their meanings, in the order of application; the first match drops the seed."""
 
 
 @dataclass(frozen=True)
 class Drop:
-    """A rule that drops something, and what it saw."""
+    """A rule that drops something, and what it found."""
 
     rule: str
     detail: str
@@ -56,7 +55,7 @@ class Drop:
 
 
 def static_drop(seed: pb.Seed, benchmarks: BenchmarkTexts) -> Drop | None:
-    """The first rule that drops the seed, or None."""
+    """Return the first rule that drops the seed, or None."""
     if error := _compile_error(seed):
         return Drop("seed.syntax-error", error)
     function = next(iter(_tree(seed.code).body), None)
@@ -83,7 +82,7 @@ def static_drop(seed: pb.Seed, benchmarks: BenchmarkTexts) -> Drop | None:
 
 
 def _compile_error(seed: pb.Seed) -> str:
-    """Why Python does not compile the function, alone and with its imports. Empty: it does."""
+    """Return why Python does not compile the function, alone and with its imports, or "" if it does."""
     with without_warnings():
         try:
             for text in (seed.code, _whole(seed)):
@@ -101,15 +100,15 @@ def _whole(seed: pb.Seed) -> str:
 
 
 def _tree(text: str) -> ast.Module:
-    """The syntax tree of what compiles."""
+    """Return the syntax tree of code that compiles."""
     return parsed(text) or ast.Module(body=[], type_ignores=[])
 
 
 def unresolved_names(seed: pb.Seed) -> set[str]:
-    """Names that the function takes from its module and that its imports do not define.
+    """Return names that the function uses from its module and that its imports do not define.
 
-    A star import defines names where its module is one of STAR_MODULES. Of others nothing is known, and names that
-    the seed's own module defines look the same; so theirs stay unresolved.
+    A star import defines names only if its module is one of STAR_MODULES. Names from other modules cannot be told from
+    those of the seed's own module, so they stay unresolved.
     """
     with without_warnings():
         table = symtable.symtable(_whole(seed), "seed", "exec")
@@ -121,7 +120,7 @@ def unresolved_names(seed: pb.Seed) -> set[str]:
 
 
 def _star_imports(seed: pb.Seed) -> set[str]:
-    """The modules that the seed imports `*` from; a relative one begins with its dots."""
+    """Return the modules that the seed imports `*` from; a relative one begins with its dots."""
     return {
         "." * node.level + (node.module or "")
         for node in ast.walk(_tree(_whole(seed)))
@@ -131,7 +130,7 @@ def _star_imports(seed: pb.Seed) -> set[str]:
 
 @cache
 def _exported(module: str) -> frozenset[str]:
-    """The names that `from module import *` binds, for a module of STAR_MODULES."""
+    """Return the names that `from module import *` binds, for a module in STAR_MODULES."""
     found = importlib.import_module(module)
     return frozenset(getattr(found, "__all__", None) or (name for name in dir(found) if not name.startswith("_")))
 
@@ -152,7 +151,7 @@ def _returns_value(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 
 
 def _own_nodes(function: ast.AST) -> Iterable[ast.AST]:
-    """The function's nodes without those of functions inside it."""
+    """Yield the function's nodes, without those of nested functions."""
     waiting = list(ast.iter_child_nodes(function))
     while waiting:
         node = waiting.pop()

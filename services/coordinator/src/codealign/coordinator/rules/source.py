@@ -1,7 +1,7 @@
-"""Python source as text: without comments and docstrings, and what it defines.
+"""Python source as text: removal of comments and docstrings, and the names it defines.
 
-Everything here works on tokens, so nothing recurses: a sum of 5,000 terms is as good as any other code. Source that
-Python cannot read is handed back as it was written.
+Everything here works on tokens without recursion, so even a sum of 5,000 terms is handled. Source that Python cannot
+read is returned unchanged.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ _STARTS = frozenset({tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT})
 _PLAIN_STRING = re.compile(r"(\"\"\"|'''|\"|')([^\"'\\]*)\1")
 _SPACE = re.compile(r"\s+")
 _UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
-"""What Python's parser raises for source that it cannot read."""
+"""Errors that Python's parser raises for source that it cannot read."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What of a piece of source is compared."""
+    """The parts of a piece of source that are compared."""
 
     bare: str
-    """Without comments and docstrings."""
+    """The source without comments and docstrings."""
     key: str
-    """The same for two pieces that differ only in layout, quotes, comments, docstrings and the names of what they
-    define at module level."""
+    """Key that is equal for sources that differ only in layout, quotes, comments, docstrings and the names of their
+    module-level definitions."""
     functions: frozenset[str] = frozenset()
     """Names of all functions and methods."""
     classes: frozenset[str] = frozenset()
 
 
 def parsed(code: str) -> ast.Module | None:
-    """The syntax tree, or None where Python cannot read the code."""
+    """Return the syntax tree, or None if Python cannot read the code."""
     with without_warnings():
         try:
             return ast.parse(code)
@@ -49,12 +49,12 @@ def parsed(code: str) -> ast.Module | None:
 
 
 def bare_source(code: str) -> str:
-    """The code without comments and docstrings."""
+    """Return the code without comments and docstrings."""
     return read(code).bare
 
 
 def read(code: str) -> Source:
-    """Read a piece of source; what cannot be tokenized is compared as it is written, white space aside."""
+    """Read a piece of source. If it cannot be tokenized, it is compared as written, except for white space."""
     text = code.replace("\r\n", "\n").replace("\r", "\n")
     try:
         tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
@@ -69,9 +69,9 @@ def read(code: str) -> Source:
 
 
 def _string_statements(tokens: list[tokenize.TokenInfo]) -> set[int]:
-    """The numbers of the tokens of statements that are nothing but a string: docstrings, and what serves as comment."""
+    """Return the token indices of statements that are only a string: docstrings and strings used as comments."""
     found: set[int] = set()
-    run: list[int] = []  # of strings that stand where a statement can begin
+    run: list[int] = []  # strings where a statement can begin
     first, begins = "", True
     for number, token in enumerate(tokens):
         if token.type in (tokenize.NL, tokenize.COMMENT, tokenize.ENCODING):
@@ -105,7 +105,7 @@ def _without(text: str, tokens: list[tokenize.TokenInfo]) -> str:
 
 
 def _defined(tokens: list[tokenize.TokenInfo]) -> tuple[frozenset[str], frozenset[str], list[str]]:
-    """Names of functions, names of classes, and of both those at module level, in their order."""
+    """Return the names of functions, of classes, and of both at module level in order."""
     functions: set[str] = set()
     classes: set[str] = set()
     outermost: list[str] = []
@@ -131,6 +131,6 @@ def _key(tokens: list[tokenize.TokenInfo], outermost: list[str]) -> str:
         elif part == ";":
             part = "\n"
         if part == "\n" and (not parts or parts[-1] in ("\n", "\1", "\2")):
-            continue  # what is left of a string statement
+            continue  # left over from a string statement
         parts.append(part)
     return " ".join(parts)

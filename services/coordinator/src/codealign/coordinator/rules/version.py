@@ -1,7 +1,7 @@
-"""The version of the rules."""
+"""Version of the rules."""
 
 from __future__ import annotations
 
 VERSION = 1
-"""Raised whenever a rule for seeds or rows comes to decide otherwise: part of the configurations that rules decide
-under, and of a run's identity."""
+"""Incremented whenever a rule for seeds or rows decides differently. Part of the configurations of rules and of a run's
+identity."""

@@ -1,4 +1,4 @@
-"""What a writing stage asks about an item: the prompt, its samples, and the ids of all that may become of them."""
+"""The request of a writing stage about an item: the prompt, its samples, and the ids of all possible results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from codealign.coordinator.runs.prompting import (
 )
 
 _GROUPS = 256
-"""Prefix groups whose prompts are kept in memory, for each stage."""
+"""Maximum prefix groups per stage whose prompts are kept in memory."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class Draw:
     attempt: int
     seed: int
     completion: str
-    """The id of what the model writes."""
+    """Id of the completion record."""
 
 
 @dataclass(frozen=True)
 class Fate:
-    """The ids of all that may have become of a draw before."""
+    """Ids of all possible earlier results of a draw."""
 
     child: str
     unreadable: str
@@ -57,7 +57,7 @@ class _Shared:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked about an item."""
+    """The prompt about one item and the data it was made from."""
 
     item: Item
     asked: Asked
@@ -66,7 +66,7 @@ class Question:
 
 
 class Asking:
-    """The questions of one writing stage of a run.
+    """Prompts, samples and ids of one writing stage of a run.
 
     Args:
         context: The run.
@@ -83,11 +83,11 @@ class Asking:
         self._shared = lru_cache(_GROUPS)(self._shared_of_group)
 
     def key(self, parent_key: str, attempt: int, number: int = 0) -> str:
-        """A child's key."""
+        """Return a child's key."""
         return child_key(self._stage, self._draws_id, parent_key, attempt, number)
 
     def question(self, item: Item) -> Question:
-        """What is asked about an item of the parent stage."""
+        """Return the question about an item of the parent stage."""
         context, settings = self._context, self._context.settings
         shared = self._shared(prefix_group(settings, self._stage, item.key))
         asked = Asked(shared.shots, drawn_properties(context.settings, self._stage, item.key))
@@ -100,7 +100,7 @@ class Asking:
         return _Shared(found, text, records.record_id(record))
 
     def draw(self, question: Question, attempt: int) -> Draw:
-        """One sample of a question."""
+        """Return one sample of a question."""
         item, run = question.item, self._context.run
         seed = sample_seed(run.seed, self._stage.name, self._draws_id, item.key, attempt)
         completion = records.derive_id(
@@ -112,7 +112,7 @@ class Asking:
         return Draw(attempt, seed, completion)
 
     def fate(self, item: Item, draw: Draw) -> Fate:
-        """What may have become of a draw before."""
+        """Return the ids of a draw's possible earlier results."""
         return Fate(
             child=self.child_id(item, draw.completion, draw.attempt),
             unreadable=self._id(pb.KIND_REJECTION, [item.record.id, draw.completion], draw.attempt),
@@ -120,14 +120,14 @@ class Asking:
         )
 
     def child_id(self, item: Item, completion: str, attempt: int, number: int = 0) -> str:
-        """The id of a record that is read from a completion."""
+        """Return the id of a record that is parsed from a completion."""
         return self._id(self._stage.makes, [item.record.id, completion], attempt, number_key(number))
 
     def _id(self, kind: pb.Kind.ValueType, parents: list[str], attempt: int, key: str = "") -> str:
         return records.derive_id(kind, parents, attempt=attempt, stage_config_id=self._config_id, key=key)
 
     def request(self, question: Question, draws: Iterable[Draw]) -> inf.GenerateRequest:
-        """The call for samples of a question."""
+        """Return the inference request for samples of a question."""
         settings = self._settings
         return inf.GenerateRequest(
             model=self._model.model,
@@ -146,5 +146,5 @@ class Asking:
 
 
 def completion_key(suffix: str, seed: int) -> str:
-    """What tells a completion from others of the same prefix and sampling: the prompt's rest, and the seed."""
+    """Return the key that distinguishes completions with the same prefix and sampling: prompt suffix and seed."""
     return f"{hashlib.sha256(suffix.encode()).hexdigest()}/{seed}"

@@ -1,4 +1,4 @@
-"""Tasks, of which no more than so many are there at once."""
+"""A task group with a bounded number of concurrent tasks."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any, Self
 
 
 class BoundedTasks:
-    """A task group whose `start` waits for room, so that what is still to do is never there as tasks.
+    """A task group whose `start` waits for capacity, so that pending work is never held as tasks.
 
     Args:
-        limit: How many at once, now. Asked again as tasks end.
+        limit: Returns the current maximum of concurrent tasks. Called again as tasks end.
     """
 
     def __init__(self, limit: Callable[[], int]) -> None:
@@ -28,7 +28,7 @@ class BoundedTasks:
         await self._group.__aexit__(*error)
 
     async def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start a task as soon as there is room for it."""
+        """Start a task as soon as there is capacity for it."""
         try:
             while self._running >= max(1, self._limit()):
                 self._changed.clear()

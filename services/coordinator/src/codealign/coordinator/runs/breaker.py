@@ -1,7 +1,7 @@
-"""Stops a run whose items suddenly fail in masses, before all of them do.
+"""A circuit breaker that pauses a run whose items suddenly start failing in large numbers.
 
-One odd item is a Rejection and ends nothing. When most of a stage's last items end in internal errors, or are refused
-by the service that was to work on them, the cause is not in the items: a person is to look before the rest is used up.
+One failing item is a Rejection and does not stop the run. If most of a stage's recent items end in internal errors or
+are refused by a service, the items are not the cause: someone must look before the remaining items are used up.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Final
 from codealign.coordinator.pipelines import INTERNAL_ERROR
 
 REFUSALS = frozenset({"prompt-refused", "prompt-too-long", "content-filter", "REFUSED"})
-"""Reasons of a Rejection, and the verdict, that say that a service did not take an item."""
+"""Rejection reasons, and the verdict, for an item that a service refused."""
 UNDECIDED: Final = "INFRASTRUCTURE"
-"""In place of a verdict, where the sandbox kept failing on a program."""
+"""Stands in for a verdict if the sandbox kept failing on a program."""
 SIZE = 50
-"""Items of a stage that are looked at: the last ones that were worked on now, not those that were there."""
+"""Number of a stage's last items that are considered: those processed now, not those found in the store."""
 LEAST = 20
-"""Nothing is concluded from fewer."""
+"""Minimum number of items for a conclusion."""
 SHARE = 0.5
 
 _WORDS = {
@@ -29,28 +29,28 @@ _WORDS = {
 
 
 class BreakerOpened(Exception):
-    """The run is to be paused; the message says why and what to do."""
+    """The run must be paused; the message says why and what to do."""
 
 
 class Breaker:
-    """Looks at each item that a stage finishes."""
+    """Counts the failures among the last items of each stage."""
 
     def __init__(self) -> None:
         self._seen: dict[str, deque[str]] = {}
         self.reason = ""
-        """Why it opened. Empty: it has not."""
+        """Why the breaker opened, or "" if it has not."""
 
     def open(self, reason: str) -> None:
-        """Stop the run for a reason that needs no counting. The first one stays."""
+        """Pause the run for a reason that needs no counting. The first reason is kept."""
         self.reason = self.reason or reason
 
     def saw(self, stage: str, reason: str | None, detail: str = "") -> None:
-        """A stage finished an item.
+        """Record that a stage finished an item.
 
         Args:
             stage: The stage's name.
             reason: Why the item was dropped, or None.
-            detail: In words: the last one is part of the breaker's reason.
+            detail: Explanation of the drop; the last one is quoted in the breaker's reason.
         """
         seen = self._seen.setdefault(stage, deque(maxlen=SIZE))
         kind = _kind(reason)

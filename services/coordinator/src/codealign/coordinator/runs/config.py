@@ -1,4 +1,4 @@
-"""A run's configuration: its defaults, its identity, and the configuration of each stage that follows from it."""
+"""A run's configuration: defaults, identity, and the stage configurations derived from it."""
 
 from __future__ import annotations
 
@@ -22,20 +22,19 @@ from codealign.coordinator.runs.checks import check
 from codealign.coordinator.runs.strategies import STRATEGIES, FirstPass
 
 ROW_RULES = "row-rules"
-"""The key of the configuration that rules for instructions and rows decide under."""
+"""Key of the configuration for the rules on instructions and rows."""
 DEFAULT_PROFILE = "default"
-"""The runner profile of a run that names none."""
+"""Runner profile if the run names none."""
 
 
 def with_defaults(given: pb.Run) -> pb.Run:
-    """A copy with every default filled in, but for what services are asked for when the run is created.
+    """Return a copy with every default filled in, except for values that services provide when the run is created.
 
-    That is: the models' revisions, the benchmark texts' hash, and of the execution the runner's image, Python version
-    and limits. A setting that equals its default and one that is left out give the same run. Done to its own result
-    it changes nothing.
+    Those are the models' revisions, the benchmark texts' hash, and the runner's image, Python version and limits. A
+    setting that equals its default gives the same run as one that is left out. The function is idempotent.
 
     Raises:
-        InvalidArgument: Names every field that is wrong, by its path in the request.
+        InvalidArgument: Names every invalid field by its path in the request.
     """
     check(given)
     run = pb.Run()
@@ -64,17 +63,17 @@ def with_defaults(given: pb.Run) -> pb.Run:
 
 
 def pipeline_of(run: pb.Run) -> Pipeline:
-    """The pipeline of a run that the store holds, once everything that the run names is known to be here.
+    """Return the pipeline of a stored run, after checking that this release has everything that the run names.
 
     Raises:
-        FailedPrecondition: Another release made the run: names what this one does not have.
+        FailedPrecondition: The run was created by another release; names what is missing.
     """
     try:
         pipeline = pipelines.get(run.pipeline, "pipeline")
     except InvalidArgument as error:
-        raise FailedPrecondition(f"the run is not one of this release: {error.message}") from error
+        raise FailedPrecondition(f"the run was created by another release: {error.message}") from error
     there = {settings.stage for settings in run.stages}
-    missing = [f"it has no settings for stage {stage.name!r}" for stage in pipeline.writing if stage.name not in there]
+    missing = [f"no settings for stage {stage.name!r}" for stage in pipeline.writing if stage.name not in there]
     for what, name, known in (
         ("few-shot set", run.few_shot_set, pipeline.few_shots.names()),
         ("strategy", run.selection.strategy, STRATEGIES),
@@ -84,26 +83,27 @@ def pipeline_of(run: pb.Run) -> Pipeline:
             missing.append(unknown(what, name, known))
     if missing:
         raise FailedPrecondition(
-            f"the run is not one of this release: {'; '.join(missing)}. `codealign rejudge` makes one of it"
+            f"the run was created by another release: {'; '.join(missing)}. Run `codealign rejudge` to make a new one"
         )
     return pipeline
 
 
 def names_the_same(own: pb.ModelChoice, runs: pb.ModelChoice) -> bool:
-    """Return whether a stage's choice of a model says nothing beyond the run's own choice."""
+    """Return whether a stage's choice of a model adds nothing to the run's choice."""
     return own.model in ("", runs.model) and own.revision in ("", runs.revision)
 
 
 def model_of(run: pb.Run, stage: str) -> pb.ModelChoice:
-    """The model that writes a stage."""
+    """Return the model that generates a stage."""
     own = Settings(run).of(stage).model
     return own if own.model else run.model
 
 
 def run_records(run: pb.Run) -> tuple[pb.Record, pb.Record]:
-    """The run's configuration record and its own.
+    """Return the run's configuration record and the run's record.
 
-    The run's id rests on what its data depends on: not on its name, nor on the run whose completions it reads again.
+    The run's id depends on everything that determines its data, but not on its name or on the run whose completions it
+    rejudges.
     """
     bare = pb.Run()
     bare.CopyFrom(run)
@@ -116,34 +116,34 @@ def run_records(run: pb.Run) -> tuple[pb.Record, pb.Record]:
 
 @dataclass(frozen=True)
 class StageConfigs(Mapping[str, pb.Record]):
-    """The StageConfig records of a run, by stage name, and under ROW_RULES that of the rules for rows."""
+    """The StageConfig records of a run by stage name, with the rules for rows under ROW_RULES."""
 
     records: Mapping[str, pb.Record]
     samplings: Mapping[str, pb.Record]
 
     def __getitem__(self, name: str) -> pb.Record:
-        """The configuration of a stage, or of the rules for rows."""
+        """Return the configuration of a stage, or of the rules for rows."""
         return self.records[name]
 
     def __iter__(self) -> Iterator[str]:
-        """The names, in the pipeline's order."""
+        """Iterate over the names in the pipeline's order."""
         return iter(self.records)
 
     def __len__(self) -> int:
-        """How many there are, samplings aside."""
+        """Return the number of configurations, without samplings."""
         return len(self.records)
 
     def sampling(self, stage: str) -> pb.Record:
-        """The configuration that the completions of a writing stage are made under."""
+        """Return the sampling configuration of a writing stage's completions."""
         return self.samplings[stage]
 
     def all(self) -> list[pb.Record]:
-        """Every one of them, each once."""
+        """Return all distinct records."""
         return list({record.id: record for record in [*self.records.values(), *self.samplings.values()]}.values())
 
 
 def draws_id(run: pb.Run, stage: str) -> str:
-    """A hash of what a writing stage's draws depend on besides their parents: not of how they end or are read."""
+    """Return a hash of what a stage's draws depend on besides their parents, without stop strings and parsing."""
     pipeline = pipelines.get(run.pipeline)
     return _draws_id(pipeline, run, _writing(pipeline, stage))
 
@@ -174,9 +174,10 @@ def _draw_settings(pipeline: Pipeline, run: pb.Run, stage: Writing) -> dict[str,
 
 
 def stage_configs(run: pb.Run) -> StageConfigs:
-    """What each stage's output depends on besides its parents.
+    """Return the configurations that determine each stage's output besides its parents.
 
-    The versions in it are those of this coordinator's stages, whatever the run's settings say: they are what reads.
+    Their versions are those of this coordinator's stages, whatever the run's settings say, because these parse the
+    output.
     """
     pipeline = pipelines.get(run.pipeline)
     found = {pipeline.seeds.name: _seed_rules(pipeline, run)}

@@ -1,4 +1,4 @@
-"""What all parts of a run's work share."""
+"""State shared by all parts of a run's work."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from codealign.coordinator.runs.config import StageConfigs
 log = get_logger(__name__)
 _FRAMES = 8
 DETAIL_CHARS = 2000
-"""Of what an exception or an endpoint said, what a record keeps."""
+"""Maximum characters of an exception's or an endpoint's message that a record keeps."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """A run at work."""
+    """A run in progress."""
 
     record: pb.Record
     pipeline: Pipeline
@@ -39,31 +39,31 @@ class Context:
     progress: Progress
     breaker: Breaker
     gate: Callable[[], None]
-    """Raises RunStopped where no new work may start."""
+    """Raises RunStopped if no new work may start."""
 
     @property
     def run(self) -> pb.Run:
-        """Its settings."""
+        """The run's settings."""
         return self.record.run
 
     async def reject(self, stage: Stage, parents: list[str], config_id: str, error: Exception) -> None:
-        """Append what an item's exception says, in place of what the stage would have made of it.
+        """Append a Rejection for an exception in place of the stage's output.
 
         Args:
-            stage: The stage that was at work.
-            parents: The item's id first.
-            config_id: The configuration under which it was worked on.
-            error: What was raised.
+            stage: The stage that raised.
+            parents: Parent ids, the item's first.
+            config_id: Configuration under which the item was processed.
+            error: The exception.
         """
         rejection = internal_error(error, stage.makes)
         record = pb.Record(kind=pb.KIND_REJECTION, parents=parents, stage_config_id=config_id, rejection=rejection)
         log.warning("item_rejected", stage=stage.name, item=parents[0], detail=rejection.detail)
-        if await self.store.append(record) is record:  # not one that a former try left
+        if await self.store.append(record) is record:  # not left over from an earlier try
             self.breaker.saw(stage.name, INTERNAL_ERROR, rejection.detail)
 
 
 def internal_error(error: Exception, rejected_kind: pb.Kind.ValueType) -> pb.Rejection:
-    """What an exception says, with the innermost calls as evidence."""
+    """Return a Rejection with an exception's message and its innermost stack frames as evidence."""
     frames = traceback.extract_tb(error.__traceback__, limit=-_FRAMES)
     lines = [f"{'/'.join(Path(f.filename).parts[-3:])}:{f.lineno} in {f.name}: {f.line or ''}" for f in frames]
     return pb.Rejection(
@@ -75,7 +75,7 @@ def internal_error(error: Exception, rejected_kind: pb.Kind.ValueType) -> pb.Rej
 
 
 def decision(parents: list[str], config_id: str, drop: Drop) -> pb.Record:
-    """The record of a drop; the duplicate's original is a second parent, since the drop depends on it."""
+    """Return the record of a drop. A duplicate's original is a second parent because the drop depends on it."""
     return pb.Record(
         kind=pb.KIND_DECISION,
         parents=[*parents, *([drop.duplicate_of] if drop.duplicate_of else [])],

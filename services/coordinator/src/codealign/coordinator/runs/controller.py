@@ -1,4 +1,4 @@
-"""Runs are carried out: one controller per run, by the run's lease; see `ground.control`."""
+"""The workload that carries out runs, one controller per run under the run's lease; see `ground.control`."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from codealign.coordinator.settings import CoordinatorSettings
 
 log = get_logger(__name__)
 WORK_LOG_SECONDS = 60.0
-"""Between two WorkLog records: so much is lost of the time of a coordinator that is killed."""
+"""Seconds between WorkLog records, and the most busy time that is lost when a coordinator is killed."""
 LAST_WORK_LOG_SECONDS = 5.0
-"""The one at the end of work is given up after so long: the work must not hang on it."""
+"""Timeout in seconds for the record at the end of the work, so that it cannot block the work."""
 
 
 class RunWorkload:
-    """What is done about a Run; `control.Workload`.
+    """The workload for runs; implements `control.Workload`.
 
     Args:
-        settings: The coordinator's.
-        services: All but training are used.
+        settings: The coordinator's settings.
+        services: All services except training are used.
         benchmarks: Texts that must not occur in a seed or a row.
     """
 
@@ -45,10 +45,10 @@ class RunWorkload:
         self._settings, self._services, self._benchmarks = settings, services, benchmarks
         self._number = itertools.count()
         self.live: dict[str, Progress] = {}
-        """By the run's id: what this coordinator works on now."""
+        """Progress of the runs that this coordinator is working on, by run id."""
 
     async def work(self, assignment: Assignment) -> Outcome:
-        """Carry the run out, or go on with it; see `control.Workload.work`."""
+        """Carry out the run, or resume it; see `control.Workload.work`."""
         run = assignment.subject
         progress = self.live[run.id] = empty_progress(run.run)
         try:
@@ -71,7 +71,7 @@ class RunWorkload:
 
     @contextlib.asynccontextmanager
     async def _logged(self, assignment: Assignment, progress: Progress) -> AsyncIterator[None]:
-        """Inside this context the stages' busy seconds are recorded, every minute and at the end."""
+        """Record the stages' busy seconds inside this context, every minute and at the end."""
         told: dict[str, float] = {}
 
         async def append() -> None:
@@ -99,7 +99,7 @@ class RunWorkload:
             logging.cancel()
             await asyncio.wait([logging])
             if not logging.cancelled():
-                logging.exception()  # the lease was lost, which the work knows by now
+                logging.exception()  # retrieve it: the lease was lost, which the work notices by itself
             with contextlib.suppress(CodeAlignError, RunFailed, LeaseLost, TimeoutError):
                 async with asyncio.timeout(LAST_WORK_LOG_SECONDS):
                     await append()

@@ -1,8 +1,8 @@
-"""Verdicts: looked up first, asked of the sandbox when they are not there.
+"""Verdicts: looked up in the store first, requested from the sandbox if missing.
 
-A verdict on a program is found again by every run that asks for the same execution: the same profile, limits and
-runner image. Not so those that say as much of the machine as of the program: they are children of the run as well as
-of the item, so that the run has its record and every other run executes the program for itself.
+A verdict on a program is reused by every run with the same execution: profile, limits and runner image. Exceptions are
+verdicts that depend on the machine as much as on the program: they are children of the run as well as of the item, so
+that the run has its record and every other run executes the program itself.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from codealign.coordinator.runs.breaker import UNDECIDED
 from codealign.coordinator.runs.context import Context
 
 OF_THE_MACHINE = frozenset({sb.VERDICT_TIMED_OUT, sb.VERDICT_OUT_OF_MEMORY})
-"""Verdicts that another machine, or this one on another day, may not give."""
+"""Verdicts that another machine, or the same machine at another time, may not give."""
 
 
 class Execution:
@@ -32,8 +32,8 @@ class Execution:
     Args:
         context: The run.
         stage: The stage.
-        sandbox: Where programs run.
-        window: Programs at the sandbox at once.
+        sandbox: Executes the programs.
+        window: Limits concurrent programs at the sandbox.
     """
 
     def __init__(self, context: Context, stage: ExecutionStage, sandbox: Sandbox, window: Window) -> None:
@@ -43,21 +43,21 @@ class Execution:
         self._tally = context.progress[stage.name]
         self._runners: set[str] = set()
         self._undecided: list[str] = []
-        """Items without a verdict of which nothing is recorded yet."""
+        """Items without a verdict for which nothing is recorded yet."""
         self._choosing = False
         self._answers = False
-        """The sandbox has judged a program."""
+        """Whether the sandbox has judged a program."""
 
     async def judge(self, item: Item, *, fresh: bool) -> pb.Record | None:
-        """The verdict on an item; None where there is none: the infrastructure kept failing, or the item is rejected.
+        """Return the verdict on an item, or None if the infrastructure kept failing or the item is rejected.
 
         Args:
-            item: Of the stage before.
-            fresh: It was made now: nobody has judged it yet.
+            item: An item of the previous stage.
+            fresh: Whether it was created now, so that it cannot have a verdict yet.
 
         Raises:
             RunFailed: The sandbox does not isolate.
-            RunStopped: Its runners are not those that the run was created for, or the gate said so between two tries.
+            RunStopped: The runners changed since the run was created, or the gate stopped the work between two tries.
         """
         there = None if fresh else await self._find(item.record.id)
         if there is not None and there.kind == pb.KIND_REJECTION:
@@ -99,7 +99,7 @@ class Execution:
         return kept
 
     async def settle(self) -> None:
-        """Rows are chosen from now on: what has no verdict stays without one in this run."""
+        """Record items without a verdict as undecided for this run, because row selection starts now."""
         self._choosing = True
         held, self._undecided = self._undecided, []
         rejection = pb.Rejection(
@@ -119,10 +119,7 @@ class Execution:
         return [item_id, self._context.record.id] if of_the_run else [item_id]
 
     async def _find(self, item_id: str) -> pb.Record | None:
-        """The verdict that this run has, or else one that any run may have, or else the Rejection in place of one.
-
-        It becomes a member of this run.
-        """
+        """Return this run's verdict, a shared verdict, or a Rejection in their place, and add it to this run."""
         own, shared, undecided = (
             records.derive_id(kind, self._parents(item_id, of_the_run=of_the_run), stage_config_id=self._config_id)
             for kind, of_the_run in (
@@ -131,7 +128,7 @@ class Execution:
                 (pb.KIND_REJECTION, True),
             )
         )
-        # Undecided first: rows may have been chosen since, whatever another run has come to know of the program.
+        # Undecided first: rows may have been selected since, even if another run has a verdict on the program by now.
         wanted = (undecided, own, shared)
         found = await self._context.store.get(wanted)
         chosen = next((record_id for record_id in wanted if record_id in found), "")
@@ -142,21 +139,21 @@ class Execution:
         request = sb.ExecuteRequest(
             program=program, profile=wanted.profile, limits=wanted.limits, runs=wanted.runs, request_id=item_id
         )
-        # A verdict on what is there is part of finishing what is in flight: the gate is asked between two tries alone.
+        # Existing programs are judged as in-flight work, so the gate is checked between two tries only.
         try:
             result = await execute(self._sandbox, request, self._tally, self._context.gate, self._window, store.waiting)
         except Faulty:
             if not self._answers:
                 raise
-            return None  # it judges others: the fault is in this program
+            return None  # it judges others, so the fault is in this program
         self._answers |= result is not None
         return result
 
     async def _check_runner(self, result: sb.Result) -> None:
-        """The runner is of the image, and has the Python, that the run's verdicts rest on.
+        """Check that the runner's image and Python are those that the run's verdicts are based on.
 
         Raises:
-            RunStopped: Another image would mix two kinds of verdicts: the breaker pauses the run, and names both.
+            RunStopped: Another image would mix two kinds of verdicts: the breaker pauses the run and names both.
         """
         wanted = self._wanted
         if result.verdict == sb.VERDICT_REFUSED:
@@ -168,7 +165,7 @@ class Execution:
         try:
             answer = await self._sandbox.get_runner(sb.GetRunnerRequest(name=result.runner))
         except CodeAlignError:
-            return  # it is gone, or cannot be asked now: its image says as much
+            return  # gone, or not reachable now; the image digest matched
         for runner in answer.runners:
             if runner.name == result.runner and runner.python_version not in ("", wanted.python_version):
                 raise self._pause("Python", runner.name, runner.python_version, wanted.python_version)
@@ -176,8 +173,8 @@ class Execution:
 
     def _pause(self, what: str, runner: str, found: str, wanted: str) -> RunStopped:
         reason = (
-            f"sandbox: runner {runner!r} has {what} {found or '(unknown)'}, and this run's verdicts rest on {wanted}. "
-            f"Bring that runner image back and resume, or judge anew with what is there: codealign rejudge"
+            f"sandbox: runner {runner!r} has {what} {found or '(unknown)'}, but this run's verdicts use {wanted}. "
+            f"Restore that runner image and resume, or judge again with the current one: codealign rejudge"
         )
         self._context.breaker.open(reason)
         return RunStopped(reason)

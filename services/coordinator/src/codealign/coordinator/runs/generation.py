@@ -1,8 +1,8 @@
-"""What a model writes about an item, and the records that are read from it.
+"""Completions for an item, and the records parsed from them.
 
-A completion is a record of its own, which derives from prompt, model revision, sampling and seed alone. So each draw is
-looked up twice before the model is asked: what was read from it under this configuration, and what was written. The
-first is there when a run goes on, the second also when a better parser reads again.
+A completion is a record of its own that depends only on prompt, model revision, sampling and seed. Before the model is
+called, each draw is therefore looked up twice: what was parsed from it under this configuration, and the completion.
+The first is found when a run resumes, the second also when a newer parser reads the completions again.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ _TOO_LONG = re.compile(r"context|too (?:long|large)|tokens|length", re.IGNORECAS
 
 @dataclass(frozen=True)
 class Drawn:
-    """A record that was read from what a model wrote."""
+    """A record parsed from a completion."""
 
     item: Item
     attempt: int
     number: int
-    """Among those that were read from one completion."""
+    """Position among the records parsed from one completion."""
     fresh: bool
-    """It was made now: nothing can have been made of it yet."""
+    """Whether it was created now, so that nothing can be derived from it yet."""
 
 
 Deliver = Callable[[Drawn], None]
 
 
 class NewerRecord(ValueError):
-    """A record of a newer release, which this one cannot read."""
+    """A record of a newer release that this release cannot read."""
 
 
 class Generation:
@@ -57,8 +57,8 @@ class Generation:
     Args:
         context: The run.
         stage: The stage.
-        completions: Asks its model.
-        prefixes: Of all stages.
+        completions: Calls the stage's model.
+        prefixes: Prompt prefixes of all stages.
     """
 
     def __init__(self, context: Context, stage: Writing, completions: Completions, prefixes: Prefixes) -> None:
@@ -70,25 +70,25 @@ class Generation:
         self._sampling_id = context.configs.sampling(stage.name).id
         self._tally = context.progress[stage.name]
         self._refusals: list[pb.Record] = []
-        """Of prompts, not appended yet: where inference refuses everything, the cause is not in the prompts, and the
-        breaker opens before any of them is rejected for good."""
+        """Refusals of prompts, not appended yet: if inference refuses everything, the prompts are not the cause, and
+        the breaker opens before any of them is rejected permanently."""
 
     def key(self, parent_key: str, attempt: int, number: int = 0) -> str:
-        """A child's key."""
+        """Return a child's key."""
         return self._asking.key(parent_key, attempt, number)
 
     async def draw(self, item: Item, attempts: Sequence[int], *, fresh: bool, deliver: Deliver) -> None:
-        """Draw so often for an item; what can be read is delivered as it comes, what cannot is counted.
+        """Draw samples for an item, delivering parsed records as they arrive and counting rejections.
 
         Args:
-            item: Of the parent stage.
-            attempts: The draws' numbers.
-            fresh: The item was made now: nothing was read for it yet.
+            item: An item of the parent stage.
+            attempts: Numbers of the draws.
+            fresh: Whether the item was created now, so that nothing was parsed for it yet.
             deliver: Called with each record of the stage.
 
         Raises:
-            RunStopped: By the gate, where the model would have to be asked.
-            RunFailed: A service gave an error that another try cannot mend.
+            RunStopped: The gate stopped the work before a call to the model.
+            RunFailed: A service returned an error that retrying cannot fix.
         """
         try:
             question = self._asking.question(item)
@@ -121,22 +121,22 @@ class Generation:
         except Faulty as fault:
             if not self._completions.answers:
                 raise
-            # It answers others: the fault is in this prompt.
+            # It answers other requests, so the fault is in this prompt.
             self._hold(item, owed, internal_error(fault, self.stage.makes))
 
     def _hold(self, item: Item, attempts: Iterable[int], rejection: pb.Rejection) -> None:
-        """Reject draws that inference does not carry out, once it is known that it carries out others."""
+        """Hold back rejections of draws that inference does not carry out until it has carried out others."""
         for attempt in sorted(attempts):
             self._refusals.append(self._rejected_prompt(item, attempt, rejection))
             self._count_rejection(rejection)
 
     async def settle(self) -> None:
-        """Append the refusals that are still held back: inference has shown that it does not refuse everything."""
+        """Append the refusals still held back: inference has shown that it does not refuse everything."""
         held, self._refusals = self._refusals, []
         await self._context.store.append_all(held)
 
     async def _find(self, question: Question, draws: Mapping[int, Draw], *, fresh: bool, deliver: Deliver) -> list[int]:
-        """Take what is in the store; the attempts that the model is to be asked for."""
+        """Process the draws found in the store and return the attempts that still need the model."""
         wanted = [draw.completion for draw in draws.values()]
         fates = {} if fresh else {attempt: self._asking.fate(question.item, draw) for attempt, draw in draws.items()}
         wanted += [each for fate in fates.values() for each in (fate.child, fate.unreadable, fate.refused)]
@@ -167,9 +167,9 @@ class Generation:
     async def _further(
         self, item: Item, draws: Mapping[int, Draw], first: Mapping[int, pb.Record]
     ) -> dict[int, list[pb.Record]]:
-        """All children of each draw that has one, in the order of their numbers.
+        """Return all children of each draw that has one, in the order of their numbers.
 
-        The first one is appended last, so where it is there, the others are.
+        The first child is appended last, so if it exists, the others do too.
         """
         children = {attempt: [child] for attempt, child in first.items()}
         open_ones, number = list(children), 1
@@ -186,12 +186,12 @@ class Generation:
         return children
 
     def _section(self, completion: pb.Record) -> str:
-        """The section of a completion that could be read."""
+        """Return the section of a completion that could be parsed."""
         read = sections.read(completion_of(completion), self.stage.section, self.settings.few_shots)
         return read if isinstance(read, str) else ""
 
     async def _keep(self, question: Question, draw: Draw, response: inf.GenerateResponse, deliver: Deliver) -> None:
-        """Append what came back, then what is read from it."""
+        """Append a completion, then the records parsed from it."""
         if self._refusals:
             await self.settle()
         given, made = response.completion, provenance(response)
@@ -211,7 +211,7 @@ class Generation:
                     detail=given.detail,
                 ),
             )
-            # Where another run was first, its completion is the one that is read.
+            # If another run was first, its completion is the one to parse.
             kept = await self._context.store.append(record)
         except InvalidArgument as error:  # too large for the store
             await self._reject_prompt(question.item, draw.attempt, internal_error(error, self.stage.makes))
@@ -219,7 +219,7 @@ class Generation:
         await self._read(question, draw, kept, deliver)
 
     async def _read(self, question: Question, draw: Draw, completion: pb.Record, deliver: Deliver) -> None:
-        """Append what is read from a completion: the stage's records, or a Rejection."""
+        """Append what is parsed from a completion: the stage's records, or a Rejection."""
         item = question.item
         read: tuple[str, list[pb.Record]] | pb.Rejection
         try:
@@ -229,7 +229,7 @@ class Generation:
         if not isinstance(read, pb.Rejection):
             text, made = read
             try:
-                # The first one last, and on its own: it stands for all of them, of which the store may refuse one.
+                # The first one last and separately: it stands for all of them, and the store may refuse any of them.
                 further = await self._context.store.append_all(made[1:])
                 ordered = [await self._context.store.append(made[0]), *further]
             except InvalidArgument as error:  # too large for the store
@@ -243,7 +243,7 @@ class Generation:
     def _parsed(
         self, question: Question, draw: Draw, completion: pb.Record
     ) -> tuple[str, list[pb.Record]] | pb.Rejection:
-        """The section and the records that it holds, or why there is none."""
+        """Return the section and the records parsed from it, or a Rejection."""
         text = sections.read(completion_of(completion), self.stage.section, self.settings.few_shots)
         if isinstance(text, Rejected):
             return self._rejection(text)
@@ -254,7 +254,7 @@ class Generation:
 
     def _children(self, item: Item, draw: Draw, completion: pb.Record, bodies: Sequence[Message]) -> list[pb.Record]:
         if not bodies:
-            raise ValueError(f"stage {self.stage.name!r} read no record and gave no reason")
+            raise ValueError(f"stage {self.stage.name!r} parsed no record and gave no reason")
         field, made = records.BODY_OF_KIND[self.stage.makes], []
         for number, body in enumerate(bodies):
             record = self._blank(self.stage.makes, [item.record.id, completion.id], draw.attempt, number)
@@ -314,24 +314,24 @@ class Generation:
 
 
 def _bear(record: pb.Record, completion: pb.Record) -> None:
-    """What is read from a completion bears its tokens, so that they are counted by stage."""
+    """Copy the completion's provenance to a record parsed from it, so that tokens are counted by stage."""
     record.provenance.CopyFrom(completion.provenance)
     record.provenance.ClearField("producer")
     record.provenance.ClearField("created_at")
 
 
 def completion_of(record: pb.Record) -> inf.Completion:
-    """Return a completion record as inference gave it.
+    """Convert a completion record to inference's message.
 
     Raises:
-        NewerRecord: It ended for a reason that this release does not know.
+        NewerRecord: The finish reason is unknown to this release.
     """
     body = record.completion
     name = f"FINISH_REASON_{body.finish_reason.upper()}"
     if name not in inf.FinishReason.keys():  # noqa: SIM118 - the enum's wrapper is no mapping
         raise NewerRecord(
-            f"completion {record.id} has finish reason {encodable(body.finish_reason)!r}, which this program does not "
-            "know: a newer release wrote it, and it takes that release to read it"
+            f"completion {record.id} has finish reason {encodable(body.finish_reason)!r}, which this release does not "
+            "know: a newer release wrote it and is needed to read it"
         )
     return inf.Completion(
         text=body.text,
@@ -342,5 +342,5 @@ def completion_of(record: pb.Record) -> inf.Completion:
 
 
 def _of_prompt(refusal: Refused) -> Rejected:
-    """What a refusal of the prompt says. Endpoints put it in words of their own."""
+    """Classify a refusal of the prompt. Endpoints word it differently."""
     return Rejected("prompt-too-long" if _TOO_LONG.search(str(refusal)) else "prompt-refused", str(refusal))

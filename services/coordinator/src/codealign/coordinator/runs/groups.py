@@ -1,4 +1,4 @@
-"""The candidates for a row, by the item that they answer. A run has hundreds of thousands, so ids are kept as bytes."""
+"""Candidates for rows, grouped by the item they answer. A run has hundreds of thousands, so ids are kept as bytes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _ID_BYTES = 16
 
 
 def packed(ids: Iterable[str]) -> bytes:
-    """Ids (32 hexadecimal digits each) in half their length."""
+    """Return ids (32 hexadecimal digits each) packed into half their length."""
     return bytes.fromhex("".join(ids))
 
 
 def unpacked(data: bytes) -> list[str]:
-    """The ids again."""
+    """Return the ids in packed data."""
     text = data.hex()
     return [text[start : start + 2 * _ID_BYTES] for start in range(0, len(text), 2 * _ID_BYTES)]
 
@@ -25,35 +25,35 @@ class Candidate(NamedTuple):
 
     attempt: int
     number: int
-    """Among those that were read from one completion."""
+    """Position among the records parsed from one completion."""
     record: bytes
     """Its id."""
     verdict: bytes
-    """The id of the verdict on it. Empty: nothing is executed."""
+    """Id of its verdict. Empty: nothing is executed."""
 
     @property
     def record_id(self) -> str:
-        """Its id."""
+        """Its id in hexadecimal."""
         return self.record.hex()
 
     @property
     def verdict_id(self) -> str:
-        """The id of the verdict on it, or nothing."""
+        """Hexadecimal id of its verdict, or ""."""
         return self.verdict.hex()
 
 
 @dataclass(slots=True)
 class Group:
-    """An item of the stage before the candidates', and what was drawn for it."""
+    """An item of the stage before the candidates, and the candidates drawn for it."""
 
     line: bytes
-    """The ids of the records that the item came from, the seed's first, its own last."""
+    """Ids of the records that the item derives from: the seed's first, the item's last."""
     key: str
     drawn: int = 0
     eligible: list[Candidate] = field(default_factory=list)
-    """Those that the strategy takes and that meet the rules for rows, in the order of preference."""
+    """Candidates that the strategy takes and that meet the row rules, in order of preference."""
 
     @property
     def ids(self) -> list[str]:
-        """The ids of its line."""
+        """Ids of the records that the item derives from."""
         return unpacked(self.line)

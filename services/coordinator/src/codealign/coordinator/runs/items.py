@@ -1,4 +1,4 @@
-"""Takes every item of a run through the stages of its pipeline, up to the candidates for a row."""
+"""Processing of a run's items through the pipeline's stages, up to the candidates for rows."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from codealign.coordinator.settings import CoordinatorSettings
 
 SELECTED = "seed.selected"
 _DECISIONS_IN_FLIGHT = 1000
-"""Decisions on dropped seeds that are on their way to the store, at most."""
+"""Maximum decisions on dropped seeds that are being written to the store."""
 
 
 class Items:
-    """The items of a run at work.
+    """The items of a run in progress.
 
     Args:
         context: The run.
-        services: All that it calls.
-        settings: How much is in flight at once.
+        services: Services that it calls.
+        settings: Limits on concurrent work.
     """
 
     def __init__(self, context: Context, services: Services, settings: CoordinatorSettings) -> None:
@@ -67,14 +67,14 @@ class Items:
         if (stage := self._pipeline.execution) is not None:
             self._execution = Execution(context, stage, services.sandbox, self._programs)
         self._stopped = 0
-        """Items that are not through, since the gate said so."""
+        """Number of items that the gate stopped."""
 
     async def all_seeds(self) -> list[Group]:
-        """Take every selected seed through the stages; what was drawn, for the selection.
+        """Take every selected seed through the stages and return the groups for the selection.
 
         Raises:
-            RunFailed: No seed meets the rules, or a service gave an error that another try cannot mend.
-            RunStopped: The run is to stop; everything that was in flight is finished.
+            RunFailed: No seed meets the rules, or a service returned an error that retrying cannot fix.
+            RunStopped: The run must stop; all in-flight work is finished.
         """
         groups: list[Group] = []
         config_id, count = self._context.configs[self._pipeline.seeds.name].id, 0
@@ -92,26 +92,26 @@ class Items:
                     break
                 await tasks.start(self._guarded(self._through(seed, groups)))
         if self._stopped:
-            raise RunStopped(f"{self._stopped} items are not through")
+            raise RunStopped(f"{self._stopped} items are not finished")
         if not count:
             raise RunFailed(
                 f"no seed of collection {self._context.run.seeds.collection!r} meets the seed rules; collect from "
-                "another folder (`codealign seeds collect PATH`)"
+                "another directory (`codealign seeds collect PATH`)"
             )
         return groups
 
     async def settle_verdicts(self) -> None:
-        """Rows are chosen from now on: what could not be judged by now stays so in this run."""
+        """Record items without a verdict as undecided for this run, because row selection starts now."""
         if self._execution is not None:
             await self._execution.settle()
 
     async def settle(self) -> None:
-        """Append what the stages still hold back, now that the run has come through."""
+        """Append the records that the stages still hold back, now that the run is complete."""
         for generation in self._generations.values():
             await generation.settle()
 
     def seeds_in_flight(self) -> int:
-        """Seeds between their first and their last stage at once, now."""
+        """Return the current limit on seeds between their first and last stage."""
         return windows.items_in_flight(self._most_seeds, self._samples, self._programs)
 
     async def _append(self, record: pb.Record) -> None:
@@ -121,7 +121,7 @@ class Items:
         self._context.gate()
 
     async def _is_through(self, work: Awaitable[None]) -> bool:
-        """Do one item's work; False where it stopped, which is no error of what is in flight beside it."""
+        """Process one item; return False if it was stopped, which must not cancel concurrent work."""
         try:
             await work
         except RunStopped:
@@ -130,14 +130,14 @@ class Items:
         return True
 
     async def _guarded(self, work: Awaitable[None]) -> None:
-        """One item's work as a task."""
+        """Process one item as a task."""
         try:
             await self._is_through(work)
         except BaseExceptionGroup as group:
             raise decisive_error(group) from None
 
     async def _through(self, seed: pb.Record, groups: list[Group]) -> None:
-        """Record that a seed was selected, and take it through the stages."""
+        """Record that a seed was selected and take it through the stages."""
         context, stage = self._context, self._pipeline.seeds
         selected = pb.Decision(outcome=pb.Decision.OUTCOME_KEPT, rule=SELECTED, detail="meets every rule")
         record = pb.Record(
@@ -151,7 +151,7 @@ class Items:
         await self._go_on(Item(seed, seed.id, {stage.name: seed}), stage, groups, fresh=False)
 
     async def _go_on(self, item: Item, stage: Stage, groups: list[Group], *, fresh: bool) -> None:
-        """Everything that follows from an item of a stage, up to the candidates."""
+        """Process everything that follows from an item of a stage, up to the candidates."""
         for child in self._pipeline.children(stage):
             if child is self._pipeline.candidates:
                 group = Group(packed(record.id for record in item.line.values()), item.key)
@@ -171,12 +171,12 @@ class Items:
             await self._guarded(generation.draw(item, attempts, fresh=fresh, deliver=deliver))
 
     async def _follow(self, stage: Writing, drawn: Drawn, groups: list[Group]) -> None:
-        """Take a record that was read on, unless a rule drops it."""
+        """Continue with a parsed record unless a rule drops it."""
         if await self._meets_rules(stage, drawn.item):
             await self._go_on(drawn.item, stage, groups, fresh=drawn.fresh)
 
     async def _meets_rules(self, stage: Writing, item: Item) -> bool:
-        """No rule of its stage drops an item."""
+        """Return whether an item meets all rules of its stage."""
         context, tally = self._context, self._context.progress[stage.name]
         try:
             drop = stage.drop(item, context.settings, context.benchmarks)
@@ -185,18 +185,18 @@ class Items:
             tally.drop_kept(INTERNAL_ERROR)
             return False
         if drop is not None:
-            # Under the stage's configuration, so that it counts for the stage. The rules' settings are the run's, which
-            # therefore is a parent.
+            # Under the stage's configuration, so that it counts for the stage. The rules' settings belong to the run,
+            # which is therefore a parent.
             parents = [item.record.id, context.record.id]
             await self._append(decision(parents, context.configs[stage.name].id, drop))
             tally.drop_kept(drop.rule)
         return drop is None
 
     async def draw_on(self, group: Group, item: Item, *, fresh: bool = False) -> bool:
-        """Draw rounds of candidates until one more is eligible or the attempts are used up; True if one is.
+        """Draw rounds of candidates until another is eligible or no attempts are left; return whether one is.
 
         Raises:
-            RunStopped: The run is to stop; what was in flight is finished.
+            RunStopped: The run must stop; all in-flight work is finished.
         """
         settings, eligible = self.candidates.settings, len(group.eligible)
         everything = self._strategy.draws_all
@@ -207,7 +207,7 @@ class Items:
         return len(group.eligible) > eligible
 
     async def _round(self, item: Item, attempts: range, *, fresh: bool) -> list[Candidate]:
-        """Draw these attempts and judge each as it comes; the eligible ones in the order of preference."""
+        """Draw these attempts, judge each as it arrives, and return the eligible ones in order of preference."""
         judging: list[asyncio.Task[tuple[bool, Candidate | None]]] = []
         async with asyncio.TaskGroup() as tasks:
 
@@ -217,20 +217,20 @@ class Items:
             drawn = await self._is_through(self.candidates.draw(item, attempts, fresh=fresh, deliver=deliver))
         judged = [task.result() for task in judging]
         if not drawn or not all(through for through, _ in judged):
-            raise RunStopped("the round is not through")
+            raise RunStopped("the round is not finished")
         found = [candidate for _, candidate in judged if candidate is not None]
         return self._strategy.ordered(
             found, self._context.run, lambda each: self.candidates.key(item.key, each.attempt, each.number)
         )
 
     async def _judged(self, drawn: Drawn) -> tuple[bool, Candidate | None]:
-        """Whether the judging is through, and the candidate where it may become a row."""
+        """Return whether judging finished, and the candidate if it may become a row."""
         found: list[Candidate] = []
         through = await self._is_through(self._judge(drawn, found))
         return through, found[0] if found else None
 
     async def _judge(self, drawn: Drawn, found: list[Candidate]) -> None:
-        """Judge a candidate; add it to those that were found where it may become a row."""
+        """Judge a candidate and add it to `found` if it may become a row."""
         context, item = self._context, drawn.item
         if not await self._meets_rules(self._pipeline.candidates, item):
             return

@@ -1,7 +1,7 @@
-"""Runs as callers see them: made, paused, resumed, cancelled, judged again, found, listed, told of.
+"""Operations on runs for callers: create, pause, resume, cancel, rejudge, find, list, and report status.
 
-A call records what is wanted and returns; a controller (`controller`) makes it so, in this coordinator or in another
-one. What is told of a run comes from the controller where it is this coordinator's, else from the store.
+A call records a request and returns; a controller (`controller`) in this or another coordinator carries it out. The
+status comes from the controller if it runs in this process, otherwise from the store.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ LISTED_AT_ONCE = 16
 _ID_DIGITS = 32
 
 ENDING: Mapping[pb.RunState.ValueType, str] = {
-    pb.RUN_STATE_PAUSED: "pausing: what is in flight is finished",
+    pb.RUN_STATE_PAUSED: "pausing: in-flight work is being finished",
     pb.RUN_STATE_CANCELLED: "cancelling",
 }
-"""What a run at work is told to do, in words."""
+"""Messages for runs that are being paused or cancelled."""
 
 
 class Runs:
-    """All runs of the store.
+    """All runs in the store.
 
     Args:
-        settings: The coordinator's.
-        services: All but training are used.
+        settings: The coordinator's settings.
+        services: All services except training are used.
         benchmarks: Texts that must not occur in a seed or a row.
-        workload: What this coordinator works on.
-        poke: Told of every request.
-        assigned: By the subject's id: what this coordinator holds the lease of.
+        workload: The runs that this coordinator is working on.
+        poke: Called after each request.
+        assigned: Subjects whose leases this coordinator holds, by id.
     """
 
     def __init__(
@@ -62,22 +62,22 @@ class Runs:
         self._workload, self._poke, self._assigned = workload, poke, assigned
 
     async def prepare(self, given: pb.Run) -> tuple[pb.Run, list[str]]:
-        """Return a caller's configuration with everything filled in, and notes for a person; see `resolve.resolved`.
+        """Return a caller's full configuration, and notes for users; see `resolve.resolved`.
 
         Raises:
-            InvalidArgument: Names every field that is wrong, those that only the service sets included.
+            InvalidArgument: Names every invalid field, including those that only the service sets.
         """
         wrong = [(f"config.{field}", text) for field, text in set_by_service(given)]
         return await resolved(given, self._services, self._benchmarks, wrong)
 
     async def create(self, run: pb.Run) -> tuple[pb.Record, bool]:
-        """Record that a run is wanted. The same configuration is the same run, which goes on where it stopped.
+        """Record a request for a run. The same configuration is the same run, which resumes where it stopped.
 
         Args:
-            run: Its configuration, with everything filled in.
+            run: The full configuration.
 
         Returns:
-            The run's record, and whether it was there.
+            The run's record, and whether it already existed.
         """
         self.must_work()
         config, record = run_records(run)
@@ -92,28 +92,28 @@ class Runs:
         return record, False
 
     async def rejudge(self, request: api.RejudgeRunRequest) -> tuple[pb.Record, bool]:
-        """Record that a run is wanted that reads and judges the completions of another one again.
+        """Record a request for a run that parses and judges the completions of another run again.
 
         Returns:
-            The new run's record (the old one's, where nothing has changed since), and whether it was there.
+            The new run's record (the old one's if nothing has changed since), and whether it already existed.
 
         Raises:
-            FailedPrecondition: The run is at work.
-            InvalidArgument: Names every field that is wrong.
+            FailedPrecondition: The old run is still running.
+            InvalidArgument: Names every invalid field.
         """
         self.must_work()
         old = await self.find(request.run)
         if not (await requests.standing(self._services.dataset, old.id)).settled(repeatable=False):
-            raise FailedPrecondition(f"run {old.id[:12]} is at work: wait until it has ended, or pause it")
+            raise FailedPrecondition(f"run {old.id[:12]} is still running: wait until it has ended, or pause it")
         wrong = set_by_service_in_execution(request.execution)
         run, _ = await resolved(_again(old, request), self._services, self._benchmarks, wrong, path="")
         return await self.create(run)
 
     async def want(self, run: pb.Record, wanted: pb.RunState.ValueType, reason: str) -> None:
-        """Record what is wanted of a run, where that is not the case already.
+        """Record the requested state of a run unless it already holds.
 
         Raises:
-            FailedPrecondition: It has ended: there is nothing to pause or to cancel.
+            FailedPrecondition: The run has ended and can no longer be paused or cancelled.
         """
         self.must_work()
         request = await requests.want(self._services.dataset, run.id, wanted, reason)
@@ -121,20 +121,20 @@ class Runs:
             self._poke(run.id, request.attempt)
 
     def must_work(self) -> None:
-        """Raise FailedPrecondition where this coordinator only reads."""
+        """Raise FailedPrecondition if this coordinator is read-only."""
         if self._settings.reads_only:
-            raise FailedPrecondition("this coordinator takes no runs up: CODEALIGN_COORDINATOR_READS_ONLY is set")
+            raise FailedPrecondition("this coordinator is read-only: CODEALIGN_COORDINATOR_READS_ONLY is set")
 
     async def find(self, text: str) -> pb.Record:
-        """A run by its id, its id's first digits, or its name.
+        """Return a run by its id, a prefix of its id, or its name.
 
-        A run that this coordinator works on is found by its id also while the store is away.
+        A run that this coordinator is working on is found by its id even while the store is unavailable.
 
         Raises:
             NotFound: No run, or several, match.
         """
         if not text:
-            raise InvalidArgument("run", "name a run: its id, the id's first digits, or its name")
+            raise InvalidArgument("run", "name a run by its id, the id's first digits, or its name")
         if assignment := self._assigned.get(text):
             return assignment.subject
         if len(text) == _ID_DIGITS and set(text) <= set("0123456789abcdef"):
@@ -157,12 +157,12 @@ class Runs:
     async def status(
         self, run: pb.Record, standing: Standing | None = None, *, summary_only: bool = False
     ) -> api.RunStatus:
-        """The run as it is now, what follows it aside. RUNNING as well where what was asked for is not yet the case.
+        """Return the run's current status, without its loop. RUNNING includes runs whose last request is still pending.
 
         Args:
-            run: Its record.
-            standing: Where it was read already.
-            summary_only: Without the progress of a run that this coordinator does not work on.
+            run: The run's record.
+            standing: The run's state, if already read.
+            summary_only: Leave out the progress of runs that this coordinator is not working on.
         """
         assignment = self._assigned.get(run.id)
         if assignment is not None and assignment.standing.request is not None:
@@ -184,7 +184,7 @@ class Runs:
             if not summary_only or run.id in self._workload.live:
                 status.stages.extend((await self._progress(run, assignment)).to_wire())
             status.notes.extend(notes_of(run.run.selection.forbidden_texts_sha256))
-        except FailedPrecondition as error:  # of another release
+        except FailedPrecondition as error:  # created by another release
             status.notes.append(error.message)
         return status
 
@@ -196,15 +196,15 @@ class Runs:
         except CodeAlignError:
             if assignment is None:
                 raise
-            return empty_progress(run.run)  # it begins or ends in a moment, and says what it waits for
+            return empty_progress(run.run)  # about to start or end; the status says what it is waiting for
         return stored_progress(run.run, response.counts)
 
     async def list(self, standings: Mapping[str, Standing], *, summary_only: bool) -> list[api.RunStatus]:
-        """Every run, newest first.
+        """Return every run, newest first.
 
         Args:
-            standings: Of all subjects.
-            summary_only: As in `status`: no call for each run.
+            standings: States of all subjects.
+            summary_only: As in `status`; avoids a call for each run.
         """
         runs = await self._all()
         slots = asyncio.Semaphore(LISTED_AT_ONCE)
@@ -221,12 +221,12 @@ def _doing(standing: Standing, assignment: Assignment | None) -> str:
     if standing.wanted in ENDING:
         return ENDING[standing.wanted]
     if assignment is None:
-        return "a coordinator takes it up" if standing.state != pb.RUN_STATE_RUNNING else ""
+        return "waiting for a coordinator" if standing.state != pb.RUN_STATE_RUNNING else ""
     return assignment.message
 
 
 def _again(old: pb.Record, request: api.RejudgeRunRequest) -> pb.Run:
-    """The configuration of an old run, to be completed with what is there now."""
+    """Return the configuration of an old run, to be completed with current versions and images."""
     run = pb.Run()
     run.CopyFrom(old.run)
     run.name, run.rejudges = request.name, old.id
@@ -236,8 +236,8 @@ def _again(old: pb.Record, request: api.RejudgeRunRequest) -> pb.Run:
     execution, given = run.execution, request.execution
     execution.image_digest = execution.python_version = ""
     if given.profile and given.profile != execution.profile:
-        execution.ClearField("limits")  # those of another profile
+        execution.ClearField("limits")  # they belong to another profile
         execution.profile = given.profile
-    execution.limits.MergeFrom(given.limits)  # of unset fields, the run's stay
+    execution.limits.MergeFrom(given.limits)  # unset fields keep the run's values
     execution.runs = given.runs or execution.runs
     return run

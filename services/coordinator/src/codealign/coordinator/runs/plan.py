@@ -1,4 +1,4 @@
-"""What a run would do and cost at most, without doing it."""
+"""An upper bound of what a run would do and cost, computed without running it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ NO_TOKENIZER = "no token counts: this engine has no tokenizer"
 
 
 async def build(services: Services, run: pb.Run, notes: list[str]) -> api.PlanRunResponse:
-    """The plan: items and tokens of each stage, as if every item got through and became one record.
+    """Plan the items and tokens of each stage, as if every item passed and became one record.
 
-    Prompt tokens are those of one typical prompt of the stage, times the items that are asked about: draws of one item
+    Prompt tokens are those of one typical prompt of the stage times the number of items prompted for: draws of one item
     share its prompt.
 
     Args:
         services: The store and the engine.
-        run: With every default filled in.
-        notes: What a person should know already.
+        run: The run with every default filled in.
+        notes: Notes for users found so far.
 
     Raises:
         CodeAlignError: The store or the engine cannot answer.
@@ -35,7 +35,7 @@ async def build(services: Services, run: pb.Run, notes: list[str]) -> api.PlanRu
     available = await _available(services, pipeline, run)
     plan = api.PlanRunResponse(config=run, notes=notes, run_id=run_records(run)[1].id)
     if run.seeds.limit > available:
-        plan.notes.append(f"the collection holds {available} seeds, not {run.seeds.limit}")
+        plan.notes.append(f"the collection holds only {available} seeds, not {run.seeds.limit}")
     plan.stages.append(api.PlannedStage(stage=pipeline.seeds.name, items=available))
     items = {pipeline.seeds.name: min(run.seeds.limit or available, available)}
     first = await _first_seed(services, pipeline, run)
@@ -64,7 +64,7 @@ async def build(services: Services, run: pb.Run, notes: list[str]) -> api.PlanRu
 
 
 def _typical_prompt(pipeline: Pipeline, run: pb.Run, stage: Writing, first: pb.Record | None) -> str:
-    """The first seed's own prompt; of later stages, whose items are not there yet, one with an example more."""
+    """Return the first seed's prompt or, for later stages without items yet, one with an extra example."""
     settings = Settings(run)
     if first is not None and stage.parent == pipeline.seeds.name:
         return prompt_of(pipeline, settings, stage, Item(first, first.id, {pipeline.seeds.name: first})).prompt.text
@@ -84,7 +84,7 @@ async def _first_seed(services: Services, pipeline: Pipeline, run: pb.Run) -> pb
 
 
 async def _count(services: Services, model: str, text: str) -> int:
-    """The tokens of a text; 0 where the engine has no tokenizer."""
+    """Return the number of tokens of a text, or 0 if the engine has no tokenizer."""
     try:
         response = await services.inference.count_tokens(inf.CountTokensRequest(model=model, texts=[text]))
     except Unimplemented:

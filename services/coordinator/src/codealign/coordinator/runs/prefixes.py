@@ -1,4 +1,4 @@
-"""The prompts' shared parts in the store: appended once by a run, not with every draw."""
+"""Shared prompt prefixes in the store, appended once per run rather than with every draw."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.coordinator.ground.store import RunStore
 
 _REMEMBERED = 4096
-"""A stage without prefix groups has a prefix for each item: those are not worth remembering."""
+"""Maximum remembered prefixes. A stage without prefix groups has one per item, and those are not worth remembering."""
 
 
 class Prefixes:
@@ -20,7 +20,7 @@ class Prefixes:
         self._there: OrderedDict[str, asyncio.Task[pb.Record]] = OrderedDict()
 
     async def ensure(self, prefix_id: str, text: str) -> None:
-        """Return when the prefix is in the store, and a member of the run's collection."""
+        """Wait until the prefix is in the store and a member of the run's collection."""
         task = self._there.get(prefix_id)
         if task is None or (task.done() and (task.cancelled() or task.exception())):
             record = pb.Record(kind=pb.KIND_PROMPT_PREFIX, prompt_prefix=pb.PromptPrefix(text=text))

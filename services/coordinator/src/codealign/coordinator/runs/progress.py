@@ -1,4 +1,4 @@
-"""The progress of a run that no coordinator works on."""
+"""Progress of a run that no coordinator is working on."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from codealign.coordinator.runs.config import pipeline_of, stage_configs
 
 
 def empty_progress(run: pb.Run) -> Progress:
-    """The progress of a run that begins.
+    """Return the progress of a run that is about to start.
 
     Raises:
-        FailedPrecondition: Another release made the run; see `config.pipeline_of`.
+        FailedPrecondition: The run was created by another release; see `config.pipeline_of`.
     """
     return Progress(stage.name for stage in pipeline_of(run).stages)
 
 
 def stored_progress(run: pb.Run, counts: Iterable[dataset.RecordCount]) -> Progress:
-    """The progress of a run as its records say it.
+    """Compute the progress of a run from its records.
 
     Args:
-        run: With every default filled in.
-        counts: Of its collection.
+        run: The run with every default filled in.
+        counts: Counts of its collection.
 
     Raises:
-        FailedPrecondition: Another release made the run; see `config.pipeline_of`.
+        FailedPrecondition: The run was created by another release; see `config.pipeline_of`.
     """
     pipeline_of(run)
     return from_counts(counts, stage_configs(run))

@@ -1,7 +1,7 @@
-"""What a writing stage asks about an item, and everything random about it.
+"""The prompt of a writing stage for an item, and everything random about it.
 
-All of it derives from the item's key and from what the stage's draws depend on (decision 013): however completions come
-to be read, the same items get the same prompts and the same samples.
+Everything derives from the item's key and from what the stage's draws depend on (decision 013). The same items
+therefore get the same prompts and samples, however completions are parsed later.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from codealign.coordinator.pipelines.stage import Asked, Item, Settings, Writing
 
 
 class Question(NamedTuple):
-    """What a writing stage asks about an item."""
+    """The prompt of a writing stage for an item."""
 
     asked: Asked
     prompt: Prompt
     group: str
-    """The prefix group: items of one share the prompt's prefix."""
+    """Prefix group; items in the same group share the prompt's prefix."""
 
 
 def prompt_of(pipeline: Pipeline, settings: Settings, stage: Writing, item: Item) -> Question:
-    """What a stage asks about an item of its parent stage."""
+    """Return a stage's prompt for an item of its parent stage."""
     group = prefix_group(settings, stage, item.key)
     found = shots(pipeline, settings, stage, group)
     asked = Asked(found, drawn_properties(settings, stage, item.key))
@@ -35,7 +35,7 @@ def prompt_of(pipeline: Pipeline, settings: Settings, stage: Writing, item: Item
 
 
 def prefix_group(settings: Settings, stage: Writing, key: str) -> str:
-    """The prefix group of an item: it follows from the item's key."""
+    """Return the prefix group of an item, derived from the item's key."""
     own = settings.of(stage.name)
     if own.unpooled:
         return key
@@ -43,16 +43,16 @@ def prefix_group(settings: Settings, stage: Writing, key: str) -> str:
 
 
 def shots(pipeline: Pipeline, settings: Settings, stage: Writing, group: str) -> tuple[FewShot, ...]:
-    """The few-shot examples of a prefix group."""
+    """Return the few-shot examples of a prefix group."""
     run, count = settings.run, settings.of(stage.name).few_shots
     difficulties = stage.preferred_difficulties(settings)
     return tuple(pipeline.few_shots.ordering(run.few_shot_set, run.seed, stage.name, group, count, difficulties))
 
 
 def drawn_properties(settings: Settings, stage: Writing, key: str) -> Mapping[str, str]:
-    """The properties of what is written about an item, each value with equal chance.
+    """Draw the properties requested for an item, each value with equal probability.
 
-    One number is drawn by the item's key; its digits, in a mixed radix, are the values' numbers.
+    One number is drawn from the item's key; its digits, in a mixed radix, are the values' indices.
     """
     number = records.seed_for(settings.run.seed, "property", key)
     drawn: dict[str, str] = {}
@@ -63,14 +63,14 @@ def drawn_properties(settings: Settings, stage: Writing, key: str) -> Mapping[st
 
 
 def child_key(stage: Writing, draws_id: str, parent_key: str, attempt: int, index: int = 0) -> str:
-    """What everything random about a child derives from. A seed's key is its id.
+    """Return the key that everything random about a child derives from. A seed's key is its id.
 
     Args:
-        stage: The stage that makes the child.
-        draws_id: What the stage's draws depend on (`config.draws_id`).
+        stage: The stage that creates the child.
+        draws_id: Hash of what the stage's draws depend on (`config.draws_id`).
         parent_key: The parent's key.
-        attempt: The draw's number.
-        index: The child's number among those that were read from one completion.
+        attempt: Number of the draw.
+        index: Position of the child among the records parsed from one completion.
     """
     return records.derive_id(
         stage.makes, [parent_key], attempt=attempt, stage_config_id=draws_id, key=number_key(index)
@@ -78,17 +78,17 @@ def child_key(stage: Writing, draws_id: str, parent_key: str, attempt: int, inde
 
 
 def number_key(number: int) -> str:
-    """What tells a record from others that were read from the same completion."""
+    """Return the key that distinguishes records parsed from the same completion."""
     return str(number) if number else ""
 
 
 def sample_seed(run_seed: int, stage_name: str, draws_id: str, parent_key: str, attempt: int) -> int:
-    """The seed of a sample: 63 bits."""
+    """Return the seed of a sample, 63 bits."""
     return records.seed_for(run_seed, stage_name, draws_id, parent_key, attempt)
 
 
 def pass_rank(run: pb.Run, child: str) -> int:
-    """A candidate's place in the random order of the strategy "random-pass".
+    """Return a candidate's rank in the random order of the strategy "random-pass".
 
     Args:
         run: The run.

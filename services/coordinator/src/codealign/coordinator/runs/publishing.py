@@ -1,4 +1,4 @@
-"""Publishing a run's rows as a version whose bytes depend on the rows alone."""
+"""Publishing of a run's rows as a version whose bytes depend only on the rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TITLE = "Self-aligned coding instructions"
 
 
 async def publish(context: Context, inference: Inference, rows: int) -> str:
-    """Publish the run's examples; the version's name, or an empty string where there is no row."""
+    """Publish the run's examples and return the version's name, or "" if there are no rows."""
     if not rows:
         return ""
     executes = context.pipeline.execution is not None
@@ -32,7 +32,7 @@ async def publish(context: Context, inference: Inference, rows: int) -> str:
 
 
 def _facts(context: Context) -> dict[str, str]:
-    """What the card says of how the rows came to be: the same for the same rows."""
+    """Return the facts about the rows' origin for the version's card; the same for the same rows."""
     run, pipeline = context.run, context.pipeline
     candidates = pipeline.candidates.name
     facts = {
@@ -49,10 +49,10 @@ def _facts(context: Context) -> dict[str, str]:
 
 
 async def _promise(context: Context, inference: Inference) -> str:
-    """Name the promise: reproducible where each engine is batch-invariant and generates for itself.
+    """Return the reproducibility promise: reproducible if each engine is batch-invariant and generates by itself.
 
-    A run that judges anew what another one had generated needs no model. Where it is not loaded any more, nobody can
-    say what made the completions, but they are there.
+    A run that rejudges another run's completions needs no model. If the model is no longer loaded, the engine's
+    properties are unknown, but the completions can be replayed.
     """
     for name in sorted({model_of(context.run, stage.name).model for stage in context.pipeline.writing}):
         try:

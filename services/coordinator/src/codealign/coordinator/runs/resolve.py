@@ -1,4 +1,4 @@
-"""What a run rests on beyond what was given: the models, runners, seeds and benchmark texts that are there."""
+"""Resolution of what a run depends on besides its configuration: models, runners, seeds and benchmark texts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from codealign.coordinator.rules.benchmarks import BenchmarkTexts
 from codealign.coordinator.runs.checks import violations
 from codealign.coordinator.runs.config import DEFAULT_PROFILE, names_the_same, with_defaults
 
-NO_BENCHMARKS = "no benchmark files are set: seeds and rows are not checked for benchmark text"
+NO_BENCHMARKS = "no benchmark files are configured: seeds and rows are not checked for benchmark text"
 
 
 async def resolved(
@@ -27,21 +27,21 @@ async def resolved(
     *,
     path: str = "config.",
 ) -> tuple[pb.Run, list[str]]:
-    """Return the configuration with everything filled in, and notes for a person.
+    """Return the configuration with everything filled in, and notes for users.
 
-    Inference is asked only about models without a revision.
+    Inference is called only for models without a revision.
 
     Args:
         given: The configuration.
-        services: All but training are asked.
+        services: All services except training are used.
         benchmarks: Texts that must not occur in a seed or a row.
-        wrong: Fields that the caller has found to be wrong, to be reported with all others.
+        wrong: Invalid fields that the caller has found, to be reported with all others.
         path: Prefix of the configuration's fields in error messages.
 
     Raises:
-        InvalidArgument: Names every field that is wrong.
-        NotFound: The collection holds no seed, or no such model is loaded.
-        Unavailable: A service is away, or no runner is ready.
+        InvalidArgument: Names every invalid field.
+        NotFound: The collection holds no seeds, or a model is not loaded.
+        Unavailable: A service is unavailable, or no runner is ready.
     """
     run = pb.Run()
     run.CopyFrom(given)
@@ -65,13 +65,13 @@ async def resolved(
 
 
 def notes_of(benchmarks_sha256: str) -> Iterable[str]:
-    """What a person should know of a run before and while it works."""
+    """Yield notes for users about a run, before and while it works."""
     if not benchmarks_sha256:
         yield NO_BENCHMARKS
 
 
 async def _models(run: pb.Run, services: Services, path: str) -> list[str]:
-    """Fill in the names and revisions of the models that are loaded."""
+    """Fill in the names and revisions of the loaded models."""
     choices = [(f"{path}model", run.model)]
     choices += [
         (f"{path}stages[{index}].model", stage.model)
@@ -84,7 +84,7 @@ async def _models(run: pb.Run, services: Services, path: str) -> list[str]:
             continue
         try:
             model = (await services.inference.get_model(inf.GetModelRequest(name=choice.model))).model
-        except InvalidArgument as error:  # no name, and several are loaded
+        except InvalidArgument as error:  # no model is named, and several are loaded
             wrong.append((f"{field}.model", error.message))
             continue
         if choice.revision and choice.revision != model.revision:
@@ -101,15 +101,15 @@ async def _seeds(run: pb.Run, services: Services) -> None:
     request = ds.ScanRequest(kind=seeds.makes, collection=run.seeds.collection, page_size=1)
     if not (await services.dataset.scan(request)).records:
         raise NotFound(
-            f"collection {run.seeds.collection!r} holds no seeds; collect some: codealign seeds collect PATH"
+            f"collection {run.seeds.collection!r} holds no seeds: collect some with `codealign seeds collect PATH`"
         )
 
 
 async def _execution(run: pb.Run, services: Services, path: str) -> list[str]:
-    """Fill in the runners' image, Python version and limits, where the run's pipeline executes anything.
+    """Fill in the runners' image, Python version and limits if the run's pipeline has an execution stage.
 
-    Where runners differ (a rollout), the run is of those that most slots belong to; of as many, of the higher Python
-    version, then of the greater digest.
+    If runners differ (a rollout), the run uses the image and Python version with the most slots; ties are broken by the
+    higher Python version, then by the greater digest.
     """
     name, execution = run.pipeline or pipelines.DEFAULT, run.execution
     if name not in pipelines.names() or pipelines.get(name).execution is None:
@@ -120,7 +120,7 @@ async def _execution(run: pb.Run, services: Services, path: str) -> list[str]:
     if not able:
         known = sorted({each for runner in ready for each in runner.profiles})
         raise InvalidArgument(
-            f"{path}execution.profile", f"no runner has profile {profile!r}; they have: {', '.join(known)}"
+            f"{path}execution.profile", f"no runner has profile {profile!r}; available profiles: {', '.join(known)}"
         )
     runner, alike = runners.prevailing(able)
     chosen = runners.image_and_python(runner)
@@ -130,7 +130,7 @@ async def _execution(run: pb.Run, services: Services, path: str) -> list[str]:
         _fill_limits(execution.limits, limits, f"{path}execution.limits")
     if alike:
         return []
-    return [f"runners differ: the run is of image {chosen[0][:19]} with Python {chosen[1]}, which most slots have"]
+    return [f"runners differ: the run uses image {chosen[0][:19]} with Python {chosen[1]}, which most slots have"]
 
 
 def _fill_limits(given: sb.Limits, profile: sb.ProfileLimits, path: str) -> None:
@@ -139,7 +139,7 @@ def _fill_limits(given: sb.Limits, profile: sb.ProfileLimits, path: str) -> None
         value, most = getattr(given, field.name), getattr(profile.maxima, field.name)
         if not value:
             setattr(given, field.name, getattr(profile.defaults, field.name))
-        elif not value > 0 or (most and value > most):  # NaN is neither
-            wrong.append((f"{path}.{field.name}", f"is {value:g}; must be above 0, at most {most:g}"))
+        elif not value > 0 or (most and value > most):  # `not value > 0` also catches NaN
+            wrong.append((f"{path}.{field.name}", f"is {value:g}; must be above 0 and at most {most:g}"))
     if wrong:
         raise InvalidArgument(violations=wrong)

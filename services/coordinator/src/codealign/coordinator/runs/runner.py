@@ -1,7 +1,7 @@
-"""Carries a run out: every seed goes through the pipeline's stages, then rows are chosen and published.
+"""Execution of a run: every seed goes through the pipeline's stages, then rows are selected and published.
 
-Nothing waits for a chunk: an item goes on as soon as it is ready. A step first looks in the store for what it would
-make, so a run that was interrupted at any moment is simply carried out again: what is finished is found, what is not is
+Items are not processed in chunks: each continues as soon as it is ready. Every step first looks in the store for its
+output, so a run that was interrupted at any moment is simply carried out again: finished work is found, the rest is
 done.
 """
 
@@ -31,13 +31,13 @@ from codealign.coordinator.settings import CoordinatorSettings
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended."""
+    """The result of a run."""
 
     rows: int
     version: str
-    """Empty: there was no row to publish."""
+    """Name of the published version, or "" if there were no rows."""
     message: str
-    """For a person."""
+    """Summary for users."""
 
 
 async def work(
@@ -50,23 +50,23 @@ async def work(
     gate: Callable[[], None],
     say: Callable[[str], None],
 ) -> Outcome:
-    """Carry a run out, from where it is.
+    """Carry out a run from where it stopped.
 
     Args:
-        run: Its record, with every default filled in.
-        services: All that it calls.
-        store: Of its collection, under its lease.
+        run: The run's record, with every default filled in.
+        services: Services that it calls.
+        store: Store of its collection, under its lease.
         benchmarks: Texts that must not occur in a seed or a row.
-        settings: How much is in flight at once.
-        progress: Of the pipeline's stages; kept up.
-        gate: Raises RunStopped where no new work may start.
-        say: Told what the run is doing, for its status.
+        settings: Limits on concurrent work.
+        progress: Progress of the pipeline's stages, updated in place.
+        gate: Raises RunStopped if no new work may start.
+        say: Receives the run's current activity, for its status.
 
     Raises:
-        RunStopped: The gate said so; everything that was in flight is finished.
-        RunFailed: It cannot go on without a person.
-        BreakerOpened: It is to be paused; everything that was in flight is finished.
-        LeaseLost: Another coordinator has it.
+        RunStopped: The gate stopped the run; all in-flight work is finished.
+        RunFailed: The run cannot continue without manual intervention.
+        BreakerOpened: The run must be paused; all in-flight work is finished.
+        LeaseLost: Another coordinator has the lease.
     """
     pipeline = pipelines.get(run.run.pipeline)
     _check_versions(run.run, pipeline, benchmarks)
@@ -103,13 +103,13 @@ async def work(
 
 
 def _check_versions(run: pb.Run, pipeline: Pipeline, benchmarks: BenchmarkTexts) -> None:
-    """What the run's rows rest on is what is here.
+    """Check that the versions that the run was created with are those of this coordinator.
 
     Raises:
-        RunFailed: Names what differs: the rows of two versions would be mixed.
+        RunFailed: Names the difference: rows of two versions would be mixed.
     """
     if run.selection.forbidden_texts_sha256 != benchmarks.sha256:
-        raise RunFailed("the benchmark files are not those that the run was created with: set the same ones")
+        raise RunFailed("the benchmark files differ from those that the run was created with: configure the same files")
     settings = Settings(run)
     here = {
         f"stage {stage.name!r}": (settings.of(stage.name).version, stage.reading_version) for stage in pipeline.writing
@@ -118,13 +118,13 @@ def _check_versions(run: pb.Run, pipeline: Pipeline, benchmarks: BenchmarkTexts)
     for what, (created, current) in here.items():
         if created not in (0, current):
             raise RunFailed(
-                f"the run was created with version {created} of {what}, and this coordinator has version {current}: "
-                "`codealign rejudge` makes a new run of it, which asks for no completion again"
+                f"the run was created with version {created} of {what}, but this coordinator has version {current}: "
+                "make a new run with `codealign rejudge`, which reuses all completions"
             )
 
 
 def _message(rows: int, context: Context) -> str:
-    """How a run ended, and what a person should look at."""
+    """Return a summary of the run and what users should check."""
     tallies = context.progress.stages.values()
     notes = ["no candidate met the rules: there is nothing to publish" if not rows else _count(rows, "row")]
     if errors := sum(tally.reasons[INTERNAL_ERROR] for tally in tallies):

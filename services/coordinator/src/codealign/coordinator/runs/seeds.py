@@ -1,4 +1,4 @@
-"""Which seeds go into a run: the rules, then near duplicates, in the order of the seeds' ids."""
+"""Selection of a run's seeds: the rules, then near duplicates, in the order of the seeds' ids."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from codealign.coordinator.runs.context import Context
 
 
 async def judged_seeds(context: Context) -> AsyncGenerator[tuple[pb.Record, Drop | None]]:
-    """Seeds in the order of their ids, each with the rule that drops it; one with an error is passed over."""
+    """Yield seeds in the order of their ids, each with the rule that drops it; seeds with errors are skipped."""
     stage = context.pipeline.seeds
     limit, kept, tally = context.run.seeds.limit, 0, context.progress[stage.name]
     tally.expected = limit
@@ -35,7 +35,7 @@ async def judged_seeds(context: Context) -> AsyncGenerator[tuple[pb.Record, Drop
 
 
 def _near_drop(near: NearDuplicates, seed_id: str, text: str) -> Drop | None:
-    """The rule for near duplicates, for a seed that meets the others; one that is kept is remembered."""
+    """Apply the rule for near duplicates to a seed that meets the others, and remember it if it is kept."""
     if found := near.find(text):
         near.drop(found[0], text)
         return Drop("seed.near-duplicate", f"estimated similarity {found[1]:.2f}", found[0])

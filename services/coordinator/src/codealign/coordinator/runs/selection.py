@@ -1,12 +1,12 @@
-"""The final selection: of each group the preferred candidate, then duplicates, in the order of the groups' keys.
+"""The final selection: each group's preferred candidate, then de-duplication, in the order of the groups' keys.
 
-The order is fixed, so the same verdicts give the same rows whenever and in whatever order they came. Where a row
-falls to de-duplication, the group's next candidate takes its place, drawn anew if it must be; the rows that were
-kept before stay. With the way "band-collision" to tell near duplicates, a row that fell goes on to join others to
-the row that it collided with, by the text that it fell for alone: its group's next candidate has the same instruction
-and is to get its chance. Two kept rows stay, though a later one may join their clusters.
+The order is fixed, so the same verdicts give the same rows, whenever and in whatever order they arrived. If a row is
+dropped as a duplicate, the group's next candidate takes its place, drawn anew if necessary; rows kept earlier stay.
+With the near-duplicate strategy "band-collision", a dropped row continues to link others to the row that it collided
+with, but only by the text that it was dropped for: its group's next candidate has the same instruction and must get a
+chance. Two kept rows stay even if a later one joins their clusters.
 
-Groups are read and decided in batches, one after another, so that memory holds a batch of records at a time.
+Groups are read and decided in batches, one after another, so that only one batch of records is in memory at a time.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from codealign.coordinator.runs.strategies import STRATEGIES
 
 CHOSEN = "selection.chosen"
 BATCH = 100
-"""Candidates that are read and decided together."""
+"""Number of candidates that are read and decided together."""
 _SPACE = re.compile(r"\s+")
 _ItemT = TypeVar("_ItemT")
 
 DrawOn = Callable[[Group, Item], Awaitable[bool]]
-"""Draw more candidates of a group; True where one more is eligible."""
+"""Draws more candidates of a group and returns whether another is eligible."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Turn:
-    """A group's candidate that is offered now."""
+    """A group's candidate that is currently offered."""
 
     group: Group
     rank: int
@@ -54,13 +54,13 @@ class _Turn:
 
 
 class Selection:
-    """Chooses the rows of one run.
+    """Selects the rows of one run.
 
     Args:
         context: The run.
-        generation: Of the candidates.
+        generation: Stage that generates the candidates.
         draw_on: Draws more candidates of a group.
-        in_flight: Groups that are drawn on at once, now.
+        in_flight: Returns the current limit on groups that are drawn for concurrently.
     """
 
     def __init__(self, context: Context, generation: Generation, draw_on: DrawOn, in_flight: Callable[[], int]) -> None:
@@ -72,14 +72,14 @@ class Selection:
         self._strategy = STRATEGIES[settings.strategy]
         self._duplicates = RowDuplicates(settings.near_duplicate_threshold, settings.near_duplicates)
         self._siblings: dict[str, dict[str, Row]] = {}
-        """With a strategy that takes several of a group: of the batch's groups, their rows by their texts."""
+        """Rows of the batch's groups by their texts, for a strategy that takes several rows per group."""
 
     async def choose(self, groups: Sequence[Group]) -> int:
-        """Append the decisions and the Example records; the number of rows.
+        """Append the decisions and the Example records, and return the number of rows.
 
         Raises:
-            RunStopped: By the gate, between two batches or where more would have to be drawn.
-            RunFailed: A record of the run is missing from the store, or a service gave an error.
+            RunStopped: The gate stopped the work between two batches or before more draws.
+            RunFailed: A record of the run is missing from the store, or a service returned an error.
         """
         rows = 0
         offered = sorted((group for group in groups if group.eligible), key=lambda group: group.key)
@@ -101,7 +101,7 @@ class Selection:
             yield _Turn(group, rank)
 
     async def _nexts(self, fallen: Sequence[_Turn]) -> list[_Turn]:
-        """The next candidate of each group whose candidate fell, in the same order; groups without one are left out."""
+        """Return the next candidate of each group whose candidate was dropped, in order; skip exhausted groups."""
         there = [turn.rank + 1 < len(turn.group.eligible) for turn in fallen]
         missing = [number for number, has_next in enumerate(there) if not has_next]
 
@@ -110,7 +110,7 @@ class Selection:
         async def draw(number: int, item: Item) -> None:
             try:
                 there[number] = await self._draw_on(fallen[number].group, item)
-            except RunStopped as error:  # no error of what is in flight beside it
+            except RunStopped as error:  # must not cancel concurrent work
                 stopped.append(error)
 
         async with BoundedTasks(self._in_flight) as tasks:
@@ -125,12 +125,12 @@ class Selection:
         return [_Turn(turn.group, turn.rank + 1) for turn, has_next in zip(fallen, there, strict=True) if has_next]
 
     def _parent(self, group: Group, line: Sequence[str], found: Mapping[str, pb.Record]) -> Item:
-        """A group's item."""
+        """Return a group's item."""
         records = [_there(found, record_id) for record_id in line]
         return Item(records[-1], group.key, dict(zip(self._line_names(), records, strict=True)))
 
     def _line_names(self) -> list[str]:
-        """The stages on the candidates' line, the seeds first, without the candidates' own."""
+        """Return the stages from the seeds to the candidates' parent, in order."""
         pipeline = self._context.pipeline
         names, at = [], pipeline.candidates.parent
         while at:
@@ -139,9 +139,9 @@ class Selection:
         return names[::-1]
 
     async def _offer_all(self, batch: Sequence[_Turn]) -> list[_Turn]:
-        """Decide a batch, in its order; those that fell.
+        """Decide a batch in its order and return the dropped candidates.
 
-        Where the store refuses a row, those that fell as its duplicates are offered again, after the others.
+        If the store refuses a row, candidates dropped as its duplicates are offered again after the others.
         """
         lines = [turn.group.ids for turn in batch]
         wanted = [turn.candidate.record_id for turn in batch]
@@ -172,13 +172,13 @@ class Selection:
         found: Mapping[str, pb.Record],
         fallen: set[_Turn],
     ) -> tuple[list[tuple[_Turn, Drop]], set[str]]:
-        """Offer candidates in their order, and append the rows.
+        """Offer candidates in their order and append the rows.
 
         Args:
             turns: The candidates.
             parents: The item of each candidate's group.
             found: The candidates' records.
-            fallen: Those that end in an error are added.
+            fallen: Candidates that end in an error are added to it.
 
         Returns:
             The drops, not recorded yet, and the ids of candidates whose rows the store refused.
@@ -211,7 +211,7 @@ class Selection:
         return dropped, refused
 
     def _forget(self, record_id: str) -> None:
-        """Forget a row that the store refused: nothing is a duplicate of it."""
+        """Forget a row that the store refused, so that nothing is a duplicate of it."""
         self._duplicates.forget(record_id)
         for siblings in self._siblings.values():
             if lost := [text for text, row in siblings.items() if row.id == record_id]:
@@ -222,7 +222,7 @@ class Selection:
                     self._duplicates.offer(row)
 
     async def _append(self, turn: _Turn, example: pb.Record) -> bool:
-        """Append a row; False where the store refuses it."""
+        """Append a row and return whether the store accepted it."""
         try:
             await self._context.store.append(example)
         except InvalidArgument as error:  # too large
@@ -231,18 +231,19 @@ class Selection:
         return True
 
     def _offer(self, turn: _Turn, parent: Item, record: pb.Record) -> tuple[pb.Record, Drop | None]:
-        """A candidate's row, and the rule that drops it as a duplicate."""
+        """Return a candidate's row, and the rule that drops it as a duplicate, or None."""
         group, candidate = turn.group, turn.candidate
         key = self._generation.key(group.key, candidate.attempt, candidate.number)
         item = Item(record, key, {**parent.line, self._generation.stage.name: record})
-        # Before anything is remembered of it: what raises an exception leaves no trace among the rows.
+        # Before anything is remembered: an exception must leave no trace among the rows.
         example = self._example(item, candidate, group)
         return example, self._drop(self._stage.compared(item), group)
 
     def _choice(self, turn: _Turn) -> list[pb.Record]:
-        """The decisions that follow from a candidate's choice: on it, and on the others of its group.
+        """Return the decisions that follow from choosing a candidate: on it and on the others of its group.
 
-        A choice is the run's: another run with more draws may choose otherwise, so the run is a second parent.
+        The choice belongs to the run: another run with more draws may choose differently, so the run is a second
+        parent.
         """
         run_id, candidate = self._context.record.id, turn.candidate
         chosen = pb.Decision(outcome=pb.Decision.OUTCOME_KEPT, rule=CHOSEN, detail=self._why(turn))
@@ -262,11 +263,11 @@ class Selection:
         ]
 
     def _drop(self, row: Row, group: Group) -> Drop | None:
-        """The rule that drops a row as a duplicate, or None: then it is remembered."""
+        """Return the rule that drops a row as a duplicate, or remember the row and return None."""
         if not self._strategy.several:
             return self._duplicates.offer(row)
-        # Several rows of one group have the same instruction, and names that it asks for: that makes no duplicates of
-        # them. The same answer does.
+        # Rows of one group share the instruction and the names it asks for, which does not make them duplicates. An
+        # equal response does.
         siblings, text = self._siblings.setdefault(group.key, {}), _SPACE.sub("", row.response)
         if text in siblings:
             return Drop("dedup.response", "equal, white space aside", siblings[text].id)
@@ -299,5 +300,5 @@ class Selection:
 def _there(found: Mapping[str, pb.Record], record_id: str) -> pb.Record:
     record = found.get(record_id)
     if record is None:
-        raise RunFailed(f"the dataset service no longer holds record {record_id}, which this run made or used")
+        raise RunFailed(f"the dataset service no longer holds record {record_id}, which this run created or used")
     return record

@@ -1,6 +1,6 @@
-"""Which of a group's candidates become rows: one class for each value of SelectionSettings.strategy.
+"""Strategies for selecting candidates as rows: one class for each value of SelectionSettings.strategy.
 
-Where nothing is executed every candidate counts as a pass.
+If nothing is executed, every candidate counts as a pass.
 """
 
 from __future__ import annotations
@@ -34,61 +34,61 @@ EXECUTED = (
     sb.VERDICT_FLAKY,
     sb.VERDICT_COMPLETED,
 )
-"""Every verdict on a program that the sandbox took."""
+"""All verdicts on a program that the sandbox accepted."""
 
 KeyOf = Callable[[Candidate], str]
 
 
 class Strategy(ABC):
-    """A way to choose among the candidates of a group."""
+    """A strategy for selecting among the candidates of a group."""
 
     name: ClassVar[str]
     fact: ClassVar[str]
-    """For a version's card."""
+    """Description for a version's card."""
     draws_all: ClassVar[bool] = False
-    """Every attempt is drawn before anything is chosen; else no more after the first candidate that is eligible."""
+    """Whether all attempts are drawn before selecting. Otherwise drawing stops after the first eligible candidate."""
     several: ClassVar[bool] = False
-    """Each eligible candidate of a group becomes a row, not one of them."""
+    """Whether every eligible candidate of a group becomes a row, rather than one."""
     verdicts: ClassVar[Sequence[sb.Verdict.ValueType]] = (sb.VERDICT_PASSED,)
-    """Those that a candidate may have."""
+    """Verdicts that a candidate may have."""
 
     def takes(self, verdict: sb.Verdict.ValueType | None) -> bool:
-        """A candidate with this verdict (None: the pipeline executes nothing) may become a row."""
+        """Return whether a candidate with this verdict (None: nothing is executed) may become a row."""
         return verdict is None or verdict in self.verdicts
 
     def ordered(self, found: Sequence[Candidate], run: pb.Run, key_of: KeyOf) -> list[Candidate]:  # noqa: ARG002
-        """The eligible candidates of a round in the order of preference."""
+        """Return the eligible candidates of a round in order of preference."""
         return sorted(found)
 
     @abstractmethod
     def why(self, group: Group, rank: int) -> str:
-        """Why the candidate of this rank is chosen, in words."""
+        """Return a description of why the candidate of this rank is chosen."""
 
 
 class FirstPass(Strategy):
-    """The lowest attempt that passes; nothing is drawn after it."""
+    """The lowest passing attempt; nothing is drawn after it."""
 
     name = "first-pass"
     fact = "lowest attempt that passes"
 
     def why(self, group: Group, rank: int) -> str:
-        """The attempt's number."""
+        """Return a description with the attempt's number."""
         return f"attempt {group.eligible[rank].attempt} is the lowest that passed and meets the row rules"
 
 
 class RandomPass(Strategy):
-    """One of those that pass, in an order that is drawn by the candidates' keys."""
+    """One passing candidate, in a random order derived from the candidates' keys."""
 
     name = "random-pass"
     fact = "random pass"
     draws_all = True
 
     def ordered(self, found: Sequence[Candidate], run: pb.Run, key_of: KeyOf) -> list[Candidate]:
-        """In the order that was drawn."""
+        """Return the candidates in the random order."""
         return sorted(sorted(found), key=lambda candidate: pass_rank(run, key_of(candidate)))
 
     def why(self, group: Group, rank: int) -> str:
-        """The place in the order."""
+        """Return a description with the rank in the random order."""
         return f"number {rank + 1} in a random order of {len(group.eligible)} passes"
 
 
@@ -101,7 +101,7 @@ class FailuresOnly(Strategy):
     verdicts = FAILURES
 
     def why(self, group: Group, rank: int) -> str:
-        """The attempt's number."""
+        """Return a description with the attempt's number."""
         return f"attempt {group.eligible[rank].attempt} is the lowest that failed and meets the row rules"
 
 
@@ -115,11 +115,11 @@ class Everything(Strategy):
     verdicts = EXECUTED
 
     def why(self, group: Group, rank: int) -> str:
-        """The attempt's number."""
+        """Return a description with the attempt's number."""
         return f"attempt {group.eligible[rank].attempt}: every response that meets the row rules is taken"
 
 
 STRATEGIES: dict[str, Strategy] = {
     each.name: each for each in (FirstPass(), RandomPass(), FailuresOnly(), Everything())
 }
-"""By name."""
+"""All strategies by name."""

@@ -1,6 +1,6 @@
 """Seed → instruction: the model writes the task directly from the seed (SelfCodeAlign's ablation, its Table 10).
 
-What follows the task, and the few-shot sets, are selfcodealign's.
+The later stages and the few-shot sets are those of selfcodealign.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Seed → instruction: a task that the seed inspired, with the property that was drawn for it."""
+"""Seed → instruction: a task inspired by the seed, with the properties drawn for it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ for a trained programmer.
 
 
 class InstructionsFromSeeds(Instructions):
-    """A task for each seed: read, drawn and dropped as selfcodealign's, but without concepts."""
+    """A task for each seed: parsed, drawn and dropped as in selfcodealign, but without concepts."""
 
     parent = "seeds"
     title = "Seed → instruction"
@@ -32,17 +32,17 @@ class InstructionsFromSeeds(Instructions):
     section = SECTION
 
     def prefix(self, shots: Sequence[FewShot]) -> str:
-        """The header and the examples."""
+        """Return the header and the examples."""
         return prefix(shots)
 
     def suffix(self, item: Item, asked: Asked) -> str:
-        """The seed and the property."""
+        """Return the seed and the properties."""
         drawn, code = asked.properties, source_of(item.record.seed)
         return suffix(len(asked.shots) + 1, code, drawn["category"], drawn["language"], drawn["difficulty"])
 
 
 def prefix(examples: Sequence[FewShot]) -> str:
-    """The shared part."""
+    """Return the part that all items with the same examples share."""
     shots = [
         suffix(number, shot.seed, shot.category, shot.language, shot.difficulty) + f"{shot.instruction}\n</task>\n"
         for number, shot in enumerate(examples, 1)
@@ -51,7 +51,7 @@ def prefix(examples: Sequence[FewShot]) -> str:
 
 
 def suffix(number: int, code: str, category: str, language: str, difficulty: str) -> str:
-    """The item; the completion is the task."""
+    """Return the item's part; the completion is the task."""
     return (
         f"{HEADING} {number}\n\n<code>\n{code}\n</code>\n<property>\ncategory: {category}\nlanguage: {language}\n"
         f"difficulty: {difficulty}\n</property>\n<task>\n"

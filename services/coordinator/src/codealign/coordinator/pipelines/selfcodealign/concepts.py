@@ -39,21 +39,21 @@ class Concepts(Writing):
     defaults = pb.StageSettings(max_tokens=128, few_shots=8, attempts=1)
 
     def prefix(self, shots: Sequence[FewShot]) -> str:
-        """The header and the examples."""
+        """Return the header and the examples."""
         return prefix(shots)
 
     def suffix(self, item: Item, asked: Asked) -> str:
-        """The seed."""
+        """Return the seed."""
         return suffix(len(asked.shots) + 1, source_of(item.record.seed))
 
     def parse(self, text: str, item: Item, asked: Asked) -> Sequence[Message] | Rejected:  # noqa: ARG002
-        """One set of terms."""
+        """Return one set of terms."""
         terms = parsing.concepts(text, cut_off=False)
         return terms if isinstance(terms, Rejected) else [pb.ConceptSet(concepts=terms)]
 
 
 def prefix(examples: Sequence[FewShot]) -> str:
-    """The shared part."""
+    """Return the part that all items with the same examples share."""
     shots = [
         f"{suffix(number, shot.seed)}{', '.join(shot.concepts)}\n</concepts>\n"
         for number, shot in enumerate(examples, 1)
@@ -62,5 +62,5 @@ def prefix(examples: Sequence[FewShot]) -> str:
 
 
 def suffix(number: int, code: str) -> str:
-    """The item; the completion is the comma-separated list."""
+    """Return the item's part; the completion is the comma-separated list."""
     return f"{HEADING} {number}\n\n<code>\n{code}\n</code>\n<concepts>\n"

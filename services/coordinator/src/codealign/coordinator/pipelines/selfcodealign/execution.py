@@ -14,7 +14,7 @@ class ResponseExecution(Execution):
     title = "Execution"
     description = "Answer and tests run in the sandbox."
     VERSION = 1
-    # Every verdict but PASSED, which drops nothing.
+    # Every verdict except PASSED, which drops nothing.
     reasons = {
         "FAILED_ASSERTION": "an assertion failed",
         "RAISED": "raised an exception",
@@ -34,6 +34,6 @@ class ResponseExecution(Execution):
     }
 
     def program(self, item: Item) -> sb.Program:
-        """The response's program."""
+        """Return the response's code and tests."""
         response = item.record.response
         return sb.Program(language=sb.LANGUAGE_PYTHON, code=response.code, tests=response.tests)

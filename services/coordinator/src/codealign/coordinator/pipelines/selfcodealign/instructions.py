@@ -1,4 +1,4 @@
-"""Concepts → instruction: a task that needs these concepts and has the property that was drawn for it."""
+"""Concepts → instruction: a task that needs these concepts and has the properties drawn for it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Instructions(Writing):
     VERSION = 1
     reasons = {**READING_REASONS, **INSTRUCTION_RULES}
     section = SECTION
-    # The last one has one value, so whatever a run says of it, the draws of the others stay.
+    # The last property has a single value, so a run's setting for it does not change the draws of the others.
     properties = {
         "category": ("function", "class", "program"),
         "difficulty": ("easy", "medium", "hard"),
@@ -54,40 +54,40 @@ class Instructions(Writing):
     )
 
     def prefix(self, shots: Sequence[FewShot]) -> str:
-        """The header and the examples."""
+        """Return the header and the examples."""
         return prefix(shots)
 
     def suffix(self, item: Item, asked: Asked) -> str:
-        """The property and the concepts."""
+        """Return the properties and the concepts."""
         drawn, concepts = asked.properties, item.record.concept_set.concepts
         return suffix(len(asked.shots) + 1, drawn["category"], drawn["language"], drawn["difficulty"], concepts)
 
     def parse(self, text: str, item: Item, asked: Asked) -> Sequence[Message] | Rejected:
-        """One task, with the property that it was asked to have."""
+        """Return one task, with the properties that the prompt requested."""
         task = parsing.instruction(text, cut_off=False)
         if isinstance(task, Rejected):
             return task
         return [pb.Instruction(text=task, concepts=item.record.concept_set.concepts, **asked.properties)]
 
     def drop(self, item: Item, settings: Settings, benchmarks: BenchmarkTexts) -> Drop | None:
-        """The first rule for instructions that drops the task."""
+        """Return the first rule for instructions that drops the task."""
         words = settings.run.selection.instruction_words
         return instruction_drop(item.record.instruction.text, max_words=words, benchmarks=benchmarks)
 
     def draw_settings(self, settings: Settings) -> Mapping[str, object]:
-        """The values that properties are drawn from."""
+        """Return the values that properties are drawn from."""
         return {
             "categories": settings.property_values(self.name, "category"),
             "difficulties": settings.property_values(self.name, "difficulty"),
         }
 
     def preferred_difficulties(self, settings: Settings) -> Collection[str]:
-        """Examples that are as difficult as what is asked for come first."""
+        """Return the drawn difficulties: examples with these come first."""
         return settings.property_values(self.name, "difficulty")
 
 
 def prefix(examples: Sequence[FewShot]) -> str:
-    """The shared part."""
+    """Return the part that all items with the same examples share."""
     shots = [
         suffix(number, shot.category, shot.language, shot.difficulty, shot.concepts) + f"{shot.instruction}\n</task>\n"
         for number, shot in enumerate(examples, 1)
@@ -96,7 +96,7 @@ def prefix(examples: Sequence[FewShot]) -> str:
 
 
 def suffix(number: int, category: str, language: str, difficulty: str, concepts: Sequence[str]) -> str:
-    """The item; the completion is the task."""
+    """Return the item's part; the completion is the task."""
     return (
         f"{HEADING} {number}\n\n<property>\ncategory: {category}\nlanguage: {language}\ndifficulty: {difficulty}\n"
         f"concepts: {', '.join(concepts)}\n</property>\n<task>\n"

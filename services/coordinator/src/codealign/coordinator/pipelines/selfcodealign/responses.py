@@ -39,31 +39,31 @@ class Responses(Writing):
     defaults = pb.StageSettings(max_tokens=1024, few_shots=1, attempts=10)
 
     def prefix(self, shots: Sequence[FewShot]) -> str:
-        """The header and the examples."""
+        """Return the header and the examples."""
         return prefix(shots)
 
     def suffix(self, item: Item, asked: Asked) -> str:
-        """The task."""
+        """Return the task."""
         return suffix(len(asked.shots) + 1, item.record.instruction.text)
 
     def parse(self, text: str, item: Item, asked: Asked) -> Sequence[Message] | Rejected:  # noqa: ARG002
-        """One answer, its code and its tests."""
+        """Return one answer with its code and tests."""
         parsed = parsing.response(text, cut_off=False)
         if isinstance(parsed, Rejected):
             return parsed
         return [pb.Response(answer=parsed.answer, code=parsed.code, tests=parsed.tests)]
 
     def draw_settings(self, settings: Settings) -> Mapping[str, object]:
-        """The difficulties of the tasks: they order the examples."""
+        """Return the difficulties of the tasks, which determine the order of the examples."""
         return {"difficulties": settings.drawn_from("difficulty")}
 
     def preferred_difficulties(self, settings: Settings) -> Collection[str]:
-        """Examples that are as difficult as the tasks come first."""
+        """Return the difficulties of the tasks: examples with these come first."""
         return settings.drawn_from("difficulty")
 
 
 def prefix(examples: Sequence[FewShot]) -> str:
-    """The shared part."""
+    """Return the part that all items with the same examples share."""
     shots = [
         f"{suffix(number, shot.instruction)}{shot.response}\n</answer>\n"
         f"<tests>\n```python\n{shot.tests}\n```\n</tests>\n"
@@ -73,5 +73,5 @@ def prefix(examples: Sequence[FewShot]) -> str:
 
 
 def suffix(number: int, instruction: str) -> str:
-    """The item; the completion is the answer, then the tests."""
+    """Return the item's part; the completion is the answer, then the tests."""
     return f"{HEADING} {number}\n\n<task>\n{instruction}\n</task>\n<answer>\n"

@@ -1,4 +1,4 @@
-"""Seeds: functions of real code that meet the paper's rules."""
+"""Seeds: functions from real code that meet the paper's rules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from codealign.coordinator.rules.seeds import Drop, static_drop
 
 
 class SeedFunctions(Seeds):
-    """Functions of real code, filtered."""
+    """Functions from real code that pass the static rules."""
 
     name = "seeds"
     title = "Seeds"
@@ -21,14 +21,14 @@ class SeedFunctions(Seeds):
     threshold = duplicates.SEED_THRESHOLD
 
     def drop(self, record: pb.Record, benchmarks: BenchmarkTexts) -> Drop | None:
-        """The first static rule that drops a function."""
+        """Return the first static rule that drops a function."""
         return static_drop(record.seed, benchmarks)
 
     def text(self, record: pb.Record) -> str:
-        """Its source, without its imports."""
+        """Return the function's source without its imports."""
         return record.seed.code
 
 
 def source_of(seed: pb.Seed) -> str:
-    """A function as prompts show it: the imports that it needs, then its source."""
+    """Return a function as shown in prompts: the imports it needs, then its source."""
     return "\n".join([*seed.imports, seed.code])

@@ -1,4 +1,4 @@
-"""Selection: one response to each instruction becomes a row, and no row resembles another."""
+"""Selection: one response per instruction becomes a row, and no row resembles another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from codealign.coordinator.rules.seeds import Drop
 
 
 class RowSelection(Selection):
-    """A response with its instruction, some of which carry tests."""
+    """A row from each chosen response and its instruction, which sometimes includes the tests."""
 
     name = "selection"
     parent = "execution"
@@ -23,16 +23,16 @@ class RowSelection(Selection):
     reasons = {**ROW_RULES, **duplicates.RULES, NOT_CHOSEN: "another response to the same task was chosen"}
 
     def drop(self, item: Item, settings: Settings, benchmarks: BenchmarkTexts) -> Drop | None:  # noqa: ARG002
-        """The first rule for rows that drops the response."""
+        """Return the first rule for rows that drops the response."""
         return row_drop(item.text, item.record.response.code, benchmarks)
 
     def compared(self, item: Item) -> Row:
-        """The instruction, the answer and its code."""
+        """Return the instruction, the answer and its code."""
         response = item.record.response
         return Row(item.record.id, _instruction(item).text, response.answer, response.code)
 
     def example(self, item: Item, settings: Settings, parent_key: str) -> pb.Example:
-        """The row; whether its instruction carries the tests is drawn by the instruction's key."""
+        """Return the row; whether its instruction includes the tests is drawn from the instruction's key."""
         instruction, response = _instruction(item), item.record.response
         chance = records.seed_for(settings.run.seed, "tests-in-instruction", parent_key) / 2**63
         wanted = chance < settings.run.selection.tests_in_instruction
@@ -49,5 +49,5 @@ class RowSelection(Selection):
 
 
 def _instruction(item: Item) -> pb.Instruction:
-    """The task that was answered: the last one on the line, since a pipeline may have stages that rewrite tasks."""
+    """Return the answered task: the last one on the line, since a pipeline may have stages that rewrite tasks."""
     return [record.instruction for record in item.line.values() if record.HasField("instruction")][-1]
