@@ -165,6 +165,6 @@ def test_a_run_without_benchmarks_goes_on_to_its_training_and_says_so(tuned: Tun
     assert "note: no evaluation, the run ends with the training: humaneval+: no local file" in ended.stderr
     assert "give --benchmarks FOLDER (make run: BENCHMARKS=FOLDER)" in ended.stderr
     assert "succeeded: seeds 1/1 kept 1" in ended.stderr
-    assert "no rows were kept: there is nothing to train on; try more seeds" in ended.stderr
+    assert "the run kept no rows to train on; use more seeds" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert ended.returncode == 1

@@ -68,7 +68,7 @@ async def test_a_prompt_that_is_too_long_in_either_style_is_one_failed_sample(tm
         failing(world, InvalidArgument(field, "is too long"))
         found = await result(Coordinator(world, "a"), settings("tuned", prompt_style=style))
         assert found.verdicts == {"PASSED": PROBLEMS - 1, "REFUSED": 1}
-        assert detail(world) == f"inference refuses the prompt: {field}: is too long"
+        assert detail(world) == f"inference rejected the prompt: {field}: is too long"
 
 
 @pytest.mark.parametrize(

@@ -93,10 +93,13 @@ def test_two_files_of_one_benchmark_are_refused(tmp_path: Path) -> None:
         ({"entry_point": "f("}, "line 2, field 'entry_point': must be a function's name"),
         ({"base_input": "[]"}, "line 2, field 'base_input': must be a list of argument lists, is str"),
         ({"plus_input": [[1], 2]}, "line 2, field 'plus_input[1]': must be a list of arguments, is int"),
-        ({"atol": -1}, "line 2, field 'atol': must be a number, at least 0"),
-        ({"task_id": "HumanEval/0"}, "line 2, field 'task_id': HumanEval/0 is there twice"),
-        ({"base_input": [], "plus_input": []}, "line 2, field 'base_input': 1 to 5000 inputs are wanted, got 0"),
-        ({"task_id": "Mbpp/106", "base_input": [[1]]}, "line 2, field 'base_input[0]': is not of this problem's form"),
+        ({"atol": -1}, "line 2, field 'atol': must be a non-negative number"),
+        ({"task_id": "HumanEval/0"}, "line 2, field 'task_id': duplicate problem HumanEval/0"),
+        ({"base_input": [], "plus_input": []}, "line 2, field 'base_input': must have 1 to 5000 inputs, has 0"),
+        (
+            {"task_id": "Mbpp/106", "base_input": [[1]]},
+            "line 2, field 'base_input[0]': does not have the form of this problem's inputs",
+        ),
     ],
 )
 def test_a_wrong_field_is_named(tmp_path: Path, row: dict[str, Any], told: str) -> None:
@@ -135,7 +138,7 @@ def test_without_file_and_hub_the_error_says_which_file_to_give(tmp_path: Path, 
     write(tmp_path / "a.jsonl", check(0))
     told = refused("humaneval+", tmp_path, NotFound)
     assert "give EvalPlus' HumanEvalPlus.jsonl.gz" in told
-    assert "evalplus/humanevalplus cannot be had: ConnectionError: no network" in told
+    assert "evalplus/humanevalplus cannot be loaded from the hub: ConnectionError: no network" in told
     with pytest.raises(NotFound, match="CODEALIGN_COORDINATOR_EVALUATION_DATA is not set"):
         benchmarks.load("mbpp+", None)
     with pytest.raises(FailedPrecondition, match="does not exist"):

@@ -207,7 +207,7 @@ def test_only_an_evaluation_is_cancelled(tmp_path: Path, evaluation: str, error:
 @pytest.mark.parametrize(
     ("given", "error", "says"),
     [
-        (settings("other"), NotFound, "no model other is loaded; loaded: base"),
+        (settings("other"), NotFound, "model other is not loaded; loaded: base"),
         (settings("base", "rev-x"), InvalidArgument, "settings.model.revision: inference serves base at revision"),
         (settings(prompt_style="tuned"), InvalidArgument, "settings.prompt_style: model base has no chat template"),
         (settings(benchmarks=["nanoeval"]), NotFound, "nanoeval: no such file"),
@@ -239,7 +239,7 @@ async def test_a_cause_that_shows_later_is_the_jobs_failure_and_the_watchers_sta
     await world.until(begun)
     world.inference.models.clear()
     world.inference.add_model("other")
-    with pytest.raises(NotFound, match="no model base is loaded; loaded: other"):
+    with pytest.raises(NotFound, match="model base is not loaded; loaded: other"):
         await watching
     standing = await world.standing(JOB)
     assert standing.state == FAILED
