@@ -1,8 +1,8 @@
-"""Makes the chart's values.schema.json from values.yaml: `make chart-schema`.
+"""Generate the chart's values.schema.json from values.yaml: `make chart-schema`.
 
-A value's schema is the type of its default, the comment above it as description, and what a comment line that begins
-with "@" adds. `@ {settings: dataset}` stands for the settings of that service, so that a misspelt one is refused before
-anything is installed.
+A value's schema consists of the type of its default, the comment above it as description, and keywords from comment
+lines that begin with "@". `@ {settings: dataset}` stands for the settings of that service, so that a misspelt
+setting is rejected before anything is installed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SETTINGS: Mapping[str, type[BaseSettings]] = {
     "runner": RunnerSettings,
     "operator": OperatorSettings,
 }
-"""The settings of each server, by what a directive calls it."""
+"""Settings class of each server, by its name in directives."""
 _CLIENT = {"client_ca_file", "client_cert_file", "client_key_file"}
 _EVERYWHERE = {
     *("host", "port", "health_port", "metrics_port", "endpoint_file", "drain_seconds", "allow_plaintext"),
@@ -79,32 +79,32 @@ OWNED: Mapping[str, set[str]] = {
     | {"host", "liveness_port", "log_level", "log_format"},
     "runner": _EVERYWHERE | {"name", "slots", "profile", "image_digest"},
 }
-"""What the chart sets itself, from values of other names, or what has no meaning in a cluster."""
+"""Settings that the chart sets itself from other values, or that have no meaning in a cluster."""
 _KEPT = ("type", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength")
 _TYPES = {"bool": "boolean", "int": "integer", "float": "number", "str": "string", "seq": "array", "map": "object"}
 
 
 class CommentError(ValueError):
-    """A value has no comment, or one that cannot be read."""
+    """A value has no comment."""
 
 
 def settings_of(service: str) -> dict[str, Any]:
-    """The properties that a service's `settings` may have."""
+    """Return the schema properties of a service's `settings`."""
     found = SETTINGS[service].model_json_schema()["properties"]
     return {name: _setting(found[name]) for name in sorted(found.keys() - OWNED[service])}
 
 
 def _setting(found: Mapping[str, Any]) -> dict[str, Any]:
-    # An optional path says `anyOf: [path, null]`; a value that is not set is not in the values.
+    # An optional path is `anyOf: [path, null]`; an unset setting is left out of the values.
     whole = next((choice for choice in found.get("anyOf", []) if choice.get("type") != "null"), found)
     return {key: whole[key] for key in _KEPT if key in whole}
 
 
 def schema_of(text: str) -> dict[str, Any]:
-    """The schema of a commented values file.
+    """Return the schema of a commented values file.
 
     Raises:
-        CommentError: Names the value.
+        CommentError: A value has no comment; the message names it.
     """
     root = yaml.compose(text)
     return {
@@ -117,7 +117,7 @@ def schema_of(text: str) -> dict[str, Any]:
 def _object(node: yaml.MappingNode, lines: Sequence[str], path: str) -> dict[str, Any]:
     properties = {key.value: _value(key, value, lines, f"{path}{key.value}") for key, value in node.value}
     if not path:
-        # Helm's own, where the chart is a part of another.
+        # Set by Helm if the chart is a subchart.
         properties["global"] = {"type": "object"}
     return {"type": "object", "additionalProperties": False, "properties": properties}
 
@@ -140,7 +140,7 @@ def _comment(lines: Sequence[str], line: int, path: str) -> tuple[str, dict[str,
         above.insert(0, lines[line].removeprefix(f"{indent}# "))
     words = " ".join(text for text in above if not text.startswith("@"))
     if not words:
-        raise CommentError(f"{path}: says nothing of what it means; put a comment above it")
+        raise CommentError(f"{path}: has no description; put a comment above it")
     more: dict[str, Any] = {}
     for text in above:
         if text.startswith("@"):
@@ -149,7 +149,7 @@ def _comment(lines: Sequence[str], line: int, path: str) -> tuple[str, dict[str,
 
 
 def made() -> str:
-    """The file's content."""
+    """Return the content of values.schema.json."""
     return json.dumps(schema_of((CHART / "values.yaml").read_text()), indent=2) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Gateways of one's own for long measurements: each in a fresh cache, and nothing of them is left on the machine."""
+"""Gateways for long measurements: each with a fresh cache, leaving nothing on the machine."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _LOG_CHARACTERS = 20_000
 
 
 def end_by_signals() -> None:
-    """Has SIGTERM (of `timeout`, say) run every `finally` on the way out."""
+    """Convert SIGTERM (of `timeout`, for example) into an exception, so that every `finally` runs."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 @contextlib.contextmanager
 def own_cache(runsc: Path | None = None) -> Iterator[Path]:
-    """A cache folder that nothing else uses, where the runsc binary is already there if it ever was.
+    """Return an exclusive cache directory that already has the runsc binary if it was ever downloaded.
 
     Args:
         runsc: The binary to use in place of the one that a gateway finds.
@@ -44,7 +44,7 @@ def own_cache(runsc: Path | None = None) -> Iterator[Path]:
             shutil.copy(CACHE / "platform.json", cache)
         if runsc is not None:
             gvisor.examine(runsc)
-            # What is on PATH comes first, for a gateway and for us.
+            # PATH comes first, for the gateway and for this module.
             (cache / "path").mkdir()
             (cache / "path" / "runsc").symlink_to(runsc.resolve())
             os.environ["PATH"] = f"{cache / 'path'}:{path}"
@@ -52,14 +52,14 @@ def own_cache(runsc: Path | None = None) -> Iterator[Path]:
             yield cache
         finally:
             os.environ["PATH"] = path
-            # Else the folder could not be removed; `left_over` is what tells of them.
+            # Otherwise the directory could not be removed; `left_over` reports them.
             for mount in mounts(cache):
                 subprocess.run(["umount", "--lazy", mount], check=False)
 
 
 @contextlib.contextmanager
 def started(cache: Path, runners: int, slots: int, **settings: str) -> Iterator[Gateway]:
-    """A gateway all of whose slots are there.
+    """Start a gateway and wait until all its slots are ready.
 
     Args:
         cache: See `own_cache`.
@@ -87,10 +87,10 @@ def started(cache: Path, runners: int, slots: int, **settings: str) -> Iterator[
 
 
 def wait_whole(gateway: Gateway, slots: int) -> None:
-    """Until it has so many slots.
+    """Wait until the gateway has this number of slots.
 
     Raises:
-        TimeoutError: It never has.
+        TimeoutError: The slots did not become available.
     """
     deadline = time.monotonic() + _START_SECONDS
     while gateway.capacity().slots < slots:
@@ -100,18 +100,18 @@ def wait_whole(gateway: Gateway, slots: int) -> None:
 
 
 def mounts(folder: Path) -> list[str]:
-    """Mount points below a folder."""
+    """Return the mount points below a directory."""
     points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     return [point for point in points if point.startswith(f"{folder}/")]
 
 
 def left_over(cache: Path) -> list[str]:
-    """What the gateways and boxes of a process that has no others have left. Empty: nothing."""
+    """Return what the gateways and sandboxes of this process have left, or "" for nothing."""
     return patient(lambda: _left_over(cache))
 
 
 def patient(look: Callable[[], list[str]]) -> list[str]:
-    """What is still left after it had time to go."""
+    """Return what is still left after a grace period."""
     deadline = time.monotonic() + _STOP_SECONDS
     while (found := look()) and time.monotonic() < deadline:
         time.sleep(0.1)

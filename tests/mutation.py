@@ -1,4 +1,4 @@
-"""Programs that differ from another one by one small fault: tests worth having notice them."""
+"""Programs that differ from another one by one small fault, which good tests detect."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SWAPPED: dict[type[ast.AST], Any] = dict(PAIRS) | {right: left for left, right i
 
 
 def mutate(node: ast.AST) -> bool:
-    """Change one node in place; False if there is nothing to change."""
+    """Change one node in place; return False if there is nothing to change."""
     match node:
         case ast.Compare(ops=[op, *_]) if type(op) in SWAPPED:
             node.ops = [SWAPPED[type(op)](), *node.ops[1:]]
@@ -38,7 +38,7 @@ def mutate(node: ast.AST) -> bool:
 
 
 def mutants(code: str) -> Iterator[str]:
-    """Every program that differs from the code by one small fault."""
+    """Yield every program that differs from the code by one small fault."""
     tree = ast.parse(code)
     for index, _ in enumerate(ast.walk(tree)):
         mutant = copy.deepcopy(tree)

@@ -1,4 +1,4 @@
-"""An authority and certificates of its own, made by OpenSSL for one test."""
+"""A CA and certificates for one test, made with OpenSSL."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _NEW = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 
 @dataclass(frozen=True)
 class Authority:
-    """Signs what it is asked for, into its folder."""
+    """A certificate authority that writes to its directory."""
 
     folder: Path
 
     @classmethod
     def make(cls, folder: Path) -> Authority:
-        """A new one."""
+        """Create a CA."""
         folder.mkdir(parents=True, exist_ok=True)
         made = cls(folder)
         made._openssl(*_NEW, "-x509", "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=authority")
@@ -29,11 +29,11 @@ class Authority:
 
     @property
     def certificate(self) -> Path:
-        """Its own."""
+        """The CA's own certificate."""
         return self.folder / "ca.crt"
 
     def sign(self, name: str, subject: str = "", days: int = 30, more: Sequence[str] = ()) -> ClientTls:
-        """A certificate, as a client's files; a server takes the same.
+        """Issue a certificate for a client or server, as files.
 
         Args:
             name: Of the files.
@@ -49,7 +49,7 @@ class Authority:
         return ClientTls(self.certificate, self.folder / f"{name}.crt", self.folder / f"{name}.key")
 
     def server(self, name: str = "server", days: int = 30) -> dict[str, str]:
-        """The settings of a server that wants certificates of this authority."""
+        """Return the settings of a server that requires certificates of this CA."""
         made = self.sign(name, days=days)
         files = {"tls_cert_file": made.cert_file, "tls_key_file": made.key_file, "tls_client_ca_file": made.ca_file}
         return {setting: str(path) for setting, path in files.items()}

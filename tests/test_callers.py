@@ -1,4 +1,4 @@
-"""The lists of who may call what, held against the code that calls, the contracts and the chart's certificates."""
+"""The access lists, checked against the calling code, the contracts and the chart's certificates."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ SOURCES = {
     "trainer": "trainer/src",
     "client": "cli/src",
 }
-"""Whose certificate what code calls with."""
+"""Source directories, by the certificate that their code uses."""
 TOOLS = (ROOT / "services/inference/src/codealign/inference/engines/simulated/record.py",)
-"""Programs in a service's package that a person starts, with a client's certificate: no part of the service."""
+"""Programs in a service's package that users run with a client's certificate, and that are not part of the service."""
 
 
 def methods(service: str) -> set[str]:
@@ -48,7 +48,7 @@ def methods(service: str) -> set[str]:
 
 
 def called_in(folder: Path) -> Iterator[tuple[str, str]]:
-    """Service and method of every place where the code names one: `clients.dataset.Append`, `stub.Attach`."""
+    """Return service and method of every call in the code: `clients.dataset.Append`, `stub.Attach`."""
     owners = {method: service for service in LISTS for method in methods(service)}
     assert len(owners) == sum(len(methods(service)) for service in LISTS), "two services have a method of one name"
     for path in sorted(set(folder.rglob("*.py")) - set(TOOLS)):
@@ -62,7 +62,7 @@ def called_in(folder: Path) -> Iterator[tuple[str, str]]:
         for node in ast.walk(tree):
             if not isinstance(node, ast.Attribute) or node.attr not in owners:
                 continue
-            # A message may have a method's name: `pb.Lineage`.
+            # A message may have the same name as a method: `pb.Lineage`.
             if not (isinstance(node.value, ast.Name) and node.value.id in imported):
                 yield owners[node.attr], node.attr
 
@@ -80,7 +80,7 @@ def test_a_caller_may_call_what_its_code_calls_and_nothing_more(caller: str) -> 
 
 
 def test_there_is_something_to_compare() -> None:
-    """The test before rests on finding calls."""
+    """The previous test relies on finding calls."""
     dataset, runner = codealign.dataset.service.FULL_NAME, codealign.runner.pod.main.SERVICE
     assert {(dataset, "Append"), (dataset, "AcquireLease")} <= set(called_in(ROOT / SOURCES["coordinator"]))
     assert set(called_in(ROOT / SOURCES["sandbox"])) == {(runner, "Attach")}
@@ -117,5 +117,5 @@ def generated() -> set[str]:
 @pytest.mark.parametrize("names", [asked_of_cert_manager, generated])
 def test_the_charts_certificates_are_those_of_the_callers_and_the_runners(names: Callable[[], set[str]]) -> None:
     named = names()
-    assert named - {"runners"} <= access.KNOWN
-    assert access.KNOWN - named <= {"operator"}
+    assert named - {"runners"} <= access.CALLER_NAMES
+    assert access.CALLER_NAMES - named <= {"operator"}

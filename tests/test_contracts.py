@@ -1,4 +1,4 @@
-"""The contracts: generated code is fresh, and the distributions stand by themselves."""
+"""The contracts: generated code is up to date, and the distributions are self-contained."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _path() -> str:
 
 def test_no_service_imports_another() -> None:
     packages = {"inference", "sandbox", "dataset", "coordinator", "trainer", "cli"}
-    # The recipe of the embedded model is no service: it writes texts in the form of the coordinator's prompts.
+    # The embedded model's recipe is not a service: it writes texts in the form of the coordinator's prompts.
     for distribution in set(DISTRIBUTIONS[2:]) - {"trainer/nano"}:
         for file in (ROOT / distribution / "src").rglob("*.py"):
             own = file.relative_to(ROOT / distribution / "src" / "codealign").parts[0]
@@ -54,7 +54,7 @@ def test_no_service_imports_another() -> None:
 
 
 def test_every_channel_is_made_where_keepalive_is_set() -> None:
-    """A channel without it waits for ever for a peer that vanished without a word."""
+    """A channel without keepalive waits for ever for a peer that vanished."""
     makers = [
         str(file.relative_to(ROOT))
         for distribution in DISTRIBUTIONS
@@ -99,7 +99,7 @@ def test_the_wheels_install_into_a_fresh_environment_and_import(tmp_path: Path) 
         "    module = importlib.import_module(name)\n"
         f"    assert module.__file__.startswith({str(target)!r}), (name, module.__file__)\n"
     )
-    # -S leaves out the editable installs; the third-party packages come back by hand.
+    # -S skips the editable installs; third-party packages are added by hand.
     packages = next(path for path in sys.path if path.endswith("site-packages"))
     code = f"import sys; sys.path.append({packages!r})\n" + code
     ended = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, timeout=120)

@@ -1,4 +1,4 @@
-"""Folders of wheels that pip on this machine looks into, served to builds that do not see them.
+"""Serve the local wheel directories that pip is configured with to builds that cannot see them.
 
 python tests/wheels.py find             prints the first with a wheel of torch, or nothing
 python tests/wheels.py serve FOLDER     serves it on loopback; prints the port
@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 
 _PORT = 47113
-"""The same each time where it is free: it is an argument of builds, and Docker looks those up in its cache by it."""
+"""Preferred port. It is a build argument, so a stable value keeps Docker's cache valid."""
 
 
 def find() -> str:
-    """The folder."""
+    """Return the directory."""
     listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
     for line in listed.stdout.splitlines():
         name, _, value = line.partition("=")
@@ -30,12 +30,12 @@ def find() -> str:
 
 
 def serve(folder: str) -> None:
-    """Until the process is ended."""
+    """Serve until the process ends."""
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
     for port in (_PORT, 0):
         try:
             server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
-        except OSError:  # somebody else has it
+        except OSError:  # the port is in use
             continue
         print(server.server_port, flush=True)
         server.serve_forever()

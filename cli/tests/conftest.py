@@ -1,4 +1,4 @@
-"""A small service, started like a real one, that behaves or misbehaves as a test asks; a store; a pipeline."""
+"""Fixtures: a small service that behaves or misbehaves as a test asks, an in-memory store, and a pipeline."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if behaviour == "hangs":
 if behaviour == "ignores SIGTERM":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
-# What codealign.common.server does, without what makes its start slow.
+# Like codealign.common.server, but fast to start.
 import json, socket, threading
 from concurrent import futures
 import grpc
@@ -88,7 +88,7 @@ REASONS = {
 
 @pytest.fixture
 def pipeline() -> api.Pipeline:
-    """A pipeline as a coordinator describes it: seeds, three stages that a model writes, execution, selection."""
+    """A pipeline as a coordinator describes it: seeds, three writing stages, execution, selection."""
     found = api.Pipeline(name="selfcodealign", description="A line.", few_shot_sets=["selfcodealign", "nano"])
     writing = {
         "concepts": (pb.KIND_CONCEPT_SET, {}),
@@ -125,7 +125,7 @@ def pipeline() -> api.Pipeline:
 
 
 class Store:
-    """A dataset service in memory, behind a connection's calls."""
+    """An in-memory dataset service behind a connection's calls."""
 
     def __init__(self, records: Iterable[pb.Record] = ()) -> None:
         self.clients = self.dataset = self
@@ -194,7 +194,7 @@ class Store:
 
 @pytest.fixture
 def store() -> Store:
-    """An empty one."""
+    """An empty store."""
     return Store()
 
 
@@ -210,7 +210,7 @@ def home(tmp_path: Path) -> Home:
 
 @pytest.fixture
 def fake(tmp_path: Path) -> Fake:
-    """fake(name, behaviour, needs=..., ready_seconds=...) is a service's specification."""
+    """A factory for service specifications: fake(name, behaviour, needs=..., ready_seconds=...)."""
     script = tmp_path / "service.py"
     script.write_text(SERVICE)
 
@@ -226,7 +226,7 @@ def fake(tmp_path: Path) -> Fake:
 
 @pytest.fixture
 def serving() -> Callable[..., Callable[..., contextlib.AbstractAsyncContextManager[Connection]]]:
-    """Makes what commands connect with, to services that the test is: each a function that adds it to a server."""
+    """A factory for connections to services that a test implements; each is a function that adds it to a server."""
 
     def make(
         **services: Callable[[grpc.aio.Server], None],

@@ -1,4 +1,4 @@
-"""`codealign certificate` with a program in kubectl's place, and commands with what it wrote against real TLS."""
+"""`codealign certificate` with a fake kubectl, and commands that use the certificate over real TLS."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ Cluster = Callable[..., None]
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    """cluster(secret, ..) is what kubectl sees."""
+    """A factory that sets the Secrets that the fake kubectl returns: cluster(secret, ...)."""
     program = tmp_path / "bin" / "kubectl"
     program.parent.mkdir()
     program.write_text(KUBECTL)
@@ -125,7 +125,7 @@ class _Coordinator(rpc.CoordinatorServiceServicer):
 
 @pytest.fixture
 def coordinator(authority: Authority) -> Iterator[str]:
-    """A coordinator behind mutual TLS, in a thread of its own."""
+    """A coordinator with mutual TLS, in a separate thread."""
     address: list[str] = []
     started = threading.Event()
     loop = asyncio.new_event_loop()
@@ -198,7 +198,7 @@ def test_a_folder_with_something_else_in_it_stays_as_it_is(
     cluster(secret(authority.sign("client")))
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "thesis.txt").write_text("x")
-    assert "has other files in it (thesis.txt): name a folder of its own" in failure(fetch(tmp_path / "work"))
+    assert "contains other files (thesis.txt): pass an empty or new directory" in failure(fetch(tmp_path / "work"))
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["thesis.txt"]
 
 
@@ -206,9 +206,9 @@ def test_what_is_not_whole_is_not_written(cluster: Cluster, authority: Authority
     good = secret(authority.sign("client"))
     mixed = good | {"data": good["data"] | {"tls.key": secret(authority.sign("other"))["data"]["tls.key"]}}
     for wrong, told in (
-        (mixed, "cannot be used with its certificate: it is another certificate's"),
-        (good | {"data": good["data"] | {"tls.crt": "bm9uZQ=="}}, "has no certificate that can be read"),
-        (good | {"data": good["data"] | {"tls.crt": "%"}}, "has no certificate that can be read"),
+        (mixed, "does not match its certificate: it belongs to another certificate"),
+        (good | {"data": good["data"] | {"tls.crt": "bm9uZQ=="}}, "cannot read the certificate in the Secret"),
+        (good | {"data": good["data"] | {"tls.crt": "%"}}, "cannot read the certificate in the Secret"),
         (secret(authority.sign("client", days=-1)), "tls.generated.rotation"),
     ):
         cluster(wrong)
@@ -219,10 +219,12 @@ def test_what_is_not_whole_is_not_written(cluster: Cluster, authority: Authority
 def test_there_is_no_such_release(cluster: Cluster, authority: Authority, tmp_path: Path) -> None:
     cluster(secret(authority.sign("client"), "b"), secret(authority.sign("client"), "a"))
     told = failure(fetch(tmp_path / "folder"))
-    assert "no release 'demo' with a client certificate in namespace lab; there is a, b" in told
+    assert "no release 'demo' with a client certificate in namespace lab; found: a, b" in told
     cluster()
-    assert "name another --namespace (`helm list --all-namespaces` shows them)" in failure(fetch(tmp_path / "folder"))
-    assert "no release can be called 'a,b=c'" in failure(fetch(tmp_path / "folder", release="a,b=c"))
+    assert "pass another --namespace (`helm list --all-namespaces` shows the releases)" in failure(
+        fetch(tmp_path / "folder")
+    )
+    assert "'a,b=c' is not a valid release name" in failure(fetch(tmp_path / "folder", release="a,b=c"))
 
 
 def test_who_may_get_the_secret_alone_gets_it_and_who_may_not_is_told_what_to_ask_for(
@@ -233,14 +235,14 @@ def test_who_may_get_the_secret_alone_gets_it_and_who_may_not_is_told_what_to_as
     assert "no release 'else'" in failure(fetch(tmp_path / "folder", release="else"))
     cluster(secret(authority.sign("client")), forbid="all")
     told = failure(fetch(tmp_path / "folder"))
-    assert "have somebody allow you to get the Secret demo-codealign-client-tls" in told
+    assert "ask for permission to get the Secret demo-codealign-client-tls" in told
 
 
 def test_what_kubectl_says_is_passed_on(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster(error="Unable to connect to the server: dial tcp 10.0.0.1:6443: i/o timeout")
     assert "kubectl: Unable to connect to the server" in failure(fetch(tmp_path / "folder"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "there is no kubectl on PATH: install it, or copy" in failure(fetch(tmp_path / "folder"))
+    assert "kubectl is not on PATH: install it, or copy" in failure(fetch(tmp_path / "folder"))
 
 
 def test_an_expired_certificate_is_named_with_its_date_and_what_to_do(
@@ -255,11 +257,11 @@ def test_an_expired_certificate_is_named_with_its_date_and_what_to_do(
     (folder / "tls.crt").write_bytes(old.cert_file.read_bytes())
     told = failure(codealign("ls", "--coordinator", coordinator, "--certificate", folder))
     assert f"the certificate in {folder} expired on 20" in told
-    assert "run `codealign certificate` with" in told
-    # Services of this machine are called in the clear: nobody reads it.
+    assert "run `codealign certificate` again with" in told
+    # Services on this machine use plaintext: the certificate is not read.
     assert "no coordinator and no dataset service is up" in codealign("watch", "--certificate", folder).output
     (folder / "tls.crt").write_bytes((authority.folder / "coordinator.crt").read_bytes())
     told = failure(codealign("ls", "--coordinator", coordinator, "--certificate", folder))
-    assert "it is another certificate's" in told
+    assert "it belongs to another certificate" in told
     told = failure(codealign("ls", "--coordinator", coordinator, "--certificate", tmp_path / "none"))
     assert f"no certificate in {tmp_path}/none: `codealign certificate --into {tmp_path}/none` fetches one" in told

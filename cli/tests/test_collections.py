@@ -1,4 +1,4 @@
-"""`codealign data ls` and `codealign seeds ls` over a store with many collections."""
+"""`codealign data ls` and `codealign seeds ls` with a store that has many collections."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMES = ["mine", "requests/of-mine", requests_collection(datetime.now(UTC)), "ef
 
 
 class Dataset(rpc.DatasetServiceServicer):
-    """Every collection holds three records, two of them seeds."""
+    """A dataset service in which every collection has three records, two of them seeds."""
 
     def __init__(self) -> None:
         self.calls = 0

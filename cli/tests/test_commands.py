@@ -1,4 +1,4 @@
-"""Commands as a person types them: exit codes and one-line messages."""
+"""Commands as users type them: exit codes and one-line messages."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli import diagnosis
 from codealign.cli.failures import Failure, Interrupted, rpc_failure
 from codealign.cli.home import Home
+from codealign.cli.interrupts import run_async
 from codealign.cli.main import app
 from codealign.cli.run_config import RunChoices, run_config
-from codealign.cli.running import run_async
 from codealign.cli.stack import Options, model_source, specs
 
 AWAY = ["--dataset", "127.0.0.1:1"]
@@ -41,13 +41,15 @@ def codealign(*arguments: str) -> Result:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        pytest.param(["seeds", "collect", "/no/such/folder"], "no such folder: /no/such/folder", id="seeds"),
-        pytest.param(["run", "--seeds", "/no/such/folder"], "no such folder: /no/such/folder", id="run, seeds"),
-        pytest.param(["run", "--model", "./no/such"], "--model: no such folder: ./no/such", id="run, model"),
+        pytest.param(["seeds", "collect", "/no/such/folder"], "no such file or directory: /no/such/folder", id="seeds"),
+        pytest.param(
+            ["run", "--seeds", "/no/such/folder"], "no such file or directory: /no/such/folder", id="run, seeds"
+        ),
+        pytest.param(["run", "--model", "./no/such"], "--model: no such directory: ./no/such", id="run, model"),
         pytest.param(["run", "--engine", "replay"], "needs --recording FILE", id="run, replay"),
-        pytest.param(["run", "--recording", "x"], "give both, or neither", id="run, recording alone"),
-        pytest.param(["run", "--benchmarks", "/nope"], "no such file or folder: /nope", id="run, benchmarks"),
-        pytest.param(["run", "--record", "/nope/x"], "--record: no such folder: /nope", id="run, record"),
+        pytest.param(["run", "--recording", "x"], "pass both or neither", id="run, recording alone"),
+        pytest.param(["run", "--benchmarks", "/nope"], "no such file or directory: /nope", id="run, benchmarks"),
+        pytest.param(["run", "--record", "/nope/x"], "--record: no such directory: /nope", id="run, record"),
         pytest.param(["run", "--preset", "fast"], "unknown preset 'fast'", id="run, preset"),
         pytest.param(["run", "--config", "/no/run.yaml"], "--config: cannot read /no/run.yaml", id="run, config"),
         pytest.param(
@@ -56,20 +58,22 @@ def codealign(*arguments: str) -> Result:
             id="publish, verdict",
         ),
         pytest.param(
-            ["data", "publish", "c", "--verdict", "RAISED", "--not-executed"], "give one of them", id="publish, both"
+            ["data", "publish", "c", "--verdict", "RAISED", "--not-executed"], "exclude each other", id="publish, both"
         ),
-        pytest.param(["data", "diff", "v-1", "v-1"], "v-1 is the same on both sides", id="diff"),
+        pytest.param(["data", "diff", "v-1", "v-1"], "v-1 is given twice", id="diff"),
         pytest.param(["data", "diff", "v-1", "v-2", *AWAY], "cannot reach the service", id="diff, away"),
         pytest.param(["rejudge", "first", "--preset", "fast"], "unknown preset 'fast'", id="rejudge, preset"),
-        pytest.param(["rejudge", "first", "--recording", "x"], "give both, or neither", id="rejudge, recording"),
+        pytest.param(["rejudge", "first", "--recording", "x"], "pass both or neither", id="rejudge, recording"),
         pytest.param(["pipelines", "--coordinator", "127.0.0.1:1"], "cannot reach the service", id="pipelines"),
-        pytest.param(["run", "--home", "/proc/nope"], "cannot write the home folder", id="run, home"),
-        pytest.param(["watch"], "no coordinator and no dataset service is up", id="watch"),
-        pytest.param(["pause", "first"], "start them with `codealign up`", id="pause"),
-        pytest.param(["data", "show", "zz"], "'zz' is no record id", id="show"),
-        pytest.param(["data", "lineage", "12"], "'12' is no record id", id="lineage"),
+        pytest.param(["run", "--home", "/proc/nope"], "cannot write the home directory", id="run, home"),
+        pytest.param(["watch"], ": coordinator, dataset. Start the services", id="watch"),
+        pytest.param(["pause", "first"], "Start the services with `codealign up`", id="pause"),
+        pytest.param(["data", "show", "zz"], "'zz' is not a record id", id="show"),
+        pytest.param(["data", "lineage", "12"], "'12' is not a record id", id="lineage"),
         pytest.param(["sandbox", "exec", "/no/file.py"], "cannot read /no/file.py", id="exec"),
-        pytest.param(["sandbox", "exec", __file__, "--isolation", "no"], "gvisor or process, not 'no'", id="isolation"),
+        pytest.param(
+            ["sandbox", "exec", __file__, "--isolation", "no"], "must be gvisor or process, is 'no'", id="isolation"
+        ),
         pytest.param(["ls", "--coordinator", "127.0.0.1:1", "--tls-ca", "/no/ca"], "cannot read /no/ca", id="tls"),
     ],
 )
@@ -92,7 +96,7 @@ def test_programs_may_import_numpy_where_it_is_installed(tmp_path: Path, monkeyp
     monkeypatch.delenv(variable, raising=False)
     assert profile(installed=True) == "numpy"
     assert profile(installed=False) is None
-    monkeypatch.setenv(variable, "default")  # the person's own choice
+    monkeypatch.setenv(variable, "default")  # the user's choice
     assert profile(installed=True) is None
 
 
@@ -120,7 +124,7 @@ def test_a_service_that_is_away_is_named_with_its_address_and_what_to_do() -> No
     result = codealign("data", "ls", "--dataset", "127.0.0.1:1")
     assert result.exit_code == 1
     assert "dataset service at 127.0.0.1:1: cannot reach the service" in result.output
-    assert "Is it up? `codealign up`" in result.output
+    assert "Is it running? `codealign up`" in result.output
 
 
 def test_a_wrong_option_is_a_usage_error() -> None:
@@ -156,11 +160,11 @@ def rpc_error(code: grpc.StatusCode, details: str) -> grpc.aio.AioRpcError:
 @pytest.mark.parametrize(
     ("code", "details", "message"),
     [
-        (grpc.StatusCode.UNAVAILABLE, "failed to connect to all addresses", "Is it up? `codealign up`"),
+        (grpc.StatusCode.UNAVAILABLE, "failed to connect to all addresses", "Is it running? `codealign up`"),
         (grpc.StatusCode.UNAVAILABLE, "no runner is ready", "dataset service at h:1: no runner is ready"),
         (grpc.StatusCode.NOT_FOUND, "no run match 'x'", "dataset service at h:1: no run match 'x'"),
-        (grpc.StatusCode.UNIMPLEMENTED, "", "does not offer this call"),
-        (grpc.StatusCode.INTERNAL, "boom", "internal error: boom. Its log has the rest"),
+        (grpc.StatusCode.UNIMPLEMENTED, "", "does not implement this call"),
+        (grpc.StatusCode.INTERNAL, "boom", "internal error: boom. See its log"),
     ],
 )
 def test_a_services_error_is_its_own_message(code: grpc.StatusCode, details: str, message: str) -> None:
@@ -182,7 +186,7 @@ def test_a_models_name_is_a_folder_only_where_it_is_written_as_one(tmp_path: Pat
     assert model_source("s3://bucket/model") == "s3://bucket/model"
     assert model_source(str(tmp_path)) == str(tmp_path)
     for missing in ("./x", "/x/y", "~/no-such-model", "a/b/c", "folder/"):
-        with pytest.raises(Failure, match="no such folder"):
+        with pytest.raises(Failure, match="no such directory"):
             model_source(missing)
 
 
@@ -231,7 +235,7 @@ def test_doctor_passes_where_everything_is_there(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(diagnosis, "_gvisor", list)
     result = codealign("doctor")
     assert result.exit_code == 0
-    assert "nothing is in the way" in result.output
+    assert "no problems found" in result.output
 
 
 def test_doctor_says_what_is_missing_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,8 +244,8 @@ def test_doctor_says_what_is_missing_and_what_to_do(monkeypatch: pytest.MonkeyPa
     result = codealign("doctor", "--home", "/proc/nope")
     assert result.exit_code == 1
     assert "pip install codealign-inference" in result.output
-    assert "CODEALIGN_DATASET_PORT=99999: no port number" in result.output
-    assert "choose another folder with --home" in result.output
+    assert "CODEALIGN_DATASET_PORT=99999: not a port number" in result.output
+    assert "pass another directory with --home" in result.output
 
 
 @pytest.mark.parametrize(
@@ -280,7 +284,7 @@ def test_the_small_preset_asks_for_easy_tasks_and_yields_to_what_was_chosen(pipe
 
 @pytest.mark.parametrize("option", ["--inference", "--training"])
 def test_a_run_takes_no_address_that_it_would_not_use(option: str) -> None:
-    """Its coordinator calls these services; the coordinator's own settings say where they are."""
+    """The coordinator calls these services; its own settings hold their addresses."""
     result = codealign("run", option, "127.0.0.1:1")
     assert result.exit_code == 2
     assert "No such option" in " ".join(result.output.split())
@@ -292,4 +296,4 @@ def test_an_address_that_a_run_does_not_use_does_not_send_it_elsewhere(
 ) -> None:
     monkeypatch.setenv(variable, "127.0.0.1:1")
     result = codealign("run", "--collection", "c", "--home", "/proc/nope")
-    assert "cannot write the home folder" in result.output
+    assert "cannot write the home directory" in result.output

@@ -1,4 +1,4 @@
-"""Two sets of rows compared: what came, went or changed, and why."""
+"""Comparison of two sets of rows: which were added, removed or changed, and why."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from codealign.cli.commands import diff
 from codealign.cli.diffing import Change, Diff, find_side
 from codealign.cli.failures import Failure
 from codealign.cli.main import app
-from codealign.cli.missing import Side
+from codealign.cli.missing_rows import Side
 from codealign.common.records import complete
 
 PASSED = sb.Result(verdict=sb.VERDICT_PASSED)
@@ -95,7 +95,7 @@ class Run:
         )
 
     def rows(self, *numbers: int) -> dict[int, pb.Record]:
-        """Whole lines, alike in every run of this version."""
+        """Add complete lineages, identical in every run of this version."""
         found = {}
         for number in numbers:
             seed = self.seed(number)
@@ -167,8 +167,8 @@ async def test_a_row_that_went_is_told_by_what_became_of_its_completion(store: A
         ("cut-off", "at 640 tokens"),
         ("TIMED_OUT", "after 5 s"),
         ("dedup.near-code", "Jaccard 0.8"),
-        ("not chosen", "it is PASSED"),
-        ("not chosen", "it was not executed"),
+        ("not chosen", "its verdict is PASSED"),
+        ("not chosen", "not executed"),
     }
     assert summary["reasons"]["went"] == {
         "TIMED_OUT": 1,
@@ -190,8 +190,8 @@ async def test_a_row_whose_line_broke_earlier_is_told_by_where(store: Any) -> No
     assert sorted((change.reason, change.detail) for change in changes) == [
         ("empty", ""),
         ("instruction.too-long", ""),
-        ("never drawn", "instructions is there, what was drawn next from it is not"),
-        ("never drawn", "its seed was not taken in b"),
+        ("never drawn", "b did not use its seed"),
+        ("never drawn", "instructions exists, but nothing was drawn from it"),
         ("seed.no-return", ""),
     ]
 
@@ -234,7 +234,7 @@ async def test_several_rows_of_one_completion_are_told_apart(store: Any) -> None
             run.row(seed, instruction, run.response(instruction, "both", key=key, answer=f"answer {key}"))
     changes, summary = await compared(store, before, after)
     assert summary["same"] == 1
-    told = "response: that of A: read otherwise: its completion was read, and gave no such record"
+    told = "response: that of A: parsed differently: its completion was parsed, but yielded no such record"
     assert [(change.kind, change.detail) for change in changes] == [("changed", told)]
 
 
@@ -265,7 +265,7 @@ async def test_a_side_is_a_version_or_a_run(store: Any) -> None:
     with pytest.raises(Failure, match="'v-0' is neither a version"):
         await find_side(store, "v-0")
     Run(store, "first", version=2)
-    with pytest.raises(Failure, match="several runs are meant by 'first'"):
+    with pytest.raises(Failure, match="several runs match 'first'"):
         await find_side(store, "first")
 
 
@@ -295,8 +295,8 @@ def test_the_command_prints_rows_and_counts(two: Any, monkeypatch: pytest.Monkey
     assert first.startswith("- ")
     assert first.endswith("  cut-off: at �[2J 640 tokens")
     assert rest == [
-        "A a: 2 rows; B b: 1 row; 1 the same",
-        "1 went, by what became of them in B:",
+        "A a: 2 rows; B b: 1 row; 1 identical",
+        "1 only in A, by the reason why B lacks them:",
         "        1  cut-off",
     ]
     assert run_command(two, monkeypatch, "a", "b", "--summary").output.splitlines() == rest
@@ -311,7 +311,7 @@ def test_the_command_says_that_a_run_has_not_finished(two: Any, monkeypatch: pyt
 
     happened(0, pb.RUN_STATE_RUNNING)
     told = " ".join(run_command(two, monkeypatch, "a", "b").output.split())
-    assert "b: the run has not finished (it is running): these are the rows that it has so far" in told
+    assert "b: the run has not finished (it is running); these are its rows so far" in told
     assert "a: the run" not in told
     happened(1, pb.RUN_STATE_SUCCEEDED)
     assert "has not finished" not in run_command(two, monkeypatch, "a", "b").output

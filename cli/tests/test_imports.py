@@ -1,4 +1,4 @@
-"""Which imports a function is given."""
+"""The imports that a function needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Services that start, fail to start, die, and refuse to stop."""
+"""Services that start, fail to start, die, or do not stop."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_services_start_in_the_order_of_their_needs_and_get_addresses(
     [
         pytest.param("misconfigured", "^codealign-bad: CODEALIGN_BAD_SLOTS: must be positive$", id="misconfigured"),
         pytest.param("crashes", "bad ended with exit code 1: RuntimeError: no such database", id="crashes"),
-        pytest.param("silent", "bad ended with exit code 3: it printed nothing", id="silent"),
+        pytest.param("silent", "bad ended with exit code 3: no output", id="silent"),
     ],
 )
 async def test_a_service_that_cannot_start_says_why_and_the_others_are_stopped(
@@ -90,7 +90,7 @@ async def test_a_service_that_dies_is_started_again_where_it_listened(home: Home
 async def test_a_service_that_keeps_dying_is_given_up(home: Home, fake: Fake) -> None:
     policy = RestartPolicy(first_delay=0.05, failures=2)
     launcher = Launcher(home, [fake("doomed", "dies later")], restart=policy)
-    with pytest.raises(Failure, match="2 times in a row"):
+    with pytest.raises(Failure, match="after 2 failures in a row"):
         async with running(launcher, home, ("doomed",)):
             await asyncio.sleep(30)
 
@@ -171,12 +171,12 @@ async def test_a_command_uses_what_another_one_starts_instead_of_starting_it_too
     ) as connection:
         assert not connection.started
         assert connection.addresses.sandbox
-    assert f"process {os.getpid()} starts" in said[0]
+    assert f"process {os.getpid()} is starting" in said[0]
     await first
 
 
 async def test_what_may_not_be_started_is_a_failure_that_says_what_to_do(home: Home) -> None:
-    with pytest.raises(Failure, match=r"no coordinator service is up in .*`codealign up`"):
+    with pytest.raises(Failure, match=r"not running in .*: coordinator. Start the services with `codealign up`"):
         async with connected(
             Target(home), ("coordinator",), options=None, on_event=lambda _: None, on_wait=lambda _: None
         ):

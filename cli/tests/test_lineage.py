@@ -1,4 +1,4 @@
-"""A row's line from its seed, and a seed's fate, as trees."""
+"""A row's lineage and a seed's descendants, as trees."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_of_a_seed_everything_that_came_of_it_is_shown(line: Line) -> None:
     text = render(lineage_tree(line.family("seed")))
     assert "Write another." in text
     assert f"row {line.ids['row'][:12]}" in text
-    assert f"seed {line.ids['seed'][:12]}  ◀ asked for" in text
+    assert f"seed {line.ids['seed'][:12]}  ◀ requested" in text
 
 
 def test_a_dropped_seed_says_why(line: Line) -> None:
@@ -210,7 +210,7 @@ def test_a_dropped_seed_says_why(line: Line) -> None:
 
 def test_a_seed_that_no_run_came_to_says_so(line: Line) -> None:
     seed = line.records[line.ids["seed"]]
-    assert "no run has come to this seed" in render(lineage_tree(Family(seed.id, {seed.id: seed})))
+    assert "no run has used this seed" in render(lineage_tree(Family(seed.id, {seed.id: seed})))
 
 
 def test_of_a_response_the_row_and_the_siblings_are_shown(line: Line) -> None:
@@ -234,7 +234,7 @@ def test_a_record_is_shown_whole(line: Line) -> None:
 
 @pytest.mark.parametrize("given", ["", "abc", "xyzxyz", "a" * 33, "../etc"])
 def test_what_is_no_id_is_refused_before_anything_is_asked(given: str) -> None:
-    with pytest.raises(Failure, match="is no record id"):
+    with pytest.raises(Failure, match="is not a record id"):
         record_digits(given)
 
 
@@ -249,7 +249,7 @@ def test_of_a_completion_what_was_read_from_it_is_shown(line: Line) -> None:
     response = line.records[line.ids["response 1"]]
     family = Family(completion.id, {completion.id: completion, response.id: response}, line.references)
     text = render(lineage_tree(family))
-    assert text.index(f"completion {completion.id[:12]}  ◀ asked for") < text.index(f"{response.id[:12]}")
+    assert text.index(f"completion {completion.id[:12]}  ◀ requested") < text.index(f"{response.id[:12]}")
     assert "│ answer 1" in text
 
 
@@ -277,7 +277,7 @@ async def test_the_family_of_a_completion_is_what_was_read_from_it(line: Line, s
 
 
 def test_a_chain_of_the_same_kind_hangs_together_under_the_stages_that_made_it() -> None:
-    """As instructions that are made harder again and again have it."""
+    """Such chains occur when instructions are evolved repeatedly."""
     configs = [
         complete(pb.Record(kind=pb.KIND_STAGE_CONFIG, stage_config=pb.StageConfig(name=name)))
         for name in ("instructions", "evolved")
@@ -298,7 +298,7 @@ def test_records_that_this_client_does_not_know_are_shown() -> None:
     newer = pb.Record(id="ab" * 16, kind=99, parents=[seed.id])  # type: ignore[arg-type]  # an open enumeration
     text = render(lineage_tree(Family(seed.id, {seed.id: seed, newer.id: newer})))
     assert "record of kind 99 abababababab" in text
-    assert "its body is none that this client knows" in render(record_view(newer))
+    assert "this client does not know the record" in render(record_view(newer))
     verdict = pb.VerdictBody(result=sb.Result(verdict=77, isolation=66))  # type: ignore[arg-type]
     told = render(record_view(pb.Record(kind=pb.KIND_VERDICT, verdict=verdict)))
     assert "verdict 77" in told

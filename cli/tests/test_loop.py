@@ -1,4 +1,4 @@
-"""What follows the data: when it is left out, and when it is refused."""
+"""What follows the data: when it is skipped, and when it is refused."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rich.console import Console
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.coordinator.v1 import coordinator_pb2_grpc as api_grpc
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.api.training.v1 import training_pb2 as training
 from codealign.cli.connection import Connection
 from codealign.cli.failures import Failure
 from codealign.cli.loop import LoopChoices, check_benchmarks
 from codealign.cli.loop_steps import has_settled, outcome, steps_line
 from codealign.cli.run_config import loop_choices
-from codealign.cli.tuning import TuningChoices
 from codealign.common.clients import ClientTls
 from codealign.common.errors import CodeAlignError, FailedPrecondition, NotFound
 from codealign.common.interceptors import ServerInterceptor
@@ -55,7 +55,7 @@ async def connected(error: CodeAlignError | None) -> AsyncIterator[Connection]:
 
 
 def chosen(*benchmarks: str, files: bool = False, until: str = "evaluation") -> LoopChoices:
-    return loop_choices("default", until, TuningChoices(), benchmarks, None, files=files)
+    return loop_choices("default", until, training.TrainingSpec(), benchmarks, None, files=files)
 
 
 async def checked(choices: LoopChoices, error: CodeAlignError | None) -> tuple[LoopChoices, str]:
@@ -69,10 +69,10 @@ async def test_what_nobody_named_and_is_not_to_be_had_is_left_out_with_a_note() 
     found, told = await checked(choices, ABSENT)
     assert found.trains
     assert not found.evaluates
-    assert found.tuning == choices.tuning
+    assert found.training == choices.training
     assert told.count("\n") == 1
-    assert "no evaluation, the run ends with the training: humaneval+: no local file" in told
-    assert "BENCHMARKS=FOLDER" in told
+    assert "skipping the evaluation, the run ends after training: humaneval+: no local file" in told
+    assert "BENCHMARKS=DIRECTORY" in told
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,9 @@ async def test_choices_whose_benchmarks_are_there_or_not_needed_stay_as_they_are
 
 
 def test_a_loop_leaves_model_dataset_and_style_to_the_coordinator() -> None:
-    choices = loop_choices("default", "evaluation", TuningChoices(epochs=2.0, lora_rank=8), ("humaneval",), 3)
+    choices = loop_choices(
+        "default", "evaluation", training.TrainingSpec(epochs=2.0, lora=training.Lora(rank=8)), ("humaneval",), 3
+    )
     loop = choices.loop(one_model=True)
     assert loop is not None
     assert (loop.training.model, loop.training.dataset, loop.training.epochs, loop.training.lora.rank) == ("", "", 2, 8)

@@ -1,4 +1,4 @@
-"""Every command that a text of the project mentions exists, with its options."""
+"""Every command that the project's texts mention exists, with its options."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def mentions(file: Path) -> Iterator[str]:
 
 
 def wrong(mention: str) -> str:
-    """What of a mentioned command does not exist, or empty."""
+    """Return the part of a mentioned command that does not exist, or ""."""
     command: Any = typer.main.get_command(app)
     words = mention.split()
     while words and hasattr(command, "commands"):  # a group

@@ -1,4 +1,4 @@
-"""`codealign pipelines`, `codealign rejudge` and what `codealign run` asks for, against a coordinator of one's own."""
+"""`codealign pipelines`, `codealign rejudge` and the requests of `codealign run`, against a fake coordinator."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NEW, OLD = "cd" * 16, "ab" * 16
 
 
 class Coordinator(rpc.CoordinatorServiceServicer):
-    """Knows one pipeline and one run; remembers what it was asked."""
+    """A coordinator that knows one pipeline and one run, and records its requests."""
 
     def __init__(self, pipeline: api.Pipeline) -> None:
         self.pipeline = pipeline
@@ -74,7 +74,7 @@ class Dataset(ds_rpc.DatasetServiceServicer):
 
 @pytest.fixture
 def coordinator(pipeline: api.Pipeline, monkeypatch: pytest.MonkeyPatch, serving: Callable[..., Any]) -> Coordinator:
-    """A coordinator that every command finds, whatever its home."""
+    """A coordinator that every command connects to, whatever its home directory."""
     servicer = Coordinator(pipeline)  # type: ignore[abstract]  # what is not called is not there
     connected = serving(
         coordinator=lambda server: rpc.add_CoordinatorServiceServicer_to_server(servicer, server),
@@ -113,9 +113,9 @@ def test_a_pipeline_is_described_with_stages_defaults_and_reasons(coordinator: C
     for part in (
         "few-shot sets: selfcodealign, nano",
         "concepts: Title of concepts",
-        "a model writes, for each item of seeds, version 1",
+        "written by a model, for each item of seeds, version 1",
         "defaults: temperature 0.7, max_tokens 128, few_shots 8",
-        "difficulty: drawn from easy, medium, hard; may be easy, medium, hard",
+        "difficulty: drawn from easy, medium, hard; valid: easy, medium, hard",
         "seed.no-return returns no value",
         "dedup.near-code code nearly the same as another's",
     ):
@@ -161,7 +161,7 @@ def test_rejudge_asks_for_what_was_given_follows_and_says_how_to_compare(coordin
         name="again",
         execution=pb.ExecutionSettings(limits=sb.Limits(wall_seconds=2.5, memory_bytes=512 * 2**20)),
     )
-    assert f"run {NEW[:12]}: new (judges {OLD[:12]} again)" in result.output
+    assert f"run {NEW[:12]}: new (rejudges {OLD[:12]})" in result.output
     assert result.output.rstrip().endswith(f"codealign data diff {OLD[:12]} {NEW[:12]}")
 
 
@@ -169,7 +169,7 @@ def test_rejudge_without_limits_keeps_the_runs_and_says_when_nothing_changed(coo
     coordinator.existed = True
     result = codealign("rejudge", "first", *EXPLICIT)
     assert not coordinator.rejudged[0].HasField("execution")
-    assert "was judged so before; nothing has changed since" in result.output
+    assert "already exists; nothing has changed since" in result.output
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_a_file_for_stages_that_the_pipeline_does_not_have_is_refused_with_lines
 
 
 def test_where_nothing_has_changed_since_no_comparison_of_a_run_with_itself_is_named(coordinator: Coordinator) -> None:
-    assert "what changed: codealign data diff" in codealign("rejudge", OLD, *EXPLICIT).output
+    assert "to compare: codealign data diff" in codealign("rejudge", OLD, *EXPLICIT).output
     coordinator.existed, coordinator.rejudges = True, ""
     assert "data diff" not in codealign("rejudge", NEW, *EXPLICIT).output
 

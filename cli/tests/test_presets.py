@@ -1,4 +1,4 @@
-"""Presets: what they fill in, what wins over them, and what a wrong file is told."""
+"""Presets: what they fill in, what wins over them, and the errors for invalid files."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.api.training.v1 import training_pb2 as training
 from codealign.cli import presets
 from codealign.cli.failures import Failure
 from codealign.cli.options import preset_options
 from codealign.cli.run_config import RunChoices, loop_choices, run_config
 from codealign.cli.stack import Options
-from codealign.cli.tuning import TuningChoices
 from codealign.coordinator import pipelines
 from codealign.coordinator.runs.config import with_defaults
 
@@ -20,7 +20,7 @@ from codealign.coordinator.runs.config import with_defaults
 @pytest.mark.parametrize("name", presets.names())
 def test_every_preset_that_comes_with_us_works(name: str, pipeline: api.Pipeline) -> None:
     assert run_config(RunChoices(preset=name), "seeds", "m", pipeline).model.model == "m"
-    loop = loop_choices(name, "evaluation", TuningChoices(), (), None)
+    loop = loop_choices(name, "evaluation", training.TrainingSpec(), (), None)
     assert all(evaluation.benchmarks for evaluation in loop.evaluations)
     assert presets.known_by(run_config(RunChoices(preset=name), "seeds", "m", pipeline)) == name
 
@@ -65,10 +65,10 @@ def test_what_is_chosen_wins(pipeline: api.Pipeline) -> None:
     assert [stage.prefix_groups for stage in config.stages] == [3, 3, 3]
     assert concepts.temperature == responses.temperature == 0.3
     assert config.few_shot_set == "nano"
-    loop = loop_choices("nano", "evaluation", TuningChoices(learning_rate=5.0), ("mbpp",), 7)
-    assert loop.tuning.learning_rate == 5.0
-    assert loop.tuning.batch_size == presets.load("nano").training["batch_size"]
-    assert [(one.benchmarks, one.limit) for one in loop.evaluations] == [(("mbpp",), 7), (("mbpp",), 7)]
+    loop = loop_choices("nano", "evaluation", training.TrainingSpec(learning_rate=5.0), ("mbpp",), 7)
+    assert loop.training.learning_rate == 5.0
+    assert loop.training.batch_size == presets.load("nano").training["batch_size"]
+    assert [(list(one.benchmarks), one.limit) for one in loop.evaluations] == [(["mbpp"], 7), (["mbpp"], 7)]
     assert [one.samples for one in loop.evaluations] == [10, 1]
 
 
@@ -76,7 +76,7 @@ def test_a_preset_of_ones_own(tmp_path: Path, pipeline: api.Pipeline) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("run: {stages: {responses: {attempts: 3}}}\ntraining: {epochs: 2}\n")
     assert run_config(RunChoices(preset=str(file)), "seeds", "m", pipeline).stages[0].attempts == 3
-    assert loop_choices(str(file), "training", TuningChoices(), (), None).tuning.epochs == 2
+    assert loop_choices(str(file), "training", training.TrainingSpec(), (), None).training.epochs == 2
 
 
 def test_of_a_preset_another_pipeline_gets_what_it_has(pipeline: api.Pipeline) -> None:
@@ -106,41 +106,41 @@ def test_a_run_file_wins_over_the_preset_and_is_not_fitted(pipeline: api.Pipelin
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("runs: {}", "line 1: runs: unknown; did you mean run? there are model, seeds, benchmarks"),
+        ("runs: {}", "line 1: runs: unknown; did you mean run? valid: model, seeds, benchmarks"),
         ("- a", "line 1: must be a mapping, is a list"),
-        ("a: [", "is no YAML"),
+        ("a: [", "is not YAML"),
         ("run: 3", "line 1: run: must be a mapping, is '3'"),
-        ("run: {few_shot: 3}", "run.few_shot: unknown; did you mean few_shot_set? there are name, pipeline"),
+        ("run: {few_shot: 3}", "run.few_shot: unknown; did you mean few_shot_set? valid: name, pipeline"),
         (
             "run: {stages: {responses: {few_shot: 3}}}",
             "run.stages.responses.few_shot: unknown; did you mean few_shots?",
         ),
-        ("training: {rate: 3}", "training.rate: unknown; there are name, learning_rate"),
+        ("training: {rate: 3}", "training.rate: unknown; valid: name, learning_rate"),
         ("training: {epochs: two}", "training.epochs: must be a number, is 'two'"),
         ("evaluations: [{benchmarks: mbpp}]", "evaluations[0].benchmarks: must be a list, is 'mbpp'"),
         ("evaluations: [3]", "evaluations[0]: must be a mapping, is '3'"),
-        ("model: 3", "model: must be a text, is '3'"),
+        ("model: 3", "model: must be a string, is '3'"),
     ],
 )
 def test_a_wrong_file_is_told_what_is_wrong(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "wrong.yml"
     file.write_text(text)
     with pytest.raises(Failure) as caught:
-        loop_choices(str(file), "evaluation", TuningChoices(), (), None)
+        loop_choices(str(file), "evaluation", training.TrainingSpec(), (), None)
     assert message in caught.value.message
 
 
 def test_a_package_that_is_not_installed(tmp_path: Path) -> None:
     preset = presets.Preset("mine", seeds="no.such:seeds", model="codealign.cli:no", benchmarks="s3://bucket/tasks")
-    with pytest.raises(Failure, match=r"--preset mine: seeds: no\.such:seeds is not there: pip install no-such"):
+    with pytest.raises(Failure, match=r"--preset mine: seeds: no\.such:seeds does not exist: pip install no-such"):
         preset.source("seeds")
-    with pytest.raises(Failure, match=r"model: codealign\.cli:no is not there"):
+    with pytest.raises(Failure, match=r"model: codealign\.cli:no does not exist"):
         preset.source("model")
     assert preset.source("benchmarks") == "s3://bucket/tasks"
 
 
 def test_a_preset_that_is_nowhere() -> None:
-    with pytest.raises(Failure, match=r"unknown preset 'fast'; there are default, nano, paper, small, or give a file"):
+    with pytest.raises(Failure, match=r"unknown preset 'fast'; valid: default, nano, paper, small, or a file"):
         presets.load("fast")
     with pytest.raises(Failure, match=r"cannot read /no/such\.yaml"):
         presets.load("/no/such.yaml")

@@ -1,4 +1,4 @@
-"""What a person sees of a run."""
+"""Display of a run's progress."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_without_a_terminal_a_status_is_one_line() -> None:
         (pb.RUN_STATE_PAUSED, pb.RUN_STATE_PAUSED, "paused"),
         (pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_PAUSED, "succeeded"),
         (42, pb.RUN_STATE_RUNNING, "starting"),
-        (42, 43, "state 42"),
+        (42, 43, "run state 42"),
     ],
 )
 def test_what_is_wanted_and_not_so_yet_is_said(
@@ -177,6 +177,44 @@ def test_without_a_terminal_the_funnel_is_told_once_at_the_runs_end_and_then_wha
     ]
 
 
+def test_without_a_terminal_a_stage_or_step_that_begins_has_a_line_at_once() -> None:
+    target, file = console()
+    with ProgressDisplay(target) as display:
+        for done in (0, 0, 1, 2):
+            now = status(done=done)
+            now.stages[1].in_flight = 0
+            display.update(now)
+        for name in ("train", "train", "evaluate the tuned model (1 of 2)", "evaluate the tuned model (2 of 2)"):
+            now = status(pb.RUN_STATE_SUCCEEDED, done=100)
+            now.loop.state = pb.RUN_STATE_RUNNING
+            now.loop.steps.add(name=name, state=pb.RUN_STATE_RUNNING, done=1, total=9)
+            display.update(now)
+    told = [line.partition("] ")[2] for line in file.getvalue().splitlines()[1:]]
+    assert ["responses" in line for line in told[:2]] == [False, True]
+    assert [line.split(" ")[0] for line in told[2:]] == ["succeeded:", "then", "then"]
+    assert told[4] == "then evaluate the tuned model (1 of 2) 1/9"
+
+
+def test_what_each_part_took_is_told_once_all_of_it_has_succeeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr("codealign.cli.progress.time.monotonic", lambda: float(next(clock)))
+    target, file = console()
+    with ProgressDisplay(target) as display:
+        display.update(status())
+        display.update(status())
+        for name, state in (
+            ("evaluate the base model (1 of 2)", pb.RUN_STATE_RUNNING),
+            ("evaluate the base model (2 of 2)", pb.RUN_STATE_RUNNING),
+            ("train", pb.RUN_STATE_RUNNING),
+            ("train", pb.RUN_STATE_SUCCEEDED),
+        ):
+            now = status(pb.RUN_STATE_SUCCEEDED)
+            now.loop.state = state
+            now.loop.steps.add(name=name, state=state)
+            display.update(now)
+    assert file.getvalue().splitlines()[-1] == "time: data 20 s, evaluate the base model 20 s, train 10 s"
+
+
 def test_on_a_terminal_the_table_moves() -> None:
     target, file = console(terminal=True)
     with ProgressDisplay(target) as display:
@@ -233,8 +271,8 @@ def test_starting_services_say_what_they_do() -> None:
     target, file = console()
     display = StartDisplay(target)
     display(Event("inference", "starting", "loading model", 0.1))
-    display(Event("inference", "ended", "inference ended by signal 9; starting it again in 0.5 s"))
-    assert file.getvalue() == "inference ended by signal 9; starting it again in 0.5 s\n"
+    display(Event("inference", "ended", "inference ended by signal 9; restarting in 0.5 s"))
+    assert file.getvalue() == "inference ended by signal 9; restarting in 0.5 s\n"
 
 
 @pytest.mark.parametrize(

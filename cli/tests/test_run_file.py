@@ -1,4 +1,4 @@
-"""Run files: the form that people write, and what a wrong one is told."""
+"""Run files: their form, and the errors for invalid files."""
 
 from __future__ import annotations
 
@@ -92,10 +92,10 @@ def test_an_empty_file_sets_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("pipelin: x", "line 1: pipelin: unknown; did you mean pipeline? there are name, pipeline, seeds, model"),
+        ("pipelin: x", "line 1: pipelin: unknown; did you mean pipeline? valid: name, pipeline, seeds, model"),
         ("stages: {a: {round: 2}}", "line 1: stages.a.round: unknown; did you mean round_size?"),
-        ("selection: {random_pass: true}", "line 1: selection.random_pass: unknown; there are"),
-        ("selection: {rules_version: 3}", "line 1: selection.rules_version: unknown; there are"),
+        ("selection: {random_pass: true}", "line 1: selection.random_pass: unknown; valid:"),
+        ("selection: {rules_version: 3}", "line 1: selection.rules_version: unknown; valid:"),
         ("rejudges: ab", "line 1: rejudges: unknown"),
         ("stages: {a: {version: 3}}", "line 1: stages.a.version: unknown"),
         ("seed: x", "line 1: seed: must be a whole number, is 'x'"),
@@ -106,19 +106,19 @@ def test_an_empty_file_sets_nothing(tmp_path: Path) -> None:
         ("stages: [a]", "line 1: stages: must be a mapping, is a list"),
         ("stages: {a: 3}", "line 1: stages.a: must be a mapping, is '3'"),
         ("stages: {a: {properties: {difficulty: easy}}}", "stages.a.properties.difficulty: must be a list, is 'easy'"),
-        ("stages: {a: {properties: {difficulty: [1]}}}", "stages.a.properties.difficulty: must be a text, is '1'"),
+        ("stages: {a: {properties: {difficulty: [1]}}}", "stages.a.properties.difficulty: must be a string, is '1'"),
         ("model: [a]", "line 1: model: must be a mapping, is a list"),
         ("name: !!python/name:os.system x", "line 1: could not determine a constructor"),
         ("name: 2024-13-45", "line 1:"),
         ("[a]: 3", "line 1: a key must be a word, is a list"),
-        ("name: a\nname: b", "line 2: name: is there twice (first in line 1)"),
-        ("name: [", "is no YAML"),
+        ("name: a\nname: b", "line 2: name: duplicate key (first on line 1)"),
+        ("name: [", "is not YAML"),
         ("- a", "line 1: must be a mapping, is a list"),
         ("a: &a {b: *a}", "line 1: a: unknown"),
         ("stages: &a {b: *a}", "line 1: stages.b.b: unknown"),
         ("stages: {a: {temperature: .nan}}", "line 1: stages.a.temperature: must be a number, is '.nan'"),
         ("stages: {a: {top_p: -.inf}}", "line 1: stages.a.top_p: must be a number, is '-.inf'"),
-        ("name: \x00", "is no YAML"),
+        ("name: \x00", "is not YAML"),
         ("name: " + "[" * 5000, "is nested too deeply"),
         ("seed: " + "{a: " * 3000 + "1" + "}" * 3000, "is nested too deeply"),
     ],
@@ -159,7 +159,7 @@ stages:
         f"line 5: stages.execution: unknown; {known}",
         "line 7: stages.instructions.properties.dificulty: unknown; did you mean difficulty? "
         "there are category, difficulty",
-        "line 9: stages.responses.properties.difficulty: unknown; there are none",
+        "line 9: stages.responses.properties.difficulty: unknown; valid: none",
     ]
 
 
@@ -184,7 +184,7 @@ def test_what_the_coordinator_refuses_is_told_in_the_words_of_the_file(tmp_path:
     ]
     where = f"(--config {tmp_path / 'run.yaml'}, line"
     assert refusal(run, violations, file).message.splitlines() == [
-        "the run's settings are wrong: ",
+        "invalid run settings: ",
         f"  stages.responses.attempts: must be from 1 to 256 {where} 8)",
         f"  stages.instructions.properties.difficulty: unknown difficulty {where} 11)",
         f"  stages.responses: unknown stage {where} 8)",
@@ -193,7 +193,7 @@ def test_what_the_coordinator_refuses_is_told_in_the_words_of_the_file(tmp_path:
         "  loop.training.epochs: is no run's",
     ]
     assert refusal(run, violations[:1], RunFile()).message == (
-        "the run's settings are wrong: stages.responses.attempts: must be from 1 to 256"
+        "invalid run settings: stages.responses.attempts: must be from 1 to 256"
     )
 
 

@@ -184,7 +184,7 @@ def test_one_file_is_a_folder_of_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        pytest.param(None, "no such folder", id="missing"),
+        pytest.param(None, "no such file or directory", id="missing"),
         pytest.param({}, "no Python file", id="empty"),
         pytest.param({"a.txt": FUNCTION}, "no Python file", id="other files"),
         pytest.param({"a.py": "x = 1\n"}, "no function with a docstring", id="no functions"),

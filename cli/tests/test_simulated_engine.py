@@ -1,4 +1,4 @@
-"""The engine that needs no model, from the command line's side."""
+"""The simulated engine, used from the command line."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ def test_its_model_is_a_profiles_name_or_file(tmp_path: Path, monkeypatch: pytes
         options = Options(engine="simulated", model=given)
         options.check()
         assert options.inference()[VARIABLE] == sent
-    with pytest.raises(Failure, match=r"no such folder: \./other\.json"):
+    with pytest.raises(Failure, match=r"no such directory: \./other\.json"):
         Options(engine="simulated", model="./other.json").check()

@@ -1,4 +1,4 @@
-"""Source files as `codealign sandbox exec` reads them: in every encoding, with nothing altered."""
+"""Source files as `codealign sandbox exec` reads them: in every encoding, unaltered."""
 
 from __future__ import annotations
 
@@ -66,27 +66,33 @@ LINE = "word = 'größer'\n"
 def test_text_is_what_python_reads(data: bytes, text: str) -> None:
     assert decode_source(data, "f.py") == text
     if b"\x00" not in data and "\x1c" not in text:
-        # Python itself reads the same program.
+        # Python itself reads the same text.
         assert compile(data, "f.py", "exec").co_consts == compile(text, "f.py", "exec").co_consts or "é\n" in text
 
 
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        pytest.param(LINE.encode("latin-1"), "f.py is not text in UTF-8: byte 0xf6 in line 1", id="latin-1 unnamed"),
-        pytest.param(b"a = 1\r\n\r\nb = '\xe9'\r\n", "byte 0xe9 in line 3", id="which line"),
-        pytest.param(LINE.encode("utf-16"), "f.py is UTF-16, which Python does not read", id="utf-16"),
+        pytest.param(
+            LINE.encode("latin-1"), "f.py is not valid UTF-8: invalid byte 0xf6 on line 1", id="latin-1 unnamed"
+        ),
+        pytest.param(b"a = 1\r\n\r\nb = '\xe9'\r\n", "byte 0xe9 on line 3", id="which line"),
+        pytest.param(LINE.encode("utf-16"), "f.py is UTF-16, which Python cannot read", id="utf-16"),
         pytest.param(codecs.BOM_UTF16_BE + LINE.encode("utf-16-be"), "f.py is UTF-16,", id="utf-16-be"),
         pytest.param(LINE.encode("utf-32"), "f.py is UTF-32,", id="utf-32"),
         pytest.param(b"x = 1\n".decode().encode("utf-16-le"), "UTF-16 without a byte-order mark", id="utf-16 unmarked"),
         pytest.param(b"x = 1\n".decode().encode("utf-16-be"), "UTF-16 without a byte-order mark", id="be unmarked"),
-        pytest.param(b"\x7fELF\x02\x01\x01\x00\xff\xfe\x00", "f.py is not text in UTF-8: byte 0xff", id="a binary"),
+        pytest.param(
+            b"\x7fELF\x02\x01\x01\x00\xff\xfe\x00", "f.py is not valid UTF-8: invalid byte 0xff", id="a binary"
+        ),
         pytest.param(b"# coding: klingon\n", "unknown encoding: klingon", id="unknown encoding"),
         pytest.param(codecs.BOM_UTF8 + b"# coding: latin-1\n", "encoding problem", id="mark against coding line"),
         pytest.param(
-            b"# coding: ascii\nx = '\xe9'\n", "the encoding ascii of its coding line", id="not in its encoding"
+            b"# coding: ascii\nx = '\xe9'\n",
+            "not valid ascii, the encoding of its coding line",
+            id="not in its encoding",
         ),
-        pytest.param(b"# coding: hex\nx = 1\n", "cannot be read in the encoding hex", id="no encoding of text"),
+        pytest.param(b"# coding: hex\nx = 1\n", "cannot be decoded as hex", id="no encoding of text"),
     ],
 )
 def test_what_is_no_text_is_told_with_file_and_encoding(data: bytes, told: str) -> None:
@@ -128,7 +134,7 @@ def test_standard_input_is_read_by_the_same_rules(monkeypatch: pytest.MonkeyPatc
     given(b"# coding: latin-1\r\nx = '\xe9'\r\n")
     assert read_source("-") == "# coding: latin-1\r\nx = 'é'\r\n"
     given(b"\xe9")
-    with pytest.raises(Failure, match="standard input is not text in UTF-8"):
+    with pytest.raises(Failure, match="standard input is not valid UTF-8"):
         read_source("-")
 
 

@@ -1,4 +1,4 @@
-"""JSON for people and programs: real characters, and none that steers the terminal. Tables: nothing is cut short."""
+"""JSON output without terminal control characters, and tables that are never cut off."""
 
 from __future__ import annotations
 

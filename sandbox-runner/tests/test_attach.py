@@ -1,4 +1,4 @@
-"""The pod's transport: real streams over loopback, and in place of the box a supervisor that executes nothing."""
+"""The pod's transport: real streams over loopback, with a supervisor that executes nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SLOTS = 2
 
 
 class Box(Supervisor):
-    """Has slots, and ends a job when it is told to."""
+    """A supervisor with slots that ends a job when the test says so."""
 
     def __init__(self, state: pb.RunnerState.ValueType = pb.RUNNER_STATE_READY) -> None:
         super().__init__(Configuration("box", SLOTS, "default", "grpc"))
@@ -36,7 +36,7 @@ class Box(Supervisor):
         return cancelled
 
     async def end(self, name: str) -> None:
-        """As a slot does: from a thread of its own."""
+        """End a job as a slot does: from another thread."""
         finished, _ = self.jobs.pop(name)
         await asyncio.to_thread(finished, pb.Result(request_id=name, verdict=pb.VERDICT_PASSED))
 
@@ -54,7 +54,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 class Gateway:
-    """A stream as a gateway holds it."""
+    """A gateway's end of a stream."""
 
     def __init__(self, call: Any) -> None:
         self.call = call
@@ -94,7 +94,7 @@ class Gateway:
 
 
 class Pod:
-    """A served box."""
+    """A served supervisor."""
 
     def __init__(self, box: Box, attach: Callable[[], Awaitable[Gateway]]) -> None:
         self.box, self.attach = box, attach
@@ -226,7 +226,7 @@ async def test_a_runner_that_stops_says_so_finishes_and_takes_no_new_gateway() -
         assert (await busy.hello()).state == pb.RUNNER_STATE_DRAINING
         assert (await idle.hello()).state == pb.RUNNER_STATE_DRAINING
         assert await idle.ended()
-        # It was on its way already.
+        # It was already on its way.
         await busy.job("b")
         await pod.box.holds("a", "b")
         await pod.box.end("a")

@@ -1,4 +1,4 @@
-"""What the runner's image is made of."""
+"""Contents of the runner's image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def pins(path: Path) -> dict[str, str]:
 def test_its_packages_are_those_that_everything_is_tested_with() -> None:
     image, tested = pins(IMAGE_LOCK), pins(ROOT / "requirements.lock")
     assert image
-    assert {name: tested.get(name) for name in image} == image, "`make lock` renews both"
+    assert {name: tested.get(name) for name in image} == image, "`make lock` updates both"
 
 
 def test_it_holds_what_the_distributions_in_it_need() -> None:

@@ -1,4 +1,4 @@
-"""What becomes of a program's tests when they are compiled, run here with a witness that writes down who called it."""
+"""How tests are compiled, run here with a witness that records its callers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from codealign.runner.instrument import WITNESSES, CompiledTests, compile_code, 
 
 
 class Recorder:
-    """Stands in for the native `assertion`: counts what was called from an instruction that may call it."""
+    """Replaces the native `assertion`: counts the calls from instructions that may call it."""
 
     def __init__(self) -> None:
         self.known: set[tuple[types.CodeType, int]] = set()
@@ -48,7 +48,7 @@ class Recorder:
 
 def run(tests: str, code: str = "", main: Any = None) -> tuple[Recorder, CompiledTests]:
     recorder = Recorder()
-    # By way of C, as the real ones: the interpreter then stands at the call itself.
+    # Called through C like the real ones, so that the interpreter's current instruction is the call itself.
     checked, called = functools.partial(recorder.checked), functools.partial(recorder.called)
     witnesses = {"assertion": recorder, "checked": checked, "ran": called, "main": main}
     compiled = CompiledTests(tests, "unique", witnesses, unittest=True)
@@ -144,12 +144,12 @@ CASES = "import unittest\nclass T(unittest.TestCase):\n    def test_a(self):\n  
         ),
         ("class TestF:\n    def test_a(self): assert 1", "class TestF has 1 test method and nothing runs it"),
         (CASES + "    def test_b(self): pass\n", "class T has 2 test methods and nothing runs them"),
-        (CASES + "if 0: unittest.main()", "ran to its end without executing an assertion"),
+        (CASES + "if 0: unittest.main()", "ran to the end without executing an assertion"),
         ("print(f() == 1)", "the tests only print"),
-        ("f()", "the tests hold no assertion"),
-        ("", "the tests hold no assertion"),
+        ("f()", "the tests contain no assertion"),
+        ("", "the tests contain no assertion"),
         ("def show(): print(1)\nshow()", "the tests only print"),
-        ("def test_f(): assert 1\nfor each in list(globals().values()): each", "ran to its end"),
+        ("def test_f(): assert 1\nfor each in list(globals().values()): each", "ran to the end"),
     ],
 )
 def test_what_is_missing_is_told(tests: str, said: str) -> None:

@@ -1,4 +1,4 @@
-"""Small parts: frames, pipes, /proc, the filter."""
+"""Small parts: frames, pipes, /proc, and the system-call filter."""
 
 from __future__ import annotations
 

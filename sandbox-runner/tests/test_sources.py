@@ -1,4 +1,4 @@
-"""A source as Python sees it: its lines, and where its file is."""
+"""Sources as Python sees them: their lines, and the path of their file."""
 
 from __future__ import annotations
 

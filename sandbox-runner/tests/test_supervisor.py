@@ -1,4 +1,4 @@
-"""What a runner does where it must not work."""
+"""Runners that must not work, and the choice of fork servers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_runner_that_refuses_takes_no_job() -> None:
 def test_a_configuration_travels_on_a_command_line() -> None:
     configuration = Configuration("x", 2, "default", "runsc", hidden=("/root",), isolation="process")
     assert Configuration.from_json(configuration.to_json()) == configuration
-    with pytest.raises(ValueError, match="not a runner's configuration"):
+    with pytest.raises(ValueError, match="invalid runner configuration"):
         Configuration.from_json('{"colour": 1}')
 
 
@@ -62,14 +62,14 @@ def test_programs_inherit_nothing_that_is_not_listed() -> None:
 
 @pytest.fixture(autouse=True)
 def _steady_mounts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not in a box, mounts come and go."""
+    """Keep the mounts constant: outside a sandbox they change."""
     monkeypatch.setattr(soundness, "_mounts", lambda: 1)
 
 
 def test_a_mount_that_came_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     box = Soundness(spare_descriptors=0)
     monkeypatch.setattr(soundness, "_mounts", lambda: 2)
-    with pytest.raises(Unsound, match="2 mounts, and had 1"):
+    with pytest.raises(Unsound, match="2 mounts, expected 1"):
         box.check(running=0)
 
 
@@ -151,7 +151,7 @@ def test_a_programs_own_modules_are_part_of_its_text() -> None:
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = dataclasses.replace(PROFILES["numpy"], packages=("no_such_package",))
     monkeypatch.setitem(PROFILES, "numpy", absent)
-    monkeypatch.setattr(os, "environ", dict(os.environ))  # A supervisor empties its own.
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # A supervisor clears its own environment.
     supervisor = Supervisor(Configuration("here", 1, "numpy", "process", isolation="process"))
     with pytest.raises(SlotLost, match="'numpy': the package no_such_package is not installed"):
         supervisor.start()

@@ -1,4 +1,4 @@
-"""Precedence, from evidence alone."""
+"""Verdicts and their precedence, from evidence alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The time that counts: without the seconds in which the machine gave a program no processor."""
+"""Time that counts towards a limit: without the seconds in which a program had no processor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from codealign.runner.waits import Clock, Waits
 
 
 class Machine:
-    """Executions in a box, and a clock that goes on when the test says so."""
+    """Executions in a sandbox, with a clock that the test advances."""
 
     def __init__(self, *slots: int) -> None:
         self.time = 100.0
@@ -20,7 +20,7 @@ class Machine:
             self.waits.begin(slot)
 
     def run(self, seconds: float, given: float, **ready: float) -> None:
-        """For so long, in steps of half a second, at a rate of processors that are given and wanted by each slot."""
+        """Advance in steps of half a second, with processors given and wanted by each slot at these rates."""
         for _ in range(round(seconds * 2)):
             self.time += 0.5
             self.given += given / 2
@@ -38,13 +38,13 @@ class Machine:
     ("given", "wanted", "waited", "stalled"),
     [
         (1.0, 1.0, 0.0, 0.0),
-        (1.2, 1.0, 0.0, 0.0),  # What the box's own kernel takes is no wait.
+        (1.2, 1.0, 0.0, 0.0),  # The time of the sandbox's own kernel is not a wait.
         (0.5, 1.0, 5.0, 5.0),
         (0.0, 1.0, 10.0, 10.0),
         (0.05, 0.05, 0.0, 0.0),  # It sleeps.
-        (0.1, 0.2, 1.0, 1.0),  # It sleeps most of the time, and waits when it does not.
-        (2.0, 8.0, 60.0, 0.0),  # It wants more than there is, and has all of it.
-        (1.0, 2.0, 10.0, 0.0),  # One processor is all that is promised.
+        (0.1, 0.2, 1.0, 1.0),  # It sleeps most of the time, and has to wait otherwise.
+        (2.0, 8.0, 60.0, 0.0),  # It wants more than there is, and receives everything.
+        (1.0, 2.0, 10.0, 0.0),  # Only one processor is guaranteed.
         (0.5, 2.0, 15.0, 5.0),
     ],
 )
@@ -106,7 +106,7 @@ def test_the_clock_stops_while_there_is_no_processor_and_not_for_ever() -> None:
 
 @pytest.mark.parametrize(("share", "passes"), [(1.0, True), (0.5, True), (0.35, True), (0.1, False)])
 def test_a_program_that_needs_most_of_its_limit_has_it_beside_any_neighbour(share: float, passes: bool) -> None:
-    """Six seconds of work with ten allowed: it ends in time unless it gets very little of a processor."""
+    """Six of ten allowed seconds of work: it ends in time unless it receives very little of a processor."""
     machine, clock = Machine(0), Clock(100.0, 10.0)
     while machine.given - 7.0 < 6.0 and machine.time < clock.deadline:
         machine.run(0.5, share, slot0=1.0)

@@ -1,8 +1,8 @@
-"""The paper's ablation in small: what a model learns from answers that pass, from random ones, from ones that fail.
+"""The paper's ablation at small scale: train on answers that pass, on random ones, and on ones that fail.
 
     make ablation        # or .venv/bin/python -m tests.bench.ablation [--seeds 3] [--home FOLDER] [--out FOLDER]
 
-For each seed the preset's model writes a data set of its own, every attempt drawn. From each instruction's answers one
+For each seed, the preset's model writes a data set with all attempts drawn. From each instruction's answers, one
 is taken at random: of all (random), of those that passed, of those that did not. The same number of rows trains a
 model each, with the preset's settings, and every model is sampled on the preset's benchmark. Writes `ablation-<preset>
 .md` and a plot beside it. What is finished is not done again.
@@ -16,7 +16,7 @@ import math
 import random
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -39,7 +39,7 @@ from codealign.cli.run_config import RunChoices, loop_choices, run_config, run_p
 from codealign.cli.seeds import collection_name
 from codealign.cli.stack import SERVICES, Options
 from codealign.cli.terminal import StartDisplay, err
-from codealign.cli.tuning import TuningChoices, train, training_spec
+from codealign.cli.tuning import train
 
 BASE = "base"
 ARMS = ("failures only", "random responses", "passes only")
@@ -57,7 +57,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Score:
-    """What one model reached."""
+    """Result of one model."""
 
     seed: int
     arm: str
@@ -65,11 +65,11 @@ class Score:
 
 
 Row = tuple[str, str]
-"""Instruction and answer."""
+"""An instruction and its answer."""
 
 
 def candidates(answers: Sequence[Answers], seed: int) -> dict[str, list[Row]]:
-    """Of each instruction one answer for each arm that has one there, in an order that the seed draws."""
+    """Return one answer of each instruction for each arm that has one, in an order drawn by the seed."""
     dice = random.Random(f"ablation {seed}")
     found: dict[str, list[Row]] = {arm: [] for arm in ARMS}
     for each in sorted(answers, key=lambda one: one.instruction):
@@ -82,7 +82,7 @@ def candidates(answers: Sequence[Answers], seed: int) -> dict[str, list[Row]]:
 
 
 async def read_answers(connection: Connection, run: str) -> list[Answers]:
-    """A run's executed answers by instruction. What could not be read was never executed and is in no arm."""
+    """Return a run's executed answers by instruction. Unparsable answers were not executed and belong to no arm."""
     verdicts: dict[str, sb.Verdict.ValueType] = {}
     async for record in connection.scan(ds.ScanRequest(kind=pb.KIND_VERDICT, collection=run)):
         verdicts[record.parents[0]] = record.verdict.result.verdict
@@ -98,7 +98,7 @@ async def read_answers(connection: Connection, run: str) -> list[Answers]:
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """A data set to train on."""
+    """Write a data set for training."""
     path.parent.mkdir(parents=True, exist_ok=True)
     instructions, responses = zip(*rows, strict=True)
     table = pa.table({"instruction": instructions, "response": responses})
@@ -106,11 +106,11 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
 
 
 async def measure(home: Path, preset: str, seeds: int) -> tuple[list[Score], int]:
-    """Every arm's scores, and the number of rows that each was trained on."""
+    """Return every arm's scores, and the number of rows that each was trained on."""
     defaults = presets.load(preset)
     collected = read_seeds(defaults.source("seeds"), err)
     collection = collection_name(defaults.source("seeds"), collected.seeds)
-    loop = loop_choices(preset, "evaluation", TuningChoices(), (), None)
+    loop = loop_choices(preset, "evaluation", training.TrainingSpec(), (), None)
     asked = max(loop.evaluations, key=lambda evaluation: evaluation.samples)
     display = StartDisplay(err)
     Home(home).prepare()
@@ -123,7 +123,10 @@ async def measure(home: Path, preset: str, seeds: int) -> tuple[list[Score], int
         (base,) = (await connection.call(connection.clients.inference.ListModels, inf.ListModelsRequest())).models
 
         async def score(model: inf.Model, style: str, seed: int, arm: str) -> None:
-            settings = replace(asked, seed=seed).settings(model.name, model.revision, style)
+            settings = pb.EvaluationSettings()
+            settings.CopyFrom(asked)
+            settings.model.CopyFrom(pb.ModelChoice(model=model.name, revision=model.revision))
+            settings.prompt_style, settings.seed = style, seed
             (evaluation,) = await evaluate(connection, settings, err)
             scores.append(Score(seed, arm, evaluation.pass_at_k[1]))
             err.print(f"{arm}, seed {seed}: {scores[-1].pass_at_1:.1%}")
@@ -144,9 +147,10 @@ async def measure(home: Path, preset: str, seeds: int) -> tuple[list[Score], int
             for arm, found in arms.items():
                 path = home / "ablation" / f"{seed}-{arm.replace(' ', '-')}.parquet"
                 write_rows(path, found[:rows])
-                spec = training_spec(
-                    replace(loop.tuning, seed=seed), base.source, base.revision, path.resolve().as_uri()
+                spec = training.TrainingSpec(
+                    model=base.source, model_revision=base.revision, dataset=path.resolve().as_uri(), seed=seed
                 )
+                spec.MergeFrom(loop.training)
                 tuned = await load_checkpoint(connection, await train(connection, spec, err), base)
                 await score(tuned, "tuned", seed, arm)
                 await connection.call(connection.clients.inference.UnloadModel, inf.UnloadModelRequest(name=tuned.name))
@@ -164,18 +168,18 @@ async def load_checkpoint(connection: Connection, tuned: training.Training, base
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """The mean and its standard error; that of a single value is not known."""
+    """Return the mean and its standard error, which is NaN for a single value."""
     error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return statistics.fmean(values), error
 
 
 def summary(scores: Sequence[Score]) -> dict[str, tuple[float, float]]:
-    """Each arm's mean and its standard error over the seeds, as shares of 1."""
+    """Return each arm's mean and its standard error over the seeds, as fractions of 1."""
     return {arm: mean_and_error([score.pass_at_1 for score in scores if score.arm == arm]) for arm in (BASE, *ARMS)}
 
 
 def verdict(means: Mapping[str, tuple[float, float]]) -> str:
-    """Whether the paper's order came out, in a sentence."""
+    """Say in a sentence whether the paper's order was reproduced."""
     failures, anything, passes = (means[arm] for arm in ARMS)
 
     def apart(one: tuple[float, float], other: tuple[float, float]) -> bool:
@@ -188,7 +192,7 @@ def verdict(means: Mapping[str, tuple[float, float]]) -> str:
 
 
 def gaps(scores: Sequence[Score]) -> list[str]:
-    """The differences within each seed, whose arms share its data, in per cent; with their mean and its error."""
+    """Return the differences within each seed, whose arms share its data, in per cent, with their mean and error."""
     own = {(score.arm, score.seed): 100 * score.pass_at_1 for score in scores}
     seeds = sorted({score.seed for score in scores})
     found = []
@@ -201,7 +205,7 @@ def gaps(scores: Sequence[Score]) -> list[str]:
 
 
 def page(preset: str, scores: Sequence[Score], rows: int, samples: int) -> str:
-    """The document."""
+    """Return the document."""
     means = summary(scores)
     seeds = sorted({score.seed for score in scores})
     table = [f"| trained on | mean | standard error | {' | '.join(f'seed {seed}' for seed in seeds)} |"]
@@ -213,12 +217,12 @@ def page(preset: str, scores: Sequence[Score], rows: int, samples: int) -> str:
         table.append(f"| {'nothing (base)' if arm == BASE else arm} | {100 * mean:.1f} | {100 * error:.1f} | {cells} |")
     benchmark = presets.load(preset).evaluations[0]["benchmarks"][0]
     return f"""\
-# Ablation: what selection by execution is worth to {preset}
+# Ablation: the effect of selection by execution on {preset}
 
-`make ablation` writes this page. For each seed the base model writes its own data, every attempt drawn; one answer of
-each instruction is taken; {rows} rows train each model with the preset's settings. Figures: pass@1 in per cent on
-{benchmark}, {samples} samples of each problem. The error is the standard error of the mean over the seeds: other data,
-other rows, another training and other samples.
+Written by `make ablation`. For each seed the base model generates its own data with every attempt drawn. One response
+per instruction is used, and {rows} rows train each model with the preset's settings. Figures are pass@1 in percent on
+{benchmark} with {samples} samples per problem. The error is the standard error of the mean over seeds; each seed has
+its own data, rows, training and samples.
 
 {chr(10).join(table)}
 
@@ -226,18 +230,18 @@ other rows, another training and other samples.
 
 {verdict(means)}
 
-Within a seed the arms share its data, so the differences there vary less:
+Within a seed all arms share the data, so differences within a seed vary less:
 
 {chr(10).join(gaps(scores))}
 
-The paper has 57.9 for failures, 61.6 for random answers and 65.2 for passes (CodeQwen1.5-7B, HumanEval+, greedy). This
-is {preset}'s world, in which the defect that selection removes is planted: it shows that the loop works, not how much
+The paper reports 57.9 for failures, 61.6 for random responses and 65.2 for passes (CodeQwen1.5-7B, HumanEval+,
+greedy). For {preset} the defect that selection removes is planted. The result shows that the loop works, not how much
 the method gains elsewhere.
 """
 
 
 def plot(scores: Sequence[Score]) -> str:
-    """A chart as SVG: each arm's mean with its standard error, and every seed as a dot."""
+    """Return a chart as SVG: each arm's mean with its standard error, and a dot for every seed."""
     means = summary(scores)
     width, left, top, line = 640, 150, 24, 44
     height = top + line * len(means) + 34
@@ -276,7 +280,7 @@ def plot(scores: Sequence[Score]) -> str:
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure and write the results."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.ablation", description="The paper's ablation.")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--preset", default="nano")

@@ -29,7 +29,7 @@ Pairs = set[tuple[int, int]]
 
 
 def solutions(folder: Path) -> Iterator[str]:
-    """Prompt and solution of each task."""
+    """Return prompt and solution of each task."""
     for path in sorted(folder.glob("*.jsonl*")):
         with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
             for line in file:
@@ -38,7 +38,7 @@ def solutions(folder: Path) -> Iterator[str]:
 
 
 def corpus(folder: Path, count: int) -> list[str]:
-    """Texts and changed copies, in a random order that is always the same."""
+    """Return texts and modified copies, in a fixed random order."""
     chance = random.Random(0)
     originals = [*solutions(folder), *(seed.code for seed in read("stdlib").seeds)]
     chance.shuffle(originals)
@@ -53,7 +53,7 @@ def corpus(folder: Path, count: int) -> list[str]:
 
 
 def exact(texts: Sequence[str], threshold: float) -> Pairs:
-    """The pairs whose Jaccard similarity reaches the threshold."""
+    """Return the pairs whose Jaccard similarity reaches the threshold."""
     sets = [shingles(text) for text in texts]
     holders: dict[str, list[int]] = defaultdict(list)
     pairs: Pairs = set()
@@ -68,7 +68,7 @@ def exact(texts: Sequence[str], threshold: float) -> Pairs:
 
 
 def kept_by(strategy: str, texts: Sequence[str], threshold: float) -> tuple[set[int], float, float]:
-    """The texts that stay, the seconds of processor time for each 1,000, and kilobytes for each that stays."""
+    """Return the kept texts, CPU seconds per 1,000 texts, and kilobytes per kept text."""
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     near = NearDuplicates(threshold, strategy)
@@ -92,7 +92,7 @@ def _keep(near: NearDuplicates, texts: Sequence[str]) -> set[int]:
 
 
 def should_fall(pairs: Pairs, count: int) -> set[int]:
-    """What falls where each text is compared exactly with those that were kept before it."""
+    """Return the texts to drop if each text is compared exactly with those kept before it."""
     earlier: dict[int, list[int]] = defaultdict(list)
     for one, other in pairs:
         earlier[other].append(one)
@@ -104,7 +104,7 @@ def should_fall(pairs: Pairs, count: int) -> set[int]:
 
 
 def rows(texts: Sequence[str]) -> tuple[float, float]:
-    """Seconds of processor time for 1,000 whole rows, and kilobytes for each that is kept."""
+    """Return CPU seconds per 1,000 complete rows, and kilobytes per kept row."""
     offered = [
         Row(str(number), f"Write this: {text}", f"Here it is.\n{text}", text) for number, text in enumerate(texts)
     ]

@@ -1,4 +1,4 @@
-"""What a record costs: processor time by service, records per second, memory, and how that grows with the run.
+"""The cost of records: CPU time by service, records per second, memory, and their growth with the run.
 
     make bench-flow      # or .venv/bin/python -m tests.bench.flow [--seeds 2000 20000] [--databases sqlite postgresql]
 
@@ -31,7 +31,7 @@ from tests.bench.scene import DATABASES, Scene, empty_database, follow, pipeline
 PAGE = Path(__file__).parents[2] / "docs/performance/flow.md"
 MEASURED = ("dataset", "coordinator")
 AIMS = {"dataset": 1.5, "coordinator": 1.0}
-"""Milliseconds of processor time for each record."""
+"""Target CPU milliseconds per record."""
 _LIMIT_SECONDS = 4 * 3600.0
 _LARGE_SEEDS, _LARGE_RESPONSES = 250_000, 2_400_000
 _MIB = 2**20
@@ -40,31 +40,31 @@ _CREATE_TRIES = 10
 
 @dataclass(frozen=True)
 class Measured:
-    """One run."""
+    """Measurements of one run."""
 
     database: str
     seeds: int
     records: int
-    """That the run made; its seeds are not among them."""
+    """Number of records that the run made, without seeds."""
     responses: int
-    """Texts that the model wrote in the last writing stage."""
+    """Number of texts of the last writing stage."""
     rows: int
     seconds: float
     processor: dict[str, float]
-    """Seconds, by service."""
+    """CPU seconds by service."""
     peak: dict[str, int]
-    """Bytes, by service."""
+    """Peak memory in bytes by service."""
     stored_bytes: int
     report_seconds: float
     load: float
-    """Of the machine, as the mean of its load averages (one minute each) at the times that the run was looked at."""
+    """Load average of the machine (one minute), averaged over the polls of the run."""
 
     def cost(self, service: str) -> float:
-        """Milliseconds of processor time for each record."""
+        """CPU milliseconds per record."""
         return 1000 * self.processor[service] / self.records
 
     def row(self) -> str:
-        """A line of the table."""
+        """Return a line of the table."""
         cells = [
             self.database,
             f"{self.seeds:,}",
@@ -97,10 +97,10 @@ def _stored_bytes(folder: Path, url: str) -> int:
 
 
 def measure(database: str, seeds: int, preset: str, folder: Path) -> Measured:
-    """One run over so many seeds.
+    """Run the pipeline on this number of seeds and measure it.
 
     Raises:
-        RuntimeError: The run did not succeed; with its message.
+        RuntimeError: The run did not succeed; the message says why.
     """
     with empty_database(database) as opened:
         scene = Scene(folder, opened.url, inference={"max_waiting": "100000"})
@@ -137,7 +137,7 @@ def measure(database: str, seeds: int, preset: str, folder: Path) -> Measured:
 
 
 def _create(coordinator: CoordinatorServiceStub, run: pb.Run) -> api.RunStatus:
-    """The run. On a machine at its limits a service may not be reached at once; asked twice, it is still one run."""
+    """Create the run, retrying if an overloaded machine drops a call. Creation is idempotent."""
     for left in reversed(range(_CREATE_TRIES)):
         try:
             return coordinator.CreateRun(api.CreateRunRequest(config=run), timeout=300).run
@@ -153,14 +153,14 @@ def _records(counted: ds.CountResponse) -> int:
 
 
 def _responses(run: api.RunStatus) -> int:
-    """What the stage before execution did."""
+    """Return the number of items of the stage before execution."""
     names = [str(each.stage) for each in run.stages]
     at = next((number for number, name in enumerate(names) if name.startswith("execut")), len(names))
     return run.stages[at - 1].done if at else 0
 
 
 def _projection(found: list[Measured]) -> list[str]:
-    """What the whole data set of the paper's size would take, by the largest run of each database."""
+    """Estimate the cost of the paper's full data set from the largest run on each database."""
     lines = []
     for database in dict.fromkeys(each.database for each in found):
         largest = max((each for each in found if each.database == database), key=lambda each: each.seeds)
@@ -189,7 +189,7 @@ def _projection(found: list[Measured]) -> list[str]:
 
 
 def report(found: list[Measured], preset: str) -> str:
-    """The table with what a reader must know."""
+    """Return the table with explanations."""
     versions = f"Python {platform.python_version()}, {len(os.sched_getaffinity(0))} processors"
     found = sorted(found, key=lambda each: (DATABASES.index(each.database), each.seeds))
     rows = "\n".join(each.row() for each in found)
@@ -201,7 +201,7 @@ def report(found: list[Measured], preset: str) -> str:
 
 
 def write(text: str, part: str) -> None:
-    """Put a table into the page, in place of the one that it has."""
+    """Replace the table in the document."""
     page = PAGE.read_text()
     marks = f"<!-- {part} -->\n", f"<!-- end of {part} -->"
     pattern = re.escape(marks[0]) + ".*?" + re.escape(marks[1])
@@ -211,7 +211,7 @@ def write(text: str, part: str) -> None:
 
 
 def main() -> None:
-    """Measure, print, and write."""
+    """Measure, print, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[2_000, 20_000])
     parser.add_argument("--databases", nargs="+", choices=DATABASES, default=list(DATABASES))
@@ -223,7 +223,7 @@ def main() -> None:
     found: list[Measured] = []
     with tempfile.TemporaryDirectory(prefix="codealign-flow-") as temporary:
         base = given.keep or Path(temporary)
-        # The short runs first, and the page after each: a series that is ended has left what it measured.
+        # Short runs first, and write after each: an interrupted series keeps its measurements.
         for seeds in sorted(given.seeds):
             for database in given.databases:
                 found.append(measure(database, seeds, given.preset, base / f"{database}-{seeds}"))

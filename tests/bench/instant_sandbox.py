@@ -1,4 +1,4 @@
-"""A sandbox service that executes nothing: for measuring and testing everything around it.
+"""A sandbox service that executes nothing, for measuring and testing everything around it.
 
     CODEALIGN_SANDBOX_PORT=7403 python -m tests.bench.instant_sandbox
 
@@ -29,44 +29,44 @@ _DIGEST = "sha256:" + hashlib.sha256(b"nothing is executed").hexdigest()
 
 
 class Settings(ServerSettings):
-    """How often a program passes."""
+    """Settings of the fake verdicts."""
 
     model_config = SettingsConfigDict(env_prefix="CODEALIGN_SANDBOX_")
 
     passes: float = Field(default=0.2, ge=0, le=1)
-    """The share of programs with the verdict PASSED. The others have a failing assertion."""
+    """Share of programs with the verdict PASSED. The others have a failing assertion."""
 
 
 def verdict_of(program: pb.Program, passes: float) -> pb.Verdict.ValueType:
-    """What is said of a program: drawn from its text alone."""
+    """Return a program's verdict, drawn from its text alone."""
     digest = hashlib.sha256(f"{program.code}\0{program.tests}".encode("utf-8", "surrogatepass")).digest()
     return pb.VERDICT_PASSED if int.from_bytes(digest[:8]) < passes * 2**64 else pb.VERDICT_FAILED_ASSERTION
 
 
 class InstantSandbox(rpc.SandboxServiceServicer):
-    """Answers at once."""
+    """A sandbox service that answers immediately."""
 
     def __init__(self, passes: float) -> None:
         self._passes = passes
         self._done = 0
 
     async def Execute(self, request: pb.ExecuteRequest, context: Any) -> pb.ExecuteResponse:
-        """One verdict."""
+        """Return one verdict."""
         return pb.ExecuteResponse(result=self._result(request))
 
     async def ExecuteStream(
         self, request_iterator: AsyncIterator[pb.ExecuteStreamRequest], context: Any
     ) -> AsyncIterator[pb.ExecuteStreamResponse]:
-        """A verdict for each."""
+        """Return a verdict for each program."""
         async for message in request_iterator:
             yield pb.ExecuteStreamResponse(result=self._result(message.request))
 
     async def GetCapacity(self, request: pb.GetCapacityRequest, context: Any) -> pb.GetCapacityResponse:
-        """Room for everything."""
+        """Report ample capacity."""
         return pb.GetCapacityResponse(runners=1, slots=64, queue_limit=1024)
 
     async def GetRunner(self, request: pb.GetRunnerRequest, context: Any) -> pb.GetRunnerResponse:
-        """One runner."""
+        """Describe one runner."""
         runner = pb.Runner(
             name="instant",
             state=pb.RUNNER_STATE_READY,
@@ -99,12 +99,12 @@ class InstantSandbox(rpc.SandboxServiceServicer):
 
 @asynccontextmanager
 async def build(settings: Settings, readiness: Readiness) -> AsyncIterator[Sequence[Registration]]:
-    """Serve at once."""
+    """Build the service."""
     yield [Registration(SERVICE, rpc.add_SandboxServiceServicer_to_server, InstantSandbox(settings.passes), CALLERS)]
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until stopped."""
     serve("sandbox", Settings, build)
 
 

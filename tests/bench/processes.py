@@ -1,4 +1,4 @@
-"""Services of this installation as processes that are measured, killed and started again where they were."""
+"""Services of this installation as processes that are measured, killed and restarted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PACKAGES = {"training": "trainer"}
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """Return a free port."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
@@ -34,17 +34,17 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process has taken."""
+    """Resource usage of a process."""
 
     processor_seconds: float = 0.0
-    """User and system, of all that ever ran under this name."""
+    """User and system CPU seconds of all processes that ran under this name."""
     peak_bytes: int = 0
-    """The highest resident set, of the processes of one start together."""
+    """Peak resident memory of the processes of one start together."""
 
 
 @dataclass
 class Service:
-    """One service, on a port that it keeps.
+    """A service on a fixed port.
 
     Args:
         name: "dataset", "inference", ...
@@ -69,16 +69,16 @@ class Service:
 
     @property
     def log(self) -> Path:
-        """What every process of it has written."""
+        """Everything that the service's processes have written."""
         return self.folder / f"{self.name}.log"
 
     @property
     def pid(self) -> int:
-        """Of its process. 0: there is none."""
+        """Process id, or 0 if the process is not running."""
         return self._process.pid if self._process is not None and self._process.poll() is None else 0
 
     def start(self) -> None:
-        """Start a process; `wait_ready` waits for it."""
+        """Start a process without waiting until it is ready."""
         package = _PACKAGES.get(self.name, self.name)
         prefix = f"CODEALIGN_{package.upper()}_"
         own = {"port": str(self.port), "health_port": str(self._health_port), "drain_seconds": "8", **self.settings}
@@ -92,7 +92,7 @@ class Service:
             )
 
     def is_ready(self) -> bool:
-        """It says that it takes work."""
+        """Return whether the service accepts work."""
         with grpc.insecure_channel(f"127.0.0.1:{self._health_port}") as channel:
             check = channel.unary_unary(
                 "/grpc.health.v1.Health/Check",
@@ -106,10 +106,10 @@ class Service:
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     def wait_ready(self) -> None:
-        """Until it takes work.
+        """Wait until the service accepts work.
 
         Raises:
-            RuntimeError: It ended, or it takes too long; with the end of its log.
+            RuntimeError: The service ended or takes too long. The message has the end of its log.
         """
         deadline = time.monotonic() + _START_SECONDS
         while not self.is_ready():
@@ -118,15 +118,15 @@ class Service:
             time.sleep(0.05)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send its process a signal, if there is one."""
+        """Send a signal to the process, if it is running."""
         if pid := self.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
     def kill(self) -> None:
-        """SIGKILL to the process and all that it started; returns when it is gone."""
+        """Send SIGKILL to the process and its children, and wait until they are gone."""
         if self._process is not None and self.pid:
-            # What it takes from here to its end is not counted.
+            # Usage from here until the process ends is not counted.
             self._ended = self.usage()
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -134,7 +134,7 @@ class Service:
         self._process = None
 
     def stop(self) -> None:
-        """Let it finish what it has, then end it."""
+        """Stop the process gracefully."""
         if self._process is not None and self.pid:
             self._ended = self.usage()
             self.signal(signal.SIGCONT)
@@ -145,13 +145,13 @@ class Service:
         self.kill()
 
     def usage(self) -> Usage:
-        """What its processes have taken so far."""
+        """Return the resource usage of its processes so far."""
         now = _usage(self.pid)
         return Usage(self._ended.processor_seconds + now.processor_seconds, max(self._ended.peak_bytes, now.peak_bytes))
 
 
 def _usage(group: int) -> Usage:
-    """Of a process group; nothing where it has ended. See proc_pid_stat(5) and proc_pid_status(5).
+    """Return the usage of a process group, or None if it has ended. See proc_pid_stat(5) and proc_pid_status(5).
 
     The group's number is its first process', so that what a service starts of its own counts too.
     """

@@ -1,4 +1,4 @@
-"""How fast programs are executed: in our sandbox, without any, and by what one would do in its place.
+"""Execution rate of programs in the sandbox, without one, and with alternatives.
 
     .venv/bin/python -m tests.bench.sandbox [--seconds 10] [--rounds 5] [--json FILE] [--rows ours] [--runsc PATH]
 
@@ -43,7 +43,7 @@ SHAPES = (
     (1, 2, DEFAULT.name),
     (2, 1, NUMPY.name),
 )
-"""Runners, slots of each, and the profile."""
+"""Number of runners, slots of each, and the profile."""
 WORKERS = (1, 2)
 SYSTEM = "/usr/bin/python3"
 _NOBODY = 65534
@@ -51,23 +51,23 @@ _WARM_UP_SECONDS = 0.3
 MIB = 2**20
 
 Open = Callable[[str], Any]
-"""A worker for a kind of programs; it has `run` and `close`."""
+"""Opens a worker for a kind of programs; it has `run` and `close`."""
 
 
 @dataclass
 class Bench:
-    """Everything that is started, until the end."""
+    """Everything that the benchmark starts, until its end."""
 
     stack: contextlib.ExitStack
     cache: Path
     gateways: dict[str, Gateway] = field(default_factory=dict)
     rows: dict[str, tuple[Open, tuple[str, ...]]] = field(default_factory=dict)
-    """By name: how a worker is made, and the kinds of programs."""
+    """Rows by name: how to create a worker, and the kinds of programs."""
     workers: dict[tuple[str, str], list[Worker]] = field(default_factory=dict)
     memory: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def start_gateways(self, platform: str, wanted: str) -> pb.Runner:
-        """All that are measured, and the first one in any case: it says what it runs on."""
+        """Start all measured gateways, and always the first, which reports its environment."""
         for runners, slots, profile in SHAPES:
             name = f"ours {runners}×{slots}" + (f", profile {profile}" if profile != DEFAULT.name else "")
             kinds = ("numpy",) if profile == NUMPY.name else ("empty", "typical")
@@ -90,7 +90,7 @@ class Bench:
         return runner
 
     def add_plain(self) -> None:
-        """The ways without a sandbox."""
+        """Add the ways without a sandbox."""
         python = SYSTEM if Path(SYSTEM).exists() else BASE
         folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="codealign-", dir="/dev/shm")))
         user = _NOBODY if os.geteuid() == 0 and python == SYSTEM else None
@@ -106,14 +106,14 @@ class Bench:
         return plain(BASE, "fork", *DEFAULT.modules, *DEFAULT.more)
 
     def add_boxed(self, platform: str) -> None:
-        """The ways in gVisor that are not ours."""
+        """Add the other ways in gVisor."""
         boxes = Boxes(self.cache, platform)
         self.rows["spawn in gVisor: python -I -S -c"] = (lambda _: boxes.spawner()), programs.KINDS
         self.rows[table.FLOOR] = (lambda _: boxes.driver("bare", *DEFAULT.modules)), ("fork",)
         self.rows["fork and exit in gVisor, static C"] = (lambda _: boxes.forks()), ("fork",)
 
     def measure(self, cell: Cell, seconds: float, given: tuple[programs.Program, ...]) -> None:
-        """One round of a cell; its first one starts what it needs, and is preceded by a short one that is forgotten."""
+        """Measure one round of a cell. Its first round starts what it needs, after a short warm-up."""
         kept = self.workers.setdefault((cell.row, cell.kind), [])
         while len(kept) < cell.workers:
             worker = self.rows[cell.row][0](cell.kind)
@@ -131,7 +131,8 @@ def _caller(gateway: Gateway, _: str) -> Caller:
 
 
 def inline_seconds(kinds: dict[str, tuple[programs.Program, ...]]) -> dict[str, float]:
-    """What a program of each kind takes in a process that is there: the median over the programs and several runs."""
+    """Return the seconds of a program of each kind in an existing process: the median over programs and several
+    runs."""
     found = {"fork": 0.0}
     for kind, given in kinds.items():
         driver = plain(sys.executable, "inline")
@@ -140,14 +141,14 @@ def inline_seconds(kinds: dict[str, tuple[programs.Program, ...]]) -> dict[str, 
             sample = driver.run(_WARM_UP_SECONDS, given)
             found[kind] = statistics.median(sample.latencies)
         except RowFailed:
-            pass  # No numpy here either.
+            pass  # numpy is not installed here either.
         finally:
             driver.close()
     return found
 
 
 def run(given: argparse.Namespace, stack: contextlib.ExitStack, cache: Path) -> dict[str, Any]:
-    """Measures and prints; the record."""
+    """Measure, print, and return the record."""
     kinds, source = programs.load()
     inline = inline_seconds(kinds)
     bench = Bench(stack, cache)
@@ -207,7 +208,7 @@ def run(given: argparse.Namespace, stack: contextlib.ExitStack, cache: Path) -> 
 def report(
     about: dict[str, Any], cells: list[Cell], idle: dict[str, dict[str, float]], after: dict[str, dict[str, float]]
 ) -> None:
-    """Prints it in Markdown."""
+    """Print the results in Markdown."""
     print(
         f"\nrunsc {about['runsc']} on {about['platform']}, Python {about['python']}, {about['processors']} processors"
     )
@@ -230,7 +231,7 @@ def report(
 
 
 def main() -> int:
-    """Measures, prints, and says whether every execution ended as it must."""
+    """Measure, print, and check that every execution ended as expected."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each line of the table, over all rounds")
     parser.add_argument("--rounds", type=int, default=5)

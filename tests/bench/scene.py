@@ -1,4 +1,4 @@
-"""A dataset service, a coordinator, a simulated engine and a sandbox that answers at once, as processes; and seeds."""
+"""A dataset service, a coordinator, a simulated engine and an instant sandbox as processes, and seeds."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _INSTANT = (sys.executable, "-m", "tests.bench.instant_sandbox")
 
 
 def seed(number: int, seed: int = 0) -> pb.Seed:
-    """A documented function, unlike every other one."""
+    """Return a unique documented function."""
     draws = Draws("seed", seed, number)
     words = [draws.pick(choices) for choices in (VERBS, ADJECTIVES, NOUNS, NOUNS)]
     made = program.draw(draws, f"{'_'.join(words)}_{number}")
@@ -45,7 +45,7 @@ def seed(number: int, seed: int = 0) -> pb.Seed:
 
 @dataclass
 class Scene:
-    """The services, in the order of their start.
+    """The services, in start order.
 
     Args:
         folder: Data and logs.
@@ -83,7 +83,7 @@ class Scene:
 
     @contextlib.contextmanager
     def up(self) -> Iterator[Scene]:
-        """Every service is ready; all are ended afterwards."""
+        """Run the services for the duration of the context."""
         try:
             for name in ("dataset", "inference", "sandbox"):
                 self.services[name].start()
@@ -98,7 +98,7 @@ class Scene:
 
     @contextlib.contextmanager
     def stubs(self) -> Iterator[tuple[CoordinatorServiceStub, DatasetServiceStub]]:
-        """Clients that speak to the services directly."""
+        """Return clients with direct connections to the services."""
         with contextlib.ExitStack() as stack:
             channels = [
                 stack.enter_context(grpc.insecure_channel(self.services[name].address, options=_MESSAGE))
@@ -109,16 +109,16 @@ class Scene:
 
 @dataclass(frozen=True)
 class Database:
-    """Where records go."""
+    """Where records are stored."""
 
     url: str = ""
-    """Empty: SQLite, a file in the scene's folder."""
+    """Empty: SQLite, in a file of the scene's directory."""
     server: Postgres | None = None
 
 
 @contextlib.contextmanager
 def empty_database(name: str) -> Iterator[Database]:
-    """An empty database that is gone afterwards.
+    """Provide an empty database that is removed afterwards.
 
     PostgreSQL runs without fsync, on a Unix socket.
 
@@ -126,7 +126,7 @@ def empty_database(name: str) -> Iterator[Database]:
         name: One of `DATABASES`.
 
     Raises:
-        RuntimeError: PostgreSQL's programs are not on this machine, or the schema cannot be made.
+        RuntimeError: PostgreSQL is not installed, or the schema cannot be created.
     """
     if name == SQLITE:
         yield Database()
@@ -148,7 +148,7 @@ def empty_database(name: str) -> Iterator[Database]:
 
 
 def store_seeds(dataset: DatasetServiceStub, count: int, seed_of_all: int = 0) -> None:
-    """Append so many seeds to `COLLECTION`."""
+    """Append this number of seeds to `COLLECTION`."""
     for start in range(0, count, _BATCH):
         numbers = range(start, min(start + _BATCH, count))
         records = [seed_record(seed(number, seed_of_all)) for number in numbers]
@@ -156,19 +156,19 @@ def store_seeds(dataset: DatasetServiceStub, count: int, seed_of_all: int = 0) -
 
 
 def pipeline_of(coordinator: CoordinatorServiceStub, name: str = "") -> api.Pipeline:
-    """A pipeline, as the coordinator describes it. Empty: its default."""
+    """Return a pipeline as the coordinator describes it. Empty: its default."""
     return coordinator.GetPipeline(api.GetPipelineRequest(name=name), timeout=30).pipeline
 
 
 def run_of(preset: str, pipeline: api.Pipeline, run_seed: int = 0) -> pb.Run:
-    """A preset's run over `COLLECTION`."""
+    """Return a preset's run over `COLLECTION`."""
     return run_config(RunChoices(name="simulated", seed=run_seed, preset=preset), COLLECTION, "", pipeline)
 
 
 def follow(
     coordinator: CoordinatorServiceStub, run: str, every: float, limit: float, look: Callable[[], None] | None = None
 ) -> api.RunStatus:
-    """The run once it has ended. A coordinator that is away is waited for.
+    """Wait until the run has ended and return it, tolerating an unreachable coordinator.
 
     Args:
         coordinator: Where it runs.
@@ -178,7 +178,7 @@ def follow(
         look: Called before each look.
 
     Raises:
-        TimeoutError: It goes on after so many seconds.
+        TimeoutError: The run has not ended within the limit.
     """
     deadline = time.monotonic() + limit
     while time.monotonic() < deadline:
@@ -189,4 +189,4 @@ def follow(
             if status.state in ENDED:
                 return status
         time.sleep(every)
-    raise TimeoutError(f"run {run} goes on after {limit:.0f} s")
+    raise TimeoutError(f"run {run} has not ended after {limit:.0f} s")

@@ -1,4 +1,4 @@
-"""The ablation's arithmetic: which answers go where, and what the figures are said to mean."""
+"""The ablation's arithmetic: assignment of answers to arms, and the meaning of the figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast our training program is beside TRL's SFTTrainer with the same settings: prints the ratio of tokens/s.
+"""Speed of the training program relative to TRL's SFTTrainer with the same settings, as a ratio of tokens/s.
 
     .venv/bin/python tests/bench/training_overhead.py <model folder> [--dataset <folder of Parquet>] [--steps 10]
 
@@ -26,7 +26,7 @@ WARM_UP = 2
 
 
 def ours(job: Job) -> float:
-    """Seconds per step of our program, after the first ones."""
+    """Return seconds per step of our program, without the first steps."""
     from codealign.trainer.sft import program
     from codealign.trainer.sft.training import FineTuner
 
@@ -43,17 +43,17 @@ def ours(job: Job) -> float:
 
 
 def clock(job: Job) -> float:
-    """Seconds: of the processor on a CPU, its threads together; else the clock's."""
+    """Return seconds: CPU time of all threads on a CPU, otherwise wall-clock time."""
     return time.process_time() if job.device == "cpu" else time.monotonic()
 
 
 def per_step(times: list[float]) -> float:
-    """Seconds of a step, the first ones left out."""
+    """Return the seconds of a step, without the first steps."""
     return (times[-1] - times[WARM_UP - 1]) / (len(times) - WARM_UP)
 
 
 def plain(job: Job) -> float:
-    """Seconds per step of the library alone, after the first ones."""
+    """Return seconds per step of the library alone, without the first steps."""
     import torch
     from datasets import Dataset
     from transformers import TrainerCallback
@@ -106,7 +106,7 @@ def plain(job: Job) -> float:
 
 
 def tokens_per_step(job: Job) -> float:
-    """The mean over the rows: both take the same number of rows a step."""
+    """Return the mean over the rows: both programs take the same number of rows per step."""
     from codealign.trainer.sft.encoding import encode
     from codealign.trainer.sft.loading import load_tokenizer
 
@@ -164,7 +164,8 @@ def main() -> None:
 
 
 def made(folder: Path) -> Path:
-    """Rows of some hundred tokens, all of one length: the two programs draw them in orders of their own."""
+    """Return rows of a few hundred tokens, all of the same length, because the two programs draw them in different
+    orders."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""Files of cases: an object on each line, with a name of its own."""
+"""Case files: one JSON object per line, each with a unique name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def cases(file: str) -> dict[str, dict[str, Any]]:
-    """The cases of a file beside this one, by name."""
+    """Return the cases of a file in this directory, by name."""
     lines = (Path(__file__).parent / file).read_text(encoding="utf-8").rstrip("\n").split("\n")
     found = {case["name"]: case for case in map(json.loads, lines)}
     assert len(found) == len(lines), f"{file}: two cases have one name"

@@ -1,4 +1,4 @@
-"""Ten shapes in which models write an answer and its tests, and Python modules to put into them."""
+"""Ten forms in which models write an answer and its tests, and Python modules to put into them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from codealign.common.text import lines
 from codealign.coordinator.reading.python_code import compiles
 
 Shape = Callable[[str, str], str]
-"""From code and tests to a completion. Each ends with a line ending, as what stands in a fence does."""
+"""Builds a completion from code and tests. Each ends with a line ending, like the content of a fence."""
 
 BOM = "\ufeff"
 
 
 def ended(code: str) -> str:
-    """The code as it stands in a fence: its last line has an ending."""
+    """Return the code as it appears in a fence: with an ending on its last line."""
     return code if code.endswith(("\n", "\r")) else f"{code}\n"
 
 
@@ -112,7 +112,8 @@ _PIECES = (
 
 
 def generated(count: int, seed: int = 1) -> Iterator[str]:
-    """Modules of pieces that are hard to read: fences and tags in literals, odd line endings, odd white space."""
+    """Return modules made of pieces that are hard to parse: fences and tags in literals, odd line endings and white
+    space."""
     dice = random.Random(seed)
     while count:
         pieces = [piece.format(n=number) for number, piece in enumerate(dice.choices(_PIECES, k=dice.randint(1, 7)))]
@@ -129,7 +130,7 @@ def generated(count: int, seed: int = 1) -> Iterator[str]:
 
 
 def of_standard_library(count: int, seed: int = 2) -> Iterator[str]:
-    """Modules of the running Python's library: all that hold a fence, and others up to the count."""
+    """Return modules of the running Python's library: all that contain a fence, and others up to the count."""
     root = Path(sysconfig.get_path("stdlib"))
     files = sorted(path for path in root.rglob("*.py") if "site-packages" not in path.parts)
     random.Random(seed).shuffle(files)

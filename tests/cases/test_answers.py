@@ -1,4 +1,4 @@
-"""Answers as models write them: each is read, and what was read passes its own tests in real gVisor."""
+"""Answers as models write them: each is parsed, and the result passes its tests in real gVisor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from services.sandbox.tests.conftest import name_of, running
 from tests.cases.files import cases
 
 CASES = cases("answers.jsonl")
-"""Completions by name, with the `code` and `tests` that are to be read where they are told."""
+"""Completions by name, with the expected `code` and `tests` where given."""
 REJECTIONS = cases("rejections.jsonl")
 _SECONDS = 240.0
 
@@ -26,7 +26,7 @@ def _read(case: dict[str, Any]) -> parsing.ParsedResponse:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pb.Result]:
-    """What became of each answer, by name."""
+    """Results of all answers, by name."""
     requests = []
     for name, case in CASES.items():
         read = parsing.response(case["completion"], cut_off=False)
@@ -75,7 +75,7 @@ def test_what_cannot_be_read_says_what_was_seen(name: str) -> None:
 
 
 def test_hostile_texts_take_time_in_proportion_to_their_length() -> None:
-    """Each would take hours if a fence were looked for from every other one."""
+    """Each would take hours if a fence were searched for from every other fence."""
     for line in ("```python\n'''\n", "```text\n</answer>\n", '```\n"""\n~~~\n', "> - ```md\n", "`" * 40 + "python\n"):
         text = line * (300_000 // len(line))
         assert isinstance(parsing.response(text, cut_off=False), parsing.Rejected)
@@ -93,7 +93,7 @@ def test_code_that_breaks_pythons_parser_is_read_all_the_same() -> None:
 
 
 def test_of_very_many_blocks_all_that_compile_are_the_program() -> None:
-    """Compared with one another, they would take minutes."""
+    """Pairwise comparison would take minutes."""
     blocks = "".join(f"```python\nx{number} = 1\n```\n" for number in range(5000))
     read = parsing.response(
         f"{blocks}```python\nx y\n```\n</answer>\n<tests>\n```python\nassert x0\n```\n", cut_off=False

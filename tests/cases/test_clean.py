@@ -1,4 +1,4 @@
-"""Cleaned solutions do what the whole text does, and no demonstration at the margin stops them."""
+"""Cleaned solutions behave like the whole text, and demonstrations at the margin do not break them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ for case in json.load(sys.stdin):
 
 @pytest.fixture(scope="module")
 def faults() -> dict[str, str]:
-    """What went wrong with each cleaned text, each in a process of its own."""
+    """Faults of each cleaned text, each executed in its own process."""
     cleaned = [case | {"text": clean(case["text"], case["entry_point"]).removeprefix("\ufeff")} for case in CASES]
     ended = subprocess.run(
         [sys.executable, "-I", "-S", "-c", _PROGRAM],

@@ -1,4 +1,4 @@
-"""Terms as models list them: of each only its list marker, what surrounds it and its full stop are taken away."""
+"""Concepts as models list them: only list markers, surrounding characters and full stops are removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decontamination: texts that hold a benchmark's task, in whatever form, and texts that do not."""
+"""Decontamination: texts that contain a benchmark task in any form, and texts that do not."""
 
 from __future__ import annotations
 
@@ -143,5 +143,5 @@ def test_functions_of_the_standard_library_are_not(known: benchmarks.BenchmarkTe
 
 
 def test_a_text_of_backslashes_takes_time_in_proportion_to_its_length(texts: benchmarks.BenchmarkTexts) -> None:
-    """It would take minutes if an escape were looked for from each of them."""
+    """It would take minutes if an escape were searched for from each of them."""
     assert texts.find("\\" * 300_000) is None

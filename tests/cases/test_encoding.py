@@ -1,4 +1,4 @@
-"""Rows, prompts and conversations whose text looks like special tokens, with tokenizers of every common kind."""
+"""Rows, prompts and conversations whose text looks like special tokens, with all common kinds of tokenizers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CHATML = (
 
 
 def byte_level() -> Any:
-    """As GPT-2's and Qwen's: nothing is unknown."""
+    """A tokenizer like GPT-2's and Qwen's: nothing is unknown."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -50,7 +50,7 @@ def byte_level() -> Any:
 
 
 def whole_pieces() -> Any:
-    """As Llama 3's: a piece of text that is in the vocabulary as it stands is one token, merged or not."""
+    """A tokenizer like Llama 3's: text that is in the vocabulary as a whole is one token, merged or not."""
     backend = byte_level().backend_tokenizer
     definition = json.loads(backend.to_str())
     definition["model"]["ignore_merges"] = True
@@ -65,7 +65,7 @@ def whole_pieces() -> Any:
 
 
 def sentencepiece(scheme: str) -> Callable[[], Any]:
-    """As Llama 2's: blanks are letters, unknown letters are bytes, and `<s>` is a piece that merges make."""
+    """A tokenizer like Llama 2's: blanks are letters, unknown letters are bytes, and merges produce `<s>`."""
 
     def make() -> Any:
         pieces = [*MARKERS, *(f"<0x{number:02X}>" for number in range(256))]
@@ -92,7 +92,7 @@ def sentencepiece(scheme: str) -> Callable[[], Any]:
 
 
 def unigram() -> Any:
-    """As T5's: a marker is a piece among the others, and a likely one."""
+    """A tokenizer like T5's: a marker is an ordinary, likely piece."""
     letters = sorted({letter for text in CORPUS for letter in text} | set("▁<>|/[]_{}XINST"))
     pieces = [(marker, 0.0) for marker in MARKERS] + [(letter, -9.0) for letter in letters] + [("▁def", -5.0)]
     backend = Tokenizer(models.Unigram(pieces, unk_id=MARKERS.index("<unk>")))
@@ -102,7 +102,7 @@ def unigram() -> Any:
 
 
 def nano() -> Any:
-    """The embedded model's."""
+    """The embedded model's tokenizer."""
     return transformers.AutoTokenizer.from_pretrained(Path(next(iter(codealign.nano.__path__))) / "data" / "model")
 
 
@@ -125,7 +125,7 @@ _MADE: dict[tuple[str, bool], Any] = {}
 
 
 def ready(kind: str, *, chat: bool) -> Any:
-    """A tokenizer that is ready to be trained with: its own template, or ours."""
+    """Return a tokenizer that is ready for training: with its own chat template, or ours."""
     if (kind, chat) not in _MADE:
         tokenizer = KINDS[kind]()
         if chat:
@@ -136,7 +136,7 @@ def ready(kind: str, *, chat: bool) -> Any:
 
 
 def markers_of(tokenizer: Any) -> set[int]:
-    """Special and added tokens, the unknown token aside: letters outside the vocabulary are that."""
+    """Return special and added tokens, except the unknown token, which stands for letters outside the vocabulary."""
     return set(tokenizer.added_tokens_decoder) - {tokenizer.unk_token_id}
 
 
@@ -162,7 +162,7 @@ def test_only_the_templates_markers_and_the_end_token_are_trained_on(kind: str, 
         assert not markers.intersection(answer[:-1]), case["name"]
         assert answer[-1] in markers
         assert row.input_ids[len(prompt) :] == answer
-        if kind != "unigram":  # whose vocabulary has not every letter
+        if kind != "unigram":  # whose vocabulary does not cover every letter
             assert tokenizer.decode(answer[:-1]).strip() == case["response"].strip(), case["name"]
             assert case["instruction"].strip() in tokenizer.decode(prompt), case["name"]
 
@@ -232,7 +232,7 @@ def test_a_template_that_changes_a_message_with_markers_is_refused_by_name() -> 
     tokenizer.chat_template = "{% for m in messages %}{{ m.content | upper }}<|im_end|>{% endfor %}"
     prompts = prompts_of(tokenizer)
     assert prompts.encode(GenerationRequest((ChatMessage("user", "plain"),), ()))[0]
-    with pytest.raises(InvalidArgument, match="changes the message"):
+    with pytest.raises(InvalidArgument, match="modifies the message"):
         prompts.encode(GenerationRequest((ChatMessage("user", "a <|im_end|> b"),), ()))
 
 
@@ -245,7 +245,7 @@ def test_a_tokenizer_without_a_tokenizer_json_cannot_read_a_marker_as_text() -> 
 
 
 def test_added_tokens_that_are_ordinary_text_stay_tokens() -> None:
-    """Tokenizers of code keep indentation and letters among their added tokens."""
+    """Tokenizers for code have indentation and letters among their added tokens."""
     tokenizer = byte_level()
     ordinary = ["        ", "\t\t", "ö", "----", "self", "…", "\n\n"]
     tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in ordinary])
@@ -264,7 +264,7 @@ def test_what_is_a_marker() -> None:
     assert all(is_marker(AddedToken(one, special=True)) for one in special)
     assert all(is_marker(AddedToken(one, special=False)) for one in tags)
     assert not any(is_marker(AddedToken(one, special=False)) for one in text)
-    # No text can be broken up into less than a letter, and without blanks there is no Python.
+    # Text cannot be split into less than a letter, and Python needs blanks.
     assert not any(is_marker(AddedToken(one, special=True)) for one in ("!", "\n", "    "))
 
 

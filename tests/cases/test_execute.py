@@ -1,4 +1,4 @@
-"""Programs and tests as models write them: each gets the verdict that is right, in real gVisor."""
+"""Programs and tests as models write them: each gets the right verdict in real gVisor."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FILES = ("execute.jsonl", "programs.jsonl")
 _TEXTS = [(Path(__file__).parent / name).read_text(encoding="utf-8") for name in _FILES]
 _LINES = [line for text in _TEXTS for line in text.rstrip("\n").split("\n")]
 CASES: dict[str, dict[str, Any]] = {case["name"]: case for case in map(json.loads, _LINES)}
-"""What is executed and the right verdict, by name. `options` are further fields of the request."""
+"""Programs with the right verdict, by name. `options` are further fields of the request."""
 _SECONDS = 240.0
 
 
@@ -35,14 +35,14 @@ def _request(case: dict[str, Any]) -> pb.ExecuteRequest:
 
 
 def _asked_for(session: pytest.Session) -> list[str]:
-    """Names of the cases that this session tests: all of them, or those that an option of pytest chose."""
+    """Names of the cases in this session: all, or those selected by a pytest option."""
     own = [item for item in session.items if isinstance(item, pytest.Function) and item.function is test_verdict]
     return [str(item.callspec.params["name"]) for item in own]
 
 
 @pytest.fixture(scope="module")
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, pb.Result]:
-    """By name. Several programs are executed at once."""
+    """Results by name. Several programs are executed at once."""
     requests = [pb.ExecuteStreamRequest(request=_request(CASES[name])) for name in _asked_for(request.session)]
     with running(tmp_path_factory.mktemp("cases"), runners="2", slots="2") as gateway:
         gateway.wait_ready()

@@ -1,4 +1,4 @@
-"""Chat completions after an opening Python fence: the program is the block that defines the wanted function."""
+"""Chat completions after an opening Python fence: the program is the block that defines the required function."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever Python compiles is read byte for byte out of ten shapes of answers, and executed so."""
+"""Everything that Python compiles is parsed byte for byte from ten forms of answers, and executed unchanged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from codealign.coordinator.reading import parsing
 from services.sandbox.tests import conftest
 from services.sandbox.tests.conftest import name_of, running
 from tests.cases.shapes import BOM, SHAPES, ended, generated, of_standard_library
-from tests.e2e.commands import RECORDING
+from tests.e2e.recorded import RECORDING
 
 TESTS = 'TEXT = """\n```\n</tests>\n"""\nassert TEXT.count("`") == 3\n'
 _EXECUTED = 40
@@ -56,7 +56,7 @@ def test_recorded_answers_of_a_model_are_read_out_of_every_shape() -> None:
 
 
 def _values(code: str) -> dict[str, object]:
-    """What the module's plain values are, by name."""
+    """Return the module's plain values, by name."""
     names: dict[str, Any] = {"__name__": "solution"}
     exec(compile(code, "<code>", "exec"), names)
     return {
@@ -67,7 +67,7 @@ def _values(code: str) -> dict[str, object]:
 
 
 def _checked() -> Iterator[tuple[str, str, dict[str, object]]]:
-    """Modules without a byte-order mark, each with a shape and its values."""
+    """Return modules without a byte-order mark, each with a form and its values."""
     shapes = itertools.cycle(SHAPES)
     modules = (code for code in generated(10 * _EXECUTED, seed=3) if not code.startswith(BOM))
     found = ((code, next(shapes), values) for code in modules if (values := _values(code)))

@@ -1,8 +1,8 @@
-"""Stop strings: every engine ends a completion at the same place, and what was cut is told from what is whole.
+"""Stop strings: every engine ends a completion at the same place, and truncated completions are recognized.
 
-A case of `stops.jsonl` is what a model would write if nothing stopped it (`written`), whether it ends there by itself
-or at the limit (`end`), and what is to be read: the section's text (`wanted`) or why there is none (`rejected`). Where
-an endpoint does not tell which stop string it reached, less can be known: `untold` is what is read then, if it differs.
+A case of `stops.jsonl` has the text that a model would write without stop strings (`written`), whether it ends by
+itself or at the limit (`end`), and the expected result: the section's text (`wanted`) or the reason for its rejection
+(`rejected`). Some endpoints do not report which stop string they reached; `untold` is the result then, if it differs.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.coordinator.pipelines.selfcodealign import concepts, instructions, responses
 from codealign.coordinator.reading import sections
 from codealign.coordinator.reading.parsing import Rejected
+from codealign.inference.engine_opener import open_engine
 from codealign.inference.engines import recording_file
 from codealign.inference.engines.base import Completion, FinishReason, GenerationRequest, ModelInfo, Sample, Sampling
 from codealign.inference.engines.openai.engine import OpenAIEngine
 from codealign.inference.engines.replay import ReplayEngine
-from codealign.inference.opening import open_engine
 from codealign.inference.settings import InferenceSettings
 
 Case = dict[str, Any]
@@ -46,7 +46,7 @@ def request_of(case: Case) -> GenerationRequest:
 
 
 def reference(case: Case) -> Completion:
-    """What an engine is to answer: the text before the first stop string."""
+    """Return an engine's expected answer: the text before the first stop string."""
     written, reached = case["written"], ""
     hits = [(at, one) for one in stop_of(case) if (at := written.find(one)) >= 0]
     reason = FinishReason.LENGTH if case["end"] == "length" else FinishReason.END_TOKEN
@@ -61,7 +61,7 @@ def ended(completion: Completion) -> tuple[str, FinishReason, str]:
 
 
 def read(case: Case, completion: Completion) -> Case:
-    """As the coordinator reads it."""
+    """Parse a completion as the coordinator does."""
     sent = inf.Completion(
         text=completion.text,
         finish_reason=inf.FinishReason.Value(f"FINISH_REASON_{completion.finish_reason.name}"),
@@ -113,7 +113,7 @@ def whole_words(text: str) -> list[int]:
 
 
 def characters(text: str) -> list[int]:
-    """A token for each character, or for each byte of it: every stop string is split."""
+    """Return a token for each character, or for each of its bytes, so that every stop string is split."""
     return [token for character in text for token in whole_words(character)]
 
 
@@ -142,7 +142,7 @@ def test_transformers(case: Case, tokens: Callable[[str], list[int]]) -> None:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Writes what the case says, and ends it as the endpoint is made to."""
+    """Writes a case's text, and ends it in the endpoint's way."""
 
     server: Endpoint
 
@@ -190,7 +190,7 @@ class Endpoint(ThreadingHTTPServer):
 
 
 async def completions(manner: str) -> list[Completion]:
-    """What the engine openai makes of every case, with an endpoint of this manner."""
+    """Return the engine openai's completions of all cases, with an endpoint of this kind."""
     endpoint = Endpoint(("127.0.0.1", 0), Handler)
     endpoint.manner = manner
     thread = Thread(target=endpoint.serve_forever, daemon=True)

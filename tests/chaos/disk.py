@@ -1,4 +1,4 @@
-"""A disk that can be full: a small tmpfs where we may mount one, else a limit on the size of a process' files."""
+"""A disk that can be full: a small tmpfs if mounting is permitted, otherwise a limit on file sizes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BLOCK = 2**20
 
 
 class Disk:
-    """The folder of a service's data.
+    """Data directory of a service.
 
     Args:
         folder: Where it lies; exists.
@@ -28,11 +28,11 @@ class Disk:
 
     @property
     def way(self) -> str:
-        """How it is filled."""
+        """How the disk is filled."""
         return "tmpfs without a free byte" if self.mounted else "files must not grow (RLIMIT_FSIZE)"
 
     def fill(self, pid: int) -> None:
-        """Leave no room.
+        """Use up all space.
 
         Args:
             pid: Of the process that writes there. 0: there is none just now.
@@ -52,7 +52,7 @@ class Disk:
                         raise
 
     def free(self, pid: int) -> None:
-        """Give the room back."""
+        """Free the space again."""
         if self.mounted:
             self._filler.unlink(missing_ok=True)
         elif pid:
@@ -62,7 +62,8 @@ class Disk:
 
 @contextlib.contextmanager
 def small(folder: Path, size: int) -> Iterator[Disk]:
-    """A disk of so many bytes at this folder, as long as the context lives; what is on it is gone afterwards."""
+    """Provide a disk of this size at this directory for the duration of the context; its content is removed
+    afterwards."""
     folder.mkdir(parents=True, exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     mounted = os.geteuid() == 0 and subprocess.run(command, capture_output=True, check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""What is done to services while they work. Every fault ends: what it took away is there again afterwards."""
+"""Faults that are injected into running services. Every fault ends and is undone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SERVICES = ("dataset", "coordinator", "inference", "sandbox")
 
 @dataclass(frozen=True)
 class Stage:
-    """What the faults play on.
+    """The services and proxies that faults act on.
 
     Args:
         scene: The services.
@@ -35,19 +35,19 @@ class Stage:
     postgres: Postgres | None = None
     sleep: Callable[[float], None] = time.sleep
     down: set[str] = field(default_factory=set)
-    """Services that a fault holds down: nobody else starts them."""
+    """Services that a fault keeps down, so that nothing else restarts them."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault, drawn: what is done, and for how long."""
+    """One drawn fault and its duration."""
 
     name: str
     run: Callable[[], None]
 
 
 def drawn(stage: Stage, dice: random.Random) -> Iterator[Fault]:
-    """Faults without end, which the dice alone decide: all there are in a random order, then all again in another."""
+    """Yield faults endlessly: all kinds in random order, then all again in another order."""
     makers: list[tuple[Callable[[Stage, random.Random, str], Fault], str]] = [
         *((make, name) for make in (_kill, _freeze) for name in SERVICES),
         *((make, name) for make in (_drop, _hold, _refuse) for name in sorted(stage.proxies)),

@@ -1,4 +1,4 @@
-"""Programs of the hostile corpus that end within about a second, as their headers have it."""
+"""Programs of the hostile corpus that end within about a second, according to their headers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SMALL = {
     "DISK_LIMIT": ("disk_bytes", 8 * _MIB),
     "OUTPUT_LIMIT": ("output_kill_bytes", 2 * _MIB),
 }
-"""A limit of its own, so small, is what a program with such a verdict needs to be through soon."""
+"""Verdicts whose programs need a small limit of their own to end soon."""
 
 
 def _is_quick(case: Case) -> bool:
@@ -26,7 +26,7 @@ def _is_quick(case: Case) -> bool:
 
 
 def quick() -> list[Item]:
-    """Those that need no company, run once, and whose verdict is settled."""
+    """Return programs that run alone and once, with a definite verdict."""
     cases = corpus.load()
     companions = {name for case in cases for name in (case.after, case.beside)}
     return [

@@ -1,4 +1,4 @@
-"""Executions while runners are killed: every one ends with its right verdict, and nothing is left on the machine.
+"""Executions while runners are killed: every one gets the right verdict, and nothing is left on the machine.
 
     .venv/bin/python -m tests.chaos.kill_runners [--executions 2000] [--every 4] [--callers 4] [--runners 2]
 
@@ -35,18 +35,18 @@ _LINES = 20
 
 @dataclass
 class Kills:
-    """What came of it."""
+    """Result of the test."""
 
     tally: Tally = field(default_factory=Tally)
     kills: int = 0
     failed_attempts: int = 0
     back_seconds: float = 0.0
-    """Until all slots were back after the end."""
+    """Seconds until all slots were available again after the end."""
     left: list[str] = field(default_factory=list)
 
     @property
     def is_right(self) -> bool:
-        """Every verdict was right and nothing is left."""
+        """Whether every verdict was right and nothing is left."""
         return not (self.tally.wrong or self.left)
 
 
@@ -57,7 +57,7 @@ def _is_sandbox(pid: int) -> bool:
 
 
 def _strike(gateway: Gateway, way: str, dice: random.Random) -> str:
-    """Kills; says what, or nothing where there is no runner just now."""
+    """Kill a runner and return what was killed, or "" if there is no runner right now."""
     trees = gateway.children()
     if not trees:
         return ""
@@ -75,7 +75,7 @@ def _strike(gateway: Gateway, way: str, dice: random.Random) -> str:
                 handle = os.pidfd_open(pid)
                 stack.callback(os.close, handle)
                 handles.append((pid, handle))
-        # A number may have passed to somebody else's process meanwhile; a handle cannot.
+        # The process id may have been reused by another process; a handle cannot.
         below = descendants(gateway.process.pid)
         for pid, handle in handles:
             if pid in below:
@@ -86,7 +86,7 @@ def _strike(gateway: Gateway, way: str, dice: random.Random) -> str:
 
 
 def run(executions: int, kills: int, every: float, callers: int, runners: int, seed: int, cache: Path) -> Kills:
-    """Executes, kills and prints.
+    """Execute programs, kill runners, and print the progress.
 
     Args:
         executions: At least so many.
@@ -138,7 +138,7 @@ def run(executions: int, kills: int, every: float, callers: int, runners: int, s
 
 
 def report(found: Kills) -> None:
-    """Prints the end."""
+    """Print the result."""
     tally = found.tally
     print("\nverdicts: " + ", ".join(f"{name} {count}" for name, count in tally.verdicts.most_common()))
     print(f"kills: {found.kills}; attempts lost and begun again: {found.failed_attempts}; runners that served: "
@@ -150,7 +150,7 @@ def report(found: Kills) -> None:
 
 
 def main() -> int:
-    """Runs it and says whether everything was right."""
+    """Run the test and return whether everything was right."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--executions", type=int, default=2_000)
     parser.add_argument("--kills", type=int, default=10, help="at least so many")

@@ -1,4 +1,4 @@
-"""Callers that have programs executed and check what they are told."""
+"""Callers that execute programs and check the results."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from services.sandbox.tests.conftest import Gateway, name_of
 CALL_SECONDS = 3600.0
 _PAUSE_SECONDS = 0.2
 _AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
-"""Not now: a client that means it asks again. It says when in its details; without them the request is too large."""
+"""Status codes after which clients retry if the error has a retry delay; without one, the request is too large."""
 _DETAILS = "grpc-status-details-bin"
 
 
 @dataclass(frozen=True)
 class Item:
-    """One execution, and what must come of it."""
+    """One execution and its expected result."""
 
     request: pb.ExecuteRequest
     verdicts: tuple[str, ...]
     stdout: str | None = None
-    """What it must have printed; None: whatever it likes."""
+    """Expected output, or None for any."""
     name: str = ""
 
     def fault(self, result: pb.Result) -> str:
-        """What is wrong with the result; empty when nothing is."""
+        """Return what is wrong with the result, or ""."""
         told = f"{self.name or self.request.request_id}: {name_of(result)} ({result.detail[:200]})"
         if name_of(result) not in self.verdicts:
             return f"{told}, must be {' or '.join(self.verdicts)}"
@@ -49,24 +49,24 @@ class Item:
 
 @dataclass
 class Tally:
-    """What became of everything so far."""
+    """Results so far."""
 
     verdicts: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     ends: list[float] = field(default_factory=list)
-    """When each execution had ended, seconds of the monotonic clock."""
+    """End of each execution, in seconds of the monotonic clock."""
     runners: set[str] = field(default_factory=set)
-    """Names of those that executed something."""
+    """Names of the runners that executed something."""
     asked_again: int = 0
-    """How often a caller was told to come back later."""
+    """Number of times that a caller was told to retry."""
 
     @property
     def done(self) -> int:
-        """Executions that have ended."""
+        """Number of finished executions."""
         return len(self.ends)
 
     def take(self, item: Item, result: pb.Result) -> None:
-        """Takes note of a result."""
+        """Count a result."""
         self.verdicts[name_of(result)] += 1
         self.ends.append(time.monotonic())
         if result.runner:
@@ -77,13 +77,13 @@ class Tally:
             print(f"WRONG: {fault}", flush=True)
 
     def rate(self, first: int, last: int) -> float:
-        """Executions per second, from the one to the other."""
+        """Return executions per second between two of them."""
         seconds = self.ends[last - 1] - self.ends[first]
         return (last - 1 - first) / seconds if seconds > 0 else 0.0
 
 
 class Load:
-    """Callers at work, each with a connection of its own and one request at a time."""
+    """Concurrent callers, each with its own connection and one request at a time."""
 
     def __init__(
         self, gateway: Gateway, items: Iterable[Item], callers: int, taken: Callable[[Item, pb.Result], None]
@@ -106,10 +106,10 @@ class Load:
 
     @property
     def works(self) -> bool:
-        """Whether something is still to come.
+        """Return whether executions are outstanding.
 
         Raises:
-            BaseException: What ended a caller.
+            BaseException: The error that ended a caller.
         """
         for future in self._futures:
             if future.done():
@@ -117,12 +117,12 @@ class Load:
         return not all(future.done() for future in self._futures)
 
     def wait(self, seconds: float) -> bool:
-        """Until the end, at most so long; whether something is still to come."""
+        """Wait until the end or the timeout, and return whether executions are outstanding."""
         concurrent.futures.wait(self._futures, seconds, concurrent.futures.FIRST_EXCEPTION)
         return self.works
 
     def stop(self) -> None:
-        """Nobody begins anything more, and what has begun is cancelled: an answer may never come."""
+        """Start no further executions and cancel the current ones, which may never be answered."""
         self._stop.set()
         for call in tuple(self._calls):
             call.cancel()
@@ -150,7 +150,7 @@ class Load:
                 return call.result().result
             except grpc.RpcError as error:
                 if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
-                    # What a stream is told by a result.
+                    # Errors that a stream reports in a result.
                     refused = pb.VERDICT_REFUSED
                     return pb.Result(request_id=item.request.request_id, verdict=refused, detail=error.details() or "")
                 told = {pair.key for pair in error.trailing_metadata() or ()}
@@ -164,7 +164,7 @@ class Load:
 
 
 def ordinary(number: int) -> Item:
-    """One of several programs, in which its number stands, so that no two have the same right answer."""
+    """Return one of several programs with a unique number, so that no two have the same right answer."""
     code, tests, verdict = "def f(x):\n    return x * {n}\n", "assert f(3) == 3 * {n}\n", "PASSED"
     given = pb.Program()
     stdout = None
@@ -191,7 +191,7 @@ def ordinary(number: int) -> Item:
 
 
 def mixed(count: int, hostile: list[Item], share: float, seed: int) -> Iterator[Item]:
-    """Ordinary programs, with hostile ones among them.
+    """Yield ordinary programs mixed with hostile ones.
 
     Args:
         count: Of all.

@@ -1,4 +1,4 @@
-"""What a gateway and its runners take, over time."""
+"""Memory of a gateway and its runners over time."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from tests.hostile.host import descendants, resident_bytes
 
 MIB = 2**20
 _BLOCK = 512
-"""Bytes; the unit of st_blocks."""
+"""Bytes per unit of st_blocks."""
 
 
 @dataclass(frozen=True)
 class Tree:
-    """A process and all below it; bytes."""
+    """Memory of a process tree, in bytes."""
 
     pss: int
-    """Resident, each page counted once."""
+    """Resident memory, each page counted once."""
     rss: int
-    """Resident, shared pages counted for each process."""
+    """Resident memory, shared pages counted for each process."""
     file: int
-    """gVisor keeps its programs' memory and files in a memory file: what that has, whether or not it is mapped."""
+    """Size of gVisor's memory file, which holds its programs' memory and files, mapped or not."""
 
     def __str__(self) -> str:
-        """In MiB."""
+        """Return the sizes in MiB."""
         return f"{self.pss / MIB:.0f}/{self.rss / MIB:.0f}/{self.file / MIB:.0f}"
 
 
 @dataclass(frozen=True)
 class Look:
-    """One moment."""
+    """One measurement."""
 
     done: int
-    """Executions that had ended."""
+    """Number of finished executions."""
     gateway: Tree
     runners: dict[int, Tree]
-    """By process id."""
+    """Memory by process id."""
 
 
 def _rss(pid: int) -> int:
@@ -51,7 +51,7 @@ def _rss(pid: int) -> int:
 
 
 def _memory_files(pid: int) -> Iterator[tuple[int, int]]:
-    """Inode and size of those that are open."""
+    """Return inode and size of the open memory files."""
     with contextlib.suppress(OSError):
         for link in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(OSError):
@@ -67,7 +67,7 @@ def _tree(root: int, below: set[int]) -> Tree:
 
 
 def look(gateway: Gateway, done: int) -> Look:
-    """Now."""
+    """Measure now."""
     runners = {pid: _tree(pid, descendants(pid)) for pid in gateway.children()}
     pid = gateway.process.pid
     whole = resident_bytes(pid)
@@ -76,7 +76,8 @@ def look(gateway: Gateway, done: int) -> Look:
 
 
 def growth(looks: list[Look], runners: int) -> dict[str, tuple[float, float]]:
-    """Bytes at the beginning and at the end, by what: the median of the first and of the last tenth of the looks.
+    """Return bytes at the beginning and at the end, by name: the medians of the first and last tenth of the
+    measurements.
 
     Args:
         looks: After the warm-up.

@@ -1,4 +1,4 @@
-"""A TCP proxy between two services that can be told to misbehave."""
+"""A TCP proxy between two services that can simulate network faults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _START_SECONDS = 10.0
 
 
 class Proxy:
-    """Forwards bytes to a port of this machine, from a thread of its own.
+    """Forwards bytes to a local port, in its own thread.
 
     Args:
         target: The port that it forwards to. While nobody listens there, connections are closed at once.
@@ -52,7 +52,7 @@ class Proxy:
 
     @property
     def connections(self) -> int:
-        """Sockets that are open, two for each connection."""
+        """Number of open sockets, two per connection."""
         return len(self._open)
 
     def drop(self) -> None:
@@ -60,7 +60,7 @@ class Proxy:
         self._do(self._abort)
 
     def refuse(self, refuses: bool) -> None:
-        """Reset what is open and whatever comes, or let it through again."""
+        """Reset open and new connections, or accept them again."""
 
         def switch() -> None:
             self._refuses = refuses
@@ -69,11 +69,11 @@ class Proxy:
         self._do(switch)
 
     def hold(self, holds: bool) -> None:
-        """Keep connections open and let no byte through, as a machine does that vanished from the network."""
+        """Keep connections open but forward nothing, like a machine that has vanished from the network."""
         self._do(self._flows.clear if holds else self._flows.set)
 
     def slow(self, seconds: float) -> None:
-        """Delay every chunk by so much; 0: not any more."""
+        """Delay every chunk by this number of seconds; 0 ends the delay."""
 
         def switch() -> None:
             self._delay = seconds
@@ -81,7 +81,7 @@ class Proxy:
         self._do(switch)
 
     def _do(self, change: Callable[[], object]) -> None:
-        """Make a change in the loop's thread, and return when it is made."""
+        """Apply a change in the loop's thread, and return once it is made."""
         done = threading.Event()
 
         def make() -> None:

@@ -1,4 +1,4 @@
-"""A series of runs under random faults: what they publish must be, byte for byte, what undisturbed runs publish.
+"""Runs under random faults: they must publish exactly the same bytes as undisturbed runs.
 
     make chaos      # or .venv/bin/python -m tests.chaos.run_chaos [--faults 100] [--seed N] [--database postgresql]
 
@@ -43,49 +43,49 @@ _POLL_SECONDS = 0.1
 _CALL_SECONDS = 5.0
 _LONGEST_GAP_SECONDS = 2.0
 _OF_THE_CONTROL_PLANE = frozenset({"KIND_RUN_EVENT", "KIND_RUN_REQUEST", "KIND_WORK_LOG"})
-"""What was wanted, what state came of it, and which process did how much: of these a disturbed run may have more."""
+"""Kinds of records about requests, states and work, of which a disturbed run may have more."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is done."""
+    """Extent of the test."""
 
     faults: int = 100
     seconds: float = 20.0
     """See `faults.Stage`."""
     seeds: int = 40
     speed: float = 6.0
-    """Of the engine: a run is to last for several faults."""
+    """Speed of the engine, so that a run lasts for several faults."""
     settle_seconds: float = 900.0
-    """After the last fault a run must end within this."""
+    """Seconds after the last fault within which a run must end."""
 
 
 @dataclass
 class Found:
-    """What came of it."""
+    """Result of the test."""
 
     runs: list[str] = field(default_factory=list)
-    """The versions, in the order of the runs."""
+    """Versions in the order of the runs."""
     injected: list[str] = field(default_factory=list)
     revived: Counter[str] = field(default_factory=Counter)
-    """Services that ended by themselves and were started again, as a supervisor does."""
+    """Services that ended by themselves and were restarted, as by a supervisor."""
     wrong: list[str] = field(default_factory=list)
     rows: int = 0
 
 
 @dataclass(frozen=True)
 class _Store:
-    """What a store holds when all is over."""
+    """Final content of a store."""
 
     files: dict[str, str]
     """sha256 by version and path."""
     rows: dict[str, list[str]]
-    """Ids of the rows by version, in their order."""
+    """Ids of the rows by version, in order."""
     counts: dict[tuple[str, str], int]
 
 
 class _Series:
-    """Runs under faults, one after the other."""
+    """Successive runs under faults."""
 
     def __init__(self, stage: faults.Stage, size: Size, seed: int, found: Found) -> None:
         self._stage, self._size, self._found = stage, size, found
@@ -96,7 +96,7 @@ class _Series:
         self._next_at = time.monotonic() + 1.0
 
     def play(self) -> None:
-        """Until all faults have been, and the run that they struck has ended."""
+        """Run until all faults have occurred and the last affected run has ended."""
         with self._stage.scene.stubs() as (coordinator, _):
             self._pipeline = pipeline_of(coordinator)
             for number in itertools.count():
@@ -115,7 +115,7 @@ class _Series:
         run = ""
         while True:
             self._revive()
-            # A caller whose call is lost asks again: the same configuration is the same run.
+            # CreateRun is idempotent, so a lost call can be repeated.
             with contextlib.suppress(grpc.RpcError):
                 if not run:
                     request = api.CreateRunRequest(config=run_of("nano", self._pipeline, number))
@@ -129,7 +129,7 @@ class _Series:
             elif settled_by == float("inf"):
                 settled_by = time.monotonic() + self._size.settle_seconds
             if time.monotonic() > settled_by:
-                last.message = f"goes on {self._size.settle_seconds:.0f} s after the last fault: {last.waiting_for}"
+                last.message = f"not ended {self._size.settle_seconds:.0f} s after the last fault: {last.waiting_for}"
                 return last
             time.sleep(_POLL_SECONDS)
 
@@ -171,7 +171,7 @@ def _look(scene: Scene) -> _Store:
 
 
 def differences(disturbed: _Store, undisturbed: _Store) -> list[str]:
-    """What a store holds otherwise than the other."""
+    """Return the differences between two stores."""
     found = []
     for path in sorted(disturbed.files.keys() | undisturbed.files.keys()):
         ours, theirs = disturbed.files.get(path), undisturbed.files.get(path)
@@ -198,7 +198,7 @@ def _sandbox(real: bool, cache: Path | None) -> dict[str, object]:
 
 
 def run(size: Size, seed: int, folder: Path, database: str = SQLITE, cache: Path | None = None) -> Found:
-    """The series, and what came of it.
+    """Run the series and return the result.
 
     Args:
         size: How much.
@@ -250,7 +250,7 @@ def run(size: Size, seed: int, folder: Path, database: str = SQLITE, cache: Path
 
 
 def report(found: Found) -> None:
-    """Print the end."""
+    """Print the result."""
     kinds = Counter(" ".join(name.split()[:3]) for name in found.injected)
     print(f"\nfaults: {len(found.injected)}: " + "; ".join(f"{name} ... {n}" for name, n in kinds.most_common()))
     print(f"ended by themselves: {dict(found.revived) or 'none'}")
@@ -260,7 +260,7 @@ def report(found: Found) -> None:
 
 
 def main() -> int:
-    """Run it and say whether everything was right."""
+    """Run the test and return whether everything was right."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", type=int, default=Size.faults)
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4)))

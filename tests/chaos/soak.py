@@ -1,4 +1,4 @@
-"""Many executions through a real gateway, hostile ones among them: every verdict right, no memory lost, no slower.
+"""Many executions through a real gateway, some hostile: all verdicts right, no memory leak, no slowdown.
 
     .venv/bin/python -m tests.chaos.soak [--executions 20000] [--callers 4] [--runners 2] [--slots 1]
 
@@ -21,32 +21,32 @@ from tests.chaos.memory import MIB, Look
 from tests.hostile.host import Host
 
 _LOOKS = 200
-"""At the memory, evenly over all executions."""
+"""Number of memory measurements, spread evenly over all executions."""
 _LINES = 20
 _WARM_UP = 0.1
 _TELLING = 2000
-"""Executions; fewer say nothing of many."""
+"""Minimum number of executions for conclusions about trends."""
 _POLL_SECONDS = 0.05
 
 
 @dataclass
 class Soak:
-    """What came of it."""
+    """Result of the test."""
 
     tally: Tally = field(default_factory=Tally)
     looks: list[Look] = field(default_factory=list)
     failed_attempts: int = 0
-    """Executions that a runner lost and that were begun again."""
+    """Executions that a runner lost and that were retried."""
     left: list[str] = field(default_factory=list)
 
     @property
     def is_right(self) -> bool:
-        """Every verdict was right and nothing is left."""
+        """Whether every verdict was right and nothing is left."""
         return not (self.tally.wrong or self.left)
 
 
 def run(executions: int, callers: int, runners: int, slots: int, share: float, seed: int, cache: Path) -> Soak:
-    """Executes and prints.
+    """Execute programs and print the progress.
 
     Args:
         executions: How many.
@@ -95,7 +95,7 @@ def _print_line(tally: Tally, since: int, executions: int, now: Look) -> None:
 
 
 def report(soak: Soak, runners: int) -> None:
-    """Prints the end."""
+    """Print the result."""
     tally = soak.tally
     begin = int(tally.done * _WARM_UP)
     tenth = max(2, (tally.done - begin) // 10)
@@ -115,7 +115,7 @@ def report(soak: Soak, runners: int) -> None:
 
 
 def main() -> int:
-    """Runs it and says whether everything was right."""
+    """Run the test and return whether everything was right."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--executions", type=int, default=20_000)
     parser.add_argument("--callers", type=int, default=4)

@@ -1,4 +1,4 @@
-"""The long measurements in small: `make soak` and `make chaos` run them in full."""
+"""Short versions of the long tests, which `make soak` and `make chaos` run in full."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The faults themselves: each does what it says, and what it took away is there again afterwards."""
+"""The faults: each does what it says and is undone afterwards."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SECONDS = 10.0
 
 @pytest.fixture
 def echo() -> Iterator[int]:
-    """The port of a server that sends back what comes."""
+    """The port of an echo server."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve(connection: socket.socket) -> None:
@@ -149,7 +149,7 @@ def test_a_full_disk_lets_no_file_grow_until_it_is_freed(tmp_path: Path) -> None
 
 
 class _Service:
-    """A service that notes what is done to it."""
+    """A service that records what is done to it."""
 
     def __init__(self, log: list[str], name: str) -> None:
         self._log, self._name, self.pid = log, name, 1
@@ -167,7 +167,7 @@ class _Service:
 
 
 class _Noting:
-    """A proxy or a disk that notes what it is told."""
+    """A proxy or disk that records its calls."""
 
     mounted, way = True, "noted"
 

@@ -1,4 +1,4 @@
-"""A run whose store is away for longer than any lease: it waits, says so, and ends as if nothing had been."""
+"""A run whose store is unreachable for longer than any lease: it waits, reports this, and ends normally."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from tests.bench.scene import ENDED, POSTGRESQL, Scene, empty_database, follow, pipeline_of, run_of, store_seeds
 
 OUTAGE_SECONDS = float(os.environ.get("CODEALIGN_OUTAGE_SECONDS", "15"))
-"""Five times the lease. With 120 it is the outage of two minutes that is to be survived."""
+"""Five times the lease. Set it to 120 for an outage of two minutes."""
 SEEDS = 16
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 + 2 * int(OUTAGE_SECONDS))]
 
 
 def _version(folder: Path, speed: str, outage: float) -> tuple[str, list[str]]:
-    """The version of a run, and what it said that it waits for."""
+    """Return the version of a run, and what it reported to wait for."""
     with empty_database(POSTGRESQL) as database:
         assert database.server is not None
         inference = {"simulated_speed": speed, "slots": "16"}

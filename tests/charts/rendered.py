@@ -1,4 +1,4 @@
-"""The chart as Helm renders it: each set of values, as lists of Kubernetes objects."""
+"""The chart as Helm renders it, for several sets of values, as lists of Kubernetes objects."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SERVICES = ("dataset", "coordinator", "sandbox", "inference", "trainer")
 Manifest = dict[str, Any]
 
 KINDS = ("keda.sh/v1alpha1", "cert-manager.io/v1", "monitoring.coreos.com/v1")
-"""APIs that a cluster may have beside its own."""
+"""APIs that a cluster may have besides the built-in ones."""
 
 CASES: Mapping[str, tuple[str, ...]] = {
     "defaults": (),
@@ -48,12 +48,12 @@ CASES: Mapping[str, tuple[str, ...]] = {
         *("--set=inference.openai.existingSecret=llm", "--set=image.registry=registry.example/", "--set=image.tag=v9"),
     ),
 }
-"""Sets of values, among them every file that comes with the chart."""
+"""Sets of values, including every values file of the chart."""
 
 
 @functools.cache
 def _helm() -> str:
-    """Helm on PATH, or the one in a folder of cluster tools that lies beside the project."""
+    """Return Helm from PATH, or from a directory of cluster tools beside the project."""
     if found := shutil.which("helm"):
         return found
     archive = Path(__file__).parents[3] / "shared/k8s/bin/tools.tar.xz"
@@ -69,7 +69,7 @@ def _helm() -> str:
 
 
 def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Helm beside the chart, without anybody's cluster, caches or plugins."""
+    """Run Helm without the user's cluster, caches and plugins."""
     environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "KUBECONFIG": "/nonexistent/config"}
     command = [_helm(), *arguments]
     return subprocess.run(command, cwd=CHART, env=environment, capture_output=True, text=True, check=False, timeout=60)
@@ -83,7 +83,7 @@ def template(*arguments: str, kinds: tuple[str, ...] = KINDS) -> subprocess.Comp
 
 @functools.cache
 def text_of(case: str) -> str:
-    """One of CASES, rendered once."""
+    """Return one of CASES as rendered text, cached."""
     done = template(*CASES[case])
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -91,36 +91,36 @@ def text_of(case: str) -> str:
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod, or what makes pods."""
+    """A pod or pod template."""
 
     name: str
     labels: Mapping[str, str]
     spec: Manifest
     owner: Manifest
-    """The object that it stands in."""
+    """The object that contains it."""
 
     @property
     def component(self) -> str:
-        """Which part of the release it is."""
+        """Its component of the release."""
         return self.labels["app.kubernetes.io/component"]
 
     def containers(self) -> list[Manifest]:
-        """Those that prepare it, too."""
+        """All containers, including init containers."""
         return [*self.spec.get("initContainers", []), *self.spec["containers"]]
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A set of values, rendered."""
+    """A rendered set of values."""
 
     documents: tuple[Manifest, ...]
 
     def of(self, kind: str) -> list[Manifest]:
-        """All objects of a kind."""
+        """Return all objects of a kind."""
         return [document for document in self.documents if document["kind"] == kind]
 
     def pods(self) -> Iterator[Pod]:
-        """Every pod that can come of it."""
+        """Return every pod and pod template."""
         for document in self.documents:
             name = document["metadata"]["name"]
             if document["kind"] == "Pod":
@@ -133,22 +133,22 @@ class Rendered:
                 yield Pod(name, made["metadata"]["labels"], made["spec"], document)
 
     def pod(self, component: str) -> Pod:
-        """The one of a component."""
+        """Return the pod of a component."""
         (found,) = (pod for pod in self.pods() if pod.component == component)
         return found
 
 
 def parsed(text: str) -> Rendered:
-    """What Helm printed."""
+    """Parse Helm's output."""
     return Rendered(tuple(document for document in yaml.safe_load_all(text) if document))
 
 
 @functools.cache
 def rendered(case: str) -> Rendered:
-    """One of CASES."""
+    """Return one of CASES, rendered."""
     return parsed(text_of(case))
 
 
 def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    """Whether a matchLabels selector takes these labels."""
+    """Return whether a matchLabels selector matches these labels."""
     return selector.items() <= labels.items()

@@ -1,4 +1,4 @@
-"""The certificates that the chart makes, in a real handshake."""
+"""The chart's generated certificates in a real TLS handshake."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import grpc
 import pytest
 
 from codealign.cli.certificate import CLIENT_SELECTOR, Release
-from codealign.cli.commands.certificate import COMPONENTS, LOCAL_PORTS
+from codealign.cli.commands.certificate import LOCAL_PORTS
+from codealign.cli.stack import service_package
 from tests.charts.rendered import FULL, NAMESPACE, RELEASE, rendered
 
 Pem = dict[str, bytes]
@@ -23,7 +24,7 @@ def certificate(case: str, component: str) -> Pem:
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    """A server with the runners' certificate, which wants one of its callers."""
+    """The port of a server with the runners' certificate that requires client certificates."""
     pem = certificate("gpu-single", "runners")
     server = grpc.server(futures.ThreadPoolExecutor(1))
     credentials = grpc.ssl_server_credentials([(pem["tls.key"], pem["tls.crt"])], pem["ca.crt"], True)
@@ -79,4 +80,4 @@ def test_the_command_line_finds_a_persons_certificate_and_the_services(case: str
     wanted["app.kubernetes.io/instance"] = RELEASE
     assert [name for name, its in labels.items() if wanted.items() <= its.items()] == [Release(RELEASE).secret]
     ports = {each["metadata"]["name"]: [port["port"] for port in each["spec"]["ports"]] for each in chart.of("Service")}
-    assert all(7400 in ports[f"{FULL}-{COMPONENTS.get(service, service)}"] for service in LOCAL_PORTS)
+    assert all(7400 in ports[f"{FULL}-{service_package(service)}"] for service in LOCAL_PORTS)

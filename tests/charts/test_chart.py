@@ -1,4 +1,4 @@
-"""The chart: what Helm makes of every set of values, held against what the services and Kubernetes want."""
+"""The chart: objects of every set of values, checked against the services and Kubernetes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.charts.rendered import (
 RENDERED = pytest.mark.parametrize("case", CASES)
 VALUES = sorted(path.name for path in CHART.glob("values*.yaml"))
 SERVERS = {**{name: name for name in SERVICES}, "runners": "runner"}
-"""Components that are servers, and what their settings are called."""
+"""Components that are servers, and the classes of their settings."""
 
 
 def server_of(pod: Pod) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def server_of(pod: Pod) -> dict[str, Any]:
 
 
 def environment(container: Mapping[str, Any]) -> dict[str, str]:
-    """Its variables; what a Secret or the pod itself would give is made up."""
+    """Return a container's variables, with placeholders for values from Secrets or the pod."""
     names = [entry["name"] for entry in container["env"]]
     assert len(names) == len(set(names)), "a variable is set twice"
     made_up = {"CODEALIGN_DATASET_DATABASE_URL": "postgresql://user:word@host/database"}
@@ -109,7 +109,7 @@ def test_a_wrong_value_is_refused_and_named(wrong: str, key: str) -> None:
         ({"tls.mode": "certManager"}, "no cert-manager"),
         ({"trainer.artifactsUrl": "s3://b/a"}, "dataset.versionsUrl"),
         ({"trainer.artifactsUrl": "file:///a", "dataset.versionsUrl": "s3://b/v"}, "s3:// URL"),
-        ({"monitoring.serviceMonitors": "enabled"}, "no ServiceMonitors"),
+        ({"monitoring.serviceMonitors": "enabled"}, "no ServiceMonitor CRD"),
     ],
 )
 def test_values_that_do_not_go_together_say_what_to_set(values: Mapping[str, str], told: str) -> None:
@@ -142,7 +142,7 @@ def test_every_pod_is_one_that_the_profile_restricted_admits(case: str) -> None:
 def test_none_but_the_operator_and_the_training_service_may_ask_the_cluster_and_that_for_little(case: str) -> None:
     chart = rendered(case)
     for pod in chart.pods():
-        assert pod.spec["automountServiceAccountToken"] is (pod.component in ("operator", "trainer", "leaving"))
+        assert pod.spec["automountServiceAccountToken"] is (pod.component in ("operator", "trainer", "uninstall"))
         assert pod.spec["enableServiceLinks"] is False
     assert not chart.of("ClusterRole") + chart.of("ClusterRoleBinding")
     roles = {role["metadata"]["name"]: role["rules"] for role in chart.of("Role")}
@@ -217,7 +217,7 @@ def test_the_pods_that_train_are_what_the_operator_takes_and_see_the_same_files(
     assert worker.labels.items() >= {"app.kubernetes.io/component": "training-worker"}.items()
     assert {"name": "shm", "mountPath": "/dev/shm"} in server_of(worker)["volumeMounts"]
     annotations = made["operator"].owner["spec"]["template"]["metadata"]["annotations"]
-    assert annotations["codealign/pod-template"]  # another template restarts the operator
+    assert annotations["codealign/pod-template"]  # a changed template restarts the operator
 
 
 @RENDERED
@@ -286,7 +286,7 @@ def test_every_variable_is_a_setting_that_the_service_takes(
 
 def test_what_the_chart_sets_cannot_be_set_beside_it() -> None:
     free = {service: set(schema.settings_of(service)) for service in SERVERS.values()}
-    # Of these the values hold no settings, so all that is set is the chart's own.
+    # The values have no settings for these, so every variable is set by the chart.
     for case in ("defaults", "cert-manager", "elsewhere", "no-tls-keda"):
         for component, service in SERVERS.items():
             prefix = f"CODEALIGN_{service.upper()}_"
@@ -347,7 +347,7 @@ def test_with_artifacts_on_s3_no_volume_is_shared_between_nodes() -> None:
         "emptyDir"
     ) == {}
     given = environment(server_of(worker))
-    assert given["HF_HOME"].startswith("/var/cache/codealign")  # it fetches models itself
+    assert given["HF_HOME"].startswith("/var/cache/codealign")  # it downloads models itself
     assert mounts["/var/cache/codealign"] == "cache"
     wide = template(*CASES["gpu-multi"], '--set-json=modelCache.accessModes=["ReadWriteMany"]')
     shared = [pod.component for pod in parsed(wide.stdout).pods() if f"{FULL}-models" in str(pod.spec["volumes"])]
@@ -440,7 +440,8 @@ def test_an_image_with_a_tag_is_taken_as_it_is() -> None:
     done = template("--set=image.registry=r.example:5000/", f"--set=trainer.image={digest}")
     chart = parsed(done.stdout)
     assert server_of(chart.pod("trainer"))["image"] == digest
-    assert server_of(chart.pod("dataset"))["image"] == "r.example:5000/codealign-dataset:0.1.0"
+    version = (CHART.parents[1] / "VERSION").read_text().strip()
+    assert server_of(chart.pod("dataset"))["image"] == f"r.example:5000/codealign-dataset:{version}"
 
 
 def test_service_monitors_are_left_out_where_the_cluster_does_not_know_them() -> None:

@@ -1,4 +1,4 @@
-"""What the services' images are made of."""
+"""Contents of the services' images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IMAGES = {
     "inference": ("services/inference", ["transformers", "openai"]),
     "trainer": ("trainer", ["training", "cluster", "s3"]),
 }
-"""Each with its distribution and the extras that are in it."""
+"""Images, each with its distribution and extras."""
 
 
 def pins(path: Path) -> set[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What `helm test` runs, against a gateway that keeps programs in, and against such as do not."""
+"""The program of `helm test`, against a gateway that isolates programs and against ones that do not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SOUND = pb.Runner(
 
 
 class Gateway(rpc.SandboxServiceServicer):
-    """Answers as it is told to."""
+    """A gateway with prescribed answers."""
 
     def __init__(
         self, runners: list[pb.Runner], unavailable: int = 0, verdicts: Mapping[str, str] = MappingProxyType({})

@@ -1,4 +1,4 @@
-"""Who may talk to whom, as NetworkPolicies say it."""
+"""Allowed connections between components, as defined by NetworkPolicies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _of(chart: Rendered, labels: dict[str, str]) -> list[dict[str, Any]]:
 
 
 def _peers(chart: Rendered, component: str, direction: str) -> set[tuple[str, object]]:
-    """Components of the release that one may hear from, or speak to, with the port."""
+    """Return the components that may connect to a component, or that it may connect to, with the port."""
     end = "from" if direction == "ingress" else "to"
     found = set()
     for policy in _of(chart, dict(chart.pod(component).labels)):
@@ -48,7 +48,7 @@ def test_a_way_is_open_at_both_of_its_ends(case: str) -> None:
         *(("coordinator", called, "grpc") for called in ("dataset", "inference", "sandbox", "trainer")),
         ("trainer", "dataset", "grpc"),
         ("operator", "dataset", "grpc"),
-        ("training-worker", "training-worker", 1),  # to 65535: gloo and NCCL choose their ports
+        ("training-worker", "training-worker", 1),  # up to 65535: gloo and NCCL choose their ports
         ("sandbox", "runners", "grpc"),
     }
     if "postgresql" in components:
@@ -73,7 +73,7 @@ def test_no_rule_is_open_to_everybody_but_the_database_elsewhere_and_the_api_ser
         free = [rule for rule in spec.get("egress", []) if not rule.get("to")]
         name = policy["metadata"]["name"]
         elsewhere = case in ("elsewhere", "gpu-multi") and name.endswith("-dataset")
-        asks = name.endswith(("-operator", "-trainer", "-leaving"))
+        asks = name.endswith(("-operator", "-trainer", "-uninstall"))
         ports = [5432] if elsewhere else [443, 6443] if asks else []
         assert free == ([{"ports": [{"port": port, "protocol": "TCP"} for port in ports]}] if ports else [])
 
@@ -84,7 +84,7 @@ def test_the_api_server_is_where_the_values_say() -> None:
     rule = {"ports": [{"port": 6443, "protocol": "TCP"}], "to": [{"ipBlock": {"cidr": "192.0.2.7/32"}}]}
     policies = parsed(done.stdout).of("NetworkPolicy")
     asking = {each["metadata"]["name"] for each in policies if rule in each["spec"].get("egress", [])}
-    assert asking == {f"run-codealign-{name}" for name in ("operator", "trainer", "leaving")}
+    assert asking == {f"run-codealign-{name}" for name in ("operator", "trainer", "uninstall")}
 
 
 def test_keda_has_a_way_in_where_it_is_used() -> None:

@@ -1,4 +1,4 @@
-"""What an upgrade keeps. There is no cluster here, so the chart is told by a value what it would find in one."""
+"""State that an upgrade preserves. Without a cluster, a value tells the chart what it would find in one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LOOKUP = re.compile(r'lookup "v1" "Secret" \$?\.Release\.Namespace (\$\w+)')
 
 
 def _told(documents: list[dict[str, Any]]) -> Secrets:
-    """Each Secret's content, as a cluster would store it."""
+    """Return each Secret's content as a cluster would store it."""
     found = {}
     for each in documents:
         plain = {key: base64.b64encode(value.encode()).decode() for key, value in each.get("stringData", {}).items()}
@@ -30,7 +30,7 @@ def _told(documents: list[dict[str, Any]]) -> Secrets:
 
 @pytest.fixture
 def upgrade(tmp_path: Path) -> Upgrade:
-    """Renders the chart as an upgrade of what it rendered before; the first time, as an installation."""
+    """Render the chart as an upgrade of its previous rendering, or first as an installation."""
     chart = tmp_path / "codealign"
     shutil.copytree(CHART, chart)
     (chart / "values.schema.json").unlink()

@@ -1,7 +1,7 @@
-"""Two releases beside each other in one cluster, and the report of what was seen.
+"""Two releases side by side in one cluster, and the report of the tests.
 
 Opt-in (CODEALIGN_TEST_CLUSTER, which `make test-cluster` sets), since it makes namespaces in the cluster of KUBECONFIG.
-The files are run in their order: each goes on with the releases as the one before has left them.
+The files run in order: each continues with the releases in the state left by the previous one.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from tests.cluster.release import Release
 
 @dataclass
 class Report:
-    """What the run of these tests has seen, for docs/cluster-test.md."""
+    """Results of these tests, for docs/cluster-test.md."""
 
     steps: list[tuple[str, float, str]] = field(default_factory=list)
     tables: dict[str, tuple[str, list[tuple[object, ...]]]] = field(default_factory=dict)
-    """A heading, then what to know about the table and its rows, the first of which names the columns."""
+    """A heading, an introduction, and rows, the first of which has the column names."""
 
     @contextlib.contextmanager
     def step(self, what: str) -> Iterator[Callable[[str], None]]:
-        """Time a step; what it yields takes what was seen."""
+        """Time a step. The yielded function records results."""
         seen: list[str] = []
         began = time.monotonic()
         yield seen.append
         self.steps.append((what, time.monotonic() - began, "; ".join(seen)))
 
     def text(self) -> str:
-        """As Markdown."""
+        """Return the report as Markdown."""
         lines = [_HEAD, "| step | seconds | seen |", "| --- | ---: | --- |"]
         lines += [f"| {what} | {seconds:.0f} | {seen} |" for what, seconds, seen in self.steps]
         for heading, (about, rows) in self.tables.items():
@@ -48,10 +48,10 @@ class Report:
         return "\n".join(lines) + "\n"
 
 
-_HEAD = """# The cluster's test, as it went
+_HEAD = """# Cluster test report
 
-`make test-cluster ARGS=--report=docs/cluster-test.md` wrote this page. One node with two cores and gVisor: Kubernetes,
-every service, two releases and what they execute share them. The images were built before (`make images`).
+Written by `make test-cluster ARGS=--report=docs/cluster-test.md`. One node with two cores and gVisor runs Kubernetes,
+every service, both releases and the programs they execute. Images were built beforehand (`make images`).
 """
 _REPORT = pytest.StashKey[Report]()
 
@@ -87,7 +87,7 @@ def report(pytestconfig: pytest.Config) -> Report:
 
 @pytest.fixture(scope="session")
 def _volumes() -> Iterator[dict[str, str]]:
-    # What tests that were cut short have left.
+    # Leftovers of interrupted tests.
     if not KEEP:
         kubectl("delete", "namespace", "codealign-demo", "codealign-other", "--ignore-not-found", "--timeout=240s")
     claims = []
@@ -101,13 +101,13 @@ def _volumes() -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def demo(_volumes: dict[str, str]) -> Iterator[Release]:
-    """The release that is tried: `test_1_installation` installs it."""
+    """The release under test; `test_1_installation` installs it."""
     with Release("demo", "codealign-demo", _volumes) as release:
         yield release
 
 
 @pytest.fixture(scope="session")
 def other(_volumes: dict[str, str]) -> Iterator[Release]:
-    """A second one beside it, in another namespace."""
+    """A second release in another namespace."""
     with Release("other", "codealign-other", _volumes) as release:
         yield release

@@ -1,4 +1,4 @@
-"""kubectl, helm and ports of a cluster, for tests."""
+"""kubectl, helm and forwarded ports for the cluster tests."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ import grpc
 
 Manifest = dict[str, Any]
 KEEP = bool(os.environ.get("CODEALIGN_TEST_KEEP"))
-"""Leave releases where they are, and go on with those that are there: for whoever works on these tests."""
+"""Keep existing releases and continue with them, for developing these tests."""
 
 
 class CommandError(AssertionError):
-    """A program ended badly; what it said."""
+    """A program failed; the message has its output."""
 
 
 def run(*command: str, given: str | None = None, timeout: float = 300, env: dict[str, str] | None = None) -> str:
-    """What a program prints.
+    """Run a program and return its output.
 
     Raises:
-        CommandError: It ended with another status than 0.
+        CommandError: The exit status is not 0.
     """
     environment = {**os.environ, **(env or {})}
     done = subprocess.run(
@@ -43,18 +43,18 @@ def run(*command: str, given: str | None = None, timeout: float = 300, env: dict
 
 
 def kubectl(*arguments: str, given: str | None = None, timeout: float = 300) -> str:
-    """kubectl on the cluster of KUBECONFIG."""
+    """Run kubectl on the cluster of KUBECONFIG."""
     return run("kubectl", *arguments, given=given, timeout=timeout)
 
 
 def objects(*arguments: str) -> list[Manifest]:
-    """What `kubectl get ARGUMENTS` lists."""
+    """Return the objects that `kubectl get ARGUMENTS` lists."""
     listed: list[Manifest] = json.loads(kubectl("get", *arguments, "--output=json"))["items"]
     return listed
 
 
 def until(what: str, condition: Callable[[], bool], seconds: float = 120, every: float = 0.5) -> float:
-    """Wait for a condition; the seconds that it took."""
+    """Wait for a condition and return the seconds that it took."""
     began = time.monotonic()
     while not condition():
         assert time.monotonic() - began < seconds, f"{what}: not within {seconds:g} s"
@@ -63,13 +63,13 @@ def until(what: str, condition: Callable[[], bool], seconds: float = 120, every:
 
 
 def secret(namespace: str, name: str) -> dict[str, bytes]:
-    """A Secret's values."""
+    """Return a Secret's values."""
     data: dict[str, str] = json.loads(kubectl("--namespace", namespace, "get", "secret", name, "--output=json"))["data"]
     return {key: base64.b64decode(value) for key, value in data.items()}
 
 
 def credentials(files: dict[str, bytes], *, own: bool = True) -> grpc.ChannelCredentials:
-    """A caller's, of a Secret that the chart made; without a certificate of its own where `own` is false."""
+    """Return a caller's credentials from a Secret of the chart, without a client certificate if `own` is false."""
     pair = (files["tls.key"], files["tls.crt"]) if own else (None, None)
     return grpc.ssl_channel_credentials(files["ca.crt"], *pair)
 
@@ -81,7 +81,7 @@ def _free_port() -> int:
 
 
 class Forward:
-    """A Service's port on this machine, as `kubectl port-forward` gives it; found again when its pod is replaced."""
+    """A forwarded port of a Service, re-established when its pod is replaced."""
 
     def __init__(self, namespace: str, service: str, port: int = 7400) -> None:
         self.port = _free_port()
@@ -100,7 +100,7 @@ class Forward:
             self._closed.wait(0.5)
 
     def close(self) -> None:
-        """End it."""
+        """Stop forwarding."""
         self._closed.set()
         if self._process:
             self._process.kill()
@@ -109,7 +109,7 @@ class Forward:
 
 @contextlib.contextmanager
 def volumes(claims: list[tuple[str, str]]) -> Iterator[dict[str, str]]:
-    """Volumes by hand for a cluster that makes none: folders of its one node, which is this machine.
+    """Create volumes for a cluster without a StorageClass: directories of its one node, which is this machine.
 
     Args:
         claims: Namespace and name of each claim.

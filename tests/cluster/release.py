@@ -1,4 +1,4 @@
-"""A release of the chart in a namespace of its own."""
+"""A release of the chart in its own namespace."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CODEALIGN = str(Path(sys.executable).parent / "codealign")
 
 
 class Release:
-    """Installed by `install`, and called as a person would: by the CLI's certificate, through forwarded ports.
+    """A release, used as a person would: with the CLI's certificate, through forwarded ports.
 
     Args:
         name: The release's.
@@ -59,7 +59,7 @@ class Release:
             kubectl("delete", "namespace", self.namespace, "--wait=false", "--ignore-not-found")
 
     def helm(self, verb: str, *arguments: str, changed: Mapping[str, str] | None = None, timeout: float = 600) -> str:
-        """`helm VERB` on this release; `install` and `upgrade` with the chart and the values."""
+        """Run `helm VERB` on this release; `install` and `upgrade` with the chart and the values."""
         command = ["helm", verb, self.name]
         if verb in ("install", "upgrade"):
             self.values |= changed or {}
@@ -68,15 +68,15 @@ class Release:
         return run(*command, f"--namespace={self.namespace}", *arguments, timeout=timeout)
 
     def get(self, *arguments: str) -> list[Manifest]:
-        """Objects of the namespace."""
+        """Return objects of the namespace."""
         return objects(f"--namespace={self.namespace}", *arguments)
 
     def kubectl(self, *arguments: str, given: str | None = None, timeout: float = 300) -> str:
-        """kubectl in the namespace."""
+        """Run kubectl in the namespace."""
         return kubectl(f"--namespace={self.namespace}", *arguments, given=given, timeout=timeout)
 
     def pods(self, *components: str) -> list[Manifest]:
-        """The release's pods that are not being deleted."""
+        """Return the release's pods that are not being deleted."""
         selector = f"app.kubernetes.io/instance={self.name}"
         if components:
             selector += f",app.kubernetes.io/component in ({','.join(components)})"
@@ -84,7 +84,7 @@ class Release:
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
     def wait_ready(self, seconds: float = READY_SECONDS) -> float:
-        """Wait until every workload has what it wants; the seconds that it took."""
+        """Wait until every workload is ready and return the seconds that it took."""
         return until(f"{self.name} is ready", self._ready, seconds)
 
     def _ready(self) -> bool:
@@ -93,12 +93,12 @@ class Release:
             current = status.get("observedGeneration") == workload["metadata"]["generation"]
             if not current or (status.get("updatedReplicas", 0), status.get("readyReplicas", 0)) != (wanted, wanted):
                 return False
-            if status.get("replicas", 0) != wanted:  # those of before are still stopping
+            if status.get("replicas", 0) != wanted:  # the previous pods are still stopping
                 return False
         return True
 
     def messages(self, component: str) -> str:
-        """What a component's containers said last, and why they wait."""
+        """Return the last messages of a component's containers, and why they wait."""
         said = []
         for pod in self.pods(component):
             status = pod["status"]
@@ -109,20 +109,20 @@ class Release:
         return "\n".join(said)
 
     def channel(self, component: str) -> grpc.Channel:
-        """To a service, with the certificate of people."""
+        """Open a channel to a service with the users' certificate."""
         if component not in self._channels:
             files = secret(self.namespace, f"{self.full}-client-tls")
             self._channels[component] = grpc.secure_channel(self.address(component), credentials(files))
         return self._channels[component]
 
     def address(self, component: str) -> str:
-        """Where a service is on this machine."""
+        """Return a service's address on this machine."""
         if component not in self._forwards:
             self._forwards[component] = Forward(self.namespace, f"{self.full}-{component}")
         return self._forwards[component].address
 
     def environment(self) -> dict[str, str]:
-        """The CLI's, after its certificate was fetched as the documentation says."""
+        """Return the CLI's environment, with its certificate fetched as documented."""
         home = self.folder / "home"
         folder = self.folder / "certificate"
         if not folder.exists():
@@ -133,9 +133,9 @@ class Release:
         return {**addresses, "CODEALIGN_CERTIFICATE": str(folder), "CODEALIGN_HOME": str(home)}
 
     def codealign(self, *arguments: str, timeout: float = 900) -> tuple[int, str]:
-        """The CLI against this release: its exit status and what it printed."""
+        """Run the CLI against this release and return its exit status and output."""
         environment = self.environment()
-        for component in SERVICES:  # forwarded ports find a pod that was replaced within a second or two
+        for component in SERVICES:  # forwarded ports recover from a replaced pod within a second or two
             with contextlib.suppress(grpc.FutureTimeoutError):
                 grpc.channel_ready_future(self.channel(component)).result(30)
         done = subprocess.run(
@@ -149,7 +149,7 @@ class Release:
         return done.returncode, done.stdout + done.stderr
 
     def version(self, seeds: int, seed: int) -> str:
-        """Run the pipeline on the embedded model to its end, whatever happens on the way; the version's name."""
+        """Run the pipeline on the embedded model to its end, despite disturbances, and return the version's name."""
         command = ("run", "--preset=nano", f"--n={seeds}", f"--seed={seed}", "--until=data")
         for _ in range(20):
             status, said = self.codealign(*command)
@@ -159,11 +159,11 @@ class Release:
 
 
 def conditions(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """An object's conditions: reason and message by type, of those that hold."""
+    """Return reason and message of an object's true conditions, by type."""
     listed = manifest.get("status", {}).get("conditions", [])
     return {each["type"]: f"{each['reason']}: {each['message']}" for each in listed if each["status"] == "True"}
 
 
 def as_json(*documents: Mapping[str, Any]) -> str:
-    """For `kubectl apply`."""
+    """Return objects as JSON for `kubectl apply`."""
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(documents)})

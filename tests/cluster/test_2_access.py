@@ -1,4 +1,4 @@
-"""Who may call whom: certificates, and the network's policies."""
+"""Access control: certificates and NetworkPolicies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.cluster.release import SERVICES, Release, as_json
 
 
 def _code(release: Release, component: str, caller: str | None) -> grpc.StatusCode:
-    """What a caller with a component's certificate, or with none, is told."""
+    """Return the status code for a caller with a component's certificate, or with none."""
     grpc.channel_ready_future(release.channel(component)).result(60)
     files = secret(release.namespace, f"{release.full}-{caller or 'client'}-tls")
     with grpc.secure_channel(release.address(component), credentials(files, own=caller is not None)) as channel:
@@ -89,7 +89,7 @@ OPEN = {
     "runners": set(),
     "test": {"sandbox"},
 }
-"""What a component's pod reaches besides DNS."""
+"""Targets that a component's pod can reach besides DNS."""
 NO_DNS = ("runners", "postgresql")
 
 

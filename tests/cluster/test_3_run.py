@@ -1,4 +1,4 @@
-"""A run that is disturbed as much as can be ends with the dataset of one that nobody touches."""
+"""A heavily disturbed run produces the same data set as an undisturbed one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SEEDS = 40
 
 
 class Disturbance(threading.Thread):
-    """Deletes every pod of a release once, in a random order at random moments, with an upgrade in the middle."""
+    """Deletes every pod of a release once, in random order at random times, with an upgrade in the middle."""
 
     def __init__(self, release: Release, seed: int) -> None:
         super().__init__(daemon=True)

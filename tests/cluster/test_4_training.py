@@ -1,4 +1,4 @@
-"""FineTuneJobs: from a published version to a model that is served and evaluated; and each service called by hand."""
+"""FineTuneJobs: from a published version to a model that is served and evaluated; and manual calls of each service."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ CALLS = {
     "training": "TRAINING_STATE_",
     "coordinator": "RUN_STATE_",
 }
-"""What an answer of each service must hold."""
+"""Expected content of each service's answer."""
 
 
 def _job(name: str, **spec: Any) -> str:
-    """A FineTuneJob."""
+    """Return a FineTuneJob."""
     kind = {"apiVersion": "codealign.dev/v1alpha1", "kind": "FineTuneJob", "metadata": {"name": name}}
     return json.dumps({**kind, "spec": {"model": BASE, "batchSize": 8, "maxLength": 512, **spec}})
 
@@ -56,7 +56,7 @@ def _version(release: Release) -> str:
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ({"dataset": "v-x", "workers": 3}, "spec.batchSize is no multiple of spec.workers"),
+        ({"dataset": "v-x", "workers": 3}, "spec.batchSize must be a multiple of spec.workers"),
         ({"dataset": "v-x", "optimizer": "sgd"}, 'spec.optimizer: Unsupported value: "sgd"'),
         ({"dataset": "v-x", "epoch": 1}, 'unknown field "spec.epoch"'),
         ({}, "spec.dataset: Required value"),
@@ -140,7 +140,7 @@ def test_its_result_is_served_and_evaluated_in_the_cluster(demo: Release, report
 
 
 def _documented() -> dict[str, str]:
-    """The document's grpcurl commands by service."""
+    """Return the document's grpcurl commands by service."""
     blocks = re.findall(r"^```sh\n(.*?)^```", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     return {found[1]: block for block in blocks if (found := re.search(r"codealign\.api\.(\w+)\.v1\.\w+/", block))}
 
@@ -171,7 +171,7 @@ def test_each_service_answers_a_call_as_documented(demo: Release, service: str) 
         said = done.stdout + done.stderr
         if done.returncode == 0:
             break
-        time.sleep(2)  # the forwarded port may have been of a pod that was replaced
+        time.sleep(2)  # the forwarded port may have belonged to a replaced pod
     assert CALLS[service] in said, said
 
 

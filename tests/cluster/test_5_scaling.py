@@ -1,4 +1,4 @@
-"""Runners by demand, from none and back to none, and no program lost on the way."""
+"""Runners scale from zero with the queue and back to zero, and no program is lost."""
 
 from __future__ import annotations
 

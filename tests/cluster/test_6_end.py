@@ -1,4 +1,4 @@
-"""Taking it away leaves what the values say, and nothing else."""
+"""Uninstalling leaves exactly what the values say."""
 
 from __future__ import annotations
 

@@ -1,23 +1,10 @@
-"""The `codealign` command as a person types it, on the completions that were recorded."""
+"""The `codealign` command as a user types it."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
-
-RECORDING = Path(__file__).parent / "recording.jsonl"
-RECORDED_UNDER = (3, 11, 7)
-RECORDED = [
-    pytest.mark.gvisor,
-    pytest.mark.skipif(
-        sys.version_info[:3] != RECORDED_UNDER and not os.environ.get("CI"),
-        reason=f"the recording's seeds are those of Python {'.'.join(map(str, RECORDED_UNDER))}",
-    ),
-]
 
 
 def command(home: Path, *arguments: str) -> list[str]:

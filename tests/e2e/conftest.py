@@ -1,4 +1,4 @@
-"""Services of one machine, started as a user starts them, on recorded completions."""
+"""Services on one machine, started as by a user, on recorded completions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.commands import RECORDING, command
+from tests.e2e.commands import command
+from tests.e2e.recorded import RECORDING, Seeds, write_seeds
 
 SERVICES = ("dataset", "sandbox", "inference", "coordinator", "training")
 
@@ -37,5 +38,10 @@ def _services_up(home: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def services_up() -> Callable[[Path], AbstractContextManager[None]]:
-    """`with services_up(home):` keeps every service up in that home."""
+    """A context manager that runs every service in a home directory: `with services_up(home):`."""
     return _services_up
+
+
+@pytest.fixture(scope="session")
+def recorded_seeds(tmp_path_factory: pytest.TempPathFactory) -> Seeds:
+    return write_seeds(tmp_path_factory.mktemp("recorded") / "seeds")

@@ -1,4 +1,4 @@
-"""Right answers in every shape, from an endpoint that speaks OpenAI's protocol to a published version."""
+"""Correct answers in every form, from an OpenAI-compatible endpoint to a published version."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ TWELVE = {
     "digits": "```python\n{code}\n\x0c\nif __name__ == '__main__':\n    print(digits(input()))\n```\n\n"
     "### Example usage\n\n```pycon\n>>> digits(12)\n[1, 2]\n```\n" + _END,
 }
-"""Answers in twelve shapes, each a right solution with right tests."""
+"""Answers in twelve forms, each a correct solution with correct tests."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What the endpoint says to each stage for one seed."""
+    """The endpoint's answer to each stage for one seed."""
 
     concepts: str
     instruction: str
@@ -89,7 +89,7 @@ class Task:
 
 
 def _words(name: str, count: int) -> str:
-    """Words of no meaning that no other name has."""
+    """Return meaningless words that no other name has."""
     dice = random.Random(name)
     return " ".join("".join(dice.choices("bdfgklmnprst", k=3)) + dice.choice("aeiou") for _ in range(count))
 
@@ -105,7 +105,7 @@ def _twelve() -> dict[str, Task]:
 
 
 def _modules() -> dict[str, tuple[str, str]]:
-    """Modules of odd pieces, one for each shape, by that shape: a program and its completion."""
+    """Return unusual modules, one per form: a program and its completion."""
     found = (code for code in generated(200, seed=4) if "T0 =" in code and BOM not in code)
     modules = {}
     for number, shape in enumerate(SHAPES):
@@ -127,7 +127,7 @@ def _seed(name: str) -> str:
 
 @contextmanager
 def _endpoint(tasks: dict[str, Task]) -> Iterator[str]:
-    """An endpoint that knows the seeds and the tasks, and honours the stop strings."""
+    """An endpoint that knows the seeds and tasks, and honours stop strings."""
 
     def answer(prompt: str) -> str:
         item = prompt[prompt.rindex("## Example") :]
@@ -204,7 +204,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
 
 
 def _read(row: dict[str, Any]) -> parsing.ParsedResponse:
-    """A published row, read as the completion was."""
+    """Return a published row, parsed as the completion was."""
     line_end = "" if row["response"].endswith(("\n", "\r")) else "\n"
     text = f"{row['response']}{line_end}</answer>\n<tests>\n`````python\n{row['tests']}`````\n"
     read = parsing.response(text, cut_off=False)

@@ -1,8 +1,4 @@
-"""The whole product on recorded completions of a real model: real services, real store, real gVisor.
-
-`recording.jsonl` holds what Qwen2.5-Coder-1.5B wrote for seeds of one version of Python's standard library; the
-seeds come from the interpreter that runs the test, so under another version the test is skipped.
-"""
+"""The whole product on recorded completions of a real model: real services, real store, real gVisor."""
 
 from __future__ import annotations
 
@@ -20,19 +16,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.commands import RECORDED, RECORDING, codealign, command
+from tests.e2e.commands import codealign, command
+from tests.e2e.recorded import Seeds
 
-SEEDS = 23  # of the 24 that were recorded, one is a near duplicate
 SERVICES = ("dataset", "sandbox", "inference", "coordinator")
-RUN = [
-    *("run", "--engine", "replay", "--recording", str(RECORDING), "--preset", "small", "--n", str(SEEDS)),
-    *("--name", "recorded"),
-]
-pytestmark = RECORDED
+NAME = ("--name", "recorded")
+pytestmark = pytest.mark.gvisor
 
 
 def versions(home: Path) -> dict[str, dict[str, bytes]]:
-    """Every published file's bytes, by version and path."""
+    """Return every published file's bytes, by version and path."""
     folders = [manifest.parent for manifest in home.rglob("manifest.json")]
     return {
         folder.name: {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
@@ -52,15 +45,15 @@ def query(home: Path, sql: str) -> list[tuple[object, ...]]:
 
 
 def progress(home: Path) -> int:
-    """Records that a run makes: completions, concept sets, instructions, responses, verdicts, examples, rejections."""
+    """Return the number of records of a run: completions, concept sets, instructions, responses, and so on."""
     rows = query(home, "select count(*) from records where kind in (2, 3, 4, 5, 6, 10, 16)")
     return int(str(rows[0][0])) if rows else 0
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, recorded_seeds: Seeds) -> Path:
     home = tmp_path_factory.mktemp("finished")
-    codealign(home, *RUN)
+    codealign(home, *recorded_seeds.replay(*NAME))
     return home
 
 
@@ -92,14 +85,14 @@ def test_a_row_and_a_dropped_seed_are_explained(finished: Path) -> None:
     assert "no return statement with a value" in codealign(finished, "data", "lineage", str(seed[0]))
 
 
-def test_the_same_command_again_does_nothing_twice(finished: Path) -> None:
+def test_the_same_command_again_does_nothing_twice(finished: Path, recorded_seeds: Seeds) -> None:
     before = query(finished, "select id, content_hash from records order by id")
-    codealign(finished, *RUN)
+    codealign(finished, *recorded_seeds.replay(*NAME))
     assert query(finished, "select id, content_hash from records order by id") == before
 
 
 def kill(home: Path, service: str) -> bool:
-    """SIGKILL a service; False while it is not up."""
+    """Send SIGKILL to a service; return False if it is not running."""
     with contextlib.suppress(OSError, ValueError):
         pid = json.loads((home / "run" / f"{service}.json").read_text())["pid"]
         os.kill(pid, signal.SIGKILL)
@@ -110,12 +103,17 @@ def kill(home: Path, service: str) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", range(5))
 def test_a_run_whose_services_are_killed_publishes_the_same_bytes(
-    finished: Path, tmp_path: Path, moment: int, services_up: Callable[[Path], AbstractContextManager[None]]
+    finished: Path,
+    tmp_path: Path,
+    moment: int,
+    services_up: Callable[[Path], AbstractContextManager[None]],
+    recorded_seeds: Seeds,
 ) -> None:
-    """Over the five cases each service is killed at five different moments, by SIGKILL."""
+    """Over the five cases, each service is killed at five different moments."""
     total = progress(finished)
+    again = command(tmp_path, *recorded_seeds.run(*NAME))
     with services_up(tmp_path):
-        run = subprocess.Popen(command(tmp_path, *RUN[:1], *RUN[5:]), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        run = subprocess.Popen(again, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         killed = []
         due = sorted(((turn + moment) % 5 + 1, service) for turn, service in enumerate(SERVICES))
         deadline = time.monotonic() + 200
@@ -127,12 +125,10 @@ def test_a_run_whose_services_are_killed_publishes_the_same_bytes(
             time.sleep(0.02)
         _, errors = run.communicate(timeout=200)
         for _ in range(5):
-            # Whoever watched may have been told of a service that was away; the same command goes on.
+            # The watching command may have failed on an unreachable service; repeat it to continue.
             if run.returncode == 0:
                 break
-            run = subprocess.Popen(
-                command(tmp_path, *RUN[:1], *RUN[5:]), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-            )
+            run = subprocess.Popen(again, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
             _, errors = run.communicate(timeout=200)
         assert run.returncode == 0, errors.decode()[-2000:]
     assert killed, "nothing was killed: the run was over too soon"
@@ -141,9 +137,9 @@ def test_a_run_whose_services_are_killed_publishes_the_same_bytes(
     assert query(tmp_path, ids) == query(finished, ids)
 
 
-def test_a_recording_without_the_prompt_says_which(tmp_path: Path) -> None:
-    arguments = [*RUN, "--seed", "1"]
+def test_a_recording_without_the_prompt_says_which(tmp_path: Path, recorded_seeds: Seeds) -> None:
+    arguments = recorded_seeds.replay(*NAME, "--seed", "1")
     ended = subprocess.run(command(tmp_path, *arguments), capture_output=True, text=True, timeout=120)
     assert ended.returncode == 1
-    assert "holds nothing for this prompt" in ended.stdout + ended.stderr
+    assert "does not have this prompt" in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr

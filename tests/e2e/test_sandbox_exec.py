@@ -1,4 +1,4 @@
-"""`codealign sandbox exec` and a ten-line client: eight programs, eight right verdicts."""
+"""`codealign sandbox exec` and a ten-line client: eight programs with the right verdicts."""
 
 from __future__ import annotations
 

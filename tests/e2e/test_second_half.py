@@ -1,7 +1,4 @@
-"""After the rows: a model tuned on them, evaluated, and told of. A tiny random Llama, which learns and solves nothing.
-
-The rows are those of the recorded run, so this needs the same version of Python.
-"""
+"""After the rows: training, evaluation and report, with a tiny random Llama that learns and solves nothing."""
 
 from __future__ import annotations
 
@@ -17,9 +14,10 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from tests.e2e.commands import RECORDED, RECORDING, codealign, command
+from tests.e2e.commands import codealign, command
+from tests.e2e.recorded import Seeds
 
-pytestmark = RECORDED
+pytestmark = pytest.mark.gvisor
 END = "<|end|>"
 SEED = '''
 def clamp(value: int, low: int, high: int) -> int:
@@ -52,7 +50,7 @@ class Tuned(NamedTuple):
 
 
 def tiny_llama(folder: Path) -> Path:
-    """A random model with room for a row, and a tokenizer without pad token and chat template."""
+    """A random model that fits a row, and a tokenizer without pad token and chat template."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -82,9 +80,9 @@ def training(home: Path, base: Path, version: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
+def tuned(tmp_path_factory: pytest.TempPathFactory, recorded_seeds: Seeds) -> Tuned:
     home = tmp_path_factory.mktemp("loop")
-    codealign(home, "run", "--engine", "replay", "--recording", str(RECORDING), "--preset", "small", "--n", "7")
+    codealign(home, *recorded_seeds.replay())
     version = next(home.rglob("manifest.json")).parent.name
     base = tiny_llama(tmp_path_factory.mktemp("tiny"))
     told = training(home, base, version)
@@ -134,7 +132,7 @@ def test_it_is_evaluated_and_told_of(tuned: Tuned, tmp_path: Path) -> None:
     ("arguments", "says"),
     [
         (("train", "v-0000000000000000", "--model", "{base}"), "v-0000000000000000"),
-        (("train", "{version}", "--model", "./nowhere"), "--model: no such folder: ./nowhere"),
+        (("train", "{version}", "--model", "./nowhere"), "--model: no such directory: ./nowhere"),
         (("train", "{version}", "--model", "{base}", "--schedule", "zigzag"), "spec.schedule"),
         (("eval", "--model", "{url}", "--benchmarks", "{base}/config.json"), "config.json"),
         (("eval", "--prompt", "poem"), "--prompt: unknown style 'poem'"),
@@ -162,8 +160,8 @@ def test_a_run_without_benchmarks_goes_on_to_its_training_and_says_so(tuned: Tun
         timeout=180,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
-    assert "note: no evaluation, the run ends with the training: humaneval+: no local file" in ended.stderr
-    assert "give --benchmarks FOLDER (make run: BENCHMARKS=FOLDER)" in ended.stderr
+    assert "note: skipping the evaluation, the run ends after training: humaneval+: no local file" in ended.stderr
+    assert "pass --benchmarks DIRECTORY (make run: BENCHMARKS=DIRECTORY)" in ended.stderr
     assert "succeeded: seeds 1/1 kept 1" in ended.stderr
     assert "the run kept no rows to train on; use more seeds" in ended.stderr
     assert "Traceback" not in ended.stderr

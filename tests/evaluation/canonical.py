@@ -1,4 +1,4 @@
-"""Every canonical solution of HumanEval+ and MBPP+ passes its tests in the sandbox, and none does without its body.
+"""Canonical solutions of HumanEval+ and MBPP+ pass in the sandbox, and fail without their bodies.
 
     CODEALIGN_BENCHMARK_DATA=<folder with EvalPlus' files> .venv/bin/python -m tests.evaluation.canonical
 
@@ -40,13 +40,13 @@ BODIES = {"canonical": None, "return None": ast.Return(ast.Constant(None)), "pas
 MIB = 2**20
 _REFERENCE_SECONDS = 120.0
 _TOO_SLOW = 30.0
-"""CPU seconds of the reference here: on a machine with other work the sandbox may need the 60 that are the most."""
+"""CPU seconds of the reference on this machine: on a busy machine the sandbox may need its maximum of 60."""
 _QUICK = 1.0
-"""CPU seconds up to which the default limits are enough."""
+"""CPU seconds up to which the default limits suffice."""
 _LARGE = 4 * MIB
-"""Bytes of arguments and values up to which they are too."""
+"""Bytes of arguments and values up to which the default limits suffice."""
 _MESSAGE = 60 * MIB
-"""A gateway takes messages of 64 MiB."""
+"""Maximum message size of a gateway: 64 MiB."""
 _MOST = pb.Limits(wall_seconds=60, cpu_seconds=60, memory_bytes=2048 * MIB, disk_bytes=512 * MIB)
 _FILE = "calls"
 _TESTS = """\
@@ -57,7 +57,7 @@ for _arguments, _expected in _calls:
     assert {call} == _expected
 """
 _CALLS = {"set": "set({0}(*_arguments))", "not-none": "({0}(*_arguments) is not None)"}
-"""As `reference.JUDGED` has it."""
+"""As in `reference.JUDGED`."""
 _DECODER = (files("codealign.coordinator.evaluation.in_sandbox") / "calls.py").read_text(encoding="utf-8")
 
 
@@ -67,21 +67,21 @@ class Plain:
 
     problem: Problem
     data: bytes
-    """Arguments and expected value of each call, marshalled and packed: some are hundreds of megabytes."""
+    """Marshalled and compressed arguments and expected value of each call; some are hundreds of megabytes."""
     size: int
-    """Bytes, unpacked."""
+    """Uncompressed bytes."""
     seconds: float
-    """CPU seconds of the reference here."""
+    """CPU seconds of the reference on this machine."""
     tells: bool
-    """Whether anything but None is expected: else a function without a body is right."""
+    """Whether a value other than None is expected: otherwise a function without a body is right."""
 
     @property
     def is_large(self) -> bool:
-        """Whether the default limits may not be enough."""
+        """Whether the default limits may not suffice."""
         return self.seconds > _QUICK or self.size > _LARGE
 
     def item(self, body: str) -> Item:
-        """An execution with this body."""
+        """Return an execution with this body."""
         tests = self.problem.tests
         assert isinstance(tests, CallTests)
         call = _CALLS.get(tests.rule, "{0}(*_arguments)").format(self.problem.entry_point)
@@ -106,12 +106,12 @@ def _with_body(problem: Problem, body: str) -> str:
 
 
 def prepare(problem: Problem) -> Plain | str:
-    """A problem with its expected values; or why it is left out."""
+    """Return a problem with its expected values, or the reason for skipping it."""
     tests = problem.tests
     assert isinstance(tests, CallTests)
     asked = (tests.reference, problem.entry_point, tests.inputs, tests.rule, _DECODER)
     command = [BASE, "-S", "-s", "-P", str(Path(__file__).with_name("reference.py"))]
-    # The order of a set is the sandbox's.
+    # The order of a set differs between processes.
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
     try:
         done = subprocess.run(
@@ -137,7 +137,7 @@ def prepare(problem: Problem) -> Plain | str:
 
 
 def prepared(folder: Path, every: int) -> tuple[list[Plain], dict[str, str]]:
-    """The problems that are sent, and why the others are not.
+    """Return the problems to send, and the reasons for skipping the others.
 
     Args:
         folder: With EvalPlus' files.
@@ -160,17 +160,17 @@ def prepared(folder: Path, every: int) -> tuple[list[Plain], dict[str, str]]:
 
 @dataclass
 class Outcome:
-    """What became of all problems with so many callers."""
+    """Results of all problems with a number of callers."""
 
     callers: int
     seconds: float = 0.0
     verdicts: dict[tuple[str, str], Counter[str]] = field(default_factory=dict)
-    """By benchmark and body."""
+    """Verdicts by benchmark and body."""
     wrong: list[str] = field(default_factory=list)
 
 
 def send(gateway: Gateway, problems: Sequence[Plain], callers: int) -> Outcome:
-    """Sends everything once.
+    """Send everything once.
 
     Args:
         gateway: Is ready.
@@ -210,7 +210,7 @@ def send(gateway: Gateway, problems: Sequence[Plain], callers: int) -> Outcome:
 
 
 def report(outcomes: Sequence[Outcome], problems: Sequence[Plain], left_out: dict[str, str]) -> None:
-    """Prints a table in Markdown."""
+    """Print a table in Markdown."""
     print("\n| callers | benchmark | body | sent | PASSED | FAILED_ASSERTION | TIMED_OUT | INFRASTRUCTURE | others |")
     print("|---:|---|---|---:|---:|---:|---:|---:|---:|")
     for outcome in outcomes:
@@ -228,7 +228,7 @@ def report(outcomes: Sequence[Outcome], problems: Sequence[Plain], left_out: dic
 
 
 def main() -> int:
-    """Runs it and says whether everything was right."""
+    """Run the test and return whether everything was right."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--every", type=int, default=1, help="only every so manieth problem")
     parser.add_argument("--callers", type=int, nargs="+", default=list(CALLERS))

@@ -1,4 +1,4 @@
-"""Services as processes of their own, each on a free port of loopback."""
+"""Services as separate processes, each on a free loopback port."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-# Kept between sessions: holds the runsc binary, so that it is fetched once.
+# Kept between sessions because it holds the downloaded runsc binary.
 CACHE = Path(tempfile.gettempdir()) / f"codealign-tests-{os.getuid()}"
 REPOSITORY = Path(__file__).parents[2]
 START_SECONDS = 120
@@ -43,7 +43,7 @@ class Service:
 
     @property
     def address(self) -> str:
-        """host:port, once it listens."""
+        """host:port, once the service listens."""
         deadline = time.monotonic() + START_SECONDS
         while not self._endpoint.exists():
             late = time.monotonic() > deadline
@@ -53,12 +53,12 @@ class Service:
         return f"127.0.0.1:{json.loads(self._endpoint.read_text())['port']}"
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         self.process.kill()
         self.process.wait(30)
 
     def stop(self) -> None:
-        """SIGTERM, and wait."""
+        """Send SIGTERM and wait."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -78,7 +78,7 @@ def _running(name: str, folder: Path, **environment: str) -> Iterator[Service]:
 
 @pytest.fixture(scope="session")
 def running() -> Callable[..., AbstractContextManager[Service]]:
-    """`with running("dataset", folder, DATA_DIR=...) as service:` keeps a service up."""
+    """A context manager that runs a service: `with running("dataset", folder, DATA_DIR=...) as service:`."""
     return _running
 
 
@@ -93,7 +93,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def benchmark_data() -> Path:
-    """The folder of the published benchmarks; tests skip where there is none."""
+    """Directory of the published benchmarks; tests are skipped without it."""
     given = os.environ.get("CODEALIGN_BENCHMARK_DATA")
     folder = Path(given) if given else REPOSITORY.parent / "shared" / "data"
     if not folder.is_dir():

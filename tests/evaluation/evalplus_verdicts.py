@@ -1,4 +1,4 @@
-"""EvalPlus' own verdicts, and its own reading of inputs. Runs as a program with EvalPlus on its path.
+"""EvalPlus' verdicts and inputs. Runs as a program with EvalPlus on its path.
 
 Reads a JSON request from standard input: {"files": {dataset: path}, "solutions": [[dataset, task id, program]]} and
 prints {"verdicts": ["pass pass", ...], "inputs": {task id: repr of all inputs}}.
@@ -13,7 +13,7 @@ import types
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-# EvalPlus' downloads need these; nothing is downloaded here.
+# Needed only by EvalPlus' downloads, which are not used here.
 for unused, name in (("wget", ""), ("tempdir", ""), ("appdirs", "user_cache_dir")):
     module = types.ModuleType(unused)
     if name:
@@ -43,7 +43,7 @@ def read(dataset: str, path: str) -> dict[str, dict[str, Any]]:
 
 
 def judge(dataset: str, row: dict[str, Any], programs: list[str]) -> list[str]:
-    """Each program's verdicts on the base and on the plus inputs."""
+    """Return each program's verdicts on the base and plus inputs."""
     expected = {}
     for part in PARTS:
         expected[part] = trusted_exec(

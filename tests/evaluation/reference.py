@@ -1,4 +1,4 @@
-"""What a reference program returns, found out by an ordinary interpreter of this machine. Runs as a program of its own.
+"""Return values of a reference program, computed by a normal interpreter. Runs as a separate program.
 
 Reads a marshalled (source, entry point, calls, rule) from standard input, where the calls are lists of arguments as
 `in_sandbox/calls.py` encodes them; writes a marshalled (expected values, arguments, CPU seconds, fault).
@@ -14,15 +14,15 @@ from collections.abc import Callable
 from typing import Any
 
 JUDGED: dict[str, Callable[[Any], Any]] = {"set": set, "not-none": lambda value: value is not None}
-"""Of the rules of judgement those that go by something else than the value itself."""
+"""Rules that judge by something other than the value itself."""
 
 
 class NotPlain(Exception):
-    """A value that cannot be written down so that it equals itself."""
+    """A value that has no literal equal to itself."""
 
 
 def plain(value: Any) -> Any:
-    """The value without subclasses of its types, which cannot be written down."""
+    """Return the value with subclasses of plain types converted to plain types."""
     if isinstance(value, dict):
         return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

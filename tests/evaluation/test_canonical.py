@@ -1,4 +1,4 @@
-"""Some of the canonical solutions, with several callers: `make canonical` sends them all."""
+"""Some canonical solutions with several callers; `make canonical` sends all of them."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ Running = Callable[..., AbstractContextManager[Any]]
 
 
 def row(number: int) -> dict[str, Any]:
-    """A problem in EvalPlus' layout: x + number, which the plus inputs try with negative numbers too."""
+    """Return a problem in EvalPlus' layout: x + number, with negative numbers among the plus inputs."""
     return {
         "task_id": f"HumanEval/{number}",
         "prompt": f'\ndef add_{number}(x):\n    """ Add {number} to x.\n    """\n',
@@ -55,7 +55,7 @@ def row(number: int) -> dict[str, Any]:
 
 
 def body(number: int, attempt: int, samples: int) -> str:
-    """Right, wrong on negative inputs, wrong, or endless, in a fixed pattern."""
+    """Return a right, partly wrong, wrong, or endless solution, in a fixed pattern."""
     pattern = (number + attempt) % 4 if samples > 1 else number % 4
     bodies = (
         f"    return x + {number}\n",
@@ -67,7 +67,7 @@ def body(number: int, attempt: int, samples: int) -> str:
 
 
 def recording(path: Path, name: str, data: Path, requests: Sequence[api.EvaluateRequest], good: bool) -> str:
-    """Write what a model says to these requests; its revision."""
+    """Write a model's answers to these requests and return its revision."""
     revision = name.encode().hex().ljust(64, "0")
     model = ModelInfo(name, name, revision, "test", 2048, "{{ messages }}", True, "float32", "cpu", 1)
     lines = [recording_file.header_line(model)]
@@ -100,7 +100,7 @@ SAMPLED = ask(samples=4, temperature=0.5, seed=3)
 
 @dataclass
 class Stack:
-    """Every service but the coordinator."""
+    """All services except the coordinator."""
 
     folder: Path
     data: Path
@@ -108,7 +108,7 @@ class Stack:
     revisions: dict[str, str]
 
     def coordinator(self, model: str = "base", data: Path | None = None) -> dict[str, str]:
-        """The environment of a coordinator that talks to this model."""
+        """Return the environment of a coordinator that uses this model."""
         return {
             "INFERENCE_ADDRESS": self.addresses[model],
             "SANDBOX_ADDRESS": self.addresses["sandbox"],
@@ -176,7 +176,7 @@ async def test_a_greedy_evaluation_tells_right_from_wrong_and_is_done_once(servi
     messages = await evaluate(services, GREEDY)
     assert await generated(services) - before == PROBLEMS * TOKENS, "both benchmarks share their completions"
     found = evaluations(messages)
-    # By the pattern: of four, two are right, one is wrong on negative inputs alone, one is wrong.
+    # Of four solutions, two are right, one is wrong on negative inputs only, and one is wrong.
     assert found["humaneval"].pass_at_k == {1: 0.75}
     assert found["humaneval+"].pass_at_k == {1: 0.5}
     plus = found["humaneval+"]
@@ -256,7 +256,7 @@ async def test_a_limit_is_spread_over_the_benchmark(services: Clients) -> None:
 
 
 async def _evaluate_until_killed(services: Clients, coordinator: Any) -> None:
-    """Kill the coordinator by SIGKILL once a problem is done."""
+    """Send SIGKILL to the coordinator once a problem is done."""
     async for message in services.stream(services.coordinator.Evaluate, SAMPLED, timeout=120, retry=NO_RETRY):
         if message.problems_done:
             coordinator.kill()
@@ -325,7 +325,7 @@ async def _listed(services: Clients, job: str) -> api.EvaluationStatus:
 
 
 async def _config_of(services: Clients, data: Path) -> str:
-    """The evaluation of the benchmark in this folder."""
+    """Return the evaluation of the benchmark in this directory."""
     wanted = benchmarks.load("humaneval", data).sha256
     request = dataset.ScanRequest(kind=pb.KIND_STAGE_CONFIG, collection="evaluations", page_size=1000)
     for record in (await services.call(services.dataset.Scan, request)).records:
@@ -354,7 +354,7 @@ async def test_a_wrong_field_is_named(services: Clients, request_: api.EvaluateR
 
 async def test_what_cannot_go_on_says_why(services: Clients) -> None:
     for request, code, told in (
-        (ask(seed=9, temperature=0.1), grpc.StatusCode.FAILED_PRECONDITION, "holds this prompt with other sampling"),
+        (ask(seed=9, temperature=0.1), grpc.StatusCode.FAILED_PRECONDITION, "has this prompt only with other sampling"),
         (ask(model=pb.ModelChoice(model="other")), grpc.StatusCode.NOT_FOUND, "no model other"),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -383,7 +383,7 @@ async def test_a_report_has_the_checkpoints_evaluations_and_comparisons_of_a_run
 
 
 async def _finished_run(services: Clients, stack: Stack) -> str:
-    """A run that has published a version, and checkpoints of this and of another one, as records; its id."""
+    """Store a run with a published version, and checkpoints of this and another version; return the run's id."""
     model = pb.ModelChoice(model="base", revision=stack.revisions["base"])
     config, run = run_records(with_defaults(pb.Run(seeds=pb.SeedSelection(collection="seeds"), model=model)))
     await _append(services, run.id, config)

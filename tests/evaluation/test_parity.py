@@ -1,4 +1,4 @@
-"""Our verdicts are EvalPlus' own, on right and on wrong solutions of HumanEval+ and MBPP+."""
+"""The verdicts agree with EvalPlus' on right and wrong solutions of HumanEval+ and MBPP+."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from tests.mutation import mutants
 EVALPLUS = ("evalplus==0.3.1", "psutil==7.0.0")
 FILES = {"humaneval": "HumanEvalPlus.jsonl.gz", "mbpp": "MbppPlus.jsonl.gz"}
 EVERY = {"humaneval": 2, "mbpp": 4}
-"""Of each benchmark every so manieth problem, and those with a rule of their own."""
+"""Use every n-th problem of each benchmark, and those with a special rule."""
 HEAVY = {
     *("HumanEval/15", "HumanEval/83", "HumanEval/130", "HumanEval/139"),
     *("Mbpp/84", "Mbpp/123", "Mbpp/255", "Mbpp/271", "Mbpp/389", "Mbpp/392", "Mbpp/592", "Mbpp/599", "Mbpp/603"),
 }
-"""Their reference solutions alone take longer than two seconds; judged alike when this was written."""
+"""Problems whose reference solutions take more than two seconds; their verdicts agreed when this was written."""
 
-# (problem, EvalPlus' verdict passes): why ours differs. Anything that is not here fails the test.
+# (problem, whether EvalPlus passes it): reason for the difference. All other differences fail the test.
 EXPECTED_DIFFERENCES: dict[tuple[str, bool], str] = {
     ("HumanEval/32", False): "EvalPlus 0.3.1 checks the root and then leaves out its own count of the input "
     "(`continue` in unsafe_execute), so that it passes no solution at all; ours goes by the rule",
@@ -49,7 +49,7 @@ RIGHT = "pass pass"
 
 
 def solutions(problems: list[Problem]) -> Iterator[tuple[Problem, str]]:
-    """Of each problem the canonical solution and one with a fault, at a place that moves from problem to problem."""
+    """Return the canonical solution of each problem and a faulty one, with the fault at varying places."""
     for number, problem in enumerate(problems):
         yield problem, problem.canonical_solution
         wrong = list(mutants(problem.canonical_solution))
@@ -68,7 +68,7 @@ def chosen(benchmark: Benchmark, every: int) -> list[Problem]:
 
 @pytest.fixture(scope="session")
 def evalplus(pytestconfig: pytest.Config) -> dict[str, str]:
-    """The environment of a process that has EvalPlus; without the model libraries that it drags in."""
+    """The environment of a process that has EvalPlus, without the model libraries that it imports."""
     folder = pytestconfig.cache.mkdir("evalplus") / "-".join(EVALPLUS)
     if not (folder / "ready").exists():
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), *EVALPLUS]
@@ -122,7 +122,7 @@ async def test_verdicts_are_those_of_evalplus(
     assert len(given) >= 300
 
     async def both(asked: list[Solution]) -> list[tuple[str, sb.Result | None]]:
-        # One after the other, so that they do not take each other's time.
+        # Sequentially, so that they do not compete for CPU time.
         theirs = await asyncio.to_thread(ask_evalplus, evalplus, _request(benchmark_data, asked), tmp_path)
         async with Clients(Addresses(sandbox=sandbox)) as clients:
             gateway = remote(clients).sandbox
@@ -134,7 +134,7 @@ async def test_verdicts_are_those_of_evalplus(
     odd = [solution for solution, found in zip(given, verdicts, strict=True) if _differ(solution, *found)]
     passed = sum(verdict == RIGHT for verdict, _ in verdicts)
     print(f"{len(given)} solutions: EvalPlus passes {passed} and fails {len(given) - passed}; {len(odd)} differ")
-    # EvalPlus' limits are in wall-clock time: where the machine was busy, a second look decides.
+    # EvalPlus' limits are wall-clock times: on a busy machine, a second attempt decides.
     again = await both(odd) if odd else []
     differences = [
         f"{solution[1].problem_id}: EvalPlus {verdict}, ours {result and verdict_name(result.verdict)}\n{solution[2]}"

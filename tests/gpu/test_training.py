@@ -1,4 +1,4 @@
-"""What only GPUs can show of training: bfloat16, and FSDP over two of them.
+"""Training on GPUs: bfloat16, and FSDP over two GPUs.
 
 Skipped, with the reason, where there are none. Where there are: `make test-gpu`.
 """
@@ -32,7 +32,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def trained(start: Start, job: Job) -> dict[str, torch.Tensor]:
-    """The weights that the program makes of a job."""
+    """Return the weights that the program produces for a job."""
     assert start(job).wait(600) == 0, log_of(job)[-3000:]
     outcome = read_outcome(job.outcome_file)
     assert outcome is not None

@@ -1,4 +1,4 @@
-"""What only a GPU can show of the engine vllm: CUDA, bfloat16, batch invariance.
+"""The vllm engine on a GPU: CUDA, bfloat16, batch invariance.
 
 Skipped, with the reason, where there is no GPU. Where there is one: `make setup-vllm`, then
 `pytest tests/gpu/test_vllm.py`; MODEL is a folder (default: a small random Llama made here).
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 TESTS = Path(__file__).parents[2] / "services" / "inference" / "tests"
 PROMPTS = ["def add(a, b):", "### Instruction\nReverse a text.\n### Response\n", "for item in items:"]
-# Batch-invariant kernels and bfloat16 attention want the sizes of real models.
+# Batch-invariant kernels and bfloat16 attention need realistic model sizes.
 SIZES = {
     "hidden_size": 1024,
     "intermediate_size": 2816,
@@ -68,9 +68,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=[True, False], ids=["invariant", "fast"])
 def server(request: pytest.FixtureRequest, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A server with and without batch invariance, and whether it has it."""
+    """A server with and without batch invariance, and which one it is."""
     work = tmp_path_factory.mktemp("vllm")
-    share = "0.4"  # beside other work on the same GPU
+    share = "0.4"  # alongside other work on the same GPU
     settings = {"vllm_batch_invariant": str(request.param).lower(), "vllm_gpu_memory_utilization": share}
     with vllm.started(work, model, **settings) as process:
         ports = vllm.ports(work, process)
@@ -79,7 +79,7 @@ def server(request: pytest.FixtureRequest, model: Path, tmp_path_factory: pytest
 
 
 def texts(stub: Any, prompt: str, seeds: list[int], temperature: float = 1.0) -> list[str]:
-    """Texts in the order of the seeds."""
+    """Return texts in the order of the seeds."""
     samples = [pb.Sample(attempt=at, seed=seed) for at, seed in enumerate(seeds)]
     sampling = pb.SamplingParameters(temperature=temperature, max_tokens=96)
     answers = stub.Generate(pb.GenerateRequest(prompt=prompt, samples=samples, sampling=sampling), timeout=300)
@@ -134,6 +134,6 @@ def test_a_model_comes_and_goes_with_its_memory(server: Any, model: Path, tmp_pa
 
 
 def used_memory() -> int:
-    """MiB in use on the first GPU."""
+    """Return the MiB in use on the first GPU."""
     query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"]
     return int(subprocess.run(query, capture_output=True, check=True, text=True).stdout)

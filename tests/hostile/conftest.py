@@ -1,4 +1,4 @@
-"""Programs of the corpus are data here: whatever they are named, nothing on this machine imports them."""
+"""The corpus programs are data: nothing on this machine imports them, whatever their names."""
 
 from __future__ import annotations
 

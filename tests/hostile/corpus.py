@@ -1,4 +1,4 @@
-"""The hostile corpus: what each program tries, and the one verdict that is right.
+"""The hostile corpus: what each program tries, and its only right verdict.
 
 A program is a file of its own in `programs/<category>/`. Its header is the comment that it begins with:
 
@@ -33,7 +33,7 @@ _LIMITS = frozenset(field.name for field in pb.Limits.DESCRIPTOR.fields)
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One program, and what must become of it."""
+    """One program and its expected result."""
 
     name: str
     tries: str
@@ -64,7 +64,7 @@ class Case:
 
 
 class IncompleteHeader(Exception):
-    """The message says which file, and what is wrong with it."""
+    """A header is invalid; the message names the file and the fault."""
 
 
 def _header(text: str) -> dict[str, str]:
@@ -88,10 +88,10 @@ def _limits(text: str) -> dict[str, float]:
 
 
 def parse(name: str, text: str) -> Case:
-    """Reads a program's file.
+    """Parse a program's file.
 
     Raises:
-        IncompleteHeader: It says too little, or what no header may say.
+        IncompleteHeader: The header is incomplete or has unknown keys.
     """
     header = _header(text)
     try:
@@ -127,10 +127,10 @@ def _of_files() -> list[Case]:
 
 
 def load() -> list[Case]:
-    """Every case, by name.
+    """Return every case, by name.
 
     Raises:
-        IncompleteHeader: Of the first file that has one.
+        IncompleteHeader: A header is invalid; names the first such file.
     """
     from tests.hostile import sources
 

@@ -1,4 +1,4 @@
-"""What a program that gets out of its box would change on this machine, looked at from outside.
+"""Traces that a program would leave on this machine if it escaped the sandbox.
 
 Other work goes on on the machine meanwhile, so everything is looked for by whose it is: processes descend from this
 one (also those whose parent has died), sockets belong to such a process, and every file or name that a program of the
@@ -18,16 +18,16 @@ from pathlib import Path
 
 MARK = "hostile"
 KEY = "4711"
-"""Of the semaphores, queues and segments that the corpus makes."""
+"""Key of the semaphores, queues and segments that the corpus creates."""
 _PR_SET_CHILD_SUBREAPER = 36
 _PROGRAMS = ("python", "runsc", "docker")
-"""Executables that a gateway and its runners consist of."""
+"""Executables of a gateway and its runners."""
 _FOLDERS = ("/", "/box", "/dev/mqueue", "/dev/shm", "/run", "/tmp", "/usr/local/bin", "/var/tmp", "/root", "/home")
 _TCP_LISTEN, _UNCONNECTED = "0A", "07"
 
 
 def _stat(pid: int) -> tuple[int, str]:
-    """Parent and state."""
+    """Return parent and state."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[1]), fields[0]
 
@@ -39,7 +39,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def descendants(root: int) -> set[int]:
-    """Processes below one that are not dead."""
+    """Return the live processes below a process."""
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, IndexError):
@@ -56,7 +56,7 @@ def descendants(root: int) -> set[int]:
 
 
 def resident_bytes(root: int) -> int:
-    """Of a process and all below it; what they share is counted once."""
+    """Return the resident memory of a process tree, with shared pages counted once."""
     total = 0
     for pid in {root, *descendants(root)}:
         with contextlib.suppress(OSError, IndexError):
@@ -72,7 +72,8 @@ def _command(pid: int) -> str:
 
 
 def _inodes(pids: set[int]) -> set[str]:
-    """Of the sockets that they have. Those without a command are gVisor's stubs, which have all of its descriptors."""
+    """Return the inodes of their sockets. Processes without a command are gVisor's stubs, which share its
+    descriptors."""
     found = set()
     for pid in pids:
         for link in Path(f"/proc/{pid}/fd").glob("*") if _command(pid) else ():
@@ -84,7 +85,7 @@ def _inodes(pids: set[int]) -> set[str]:
 
 
 def _sockets() -> Iterator[tuple[str, str]]:
-    """What is bound on this machine: the inode of each, and its table with its address."""
+    """Return the bound sockets of this machine: the inode of each, and its table with its address."""
     for table in ("tcp", "tcp6", "udp", "udp6", "raw", "raw6"):
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
@@ -93,7 +94,7 @@ def _sockets() -> Iterator[tuple[str, str]]:
                     yield fields[9], f"{table} {fields[1]}"
     for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
         fields = line.split(maxsplit=7)
-        # Of a runner, under its folder: comes and goes with it.
+        # Files in a runner's directory come and go with it.
         if len(fields) == 8 and "/run/runsc-" not in fields[7]:
             yield fields[6], f"unix {fields[7]}"
 
@@ -116,7 +117,7 @@ def _containers() -> set[str]:
 
 
 class Host:
-    """This machine as it is now, to be compared with what it is later."""
+    """A snapshot of this machine, to compare with its later state."""
 
     def __init__(self, gateway: int, cache: Path) -> None:
         """Remembers it.
@@ -138,7 +139,7 @@ class Host:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
     def changes(self) -> list[str]:
-        """What is there that was not, while the gateway runs. Empty: nothing."""
+        """Return what is new while the gateway runs, or "" for nothing."""
         below = descendants(self._gateway)
         lost = descendants(os.getpid()) - self._known - below
         found = [f"process {pid} got away: {_command(pid)}" for pid in sorted(lost) if _is_alive(pid)]
@@ -151,7 +152,7 @@ class Host:
         return found
 
     def remains(self) -> list[str]:
-        """What is left once the gateway has ended."""
+        """Return what is left once the gateway has ended."""
         left = descendants(os.getpid()) - self._known
         found = [f"process {pid} is left: {_command(pid)}" for pid in sorted(left) if _is_alive(pid)]
         if self._gateway in descendants(os.getpid()):
@@ -169,7 +170,7 @@ class Host:
         return {name for inode, name in _sockets() if inode in own or MARK in name}
 
     def _kept_files(self) -> dict[str, tuple[int, int]]:
-        """Of the cache, without what a running gateway changes."""
+        """Return the cache's files, except those that a running gateway changes."""
         found = {}
         for path in self._cache.rglob("*"):
             name = path.relative_to(self._cache)

@@ -26,7 +26,7 @@ _FAILED = ("FAILED ", "ERROR ")
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """A backend, and gVisor's platform where the backend lets one choose."""
+    """A backend, and gVisor's platform if the backend has a choice."""
 
     backend: str
     platform: str = ""
@@ -43,7 +43,7 @@ KINDS = (Kind("runsc", "systrap"), Kind("runsc", "ptrace"), Kind("docker"))
 
 
 def _last_reason(log: str) -> str:
-    """What a gateway said last about why it is not ready."""
+    """Return the gateway's last reason for not being ready."""
     found = ""
     for line in log.splitlines():
         try:
@@ -63,7 +63,7 @@ def _other_kind(gateway: Gateway, kind: Kind) -> str:
 
 
 def why_not(kind: Kind) -> str:
-    """Why runners of a kind do not start here; empty when they do."""
+    """Return why runners of a kind do not start on this machine, or "" if they do."""
     with tempfile.TemporaryDirectory() as folder:
         gateway = Gateway(Path(folder), runners="1", **kind.settings)
         try:
@@ -81,7 +81,7 @@ def why_not(kind: Kind) -> str:
 
 
 def _round(kind: Kind, arguments: list[str]) -> bool:
-    """Runs the corpus once; True when everything passed."""
+    """Run the corpus once; return True if everything passed."""
     environment = {f"CODEALIGN_HOSTILE_{name.upper()}": value for name, value in kind.settings.items()}
     command = [sys.executable, "-m", "pytest", str(Path(__file__).parent), "-q", "-p", "no:cacheprovider", *arguments]
     ended = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
@@ -96,7 +96,7 @@ def _round(kind: Kind, arguments: list[str]) -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    """Prints what ran, what did not, and why."""
+    """Print what ran, what did not, and why."""
     summary = []
     for kind in KINDS:
         reason = why_not(kind)

@@ -1,4 +1,4 @@
-"""Cases whose sources no file should hold: null bytes, other encodings, megabytes; and requests that are refused."""
+"""Cases with sources that are unsuitable for files: null bytes, other encodings, megabytes; and refused requests."""
 
 from __future__ import annotations
 

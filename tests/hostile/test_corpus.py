@@ -1,4 +1,4 @@
-"""Every program of the hostile corpus gets its verdict, and neither the next program nor the machine notices it."""
+"""Every program of the hostile corpus gets its verdict without affecting the next program or the machine."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ pytestmark = pytest.mark.gvisor
 CASES = {case.name: case for case in corpus.load()}
 ORDINARY = [case for case in CASES.values() if case.category == "ordinary"]
 COMPANIONS = {name for case in CASES.values() for name in (case.after, case.beside)}
-"""Run with the cases that name them."""
+"""Programs that run with the cases that name them."""
 SLOTS = 2
 MIB = 1024 * 1024
 _SECONDS = 120.0
 _BEGUN_SECONDS = 0.4
-"""After so long a program that was sent runs."""
+"""Seconds after which a submitted program is running."""
 
 
-class House:
-    """A gateway, the machine around it, and ways to have programs executed."""
+class Rig:
+    """A gateway, the machine around it, and ways to execute programs."""
 
     def __init__(self, gateway: Gateway, host: Host) -> None:
         self.gateway, self.host = gateway, host
         self._faults = 0
 
     def execute(self, cases: list[Case]) -> list[pb.Result]:
-        """All of them at once, in their order."""
+        """Execute all of them at once and return the results in order."""
         requests = [pb.ExecuteStreamRequest(request=case.request(str(index))) for index, case in enumerate(cases)]
         answers = self.gateway.stub.ExecuteStream(iter(requests), timeout=_SECONDS)
         found = {int(answer.result.request_id): answer.result for answer in answers}
         return [found[index] for index in range(len(cases))]
 
     def judge(self, case: Case) -> None:
-        """Executes it in the circumstances that its header asks for: every verdict must be right."""
+        """Execute a case under the conditions in its header and check every verdict."""
         self._faults = len(self._failed_attempts())
         if case.after:
             self._assert_right([CASES[case.after]])
-            # One for each slot: the other program has been in one of them.
+            # One for each slot, because the other program has used one of them.
             self._assert_right([case] * SLOTS)
         elif case.beside:
             with concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -68,7 +68,7 @@ class House:
             assert name_of(result) in case.verdicts, f"{case.name}: {result}"
 
     def assert_sound(self) -> None:
-        """Ordinary programs get their verdicts, no attempt of any program has failed, and the machine is as it was."""
+        """Check that ordinary programs get their verdicts, no attempt has failed, and the machine is unchanged."""
         verdicts = {case.name: name_of(result) for case, result in zip(ORDINARY, self.execute(ORDINARY), strict=True)}
         assert verdicts == {case.name: case.verdicts[0] for case in ORDINARY}
         assert self._failed_attempts()[self._faults :] == []
@@ -76,9 +76,9 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A gateway with a cache of its own, of the backend and on the platform that the environment names."""
-    folder = tmp_path_factory.mktemp("house")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """A gateway with its own cache, with the backend and platform that the environment names."""
+    folder = tmp_path_factory.mktemp("rig")
     cache = folder / "cache"
     cache.mkdir()
     (CACHE / "bin").mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         assert all(getattr(runner, name) == value for name, value in settings.items()), runner
         host = Host(gateway.process.pid, cache)
         try:
-            yield House(gateway, host)
+            yield Rig(gateway, host)
         finally:
             host.close()
 
@@ -126,40 +126,40 @@ def test_an_incomplete_header_is_told(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in COMPANIONS])
-def test_verdict(house: House, name: str) -> None:
+def test_verdict(rig: Rig, name: str) -> None:
     wrong = ""
     try:
-        house.judge(CASES[name])
+        rig.judge(CASES[name])
     except AssertionError as error:
         wrong = str(error)
-    house.assert_sound()
+    rig.assert_sound()
     if wrong and CASES[name].open:
         pytest.xfail(CASES[name].open)
     assert not wrong, wrong
 
 
-def test_text_that_is_no_text_is_refused(house: House) -> None:
-    # A request whose program has two bytes as its code that are no UTF-8, as no client of ours would send it.
-    channel = house.gateway.open_channel()
+def test_text_that_is_no_text_is_refused(rig: Rig) -> None:
+    # A request whose code is two bytes of invalid UTF-8, which our clients would never send.
+    channel = rig.gateway.open_channel()
     call: Callable[..., bytes] = channel.unary_unary("/codealign.api.sandbox.v1.SandboxService/Execute")
     with channel, pytest.raises(grpc.RpcError):
         call(b"\x0a\x04\x12\x02\xff\xfe", timeout=_SECONDS)
-    house.assert_sound()
+    rig.assert_sound()
 
 
-def test_memory_that_no_process_holds_is_given_back(house: House) -> None:
-    before = resident_bytes(house.gateway.process.pid)
+def test_memory_that_no_process_holds_is_given_back(rig: Rig) -> None:
+    before = resident_bytes(rig.gateway.process.pid)
     for _ in range(8):
-        house.execute([CASES["memory/sockets_inside_themselves"]] * SLOTS)
-    house.assert_sound()
-    assert resident_bytes(house.gateway.process.pid) - before < 768 * MIB
+        rig.execute([CASES["memory/sockets_inside_themselves"]] * SLOTS)
+    rig.assert_sound()
+    assert resident_bytes(rig.gateway.process.pid) - before < 768 * MIB
 
 
-def test_the_machine_is_as_it_was(house: House) -> None:
-    """The last test: it ends the gateway."""
-    assert house.host.changes() == []
-    house.gateway.stop()
+def test_the_machine_is_as_it_was(rig: Rig) -> None:
+    """This must be the last test: it stops the gateway."""
+    assert rig.host.changes() == []
+    rig.gateway.stop()
     deadline = time.monotonic() + 10
-    while house.host.remains() and time.monotonic() < deadline:
+    while rig.host.remains() and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert house.host.remains() == []
+    assert rig.host.remains() == []

@@ -1,4 +1,4 @@
-"""A tiny model and a dataset, and the program as processes."""
+"""A tiny model and a dataset, and the training program as processes."""
 
 from __future__ import annotations
 
@@ -8,18 +8,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
-import transformers
-from safetensors.torch import load_file
 
 from codealign.trainer.sft.job import Job
-from trainer.tests.tiny import make_dataset, make_model
 
-transformers.utils.logging.disable_progress_bar()
-torch.set_num_threads(1)
+# PyTorch is imported by what needs it: the unit tests, which share this file, do not.
+if TYPE_CHECKING:
+    import torch
 
 Process = subprocess.Popen[bytes]
 Start = Callable[[Job], Process]
@@ -27,17 +24,21 @@ Start = Callable[[Job], Process]
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from trainer.tests.tiny import make_model
+
     return make_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(scope="session")
 def dataset_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from trainer.tests.tiny import make_dataset
+
     return make_dataset(tmp_path_factory.mktemp("datasets") / "tiny", 22)
 
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts the program on a job, as the service does."""
+    """Start the program on a job, as the service does."""
     running: list[Process] = []
 
     def begin(job: Job) -> Process:
@@ -63,7 +64,7 @@ def start() -> Iterator[Start]:
 
 
 def events(job: Job, kind: str) -> list[dict[str, Any]]:
-    """The events of one kind that the program wrote until now."""
+    """Return the events of one kind that the program has written so far."""
     if not job.progress_file.exists():
         return []
     lines = job.progress_file.read_text().split("\n")[:-1]
@@ -75,7 +76,7 @@ def log_of(job: Job) -> str:
 
 
 def curve(job: Job) -> dict[int, float]:
-    """The loss of each step, as the last process that made it saw it."""
+    """Return the loss of each step, as computed by the last process that executed it."""
     found: dict[int, float] = {}
     for line in job.progress_file.read_text().split("\n")[:-1]:
         event = json.loads(line)
@@ -87,5 +88,7 @@ def curve(job: Job) -> dict[int, float]:
 
 
 def weights(job: Job) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
     found: dict[str, torch.Tensor] = load_file(job.result / "model.safetensors")
     return found

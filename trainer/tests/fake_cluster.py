@@ -1,6 +1,6 @@
-"""A Kubernetes API in memory: names and versions conflict, statuses are apart, and what owns something takes it along.
+"""An in-memory Kubernetes API with conflicts, status subresources and cascading deletion.
 
-Beside it, what would happen in a cluster by itself: a Job's controller, and pods that train.
+Also simulates what a cluster does by itself: a Job controller, and pods that train.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ Objects = list[Object]
 
 
 class Killed(BaseException):
-    """The operator's process ended here."""
+    """The operator's process was killed here."""
 
 
 class FakeCluster:
-    """See the module; `Cluster` in the code under test."""
+    """An in-memory `Cluster`; see the module."""
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str], Object] = {}
         self.created: list[tuple[str, str]] = []
         self.calls = 0
         self.kill_at: tuple[int, bool] | None = None
-        """The number of the call at which the caller is killed, and whether the call has had its effect."""
+        """Number of the call at which the caller is killed, and whether the call has taken effect."""
         self.refuse: Callable[[str, str], ApiRefusal | None] = lambda _verb, _kind: None
         self._numbers = itertools.count(1)
 
@@ -83,7 +83,7 @@ class FakeCluster:
             if wanted and wanted != there["metadata"]["resourceVersion"]:
                 raise Conflict(409, "the object has been modified")
             after = _merged(there, change)
-            if kind == PLURAL:  # the status is a resource of its own
+            if kind == PLURAL:  # the status is a subresource
                 after["status" if not status else "spec"] = there.get("status" if not status else "spec", {})
             if after.get("spec") != there.get("spec"):
                 after["metadata"]["generation"] = there["metadata"]["generation"] + 1
@@ -97,7 +97,7 @@ class FakeCluster:
             there = self.objects.get((kind, name))
             if there is None or (uid and there["metadata"]["uid"] != uid):
                 return
-            if kind in ("jobs", PLURAL):  # pods go before a Job, and what is owned before a FineTuneJob
+            if kind in ("jobs", PLURAL):  # pods go before their Job, and owned objects before their FineTuneJob
                 there["metadata"].setdefault("deletionTimestamp", now())
             else:
                 del self.objects[kind, name]
@@ -105,12 +105,12 @@ class FakeCluster:
         self._call("delete", kind, gone)
 
     def put(self, kind: str, made: Object) -> None:
-        """As a controller would."""
+        """Set a status as a controller would."""
         made["metadata"].setdefault("uid", f"uid-{next(self._numbers)}")
         self._keep(kind, made["metadata"]["name"], made)
 
     def drop(self, kind: str, name: str) -> None:
-        """It is gone, and all that it owns."""
+        """Remove an object and everything that it owns."""
         uid = self.objects.pop((kind, name))["metadata"]["uid"]
         for (of, what), made in list(self.objects.items()):
             if any(each["uid"] == uid for each in made["metadata"].get("ownerReferences", [])):
@@ -137,7 +137,7 @@ class FakeCluster:
 
 
 def _merged(there: Any, change: Any) -> Any:
-    """RFC 7396."""
+    """Apply a merge patch (RFC 7396)."""
     if not isinstance(change, dict):
         return copy.deepcopy(change)
     result = copy.deepcopy(there) if isinstance(there, dict) else {}
@@ -150,17 +150,17 @@ def _merged(there: Any, change: Any) -> Any:
 
 
 class Kubelet:
-    """Starts the pods of Jobs, which train for a few steps; call `step` for time to pass.
+    """Starts the pods of Jobs, which train for a few steps; call `step` to let time pass.
 
     Args:
-        cluster: Where.
+        cluster: The cluster.
         outcome: How trainings end.
     """
 
     def __init__(self, cluster: FakeCluster, outcome: Outcome) -> None:
         self.cluster, self.outcome = cluster, outcome
         self.trained: list[tuple[str, int]] = []
-        """Each start of a training program: the Job's uid, and the step that it went on from."""
+        """Each start of a training program: the Job's uid, and the step that it continued from."""
 
     def step(self) -> None:
         for job in list(self.cluster.of("jobs")):
@@ -222,12 +222,12 @@ class Kubelet:
 
 
 class FarKubelet(Kubelet):
-    """Its pods have disks of their own, and send what they write to the URL that they are given.
+    """A Job controller whose pods have their own disks and upload their files.
 
     Args:
-        cluster: Where.
+        cluster: The cluster.
         outcome: How trainings end.
-        scratch: The pods' disks.
+        scratch: Folder of the pods' disks.
     """
 
     def __init__(self, cluster: FakeCluster, outcome: Outcome, scratch: Path) -> None:

@@ -1,4 +1,4 @@
-"""Storage that pods reach by URL: a folder, and an S3 server where there is one (versitygw, with s3fs installed)."""
+"""Storage that pods reach by URL: a folder, and an S3 server if available (versitygw, with s3fs installed)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _KEYS = {"AWS_ACCESS_KEY_ID": "lab", "AWS_SECRET_ACCESS_KEY": "lab-secret", "AWS
 
 
 def served(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The URL of an empty folder.
+    """Return the URL of an empty folder.
 
     Args:
         kind: file or s3.
-        folder: Where its content goes in the end.
-        monkeypatch: Sets what S3's clients read.
+        folder: Local folder that stores the content.
+        monkeypatch: Sets the variables of S3 clients.
     """
     if kind == "file":
         yield (folder / "artifacts").as_uri()
@@ -44,7 +44,7 @@ def served(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **keys})
     for name, value in {**_KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}.items():
         monkeypatch.setenv(name, value)
-    fsspec.get_filesystem_class("s3").clear_instance_cache()  # one that knows another endpoint
+    fsspec.get_filesystem_class("s3").clear_instance_cache()  # drop clients that know another endpoint
     try:
         for _ in range(100):
             with socket.socket() as probe:

@@ -1,4 +1,4 @@
-"""The training service of a cluster, over gRPC: it writes FineTuneJobs and says how they are."""
+"""The training service of a cluster over gRPC: it creates FineTuneJobs and reports their state."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from trainer.tests.test_reconcile import BAD, GOOD, World
 
 
 class Service:
-    """The service and, beside it, the operator of the same namespace and volume."""
+    """The service together with the operator of the same namespace and volume."""
 
     def __init__(self, stub: Any, world: World, readiness: Readiness) -> None:
         self.stub, self.world, self.readiness = stub, world, readiness
@@ -84,7 +84,7 @@ async def test_a_submission_is_a_fine_tune_job_and_the_second_one_is_the_same(
     assert first.training.estimate.memory_bytes > 0
     name = made["metadata"]["name"]
     await service.world.look(4, name)
-    assert service.world.status(name)["trainingId"] == first.training.id  # the operator resolves it to the same
+    assert service.world.status(name)["trainingId"] == first.training.id  # the operator resolves it to the same id
     running = await service.get(first.training.id)
     assert (running.state, running.step, running.total_steps) == (api.TRAINING_STATE_RUNNING, 2, 4)
     assert [point.step for point in running.losses] == [1, 2, 3]  # from the file, which is ahead of the status
@@ -127,7 +127,7 @@ async def test_one_that_was_cancelled_goes_on_when_it_is_submitted_again(
     name = f"training-{training.id}"
     await service.world.look(4, name)
     answer = await service.stub.CancelTraining(api.CancelTrainingRequest(id=training.id))
-    assert answer.training.message == "is being cancelled"
+    assert answer.training.message == "cancelling"
     await service.world.until("Cancelled", name)
     assert (await service.get(training.id)).state == api.TRAINING_STATE_CANCELLED
     again = await service.stub.CancelTraining(api.CancelTrainingRequest(id=training.id))
@@ -163,7 +163,7 @@ async def test_one_that_failed_is_started_anew(service: Service, spec: api.Train
     service.world.kubelet.outcome = GOOD
     assert (await service.submit(spec)).training.state == api.TRAINING_STATE_PENDING
     assert (await service.submit(spec)).training.state == api.TRAINING_STATE_PENDING
-    assert service.world.cluster.objects[PLURAL, name]["spec"]["attempt"] == 2  # once, however often it is asked
+    assert service.world.cluster.objects[PLURAL, name]["spec"]["attempt"] == 2  # once, however often it is requested
     await service.world.until("Succeeded", name)
 
 
@@ -215,10 +215,10 @@ async def test_a_watch_tells_of_changes_until_the_end_and_ends_with_the_service(
 
 def test_the_settings_of_a_cluster_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CODEALIGN_TRAINER_BACKEND", "kubernetes")
-    with pytest.raises(ConfigurationError, match="namespace is not set"):
+    with pytest.raises(ConfigurationError, match="namespace is required"):
         load(TrainerSettings)
     monkeypatch.setenv("CODEALIGN_TRAINER_NAMESPACE", "lab")
-    with pytest.raises(ConfigurationError, match="device is auto"):
+    with pytest.raises(ConfigurationError, match="device auto is not supported"):
         load(TrainerSettings)
     monkeypatch.setenv("CODEALIGN_TRAINER_DEVICE", "cuda")
     assert load(TrainerSettings).device == "cuda"

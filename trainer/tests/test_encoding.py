@@ -1,4 +1,4 @@
-"""What is trained on: the rendering of the chat template, the loss on the answer and its end token alone."""
+"""Training data: rendering of the chat template, and loss only on the answer and its end token."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_missing_pad_token_is_installed_and_is_never_the_end_token(tmp_path: P
         tokenizer = load(make_model(tmp_path / name, **options))
         notes = prepare_tokenizer(tokenizer)
         assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
-        assert ("pads instead" in " ".join(notes)) == (name != "own")
+        assert ("padding uses" in " ".join(notes)) == (name != "own")
         pads[name] = tokenizer.pad_token
     assert pads == {"none": "<|pad|>", "is-end": "<|pad|>", "known": "<fim_pad>", "own": "<pad>"}
 
@@ -90,7 +90,7 @@ def test_a_missing_pad_token_is_installed_and_is_never_the_end_token(tmp_path: P
 def test_the_base_models_own_template_is_used_with_its_own_end_token(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "chat", chat_template=CHATML, special=["<|open|>", "<|close|>"])
     tokenizer = load(folder)
-    assert "own chat template is used" in prepare_tokenizer(tokenizer)[0]
+    assert "base model's own chat template" in prepare_tokenizer(tokenizer)[0]
     close = tokenizer.convert_tokens_to_ids("<|close|>")
     assert end_token(tokenizer) == close
     encoded = encode(tokenizer, [ROW], 512).rows[0]
@@ -100,7 +100,7 @@ def test_the_base_models_own_template_is_used_with_its_own_end_token(tmp_path: P
     whole = tokenizer.apply_chat_template(
         [{"role": "user", "content": ROW.instruction}, {"role": "assistant", "content": ROW.response}], tokenize=False
     )
-    assert whole == tokenizer.decode(encoded.input_ids) + "\n"  # what follows the end token is not trained on
+    assert whole == tokenizer.decode(encoded.input_ids) + "\n"  # text after the end token is not trained on
 
 
 def test_a_tokenizer_that_begins_every_text_with_a_token_gets_it_in_the_template(tmp_path: Path) -> None:

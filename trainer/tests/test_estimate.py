@@ -1,4 +1,4 @@
-"""What a training needs, before it starts."""
+"""Estimated needs of a training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HIDDEN, INTERMEDIATE, LAYERS, VOCABULARY = 4096, 11008, 32, 32000
 
 
 def seven_billion() -> ModelFiles:
-    """Llama's first."""
+    """Shapes of the first Llama."""
     tensors: dict[str, tuple[int, ...]] = {
         "model.embed_tokens.weight": (VOCABULARY, HIDDEN),
         "lm_head.weight": (VOCABULARY, HIDDEN),
@@ -40,7 +40,7 @@ def gigabytes(device: str = "cuda", rows: int = 1, **fields: Any) -> float:
 
 def test_seven_billion_parameters_need_what_is_known_of_them() -> None:
     assert seven_billion().parameters == 6_738_415_616 - HIDDEN  # all but the last norm
-    # 2 bytes for each weight and gradient, and next to nothing for Adafactor, are 27 GB; the rest is activations.
+    # 2 bytes per weight and gradient, and almost nothing for Adafactor, are 27 GB; the rest is activations.
     assert 30 < gigabytes() < 45
     assert gigabytes(gradient_checkpointing=True) < gigabytes()
     assert gigabytes(rows=2) > gigabytes()
@@ -58,7 +58,7 @@ def test_rows_at_once_divide_the_batch_and_follow_from_the_model_alone() -> None
 
 
 def peak_bytes(pid: int) -> int:
-    """The most memory that a process has had resident so far; 0 once it has ended."""
+    """Return a process's peak resident memory so far; 0 once it has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -77,7 +77,7 @@ def test_a_training_stays_within_its_estimate(
     process = start(job)
     peak = 0
     while process.poll() is None:
-        # Not rusage: its maximum begins with that of the process that started it, which may be a large pytest.
+        # Not rusage: its maximum starts with that of the parent process, which may be a large pytest.
         peak = max(peak, peak_bytes(process.pid))
         time.sleep(0.02)
     assert process.returncode == 0

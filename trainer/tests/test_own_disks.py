@@ -1,4 +1,4 @@
-"""A training in pods that share no disk: what they leave travels by URL."""
+"""Training in pods that share no disk: files are transferred by URL."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def remote(tmp_path: Path) -> Remote:
 
 
 class Pods:
-    """Pods of a training as processes, each start with scratch folders of its own."""
+    """Pods of a training as processes, each start with its own scratch folders."""
 
     def __init__(self, remote: Remote, folder: Path) -> None:
         self.remote, self.folder = remote, folder
@@ -60,7 +60,7 @@ class Pods:
             self.port = int(probe.getsockname()[1])
 
     def start(self, start: str) -> list[Process]:
-        """Two of them."""
+        """Start two pods."""
         return [self._one(index, self.folder / f"{start}-{index}") for index in (1, 0)]
 
     def _one(self, index: int, scratch: Path) -> Process:
@@ -78,18 +78,18 @@ class Pods:
         return self.running[-1]
 
     def said(self) -> str:
-        """The ends of their logs."""
+        """Return the ends of the pods' logs."""
         return "".join(path.read_text()[-3000:] for path in sorted(self.folder.glob("*.txt")))
 
     def until(self, condition: Callable[[], bool], seconds: float = 120) -> None:
-        """Wait."""
+        """Wait for the pods."""
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, self.said()
             time.sleep(0.05)
 
     def events(self, kind: str) -> list[dict[str, Any]]:
-        """What the program has written and the pods have sent."""
+        """Return the checkpoints that the program has written and the pods have uploaded."""
         lines = (self.remote.read(mirror.PROGRESS) or b"").splitlines()
         return [event for line in lines if (event := json.loads(line))["event"] == kind]
 
@@ -128,7 +128,7 @@ def test_a_pod_is_lost_and_both_go_on_elsewhere_from_the_checkpoint(
     first = pods.start("first")
     pods.until(lambda: newest_checkpoint(pods.remote) is not None)
     below = descendants(first[0].pid)
-    first[0].kill()  # as a node that is gone
+    first[0].kill()  # like a lost node
     assert first[1].wait(60) == worker.LOST, pods.said()
     pods.until(lambda: not any(alive(pid) for pid in below), 20)
     kept = newest_checkpoint(pods.remote)
@@ -143,7 +143,7 @@ def test_a_pod_is_lost_and_both_go_on_elsewhere_from_the_checkpoint(
     assert [event["resumed_step"] for event in pods.events("started")] == [0, kept.step]
     assert pods.events("step")[-1]["step"] == 12
     assert not pods.remote.folders(mirror.CHECKPOINTS)
-    found = local_source(f"{pods.remote.url}/model", tmp_path / "inference")  # as LoadModel does
+    found = local_source(f"{pods.remote.url}/model", tmp_path / "inference")  # like LoadModel
     assert revision(found, tmp_path / "digests") == outcome.revision
     assert (found / "config.json").is_file()
 
@@ -159,7 +159,7 @@ def test_a_training_that_cannot_go_on_says_so_at_the_url(
     outcome = outcome_of(pods.remote.read(mirror.OUTCOME) or b"")
     assert outcome is not None
     assert outcome.state == "failed"
-    assert "loss or gradient is not a number" in outcome.message
+    assert "loss or gradient is not finite" in outcome.message
 
 
 def own(remote: Remote, tmp_path: Path, job: Job, index: int = 0, pods: int = 1) -> OwnDisk:
@@ -182,7 +182,7 @@ def checkpoint(folder: Path, step: int, content: str = "weights") -> CheckpointF
 
 
 def send(remote: Remote, job: Job, *, start: str = "ab", index: int = 0, pods: int = 1) -> None:
-    """One pod's part of the newest checkpoint."""
+    """Return one pod's part of the newest checkpoint."""
     job.output.mkdir(parents=True, exist_ok=True)
     sender = Sender(remote, job, index, pods, start, job.output / "sent")
     sender._last = 0
@@ -221,7 +221,7 @@ async def test_a_cut_upload_is_not_resumed_from(
     assert whole is not None
     assert (whole.step, whole.name) == (6, "checkpoint-6-ef")
     assert remote.folders(mirror.CHECKPOINTS) == ["checkpoint-6-ef"]
-    remote.write(f"checkpoints/{whole.name}/weights", b"mor")  # what is damaged is not taken either
+    remote.write(f"checkpoints/{whole.name}/weights", b"mor")  # damaged checkpoints are not used either
     assert newest_checkpoint(remote) is None
     remote.write(f"checkpoints/{whole.name}/weights", b"more weights")
     files = own(remote, tmp_path, job)
@@ -234,11 +234,11 @@ async def test_a_cut_upload_is_not_resumed_from(
 def test_a_checkpoint_is_there_when_every_pods_part_is(remote: Remote, tmp_path: Path) -> None:
     jobs = [make_job(tmp_path, tmp_path, tmp_path / str(index)) for index in range(2)]
     checkpoint(jobs[0].checkpoints, 3)
-    for name in ("optimizer", "weights"):  # what the other pod's workers wrote
+    for name in ("optimizer", "weights"):  # written by the other pod's workers
         (jobs[1].checkpoints / "partial" / "checkpoint-3").mkdir(parents=True, exist_ok=True)
         (jobs[1].checkpoints / "partial" / "checkpoint-3" / f"{name}-1").write_text("of 1")
     CheckpointFolder(jobs[1].checkpoints, "t" * 32).commit(3, "a training")
-    send(remote, jobs[1], start="01", index=1, pods=2)  # of an earlier start, that was lost then
+    send(remote, jobs[1], start="01", index=1, pods=2)  # from an earlier start that was lost then
     leading = threading.Thread(target=send, args=(remote, jobs[0]), kwargs={"start": "02", "pods": 2}, daemon=True)
     leading.start()
     time.sleep(1.0)
@@ -328,7 +328,7 @@ async def test_another_pods_failure_does_not_take_a_successs_place(
     await files.begin()
     assert await files.outcome() is None
     write_outcome(files.job.outcome_file, Outcome("failed", "no room"))
-    assert await files.outcome() is None  # its own word is not everybody's yet
+    assert await files.outcome() is None  # its own outcome does not count for others yet
     remote.write(mirror.OUTCOME, outcome_json(Outcome("succeeded", steps=4)))
     await files.settle()
     assert (await files.outcome()) == Outcome("succeeded", steps=4)
@@ -356,7 +356,7 @@ async def test_a_model_that_the_pod_does_not_have_is_fetched_or_named(
     assert revision(fetched, tmp_path / "digests") == found
     with pytest.raises(FailedPrecondition, match="was overwritten"):
         fetch_model(given.model_copy(update={**source, "model_revision": "1" * 64}), tmp_path / "cache")
-    with pytest.raises(NotFound, match="there is no such folder"):
+    with pytest.raises(NotFound, match="the folder does not exist"):
         fetch_model(given.model_copy(update={"model_source": f"{remote.url}/other"}), tmp_path / "cache")
 
 
@@ -392,7 +392,7 @@ async def test_pods_with_different_checkpoints_are_no_pods_of_each_other(
     await late.begin()
     await late.fetch()
     assert early.name != late.name
-    await early.fetch()  # as it does before it tries again
+    await early.fetch()  # as it does before a retry
     assert early.name == late.name
     assert CheckpointFolder(early.job.checkpoints, job.training_id).newest() == 3
 

@@ -1,4 +1,4 @@
-"""The program on one worker: results, resumption, and what it does when something is wrong."""
+"""The program with one worker: results, resumption, and errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def same(one: Job, two: Job) -> bool:
 
 @pytest.fixture(scope="module")
 def whole(model_folder: Path, dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """A training that nothing disturbed."""
+    """An undisturbed training."""
     job = make_job(model_folder, dataset_folder, tmp_path_factory.mktemp("whole"))
     outcome = train(job)
     assert (outcome.state, outcome.steps) == ("succeeded", 12)
@@ -172,10 +172,10 @@ def _stop_after_step_7() -> object:
 def test_a_loss_that_is_no_number_stops_the_training_and_keeps_the_last_checkpoint(
     model_folder: Path, dataset_folder: Path, tmp_path: Path
 ) -> None:
-    # The first step's rate is 0. What the second one's update gives is a number for 1e30, and none for 1e39.
+    # The first step's rate is 0. The second update is finite for 1e30, and not for 1e39.
     for rate, message, kept in (
-        (1e30, "step 3: loss or gradient is not a number", 2),
-        (1e39, "step 2: its update left weights that are not numbers", 1),
+        (1e30, "step 3: loss or gradient is not finite", 2),
+        (1e39, "step 2: the update made weights non-finite", 1),
     ):
         job = make_job(model_folder, dataset_folder, tmp_path / str(rate), learning_rate=rate, checkpoint_steps=1)
         with pytest.raises(TrainingError, match=rf"{message}.*row-0.*The checkpoint of step {kept} is kept"):
@@ -209,7 +209,7 @@ def test_a_full_disk_keeps_the_checkpoint_that_was_there_and_says_what_is_missin
     free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
     ballast.write_bytes(b"x" * (free - 100_000))
     more = job.model_copy(update={"max_steps": 6})
-    with pytest.raises(TrainingError, match=r"no room for the checkpoint of step 4.*needs about .* MB too few"):
+    with pytest.raises(TrainingError, match=r"disk space for the checkpoint of step 4.*needs about .* MB too little"):
         train(more)
     folder = CheckpointFolder(job.checkpoints, job.training_id)
     assert folder.newest() == 2
@@ -224,9 +224,9 @@ def test_a_write_that_fails_keeps_the_checkpoint_that_was_there(
     job = make_job(model_folder, dataset_folder, tmp_path / "job", checkpoint_steps=2, max_steps=2)
     train(job)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))  # as a quota would: no file beyond 200 kB
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))  # like a quota: no file beyond 200 kB
     try:
-        with pytest.raises(TrainingError, match="no room for the checkpoint of step 4"):
+        with pytest.raises(TrainingError, match="not enough disk space for the checkpoint of step 4"):
             train(job.model_copy(update={"max_steps": 6}))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -251,7 +251,7 @@ def test_bad_input_is_one_sentence(model_folder: Path, dataset_folder: Path, tmp
     cases: dict[str, dict[str, Any]] = {
         "has no rows": {"dataset": str(empty)},
         "lacks the columns instruction and response (it has prompt, answer)": {"dataset": str(other)},
-        "holds no *.parquet file": {"dataset": str(nothing)},
+        "contains no *.parquet file": {"dataset": str(nothing)},
         "has no usable tokenizer": {"model": nothing},
         "raise spec.max_length": {"max_length": 4},
         "spec.lora.target_modules nowhere": {"lora": LoraSettings(target_modules=("nowhere",))},
@@ -278,7 +278,7 @@ def test_dropout_is_off_and_a_vocabulary_with_room_is_not_enlarged(dataset_folde
     job = make_job(folder, dataset_folder, tmp_path / "job", max_steps=2)
     train(job)
     notes = " ".join(event["text"] for event in events(job, "note"))
-    assert "dropout of the base model is off: attention_dropout" in notes
+    assert "dropout of the base model is disabled: attention_dropout" in notes
     assert "embeddings" not in notes
     assert json.loads((job.result / "tokenizer_config.json").read_text())["pad_token"] == "<pad>"
     assert END != "<pad>"

@@ -1,4 +1,4 @@
-"""The operator's work on a FineTuneJob, with an API in memory that it may be killed at."""
+"""Reconciliation of a FineTuneJob, with an in-memory API at which the operator can be killed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from trainer.tests.fake_cluster import FakeCluster, FarKubelet, Killed, Kubelet
 
 TEMPLATE: Object = {
     "metadata": {"labels": {"app": "training"}},
-    # `env` is as a chart renders a list without entries.
+    # Like a chart's rendering of an empty list.
     "spec": {
         "containers": [{"name": "trainer", "image": "trainer:1", "env": None, "resources": {"limits": {"cpu": "2"}}}]
     },
@@ -37,7 +37,7 @@ BAD = Outcome("failed", message="step 4: loss or gradient is not a number")
 
 
 class Store:
-    """The dataset service's Append, as often as one likes; it may be away."""
+    """The dataset service's Append; it may be unavailable."""
 
     def __init__(self) -> None:
         self.addresses = Addresses(dataset="store:1")
@@ -67,13 +67,13 @@ class Store:
 
 
 class World:
-    """A namespace, its volume, and the operator that sees to it.
+    """A namespace, its volume, and its operator.
 
     Args:
-        folder: Of everything.
-        spec: Of its FineTuneJobs.
+        folder: Holds everything.
+        spec: Spec of its FineTuneJobs.
         outcome: How trainings end.
-        url: There is no volume: what trainings leave lies at a URL.
+        url: URL for training state, in place of a volume.
     """
 
     def __init__(self, folder: Path, spec: Mapping[str, Any], outcome: Outcome = GOOD, *, url: bool = False) -> None:
@@ -106,7 +106,7 @@ class World:
         await self.cluster.patch(PLURAL, name, {"spec": spec})
 
     async def look(self, times: int = 1, *names: str) -> None:
-        """The operator looks; in between, time passes. Whoever kills it has another one started."""
+        """Run the operator's poll and let time pass. A killed operator is replaced by a new one."""
         for _ in range(times):
             for name in names or ("one",):
                 try:
@@ -123,7 +123,7 @@ class World:
         pytest.fail(f"{self.status(name)}")
 
     async def delete(self, name: str = "one", most: int = 10, kill_at: tuple[int, bool] | None = None) -> None:
-        """As the API server and kopf do it: the finalizer is asked until it is done."""
+        """Delete as the API server and kopf do: call the finalizer until it is done."""
         self.cluster.kill_at = None
         await self.cluster.delete(PLURAL, name)
         self.cluster.calls, self.cluster.kill_at = 0, kill_at
@@ -149,7 +149,7 @@ class World:
         return root / "trainings" / str(self.status(name)["trainingId"])
 
     def jobs(self) -> list[str]:
-        """Each Job that was ever made."""
+        """Return every Job that was ever created."""
         return [name for kind, name in self.cluster.created if kind == "jobs"]
 
 
@@ -295,11 +295,11 @@ async def test_a_dataset_service_that_is_away_is_waited_for(world: World, monkey
     with monkeypatch.context() as patch:
         patch.setattr(reconcile, "prepare", away)
         await world.look(3)
-    assert said[0] == f"looks for {world.spec['model']} and {world.spec['dataset']}"  # it may take its time
+    assert said[0] == f"looking for {world.spec['model']} and {world.spec['dataset']}"  # this may take time
     assert world.status()["state"] == "Pending"
     assert [each.reason for each in world.told] == ["Unavailable", "NotPrepared"]
     assert world.condition("Prepared") == ("False", "Unavailable", "the dataset service does not say where v-1 lies")
-    assert "it is tried again" in world.status()["message"]
+    assert "retrying" in world.status()["message"]
     world.store.away = True
     for _ in range(30):
         await world.look()
@@ -317,7 +317,7 @@ async def test_a_failure_says_what_the_program_said_and_a_higher_attempt_goes_on
     await world.until("Failed")
     assert world.condition("Failed") == ("True", "TrainingFailed", BAD.message)
     await world.look(3)
-    assert len(world.jobs()) == 1  # it stays as it is
+    assert len(world.jobs()) == 1  # it stays unchanged
     world.kubelet.outcome = GOOD
     await world.change(attempt=2)
     await world.until("Succeeded")
@@ -368,13 +368,13 @@ async def test_what_kueue_has_queued_is_kueues_to_start(world: World) -> None:
     (job,) = world.cluster.of("jobs")
     assert job["metadata"]["labels"][QUEUE_LABEL] == "gpus"
     assert job["spec"]["suspend"] is True
-    assert world.condition("Suspended")[1:] == ("Queued", "waits in Kueue's queue gpus")
+    assert world.condition("Suspended")[1:] == ("Queued", "waiting in Kueue queue gpus")
     await world.cluster.patch("jobs", job["metadata"]["name"], {"spec": {"suspend": False}})  # admitted
     await world.look(3)
     assert world.status()["state"] == "Running"
     await world.change(suspend=True)
     await world.look(3)
-    assert not world.cluster.of("jobs")  # a Job that is suspended only, Kueue would start again
+    assert not world.cluster.of("jobs")  # Kueue would restart a Job that is only suspended
     await world.change(suspend=False)
     await world.look(2)
     assert world.cluster.of("jobs")[0]["spec"]["suspend"] is True
@@ -389,7 +389,7 @@ async def test_two_that_mean_the_same_training_do_not_run_it_twice(world: World)
     assert "FineTuneJob one" in world.status("two")["message"]
     folder = world.folder()
     await world.delete("two")
-    assert folder.is_dir()  # the other one's
+    assert folder.is_dir()  # the other FineTuneJob's
     await world.apply("two")
     await world.look(30, "one", "two")
     assert world.status("one")["state"] == world.status("two")["state"] == "Succeeded"
@@ -424,7 +424,7 @@ async def test_why_pods_do_not_run_is_in_the_condition(world: World) -> None:
     for status, reason, words in (
         ({"phase": "Pending", "conditions": [unschedulable]}, "Unschedulable", "3 Insufficient nvidia.com/gpu"),
         ({"phase": "Pending", "containerStatuses": [pulling]}, "ImagePullBackOff", "Back-off pulling image trainer:1"),
-        ({"phase": "Running"}, "PodDoesNotEnd", "node node-7 does not say that it has"),
+        ({"phase": "Running"}, "PodDoesNotEnd", "node node-7 does not confirm that it has"),
     ):
         pod = world.cluster.objects["pods", f"{name}-1"]
         pod["status"] = status
@@ -468,7 +468,7 @@ async def test_a_job_that_failed_without_an_outcome_is_a_failure(world: World, r
     job["status"] = {"conditions": [{**condition, "lastTransitionTime": "2026-01-01T00:00:00Z"}]}
     await world.operator.reconcile("one")
     assert world.condition("Failed")[:2] == ("True", reason)
-    for part in (words, "OOMKilled, status 137: Killed", "set spec.attempt one higher", "the checkpoint of step 2"):
+    for part in (words, "OOMKilled, status 137: Killed", "increase spec.attempt", "the checkpoint of step 2"):
         assert part in world.status()["message"]
 
 
@@ -526,7 +526,7 @@ async def test_it_is_deleted_after_its_time_and_the_result_stays(world: World) -
     assert not (folder / "checkpoints").exists()
     await world.apply("again")
     await world.until("Succeeded", "again")
-    assert len(world.jobs()) == 1  # the result is there already
+    assert len(world.jobs()) == 1  # the result exists already
 
 
 async def test_without_a_time_it_stays(world: World) -> None:

@@ -1,4 +1,4 @@
-"""The operator's work where what trainings leave lies at a URL, and its own disk may be lost at any time."""
+"""Reconciliation with training state at a URL, where the operator's own disk may be lost at any time."""
 
 from __future__ import annotations
 
@@ -181,5 +181,5 @@ def test_files_are_fetched_when_they_have_changed_and_dropped_when_they_are_gone
 
 def test_the_url_is_for_a_cluster_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CODEALIGN_TRAINER_ARTIFACTS_URL", "s3://lab/artifacts")
-    with pytest.raises(ConfigurationError, match="artifacts_url is set and backend is local"):
+    with pytest.raises(ConfigurationError, match="artifacts_url is not supported for backend local"):
         load(TrainerSettings)

@@ -1,4 +1,4 @@
-"""FineTuneJob: its schema beside the contract, its manifests, and what the pods' template may be."""
+"""FineTuneJob: its schema compared with the contract, its manifests, and the pod template."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import yaml
 
 from codealign.api.training.v1 import training_pb2 as api
 from codealign.common.errors import ConfigurationError, InvalidArgument
+from codealign.trainer import specification
 from codealign.trainer.cluster import manifests
 from codealign.trainer.cluster.resource import (
     GROUP,
@@ -66,7 +67,7 @@ def resource(**spec: Any) -> Object:
 
 
 def with_defaults() -> Object:
-    """What the API server makes of a FineTuneJob that says nothing."""
+    """Return a FineTuneJob with the API server's defaults."""
     found = {name: field["default"] for name, field in SPEC.items() if "default" in field}
     return resource(**{**found, "model": "m", "dataset": "d"})
 
@@ -92,7 +93,7 @@ def test_the_schemas_defaults_are_the_services() -> None:
 
 
 def _without_dtype(spec: api.TrainingSpec) -> api.TrainingSpec:
-    spec.ClearField("dtype")  # what the pods compute on decides it
+    spec.ClearField("dtype")  # determined by the pods' device
     return spec
 
 
@@ -121,6 +122,50 @@ def test_what_the_schema_takes_the_service_takes_and_nothing_beyond(name: str) -
         assert taken(**{name: field["maximum"], **({"batchSize": 64} if name == "workers" else {})})
         assert not taken(**{name: field["maximum"] * 1.1 if step < 1 else field["maximum"] + 1})
     assert not taken(**{name: low - 2 * abs(low) - 1})
+
+
+def test_the_schemas_choices_are_all_that_the_service_has() -> None:
+    choices = {name: field["enum"] for name, field in SPEC.items() if "enum" in field}
+    assert choices == {
+        "schedule": list(specification.SCHEDULES),
+        "optimizer": list(specification.OPTIMIZERS),
+        "dtype": list(specification.DTYPES),
+        "sharding": list(specification.SHARDINGS),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "inside", "outside"),
+    [
+        ("rank", (1, specification.MAX_RANK), (-1, specification.MAX_RANK + 1)),
+        ("alpha", (1e-9, 1e6), (-1e-9, 1.1e6)),
+        ("dropout", (0.0, 1 - 1e-9), (-1e-9, 1.0)),
+    ],
+)
+def test_an_adapters_ranges_in_the_schema_are_the_services(
+    name: str, inside: tuple[float, ...], outside: tuple[float, ...]
+) -> None:
+    field = SPEC["lora"]["properties"][name]
+
+    def in_schema(value: float) -> bool:
+        low, high = field["minimum"], field["maximum"]
+        above = value > low if field.get("exclusiveMinimum") else value >= low
+        return above and (value < high if field.get("exclusiveMaximum") else value <= high)
+
+    def in_service(value: float) -> bool:
+        try:
+            completed(training_spec(resource(lora={name: value})), "cpu")
+        except InvalidArgument:
+            return False
+        return True
+
+    for value in (*inside, *outside):
+        assert in_schema(value) == in_service(value) == (value in inside), value
+
+
+def test_every_field_of_the_spec_has_a_description() -> None:
+    fields = {**SPEC, **SPEC["lora"]["properties"]}
+    assert [name for name, field in fields.items() if not field.get("description")] == []
 
 
 def test_everything_that_determines_the_result_is_fixed() -> None:
@@ -153,7 +198,7 @@ def test_everything_that_determines_the_result_is_fixed() -> None:
     assert fixed.isdisjoint({"name", "checkpoint_steps", "suspend", "cancel", "ttl_seconds_after_finished"})
     rules = SCHEMA["spec"]["x-kubernetes-validations"]
     optional = {name for name, field in SPEC.items() if "self == oldSelf" in str(field) and "default" not in field}
-    for name in optional - {"model", "dataset"}:  # neither can one be added or taken away
+    for name in optional - {"model", "dataset"}:  # it cannot be added or removed either
         assert any(rule["rule"] == f"has(self.{name}) == has(oldSelf.{name})" for rule in rules), name
     for rule in rules:
         assert rule["message"].startswith("spec.")
@@ -174,7 +219,7 @@ def test_a_specification_comes_back_from_the_resource_as_it_was() -> None:
 def test_a_training_is_what_the_status_says() -> None:
     bare = training_of(resource(seed=5))
     assert (bare.id, bare.state) == ("one", api.TRAINING_STATE_PENDING)
-    assert "is it running?" in bare.message
+    assert "check that it is running" in bare.message
     assert bare.spec.seed == 5
     assert bare.created_at.ToJsonString() == "2026-01-02T03:04:05Z"
     status = {
@@ -244,7 +289,7 @@ def test_the_manifests_are_those_that_kubernetes_knows(tmp_path: Path) -> None:
     assert (first["action"], first["onExitCodes"]["values"]) == ("FailJob", [CANNOT_GO_ON])
     assert first["onExitCodes"]["containerName"] == "main"
     assert second == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
-    assert pod["spec"]["restartPolicy"] == "Never"  # without it Kubernetes takes no podFailurePolicy
+    assert pod["spec"]["restartPolicy"] == "Never"  # required for a podFailurePolicy
     assert service["spec"]["publishNotReadyAddresses"] is True
     assert service["spec"]["clusterIP"] == "None"
     name = job["metadata"]["name"]
@@ -259,7 +304,7 @@ def test_the_manifests_are_those_that_kubernetes_knows(tmp_path: Path) -> None:
     assert pod["metadata"]["labels"]["app"] == "x"
     assert pod["metadata"]["labels"]["codealign.dev/finetunejob"] == "one"
     assert "mine" not in job["metadata"]["labels"]
-    assert "command" not in TEMPLATE["spec"]["containers"][0]  # the template is not touched
+    assert "command" not in TEMPLATE["spec"]["containers"][0]  # the template is not modified
     assert manifests.job(resource(), training, TEMPLATE, pods=2, max_restarts=3)["spec"]["suspend"] is False
 
 

@@ -50,7 +50,7 @@ Serve = Callable[..., AbstractAsyncContextManager[Any]]
 
 
 def launch(module: str, endpoint: Path, **environment: str) -> tuple[subprocess.Popen[bytes], str]:
-    """Start a service as a process; gives it and its address."""
+    """Start a service as a process; return it and its address."""
     prefix = f"CODEALIGN_{module.split('.')[1].upper()}_"
     variables = {prefix + name.upper(): value for name, value in environment.items()}
     variables[prefix + "ENDPOINT_FILE"] = str(endpoint)
@@ -74,7 +74,7 @@ def dataset_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def example(number: int, row: dict[str, str]) -> list[records.Record]:
-    """A row as the store wants it: with its seed, its response and a verdict made under gVisor."""
+    """Return a valid row for the store: with its seed, its response and a verdict of gVisor."""
     seed = complete(records.Record(kind=records.KIND_SEED, seed=records.Seed(code=f"def f(a): return {number}")))
     response = complete(
         records.Record(kind=records.KIND_RESPONSE, parents=[seed.id], response=records.Response(answer=row["response"]))
@@ -101,7 +101,7 @@ def example(number: int, row: dict[str, str]) -> list[records.Record]:
 
 @pytest.fixture(scope="module")
 def version(dataset_service: str) -> str:
-    """A published version of 22 rows."""
+    """Return a published version of 22 rows."""
     with grpc.insecure_channel(dataset_service) as channel:
         store = DatasetServiceStub(channel)
         chain = [record for number, row in enumerate(rows(22)) for record in example(number, row)]
@@ -165,7 +165,7 @@ async def submit(stub: TrainingServiceAsyncStub, spec: api.TrainingSpec) -> api.
 async def until(
     stub: TrainingServiceAsyncStub, training_id: str, condition: Callable[[api.Training], bool]
 ) -> api.Training:
-    """Watch a training until it is as wanted."""
+    """Watch a training until the condition holds."""
     async for answer in stub.WatchTraining(api.WatchTrainingRequest(id=training_id), timeout=180):
         if condition(answer.training):
             return answer.training
@@ -179,14 +179,14 @@ async def refused(call: Any) -> grpc.aio.AioRpcError:
 
 
 def programs(parent: int = 0) -> list[int]:
-    """Process ids of the training programs that a process has started; 0: this one."""
+    """Return the process ids of the training programs that a process has started; 0: this process."""
     parent = parent or os.getpid()
     listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(parent)], capture_output=True, text=True)
     return [int(line.split()[0]) for line in listed.stdout.splitlines() if "codealign.trainer.sft" in line]
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; one that is dead and waits for its parent does not."""
+    """Return whether a process runs; a zombie does not."""
     listed = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout
     return bool(listed.strip()) and not listed.startswith("Z")
 
@@ -257,13 +257,13 @@ async def test_trainings_wait_for_each_other_die_are_cancelled_and_go_on(serve: 
         second = await submit(stub, changed(spec, seed=1))
         assert (await stub.GetTraining(api.GetTrainingRequest(id=second.id))).training.state == PENDING
         ended = (await stub.CancelTraining(api.CancelTrainingRequest(id=second.id))).training
-        assert (ended.state, ended.message) == (CANCELLED, "cancelled; no checkpoint was there yet")
+        assert (ended.state, ended.message) == (CANCELLED, "cancelled; there was no checkpoint yet")
 
         await until(stub, first.id, lambda training: training.checkpoint_step >= 20)
         (pid,) = programs()
         os.kill(pid, signal.SIGKILL)
-        going_on = await until(stub, first.id, lambda training: any("started again" in note for note in training.notes))
-        assert "signal 9 (SIGKILL: often the kernel's, for want of memory)" in " ".join(going_on.notes)
+        going_on = await until(stub, first.id, lambda training: any("restarted" in note for note in training.notes))
+        assert "signal 9 (SIGKILL: often the kernel's out-of-memory killer)" in " ".join(going_on.notes)
         further = await until(stub, first.id, lambda training: training.step > going_on.step + 5)
         assert len(programs()) == 1
         stopped = (await stub.CancelTraining(api.CancelTrainingRequest(id=first.id))).training
@@ -336,7 +336,7 @@ async def test_a_training_that_cannot_go_on_says_why(serve: Serve, spec: api.Tra
         os.kill(programs()[0], signal.SIGKILL)
         ended = await until(stub, killed.id, lambda training: training.state == FAILED)
         assert "killed by signal 9" in ended.message
-        assert "submit again; it goes on from the checkpoint of step" in ended.message
+        assert "submit again; training continues from the checkpoint of step" in ended.message
 
 
 async def test_every_field_that_is_wrong_is_named(serve: Serve, spec: api.TrainingSpec) -> None:
@@ -383,20 +383,20 @@ async def test_sources_that_are_not_there_or_cannot_be_used_are_refused(
     weights = damaged / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
     cases: list[tuple[dict[str, Any], grpc.StatusCode, str]] = [
-        ({"model": "/no/such/folder"}, STATUS.NOT_FOUND, "/no/such/folder: there is no such folder"),
-        ({"model": "file:///no/such"}, STATUS.NOT_FOUND, "there is no such folder"),
+        ({"model": "/no/such/folder"}, STATUS.NOT_FOUND, "/no/such/folder: the folder does not exist"),
+        ({"model": "file:///no/such"}, STATUS.NOT_FOUND, "the folder does not exist"),
         ({"model": str(other)}, STATUS.INVALID_ARGUMENT, "holds no config.json"),
         ({"model": str(damaged)}, STATUS.FAILED_PRECONDITION, "is damaged"),
         ({"model_revision": "f" * 64}, STATUS.FAILED_PRECONDITION, "is revision"),
         ({"dataset": "v-0123456789abcdef"}, STATUS.NOT_FOUND, "v-0123456789abcdef"),
         ({"dataset": "rows"}, STATUS.INVALID_ARGUMENT, "a published version's name"),
-        ({"dataset": "/no/rows"}, STATUS.NOT_FOUND, "no such folder or file"),
+        ({"dataset": "/no/rows"}, STATUS.NOT_FOUND, "the folder or file does not exist"),
         (
             {"dataset": str(other)},
             STATUS.INVALID_ARGUMENT,
             "lacks the columns instruction and response (it has prompt)",
         ),
-        ({"dataset": f"file://{tmp_path}/damaged"}, STATUS.INVALID_ARGUMENT, "holds no *.parquet file"),
+        ({"dataset": f"file://{tmp_path}/damaged"}, STATUS.INVALID_ARGUMENT, "contains no *.parquet file"),
     ]
     async with serve(dataset_address=dataset_service) as stub:
         for fields, code, message in cases:
@@ -414,7 +414,7 @@ async def test_sources_that_are_not_there_or_cannot_be_used_are_refused(
 
 
 class Inference(inference_rpc.InferenceServiceServicer):
-    """An inference service with one model, which gives its memory back, or will not."""
+    """An inference service with one model, which frees its memory or keeps it."""
 
     def __init__(self, size: int, *, fixed: bool) -> None:
         self.models = [inference_pb2.Model(name="big", size_bytes=size, device="cpu")]
@@ -436,14 +436,14 @@ async def test_what_does_not_fit_is_refused_with_numbers_or_room_is_made(
     free, held = 10**8, 3 * 10**9
     services: list[Inference] = []
     monkeypatch.setattr(
-        "codealign.trainer.room.available_memory",
+        "codealign.trainer.capacity.available_memory",
         lambda: free + (held if services and not services[-1].models else 0),
     )
     async with serve() as stub:
         error = await refused(stub.SubmitTraining(api.SubmitTrainingRequest(spec=spec)))
         assert error.code() is STATUS.FAILED_PRECONDITION
         text = str(error.details())
-        assert "GB of memory and 0.10 GB are free" in text
+        assert "GB of memory, but only 0.10 GB are free" in text
         assert "spec.gradient_checkpointing or spec.lora" in text
         assert not (await stub.ListTrainings(api.ListTrainingsRequest())).trainings
     for size, fixed, expected in (

@@ -1,4 +1,4 @@
-"""A training in several pods: each pod is a process here, with an address of this machine."""
+"""Training in several pods: each pod is a process here, with an address of this machine."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def port() -> int:
 
 @pytest.fixture
 def pod(port: int, tmp_path: Path) -> Iterator[Pod]:
-    """Starts a pod of a job: (job, its index, how many)."""
+    """Start a pod of a job: (job, its index, number of pods)."""
     running: list[Process] = []
 
     def begin(job: Job, index: int, pods: int) -> Process:
@@ -74,7 +74,7 @@ def until(condition: Callable[[], bool], job: Job, seconds: float = 120) -> None
 
 
 def ended(job: Job, pods: list[Process], seconds: float) -> list[int]:
-    """The pods' exit statuses; where one hangs, every process first writes down where it is."""
+    """Return the pods' exit statuses; if one hangs, every process first dumps its stack."""
     try:
         return [process.wait(seconds) for process in pods]
     except subprocess.TimeoutExpired:
@@ -113,7 +113,7 @@ def test_a_training_in_two_pods_of_which_one_is_killed_gives_what_an_undisturbed
         if name == "killed":
             until(lambda job=job: len(events(job, "step")) >= 4, job)  # type: ignore[misc]
             below = descendants(pods[0].pid)
-            pods[0].kill()  # as a node that is gone
+            pods[0].kill()  # like a lost node
             assert pods[1].wait(60) == worker.LOST, said(job)
             until(lambda below=below: not any(alive(pid) for pid in below), job, 20)  # type: ignore[misc]
             assert read_outcome(job.outcome_file) is None
@@ -135,9 +135,9 @@ def test_a_program_that_cannot_go_on_ends_every_pod_with_42_and_for_good(
     job = make_job(model_folder, dataset_folder, tmp_path / "nan", workers=2, micro_batch_size=1, learning_rate=1e30)
     pods = [pod(job, index, 2) for index in (0, 1)]
     assert worker.CANNOT_GO_ON in [process.wait(120) for process in pods], said(job)
-    assert pod(job, 1, 2).wait(60) == worker.CANNOT_GO_ON  # started anew by the Job: it does not try again
+    assert pod(job, 1, 2).wait(60) == worker.CANNOT_GO_ON  # restarted by the Job: it does not retry
     assert len(events(job, "started")) == 1
-    assert "loss or gradient is not a number" in said(job)
+    assert "loss or gradient is not finite" in said(job)
 
 
 @pytest.mark.slow
@@ -159,7 +159,7 @@ def test_a_pod_that_is_told_to_stop_ends_at_once_with_all_it_started(
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Puts a few lines of Python in the training program's place; `job` is the job file's content."""
+    """Replace the training program with a few lines of Python; `job` is the job file's content."""
 
     def replace(code: str) -> None:
         script = tmp_path / "program.sh"

@@ -1,4 +1,4 @@
-"""Several workers: the same training as one, killed ones included."""
+"""Several workers: the same training as with one, including killed workers."""
 
 from __future__ import annotations
 
@@ -85,11 +85,11 @@ def test_workers_that_cannot_go_on_stop_at_once_with_one_sentence(
     )
     assert start(job).wait(240) != 0
     assert len(events(job, "started")) == 1
-    assert "loss or gradient is not a number" in job.outcome_file.read_text()
+    assert "loss or gradient is not finite" in job.outcome_file.read_text()
 
 
 def test_the_sharded_optimizer_is_adafactor() -> None:
-    """Over one worker the update is the library's, to the last bits."""
+    """With one worker, the update equals the library's to the last bits."""
     from transformers import Adafactor
 
     from codealign.trainer.sft.sharded_adafactor import ShardedAdafactor

@@ -1,4 +1,4 @@
-"""Tiny models and datasets, made in a moment."""
+"""Tiny models and datasets for tests."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from codealign.trainer.sft.job import Job
 
@@ -25,15 +22,22 @@ END = "<|end|>"
 
 
 def make_model(folder: Path, *, seed: int = 0, layers: int = 2, special: Sequence[str] = (), **tokenizer: Any) -> Path:
-    """A random Llama (hidden size 64) with a byte-level BPE.
+    """Create a random Llama (hidden size 64) with a byte-level BPE.
 
     Args:
-        folder: Written to.
-        seed: Of the weights.
-        layers: How many.
+        folder: Target folder.
+        seed: Seed of the weights.
+        layers: Number of layers.
         special: Special tokens besides the end token.
         tokenizer: `chat_template`, `pad_token`, ...
     """
+    # Imported here, since unit tests use the rest of this file.
+    import torch
+    import transformers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    transformers.utils.logging.disable_progress_bar()
+    torch.set_num_threads(1)
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -66,7 +70,7 @@ def make_model(folder: Path, *, seed: int = 0, layers: int = 2, special: Sequenc
 
 
 def rows(count: int, words: int = 3) -> list[dict[str, str]]:
-    """Rows of differing length."""
+    """Return rows of different lengths."""
     return [
         {
             "id": f"row-{number:03}",
@@ -79,7 +83,7 @@ def rows(count: int, words: int = 3) -> list[dict[str, str]]:
 
 
 def make_dataset(folder: Path, count: int = 20, *, table: Sequence[dict[str, Any]] | None = None) -> Path:
-    """A folder as a published version's: data/train-….parquet."""
+    """Create a published version's folder: data/train-….parquet."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
     given = rows(count) if table is None else list(table)
     schema = pa.schema([(name, pa.string()) for name in ("id", "instruction", "response", "tests")])
@@ -89,7 +93,7 @@ def make_dataset(folder: Path, count: int = 20, *, table: Sequence[dict[str, Any
 
 
 def make_job(model: Path, dataset: Path, output: Path, **changes: Any) -> Job:
-    """A job of a few steps."""
+    """Return a job of a few steps."""
     settings: dict[str, Any] = {
         "training_id": "t" * 32,
         "model": model,

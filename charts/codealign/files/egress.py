@@ -1,4 +1,4 @@
-"""`helm test`: from a pod like a runner's, nothing can be reached. Needs the standard library alone."""
+"""`helm test`: check that a pod with a runner's policies cannot connect anywhere. Uses only the standard library."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 _API = f"{os.environ.get('KUBERNETES_SERVICE_HOST', '')}:{os.environ.get('KUBERNETES_SERVICE_PORT', '443')}"
-# The API server, the node, the metadata service of clouds, the internet, and what the values name.
+# The API server, the node, the cloud metadata service, the internet, and addresses from the values.
 CLOSED = [_API, f"{os.environ['NODE']}:10250", "169.254.169.254:80", "1.1.1.1:443", *os.environ["CLOSED"].split()]
-# A question for the address of ".", as DNS has it on the wire.
+# A DNS query for the root domain in wire format.
 QUESTION = bytes.fromhex("1234010000010000000000000000010001")
 
 
@@ -19,7 +19,7 @@ def _connects(address: str) -> str:
     try:
         socket.create_connection((host, int(port)), timeout=3).close()
     except OSError:
-        # Refused, too: policies of some networks answer so, and all of these listen where they are.
+        # Includes refused connections: some network plugins reject this way, and all of these addresses do listen.
         return ""
     return "connected"
 
@@ -37,13 +37,13 @@ def _answers(server: str) -> str:
 
 
 def main() -> int:
-    """Try each; 1 where one can be reached."""
+    """Try every address; return 1 if any can be reached."""
     lines = Path("/etc/resolv.conf").read_text().splitlines()
     servers = [line.split()[1] for line in lines if line.startswith("nameserver")]
     seen = {address: _connects(address) for address in CLOSED if not address.startswith(":")}
     seen |= {f"DNS {server}": _answers(server) for server in servers}
     for place, what in seen.items():
-        print(f"{'FAIL' if what else 'ok  '} {place}: {what or 'out of reach'}")
+        print(f"{'FAIL' if what else 'ok  '} {place}: {what or 'unreachable'}")
     return 1 if any(seen.values()) else 0
 
 

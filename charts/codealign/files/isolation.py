@@ -1,7 +1,7 @@
-"""`helm test`: the sandbox of this release keeps hostile programs in.
+"""`helm test`: check that the sandbox of this release contains hostile programs.
 
-Asks the gateway for its runners' proof of isolation, and has it execute programs that try to get out, to lie and to
-take more than their share. Ends with 1 where one of them could.
+Gets the runners' isolation checks from the gateway, and executes programs that try to escape, to fake results and to
+exceed their limits. Exits with 1 if one of them succeeds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from codealign.api.sandbox.v1.sandbox_pb2_grpc import SandboxServiceStub
 ADDRESS = os.environ["SANDBOX_ADDRESS"]
 SECONDS = float(os.environ["TEST_SECONDS"])
 TLS = Path(os.environ.get("TLS_FOLDER", ""))
-# The metadata service of clouds, the API server, the node, the internet, and what the values name.
+# The cloud metadata service, the internet, and addresses from the values.
 CLOSED = ["169.254.169.254:80", "1.1.1.1:443", *os.environ["CLOSED_ADDRESSES"].split()]
 
 NETWORK = f"""
@@ -47,19 +47,19 @@ for pattern in ("/etc/codealign/tls/*", "/var/run/secrets/**", "/run/secrets/**"
 """
 PROGRAMS = [
     ("an honest program passes", "x = 1", "assert x == 1", "PASSED"),
-    ("leaving before the tests is no pass", "import sys; sys.exit(0)", "assert False", "EXITED_EARLY"),
-    ("no address is reached, no name resolved", NETWORK, "assert not reached, reached", "PASSED"),
-    ("no credential is found", SECRETS, "assert not found, found", "PASSED"),
+    ("exiting before the tests does not pass", "import sys; sys.exit(0)", "assert False", "EXITED_EARLY"),
+    ("no connections, no name resolution", NETWORK, "assert not reached, reached", "PASSED"),
+    ("no credentials are visible", SECRETS, "assert not found, found", "PASSED"),
     ("a fork bomb is contained", "import os\nwhile True: os.fork()", "assert True", "PROCESS_LIMIT"),
-    ("memory is bounded", "x = bytearray(1 << 40)", "assert True", "OUT_OF_MEMORY"),
-    ("time is bounded", "while True: pass", "assert True", "TIMED_OUT"),
+    ("memory is limited", "x = bytearray(1 << 40)", "assert True", "OUT_OF_MEMORY"),
+    ("time is limited", "while True: pass", "assert True", "TIMED_OUT"),
 ]
 
 
 def _channel() -> grpc.Channel:
     options = [
         ("grpc.enable_http_proxy", 0),  # the gateway is in this cluster
-        ("grpc.keepalive_time_ms", 10_000),  # its node may vanish without a word
+        ("grpc.keepalive_time_ms", 10_000),  # its node may disappear silently
         ("grpc.keepalive_timeout_ms", 5_000),
         ("grpc.http2.max_pings_without_data", 0),
     ]
@@ -86,12 +86,12 @@ def _execute(sandbox: SandboxServiceStub, code: str, tests: str, deadline: float
 def _unproved(runner: pb.Runner) -> list[str]:
     faults = [f"{wall.name}: {wall.evidence}" for wall in runner.walls if not wall.holds]
     if runner.isolation != pb.ISOLATION_GVISOR:
-        faults.append(f"it says of itself {pb.Isolation.Name(runner.isolation)}")
-    return faults if runner.walls else [*faults, "no wall was tried"]
+        faults.append(f"reports {pb.Isolation.Name(runner.isolation)}")
+    return faults if runner.walls else [*faults, "reports no isolation checks"]
 
 
 def main() -> int:
-    """Say what was seen of each, and whether all is well."""
+    """Run all checks and print the results; return 1 if any failed."""
     deadline = time.monotonic() + SECONDS
     failures = 0
     with _channel() as channel:
@@ -103,15 +103,15 @@ def main() -> int:
             failures += not holds
             print(f"{'ok  ' if holds else 'FAIL'} {what}: {verdict} {result.detail}", flush=True)
         runners = sandbox.GetRunner(pb.GetRunnerRequest(), timeout=30).runners
-        # One that is starting has not said anything yet.
+        # Starting runners have no results yet.
         told = [runner for runner in runners if runner.state != pb.RUNNER_STATE_STARTING]
         for runner in told:
             faults = _unproved(runner)
             failures += bool(faults)
-            seen = "; ".join(faults) or f"{len(runner.walls)} walls hold"
+            seen = "; ".join(faults) or f"{len(runner.walls)} isolation checks passed"
             print(f"{'FAIL' if faults else 'ok  '} runner {runner.name}: {seen}")
     if not told:
-        print("FAIL no runner has shown its isolation")
+        print("FAIL no runner has proved its isolation")
     return 1 if failures or not told else 0
 
 

@@ -1,4 +1,4 @@
-{{/* What everything of a release is called and labelled. */}}
+{{/* Names and labels of all resources. */}}
 
 {{- define "codealign.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
@@ -6,12 +6,12 @@
 {{- default $full .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* The five services, by their components' names. */}}
+{{/* Component names of the five services. */}}
 {{- define "codealign.services" -}}
 dataset coordinator sandbox inference trainer
 {{- end -}}
 
-{{/* For (dict "root" $ "component" "dataset"): */}}
+{{/* Name of a component: (dict "root" $ "component" "dataset"). */}}
 {{- define "codealign.component" -}}
 {{ include "codealign.fullname" .root }}-{{ .component }}
 {{- end -}}
@@ -30,7 +30,7 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{/* For (dict "root" $ "image" "codealign-dataset"): a name with a tag or a digest is taken as it is. */}}
+{{/* Image reference: (dict "root" $ "image" "codealign-dataset"). A name with a tag or digest is used unchanged. */}}
 {{- define "codealign.image" -}}
 {{- if regexMatch "(@|:[^/]+$)" .image -}}
 {{ .image }}
@@ -48,19 +48,19 @@ imagePullSecrets:
 {{- end }}
 {{- end -}}
 
-{{/* Where a service is called at: the same in its certificate, its callers' settings and KEDA's. */}}
+{{/* Address of a service: the same in its certificate, its callers' settings and KEDA's trigger. */}}
 {{- define "codealign.address" -}}
 {{ include "codealign.component" . }}:7400
 {{- end -}}
 
-{{/* For (dict "root" $ "component" ..): the names that a component's certificate bears. */}}
+{{/* DNS names in a component's certificate: (dict "root" $ "component" ..). */}}
 {{- define "codealign.dnsNames" -}}
 {{- $name := include "codealign.component" . -}}
 {{- $namespace := .root.Release.Namespace -}}
 {{ list $name (printf "%s.%s" $name $namespace) (printf "%s.%s.svc" $name $namespace) (printf "%s.%s.svc.cluster.local" $name $namespace) "localhost" | toJson }}
 {{- end -}}
 
-{{/* Who has a certificate. KEDA, the operator and people are clients alone; the runners' name is the pool's. */}}
+{{/* Components with a certificate. KEDA, the operator and users are only clients; all runners share one name. */}}
 {{- define "codealign.certified" -}}
 dataset coordinator sandbox inference trainer runners operator{{ if eq .Values.runners.scaling.mode "keda" }} keda{{ end }} client
 {{- end -}}

@@ -1,4 +1,4 @@
-{{/* What pods have in common. Kubernetes' profile "restricted" admits all of them. */}}
+{{/* Settings of all pods, which comply with the Pod Security Standard "restricted". */}}
 
 {{- define "codealign.podSecurity" -}}
 runAsNonRoot: true
@@ -16,8 +16,8 @@ runAsNonRoot: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
-{{/* Probes for (dict "health" 7401 "start" <seconds> "startService" "liveness"). The health port answers from the
-process's first moment to its last, so liveness may be strict; readiness follows what the service needs. */}}
+{{/* Probes: (dict "health" 7401 "start" <seconds> "startService" "liveness"). The health port responds for the whole
+lifetime of the process, so liveness may be strict; readiness reflects the service's dependencies. */}}
 {{- define "codealign.probes" -}}
 startupProbe:
   grpc: {port: {{ .health }}, service: {{ .startService }}}
@@ -36,7 +36,7 @@ readinessProbe:
   failureThreshold: 2
 {{- end -}}
 
-{{/* Spread over zones and nodes where there are several, and start all the same where there are not. */}}
+{{/* Spread pods over zones and nodes if possible. */}}
 {{- define "codealign.spread" -}}
 {{- $selector := include "codealign.selector" . }}
 topologySpreadConstraints:
@@ -50,7 +50,7 @@ topologySpreadConstraints:
   {{- end }}
 {{- end -}}
 
-{{/* The settings that every server has, for (dict "root" $ "prefix" "CODEALIGN_DATASET_" "port" 7400 "drain" 30). */}}
+{{/* Settings of every server: (dict "root" $ "prefix" "CODEALIGN_DATASET_" "port" 7400 "drain" 30). */}}
 {{- define "codealign.serverEnv" -}}
 - {name: {{ .prefix }}HOST, value: "0.0.0.0"}
 - {name: {{ .prefix }}PORT, value: {{ .port | quote }}}
@@ -68,7 +68,7 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
-{{/* Of a service that calls others: its own certificate, for (dict "root" $ "names" (list ca cert key)). */}}
+{{/* Client certificate of a service that calls others: (dict "root" $ "names" (list ca cert key)). */}}
 {{- define "codealign.clientEnv" -}}
 {{- if ne .root.Values.tls.mode "disabled" }}
 - {name: {{ index .names 0 }}, value: /etc/codealign/tls/ca.crt}
@@ -77,8 +77,8 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
-{{/* The values' own settings, for (dict "prefix" .. "settings" {..}). A map becomes JSON, as vllm_args wants it; a
-large number must not become 1e+09. */}}
+{{/* Settings from the values: (dict "prefix" .. "settings" {..}). Maps become JSON, as vllm_args needs it; large
+integers must not become 1e+09. */}}
 {{- define "codealign.settingsEnv" -}}
 {{- range $name, $value := .settings }}
 - name: {{ $.prefix }}{{ upper $name }}
@@ -92,7 +92,7 @@ large number must not become 1e+09. */}}
 {{- end }}
 {{- end -}}
 
-{{/* Models: where they are kept, and how they are fetched. */}}
+{{/* Cache and download of models. */}}
 {{- define "codealign.hubEnv" -}}
 {{- include "codealign.hubEnvAt" (dict "root" . "cache" "/var/cache/codealign") -}}
 {{- end -}}
@@ -132,7 +132,7 @@ large number must not become 1e+09. */}}
   {{- end }}
 {{- end -}}
 
-{{/* For (dict "root" $ "component" "inference"), with "values" where they are elsewhere: resources with the GPUs. */}}
+{{/* Resources including GPUs: (dict "root" $ "component" "inference"), optionally with "values". */}}
 {{- define "codealign.resources" -}}
 {{- $values := default (index .root.Values .component) .values -}}
 {{- $resources := deepCopy $values.resources -}}
@@ -143,7 +143,7 @@ large number must not become 1e+09. */}}
 {{ toYaml $resources }}
 {{- end -}}
 
-{{/* For (dict "root" $ "component" ..), with "values" where they are elsewhere: nodes and taints. */}}
+{{/* Node selector and tolerations: (dict "root" $ "component" ..), optionally with "values". */}}
 {{- define "codealign.placement" -}}
 {{- $values := default (index .root.Values .component) .values -}}
 {{- with $values.nodeSelector }}
@@ -162,7 +162,7 @@ tolerations:
 {{- end }}
 {{- end -}}
 
-{{/* Restarts pods where their certificates were changed on purpose. */}}
+{{/* Restarts pods when their certificates are rotated. */}}
 {{- define "codealign.podAnnotations" -}}
 {{- if eq .Values.tls.mode "generated" }}
 codealign/tls-rotation: {{ .Values.tls.generated.rotation | quote }}

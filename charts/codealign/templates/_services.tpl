@@ -1,4 +1,4 @@
-{{/* What each service's pod has of its own: `codealign.<service>.env`, `.envFrom`, `.volumes`, `.mounts`, `.init`. */}}
+{{/* Settings of each service's pod: `codealign.<service>.env`, `.envFrom`, `.volumes`, `.mounts`, `.init`. */}}
 
 {{/* The dataset service */}}
 
@@ -39,8 +39,8 @@ valueFrom:
 {{- end }}
 {{- end -}}
 
-{{/* The schema is brought to this release's before the service starts; a database that is still starting is waited
-for. Pods that do it at the same time wait for each other. */}}
+{{/* Migrates the schema before the service starts, after waiting for the database. Concurrent migrations wait for each
+other. */}}
 {{- define "codealign.dataset.init" -}}
 - name: migrate
   image: {{ include "codealign.image" (dict "root" . "image" .Values.dataset.image) }}
@@ -89,7 +89,7 @@ for. Pods that do it at the same time wait for each other. */}}
 - {name: cache, mountPath: /var/cache/codealign}
 {{- end -}}
 
-{{/* The sandbox's gateway */}}
+{{/* The sandbox gateway */}}
 
 {{- define "codealign.sandbox.env" -}}
 {{- $runners := include "codealign.component" (dict "root" . "component" "runners") -}}
@@ -139,8 +139,7 @@ for. Pods that do it at the same time wait for each other. */}}
 - {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ .Values.inference.sharedMemory }}}}
 {{- end -}}
 
-{{/* Trained models are read where training wrote them: their URLs are paths of this volume, or S3's, which inference
-copies into its cache. */}}
+{{/* Trained models are loaded from this volume, or from S3 through inference's cache. */}}
 {{- define "codealign.inference.mounts" -}}
 - {name: cache, mountPath: /var/cache/codealign}
 {{- if not .Values.trainer.artifactsUrl }}
@@ -149,11 +148,11 @@ copies into its cache. */}}
 - {name: shm, mountPath: /dev/shm}
 {{- end -}}
 
-{{/* Training: the service, the operator and the pods that train have the same files under the same paths; with
-trainer.artifactsUrl each of them has a disk of its own there. */}}
+{{/* Training: the service, the operator and the training pods mount the same files at the same paths; with
+trainer.artifactsUrl, each of them has its own disk there. */}}
 
-{{/* Where models are: `shared` on the volume of the model cache, `own` in an emptyDir, or else among the artifacts. A
-volume that one node alone can mount is no bond between pods whose artifacts are on S3. */}}
+{{/* Location of cached models: `shared` on the model cache volume, `own` in an emptyDir, or with the artifacts. With
+artifacts on S3, a ReadWriteOnce cache is not used, since it would tie the pods to one node. */}}
 {{- define "codealign.trainingCacheKind" -}}
 {{- $cache := .Values.modelCache -}}
 {{- if not .Values.trainer.artifactsUrl -}}
@@ -171,7 +170,7 @@ volume that one node alone can mount is no bond between pods whose artifacts are
 {{ ternary "cuda" "cpu" (gt (int .Values.trainer.workers.gpu.count) 0) }}
 {{- end -}}
 
-{{/* For (dict "root" $ "prefix" "CODEALIGN_TRAINER_"): what the service and the operator have in common. */}}
+{{/* Settings of both service and operator: (dict "root" $ "prefix" "CODEALIGN_TRAINER_"). */}}
 {{- define "codealign.trainingEnv" -}}
 - {name: {{ .prefix }}NAMESPACE, value: {{ .root.Release.Namespace }}}
 - {name: {{ .prefix }}DEVICE, value: {{ include "codealign.trainingDevice" .root }}}

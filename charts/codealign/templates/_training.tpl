@@ -1,6 +1,5 @@
-{{/* The pods that train, as a PodTemplateSpec. The operator adds command, variables, labels and the restart policy.
-They hold no certificate and no token of the cluster's: nothing that they are given opens anything but the volume, or
-S3; and the hub, where they fetch models themselves. */}}
+{{/* PodTemplateSpec of the training pods. The operator adds command, variables, labels and the restart policy. The pods
+have no certificate and no cluster token: they can only access the volume or S3, and the hub if they download models. */}}
 {{- define "codealign.trainingPod" -}}
 {{- $values := .Values.trainer.workers -}}
 {{- $at := dict "root" $ "component" "training-worker" "values" $values -}}

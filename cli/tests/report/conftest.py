@@ -1,4 +1,4 @@
-"""Reports as a coordinator would give them: a small real run, a large one, an empty one, and two unkind ones."""
+"""Reports as a coordinator would send them: a small real run, a large one, an empty one, and two malicious ones."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HOSTILE = (
     "]]><svg onload=alert(6)>",
     "&lt;b&gt; &amp; &#60;",
 )
-"""What must stay text."""
+"""Texts that must not be interpreted as markup."""
 
 
 def stage(name: str, items: int, kept: int, reasons: dict[str, int] | None = None, **took: float) -> api.StageReport:
@@ -115,7 +115,7 @@ def evaluation(
 def comparison(
     benchmark: str, problems: int, better: tuple[int, int], interval: tuple[float, float], p_value: float
 ) -> api.Comparison:
-    """better: problems on which the base model is better, and on which the tuned one is."""
+    """Return a comparison; `better` counts the problems on which the base and the tuned model are better."""
     return api.Comparison(
         benchmark=benchmark,
         base=f"base-{benchmark}",
@@ -211,7 +211,7 @@ assert outcome == "refused"'''
 def add_trail(
     report: api.GetReportResponse, *, seed_code: str = SEED_CODE, task: str = TASK, answer: str = ANSWER
 ) -> None:
-    """One row with two attempts, and what they refer to."""
+    """Add one row with two attempts, and the records that it refers to."""
     prefix = complete(
         pb.Record(
             kind=pb.KIND_PROMPT_PREFIX,
@@ -338,7 +338,7 @@ def add_trail(
 
 @pytest.fixture
 def small(pipeline: api.Pipeline) -> api.GetReportResponse:
-    """The run of docs/first-run.md, with a training and an evaluation as a small model's would be."""
+    """The run of docs/first-run.md, with a training and an evaluation typical of a small model."""
     report = api.GetReportResponse(
         run=api.RunStatus(
             id="4be07f21c95a4d0e8f3b6a7c1d2e9f05",
@@ -523,14 +523,14 @@ def large(pipeline: api.Pipeline) -> api.GetReportResponse:
 
 @pytest.fixture
 def empty() -> api.GetReportResponse:
-    """A run that has just begun."""
+    """A run that has just started."""
     run = api.RunStatus(id="ab" * 16, config=config("", "stdlib", 0, small=False), state=pb.RUN_STATE_RUNNING)
     return api.GetReportResponse(run=run, stages=[stage("seeds", 0, 0), stage("selection", 0, 0)])
 
 
 @pytest.fixture
 def long_names(large: api.GetReportResponse) -> api.GetReportResponse:
-    """Names without a place to break them, and text without an end."""
+    """Names without a place to break them, and very long texts."""
     report = api.GetReportResponse.FromString(large.SerializeToString())
     endless = "an_absurdly_long_identifier_" * 12
     report.run.config.name = endless
@@ -559,7 +559,7 @@ def long_names(large: api.GetReportResponse) -> api.GetReportResponse:
 
 @pytest.fixture
 def hostile(small: api.GetReportResponse) -> api.GetReportResponse:
-    """Every text that somebody else could have written is an attack."""
+    """A report in which every untrusted text is an attack."""
     report = api.GetReportResponse.FromString(small.SerializeToString())
     every = " ".join(HOSTILE)
     for message in (

@@ -1,4 +1,4 @@
-"""The page in a real browser: nothing overflows, nothing is loaded, nothing is complained about."""
+"""The page in a real browser: nothing overflows, nothing is loaded, and the console stays empty."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH: the page was not looked at in a browser"),
 ]
 
-# Elements that stick out of the page and that no scrolling or clipping box of their own holds.
+# Elements that overflow the page and are not inside a scrolling or clipping box.
 OVERFLOWING = """
 [...document.querySelectorAll('body *')].filter(one => {
   if (one.getBoundingClientRect().right <= innerWidth + 1) return false;
@@ -36,7 +36,7 @@ OVERFLOWING = """
 
 
 class Browser:
-    """Headless Chromium, driven over the pipes of its DevTools protocol."""
+    """Headless Chromium, controlled through the pipes of its DevTools protocol."""
 
     def __init__(self, profile: Path) -> None:
         assert CHROMIUM is not None
@@ -66,7 +66,7 @@ class Browser:
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **parameters: object) -> dict[str, Any]:
-        """A command's result; events that come meanwhile are kept."""
+        """Return a command's result; keep events that arrive in the meantime."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
         if self._session:
@@ -81,7 +81,7 @@ class Browser:
             self.events.append(answer)
 
     def open(self, page: Path, width: int, *, dark: bool) -> None:
-        """Show a page at a width and in a colour scheme."""
+        """Open a page with a width and colour scheme."""
         self.events.clear()
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
@@ -93,18 +93,18 @@ class Browser:
             self.events.append(self._next())
 
     def evaluate(self, expression: str) -> Any:
-        """A JavaScript expression's value (ours: the page's policy lets it run none of its own)."""
+        """Return a JavaScript expression's value (the page's own policy blocks scripts)."""
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
     def screenshot(self, file: Path) -> None:
-        """The whole page as a PNG."""
+        """Return the whole page as a PNG."""
         answer = self.call("Page.captureScreenshot", captureBeyondViewport=True, format="png")
         file.write_bytes(base64.b64decode(answer["data"]))
 
     def seen(self, *methods: str) -> list[dict[str, Any]]:
-        """The parameters of events since the page was opened."""
+        """Return the parameters of events since the page was opened."""
         return [event["params"] for event in self.events if event.get("method") in methods]
 
     def close(self) -> None:
@@ -142,7 +142,7 @@ def test_nothing_overflows_or_is_loaded_or_run(report: api.GetReportResponse, br
     page = write(report, tmp_path / "report.html")
     for width, dark in ((PHONE, False), (DESKTOP, True)):
         browser.open(page, width, dark=dark)
-        for _ in range(2):  # as it opens, then with everything unfolded
+        for _ in range(2):  # initially, then with everything unfolded
             assert browser.evaluate("document.documentElement.scrollWidth") <= width
             assert browser.evaluate(OVERFLOWING) == []
             browser.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")

@@ -1,4 +1,4 @@
-"""Axes, charts and listings: round ticks, nothing outside the plot, whatever the numbers are."""
+"""Axes, charts and listings: round ticks, and nothing outside the plot for any numbers."""
 
 from __future__ import annotations
 

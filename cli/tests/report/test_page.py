@@ -1,4 +1,4 @@
-"""The page as markup: complete, inert, the same each time."""
+"""The page as markup: complete, inert, reproducible."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sandbox
 from codealign.cli.failures import Failure
 from codealign.cli.report.page import render, write
-from codealign.cli.report.wording import VERDICTS, visible
+from codealign.cli.report.wording import Words, visible
+from codealign.coordinator import pipelines
 
 BLOCKS = {"dt", "dd", "th", "td", "li", "p"}
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -34,7 +35,7 @@ HOSTILE_TEXTS = (
 
 
 class Parsed(HTMLParser):
-    """A page's elements and its text; an element that is not closed where it must be is a failure."""
+    """A page's elements and text. Elements that are not closed properly are an error."""
 
     def __init__(self, page: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -168,19 +169,19 @@ def test_the_steps_that_follow_the_run_are_shown_where_there_are_any(small: api.
         "train: out of memory",
         "evaluate the base model succeeded 164/164 pass@1 30%",
         "train failed 3/10 out of memory",
-        "evaluate the tuned model not begun",
+        "evaluate the tuned model not started",
     ):
         assert part in section, part
 
 
 def test_a_row_is_followed_from_its_seeds_line_to_its_decision(small: api.GetReportResponse) -> None:
     text = Parsed(render(small)).words
-    story = text[text.index("One row, followed") : text.index("Tokens and time")]
+    story = text[text.index("One row from seed to example") : text.index("Tokens and time")]
     steps = [
         "hmac/digests.py:41",
         "def compare_digest_lengths",
         "three-way comparison",
-        "asked to be: easy, function, Python",
+        "requested: easy, function, Python",
         "Write a function compare(a: int, b: int) -> int that",
         "attempt 0",
         "an assertion failed FAILED_ASSERTION",
@@ -228,10 +229,10 @@ def test_what_is_not_there_is_said_in_a_sentence(empty: api.GetReportResponse) -
         "Nothing has been done yet.",
         "No stage has finished an item yet.",
         "No answer has been executed yet.",
-        "No row was published, so there is none to follow.",
+        "No row has been published yet.",
         "No stage has taken any time or tokens yet.",
-        "No model was trained on these rows yet.",
-        "No model was evaluated yet.",
+        "No model has been trained on these rows yet.",
+        "No model has been evaluated yet.",
     ):
         assert sentence in text
 
@@ -243,8 +244,8 @@ def test_a_message_with_nothing_in_it_is_a_page_too() -> None:
 @pytest.mark.parametrize(
     ("trained", "sentence"),
     [
-        (False, "Nothing to compare: no model was trained on these rows yet."),
-        (True, "base and tuned model were not evaluated on the same problems in the same way."),
+        (False, "Nothing to compare: no model has been trained on these rows yet."),
+        (True, "the base and tuned models were not evaluated on the same problems with the same settings."),
     ],
 )
 def test_evaluations_without_a_comparison_are_shown(small: api.GetReportResponse, trained: bool, sentence: str) -> None:
@@ -258,7 +259,8 @@ def test_evaluations_without_a_comparison_are_shown(small: api.GetReportResponse
 
 def test_every_verdict_has_words() -> None:
     names = {value.name.removeprefix("VERDICT_") for value in sandbox.Verdict.DESCRIPTOR.values}
-    assert set(VERDICTS) == names - {"UNSPECIFIED"}
+    words = Words(pipelines.describe(pipelines.get("selfcodealign")))
+    assert all(words.meaning(name) for name in names - {"UNSPECIFIED"})
 
 
 def test_characters_that_cannot_be_seen_are_shown() -> None:
@@ -269,7 +271,7 @@ def test_characters_that_cannot_be_seen_are_shown() -> None:
 
 
 def luminance(colour: str) -> float:
-    """WCAG 2.2's relative luminance of "#rrggbb" or "#rgb"."""
+    """Return the relative luminance of "#rrggbb" or "#rgb" by WCAG 2.2."""
     digits = colour.lstrip("#")
     digits = "".join(digit * 2 for digit in digits) if len(digits) == 3 else digits
     parts = [int(digits[index : index + 2], 16) / 255 for index in (0, 2, 4)]
@@ -290,7 +292,7 @@ def test_text_and_marks_have_enough_contrast_in_every_scheme(empty: api.GetRepor
         for text in ("ink", "soft", "kept", "bad", "dropped"):
             for ground in ("paper", "faint"):
                 assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground, colours)
-        assert contrast(colours["kept"], colours["dropped"]) >= 1  # told apart by hatching, not by colour
+        assert contrast(colours["kept"], colours["dropped"]) >= 1  # distinguished by hatching, not by colour
         assert contrast(colours["base"], colours["paper"]) >= 3
 
 
@@ -312,7 +314,7 @@ def test_models_of_stages_are_named_where_they_differ(small: api.GetReportRespon
 
 
 def other(report: api.GetReportResponse) -> api.GetReportResponse:
-    """The report of a run whose pipeline makes instructions from instructions and executes nothing."""
+    """The report of a run whose pipeline derives instructions from instructions and does not execute answers."""
     stages = report.run.config.stages
     stages[0].stage, stages[1].stage, stages[2].stage = "tasks", "evolved", "answers"
     names = {"concepts": "tasks", "instructions": "evolved", "responses": "answers"}
@@ -342,7 +344,7 @@ def test_another_pipelines_run_is_told_by_its_own_stages(small: api.GetReportRes
     report = other(small)
     text = Parsed(render(report)).words
     assert "20 answers written, none executed; 2 rows published" in text
-    assert "This pipeline executes nothing: no program has tested its rows." in text
+    assert "This pipeline does not execute answers: no program has tested its rows." in text
     assert "Instruction (Title of concepts)" in text
     assert text.index("Write something simple.") < text.index("Write a function compare(a: int, b: int)")
     assert "setting tasks evolved answers" in text
@@ -357,7 +359,7 @@ def test_a_run_of_a_pipeline_that_nobody_knows_is_shown(name: str, request: pyte
             record.example.ClearField("lineage")
     report.trail.insert(2, pb.Record(id="ab" * 16, kind=99))  # type: ignore[arg-type]  # an open enumeration
     text = Parsed(render(report)).words
-    assert "nothing that this client can read" in text
+    assert "(unknown kind of record)" in text
     assert "Record of kind 99" in text
     assert "attempt 1" in text
 

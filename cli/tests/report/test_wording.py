@@ -1,4 +1,4 @@
-"""What the report says: no more than the numbers do."""
+"""The report's sentences: they claim no more than the numbers show."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ def pair(problems: int, base: int, tuned: int, p_value: float) -> Pair:
 @pytest.mark.parametrize(
     ("compared", "brief", "long"),
     [
-        (pair(164, 11, 16, 0.4421), "a difference that could be noise (p = 0.44)", "This could be noise: between"),
-        (pair(164, 12, 47, 5.2e-6), "a gain that noise hardly explains (p < 0.001)", "less than one in a thousand"),
-        (pair(164, 40, 12, 0.0001), "a loss that noise hardly explains (p < 0.001)", "is worse by 17.1 points"),
-        (pair(164, 20, 36, 0.0441), "a gain that noise hardly explains (p = 0.044)", "would be 4.4%"),
-        (pair(164, 1, 4, 0.375), "could be noise (p = 0.38)", "Only 5 problems tell the two apart: too few to know"),
+        (pair(164, 11, 16, 0.4421), "a difference that could be noise (p = 0.44)", "This could be noise: equally"),
+        (pair(164, 12, 47, 5.2e-6), "a gain beyond noise (p < 0.001)", "less than 0.1%"),
+        (pair(164, 40, 12, 0.0001), "a loss beyond noise (p < 0.001)", "is worse by 17.1 points"),
+        (pair(164, 20, 36, 0.0441), "a gain beyond noise (p = 0.044)", "a probability of 4.4%"),
+        (pair(164, 1, 4, 0.375), "could be noise (p = 0.38)", "Only 5 problems tell the two apart: too few to tell"),
         (pair(164, 0, 1, 1.0), "could be noise (p = 1.00)", "Only 1 problem tells the two apart"),
-        (pair(164, 8, 8, 1.0), "could be noise (p = 1.00)", "the tuned model is the same (95% interval"),
-        (pair(20, 0, 0, 1.0), "no difference on any problem", "did exactly the same: no difference."),
-        (pair(0, 0, 0, 1.0), "with no problem in common", "nothing to compare"),
+        (pair(164, 8, 8, 1.0), "could be noise (p = 1.00)", "the tuned model is equally good (95% interval"),
+        (pair(20, 0, 0, 1.0), "no difference on any problem", "had the same results: no difference."),
+        (pair(0, 0, 0, 1.0), "without common problems", "nothing to compare"),
     ],
 )
 def test_a_difference_is_called_what_it_is(compared: Pair, brief: str, long: str) -> None:
@@ -91,7 +91,7 @@ def test_the_benchmark_in_the_headline_does_not_depend_on_the_result(large: api.
         (pb.RUN_STATE_RUNNING, "Still running, so far: 2 of 20 answers"),
         (pb.RUN_STATE_PAUSED, "Paused: 2 of 20 answers"),
         (pb.RUN_STATE_CANCELLED, "Cancelled: 2 of 20 answers"),
-        (pb.RUN_STATE_FAILED, "The run has failed after this: 2 of 20 answers"),
+        (pb.RUN_STATE_FAILED, "The run failed after this: 2 of 20 answers"),
     ],
 )
 def test_a_run_that_has_not_succeeded_says_so(
@@ -111,9 +111,9 @@ def test_small_numbers_are_pointed_out(small: api.GetReportResponse, large: api.
     for evaluation in small.evaluations:
         evaluation.problems_done = 20
     assert cautions(small) == [
-        "2 rows show that the parts work together; so few say nothing about what the method gains.",
-        "HumanEval+ was asked 20 problems: intervals are wide.",
-        "1 sample of qwen2.5-coder-1.5b on HumanEval+ has no verdict yet and is in no figure.",
+        "2 rows show that the system works end to end; this is too little data to measure the method.",
+        "HumanEval+ was evaluated on 20 problems only: intervals are wide.",
+        "1 sample of qwen2.5-coder-1.5b on HumanEval+ has no verdict yet and is not counted.",
     ]
     assert cautions(large) == []
 
@@ -124,7 +124,7 @@ def test_a_difference_in_asking_is_pointed_out(large: api.GetReportResponse) -> 
             if evaluation.id in (comparison.base, comparison.tuned):
                 evaluation.prompt_style = "tuned" if evaluation.id == comparison.tuned else "base"
     assert len(cautions(large)) == 1
-    assert "the form of the question" in cautions(large)[0]
+    assert "the prompt style" in cautions(large)[0]
 
 
 def test_numbers_for_people() -> None:
@@ -132,7 +132,7 @@ def test_numbers_for_people() -> None:
         "p < 0.001",
         "p = 0.031",
         "p = 0.42",
-        "p not known",
+        "p unknown",
     ]
     assert [points(value) for value in (0.031, -0.0004, -0.031)] == ["+3.1", "0.0", "−3.1"]
     assert [share(*pair) for pair in ((0, 9), (1, 10**6), (1, 4), (0, 0))] == ["0.0%", "< 0.1%", "25.0%", ""]
@@ -146,7 +146,7 @@ def test_the_terminal_tells_of_training_comparison_and_one_row(small: api.GetRep
         "  loss 0.788 → 0.543  █",
         "13.6 tokens per second",
         "HumanEval+  28.0% → 31.1%  21.7 to 35.3%  24.5 to 38.6%",
-        "This could be noise: between equally good models",
+        "This could be noise: equally good models",
         "  seed         hmac/digests.py:41 compare_digest_lengths",
         "  concepts     total ordering, comparison operators",
         "  attempt 0    FAILED_ASSERTION (AssertionError; tests line 7; 2 assertions executed)",
@@ -240,4 +240,4 @@ def test_the_command_writes_the_page(
 def test_open_without_a_page_is_a_mistake() -> None:
     result = CliRunner().invoke(app, ["report", "--open"])
     assert result.exit_code == 1
-    assert "give both" in result.output
+    assert "needs --html FILE" in result.output

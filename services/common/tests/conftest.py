@@ -1,4 +1,4 @@
-"""Servers of the odd kind, as processes."""
+"""Servers for tests, as processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sandbox server that does what the request's id says: answer, fail in a given way, or take its time."""
+"""A sandbox server that follows its request's id: answers, fails in a given way, or takes its time."""
 
 from __future__ import annotations
 

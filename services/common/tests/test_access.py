@@ -36,7 +36,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture
 def served(start: Start, authority: Authority) -> Served:
-    """`odd_server` with mutual TLS: the coordinator may Execute, the trainer ExecuteStream, people everything."""
+    """Start `odd_server` with mutual TLS: coordinators may call Execute, trainers ExecuteStream, people everything."""
     return start(**authority.server())
 
 
@@ -50,7 +50,7 @@ async def stream(channel: grpc.aio.Channel, count: int = 3) -> list[str]:
 
 
 async def refused_stream(channel: grpc.aio.Channel) -> str:
-    """Nothing is sent: gRPC's client forgets the status where sending fails first."""
+    """Return a stream's refusal. Nothing is sent, because gRPC's client loses the status if sending fails first."""
     call = rpc.SandboxServiceStub(channel).ExecuteStream(timeout=10)
     assert await call.code() is grpc.StatusCode.PERMISSION_DENIED
     return str(await call.details())
@@ -91,17 +91,17 @@ async def test_each_caller_may_call_what_is_listed_for_it_and_nothing_else(
         pytest.param("/CN=Client", "'Client' may not call", id="another case"),
         pytest.param("/CN=client ", "'client ' may not call", id="a space more"),
         pytest.param("/CN=*", "'*' may not call", id="the word for all"),
-        pytest.param("/O=client/OU=client", "no common name", id="none"),
-        pytest.param("/CN=client/CN=stranger", "or with several", id="two"),
-        pytest.param("/CN=stranger/CN=client", "or with several", id="two the other way"),
-        pytest.param("/CN=stranger+CN=client", "or with several", id="two in one"),
-        pytest.param("/CN=client/CN=client", "or with several", id="twice"),
+        pytest.param("/O=client/OU=client", "a certificate without exactly one common name", id="none"),
+        pytest.param("/CN=client/CN=stranger", "a certificate without exactly one common name", id="two"),
+        pytest.param("/CN=stranger/CN=client", "a certificate without exactly one common name", id="two the other way"),
+        pytest.param("/CN=stranger+CN=client", "a certificate without exactly one common name", id="two in one"),
+        pytest.param("/CN=client/CN=client", "a certificate without exactly one common name", id="twice"),
     ],
 )
 async def test_who_is_not_exactly_one_known_caller_is_refused(
     served: Served, authority: Authority, subject: str, told: str
 ) -> None:
-    """Whatever other names the certificate has: its alternative ones name a client here."""
+    """Other names in the certificate do not count: here the alternative names include a client."""
     extra = ("-multivalue-rdn",) if "+" in subject else ()
     async with connect(served.address, authority.sign("client", subject, more=extra)) as channel:
         assert told in await refused(rpc.SandboxServiceStub(channel).Execute(EXECUTE, timeout=10))
@@ -150,7 +150,7 @@ async def test_where_callers_have_no_names_nothing_is_refused(start: Start, auth
 
 
 async def test_nothing_is_read_of_who_may_not_call(served: Served, authority: Authority) -> None:
-    """A message over the limit would be RESOURCE_EXHAUSTED, and one that is none INTERNAL."""
+    """If the message were read, an oversized one would give RESOURCE_EXHAUSTED, and an invalid one INTERNAL."""
     method = f"/{SERVICE}/Execute"
     channel: Any  # of bytes
     async with connect(served.address, authority.sign("trainer")) as channel:
@@ -204,15 +204,15 @@ def test_a_misspelt_name_is_an_error_at_the_start() -> None:
         Registration(name, rpc.add_SandboxServiceServicer_to_server, object(), callers)
 
     register({"coordinator": ("Execute", "GetRunner"), "client": ALL})
-    with pytest.raises(ValueError, match="'coordinator' is allowed Excute, which it does not have; it has Execute, "):
+    with pytest.raises(ValueError, match="unknown methods for 'coordinator': Excute; the service has Execute, "):
         register({"coordinator": ("Excute", "GetRunner")})
-    with pytest.raises(ValueError, match="does not have"):
-        register({"coordinator": "Execute"})  # a text is a sequence of its letters
-    with pytest.raises(ValueError, match="no caller 'cordinator'; there are client, coordinator"):
+    with pytest.raises(ValueError, match="unknown methods for"):
+        register({"coordinator": "Execute"})  # a text is a sequence of letters
+    with pytest.raises(ValueError, match="unknown caller 'cordinator'; known callers: client, coordinator"):
         register({"cordinator": ALL})
-    with pytest.raises(ValueError, match="no caller 'runners'"):
+    with pytest.raises(ValueError, match="unknown caller 'runners'"):
         register({"runners": ("Execute",)})
-    with pytest.raises(ValueError, match="no gRPC service"):
+    with pytest.raises(ValueError, match="unknown gRPC service"):
         register({}, "codealign.api.sandbox.v1.SandBox")
 
 
@@ -222,11 +222,11 @@ def test_what_is_read_of_a_certificate_is_what_openssl_says(authority: Authority
     (read,) = certificates.read(made.cert_file.read_bytes())
     assert read.common_names == ("élan",)
     assert (read.not_after - read.not_before).days == 9000
-    assert certificates.not_good(read) == ""
+    assert certificates.why_invalid(read) == ""
     both = made.cert_file.read_bytes() + authority.certificate.read_bytes()
     assert [each.common_names for each in certificates.read(both)] == [("élan",), ("authority",)]
     late = certificates.Certificate((), read.not_after, read.not_after)
-    assert "is good from 20" in certificates.not_good(late)
+    assert "is valid only from 20" in certificates.why_invalid(late)
 
 
 def test_a_damaged_certificate_is_an_error_and_nothing_else(authority: Authority) -> None:

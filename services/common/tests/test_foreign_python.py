@@ -1,4 +1,4 @@
-"""Source that others wrote is parsed without a warning, in every thread, and what it raises is raised."""
+"""Parsing foreign source gives no warnings in any thread, and still raises errors."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import warnings
 
 import pytest
 
-from codealign.common.foreign_python import unwarned
+from codealign.common.foreign_python import without_warnings
 
 ODD = "x = '\\d'\n"
-"""What `compile` warns of."""
+"""Source for which `compile` warns."""
 
 
 def test_the_source_does_warn_otherwise() -> None:
@@ -21,14 +21,14 @@ def test_the_source_does_warn_otherwise() -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_no_warning_is_given_also_where_warnings_are_errors() -> None:
-    with unwarned():
+    with without_warnings():
         compile(ODD, "odd", "exec")
 
 
 @pytest.mark.parametrize("text", ["def", "x = 1\0", "(" * 500 + ")" * 500])
 def test_errors_are_raised_and_the_filters_are_as_before(text: str) -> None:
     before = list(warnings.filters)
-    with pytest.raises((SyntaxError, ValueError, MemoryError)), unwarned():
+    with pytest.raises((SyntaxError, ValueError, MemoryError)), without_warnings():
         ast.parse(text)
     assert warnings.filters == before
 
@@ -38,14 +38,14 @@ def test_threads_do_not_restore_each_others_filters() -> None:
     inside, trying = threading.Event(), threading.Event()
 
     def first() -> None:
-        with unwarned():
+        with without_warnings():
             inside.set()
             trying.wait(10)
             order.append("the first ends")
 
     def second() -> None:
         trying.set()
-        with unwarned():
+        with without_warnings():
             order.append("the second begins")
 
     threads = [threading.Thread(target=first), threading.Thread(target=second)]

@@ -1,4 +1,4 @@
-"""A peer that vanishes without a word is noticed; one that is only silent is left alone."""
+"""A peer that disappears is detected; one that is only silent is left alone."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def test_a_server_that_is_stopped_is_noticed_long_before_the_deadline(star
         finally:
             os.kill(served.process.pid, signal.SIGCONT)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE, "not DEADLINE_EXCEEDED"
-        # The channel finds its way back.
+        # The channel reconnects.
         assert await execute(clients, "third", RetryPolicy(attempts=0)) == "third"
 
 

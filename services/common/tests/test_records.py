@@ -41,7 +41,7 @@ def test_everything_that_determines_a_record_changes_its_id() -> None:
 
 
 def test_ids_never_change() -> None:
-    """A change here would orphan every store in the field."""
+    """A change here would invalidate the ids in every existing store."""
     seed = records.complete(pb.Record(kind=pb.KIND_SEED, seed=pb.Seed(code="def f(x): return x", path="a.py", line=3)))
     assert seed.id == "0eb4bf0809f5904c92c7888bb0a8cbb0"
     assert records.seed_for("a", 1) == 2854346579472605236

@@ -1,4 +1,4 @@
-"""The one start-up path, against a real process."""
+"""The common start-up path, with a real process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.common.clients import NO_RETRY, Addresses, Clients, ClientTls, RetryPolicy
 from codealign.common.errors import describe, retry_delay, violated_fields
-from codealign.common.proxies import is_near
+from codealign.common.proxies import bypasses_proxy
 from tests.pki import Authority
 
 from .conftest import Served, Start, refusal
@@ -50,7 +50,7 @@ async def test_errors_carry_what_a_caller_needs(start: Start) -> None:
 @pytest.mark.parametrize("wish", ["long-not-found", "many-fields"])
 async def test_an_error_that_is_longer_than_a_trailer_arrives_with_its_beginning(start: Start, wish: str) -> None:
     async with Clients(Addresses(sandbox=start().address)) as clients:
-        for _ in range(20):  # gRPC drops a part of the calls whose metadata is too large, at random
+        for _ in range(20):  # gRPC drops some of the calls with too much metadata, at random
             error = await failure(clients, wish)
             if wish == "many-fields":
                 assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -164,13 +164,13 @@ async def test_a_message_over_the_limit_is_refused(start: Start) -> None:
 def test_a_port_in_use_is_named_with_what_to_do(start: Start) -> None:
     line = refusal(port=str(start().port))
     assert "Address already in use" in line
-    assert "set another port" in line
+    assert "choose another port" in line
 
 
 def test_wrong_settings_are_named() -> None:
     assert "CODEALIGN_ODD_PORT" in refusal(port="70000")
     assert "no TLS certificate" in refusal(host="0.0.0.0")
-    assert "go together" in refusal(tls_cert_file="a.pem")
+    assert "must be set together" in refusal(tls_cert_file="a.pem")
     assert "cannot read" in refusal(tls_cert_file="missing.pem", tls_key_file="missing.key")
 
 
@@ -180,16 +180,16 @@ def test_a_certificate_that_would_fail_every_handshake_is_refused_at_the_start(t
     expired = refusal(**authority.server("expired", days=-1))
     assert "tls_cert_file: the certificate in " in expired
     assert f"{tmp_path}/expired.crt expired on 20" in expired
-    assert "start again" in expired
+    assert "restart" in expired
     mixed = refusal(**good | {"tls_key_file": other["tls_key_file"]})
     assert "tls_key_file: the key in " in mixed
-    assert "it is another certificate's" in mixed
+    assert "it belongs to another certificate" in mixed
     (tmp_path / "damaged.crt").write_bytes(
         (tmp_path / "server.crt").read_bytes()[:200] + b"\n-----END CERTIFICATE-----"
     )
     assert "its certificate is damaged" in refusal(**good | {"tls_cert_file": str(tmp_path / "damaged.crt")})
-    assert "no certificate in PEM" in refusal(**good | {"tls_client_ca_file": good["tls_key_file"]})
-    assert "no private key" in refusal(**good | {"tls_key_file": good["tls_cert_file"]})
+    assert "no PEM certificate" in refusal(**good | {"tls_client_ca_file": good["tls_key_file"]})
+    assert "not a PEM private key" in refusal(**good | {"tls_key_file": good["tls_cert_file"]})
 
 
 async def test_a_certificates_end_is_a_metric_and_there_is_none_without_tls(start: Start, tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ async def test_what_is_near_is_reached_without_a_proxy(
     ],
 )
 def test_a_proxy_is_no_way_to_what_is_near(address: str, near: bool) -> None:
-    assert is_near(address) is near
+    assert bypasses_proxy(address) is near
 
 
 async def test_a_client_finds_its_way_back_to_a_server_that_was_away(start: Start) -> None:

@@ -1,4 +1,4 @@
-"""Lines as Python counts them, and names that nobody knows."""
+"""Lines as Python counts them, and messages for unknown names."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Titles in YAML: readable by people, and the same text again for programs."""
+"""Titles in YAML: readable for people, and unchanged when parsed."""
 
 from __future__ import annotations
 
 import pytest
 import yaml
 
-from codealign.common.yaml_text import quoted
+from codealign.common.text import yaml_quoted
 
 
 @pytest.mark.parametrize(
@@ -25,9 +25,9 @@ from codealign.common.yaml_text import quoted
     ],
 )
 def test_yaml_reads_the_text_back(text: str) -> None:
-    assert yaml.safe_load(f"pretty_name: {quoted(text)}\nnext: 1\n") == {"pretty_name": text, "next": 1}
-    assert "\n" not in quoted(text)
+    assert yaml.safe_load(f"pretty_name: {yaml_quoted(text)}\nnext: 1\n") == {"pretty_name": text, "next": 1}
+    assert "\n" not in yaml_quoted(text)
 
 
 def test_what_people_read_stays_as_it_is() -> None:
-    assert quoted("größer 🙂") == '"größer 🙂"'
+    assert yaml_quoted("größer 🙂") == '"größer 🙂"'

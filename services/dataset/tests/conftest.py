@@ -1,4 +1,4 @@
-"""Both databases, for real, and records to put into them."""
+"""Both databases as real servers, and records for them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GVISOR = sandbox_pb2.ISOLATION_GVISOR
 
 
 class Make:
-    """Complete records; equal arguments give equal records."""
+    """Builds complete records; equal arguments give equal records."""
 
     def seed(self, number: int = 0) -> pb.Record:
         code = f"def add_{number}(a):\n    return a + {number}\n"
@@ -106,7 +106,7 @@ class Make:
     def example(
         self, instruction: pb.Record, response: pb.Record, verdict: pb.Record | None, seed: pb.Record
     ) -> pb.Record:
-        """A row; without a verdict one of a pipeline that executes nothing."""
+        """Build a row. Without a verdict it is one of a pipeline that executes nothing."""
         verdicts = [verdict.id] if verdict else []
         body = pb.Example(
             instruction=instruction.instruction.text,
@@ -126,7 +126,7 @@ class Make:
         return complete(pb.Record(kind=pb.KIND_EXAMPLE, parents=[response.id, *verdicts], example=body))
 
     def chain(self, number: int = 0) -> list[pb.Record]:
-        """A seed and all that follows, up to its example: six records, parents first."""
+        """Build a seed with everything derived from it, up to its example: six records, parents first."""
         seed = self.seed(number)
         concepts = self.concepts(seed)
         instruction = self.instruction(concepts)
@@ -145,11 +145,11 @@ def make() -> Make:
 
 
 class Postgres:
-    """A PostgreSQL server of our own, on a Unix socket."""
+    """A private PostgreSQL server on a Unix socket."""
 
     def __init__(self, bin_dir: Path) -> None:
         self._bin = bin_dir
-        # In /tmp itself: a socket's path is short, and another user must be able to get there.
+        # Directly in /tmp: a socket's path must be short, and another user must have access.
         self.folder = Path(tempfile.mkdtemp(prefix="codealign-pg-", dir="/tmp"))
         self._user = next(name for name in ("postgres", "nobody") if _has_user(name)) if os.geteuid() == 0 else None
         if self._user:
@@ -179,14 +179,14 @@ class Postgres:
         self._run("pg_ctl", "-w", "-s", "-m", "immediate", "stop")
 
     def remove(self) -> None:
-        with contextlib.suppress(AssertionError):  # it is not running: a test or its start failed
+        with contextlib.suppress(AssertionError):  # it is not running, because a test or its start failed
             self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(self._bin / program), "-D", str(self.folder / "data"), *arguments]
         account = {"user": self._user, "group": _group(self._user), "extra_groups": []} if self._user else {}
-        # To a file, not a pipe: the server inherits it and would keep a pipe open.
+        # To a file rather than a pipe, which the server would inherit and keep open.
         with tempfile.TemporaryFile() as output:
             done = subprocess.run(
                 command, cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=60, **account

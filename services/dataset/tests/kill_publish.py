@@ -1,4 +1,4 @@
-"""Run by a test: publish, and be killed (SIGKILL) at a point of it.
+"""Run by a test: publishes, and is killed (SIGKILL) at a given point.
 
 kill_publish.py <database url> <versions folder> <point>
 """

@@ -1,4 +1,4 @@
-"""Adding records."""
+"""Appending records."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_concurrent_appends_of_the_same_records_insert_each_once(database: Datab
     records = [*seeds, *(make.concepts(seed) for seed in seeds)]
 
     def add(order: int) -> list[int]:
-        # Each thread has another order, which without sorting would deadlock in PostgreSQL.
+        # Each thread uses another order, which would deadlock in PostgreSQL if the rows were not sorted.
         parents, children = seeds[:], records[len(seeds) :]
         random.Random(order).shuffle(parents)
         random.Random(order).shuffle(children)

@@ -21,7 +21,7 @@ CONFIG = "2" * 32
 
 
 def refused(record: pb.Record) -> list[str]:
-    """The paths that are wrong."""
+    """Return the paths of the invalid fields."""
     try:
         checks.records([record], max_bytes=10_000)
     except InvalidArgument as error:

@@ -1,4 +1,4 @@
-"""What goes wrong below: a full disk, a database that is away, a locked file."""
+"""Faults of the database: a full disk, an unavailable server, a locked file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_full_disk_is_resource_exhausted_and_undoes_the_append(sqlite_database
     def limit(connection: sqlite3.Connection, _record: object) -> None:
         connection.execute("PRAGMA max_page_count = 40")
 
-    with pytest.raises(ResourceExhausted, match="make room"):
+    with pytest.raises(ResourceExhausted, match="free space"):
         append(sqlite_database, make.chains(150), collection="run")
     assert [tally.records for tally in lookup.count(sqlite_database)] == [1]
     assert lookup.count(sqlite_database, "run") == []
@@ -42,7 +42,7 @@ def test_a_database_that_is_away_is_unavailable_and_comes_back(
     postgres.stop()
     try:
         for _ in range(2):
-            with pytest.raises(Unavailable, match="is away") as caught:
+            with pytest.raises(Unavailable, match="is unavailable") as caught:
                 append(postgres_database, [make.seed(1)])
             assert caught.value.retry_after > 0
     finally:
@@ -61,7 +61,7 @@ def test_a_file_that_another_process_locks_is_unavailable(
     try:
         with pytest.raises(Unavailable, match="locked by another process"):
             append(impatient, [make.seed()])
-        assert lookup.count(impatient) == []  # readers go on
+        assert lookup.count(impatient) == []  # readers continue
     finally:
         other.close()
     append(impatient, [make.seed()])

@@ -1,4 +1,4 @@
-"""Making records that are there members of a collection."""
+"""Making existing records members of a collection."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_an_answer_that_does_not_fit_joins_nothing(database: Database, make: Mak
     append(database, [seed])
     (refused,) = carry_out(database, [Join([seed.id], "run", max_bytes=10)])
     assert isinstance(refused, InvalidArgument)
-    assert "ask for fewer" in refused.message
+    assert "request fewer" in refused.message
     assert lookup.collections(database) == []
     (answer,) = carry_out(database, [Join([seed.id], "run", ids_only=True, max_bytes=10)])
     assert answer == [pb.Record(id=seed.id)]

@@ -1,4 +1,4 @@
-"""One holder at a time, and the old one fenced off."""
+"""Leases: one holder at a time, and the previous one fenced off."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_released_lease_is_free_and_its_token_is_not_used_again(database: Data
         append(database, [make.seed()], fence=fence(lease))
     next_one = leases.acquire(database, "run", "two", 100)
     assert next_one.token == lease.token + 1
-    leases.release(database, fence(lease))  # a late release takes nothing from the next holder
+    leases.release(database, fence(lease))  # a late release does not affect the next holder
     assert leases.renew(database, fence(next_one), 100).holder == "two"
 
 

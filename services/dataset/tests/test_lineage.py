@@ -1,4 +1,4 @@
-"""From a record to its seeds and to what came of it."""
+"""The lineage of a record: its seeds and its descendants."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_configurations_and_prefixes_come_along(database: Database, make: Make) 
     found = lineage(database, concepts.id)
     assert {record.id for record in found.records} == {record.id for record in [*run, prefix]}
     assert found.references == sorted([sampling, stage], key=lambda record: record.id)
-    # The prefix is no member, but what the completion was an answer to.
+    # The prefix is not a member, but it is the completion's prompt.
     found = lineage(database, concepts.id, collection="run")
     assert {record.id for record in found.records} == {record.id for record in run}
     assert found.references == sorted([sampling, stage, prefix], key=lambda record: record.id)

@@ -43,7 +43,7 @@ def test_ambiguous_digits_are_refused_with_the_number_of_matches(database: Datab
 def test_an_answer_that_does_not_fit_is_refused(database: Database, make: Make) -> None:
     seed = make.seed()
     append(database, [seed])
-    with pytest.raises(InvalidArgument, match="ask for fewer"):
+    with pytest.raises(InvalidArgument, match="request fewer"):
         lookup.get(database, [seed.id], max_bytes=10)
 
 

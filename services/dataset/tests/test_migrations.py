@@ -1,4 +1,4 @@
-"""The schema: made by migrations, checked at start."""
+"""The schema: created by migrations and checked at start-up."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_newer_database_is_refused(database: Database) -> None:
 
 
 def at_first_revision(database: Database) -> None:
-    """Make a database of the first release's schema."""
+    """Create a database with the first release's schema."""
 
     def work(connection: Connection) -> None:
         config = migrate._config()
@@ -91,7 +91,7 @@ def old_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Dat
 
 
 def old_rows(records: list[pb.Record]) -> dict[str, list[dict[str, object]]]:
-    """Records as the first release stored them, all members of "run", every second one of "other" as well."""
+    """Return records as the first release stored them: all members of "run", and every second one of "other"."""
     rows: dict[str, list[dict[str, object]]] = {"records": [], "record_parents": [], "collection_members": []}
     for number, record in enumerate(records):
         item = entry(record)
@@ -131,7 +131,7 @@ def test_a_first_releases_records_are_all_there_after_the_migration(old_database
             names = rows[0].keys()
             places = ", ".join(f":{name}" for name in names)
             connection.execute(text(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({places})"), rows)
-        wrong = "INSERT INTO tallies VALUES ('run', 1, '', 0, 0, 77)"  # what it counted is counted anew
+        wrong = "INSERT INTO tallies VALUES ('run', 1, '', 0, 0, 77)"  # everything is recounted
         connection.execute(text(wrong))
 
     old_database.write(fill)
@@ -185,6 +185,6 @@ def test_other_urls_are_refused(url: str) -> None:
 def test_a_password_is_never_shown() -> None:
     database = Database("postgresql://me:secret@127.0.0.1:1/db")
     assert "secret" not in database.place
-    with pytest.raises(Exception, match="is away") as caught:
+    with pytest.raises(Exception, match="is unavailable") as caught:
         database.ping()
     assert "secret" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Records that a newer release wrote: named in one error, and kept as they are."""
+"""Records written by a newer release: named in one error, and kept unchanged."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NEWER = "f" * 32
 
 @pytest.fixture
 def seed_id(database: Database, make: Make) -> str:
-    """A seed with a child of kind 99, both members of "run"."""
+    """Create a seed with a child of kind 99, both members of "run"."""
     seed = make.seed()
     append(database, [seed], collection="run")
 
@@ -52,7 +52,7 @@ def test_reading_one_says_which_it_is_and_what_to_do(database: Database, seed_id
         with pytest.raises(FailedPrecondition, match=said):
             read()
     assert database.read(lambda connection: connection.scalar(select(func.count()).select_from(records))) == 2
-    assert lookup.collections(database) == [("run", 2)]  # and nobody joined
+    assert lookup.collections(database) == [("run", 2)]  # and nothing joined
 
 
 def test_everything_else_goes_on(database: Database, seed_id: str, make: Make) -> None:

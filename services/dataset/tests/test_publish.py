@@ -1,4 +1,4 @@
-"""Versions: their rows, their bytes, and that there is no half one."""
+"""Versions: their rows, their bytes, and that partial ones are never visible."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_the_card_says_counts_facts_and_promise(
 
 
 def with_verdicts(make: Make, *verdicts: sandbox_pb2.Verdict.ValueType | None) -> list[pb.Record]:
-    """Rows of one seed each, with these verdicts; None: never executed."""
+    """Return rows with one seed each and these verdicts. None: never executed."""
     records = []
     for number, found in enumerate(verdicts):
         seed, concepts, instruction, response, _, _ = make.chain(number)
@@ -253,7 +253,7 @@ def test_nothing_to_publish_is_said(database: Database, publisher: Publisher, ma
         ("unspecified isolation", "without gVisor"),
         ("failed", "is FAILED_ASSERTION, not PASSED"),
         ("missing", "has no verdict"),
-        ("another's", "not about its response"),
+        ("another's", "not to its response"),
         ("no seed", "is not in the store"),
         ("no lineage", "has no lineage"),
     ],
@@ -418,7 +418,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("codealign.dataset.publishing.publisher._write_text", full)
-    with pytest.raises(ResourceExhausted, match="make room"):
+    with pytest.raises(ResourceExhausted, match="free space"):
         Publisher(sqlite_database, VersionFolders(str(root), root)).publish("run", PLAIN)
     assert list(root.iterdir()) == []
 

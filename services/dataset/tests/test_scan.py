@@ -1,4 +1,4 @@
-"""Scanning: filters, pages, and what lacks a child."""
+"""Scanning: filters, pages, and records that lack a child."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_each_attempt_must_be_there_as_record_or_rejection(database: Database, m
     query = Query(kind=SEED, lacking=Lacking(RESPONSE, ONE, attempts=3))
     append(database, [seed, make.response(seed, 0, ONE), make.rejection(seed, RESPONSE, 1, ONE)])
     assert ids(database, query) == [seed.id]
-    # Neither a later attempt nor the same one again, as a rejection, stands for attempt 2.
+    # Neither a later attempt nor a repeated one (as a rejection) replaces attempt 2.
     append(database, [make.response(seed, 3, ONE), make.rejection(seed, RESPONSE, 0, ONE), make.response(seed, 2, TWO)])
     assert ids(database, query) == [seed.id]
     append(database, [make.response(seed, 2, ONE)])
@@ -145,7 +145,7 @@ def test_with_a_collection_its_parents_and_children_alone_count(database: Databa
 
 
 def test_scans_use_their_indexes(sqlite_database: Database, make: Make) -> None:
-    """No scan walks the table of records, whose rows are large."""
+    """No scan reads the whole table of records, whose rows are large."""
     from codealign.dataset.storage.scan import _ids
 
     lacking = Lacking(RESPONSE, ONE, attempts=3)
@@ -164,5 +164,5 @@ def test_scans_use_their_indexes(sqlite_database: Database, make: Make) -> None:
         with sqlite_database.engine.connect() as connection:
             plan = [row[-1] for row in connection.execute(explain)]
         assert not [step for step in plan if step.startswith("SCAN")], (query, plan)
-        if not query.parent_id:  # a parent's children are few, and sorted
+        if not query.parent_id:  # a parent has few children, which are sorted
             assert not [step for step in plan if "ORDER BY" in step], (query, plan)

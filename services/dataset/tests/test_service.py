@@ -1,4 +1,4 @@
-"""The service over gRPC: checks with field paths, pages, leases, streams; and as a process of its own."""
+"""The service over gRPC: checks with field paths, pages, leases and streams; and as a separate process."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def stub(tmp_path: Path) -> AsyncIterator[DatasetServiceAsyncStub]:
 
 
 async def refused(call: Any) -> tuple[grpc.StatusCode, list[str]]:
-    """An RPC's status code and the field paths that it names."""
+    """Return an RPC's status code and the field paths in it."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     paths = []
@@ -372,7 +372,7 @@ async def test_a_killed_process_keeps_every_acknowledged_record(tmp_path: Path, 
         counts = (await stub.Count(wire.CountRequest(collection="run"))).counts
         numbers = {count.count for count in counts}
         assert len(counts) == 6
-        assert len(numbers) == 1  # whole requests or none of them
+        assert len(numbers) == 1  # each request is all or nothing
     process.terminate()
     assert process.wait(timeout=30) == 0
 
@@ -382,7 +382,7 @@ async def test_an_unmigrated_postgresql_is_refused_until_it_is_migrated(tmp_path
     variables = {"DATABASE_URL": postgres.url_of("fresh")}
     process = start(tmp_path, **variables)
     assert process.wait(timeout=30) == 2
-    assert "run `codealign-dataset migrate` first" in (tmp_path / "log").read_text()
+    assert "run `codealign-dataset migrate`" in (tmp_path / "log").read_text()
     assert start(tmp_path, "migrate", **variables).wait(timeout=30) == 0
     process = start(tmp_path, **variables)
     async with grpc.aio.insecure_channel(await address(tmp_path, process)) as channel:
@@ -414,7 +414,7 @@ async def test_readiness_follows_the_database(tmp_path: Path, postgres: Postgres
         await asyncio.to_thread(postgres.stop)
         try:
             await becomes(False)
-            assert "is away" in readiness.reason
+            assert "is unavailable" in readiness.reason
         finally:
             await asyncio.to_thread(postgres.start)
         await becomes(True)

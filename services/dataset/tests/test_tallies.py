@@ -1,4 +1,4 @@
-"""What is counted with every append and join is what a recount finds."""
+"""The tallies updated with every append and join equal a recount."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def recount(database: Database, collection: str) -> list[Tally]:
-    """The tallies, from the records themselves."""
+    """Compute the tallies from the records."""
     ids = select(records.c.id)
     if collection:
         ids = select(collection_members.c.record_id).where(collection_members.c.collection == collection)
@@ -45,7 +45,7 @@ def recount(database: Database, collection: str) -> list[Tally]:
 
 
 def some_records(make: Make) -> list[pb.Record]:
-    """Of several kinds, configurations and labels; parents first; halves of a second add up exactly."""
+    """Return records of several kinds, parents first. Halves of a second add up exactly."""
     chosen = random.Random(3)
     found: list[pb.Record] = []
     for number in range(30):

@@ -1,4 +1,4 @@
-"""Streams that their caller leaves: nothing stays open, whenever it happens."""
+"""Streams abandoned by their caller: nothing stays open, whenever it happens."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from services.dataset.tests.conftest import Make
 
 
 class Source:
-    """A blocking generator that waits in the middle, and remembers whether it was closed."""
+    """A blocking generator that waits in the middle and records whether it was closed."""
 
     def __init__(self) -> None:
         self.waits, self.goes_on, self.closed = threading.Event(), threading.Event(), threading.Event()
@@ -102,7 +102,7 @@ async def test_a_fault_while_an_item_is_made_is_the_streams() -> None:
 
 
 def open_files(folder: Path) -> list[str]:
-    """This process' open files below a folder."""
+    """Return this process's open files in a folder."""
     found = []
     for link in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
@@ -134,9 +134,9 @@ async def test_cancelled_exports_leave_no_file_open(
                 if number % 3:
                     await asyncio.sleep(0.001 * (number % 5))
                 call.cancel()
-            # The last calls may not have reached the server yet: one that is answered comes after them.
+            # The last calls may not have reached the server yet. When this one is answered, they have.
             assert b"".join([piece.data async for piece in stub.Export(request)])
         await server.stop(5)
         data = settings.data_dir / "versions"
-    # The service has ended, and with it its threads: whatever they closed at last is closed.
+    # The service has ended with all its threads, so everything has been closed.
     assert open_files(data) == []

@@ -1,4 +1,4 @@
-"""Group commit: who waits, who is served, and what a caller that goes away leaves."""
+"""Group commit: who waits, who is served, and what happens if a caller disconnects."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Gate:
-    """Carries out groups one by one, each when it is let through, and remembers their sizes."""
+    """Carries out groups one by one when the test lets them through, and records their sizes."""
 
     def __init__(self) -> None:
         self.groups: list[int] = []
@@ -81,8 +81,8 @@ async def test_a_caller_that_goes_away_before_its_turn_writes_nothing(
     await gate.busy()
     tasks += [asyncio.create_task(writer.append(Append([entry(make.seed(number))]))) for number in (1, 2)]
     await asyncio.sleep(0)
-    tasks[0].cancel()  # begun: it is carried out
-    tasks[1].cancel()  # not begun: it is not
+    tasks[0].cancel()  # started, so it is carried out
+    tasks[1].cancel()  # not started, so it is dropped
     gate.opened.release(2)
     await tasks[2]
     found = lookup.get(sqlite_database, [make.seed(number).id for number in range(3)])

@@ -1,4 +1,4 @@
-"""A tiny random Llama with a small byte-level tokenizer, made in a second, and servers over real gRPC."""
+"""A tiny random Llama with a small byte-level tokenizer, created in a second, and servers over real gRPC."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from codealign.api.inference.v1.inference_pb2_grpc import (
     add_InferenceServiceServicer_to_server,
 )
 from codealign.common.interceptors import ServerInterceptor
+from codealign.inference.engine_opener import EngineOpener
 from codealign.inference.engines.base import Engine
-from codealign.inference.opening import EngineOpener
 from codealign.inference.registry import ModelRegistry
 from codealign.inference.servicer import InferenceServicer
 from codealign.inference.settings import InferenceSettings
 
-# PyTorch and Transformers are imported by the fixtures that need them: the fast tests, which share this file, do not.
+# PyTorch and Transformers are imported by the fixtures that need them, since the fast tests share this file.
 if TYPE_CHECKING:
     from codealign.inference.engines.transformers.engine import TransformersEngine
     from codealign.inference.engines.transformers.loading import LoadedModel
@@ -45,7 +45,7 @@ Connect = Callable[[Engine], AbstractAsyncContextManager[Any]]
 def _make_model(
     folder: Path, *, seed: int = 0, end_tokens: list[int] | None = None, chat: bool = True, **changes: object
 ) -> Path:
-    """Write a model folder; a large initial range makes its distributions peaked, so greedy texts vary."""
+    """Write a model folder; a large initial range makes its distributions peaked, so that greedy texts vary."""
     import torch
     import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -92,13 +92,13 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def make_model() -> Callable[..., Path]:
-    """Writes another model folder."""
+    """Write another model folder."""
     return _make_model
 
 
 @pytest.fixture(scope="session")
 def options() -> EngineOptions:
-    """Small sizes, so that every bound is met."""
+    """Small sizes, so that every limit is reached."""
     from codealign.inference.engines.transformers.options import EngineOptions
 
     return EngineOptions(
@@ -129,7 +129,7 @@ async def engine(loaded: LoadedModel, options: EngineOptions) -> AsyncIterator[T
 
 @pytest.fixture
 def connect() -> Connect:
-    """Serves an engine over gRPC, with the interceptor that every server has."""
+    """Serve an engine over gRPC with every server's interceptor."""
 
     @asynccontextmanager
     async def connected(engine: Engine) -> AsyncIterator[Any]:

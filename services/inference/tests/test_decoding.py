@@ -1,4 +1,4 @@
-"""The transformers engine writes what the model writes."""
+"""The transformers engine returns what the model generates."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from codealign.inference.engines.base import (
     Sample,
     Sampling,
 )
+from codealign.inference.engines.transformers.attention import NAME
+from codealign.inference.engines.transformers.decoder import Decoder, share_prefixes
 from codealign.inference.engines.transformers.engine import TransformersEngine
 from codealign.inference.engines.transformers.linear import pack_linears, packing_works
 from codealign.inference.engines.transformers.loading import LoadedModel, load_model
@@ -40,7 +42,7 @@ PROMPTS = [
 async def complete(
     engine: TransformersEngine, prompt: str, sampling: Sampling, seeds: tuple[int, ...] = (7,), **more: Any
 ) -> list[Completion]:
-    """Completions in the order of their attempts."""
+    """Return completions in the order of their attempts."""
     samples = tuple(Sample(attempt, seed) for attempt, seed in enumerate(seeds))
     request = GenerationRequest(prompt, samples, sampling, **more)
     found = [completion async for completion in engine.generate(request)]
@@ -48,7 +50,7 @@ async def complete(
 
 
 def by_generate(loaded: LoadedModel, prompt: str, tokens: int) -> tuple[str, int]:
-    """What transformers' own generate writes greedily: text and number of tokens."""
+    """Return the greedy text and number of tokens from transformers' own generate."""
     inputs = loaded.tokenizer(prompt, return_tensors="pt")
     inputs.pop("token_type_ids", None)
     with torch.inference_mode():
@@ -67,7 +69,7 @@ async def test_a_mixed_batch_with_reused_prefixes_writes_the_same(
     engine: TransformersEngine, loaded: LoadedModel
 ) -> None:
     lengths = [10, 40, 25, 60, 5, 33]
-    for _ in range(2):  # the second time every prompt finds itself in the prefix cache
+    for _ in range(2):  # in the second pass every prompt is in the prefix cache
         batches = await asyncio.gather(
             *(
                 complete(engine, prompt, Sampling(max_tokens=length), (1, 2, 3))
@@ -76,6 +78,91 @@ async def test_a_mixed_batch_with_reused_prefixes_writes_the_same(
         )
         for prompt, length, batch in zip(PROMPTS, lengths, batches, strict=True):
             assert [(one.text, one.generated_tokens) for one in batch] == [by_generate(loaded, prompt, length)] * 3
+
+
+@pytest.mark.parametrize("samples", [1, 5])
+async def test_rows_that_share_a_prefix_write_what_each_would_write_alone(
+    engine: TransformersEngine, loaded: LoadedModel, samples: int
+) -> None:
+    prompts = [FEW_SHOTS + text for text in ("### Instruction\nReverse.\n", "### Instruction\nAdd.\n", "print(")]
+    lengths = [20, 45, 33]
+    for _ in range(2):  # with and without the prefix computed before
+        batches = await asyncio.gather(
+            *(
+                complete(
+                    engine, prompt, Sampling(max_tokens=length), tuple(range(samples)), prefix_chars=len(FEW_SHOTS)
+                )
+                for prompt, length in zip(prompts, lengths, strict=True)
+            ),
+            complete(engine, "def", Sampling(max_tokens=50)),  # shares nothing
+        )
+        for prompt, length, batch in zip([*prompts, "def"], [*lengths, 50], batches, strict=True):
+            expected = by_generate(loaded, prompt, length)
+            assert {(one.text, one.generated_tokens) for one in batch} == {expected}
+
+
+async def test_rows_of_a_batch_read_their_common_prefix_in_one_place(
+    loaded: LoadedModel, options: EngineOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = Decoder.decode
+    seen = []
+
+    def watched(self: Decoder, cache: Any, tokens: Any) -> Any:
+        groups = cache.groups()
+        seen.append((max(cache.lengths), [len(group.rows) for group in groups.groups] if groups else []))
+        return decode(self, cache, tokens)
+
+    monkeypatch.setattr(Decoder, "decode", watched)
+    engine = TransformersEngine(loaded, replace(options, slots=4))
+    try:
+        await asyncio.gather(
+            *(
+                complete(engine, FEW_SHOTS + text, Sampling(max_tokens=12), prefix_chars=len(FEW_SHOTS))
+                for text in ("a", "b = 1", "c")
+            )
+        )
+    finally:
+        await engine.close()
+    prefix = len(loaded.tokenizer(FEW_SHOTS)["input_ids"])
+    assert [3] in [groups for _, groups in seen]
+    assert max(own for own, _ in seen) < prefix
+
+
+def test_a_model_with_windows_keeps_the_attention_of_transformers(loaded: LoadedModel) -> None:
+    assert loaded.model.config._attn_implementation == NAME
+    config = transformers.Qwen2Config(
+        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, use_sliding_window=True, sliding_window=4, max_window_layers=1,
+    )  # fmt: skip
+    model = transformers.Qwen2ForCausalLM(config)
+    assert not share_prefixes(model)
+    assert model.config._attn_implementation == "sdpa"
+
+
+async def test_several_workers_write_what_one_writes(loaded: LoadedModel, options: EngineOptions) -> None:
+    sampling = Sampling(temperature=1.0, max_tokens=20)
+    texts = []
+    for workers in (1, 3):
+        engine = TransformersEngine(loaded, replace(options, slots=7, workers=workers))
+        try:
+            found = await asyncio.gather(*(complete(engine, prompt, sampling, (1, 2, 3)) for prompt in PROMPTS))
+            assert engine.load() == replace(engine.load(), running=0, waiting=0, slots=7)
+            assert engine.load().generated_tokens == sum(one.generated_tokens for batch in found for one in batch)
+        finally:
+            await engine.close()
+        texts.append([[one.text for one in batch] for batch in found])
+    assert texts[0] == texts[1]
+
+
+def test_workers_divide_slots_and_memory() -> None:
+    shares = EngineOptions(
+        slots=5, workers=2, max_waiting=9, kv_cache_bytes=100, prefix_cache_bytes=60
+    ).of_each_worker()
+    assert [(each.slots, each.max_waiting, each.kv_cache_bytes, each.prefix_cache_bytes) for each in shares] == [
+        (3, 5, 50, 30),
+        (2, 4, 50, 30),
+    ]
+    assert len(EngineOptions(slots=2, workers=8).of_each_worker()) == 2
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -150,7 +237,7 @@ async def test_text_ends_before_a_stop_string_that_spans_tokens(
     engine: TransformersEngine, loaded: LoadedModel
 ) -> None:
     whole = await text_of(engine, PROMPTS[0])
-    # Somewhere in the middle, longer than any single token of this tokenizer.
+    # In the middle, longer than any single token of this tokenizer.
     start = 8
     stop = whole[start : start + 12]
     assert len(loaded.tokenizer(stop)["input_ids"]) > 1
@@ -205,7 +292,7 @@ async def test_without_max_tokens_the_context_is_the_limit(engine: TransformersE
 
 
 async def test_a_prompt_beyond_the_context_is_refused_with_numbers(engine: TransformersEngine) -> None:
-    with pytest.raises(InvalidArgument, match=r"prompt: has \d{3,} tokens; the model's context holds 256"):
+    with pytest.raises(InvalidArgument, match=r"prompt: has \d{3,} tokens, but the model's context holds 256"):
         await complete(engine, "def add(a, b): " * 100, Sampling())
 
 
@@ -235,7 +322,7 @@ async def test_the_prefix_cache_stays_within_its_bytes(loaded: LoadedModel) -> N
     try:
         for number in range(6):
             await complete(engine, f"{number} is a number. " * 3, Sampling(max_tokens=1))
-            assert engine._worker._prefixes.size_bytes <= bound
+            assert engine._workers[0]._prefixes.size_bytes <= bound
     finally:
         await engine.close()
 

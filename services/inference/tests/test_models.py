@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a model is one sentence that says what to do; and which model it is."""
+"""Every fault of a model is reported in one sentence that says what to do; and the model's identity."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 
 from codealign.common.errors import ConfigurationError
 from codealign.common.machine import available_memory
 from codealign.common.model_identity import revision
+from codealign.inference.engine_opener import configured_source
 from codealign.inference.engines.transformers import loading
 from codealign.inference.engines.transformers.loading import LoadedModel, load_model
 from codealign.inference.engines.transformers.options import EngineOptions
-from codealign.inference.opening import configured_source
 from codealign.inference.settings import InferenceSettings
 
 
 @pytest.fixture
 def folder(tmp_path: Path, model_folder: Path) -> Path:
-    """A copy to spoil."""
+    """A copy to damage."""
     return Path(shutil.copytree(model_folder, tmp_path / "spoilt"))
 
 
@@ -56,7 +57,7 @@ def test_a_hub_id_while_offline(refused: Refused, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     message = refused("nobody/no-such-model")
-    assert "not in the local hub cache" in message
+    assert "not a folder or in the local hub cache" in message
     assert "HF_HUB_OFFLINE is set" in message
     assert "give its folder" in message
 
@@ -70,8 +71,8 @@ def test_a_hub_id_that_does_not_exist(refused: Refused, monkeypatch: pytest.Monk
         raise RepositoryNotFoundError("404", response=httpx2.Response(404, request=request))
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", unknown)
-    assert "neither a folder nor a public model of the hub" in refused("nobody/no-such-model")
-    assert "neither a folder nor a public model of the hub" in refused("nobody/no-such-model")
+    assert "neither a folder nor a public model on the hub" in refused("nobody/no-such-model")
+    assert "neither a folder nor a public model on the hub" in refused("nobody/no-such-model")
 
 
 def test_an_id_that_cannot_be_one(refused: Refused) -> None:
@@ -113,7 +114,7 @@ def test_a_missing_tokenizer(refused: Refused, folder: Path) -> None:
 
 def test_no_weights(refused: Refused, folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    assert "holds no *.safetensors file (pytorch_model.bin is a pickle" in refused(folder)
+    assert "contains no *.safetensors file (pytorch_model.bin is a pickle" in refused(folder)
 
 
 def test_cut_weights(refused: Refused, folder: Path) -> None:
@@ -193,12 +194,13 @@ def test_large_files_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert revision(model, cache) != first
 
 
-def test_the_model_describes_itself(loaded: LoadedModel) -> None:
+def test_the_model_describes_itself(loaded: LoadedModel, model_folder: Path) -> None:
     info = loaded.info
     assert (info.name, info.engine, info.dtype, info.device) == ("tiny", "transformers", "float64", "cpu")
     assert (info.context_length, info.batch_invariant) == (256, True)
     assert "<assistant>" in info.chat_template
-    assert info.size_bytes == 8 * sum(weight.numel() for weight in loaded.model.parameters())
+    parameters = transformers.AutoModelForCausalLM.from_pretrained(model_folder).num_parameters()
+    assert info.size_bytes == 8 * parameters
 
 
 def test_a_float32_model_is_not_batch_invariant(model_folder: Path, cache_folder: Path, options: EngineOptions) -> None:

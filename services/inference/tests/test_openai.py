@@ -1,4 +1,4 @@
-"""The engine openai against endpoints that behave, and that do not."""
+"""Engine openai against well-behaved and misbehaving endpoints."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from codealign.common.errors import (
     Unavailable,
     Unimplemented,
 )
+from codealign.inference.engine_opener import open_engine
 from codealign.inference.engines.base import ChatMessage, Completion, FinishReason, GenerationRequest, Sample, Sampling
 from codealign.inference.engines.openai.engine import OpenAIEngine
-from codealign.inference.opening import open_engine
 from codealign.inference.settings import InferenceSettings
 from codealign.inference.sources import SourceUnreachable
 
@@ -43,7 +43,7 @@ USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "prompt_tokens_details": {"
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers as the test says, and keeps what it was asked."""
+    """Answers as the test specifies, and keeps the requests."""
 
     server: Endpoint
     body: dict[str, Any]
@@ -126,7 +126,7 @@ async def opened(url: str, model: str = "m", **more: Any) -> AsyncIterator[OpenA
 async def complete(
     engine: OpenAIEngine, prompt: Any = "def add", sampling: Sampling | None = None, seeds: tuple[int, ...] = (7,)
 ) -> list[Completion]:
-    """Completions in the order of their attempts."""
+    """Return completions in the order of their attempts."""
     samples = tuple(Sample(attempt, seed) for attempt, seed in enumerate(seeds))
     request = GenerationRequest(prompt, samples, sampling or Sampling(max_tokens=8))
     return sorted([one async for one in engine.generate(request)], key=lambda one: one.attempt)
@@ -236,15 +236,15 @@ def choosing(choice: dict[str, Any]) -> Answer:
             "finish_reason tool_calls",
         ),
         (choosing({"text": "", "finish_reason": "function_call"}), "tool_call", "", "function_call"),
-        (lambda handler: handler.send(400, {"error": AZURE}), "content_filter", "", "answers 400: The response was"),
+        (lambda handler: handler.send(400, {"error": AZURE}), "content_filter", "", "returned 400: The response was"),
         (said(400, POLICY), "content_filter", "", "content management policy"),
-        (said(403, "flagged: it violates our content policy"), "content_filter", "", "answers 403"),
-        (lambda handler: handler.send(400, AZURE), "content_filter", "", "answers 400"),
+        (said(403, "flagged: it violates our content policy"), "content_filter", "", "returned 403"),
+        (lambda handler: handler.send(400, AZURE), "content_filter", "", "returned 400"),
         (
             lambda handler: handler.send(400, {"error": {"code": "data_inspection_failed", "message": "no"}}),
             "content_filter",
             "",
-            "answers 400: no",
+            "returned 400: no",
         ),
         (
             lambda handler: handler.send(400, {"error": {"innererror": {"code": "ResponsibleAIPolicyViolation"}}}),
@@ -299,32 +299,44 @@ def hanging(over: threading.Event) -> Answer:
 
 
 FAULTS: list[tuple[Answer, type[CodeAlignError], str]] = [
-    (said(429), ResourceExhausted, "answers 429: because"),
+    (said(429), ResourceExhausted, "returned 429: because"),
     (said(429, "you exceeded your quota"), FailedPrecondition, "check the base URL, the model and its quota"),
-    (said(500), Unavailable, "answers 500: because"),
-    (said(503), Unavailable, "answers 503: because"),
-    (said(400, "context is 64 tokens"), InvalidArgument, "prompt: the endpoint answers 400: context is 64 tokens"),
-    (said(422), InvalidArgument, "answers 422"),
+    (said(500), Unavailable, "returned 500: because"),
+    (said(503), Unavailable, "returned 503: because"),
+    (said(400, "context is 64 tokens"), InvalidArgument, "prompt: the endpoint returned 400: context is 64 tokens"),
+    (said(422), InvalidArgument, "returned 422"),
     (said(401), FailedPrecondition, "check CODEALIGN_INFERENCE_OPENAI_API_KEY"),
-    (said(404), FailedPrecondition, "answers 404: because; check the base URL"),
-    (said(307, Location="/elsewhere"), FailedPrecondition, "answers 307"),
-    (cut, Unavailable, "broke the call off"),
-    (half, Unavailable, "broke the call off"),
-    (lambda handler: handler.send(200, b"<html>"), FailedPrecondition, "something else than a JSON object"),
-    (lambda handler: handler.send(200, {"object": "x"}), FailedPrecondition, 'is not OpenAI\'s: {"object": "x"}'),
-    (lambda handler: handler.send(200, {"choices": "x"}), FailedPrecondition, "is not OpenAI's"),
+    (said(404), FailedPrecondition, "returned 404: because; check the base URL"),
+    (said(307, Location="/elsewhere"), FailedPrecondition, "returned 307"),
+    (cut, Unavailable, "closed the connection"),
+    (half, Unavailable, "closed the connection"),
+    (lambda handler: handler.send(200, b"<html>"), FailedPrecondition, "did not return a JSON object"),
+    (
+        lambda handler: handler.send(200, {"object": "x"}),
+        FailedPrecondition,
+        'OpenAI\'s protocol: {"object": "x"}',
+    ),
+    (lambda handler: handler.send(200, {"choices": "x"}), FailedPrecondition, "does not follow OpenAI's protocol"),
     (lambda handler: handler.send(200, {"choices": []}), Internal, 'has no choice: {"choices": []}'),
     (lambda handler: handler.send(200, {"error": {"message": "overloaded"}}), Internal, "overloaded"),
     (lambda handler: handler.send(200, {"choices": [{"error": {"code": 502}}]}), Internal, '{"code": 502}'),
     (lambda handler: handler.send(200, {"choices": [{"finish_reason": None}]}), Internal, "has no text"),
     (lambda handler: handler.send(200, {"choices": [{"text": 7, "finish_reason": "stop"}]}), Internal, '"text": 7'),
     (lambda handler: handler.send(502, b"<html>bad gateway</html>"), Unavailable, "502: <html>bad gateway"),
-    (lambda handler: handler.complete(reason="banana"), Internal, 'with "banana", which is neither stop nor length'),
-    (lambda handler: handler.complete(reason=""), Internal, 'with "", which'),
-    (lambda handler: handler.send(200, {"choices": [{"text": "a", "finish_reason": None}]}), Internal, "with null"),
-    (lambda handler: handler.send(200, {"choices": [{"text": "a"}]}), Internal, "with null"),
-    (lambda handler: handler.send(200, {"choices": [{"text": "a", "finish_reason": 3}]}), Internal, "with 3"),
-    (said(403, "no such deployment"), FailedPrecondition, "answers 403"),
+    (lambda handler: handler.complete(reason="banana"), Internal, 'unknown finish_reason: "banana"'),
+    (lambda handler: handler.complete(reason=""), Internal, 'unknown finish_reason: ""'),
+    (
+        lambda handler: handler.send(200, {"choices": [{"text": "a", "finish_reason": None}]}),
+        Internal,
+        "finish_reason: null",
+    ),
+    (lambda handler: handler.send(200, {"choices": [{"text": "a"}]}), Internal, "finish_reason: null"),
+    (
+        lambda handler: handler.send(200, {"choices": [{"text": "a", "finish_reason": 3}]}),
+        Internal,
+        "finish_reason: 3",
+    ),
+    (said(403, "no such deployment"), FailedPrecondition, "returned 403"),
 ]
 
 
@@ -427,7 +439,7 @@ async def test_closing_ends_what_is_in_flight_and_cancelling_frees_it(endpoint: 
 
 async def test_tokens_are_counted_where_the_endpoint_does(endpoint: Endpoint) -> None:
     async with opened(endpoint.url) as engine:
-        with pytest.raises(Unimplemented, match="offers no /tokenize"):
+        with pytest.raises(Unimplemented, match="has no /tokenize"):
             await engine.count_tokens(["a"])
         with pytest.raises(InvalidArgument, match=r"sampling\.max_tokens: is 0"):
             await complete(engine, sampling=Sampling())
@@ -437,7 +449,7 @@ async def test_tokens_are_counted_where_the_endpoint_does(endpoint: Endpoint) ->
         assert engine.model.context_length == 50
         await complete(engine, sampling=Sampling())
         endpoint.tokens = 50
-        with pytest.raises(InvalidArgument, match="prompt: has 50 tokens; the model's context holds 50"):
+        with pytest.raises(InvalidArgument, match="prompt: has 50 tokens, but the model's context holds 50"):
             await complete(engine, sampling=Sampling())
     assert endpoint.asked[0]["max_tokens"] == 36
 
@@ -449,20 +461,20 @@ async def test_the_revision_is_of_what_is_known(endpoint: Endpoint) -> None:
         async with opened(endpoint.url) as engine:
             revisions.append(engine.model.revision)
     assert revisions[0] == revisions[1] != revisions[2]
-    endpoint.models = None  # no list: the name is taken as it is
+    endpoint.models = None  # without a list, the name is accepted as given
     async with opened(endpoint.url, "some/model") as engine:
         assert (engine.model.name, engine.model.engine) == ("some/model", "openai")
         assert engine.model.context_length == 0
 
 
 async def test_an_endpoint_that_cannot_serve_is_refused_at_the_start(endpoint: Endpoint) -> None:
-    with pytest.raises(ConfigurationError, match="has no model x; it has m"):
+    with pytest.raises(ConfigurationError, match="has no model x; available: m"):
         open_engine(settings(endpoint.url), "x")
     endpoint.key = "another"
     with pytest.raises(ConfigurationError, match="wrong key; check CODEALIGN_INFERENCE_OPENAI_API_KEY") as caught:
         open_engine(settings(endpoint.url), "m")
     assert KEY not in str(caught.value)
-    with pytest.raises(SourceUnreachable, match="does not answer"):
+    with pytest.raises(SourceUnreachable, match="does not respond"):
         open_engine(settings("http://127.0.0.1:9/v1"), "m")
     endpoint.key = KEY
     with pytest.raises(FailedPrecondition, match="not 1234"):
@@ -472,7 +484,7 @@ async def test_an_endpoint_that_cannot_serve_is_refused_at_the_start(endpoint: E
 
 @pytest.fixture(scope="module")
 def vllm_url(tmp_path_factory: pytest.TempPathFactory, make_model: Callable[..., Path]) -> Iterator[str]:
-    """vLLM's own server, with a tiny model."""
+    """vLLM's own server with a tiny model."""
     python = Path(__file__).parents[3] / ".venv-vllm" / "bin" / "python"
     if not python.exists():
         if os.environ.get("CI"):
@@ -535,7 +547,7 @@ async def test_vllms_own_server_is_such_an_endpoint(vllm_url: str) -> None:
         assert long.cached_prompt_tokens < 128 <= cached.cached_prompt_tokens
         [unbounded] = await complete(engine, sampling=Sampling(temperature=1.5), seeds=(3,))
         assert unbounded.prompt_tokens + unbounded.generated_tokens <= 512
-        with pytest.raises(InvalidArgument, match=r"prompt: the endpoint answers 400: .*512"):
+        with pytest.raises(InvalidArgument, match=r"prompt: the endpoint returned 400: .*512"):
             await complete(engine, "def add " * 600)
         revision = engine.model.revision
     async with opened(vllm_url, "tiny") as engine:

@@ -1,4 +1,4 @@
-"""What was recorded is served again, whatever happened to the file."""
+"""Recorded completions are served again, whatever happened to the file."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SAMPLING = Sampling(temperature=0.8, top_p=0.95, max_tokens=20, stop=("\n\n",))
 
 
 class Counting:
-    """An engine that counts what it is asked for."""
+    """An engine that counts its requests."""
 
     def __init__(self, model: ModelInfo = MODEL) -> None:
         self.model = model
@@ -163,7 +163,7 @@ async def test_a_torn_last_line_is_left_out_and_repaired(
     path = tmp_path / "r.jsonl"
     [[kept, lost]] = await recorded(path, request(0, 1))
     whole = path.read_bytes()
-    # Written in the order in which they finished: attempt 1 first.
+    # Written in order of completion: attempt 1 first.
     kept, lost = lost, kept
     path.write_bytes(whole[:-cut])
     replay = ReplayEngine(path)
@@ -205,7 +205,7 @@ async def test_a_killed_writer_loses_nothing_that_it_handed_out(tmp_path: Path) 
 async def test_two_processes_do_not_record_to_one_file(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     engine = RecordingEngine(Counting(), path)
-    with pytest.raises(ConfigurationError, match="another process records to"):
+    with pytest.raises(ConfigurationError, match="another process is recording to"):
         RecordingEngine(Counting(), path)
     await engine.close()
     await RecordingEngine(Counting(), path).close()
@@ -261,11 +261,13 @@ async def test_what_is_missing_is_named(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     await recorded(path, request(0))
     replay = ReplayEngine(path)
-    with pytest.raises(NotFound, match=r"r\.jsonl holds nothing for this prompt: .* first line 'other text'"):
+    with pytest.raises(NotFound, match=r"r\.jsonl does not have this prompt: .* first line 'other text'"):
         await completions(replay, request(0, prompt="other text"))
-    with pytest.raises(NotFound, match=r"holds 1 completions of this prompt, not this sample: .* attempt 5, seed 105"):
+    with pytest.raises(
+        NotFound, match=r"has 1 completions of this prompt, but not this sample: .* attempt 5, seed 105"
+    ):
         await completions(replay, request(0, 5))
-    with pytest.raises(NotFound, match="holds this prompt with other sampling parameters"):
+    with pytest.raises(NotFound, match="has this prompt only with other sampling parameters"):
         await completions(replay, replace(request(0), sampling=Sampling()))
     with pytest.raises(NotFound, match="first line 'hi'"):
         await completions(replay, replace(request(0), prompt=(ChatMessage("user", "hi"),)))

@@ -1,4 +1,4 @@
-"""Several models in one server: loading, finding, unloading, and what their memory does."""
+"""Several models in one server: loading, finding and unloading them, and their memory."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from codealign.api.inference.v1.inference_pb2_grpc import (
 )
 from codealign.common.errors import retry_delay, violated_fields
 from codealign.common.interceptors import ServerInterceptor
-from codealign.inference import opening
+from codealign.inference import engine_opener
+from codealign.inference.engine_opener import EngineOpener
 from codealign.inference.engines.base import Engine
 from codealign.inference.engines.transformers import loading
-from codealign.inference.opening import EngineOpener
 from codealign.inference.registry import ModelRegistry
 from codealign.inference.servicer import InferenceServicer
 from codealign.inference.settings import InferenceSettings
@@ -78,7 +78,7 @@ async def names(stub: Any) -> list[str]:
 
 
 def resident() -> int:
-    """Bytes of this process in memory."""
+    """Return this process's resident memory in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -91,7 +91,7 @@ async def refused(code: grpc.StatusCode, message: str) -> AsyncIterator[None]:
 
 async def test_models_are_found_by_name(serve: Serve, model_folder: Path, other_folder: Path) -> None:
     async with serve() as stub:
-        async with refused(grpc.StatusCode.FAILED_PRECONDITION, "no model is loaded here: load one with LoadModel"):
+        async with refused(grpc.StatusCode.FAILED_PRECONDITION, "no model is loaded: load one with LoadModel"):
             await stub.Generate(generate()).read()
         tiny = await load(stub, model_folder)
         [alone] = [one async for one in stub.Generate(generate(samples=1))]
@@ -107,9 +107,7 @@ async def test_models_are_found_by_name(serve: Serve, model_folder: Path, other_
             ("name", stub.GetModel(pb.GetModelRequest())),
             ("model", stub.CountTokens(pb.CountTokensRequest(texts=["a"]))),
         ):
-            with pytest.raises(
-                grpc.aio.AioRpcError, match="2 models are loaded: name one; loaded are second, tiny"
-            ) as e:
+            with pytest.raises(grpc.aio.AioRpcError, match="2 models are loaded: name one; loaded: second, tiny") as e:
                 await call
             assert (e.value.code(), violated_fields(e.value)) == (grpc.StatusCode.INVALID_ARGUMENT, [field])
         load_ = await stub.GetLoad(pb.GetLoadRequest())
@@ -124,7 +122,7 @@ async def test_loading_again_answers_with_what_is_loaded(serve: Serve, model_fol
         first = await load(stub, model_folder, "base")
         for source in (f"{model_folder}/", model_folder.parent / "." / model_folder.name, f"file://{model_folder}"):
             assert (await load(stub, source, "base")) == first
-        assert (await load(stub, model_folder)) == first  # no name: the one that it has
+        assert (await load(stub, model_folder)) == first  # without a name: the existing one
         assert await names(stub) == ["base"]
 
 
@@ -132,13 +130,13 @@ async def test_two_at_the_same_time_load_once(
     serve: Serve, model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    open_engine = opening.open_engine
+    open_engine = engine_opener.open_engine
 
     def counted(settings: InferenceSettings, source: str, name: str, revision: str) -> Engine:
         opened.append(name)
         return open_engine(settings, source, name, revision)
 
-    monkeypatch.setattr(opening, "open_engine", counted)
+    monkeypatch.setattr(engine_opener, "open_engine", counted)
     async with serve() as stub:
         loading = [asyncio.create_task(load(stub, model_folder)) for _ in range(3)]
         given_up = asyncio.create_task(load(stub, model_folder))
@@ -162,12 +160,12 @@ async def test_a_model_that_is_being_loaded_is_announced(
     monkeypatch.setattr(loading, "load_model", slow)
     async with serve() as stub:
         task = asyncio.create_task(load(stub, model_folder))
-        while True:  # the event loop is free meanwhile
+        while True:  # the event loop stays responsive
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await stub.GetModel(pb.GetModelRequest(name="tiny"))
             if caught.value.code() is grpc.StatusCode.UNAVAILABLE:
                 break
-        assert "tiny is being loaded" in str(caught.value.details())
+        assert "tiny is loading" in str(caught.value.details())
         assert retry_delay(caught.value)
         async with refused(grpc.StatusCode.FAILED_PRECONDITION, "in use by"):
             await load(stub, model_folder.parent, "tiny")
@@ -181,7 +179,7 @@ async def test_a_model_that_is_being_loaded_is_announced(
 async def test_a_name_belongs_to_one_source(serve: Serve, model_folder: Path, other_folder: Path) -> None:
     async with serve() as stub:
         await load(stub, model_folder, "m")
-        async with refused(grpc.StatusCode.FAILED_PRECONDITION, f"name m is in use by {model_folder}: unload it, or"):
+        async with refused(grpc.StatusCode.FAILED_PRECONDITION, f"name m is in use by {model_folder}: unload"):
             await load(stub, other_folder, "m")
         assert await names(stub) == ["m"]
 
@@ -192,7 +190,7 @@ async def test_another_revision_is_not_loaded(
     async with serve() as stub:
         with monkeypatch.context() as patch:
             patch.setattr(loading, "_weights", lambda *_: pytest.fail("the weights were read"))
-            async with refused(grpc.StatusCode.FAILED_PRECONDITION, "not 1234: nothing was loaded"):
+            async with refused(grpc.StatusCode.FAILED_PRECONDITION, "not 1234, and was not loaded"):
                 await load(stub, model_folder, revision="1234")
         assert await names(stub) == []
         revision = (await load(stub, model_folder)).revision
@@ -210,7 +208,7 @@ async def test_what_cannot_be_loaded_says_why(
             (tmp_path / "none", "does not exist: give a folder or a hub id"),
             (f"file://{tmp_path}/none", "does not exist"),
             (tmp_path, "holds no config.json"),
-            ("nosuchkind://a/b", "no such kind of URL"),
+            ("nosuchkind://a/b", "unsupported URL scheme"),
             ("", "source: is missing"),
         ):
             with pytest.raises(grpc.aio.AioRpcError, match=message) as caught:
@@ -225,10 +223,10 @@ async def test_what_cannot_be_loaded_says_why(
 
 async def test_unloading_what_is_not_there_names_what_is(serve: Serve, model_folder: Path) -> None:
     async with serve() as stub:
-        async with refused(grpc.StatusCode.NOT_FOUND, "no model x is loaded here; none is"):
+        async with refused(grpc.StatusCode.NOT_FOUND, "model x is not loaded; no model is loaded"):
             await stub.UnloadModel(pb.UnloadModelRequest(name="x"))
         await load(stub, model_folder)
-        async with refused(grpc.StatusCode.NOT_FOUND, "no model x is loaded here; the only one is tiny"):
+        async with refused(grpc.StatusCode.NOT_FOUND, "model x is not loaded; loaded: tiny"):
             await stub.UnloadModel(pb.UnloadModelRequest(name="x"))
         async with refused(grpc.StatusCode.INVALID_ARGUMENT, "name: is missing"):
             await stub.UnloadModel(pb.UnloadModelRequest())
@@ -281,8 +279,8 @@ async def test_unloading_gives_the_memory_back(serve: Serve, tmp_path: Path, mod
             assert resident() - before > 0.8 * size
             await stub.UnloadModel(pb.UnloadModelRequest(name="large"))
             after.append(resident())
-        # The first time the libraries' own pages come in, which stay. The allocator's arenas come and go, by more than
-        # half the model on a busy machine, so no single reading decides: what is not given back adds up in all of them.
+        # The first load maps the libraries' pages, which stay. The allocator's arenas vary by more than half the model
+        # on a busy machine, so no single reading decides: memory that is never returned accumulates over all of them.
         assert min(after[1:]) - after[0] < 0.5 * size
 
 
@@ -291,7 +289,7 @@ async def test_recordings_are_loaded_as_models(serve: Serve, tmp_path: Path, mod
     async with serve(record=recording) as stub:
         model = await load(stub, model_folder, "base")
         first = [one async for one in stub.Generate(generate())]
-        async with refused(grpc.StatusCode.FAILED_PRECONDITION, "a recording holds one model: unload it first"):
+        async with refused(grpc.StatusCode.FAILED_PRECONDITION, "a recording holds one model: unload the loaded"):
             await load(stub, tmp_path, "tuned")
         await stub.UnloadModel(pb.UnloadModelRequest(name="base"))
         assert (await load(stub, model_folder, "base")).revision == model.revision

@@ -1,4 +1,4 @@
-"""Slots, the queue, cancelling and faults."""
+"""Slots, the queue, cancellation and faults."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LONG = Sampling(temperature=1.0, max_tokens=240)
 
 @pytest.fixture
 def started(loaded: LoadedModel, options: EngineOptions) -> Started:
-    """Starts an engine with other options; without an end token, so that every completion runs to its limit."""
+    """Start an engine with other options; without an end token, so that every completion runs to its limit."""
 
     @asynccontextmanager
     async def start(**changes: Any) -> AsyncIterator[TransformersEngine]:
@@ -94,7 +94,7 @@ async def test_cancelling_the_call_frees_its_slots_and_its_place_in_the_queue(
         for call in (reader, reader_of_waiting):
             with pytest.raises(asyncio.CancelledError):
                 await call
-        # Both slots serve again.
+        # Both slots are usable again.
         assert await drained(engine, request(2, replace(LONG, max_tokens=4))) == 2
 
 
@@ -111,7 +111,7 @@ async def test_a_full_queue_is_refused_with_a_delay(started: Started, connect: C
     async with started(slots=1, max_waiting=4) as engine, connect(engine) as stub:
         job = asyncio.create_task(drained(engine, request(4)))
         await until(engine, lambda load: load.running == 1)
-        with pytest.raises(ResourceExhausted, match="3 samples wait already and 2 more would exceed the bound of 4"):
+        with pytest.raises(ResourceExhausted, match="3 samples are waiting and 2 more would exceed the limit of 4"):
             await drained(engine, request(2))
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.Generate(wire(2, 1)).read()
@@ -133,7 +133,7 @@ async def test_stopping_ends_what_is_in_flight(started: Started) -> None:
 
 async def test_a_fault_of_the_model_fails_its_calls_alone(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
     async with started() as engine:
-        decoder = engine._worker._decoder
+        decoder = engine._workers[0]._decoder
         working = decoder.decode
 
         def broken(*_: object) -> None:
@@ -149,7 +149,7 @@ async def test_a_fault_of_the_model_fails_its_calls_alone(started: Started, monk
 async def test_an_idle_engine_gives_its_batch_cache_back(started: Started) -> None:
     async with started(idle_cache_bytes=0) as engine:
         await drained(engine, request(2, replace(LONG, max_tokens=4)))
-        await until(engine, lambda _: engine._worker._batch.size_bytes == 0)
+        await until(engine, lambda _: engine._workers[0]._batch.size_bytes == 0)
 
 
 def test_defaults_are_the_settings_defaults() -> None:

@@ -25,7 +25,7 @@ Start = Callable[..., Process]
 
 
 def log(tmp_path: Path, number: int = 0) -> Path:
-    """The stderr of the test's process of that number."""
+    """Return the stderr of the test's n-th process."""
     return tmp_path / f"log-{number}"
 
 
@@ -94,7 +94,7 @@ def test_a_model_is_served_and_recorded_and_then_replayed_without_torch(
         return sorted(answers, key=lambda answer: answer.completion.attempt)
 
     first = served(start("--model", str(model_folder), "--record", str(recording), slots="2"))
-    # A torch that cannot be imported stands for one that is not installed.
+    # A torch that cannot be imported simulates a missing one.
     without = tmp_path / "without"
     without.mkdir()
     for module in ("torch", "transformers"):
@@ -125,9 +125,9 @@ def test_a_model_that_cannot_be_served_ends_the_process_with_one_line(start: Sta
     ("setting", "value", "message"),
     [
         ("slots", "0", "CODEALIGN_INFERENCE_SLOTS"),
-        ("vllm_args", "{", "CODEALIGN_INFERENCE_VLLM_ARGS: is no JSON object"),
+        ("vllm_args", "{", "CODEALIGN_INFERENCE_VLLM_ARGS: is not a JSON object"),
         ("vllm_args", "[1]", "CODEALIGN_INFERENCE_VLLM_ARGS: Input should be a valid dictionary"),
-        ("engine", "openai", "engine openai needs openai_base_url, as in http"),
+        ("engine", "openai", "engine openai needs openai_base_url; example: http"),
     ],
 )
 def test_a_wrong_setting_is_named(start: Start, tmp_path: Path, setting: str, value: str, message: str) -> None:

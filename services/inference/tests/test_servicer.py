@@ -1,4 +1,4 @@
-"""The contract: what is refused, with which field, and what the other methods answer."""
+"""The contract: which requests are refused and with which field, and the answers of the other methods."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def test_another_revision_or_model_is_refused(stub: Any) -> None:
         stub.GetModel(pb.GetModelRequest(name="other")),
         stub.CountTokens(pb.CountTokensRequest(model="other")),
     ):
-        with pytest.raises(grpc.aio.AioRpcError, match="the only one is tiny") as caught:
+        with pytest.raises(grpc.aio.AioRpcError, match="loaded: tiny") as caught:
             await call
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 

@@ -1,4 +1,4 @@
-"""The engine simulated: what it writes can be read, is what was recorded, and depends on nothing but its sample."""
+"""Engine simulated: its texts can be parsed, follow the recorded statistics, and depend only on their sample."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from grpc_status import rpc_status
 
 from codealign.api.inference.v1 import inference_pb2 as pb
 from codealign.common.errors import ConfigurationError, InvalidArgument, ResourceExhausted, Unavailable
+from codealign.inference.engine_opener import configured_source, open_engine
 from codealign.inference.engines.base import (
     ChatMessage,
     Completion,
@@ -31,7 +32,6 @@ from codealign.inference.engines.base import (
 from codealign.inference.engines.simulated import profile, program
 from codealign.inference.engines.simulated.draws import Draws
 from codealign.inference.engines.simulated.engine import SimulatedEngine
-from codealign.inference.opening import configured_source, open_engine
 from codealign.inference.settings import InferenceSettings
 
 Connect = Callable[[Engine], AbstractAsyncContextManager[Any]]
@@ -69,13 +69,13 @@ async def completions(of: Engine, wanted: GenerationRequest) -> list[Completion]
 
 
 async def one_each(template: str, count: int = MANY, **options: Any) -> list[Completion]:
-    """A completion for each of so many prompts."""
+    """Return one completion per prompt."""
     own = engine(**options)
     return [(await completions(own, request(template, number)))[0] for number in range(count)]
 
 
 def outcome(text: str) -> str:
-    """What becomes of an answer. Its programs are the engine's own, so they may be executed here."""
+    """Return an answer's outcome. The programs are the engine's own, so they may be executed here."""
     answer, ended, rest = text.partition("\n</answer>\n<tests>\n")
     if not ended:
         return "no-tests-section"
@@ -158,7 +158,7 @@ async def test_a_sample_is_the_same_in_every_batch_order_and_process() -> None:
 
 
 def test_draws_are_pinned() -> None:
-    # Kept completions are found again by their revision: the same revision must give the same text for ever.
+    # Stored completions are found by revision: the same revision must always give the same text.
     draws = Draws("a", 1, "größer")
     assert [draws.below(1000) for _ in range(5)] == [339, 885, 544, 232, 118]
 
@@ -185,7 +185,7 @@ async def test_a_prompt_without_a_section_is_answered_with_code() -> None:
 
 
 async def test_a_prompt_that_does_not_fit_is_refused_with_its_length() -> None:
-    with pytest.raises(InvalidArgument, match=r"prompt: has .* tokens; the model's context holds 100 "):
+    with pytest.raises(InvalidArgument, match=r"prompt: has .* tokens, but the model's context holds 100 "):
         await completions(engine(max_context=100), request(ANSWER + "x" * 400))
 
 
@@ -298,13 +298,13 @@ def test_a_server_opens_it_by_name_and_nano_without_one() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"failures": {"bored": 1}}, "failures: 'bored' is none of failed-assertion"),
-        ({"failures": {}}, "failures: none has a share"),
-        ({"pass_rates": [0.1, 1.5]}, "pass_rates: a share is at most 1"),
+        ({"failures": {"bored": 1}}, "failures: 'bored' must be one of failed-assertion"),
+        ({"failures": {}}, "failures: all shares are 0"),
+        ({"pass_rates": [0.1, 1.5]}, "pass_rates: must be at most 1"),
         ({"repeats": -1}, "repeats: must be at least 0"),
-        ({"pass_rates": [0.5, 0.1]}, "pass_rates: quantiles are numbers that rise"),
-        ({"kinds": {}}, "no field 'list'"),
-        ({"codealign_profile": 2}, "its format is no 1"),
+        ({"pass_rates": [0.5, 0.1]}, "pass_rates: quantiles must be numbers in ascending order"),
+        ({"kinds": {}}, "missing field 'list'"),
+        ({"codealign_profile": 2}, "codealign_profile must be 1"),
     ],
 )
 def test_a_damaged_profile_is_told_by_its_field(tmp_path: Path, change: dict[str, Any], said: str) -> None:

@@ -1,4 +1,4 @@
-"""A profile is made from recordings: what it holds is what they hold, and programs run at the sandbox alone."""
+"""A profile contains what the recordings contain, and programs run only in the sandbox."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CODE = "Because.\n\n```python\ndef f(): return {}\n```\n</answer>\n<tests>\n```p
 
 
 class Sandbox(rpc.SandboxServiceServicer):
-    """Says what the code's last word says."""
+    """Returns the verdict named by the code's last word."""
 
     def __init__(self) -> None:
         self.asked: list[pb.Program] = []

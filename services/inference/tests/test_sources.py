@@ -1,4 +1,4 @@
-"""Where models come from: URLs are copied whole, once, and anew where they changed."""
+"""Model sources: URLs are downloaded completely, once, and again when they change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ URL = "memory://bucket/checkpoints/final"
 
 @pytest.fixture
 def bucket() -> Iterator[Any]:
-    """An object store with a checkpoint in it."""
+    """An object store with a checkpoint."""
     store = fsspec.filesystem("memory")
     for name, data in (("config.json", b"{}"), ("model.safetensors", b"weights"), ("optimizer.pt", b"not wanted")):
         store.pipe_file(f"/bucket/checkpoints/final/{name}", data)
@@ -63,10 +63,10 @@ def test_a_download_that_broke_leaves_nothing_that_is_taken_for_whole(
 
     with monkeypatch.context() as patch:
         patch.setattr(type(bucket), "get_file", torn)
-        with pytest.raises(SourceUnreachable, match="has 2 bytes and the listing said 7"):
+        with pytest.raises(SourceUnreachable, match="has 2 bytes, but its listing said 7"):
             local_source(URL, tmp_path)
     assert [path.suffix for path in (tmp_path / "artifacts").iterdir()] == [".lock"]
-    # What a killed process left is cleared away.
+    # Remains of a killed process are removed.
     [lock] = (tmp_path / "artifacts").iterdir()
     partial = lock.with_name(f"{lock.stem}-final.partial")
     partial.mkdir()
@@ -78,8 +78,8 @@ def test_a_download_that_broke_leaves_nothing_that_is_taken_for_whole(
 def test_urls_that_hold_no_model_are_refused(bucket: Any, tmp_path: Path) -> None:
     for url, message in (
         ("memory://bucket/none", "does not exist"),
-        ("memory://bucket/checkpoints", "holds no file of a model"),
-        ("nosuchkind://bucket", "no such kind of URL"),
+        ("memory://bucket/checkpoints", "contains no model files"),
+        ("nosuchkind://bucket", "unsupported URL scheme"),
     ):
         with pytest.raises(ConfigurationError, match=message):
             local_source(url, tmp_path)
@@ -106,7 +106,7 @@ def test_a_full_disk_is_refused_with_numbers(bucket: Any, tmp_path: Path, monkey
         free = 3
 
     monkeypatch.setattr("codealign.inference.sources.shutil.disk_usage", lambda _: Full)
-    with pytest.raises(DoesNotFit, match=r"0\.0 GB are free in .*artifacts: make room"):
+    with pytest.raises(DoesNotFit, match=r"artifacts has only 0\.0 GB free: free disk space"):
         local_source(URL, tmp_path)
 
 

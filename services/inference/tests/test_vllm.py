@@ -1,4 +1,4 @@
-"""vLLM serves the same contract in the same way as the transformers engine."""
+"""vLLM serves the contract in the same way as the transformers engine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _spec.loader.exec_module(vllm)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-# vLLM's CPU attention wants heads of 32 or more, and its cache blocks have 128 tokens.
+# vLLM's CPU attention needs a head size of at least 32, and its cache blocks have 128 tokens.
 SIZES = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 1024}
 FEW_SHOTS = "### Instruction\nWrite a function that adds.\n### Response\ndef add(a, b):\n    return a + b\n\n"
 PROMPTS = ["def add", FEW_SHOTS + "### Instruction\nReverse a text.\n", "größer 你好", "for item in items:"]
@@ -50,7 +50,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(folder: Path, work: Path) -> Iterator[tuple[Any, int]]:
-    """The stub and the process's id."""
+    """The stub and the process id."""
     with vllm.started(work, folder, slots=8, max_waiting=64) as process:
         ports = vllm.ports(work, process)
         with grpc.insecure_channel(f"127.0.0.1:{ports['port']}") as channel:
@@ -64,7 +64,7 @@ def stub(server: tuple[Any, int]) -> Any:
 
 @pytest.fixture(scope="module")
 async def reference(folder: Path, work: Path) -> Any:
-    """The transformers engine, with the same model."""
+    """The transformers engine with the same model."""
     options = EngineOptions(slots=4, threads=1, kv_cache_bytes=2**26, prefix_cache_bytes=0)
     engine = TransformersEngine(load_model(str(folder), cache_folder=work / "cache", options=options), options)
     yield engine
@@ -72,7 +72,7 @@ async def reference(folder: Path, work: Path) -> Any:
 
 
 def generate(stub: Any, prompt: str, sampling: pb.SamplingParameters, *seeds: int, model: str = "tiny") -> list[Any]:
-    """Completions in the order of the seeds."""
+    """Return completions in the order of their seeds."""
     samples = [pb.Sample(attempt=at, seed=seed) for at, seed in enumerate(seeds or (0,))]
     request = pb.GenerateRequest(model=model, prompt=prompt, samples=samples, sampling=sampling)
     answers = [answer.completion for answer in stub.Generate(request, timeout=120)]
@@ -86,7 +86,7 @@ async def expected(engine: TransformersEngine, prompt: Any, max_tokens: int = 40
 
 
 def whole(text: str) -> str:
-    """Without the start of a character that was cut at the end: vLLM leaves it out, transformers marks it."""
+    """Remove a partial character at the end: vLLM leaves it out, transformers marks it."""
     return text.rstrip("\ufffd")
 
 
@@ -206,7 +206,7 @@ async def test_another_model_comes_and_goes_with_its_processes(
 ) -> None:
     stub, pid = server
     ids = reference._tokenizer((await expected(reference, PROMPTS[0])).text)["input_ids"]
-    # The same weights with another end token, one that they write.
+    # The same weights with another end token, one that they generate.
     end = next(at for at in range(3, len(ids)) if ids[at] not in ids[:at])
     other = make_model(tmp_path / "ended", end_tokens=[0, ids[end]], **SIZES)
     before = set(vllm.descendants(pid))
@@ -290,8 +290,8 @@ def test_a_stop_while_it_starts_leaves_no_process(folder: Path, tmp_path: Path) 
     ("settings", "message"),
     [
         ({"vllm_args": '{"max_num_seq": 3}'}, "vLLM's engine has no argument max_num_seq (did you mean max_num_seqs?)"),
-        ({"vllm_args": '{"model": "x"}'}, "model is not one of them"),
-        ({"dtype": "float64"}, "float64 is not vLLM's"),
+        ({"vllm_args": '{"model": "x"}'}, "model cannot be set here"),
+        ({"dtype": "float64"}, "float64 is not supported by vLLM"),
         ({"vllm_batch_invariant": "true", "device": "cpu"}, "batch-invariant on GPUs only"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The inference server with the engine vllm, as a process of .venv-vllm; and what it runs beside itself."""
+"""The inference server with engine vllm as a process of .venv-vllm, and its child processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Process = subprocess.Popen[bytes]
 
 
 def require_environment() -> None:
-    """Skip where .venv-vllm is missing; in CI that is a failure."""
+    """Skip if .venv-vllm is missing; fail in CI."""
     if not PYTHON.exists():
         if os.environ.get("CI"):
             pytest.fail("CI without .venv-vllm: run `make setup-vllm`")
@@ -29,7 +29,7 @@ def require_environment() -> None:
 
 
 def environment(folder: Path, **settings: object) -> dict[str, str]:
-    """A server's variables, its files in this folder."""
+    """Return a server's environment, with its files in this folder."""
     defaults = {"kv_cache_bytes": 2**27, "cache_dir": folder / "cache", "endpoint_file": folder / "endpoint.json"}
     chosen = {f"CODEALIGN_INFERENCE_{name.upper()}": str(value) for name, value in {**defaults, **settings}.items()}
     clean = {name: value for name, value in os.environ.items() if not name.startswith("CODEALIGN_")}
@@ -38,7 +38,7 @@ def environment(folder: Path, **settings: object) -> dict[str, str]:
 
 @contextmanager
 def started(folder: Path, model: Path, **settings: object) -> Iterator[Process]:
-    """A server that is starting; killed at the end, if it is still there."""
+    """Start a server; kill it at the end if it still runs."""
     folder.mkdir(parents=True, exist_ok=True)
     arguments = [str(PYTHON), "-m", "codealign.inference.main", "--engine", "vllm", "--model", str(model)]
     with (folder / "stderr").open("wb") as stderr, (folder / "stdout").open("wb") as stdout:
@@ -50,12 +50,12 @@ def started(folder: Path, model: Path, **settings: object) -> Iterator[Process]:
         if process.poll() is None:
             process.kill()
         process.wait()
-        for pid in left:  # vLLM's processes end by themselves once they see that their parent is gone
+        for pid in left:  # vLLM's processes exit by themselves once their parent is gone
             wait_until_gone(pid)
 
 
 def ports(folder: Path, process: Process) -> dict[str, int]:
-    """Where it listens, once it does."""
+    """Return the server's address once it listens."""
     deadline = time.monotonic() + START_SECONDS
     while not (folder / "endpoint.json").exists():
         assert process.poll() is None, (folder / "stderr").read_text()[-3000:]
@@ -66,7 +66,7 @@ def ports(folder: Path, process: Process) -> dict[str, int]:
 
 
 def descendants(pid: int) -> list[int]:
-    """The ids of a process's children, and of theirs."""
+    """Return the ids of all descendants of a process."""
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
@@ -79,7 +79,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def wait_until_gone(pid: int, seconds: float = 30.0) -> None:
-    """Wait for the end of a process that is not ours to reap."""
+    """Wait for the end of a process that is not our child."""
     deadline = time.monotonic() + seconds
     while _alive(pid):
         assert time.monotonic() < deadline, f"process {pid} is still there"
@@ -87,7 +87,7 @@ def wait_until_gone(pid: int, seconds: float = 30.0) -> None:
 
 
 def command(pid: int) -> str:
-    """A process's name."""
+    """Return a process's name."""
     return Path(f"/proc/{pid}/comm").read_text().strip()
 
 

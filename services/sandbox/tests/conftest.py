@@ -1,4 +1,4 @@
-"""A real gateway with real gVisor runners, once for all tests of this folder."""
+"""A real gateway with real gVisor runners, shared by all tests of this folder."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Gateway:
             "CODEALIGN_SANDBOX_CACHE_DIR": str(CACHE),
             "CODEALIGN_SANDBOX_ENDPOINT_FILE": str(self._endpoint),
             "CODEALIGN_SANDBOX_DRAIN_SECONDS": "5",
-            # Both executions in one sandbox: there the walls between them are namespaces alone.
+            # Both executions in one sandbox: only namespaces isolate them from each other there.
             "CODEALIGN_SANDBOX_RUNNERS": "1",
             "CODEALIGN_SANDBOX_SLOTS": "2",
         }
@@ -53,11 +53,11 @@ class Gateway:
         return self.stub
 
     def port(self, name: str = "port") -> int:
-        """Of gRPC, or the one that the endpoint file has under that name."""
+        """Return the gRPC port, or the port with this name in the endpoint file."""
         return int(json.loads(self._endpoint.read_text())[name])
 
     def open_channel(self) -> grpc.Channel:
-        """A connection of its own."""
+        """Open a separate connection."""
         options = [
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", -1),
@@ -76,7 +76,7 @@ class Gateway:
             time.sleep(0.05)
 
     def children(self) -> list[int]:
-        """The runsc processes that it started."""
+        """Return the runsc processes that the gateway started."""
         found = []
         for stat in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
@@ -86,7 +86,7 @@ class Gateway:
         return found
 
     def tree(self) -> list[int]:
-        """The runsc processes and all that descend from them."""
+        """Return the runsc processes and all their descendants."""
         children: dict[int, list[int]] = {}
         for stat in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
@@ -132,7 +132,7 @@ def request(
 
 
 def identifies_verdicts(runner: pb.Runner) -> bool:
-    """Whether a runner says all that a kept verdict's identity rests on: file system, interpreter, resolved limits."""
+    """Return whether a runner reports everything in a verdict's identity: file system, interpreter, resolved limits."""
     named = [each.profile for each in runner.profile_limits]
     fields = pb.Limits.DESCRIPTOR.fields
     return (

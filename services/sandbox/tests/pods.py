@@ -21,7 +21,7 @@ _USER = 65532
 
 
 class Pod:
-    """One runner, as the cluster starts it: no capability, no root, a server that gateways dial."""
+    """One runner, started as in a cluster: no capability, no root, a server to which gateways connect."""
 
     def __init__(self, folder: Path, cache: Path, port: int = 0, tls: Path | None = None, **settings: str) -> None:
         self.folder = folder
@@ -38,7 +38,7 @@ class Pod:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
             )
-            # gVisor writes to a file at an offset of its own: through a pipe, then.
+            # gVisor writes to a file at its own offset, so use a pipe.
             self._copy = subprocess.Popen(["cat"], stdin=self.process.stdout, stdout=log)
         assert self.process.stdout is not None
         self.process.stdout.close()
@@ -61,7 +61,7 @@ class Pod:
         process["capabilities"] = {kind: [] for kind in process["capabilities"]}
         process["args"] = [process["args"][0], "-S", "-s", "-P", "-m", "codealign.runner.pod.main"]
         environment = dict(variable.split("=", 1) for variable in process["env"])
-        # The runner itself is in the root already, with its native part.
+        # The runner itself is already in the root, with its native part.
         targets = [str(rootfs.SITE), *(target for _, target in mounts if target != "/var/tmp/tls")]
         environment["PYTHONPATH"] = ":".join(targets)
         environment["CODEALIGN_RUNNER_NAME"] = self.name
@@ -72,7 +72,7 @@ class Pod:
         path.write_text(json.dumps(config))
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """What it has logged under this name."""
+        """Return the logged events with this name."""
         lines = [line for line in self.log.read_text().splitlines() if line.startswith("{")]
         return [event for event in map(json.loads, lines) if event["event"] == name]
 
@@ -86,7 +86,7 @@ class Pod:
         return int(listening[0]["port"])
 
     def terminate(self) -> None:
-        """SIGTERM to its first process, as the kubelet does."""
+        """Send SIGTERM to the first process, as the kubelet does."""
         subprocess.run([*self._runsc, "kill", self.name, "TERM"], check=True, capture_output=True)
 
     def kill(self) -> None:
@@ -97,7 +97,7 @@ class Pod:
 
 
 def certificates(folder: Path, name: str) -> Path:
-    """An authority and certificates of it: the runner's, which bears the pool's name, the gateway's and a person's."""
+    """Create a CA and certificates: the runner's with the pool's name, the gateway's and a person's."""
 
     def openssl(*arguments: str) -> None:
         subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)

@@ -57,7 +57,7 @@ class Scripted:
 
 
 async def settled() -> None:
-    """Until everything that could happen has happened."""
+    """Wait until nothing more can happen."""
     for _ in range(20):
         await asyncio.sleep(0)
 

@@ -1,4 +1,4 @@
-"""A runner whose stream brings what nobody expects: it is lost, and nothing else is."""
+"""A runner whose stream brings something unexpected is lost, and nothing else is."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ async def test_a_runner_that_a_job_cannot_be_sent_to_is_lost() -> None:
     assert not runner.is_alive
 
 
-@pytest.mark.parametrize(("verdict", "fault"), [(99, "number 99"), (0, "number 0")])
+@pytest.mark.parametrize(("verdict", "fault"), [(99, "invalid verdict 99"), (0, "invalid verdict 0")])
 async def test_a_verdict_that_is_none_is_a_failed_attempt(verdict: int, fault: str) -> None:
     bench = Bench(attempts=2)
     one, two = Scripted("one"), Scripted("two")

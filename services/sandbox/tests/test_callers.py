@@ -1,4 +1,4 @@
-"""Whose turn a request takes, and how long its caller waits, as the dispatcher is told over gRPC."""
+"""The caller and deadline that the dispatcher receives from gRPC."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .conftest import request
 
 
 class Listening(Dispatcher):
-    """Takes note of who asks, and answers."""
+    """Records the callers, and answers."""
 
     def __init__(self) -> None:
         super().__init__(10, 1)
@@ -36,7 +36,7 @@ class Listening(Dispatcher):
 
 
 class Open(Pool):
-    """Lets everything in."""
+    """Accepts everything."""
 
     def __init__(self) -> None:
         pass

@@ -1,4 +1,4 @@
-"""Which program runs when, and where: the dispatcher, with runners that do what a test says."""
+"""Which program runs when and where: the dispatcher, with runners that do what a test says."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ async def test_what_cannot_start_before_its_deadline_is_not_started(bench: Bench
     late = await bench.call("late", seconds=0.2)
     error = await error_of(late)
     assert isinstance(error, DeadlineExceeded)
-    assert "could not start before its deadline" in error.message
+    assert "could not start before the deadline" in error.message
     assert bench.dispatcher.queued == 0
     await runner.finish("runs")
     assert isinstance(await error_of(await bench.call("too late", seconds=0.01)), DeadlineExceeded)

@@ -216,7 +216,7 @@ def test_a_killed_gateway_leaves_no_sandbox_and_the_next_one_cleans_up(tmp_path:
     with running(tmp_path, slots="1") as own:
         own.wait_ready()
         children = own.children()
-        # Other tests' gateways may run beside this one: its own folders are those that its children name.
+        # Gateways of other tests may run at the same time: this one's folders are those that its children name.
         commands = b"".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children).decode()
         folders = {folder for folder in (CACHE / "run").iterdir() if folder.name in commands}
         assert folders
@@ -224,7 +224,7 @@ def test_a_killed_gateway_leaves_no_sandbox_and_the_next_one_cleans_up(tmp_path:
         own.process.wait()
         _until(lambda: not any(_runs(pid) for pid in children))
         _until(lambda: _processes_of(folders) == [])
-    # The killed one's endpoint file is still in its folder.
+    # The killed gateway's endpoint file is still in its folder.
     fresh = tmp_path / "fresh"
     fresh.mkdir()
     with running(fresh, slots="1"):
@@ -240,7 +240,7 @@ def _runs(pid: int) -> bool:
 
 
 def _processes_of(folders: set[Path]) -> list[str]:
-    """Commands that name a folder whose lock nobody holds any more."""
+    """Return commands that name a folder whose lock nobody holds any more."""
     import fcntl
 
     found = []

@@ -1,4 +1,4 @@
-"""What programs that mean harm do to the gateway itself. The programs by their verdicts: `tests/hostile`."""
+"""What malicious programs do to the gateway itself. For the programs by verdict see `tests/hostile`."""
 
 from __future__ import annotations
 

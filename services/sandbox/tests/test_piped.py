@@ -1,4 +1,4 @@
-"""A runner's end is noticed whatever is left of it."""
+"""The end of a runner is detected whatever is left of it."""
 
 from __future__ import annotations
 

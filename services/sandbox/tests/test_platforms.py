@@ -1,4 +1,4 @@
-"""The choice of gVisor's platform: the faster that isolates, remembered for as long as it does."""
+"""The choice of gVisor's platform: the faster one that isolates, remembered while it does."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_programs_run_in_a_pod_behind_mutual_tls_whose_key_they_cannot_see(
         tls_cert_file="/var/tmp/tls/runner.pem",
         tls_key_file="/var/tmp/tls/runner.key",
         tls_client_ca_file="/var/tmp/tls/ca.pem",
-        image_digest="sha256:0123",  # an image has it in a file of its own
+        image_digest="sha256:0123",  # in an image this comes from a file
     )
     there = gateway(
         runner.port,
@@ -87,7 +87,7 @@ def test_programs_run_in_a_pod_behind_mutual_tls_whose_key_they_cannot_see(
     result = there.run(look, "assert seen == []\nassert env == []\nassert len(fds) <= 5")
     assert name_of(result) == "PASSED", result
     assert name_of(there.run("while True: pass", "assert True", wall_seconds=0.5)) == "TIMED_OUT"
-    # Neither its own certificate nor a person's opens it.
+    # Neither the runner's own certificate nor a person's is accepted.
     for caller in ("runner", "client"):
         code, details = _attach(runner.port, files, caller)
         assert code is grpc.StatusCode.PERMISSION_DENIED
@@ -99,7 +99,7 @@ def _attach(port: int, files: Path, caller: str) -> tuple[grpc.StatusCode, str]:
     options = [("grpc.ssl_target_name_override", "runners.example")]
     with grpc.secure_channel(f"127.0.0.1:{port}", grpc.ssl_channel_credentials(*pem), options=options) as channel:
         waiting = threading.Event()
-        nothing: Any = iter(lambda: waiting.wait(10), True)  # sent while the answer is waited for
+        nothing: Any = iter(lambda: waiting.wait(10), True)  # sent while the answer is awaited
         call = RunnerServiceStub(channel).Attach(nothing)
         try:
             next(call)
@@ -119,7 +119,7 @@ def test_work_waits_for_the_first_pod_and_outlives_its_end(pod: Start, gateway: 
     call.start()
     _until(lambda: there.capacity().busy == 1)
     first.kill()
-    # No runner is no reason to refuse.
+    # A missing runner is no reason to refuse.
     _until(lambda: there.capacity().queued == 1)
     waiting = there.stub.Execute.future(request("x = 1"), timeout=60)
     second = pod(port=port)

@@ -1,4 +1,4 @@
-"""Which runners are given work, and what is said when none is."""
+"""Which runners are given work, and the errors if there is none."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MISSING = pb.Wall(name="files", holds=False, evidence="/etc/shadow is visible")
 
 
 class Runner(AttachedRunner):
-    """One that only says what it is."""
+    """A runner that only describes itself."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Runner(AttachedRunner):
 
 
 class Backend:
-    """Starts nothing; gives what it was told to."""
+    """Starts nothing and returns what it was given."""
 
     def __init__(self, outcome: Runner | RunnerLost) -> None:
         self._outcome = outcome
@@ -88,10 +88,10 @@ async def test_a_wall_that_does_not_hold_refuses_all_work_and_is_named() -> None
     ("runner", "why"),
     [
         (lambda: Runner(HOLDS, MISSING), "files: /etc/shadow"),
-        (lambda: Runner(), "no wall was tried"),
-        (lambda: Runner(HOLDS, isolation=pb.ISOLATION_PROCESS), "says of itself ISOLATION_PROCESS"),
-        (lambda: Runner(HOLDS, isolation=pb.ISOLATION_UNSPECIFIED), "says of itself ISOLATION_UNSPECIFIED"),
-        (lambda: Runner(HOLDS, state=pb.RUNNER_STATE_REFUSED), "it is RUNNER_STATE_REFUSED"),
+        (lambda: Runner(), "no isolation check was run"),
+        (lambda: Runner(HOLDS, isolation=pb.ISOLATION_PROCESS), "its isolation is ISOLATION_PROCESS"),
+        (lambda: Runner(HOLDS, isolation=pb.ISOLATION_UNSPECIFIED), "its isolation is ISOLATION_UNSPECIFIED"),
+        (lambda: Runner(HOLDS, state=pb.RUNNER_STATE_REFUSED), "its state is RUNNER_STATE_REFUSED"),
     ],
 )
 async def test_a_runner_that_is_ready_by_its_own_account_alone_gets_no_work(runner: Any, why: str) -> None:
@@ -114,14 +114,14 @@ async def test_runners_that_do_not_start_are_unavailable() -> None:
 
 
 class Broken(Runner):
-    """One whose end cannot be waited for."""
+    """A runner whose end cannot be awaited."""
 
     async def wait_ended(self) -> None:
         raise KeyError("no such frame")
 
 
 class InTurn:
-    """Gives what it was told to, one after the other; the last one again and again."""
+    """Returns the given runners or errors in turn, repeating the last one."""
 
     def __init__(self, *outcomes: Runner | Exception) -> None:
         self._outcomes = list(outcomes)
@@ -217,9 +217,9 @@ async def test_a_place_that_is_given_up_drains_its_runner() -> None:
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"BACKEND": "process"}, "set isolation=process too"),
-        ({"BACKEND": "docker", "ISOLATION": "process"}, "not for backend=docker"),
-        ({"BACKEND": "grpc", "ISOLATION": "process"}, "not for backend=grpc"),
+        ({"BACKEND": "process"}, "also set isolation=process"),
+        ({"BACKEND": "docker", "ISOLATION": "process"}, "not backend=docker"),
+        ({"BACKEND": "grpc", "ISOLATION": "process"}, "not backend=grpc"),
     ],
 )
 def test_no_isolation_is_never_a_misunderstanding(

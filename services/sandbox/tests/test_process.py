@@ -1,4 +1,4 @@
-"""Isolation `process`: for debugging, loud, and written on every result."""
+"""Isolation `process`: for debugging, announced loudly, and recorded in every result."""
 
 from __future__ import annotations
 

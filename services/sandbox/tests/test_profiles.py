@@ -1,4 +1,4 @@
-"""The profile `numpy`: what it brings, in an execution like any other."""
+"""The profile `numpy`: what it adds, in ordinary executions."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_programs_own_module_may_use_numpy(scientific: Gateway) -> None:
 
 @pytest.mark.parametrize("code", ["import sys", "import sys, json, unittest"])
 def test_a_program_that_does_not_name_numpy_is_served_without_it(scientific: Gateway, code: str) -> None:
-    # Its name is put together here, else the program would name it.
+    # The name is built here because the program would otherwise mention it.
     look = "assert 'num' + 'py' not in sys.modules"
     assert name_of(scientific.run(code, look)) == "PASSED"
     assert name_of(scientific.run(f"{code}\n# numpy", look)) == "FAILED_ASSERTION"
@@ -87,7 +87,7 @@ def test_processes_are_limited_beside_the_third_fork_server_too(scientific: Gate
 def test_a_runner_without_packages_refuses_the_profile(gateway: Gateway) -> None:
     asked = request("import numpy", "assert True")
     asked.profile = "numpy"
-    with pytest.raises(grpc.RpcError, match="the runners have 'default', not 'numpy'"):
+    with pytest.raises(grpc.RpcError, match="unknown profile 'numpy'; the runners have 'default'"):
         gateway.stub.Execute(asked, timeout=60)
 
 

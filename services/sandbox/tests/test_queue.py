@@ -1,4 +1,4 @@
-"""Turns, estimates, and the rule for time-outs that are not the program's: pure parts of the gateway."""
+"""Turns, estimates, and the rule for time-outs that are not the program's fault: pure parts of the gateway."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_newest_of_whoever_has_the_most_makes_room() -> None:
     queue = _filled(a=5, b=2)
     assert queue.push_out("c") == "a4"
     assert queue.push_out("b") == "a3"
-    # b would have as many as a: it is b's turn to be refused.
+    # b would have as many as a, so b is refused.
     assert queue.push_out("b") is None
     assert queue.push_out("a") is None
     assert _filled().push_out("a") is None
@@ -129,7 +129,7 @@ def test_the_second_runs_detail_says_that_it_ran_alone_and_why() -> None:
     why = rerun.why(_timed_out(10.1, 0.5, 6))
     result = pb.Result(detail="AssertionError: x")
     rerun.settle(result, why)
-    assert result.detail.startswith("AssertionError: x (run alone, with 3 times the limits: in 10 s it had 0.5 s")
+    assert result.detail.startswith("AssertionError: x (run alone, with 3 times the limits: in 10 s it received 0.5 s")
     passed = pb.Result()
     rerun.settle(passed, why)
     assert passed.detail == why

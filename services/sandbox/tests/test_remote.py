@@ -1,4 +1,4 @@
-"""Runners that someone else starts: found by name, attached to, drained, lost."""
+"""Runners started elsewhere: found by name, attached to, drained, lost."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REQUEST = validate.checked(request("x = 1"), "default")
 
 
 class Runner(rpc.RunnerServiceServicer):
-    """Says hello, and then what the test puts into `frames`; None ends the stream."""
+    """Sends a hello, and then the `frames` of the test; None ends the stream."""
 
     def __init__(self) -> None:
         self.hello = pb.Runner(

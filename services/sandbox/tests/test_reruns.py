@@ -1,4 +1,4 @@
-"""Time-outs for want of a processor: run once more, with nothing beside them."""
+"""Time-outs caused by a lack of processor time are repeated once with nothing else running."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""KEDA's external scaler, asked as KEDA asks it: over gRPC, by the interface's own names."""
+"""KEDA's external scaler, called as KEDA does: over gRPC, by the interface's own names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from codealign.sandbox.scaling.servicer import METRIC, ScalerServicer
 
 
 class Scaler:
-    """A server with the scaler alone, and KEDA's end of it."""
+    """A server with only the scaler, and KEDA's end of it."""
 
     def __init__(self, idle_seconds: float = 0.0) -> None:
         self.demand = Demand(idle_seconds)
@@ -101,7 +101,7 @@ async def test_a_change_is_pushed_and_the_stream_ends_when_the_gateway_stops(sca
         if len(told) == 5:
             scaler.draining.set()
         else:
-            # More of the same is nothing new.
+            # An unchanged state is not sent again.
             scaler.demand.set(0 if response.result else 3)
             scaler.demand.set(0 if response.result else 4)
     assert told == [False, True, False, True, False]

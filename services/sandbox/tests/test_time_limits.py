@@ -1,4 +1,4 @@
-"""Limits of time on a machine whose processors are taken, in real gVisor."""
+"""Time limits on a machine whose processors are busy, in real gVisor."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TEST = "assert work(5_000_000) > 0"
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """With a runner of one slot, as is the default."""
+    """A gateway with a runner of one slot, which is the default."""
     with running(tmp_path_factory.mktemp("single"), slots="1") as gateway:
         gateway.wait_ready()
         yield gateway
@@ -31,7 +31,7 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 @contextlib.contextmanager
 def busy_machine() -> Iterator[None]:
-    """Something else takes most of every processor."""
+    """Keep most of every processor busy."""
     command = [sys.executable, "-c", "while True: pass"]
     hogs = [subprocess.Popen(command) for _ in range(2 * (os.cpu_count() or 1))]
     try:

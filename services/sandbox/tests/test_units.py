@@ -1,4 +1,4 @@
-"""The parts that need no gVisor."""
+"""Units that need no gVisor."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def test_a_release_is_read(output: str, release: int) -> None:
     ("output", "reason"),
     [
         ("runsc version 0.0~20221219.0\nspec: 1.0.2\n", "isolates nothing"),
-        ("runsc version VERSION_MISSING\n", "names no release"),
-        ("", "names no release"),
+        ("runsc version VERSION_MISSING\n", "no release in the output"),
+        ("", "no release in the output"),
     ],
 )
 def test_a_binary_that_does_not_isolate_is_refused_with_the_reason(output: str, reason: str) -> None:
@@ -173,9 +173,9 @@ def test_a_request_may_name_what_is_served_and_the_default_beside_packages(named
 @pytest.mark.parametrize(
     ("named", "served", "said"),
     [
-        ("numpy", "default", "the runners have 'default', not 'numpy'"),
-        ("science", "numpy", "the runners have 'numpy' and 'default', not 'science'"),
-        ("Default", "numpy", "the runners have 'numpy' and 'default', not 'Default'"),
+        ("numpy", "default", "unknown profile 'numpy'; the runners have 'default'"),
+        ("science", "numpy", "unknown profile 'science'; the runners have 'numpy' and 'default'"),
+        ("Default", "numpy", "unknown profile 'Default'; the runners have 'numpy' and 'default'"),
     ],
 )
 def test_a_refused_profile_is_told_with_what_there_is(named: str, served: str, said: str) -> None:

@@ -1,4 +1,4 @@
-"""What each kind of program is told, in real gVisor."""
+"""The verdict on each kind of program, in real gVisor."""
 
 from __future__ import annotations
 

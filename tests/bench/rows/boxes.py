@@ -1,4 +1,4 @@
-"""gVisor boxes that hold what we measure in place of a runner: the same root, mounts, flags and platform."""
+"""gVisor sandboxes with a measured program in place of a runner: the same root, mounts, flags and platform."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _D = TypeVar("_D", bound=Driver)
 
 
 class Boxes:
-    """Starts boxes."""
+    """Starts gVisor sandboxes."""
 
     def __init__(self, cache: Path, platform: str) -> None:
         """Finds what a box is made of.
@@ -39,7 +39,7 @@ class Boxes:
         self.release = self._backend.runsc.release
 
     def driver(self, *arguments: str) -> Driver:
-        """`driver.py` in a box of its own.
+        """Start `driver.py` in a new sandbox.
 
         Args:
             arguments: Its mode, and what belongs to it.
@@ -48,14 +48,14 @@ class Boxes:
         return self._start(command, Driver)
 
     def spawner(self) -> Driver:
-        """One that spawns interpreters."""
+        """Start a driver that spawns interpreters."""
         return self.driver("spawn", str(rootfs.interpreter().executable), "-I", "-S", "-c")
 
     def forks(self) -> TextDriver:
-        """The loop of fork and exit, without Python.
+        """Start the loop of fork and exit, without Python.
 
         Raises:
-            RowFailed: It cannot be compiled.
+            RowFailed: The loop cannot be compiled.
         """
         program = self._native / "forks"
         if not program.exists():
@@ -83,7 +83,7 @@ class Boxes:
             bind = {"destination": _PLACE, "source": str(self._native), "type": "bind", "options": ["rbind", "ro"]}
             config["mounts"].append(bind)
         path.write_text(json.dumps(config))
-        # As a gateway starts its runners: they die with it.
+        # Like a gateway's runners, they die with their parent.
         runs = self._backend._command(name, self._platform, folder.path)
         start = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid())]
         return kind([*start, *runs], closed=folder.remove)

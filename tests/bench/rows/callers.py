@@ -1,4 +1,4 @@
-"""Callers of a real gateway, each over a connection of its own."""
+"""Callers of a real gateway, each with its own connection."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FAULTS = 3
 
 
 class Caller:
-    """Asks for one execution after the other."""
+    """Requests one execution after the other."""
 
     def __init__(self, gateway: Gateway) -> None:
         """Connects."""
@@ -44,12 +44,12 @@ class Caller:
         return sample
 
     def close(self) -> None:
-        """Disconnects."""
+        """Disconnect."""
         self._channel.close()
 
 
 def memory_bytes(gateway: Gateway) -> dict[str, float]:
-    """What the gateway and all its runners take: "gateway", "runners" (each page counted once) and "runners_rss"."""
+    """Return the memory of "gateway", "runners" (each page counted once) and "runners_rss"."""
     trees = gateway.children()
     own = [pid for tree in trees for pid in (tree, *descendants(tree))]
     runners = sum(resident_bytes(tree) for tree in trees)

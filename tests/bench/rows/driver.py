@@ -1,4 +1,4 @@
-"""Executes programs one after the other and says how long each took: in the very place that is measured.
+"""Execute programs one after the other and report how long each took, inside the measured environment.
 
     python -I -S -c "<this file>" MODE [ARGUMENT...]
 
@@ -21,10 +21,10 @@ import time
 from collections.abc import Callable
 
 Execute = Callable[[str], str]
-"""Runs a program; the fault, or nothing."""
+"""Runs a program and returns the fault, or None."""
 _MEMORY_KIB = 10 * 1024 * 1024
 _FORMAT = 4
-"""Of marshal: the same for all versions of Python that we run on."""
+"""Version of the marshal format that all supported Python versions share."""
 _FAULTS = 3
 
 

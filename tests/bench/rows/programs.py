@@ -1,4 +1,4 @@
-"""What is executed: nothing but an assertion, what a model typically writes, and something that imports numpy."""
+"""The measured programs: a bare assertion, a model's typical output, and a program that imports numpy."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from codealign.coordinator.evaluation.problems import CallTests, Problem
 
 KINDS = ("empty", "typical", "numpy")
 _EVERY = 8
-"""Of HumanEval's problems, every so manieth."""
+"""Use every n-th HumanEval problem."""
 _TESTS_LIMIT = 16 * 1024
-"""Characters: a model writes no longer tests."""
+"""Maximum characters of tests: models do not write longer ones."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """Code and tests, as a request has them."""
+    """Code and tests, as in a request."""
 
     code: str
     tests: str
 
     @property
     def text(self) -> str:
-        """Both, as one source."""
+        """Code and tests as one source."""
         return f"{self.code}\n{self.tests}"
 
 
@@ -74,7 +74,7 @@ _OWN: tuple[Program, ...] = (
 
 
 def _of_problem(problem: Problem) -> Program | None:
-    """Its canonical solution, with an assertion for each of its base inputs; None where they are no literals."""
+    """Return the canonical solution with an assertion for each base input, or None if the inputs are not literals."""
     assert isinstance(problem.tests, CallTests)
     space: dict[str, Any] = {"__name__": "canonical"}
     exec(compile(problem.canonical_solution, problem.problem_id, "exec"), space)
@@ -93,7 +93,7 @@ def _of_problem(problem: Problem) -> Program | None:
 
 
 def load() -> tuple[dict[str, tuple[Program, ...]], str]:
-    """The programs of each kind, and where the typical ones are from."""
+    """Return the programs of each kind, and the source of the typical ones."""
     folder = os.environ.get("CODEALIGN_BENCHMARK_DATA")
     typical, source = _OWN, f"{len(_OWN)} programs of this benchmark's own (CODEALIGN_BENCHMARK_DATA is not set)"
     if folder:

@@ -1,4 +1,4 @@
-"""From what was measured to what is printed."""
+"""Tables of the measurements."""
 
 from __future__ import annotations
 
@@ -10,45 +10,45 @@ from dataclasses import dataclass, field
 from tests.bench.rows.workers import Sample
 
 PAPER, FLOOR = "as the paper's server", "fork and exit in gVisor, Python"
-"""Rows that ratios are formed with."""
+"""Rows used in ratios."""
 OURS = {1: ("ours 1×1",), 2: ("ours 2×1", "ours 1×2")}
 """Rows with as many slots as workers."""
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value that so great a share of all is not greater than."""
+    """Return the smallest value that is at least as large as this share of all values."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 @dataclass
 class Cell:
-    """One row with so many workers and one kind of program; a value is the median over its rounds."""
+    """One row with a number of workers and a kind of program. A value is the median over its rounds."""
 
     row: str
     kind: str
     workers: int
     rounds: list[list[Sample]] = field(default_factory=list)
     reason: str = ""
-    """Why it is not measured."""
+    """Reason why it was not measured."""
 
     @property
     def faults(self) -> list[str]:
-        """Executions with a wrong end."""
+        """Executions with a wrong result."""
         return [fault for samples in self.rounds for sample in samples for fault in sample.faults]
 
     @property
     def rate(self) -> float:
-        """Executions per second, all workers together."""
+        """Return executions per second of all workers together."""
         each = [sum(len(one.latencies) / sum(one.latencies) for one in samples) for samples in self.rounds]
         return statistics.median(each)
 
     def seconds(self, share: float) -> float:
-        """A percentile of the latencies, in seconds."""
+        """Return a percentile of the latencies, in seconds."""
         each = [[latency for one in samples for latency in one.latencies] for samples in self.rounds]
         return statistics.median(percentile(latencies, share) for latencies in each)
 
     def figures(self, inline: float) -> dict[str, float]:
-        """Everything that is printed of it.
+        """Return all printed figures.
 
         Args:
             inline: Seconds that its programs take without being executed apart.
@@ -64,7 +64,7 @@ class Cell:
 
 
 def lines(cells: list[Cell], inline: dict[str, float]) -> Iterator[str]:
-    """The table, in Markdown.
+    """Return the table in Markdown.
 
     Args:
         cells: All of them.
@@ -84,7 +84,7 @@ def lines(cells: list[Cell], inline: dict[str, float]) -> Iterator[str]:
 
 
 def ratios(cells: list[Cell]) -> Iterator[tuple[str, float, str]]:
-    """What is aimed at: name, value, aim."""
+    """Return the targets: name, value, target value."""
     rates = {(cell.row, cell.kind, cell.workers): cell.rate for cell in cells if cell.rounds}
     for workers, ours in OURS.items():
         for row in ours:

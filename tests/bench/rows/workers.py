@@ -1,4 +1,4 @@
-"""Whoever executes programs for so many seconds and says how long each took."""
+"""Workers that execute programs for a number of seconds and report how long each took."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.bench.rows.programs import Program
 
 DRIVER = Path(driver.__file__).read_text()
 BASE = str(getattr(sys, "_base_executable", sys.executable))
-"""The interpreter behind the virtual environment: the one that a runner has."""
+"""The interpreter behind the virtual environment, which runners use."""
 _ANSWER_SECONDS = 120.0
 
 
@@ -29,24 +29,24 @@ class RowFailed(Exception):
 
 @dataclass
 class Sample:
-    """What one worker measured in one round."""
+    """Measurements of one worker in one round."""
 
     latencies: list[float]
     """Seconds of each execution."""
     faults: list[str] = field(default_factory=list)
-    """Of executions with a wrong end, the first few."""
+    """The first few executions with a wrong result."""
 
 
 class Worker(Protocol):
     """One caller."""
 
     def run(self, seconds: float, programs: Sequence[Program]) -> Sample:
-        """Executes the programs in turn, for at least so many seconds."""
+        """Execute the programs in turn, for at least this number of seconds."""
         ...
 
 
 class Driver:
-    """A process that measures: `driver.py`, wherever it runs."""
+    """A measuring process: `driver.py` in any environment."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Driver:
             group=user,
             extra_groups=None if user is None else [],
             cwd="/",
-            # A Ctrl-C at a terminal is ours: we end it in order.
+            # Ctrl-C must reach only the parent, which stops the process in order.
             start_new_session=True,
         )
 
@@ -93,7 +93,7 @@ class Driver:
             raise RowFailed(f"it ended: {self._last_words() or error}") from None
 
     def close(self) -> None:
-        """Ends it; returns when it is gone."""
+        """Stop the process and wait until it is gone."""
         assert self.process.stdin is not None
         with contextlib.suppress(OSError):
             self.process.stdin.close()
@@ -117,7 +117,7 @@ class Driver:
 
 
 class TextDriver(Driver):
-    """One that is no Python: takes a number of seconds in a line, answers by a line of microseconds."""
+    """A driver that is not Python: it reads a line with seconds and answers with a line of microseconds."""
 
     def _question(self, seconds: float, programs: Sequence[Program]) -> bytes:
         return f"{seconds}\n".encode()
@@ -130,7 +130,7 @@ class TextDriver(Driver):
 
 
 def plain(python: str, *arguments: str, user: int | None = None) -> Driver:
-    """`driver.py` without any sandbox.
+    """Start `driver.py` without a sandbox.
 
     Args:
         python: The interpreter that it runs in.

@@ -1,4 +1,4 @@
-"""The recipe is a function of its numbers, and a model learns from it."""
+"""The recipe depends only on its parameters, and a model learns from it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_documents_are_ended_by_the_end_token() -> None:
     tokenizer = pretraining.build_tokenizer(SMALL, corpus)
     data = pretraining.windows(SMALL, tokenizer, corpus)
     assert data.shape[1] == SMALL.context + 1
-    assert torch.equal(data[1:, 0], data[:-1, -1])  # a window's last token is asked of it, and begins the next one
+    assert torch.equal(data[1:, 0], data[:-1, -1])  # a window's last target is the next window's first input
     text = tokenizer.decode(torch.cat([data[0, :1], data[:, 1:].flatten()]))
     assert "".join(corpus).startswith(text.replace(END, ""))
     assert len(corpus) - 1 <= text.count(END) <= len(corpus)

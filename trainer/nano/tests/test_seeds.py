@@ -1,4 +1,4 @@
-"""The seeds and few-shot examples: mostly good, and bad in every way that a filter knows."""
+"""The seeds and few-shot examples: mostly good, and bad in every way that a filter detects."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Our own certificate of a release in a cluster: how it is fetched, where it lies, and what is read of it.
+"""Client certificates for a release in a cluster: fetch, store, check.
 
-A folder has ca.crt, tls.crt and tls.key, as Kubernetes calls them in a Secret; all of them or none.
+A certificate directory has ca.crt, tls.crt and tls.key, the names that Kubernetes uses in a Secret.
 """
 
 from __future__ import annotations
@@ -32,58 +32,58 @@ _KUBECTL_SECONDS = 60
 
 @dataclass(frozen=True)
 class Release:
-    """A release of the chart, and how to reach the cluster that it is in."""
+    """A Helm release of the chart, and how to reach its cluster."""
 
     name: str
     namespace: str = ""
-    """Empty: that of kubectl's context."""
+    """Empty: the namespace of kubectl's context."""
     context: str = ""
-    """kubectl's. Empty: its current one."""
+    """kubectl context. Empty: the current one."""
 
     @property
     def where(self) -> str:
-        """Its namespace, for a message."""
+        """The namespace, for messages."""
         return f"namespace {self.namespace}" if self.namespace else "the namespace of kubectl's context"
 
     @property
     def kubectl(self) -> tuple[str, ...]:
-        """The command up to its verb."""
+        """The kubectl command line up to its verb."""
         context = ("--context", self.context) if self.context else ()
         return ("kubectl", *context, *(("--namespace", self.namespace) if self.namespace else ()))
 
     @property
     def secret(self) -> str:
-        """What its Secret is called, where the values change no names."""
+        """Name of the Secret with the client certificate, unless the chart's values override names."""
         full = self.name if "codealign" in self.name else f"{self.name}-codealign"
         return full[:40].removesuffix("-") + _SUFFIX
 
 
 @dataclass(frozen=True)
 class Found:
-    """A release's certificate for people."""
+    """Client certificate of a release."""
 
     full_name: str
-    """What the names of the release's services begin with."""
+    """Prefix of the names of the release's services."""
     files: Mapping[str, bytes]
 
 
 class _Forbidden(Failure):
-    """The cluster does not let us read it."""
+    """The cluster denies access to the Secret."""
 
 
 def fetch(release: Release) -> Found:
-    """Ask the cluster, by way of the kubectl of whoever calls.
+    """Fetch the client certificate with the user's kubectl.
 
     Raises:
-        Failure: There is no kubectl, no such release or no certificate of it, or it may not be read.
+        Failure: kubectl is missing, or the release or its certificate does not exist or may not be read.
     """
     if not _NAME.fullmatch(release.name):
-        raise Failure(f"--release: no release can be called {release.name!r}: `helm list` shows their names")
+        raise Failure(f"--release: {release.name!r} is not a valid release name; `helm list` shows the releases")
     try:
         answer = _kubectl(release, "--selector", f"{CLIENT_SELECTOR},app.kubernetes.io/instance={release.name}")
         secrets = json.loads(answer)["items"]
     except _Forbidden as error:
-        secrets = [_by_name(release, error)]  # who may `get` the one Secret need not be allowed to list them
+        secrets = [_by_name(release, error)]  # RBAC may allow `get` of this Secret but not `list`
     secrets = [secret for secret in secrets if set(FILES) <= set(secret.get("data") or {})]
     if not secrets:
         raise _no_such(release)
@@ -93,11 +93,11 @@ def fetch(release: Release) -> Found:
         files = {file: base64.b64decode(secret["data"][file], validate=True) for file in FILES}
         read = certificates.read(files[CHAIN])[0]
     except (binascii.Error, ValueError) as error:
-        raise Failure(f"the Secret {name} has no certificate that can be read: {error}") from None
-    if reason := certificates.not_good(read):
+        raise Failure(f"cannot read the certificate in the Secret {name}: {error}") from None
+    if reason := certificates.why_invalid(read):
         raise Failure(
-            f"the certificate in the Secret {name} {reason}. Whoever installed {release.name} renews it: with "
-            "tls.generated.rotation, or by cert-manager"
+            f"the certificate in the Secret {name} {reason}. Ask the owner of {release.name} to renew it with "
+            "tls.generated.rotation or cert-manager"
         )
     return Found(name.removesuffix(_SUFFIX), files)
 
@@ -106,7 +106,7 @@ def _by_name(release: Release, refusal: _Forbidden) -> dict[str, Any]:
     with contextlib.suppress(_Forbidden):
         return dict(json.loads(_kubectl(release, release.secret)))
     raise Failure(
-        f"you may not read the client certificate of {release.name} in {release.where}: have somebody allow you to get "
+        f"permission denied for the client certificate of {release.name} in {release.where}: ask for permission to get "
         f"the Secret {release.secret} (kubectl: {refusal.message})"
     )
 
@@ -119,11 +119,11 @@ def _no_such(release: Release) -> Failure:
         others = []
     if others:
         return Failure(
-            f"no release {release.name!r} with a client certificate in {release.where}; there is {', '.join(others)}"
+            f"no release {release.name!r} with a client certificate in {release.where}; found: {', '.join(others)}"
         )
     return Failure(
-        f"no release with a client certificate in {release.where}: name another --namespace (`helm list "
-        "--all-namespaces` shows them). One with tls.mode=disabled has none, and needs none"
+        f"no release with a client certificate in {release.where}: pass another --namespace (`helm list "
+        "--all-namespaces` shows the releases). A release with tls.mode=disabled needs no certificate"
     )
 
 
@@ -135,11 +135,11 @@ def _kubectl(release: Release, *what: str, output: str = "json") -> str:
         )
     except FileNotFoundError:
         raise Failure(
-            "there is no kubectl on PATH: install it, or copy ca.crt, tls.crt and tls.key of the Secret "
-            f"{release.secret} into a folder and name that with --certificate"
+            "kubectl is not on PATH: install it, or copy ca.crt, tls.crt and tls.key from the Secret "
+            f"{release.secret} into a directory and pass that with --certificate"
         ) from None
     except subprocess.TimeoutExpired:
-        raise Failure(f"kubectl did not answer within {_KUBECTL_SECONDS} s: is the cluster there?") from None
+        raise Failure(f"kubectl did not answer within {_KUBECTL_SECONDS} s: is the cluster running?") from None
     if done.returncode == 0:
         return done.stdout
     said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
@@ -151,17 +151,19 @@ def _kubectl(release: Release, *what: str, output: str = "json") -> str:
 
 
 def write(files: Mapping[str, bytes], folder: Path) -> None:
-    """Write a certificate's folder as a whole, in place of the one that was there.
+    """Write a certificate directory atomically, replacing the previous one.
 
     Raises:
-        Failure: It cannot be written, or has something else in it.
+        Failure: The directory cannot be written, or contains other files.
     """
     try:
         others = {path.name for path in folder.iterdir()} - set(FILES) if folder.exists() else set()
         if others:
-            raise Failure(f"{folder} has other files in it ({sorted(others)[0]}): name a folder of its own with --into")
+            raise Failure(
+                f"{folder} contains other files ({sorted(others)[0]}): pass an empty or new directory with --into"
+            )
         folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))  # for us alone, as is what it holds
+        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))  # readable by the owner only
         try:
             for name, content in files.items():
                 descriptor = os.open(made / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -176,8 +178,8 @@ def write(files: Mapping[str, bytes], folder: Path) -> None:
 
 
 def _check_pair(folder: Path) -> None:
-    if reason := certificates.no_pair(folder / CHAIN, folder / KEY):
-        raise Failure(f"the key in the release's Secret cannot be used with its certificate: {reason}")
+    if reason := certificates.why_mismatched(folder / CHAIN, folder / KEY):
+        raise Failure(f"the key in the release's Secret does not match its certificate: {reason}")
 
 
 def _swap(made: Path, folder: Path) -> None:
@@ -195,14 +197,14 @@ def _swap(made: Path, folder: Path) -> None:
 
 
 def client_tls(folder: Path | None, files: Sequence[Path | None]) -> ClientTls:
-    """What to show to services, and whom to believe. Single files win over the folder's.
+    """Return the TLS settings of the client. Single files win over those of the directory.
 
     Args:
-        folder: As `write` leaves it. One with ca.crt alone is for services that want no certificate.
-        files: Of authorities, certificate and key.
+        folder: Certificate directory, as `write` leaves it. With ca.crt alone, TLS is not mutual.
+        files: The files with CA certificates, client certificate and key.
 
     Raises:
-        Failure: There is none in the folder, or it is good for nothing now.
+        Failure: The directory has no certificate, or the certificate is unreadable, expired or not yet valid.
     """
     ca, cert, key = files
     if folder is not None:
@@ -213,21 +215,21 @@ def client_tls(folder: Path | None, files: Sequence[Path | None]) -> ClientTls:
         cert, key = cert or (folder / CHAIN if has_own else None), key or (folder / KEY if has_own else None)
     if cert is not None:
         _check(cert, folder)
-        if key is not None and key.is_file() and (reason := certificates.no_pair(cert, key)):
-            raise Failure(f"TLS: the key in {key} cannot be used with the certificate in {cert}: {reason}")
+        if key is not None and key.is_file() and (reason := certificates.why_mismatched(cert, key)):
+            raise Failure(f"TLS: the key {key} does not match the certificate {cert}: {reason}")
     return ClientTls(ca, cert, key)
 
 
 def _check(cert: Path, folder: Path | None) -> None:
-    """Else the handshake fails, and says nothing of why."""
+    """Check the certificate up front, because a failed handshake does not say why."""
     try:
         read = certificates.read(cert.read_bytes())[0]
     except OSError as error:
         raise Failure(f"TLS: cannot read {cert} ({error.strerror})") from None
     except ValueError as error:
-        raise Failure(f"TLS: {cert} cannot be used: {error}") from None
-    if reason := certificates.not_good(read):
+        raise Failure(f"TLS: cannot parse {cert}: {error}") from None
+    if reason := certificates.why_invalid(read):
         if folder is not None and cert.parent == folder:
-            again = f"run `codealign certificate` with its --release and --namespace and --into {folder} again"
+            again = f"run `codealign certificate` again with its --release and --namespace, and --into {folder}"
             raise Failure(f"the certificate in {folder} {reason}: {again}")
-        raise Failure(f"the certificate {cert} {reason}: name one that is good")
+        raise Failure(f"the certificate {cert} {reason}: pass a valid one")

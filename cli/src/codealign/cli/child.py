@@ -1,4 +1,4 @@
-"""One service as a child process: started, waited for, stopped, and its last words read from its log."""
+"""One service as a child process: start it, wait until it is ready, stop it, and read its last error from its log."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from codealign.common.clients import connect
 from codealign.common.health import READINESS
 
 EXIT_CONFIGURATION = 2
-"""A service's exit code when starting it again would end the same way."""
+"""Exit code of a service that would fail again in the same way if restarted."""
 
 _MAX_LOG_BYTES = 20 * 2**20
 _TAIL_BYTES = 64 * 2**10
 _POLL_SECONDS = 0.1
 
-# Becomes the service, after it has asked the kernel for a SIGTERM when its parent dies. A program of its own and not
-# a preexec_fn, because gRPC's threads in the parent make running Python between fork and exec unsafe.
+# Asks the kernel for a SIGTERM when the parent dies, then becomes the service. A separate program rather than a
+# preexec_fn, because gRPC's threads in the parent make it unsafe to run Python between fork and exec.
 _TETHER = """
 import ctypes, os, signal, sys
 if sys.platform == "linux":
@@ -43,17 +43,17 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 @dataclass(frozen=True)
 class ServiceSpec:
-    """How a service is started."""
+    """How to start a service."""
 
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
-    """Services whose addresses it gets, so that they come first."""
+    """Services that must start first because this one receives their addresses."""
     ready_seconds: float = 120.0
-    """Longer than this it may not take to be ready."""
+    """Timeout for becoming ready, in seconds."""
     package: str = ""
-    """The package that serves it, where that is not its name."""
+    """Package of the service, if not its name."""
 
 
 class StartFailure(Failure):
@@ -65,11 +65,11 @@ class StartFailure(Failure):
 
 
 class Child:
-    """A service's process, and the next one after it has died.
+    """Process of a service, including its restarts.
 
     Args:
-        spec: How to start it.
-        home: Where its endpoint file and its log go.
+        spec: How to start the service.
+        home: Home directory for its endpoint file and log.
     """
 
     def __init__(self, spec: ServiceSpec, home: Home) -> None:
@@ -82,14 +82,14 @@ class Child:
 
     @property
     def alive(self) -> bool:
-        """Its process is there."""
+        """Whether the process is running."""
         return self._process is not None and self._process.returncode is None
 
     async def start(self, addresses: Mapping[str, str]) -> None:
-        """Start the process; on a further start it listens where it did before, since others know it there.
+        """Start the process. On a restart it listens on the same port, which the other services know.
 
         Args:
-            addresses: host:port of the services that it needs.
+            addresses: host:port of the services in `spec.needs`.
         """
         prefix = f"CODEALIGN_{(self.spec.package or self.spec.name).upper()}_"
         endpoint_file = self._home.endpoint_file(self.spec.name)
@@ -116,18 +116,18 @@ class Child:
                 stdout=log,
                 stderr=log,
                 env=environment,
-                # A group of its own: the terminal's Ctrl-C reaches us alone, and we stop it in order.
+                # A separate process group: the terminal's Ctrl-C reaches only the CLI, which stops services in order.
                 process_group=0,
             )
 
     async def until_ready(self, on_state: Callable[[str], None] = lambda _: None) -> Endpoint:
-        """Wait until its readiness is on.
+        """Wait until the service is ready.
 
         Args:
-            on_state: Called with what the service is doing.
+            on_state: Called with the service's current activity.
 
         Raises:
-            StartFailure: It ended, or it took too long.
+            StartFailure: The service ended, or did not become ready in time.
         """
         started = time.monotonic()
         while True:
@@ -140,21 +140,21 @@ class Child:
             if time.monotonic() - started > self.spec.ready_seconds:
                 raise StartFailure(
                     f"{self.spec.name} is not ready after {self.spec.ready_seconds:.0f} s "
-                    f"({self.state() or 'no word from it'}); its log: {self._log}",
+                    f"({self.state() or 'no output'}); log: {self._log}",
                     None,
                 )
             on_state(self.state())
             await asyncio.sleep(_POLL_SECONDS)
 
     async def wait(self) -> int:
-        """Wait until it ends; its exit code, negative for a signal."""
+        """Wait until the process ends, and return its exit code, negative for a signal."""
         assert self._process is not None
         code = await self._process.wait()
         self._clear_group()
         return code
 
     async def stop(self, seconds: float) -> None:
-        """SIGTERM; after so many seconds, or when this is cancelled, SIGKILL to it and what it started."""
+        """Send SIGTERM; after `seconds`, or when cancelled, send SIGKILL to the process group."""
         if not self.alive or self._process is None:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -171,7 +171,7 @@ class Child:
         self._clear_group()
 
     def kill(self) -> None:
-        """SIGKILL to it and what it started, at once."""
+        """Send SIGKILL to the process group immediately."""
         if self._process is not None and self._process.returncode is None:
             self._clear_group()
 
@@ -181,12 +181,12 @@ class Child:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def state(self) -> str:
-        """What it does, by the last line of its log."""
+        """Return the current activity, from the last line of the log."""
         lines = self._lines()
         return _event(lines[-1]) if lines else ""
 
     def last_words(self) -> str:
-        """Why it ended, by its log: the line of a ConfigurationError, else the last error."""
+        """Return why the process ended, from its log: its ConfigurationError, otherwise its last error."""
         code = self._process.returncode if self._process else None
         lines = self._lines()
         own = [line for line in lines if line.startswith(f"codealign-{self.spec.package or self.spec.name}:")]
@@ -194,11 +194,11 @@ class Child:
             return own[-1]
         how = f"ended by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
         error = _last_error(lines)
-        said = f": {error}" if error else "" if lines else ": it printed nothing"
+        said = f": {error}" if error else "" if lines else ": no output"
         return f"{self.spec.name} {how}{said} (log: {self._log})"
 
     def _lines(self) -> list[str]:
-        """The end of what this process has written."""
+        """Return the last lines that this process has written."""
         try:
             with self._log.open("rb") as log:
                 log.seek(max(self._log_start, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
@@ -209,7 +209,7 @@ class Child:
 
 
 def _last_error(lines: list[str]) -> str:
-    """The last line of a traceback, or the last event of an error; empty: neither is there."""
+    """Return the last traceback line or error event, or "" if there is none."""
     for line in reversed(lines):
         if not line.startswith("{"):
             return line[:300]
@@ -219,7 +219,7 @@ def _last_error(lines: list[str]) -> str:
 
 
 def _event(line: str) -> str:
-    """A log line for a person: of a structured one the event and its reason."""
+    """Return a log line for display: the event and its reason if the line is structured."""
     try:
         content = json.loads(line)
     except ValueError:
@@ -234,7 +234,7 @@ def _event(line: str) -> str:
 
 
 async def is_ready(health_address: str, timeout: float = 2.0) -> bool:
-    """Whether the service that answers there takes work."""
+    """Return whether the service with this health address accepts work."""
     async with connect(health_address) as channel:
         try:
             check = channel.unary_unary(
@@ -249,5 +249,5 @@ async def is_ready(health_address: str, timeout: float = 2.0) -> bool:
 
 
 def service_command(package: str, python: str = sys.executable) -> tuple[str, ...]:
-    """The command that starts a service of this installation, by this or another environment's interpreter."""
+    """Return the command that starts a service package with this or another environment's interpreter."""
     return (python, "-m", f"codealign.{package}.main")

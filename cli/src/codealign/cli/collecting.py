@@ -1,4 +1,4 @@
-"""From a folder to a collection of Seed records in the dataset service."""
+"""Read a directory's functions and store them as Seed records in the dataset service."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from codealign.cli.seeds import Collected
 from codealign.cli.terminal import count, printable
 
 BATCH = 500
-"""Records in one append."""
+"""Records per append request."""
 SHOWN_PROBLEMS = 10
-"""Unreadable files that are named, so that a folder full of them does not fill the screen."""
+"""Unreadable files to name, so that a directory full of them does not flood the screen."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What came of appending a collection."""
+    """Result of storing seeds in a collection."""
 
     collection: str
     inserted: int
@@ -30,10 +30,10 @@ class Stored:
 
 
 def read_seeds(source: str, console: Console) -> Collected:
-    """Read a folder's seeds, with a bar on a terminal, and name what could not be read.
+    """Read the seeds of a directory, with a progress bar on a terminal, and report unreadable files.
 
     Raises:
-        Failure: There are none.
+        Failure: There are no seeds.
     """
     columns = (TextColumn("reading {task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("files"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -54,10 +54,10 @@ def read_seeds(source: str, console: Console) -> Collected:
 
 
 async def store_seeds(connection: Connection, collected: Collected, collection: str, console: Console) -> Stored:
-    """Append them to a collection.
+    """Append seeds to a collection.
 
     Raises:
-        Failure: The dataset service refuses or is away.
+        Failure: The dataset service refuses the seeds or cannot be reached.
     """
     inserted = existed = 0
     columns = (TextColumn("storing seeds"), BarColumn(), MofNCompleteColumn())

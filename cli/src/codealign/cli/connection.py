@@ -1,4 +1,4 @@
-"""Find the services that a command needs: by address, in the home folder, or by starting them for its duration."""
+"""Connect to the services that a command needs: by address, from the home directory, or by starting them."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ class Target:
 
     home: Home
     explicit: Mapping[str, str] = field(default_factory=dict)
-    """host:port by service, as a person gave them."""
+    """host:port by service, as given by the user."""
     tls: ClientTls = field(default_factory=ClientTls)
-    """For the explicit addresses; services on this machine speak in the clear over loopback."""
+    """TLS settings for the explicit addresses. Services on this machine use plaintext on loopback."""
 
 
 class Connection:
-    """Clients of the services, whose errors come as failures that name the service.
+    """Clients of the services. Their errors are raised as failures that name the service.
 
     Args:
         addresses: host:port by service.
-        tls: Of these addresses.
-        started: The services were started for this command alone.
+        tls: TLS settings for these addresses.
+        started: Whether the services were started for this command only.
     """
 
     def __init__(self, addresses: Mapping[str, str], tls: ClientTls, *, started: bool) -> None:
@@ -64,7 +64,7 @@ class Connection:
         """Make a unary call.
 
         Raises:
-            Failure: It failed.
+            Failure: The call failed.
         """
         try:
             return await self.clients.call(method, request, timeout=timeout, retry=retry)
@@ -77,7 +77,7 @@ class Connection:
         """Make a server-streaming call.
 
         Raises:
-            Failure: It failed.
+            Failure: The call failed.
         """
         try:
             opened = cast(AsyncGenerator[ResponseT, None], self.clients.stream(method, request))
@@ -88,7 +88,7 @@ class Connection:
             raise self._failure(method, error) from error
 
     async def scan(self, request: ds.ScanRequest) -> AsyncGenerator[pb.Record, None]:
-        """Every record of a scan, page by page.
+        """Yield every record of a scan, page by page.
 
         Raises:
             Failure: A call failed.
@@ -118,17 +118,17 @@ async def connected(
     on_event: Callable[[Event], None],
     on_wait: Callable[[str], None],
 ) -> AsyncIterator[Connection]:
-    """Connect to these services, and start them for the duration where they are not up.
+    """Connect to services; start them for the duration of the context if they are not running.
 
     Args:
-        target: Where to look.
-        needs: The services.
-        options: How to start those that are not up. None: do not start any.
-        on_event: Called with what the started services do.
-        on_wait: Called with whom we wait for.
+        target: Where to find the services.
+        needs: The required services.
+        options: How to start services that are not running. None: do not start any.
+        on_event: Called with events of the started services.
+        on_wait: Called with a message about what the command waits for.
 
     Raises:
-        Failure: One is not up and may not be started, or cannot be.
+        Failure: A service is not running and may not be started, or fails to start.
     """
     starting = options is not None and not any(target.explicit.get(name) for name in needs)
     async with contextlib.AsyncExitStack() as stack:
@@ -147,7 +147,7 @@ async def connected(
                 stack.enter_context(target.home.lock())
                 break
             except HomeInUse as other:
-                on_wait(f"waiting for {', '.join(missing)}, which process {other.pid} starts in {target.home.root}")
+                on_wait(f"waiting for {', '.join(missing)}: process {other.pid} is starting them in {target.home.root}")
                 await asyncio.sleep(_POLL_SECONDS)
         launcher = Launcher(target.home, specs(target.home, options, tuple(needs)), on_event)
         async with running(launcher, target.home, needs) as addresses:
@@ -160,13 +160,13 @@ async def connected(
 
 @contextlib.asynccontextmanager
 async def running(launcher: Launcher, home: Home, names: Sequence[str]) -> AsyncIterator[dict[str, str]]:
-    """Services that are up and kept up inside, and stopped afterwards. The caller holds the home's lock.
+    """Run services for the duration of the context, restarting those that die. The caller holds the home's lock.
 
     Yields:
         host:port by service.
 
     Raises:
-        Failure: One did not become ready, or could not be kept up.
+        Failure: A service did not become ready, or keeps failing.
     """
     await _gone(home, names)
     try:
@@ -183,13 +183,13 @@ async def running(launcher: Launcher, home: Home, names: Sequence[str]) -> Async
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one that says most: a failure, where there is one."""
+    """Return the most informative error: a Failure if there is one."""
     failures = [error for error in errors.exceptions if isinstance(error, Failure)]
     return failures[0] if failures else errors.exceptions[0]
 
 
 async def _gone(home: Home, names: Sequence[str]) -> None:
-    """Wait for services whose starter was killed: they are told to stop, and must not write beside ours."""
+    """Wait until orphaned services have stopped: they must not write beside the new ones."""
     for _ in range(int(_ORPHAN_SECONDS / _POLL_SECONDS)):
         left = {name: endpoint for name in names if (endpoint := home.endpoint(name)) is not None}
         if not left:
@@ -197,10 +197,10 @@ async def _gone(home: Home, names: Sequence[str]) -> None:
         ready = [name for name, endpoint in left.items() if await is_ready(endpoint.health_address)]
         refused = [name for name, endpoint in left.items() if not await _listens(endpoint.health_address)]
         if len(refused) == len(left) and not ready:
-            return  # the process ids belong to somebody else now
+            return  # the process ids have been reused by other programs
         await asyncio.sleep(_POLL_SECONDS)
     names_of = ", ".join(f"{name} (process {endpoint.pid})" for name, endpoint in left.items())
-    raise Failure(f"still running in {home.root} without the process that started them: {names_of}. Stop them first")
+    raise Failure(f"orphaned services are still running in {home.root}: {names_of}. Stop these processes first")
 
 
 async def _listens(address: str) -> bool:
@@ -214,7 +214,7 @@ async def _listens(address: str) -> bool:
 
 
 async def find(target: Target, names: Sequence[str]) -> dict[str, str]:
-    """The addresses of those services that are given, or up in the home."""
+    """Return the addresses of services that are given explicitly or running in the home directory."""
     found = {}
     for name in names:
         if target.explicit.get(name):
@@ -227,14 +227,14 @@ async def find(target: Target, names: Sequence[str]) -> dict[str, str]:
 
 
 def not_up(target: Target, missing: Sequence[str]) -> Failure:
-    """That services are not up, and what to do."""
+    """Return the failure for services that are not running."""
     variables = ", ".join(f"CODEALIGN_{name.upper()}_ADDRESS" for name in missing)
     explicit = [name for name in SERVICES if target.explicit.get(name)]
     if explicit:
         return Failure(
-            f"the address of {', '.join(explicit)} is given, that of {', '.join(missing)} is not: set {variables}"
+            f"addresses are given for {', '.join(explicit)} but not for {', '.join(missing)}: set {variables}"
         )
     return Failure(
-        f"no {' and no '.join(missing)} service is up in {target.home.root}: start them with `codealign up`, name the "
-        f"home with --home, or give addresses ({variables})"
+        f"not running in {target.home.root}: {', '.join(missing)}. Start the services with `codealign up`, pass their "
+        f"--home, or set their addresses ({variables})"
     )

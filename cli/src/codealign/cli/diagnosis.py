@@ -1,4 +1,4 @@
-"""What a machine has, and lacks, to run the services: looked at without starting or changing anything."""
+"""Check whether a machine can run the services, without starting or changing anything."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Level = Literal["ok", "note", "problem"]
 
 MIN_PYTHON = (3, 11)
 MIN_RUNSC = 20240729
-"""Older releases of gVisor pretend to make namespaces, and isolate nothing."""
+"""Minimum gVisor release. Older ones pretend to create namespaces but isolate nothing."""
 
 _COMFORTABLE_DISK = 5 * 2**30
 _COMFORTABLE_MEMORY = 4 * 2**30
@@ -35,7 +35,7 @@ _SANDBOX_PACKAGE = "codealign.runner"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """Result of one check."""
 
     what: str
     level: Level
@@ -44,7 +44,7 @@ class Finding:
 
 
 def examine(home: Path) -> list[Finding]:
-    """Look at everything."""
+    """Run all checks."""
     checks: list[Callable[[], list[Finding]]] = [
         _python,
         _packages,
@@ -84,7 +84,7 @@ def _packages() -> list[Finding]:
         findings.append(Finding("package", "problem", f"{_SANDBOX_PACKAGE} is not installed", remedy))
     missing = [name for name in _ENGINES if not _there(name)]
     if missing:
-        remedy = "`--engine replay` works without; for models: pip install 'codealign-inference[transformers]'"
+        remedy = "to serve models: pip install 'codealign-inference[transformers]' (`--engine replay` works without it)"
         findings.append(Finding("engine", "note", f"{', '.join(missing)} not installed", remedy))
     else:
         findings.append(Finding("engine", "ok", "torch and transformers"))
@@ -93,21 +93,21 @@ def _packages() -> list[Finding]:
 
 def _gvisor() -> list[Finding]:
     if platform.system() != "Linux":
-        remedy = "run the services on Linux, and use them from here by their addresses"
-        return [Finding("gVisor", "problem", f"{platform.system()} has no gVisor", remedy)]
+        remedy = "run the services on Linux and connect to them from here by their addresses"
+        return [Finding("gVisor", "problem", f"gVisor does not run on {platform.system()}", remedy)]
     runsc = shutil.which("runsc")
     apt = shutil.which("apt-get")
-    fetched = "the sandbox service fetches a release of its own with apt-get at its first start"
+    fetched = "the sandbox service downloads its own release with apt-get at its first start"
     if runsc is None:
         if apt:
             return [Finding("gVisor", "ok", f"no runsc on PATH; {fetched}")]
         remedy = "install runsc: https://gvisor.dev/docs/user_guide/install/"
-        return [Finding("gVisor", "problem", "no runsc on PATH, and no apt-get to fetch it with", remedy)]
+        return [Finding("gVisor", "problem", "no runsc on PATH, and no apt-get to download it", remedy)]
     version = _runsc_version(runsc)
     date = re.search(r"(20\d{6})", version)
     if date and int(date.group(1)) >= MIN_RUNSC:
         return [Finding("gVisor", "ok", f"{version} ({runsc})")]
-    found = f"{version or 'unknown version'} ({runsc}) isolates too little"
+    found = f"{version or 'unknown version'} ({runsc}) is too old to isolate programs"
     if apt:
         return [Finding("gVisor", "note", found, fetched)]
     return [Finding("gVisor", "problem", found, f"install release {MIN_RUNSC} or newer")]
@@ -124,13 +124,13 @@ def _runsc_version(runsc: str) -> str:
 def _home(home: Home) -> list[Finding]:
     existing = next(path for path in (home.root.resolve(), *home.root.resolve().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
-        return [Finding("home", "problem", f"{home.root} cannot be written", "choose another folder with --home")]
+        return [Finding("home", "problem", f"{home.root} is not writable", "pass another directory with --home")]
     free = shutil.disk_usage(existing).free
     text = f"{home.root.resolve()}, {size(free)} free"
     if free < LOW_DISK_BYTES:
-        return [Finding("home", "problem", text, "make room, or choose another folder with --home")]
+        return [Finding("home", "problem", text, "free some space, or pass another directory with --home")]
     if free < _COMFORTABLE_DISK:
-        return [Finding("home", "note", text, "enough for a small run; a large one, or a large model, needs more")]
+        return [Finding("home", "note", text, "enough for a small run; large runs and models need more")]
     return [Finding("home", "ok", text)]
 
 
@@ -145,27 +145,31 @@ def _memory() -> list[Finding]:
 
 
 def _ports() -> list[Finding]:
-    """The services take free ports of loopback; a fixed one may be set by environment."""
+    """Check that loopback ports are free. Services use ephemeral ports unless the environment sets fixed ones."""
     findings = []
     try:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
         findings.append(Finding("ports", "ok", "loopback has free ports"))
     except OSError as error:
-        return [Finding("ports", "problem", f"cannot listen on 127.0.0.1 ({error.strerror})", "allow loopback")]
+        return [
+            Finding(
+                "ports", "problem", f"cannot listen on 127.0.0.1 ({error.strerror})", "allow connections on loopback"
+            )
+        ]
     for name, value in sorted(os.environ.items()):
         if not re.fullmatch(r"CODEALIGN_[A-Z]+_(HEALTH_|METRICS_)?PORT", name) or value == "0":
             continue
         try:
             _bind(int(value))
         except (OSError, ValueError, Failure) as error:
-            findings.append(Finding("ports", "problem", f"{name}={value}: {error}", "unset it, or set a free port"))
+            findings.append(Finding("ports", "problem", f"{name}={value}: {error}", "unset it, or choose a free port"))
     return findings
 
 
 def _bind(port: int) -> None:
     if not 0 < port < 2**16:
-        raise Failure("no port number")
+        raise Failure("not a port number")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", port))

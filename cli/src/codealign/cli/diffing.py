@@ -1,8 +1,8 @@
-"""Two sets of rows compared: which came, went or changed, and why, from the records alone.
+"""Compare two sets of rows: find which were added, removed or changed, and why, from the records alone.
 
-A row is found again on the other side by the completion that it was read from; else by its seed and its instruction's
-text. Of each row a few hundred bytes are held, whatever its length; why a row is missing on one side is looked up there
-row by row, a bounded number at a time.
+Rows are matched by the completion that they were parsed from, otherwise by seed and instruction text. Each row takes a
+few hundred bytes of memory, whatever its length. Reasons for missing rows are looked up row by row, a bounded number at
+a time.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.connection import Connection
 from codealign.cli.failures import Failure
 from codealign.cli.family import find_run
-from codealign.cli.missing import Reason, Side, why_missing
+from codealign.cli.missing_rows import Reason, Side, why_missing
 from codealign.common.sequences import batched
 
 COMPARED = ("instruction", "response", "tests", "category", "difficulty", "concepts", "tests_in_instruction")
-"""What of a row is compared, by Example's fields."""
+"""Fields of Example that are compared."""
 MANY_DIFFERENCES = "several settings"
 REPLACED = "read from another completion"
 _BATCH = 250
@@ -34,37 +34,37 @@ _DIGEST = 8
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What is held of a row."""
+    """Summary of a row that is held in memory."""
 
     id: str
     read_from: tuple[str, str]
-    """The completion, and the number of the record among those that were read from it. Empty: not known."""
+    """Completion, and number of the record among those parsed from it. Empty: unknown."""
     text: bytes
-    """A hash of its seed and its instruction's text."""
+    """Hash of the seed and the instruction's text."""
     parts: tuple[bytes, ...]
-    """A hash of each compared field."""
+    """Hash of each compared field."""
     configs: tuple[str, str]
-    """The configurations that its response and the row itself were made under."""
+    """Stage configurations of the response and of the row."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A row that is not the same on both sides."""
+    """A row that differs between the two sides."""
 
     kind: str
     """"came", "went" or "changed"."""
     reason: str
-    """Counted by: a rule, a reason, a verdict, or what differs."""
+    """Key for counting: a rule, a reason, a verdict, or the setting that differs."""
     detail: str
     before: str
-    """The row's id in A. Empty: not there."""
+    """The row's id in A. Empty: not in A."""
     after: str
-    """In B."""
+    """The row's id in B. Empty: not in B."""
 
 
 @dataclass
 class Summary:
-    """How many rows there are of each sort."""
+    """Number of rows, by kind of change and reason."""
 
     rows: list[int] = field(default_factory=lambda: [0, 0])
     same: int = 0
@@ -77,20 +77,20 @@ class Summary:
         self.reasons[change.kind][change.reason] += 1
 
     def as_json(self) -> dict[str, Any]:
-        """For a program."""
+        """Return the summary as JSON."""
         by_kind = {kind: dict(sorted(counts.items())) for kind, counts in self.reasons.items()}
         return {"rows_before": self.rows[0], "rows_after": self.rows[1], "same": self.same, "reasons": by_kind}
 
 
 async def find_side(connection: Connection, given: str) -> Side:
-    """The rows that a person means.
+    """Return the rows that the user means.
 
     Args:
         connection: To the dataset service.
         given: A version's name, or a run's id, first digits or name.
 
     Raises:
-        Failure: There is neither; or several runs match.
+        Failure: Nothing matches, or several runs match.
     """
     run = await find_run(connection, given)
     if run is not None:
@@ -100,12 +100,12 @@ async def find_side(connection: Connection, given: str) -> Side:
         if version.name == given:
             return Side(given, version.collection, version.title)
     raise Failure(
-        f"{given!r} is neither a version (see `codealign data versions`) nor a run's id or name (see `codealign ls`)"
+        f"{given!r} is neither a version (see `codealign data versions`) nor a run id or name (see `codealign ls`)"
     )
 
 
 async def unfinished(connection: Connection, side: Side) -> str:
-    """Return what to say of a side whose run has not succeeded, or nothing.
+    """Return a warning about a side whose run has not succeeded, or "".
 
     Args:
         connection: To the dataset service.
@@ -120,11 +120,11 @@ async def unfinished(connection: Connection, side: Side) -> str:
     if state == pb.RUN_STATE_SUCCEEDED:
         return ""
     name = pb.RunState.Name(state).removeprefix("RUN_STATE_").lower()
-    return f"{side.given}: the run has not finished (it is {name}): these are the rows that it has so far"
+    return f"{side.given}: the run has not finished (it is {name}); these are its rows so far"
 
 
 class Diff:
-    """The difference of two sides.
+    """Difference between two sides.
 
     Args:
         connection: To the dataset service.
@@ -139,7 +139,7 @@ class Diff:
         self.summary = Summary()
 
     async def changes(self) -> AsyncGenerator[Change, None]:
-        """What changed, what went (in A's order), what came (in B's); counted in `summary` as it is given."""
+        """Yield changed rows, removed ones (in A's order) and added ones (in B's), counting them in `summary`."""
         gone: dict[str, Row] = {}
         by_completion: dict[tuple[str, str], str] = {}
         async for row in self._rows(0):
@@ -198,7 +198,7 @@ class Diff:
         return found
 
     async def _compared(self, before: Row, after: Row) -> Change | None:
-        """How a row differs from the one on the other side; None: it is the same."""
+        """Return how a row differs from its match on the other side, or None if it is the same."""
         fields = [name for name, old, new in zip(COMPARED, before.parts, after.parts, strict=True) if old != new]
         if not fields:
             self.summary.same += 1
@@ -206,12 +206,12 @@ class Diff:
         differences = [
             text for pair in zip(before.configs, after.configs, strict=True) for text in await self._why(*pair)
         ]
-        detail = f"{', '.join(fields)}: " + ("; ".join(differences) or "under the same settings")
+        detail = f"{', '.join(fields)}: " + ("; ".join(differences) or "with the same settings")
         reason = differences[0] if len(differences) == 1 else MANY_DIFFERENCES if differences else "other content"
         return Change("changed", reason, detail, before.id, after.id)
 
     async def _replaced(self, before: Row, after: Row) -> Change | None:
-        """How a row differs from one that was read from another completion, and why its own is not there."""
+        """Return how a row differs from one of another completion, and why its own completion yielded no row."""
         change = await self._compared(before, after)
         if change is None:
             return None
@@ -221,7 +221,7 @@ class Diff:
         return replace(change, reason=REPLACED, detail=f"{fields}: that of A: {own}")
 
     async def _why(self, before: str, after: str) -> list[str]:
-        """What differs between two configurations: "responses: version 1 → 2"."""
+        """Return the differences between two stage configurations: "responses: version 1 → 2"."""
         if before == after:
             return []
         missing = sorted({before, after} - self._configs.keys() - {""})
@@ -251,7 +251,7 @@ def _missing_change(kind: str, row: Row, reason: Reason) -> Change:
 
 
 def _line(record: pb.Record) -> list[str]:
-    """The ids of what a row came from, its response last."""
+    """Return the ids of a row's ancestors, its response last."""
     return [step.record_id for step in record.example.lineage] or list(record.parents[:1])
 
 

@@ -1,4 +1,4 @@
-"""Evaluate a model on benchmarks, with progress."""
+"""Evaluate a model on benchmarks and show the progress."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from codealign.cli.terminal import printable
 from codealign.common.clients import NO_RETRY
 
 STYLES = ("base", "tuned")
-"""Plain completion; an instruction in the model's chat template."""
+"""Prompt styles: plain completion, and an instruction in the model's chat template."""
 
 
 async def evaluate(
@@ -31,21 +31,22 @@ async def evaluate(
     console: Console,
     on_job: Callable[[str], None] = lambda _: None,
 ) -> list[api.Evaluation]:
-    """Have a model evaluated, and show how far it has come.
+    """Evaluate a model and show the progress.
 
-    Stopped in the middle it stops watching; an evaluation whose services stop with us is cancelled.
+    Cancelling this coroutine only stops watching, unless the services were started for this command: then the
+    evaluation is cancelled as well.
 
     Args:
         connection: To the coordinator.
-        settings: What is asked for.
-        console: Where progress is shown.
-        on_job: Told the evaluation's id once it is known.
+        settings: What to evaluate.
+        console: Output console for the progress.
+        on_job: Called with the evaluation's id once it is known.
 
     Returns:
-        One for each benchmark, in the order of the request.
+        One evaluation for each benchmark, in the order of the request.
 
     Raises:
-        Failure: The coordinator refuses, or is away for too long.
+        Failure: The coordinator refuses the request, or is unreachable for too long.
     """
     found: dict[str, api.Evaluation] = {}
     request = api.EvaluateRequest(settings=settings)
@@ -76,7 +77,7 @@ async def evaluate(
 
 
 async def _cancel(connection: Connection, job: str) -> None:
-    """Else the next command that starts these services would go on with it unasked."""
+    """Cancel the evaluation. Otherwise the next command that starts these services would resume it."""
     with contextlib.suppress(Exception):
         async with asyncio.timeout(CANCEL_SECONDS):
             request = api.CancelEvaluationRequest(evaluation=job)
@@ -84,11 +85,11 @@ async def _cancel(connection: Connection, job: str) -> None:
 
 
 class EvaluationDisplay:
-    """Shows each benchmark's progress: a bar on a terminal, a line now and then elsewhere.
+    """Progress of each benchmark: a bar on a terminal, periodic lines elsewhere.
 
     Args:
-        console: Where.
-        what: What is evaluated, in a word.
+        console: Output console.
+        what: What is evaluated, in one word.
     """
 
     def __init__(self, console: Console, what: str) -> None:
@@ -108,8 +109,8 @@ class EvaluationDisplay:
         self._bars.stop()
 
     def update(self, message: api.EvaluateResponse) -> None:
-        """Show it."""
-        reused = f", {message.problems_reused:,} of them from before" if message.problems_reused else ""
+        """Show a message."""
+        reused = f", {message.problems_reused:,} of them reused" if message.problems_reused else ""
         rate = f", pass@1 {message.pass_at_k[1]:.1%}" if 1 in message.pass_at_k else ""
         waits = f", waiting for {message.waiting_for}" if message.waiting_for else ""
         counted = f"{message.problems_done:,}/{message.problems_total:,} problems"

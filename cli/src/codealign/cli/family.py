@@ -1,6 +1,6 @@
-"""The records around one record, arranged as a family: from its seed to everything that came of that seed.
+"""The records around one record, arranged as a tree: from its seed to everything derived from that seed.
 
-What a record hangs below follows from its parents alone, whatever the pipeline and its stages.
+A record's place in the tree follows from its parents alone, independent of the pipeline.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from codealign.common.sequences import batched
 
 ItemT = TypeVar("ItemT")
 ORIGINS = (pb.KIND_COMPLETION, pb.KIND_PROMPT_PREFIX, pb.KIND_RUN)
-"""What a record may have as a parent beside the item that it is about: the text that it was read from, its run."""
+"""Kinds of parents besides the item that a record is about: the completion it was read from, its prompt, its run."""
+BESIDE = (*ORIGINS, pb.KIND_VERDICT, pb.KIND_DECISION, pb.KIND_REJECTION, pb.KIND_STAGE_CONFIG)
+"""Kinds that describe an item or belong to it, and so are no step from a seed to a row."""
 
 _MIN_DIGITS = 6
 _ID_DIGITS = 32
@@ -27,10 +29,10 @@ _BATCH = 500
 
 @dataclass
 class Family:
-    """Records by id, and what hangs below each."""
+    """Records by id, arranged as a tree."""
 
     focus: str
-    """The id that was asked for."""
+    """Id of the requested record."""
     records: dict[str, pb.Record] = field(default_factory=dict)
     references: dict[str, pb.Record] = field(default_factory=dict)
     truncated: bool = False
@@ -46,10 +48,10 @@ class Family:
             children.sort(key=lambda record: (record.attempt, record.kind, record.key, record.id))
 
     def parent(self, record: pb.Record) -> str:
-        """The record below which it hangs; empty: it is a root, or that record is not among these.
+        """Return the id of the record's parent in the tree, or "" if it is a root or the parent is missing.
 
-        A decision is about its first parent. What has several parents (a row has its response and the verdict) hangs
-        below the one that is farthest from the seed.
+        A decision belongs to its first parent. A record with several parents, such as a row with its response and
+        verdict, is placed below the one farthest from the seed.
         """
         there = [self.records[parent] for parent in record.parents if parent in self.records]
         if not there:
@@ -60,20 +62,20 @@ class Family:
         return max(items or there, key=lambda parent: self._depth(parent.id)).id
 
     def _depth(self, record_id: str) -> int:
-        """The length of the longest line of parents above a record."""
+        """Return the length of the longest chain of parents above a record."""
         if record_id not in self._depths:
-            self._depths[record_id] = 0  # whatever a store says, no record is its own ancestor
+            self._depths[record_id] = 0  # guards against cycles in damaged data
             above = [parent for parent in self.records[record_id].parents if parent in self.records]
             self._depths[record_id] = max((1 + self._depth(parent) for parent in above), default=0)
         return self._depths[record_id]
 
     def stage(self, record: pb.Record) -> str:
-        """The name of the stage that made it. Empty: not known, or none did."""
+        """Return the name of the stage that made the record, or "" if unknown or none."""
         config = self.references.get(record.stage_config_id)
         return config.stage_config.name if config is not None else ""
 
     def completion(self, record: pb.Record) -> pb.Record | None:
-        """What a record was read from; None: nothing, or it is not among these."""
+        """Return the completion that a record was parsed from, or None if there is none or it is missing."""
         for parent in record.parents:
             found = self.records.get(parent) or self.references.get(parent)
             if found is not None and found.kind == pb.KIND_COMPLETION:
@@ -81,20 +83,20 @@ class Family:
         return None
 
     def prefix(self, completion: pb.Record) -> pb.Record | None:
-        """What a completion's prompt begins with; None: it is not among these."""
+        """Return the prompt prefix of a completion, or None if it is missing."""
         found = [self.references.get(parent) or self.records.get(parent) for parent in completion.parents]
         return next((one for one in found if one is not None and one.kind == pb.KIND_PROMPT_PREFIX), None)
 
     def below(self, record_id: str) -> list[pb.Record]:
-        """What hangs below a record, by attempt."""
+        """Return a record's children in the tree, ordered by attempt."""
         return self._children.get(record_id, [])
 
     def roots(self) -> list[pb.Record]:
-        """The records that hang below none."""
+        """Return the records without a parent in the tree."""
         return [record for record in self.records.values() if not self.parent(record)]
 
     def line(self) -> set[str]:
-        """The ids from the focus up to its root, itself included."""
+        """Return the ids from the focus up to its root, including both."""
         found: set[str] = set()
         current = self.focus
         while current and current not in found:
@@ -103,7 +105,7 @@ class Family:
         return found
 
     def descends(self, record_id: str) -> bool:
-        """It is the focus or hangs somewhere below it."""
+        """Return whether the record is the focus or below it."""
         seen: set[str] = set()
         while record_id and record_id not in seen:
             if record_id == self.focus:
@@ -114,7 +116,7 @@ class Family:
 
 
 def is_record_id(text: str) -> bool:
-    """It is a whole record id."""
+    """Return whether the text is a complete record id."""
     return len(text) == _ID_DIGITS and _is_hexadecimal(text)
 
 
@@ -123,34 +125,36 @@ def _is_hexadecimal(text: str) -> bool:
 
 
 def record_digits(given: str) -> str:
-    """What a person gave as a record's id, or as its first digits, as the store takes it.
+    """Normalize a record id, or its first digits, as given by the user.
 
     Raises:
-        Failure: It is neither.
+        Failure: The text is not a record id or its beginning.
     """
     text = given.strip().lower()
     if not _MIN_DIGITS <= len(text) <= _ID_DIGITS or not _is_hexadecimal(text):
-        raise Failure(f"{given!r} is no record id: give its 32 hexadecimal digits, or at least the first {_MIN_DIGITS}")
+        raise Failure(
+            f"{given!r} is not a record id: give its 32 hexadecimal digits, or at least the first {_MIN_DIGITS}"
+        )
     return text
 
 
 async def find_record(connection: Connection, text: str) -> pb.Record:
-    """The record with this id, or whose id begins with these digits (see `record_digits`).
+    """Return the record whose id begins with these digits (see `record_digits`).
 
     Raises:
-        Failure: There is none, or there are several.
+        Failure: No record matches, or several do.
     """
     response = await connection.call(connection.clients.dataset.Get, ds.GetRequest(ids=[text], allow_prefix=True))
     if not response.records:
-        raise Failure(f"no record's id begins with {text} in the dataset service at {connection.addresses.dataset}")
+        raise Failure(f"no record id starts with {text} in the dataset service at {connection.addresses.dataset}")
     return response.records[0]
 
 
 async def find_run(connection: Connection, given: str) -> pb.Record | None:
-    """The run with this id, first digits, or name; None: there is none.
+    """Return the run with this id, first digits of an id, or name; None if there is none.
 
     Raises:
-        Failure: Several runs bear the name or begin with the digits.
+        Failure: Several runs match.
     """
     found = []
     async for record in connection.scan(ds.ScanRequest(kind=pb.KIND_RUN)):
@@ -159,17 +163,17 @@ async def find_run(connection: Connection, given: str) -> pb.Record | None:
             found.append(record)
     if len(found) > 1:
         ids = ", ".join(record.id[:12] for record in found)
-        raise Failure(f"several runs are meant by {given!r}: {ids}. Give one's id")
+        raise Failure(f"several runs match {given!r}: {ids}. Give a run's id")
     return found[0] if found else None
 
 
 async def load_family(connection: Connection, digits: str, run_id: str = "") -> Family:
-    """Everything about a record: its line up to the seed, and all that came of that seed.
+    """Load the records around a record: its lineage up to the seed, and everything derived from that seed.
 
     Args:
         connection: To the dataset service.
         digits: The record's id, or its first digits.
-        run_id: Only what belongs to this run. Empty: all runs.
+        run_id: Restrict descendants to this run. Empty: all runs.
 
     Raises:
         Failure: There is no such record.
@@ -193,8 +197,8 @@ async def load_family(connection: Connection, digits: str, run_id: str = "") -> 
 async def _add_origins(
     connection: Connection, records: Mapping[str, pb.Record], references: dict[str, pb.Record]
 ) -> None:
-    """Fetch what the records were read from, the prompts of that, and the configurations of all."""
-    for _ in range(3):  # a completion, its prompt's prefix, and no more; a configuration beside each
+    """Fetch the completions that the records were parsed from, their prompt prefixes, and stage configurations."""
+    for _ in range(3):  # at most three hops: completion, its prompt prefix, and the configuration of each
         wanted = {
             needed
             for record in (*records.values(), *references.values())

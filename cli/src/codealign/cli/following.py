@@ -1,4 +1,4 @@
-"""Follow a run until it ends, over services that may be away for a while, and say what came of it."""
+"""Follow a run until it ends, tolerating services that are temporarily unreachable, and print the outcome."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from codealign.cli.terminal import printable
 from codealign.common.clients import NO_RETRY
 
 CANCEL_SECONDS = 5.0
-"""What a stop of ours waits for the coordinator's answer."""
+"""Timeout for the coordinator's answer to a cancellation on exit."""
 AWAY_SECONDS = 120.0
-"""A service may be away for so long (it is being started again) before we give up."""
+"""Seconds that a service may be unreachable, for example while it restarts, before the command gives up."""
 
 _WATCH_SECONDS = 0.5
 _RETRY_SECONDS = 1.0
@@ -39,16 +39,17 @@ async def watch_to_its_end(
     service: str,
     address: str,
 ) -> None:
-    """Read a stream until its end, opened again whenever the service went away in the middle.
+    """Read a stream until its end, reopening it whenever the connection is lost.
 
     Args:
-        open_stream: Opens it; what was sent before may come again.
-        on_message: Takes a message; whether the stream may end after it. A stream that ends elsewhere is opened again.
+        open_stream: Opens the stream. Messages may be repeated after it was reopened.
+        on_message: Handles a message and returns whether the stream may end after it. A stream that ends elsewhere is
+            reopened.
         service: The service's name, for errors.
-        address: And where it listens.
+        address: The service's address, for errors.
 
     Raises:
-        Failure: The service refuses, or is away for too long.
+        Failure: The service refuses the request, or is unreachable for too long.
     """
     away_since: float | None = None
     may_end = False
@@ -69,15 +70,15 @@ async def watch_to_its_end(
 
 
 async def follow(connection: Connection, run: str, console: Console) -> api.RunStatus:
-    """Show a run's and its loop's progress until they end or pause; the last status.
+    """Show the progress of a run and its loop until they end or pause, and return the last status.
 
     Args:
         connection: To the coordinator.
-        run: The run.
-        console: Where its progress is shown.
+        run: The run's id.
+        console: Output console for the progress.
 
     Raises:
-        Failure: The coordinator refuses, or is away for too long.
+        Failure: The coordinator refuses the request, or is unreachable for too long.
     """
     last = api.RunStatus()
     request = api.WatchRunRequest(run=run, interval_seconds=_WATCH_SECONDS)
@@ -98,7 +99,7 @@ async def follow(connection: Connection, run: str, console: Console) -> api.RunS
 
 
 async def cancel_started(connection: Connection, run_id: str) -> None:
-    """Stop a run whose services stop with us, or the next command that starts them would go on with it unasked."""
+    """Cancel a run if its services stop with this command. Otherwise the next start would resume it."""
     if not connection.started:
         return
     with contextlib.suppress(Exception):
@@ -109,16 +110,16 @@ async def cancel_started(connection: Connection, run_id: str) -> None:
 async def print_outcome(
     connection: Connection, status: api.RunStatus, console: Console, *, timings: bool
 ) -> api.GetReportResponse:
-    """Print a run's report, its version, and what to do next.
+    """Print a run's report, its version, and the next commands.
 
     Args:
         connection: To the coordinator and the dataset service.
-        status: The run's.
-        console: Where.
-        timings: Print what each stage took.
+        status: The run's status.
+        console: Output console.
+        timings: Print times and tokens of each stage.
 
     Returns:
-        The report that was printed.
+        The report.
     """
     request = api.GetReportRequest(run=status.id)
     report = await connection.call(connection.clients.coordinator.GetReport, request, timeout=600)
@@ -131,11 +132,11 @@ async def print_outcome(
     print_report(console, report, version=version, row_id=row_id, timings=timings)
     short, state = status.id[:12], outcome(status)
     if status.loop.message and state == status.loop.state != pb.RUN_STATE_SUCCEEDED:
-        console.print(Text(printable(f"what follows the run: {status.loop.message}")))
+        console.print(Text(printable(f"after the data: {status.loop.message}")))
     if state == pb.RUN_STATE_PAUSED:
-        console.print(Text(f"paused; codealign resume {short} goes on"))
+        console.print(Text(f"paused; to continue: codealign resume {short}"))
     elif state in (pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED):
-        console.print(Text(f"{state_name(state)}; codealign resume {short} goes on from what is finished"))
+        console.print(Text(f"{state_name(state)}; to continue from the finished work: codealign resume {short}"))
     return report
 
 

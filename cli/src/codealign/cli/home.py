@@ -1,9 +1,9 @@
-"""The folder in which one machine's services live: their data, where they listen, their logs, and who started them.
+"""The home directory of the services on one machine: data, endpoints, logs, and the lock of their starter.
 
-data/                what the dataset service keeps: the state
-trainings/           what the training service keeps: checkpoints, and the models that came of them
-reports/<run>.html   a page for each run
-run/<service>.json   where a service listens, written by the service itself
+data/                state of the dataset service
+trainings/           state of the training service: checkpoints and trained models
+reports/<run>.html   report page of each run
+run/<service>.json   endpoint of a service, written by the service
 run/lock             held by the process that starts the services
 logs/<service>.log
 """
@@ -22,12 +22,12 @@ from pathlib import Path
 from codealign.cli.failures import Failure
 
 LOW_DISK_BYTES = 200 * 2**20
-"""With less than this no work is begun: SQLite and the logs would fail in the middle of it."""
+"""Free disk space required to start: with less, SQLite and the logs would fail in the middle of the work."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a service listens."""
+    """Addresses of a running service."""
 
     host: str
     port: int
@@ -37,61 +37,61 @@ class Endpoint:
 
     @property
     def address(self) -> str:
-        """host:port of its gRPC server."""
+        """host:port of the gRPC server."""
         return f"{self.host}:{self.port}"
 
     @property
     def health_address(self) -> str:
-        """host:port of its Health service."""
+        """host:port of the health service."""
         return f"{self.host}:{self.health_port}"
 
 
 class HomeInUse(Failure):
-    """Another process starts services in this home."""
+    """Another process starts the services in this home directory."""
 
     def __init__(self, root: Path, pid: int) -> None:
         self.pid = pid
         who = f"process {pid}" if pid else "another process"
         super().__init__(
-            f"{who} already runs the services of {root}: use them (every command does), stop that process, or choose "
-            "another --home"
+            f"{who} already runs the services of {root}: other commands use them automatically. To start new ones, "
+            "stop that process or pass another --home"
         )
 
 
 @dataclass(frozen=True)
 class Home:
-    """One home folder."""
+    """A home directory."""
 
     root: Path
 
     @property
     def data(self) -> Path:
-        """The dataset service's folder."""
+        """Directory of the dataset service."""
         return self.root / "data"
 
     @property
     def trainings(self) -> Path:
-        """The training service's folder."""
+        """Directory of the training service."""
         return self.root / "trainings"
 
     @property
     def reports(self) -> Path:
-        """Where the runs' pages go."""
+        """Directory of the runs' report pages."""
         return self.root / "reports"
 
     def endpoint_file(self, service: str) -> Path:
-        """Where a service writes its endpoint."""
+        """Return the file in which a service writes its endpoint."""
         return self.root / "run" / f"{service}.json"
 
     def log_file(self, service: str) -> Path:
-        """A service's log."""
+        """Return a service's log file."""
         return self.root / "logs" / f"{service}.log"
 
     def prepare(self) -> None:
-        """Make the folders.
+        """Create the directories.
 
         Raises:
-            Failure: They cannot be made or written, or the disk is nearly full.
+            Failure: The directories cannot be created or written, or the disk is nearly full.
         """
         try:
             for folder in (self.data, self.root / "run", self.root / "logs"):
@@ -102,31 +102,31 @@ class Home:
             free = shutil.disk_usage(self.root).free
         except OSError as error:
             raise Failure(
-                f"cannot write the home folder {self.root} ({error.strerror}): choose another with --home"
+                f"cannot write the home directory {self.root} ({error.strerror}): pass another with --home"
             ) from None
         if free < LOW_DISK_BYTES:
             raise Failure(
-                f"only {free / 2**20:.0f} MiB free on the disk of {self.root}, at least "
-                f"{LOW_DISK_BYTES / 2**20:.0f} MiB needed: make room, or choose another --home"
+                f"only {free / 2**20:.0f} MiB of disk space free in {self.root}, at least "
+                f"{LOW_DISK_BYTES / 2**20:.0f} MiB required: free some space, or pass another --home"
             )
 
     def endpoint(self, service: str) -> Endpoint | None:
-        """Where a service listens; None if it does not, or if the process that wrote the file is gone."""
+        """Return a service's endpoint, or None if it is not running."""
         try:
             endpoint = Endpoint(**json.loads(self.endpoint_file(service).read_text()))
             os.kill(endpoint.pid, 0)
         except PermissionError:
-            return endpoint  # somebody else's process, but it is there
+            return endpoint  # another user's process, but it exists
         except (OSError, ValueError, TypeError):
             return None
         return endpoint
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Be the one who starts services here.
+        """Hold the lock of the process that starts the services.
 
         Raises:
-            HomeInUse: Another process is.
+            HomeInUse: Another process holds the lock.
         """
         self.prepare()
         with (self.root / "run" / "lock").open("a+") as file:

@@ -1,8 +1,8 @@
-"""Which of a module's import statements a function needs.
+"""Find the import statements of a module that a function needs.
 
-The names that a function takes from outside itself are found with `symtable`, the compiler's own scope analysis, on
-the function's source alone: what is local, a parameter or a comprehension's variable is told apart exactly as Python
-does it. Each name is then looked up among the module's imports.
+`symtable`, the compiler's scope analysis, finds the function's free names in its source alone, so that locals,
+parameters and comprehension variables are recognized exactly as Python does. Each free name is then looked up among the
+module's imports.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import symtable
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from codealign.common.foreign_python import unwarned
+from codealign.common.foreign_python import without_warnings
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -22,38 +22,38 @@ FUTURE_ANNOTATIONS = "from __future__ import annotations"
 
 @dataclass(frozen=True)
 class Binding:
-    """One name that one import statement of the module binds."""
+    """A name that an import statement of the module binds."""
 
     name: str
     statement: ast.Import | ast.ImportFrom
     alias: ast.alias
     conditional: bool
-    """It stands in an `if`, `try`, ...: another branch may bind the name in another way."""
+    """Whether the import is inside an `if`, `try`, ..., where another branch may bind the name differently."""
 
     @property
     def dotted(self) -> str:
-        """For `import a.b`, which binds `a`: "a.b". Else the bound name."""
+        """The dotted name "a.b" for `import a.b`, which binds `a`; otherwise the bound name."""
         return self.alias.name if isinstance(self.statement, ast.Import) and not self.alias.asname else self.name
 
     @property
     def place(self) -> tuple[int, int]:
-        """Where it stands, for sorting."""
+        """Position in the file, for sorting."""
         return self.alias.lineno, self.alias.col_offset
 
 
 @dataclass
 class ModuleImports:
-    """The imports at module level, and the names that the module defines itself."""
+    """A module's top-level imports, and the names that it defines itself."""
 
     bindings: dict[str, list[Binding]] = field(default_factory=dict)
     stars: list[ast.ImportFrom] = field(default_factory=list)
     defined: dict[str, int] = field(default_factory=dict)
-    """Names that other statements at module level bind, by the line of the last unconditional one (0: none)."""
+    """Names bound by other top-level statements, with the line of the last unconditional one (0: none)."""
     future_annotations: bool = False
 
     @classmethod
     def of(cls, module: ast.Module) -> ModuleImports:
-        """Read a module."""
+        """Read the imports of a module."""
         imports = cls()
         for statement, conditional in module_level(module.body):
             imports._add(statement, conditional)
@@ -75,11 +75,11 @@ class ModuleImports:
                 self.defined[name] = max(self.defined.get(name, 0), line)
 
     def needed_by(self, function: FunctionNode, source: str) -> list[str]:
-        """The import statements, cut down to the names that the function uses, in the module's order.
+        """Return the import statements, reduced to the names that the function uses, in the module's order.
 
         Args:
             function: The function's node.
-            source: Its source alone, not indented.
+            source: The function's dedented source.
 
         Raises:
             SyntaxError: The function parses but does not compile.
@@ -93,7 +93,7 @@ class ModuleImports:
             chosen += found
             unresolved |= not found and name not in self.defined and name not in _BUILTINS
         statements = [FUTURE_ANNOTATIONS] if self.future_annotations and any(_annotations(function)) else []
-        # A name from nowhere else comes from a star import, where there is one.
+        # A name that nothing else defines must come from a star import, if there is one.
         stars = self.stars if unresolved else []
         return statements + _write(chosen, stars)
 
@@ -105,7 +105,7 @@ class ModuleImports:
             return []
         if chosen.dotted == chosen.name and len(candidates) == 1:
             return [chosen]
-        # `import a.b` and `import a.c` both bind `a`: take those that the attribute chains go through.
+        # `import a.b` and `import a.c` both bind `a`: take those whose submodules the function accesses.
         family = [b for b in candidates if isinstance(b.statement, ast.Import) and not b.alias.asname]
         if chosen not in family:
             return [chosen]
@@ -128,12 +128,14 @@ _BUILTINS = frozenset(dir(builtins)) | {
 
 
 def module_level(body: Iterable[ast.stmt], conditional: bool = False) -> Iterator[tuple[ast.stmt, bool]]:
-    """Every statement that runs in the module's own scope, those inside `if`, `try`, `with` and loops included.
+    """Yield every statement that runs in the module's scope, including those inside `if`, `try`, `with` and loops.
 
     Yields:
-        The statement, and whether it stands inside another one.
+        The statement, and whether it is inside another one.
     """
-    waiting = [(statement, conditional) for statement in reversed(list(body))]  # an `elif` chain may be long
+    waiting = [
+        (statement, conditional) for statement in reversed(list(body))
+    ]  # no recursion: an `elif` chain may be long
     while waiting:
         statement, inside = waiting.pop()
         yield statement, inside
@@ -147,12 +149,12 @@ def module_level(body: Iterable[ast.stmt], conditional: bool = False) -> Iterato
 
 
 def outside_names(function: FunctionNode, source: str) -> list[str]:
-    """The names that a function takes from outside itself, sorted: body, decorators, defaults and annotations.
+    """Return a function's free names, sorted: those of body, decorators, defaults and annotations.
 
     Raises:
         SyntaxError: The source does not compile.
     """
-    with unwarned():
+    with without_warnings():
         table = symtable.symtable(source, "<seed>", "exec")
     names = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_referenced()}
     waiting = list(table.get_children())
@@ -179,7 +181,7 @@ def _annotations(function: FunctionNode) -> Iterator[ast.expr]:
 
 
 def _quoted(annotation: ast.expr) -> Iterator[ast.expr]:
-    """The expressions that an annotation holds as strings, `Literal["..."]` left out."""
+    """Yield the expressions that an annotation holds as strings, except in `Literal["..."]`."""
     waiting: list[ast.AST] = [annotation]
     while waiting:
         node = waiting.pop()
@@ -187,7 +189,7 @@ def _quoted(annotation: ast.expr) -> Iterator[ast.expr]:
             continue
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             try:
-                with unwarned():
+                with without_warnings():
                     found = ast.parse(node.value, mode="eval").body
             except (SyntaxError, ValueError):
                 continue
@@ -209,7 +211,7 @@ def _attribute_chains(function: FunctionNode) -> set[str]:
 
 
 def _bound_names(statement: ast.stmt) -> Iterator[str]:
-    """The names that a statement other than an import binds in its own scope."""
+    """Yield the names that a non-import statement binds in its own scope."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         yield statement.name
         return
@@ -227,7 +229,7 @@ def _bound_names(statement: ast.stmt) -> Iterator[str]:
 
 
 def _write(bindings: list[Binding], stars: list[ast.ImportFrom]) -> list[str]:
-    """One statement for each of the module's, with the needed names alone."""
+    """Return one statement for each of the module's, reduced to the needed names."""
     texts: dict[tuple[int, int], str] = {}
     for binding in sorted(bindings, key=lambda binding: binding.place):
         alias, statement = binding.alias, binding.statement

@@ -1,4 +1,4 @@
-"""The services of one machine: started in the order of their needs, kept alive, stopped in the reverse order."""
+"""Start the services of one machine in dependency order, keep them alive, and stop them in reverse order."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ from codealign.cli.failures import Failure
 from codealign.cli.home import Endpoint, Home
 
 STOP_SECONDS = 15.0
-"""From SIGTERM to SIGKILL: longer than the drain that the services are given."""
+"""Seconds from SIGTERM to SIGKILL: longer than the services' drain period."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that a person who watches the services wants to know."""
+    """A state change of a service, for display."""
 
     service: str
     kind: str
-    """"starting" (text: what it does now), "ready", "ended", "stopped"."""
+    """"starting" (text: its current activity), "ready", "ended" or "stopped"."""
     text: str = ""
     seconds: float = 0.0
-    """Since its start."""
+    """Seconds since the service was started."""
     endpoint: Endpoint | None = None
 
 
 @dataclass(frozen=True)
 class RestartPolicy:
-    """How patiently a service that died is started again."""
+    """Backoff and limits for restarting a service that died."""
 
     first_delay: float = 0.5
-    """Seconds; doubled with every failure in a row."""
+    """Seconds before the first restart; doubled after every failure in a row."""
     max_delay: float = 30.0
     failures: int = 6
-    """After so many in a row nobody tries any more."""
+    """Failures in a row after which the service is not restarted."""
     steady_seconds: float = 60.0
-    """Once it has been up for so long, its failures are forgotten."""
+    """Seconds of uptime after which earlier failures are forgotten."""
 
 
 class Launcher:
-    """Starts, watches and stops.
+    """Starts, supervises and stops services.
 
     Args:
-        home: Where they live. The caller holds its lock.
+        home: Home directory of the services. The caller holds its lock.
         specs: The services.
         on_event: Called with every event.
-        restart: How patiently a dead one is started again.
+        restart: Policy for restarting services that died.
     """
 
     def __init__(
@@ -64,19 +64,19 @@ class Launcher:
         self._restart = restart or RestartPolicy()
 
     async def start(self) -> dict[str, Endpoint]:
-        """Start all of them; those that need none of the others start together.
+        """Start all services; those that do not depend on each other start in parallel.
 
         Returns:
-            Where each listens.
+            The endpoint of each service.
 
         Raises:
-            Failure: One did not become ready. The others are left to `stop`.
+            Failure: A service did not become ready. `stop` stops the others.
         """
         waiting = dict(self._children)
         while waiting:
             able = [child for child in waiting.values() if not set(child.spec.needs) & set(waiting)]
             if not able:
-                raise Failure(f"services that need each other: {', '.join(waiting)}")
+                raise Failure(f"circular dependency between services: {', '.join(waiting)}")
             try:
                 async with asyncio.TaskGroup() as group:
                     for child in able:
@@ -88,7 +88,7 @@ class Launcher:
         return self.endpoints()
 
     def endpoints(self) -> dict[str, Endpoint]:
-        """Where each listens that has been ready."""
+        """Return the endpoints of the services that have been ready."""
         return {name: child.endpoint for name, child in self._children.items() if child.endpoint is not None}
 
     async def _bring_up(self, child: Child) -> None:
@@ -105,10 +105,10 @@ class Launcher:
         self._on_event(Event(name, "ready", "", time.monotonic() - started, endpoint))
 
     async def supervise(self) -> NoReturn:
-        """Start again what dies, until this is cancelled.
+        """Restart services that die, until cancelled.
 
         Raises:
-            Failure: A service cannot be kept up.
+            Failure: A service keeps failing.
         """
         try:
             async with asyncio.TaskGroup() as group:
@@ -129,19 +129,19 @@ class Launcher:
             if code == EXIT_CONFIGURATION:
                 raise Failure(why)
             if failures >= policy.failures:
-                raise Failure(f"{why}; it ended {failures} times in a row, so it is not started again")
+                raise Failure(f"{why}; giving up after {failures} failures in a row")
             delay = min(policy.max_delay, policy.first_delay * 2 ** (failures - 1))
-            self._on_event(Event(child.spec.name, "ended", f"{why}; starting it again in {delay:.1f} s"))
+            self._on_event(Event(child.spec.name, "ended", f"{why}; restarting in {delay:.1f} s"))
             await asyncio.sleep(delay)
             up_since = time.monotonic()
             try:
                 await self._bring_up(child)
             except StartFailure:
-                # It has ended, which the next round sees; or it hangs.
+                # Either it has ended, which the next iteration sees, or it hangs.
                 await child.stop(STOP_SECONDS)
 
     async def stop(self) -> None:
-        """Stop all of them, first those that use the others. A cancellation on the way kills what is left."""
+        """Stop all services, dependents first. If cancelled, kill those that are left."""
         try:
             left = {name: child for name, child in self._children.items() if child.alive}
             while left:

@@ -1,4 +1,4 @@
-"""A family of records as a tree: seed, prompts, completions, verdicts, decisions, row."""
+"""Print the records around a record as a tree: seed, prompts, completions, verdicts, decisions, row."""
 
 from __future__ import annotations
 
@@ -9,43 +9,30 @@ from rich.tree import Tree
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sandbox
-from codealign.cli.family import Family
+from codealign.cli.enums import value_name
+from codealign.cli.family import BESIDE, Family
 from codealign.cli.terminal import count, duration, printable
 
 _SHORT = 12
 _MAX_PREVIEW = 400
-_BESIDE = frozenset(
-    {
-        pb.KIND_VERDICT,
-        pb.KIND_DECISION,
-        pb.KIND_REJECTION,
-        pb.KIND_STAGE_CONFIG,
-        pb.KIND_PROMPT_PREFIX,
-        pb.KIND_COMPLETION,
-        pb.KIND_RUN,
-    }
-)
-"""What is said of an item, or is beside it: no step from a seed to a row."""
 
 
 def kind_name(kind: pb.Kind.ValueType) -> str:
-    """What a record is, for a person: "row" for an example, "concept set"; one that is not known by its number."""
+    """Return a record kind for display, e.g. "concept set", or "row" for an example."""
     if kind == pb.KIND_EXAMPLE:
         return "row"
     if kind not in pb.Kind.values():
         return f"record of kind {kind}"
-    return pb.Kind.Name(kind).removeprefix("KIND_").lower().replace("_", " ")
+    return value_name(pb.Kind.DESCRIPTOR, kind).lower().replace("_", " ")
 
 
 def verdict_name(verdict: sandbox.Verdict.ValueType) -> str:
-    """A verdict without its prefix: "PASSED"; one that is not known by its number."""
-    if verdict not in sandbox.Verdict.values():
-        return f"verdict {verdict}"
-    return sandbox.Verdict.Name(verdict).removeprefix("VERDICT_")
+    """Return a verdict without its prefix: "PASSED"."""
+    return value_name(sandbox.Verdict.DESCRIPTOR, verdict)
 
 
 def verdict_text(result: sandbox.Result) -> Text:
-    """A result in a line: the verdict, why, and how many assertions were executed."""
+    """Return a result in one line: verdict, reason, and number of executed assertions."""
     style = "bold green" if result.verdict in (sandbox.VERDICT_PASSED, sandbox.VERDICT_COMPLETED) else "bold red"
     parts = [
         f"{result.assertions_executed} executed, {result.assertions_total} in the tests"
@@ -61,22 +48,22 @@ def verdict_text(result: sandbox.Result) -> Text:
 
 
 def lineage_tree(family: Family, *, prompts: bool = False) -> RenderableType:
-    """The family as a tree, with the record that was asked for marked.
+    """Return the records as a tree, with the requested record marked.
 
-    Shown in full is what the record comes from and what came of it, and every draw of what was executed or chosen
-    among. Other branches of the same seed are counted, not shown.
+    The tree shows the record's ancestors and descendants, and all candidates that were executed or chosen from. Other
+    branches of the same seed are counted, not shown.
 
     Args:
         family: The records.
-        prompts: Print the few-shot prefixes of prompts and what the model wrote too, and everything else in full.
+        prompts: Print everything in full, including few-shot prefixes and raw completions.
     """
     writer = _Writer(family, prompts)
     trees: list[RenderableType] = [writer.tree(root) for root in family.roots() if writer.shown(root)]
     focus = family.records[family.focus]
     if focus.kind == pb.KIND_SEED and not family.below(focus.id):
-        trees.append(Text("no run has come to this seed", "dim"))
+        trees.append(Text("no run has used this seed", "dim"))
     if family.truncated:
-        trees.append(Text("more records than are shown here descend from this seed: name a run with --run", "yellow"))
+        trees.append(Text("this seed has more descendants than are shown: select a run with --run", "yellow"))
     return Group(*trees)
 
 
@@ -88,10 +75,10 @@ class _Writer:
         self._prompts_shown: set[tuple[str, str]] = set()
         judged = [record for record in family.records.values() if record.kind in (pb.KIND_VERDICT, pb.KIND_EXAMPLE)]
         parents = [family.records[parent] for record in judged for parent in record.parents if parent in family.records]
-        self._candidates = {record.kind for record in parents if record.kind not in _BESIDE} or {pb.KIND_RESPONSE}
+        self._candidates = {record.kind for record in parents if record.kind not in BESIDE} or {pb.KIND_RESPONSE}
 
     def shown(self, record: pb.Record) -> bool:
-        """It lies on the line, below the focus, or beside it among the draws that were chosen among."""
+        """Return whether the record is an ancestor, a descendant, or a candidate beside the focus."""
         family = self._family
         if record.id in self._line or family.descends(record.id):
             return True
@@ -105,7 +92,7 @@ class _Writer:
         return beside or (above.kind in (*self._candidates, pb.KIND_VERDICT) and self.shown(above))
 
     def tree(self, record: pb.Record) -> Tree:
-        """A record and what hangs below it."""
+        """Return a record and its children."""
         tree = Tree(self._label(record), guide_style="bright_black")
         self._fill(tree, record)
         return tree
@@ -113,7 +100,7 @@ class _Writer:
     def _fill(self, tree: Tree, record: pb.Record) -> None:
         hidden: dict[str, int] = {}
         children = self._family.below(record.id)
-        if record.kind not in self._candidates:  # of what is executed the verdict comes first
+        if record.kind not in self._candidates:  # for candidates, the verdict comes first
             children = sorted(children, key=lambda child: child.kind != pb.KIND_DECISION)
         for child in children:
             if not self.shown(child):
@@ -139,7 +126,7 @@ class _Writer:
             head.append(f" number {printable(record.key)} of its completion")
         head.append(f" {record.id[:_SHORT]}", style="cyan")
         if record.id == self._family.focus:
-            head.append("  ◀ asked for", style="bold magenta")
+            head.append("  ◀ requested", style="bold magenta")
         rows: list[RenderableType] = [head]
         rows += self._body(record)
         rows += self._provenance(record)
@@ -177,7 +164,7 @@ class _Writer:
             case "prompt_prefix":
                 return [self._quote(record.prompt_prefix.text)]
             case None:
-                return [Text("its body is none that this client knows: update codealign-cli", style="yellow")]
+                return [Text("this client does not know the record's kind: update codealign-cli", style="yellow")]
             case "run_request":
                 return [self._state(record.run_request.wanted, record.run_request.reason)]
             case "run_event":
@@ -189,13 +176,13 @@ class _Writer:
         return []
 
     def _state(self, state: pb.RunState.ValueType, why: str) -> RenderableType:
-        name = pb.RunState.Name(state).removeprefix("RUN_STATE_").lower()
+        name = value_name(pb.RunState.DESCRIPTOR, state).lower()
         return Text(_one_line(f"{name}: {why}" if why else name))
 
     def _quote(self, text: str, *, whole: bool = False) -> RenderableType:
         clean = printable(text).strip("\n")
         if not whole and not self._prompts and len(clean) > _MAX_PREVIEW:
-            clean = clean[:_MAX_PREVIEW].rstrip() + f" … ({len(text):,} characters in all)"
+            clean = clean[:_MAX_PREVIEW].rstrip() + f" … ({len(text):,} characters in total)"
         quoted = Text("\n".join(f"│ {line}" for line in clean.split("\n")))
         return Padding(quoted, (0, 0, 0, 1), expand=False)
 

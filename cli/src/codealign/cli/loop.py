@@ -1,128 +1,116 @@
-"""What follows the data: the base model evaluated, a model tuned on the version, that one evaluated, and the page.
+"""What follows the data: evaluation of the base model, training, evaluation of the tuned model.
 
-The coordinator carries it out (a Loop record); here is what a person may choose of it.
+The coordinator executes these steps as a Loop record. This module holds the settings that a user can choose.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import grpc
+from google.protobuf import json_format
 from rich.console import Console
 from rich.text import Text
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.api.training.v1 import training_pb2 as training
 from codealign.cli.connection import Connection
 from codealign.cli.failures import Failure, rpc_failure
 from codealign.cli.terminal import printable
-from codealign.cli.tuning import TuningChoices, training_spec
 
 UNTIL = ("data", "training", "evaluation")
 """Where a run may stop."""
 BENCHMARKS = ("humaneval+", "mbpp+")
+"""Benchmarks of an evaluation that names none."""
 
 
-@dataclass(frozen=True)
-class EvaluationChoices:
-    """What a person may choose about an evaluation."""
+def evaluation_settings(values: Mapping[str, Any]) -> pb.EvaluationSettings:
+    """Return evaluation settings with the default benchmarks and one sample of each problem unless given.
 
-    benchmarks: tuple[str, ...] = BENCHMARKS
-    samples: int = 1
-    temperature: float = 0.0
-    max_tokens: int = 0
-    """New tokens of a solution. 0: the coordinator's default."""
-    limit: int = 0
-    """Problems of each benchmark. 0: all."""
-    seed: int = 0
-
-    def settings(self, model: str = "", revision: str = "", style: str = "") -> pb.EvaluationSettings:
-        """The settings for a model. In a loop the coordinator knows model and style."""
-        return pb.EvaluationSettings(
-            model=pb.ModelChoice(model=model, revision=revision),
-            benchmarks=self.benchmarks,
-            samples=self.samples,
-            temperature=self.temperature,
-            max_tokens=self.max_tokens,
-            prompt_style=style,
-            seed=self.seed,
-            limit=self.limit,
-        )
+    Args:
+        values: Fields of EvaluationSettings by name.
+    """
+    return json_format.ParseDict({"benchmarks": list(BENCHMARKS), "samples": 1, **values}, pb.EvaluationSettings())
 
 
 @dataclass(frozen=True)
 class LoopChoices:
-    """How far a run goes, and how."""
+    """How far a run goes, and the settings of its training and evaluations."""
 
-    until: str = "data"
+    until: str
     """One of UNTIL."""
-    tuning: TuningChoices = field(default_factory=TuningChoices)
-    evaluations: tuple[EvaluationChoices, ...] = (EvaluationChoices(),)
+    training: training.TrainingSpec
+    """Model, revision and dataset are left to the coordinator."""
+    evaluations: tuple[pb.EvaluationSettings, ...]
+    """Model and prompt style are left to the coordinator."""
     benchmarks_named: bool = False
-    """A person named the benchmarks or gave their files: without them nothing goes on."""
+    """Whether the user named the benchmarks or gave their files. If so, missing benchmarks are an error."""
 
     @property
     def trains(self) -> bool:
-        """A model is tuned on the version."""
+        """Whether a model is tuned on the published version."""
         return self.until != "data"
 
     @property
     def evaluates(self) -> bool:
-        """The models before and after are evaluated."""
+        """Whether the base model and the tuned model are evaluated."""
         return self.until == "evaluation"
 
     def check(self) -> None:
-        """Find what cannot work before anything is started.
+        """Check the options before anything is started.
 
         Raises:
-            Failure: Names the option.
+            Failure: An option is invalid.
         """
         if self.until not in UNTIL:
-            raise Failure(f"--until: unknown stage {self.until!r}; there are {', '.join(UNTIL)}")
+            raise Failure(f"--until: unknown value {self.until!r}; must be one of {', '.join(UNTIL)}")
 
     def loop(self, *, one_model: bool) -> pb.Loop | None:
-        """As CreateRun takes it; None where the run ends with its data.
+        """Return the loop for CreateRun, or None if the run ends with its data.
 
         Args:
-            one_model: Every other model is unloaded before the tuned one is loaded.
+            one_model: Unload every other model before the tuned model is loaded.
         """
         if not self.trains:
             return None
-        loop = pb.Loop(training=training_spec(self.tuning, "", "", ""), one_model=one_model)
-        if self.evaluates:
-            loop.evaluations.extend(evaluation.settings() for evaluation in self.evaluations)
-        return loop
+        evaluations = self.evaluations if self.evaluates else ()
+        return pb.Loop(training=self.training, evaluations=evaluations, one_model=one_model)
 
 
 async def check_benchmarks(connection: Connection, choices: LoopChoices, console: Console) -> LoopChoices:
-    """Find a benchmark that cannot be read before the hours that lead to it.
+    """Detect benchmarks that cannot be read before hours of work lead to them.
 
     Args:
         connection: To the coordinator.
         choices: How far to go.
-        console: Told of an evaluation that is left out.
+        console: Receives a note if the evaluation is skipped.
 
     Returns:
-        The choices to go on with: without the evaluation where a benchmark cannot be had that no person named.
+        The choices, without the evaluation if a benchmark that the user did not name is unavailable.
 
     Raises:
-        Failure: Says which, and what to do.
+        Failure: A benchmark that the user named is unavailable, or its file is damaged.
     """
     if not choices.evaluates:
         return choices
     clients = connection.clients
     try:
         for evaluation in choices.evaluations:
-            request = api.EvaluateRequest(settings=evaluation.settings(style="base"), validate_only=True)
+            request = api.EvaluateRequest(settings=evaluation, validate_only=True)
+            request.settings.prompt_style = "base"
             async for _ in clients.stream(clients.coordinator.Evaluate, request):
                 pass
     except grpc.aio.AioRpcError as error:
         if choices.benchmarks_named or error.code() is not grpc.StatusCode.NOT_FOUND:
             raise rpc_failure(error, "coordinator", connection.addresses.coordinator) from error
         note = (
-            f"note: no evaluation, the run ends with the training: {printable(error.details() or '').rstrip('.')}. "
-            "To have it, give --benchmarks FOLDER (make run: BENCHMARKS=FOLDER)"
+            "note: skipping the evaluation, the run ends after training: "
+            f"{printable(error.details() or '').rstrip('.')}. To evaluate, pass --benchmarks DIRECTORY "
+            "(make run: BENCHMARKS=DIRECTORY)"
         )
         console.print(Text(note, style="yellow"))
         return replace(choices, until="training")
@@ -130,5 +118,5 @@ async def check_benchmarks(connection: Connection, choices: LoopChoices, console
 
 
 def report_page(reports: Path, run_id: str) -> Path:
-    """Where a run's page goes."""
+    """Return the path of a run's report page."""
     return reports / f"{run_id[:12]}.html"

@@ -1,4 +1,4 @@
-"""A loop's steps, as a person sees them beside their run."""
+"""The steps of a loop, as shown with their run."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from rich.text import Text
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.cli.enums import value_name
 from codealign.cli.terminal import printable
 
 _ENDED = (pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED)
 
 
 def has_settled(status: api.RunStatus) -> bool:
-    """Nothing more will happen to the run and its loop by themselves."""
+    """Return whether the run and its loop will not change any more on their own."""
     if status.state == pb.RUN_STATE_RUNNING:
         return False
     follows = status.state == pb.RUN_STATE_SUCCEEDED and status.HasField("loop")
@@ -21,13 +22,13 @@ def has_settled(status: api.RunStatus) -> bool:
 
 
 def outcome(status: api.RunStatus) -> pb.RunState.ValueType:
-    """The state of the run, and where it has succeeded of its loop."""
+    """Return the run's state, or its loop's state if the run has succeeded."""
     follows = status.state == pb.RUN_STATE_SUCCEEDED and status.HasField("loop")
     return status.loop.state if follows else status.state
 
 
 def steps_table(loop: api.LoopStatus) -> Table:
-    """Every step with how far it is."""
+    """Return every step with its progress."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("then", "state", "done", ""):
         table.add_column(column)
@@ -37,28 +38,26 @@ def steps_table(loop: api.LoopStatus) -> Table:
 
 
 def step_cells(loop: api.LoopStatus) -> list[tuple[str, str, str, str]]:
-    """Of every step its name, its state (empty: not begun), how far it is ("28/164") and its message."""
+    """Return name, state ("" if not started), progress ("28/164") and message of each step."""
     return [(step.name, _state(step), _done(step), step.message) for step in loop.steps]
 
 
+def current_step(loop: api.LoopStatus) -> api.LoopStep | None:
+    """Return the step that is being worked on; None between two steps, before the first and after the last."""
+    return next((step for step in loop.steps if step.state not in (*_ENDED, pb.RUN_STATE_UNSPECIFIED)), None)
+
+
 def steps_line(loop: api.LoopStatus) -> str:
-    """The step that is being worked on, or what became of the loop, in one line."""
-    for step in loop.steps:
-        if step.state not in (*_ENDED, pb.RUN_STATE_UNSPECIFIED):
-            return printable(" ".join(part for part in (step.name, _done(step), step.message) if part))
+    """Return the current step, or the outcome of the loop, in one line."""
+    if step := current_step(loop):
+        return printable(" ".join(part for part in (step.name, _done(step), step.message) if part))
     if loop.state == pb.RUN_STATE_RUNNING or not loop.message:
         return ""
-    return printable(f"{_name(loop.state)}: {loop.message}")
+    return printable(f"{value_name(pb.RunState.DESCRIPTOR, loop.state).lower()}: {loop.message}")
 
 
 def _state(step: api.LoopStep) -> str:
-    return _name(step.state) if step.state != pb.RUN_STATE_UNSPECIFIED else ""
-
-
-def _name(state: pb.RunState.ValueType) -> str:
-    if state not in pb.RunState.values():
-        return f"state {state}"
-    return pb.RunState.Name(state).removeprefix("RUN_STATE_").lower()
+    return value_name(pb.RunState.DESCRIPTOR, step.state).lower() if step.state != pb.RUN_STATE_UNSPECIFIED else ""
 
 
 def _done(step: api.LoopStep) -> str:

@@ -1,4 +1,4 @@
-"""`codealign`: the command line of CodeAlign."""
+"""Entry point of the `codealign` command."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _LOG_VARIABLE = "GRPC_VERBOSITY"
 
 
 class Commands(TyperGroup):
-    """All commands; whatever ends one is one message and an exit code."""
+    """Root command group. It turns whatever ends a command into one message and an exit code."""
 
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]  # typer.Context is click's
         """Run the command.
 
         Raises:
-            typer.Exit: With the exit code of what ended it.
+            typer.Exit: The command failed or was interrupted; carries the exit code.
         """
         try:
             return super().invoke(ctx)
@@ -58,15 +58,17 @@ class Commands(TyperGroup):
             raise
         except Exception as error:
             if type(error).__module__.startswith("typer."):
-                raise  # a wrong option: typer explains it better
-            _explain(f"unexpected {type(error).__name__}: {error} (a fault of ours; --debug shows where)", ctx)
+                raise  # a usage error: Typer prints it
+            _explain(
+                f"unexpected {type(error).__name__}: {error} (this is a bug; run with --debug for the traceback)", ctx
+            )
             raise typer.Exit(EXIT_FAILURE) from None
 
 
 def _explain(message: str, ctx: typer.Context, *, warn: bool = False) -> None:
     if ctx.params.get("debug") and not warn:
         err.print_exception()
-    said = warn or message.startswith("codealign-")  # a service's own words bear its name
+    said = warn or message.startswith("codealign-")  # such a message already names the service
     err.print(Text(printable(message if said else f"codealign: {message}"), style="yellow" if warn else "red"))
 
 
@@ -77,7 +79,7 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="A base code LLM writes its own instruction data; execution in a sandbox decides what is kept.",
+    help="Align a base code LLM with instruction data that it writes itself and that a sandbox verifies.",
 )
 
 
@@ -89,13 +91,15 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    debug: Annotated[bool, typer.Option("--debug", envvar="CODEALIGN_DEBUG", help="Show tracebacks.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="CODEALIGN_DEBUG", help="Print tracebacks of failures.")
+    ] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """A base code LLM writes its own instruction data; execution in a sandbox decides what is kept."""
-    # The clients log their retries; a person gets the outcome.
+    """Align a base code LLM with instruction data that it writes itself and that a sandbox verifies."""
+    # The clients log their retries. Users see only the outcome.
     logs.configure("cli", "debug" if debug else "error", "console")
 
 
@@ -121,8 +125,8 @@ app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:
-    """The entry point of the `codealign` script."""
-    # gRPC prints connection attempts of its own; ours say more.
+    """Run the `codealign` script."""
+    # Silence gRPC's own messages about connection attempts: the CLI's errors say more.
     os.environ.setdefault(_LOG_VARIABLE, "NONE")
     sys.exit(app(prog_name="codealign"))
 

@@ -1,12 +1,14 @@
-"""Options that several commands share, and what they come to."""
+"""Options that several commands share, and the connections that they describe."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import functools
+import inspect
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,158 +16,147 @@ from codealign.cli.certificate import client_tls
 from codealign.cli.connection import Connection, Target, connected
 from codealign.cli.home import Home
 from codealign.cli.presets import Preset
-from codealign.cli.stack import Options
+from codealign.cli.stack import ISOLATIONS, Options
 from codealign.cli.terminal import StartDisplay, err, warn
 from codealign.common.clients import ClientTls
 
-_SERVICES = "Services elsewhere"
+_PANEL = "Services elsewhere"
+_TARGET = "where"
+"""The parameter through which a command receives its `Target`."""
 
+DEFAULT_HOME = Path(".codealign")
 HomeOption = Annotated[
     Path,
     typer.Option(
         "--home",
         envvar="CODEALIGN_HOME",
-        help="Folder of this machine's services: data, endpoints, logs.",
+        help="Directory of the services on this machine: data, endpoints, logs.",
         show_default=".codealign",
     ),
 ]
-DatasetOption = Annotated[
-    str,
-    typer.Option(
-        "--dataset",
-        envvar="CODEALIGN_DATASET_ADDRESS",
-        metavar="HOST:PORT",
-        help="Use this dataset service.",
-        rich_help_panel=_SERVICES,
-    ),
-]
-CoordinatorOption = Annotated[
-    str,
-    typer.Option(
-        "--coordinator",
-        envvar="CODEALIGN_COORDINATOR_ADDRESS",
-        metavar="HOST:PORT",
-        help="Use this coordinator.",
-        rich_help_panel=_SERVICES,
-    ),
-]
-SandboxOption = Annotated[
-    str,
-    typer.Option(
-        "--sandbox",
-        envvar="CODEALIGN_SANDBOX_ADDRESS",
-        metavar="HOST:PORT",
-        help="Use this sandbox service.",
-        rich_help_panel=_SERVICES,
-    ),
-]
-TrainingOption = Annotated[
-    str,
-    typer.Option(
-        "--training",
-        envvar="CODEALIGN_TRAINING_ADDRESS",
-        metavar="HOST:PORT",
-        help="Use this training service.",
-        rich_help_panel=_SERVICES,
-    ),
-]
-InferenceOption = Annotated[
-    str,
-    typer.Option(
-        "--inference",
-        envvar="CODEALIGN_INFERENCE_ADDRESS",
-        metavar="HOST:PORT",
-        help="Use this inference service.",
-        rich_help_panel=_SERVICES,
-    ),
-]
-CertificateOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--certificate",
-        envvar="CODEALIGN_CERTIFICATE",
-        metavar="FOLDER",
-        help="Folder with ca.crt, tls.crt and tls.key, as `codealign certificate` writes it.",
-        rich_help_panel=_SERVICES,
-    ),
-]
-TlsCaOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--tls-ca",
-        envvar="CODEALIGN_TLS_CA_FILE",
-        help="Authorities of these services' certificates (PEM).",
-        rich_help_panel=_SERVICES,
-    ),
-]
-TlsCertOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--tls-cert",
-        envvar="CODEALIGN_TLS_CERT_FILE",
-        help="Our own certificate (PEM), for mutual TLS.",
-        rich_help_panel=_SERVICES,
-    ),
-]
-TlsKeyOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--tls-key", envvar="CODEALIGN_TLS_KEY_FILE", help="Its private key (PEM).", rich_help_panel=_SERVICES
-    ),
-]
 ModelOption = Annotated[
-    str, typer.Option("--model", help="Hub id, folder or artifact URL. Default: the inference service's own.")
+    str, typer.Option("--model", help="Hub id, directory or artifact URL. Default: the inference service's model.")
 ]
 EngineOption = Annotated[
-    str, typer.Option("--engine", help="transformers, replay, simulated, ... Default: the inference service's own.")
+    str,
+    typer.Option(
+        "--engine", help="Inference engine: transformers, vllm, openai, replay or simulated. Default: transformers."
+    ),
 ]
 RecordingOption = Annotated[
-    Path | None, typer.Option("--recording", help="Completions that `--engine replay` answers from.")
+    Path | None, typer.Option("--recording", metavar="FILE", help="Completions that `--engine replay` answers with.")
 ]
 RecordOption = Annotated[
-    Path | None, typer.Option("--record", help="Write every completion to this file, for `--engine replay`.")
+    Path | None,
+    typer.Option("--record", metavar="FILE", help="Record every completion in this file, for `--engine replay`."),
 ]
 BenchmarksOption = Annotated[
     Path | None,
     typer.Option(
         "--benchmarks",
-        help="Benchmark tasks (.jsonl, .jsonl.gz, or a folder of them): kept out of the data, and evaluated on.",
+        metavar="PATH",
+        help="Benchmark tasks (.jsonl, .jsonl.gz, or a directory of these). They are kept out of the data, and models "
+        "are evaluated on them.",
     ),
 ]
-
 IsolationOption = Annotated[
     str,
     typer.Option(
         "--isolation",
-        metavar="gvisor|process",
+        metavar="|".join(ISOLATIONS),
         help="process: run programs without gVisor, for debugging only. Default: gvisor.",
     ),
 ]
-
 PresetOption = Annotated[
     str,
     typer.Option(
         "--preset",
         metavar="NAME|FILE",
-        help="What is set where you choose nothing. nano: the embedded model; small: for a small model; paper: as its "
-        "scripts do it; default; or a YAML file.",
+        help="Values for options that you leave out. nano: the embedded model; small: for a small model; paper: the "
+        "paper's scripts; default; or a YAML file.",
     ),
 ]
 
-DEFAULT_HOME = Path(".codealign")
+
+def _connection_options(services: Sequence[str]) -> list[tuple[str, Any, Any]]:
+    """Return name, annotation and default of every option that says where these services are."""
+    options: list[tuple[str, Any, Any]] = [("home", HomeOption, DEFAULT_HOME)]
+    for service in services:
+        name = service if service == "coordinator" else f"{service} service"
+        address = typer.Option(
+            f"--{service}",
+            envvar=f"CODEALIGN_{service.upper()}_ADDRESS",
+            metavar="HOST:PORT",
+            help=f"Address of the {name}.",
+            rich_help_panel=_PANEL,
+        )
+        options.append((service, Annotated[str, address], ""))
+    files = (
+        (
+            "certificate",
+            "CODEALIGN_CERTIFICATE",
+            "Directory with ca.crt, tls.crt and tls.key; see `codealign certificate`.",
+        ),
+        ("tls_ca", "CODEALIGN_TLS_CA_FILE", "CA certificates of the services (PEM)."),
+        ("tls_cert", "CODEALIGN_TLS_CERT_FILE", "Client certificate (PEM), for mutual TLS."),
+        ("tls_key", "CODEALIGN_TLS_KEY_FILE", "Private key of the client certificate (PEM)."),
+    )
+    for key, variable, text in files:
+        option = typer.Option(
+            f"--{key.replace('_', '-')}",
+            envvar=variable,
+            metavar="DIRECTORY" if key == "certificate" else "FILE",
+            help=text,
+            rich_help_panel=_PANEL,
+        )
+        options.append((key, Annotated[Path | None, option], None))
+    return options
+
+
+def connects(*services: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that adds the connection options to a command.
+
+    The decorated command declares a keyword parameter `where` of type `Target`. On the command line it has --home, an
+    address option for each service, and the TLS options in its place.
+
+    Args:
+        services: The services that the command calls.
+    """
+    shared = _connection_options(services)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [each for name, each in inspect.signature(command, eval_str=True).parameters.items() if name != _TARGET]
+        added = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            for name, annotation, default in shared
+        ]
+
+        @functools.wraps(command)
+        def decorated(**given: Any) -> None:
+            found = {name: given.pop(name) for name, _, _ in shared}
+            tls = (found["certificate"], found["tls_ca"], found["tls_cert"], found["tls_key"])
+            addresses = {service: found[service] for service in services}
+            command(**given, **{_TARGET: target(found["home"], tls=tls, **addresses)})
+
+        # Typer reads a command's options from its signature.
+        decorated.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
+        decorated.__annotations__ = {}
+        return decorated
+
+    return decorate
 
 
 def preset_options(preset: Preset, given: Options) -> Options:
-    """The options, and the preset's for what was not given.
+    """Fill in options from a preset.
 
-    A model that a person names, or a recording, is not the preset's: its settings do not follow it.
+    If the user names a model or a recording, the preset's model, benchmarks and engine settings do not apply.
     """
     if given.model or given.recording:
         return given
     benchmarks = given.benchmarks
     if benchmarks is None and preset.benchmarks:
         benchmarks = Path(preset.source("benchmarks"))
-    if given.engine == "simulated":  # its model is a profile, which a preset's folder is not
+    if given.engine == "simulated":  # its model is a profile, not a preset's model directory
         return replace(given, benchmarks=benchmarks)
     return replace(given, model=preset.source("model"), benchmarks=benchmarks, settings=preset.inference)
 
@@ -176,31 +167,31 @@ def target(
     tls: tuple[Path | None, Path | None, Path | None, Path | None] = (None, None, None, None),
     **addresses: str,
 ) -> Target:
-    """Where a command finds the services.
+    """Return where a command finds the services.
 
     Args:
-        home: The home folder.
-        tls: The folder of a certificate; files of authorities, certificate and key.
-        addresses: host:port by service; empty ones are looked for in the home.
+        home: The home directory.
+        tls: The certificate directory, then the files with CA certificates, client certificate and key.
+        addresses: host:port by service. Services without an address are looked up in the home directory.
 
     Raises:
-        Failure: Addresses are given, and the certificate is missing or not good.
+        Failure: Addresses are given, but the certificate is missing or invalid.
     """
     explicit = {name: address for name, address in addresses.items() if address}
-    # On this machine services speak in the clear: a certificate that is not used may be expired.
+    # Services on this machine use plaintext, so an expired certificate must not fail a command that does not use it.
     return Target(Home(home), explicit, client_tls(tls[0], tls[1:]) if explicit else ClientTls())
 
 
 def services(
     found: Target, *needs: str, options: Options | None = None, start: bool = True
 ) -> AbstractAsyncContextManager[Connection]:
-    """Connect to services for one short command; what is not up is started for its duration.
+    """Connect to services for one short command. Start those that are not running, for its duration.
 
     Args:
-        found: Where to look.
+        found: Where to find them.
         needs: The services.
         options: How to start them.
-        start: They may be started.
+        start: Whether services may be started.
     """
     return _services(found, needs, (options or Options()) if start else None)
 

@@ -1,4 +1,4 @@
-"""A run's progress: a live table on a terminal, a line now and then elsewhere."""
+"""Progress of a run: a live table on a terminal; elsewhere a line when a stage begins or the state changes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from rich.text import Text
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as coordinator
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.cli.enums import value_name
 from codealign.cli.loop_steps import steps_line, steps_table
+from codealign.cli.parts import PartTimes, part_of
 from codealign.cli.terminal import duration, printable
 
-PLAIN_SECONDS = 5.0
-"""Without a terminal: seconds between two lines at least, unless the state changes."""
+PLAIN_SECONDS = 60.0
+"""Without a terminal: seconds between two lines while no stage begins and no state changes."""
 _BAR_CELLS = 16
 
 
 def state_name(state: pb.RunState.ValueType) -> str:
-    """A run's state in lower case: "running"; one that this client does not know by its number."""
-    if state not in pb.RunState.values():
-        return f"state {state}"
-    return pb.RunState.Name(state).removeprefix("RUN_STATE_").lower()
+    """Return a run's state in lower case: "running"."""
+    return value_name(pb.RunState.DESCRIPTOR, state).lower()
 
 
 _ON_THE_WAY = {
@@ -37,7 +37,7 @@ _ENDED = (pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_FAILED)
 
 
 def run_state(status: coordinator.RunStatus) -> str:
-    """A run's state for a person: "running", or what somebody asked for and is not so yet: "pausing"."""
+    """Return a run's state, or the requested state that it has not reached yet: "pausing"."""
     state, wanted = status.state, status.wanted
     if wanted in _ON_THE_WAY and wanted != state and state not in _ENDED:
         return _ON_THE_WAY[wanted]
@@ -45,18 +45,18 @@ def run_state(status: coordinator.RunStatus) -> str:
 
 
 def message_words(status: coordinator.RunStatus) -> str:
-    """Why a run is in its state, without the state that stands beside it; empty: nothing is said."""
+    """Return the reason for a run's state, without repeating the state, or "" if there is none."""
     state = run_state(status)
     return "" if status.message == state else status.message.removeprefix(f"{state}: ")
 
 
 def waiting_words(status: coordinator.RunStatus) -> str:
-    """What a run waits for, in words; empty: nothing."""
+    """Return what a run is waiting for, or ""."""
     return f"waiting for {status.waiting_for}" if status.waiting_for else ""
 
 
 def top_reasons(stage: coordinator.StageProgress, limit: int = 3) -> str:
-    """The commonest reasons for drops: "no-return 12, docstring 3, 2 others"."""
+    """Return the most frequent reasons for drops: "no-return 12, docstring 3, 2 others"."""
     ordered = sorted(stage.reasons.items(), key=lambda item: (-item[1], item[0]))
     parts = [f"{name} {number:,}" for name, number in ordered[:limit]]
     rest = sum(number for _, number in ordered[limit:])
@@ -71,7 +71,7 @@ def _bar(stage: coordinator.StageProgress) -> Text:
 
 
 def progress_table(status: coordinator.RunStatus) -> Table:
-    """Every stage with its numbers."""
+    """Return a table with the numbers of every stage."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("stage")
     table.add_column("")
@@ -95,14 +95,14 @@ def progress_table(status: coordinator.RunStatus) -> Table:
 
 
 def headline(status: coordinator.RunStatus, seconds: float) -> Text:
-    """The run's name, its state, and how long it has been watched."""
+    """Return the run's name, state, and seconds watched."""
     name = f" ({status.config.name})" if status.config.name else ""
     text = f"run {status.id[:12]}{name}: {run_state(status)}, {duration(seconds)}"
     return Text(printable(": ".join(part for part in (text, message_words(status), waiting_words(status)) if part)))
 
 
 def plain_line(status: coordinator.RunStatus) -> str:
-    """The run in one line, stages that have not begun left out."""
+    """Return the run in one line, without stages that have not started."""
     parts = []
     for stage in status.stages:
         if not (stage.done or stage.in_flight):
@@ -122,10 +122,10 @@ def plain_line(status: coordinator.RunStatus) -> str:
 
 
 class ProgressDisplay:
-    """Shows a run's status whenever there is a new one.
+    """Display of a run's progress.
 
     Args:
-        console: Where.
+        console: Output console.
     """
 
     def __init__(self, console: Console) -> None:
@@ -135,8 +135,11 @@ class ProgressDisplay:
         self._notes: set[str] = set()
         self._last_line = ""
         self._last_time = float("-inf")
-        self._last_state = ("", "")
+        self._last_state: tuple[object, ...] = ()
         self._through = False
+        self._begun = 0
+        self._parts = PartTimes()
+        self._last = coordinator.RunStatus()
 
     def __enter__(self) -> Self:
         if self._live:
@@ -148,14 +151,18 @@ class ProgressDisplay:
     ) -> None:
         if self._live:
             self._live.stop()
+        if self._last.loop.state == pb.RUN_STATE_SUCCEEDED and (took := self._parts.line()):
+            self._console.print(Text(f"time: {took}"))
 
     def update(self, status: coordinator.RunStatus) -> None:
-        """Show it; each note once."""
+        """Show a new status, and each of its notes once."""
         for note in status.notes:
             if note not in self._notes:
                 self._notes.add(note)
                 self._console.print(Text(f"note: {printable(note)}", style="yellow"))
         now = time.monotonic()
+        self._parts.update(status, now)
+        self._last = status
         if self._live:
             follows = [steps_table(status.loop)] if status.HasField("loop") else []
             self._live.update(Group(headline(status, now - self._started), progress_table(status), *follows))
@@ -166,10 +173,14 @@ class ProgressDisplay:
                 self._through = True
                 self._say(plain_line(status), now)
             line = ": ".join(part for part in (f"then {then}" if then else "", waiting_words(status)) if part)
-            state = (f"then {state_name(status.loop.state)}", status.waiting_for)
+            state: tuple[object, ...] = (state_name(status.loop.state), part_of(status), status.waiting_for)
         else:
             line = f"{plain_line(status)} | then {then}" if then else plain_line(status)
-            state = (run_state(status), status.waiting_for)
+            begun = [stage.stage for stage in status.stages if stage.done or stage.in_flight]
+            state = (run_state(status), len(begun), status.waiting_for)
+            if len(begun) > self._begun and state[::2] == self._last_state[::2]:
+                line = printable(f"{begun[-1]}: started")
+            self._begun = len(begun)
         changed = state != self._last_state
         if line and line != self._last_line and (changed or now - self._last_time >= PLAIN_SECONDS):
             self._say(line, now)

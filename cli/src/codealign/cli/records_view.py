@@ -1,4 +1,4 @@
-"""One record, whole: its envelope, its body with code highlighted, and how it came to be."""
+"""Show one record in full: envelope, body with highlighted code, and provenance."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sandbox
+from codealign.cli.enums import value_name
 from codealign.cli.lineage import kind_name, verdict_name, verdict_text
 from codealign.cli.terminal import duration, printable, size
 from codealign.common.records import body
@@ -22,7 +23,7 @@ _CODE_FIELDS = frozenset({"code", "tests", "solution"})
 
 
 def record_view(record: pb.Record) -> RenderableType:
-    """Everything about a record."""
+    """Return everything about a record."""
     facts = facts_table(
         {
             "id": record.id,
@@ -42,7 +43,7 @@ def record_view(record: pb.Record) -> RenderableType:
     elif message is not None:
         parts += list(_fields(message))
     else:
-        parts.append(Text("its body is none that this client knows: update codealign-cli", style="yellow"))
+        parts.append(Text("this client does not know the record's kind: update codealign-cli", style="yellow"))
     if record.HasField("provenance"):
         parts.append(Rule("provenance", align="left", style="dim"))
         parts += list(_fields(record.provenance))
@@ -50,7 +51,7 @@ def record_view(record: pb.Record) -> RenderableType:
 
 
 def facts_table(facts: dict[str, str]) -> Table:
-    """Names and values in two columns, empty values left out."""
+    """Return names and values in two columns, without empty values."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -61,7 +62,7 @@ def facts_table(facts: dict[str, str]) -> Table:
 
 
 def _fields(message: Message) -> Iterator[RenderableType]:
-    """Short fields in a table, long texts each under a rule, code highlighted."""
+    """Yield short fields as a table, then long texts each under a rule, with code highlighted."""
     short: dict[str, str] = {}
     long: dict[str, str] = {}
     for descriptor, value in message.ListFields():
@@ -90,7 +91,7 @@ def _fields(message: Message) -> Iterator[RenderableType]:
 
 
 def code_view(code: str, failing_line: int = 0) -> Syntax:
-    """Python source, highlighted; the failing line marked."""
+    """Return highlighted Python source, with the failing line marked."""
     return Syntax(
         printable(code),
         "python",
@@ -103,7 +104,7 @@ def code_view(code: str, failing_line: int = 0) -> Syntax:
 
 
 def result_view(result: sandbox.Result) -> RenderableType:
-    """What became of a program: verdict, evidence, streams."""
+    """Return an execution result: verdict, evidence, output streams."""
     ended = f"signal {result.signal}" if result.signal else ""
     if result.HasField("exit_code"):
         ended = f"exit code {result.exit_code}"
@@ -134,10 +135,9 @@ def result_view(result: sandbox.Result) -> RenderableType:
 
 
 def _isolation(value: sandbox.Isolation.ValueType) -> str:
-    known = value in sandbox.Isolation.values()
-    return sandbox.Isolation.Name(value).removeprefix("ISOLATION_").lower() if known else f"kind {value}"
+    return value_name(sandbox.Isolation.DESCRIPTOR, value).lower()
 
 
 def duration_ms(seconds: float) -> str:
-    """Seconds for a person, short ones in milliseconds."""
+    """Format seconds; short durations in milliseconds."""
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else duration(seconds)

@@ -1,4 +1,4 @@
-"""What a service finds wrong with a run's configuration, in the words of who wrote it."""
+"""Translate a service's complaints about a run's configuration into the terms of the run file."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _SECTIONS = ("stages", "selection", "execution", "seeds")
 
 
 def refusal(run: pb.Run, violations: Sequence[tuple[str, str]], file: RunFile) -> Failure:
-    """What the coordinator finds wrong with a configuration, in the words of who wrote it.
+    """Return the coordinator's complaints about a configuration as a failure that refers to the run file.
 
     Args:
-        run: What was sent.
-        violations: Each wrong field's path in the request ("config.stages[1].attempts"), and what is wrong.
-        file: The run file that was given, for its lines; an empty one: none was.
+        run: The configuration that was sent.
+        violations: Path of each invalid field in the request ("config.stages[1].attempts"), and what is wrong.
+        file: The run file, for its lines; an empty one if none was given.
     """
     told = []
     for sent, text in violations:
         path = _as_written(sent, run)
         line = next((file.lines[start] for start in _beginnings(path) if start in file.lines), None)
         told.append(f"{path}: {text}" + (f" ({file.what}, line {line})" if line else ""))
-    return Failure("the run's settings are wrong: " + (told[0] if len(told) == 1 else "\n  " + "\n  ".join(told)))
+    return Failure("invalid run settings: " + (told[0] if len(told) == 1 else "\n  " + "\n  ".join(told)))
 
 
 def _as_written(sent: str, run: pb.Run) -> str:
-    """A path in the request as a run file has it: "stages.concepts.attempts"."""
+    """Convert a request path to a run file path: "stages.concepts.attempts"."""
     path = sent.removeprefix("config.")
     if not (stage := _STAGE.match(path)) or (number := int(stage["stage"])) >= len(run.stages):
         return path
@@ -43,7 +43,7 @@ def _as_written(sent: str, run: pb.Run) -> str:
 
 
 def _beginnings(path: str) -> Iterator[str]:
-    """A path, what it is in, what that is in, and so on, but no whole section of the file."""
+    """Yield a path and its parents, except whole sections of the file."""
     while "." in path:
         yield path
         path = path.rpartition(".")[0]

@@ -1,26 +1,26 @@
-"""From options to a run's configuration, and to the model that writes it."""
+"""Build a run's configuration from command-line options, and choose its model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
+from google.protobuf import json_format
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
+from codealign.api.training.v1 import training_pb2 as training
 from codealign.cli import presets
 from codealign.cli.connection import Connection
 from codealign.cli.failures import Failure
-from codealign.cli.loop import EvaluationChoices, LoopChoices
+from codealign.cli.loop import LoopChoices, evaluation_settings
 from codealign.cli.run_file import merged, to_run
 from codealign.cli.stack import Options, model_source
-from codealign.cli.tuning import TuningChoices
 from codealign.common.errors import violations
 
-Choices = TypeVar("Choices", TuningChoices, EvaluationChoices)
 _LOAD_SECONDS = 3600.0
 
 
@@ -30,59 +30,59 @@ DIFFICULTY = "difficulty"
 
 @dataclass(frozen=True)
 class RunChoices:
-    """What a person may choose about a run's data. 0 and "" stand for the coordinator's defaults."""
+    """Options of a run's data pipeline. 0 and "" stand for the coordinator's defaults."""
 
     name: str = ""
     limit: int = 0
-    """Seeds."""
+    """Seeds to use."""
     attempts: int = 0
-    """Of the pipeline's last writing stage: draws for each parent at most."""
+    """Draws for each parent at most, in the pipeline's last writing stage."""
     round_size: int = 0
-    """Of the same stage: draws at once."""
+    """Draws at once, in the same stage."""
     prefix_groups: int = 0
-    """Of every writing stage whose examples are pooled."""
+    """Few-shot orderings of every writing stage that pools its examples."""
     max_tokens: int = 0
-    """Of the pipeline's last writing stage: new tokens."""
+    """New tokens in the pipeline's last writing stage."""
     temperature: float | None = None
-    """Of every writing stage."""
+    """Temperature of every writing stage."""
     seed: int = 0
     preset: str = presets.DEFAULT
-    """Fills in what is not chosen; see `presets`."""
+    """Preset that fills in what is not chosen; see `presets`."""
     difficulties: tuple[str, ...] = ()
-    """Of tasks; empty: the stages' own."""
+    """Difficulties of tasks to draw from. Empty: the stages' defaults."""
     runs: int = 0
-    """Of each program."""
+    """Executions of each program."""
     pipeline: str = ""
     strategy: str = ""
-    """Of selection. Empty: the coordinator's default."""
+    """Selection strategy. Empty: the coordinator's default."""
     file: Mapping[str, Any] = field(default_factory=dict)
-    """What a run file sets; see `run_file`. Wins over the preset, not over options."""
+    """Settings of a run file; see `run_file`. They win over the preset, not over options."""
 
     def check(self) -> None:
-        """Find what cannot work before anything is started.
+        """Check the options before anything is started.
 
         Raises:
-            Failure: Names the option.
+            Failure: An option is invalid.
         """
         presets.load(self.preset)
 
     @property
     def pipeline_name(self) -> str:
-        """The pipeline that is meant. Empty: the coordinator's default."""
+        """Name of the run's pipeline. Empty: the coordinator's default."""
         return self.pipeline or self.file.get("pipeline", "") or presets.load(self.preset).run.get("pipeline", "")
 
 
 def run_config(choices: RunChoices, collection: str, model: str, pipeline: api.Pipeline) -> pb.Run:
-    """The configuration; what is not chosen is left to the coordinator.
+    """Return the run's configuration. What is not chosen is left to the coordinator.
 
     Args:
-        choices: What was chosen.
-        collection: Of seeds. Empty: the run file's.
-        model: As the inference service names it. Empty: its only one, or the run file's.
-        pipeline: What the coordinator says of `choices.pipeline_name`.
+        choices: The options.
+        collection: Seed collection. Empty: the run file's.
+        model: The model's name in the inference service. Empty: its only model, or the run file's.
+        pipeline: The coordinator's description of `choices.pipeline_name`.
 
     Raises:
-        Failure: Names the option that is wrong.
+        Failure: An option is invalid.
     """
     choices.check()
     writing = [stage for stage in pipeline.stages if stage.role == api.STAGE_ROLE_WRITING]
@@ -114,7 +114,7 @@ def run_config(choices: RunChoices, collection: str, model: str, pipeline: api.P
 
 
 def _set_last(settings: dict[str, Any], choices: RunChoices) -> None:
-    """Set what options set of the last writing stage."""
+    """Apply the options that set the last writing stage."""
     for name in ("attempts", "round_size", "max_tokens"):
         if chosen := getattr(choices, name):
             settings[name] = chosen
@@ -123,7 +123,7 @@ def _set_last(settings: dict[str, Any], choices: RunChoices) -> None:
 
 
 def fitted(preset: Mapping[str, Any], pipeline: api.Pipeline) -> dict[str, Any]:
-    """A preset's configuration without the stages, properties and few-shot set that a pipeline does not have."""
+    """Return a preset's configuration without stages, properties and few-shot set that the pipeline lacks."""
     found = dict(preset)
     if found.get("few_shot_set") not in pipeline.few_shot_sets:
         found.pop("few_shot_set", None)
@@ -139,14 +139,14 @@ def fitted(preset: Mapping[str, Any], pipeline: api.Pipeline) -> dict[str, Any]:
 
 
 async def run_pipeline(connection: Connection, name: str) -> api.Pipeline:
-    """What the coordinator says of a pipeline.
+    """Return the coordinator's description of a pipeline.
 
     Args:
         connection: To the coordinator.
-        name: The pipeline's. Empty: the coordinator's default.
+        name: The pipeline. Empty: the coordinator's default.
 
     Raises:
-        Failure: It has none of this name; the message names those that there are.
+        Failure: There is no such pipeline. The message lists the existing ones.
     """
     request = api.GetPipelineRequest(name=name)
     response = await connection.call(connection.clients.coordinator.GetPipeline, request)
@@ -154,7 +154,7 @@ async def run_pipeline(connection: Connection, name: str) -> api.Pipeline:
 
 
 async def chosen_pipeline(connection: Connection, choices: RunChoices) -> api.Pipeline:
-    """Return what the coordinator says of the pipeline that was chosen.
+    """Return the coordinator's description of the chosen pipeline.
 
     Raises:
         Failure: The coordinator does not have it; the message names where it was chosen, and the valid names.
@@ -172,66 +172,48 @@ async def chosen_pipeline(connection: Connection, choices: RunChoices) -> api.Pi
 def loop_choices(
     preset: str,
     until: str,
-    tuning: TuningChoices,
+    chosen: training.TrainingSpec,
     benchmarks: Sequence[str],
     limit: int | None,
     *,
     files: bool = False,
 ) -> LoopChoices:
-    """What follows the data.
+    """Return what follows the data.
 
     Args:
-        preset: Fills in what was not chosen.
+        preset: The preset that fills in what the options leave out.
         until: Where to stop.
-        tuning: What was chosen about the training.
-        benchmarks: To evaluate on. Empty: the default ones.
-        limit: Problems of each. 0: all; None: not chosen.
-        files: The benchmarks' files were given.
+        chosen: The training settings that the options set.
+        benchmarks: Benchmarks to evaluate on. Empty: the preset's.
+        limit: Problems of each benchmark. 0: all; None: the preset's.
+        files: Whether the user gave benchmark files.
 
     Raises:
-        Failure: Names the option that is wrong.
+        Failure: An option is invalid.
     """
-    given = presets.load(preset)
-    tuning = _over(tuning, given.training, f"--preset {preset}: training")
+    defaults = presets.load(preset)
+    spec = json_format.ParseDict(dict(defaults.training), training.TrainingSpec())
+    spec.MergeFrom(chosen)
     evaluations = []
-    for number, values in enumerate(given.evaluations or ({},)):
-        one = _over(EvaluationChoices(), values, f"--preset {preset}: evaluations[{number}]")
-        named = tuple(benchmarks or one.benchmarks)
-        evaluations.append(replace(one, benchmarks=named, limit=one.limit if limit is None else limit))
-    choices = LoopChoices(until, tuning, tuple(evaluations), benchmarks_named=bool(benchmarks) or files)
+    for values in defaults.evaluations or ({},):
+        over: dict[str, Any] = {"benchmarks": list(benchmarks)} if benchmarks else {}
+        over |= {"limit": limit} if limit is not None else {}
+        evaluations.append(evaluation_settings({**values, **over}))
+    choices = LoopChoices(until, spec, tuple(evaluations), benchmarks_named=bool(benchmarks) or files)
     choices.check()
     return choices
 
 
-def _over(chosen: Choices, preset: Mapping[str, Any], what: str) -> Choices:
-    """What was chosen, and the preset's values for the rest.
-
-    Raises:
-        Failure: The preset names something else, or gives it another kind of value.
-    """
-    values: dict[str, Any] = {}
-    known = {each.name: each.default for each in fields(chosen)}
-    for key, value in preset.items():
-        if key not in known:
-            raise Failure(f"{what}: unknown: {key}; there are {', '.join(known)}")
-        kind = float if known[key] is None else type(known[key]) if key != "benchmarks" else list
-        if not isinstance(value, (float, int) if kind is float else kind):
-            raise Failure(f"{what}: {key}: must be a {kind.__name__}, is {value!r}")
-        if getattr(chosen, key) in (known[key], 0, ""):
-            values[key] = tuple(value) if isinstance(value, list) else value
-    return replace(chosen, **values)
-
-
 async def choose_model(connection: Connection, options: Options, *, given: bool = True) -> str:
-    """The name of the model that the run uses, loaded if need be.
+    """Return the name of the model to use, loading it if necessary.
 
     Args:
         connection: To the inference service.
-        options: Names the model and the engine; both may be empty.
-        given: A person named the model, and not the preset.
+        options: Model and engine; both may be empty.
+        given: Whether the user named the model, rather than the preset.
 
     Raises:
-        Failure: The service has another one and cannot load this one.
+        Failure: The service runs another model or engine and cannot load this model.
     """
     inference = connection.clients.inference
     listed = await connection.call(inference.ListModels, inf.ListModelsRequest())
@@ -239,14 +221,14 @@ async def choose_model(connection: Connection, options: Options, *, given: bool 
     if options.engine and models and all(model.engine != options.engine for model in models):
         raise Failure(
             f"--engine {options.engine}: the inference service at {connection.addresses.inference} runs "
-            f"{models[0].engine}; stop it, or leave the option out"
+            f"{models[0].engine}; stop the service, or omit the option"
         )
     if connection.started and len(models) == 1:
         return models[0].name
     if not options.model:
         if len(models) != 1:
             names = ", ".join(model.name for model in models) or "none"
-            raise Failure(f"choose a model with --model; loaded at {connection.addresses.inference}: {names}")
+            raise Failure(f"choose a model with --model; {connection.addresses.inference} has loaded: {names}")
         return models[0].name
     source = model_source(options.model)
     for model in models:
@@ -263,10 +245,12 @@ async def _load(connection: Connection, name: str, source: str, models: list[inf
         served = ", ".join(model.name for model in models) or "no model"
         which = f"--model {name}" if given else f"the preset's model, {name}"
         advice = (
-            f"--model {models[0].name} uses what is served; or stop the services" if models else "stop the services"
+            f"Pass --model {models[0].name} to use the served model, or stop the services"
+            if models
+            else "Stop the services"
         )
         raise Failure(
-            f"{which}: the inference service at {connection.addresses.inference} serves {served} and cannot load it "
-            f"({error.details() or error.code().name}). {advice}"
+            f"{which}: the inference service at {connection.addresses.inference} serves {served} and cannot load this "
+            f"one ({error.details() or error.code().name}). {advice}"
         ) from error
     return response.model.name

@@ -1,10 +1,10 @@
-"""Configurations that people write, as YAML: read with the line of each key, every mistake told at once.
+"""Read YAML configuration files, and report every mistake at once, each with its line.
 
-A run's configuration is `codealign.dataset.v1.Run` with the names of its fields, and in a form that is pleasant to
-write where the message repeats something under a name:
+A run's configuration has the fields of `codealign.dataset.v1.Run`. Repeated messages that carry a name are written as
+mappings by name:
 
     pipeline: selfcodealign
-    model: org/name                      a model's name alone, or {model: ..., revision: ...}
+    model: org/name                      a model's name, or {model: ..., revision: ...}
     stages:                              settings by stage name
       instructions:
         few_shots: 4
@@ -12,15 +12,15 @@ write where the message repeats something under a name:
       responses: {attempts: 6, model: teacher}
     selection: {strategy: random-pass}
 
-What the coordinator fills in itself (versions, revisions of rules, digests) cannot be set. Which stages and properties
-there are depends on the pipeline: their names are checked once the coordinator has described it.
+Fields that the coordinator fills in (versions, revisions of rules, digests) cannot be set. Valid stage and property
+names depend on the pipeline, so they are checked once the coordinator has described it.
 """
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,30 +38,28 @@ FILLED_IN: Mapping[str, Collection[str]] = {
     "StageSettings": ("stage", "version"),
     "ExecutionSettings": ("image_digest", "python_version"),
     "SelectionSettings": ("forbidden_texts_sha256", "rules_version"),
+    "TrainingSpec": ("model", "model_revision", "dataset"),
+    "EvaluationSettings": ("model", "prompt_style"),
 }
-"""What only the coordinator writes, by message."""
+"""Fields that a file cannot set because the coordinator fills them in, by message."""
 
 _INTEGERS = (FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT32)
 _NUMBERS = (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT)
 _LARGEST = {FieldDescriptor.CPPTYPE_INT32: 2**31 - 1, FieldDescriptor.CPPTYPE_UINT32: 2**32 - 1}
 
-Checked = Callable[[yaml.Node, str], Any]
-"""Reads a node at a path, and notes what is wrong with it."""
-
-
 _UNREADABLE = object()
 
 
 class Reader:
-    """Reads one file, and collects what is wrong with it.
+    """Reader of one configuration file that collects the mistakes it finds.
 
     Args:
-        what: How messages call the file: "--config mine.yaml".
-        text: Its content.
-        pipeline: Whose stages and properties are known. None: any may be.
+        what: The file's name in messages, e.g. "--config mine.yaml".
+        text: The file's content.
+        pipeline: The pipeline whose stages and properties may be set. None: accept any names.
 
     Raises:
-        Failure: It is no YAML.
+        Failure: The text is not YAML.
     """
 
     def __init__(self, what: str, text: str, pipeline: api.Pipeline | None = None) -> None:
@@ -69,31 +67,31 @@ class Reader:
         self._properties = None if pipeline is None else _properties(pipeline)
         self._mistakes: list[tuple[int, str]] = []
         self.lines: dict[str, int] = {}
-        """Of each key that was read, by its path."""
+        """Line of each key that was read, by its path."""
         try:
             self._loader = yaml.SafeLoader(text)
             self.root = self._loader.get_single_node()
         except yaml.YAMLError as error:
-            raise Failure(f"{what}: is no YAML: {' '.join(str(error).split())}") from None
+            raise Failure(f"{what}: is not YAML: {' '.join(str(error).split())}") from None
         except RecursionError:
             raise Failure(f"{what}: is nested too deeply") from None
 
     def wrong(self, node: yaml.Node, message: str) -> None:
-        """Note a mistake."""
+        """Record a mistake."""
         self._mistakes.append((node.start_mark.line + 1, message))
 
     def check(self) -> None:
-        """Raise what was noted.
+        """Raise the recorded mistakes.
 
         Raises:
-            Failure: Every mistake with its line, in their order.
+            Failure: Lists every mistake with its line, in file order.
         """
         if self._mistakes:
             told = [f"line {line}: {message}" for line, message in sorted(self._mistakes)]
             raise Failure(f"{self._what}: " + (told[0] if len(told) == 1 else "\n  " + "\n  ".join(told)))
 
     def items(self, node: yaml.Node, path: str, known: Collection[str] | None) -> Iterator[tuple[str, yaml.Node]]:
-        """The keys and values of a mapping; what is no mapping, or an unknown or repeated key, is noted."""
+        """Yield the keys and values of a mapping. Record unknown and repeated keys, and nodes that are no mapping."""
         if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null":
             return
         if not isinstance(node, yaml.MappingNode):
@@ -105,7 +103,7 @@ class Reader:
             if not key:
                 self.wrong(key_node, f"{_at(path)}a key must be a word, is {_shown(key_node)}")
             elif key in seen:
-                self.wrong(key_node, f"{join(path, key)}: is there twice (first in line {seen[key]})")
+                self.wrong(key_node, f"{join(path, key)}: duplicate key (first on line {seen[key]})")
             elif known is not None and key not in known:
                 self.wrong(key_node, f"{join(path, key)}: unknown{nearest(key, known)}")
             else:
@@ -114,7 +112,7 @@ class Reader:
             seen.setdefault(key, key_node.start_mark.line + 1)
 
     def plain(self, node: yaml.Node) -> Any:
-        """The value of a node as YAML has it; what only a program could mean is noted."""
+        """Return a node's value as YAML defines it. Record values that cannot be constructed."""
         try:
             return self._loader.construct_object(node, deep=True)
         except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
@@ -122,7 +120,7 @@ class Reader:
             return _UNREADABLE
 
     def value(self, node: yaml.Node, path: str, kind: type | tuple[type, ...]) -> Any:
-        """A value of one kind; None where it is of another, which is noted."""
+        """Return a value of one kind. Record a value of another kind and return None."""
         found = self.plain(node)
         if found is _UNREADABLE:
             return None
@@ -132,11 +130,11 @@ class Reader:
             return None
         return found
 
-    def run(self, node: yaml.Node, path: str = "") -> dict[str, Any]:
-        """A run's configuration; see `to_run`."""
-        return self._message(node, path, pb.Run.DESCRIPTOR)
+    def message(self, node: yaml.Node, path: str, descriptor: Descriptor) -> dict[str, Any]:
+        """Return the fields of a message that a node sets; see `to_run` for the form.
 
-    def _message(self, node: yaml.Node, path: str, descriptor: Descriptor) -> dict[str, Any]:
+        Fields that only the coordinator fills in are unknown keys.
+        """
         hidden = FILLED_IN.get(descriptor.name, ())
         known = {field.name: field for field in descriptor.fields if field.name not in hidden}
         return {
@@ -149,7 +147,7 @@ class Reader:
         made = field.message_type
         if made is pb.StageSettings.DESCRIPTOR:
             stages = self.items(node, path, self._properties)
-            return {name: self._message(inner, join(path, name), made) for name, inner in stages}
+            return {name: self.message(inner, join(path, name), made) for name, inner in stages}
         if made is pb.PropertyDraw.DESCRIPTOR:
             known = None if self._properties is None else self._properties[path.split(".")[-2]]
             return {name: self._texts(inner, join(path, name)) for name, inner in self.items(node, path, known)}
@@ -157,7 +155,9 @@ class Reader:
             name = self.value(node, path, str)
             return None if name is None else {"model": name}
         if made is not None:
-            return self._message(node, path, made)
+            return self.message(node, path, made)
+        if field.is_repeated:
+            return self._texts(node, path)
         return self._scalar(node, path, field)
 
     def _texts(self, node: yaml.Node, path: str) -> list[str]:
@@ -185,7 +185,7 @@ class Reader:
 
 
 _KINDS: Mapping[type, str] = {
-    str: "a text",
+    str: "a string",
     int: "a whole number",
     float: "a number",
     bool: "true or false",
@@ -195,19 +195,19 @@ _KINDS: Mapping[type, str] = {
 
 
 def join(path: str, key: str) -> str:
-    """A path and the next key."""
+    """Append a key to a path."""
     return f"{path}.{key}" if path else key
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """What to add to "unknown": the nearest of the names that there are, and all of them."""
+    """Return the end of an "unknown ..." message: the nearest known name, then all of them."""
     near = difflib.get_close_matches(name, known, n=1)
     meant = f"; did you mean {near[0]}?" if near else ";"
-    return f"{meant} there are {', '.join(known) or 'none'}"
+    return f"{meant} valid: {', '.join(known) or 'none'}"
 
 
 def _properties(pipeline: api.Pipeline) -> dict[str, list[str]]:
-    """What each stage that a model writes draws."""
+    """Return the properties that each writing stage draws, by stage."""
     writing = [stage for stage in pipeline.stages if stage.role == api.STAGE_ROLE_WRITING]
     return {stage.name: [draw.name for draw in stage.properties] for stage in writing}
 
@@ -224,39 +224,39 @@ def _shown(node: yaml.Node) -> str:
 
 @dataclass(frozen=True)
 class RunFile:
-    """What a run file sets."""
+    """Settings of a run file."""
 
     what: str = ""
-    """How messages call it: "--config mine.yaml"."""
+    """The file's name in messages: "--config mine.yaml"."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """In the form that `to_run` takes."""
+    """Settings in the form that `to_run` takes."""
     lines: Mapping[str, int] = field(default_factory=dict)
-    """Of each key, by its path: "stages.concepts.attempts"."""
+    """Line of each key, by its path: "stages.concepts.attempts"."""
 
 
 def read_run(what: str, path: Path, pipeline: api.Pipeline | None = None) -> RunFile:
-    """A run file's configuration.
+    """Read a run file.
 
     Args:
-        what: How messages call the file: "--config".
+        what: The option that names the file, for messages: "--config".
         path: The file.
-        pipeline: The run's, whose stages and properties may be set. None: it is not known yet.
+        pipeline: The run's pipeline, whose stages and properties may be set. None: not known yet.
 
     Raises:
-        Failure: It cannot be read, or holds what no run has: every mistake with its line.
+        Failure: The file cannot be read or has invalid keys or values. The message lists each with its line.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
         raise Failure(f"{what}: cannot read {path}: {error}") from None
     reader = Reader(f"{what} {path}", text, pipeline)
-    found = {} if reader.root is None else reader.run(reader.root)
+    found = {} if reader.root is None else reader.message(reader.root, "", pb.Run.DESCRIPTOR)
     reader.check()
     return RunFile(f"{what} {path}", found, reader.lines)
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Two configurations as one: what `over` sets wins, key by key; lists are replaced."""
+    """Merge two configurations key by key; `over` wins, and lists are replaced."""
     found = dict(under)
     for key, value in over.items():
         there = found.get(key)
@@ -265,9 +265,9 @@ def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_run(given: Mapping[str, Any]) -> pb.Run:
-    """A configuration, as `Reader.run` gives it, as the message.
+    """Return a configuration, in the form that `Reader.message` returns, as a Run message.
 
-    Stages and properties are in the order of their names: the coordinator puts them in the pipeline's.
+    Stages and properties are sorted by name; the coordinator puts them into the pipeline's order.
     """
     wire = dict(given)
     stages = []
@@ -281,7 +281,7 @@ def to_run(given: Mapping[str, Any]) -> pb.Run:
 
 
 def from_run(run: pb.Run) -> dict[str, Any]:
-    """A message as a person would write it, without what the coordinator fills in."""
+    """Return a Run message in the form of a run file, without fields that the coordinator fills in."""
     return _written(run)
 
 

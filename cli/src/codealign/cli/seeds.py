@@ -1,12 +1,13 @@
-"""The seed reader: documented functions out of a folder of Python files.
+"""Seed reader: extract documented functions from a directory of Python files.
 
-Every function at module level that has a docstring becomes a seed, with the imports it needs and the place where it
-was found. Nothing is judged here: which seeds are good enough is the coordinator's to say, and to record.
+Every module-level function with a docstring becomes a seed, with the imports it needs and its location. Seeds are not
+filtered here: the coordinator decides which seeds are good enough, and records why.
 
     collected = read_folder(Path("src"))
     records = [seed_record(seed) for seed in collected.seeds]
 
-The result depends on the files' content and relative paths alone: same files, same records, in the same order.
+The result depends only on the files' content and relative paths: the same files give the same records in the same
+order.
 """
 
 from __future__ import annotations
@@ -27,24 +28,24 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli import __version__
 from codealign.cli.failures import Failure
 from codealign.cli.imports import FunctionNode, ModuleImports, module_level
-from codealign.common.foreign_python import unwarned
+from codealign.common.foreign_python import without_warnings
 from codealign.common.records import complete
 
 STDLIB = "stdlib"
-"""In place of a path: the standard library of the running interpreter."""
+"""Used in place of a path: the standard library of the running interpreter."""
 
 SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages", "dist-packages"})
-"""Folders that are never entered; nor are hidden ones and virtual environments."""
+"""Directories that are never read, besides hidden ones and virtual environments."""
 SKIPPED_IN_STDLIB = frozenset({"test", "tests", "idlelib", "lib2to3", "turtledemo"})
-"""What is no library code in the standard library."""
+"""Directories of the standard library that are not library code."""
 
 _SPDX = re.compile(r"SPDX-License-Identifier:\s*([A-Za-z0-9.+\-]+(?: (?:AND|OR|WITH) [A-Za-z0-9.+\-]+)*)")
-_HEADER_CHARACTERS = 4096  # a licence header stands at the top
+_HEADER_CHARACTERS = 4096  # licence headers are at the top
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A file, or a function of it, that could not be read."""
+    """A file, or a function in a file, that could not be read."""
 
     path: str
     line: int
@@ -56,30 +57,30 @@ class Problem:
 
 @dataclass
 class Collected:
-    """What a folder gave."""
+    """Result of reading a directory."""
 
     seeds: list[pb.Seed] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     files: int = 0
-    """Python files that were looked at, unreadable ones included."""
+    """Python files that were read, including unreadable ones."""
     undocumented: int = 0
-    """Functions at module level without a docstring."""
+    """Module-level functions without a docstring."""
 
 
 def stdlib_folder() -> Path:
-    """The standard library's folder."""
+    """Return the standard library's directory."""
     return Path(sysconfig.get_path("stdlib"))
 
 
 def read(source: str, on_file: Callable[[int, int], None] | None = None) -> Collected:
-    """Read the seeds of a folder, a file, or of the standard library ("stdlib").
+    """Read the seeds of a directory, a file, or the standard library ("stdlib").
 
     Args:
-        source: A path, or "stdlib". A folder of that name is meant by "./stdlib".
-        on_file: Called with the number of files done and in all.
+        source: A path, or "stdlib". For a directory of that name, use "./stdlib".
+        on_file: Called with the number of files read so far and the total.
 
     Raises:
-        Failure: There is no such path, no Python file in it, or no documented function in these.
+        Failure: The path does not exist, or has no Python file or no documented function.
     """
     if source == STDLIB:
         collected = read_folder(stdlib_folder(), SKIPPED_IN_STDLIB, on_file, license_id="PSF-2.0")
@@ -100,19 +101,19 @@ def read_folder(
     on_file: Callable[[int, int], None] | None = None,
     license_id: str = "",
 ) -> Collected:
-    """Read every Python file below a folder.
+    """Read every Python file in a directory tree.
 
     Args:
-        root: The folder, or one file.
-        skipped: Names of folders that are left out, besides `SKIPPED`.
-        on_file: Called with the number of files done and in all.
-        license_id: The SPDX identifier for files that state none.
+        root: The directory, or one file.
+        skipped: Names of directories to skip, besides `SKIPPED`.
+        on_file: Called with the number of files read so far and the total.
+        license_id: SPDX identifier of files that state none.
 
     Raises:
-        Failure: There is no such path, or no Python file in it.
+        Failure: The path does not exist, or has no Python file.
     """
     if not root.exists():
-        raise Failure(f"no such folder: {root}")
+        raise Failure(f"no such file or directory: {root}")
     base = root if root.is_dir() else root.parent
     files = sorted(_python_files(root, SKIPPED | skipped), key=lambda path: path.relative_to(base).parts)
     if not files:
@@ -133,17 +134,17 @@ def read_folder(
 
 
 def read_source(content: bytes, name: str, into: Collected, license_id: str = "") -> None:
-    """Read one file's functions.
+    """Read the functions of one file.
 
     Args:
-        content: The file.
-        name: Its path, as the seeds will bear it.
-        into: Gets the seeds and the problems.
-        license_id: The SPDX identifier if the file states none.
+        content: The file's content.
+        name: The file's path, stored in the seeds.
+        into: Receives the seeds and problems.
+        license_id: SPDX identifier if the file states none.
     """
     try:
         text = decode(content)
-        with unwarned():
+        with without_warnings():
             module = ast.parse(text)
     except SyntaxError as error:
         into.problems.append(Problem(name, error.lineno or 1, error.msg))
@@ -187,23 +188,23 @@ def read_source(content: bytes, name: str, into: Collected, license_id: str = ""
 
 
 def decode(content: bytes) -> str:
-    r"""The text of a Python file: its declared encoding, no byte-order mark, lines ended by \n.
+    r"""Decode a Python file by its declared encoding, without a byte-order mark and with lines ended by \n.
 
     Raises:
-        SyntaxError: An unknown encoding is declared.
-        ValueError: The bytes are not of that encoding.
-        LookupError: The declared encoding is no text encoding.
+        SyntaxError: The declared encoding is unknown.
+        ValueError: The bytes are invalid in that encoding.
+        LookupError: The declared encoding is not a text encoding.
     """
     encoding, _ = tokenize.detect_encoding(BytesIO(content).readline)
     text = content.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
-    text.encode()  # some encodings can give lone surrogates, which no other part of the system takes
+    text.encode()  # some encodings yield lone surrogates, which nothing else in the system accepts
     return text
 
 
 def function_source(function: FunctionNode, lines: list[str]) -> str:
-    r"""A function's source, decorators included, without the indentation of its `def`.
+    r"""Return a function's source with decorators, dedented by the indentation of its `def`.
 
-    Lines inside a string keep theirs, since it belongs to the value; the docstring's do not.
+    Lines inside string literals keep their indentation, which belongs to the value; docstrings are dedented.
 
     Args:
         function: Its node.
@@ -212,7 +213,7 @@ def function_source(function: FunctionNode, lines: list[str]) -> str:
     start = min([function.lineno, *(decorator.lineno for decorator in function.decorator_list)])
     own = lines[start - 1 : function.end_lineno]
     indent = own[0][: len(own[0]) - len(own[0].lstrip())]
-    last = own[-1].encode()[: function.end_col_offset].decode()  # what follows a `;` is not the function's
+    last = own[-1].encode()[: function.end_col_offset].decode()  # code after a `;` is not part of the function
     own = [*own[:-1], last]
     if indent:
         kept = _lines_inside_strings(function)
@@ -244,21 +245,21 @@ def _python_files(root: Path, skipped: frozenset[str]) -> Iterator[Path]:
 
 
 def _printable(text: str) -> str:
-    """Without the lone surrogates that escapes and undecodable file names give."""
+    """Escape the lone surrogates that string escapes and undecodable file names produce."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def seed_record(seed: pb.Seed) -> pb.Record:
-    """The seed in its envelope, with its id."""
+    """Return the seed as a record with its id."""
     return complete(
         pb.Record(kind=pb.KIND_SEED, seed=seed, provenance=pb.Provenance(producer=f"codealign-cli {__version__}"))
     )
 
 
 def collection_name(source: str, seeds: list[pb.Seed]) -> str:
-    """A collection's name that changes when its seeds do.
+    """Return a collection name that changes whenever the seeds change.
 
-    `stdlib-3.11.2` for the standard library; else the folder's name and 8 digits of a hash over the seeds.
+    It is `stdlib-3.11.2` for the standard library, otherwise the directory's name and 8 digits of a hash of the seeds.
     """
     if source == STDLIB:
         return f"stdlib-{platform.python_version()}"

@@ -1,4 +1,4 @@
-"""Python source files as text, read as Python reads them, with their line ends as they are."""
+"""Read Python source files as Python does, keeping their line endings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import BinaryIO
 from codealign.cli.failures import Failure
 
 MAX_BYTES = 64 * 2**20
-"""No program is larger than a request; a device file would never end."""
+"""Maximum size of a program. It protects against device files, which never end."""
 
 _HEAD_BYTES = 4096
 _LINE_END = re.compile(r"\r\n|\r|\n")
@@ -26,10 +26,10 @@ _FOREIGN_MARKS = (
 
 
 def read_source(file: str) -> str:
-    """The text of a file with Python source, or of standard input for "-".
+    """Return the text of a Python source file, or of standard input for "-".
 
     Raises:
-        Failure: It cannot be read, or its bytes are not text in the encoding that it is in; the message names both.
+        Failure: The file cannot be read, or its bytes are invalid in its encoding; the message names both.
     """
     if file == "-":
         return decode_source(_limited(sys.stdin.buffer, "standard input"), "standard input")
@@ -37,10 +37,10 @@ def read_source(file: str) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's content.
+    """Return a file's content.
 
     Raises:
-        Failure: It cannot be read, or is too large.
+        Failure: The file cannot be read, or is too large.
     """
     try:
         with path.open("rb") as file:
@@ -51,44 +51,44 @@ def read_bytes(path: Path) -> bytes:
 
 
 def decode_source(data: bytes, name: str) -> str:
-    """Source as text, by its byte-order mark or its coding line (PEP 263), else UTF-8; the mark is left out.
+    """Decode source by its byte-order mark or its coding line (PEP 263), otherwise as UTF-8, without the mark.
 
     Args:
         data: The source.
-        name: What to call it in messages.
+        name: The file's name in messages.
 
     Raises:
         Failure: See `read_source`.
     """
     foreign = _foreign_encoding(data)
     if foreign:
-        raise Failure(f"{name} is {foreign}, which Python does not read: save it as UTF-8")
+        raise Failure(f"{name} is {foreign}, which Python cannot read: save it as UTF-8")
     encoding, declared = _encoding(data, name)
     try:
         text = data.decode(encoding)
-        text.encode()  # some encodings hold lone surrogates, which are no text
+        text.encode()  # some encodings yield lone surrogates, which are not valid text
     except UnicodeDecodeError as error:
         line = len(_LINE_END.findall(data[: error.start].decode("latin-1"))) + 1
-        told = f"the encoding {encoding} of its coding line" if declared else "UTF-8"
-        hint = "" if declared else ", and it has no coding line: save it as UTF-8, or name its encoding (PEP 263)"
+        told = f"{encoding}, the encoding of its coding line" if declared else "UTF-8"
+        hint = "" if declared else ", and it has no coding line: save it as UTF-8, or declare its encoding (PEP 263)"
         raise Failure(
-            f"{name} is not text in {told}: byte 0x{data[error.start]:02x} in line {line} does not belong there{hint}"
+            f"{name} is not valid {told}: invalid byte 0x{data[error.start]:02x} on line {line}{hint}"
         ) from None
     except (LookupError, UnicodeError) as error:
-        raise Failure(f"{name} cannot be read in the encoding {encoding} of its coding line: {error}") from None
+        raise Failure(f"{name} cannot be decoded as {encoding}, the encoding of its coding line: {error}") from None
     return text
 
 
 def _encoding(data: bytes, name: str) -> tuple[str, bool]:
-    """The encoding, and whether a coding line names it."""
+    """Return the encoding, and whether a coding line declares it."""
     mark = codecs.BOM_UTF8 if data.startswith(codecs.BOM_UTF8) else b""
     lines = re.split(rb"\r\n|\r|\n", data[len(mark) : len(mark) + _HEAD_BYTES])[:2]
-    # Other letters beside the coding line are in the encoding that it names, which is not known yet.
+    # Non-ASCII bytes near the coding line are in the encoding that it declares, which is not known yet.
     head = io.BytesIO(mark + re.sub(rb"[\x80-\xff]", b"?", b"\n".join(lines) + b"\n"))
     try:
         encoding, _ = tokenize.detect_encoding(head.readline)
     except SyntaxError as error:  # the coding line names an unknown encoding, or contradicts the mark
-        raise Failure(f"{name}: {error}: Python does not read it") from None
+        raise Failure(f"{name}: {error}: Python cannot read it") from None
     return encoding, encoding not in ("utf-8", "utf-8-sig")
 
 
@@ -96,7 +96,7 @@ def _foreign_encoding(data: bytes) -> str:
     for mark, encoding in _FOREIGN_MARKS:
         if data.startswith(mark):
             return encoding
-    # ASCII in UTF-16 without a mark: every other byte is null.
+    # ASCII text in UTF-16 without a mark: every other byte is null.
     start = data[:64]
     for zeros, letters in ((start[1::2], start[::2]), (start[::2], start[1::2])):
         if len(start) >= 4 and not any(zeros) and all(letters):

@@ -1,4 +1,4 @@
-"""What is printed where: results on standard output, everything about the work itself on standard error."""
+"""Console output: results go to standard output, everything about the work itself to standard error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.text import Text
 
 from codealign.cli.launcher import Event
 
-_PIPED_COLUMNS = 160  # for tables where there is no terminal: wide enough for a hash beside its name
+_PIPED_COLUMNS = 160  # table width without a terminal: room for a hash beside its name
 
 
 def _console(*, stderr: bool) -> Console:
@@ -35,17 +35,17 @@ _PLAIN_SECONDS = 15.0
 
 
 def printable(text: str) -> str:
-    """Text that somebody else wrote, without what would steer the terminal."""
+    """Return untrusted text without characters that would control the terminal."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
 
 
 def print_json(value: Any) -> None:
-    """Print JSON with the characters that people read, but none that would steer the terminal."""
+    """Print a value as indented JSON: non-ASCII text stays readable, terminal control characters are escaped."""
     _print_json(value, indent=2)
 
 
 def print_json_line(value: Any) -> None:
-    """The same on one line."""
+    """Print a value as JSON on one line; see `print_json`."""
     _print_json(value, indent=None)
 
 
@@ -56,25 +56,25 @@ def _print_json(value: Any, indent: int | None) -> None:
 
 
 def warn(console: Console, text: str) -> None:
-    """Say something that must not be missed; nothing where the text is empty."""
+    """Print a warning that must not be missed. Print nothing if the text is empty."""
     if text:
         console.print(Text(text, style="bold red"))
 
 
 def whole(table: Table) -> Table:
-    """The table with every cell whole: where the terminal is too narrow, long names fold and are not cut short."""
+    """Return the table with cells that fold in a narrow terminal instead of being cut off."""
     for column in table.columns:
         column.overflow, column.no_wrap = "fold", False
     return table
 
 
 def count(number: int, singular: str, plural: str = "") -> str:
-    """A number with its noun: "1 row", "2,000 rows"."""
+    """Return a number with its noun: "1 row", "2,000 rows"."""
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds for a person: "0.4 s", "52 s", "3 min 05 s", "2 h 10 min"."""
+    """Format seconds: "0.4 s", "52 s", "3 min 05 s", "2 h 10 min"."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 60:
@@ -86,7 +86,7 @@ def duration(seconds: float) -> str:
 
 
 def size(number: float) -> str:
-    """Bytes for a person."""
+    """Format a number of bytes: "512 B", "1.5 MiB"."""
     for unit in ("B", "KiB", "MiB"):
         if number < 1024:
             return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
@@ -95,11 +95,11 @@ def size(number: float) -> str:
 
 
 class StartDisplay:
-    """Shows services as they start: a line for each that is ready, and what the others are doing.
+    """Display of services that are starting: a line for each ready service, and the state of the others.
 
     Args:
-        console: Where.
-        brief: Say only which services start, and what goes wrong.
+        console: Output console.
+        brief: Print only which services start, and failures.
     """
 
     def __init__(self, console: Console, *, brief: bool = False) -> None:
@@ -126,13 +126,13 @@ class StartDisplay:
             self.close()
 
     def wait(self, text: str) -> None:
-        """Say for whom we wait."""
+        """Print what the command waits for, once."""
         if self._said.get(text) is None:
             self._said[text] = time.monotonic()
             self._console.print(Text(text))
 
     def close(self) -> None:
-        """Take the moving line away."""
+        """Remove the live status line."""
         if self._status is not None:
             self._status.stop()
             self._status = None

@@ -1,10 +1,9 @@
-"""From options to a training, and its progress until it ends."""
+"""Submit a training and follow it until it ends."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -24,69 +23,11 @@ ENDED = (api.TRAINING_STATE_SUCCEEDED, api.TRAINING_STATE_FAILED, api.TRAINING_S
 _SUBMIT_SECONDS = 600.0
 
 
-@dataclass(frozen=True)
-class TuningChoices:
-    """What a person may choose about a training. 0, "" and None stand for the training service's defaults."""
-
-    name: str = ""
-    learning_rate: float = 0.0
-    epochs: float = 0.0
-    max_steps: int = 0
-    batch_size: int = 0
-    max_length: int = 0
-    warmup_ratio: float | None = None
-    schedule: str = ""
-    optimizer: str = ""
-    dtype: str = ""
-    lora_rank: int = 0
-    """0: every parameter is tuned."""
-    gradient_checkpointing: bool = False
-    workers: int = 0
-    sharding: str = ""
-    checkpoint_steps: int = 0
-    seed: int = 0
-
-
-def training_spec(choices: TuningChoices, model: str, revision: str, dataset: str) -> api.TrainingSpec:
-    """The specification; what is not chosen is left to the training service.
-
-    Args:
-        choices: What was chosen.
-        model: A hub id, a folder or an artifact URL.
-        revision: The model's. Empty: not checked.
-        dataset: A published version's name, or a URL of Parquet files.
-    """
-    spec = api.TrainingSpec(
-        name=choices.name,
-        model=model,
-        model_revision=revision,
-        dataset=dataset,
-        learning_rate=choices.learning_rate,
-        epochs=choices.epochs,
-        max_steps=choices.max_steps,
-        batch_size=choices.batch_size,
-        max_length=choices.max_length,
-        schedule=choices.schedule,
-        optimizer=choices.optimizer,
-        dtype=choices.dtype,
-        gradient_checkpointing=choices.gradient_checkpointing,
-        workers=choices.workers,
-        sharding=choices.sharding,
-        checkpoint_steps=choices.checkpoint_steps,
-        seed=choices.seed,
-    )
-    if choices.warmup_ratio is not None:
-        spec.warmup_ratio = choices.warmup_ratio
-    if choices.lora_rank:
-        spec.lora.rank = choices.lora_rank
-    return spec
-
-
 async def train(connection: Connection, spec: api.TrainingSpec, console: Console) -> api.Training:
-    """Submit a training and follow it to its success.
+    """Submit a training and follow it until it succeeds.
 
     Raises:
-        Failure: It was refused, or did not succeed.
+        Failure: The training was refused, or did not succeed.
     """
     submitted = await submit(connection, spec, console)
     if submitted.state == api.TRAINING_STATE_SUCCEEDED:
@@ -95,7 +36,7 @@ async def train(connection: Connection, spec: api.TrainingSpec, console: Console
 
 
 async def submit(connection: Connection, spec: api.TrainingSpec, console: Console) -> api.Training:
-    """Submit a training, and say whether it was there."""
+    """Submit a training, and print whether it existed before."""
     request = api.SubmitTrainingRequest(spec=spec)
     method = connection.clients.training.SubmitTraining
     response = await connection.call(method, request, timeout=_SUBMIT_SECONDS)
@@ -103,18 +44,18 @@ async def submit(connection: Connection, spec: api.TrainingSpec, console: Consol
     if not response.existed:
         said = "new"
     elif training.state == api.TRAINING_STATE_SUCCEEDED:
-        said = "was done before, with these settings on this data"
+        said = "already done with these settings on this data"
     else:
-        said = f"goes on from step {training.checkpoint_step:,}"
+        said = f"resuming from step {training.checkpoint_step:,}"
     console.print(Text(printable(f"training {training.id[:12]}: {said}{_estimate(training)}")))
     return training
 
 
 def succeeded(training: api.Training) -> api.Training:
-    """The training, if it has succeeded.
+    """Return the training if it has succeeded.
 
     Raises:
-        Failure: It has not.
+        Failure: The training has not succeeded.
     """
     if training.state != api.TRAINING_STATE_SUCCEEDED:
         raise Failure(f"training {training.id[:12]} {state_name(training.state)}: {printable(training.message)}")
@@ -122,10 +63,10 @@ def succeeded(training: api.Training) -> api.Training:
 
 
 async def follow_training(connection: Connection, training_id: str, console: Console) -> api.Training:
-    """Show a training's progress until it ends; the training as it is then.
+    """Show a training's progress until it ends, and return its final state.
 
     Raises:
-        Failure: The service refuses, or is away for too long.
+        Failure: The service refuses the request, or is unreachable for too long.
     """
     last = api.Training()
     request = api.WatchTrainingRequest(id=training_id)
@@ -146,10 +87,10 @@ async def follow_training(connection: Connection, training_id: str, console: Con
 
 
 class TrainingDisplay:
-    """Shows a training whenever there is news: a bar on a terminal, a line now and then elsewhere.
+    """Progress of a training: a bar on a terminal, periodic lines elsewhere.
 
     Args:
-        console: Where.
+        console: Output console.
     """
 
     def __init__(self, console: Console) -> None:
@@ -170,7 +111,7 @@ class TrainingDisplay:
         self._bar.stop()
 
     def update(self, training: api.Training) -> None:
-        """Show it; each note once."""
+        """Show a training's state, and each of its notes once."""
         for note in training.notes:
             if note not in self._notes:
                 self._notes.add(note)
@@ -187,12 +128,12 @@ class TrainingDisplay:
 
 
 def state_name(state: api.TrainingState.ValueType) -> str:
-    """A training's state in lower case: "running"."""
+    """Return a training's state in lower case: "running"."""
     return api.TrainingState.Name(state).removeprefix("TRAINING_STATE_").lower()
 
 
 def training_line(training: api.Training) -> str:
-    """A training in one line."""
+    """Return a training's state in one line."""
     parts = [state_name(training.state)]
     if training.message and training.state != api.TRAINING_STATE_SUCCEEDED:
         parts.append(printable(training.message))
@@ -203,13 +144,13 @@ def training_line(training: api.Training) -> str:
     if training.tokens_per_second:
         parts.append(f"{training.tokens_per_second:,.0f} tokens/s")
     if training.HasField("seconds_left") and training.state == api.TRAINING_STATE_RUNNING:
-        parts.append(f"left {duration(training.seconds_left)}")
+        parts.append(f"{duration(training.seconds_left)} left")
     return ", ".join(parts)
 
 
 def describe(training: api.Training) -> list[str]:
-    """What came of a training, a line each."""
-    cut = f", {training.truncated_rows:,} of them cut at the longest length" if training.truncated_rows else ""
+    """Return the result of a training, in lines."""
+    cut = f", {training.truncated_rows:,} of them truncated" if training.truncated_rows else ""
     lines = [f"{count(training.rows, 'row')}{cut}; {count(training.step, 'step')}; last loss {training.loss:.4f}"]
     if training.artifact_url:
         lines.append(training.artifact_url)
@@ -221,6 +162,6 @@ def _estimate(training: api.Training) -> str:
         return ""
     need = training.estimate
     return (
-        f"; needs about {size(need.memory_bytes)} of {size(need.memory_available_bytes)} memory and "
-        f"{size(need.disk_bytes)} of {size(need.disk_available_bytes)} disk"
+        f"; needs about {size(need.memory_bytes)} of {size(need.memory_available_bytes)} available memory and "
+        f"{size(need.disk_bytes)} of {size(need.disk_available_bytes)} available disk space"
     )

@@ -1,4 +1,5 @@
-"""What runs inside the isolated box: a supervisor, its fork servers, and the harness around each program.
+"""Code that runs inside the sandbox: a supervisor, its fork servers, and the harness around each program.
 
-Only `supervisor` and `job` need protobuf; everything that shares a process with a program is standard library.
+Only `supervisor` and `job` need protobuf. Everything that shares a process with a program uses only the standard
+library.
 """

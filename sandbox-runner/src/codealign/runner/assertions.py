@@ -1,11 +1,11 @@
-"""What an assertion is in a program's tests: the one definition, which the verdict and so the selection rest on.
+"""Defines what counts as an assertion in a program's tests. Verdicts, and therefore selection, rest on this definition.
 
 Assertions are:
 
 - `assert condition`;
-- a call of one of unittest's assertions, of a mock's, or of one of `numpy.testing`;
+- a call of an assertion method of unittest, of a mock, or of `numpy.testing`;
 - `raise AssertionError`, `assert False` or `self.fail()` where a condition decides whether it is reached: such a
-  condition says the same as `assert not condition`.
+  condition is equivalent to `assert not condition`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _EXITS = frozenset({"sys.exit", "exit", "quit", "SystemExit"})
 _MAY_EXIT = re.compile(r"xit\b|\bquit\b")
 _OUTCOMES = frozenset({"wasSuccessful", "failures", "errors", "unexpectedSuccesses"})
 _CASES = ("self", "cls")
-"""`fail` is a name that much else has: only these are taken for a test case."""
+"""Many objects have a `fail` method; only these names are taken for a test case."""
 _STAR = (
     "main",
     "TestProgram",
@@ -36,7 +36,7 @@ _STAR = (
     "expectedFailure",
 )
 _IMPORTED_BY_THE_CODE = {"unittest": "unittest", "mock": "unittest.mock", "np": "numpy", "numpy": "numpy", "sys": "sys"}
-"""What a name is taken for that the tests do not bind."""
+"""Meaning of names that the tests use but do not bind."""
 BLOCKS = ("body", "orelse", "finalbody")
 Function = _ast.FunctionDef | _ast.AsyncFunctionDef
 FUNCTIONS = (_ast.FunctionDef, _ast.AsyncFunctionDef)
@@ -44,7 +44,7 @@ LOOPS = (_ast.For, _ast.AsyncFor, _ast.While)
 
 
 def blocks_of(statement: _ast.stmt) -> Iterator[list[_ast.stmt]]:
-    """The blocks of a compound statement."""
+    """Yield the blocks of a compound statement."""
     for field in BLOCKS:
         inner = getattr(statement, field, None)
         if isinstance(inner, list):
@@ -54,7 +54,7 @@ def blocks_of(statement: _ast.stmt) -> Iterator[list[_ast.stmt]]:
 
 
 def statements(block: list[_ast.stmt]) -> Iterator[_ast.stmt]:
-    """All statements of a block and of those inside it. Without recursion: a chain of `elif` may be long."""
+    """Yield all statements of a block, nested ones included. Not recursive: a chain of `elif` may be long."""
     waiting = [block]
     while waiting:
         for statement in waiting.pop():
@@ -63,7 +63,7 @@ def statements(block: list[_ast.stmt]) -> Iterator[_ast.stmt]:
 
 
 def nodes(root: _ast.AST) -> Iterator[_ast.AST]:
-    """All nodes of a tree."""
+    """Yield all nodes of a tree."""
     waiting = [root]
     while waiting:
         node = waiting.pop()
@@ -77,14 +77,17 @@ def nodes(root: _ast.AST) -> Iterator[_ast.AST]:
 
 
 class Names:
-    """What the names in the tests mean.
+    """Resolves the names used in the tests.
+
+    Args:
+        tree: The parsed tests.
+        source: Their text.
 
     Attributes:
-        defined: Functions and methods of the tests. Their own assertions count, and not the calls of them.
+        defined: Functions and methods defined in the tests. The assertions inside them count; calls of them do not.
     """
 
     def __init__(self, tree: _ast.Module, source: str) -> None:
-        """Reads the imports and definitions of the tests whose text is `source`."""
         self.defined: set[str] = set()
         self._imported = dict(_IMPORTED_BY_THE_CODE)
         self._errors = {"AssertionError"}
@@ -104,7 +107,7 @@ class Names:
             del self._imported[name]
         self._may_exit = _MAY_EXIT.search(source) is not None
         if self._may_exit:
-            # Twice: an outcome may be named by what stands further down.
+            # Two passes: a function may refer to an outcome that is defined further down.
             for _ in range(2):
                 self._find_outcomes(every)
 
@@ -121,7 +124,7 @@ class Names:
                 self._imported.update({name: f"unittest.{name}" for name in _STAR})
 
     def path(self, node: _ast.expr | None) -> str:
-        """The dotted name of what an expression names, by the imports; empty where it is no name."""
+        """Return the dotted name of an expression, resolved by the imports, or "" if the expression is not a name."""
         parts: list[str] = []
         while isinstance(node, _ast.Attribute):
             parts.append(node.attr)
@@ -132,7 +135,7 @@ class Names:
         return ".".join(reversed(parts))
 
     def is_assertion(self, node: _ast.AST) -> bool:
-        """Whether an expression is a call of an assertion."""
+        """Return whether an expression calls an assertion."""
         if not isinstance(node, _ast.Call):
             return False
         called = node.func
@@ -144,13 +147,13 @@ class Names:
         return _OF_A_LIBRARY.fullmatch(self.path(called)) is not None
 
     def is_method(self, node: _ast.Attribute) -> bool:
-        """Whether it is one of unittest's assertions, bound to a test case."""
+        """Return whether an attribute is a unittest assertion method of a test case."""
         return _UNITTEST.fullmatch(node.attr) is not None and (
             node.attr not in self.defined or self._is_super(node.value)
         )
 
     def is_mocks(self, node: _ast.AST) -> bool:
-        """Whether an expression is an assertion of a mock."""
+        """Return whether an expression is an assertion method of a mock."""
         if not isinstance(node, _ast.Attribute) or node.attr in self.defined:
             return False
         return _OF_A_MOCK.fullmatch(node.attr) is not None
@@ -159,11 +162,11 @@ class Names:
         return isinstance(node, _ast.Call) and self.path(node.func) == "super"
 
     def is_main(self, node: _ast.AST) -> bool:
-        """Whether an expression is a call of `unittest.main`."""
+        """Return whether an expression calls `unittest.main`."""
         return isinstance(node, _ast.Call) and self.path(node.func) in _MAINS
 
     def is_failure(self, node: _ast.expr | None) -> bool:
-        """Whether an expression is AssertionError, a class of the tests derived from it, or one of their instances."""
+        """Return whether an expression is AssertionError, a subclass defined in the tests, or an instance of either."""
         if isinstance(node, _ast.Call):
             node = node.func
         if isinstance(node, _ast.Attribute) and node.attr == "failureException":
@@ -171,7 +174,7 @@ class Names:
         return self.path(node).removeprefix("builtins.") in self._errors
 
     def fails(self, statement: _ast.stmt) -> bool:
-        """Whether a statement does nothing but say that a test failed."""
+        """Return whether the only effect of a statement is to report a failed test."""
         if isinstance(statement, _ast.Raise):
             return self.is_failure(statement.exc)
         if isinstance(statement, _ast.Assert):
@@ -182,20 +185,20 @@ class Names:
         return isinstance(called, _ast.Attribute) and called.attr == "fail" and self.is_assertion(statement.value)
 
     def block_fails(self, block: list[_ast.stmt]) -> bool:
-        """Whether a block says that a test failed whenever it runs."""
+        """Return whether a block always reports a failed test when it runs."""
         return any(self.fails(statement) for statement in block)
 
     def seems_to_assert(self, statement: _ast.stmt) -> bool:
-        """Whether a statement of the module asserts, to all appearance: it does, or calls a function of the tests."""
+        """Return whether a module-level statement seems to assert: an assertion, or a call of a tests' function."""
         if not isinstance(statement, _ast.Expr) or not isinstance(statement.value, _ast.Call):
             return isinstance(statement, _ast.Assert)
         called = statement.value.func
         return isinstance(called, _ast.Name) and called.id in self.defined
 
     def expects_failure(self, statement: _ast.stmt) -> bool:
-        """Whether what stands in its body is to fail, and the statement itself fails otherwise.
+        """Return whether the body of a statement is expected to fail, so that the statement fails if the body does not.
 
-        That is so for a method under `expectedFailure`, for `with self.assertRaises(AssertionError)`, and for a `try`
+        This is so for a method with `expectedFailure`, for `with self.assertRaises(AssertionError)`, and for a `try`
         that catches AssertionError and fails in its `else`.
         """
         if isinstance(statement, FUNCTIONS):
@@ -224,7 +227,7 @@ class Names:
         return len(node.args) == 1 and not node.keywords and self.path(node.func) in _EXITS
 
     def _find_outcomes(self, every: list[_ast.stmt]) -> None:
-        """Variables that hold what became of a run of test cases, and functions that return it."""
+        """Find variables that hold the outcome of a test run, and functions that return it."""
         for statement in every:
             if isinstance(statement, _ast.Assign) and self.is_outcome(statement.value):
                 self._outcomes |= {target.id for target in statement.targets if isinstance(target, _ast.Name)}
@@ -234,7 +237,7 @@ class Names:
                     self._outcomes.add(statement.name)
 
     def is_outcome(self, node: _ast.AST) -> bool:
-        """Whether an expression depends on what became of a run of test cases."""
+        """Return whether an expression depends on the outcome of a test run."""
         for each in nodes(node):
             if isinstance(each, _ast.Name) and each.id in self._outcomes:
                 return True
@@ -243,7 +246,7 @@ class Names:
         return False
 
     def exits_on_outcome(self, statement: _ast.stmt) -> Iterator[_ast.Call]:
-        """Exits that stand in the branches of a condition on what became of a run of test cases."""
+        """Yield the exit calls in the branches of a condition on the outcome of a test run."""
         if not self._may_exit or not isinstance(statement, _ast.If) or not self.is_outcome(statement.test):
             return
         for each in (*statement.body, *statement.orelse):
@@ -251,5 +254,5 @@ class Names:
                 yield each.value
 
     def exits_with_outcome(self, node: _ast.AST | None) -> bool:
-        """Whether an expression ends the program with a status that says what became of its test cases."""
+        """Return whether an expression exits with a status that depends on the outcome of a test run."""
         return isinstance(node, _ast.Call) and self._is_exit(node) and self.is_outcome(node.args[0])

@@ -1,4 +1,4 @@
-"""Builds the native part: `python -m codealign.runner.build FOLDER` makes FOLDER/_native.so."""
+"""Build the native extension: `python -m codealign.runner.build FOLDER` writes FOLDER/_native.so."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _FLAGS = ("-O2", "-shared", "-fPIC", "-Wall", "-Wextra", "-Wno-unused-parameter"
 
 
 def compiler() -> list[str]:
-    """A C compiler of this machine, or the one that the package `ziglang` brings.
+    """Return the command of a C compiler: the machine's, or the one in the package `ziglang`.
 
     Raises:
-        RuntimeError: There is none; says what to do.
+        RuntimeError: No compiler was found; the message says how to get one.
     """
     for name in ("cc", "gcc", "clang"):
         path = shutil.which(name)
@@ -26,16 +26,16 @@ def compiler() -> list[str]:
     if importlib.util.find_spec("ziglang"):
         return [sys.executable, "-m", "ziglang", "cc"]
     raise RuntimeError(
-        "no C compiler: the sandbox's fork server has a native part. Install one (apt-get install gcc), or: "
+        "no C compiler found; the sandbox's fork server has a native part. Install one (apt-get install gcc), or run: "
         f"{sys.executable} -m pip install ziglang"
     )
 
 
 def build(folder: Path) -> Path:
-    """Compiles it.
+    """Compile the extension and return its path.
 
     Raises:
-        RuntimeError: It could not be compiled; says what the compiler said.
+        RuntimeError: Compilation failed; the message includes the compiler's output.
     """
     target = folder / NAME
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What was seen of one execution: the ground of its verdict."""
+"""Evidence collected during one execution, from which the verdict is derived."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import struct
 from codealign.runner.reports import Flag, Kind
 
 TOKEN = 16
-"""Bytes."""
+"""Length of a token in bytes."""
 _HEADER = struct.Struct("=16sBB2xII")
-"""Token, kind, flags, assertions executed, line; a text follows."""
+"""Token, kind, flags, assertions executed, line; followed by a text."""
 
 
 class Cause(enum.Enum):
-    """Why the supervisor killed an execution."""
+    """Reason why the supervisor killed an execution."""
 
     WALL = "wall"
     CPU = "cpu"
@@ -30,7 +30,7 @@ class Cause(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Report:
-    """One message from beside the program, its token proved."""
+    """A message from the witness beside the program, with a verified token."""
 
     kind: Kind
     executed: int
@@ -40,22 +40,21 @@ class Report:
 
     @property
     def fields(self) -> tuple[str, str, str, str]:
-        """Of an exception: which limit it tells of, its type, its source, its message."""
+        """Fields of an exception report: the limit it indicates, its type, its source, and its message."""
         parts = self.text.decode("utf-8", "replace").split("\0", 3)
         limit, kind, source, message = (*parts, "", "", "", "")[:4]
         return limit, kind, source, message
 
 
 class Tokens:
-    """Secrets of one execution: whoever sends the token of a kind of report has the right to that report."""
+    """Secrets of one execution: one random token for each kind of report, required to send that report."""
 
     def __init__(self) -> None:
-        """Draws them."""
         self._tokens = {kind: secrets.token_bytes(TOKEN) for kind in Kind}
         self.packed = b"".join(self._tokens.values())
 
     def report(self, packet: bytes) -> Report | None:
-        """The report in a packet; None when whoever sent it did not have its token."""
+        """Return the report in a packet, or None if the packet does not carry a valid token."""
         if len(packet) < _HEADER.size:
             return None
         token, number, flags, executed, line = _HEADER.unpack_from(packet)
@@ -66,11 +65,11 @@ class Tokens:
 
 @dataclasses.dataclass(slots=True)
 class Evidence:
-    """One execution, from its start to the death of its last process."""
+    """Observations of one execution, from its start to the death of its last process."""
 
     reports: list[Report] = dataclasses.field(default_factory=list)
     forged: int = 0
-    """Packets on the channel that came from elsewhere."""
+    """Packets on the channel without a valid token."""
     killed_for: Cause | None = None
     exit_code: int | None = None
     signal: int = 0
@@ -84,5 +83,5 @@ class Evidence:
     stderr_total: int = 0
 
     def report(self, kind: Kind) -> Report | None:
-        """The first report of a kind, if there is one."""
+        """Return the first report of a kind, or None."""
         return next((report for report in self.reports if report.kind is kind), None)

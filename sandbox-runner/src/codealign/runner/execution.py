@@ -1,4 +1,4 @@
-"""The loop that watches one run of one program: its pipes, its clock, what it uses."""
+"""Monitors one run of one program: its pipes, its time limit, and its resource usage."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from codealign.runner.waits import Clock
 _LOOK = 0.05
 """Seconds between two readings of /proc."""
 _LATE = 0.1
-"""Seconds after its time that this loop goes on: then nothing of the box had a processor."""
+"""Seconds past a deadline before this loop counts as late. If it is late, nothing in the sandbox had a processor."""
 _DEATH_SECONDS = 10.0
 _REPORTS_LIMIT = 64
-"""Packets taken from the channel; three at most are reports, so the rest are a program's own."""
+"""Maximum packets read from the channel. At most three are reports; the rest come from the program."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Program:
-    """What one run needs of a request."""
+    """The parts of a request needed for one run."""
 
     code: str
     tests: str = ""
@@ -38,23 +38,23 @@ class Program:
     compare: bool = False
     """Standard output will be compared, so all of it is kept."""
     profile: str = ""
-    """The request's; see `Slot.serve`."""
+    """Profile of the request; see `Slot.serve`."""
 
     @property
     def sources(self) -> list[str]:
-        """All text of it that may import something: its own modules too."""
+        """All source text that may contain imports, including the program's own modules."""
         modules = (content for path, content in self.files.items() if path.endswith(".py"))
         return [self.code, self.tests, *(content.decode("utf-8", "replace") for content in modules)]
 
 
 def execute(slot: Slot, program: Program, limits: Limits, cancelled: threading.Event) -> Evidence:
-    """Runs a program once, in a fresh set of namespaces.
+    """Run a program once, in a fresh set of namespaces.
 
     Returns:
-        What was seen. No process of the program is left when this returns.
+        What was observed. No process of the program is left when this returns.
 
     Raises:
-        SlotLost: The fork server failed: nothing is known of the program.
+        SlotLost: The fork server failed, so nothing is known about the program.
     """
     slot.ledger.waits.begin(slot.index)
     execution = _Execution(slot, program, limits, cancelled)
@@ -98,7 +98,7 @@ class _Execution:
         self._start()
         clock = Clock(started, self._limits.wall_seconds)
         look = started
-        # There is nothing to look at before the fork server has said that it runs.
+        # There is nothing to measure before the fork server reports that the program runs.
         while not self._step(until := min(look, clock.deadline) if self._pid else clock.deadline):
             now = time.monotonic()
             if now > until + _LATE:
@@ -118,7 +118,7 @@ class _Execution:
         return self._seen
 
     def _stalled(self) -> float:
-        """Seconds that do not count: what is seen from outside, or what this loop was late, which it sees first."""
+        """Return the seconds not to count: those reported from outside, or this loop's own delay, which shows first."""
         return max(self._slot.ledger.waits.stalled(self._slot.index), self._late_seconds)
 
     def close(self) -> None:
@@ -138,14 +138,14 @@ class _Execution:
             self._feeds[0].program_end,
             self._program_channel.fileno(),
         )
-        # The kernel counts by user, threads and processes alike. Where others share it, these are coarse limits, and
-        # `_look` keeps the fine ones.
+        # The kernel counts threads and processes together, per user. Where slots share a user, these limits are coarse
+        # and `_look` enforces the exact ones.
         tasks = (limits.processes + self._slot.neighbours, limits.threads + self._slot.neighbours)
-        # The kernel counts a wait for a processor as its use. Where such waits are seen, `_look` leaves them out.
+        # The kernel counts waiting for a processor as CPU time. Where such waits are measured, `_look` subtracts them.
         factor = TIME_FACTOR if self._slot.ledger.waits.are_seen else 1
-        walls = (-int(-limits.cpu_seconds * factor // 1), limits.memory_bytes, *tasks, limits.disk_bytes)
+        kernel_limits = (-int(-limits.cpu_seconds * factor // 1), limits.memory_bytes, *tasks, limits.disk_bytes)
         try:
-            self._slot.start(walls, self._tokens.packed, given)
+            self._slot.start(kernel_limits, self._tokens.packed, given)
         finally:
             self._program_channel.detach()
             for descriptor in given:
@@ -159,7 +159,7 @@ class _Execution:
                 self._poll.register(feed.descriptor, select.POLLOUT)
 
     def _step(self, until: float) -> bool:
-        """Waits for something to happen, at most until then. True: the execution has ended."""
+        """Wait for an event, at most until the given time. Return True when the execution has ended."""
         timeout = max(0.0, until - time.monotonic())
         for descriptor, _ in self._poll.poll(timeout * 1000 + 1):
             if descriptor == self._slot.control:
@@ -182,11 +182,11 @@ class _Execution:
             self._pid = event
 
     def _await_death(self) -> None:
-        """Keeps the pipes moving until the fork server has seen the end."""
+        """Keep draining the pipes until the fork server reports the end."""
         give_up = time.monotonic() + _DEATH_SECONDS
         while not self._step(give_up):
             if time.monotonic() >= give_up:
-                raise SlotLost(f"slot {self._slot.index}: an execution does not die")
+                raise SlotLost(f"slot {self._slot.index}: an execution does not terminate after being killed")
 
     def _move(self, descriptor: int) -> None:
         for drain in (self._stdout, self._stderr):
@@ -201,7 +201,7 @@ class _Execution:
                     self._poll.unregister(descriptor)
 
     def _take_report(self) -> bool:
-        """One packet; False when there is none."""
+        """Read one packet. Return False if there is none."""
         try:
             packet = self._channel.recv(8192)
         except BlockingIOError:
@@ -232,7 +232,7 @@ class _Execution:
         slot.ledger.waits.note(slot.index, usage.cpu_seconds)
         self._seen.cpu_seconds = max(self._seen.cpu_seconds, usage.cpu_seconds)
         cpu_seconds = usage.cpu_seconds - slot.ledger.waits.waited(slot.index)
-        # Where several are over, the one that the contract puts first: a thousand forks are over all of them.
+        # If several limits are exceeded, report the contract's first one: a thousand forks exceed all of them.
         if slot.ledger.is_over(slot.index, limits.memory_bytes):
             self._kill(Cause.MEMORY)
         elif usage.processes > limits.processes:
@@ -243,15 +243,15 @@ class _Execution:
             self._kill(Cause.CPU)
 
     def _await_empty(self) -> None:
-        """The death of process 1 is the death of its namespace, but not all of it in the same moment."""
+        """Wait until all processes are gone. They die with process 1 of their namespace, but not all at once."""
         give_up = time.monotonic() + _DEATH_SECONDS
         while strays := self._slot.ledger.strays(self._slot.index):
             if time.monotonic() > give_up:
-                raise SlotLost(f"slot {self._slot.index}: processes {strays} are left of an execution")
+                raise SlotLost(f"slot {self._slot.index}: processes {strays} survived an execution")
             time.sleep(0.001)
 
     def _finish(self) -> None:
-        """Takes what is left, once nothing of the program is alive."""
+        """Collect the remaining output and reports once no process of the program is alive."""
         seen, end = self._seen, self._end
         assert end is not None
         self._await_empty()

@@ -1,14 +1,14 @@
-"""The fork server of one slot: a warm, single-threaded interpreter that forks a child for each execution.
+"""The fork server of a slot: a warm, single-threaded interpreter that forks a child for each execution.
 
 Standard library only. Run as a script:
 
     python -S -s -P forkserver.py SITE CONTROL MODULE...
 
-SITE is the folder of the `codealign` package (forgotten again before anything is forked), CONTROL the descriptor of
-a packet socket to the supervisor. `native.c` serves from then on; its messages are packed structures:
+SITE is the directory of the `codealign` package (removed from the path before anything is forked). CONTROL is the
+descriptor of a packet socket to the supervisor. `native.c` serves from then on. Its messages are packed structures:
 
     supervisor → server   `JOB`, with five descriptors: stdin, stdout, stderr, payload, channel; `KILL`
-    server → supervisor   `EVENT`: WARM; RUNNING, of an execution that does not end at once; ENDED
+    server → supervisor   `EVENT`: WARM; RUNNING, for an execution that does not end at once; ENDED
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ import sys
 from typing import Any
 
 JOB = struct.Struct("=q5q112s")
-"""RUN, CPU seconds, memory, processes, threads, disk (bytes), and a token of 16 bytes for each kind of report."""
+"""RUN, CPU seconds, memory, processes, threads, disk (bytes), and a 16-byte token for each kind of report."""
 EVENT = struct.Struct("=iiiiqq")
-"""What, process id, wait status, nothing, CPU microseconds, peak resident bytes."""
+"""Event type, process id, wait status, padding, CPU microseconds, peak resident bytes."""
 RUN, KILL = ord("r"), struct.pack("=q", ord("k"))
 WARM, RUNNING, ENDED = ord("w"), ord("r"), ord("e")
 
 
 def _interactive_names() -> None:
-    """`exit`, `quit` and `help`, which the site module (not loaded here) usually provides."""
+    """Define `exit`, `quit` and `help`, which the site module (not loaded here) usually provides."""
     import _sitebuiltins
 
     names = {name: _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)") for name in ("exit", "quit")}
@@ -40,10 +40,10 @@ def _interactive_names() -> None:
 
 
 def _renew_streams() -> None:
-    """Makes the standard streams anew, over pipes, since a program's are pipes.
+    """Recreate the standard streams over pipes, because programs have pipes.
 
-    A stream keeps what it saw of its file when it was made. One made over /dev/null takes a pipe for a file in which it
-    can seek, and fails when the program reconfigures it.
+    A stream remembers properties of the file it was created on. One created over /dev/null would treat a pipe as
+    seekable and fail when the program reconfigures it.
     """
     ends = os.pipe()
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
@@ -65,10 +65,10 @@ def _renew_streams() -> None:
 
 
 def _import(modules: list[str]) -> list[dict[str, Any]]:
-    """Imports them without what they ask to be run in forked children, and returns that.
+    """Import modules, and return the at-fork hooks that they registered instead of installing them.
 
-    For an execution's own process it is not needed (no other thread was there, no lock was held), and it writes to
-    170 pages.
+    In an execution's process the hooks are unnecessary (there was no other thread and no lock was held), and running
+    them writes to 170 pages.
     """
     hooks: list[dict[str, Any]] = []
     original = os.register_at_fork
@@ -85,7 +85,7 @@ def _warm_memory() -> int:
 
 
 def _start(arguments: list[str]) -> tuple[Any, ...]:
-    """Everything that is done once; the arguments for `serve`."""
+    """Do all one-time initialisation and return the arguments for `serve`."""
     site, control, *modules = arguments
     sys.path.insert(0, site)
     from codealign.runner import harness, seccomp, sources
@@ -98,18 +98,18 @@ def _start(arguments: list[str]) -> tuple[Any, ...]:
     _interactive_names()
     made = harness.Harness(native, hooks)
     program = seccomp.filter_program()
-    # A program must not import the runner, nor see how it was started.
+    # A program must not be able to import the runner, or see how it was started.
     sys.path.remove(site)
     for name in [name for name in sys.modules if name.partition(".")[0] == "codealign"]:
         del sys.modules[name]
     sys.argv[:] = [sources.PATH]
-    # At the end: a program's own modules take the place of no other.
+    # At the end of the path, so that a program's modules do not shadow others.
     sys.path.append(sources.FOLDER)
     gc.collect()
-    # What is here now stays: the collector then does not touch, and so copy, its pages in every child.
+    # Freeze the objects so that the collector does not touch, and therefore copy, their pages in every child.
     gc.freeze()
     functions = (made.prepare, made.describe, made.finish, made.main)
-    # Extensions come from here; a program that brings its own has machine code of its own.
+    # Extension modules are loaded from here. A program that brings its own has its own machine code.
     extensions = next((path for path in sys.path if path.endswith("lib-dynload")), "/nowhere")
     return native.serve, (int(control), program, _warm_memory(), *functions, extensions)
 

@@ -1,4 +1,4 @@
-"""Frames over a byte stream: a length, unsigned 32-bit big-endian, then one serialised message."""
+"""Frames over a byte stream: an unsigned 32-bit big-endian length, then a serialised message."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from codealign.api.runner.v1 import runner_pb2
 
 _LENGTH = struct.Struct(">I")
 FRAME_LIMIT = 128 * 1024 * 1024
-"""Bytes. More is a broken stream, not a message."""
+"""Maximum frame size in bytes. A larger length means the stream is corrupt."""
 
 
 class BrokenStream(Exception):
-    """The stream ended inside a frame, or holds no frames."""
+    """The stream ended inside a frame or does not contain frames."""
 
 
 def _exactly(stream: BinaryIO, size: int) -> bytes:
@@ -25,20 +25,20 @@ def _exactly(stream: BinaryIO, size: int) -> bytes:
 
 
 def read_request(stream: BinaryIO) -> runner_pb2.AttachRequest | None:
-    """The next frame from the gateway, or None at the end of the stream.
+    """Return the next frame from the gateway, or None at the end of the stream.
 
     Raises:
-        BrokenStream: See there.
+        BrokenStream: The stream is truncated or a frame exceeds FRAME_LIMIT.
     """
     header = _exactly(stream, _LENGTH.size)
     if not header:
         return None
     (size,) = _LENGTH.unpack(header)
     if size > FRAME_LIMIT:
-        raise BrokenStream(f"a frame of {size} bytes")
+        raise BrokenStream(f"a frame of {size} bytes exceeds the limit")
     body = _exactly(stream, size)
     if len(body) < size:
-        raise BrokenStream("the stream ended before a frame's body")
+        raise BrokenStream("the stream ended before the body of a frame")
     return runner_pb2.AttachRequest.FromString(body)
 
 
@@ -50,7 +50,7 @@ class FrameWriter:
         self._lock = threading.Lock()
 
     def write(self, message: runner_pb2.AttachResponse) -> None:
-        """One frame, flushed."""
+        """Write one frame and flush."""
         body = message.SerializeToString()
         with self._lock:
             self._stream.write(_LENGTH.pack(len(body)) + body)

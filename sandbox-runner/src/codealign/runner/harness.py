@@ -1,9 +1,9 @@
-"""Around one program, in the process that was forked for it: reads it, compiles it, says what ended it.
+"""Harness around one program, in the process forked for it: reads it, compiles it, and reports how it ended.
 
-Standard library only. The code runs, then the tests in the same module. With tests, the code's `__name__` is
-"solution" (it is imported by its tests: main guards do not run) and the tests' is "__main__" (theirs do); without
-tests the code is the program and its `__name__` is "__main__". `native` runs both: no frame of this file is below
-the program's.
+Standard library only. The code runs first, then the tests in the same module. With tests, `__name__` is "solution"
+in the code (its main guards do not run, as if the tests imported it) and "__main__" in the tests (theirs do).
+Without tests the code is the program and its `__name__` is "__main__". `native` runs both, so no frame of this
+file is below the program's.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from codealign.runner.reports import Kind
 _TEXT_LIMIT = 2000
 _TRACEBACK_FRAMES = 200
 _FULL_BYTES = 64 * 1024
-"""Less room than this is none."""
+"""With less free space than this, the disk counts as full."""
 _LARGEST_STATUS = 1 << 63
 _KEPT = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
-"""What destructors may need to the end."""
+"""Types of globals kept alive to the end because destructors may need them."""
 
 Prepared = tuple[types.CodeType, types.CodeType | None, dict[str, Any], int, Callable[[], bool] | None]
-"""Code, tests, the names of the module that both run in, assertions in the tests, and a check after them."""
+"""Code, tests, the globals of the module that both run in, the number of assertions, and a check to run afterwards."""
 _Compiled = tuple[types.CodeType, instrument.CompiledTests | None]
 
 
 def _line_of(trace: types.TracebackType | None, path: str) -> tuple[str, int]:
-    """The innermost place in the program itself, whose code is in the file `path`: its source and line."""
+    """Return the source ("code" or "tests") and line of the innermost frame that belongs to the program at `path`."""
     names = {path: "code", instrument.TESTS_FILE: "tests"}
     found = ("", 0)
     for frame, line in traceback.walk_tb(trace):
@@ -51,9 +51,9 @@ def _line_of(trace: types.TracebackType | None, path: str) -> tuple[str, int]:
 
 
 def _class_of(kind: type, error: BaseException) -> str:
-    """Which limit an exception tells of, if any. That a process was asked for is the witness's knowledge.
+    """Return the limit that an exception indicates, if any. Only the witness knows whether a process was requested.
 
-    By the real class: `isinstance` believes what an object says of itself.
+    Uses the real class, because `isinstance` trusts what an object claims about itself.
     """
     if issubclass(kind, SystemExit):
         return "exit"
@@ -72,7 +72,7 @@ def _class_of(kind: type, error: BaseException) -> str:
 
 
 def _disk_is_full() -> bool:
-    """/dev/full says so too."""
+    """Return whether the disk is really full; a write to /dev/full fails with the same error."""
     disk = os.statvfs("/box")
     return disk.f_bavail * disk.f_frsize < _FULL_BYTES or (disk.f_files > 0 and disk.f_ffree == 0)
 
@@ -81,7 +81,7 @@ def _message_of(error: BaseException) -> str:
     try:
         message = str(error)
     except BaseException:
-        return "(its message could not be made)"
+        return "(its message could not be created)"
     return message if type(message) is str else ""
 
 
@@ -96,7 +96,7 @@ def _exit_status(error: BaseException) -> int:
         return 0
     if issubclass(type(code), int):
         number = int.__index__(code)
-        # As the interpreter: what does not fit is -1.
+        # Like the interpreter: a status that does not fit becomes -1.
         return (number if -_LARGEST_STATUS <= number < _LARGEST_STATUS else -1) & 0xFF
     with contextlib.suppress(BaseException):
         print(code, file=sys.stderr)
@@ -111,10 +111,10 @@ def _describe_compile_error(error: BaseException, source: str) -> tuple[int, byt
 
 
 def _module(name: str, path: str) -> dict[str, Any]:
-    """A fresh module for the program, known by its name and as the main one: a script, or a module of that file."""
+    """Create a fresh module for the program, registered under `name` and as `__main__`, and return its globals."""
     own = types.ModuleType("builtins")
     own.__dict__.update(builtins.__dict__)
-    # What the program does to its builtins it does not do to the harness and the library.
+    # A program that changes its builtins must not affect the harness and the library.
     sys.modules["builtins"] = own
     module = types.ModuleType(name)
     names = module.__dict__
@@ -125,14 +125,14 @@ def _module(name: str, path: str) -> dict[str, Any]:
         spec.has_location = True
     package = None if spec is None else ""
     names.update(__builtins__=own, __file__=path, __loader__=loader, __spec__=spec, __package__=package)
-    # The frame that serves is below the program's: nothing is to be found in its names.
+    # The serving frame is below the program's, so its globals must be empty.
     sys.modules["__main__"].__dict__.clear()
     sys.modules["__main__"] = sys.modules[name] = module
     return names
 
 
 def _remember_source(file: str, source: str) -> None:
-    """So that tracebacks and `inspect.getsource` have the lines."""
+    """Register the source so that tracebacks and `inspect.getsource` find the lines."""
     found = sources.lines(source)
     if found and not found[-1].endswith("\n"):
         found[-1] += "\n"
@@ -140,7 +140,7 @@ def _remember_source(file: str, source: str) -> None:
 
 
 def _write_source(path: str, source: str) -> None:
-    """A disk without room for it is the program's to notice."""
+    """Write the program's source. If the disk is too small for it, the program will notice."""
     try:
         with open(path, "w", encoding="utf-8", newline="") as file:
             file.write(source)
@@ -150,32 +150,32 @@ def _write_source(path: str, source: str) -> None:
 
 
 class Harness:
-    """What the fork server prepares once; a child's copy is used once."""
+    """Prepared once in the fork server; each child uses its copy once.
+
+    Args:
+        native: The module of `native.c`.
+        hooks: At-fork hooks that modules registered. They did not run when this child was forked; they run in the
+            program's own forks.
+    """
 
     def __init__(self, native: Any, hooks: list[dict[str, Any]]) -> None:
-        """Keeps what it is given.
-
-        Args:
-            native: The module of `native.c`.
-            hooks: What modules asked for at a fork. The fork of this child ran none of it; the program's own do.
-        """
         self._native = native
         self._hooks = hooks
         self._path = sources.PATH
         self.main = unittests.Main()
-        """What `native.main` calls."""
+        """Called by `native.main`."""
         self._globals: dict[str, Any] = {}
-        """Of a program whose objects have destructors."""
+        """Globals of a program whose objects have destructors; otherwise empty."""
 
     def prepare(self, payload: int) -> Prepared | None:
-        """Reads and compiles a program.
+        """Read and compile a program.
 
         Args:
             payload: A descriptor to read: a marshalled dict of `code`, `tests`, `files`, the `path` of the code, and
                 whether it is a file. Closed here.
 
         Returns:
-            What to run, or None when a report says why nothing will.
+            What to run, or None if nothing will run (a report gives the reason).
         """
         for hook in self._hooks:
             os.register_at_fork(**hook)
@@ -195,10 +195,10 @@ class Harness:
     def describe(
         self, kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
     ) -> tuple[int, int, bytes]:
-        """What ended the program, and says so on its standard error as the interpreter would.
+        """Describe the exception that ended the program, and print its traceback as the interpreter would.
 
         Returns:
-            The exit status, the line, and the report's text: class, type, source and message, null bytes between them.
+            The exit status, the line, and the report's text: class, type, source and message separated by null bytes.
         """
         with contextlib.suppress(BaseException):
             sys.setrecursionlimit(1000)
@@ -209,7 +209,7 @@ class Harness:
             status = _exit_status(error)
         else:
             _print_traceback(kind, error, trace)
-        # The metaclass is the program's too: the name is read past it.
+        # The program also controls the metaclass, so read the name without using it.
         name = type.__dict__["__name__"].__get__(kind)
         return (
             status,
@@ -218,9 +218,9 @@ class Harness:
         )
 
     def finish(self) -> None:
-        """What the interpreter does at its end: wait for threads, run exit handlers and destructors, flush."""
+        """Do what the interpreter does at exit: wait for threads, run exit handlers and destructors, and flush."""
         threading = sys.modules.get("threading")
-        # As the interpreter's own end does; this one has no public name.
+        # The interpreter calls the same function at exit. It has no public name.
         join_threads = vars(threading).get("_shutdown") if threading else None
         for step in (join_threads, atexit._run_exitfuncs, self._destroy, sys.stdout.flush, sys.stderr.flush):
             try:
@@ -230,7 +230,7 @@ class Harness:
                 _print_traceback(type(error), error, error.__traceback__)
 
     def _destroy(self) -> None:
-        """Lets go of the program's objects in their order, and then of those that hold each other."""
+        """Release the program's objects in order of definition, then those in reference cycles."""
         if not self._globals:
             return
         for name in list(self._globals):
@@ -254,13 +254,13 @@ class Harness:
         self.main.names, self.main.cases = names, tests.cases
         self.main.codes = frozenset(map(id, instrument.nested(tests.code)))
         self.main.unittest, kinds = unittests.load(request["tests"], mock=tests.uses_mock)
-        # For tests that have it under a name that is not to be told from their text.
+        # For tests that call it under a name that cannot be resolved from their text.
         self.main.unittest.main = self._native.main
         self._native.expect(kinds, missing)
         return code, tests.code, names, tests.total, unittests.unchanged()
 
     def _compiled(self, code: str, tests: str) -> _Compiled | None:
-        """Both parts compiled, or None when a report says why nothing will run."""
+        """Compile both parts. Return None if nothing will run (a report gives the reason)."""
         source = "code"
         try:
             compiled = instrument.compile_code(sources.without_mark(code), self._path)

@@ -1,7 +1,7 @@
-"""Compiles a program so that its tests' assertions report themselves.
+"""Compiles a program so that the assertions in its tests report when they run.
 
-Standard library only, and little of it: every module that is imported here is in the memory that each execution
-copies. An assertion of the tests, `assert condition, message`, becomes
+Imports as little as possible, from the standard library only: every module imported here is in the memory that each
+execution copies. An assertion of the tests, `assert condition, message`, becomes
 
     if condition:
         <assertion>(True)
@@ -9,16 +9,15 @@ copies. An assertion of the tests, `assert condition, message`, becomes
         <assertion>(False)
         assert False, message
 
-so that it counts where it stands: a handler that swallows the AssertionError swallows nothing that matters. A call
-of one of unittest's assertions, `self.assertEqual(a, b)`, becomes `<checked>(self.assertEqual, a, b)`, which calls it
-and says what came of it; where it stands in a `with`, a try statement around that says the same. Where one branch of
-a condition does nothing but fail (`raise AssertionError`), the others begin with `<assertion>(True)`. Assertions of
-the code are left alone: a precondition that the tests provoke and catch is no failure, and one that nothing catches
-ends the program and is seen there.
+so that it counts where it runs, even if a handler swallows the AssertionError. A call of a unittest assertion,
+`self.assertEqual(a, b)`, becomes `<checked>(self.assertEqual, a, b)`, which calls it and reports the outcome. For an
+assertion in a `with` statement, a surrounding try statement reports it. Where one branch of a condition only fails
+(`raise AssertionError`), the other branches begin with `<assertion>(True)`. Assertions in the code are not rewritten:
+a precondition that the tests trigger and catch is not a failure, and one that nothing catches ends the program.
 
-What stands in angle brackets are constants of the code object, not names that a program could bind again. Each call
-of a witness bears a mark in its source position; `sites` finds the instructions that have it, and from others than
-these a call counts nothing. `assertions` says what an assertion is, `rewriting` puts the witnesses in place.
+Names in angle brackets are constants of the code object, so a program cannot rebind them. Each call of a witness
+carries a mark in its source position. `sites` finds the instructions with this mark; calls from any other instruction
+do not count. `assertions` defines what an assertion is, and `rewriting` inserts the witnesses.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ _ONLY_TREE = 0x400
 
 
 def _compile_tree(tree: _ast.Module) -> types.CodeType:
-    """Compiles a tree of any depth that `compile` takes as text: as objects it is twice as deep for the interpreter."""
+    """Compile a tree of any depth that `compile` accepts as text. As objects it needs twice the recursion depth."""
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(5 * limit)
     try:
@@ -63,7 +62,7 @@ def _with_objects(code: types.CodeType, objects: dict[str, object]) -> types.Cod
 
 
 def nested(code: types.CodeType) -> Iterator[types.CodeType]:
-    """The code object and every one inside it."""
+    """Yield the code object and all code objects inside it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
@@ -71,25 +70,25 @@ def nested(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def sites(code: types.CodeType) -> Iterator[tuple[types.CodeType, int]]:
-    """Every instruction of the tests that calls a witness: its code object and its offset, bytes."""
+    """Yield every instruction of the tests that calls a witness: its code object and its offset in bytes."""
     for each in nested(code):
         instructions = each.co_code
         for index, (_, _, _, column) in enumerate(each.co_positions()):
-            # What unpacks the arguments of a call has its position too.
+            # The instruction that unpacks the call's arguments has the same position.
             if column == MARK and instructions[2 * index] in _CALLS:
                 yield each, 2 * index
 
 
 def compile_code(source: str, path: str = sources.PATH) -> types.CodeType:
-    """Compiles the code part as it stands.
+    """Compile the code part without changes.
 
     Args:
         source: The code.
-        path: Of its file.
+        path: Path of its file.
 
     Raises:
-        SyntaxError: And whatever else `compile` raises for a source that it cannot take (ValueError for a null
-            byte, RecursionError and MemoryError for nesting).
+        SyntaxError: The source is invalid. `compile` also raises ValueError for a null byte, and RecursionError or
+            MemoryError for deep nesting.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -97,28 +96,26 @@ def compile_code(source: str, path: str = sources.PATH) -> types.CodeType:
 
 
 class CompiledTests:
-    """The tests, ready to run.
+    """The tests, compiled and ready to run.
+
+    Args:
+        source: The tests.
+        unique: A text that does not occur in them.
+        objects: The witnesses, by their names in `rewriting.WITNESSES`.
+        unittest: Whether the tests may use unittest.
 
     Attributes:
         code: Their code object.
-        total: How many assertions stand in them.
-        missing: What to say if none of these is executed.
-        cases: The test cases that they define; None where nothing in them is of unittest.
-        uses_mock: Whether an assertion of a mock stands in them.
+        total: Number of assertions in them.
+        missing: The explanation to give if no assertion is executed.
+        cases: The test cases that they define, or None if they do not use unittest.
+        uses_mock: Whether they contain an assertion of a mock.
+
+    Raises:
+        SyntaxError: As for `compile_code`.
     """
 
     def __init__(self, source: str, unique: str, objects: Mapping[str, object], *, unittest: bool) -> None:
-        """Compiles.
-
-        Args:
-            source: The tests.
-            unique: A text that they do not hold.
-            objects: The witnesses, by their names in `rewriting.WITNESSES`.
-            unittest: Whether they may use it.
-
-        Raises:
-            SyntaxError: As `compile_code`.
-        """
         placeholders = {name: f"{unique}:{name}" for name in OBJECTS}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""From a request to its result: the runs, their verdicts, and the one verdict of them together."""
+"""Runs a request as often as it asks for and combines the verdicts into one result."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ def _result(seen: Evidence, judged: verdict.Judgement, limits: Limits) -> pb.Res
 
 
 def run(slot: Slot, request: pb.ExecuteRequest, cancelled: threading.Event) -> pb.Result:
-    """Runs a request in a slot, as often as it asks for.
+    """Run a request in a slot.
 
     Args:
         slot: A slot that nothing else uses.
-        request: Checked by the gateway, every limit filled in.
-        cancelled: Set when nobody waits for the result any more.
+        request: A request validated by the gateway, with every limit filled in.
+        cancelled: Set when the result is no longer wanted.
 
     Returns:
-        The result. Of several runs: the first that did not pass, or the first.
+        The result. Of several runs: the first that did not pass, otherwise the first.
 
     Raises:
         SlotLost: See `execution.execute`.
@@ -95,5 +95,5 @@ def _together(results: list[pb.Result], request_id: str) -> pb.Result:
     if len(set(verdicts)) > 1 and pb.VERDICT_INFRASTRUCTURE not in verdicts:
         names = ", ".join(pb.Verdict.Name(each).removeprefix("VERDICT_") for each in verdicts)
         result.verdict = pb.VERDICT_FLAKY
-        result.detail = f"its runs differ: {names}"
+        result.detail = f"verdicts differ between runs: {names}"
     return result

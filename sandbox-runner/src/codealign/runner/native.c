@@ -1,14 +1,14 @@
 /*
- * What the fork server and its children do in machine code, for two reasons.
+ * The part of the fork server and its children that is machine code, for two reasons.
  *
- * Speed. A parent that runs no Python between two forks writes to none of its pages. gVisor copies private memory two
- * megabytes at a time, so each page that a Python loop touches costs it and its child half a thousand others.
+ * Speed. A parent that runs no Python between two forks does not write to its pages. gVisor copies private memory two
+ * megabytes at a time, so each page that a Python loop touches costs the parent and the child 500 further pages.
  *
- * Trust. A program can find, read, replace and call whatever is a Python object of its process. What decides about its
- * verdict is therefore none: tokens, counts and the end of the tests are in this file's static memory, and every
- * function of it that a program could find does nothing once the program has begun.
+ * Trust. A program can find, read, replace and call any Python object of its process. Therefore nothing that decides
+ * its verdict is a Python object: tokens, counts and the end of the tests are in this file's static memory, and every
+ * function that a program could find does nothing once the program has begun.
  *
- * The interpreter's functions are declared here as its stable ABI has them, so that building takes none of its headers.
+ * The interpreter's functions are declared here according to its stable ABI, so no headers are needed to build this.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -137,7 +137,7 @@ static struct {
     unsigned char tokens[KINDS][TOKEN];
 } witness;
 
-/* Each kind has a token of its own: what a program may catch of one report makes no other one. */
+/* Each kind has a different token, so a report that a program intercepts cannot be used to forge another kind. */
 static void report(enum kind kind, uint32_t line, const char *text, intptr_t size)
 {
     static struct report packet;
@@ -154,7 +154,7 @@ static void report(enum kind kind, uint32_t line, const char *text, intptr_t siz
         ;
 }
 
-/* A forked child may say that an assertion failed, and nothing else. */
+/* A forked child may only report that an assertion failed. */
 static void forget_tokens(void)
 {
     for (int kind = 0; kind < KINDS; kind++)
@@ -175,7 +175,7 @@ static PyObject *report_early(PyObject *self, PyObject *arguments)
     return nothing();
 }
 
-/* ---- Assertions: instrument.py puts a call of a witness where the tests have theirs ---- */
+/* ---- Assertions: instrument.py inserts a call of a witness at each assertion of the tests ---- */
 
 static struct site {
     PyObject *code;
@@ -202,7 +202,7 @@ static PyObject *watch(PyObject *self, PyObject *arguments)
 
 static int is_site(PyFrameObject *frame)
 {
-    static int recent; /* an assertion in a loop is looked for once */
+    static int recent; /* an assertion in a loop is found at once */
     PyObject *code = PyFrame_GetCode(frame);
     int offset = PyFrame_GetLasti(frame), found = 0;
     for (int i = 0; i < site_count && !found; i++) {
@@ -215,7 +215,7 @@ static int is_site(PyFrameObject *frame)
     return found;
 }
 
-/* The frame that calls a witness; NULL where that is anyone else, or any other instruction: it then counts nothing. */
+/* The frame that calls a witness, or NULL if the call comes from elsewhere or from another instruction: not counted. */
 static PyFrameObject *caller(void)
 {
     PyFrameObject *frame = PyEval_GetFrame();
@@ -224,7 +224,7 @@ static PyFrameObject *caller(void)
 
 static void count(PyFrameObject *site, int holds)
 {
-    witness.executed++; /* in a child that the program forked it counts for nobody; a failure there does */
+    witness.executed++; /* in a forked child this counts for nobody, but a failure does */
     if (!holds && !(*witness.flags & FAILURE)) {
         *witness.flags |= FAILURE;
         report(FAILED, PyFrame_GetLineNumber(site), NULL, 0);
@@ -239,30 +239,31 @@ static PyObject *assertion(PyObject *self, PyObject *holds)
     return nothing();
 }
 
-/* ---- What the fork server finds out once ---- */
+/* ---- Determined once by the fork server ---- */
 
 enum { ROOM = 16 << 20 };
 
 static struct {
     int uid, gid, inodes;
     long long base_memory;
-    size_t stack; /* of a thread that asks for no other size */
+    size_t stack; /* default stack size of a thread, with its guard */
     struct {
         unsigned short length;
         char *instructions;
     } filter;
-} walls;
+} confinement;
 
-/* ---- What stands in for functions of the interpreter ---- */
+/* ---- Replacements of interpreter functions ---- */
 
 enum own { SET_TRACE, SET_PROFILE, START_THREAD, START_JOINABLE, OWN };
-static PyObject *interpreters_own[OWN]; /* NULL where its version has none */
+static PyObject *interpreters_own[OWN]; /* NULL if this version has none */
 
 /*
- * The audit events of `sys.settrace` and `sys.setprofile` do not say what is set, and the way out of a debugger (or of
- * doctest) is to set None, which skips no statement. Whoever calls the interpreter's own all the same has set something.
+ * The audit events of `sys.settrace` and `sys.setprofile` do not contain the value. Debuggers and doctest end by
+ * setting None, which skips no statement. A program that calls the interpreter's original functions counts as having
+ * set one.
  */
-static int sets_none; /* the next event is of a call with None */
+static int sets_none; /* the next event belongs to a call with None */
 
 static PyObject *set_tracer(enum own which, PyObject *function)
 {
@@ -294,14 +295,14 @@ static void raise_limit(int which, rlim_t by, rlim_t spare)
 
 /*
  * A thread is cheap, but the kernel counts it like a process, and its stack is eight megabytes of addresses, of which
- * it seldom touches a tenth: a hundred of them would be over limits that are there for processes and for what is
- * touched. So each start of a thread raises both, within the hard limits. A program that makes other use of that room
- * is killed for what it touches, or for the processes that it has.
+ * it seldom touches a tenth. A hundred threads would exceed limits meant for processes and for memory in use. So each
+ * start of a thread raises both limits, within the hard limits. A program that uses the additional space otherwise is
+ * killed for the memory that it touches, or for its processes.
  */
 static PyObject *start_with_room(enum own which, PyObject *arguments, PyObject *named)
 {
     if (witness.begun) {
-        raise_limit(RLIMIT_AS, walls.stack, ROOM);
+        raise_limit(RLIMIT_AS, confinement.stack, ROOM);
         raise_limit(RLIMIT_NPROC, 1, 0);
     }
     return PyObject_Call(interpreters_own[which], arguments, named);
@@ -324,7 +325,7 @@ static PyMethodDef stand_ins[OWN] = {
     {"start_joinable_thread", (PyCFunction)(void *)start_joinable, METH_VARARGS | METH_KEYWORDS, "Start a new thread."},
 };
 
-/* To be called before modules are imported that keep one of the functions under another name. */
+/* Call before importing modules that keep one of the functions under another name. */
 static PyObject *stand_in(PyObject *self, PyObject *nothing_given)
 {
     for (int i = 0; i < OWN && !witness.begun; i++) {
@@ -348,7 +349,7 @@ static PyObject *asserting; /* a tuple of the classes whose methods assert: unit
 static struct {
     char text[TEXT];
     intptr_t size;
-} missing; /* what to say if no assertion is executed */
+} missing; /* explanation if no assertion is executed */
 
 static PyObject *expect(PyObject *self, PyObject *arguments)
 {
@@ -366,7 +367,7 @@ static PyObject *expect(PyObject *self, PyObject *arguments)
     return nothing();
 }
 
-/* Whether a function is a method of one of those classes, or numpy's. Much else has such names, the program's too. */
+/* Whether a function is a method of these classes, or numpy's. Other functions may have the same names. */
 static int asserts(PyObject *function)
 {
     static const char numpy[] = "numpy.testing";
@@ -382,11 +383,11 @@ static int asserts(PyObject *function)
         Py_DecRef(bound);
     if (module)
         Py_DecRef(module);
-    PyErr_Restore(type, value, trace); /* in the place of what may be raised here */
+    PyErr_Restore(type, value, trace); /* replaces exceptions raised here */
     return found;
 }
 
-/* Calls the first of its arguments with the others. */
+/* Call the first argument with the others. */
 static PyObject *call_first(PyObject *arguments, PyObject *keywords)
 {
     PyObject *function = PyTuple_GetItem(arguments, 0);
@@ -398,7 +399,7 @@ static PyObject *call_first(PyObject *arguments, PyObject *keywords)
     return result;
 }
 
-/* Calls an assertion and says what came of it. */
+/* Call an assertion and report its outcome. */
 static PyObject *checked(PyObject *self, PyObject *arguments, PyObject *keywords)
 {
     PyFrameObject *site = caller();
@@ -410,14 +411,14 @@ static PyObject *checked(PyObject *self, PyObject *arguments, PyObject *keywords
     return result;
 }
 
-/* ---- What a program did that could make its own tests lie ---- */
+/* ---- Actions with which a program could falsify its tests ---- */
 
 static PyObject *argument(PyObject *arguments, intptr_t index)
 {
     return index < PyTuple_Size(arguments) ? PyTuple_GetItem(arguments, index) : NONE;
 }
 
-/* Of a text or bytes; empty for anything else. */
+/* The content of a str or bytes object; "" for any other object. */
 static const char *text_of(PyObject *object)
 {
     char *text;
@@ -445,9 +446,9 @@ static const char *last_part(const char *path, char separator)
     return last ? last + 1 : path;
 }
 
-static char extensions[256]; /* the folder of the interpreter's own */
+static char extensions[256]; /* directory of the interpreter's extension modules */
 
-/* ctypes and its like, or an extension that the program brought with it. */
+/* ctypes and similar modules, or an extension module that the program brought with it. */
 static int imports_machine_code(PyObject *arguments)
 {
     static const char *const tools[] = {"_ctypes", "_testcapi", "_testinternalcapi", "_testlimitedcapi", NULL};
@@ -462,7 +463,7 @@ static int imports_machine_code(PyObject *arguments)
     return strncmp(path, extensions, strlen(extensions)) || strstr(path, "/../") || among(name, tools);
 }
 
-/* /proc/self/mem by any name; an object that is asked for its path later may say another one then. */
+/* /proc/self/mem by any name, or an object that may return another path later. */
 static int opens_memory(PyObject *path)
 {
     const char *text = text_of(path);
@@ -471,7 +472,7 @@ static int opens_memory(PyObject *path)
     return !strcmp(last_part(text, '/'), "mem");
 }
 
-/* Before it gets what it asks for, what it could read there is gone. */
+/* Erases the token before the program gets access to it. */
 static void tampered(void)
 {
     *witness.flags |= TAMPERED;
@@ -493,7 +494,7 @@ static int hook(const char *event, PyObject *arguments, void *data)
     else if (among(event, tracers)) {
         if (!sets_none)
             *witness.flags |= TRACED;
-        sets_none = 0; /* what the old one's destructor sets counts */
+        sets_none = 0; /* whatever the old function's destructor sets counts */
     }
     else if (among(event, searches) || (!strcmp(event, "import") && imports_machine_code(arguments))
              || (!strcmp(event, "object.__setattr__") && !strcmp(text_of(argument(arguments, 1)), "__code__"))
@@ -501,24 +502,24 @@ static int hook(const char *event, PyObject *arguments, void *data)
              || (among(event, links) && !strcmp(last_part(text_of(argument(arguments, 0)), '/'), "mem")))
         tampered();
     else if (!strcmp(event, "sys.addaudithook")) {
-        PyErr_SetString(PyExc_RuntimeError, "one audit hook is enough"); /* sys.addaudithook swallows it */
+        PyErr_SetString(PyExc_RuntimeError, "only one audit hook is allowed"); /* sys.addaudithook swallows it */
         return -1;
     }
     return 0;
 }
 
-/* ---- One program, from its first statement to its last ---- */
+/* ---- Running one program ---- */
 
 static PyObject *prepare, *describe, *finish, *unittests, *verify;
 
-/* A handler in the tests may swallow it. */
+/* Recorded here because a handler in the tests may swallow the exception. */
 static void note_failed_run(PyFrameObject *site)
 {
     if (site && PyErr_ExceptionMatches(PyExc_Exception))
         *witness.flags |= FAILURE;
 }
 
-/* What `unittest.main()` becomes in the tests. */
+/* Replacement of `unittest.main()` in the tests. */
 static PyObject *unittest_main(PyObject *self, PyObject *arguments, PyObject *keywords)
 {
     PyFrameObject *site = caller();
@@ -528,7 +529,7 @@ static PyObject *unittest_main(PyObject *self, PyObject *arguments, PyObject *ke
     return result;
 }
 
-/* Calls what is called `run`: if that runs test cases, these are to succeed. */
+/* Call a function named `run`. If it runs test cases, they must succeed. */
 static PyObject *ran(PyObject *self, PyObject *arguments, PyObject *keywords)
 {
     PyFrameObject *site = caller();
@@ -556,7 +557,7 @@ static PyObject *evaluate(PyObject *code, PyObject *tests, PyObject *names)
     return PyEval_EvalCode(tests, names, names);
 }
 
-/* So that what is to be said of a MemoryError does not itself fail. */
+/* Raise the limit so that describing a MemoryError does not fail itself. */
 static void make_room(void)
 {
     struct rlimit limit;
@@ -565,7 +566,7 @@ static void make_room(void)
     setrlimit(RLIMIT_AS, &limit);
 }
 
-/* Returns the exit status that the exception asks for. */
+/* Report the exception and return the exit status for it. */
 static int end_by_exception(void)
 {
     static char unknown[] = "other\0Exception\0\0(it could not be described)";
@@ -606,7 +607,7 @@ static int run(PyObject *code, PyObject *tests, PyObject *names, int total)
             *witness.flags |= UNITTEST;
         PyErr_Clear();
     }
-    /* A child that the program forked comes here too. */
+    /* Children forked by the program also get here. */
     if (getpid() == witness.process) {
         int proved = (tests == NONE || witness.executed) && !(*witness.flags & ~STARTED);
         report(proved ? PROVED : UNPROVED, 0, NULL, 0);
@@ -614,7 +615,7 @@ static int run(PyObject *code, PyObject *tests, PyObject *names, int total)
     return 0;
 }
 
-/* ---- Walls: fresh namespaces, a disk of its own, limits, no capability ---- */
+/* ---- Confinement: fresh namespaces, a private disk, limits, no capabilities ---- */
 
 struct job {
     int64_t kind, cpu_seconds, memory_bytes, processes, threads, disk_bytes;
@@ -635,9 +636,9 @@ static void map_user(void)
 {
     char line[64];
     check(put("/proc/self/setgroups", "deny") && errno != ENOENT, "setgroups"); /* gVisor of 2024 has no such file */
-    snprintf(line, sizeof line, "%d %d 1", walls.uid, walls.uid);
+    snprintf(line, sizeof line, "%d %d 1", confinement.uid, confinement.uid);
     check(put("/proc/self/uid_map", line), "uid_map");
-    snprintf(line, sizeof line, "%d %d 1", walls.gid, walls.gid);
+    snprintf(line, sizeof line, "%d %d 1", confinement.gid, confinement.gid);
     check(put("/proc/self/gid_map", line), "gid_map");
 }
 
@@ -654,13 +655,13 @@ static void enter(const struct job *job)
     map_user();
     check(unshare(CLONE_NEWNS), "unshare");
     snprintf(options, sizeof options, "size=%lld,mode=755%s", (long long)job->disk_bytes,
-             walls.inodes ? ",nr_inodes=16384" : "");
+             confinement.inodes ? ",nr_inodes=16384" : "");
     check(mount("tmpfs", "/box", "tmpfs", MS_NOSUID | MS_NODEV, options), "mount /box");
     check(mkdir("/box/work", 0700) || mkdir("/box/tmp", 0700) || mkdir("/box/shm", 0700), "mkdir");
     check(mount("/box/tmp", "/tmp", NULL, MS_BIND, NULL), "mount /tmp");
     check(mount("/box/shm", "/dev/shm", NULL, MS_BIND, NULL), "mount /dev/shm");
     check(mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL), "mount /proc");
-    /* Containers share their terminals; a bundle of the gateway's own has none. */
+    /* Containers share their terminals; the gateway's own bundle has none. */
     check(mount("tmpfs", "/dev/pts", "tmpfs", MS_NOSUID | MS_NODEV | MS_RDONLY, "size=4096") && errno != ENOENT,
           "mount /dev/pts");
     check(chdir("/box/work"), "chdir");
@@ -668,14 +669,14 @@ static void enter(const struct job *job)
     limit(RLIMIT_NOFILE, 256, 256);
     limit(RLIMIT_FSIZE, job->disk_bytes, job->disk_bytes);
     limit(RLIMIT_NPROC, job->processes < job->threads ? job->processes : job->threads, job->threads);
-    rlim_t memory = walls.base_memory + job->memory_bytes;
-    /* The room between the two is for what is said of a MemoryError, and for the stacks of threads. */
-    limit(RLIMIT_AS, memory, memory + ROOM + job->threads * walls.stack);
-    limit(RLIMIT_CPU, job->cpu_seconds, job->cpu_seconds + 1); /* SIGXCPU says why; SIGKILL is for who ignores it */
+    rlim_t memory = confinement.base_memory + job->memory_bytes;
+    /* The difference is for describing a MemoryError and for thread stacks. */
+    limit(RLIMIT_AS, memory, memory + ROOM + job->threads * confinement.stack);
+    limit(RLIMIT_CPU, job->cpu_seconds, job->cpu_seconds + 1); /* SIGXCPU tells the cause; SIGKILL if it is ignored */
     check(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs");
     uint32_t header[2] = {0x20080522, 0}, none[6] = {0};
     check(syscall(SYS_capset, header, none), "capset");
-    check(prctl(PR_SET_SECCOMP, 2, &walls.filter, 0, 0), "seccomp");
+    check(prctl(PR_SET_SECCOMP, 2, &confinement.filter, 0, 0), "seccomp");
 }
 
 /* ---- The fork server ---- */
@@ -688,11 +689,10 @@ struct event {
 };
 
 /*
- * One clone costs what one fork costs; `unshare` and a second fork cost twice that. The child is process 1 of its
- * namespace, so its end is the end of everything it started. The mount namespace is not among these: gVisor refuses
- * mounts in one that was made by the same clone as the user namespace, and allows them in one that the child makes for
- * itself. The kernel is told where the thread's id stands, as glibc's own fork does: without that `raise` and `abort`
- * would signal a thread that is not in the namespace.
+ * One clone costs as much as one fork; `unshare` and a second fork cost twice that. The child is process 1 of its
+ * namespace, so everything it started ends with it. The mount namespace is created later by the child, because gVisor
+ * refuses mounts in one created by the same clone as the user namespace. As in glibc's fork, the kernel gets the
+ * address of the thread id: otherwise `raise` and `abort` would signal a thread that is not in the namespace.
  */
 static pid_t fork_into_namespaces(void)
 {
@@ -746,9 +746,9 @@ static int tell(int control, int32_t kind, pid_t pid, int status, const struct r
 }
 
 /*
- * Descriptors 0 to 2, the payload at 3, and the channel at a place that is not to be guessed. All others are closed:
- * beside those given here the server has none but what `loop` closes. (One close costs 15 microseconds in gVisor, and
- * close_range, which its release of 2024 does not have, is no cheaper for so few.)
+ * Descriptors 0 to 2, the payload at 3, and the channel at a random number. All others are closed: apart from these,
+ * the server only has descriptors that `loop` closes. (One close costs 15 microseconds in gVisor. close_range, which
+ * its release of 2024 lacks, is not cheaper for so few.)
  */
 static void arrange(const int *given)
 {
@@ -799,7 +799,7 @@ static int receive(int control, struct job *job, int *descriptors)
     return length > 0;
 }
 
-/* Until the supervisor closes its end. */
+/* Serve until the supervisor closes its end. */
 static void loop(int control)
 {
     sigset_t signals;
@@ -812,7 +812,7 @@ static void loop(int control)
     struct pollfd polls[2] = {{control, POLLIN, 0}, {ended, POLLIN, 0}};
     for (;;) {
         int ready = poll(polls, 2, announced ? -1 : SOON_MILLISECONDS);
-        /* Most programs have ended by now, and a message costs the supervisor a look at it. */
+        /* Only now, because most programs have ended already and each message costs the supervisor time. */
         if (ready == 0) {
             announced = 1;
             if (tell(control, 'r', pid, 0, NULL))
@@ -865,19 +865,19 @@ static PyObject *serve(PyObject *self, PyObject *arguments)
     intptr_t size;
     if (witness.begun)
         return nothing();
-    if (!PyArg_ParseTuple(arguments, "iOLOOOOO", &control, &filter, &walls.base_memory, &prepare, &describe, &finish,
-                          &unittests, &folder)
-        || PyBytes_AsStringAndSize(filter, &walls.filter.instructions, &size) || PySys_AddAuditHook(hook, NULL))
+    if (!PyArg_ParseTuple(arguments, "iOLOOOOO", &control, &filter, &confinement.base_memory, &prepare, &describe,
+                          &finish, &unittests, &folder)
+        || PyBytes_AsStringAndSize(filter, &confinement.filter.instructions, &size) || PySys_AddAuditHook(hook, NULL))
         return NULL;
     for (int i = 3; i < 1024; i++)
         if (i != control)
             close(i);
     snprintf(extensions, sizeof extensions, "%s/", text_of(folder));
-    walls.filter.length = size / 8;
-    walls.uid = getuid();
-    walls.gid = getgid();
-    walls.inodes = supports_inode_limit();
-    walls.stack = stack_size();
+    confinement.filter.length = size / 8;
+    confinement.uid = getuid();
+    confinement.gid = getgid();
+    confinement.inodes = supports_inode_limit();
+    confinement.stack = stack_size();
     PyOS_BeforeFork();
     if (!tell(control, 'w', 0, 0, NULL))
         loop(control);
@@ -886,15 +886,15 @@ static PyObject *serve(PyObject *self, PyObject *arguments)
 
 static PyMethodDef methods[] = {
     {"serve", serve, METH_VARARGS, "Serve the supervisor; does not return."},
-    {"report", report_early, METH_VARARGS, "Say why nothing will run."},
-    {"watch", watch, METH_VARARGS, "Name an instruction of the tests that calls a witness."},
-    {"expect", expect, METH_VARARGS, "Say whose methods assert, and what is missing where none is executed."},
+    {"report", report_early, METH_VARARGS, "Report why nothing will run."},
+    {"watch", watch, METH_VARARGS, "Register an instruction of the tests that calls a witness."},
+    {"expect", expect, METH_VARARGS, "Set the classes whose methods assert, and what to say if no assertion is executed."},
     {"main", (PyCFunction)(void (*)(void))unittest_main, METH_VARARGS | METH_KEYWORDS,
      "Run the test methods of the tests."},
-    {"assertion", assertion, METH_O, "An assertion of the tests was executed; True: it held."},
-    {"stand_in", stand_in, METH_NOARGS, "Put our functions in the place of the interpreter's."},
+    {"assertion", assertion, METH_O, "Count an executed assertion of the tests; True: it held."},
+    {"stand_in", stand_in, METH_NOARGS, "Replace functions of the interpreter."},
     {"checked", (PyCFunction)(void (*)(void))checked, METH_VARARGS | METH_KEYWORDS, "Call an assertion of the tests."},
-    {"ran", (PyCFunction)(void (*)(void))ran, METH_VARARGS | METH_KEYWORDS, "Call what may run test cases."},
+    {"ran", (PyCFunction)(void (*)(void))ran, METH_VARARGS | METH_KEYWORDS, "Call a function that may run test cases."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,6 +1,6 @@
-"""What a program's tests define: which test methods have to run, and what is missing where no assertion was executed.
+"""Determines which test methods must run, and what the tests lack if no assertion was executed.
 
-All of it is read from their text before the program begins: nothing that the program does can change it.
+Everything is read from the source text before the program starts, so the program cannot change it.
 """
 
 from __future__ import annotations
@@ -10,27 +10,27 @@ from collections.abc import Iterable
 
 from codealign.runner.assertions import FUNCTIONS, Function, Names, blocks_of, nodes, statements
 
-NONE_HELD, NONE_EXECUTED = "the tests hold no assertion", "ran to its end without executing an assertion"
+NONE_HELD, NONE_EXECUTED = "the tests contain no assertion", "ran to the end without executing an assertion"
 _CASES = ("TestCase", "IsolatedAsyncioTestCase")
 _NAMED = 3
-"""So many names are told."""
+"""Maximum number of names in a message."""
 _Key = tuple[int, str]
 
 
 def _key(function: Function) -> _Key:
-    """Its first line and its name, as its code object has them."""
+    """Return the first line and the name of a function, as its code object has them."""
     return min([function.lineno, *(each.lineno for each in function.decorator_list)]), function.name
 
 
 def _several(names: Iterable[str]) -> tuple[str, str]:
-    """Them in words, and the pronoun that stands for them."""
+    """Return the names as a phrase, and the pronoun for them."""
     every = list(dict.fromkeys(names))
     more = f" and {len(every) - _NAMED} more" if len(every) > _NAMED else ""
     return ", ".join(every[:_NAMED]) + more, "it" if len(every) == 1 else "them"
 
 
 def _test_methods(definition: _ast.ClassDef) -> list[Function]:
-    """Those that the class has in the end: of two definitions of a name, the last."""
+    """Return the final test methods of a class: if a name is defined twice, the last definition."""
     found: dict[str, Function | None] = {}
     for statement in definition.body:
         if isinstance(statement, FUNCTIONS):
@@ -41,7 +41,7 @@ def _test_methods(definition: _ast.ClassDef) -> list[Function]:
 
 
 def _bound(statement: _ast.stmt) -> set[str]:
-    """Names that a statement binds or deletes, wherever in it."""
+    """Return the names that a statement binds or deletes, at any depth."""
     found = {
         each.id for each in nodes(statement) if isinstance(each, _ast.Name) and not isinstance(each.ctx, _ast.Load)
     }
@@ -54,16 +54,20 @@ def _of_condition(statement: _ast.stmt) -> list[_ast.stmt]:
 
 
 class Cases:
-    """The test cases in the style of unittest that tests define.
+    """The unittest test cases that the tests define.
+
+    Args:
+        tree: The tests as written, before rewriting.
+        source: Their text.
+        names: The names used in them.
 
     Attributes:
-        required: Test methods that a run of all test cases has to execute: what is sure to be there.
-        loads_tests: Whether the tests have a `load_tests` of their own.
-        last_main: The line of the last `unittest.main()` that is a statement of the module; 0 where none is.
+        required: Test methods that a run of all test cases must execute.
+        loads_tests: Whether the tests define `load_tests`.
+        last_main: Line of the last module-level `unittest.main()` statement, or 0.
     """
 
     def __init__(self, tree: _ast.Module, source: str, names: Names) -> None:
-        """Reads the tests as they were written, before they are rewritten."""
         self._names = names
         self._has_skips = "skip" in source.lower()
         self.loads_tests = any(isinstance(each, FUNCTIONS) and each.name == "load_tests" for each in tree.body)
@@ -74,7 +78,7 @@ class Cases:
         self._skipped_classes = {
             name for name, each in self._classes.items() if any(map(self._is_skip, each.decorator_list))
         }
-        # In `setUp`, in a helper or in a statement of the module: of any test.
+        # A skip in `setUp`, in a helper or at module level may apply to any test.
         self._any_is_skipped = any(not name.startswith("test") for _, name in self._skipped) or any(
             self._mentions_skip(each) for each in tree.body if not isinstance(each, (*FUNCTIONS, _ast.ClassDef))
         )
@@ -99,11 +103,11 @@ class Cases:
         return found
 
     def may_be_skipped(self, method: _Key | None, classes: Iterable[str]) -> bool:
-        """Whether the tests' author may have had a test skipped.
+        """Return whether the author of the tests may have skipped a test.
 
         Args:
-            method: The first line and the name of its function, where it has one.
-            classes: Names of its class and of that one's bases.
+            method: First line and name of the test function, if it has one.
+            classes: Names of its class and the base classes.
         """
         return self._any_is_skipped or method in self._skipped or not self._skipped_classes.isdisjoint(classes)
 
@@ -122,7 +126,7 @@ class Cases:
         return False
 
     def _is_plain(self, definition: Function | _ast.ClassDef) -> bool:
-        """Whether no decorator makes something else of it."""
+        """Return whether no decorator replaces the definition."""
         return all(self._is_known(each) for each in definition.decorator_list)
 
     def _is_known(self, decorator: _ast.expr) -> bool:
@@ -130,7 +134,7 @@ class Cases:
         return path == "unittest.expectedFailure" or self._is_skip(decorator) or path.startswith("unittest.mock.patch")
 
     def _is_concrete_case(self, definition: _ast.ClassDef) -> bool:
-        """Whether it derives from TestCase, by what is to be read here, and no method of it is abstract."""
+        """Return whether a class visibly derives from TestCase and none of its methods is abstract."""
         waiting, known = [definition], {definition.name}
         is_case = False
         while waiting:
@@ -151,11 +155,11 @@ class Cases:
 
 
 def missing(tree: _ast.Module, names: Names) -> str:
-    """What these tests lack if they run to their end without executing an assertion; empty where it is not to be told.
+    """Explain what tests lack that run to the end without executing an assertion; "" if the reason is unclear.
 
     Args:
-        tree: The tests as they were written.
-        names: What the names in them mean.
+        tree: The tests as written.
+        names: The names used in them.
     """
     every = list(nodes(tree))
     used = {each.id for each in every if isinstance(each, _ast.Name) and isinstance(each.ctx, _ast.Load)}

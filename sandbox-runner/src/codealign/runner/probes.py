@@ -1,7 +1,7 @@
-"""The programs with which a runner tries to break out of itself, as text: they run like any other program.
+"""Source text of the probes with which a runner tests its isolation. They run like any other program.
 
-Those that take or give a value have it as a Python literal: they name no module that only one of a slot's fork servers
-has warm, so that each of these can be tried.
+Probes exchange values as Python literals instead of JSON. This avoids importing a module that only one of a slot's
+fork servers has loaded, so that each fork server can be tested.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ planted.append("socket")
 print(planted, flush=True)
 time.sleep(arguments["seconds"])
 """
-"""Leaves whatever another execution might find, says what, and stays for a while."""
+"""Leaves every kind of object that another execution might find, lists them, and keeps running for a while."""
 
 LOOK_AROUND = """
 import ast, ctypes, errno, os, signal, socket, sys

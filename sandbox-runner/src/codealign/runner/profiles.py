@@ -1,4 +1,4 @@
-"""Profiles: which modules are already imported when a program starts, and its default and largest limits."""
+"""Profiles: the modules that are preloaded when a program starts, and the default and maximum limits."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import re
 
 MIB = 1024 * 1024
 TIME_FACTOR = 3
-"""Times its limit of time: then an execution ends, whether it had a processor or not."""
+"""An execution ends after this multiple of its time limit, whether or not it had a processor."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Limits:
-    """What one execution may use. Field names and units are those of the contract's `Limits`."""
+    """Limits of one execution. Field names and units match the contract's `Limits`."""
 
     wall_seconds: float
     cpu_seconds: float
@@ -27,33 +27,35 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Profile:
-    """A named, warm interpreter."""
+    """A named set of preloaded modules and limits."""
 
     name: str
     modules: tuple[str, ...]
-    """Imported by every fork server, so that a program's own import of them costs nothing."""
+    """Imported by every fork server, so that importing them costs a program nothing."""
     more: tuple[str, ...]
-    """Imported by a slot's second fork server too, which serves programs that name one of these. What is warm is
-    copied for each execution, so a program that needs little of it is better served by the first."""
+    """Also imported by a slot's second fork server, which serves programs that mention one of these. Loaded modules are
+    copied for each execution, so the first server is faster for programs that need few.
+    """
     defaults: Limits
     maxima: Limits
     packages: tuple[str, ...] = ()
-    """Taken into the runner's root from where the gateway, or the image, has them."""
+    """Packages copied into the runner's root file system from the gateway's environment or the image."""
     packaged: tuple[str, ...] = ()
-    """Modules of the packages, imported by a third fork server of each slot. Everything of a package that loads machine
-    code must be listed: what a program has loaded later is taken for its own."""
+    """Modules of the packages, imported by a third fork server of each slot. Must include every module that loads
+    machine code: code that a program loads later counts as its own.
+    """
 
     @property
     def offered(self) -> tuple[str, ...]:
-        """The profiles that requests to its runners may name; its own is the first."""
+        """Profiles that requests to its runners may name, starting with its own."""
         return (self.name, DEFAULT.name) if self.packages else (self.name,)
 
     def wants_more(self, *sources: str) -> bool:
-        """Whether a program's text names one of `more`. A wrong guess costs time, nothing else."""
+        """Return whether a program mentions one of `more`. A wrong guess only costs time."""
         return _name_one(self.more, sources)
 
     def wants_packages(self, *sources: str) -> bool:
-        """Whether a program's text names a package. Only then can the program import it."""
+        """Return whether a program mentions a package. Only then can it import the package."""
         return _name_one(self.packages, sources)
 
 
@@ -68,7 +70,7 @@ def _names(modules: tuple[str, ...]) -> re.Pattern[str]:
 
 DEFAULT = Profile(
     name="default",
-    # What most generated programs import.
+    # Modules that most generated programs import.
     modules=(
         "bisect",
         "collections",
@@ -87,7 +89,7 @@ DEFAULT = Profile(
         "types",
         "typing",
     ),
-    # What some do, and what is heavy: `dataclasses` (with `inspect`) and `unittest` are a third of the memory.
+    # Less common or heavy modules: `dataclasses` (with `inspect`) and `unittest` take a third of the memory.
     more=(
         "abc",
         "asyncio",

@@ -1,4 +1,4 @@
-"""What a report from beside a program says. `native.c` has the same numbers."""
+"""Contents of a report from the witness. `native.c` uses the same numbers."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import enum
 
 
 class Kind(enum.IntEnum):
-    """Of a report."""
+    """Kind of a report."""
 
     BEGAN = 0
     PROVED = 1
     """The last statement ran; with tests, an assertion was executed, none failed, and nothing casts doubt on that."""
     UNPROVED = 2
-    """The last statement ran, and that is all."""
+    """The last statement ran, without such a proof."""
     FAILED = 3
     RAISED = 4
     UNCOMPILED = 5
@@ -20,14 +20,14 @@ class Kind(enum.IntEnum):
 
 
 class Flag(enum.IntFlag):
-    """What the program did so far."""
+    """Actions of the program so far."""
 
     STARTED = 1
     """Tried to start a process."""
     TRACED = 2
     """Set a trace function, which can skip statements."""
     TAMPERED = 4
-    """Reached for memory or code objects, with which it could change its tests."""
+    """Accessed memory or code objects, with which it could change its tests."""
     FAILURE = 8
     """An assertion of the tests failed."""
     UNITTEST = 16

@@ -1,4 +1,4 @@
-"""Rewrites the tree of a program's tests so that each of their assertions reports itself; see `instrument`."""
+"""Rewrites the syntax tree of the tests so that each assertion reports when it runs; see `instrument`."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any, NamedTuple, TypeVar
 from codealign.runner.assertions import FUNCTIONS, LOOPS, Names, blocks_of
 
 MARK = 31_000
-"""A column that no position in a real source is likely to have; and if one has it, it is no call of a witness."""
+"""A column that real source code is unlikely to have. If it does, the instruction is not a call of a witness."""
 WITNESSES = ("assertion", "checked", "ran", "main")
 OBJECTS = (*WITNESSES, "failure", "exit")
-"""What the rewritten tests call; each is put in place once they are compiled."""
+"""Objects that the rewritten tests call, inserted after compilation."""
 _IN_EXPRESSIONS = re.compile(r"\bassert[A-Z_]|\bfail|\bmain\b|\brun\b|unittest")
-"""Only a text that has one of these is worth a walk through its expressions, which are most of a tree."""
+"""Only if the text matches does it pay to walk its expressions, which make up most of a tree."""
 _OF_BLOCKS = (_ast.stmt, _ast.excepthandler, _ast.match_case)
 _LEAVING = (_ast.Return, _ast.Continue, _ast.Break)
 _Node = TypeVar("_Node", bound=_ast.AST)
 
 
 class _Builder:
-    """Makes nodes at the place of another one: tracebacks then show the program's own line."""
+    """Creates nodes at the position of another node, so that tracebacks show the program's own line."""
 
     def __init__(self, at: _ast.stmt | _ast.expr, placeholders: dict[str, str]) -> None:
         self._place = (at.lineno, at.col_offset, at.end_lineno, at.end_col_offset)
@@ -44,7 +44,7 @@ class _Builder:
         return self(_ast.Name, name, _ast.Load())
 
     def function(self, arguments: list[str], body: _ast.expr, *, rest: bool = False) -> _ast.expr:
-        """A lambda; with `rest` it takes `*a, **k` too."""
+        """Create a lambda. With `rest` it also takes `*a, **k`."""
         named = [self(_ast.arg, name, None, None) for name in arguments]
         more = [self(_ast.arg, name, None, None) if rest else None for name in ("a", "k")]
         return self(_ast.Lambda, _ast.arguments([], named, more[0], [], [], more[1], []), body)
@@ -55,46 +55,44 @@ class _Builder:
 
 
 def marked(call: _ast.Call) -> _ast.Call:
-    """The call, which is now one of a witness."""
+    """Mark a call as a call of a witness and return it."""
     call.end_lineno, call.end_col_offset = call.lineno, MARK
     return call
 
 
 class _Place(NamedTuple):
-    """Where a block stands."""
+    """Context of a block."""
 
     quiet: bool = False
-    """What stands in it is to fail."""
+    """Statements in the block are expected to fail."""
     nested: bool = False
-    """A statement around it decides whether it runs."""
+    """An enclosing statement decides whether the block runs."""
 
 
 class Rewriting:
-    """Rewrites one tree in place.
+    """Rewrites a tree in place.
+
+    Args:
+        tree: The tests.
+        source: Their text.
+        names: The names used in them.
+        placeholders: For each of `OBJECTS`, the text that stands for it.
 
     Attributes:
-        total: How many assertions stand in it.
-        uses_mock: Whether some of them are a mock's.
+        total: Number of assertions in the tests.
+        uses_mock: Whether some of them are assertions of a mock.
     """
 
     def __init__(self, tree: _ast.Module, source: str, names: Names, placeholders: dict[str, str]) -> None:
-        """Rewrites.
-
-        Args:
-            tree: The tests.
-            source: Their text.
-            names: What the names in them mean.
-            placeholders: For each of `OBJECTS`, a text that stands for it.
-        """
         self.total = 0
         self.uses_mock = False
         self._guarded: set[int] = set()
-        """Statements that fail, reached only where no condition led out of their block."""
+        """Statements that fail and are reached only if no condition leaves their block."""
         self._exits: set[int] = set()
-        """Exits that the outcome of test cases leads to."""
+        """Exits that depend on the outcome of test cases."""
         self._names, self._placeholders = names, placeholders
         self._has_expressions = _IN_EXPRESSIONS.search(source) is not None
-        # A list of what is still to do: a chain of a thousand `elif` is as many blocks inside each other.
+        # An explicit work list: a chain of a thousand `elif` nests as many blocks.
         waiting = [(tree.body, _Place())]
         while waiting:
             block, place = waiting.pop()
@@ -138,7 +136,7 @@ class Rewriting:
         return [statement]
 
     def _count_conditions(self, statement: _ast.stmt) -> None:
-        """Where one way through a statement fails, the others report that the assertion held."""
+        """Where one branch of a statement fails, make the other branches report that the assertion held."""
         fails = self._names.block_fails
         if isinstance(statement, _ast.If):
             self._count_branches(statement)
@@ -166,7 +164,7 @@ class Rewriting:
             statement.orelse.insert(0, new.report(True))
 
     def _may_fail(self, statement: _ast.stmt) -> bool:
-        """Whether a branch of a chain fails."""
+        """Return whether any branch of a chain fails."""
         while isinstance(statement, _ast.If):
             if self._names.block_fails(statement.body) or self._names.block_fails(statement.orelse):
                 return True
@@ -176,12 +174,12 @@ class Rewriting:
         return False
 
     def _count_ways_out(self, block: list[_ast.stmt], kinds: tuple[type, ...]) -> None:
-        """For a block that fails at its end, unless a condition leads out of it before."""
+        """Handle a block that fails at its end unless a condition leaves it earlier."""
         if len(block) > 1 and self._names.fails(block[-1]) and self._report_before(block[:-1], kinds):
             self._guarded.add(id(block[-1]))
 
     def _report_before(self, block: list[_ast.stmt], kinds: tuple[type, ...]) -> bool:
-        """Has each way out of a block report that the assertion held. A `try` has no condition: its own are left."""
+        """Make each early exit of a block report that the assertion held. Skips `try`, which has no condition."""
         through = (_ast.If, _ast.Match, _ast.With, *(LOOPS if kinds == (_ast.Return,) else ()))
         found = False
         waiting = [inner for statement in block if isinstance(statement, through) for inner in blocks_of(statement)]
@@ -197,14 +195,14 @@ class Rewriting:
         return found
 
     def _watched(self, new: _Builder, statement: _ast.stmt) -> _ast.stmt:
-        """Around a statement that raises AssertionError to say that it failed."""
+        """Wrap a statement that raises AssertionError to report its failure."""
         self.total += 1
         body = [new.report(False), new(_ast.Raise, None, None)]
         handler = new(_ast.ExceptHandler, new.placed("failure"), None, body)
         return new(_ast.Try, [statement], [handler], [new.report(True)], [])
 
     def _expressions(self, statement: _ast.stmt) -> None:
-        """Rewrites the expressions of a statement, without those of the statements inside it."""
+        """Rewrite the expressions of a statement, but not those of nested statements."""
         found: list[tuple[_ast.AST, str, int | None, Callable[[Any], _ast.expr]]] = []
         waiting: list[_ast.AST] = [statement]
         while waiting:
@@ -218,7 +216,7 @@ class Rewriting:
                         change = self._change(node, child)
                         if change is not None:
                             found.append((node, field, index if children is value else None, change))
-        # The inner ones first: what is around them then holds them as they have become.
+        # Innermost first, so that outer expressions contain the rewritten inner ones.
         for node, field, index, change in reversed(found):
             value = getattr(node, field)
             if index is None:
@@ -227,7 +225,7 @@ class Rewriting:
                 value[index] = change(value[index])
 
     def _change(self, parent: _ast.AST, node: _ast.AST) -> Callable[[Any], _ast.expr] | None:
-        """What makes an expression one that reports, if it is to be one."""
+        """Return the function that rewrites an expression, or None if it needs no rewriting."""
         if isinstance(node, _ast.Attribute):
             called = isinstance(parent, _ast.Call) and parent.func is node
             loaded = isinstance(node.ctx, _ast.Load)
@@ -260,7 +258,7 @@ class Rewriting:
         return marked(node)
 
     def _bound(self, node: _ast.Attribute) -> _ast.expr:
-        """An assertion under another name, as in `check = self.assertEqual`: each call of it is one."""
+        """Rewrite an assertion bound to a name, as in `check = self.assertEqual`, so that each call of it counts."""
         self.total += 1
         new = self._new(node)
         a = new(_ast.Starred, new.name("a"), _ast.Load())
@@ -269,11 +267,11 @@ class Rewriting:
         return new(_ast.Call, new.function(["bound"], new.function([], call, rest=True)), [node], [])
 
     def _exit(self, node: _ast.Call) -> _ast.expr:
-        """An exit with the outcome of test cases ends the program only where that is no success."""
+        """Rewrite an exit that depends on test outcomes so that it ends the program only on failure."""
         new = self._new(node)
         (status,) = node.args
         if isinstance(status, _ast.Call) and status.end_col_offset == MARK:
-            return status  # `sys.exit(unittest.main())`: it is `main` that ends the program
+            return status  # `sys.exit(unittest.main())`: here `main` ends the program
         leave = new(_ast.Call, node.func, [new.name("status")], [])
         body = new(_ast.BoolOp, _ast.And(), [new.name("status"), leave])
         return new(_ast.Call, new.function(["status"], body), [status], [])

@@ -1,8 +1,8 @@
-"""The system-call filter of a program: what it has no business with, whatever namespaces would answer.
+"""System-call filter for programs: denies calls that they do not need, in addition to the namespaces.
 
-A new user namespace would give the program every capability inside it, and with that a mount without a size; a
-memory file or System V segment is memory that no process limit counts; a watch on a file of the runner's tells what
-others do with it.
+A new user namespace would grant the program every capability inside it, and with them an unlimited mount. Memory
+files and System V segments are memory that no process limit counts. A watch on one of the runner's files reveals what
+other executions do with it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _ABSENT = {
 }
 _FCNTL = {"x86_64": 72, "aarch64": 25}
 _SETSOCKOPT = {"x86_64": 54, "aarch64": 208}
-# What a pipe or a socket holds is memory of gVisor's kernel, which no limit of a process counts: the sizes stay.
+# Buffers of pipes and sockets use gVisor's kernel memory, which no process limit counts, so sizes cannot be changed.
 _F_SETPIPE_SZ = 1031
 _SOL_SOCKET = 1
 _BUFFER_SIZES = (7, 8, 32, 33)
@@ -52,22 +52,22 @@ def _instruction(code: int, jump_true: int, jump_false: int, value: int) -> byte
 
 
 def _argument(number: int) -> bytes:
-    """Loads the low half of an argument of the call, from `struct seccomp_data`."""
+    """Load the low half of a system-call argument from `struct seccomp_data`."""
     return _instruction(_LD_ABS, 0, 0, 16 + 8 * number)
 
 
 def filter_program(machine: str | None = None) -> bytes:
-    """The BPF program for this machine (`uname -m`).
+    """Return the BPF program for a machine type (`uname -m`), by default this machine's.
 
     Returns:
-        Its instructions, packed as `struct sock_filter[]`.
+        The instructions, packed as `struct sock_filter[]`.
 
     Raises:
-        RuntimeError: No table for this machine.
+        RuntimeError: There is no system-call table for the machine type.
     """
     machine = machine or os.uname().machine
     if machine not in _CLONE:
-        raise RuntimeError(f"no system-call table for {machine}: known are {', '.join(sorted(_CLONE))}")
+        raise RuntimeError(f"no system-call table for {machine}; supported: {', '.join(sorted(_CLONE))}")
     lines = [
         _instruction(_LD_ABS, 0, 0, 4),
         _instruction(_JEQ, 1, 0, _AUDIT_ARCH[machine]),

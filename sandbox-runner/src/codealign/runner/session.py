@@ -1,4 +1,4 @@
-"""One gateway's stream of frames, whatever carries them: its jobs by number, and who is told of their end."""
+"""One gateway's stream of frames, independent of the transport: its jobs by id and the delivery of results."""
 
 from __future__ import annotations
 
@@ -11,15 +11,21 @@ from codealign.runner.supervisor import Supervisor
 
 
 class ProtocolError(Exception):
-    """A frame that the contract does not allow; the stream is to be ended."""
+    """A frame that the contract does not allow; the stream must be closed."""
 
 
 class TooManyJobs(ProtocolError):
-    """More jobs at once than the runner has slots."""
+    """More concurrent jobs than the runner has slots."""
 
 
 class Session:
-    """The jobs of one stream. Frames may be taken in one thread while outcomes leave from others."""
+    """The jobs of one stream. Frames may be received in one thread while results are sent from others.
+
+    Args:
+        supervisor: Runs the jobs.
+        send: Called with each outgoing frame, from any thread.
+        idle: Called, from any thread, when the last job has ended after a drain was requested.
+    """
 
     def __init__(
         self,
@@ -27,13 +33,6 @@ class Session:
         send: Callable[[runner_pb2.AttachResponse], None],
         idle: Callable[[], None] = lambda: None,
     ) -> None:
-        """Begins without jobs; `hello` is the first to be called.
-
-        Args:
-            supervisor: Runs the jobs.
-            send: Called with each frame, from any thread.
-            idle: Called, from any thread, when the last job has ended after a drain was asked for.
-        """
         self._supervisor = supervisor
         self._send = send
         self._idle = idle
@@ -43,14 +42,14 @@ class Session:
         self._drains = False
 
     def hello(self) -> None:
-        """Says what the runner is."""
+        """Send the description of the runner. Must be called first."""
         self._send(runner_pb2.AttachResponse(hello=runner_pb2.Hello(runner=self._supervisor.description)))
 
     def take(self, frame: runner_pb2.AttachRequest) -> None:
-        """One frame from the gateway.
+        """Handle one frame from the gateway.
 
         Raises:
-            ProtocolError: It is not allowed now.
+            ProtocolError: The frame is not allowed in the current state.
         """
         match frame.WhichOneof("frame"):
             case "job":
@@ -66,7 +65,7 @@ class Session:
                 self._supervisor.note_processor_time(frame.processor_time.seconds)
 
     def drain(self) -> None:
-        """No job comes any more, or none is wanted: `idle` is called as soon as there is none."""
+        """Accept no more jobs, and call `idle` as soon as none is left."""
         with self._lock:
             self._drains = True
             is_idle = not self._jobs and not self._leaving
@@ -74,14 +73,14 @@ class Session:
             self._idle()
 
     def say_draining(self) -> None:
-        """Tells the gateway to send no further job. Those that are on their way are run all the same."""
+        """Tell the gateway to send no more jobs. Jobs already on their way are still run."""
         runner = pb.Runner()
         runner.CopyFrom(self._supervisor.description)
         runner.state = pb.RUNNER_STATE_DRAINING
         self._send(runner_pb2.AttachResponse(hello=runner_pb2.Hello(runner=runner)))
 
     def abandon(self) -> None:
-        """Stops every job: nobody is there to take its outcome."""
+        """Cancel every job, because nothing will receive the results."""
         with self._lock:
             jobs = list(self._jobs.values())
         for cancelled in jobs:
@@ -89,19 +88,19 @@ class Session:
 
     def _start(self, given: runner_pb2.Job) -> None:
         if not self._supervisor.works:
-            raise ProtocolError("a job for a runner that refuses work")
+            raise ProtocolError("a job for a runner that does not accept work")
         slots = self._supervisor.description.slots
         with self._lock:
             if given.id in self._jobs:
-                raise ProtocolError(f"a second job {given.id}")
+                raise ProtocolError(f"duplicate job id {given.id}")
             if len(self._jobs) >= slots:
-                raise TooManyJobs(f"a job beside {len(self._jobs)} others; this runner has {slots} slots")
-            # Under the lock, so that the job's end finds it.
+                raise TooManyJobs(f"too many jobs: {len(self._jobs)} are running and this runner has {slots} slots")
+            # Under the lock, so that the callback finds the job.
             self._jobs[given.id] = self._supervisor.submit(given.request, lambda result: self._finish(given.id, result))
 
     def _finish(self, number: int, result: pb.Result) -> None:
         with self._lock:
-            # Before the outcome is sent: the gateway may answer it with the next job.
+            # Before the result is sent: the gateway may answer it with the next job.
             del self._jobs[number]
             self._leaving += 1
         self._send(runner_pb2.AttachResponse(outcome=runner_pb2.Outcome(id=number, result=result)))

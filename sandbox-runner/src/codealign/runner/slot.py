@@ -1,4 +1,4 @@
-"""One slot: a fork server of its own, which runs one program after another."""
+"""A slot with its fork servers, which runs one program at a time."""
 
 from __future__ import annotations
 
@@ -14,38 +14,36 @@ from codealign.runner.waits import Waits
 
 # .../site/codealign/runner/slot.py
 SITE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-"""Where fork servers find the runner, and packages."""
+"""Directory where fork servers find the runner and its packages."""
 _START_SECONDS = 60.0
 _ANSWER_SECONDS = 10.0
 
 
 class SlotLost(Exception):
-    """The fork server is gone or does not answer: the runner is to be started anew."""
+    """The fork server is gone or does not answer; the runner must be restarted."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ended:
-    """The end of an execution's first process, and so of all of them."""
+    """The end of an execution's first process, and with it of all its processes."""
 
     status: int
-    """As wait(2) gives it."""
+    """As returned by wait(2)."""
     cpu_seconds: float
     peak_bytes: int
 
 
 class Ledger:
-    """What the slots of a box know of each other: resident bytes, and whose process is whose.
+    """State shared by the slots of a sandbox: resident bytes, and which process belongs to which slot.
+
+    Args:
+        box_bytes: Memory limit of the whole sandbox.
 
     Attributes:
-        waits: How long their executions had no processor.
+        waits: Time that executions spent waiting for a processor.
     """
 
     def __init__(self, box_bytes: int) -> None:
-        """Begins with nothing noted.
-
-        Args:
-            box_bytes: The most that the whole box may use.
-        """
         self.waits = Waits()
         self._box_bytes = box_bytes
         self._idle_bytes = 0
@@ -53,21 +51,21 @@ class Ledger:
         self._servers: dict[int, set[int]] = {}
 
     def idle(self) -> None:
-        """To be called when every slot is ready and none works."""
+        """Record the memory of the idle sandbox. Call it when every slot is ready and idle."""
         self._idle_bytes = watch.box_used_bytes()
 
     def serves(self, slot: int, pid: int) -> None:
-        """`pid` is a fork server of `slot`."""
+        """Register `pid` as a fork server of `slot`."""
         self._servers.setdefault(slot, set()).add(pid)
 
     def note(self, slot: int, resident: int) -> None:
-        """What the execution in `slot` uses now."""
+        """Record the resident bytes of the execution in `slot`."""
         self._resident[slot] = resident
 
     def is_over(self, slot: int, memory_bytes: int) -> bool:
-        """Whether the execution in `slot` must be killed for memory, by what was noted last.
+        """Return whether the execution in `slot` must be killed for memory, given the last measurements.
 
-        Pages that its processes share are counted for each of them, so the whole box must have grown by as much.
+        Pages that its processes share are counted for each process, so the whole sandbox must have grown by as much.
         """
         used, own = watch.box_used_bytes(), self._resident[slot]
         if own > memory_bytes and used - self._idle_bytes > memory_bytes:
@@ -75,7 +73,7 @@ class Ledger:
         return used > self._box_bytes and own >= max(self._resident.values())
 
     def strays(self, slot: int) -> set[int]:
-        """Processes that neither belong to the box nor to another slot's execution."""
+        """Return processes that belong neither to the sandbox nor to another slot's execution."""
         others = {pid for index, pids in self._servers.items() if index != slot for pid in pids}
         return watch.strays({os.getpid(), *self._servers[slot]}, others)
 
@@ -92,7 +90,7 @@ class _Server:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                # A program inherits this environment.
+                # Programs inherit this environment.
                 env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
                 user=user,
                 group=user,
@@ -102,27 +100,26 @@ class _Server:
 
 
 class Slot:
-    """A light fork server, one with more modules and, where the profile has packages, one with these too.
+    """A light fork server, one with more modules, and one with packages if the profile has any.
 
-    It runs one execution at a time.
+    Creating a slot starts the fork servers; `wait_ready` waits for them. It runs one execution at a time.
+
+    Args:
+        index: The slot's number, from 0.
+        profile: Determines what the fork servers import.
+        ledger: Shared by the slots of a sandbox.
+        user: A user and group id for this slot alone, where the supervisor may assign one, so that the kernel counts
+            its processes separately from other slots'. None: the supervisor's user.
 
     Attributes:
-        index: Its number, from 0.
-        ledger: Shared by the slots of a box.
+        index: The slot's number.
+        ledger: Shared by the slots of a sandbox.
         null: An open /dev/null.
-        neighbours: Processes and threads of its user that are not its own, at most. 0: it has a user of its own.
+        neighbours: Maximum number of processes and threads of other slots under the same user. 0 if the slot has a
+            user of its own.
     """
 
     def __init__(self, index: int, profile: Profile, ledger: Ledger, user: int | None) -> None:
-        """Starts the fork servers; `wait_ready` waits for them.
-
-        Args:
-            index: The slot's number.
-            profile: What the fork servers import.
-            ledger: Shared by the slots of a box.
-            user: A user and group id for this slot alone, where the supervisor may give one: the kernel then
-                counts its processes apart from other slots'. None: the supervisor's own.
-        """
         self.index = index
         self.ledger = ledger
         self.neighbours = 0
@@ -138,10 +135,10 @@ class Slot:
             ledger.serves(index, server.process.pid)
 
     def wait_ready(self) -> None:
-        """Until the fork servers have their modules.
+        """Wait until the fork servers have imported their modules.
 
         Raises:
-            SlotLost: One did not start.
+            SlotLost: A fork server did not start.
         """
         for server in self._servers:
             self._serving = server
@@ -152,15 +149,15 @@ class Slot:
 
     @property
     def inherited_bytes(self) -> int:
-        """Resident bytes of the fork server that serves, which its children begin with."""
+        """Resident bytes that children inherit from the selected fork server."""
         return self._serving.resident_bytes
 
     def serve(self, profile: str, *sources: str) -> None:
-        """Chooses the fork server for a program's next execution.
+        """Select the fork server for a program's next execution.
 
         Args:
-            profile: The name of the request's. Packages can be imported only in the profile that has them.
-            sources: The program's text.
+            profile: The request's profile. Packages can be imported only in the profile that has them.
+            sources: The program's source texts.
         """
         if profile == self._profile.name and self._profile.wants_packages(*sources):
             self._serving = self._servers[-1]
@@ -169,28 +166,28 @@ class Slot:
 
     @property
     def control(self) -> int:
-        """The descriptor that becomes readable when there is an `event`."""
+        """Descriptor that becomes readable when there is an `event`."""
         return self._serving.control.fileno()
 
-    def start(self, walls: tuple[int, int, int, int, int], tokens: bytes, descriptors: tuple[int, ...]) -> None:
-        """Forks a child.
+    def start(self, limits: tuple[int, int, int, int, int], tokens: bytes, descriptors: tuple[int, ...]) -> None:
+        """Fork a child.
 
         Args:
-            walls: CPU seconds, memory, processes, threads, disk; memory and disk in bytes.
+            limits: CPU seconds, memory, processes, threads, disk; memory and disk in bytes.
             tokens: See `evidence.Tokens`.
             descriptors: Standard input, output and error, the payload, and the channel.
 
         Raises:
             SlotLost: The fork server is gone.
         """
-        self._send(forkserver.JOB.pack(forkserver.RUN, *walls, tokens), descriptors)
+        self._send(forkserver.JOB.pack(forkserver.RUN, *limits, tokens), descriptors)
 
     def kill(self) -> None:
-        """Ends the child and everything that it started."""
+        """Kill the child and everything it started."""
         self._send(forkserver.KILL)
 
     def event(self) -> int | Ended:
-        """What `control` became readable for: the process id of a child that runs, or its end.
+        """Read the event that made `control` readable: the process id of a running child, or its end.
 
         Raises:
             SlotLost: The fork server is gone.
@@ -202,13 +199,13 @@ class Slot:
         try:
             socket.send_fds(self._serving.control, [message], descriptors)
         except OSError as error:
-            raise SlotLost(f"slot {self.index}: its fork server is gone: {error}") from error
+            raise SlotLost(f"slot {self.index}: lost the fork server: {error}") from error
 
     def _receive(self) -> tuple[int, ...]:
         try:
             data = self._serving.control.recv(forkserver.EVENT.size)
         except OSError as error:
-            raise SlotLost(f"slot {self.index}: its fork server does not answer: {error}") from error
+            raise SlotLost(f"slot {self.index}: the fork server does not answer: {error}") from error
         if not data:
-            raise SlotLost(f"slot {self.index}: its fork server ended")
+            raise SlotLost(f"slot {self.index}: the fork server ended")
         return forkserver.EVENT.unpack(data)

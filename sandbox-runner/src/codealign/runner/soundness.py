@@ -1,7 +1,7 @@
-"""Whether a box is still what it was when its walls were proved: looked at every so often, cheaply.
+"""Cheap periodic check that a sandbox is unchanged since its isolation was verified.
 
-The walls are proved once, before the first job. What changes afterwards without anyone's doing so on purpose, and what
-a program might leave behind, shows in three counts that an idle box never changes: processes, mounts, descriptors.
+Isolation is verified once, before the first job. Accidental later changes, and leftovers of a program, show up in
+three counts that never change in an idle sandbox: processes, mounts and descriptors.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import os
 import time
 
 _PER_EXECUTION = 16
-"""Descriptors that an execution holds in the supervisor while it runs, at most."""
+"""Maximum descriptors that a running execution holds in the supervisor."""
 _SETTLE_SECONDS = 1.0
-"""What has died may be seen for so long."""
+"""Seconds for which a dead process may still be visible."""
 
 
 class Unsound(Exception):
-    """The box has changed: the runner is to be thrown away."""
+    """The sandbox has changed; the runner must be discarded."""
 
 
 def _stats() -> dict[int, list[str]]:
-    """Every process of the box: /proc/PID/stat from field 3 on; see proc_pid_stat(5)."""
+    """Return the fields of /proc/PID/stat from field 3 on for every visible process; see proc_pid_stat(5)."""
     found: dict[int, list[str]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -28,17 +28,17 @@ def _stats() -> dict[int, list[str]]:
                 with open(f"/proc/{name}/stat") as file:
                     found[int(name)] = file.read().rpartition(")")[2].split()
             except OSError:
-                continue  # It ended between the two.
+                continue  # The process ended after it was listed.
     return found
 
 
 def _parents() -> dict[int, int]:
-    """Every process of the box, and its parent."""
+    """Map every visible process to its parent."""
     return {pid: int(fields[1]) for pid, fields in _stats().items() if len(fields) > 1}
 
 
 def threads_here() -> int:
-    """Threads of all processes that can be seen."""
+    """Return the number of threads of all visible processes."""
     return sum(int(fields[17]) for fields in _stats().values() if len(fields) > 17)
 
 
@@ -52,30 +52,29 @@ def _descriptors() -> int:
 
 
 class Soundness:
-    """The counts of an idle box, and the comparison with them."""
+    """The counts of an idle sandbox. Create it when every slot is ready and idle.
+
+    Args:
+        spare_descriptors: Additional descriptors that the transport may open (a server's connections).
+    """
 
     def __init__(self, spare_descriptors: int) -> None:
-        """Counts; to be made when every slot is ready and none works.
-
-        Args:
-            spare_descriptors: How many more the transport may come to hold (a server's connections).
-        """
         self._own = os.getpid()
         parents = _parents()
         self._servers = {pid for pid, parent in parents.items() if parent == self._own}
-        # In a box there is nothing outside the supervisor's tree; where it is an ordinary process there is.
+        # A sandbox has no process outside the supervisor's tree; a machine without isolation does.
         self._outside = 0 if self._own == 1 else None
         self._mounts = _mounts()
         self._descriptors = _descriptors() + spare_descriptors
 
     def check(self, running: int) -> None:
-        """Compares.
+        """Compare the counts with those of the idle sandbox.
 
         Args:
-            running: Executions under way in other slots.
+            running: Number of executions running in other slots.
 
         Raises:
-            Unsound: Something is there that was not, or the other way round; says what.
+            Unsound: The counts differ; the message says how.
         """
         give_up = time.monotonic() + _SETTLE_SECONDS
         while fault := self._fault(running):
@@ -87,15 +86,15 @@ class Soundness:
         parents = _parents()
         children = {pid for pid, parent in parents.items() if parent == self._own}
         if children != self._servers:
-            return f"its children are the processes {sorted(children)}, and were {sorted(self._servers)}"
+            return f"the supervisor's children are the processes {sorted(children)}, expected {sorted(self._servers)}"
         if self._outside == 0:
             strange = sorted(pid for pid, parent in parents.items() if parent == 0 and pid != self._own)
             if strange:
-                return f"processes {strange} came into the box from outside"
+                return f"processes {strange} entered the sandbox from outside"
         mounts = _mounts()
         if mounts != self._mounts:
-            return f"it has {mounts} mounts, and had {self._mounts}"
+            return f"the sandbox has {mounts} mounts, expected {self._mounts}"
         descriptors = _descriptors()
         if descriptors > self._descriptors + running * _PER_EXECUTION:
-            return f"it holds {descriptors} descriptors, at most {self._descriptors} when idle"
+            return f"the supervisor holds {descriptors} descriptors, at most {self._descriptors} are expected when idle"
         return ""

@@ -1,9 +1,9 @@
-"""Transport over standard input and output: for a runner that the gateway itself started.
+"""Transport over standard input and output, for a runner started by the gateway.
 
     python -S -s -P -m codealign.runner.stdio CONFIGURATION
 
-where CONFIGURATION is `Configuration.to_json`. The end of standard input ends the process, and with it, since it is
-the box's first process, the box: a gateway that dies leaves nothing behind.
+where CONFIGURATION is the output of `Configuration.to_json`. End of input ends the process. Since it is the sandbox's
+first process, the sandbox ends with it, so a gateway that dies leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from codealign.runner.supervisor import Supervisor
 
 
 def serve(configuration: Configuration, incoming: BinaryIO, outgoing: BinaryIO) -> None:
-    """Works until the stream ends, or a drain has ended.
+    """Serve until the stream ends or a drain has finished.
 
     Raises:
-        BrokenStream: What comes in are no frames.
-        ProtocolError: A frame that is not allowed.
+        BrokenStream: The input does not consist of frames.
+        ProtocolError: A frame is not allowed.
         SlotLost: See `Supervisor.start`.
     """
     supervisor = Supervisor(configuration)
@@ -41,8 +41,8 @@ def serve(configuration: Configuration, incoming: BinaryIO, outgoing: BinaryIO) 
 
 
 def main(argument: str) -> None:
-    """Serves the gateway at the other end of standard input and output."""
-    # Whatever prints by accident must not land between frames.
+    """Serve the gateway on standard input and output."""
+    # Accidental prints must not end up between frames.
     outgoing = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     try:
@@ -50,7 +50,7 @@ def main(argument: str) -> None:
     except BaseException:
         traceback.print_exc()
         os._exit(1)
-    # Threads of the slots may still run: the box ends all the same.
+    # Slot threads may still be running; end the sandbox anyway.
     os._exit(0)
 
 

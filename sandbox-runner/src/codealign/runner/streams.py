@@ -1,4 +1,4 @@
-"""The ends of a program's pipes that the supervisor holds."""
+"""The supervisor's ends of a program's pipes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Drain:
         self.open = True
 
     def read(self) -> None:
-        """What is there now; sets `open` to False at the end."""
+        """Read what is available now. Sets `open` to False at the end."""
         try:
             data = os.read(self.descriptor, 65536)
         except BlockingIOError:
@@ -30,7 +30,7 @@ class Drain:
             self.kept += data[:room]
 
     def empty(self) -> None:
-        """Reads what is left in the pipe, without waiting for other holders of it."""
+        """Read what is left in the pipe without waiting for other holders of its write end."""
         while self.open:
             before = self.total
             self.read()
@@ -38,7 +38,7 @@ class Drain:
                 return
 
     def close(self) -> None:
-        """The supervisor's end."""
+        """Close the supervisor's end."""
         os.close(self.descriptor)
 
 
@@ -53,18 +53,18 @@ class Feed:
         self.write()
 
     def write(self) -> None:
-        """As much as fits now."""
+        """Write as much as fits now."""
         try:
             while self._left:
                 self._left = self._left[os.write(self.descriptor, self._left) :]
         except BlockingIOError:
             return
         except BrokenPipeError:
-            pass  # The program does not want the rest.
+            pass  # The program does not read the rest.
         self.close()
 
     def close(self) -> None:
-        """The supervisor's end, if it is still open."""
+        """Close the supervisor's end if it is still open."""
         if self.open:
             os.close(self.descriptor)
             self.open = False

@@ -1,7 +1,7 @@
-"""The trusted process inside the box: slots, and the jobs that they run. It knows no transport.
+"""The trusted process inside the sandbox: the slots and the jobs they run, independent of the transport.
 
-`stdio` and `pod` bring it jobs. Whatever they are: a slot that is lost, or a box that is no longer sound, ends the
-process and with it the box, and what it was doing is another runner's to do again.
+`stdio` and `pod` deliver the jobs. If a slot is lost or the sandbox is no longer sound, the process ends, and with it
+the sandbox. Another runner repeats the unfinished jobs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from importlib.machinery import PathFinder
 from typing import NoReturn
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
-from codealign.runner import job, walls
+from codealign.runner import isolation_checks, job
 from codealign.runner.configuration import Configuration, box_bytes, program_environment
 from codealign.runner.profiles import PROFILES, Profile
 from codealign.runner.slot import SITE, Ledger, Slot, SlotLost
@@ -28,9 +28,9 @@ from codealign.runner.soundness import Soundness, Unsound, threads_here
 _SUPERVISOR_USER = 65532
 _FIRST_SLOT_USER = 65600
 _MORE_THREADS = 32
-"""Threads that the supervisor may yet start: a transport's."""
+"""Additional threads that the transport may start."""
 _CHECK_EVERY = 100
-"""Executions between two looks at the box."""
+"""Executions between two soundness checks."""
 _UNCLEAN = frozenset(
     {
         pb.VERDICT_OUT_OF_MEMORY,
@@ -41,7 +41,7 @@ _UNCLEAN = frozenset(
         pb.VERDICT_CRASHED,
     }
 )
-"""After these the box is looked at at once: something in it was killed."""
+"""Verdicts after which soundness is checked immediately, because something was killed."""
 
 _ISOLATION = {"gvisor": pb.ISOLATION_GVISOR, "process": pb.ISOLATION_PROCESS}
 
@@ -57,11 +57,11 @@ class _Job:
 def _check_packages(profile: Profile) -> None:
     for package in profile.packages:
         if PathFinder.find_spec(package, [SITE]) is None:
-            raise SlotLost(f"profile {profile.name!r}: the package {package} is not installed beside the runner")
+            raise SlotLost(f"profile {profile.name!r}: the package {package} is not installed in the runner")
 
 
 def _start_slots(profile: Profile, count: int, most_bytes: int) -> list[Slot]:
-    """Every slot gets a user of its own where this process may give one, which it may never again afterwards."""
+    """Start the slots, each with a user of its own if this process may assign one. It cannot do so again afterwards."""
     ledger = Ledger(most_bytes)
     is_root = os.getuid() == 0
     slots = [Slot(index, profile, ledger, _FIRST_SLOT_USER + index if is_root else None) for index in range(count)]
@@ -80,19 +80,17 @@ def _start_slots(profile: Profile, count: int, most_bytes: int) -> list[Slot]:
 
 
 class Supervisor:
-    """Runs jobs in its slots, in the order in which they come, once its walls are proved.
+    """Runs jobs in its slots, in order of arrival, once its isolation is verified. Starts nothing before `start`.
+
+    Args:
+        configuration: The runner's configuration.
+        spare_descriptors: See `Soundness`.
 
     Attributes:
-        description: What a hello says; complete once `start` has returned.
+        description: Content of the hello; complete once `start` has returned.
     """
 
     def __init__(self, configuration: Configuration, spare_descriptors: int = 0) -> None:
-        """Starts nothing yet.
-
-        Args:
-            configuration: Its own.
-            spare_descriptors: See `Soundness`.
-        """
         self._configuration = configuration
         self._spare_descriptors = spare_descriptors
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
@@ -103,25 +101,25 @@ class Supervisor:
         self.description = pb.Runner(name=configuration.name, state=pb.RUNNER_STATE_STARTING)
 
     def start(self) -> None:
-        """Starts the slots, proves the walls, and works from then on if they hold. Takes seconds.
+        """Start the slots, verify the isolation, and accept jobs if every check holds. Takes seconds.
 
         Raises:
-            SlotLost: A package of the profile is missing, or a fork server did not start or failed under the probe.
+            SlotLost: A package of the profile is missing, or a fork server did not start or failed under a probe.
         """
         configuration = self._configuration
         environment = program_environment(os.environ)
         os.environ.clear()
         os.environ.update(environment)
         isolated = configuration.isolation == "gvisor"
-        proved, slots = [walls.kernel()], []
-        # Elsewhere than in gVisor nothing is started, not even a probe, unless that is what was asked for.
+        proved, slots = [isolation_checks.kernel()], []
+        # Outside gVisor nothing is started, not even a probe, unless explicitly configured.
         if proved[0].holds or not isolated:
             profile = PROFILES[configuration.profile]
             _check_packages(profile)
-            # Without gVisor the box's memory is the whole machine's, and nothing is known of that.
+            # Without gVisor, memory usage is that of the whole machine, so it says nothing about the sandbox.
             most = box_bytes(profile, configuration.slots) if isolated else sys.maxsize
             slots = _start_slots(profile, configuration.slots, most)
-            proved = walls.prove(slots, profile, configuration.hidden)
+            proved = isolation_checks.run_all(slots, profile, configuration.hidden)
         works = not isolated or all(wall.holds for wall in proved)
         self.description = pb.Runner(
             name=configuration.name,
@@ -143,25 +141,25 @@ class Supervisor:
 
     @property
     def works(self) -> bool:
-        """Whether it takes jobs."""
+        """Whether the supervisor accepts jobs."""
         return self.description.state == pb.RUNNER_STATE_READY
 
     def submit(self, request: pb.ExecuteRequest, finished: Callable[[pb.Result], None]) -> threading.Event:
-        """Runs a job as soon as a slot is free.
+        """Run a job as soon as a slot is free.
 
         Args:
-            request: Checked by the gateway, every limit filled in.
-            finished: Called once, from a thread of ours, with the result.
+            request: A request validated by the gateway, with every limit filled in.
+            finished: Called once with the result, from a thread of the supervisor.
 
         Returns:
-            To be set when nobody waits for the result any more; `finished` is called all the same.
+            An event to set when the result is no longer wanted; `finished` is called anyway.
         """
         given = _Job(request, finished, threading.Event(), time.monotonic())
         self._jobs.put(given)
         return given.cancelled
 
     def note_processor_time(self, seconds: float) -> None:
-        """Someone outside the box says how much processor time it has had since its start."""
+        """Record the processor time that the sandbox has received since its start, as reported from outside."""
         for slot in self._slots[:1]:
             slot.ledger.waits.given(seconds)
 
@@ -171,7 +169,7 @@ class Supervisor:
             try:
                 given.finished(self._run(slot, given))
             except (SlotLost, Unsound) as error:
-                # A fork server cannot be started again without privilege: a new runner can.
+                # Only a new runner can start a fork server: this one no longer has the privilege.
                 give_up(str(error))
             except Exception:
                 traceback.print_exc()
@@ -196,7 +194,7 @@ class Supervisor:
         return result
 
     def _check(self, verdict: pb.Verdict.ValueType) -> None:
-        """Before the result is given away: what an unsound box says is worth nothing."""
+        """Check the sandbox before a result is delivered: results of an unsound sandbox are worthless."""
         with self._lock:
             self._since_check += 1
             due = self._since_check >= _CHECK_EVERY or verdict in _UNCLEAN
@@ -208,6 +206,6 @@ class Supervisor:
 
 
 def give_up(why: str) -> NoReturn:
-    """Ends the process, whatever its threads do."""
+    """End the process immediately, whatever its threads are doing."""
     print(f"supervisor: {why}", file=sys.stderr, flush=True)
     os._exit(1)

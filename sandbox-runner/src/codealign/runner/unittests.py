@@ -1,4 +1,4 @@
-"""unittest inside a program's tests: `unittest.main()` that returns, and whether the program changed the module."""
+"""unittest inside a program's tests: a `unittest.main()` that returns, and detection of changes to the module."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ _MODULES = (
     "unittest.mock",
     "numpy.testing",
 )
-"""What has assertions or runs them."""
+"""Modules that contain assertions or run them."""
 _PARTS = (types.FunctionType, types.BuiltinFunctionType, type, tuple)
 _SETTINGS = frozenset({"maxDiff", "longMessage"})
-"""Attributes of a class that are there to be set, and change messages alone."""
+"""Class attributes that are meant to be set and affect only messages."""
 _WRAPPERS = 20
-"""So many decorators are looked through."""
+"""Maximum number of decorators to unwrap."""
 
 
 class UnittestError(Exception):
-    """A test method raised something that is no failed assertion."""
+    """A test method raised something other than a failed assertion."""
 
 
 class Main:
-    """What `unittest.main()` becomes: it runs every test method of the tests and returns.
+    """Replacement for `unittest.main()`: runs every test method of the tests and returns.
 
     Attributes:
-        names: Of the module that the tests are in.
+        names: Globals of the module that contains the tests.
         cases: What the tests define.
-        codes: The identities of the code objects of the tests.
-        unittest: The module itself, whatever the program calls so. None: it has none.
+        codes: Identities of the tests' code objects.
+        unittest: The real module, whatever the program binds to its name. None if it is not used.
     """
 
     names: dict[str, Any]
@@ -45,16 +45,16 @@ class Main:
     unittest: Any = None
 
     def __call__(self, *_arguments: object, **settings: object) -> types.SimpleNamespace:
-        """Runs them: neither arguments nor those of the command choose among them.
+        """Run the tests. Neither arguments nor the command line select among them.
 
-        The code may call it too: then the tests' own are not there yet.
+        The code may call this too, before the tests' own cases are defined.
 
         Returns:
-            What has the `result`, as the instance of `unittest.TestProgram` would.
+            An object with a `result`, like an instance of `unittest.TestProgram`.
 
         Raises:
-            AssertionError: A test failed, or did not run.
-            UnittestError: A test raised.
+            AssertionError: A test failed or did not run.
+            UnittestError: A test raised an exception.
         """
         suite = self._suite()
         tests = list(_tests(suite))
@@ -62,7 +62,7 @@ class Main:
         result = self._runner(settings).run(suite)
         if not self.judge(result):
             raise UnittestError("the test runner returned no result")
-        # Where a class or a module was skipped, its tests were not begun.
+        # If a class or a module was skipped, its tests were not started.
         if result.testsRun < len(tests) and all(
             issubclass(type(test), self.unittest.TestCase) for test, _ in result.skipped
         ):
@@ -73,7 +73,7 @@ class Main:
         return types.SimpleNamespace(result=result)
 
     def _due(self, lacking: set[tuple[int, str]]) -> set[tuple[int, str]]:
-        """Those of these test methods that are there by now, by the line at which the module of the tests stands."""
+        """Return the methods that are already defined, given the current line of the tests' module."""
         frame: types.FrameType | None = sys._getframe(2)
         while frame is not None:
             if frame.f_code.co_name == "<module>" and id(frame.f_code) in self.codes:
@@ -85,19 +85,19 @@ class Main:
         unittest = self.unittest
         loader = unittest.TestLoader()
         named = sorted(self.names.items())
-        # By their real class: `isinstance` believes what an object says of itself.
+        # Use the real classes, because `isinstance` trusts what an object claims about itself.
         classes = [each for _, each in named if issubclass(type(each), type) and issubclass(each, unittest.TestCase)]
-        # One that is abstract is there for others to derive from.
+        # An abstract class exists only for others to derive from.
         concrete = [each for each in dict.fromkeys(classes) if not getattr(each, "__abstractmethods__", None)]
         suite = unittest.TestSuite(map(loader.loadTestsFromTestCase, concrete))
-        # A `load_tests` of the code would choose among them.
+        # A `load_tests` defined by the code could select among the tests.
         return self.names["load_tests"](loader, suite, None) if self.cases.loads_tests else suite
 
     def _runner(self, settings: dict[str, object]) -> Any:
         given, plain = settings.get("testRunner"), self.unittest.TextTestRunner
         if isinstance(given, plain):
             return given
-        # What decides how the tests run, and not which.
+        # Settings that affect how the tests run, but not which.
         chosen = {name: settings[name] for name in ("buffer", "warnings") if name in settings}
         if isinstance(given, type) and issubclass(given, plain):
             with contextlib.suppress(TypeError):
@@ -106,17 +106,17 @@ class Main:
         return plain(**chosen)
 
     def judge(self, result: Any) -> bool:
-        """Says what became of a run of test cases.
+        """Evaluate the result of a test run.
 
         Args:
-            result: What the run returned.
+            result: The return value of the run.
 
         Returns:
-            Whether it was one: much else is called `run`.
+            Whether it is a test result at all: many other functions are called `run`.
 
         Raises:
-            AssertionError: A test failed, or did not run.
-            MemoryError: The first test that raised had no memory.
+            AssertionError: A test failed or did not run.
+            MemoryError: The first test that raised ran out of memory.
             UnittestError: A test raised something else.
         """
         if self.unittest is None or not issubclass(type(result), self.unittest.TestResult):
@@ -132,15 +132,15 @@ class Main:
             raise AssertionError(f"{len(result.unexpectedSuccesses)} of {result.testsRun} tests passed unexpectedly")
         for test, reason in result.skipped:
             if not self._may_be_skipped(test):
-                raise AssertionError(f"{test} was skipped, and not by the tests: {reason}")
+                raise AssertionError(f"{test} was skipped, but not by the tests: {reason}")
         return True
 
     def _may_be_skipped(self, test: Any) -> bool:
-        test = getattr(test, "test_case", test)  # of a subtest
+        test = getattr(test, "test_case", test)  # a subtest
         return self.cases.may_be_skipped(self._key(test), [each.__name__ for each in type(test).__mro__])
 
     def _key(self, test: Any) -> tuple[int, str] | None:
-        """The first line and the name of the function of the tests that a test calls."""
+        """Return the first line and name of the test function that a test calls, or None."""
         function = getattr(type(test), getattr(test, "_testMethodName", ""), None)
         for _ in range(_WRAPPERS):
             function = getattr(function, "__wrapped__", function)
@@ -149,7 +149,7 @@ class Main:
 
 
 def _tests(suite: Any) -> Iterator[Any]:
-    """The tests of a suite and of those inside it."""
+    """Yield the tests of a suite and of its nested suites."""
     waiting = [suite]
     while waiting:
         each = waiting.pop()
@@ -160,7 +160,7 @@ def _tests(suite: Any) -> Iterator[Any]:
 
 
 def _state(watched: tuple[tuple[str, str], ...]) -> tuple[int, ...]:
-    """The identity of every part that the verdict of a test method goes through: modules and names in them."""
+    """Return the identity of every module and name that affects the verdict of a test method."""
     parts: list[object] = []
     for module, name in watched:
         found = vars(sys.modules.get(module) or object).get(name)
@@ -173,16 +173,20 @@ def _state(watched: tuple[tuple[str, str], ...]) -> tuple[int, ...]:
 
 
 def _is_note(name: str, value: object) -> bool:
-    """Whether it is what a suite notes of a class whose tests it runs."""
+    """Return whether an attribute is one that a suite sets on classes whose tests it runs."""
     return name == "tearDown_exceptions" or (name == "_classSetupFailed" and value is False)
 
 
 def unchanged() -> Callable[[], bool]:
-    """To be called before the program begins; what it returns, after the tests, says whether unittest is the same."""
+    """Record the state of unittest before the program starts.
+
+    Returns:
+        A function that returns, after the tests, whether unittest is unchanged.
+    """
     modules = [(name, vars(sys.modules[name])) for name in _MODULES if name in sys.modules]
     watched = tuple((module, name) for module, names in modules for name in names if isinstance(names[name], _PARTS))
 
-    # What it compares with is in its defaults: `native` sees to it that these stay.
+    # The values to compare with are argument defaults, which `native` protects from changes.
     def check(
         watched: tuple[tuple[str, str], ...] = watched,
         before: tuple[int, ...] = _state(watched),
@@ -194,18 +198,18 @@ def unchanged() -> Callable[[], bool]:
 
 
 def load(tests: str, *, mock: bool) -> tuple[Any, tuple[type, ...]]:
-    """Imports what the tests' assertions come from, before the program could put something else in its place.
+    """Import the modules of the tests' assertions, before the program can replace them.
 
     Args:
-        tests: Their text.
-        mock: Whether some are a mock's.
+        tests: The source text of the tests.
+        mock: Whether they use assertions of a mock.
 
     Returns:
-        unittest, and the classes whose methods they are.
+        The unittest module, and the classes that define the assertion methods.
     """
     unittest = importlib.import_module("unittest")
     kinds: list[type] = [unittest.TestCase]
-    # An exception that ends a test method as if it had come to its end, which anything could raise.
+    # This exception ends a test method as if it had completed, and any code could raise it.
     vars(sys.modules["unittest.case"])["_ShouldStop"] = ()
     if "IsolatedAsyncioTestCase" in tests:
         importlib.import_module("unittest.async_case")

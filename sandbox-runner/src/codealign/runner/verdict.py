@@ -1,4 +1,4 @@
-"""From what was seen to a verdict: a pure function, in the order that the contract documents."""
+"""Derives a verdict from the evidence: a pure function, in the order documented in the contract."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from codealign.runner.reports import Flag, Kind
 
 _DETAIL_LIMIT = 500
 _TOLD = 0.1
-"""Seconds without a processor that are worth a word."""
+"""Minimum seconds without a processor that a detail mentions."""
 _LIMITS = {
     "memory": pb.VERDICT_OUT_OF_MEMORY,
     "process": pb.VERDICT_PROCESS_LIMIT,
@@ -36,7 +36,7 @@ _PRECEDENCE = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Asked:
-    """What a request wants to be judged."""
+    """What a request asks to be judged."""
 
     code: str
     tests: str
@@ -46,7 +46,7 @@ class Asked:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Judgement:
-    """A verdict and what explains it; fields as in the contract's `Result`."""
+    """A verdict and its explanation. Fields match the contract's `Result`."""
 
     verdict: pb.Verdict.ValueType
     detail: str = ""
@@ -71,7 +71,7 @@ def _normalised(text: str) -> list[str]:
 
 
 def _difference(expected: str, actual: bytes) -> str | None:
-    """None when they are equal; else where they first differ."""
+    """Return None if the outputs are equal, otherwise a description of the first difference."""
     want, have = _normalised(expected), _normalised(actual.decode("utf-8", "replace"))
     if want == have:
         return None
@@ -86,7 +86,7 @@ def _difference(expected: str, actual: bytes) -> str | None:
 
 
 def _wall_time(seen: Evidence, limits: Limits) -> str:
-    """What was counted of it, and what was not."""
+    """Describe how much wall-clock time counted and how much did not."""
     counted = seen.wall_seconds - seen.stalled_seconds
     if counted < limits.wall_seconds:
         most = limits.wall_seconds * TIME_FACTOR
@@ -96,7 +96,7 @@ def _wall_time(seen: Evidence, limits: Limits) -> str:
 
 
 def _of_limit(seen: Evidence, raised: Report | None, limits: Limits) -> tuple[pb.Verdict.ValueType, str] | None:
-    """What a limit did: by a kill, or by an exception that nothing caught."""
+    """Return the verdict of a limit that killed the program or caused an uncaught exception."""
     found: list[tuple[pb.Verdict.ValueType, str]] = []
     match seen.killed_for:
         case Cause.MEMORY:
@@ -113,7 +113,7 @@ def _of_limit(seen: Evidence, raised: Report | None, limits: Limits) -> tuple[pb
             found.append((pb.VERDICT_TIMED_OUT, f"killed: more than {limits.cpu_seconds:g} s of CPU time"))
     if raised is not None:
         limit, kind, _, message = raised.fields
-        # EAGAIN is also what a socket without data says: without an attempt to start something it is no limit.
+        # A socket without data also fails with EAGAIN. It is a limit only if the program tried to start something.
         if limit in _LIMITS and (limit != "process" or raised.flags & Flag.STARTED):
             found.append((_LIMITS[limit], _one_line(f"{kind}: {message}")))
     return min(found, key=lambda each: _PRECEDENCE.index(each[0]), default=None)
@@ -130,7 +130,7 @@ def _of_exception(raised: Report, asked: Asked) -> tuple[pb.Verdict.ValueType, s
 
 
 def _before_running(seen: Evidence) -> Judgement | None:
-    """What was decided without running anything."""
+    """Return the judgement if it was decided without running anything."""
     uncompiled = seen.report(Kind.UNCOMPILED)
     if uncompiled is not None:
         _, kind, source, message = uncompiled.fields
@@ -143,12 +143,12 @@ def _before_running(seen: Evidence) -> Judgement | None:
 
 
 def _missing(report: Report) -> str:
-    """What the harness read in the tests before the program began."""
+    """Return what the harness found in the tests before the program started."""
     return _one_line(report.text.decode("utf-8", "replace"))
 
 
 def _place(raised: Report | None) -> Judgement:
-    """Where an exception was raised, and its name."""
+    """Return a judgement with the place and name of an exception."""
     if raised is None or raised.fields[0] == "exit":
         return Judgement(pb.VERDICT_UNSPECIFIED)
     _, kind, source, _ = raised.fields
@@ -156,14 +156,14 @@ def _place(raised: Report | None) -> Judgement:
 
 
 def judge(seen: Evidence, asked: Asked) -> Judgement:
-    """Says what became of a program.
+    """Judge a program.
 
     Args:
         seen: The evidence of one run.
-        asked: What the request was.
+        asked: The request.
 
     Returns:
-        The first of the contract's verdicts that is true.
+        The first of the contract's verdicts that applies.
     """
     decided = _before_running(seen)
     if decided is not None:
@@ -200,14 +200,14 @@ def judge(seen: Evidence, asked: Asked) -> Judgement:
 
 
 def _of_an_end(seen: Evidence, asked: Asked, base: Judgement) -> Judgement:
-    """For a program that no limit, signal, failed assertion or exception ended."""
+    """Judge a program that was not ended by a limit, signal, failed assertion or exception."""
 
     def told(verdict: pb.Verdict.ValueType, detail: str = "") -> Judgement:
         return dataclasses.replace(base, verdict=verdict, detail=detail)
 
     raised = seen.report(Kind.RAISED)
     proved, unproved = seen.report(Kind.PROVED), seen.report(Kind.UNPROVED)
-    # Without tests an orderly exit is an end like any other, and its status says whether the program succeeded.
+    # Without tests, an orderly exit is a normal end, and its status says whether the program succeeded.
     left = proved is None and unproved is None and (raised is None or asked.tests)
     if left or (not asked.tests and seen.exit_code):
         where = " before its end" if left else ""
@@ -226,12 +226,12 @@ def _of_an_end(seen: Evidence, asked: Asked, base: Judgement) -> Judgement:
 
 
 def _of_doubt(unproved: Report, began: Report | None) -> tuple[pb.Verdict.ValueType, str]:
-    """For tests that ran to their end, and that is all that is proved."""
+    """Judge tests that ran to their end without proof of an executed assertion."""
     if unproved.flags & Flag.FAILURE:
         return pb.VERDICT_FAILED_ASSERTION, "an assertion failed"
     for flag, what in _DOUBTS.items():
         if unproved.flags & flag:
-            return pb.VERDICT_EXITED_EARLY, f"{what}: that its tests ran is not proved"
+            return pb.VERDICT_EXITED_EARLY, f"{what}: it is not proven that its tests ran"
     return pb.VERDICT_NO_TESTS, "" if began is None else _missing(began)
 
 

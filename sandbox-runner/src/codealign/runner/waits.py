@@ -1,12 +1,12 @@
-"""How long programs were ready to run while the machine gave them no processor, and the clock that leaves that out.
+"""Measures how long programs waited for a processor, and provides a clock that excludes this time.
 
-Inside gVisor a process that is ready counts as running. What the machine really gave the box only its outside knows: a
-gateway on the same machine says so from time to time. What the programs of the box were ready for and the box did not
-get, they waited for.
+Inside gVisor, a process that is ready to run counts as running. Only the outside knows how much processor time the
+sandbox really received: a gateway on the same machine reports it regularly. The difference between the time for which
+programs were ready and the time that the sandbox received is time spent waiting.
 
-A program cannot make that time up. Only what others on the machine took makes a difference between the two; a program
-that had a processor all the time has waited for none, however many it wanted; and the clock stops at most so long that
-an execution ends within `TIME_FACTOR` times its limit.
+A program cannot inflate this time. Only processor time taken by others on the machine contributes. A program that
+always had a processor has not waited, however many it wanted. The clock is stopped only for so long that an execution
+ends within `TIME_FACTOR` times its limit.
 """
 
 from __future__ import annotations
@@ -24,58 +24,57 @@ class _Run:
     """One execution."""
 
     since: float
-    """When it began, or when it was last compared with what the box got."""
+    """Time of its start, or of the last comparison with the time received."""
     ready: float = 0.0
-    """Seconds in which its processes were ready to run, each counted for itself."""
+    """Seconds for which its processes were ready to run, summed over processes."""
     compared: float = 0.0
-    """Of these, what has been compared."""
+    """The part of `ready` already compared."""
     waited: float = 0.0
     stalled: float = 0.0
 
 
 class Waits:
-    """Of all executions of a box."""
+    """Waiting times of all executions in a sandbox.
+
+    Args:
+        now: The clock.
+    """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        """Nothing runs, and nothing is known of the machine.
-
-        Args:
-            now: The clock.
-        """
         self._now = now
         self._lock = threading.Lock()
         self._runs: dict[int, _Run] = {}
         self._ended = 0.0
-        """Seconds that executions which have ended since the last comparison were ready for."""
+        """Uncompared ready seconds of executions that have ended since the last comparison."""
         self._given: float | None = None
 
     @property
     def are_seen(self) -> bool:
-        """Whether someone outside the box says what it gets."""
+        """Whether processor time is reported from outside the sandbox."""
         return self._given is not None
 
     def begin(self, slot: int) -> None:
-        """An execution begins in a slot."""
+        """Record the start of an execution in a slot."""
         with self._lock:
             self._runs[slot] = _Run(self._now())
 
     def note(self, slot: int, ready_seconds: float) -> None:
-        """What the supervisor sees of the execution in a slot: seconds since its start, all its processes together."""
+        """Record the ready seconds of the execution in a slot since its start, summed over its processes."""
         with self._lock:
             run = self._runs[slot]
             run.ready = max(run.ready, ready_seconds)
 
     def end(self, slot: int) -> None:
-        """The execution in a slot has ended."""
+        """Record the end of the execution in a slot."""
         with self._lock:
             run = self._runs.pop(slot)
             self._ended += run.ready - run.compared
 
     def given(self, seconds: float) -> None:
-        """What the machine has given the box.
+        """Record how much processor time the machine has given the sandbox.
 
         Args:
-            seconds: Of processor time, since the box began.
+            seconds: Processor seconds since the start of the sandbox.
         """
         with self._lock:
             before, self._given = self._given, seconds
@@ -93,36 +92,35 @@ class Waits:
                 run.stalled += max(0.0, min(ready - had, span - had))
 
     def waited(self, slot: int) -> float:
-        """Processor seconds that the execution in a slot was ready for and did not get, all its processes together."""
+        """Return the processor seconds that a slot's execution was ready for but did not get, over all processes."""
         with self._lock:
             return self._runs[slot].waited
 
     def stalled(self, slot: int) -> float:
-        """Seconds of wall-clock time in which the execution in a slot was ready to run and had no processor."""
+        """Return the wall-clock seconds during which the execution in a slot was ready but had no processor."""
         with self._lock:
             return self._runs[slot].stalled
 
 
 class Clock:
-    """The wall clock of one execution, without the seconds in which it had no processor."""
+    """Wall clock of one execution, without the time in which it had no processor.
+
+    Args:
+        started: Start time on the monotonic clock.
+        limit: Seconds that may pass on this clock.
+    """
 
     def __init__(self, started: float, limit: float) -> None:
-        """Begins.
-
-        Args:
-            started: When, on the monotonic clock.
-            limit: Seconds that may pass on this clock.
-        """
         self._started = started
         self._limit = limit
         self.stalled = 0.0
-        """Seconds that do not count. They only become more."""
+        """Seconds that do not count. Never decreases."""
 
     def stop_for(self, stalled: float) -> None:
-        """So many seconds in all do not count."""
+        """Set the total number of seconds that do not count."""
         self.stalled = max(self.stalled, stalled)
 
     @property
     def deadline(self) -> float:
-        """When the time is over, as far as is known now."""
+        """Time on the monotonic clock at which the limit is reached, given what is known now."""
         return self._started + min(self._limit + self.stalled, self._limit * TIME_FACTOR)

@@ -1,4 +1,4 @@
-"""What an execution uses while it runs, read from /proc."""
+"""Resource usage of a running execution, read from /proc."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _PROCESSORS = os.cpu_count() or 1
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Usage:
-    """Of all processes of one execution together."""
+    """Total usage of all processes of an execution."""
 
     cpu_seconds: float
     resident_bytes: int
     processes: int
-    """Those that nothing has waited for yet included."""
+    """Includes processes that have not been waited for."""
     threads: int
 
 
@@ -30,7 +30,7 @@ class _Process:
 
 
 def _parse(stat: str) -> _Process:
-    """A line of /proc/PID/stat; see proc_pid_stat(5). The command, which a program may choose, is skipped."""
+    """Parse a line of /proc/PID/stat; see proc_pid_stat(5). Skips the command, which a program may choose."""
     fields = stat.rpartition(")")[2].split()
     # fields[0] is the state, field 3 of the manual.
     return _Process(
@@ -50,7 +50,7 @@ def _processes() -> dict[int, _Process]:
             with open(f"/proc/{name}/stat") as file:
                 found[int(name)] = _parse(file.read())
         except (OSError, IndexError, ValueError):
-            continue  # It ended between the two.
+            continue  # The process ended after it was listed.
     return found
 
 
@@ -69,21 +69,21 @@ def _tree(root: int, processes: dict[int, _Process]) -> set[int]:
 
 
 def resident_bytes(pid: int) -> int:
-    """Of one process."""
+    """Return the resident bytes of one process."""
     with open(f"/proc/{pid}/stat") as file:
         return _parse(file.read()).pages * _PAGE
 
 
 def usage(root: int, inherited_bytes: int, elapsed: float) -> Usage:
-    """Of the process `root` and all that descend from it.
+    """Return the usage of the process `root` and all its descendants.
 
-    An orphan belongs to process 1 of its namespace, which `root` is: so the tree holds daemons too.
+    The tree includes daemons: an orphan becomes a child of process 1 of its namespace, which is `root`.
 
     Args:
         root: The first process of an execution.
         inherited_bytes: Resident bytes that every process shares with the fork server, counted once.
-        elapsed: Seconds since the execution began. gVisor counts the wait for a processor as the use of one, so many
-            processes may seem to have used more than all processors can have given in that time.
+        elapsed: Seconds since the execution began. gVisor counts waiting for a processor as CPU time, so the sum over
+            many processes may exceed what all processors can provide in this time; the result is capped accordingly.
     """
     processes = _processes()
     own = [processes[pid] for pid in _tree(root, processes)]
@@ -97,11 +97,11 @@ def usage(root: int, inherited_bytes: int, elapsed: float) -> Usage:
 
 
 def strays(known: set[int], other_servers: set[int]) -> set[int]:
-    """Processes that belong to no one: what an execution left, or its dead that are not gone yet.
+    """Return processes that belong to no slot: leftovers of an execution, or its dead that are not yet reaped.
 
     Args:
         known: The supervisor, and the fork servers of the slot whose execution has ended.
-        other_servers: The fork servers of other slots; what descends from them is theirs.
+        other_servers: The fork servers of other slots; their descendants belong to them.
     """
     unknown = {int(name) for name in os.listdir("/proc") if name.isdigit()} - known - other_servers
     if not unknown:
@@ -113,7 +113,7 @@ def strays(known: set[int], other_servers: set[int]) -> set[int]:
 
 
 def box_used_bytes() -> int:
-    """Memory of the whole gVisor sandbox, files on its tmpfs included."""
+    """Return the memory used by the whole gVisor sandbox in bytes, including files on its tmpfs."""
     values: dict[str, int] = {}
     with open("/proc/meminfo") as file:
         for line in file:

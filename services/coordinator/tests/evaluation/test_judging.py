@@ -31,7 +31,7 @@ class Sandbox(FakeSandbox):
     def _judge(self, program: sb.Program) -> sb.Result:
         verdict = self.says if program.code == "import numpy\n" else sb.VERDICT_PASSED
         if verdict is None:
-            raise InvalidArgument("profile", "the runners have 'default', not 'numpy'")
+            raise InvalidArgument("profile", "unknown profile 'numpy'; the runners have 'default'")
         return sb.Result(verdict=verdict)
 
 

@@ -78,11 +78,11 @@ class FakeDataset:
     def _checked(self, index: int, given: pb.Record) -> pb.Record:
         path, expected = f"records[{index}]", records.BODY_OF_KIND.get(given.kind)
         if expected is None:
-            raise InvalidArgument(f"{path}.kind", f"{given.kind} is not a kind that this store knows")
+            raise InvalidArgument(f"{path}.kind", f"{given.kind} is not a known kind")
         if given.WhichOneof("body") != expected:
             raise InvalidArgument(f"{path}.{expected}", f"must be set; found {given.WhichOneof('body') or 'no body'}")
         if given.attempt < 0:
-            raise InvalidArgument(f"{path}.attempt", f"is {given.attempt}; attempts count from 0")
+            raise InvalidArgument(f"{path}.attempt", f"is {given.attempt}; must not be negative")
         for name, text in [("parents", parent) for parent in given.parents] + [
             ("stage_config_id", given.stage_config_id)
         ]:
@@ -96,7 +96,10 @@ class FakeDataset:
             sb.VERDICT_UNSPECIFIED,
             sb.VERDICT_INFRASTRUCTURE,
         ):
-            raise InvalidArgument(f"{path}.verdict.result.verdict", "an infrastructure fault is never recorded")
+            raise InvalidArgument(
+                f"{path}.verdict.result.verdict",
+                "must be a verdict on the program: infrastructure faults are never recorded",
+            )
         record = pb.Record()
         record.CopyFrom(given)
         records.complete(record)
@@ -197,7 +200,7 @@ class FakeDataset:
         async with self.control.call("lineage", request):
             start = self._resolve(request.id)
             if start not in self.records:
-                raise NotFound(f"there is no record {request.id}")
+                raise NotFound(f"record {request.id} does not exist")
             both = request.direction in (ds.DIRECTION_UNSPECIFIED, ds.DIRECTION_BOTH)
             up = [start] if both or request.direction == ds.DIRECTION_ANCESTORS else []
             down = [start] if both or request.direction == ds.DIRECTION_DESCENDANTS else []
@@ -245,13 +248,15 @@ class FakeDataset:
         example = row.example
         if request.not_executed:
             if example.verdict_id:
-                raise FailedPrecondition(f"example {row.id} has a verdict, but nothing was executed")
+                raise FailedPrecondition(
+                    f"example {row.id} has a verdict, but the version is for rows that were never executed"
+                )
             return
         verdict = self.records.get(example.verdict_id)
         if verdict is None or verdict.kind != pb.KIND_VERDICT:
             raise FailedPrecondition(f"example {row.id} has no verdict (verdict_id {example.verdict_id or 'is empty'})")
         if not {step.record_id for step in example.lineage} & set(verdict.parents):
-            raise FailedPrecondition(f"example {row.id}: verdict {verdict.id} is not about its response")
+            raise FailedPrecondition(f"example {row.id}: verdict {verdict.id} does not belong to its response")
         result = verdict.verdict.result
         if result.verdict not in (request.verdicts or [sb.VERDICT_PASSED]):
             raise FailedPrecondition(f"example {row.id}: its verdict is {sb.Verdict.Name(result.verdict)}")
@@ -300,7 +305,7 @@ class FakeDataset:
 
     def _lease(self, name: str) -> ds.Lease:
         if name not in self._leases:
-            raise NotFound(f"there is no lease {name}: acquire it first")
+            raise NotFound(f"lease {name} does not exist: acquire it first")
         return self._leases[name]
 
     def _require_held(self, token: ds.LeaseToken) -> ds.Lease:
@@ -326,10 +331,10 @@ class FakeDataset:
 
     def _resolve(self, given: str) -> str:
         if not _PREFIX.fullmatch(given):
-            raise InvalidArgument("id", "must be an id's first digits: 6 to 32 lower-case hexadecimal digits")
+            raise InvalidArgument("id", "must be an id or its beginning: 6 to 32 lower-case hexadecimal digits")
         matches = [each for each in self.records if each.startswith(given)]
         if len(matches) > 1:
-            raise InvalidArgument("id", f"{given} is ambiguous, {len(matches)} ids begin with it: give more digits")
+            raise InvalidArgument("id", f"{given} is ambiguous, {len(matches)} ids begin with it: use more digits")
         return matches[0] if matches else ""
 
 
@@ -360,5 +365,7 @@ def _page_start(request: ds.ScanRequest) -> str:
         return ""
     content = base64.urlsafe_b64decode(request.page_token).decode()
     if content[32:] != _question(request):
-        raise InvalidArgument("page_token", "belongs to a request with other fields: repeat those with each page")
+        raise InvalidArgument(
+            "page_token", "belongs to a request with other fields: repeat the same fields for every page"
+        )
     return content[:32]

@@ -172,7 +172,7 @@ async def test_each_runner_is_asked_for_its_python_once(bench: Bench) -> None:
 
 async def test_flaky_is_recorded_with_its_runs_and_does_not_pass(bench: Bench) -> None:
     differing = [sb.VERDICT_PASSED, sb.VERDICT_FAILED_ASSERTION, sb.VERDICT_PASSED]
-    bench.will_say(sb.VERDICT_FLAKY, run_verdicts=differing, detail="its runs differ")
+    bench.will_say(sb.VERDICT_FLAKY, run_verdicts=differing, detail="verdicts differ between runs")
     kept = await bench.judge(bench.run(runs=3))
     assert kept is not None
     assert bench.sandbox.requests[0].runs == 3

@@ -1,17 +1,17 @@
-"""What a training needs, by formula, before it starts. Pure.
+"""Estimate of a training's memory and disk, by formula. Pure functions.
 
-Parts of the memory:
-- weights, gradients and optimizer state, one number for each parameter that has them. Adafactor keeps a matrix's rows
-  and columns instead of its elements (arXiv 1804.04235), AdamW two numbers for each parameter;
+Components of the memory:
+- weights, gradients and optimizer state, per parameter. Adafactor keeps a matrix's row and column sums instead of its
+  elements (arXiv 1804.04235), AdamW two values per parameter;
 - activations, after Korthikanti et al., "Reducing Activation Recomputation in Large Transformer Models" (arXiv
-  2205.05198, section 4), counted anew for what is trained here: root mean square norms that keep a float32 copy, a
-  gated MLP, no dropout masks, and attention that does not keep its scores. With checkpointing a layer keeps its input
-  alone, and one layer at a time is computed again (their section 4.3);
-- the output layer, which TRL computes in tiles of 4,096 tokens by 32,768 entries of the vocabulary, with its gradient
-  in float32. Without Triton, which works in place, a tile takes five float32 copies more (measured);
-- what a process has beside all this: Python and PyTorch, or a CUDA context.
-The sum is taken a tenth higher. On an 88M-parameter Llama on a CPU (float32 and bfloat16, both optimizers, adapters,
-checkpointing, one and two workers) it came out 13 to 34 percent above what was measured.
+  2205.05198, section 4), adapted to the models trained here: RMS norms that keep a float32 copy, a gated MLP, no
+  dropout masks, and attention that does not store its scores. With checkpointing, a layer keeps only its input, and one
+  layer at a time is recomputed (their section 4.3);
+- the output layer, which TRL computes in tiles of 4,096 tokens by 32,768 vocabulary entries, with a float32 gradient.
+  Without Triton, which works in place, a tile takes five more float32 copies (measured);
+- the process itself: Python and PyTorch, or a CUDA context.
+The sum is increased by a tenth. For an 88M-parameter Llama on a CPU (float32 and bfloat16, both optimizers, adapters,
+checkpointing, one and two workers), the estimate was 13 to 34 percent above the measured peak.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from codealign.api.training.v1 import training_pb2 as api
 from codealign.trainer.model_files import ModelFiles
 
 PROCESS_BYTES = 900 * 2**20
-"""A worker with its libraries, on a CPU."""
+"""Memory of a worker process with its libraries on a CPU."""
 CUDA_BYTES = 1200 * 2**20
-"""Context, workspaces and fragmentation on a GPU."""
+"""Memory of a CUDA context, workspaces and fragmentation."""
 RESULT_EXTRA_BYTES = 32 * 2**20
-"""Tokenizer, card and configuration."""
+"""Size of tokenizer, model card and configuration."""
 
 MARGIN = 1.1
 
@@ -38,20 +38,20 @@ _AUTO_ROWS = 8
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes."""
+    """Resource needs in bytes."""
 
     memory: int
-    """Of one GPU for one worker, or of main memory for all workers."""
+    """Memory per GPU (one worker), or main memory for all workers."""
     disk: int
 
 
 def estimate(model: ModelFiles, spec: api.TrainingSpec, *, rows_at_once: int, device: str) -> Needs:
-    """What a training needs.
+    """Estimate the needs of a training.
 
     Args:
         model: The base model.
-        spec: Completed.
-        rows_at_once: Of one worker.
+        spec: The specification with all defaults filled in.
+        rows_at_once: Rows that each worker processes at once.
         device: "cpu" or "cuda".
     """
     size = 2 if spec.dtype == "bfloat16" else 4
@@ -67,7 +67,7 @@ def estimate(model: ModelFiles, spec: api.TrainingSpec, *, rows_at_once: int, de
         weights += trained * adapter_size
     state = weights + gradients + optimizer
     largest = max((_elements(shape) for shape in model.tensors.values()), default=0)
-    # An update works in float32 on one parameter at a time: gradient, squares, update, new value.
+    # An update works in float32 on one parameter at a time: gradient, squares, update and new value.
     update = 0 if adapters else 16 * largest
     each = activations(model, spec, rows_at_once, size) + _output_bytes(model, spec, rows_at_once, size, device)
     each = max(each, update)
@@ -81,7 +81,7 @@ def estimate(model: ModelFiles, spec: api.TrainingSpec, *, rows_at_once: int, de
     else:
         copies = 1 if sharded else spec.workers
         training = state * copies + (each + PROCESS_BYTES) * spec.workers
-        loading = (weights + PROCESS_BYTES) * spec.workers  # each worker reads the whole model first
+        loading = (weights + PROCESS_BYTES) * spec.workers  # each worker loads the whole model first
         memory = max(training, loading)
     saved = trained * trained_size if adapters else weights
     checkpoint = saved + optimizer
@@ -90,9 +90,9 @@ def estimate(model: ModelFiles, spec: api.TrainingSpec, *, rows_at_once: int, de
 
 
 def rows_by_size(model: ModelFiles, spec: api.TrainingSpec) -> int:
-    """Rows at once that keep a worker's activations within a GiB; 8 at most, 1 at least.
+    """Return the rows at once that keep a worker's activations below 1 GiB; from 1 to 8.
 
-    It depends on model and specification alone, so that the same training is computed the same way everywhere.
+    The result depends only on model and specification, so that a training is computed the same way everywhere.
     """
     size = 2 if spec.dtype == "bfloat16" else 4
     one = activations(model, spec, 1, size)
@@ -100,20 +100,20 @@ def rows_by_size(model: ModelFiles, spec: api.TrainingSpec) -> int:
 
 
 def activations(model: ModelFiles, spec: api.TrainingSpec, rows: int, size: int) -> int:
-    """What the forward pass keeps for the backward pass, in bytes.
+    """Return the bytes that the forward pass keeps for the backward pass.
 
     Args:
         model: The base model.
-        spec: Completed.
-        rows: At once.
-        size: Bytes of a number.
+        spec: The specification with all defaults filled in.
+        rows: Rows at once.
+        size: Bytes per number.
     """
     tokens = rows * spec.max_length
     attention = 2 * model.heads * model.head_size + 2 * model.key_value_heads * model.head_size
-    # Two norms with input and output in the model's precision and a copy in float32; a gated MLP keeps gate, up, the
+    # Two norms with input and output in the model's precision and a float32 copy; a gated MLP keeps gate, up, the
     # activated gate and their product; queries, keys and values are kept before and after the rotation.
     kept = (6 * model.hidden + 2 * attention + 4 * model.intermediate) * size + 2 * model.hidden * 4
-    if spec.HasField("lora"):  # each linear layer's output once more, beside the adapter's
+    if spec.HasField("lora"):  # each linear layer's output again, for the adapter
         kept += (attention + 2 * model.intermediate + 2 * model.hidden) * size
     if spec.gradient_checkpointing:
         return tokens * (model.layers * model.hidden * size + kept)

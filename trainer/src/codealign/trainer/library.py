@@ -1,8 +1,8 @@
-"""The trainings on the disk: a folder for each, which survives the service.
+"""Trainings on disk: one directory each, which outlives the service.
 
-<data_dir>/trainings/<id>/  state.json    what the service knows of it
-                            job.json      what the program is to do
-                            progress.jsonl, outcome.json, log.txt, checkpoints/, model/    what the program leaves
+<data_dir>/trainings/<id>/  state.json    the service's state
+                            job.json      the program's job
+                            progress.jsonl, outcome.json, log.txt, checkpoints/, model/    the program's output
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Entry:
     training: api.Training
     job: Job
     config: records.Record
-    """The StageConfig that its Checkpoint refers to."""
+    """The StageConfig record that the Checkpoint record refers to."""
     deaths: int = 0
-    """How often its process died since it was submitted."""
+    """Number of times its process died since it was submitted."""
     reader: ProgressReader = field(init=False)
 
     def __post_init__(self) -> None:
@@ -45,16 +45,16 @@ class Entry:
 
     @property
     def ended(self) -> bool:
-        """It will not change any more."""
+        """Whether the training has ended."""
         return self.training.state in ENDED
 
     def note(self, text: str) -> None:
-        """Add a note, once."""
+        """Add a note unless it is already there."""
         if text not in self.training.notes:
             self.training.notes.append(text)
 
     def refresh(self) -> bool:
-        """Take in what the program wrote since; True if there was anything."""
+        """Read new progress of the program; return whether there was any."""
         if not self.reader.read():
             return False
         progress, training = self.reader.progress, self.training
@@ -79,13 +79,13 @@ class Entry:
 
 
 class Library:
-    """Reads and writes them.
+    """Reads and writes trainings on disk.
 
     Args:
-        data_dir: The service's folder.
+        data_dir: The service's data directory.
 
     Raises:
-        ConfigurationError: It cannot be made.
+        ConfigurationError: The directory cannot be created.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -96,11 +96,11 @@ class Library:
             raise ConfigurationError(f"CODEALIGN_TRAINER_DATA_DIR {data_dir}: {error.strerror}") from None
 
     def folder(self, training_id: str) -> Path:
-        """Where a training lies."""
+        """Return a training's directory."""
         return self._folder / training_id
 
     def load(self) -> list[Entry]:
-        """Every training, oldest first; a folder that cannot be read is left alone, and logged."""
+        """Return all trainings, oldest first; log and skip unreadable directories."""
         found = []
         for folder in self._folder.iterdir():
             try:
@@ -110,14 +110,14 @@ class Library:
         return sorted(found, key=lambda entry: entry.training.created_at.ToNanoseconds())
 
     def read(self, training_id: str) -> Entry | None:
-        """One training; None where it is not there, or not whole."""
+        """Return a training, or None if it does not exist or is incomplete."""
         try:
             return _read(self.folder(training_id))
         except (OSError, ValueError, KeyError, json_format.ParseError):
             return None
 
     def save(self, entry: Entry) -> None:
-        """Write a training's state, whole or not at all.
+        """Write a training's state atomically.
 
         Raises:
             ResourceExhausted: The disk is full.
@@ -139,18 +139,18 @@ class Library:
             raise ResourceExhausted(f"the training's state cannot be written: {error}", retry_after=30.0) from error
 
     def fetch(self, training_id: str) -> None:
-        """Have here what the program has written; on a volume that it shares, that is so."""
+        """Fetch what the program has written; nothing to do on a shared volume."""
 
     def result_url(self, entry: Entry) -> str:
-        """Where the trained model lies."""
+        """Return the URL of the trained model."""
         return entry.job.result.as_uri()
 
     def has_result(self, entry: Entry) -> bool:
-        """The trained model is there."""
+        """Return whether the trained model exists."""
         return entry.job.result.is_dir()
 
     def remove_outcome(self, entry: Entry) -> None:
-        """Have the training not ended."""
+        """Remove the outcome, so that the training counts as unfinished."""
         entry.job.outcome_file.unlink(missing_ok=True)
 
     def remove_checkpoints(self, entry: Entry) -> None:
@@ -158,18 +158,18 @@ class Library:
         shutil.rmtree(entry.job.checkpoints, ignore_errors=True)
 
     def remove(self, training_id: str) -> None:
-        """Remove all that it has left.
+        """Remove all files of a training.
 
         Raises:
-            OSError: Something of it stays.
+            OSError: Some files could not be removed.
         """
         if self.folder(training_id).is_dir():
             shutil.rmtree(self.folder(training_id))
 
 
 def no_such(training_id: str) -> NotFound:
-    """What is said of a training that is not there."""
-    return NotFound(f"there is no training {training_id or '(empty id)'}: ListTrainings has them all")
+    """Return the error for a training that does not exist."""
+    return NotFound(f"training {training_id or '(empty id)'} does not exist: see ListTrainings")
 
 
 def _read(folder: Path) -> Entry:

@@ -1,4 +1,4 @@
-"""What this machine has: memory, GPUs, disk."""
+"""This machine's memory, GPUs and disk."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU's memory, in bytes."""
+    """Memory of one GPU, in bytes."""
 
     total: int
     free: int
 
 
 def gpus() -> list[Gpu]:
-    """The NVIDIA GPUs that `nvidia-smi` lists; none where there is no such program."""
+    """List the NVIDIA GPUs according to `nvidia-smi`; empty if it is not installed."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
@@ -32,12 +32,12 @@ def gpus() -> list[Gpu]:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores available to this process."""
     return len(os.sched_getaffinity(0))
 
 
 def free_disk(folder: Path) -> int:
-    """Bytes that are free where a folder lies, or will lie."""
+    """Return the free bytes of the disk that holds a directory, which need not exist yet."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return shutil.disk_usage(folder).free

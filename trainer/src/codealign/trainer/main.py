@@ -17,15 +17,15 @@ from codealign.trainer.trainings import Trainings
 
 SERVICE = "codealign.api.training.v1.TrainingService"
 CALLERS: Callers = {
-    "coordinator": ("SubmitTraining", "GetTraining", "CancelTraining"),  # a loop's training
+    "coordinator": ("SubmitTraining", "GetTraining", "CancelTraining"),  # trainings of a loop
     "client": ALL,
 }
-"""What each service calls, and no more."""
+"""Methods that each client identity may call."""
 
 
 @contextlib.asynccontextmanager
 async def build(settings: TrainerSettings, readiness: Readiness) -> AsyncIterator[Sequence[Registration]]:
-    """Find the trainings of earlier processes, go on with them, and serve."""
+    """Load existing trainings, resume them, and serve."""
     addresses = Addresses(dataset=settings.dataset_address, inference=settings.inference_address)
     tls = ClientTls(settings.client_ca_file, settings.client_cert_file, settings.client_key_file)
     async with Clients(addresses, tls) as clients:
@@ -44,7 +44,7 @@ async def build(settings: TrainerSettings, readiness: Readiness) -> AsyncIterato
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until stopped."""
     serve("trainer", TrainerSettings, build)
 
 

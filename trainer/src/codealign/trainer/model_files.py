@@ -1,4 +1,4 @@
-"""What a model folder holds, read from its configuration and the headers of its weights alone."""
+"""A model directory's shapes, read from its configuration and the headers of its weights."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _FIELD = "spec.model"
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model's shapes."""
+    """Shapes of a model."""
 
     tensors: dict[str, tuple[int, ...]]
-    """Each tensor of the weights by its name."""
+    """Shape of each weight tensor, by name."""
     layers: int
     hidden: int
     intermediate: int
@@ -31,11 +31,11 @@ class ModelFiles:
 
     @property
     def parameters(self) -> int:
-        """Their number."""
+        """Number of parameters."""
         return sum(math.prod(shape) for shape in self.tensors.values())
 
     def linear(self) -> Sequence[tuple[int, int]]:
-        """Shapes of the linear layers that adapters go into: every matrix but embeddings and output."""
+        """Return the shapes of the linear layers that get adapters: all matrices except embeddings and output."""
         return [
             (shape[0], shape[1])
             for name, shape in self.tensors.items()
@@ -44,11 +44,11 @@ class ModelFiles:
 
 
 def read_model_files(folder: Path) -> ModelFiles:
-    """Look at a model folder.
+    """Read the shapes of a model directory.
 
     Raises:
-        InvalidArgument: It is no folder of a causal language model in safetensors.
-        FailedPrecondition: A file of it is damaged.
+        InvalidArgument: The directory is not a causal language model in safetensors format.
+        FailedPrecondition: A file is damaged.
     """
     config = _config(folder)
     architectures = config.get("architectures") or []
@@ -69,7 +69,9 @@ def read_model_files(folder: Path) -> ModelFiles:
             vocabulary=int(text["vocab_size"]),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise InvalidArgument(_FIELD, f"{folder}/config.json does not say what is needed ({error})") from error
+        raise InvalidArgument(
+            _FIELD, f"{folder}/config.json lacks a required field or has an invalid one ({error})"
+        ) from error
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -77,18 +79,18 @@ def _config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise InvalidArgument(_FIELD, f"{folder} holds no config.json: it is not a model folder") from None
+        raise InvalidArgument(_FIELD, f"{folder} is not a model folder: config.json is missing") from None
     except (OSError, ValueError) as error:
-        raise FailedPrecondition(f"{path} is damaged ({error}): fetch it again") from error
+        raise FailedPrecondition(f"{path} is damaged ({error}): download it again") from error
     if not isinstance(config, dict):
-        raise FailedPrecondition(f"{path} is damaged: fetch it again")
+        raise FailedPrecondition(f"{path} is damaged: download it again")
     return config
 
 
 def _tensors(folder: Path) -> dict[str, tuple[int, ...]]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise InvalidArgument(_FIELD, f"{folder} holds no *.safetensors file: convert its weights")
+        raise InvalidArgument(_FIELD, f"{folder} contains no *.safetensors file: convert its weights")
     found: dict[str, tuple[int, ...]] = {}
     try:
         for file in files:

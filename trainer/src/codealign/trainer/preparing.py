@@ -1,7 +1,6 @@
-"""From a specification to a training that can start: what it names is found, checked and hashed.
+"""Prepare a training from its specification: find, check and hash what it names.
 
-The service of one machine and the operator of a cluster do it alike, so that a specification is the same training for
-both.
+The local service and the cluster's operator share this code, so that a specification means the same training for both.
 """
 
 from __future__ import annotations
@@ -22,29 +21,29 @@ from codealign.trainer.specification import completed, job_settings, micro_batch
 
 @dataclass(frozen=True)
 class Place:
-    """Where trainings run."""
+    """Environment in which trainings run."""
 
     library: Library
-    """Their folders."""
+    """Stores the trainings."""
     cache_dir: Path
-    """Digests of model files, and models that were fetched."""
+    """Directory for digests of model files and downloaded models."""
     device: Literal["cpu", "cuda"]
     threads: Callable[[int], int]
-    """CPU threads of each worker, for so many workers in all. 0: PyTorch's own choice."""
+    """Returns the CPU threads per worker for a number of workers. 0: PyTorch's default."""
     micro_batch_size: int
-    """Rows that a worker computes at once. 0: chosen by the model's size."""
+    """Rows that a worker processes at once. 0: chosen by model size."""
     max_restarts: int
-    """How often torchrun itself starts workers again."""
+    """How often torchrun itself restarts workers."""
 
 
 async def prepare(given: api.TrainingSpec, place: Place, clients: Clients) -> tuple[Entry, Needs]:
     """Find what a specification names.
 
     Returns:
-        The training, which waits for its start and is not written yet, and what it needs.
+        The training, pending and not yet written, and its needs.
 
     Raises:
-        InvalidArgument, NotFound, FailedPrecondition, Unavailable: As the contract says.
+        InvalidArgument, NotFound, FailedPrecondition, Unavailable: As documented in the contract.
     """
     spec = completed(given, place.device)
     model = await find_model(spec, place.cache_dir)
@@ -73,7 +72,7 @@ async def prepare(given: api.TrainingSpec, place: Place, clients: Clients) -> tu
         id=config.id,
         spec=spec,
         state=api.TRAINING_STATE_PENDING,
-        message="waiting for its turn",
+        message="waiting for other trainings to finish",
         rows=data.rows,
     )
     training.created_at.GetCurrentTime()

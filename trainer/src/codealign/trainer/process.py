@@ -1,4 +1,4 @@
-"""The program as a process of its own, which ends with this one."""
+"""The training program as a child process, which ends with this process."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from codealign.trainer.sft.job import Job
 
 log = get_logger(__name__)
 
-# What the program has no need of stays here: addresses, certificates, tokens.
+# Variables that the program does not need and must not see: addresses, certificates, tokens.
 _KEPT_BACK = ("CODEALIGN_", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _LOG_TAIL_BYTES = 4000
 
 
 def program_environment(*kept_back: str) -> dict[str, str]:
-    """This process's variables but for those that the program has no need of.
+    """Return this process's environment without variables that the program must not see.
 
     Args:
-        kept_back: Beginnings of further names.
+        kept_back: Prefixes of further variables to remove.
     """
     return {key: value for key, value in os.environ.items() if not key.startswith((*_KEPT_BACK, *kept_back))}
 
 
 class TrainingProcess:
-    """A running training program; torchrun and its workers where the job has several."""
+    """A running training program, including torchrun and its workers."""
 
     def __init__(self, process: asyncio.subprocess.Process, log_file: Path) -> None:
         self._process = process
@@ -38,7 +38,7 @@ class TrainingProcess:
 
     @classmethod
     async def start(cls, job: Job, job_file: Path) -> Self:
-        """Start the program on a job file; what it prints goes into the job's log."""
+        """Start the program on a job file; append its output to the job's log."""
         log_file = job.output / "log.txt"
         with log_file.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
@@ -56,21 +56,21 @@ class TrainingProcess:
         return cls(process, log_file)
 
     async def wait(self, seconds: float) -> int | None:
-        """The exit status, negative for a signal; None if it still runs after so many seconds."""
+        """Wait for the exit status (negative for a signal); return None after `seconds`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 return await self._process.wait()
         return None
 
     async def stop(self) -> None:
-        """Kill it and what it started: checkpoints appear whole or not at all, so there is nothing to wait for."""
+        """Kill the program and its children; checkpoints are atomic, so this is safe at any time."""
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         await self._process.wait()
 
     def last_words(self) -> str:
-        """The last line that it printed."""
+        """Return the last line that the program printed."""
         try:
             with self._log_file.open("rb") as file:
                 file.seek(max(0, self._log_file.stat().st_size - _LOG_TAIL_BYTES))

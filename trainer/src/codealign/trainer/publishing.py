@@ -1,4 +1,4 @@
-"""A trained model's record in the dataset service."""
+"""The dataset record of a trained model."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ from codealign.common.records import complete
 from codealign.trainer.library import Entry
 from codealign.trainer.sft.progress import Outcome
 
-_PATIENT = RetryPolicy(attempts=0)  # the training is done: a store that is away is waited for
+_PATIENT = RetryPolicy(attempts=0)  # the training is done: wait until the store is available
 
 
 async def publish(
     entry: Entry, outcome: Outcome, clients: Clients, cache: Path, *, url: str = "", retry: RetryPolicy = _PATIENT
 ) -> records.Record:
-    """Append the Checkpoint and the StageConfig that it refers to.
+    """Append the Checkpoint record and its StageConfig.
 
     Args:
         entry: The training.
-        outcome: How it ended; where `url` is set, with the model's revision.
-        clients: Of the dataset service.
-        cache: Where digests of model files are remembered.
-        url: Where the trained model lies. Empty: in the training's folder.
-        retry: While the store is away.
+        outcome: Its outcome; includes the model's revision if `url` is set.
+        clients: Clients of the dataset service.
+        cache: Cache directory for digests of model files.
+        url: URL of the trained model. Empty: the training's directory.
+        retry: Retry policy while the store is unavailable.
 
     Returns:
-        What the store holds: another result of the same training, where that was there first.
+        The record in the store; another result of the same training if that was stored first.
 
     Raises:
-        grpc.aio.AioRpcError: The store refuses.
+        grpc.aio.AioRpcError: The store rejects the records.
     """
     record = await checkpoint_record(entry, outcome, cache, url)
     request = dataset_pb2.AppendRequest(records=[entry.config, record])
     answer = await clients.call(clients.dataset.Append, request, timeout=60, retry=retry)
     result = answer.results[-1]
     if result.id != record.id:
-        raise Internal(f"the dataset service answered with record {result.id} for {record.id}")
+        raise Internal(f"the dataset service returned record {result.id} for {record.id}")
     if result.outcome == dataset_pb2.APPEND_OUTCOME_CONFLICT:
         return result.kept
     return record
 
 
 async def checkpoint_record(entry: Entry, outcome: Outcome, cache: Path, url: str = "") -> records.Record:
-    """The record of a training that has succeeded."""
+    """Return the Checkpoint record of a successful training."""
     training, job = entry.training, entry.job
     body = records.Checkpoint(
         artifact_url=url or job.result.as_uri(),

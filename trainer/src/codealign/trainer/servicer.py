@@ -1,4 +1,4 @@
-"""TrainingService's contract over the trainings of a machine or a cluster: wire to domain and back, nothing else."""
+"""gRPC service over the trainings of a machine or a cluster."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class AnyTrainings(Protocol):
-    """Trainings, wherever they run."""
+    """Trainings of a machine or of a cluster."""
 
     async def run(self) -> None:
-        """Work, until cancelled."""
+        """Work until cancelled."""
 
     async def submit(self, given: api.TrainingSpec) -> tuple[api.Training, bool]:
-        """Take a training, or find it again; with whether it was there already."""
+        """Submit a training or find an existing one; return it and whether it existed already."""
 
     async def get(self, training_id: str) -> api.Training:
-        """A training as it is now."""
+        """Return a training's current state."""
 
     async def all(self) -> list[api.Training]:
-        """Every training, newest first."""
+        """Return all trainings, newest first."""
 
     def watch(self, training_id: str) -> AsyncGenerator[api.Training]:
-        """A training as it is now, and again whenever it has changed, until it ends."""
+        """Yield a training's current state, then every change until it ends."""
 
     async def cancel(self, training_id: str) -> api.Training:
-        """Stop a training; one that has ended stays as it is."""
+        """Cancel a training; do nothing if it has ended."""
 
 
 class TrainingServicer(rpc.TrainingServiceServicer):
     """`TrainingService`.
 
     Args:
-        trainings: What it is about.
+        trainings: The trainings to serve.
     """
 
     def __init__(self, trainings: AnyTrainings) -> None:

@@ -1,4 +1,4 @@
-"""The training service's settings: environment variables `CODEALIGN_TRAINER_*`."""
+"""Training service settings: `CODEALIGN_TRAINER_*` environment variables."""
 
 from __future__ import annotations
 
@@ -12,53 +12,56 @@ from codealign.common.settings import ServerSettings
 
 
 class TrainerSettings(ServerSettings):
-    """Where trainings are kept, what they run on, and which services belong to them."""
+    """Storage and hardware of trainings, and the services that the trainer uses."""
 
     model_config = SettingsConfigDict(env_prefix="CODEALIGN_TRAINER_")
 
     data_dir: Path = Path("data/training")
-    """Folder of everything that trainings leave: state, checkpoints, trained models."""
+    """Directory for training state, checkpoints and trained models."""
     cache_dir: Path = Field(default_factory=lambda: Path("~/.cache/codealign").expanduser())
-    """Where digests of model files are remembered, and fetched models lie."""
+    """Directory for digests of model files and downloaded models."""
     dataset_address: str = ""
-    """host:port of the dataset service: resolves versions and keeps the Checkpoint records. Empty: trainings read
-    URLs alone, and leave no record."""
+    """Address (host:port) of the dataset service, which resolves dataset versions and stores Checkpoint records. Empty:
+    trainings read URLs only and leave no record."""
     inference_address: str = ""
-    """host:port of an inference service on the same machine, whose models may be unloaded to make room. Empty: none."""
+    """Address (host:port) of an inference service on this machine, whose models may be unloaded to free memory. Empty:
+    none."""
     client_ca_file: Path | None = None
-    """Authorities of the other services' certificates (PEM). With it they are called over TLS."""
+    """CA certificates of the other services (PEM). If set, connections use TLS."""
     client_cert_file: Path | None = None
-    """This service's own client certificate (PEM)."""
+    """Client certificate of this service (PEM)."""
     client_key_file: Path | None = None
-    """Its private key (PEM)."""
+    """Private key of the client certificate (PEM)."""
     backend: Literal["local", "kubernetes"] = "local"
-    """local: trainings run on this machine. kubernetes: each is a FineTuneJob, which the operator sees to."""
+    """local: trainings run on this machine. kubernetes: each training is a FineTuneJob, run by the operator."""
     namespace: str = ""
-    """kubernetes: the namespace of the FineTuneJobs, which is the operator's."""
+    """kubernetes: namespace of the operator and its FineTuneJobs."""
     artifacts_url: str = ""
-    """kubernetes: where trainings keep what they leave in place of a shared volume, which is the operator's setting
-    too. Empty: in `data_dir`."""
+    """kubernetes: URL for training state, checkpoints and trained models in place of a shared volume; must match the
+    operator's setting. Empty: use `data_dir`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: the GPUs where `nvidia-smi` finds some; with the backend kubernetes it must be what the training pods
-    compute on."""
+    """auto: GPUs if `nvidia-smi` finds any, else the CPU. Backend kubernetes: must be set to the device of the training
+    pods."""
     threads: int = Field(default=0, ge=0)
-    """CPU threads of each worker. 0: the cores, shared among the workers."""
+    """CPU threads per worker. 0: this machine's cores, shared among the workers."""
     micro_batch_size: int = Field(default=0, ge=0)
-    """Rows that a worker computes at once. 0: chosen by the model's size."""
+    """Rows that a worker processes at once. 0: chosen by model size."""
     max_restarts: int = Field(default=3, ge=0)
-    """How often a training whose process died goes on from its last checkpoint."""
+    """Maximum number of times that a training whose process died is resumed from its last checkpoint."""
     follow_seconds: float = Field(default=0.3, gt=0)
-    """A running training is looked at this often."""
+    """Seconds between polls of a running training."""
     unload_wait_seconds: float = Field(default=20.0, ge=0)
-    """Memory of unloaded models may take so long to come free."""
+    """Seconds to wait until the memory of unloaded models is free."""
 
     @model_validator(mode="after")
     def _cluster_is_whole(self) -> Self:
         if self.backend == "kubernetes":
             if not self.namespace:
-                raise ValueError("backend is kubernetes and namespace is not set: give that of the operator")
+                raise ValueError("namespace is required for backend kubernetes: set it to the operator's namespace")
             if self.device == "auto":
-                raise ValueError("backend is kubernetes and device is auto: set cpu or cuda, as the training pods are")
+                raise ValueError(
+                    "device auto is not supported for backend kubernetes: set cpu or cuda to match the training pods"
+                )
         elif self.artifacts_url:
-            raise ValueError("artifacts_url is set and backend is local: leave it empty, and set data_dir")
+            raise ValueError("artifacts_url is not supported for backend local: leave it empty and set data_dir")
         return self

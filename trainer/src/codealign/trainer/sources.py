@@ -1,4 +1,4 @@
-"""From what a specification names to what is there: the base model's folder and revision, the dataset's URL."""
+"""Find what a specification names: the base model's directory and revision, and the dataset's URL."""
 
 from __future__ import annotations
 
@@ -33,37 +33,37 @@ _MODEL_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
 
 @dataclass(frozen=True)
 class BaseModel:
-    """The model that is trained."""
+    """The model to fine-tune."""
 
     folder: Path
     name: str
-    """For people: the hub id, or the folder's name."""
+    """Display name: the hub id, or the directory's name."""
     revision: str
     files: ModelFiles
     source: str = ""
-    """Where another machine gets it: an fsspec URL, or hf://<hub id>@<commit>. Empty: it is a folder of this one."""
+    """Where another machine can download it: an fsspec URL, or hf://<hub id>@<commit>. Empty: only on this machine."""
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The rows that it is trained on."""
+    """The rows to train on."""
 
     url: str
     name: str
-    """For people: the version's name, or the URL."""
+    """Display name: the version's name, or the URL."""
     identity: str
     """What the result depends on: the version's name, or the content's hash."""
     rows: int
 
 
 async def find_model(spec: api.TrainingSpec, cache: Path) -> BaseModel:
-    """The base model, fetched where it is not on this machine.
+    """Find the base model, and download it if it is not on this machine.
 
     Raises:
-        NotFound: There is no such folder or model.
-        InvalidArgument: It is none that can be trained.
-        FailedPrecondition: It is damaged, or of another revision than the specification says.
-        Unavailable: It could not be fetched.
+        NotFound: The directory or model does not exist.
+        InvalidArgument: The model cannot be trained.
+        FailedPrecondition: The model is damaged, or its revision is not the specified one.
+        Unavailable: The download failed.
     """
     return await asyncio.to_thread(_find_model, spec, cache)
 
@@ -81,12 +81,12 @@ def _find_model(spec: api.TrainingSpec, cache: Path) -> BaseModel:
 
 
 def fetch_model(job: Job, cache: Path) -> Path:
-    """The base model's folder in a pod that does not see the disk of whoever wrote the job.
+    """Return the base model's directory in a pod that does not share the disk of the job's writer.
 
     Raises:
-        NotFound: It is a folder that this pod does not have.
-        FailedPrecondition: What its URL holds is another revision than the job's.
-        Unavailable: It could not be fetched.
+        NotFound: The model is a directory that this pod does not have.
+        FailedPrecondition: The URL now holds another revision than the job's.
+        Unavailable: The download failed.
     """
     if job.model.is_dir():
         return job.model
@@ -96,14 +96,14 @@ def fetch_model(job: Job, cache: Path) -> Path:
         return _from_hub(name, commit or None)
     if not source:
         raise NotFound(
-            f"spec.model: the pods that train have no folder {job.model}: mount it there too "
-            "(trainer.workers.extraVolumes), or give a hub id or the URL of a folder in S3"
+            f"spec.model: training pods have no folder {job.model}: mount it there (trainer.workers.extraVolumes), or "
+            "give a hub id or an S3 URL"
         )
     folder = _downloaded(source, cache)
     if (found := revision(folder, cache)) != job.model_revision:
         raise FailedPrecondition(
-            f"spec.model {source} is revision {found} here, and {job.model_revision} when the training was prepared: "
-            "it was overwritten; put it where it stays as it is and give that URL"
+            f"spec.model {source} is revision {found}, but was {job.model_revision} when the training was prepared: "
+            "it was overwritten; give a URL whose content does not change"
         )
     return folder
 
@@ -111,7 +111,7 @@ def fetch_model(job: Job, cache: Path) -> Path:
 def _source(model: str, folder: Path) -> str:
     if "://" in model:
         return "" if urlsplit(model).scheme == "file" else model
-    if folder.parent.name == "snapshots":  # of the hub's cache, which names it by its commit
+    if folder.parent.name == "snapshots":  # in the hub's cache, where a snapshot's directory is named by its commit
         return f"{_HUB}{model}@{folder.name}" if _HUB_ID.fullmatch(model) else ""
     return ""
 
@@ -122,48 +122,48 @@ def _model_folder(source: str, cache: Path) -> tuple[Path, str]:
         path = Path(unquote(parts.path))
         folder = path if parts.scheme == "file" else _downloaded(source, cache)
         if not folder.is_dir():
-            raise NotFound(f"spec.model {source}: there is no such folder")
+            raise NotFound(f"spec.model {source}: the folder does not exist")
         return folder, path.name
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder.resolve(), folder.resolve().name
     if folder.is_absolute() or source.startswith((".", "~")) or not _HUB_ID.fullmatch(source):
-        raise NotFound(f"spec.model {source}: there is no such folder; give a folder, a hub id or an artifact URL")
+        raise NotFound(f"spec.model {source}: the folder does not exist; give a folder, a hub id or an artifact URL")
     return _from_hub(source), source
 
 
 def _from_hub(name: str, commit: str | None = None) -> Path:
-    try:  # who trains from folders does not need it
+    try:  # not needed to train from directories
         from huggingface_hub import errors as hub_errors
         from huggingface_hub import snapshot_download
     except ModuleNotFoundError as error:
         raise FailedPrecondition(
-            f"spec.model {name} is no folder here, and fetching it from the hub needs {error.name}: give a folder, or "
-            "pip install 'codealign-trainer[training]'"
+            f"spec.model {name} is not a local folder, and downloading it from the hub needs {error.name}: give a "
+            "folder, or pip install 'codealign-trainer[training]'"
         ) from error
 
     try:
         return Path(snapshot_download(name, revision=commit, allow_patterns=_MODEL_FILES))
     except (hub_errors.RepositoryNotFoundError, hub_errors.HFValidationError) as error:
         raise NotFound(
-            f"spec.model {name} is neither a folder nor a public model of the hub: check the name; for a gated or "
-            "private one, accept its terms and set HF_TOKEN"
+            f"spec.model {name} is neither a folder nor a public model on the hub: check the name; for a gated or "
+            "private model, accept its terms and set HF_TOKEN"
         ) from error
-    except Exception as error:  # the hub's client raises its transport's errors as they come
+    except Exception as error:  # the hub client passes on its transport's errors
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         raise Unavailable(
-            f"spec.model {name} is no folder, is not in the local hub cache, and the hub cannot be reached{offline}: "
-            f"connect, or download it and give its folder ({type(error).__name__})"
+            f"spec.model {name} is not a folder or in the local hub cache, and the hub cannot be reached{offline}: "
+            f"restore the connection, or download the model and give its folder ({type(error).__name__})"
         ) from error
 
 
 def _downloaded(url: str, cache: Path) -> Path:
-    """A copy of a remote folder, whole or not there."""
+    """Return the local copy of a remote directory; it appears only when it is complete."""
     target = cache / "models" / hashlib.sha256(url.encode()).hexdigest()[:32]
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Several pods may share the cache and fetch the same at once.
+    # Several pods may share the cache and download the same model concurrently.
     partial = Path(tempfile.mkdtemp(prefix=f"{target.name}.partial-", dir=target.parent))
     partial.chmod(0o755)
     try:
@@ -174,22 +174,22 @@ def _downloaded(url: str, cache: Path) -> Path:
         if not target.is_dir():
             raise OSError(f"{partial} cannot be renamed")
     except FileNotFoundError as error:
-        raise NotFound(f"spec.model {url}: there is no such folder") from error
-    except Exception as error:  # each file system has errors of its own, of its transport too
-        raise Unavailable(f"spec.model {url} cannot be fetched: {type(error).__name__}: {error}") from error
+        raise NotFound(f"spec.model {url}: the folder does not exist") from error
+    except Exception as error:  # every file system has its own errors and its transport's
+        raise Unavailable(f"spec.model {url} cannot be downloaded: {type(error).__name__}: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
 
 
 async def find_data(dataset: str, clients: Clients) -> TrainingData:
-    """The dataset, by the name of a published version or by URL.
+    """Find the dataset by the name of a published version or by URL.
 
     Raises:
-        NotFound: There is no such version.
-        InvalidArgument: It cannot be trained on.
-        FailedPrecondition: A version is named and no dataset service is set.
-        Unavailable: The dataset service is away.
+        NotFound: The version does not exist.
+        InvalidArgument: The dataset cannot be trained on.
+        FailedPrecondition: The dataset is a version, but no dataset service is configured.
+        Unavailable: The dataset service or the dataset's storage is unavailable.
     """
     version = _VERSION.fullmatch(dataset)
     url = await _version_url(dataset, clients) if version else _data_url(dataset)
@@ -198,7 +198,7 @@ async def find_data(dataset: str, clients: Clients) -> TrainingData:
         identity = dataset if version else f"sha256:{await asyncio.to_thread(fingerprint, url)}"
     except TrainingError as error:
         raise InvalidArgument("spec.dataset", str(error)) from error
-    except Exception as error:  # each file system has errors of its own, of its transport too
+    except Exception as error:  # every file system has its own errors and its transport's
         raise Unavailable(f"spec.dataset {dataset} cannot be read: {type(error).__name__}: {error}") from error
     return TrainingData(url, dataset, identity, rows)
 
@@ -210,16 +210,16 @@ def _data_url(dataset: str) -> str:
     if path.exists():
         return str(path.resolve())
     if "/" in dataset or dataset.startswith((".", "~")):
-        raise NotFound(f"spec.dataset {dataset}: there is no such folder or file")
+        raise NotFound(f"spec.dataset {dataset}: the folder or file does not exist")
     raise InvalidArgument(
-        "spec.dataset", f"is {dataset!r}: a published version's name (v-…), or a URL or path of Parquet files"
+        "spec.dataset", f"is {dataset!r}; must be a published version's name (v-…), or a URL or path of Parquet files"
     )
 
 
 async def _version_url(name: str, clients: Clients) -> str:
     if not clients.addresses.dataset:
         raise FailedPrecondition(
-            f"spec.dataset {name} is a published version, and no dataset service is set: set "
+            f"spec.dataset {name} is a published version, but the dataset service is not configured: set "
             "CODEALIGN_TRAINER_DATASET_ADDRESS, or give the version's URL"
         )
     try:
@@ -227,5 +227,5 @@ async def _version_url(name: str, clients: Clients) -> str:
     except grpc.aio.AioRpcError as error:
         if error.code() is grpc.StatusCode.NOT_FOUND:
             raise NotFound(f"spec.dataset {name}: {describe(error)}") from error
-        raise Unavailable(f"the dataset service does not say where {name} lies: {describe(error)}") from error
+        raise Unavailable(f"the dataset service cannot resolve version {name}: {describe(error)}") from error
     return answer.version.url

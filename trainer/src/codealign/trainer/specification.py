@@ -1,4 +1,4 @@
-"""A training's specification: checked once, completed with the paper's values, and hashed. Pure."""
+"""A training's specification: validated, completed with the paper's values, and hashed. Pure functions."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ Violation = tuple[str, str]
 
 
 def completed(given: api.TrainingSpec, device: str) -> api.TrainingSpec:
-    """The specification with every default filled in.
+    """Return the specification with all defaults filled in.
 
     Args:
-        given: As it came.
-        device: "cpu" or "cuda": decides the dtype where none is given.
+        given: The specification as submitted.
+        device: "cpu" or "cuda"; determines the default dtype.
 
     Raises:
-        InvalidArgument: Names every field that is wrong.
+        InvalidArgument: Names every invalid field.
     """
     if violations := list(_violations(given)):
         raise InvalidArgument(violations=violations)
@@ -57,7 +57,9 @@ def completed(given: api.TrainingSpec, device: str) -> api.TrainingSpec:
         spec.lora.rank = given.lora.rank or 16
         spec.lora.alpha = given.lora.alpha or 2.0 * spec.lora.rank
     if spec.batch_size % spec.workers:
-        raise InvalidArgument("spec.batch_size", f"is {spec.batch_size}, no multiple of spec.workers ({spec.workers})")
+        raise InvalidArgument(
+            "spec.batch_size", f"is {spec.batch_size}; must be a multiple of spec.workers ({spec.workers})"
+        )
     return spec
 
 
@@ -70,14 +72,14 @@ def _violations(spec: api.TrainingSpec) -> Iterator[Violation]:
         yield "spec.dataset", "must be set: a published version's name, or a URL of Parquet files"
     yield from _number("spec.learning_rate", spec.learning_rate, 0.0, 1e6, "1e-5")
     if spec.HasField("warmup_ratio") and not 0.0 <= spec.warmup_ratio <= 1.0:
-        yield "spec.warmup_ratio", f"is {spec.warmup_ratio:g}; 0 to 1"
+        yield "spec.warmup_ratio", f"is {spec.warmup_ratio:g}; must be 0 to 1"
     yield from _number("spec.epochs", spec.epochs, 0.0, MAX_EPOCHS, "4")
     yield from _count("spec.batch_size", spec.batch_size, MAX_BATCH, 64)
     yield from _count("spec.max_length", spec.max_length, MAX_LENGTH, 1280)
     yield from _count("spec.workers", spec.workers, MAX_WORKERS, 1)
     yield from _count("spec.checkpoint_steps", spec.checkpoint_steps, 2**31 - 1, 100)
     if spec.max_steps < 0:
-        yield "spec.max_steps", f"is {spec.max_steps}; at least 0, which leaves it to the epochs"
+        yield "spec.max_steps", f"is {spec.max_steps}; must be at least 0 (0: by epochs)"
     yield from _choice("spec.schedule", spec.schedule, SCHEDULES)
     yield from _choice("spec.optimizer", spec.optimizer, OPTIMIZERS)
     yield from _choice("spec.dtype", spec.dtype, DTYPES)
@@ -86,32 +88,32 @@ def _violations(spec: api.TrainingSpec) -> Iterator[Violation]:
         yield from _count("spec.lora.rank", spec.lora.rank, MAX_RANK, 16)
         yield from _number("spec.lora.alpha", spec.lora.alpha, 0.0, 1e6, "2 * rank")
         if not 0.0 <= spec.lora.dropout < 1.0:
-            yield "spec.lora.dropout", f"is {spec.lora.dropout:g}; at least 0, below 1"
+            yield "spec.lora.dropout", f"is {spec.lora.dropout:g}; must be at least 0 and below 1"
         for at, module in enumerate(spec.lora.target_modules):
             if not module:
-                yield f"spec.lora.target_modules[{at}]", "is empty: name a linear layer, as in q_proj"
+                yield f"spec.lora.target_modules[{at}]", "is empty: name a linear layer such as q_proj"
 
 
 def _number(path: str, value: float, above: float, most: float, default: str) -> Iterator[Violation]:
     if not math.isfinite(value) or value < above or value > most:
-        yield path, f"is {value:g}; above {above:g}, at most {most:g}, or 0 for {default}"
+        yield path, f"is {value:g}; must be above {above:g} and at most {most:g}, or 0 for the default ({default})"
 
 
 def _count(path: str, value: int, most: int, default: int) -> Iterator[Violation]:
     if not 0 <= value <= most:
-        yield path, f"is {value}; 1 to {most}, or 0 for {default}"
+        yield path, f"is {value}; must be 1 to {most}, or 0 for the default ({default})"
 
 
 def _choice(path: str, value: str, choices: tuple[str, ...]) -> Iterator[Violation]:
     if value and value not in choices:
-        yield path, f"is {value!r}; one of {', '.join(choices)}, or empty for the default"
+        yield path, f"is {value!r}; must be one of {', '.join(choices)}, or empty for the default"
 
 
 def stage_config(spec: api.TrainingSpec, base_revision: str, dataset: str) -> records.Record:
-    """The record of everything that determines the result; its id is the training's.
+    """Return the record of everything that determines the result; its id is the training's id.
 
     Args:
-        spec: Completed.
+        spec: The specification with all defaults filled in.
         base_revision: The base model's revision.
         dataset: The published version's name, or the content's hash.
     """
@@ -128,7 +130,7 @@ def stage_config(spec: api.TrainingSpec, base_revision: str, dataset: str) -> re
 
 
 def job_settings(spec: api.TrainingSpec) -> dict[str, object]:
-    """The fields that determine the result, the program's names for them."""
+    """Return the settings that determine the result, under the program's field names."""
     lora = None
     if spec.HasField("lora"):
         lora = LoraSettings(
@@ -156,6 +158,6 @@ def job_settings(spec: api.TrainingSpec) -> dict[str, object]:
 
 
 def micro_batch(spec: api.TrainingSpec, wanted: int) -> int:
-    """Rows at once: the most that are wanted and divide a worker's share of the batch."""
+    """Return the largest number of rows at once, up to `wanted`, that divides a worker's share of the batch."""
     share = spec.batch_size // spec.workers
     return max(size for size in range(1, min(wanted, share) + 1) if share % size == 0)

@@ -1,4 +1,4 @@
-"""The trainings of one machine: one at a time, the others waiting in their order."""
+"""The trainings of one machine, which run one at a time in order of submission."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from codealign.common.errors import CodeAlignError, Unavailable, describe
 from codealign.common.health import Readiness
 from codealign.common.logs import get_logger
 from codealign.trainer import machine
+from codealign.trainer.capacity import Capacity
 from codealign.trainer.estimate import estimate
 from codealign.trainer.library import Entry, Library, no_such
 from codealign.trainer.metrics import ENDED_TOTAL, RUNNING, STEPS
@@ -21,7 +22,6 @@ from codealign.trainer.model_files import read_model_files
 from codealign.trainer.preparing import Place, prepare
 from codealign.trainer.process import TrainingProcess
 from codealign.trainer.publishing import publish
-from codealign.trainer.room import Room
 from codealign.trainer.settings import TrainerSettings
 from codealign.trainer.sft.progress import Outcome, read_outcome
 
@@ -36,12 +36,12 @@ _LOOK_UP_SECONDS = 1.0
 
 
 class Trainings:
-    """Takes trainings, runs them one after the other, and says how they are.
+    """Accepts trainings, runs them one after the other, and reports their state.
 
     Args:
-        settings: The service's.
-        clients: Of the dataset and inference services, where they are set.
-        readiness: Says when the service is told to stop, which ends what watches.
+        settings: The service's settings.
+        clients: Clients of the dataset and inference services, if configured.
+        readiness: Signals the shutdown, which ends watches.
     """
 
     def __init__(self, settings: TrainerSettings, clients: Clients, readiness: Readiness) -> None:
@@ -49,7 +49,7 @@ class Trainings:
         self._readiness = readiness
         self._clients = clients
         self._library = Library(settings.data_dir)
-        self._room = Room(clients, settings.unload_wait_seconds)
+        self._capacity = Capacity(clients, settings.unload_wait_seconds)
         self._entries = {entry.training.id: entry for entry in self._library.load()}
         self._changed: dict[str, asyncio.Event] = {}
         self._wake = asyncio.Event()
@@ -68,7 +68,7 @@ class Trainings:
         )
 
     async def run(self) -> None:
-        """Work off what is waiting, until cancelled; what was running when the service ended goes on first."""
+        """Run pending trainings until cancelled; first resume one that was running when the service stopped."""
         while True:
             waiting = [entry for entry in self._entries.values() if entry.training.state in (RUNNING_STATE, PENDING)]
             waiting.sort(key=lambda entry: (entry.training.state == PENDING, _created_at(entry)))
@@ -79,27 +79,27 @@ class Trainings:
             await self._run_one(waiting[0])
 
     async def submit(self, given: api.TrainingSpec) -> tuple[api.Training, bool]:
-        """Take a training, or find it again; one that failed or was cancelled goes on from its last checkpoint.
+        """Accept a training or find an existing one; one that failed or was cancelled resumes from its last checkpoint.
 
         Returns:
-            The training, and whether it was there already.
+            The training, and whether it existed already.
 
         Raises:
-            InvalidArgument, NotFound, FailedPrecondition, Unavailable: As the contract says.
+            InvalidArgument, NotFound, FailedPrecondition, Unavailable: As documented in the contract.
         """
         entry, needs = await prepare(given, self._place, self._clients)
         async with self._submitting:
             known = self._entries.get(entry.training.id)
             if known and not _to_do_again(known):
                 return _copy(known), True
-            if self._current is None:  # what trains now takes memory that will be free again by then
-                for note in await self._room.make(entry.job, needs):
+            if self._current is None:  # a running training's memory will be free by then
+                for note in await self._capacity.ensure_fits(entry.job, needs):
                     entry.note(note)
             if known:
                 entry.training.created_at.CopyFrom(known.training.created_at)
                 for note in known.training.notes:
                     entry.note(note)
-            entry.training.estimate.CopyFrom(await self._room.look(entry.job, needs))
+            entry.training.estimate.CopyFrom(await self._capacity.estimate(entry.job, needs))
             self._library.save(entry)
             self._entries[entry.training.id] = entry
             self._notify(entry)
@@ -107,23 +107,23 @@ class Trainings:
             return _copy(entry), known is not None
 
     async def get(self, training_id: str) -> api.Training:
-        """A training as it is now.
+        """Return a training's current state.
 
         Raises:
-            NotFound: There is none of this id.
+            NotFound: There is no training with this id.
         """
         return _copy(self._find(training_id))
 
     async def all(self) -> list[api.Training]:
-        """Every training, newest first."""
+        """Return all trainings, newest first."""
         entries = sorted(self._entries.values(), key=_created_at, reverse=True)
         return [_copy(entry) for entry in entries]
 
     async def watch(self, training_id: str) -> AsyncGenerator[api.Training]:
-        """A training as it is now, and again whenever it has changed, until it ends.
+        """Yield a training's current state, then every change until it ends.
 
         Raises:
-            NotFound: There is none of this id.
+            NotFound: There is no training with this id.
             Unavailable: The service is stopping.
         """
         self._find(training_id)
@@ -139,18 +139,20 @@ class Trainings:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_UP_SECONDS):
                     await event.wait()
-                    await asyncio.sleep(_WATCH_SECONDS)  # changes that follow at once go together
+                    await asyncio.sleep(_WATCH_SECONDS)  # batch changes that follow at once
             if self._readiness.reason == "draining":
-                raise Unavailable("the training service stops; the training goes on with the next one: watch again")
+                raise Unavailable(
+                    "the training service is stopping; the training resumes when it restarts: watch it again"
+                )
 
     async def cancel(self, training_id: str) -> api.Training:
-        """Stop a training; one that has ended stays as it is."""
+        """Cancel a training; do nothing if it has ended."""
         entry = self._find(training_id)
         if entry.ended:
             return _copy(entry)
         step = entry.training.checkpoint_step
-        kept = f"the checkpoint of step {step} is kept, and submitting again goes on from there" if step else ""
-        self._end(entry, CANCELLED, f"cancelled; {kept or 'no checkpoint was there yet'}")
+        kept = f"the checkpoint of step {step} is kept; submit again to continue from it" if step else ""
+        self._end(entry, CANCELLED, f"cancelled; {kept or 'there was no checkpoint yet'}")
         if self._current and self._current[0] == training_id:
             task = self._current[1]
             task.cancel()
@@ -163,7 +165,7 @@ class Trainings:
         RUNNING.set(1)
         try:
             await asyncio.wait({task})
-        except asyncio.CancelledError:  # the service stops: what runs is taken up again by the next one
+        except asyncio.CancelledError:  # the service is stopping: its successor resumes the training
             task.cancel()
             await asyncio.wait({task})
             raise
@@ -178,8 +180,8 @@ class Trainings:
     async def _train(self, entry: Entry) -> None:
         outcome = None
         if entry.training.state == PENDING:
-            await self._make_room(entry)
-        else:  # an earlier service had begun with it
+            await self._ensure_fits(entry)
+        else:  # an earlier service process started it
             outcome = read_outcome(entry.job.outcome_file)
         while outcome is None:
             self._set(entry, RUNNING_STATE, "training")
@@ -192,15 +194,15 @@ class Trainings:
         else:
             await self._finish(entry, outcome)
 
-    async def _make_room(self, entry: Entry) -> None:
+    async def _ensure_fits(self, entry: Entry) -> None:
         files = await asyncio.to_thread(read_model_files, entry.job.model)
         needs = estimate(files, entry.training.spec, rows_at_once=entry.job.micro_batch_size, device=entry.job.device)
-        for note in await self._room.make(entry.job, needs):
+        for note in await self._capacity.ensure_fits(entry.job, needs):
             entry.note(note)
-        entry.training.estimate.CopyFrom(await self._room.look(entry.job, needs))
+        entry.training.estimate.CopyFrom(await self._capacity.estimate(entry.job, needs))
 
     async def _run_process(self, entry: Entry) -> tuple[int, str]:
-        """Follow the program until it ends.
+        """Run the program until it ends.
 
         Returns:
             Its exit status and the last line that it printed.
@@ -224,13 +226,13 @@ class Trainings:
     def _note_restart(self, entry: Entry, starts: int) -> None:
         progress = entry.reader.progress
         if progress.starts > starts + 1:
-            entry.note(f"a worker died: all were started again, from {_from(progress.resumed_step)}")
+            entry.note(f"a worker died; all workers restarted from {_from(progress.resumed_step)}")
 
     def _may_go_on(self, entry: Entry, status: int, words: str) -> bool:
-        """After a death: whether to start again; ends the training where not."""
+        """Return whether a training whose program died may restart; end the training if not."""
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        hint = " (SIGKILL: often the kernel's, for want of memory)" if status == -9 else ""
-        place = f"its log is {entry.job.output / 'log.txt'}"
+        hint = " (SIGKILL: often the kernel's out-of-memory killer)" if status == -9 else ""
+        place = f"see its log, {entry.job.output / 'log.txt'}"
         if status >= 0:
             self._end(entry, FAILED, f"the training program {how}: {words[:500]}; {place}")
             return False
@@ -239,30 +241,32 @@ class Trainings:
             self._end(
                 entry,
                 FAILED,
-                f"the training program {how}{hint}, for the {entry.deaths}th time: free memory, set "
-                "spec.gradient_checkpointing or spec.lora, or lower spec.max_length, and submit again; it goes on from "
-                f"{_from(entry.training.checkpoint_step)}; {place}",
+                f"the training program {how}{hint} ({entry.deaths} times in all): free memory, set "
+                "spec.gradient_checkpointing or spec.lora, or lower spec.max_length, and submit again; training "
+                f"continues from {_from(entry.training.checkpoint_step)}; {place}",
             )
             return False
-        entry.note(f"the training program {how}{hint}: started again from {_from(entry.training.checkpoint_step)}")
+        entry.note(f"the training program {how}{hint} and restarted from {_from(entry.training.checkpoint_step)}")
         return True
 
     async def _finish(self, entry: Entry, outcome: Outcome) -> None:
         entry.refresh()
         if self._clients.addresses.dataset:
-            self._set(entry, RUNNING_STATE, "trained; entering the checkpoint into the dataset service")
+            self._set(entry, RUNNING_STATE, "trained; storing the Checkpoint record in the dataset service")
             try:
                 record = await publish(entry, outcome, self._clients, self._settings.cache_dir)
             except grpc.aio.AioRpcError as error:
-                self._end(entry, FAILED, f"trained, but the dataset service refuses its record: {describe(error)}")
+                self._end(
+                    entry, FAILED, f"trained, but the dataset service rejects the Checkpoint record: {describe(error)}"
+                )
                 return
             entry.training.checkpoint_id = record.id
             if record.checkpoint.artifact_url != entry.job.result.as_uri():
-                entry.note(f"the store already holds a result of this training: {record.checkpoint.artifact_url}")
+                entry.note(f"the store already has a result of this training: {record.checkpoint.artifact_url}")
         else:
-            entry.note("no dataset service is set: the result has no Checkpoint record")
+            entry.note("dataset service is not configured: the result has no Checkpoint record")
         entry.training.artifact_url = entry.job.result.as_uri()
-        self._end(entry, SUCCEEDED, f"trained for {outcome.steps} steps; load it with its artifact_url")
+        self._end(entry, SUCCEEDED, f"trained for {outcome.steps} steps; load the model from artifact_url")
 
     def _set(self, entry: Entry, state: api.TrainingState.ValueType, message: str) -> None:
         entry.training.state, entry.training.message = state, message
@@ -271,7 +275,7 @@ class Trainings:
 
     def _end(self, entry: Entry, state: api.TrainingState.ValueType, message: str) -> None:
         entry.training.ClearField("seconds_left")
-        # A disk that is full is the likeliest reason of all: the state is told even where it cannot be kept.
+        # A full disk is the likeliest cause of failure: report the state even if it cannot be saved.
         with contextlib.suppress(CodeAlignError):
             self._set(entry, state, message)
         self._notify(entry)
@@ -292,7 +296,7 @@ class Trainings:
 
 def _to_do_again(entry: Entry) -> bool:
     if entry.training.state == SUCCEEDED:
-        return not entry.job.result.is_dir()  # somebody removed it
+        return not entry.job.result.is_dir()  # the result was removed
     return entry.training.state in (FAILED, CANCELLED)
 
 

@@ -1,1 +1,1 @@
-"""The subcommands: each module reads options, calls the modules beside this package, and prints."""
+"""The subcommands. Each module parses options, calls the modules outside this package, and prints the results."""

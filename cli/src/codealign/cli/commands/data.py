@@ -1,13 +1,12 @@
-"""`codealign data`: records, where they come from, and published versions."""
+"""`codealign data`: records, their lineage, and published versions."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, BinaryIO, cast
 
 import typer
 from rich.table import Table
@@ -16,49 +15,34 @@ from rich.text import Text
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.sandbox.v1 import sandbox_pb2 as sandbox
 from codealign.cli.connection import Connection, Target
+from codealign.cli.enums import parse_value, value_names
 from codealign.cli.failures import Failure
 from codealign.cli.family import find_record, find_run, load_family, record_digits
+from codealign.cli.interrupts import run_async
 from codealign.cli.lineage import lineage_tree
 from codealign.cli.options import (
-    DEFAULT_HOME,
-    CertificateOption,
-    DatasetOption,
-    HomeOption,
-    TlsCaOption,
-    TlsCertOption,
-    TlsKeyOption,
+    connects,
     services,
-    target,
 )
 from codealign.cli.records_view import record_view
-from codealign.cli.run_file import nearest
-from codealign.cli.running import run_async
 from codealign.cli.terminal import count, err, out, printable, size, whole
 from codealign.common.records import is_internal
 
-app = typer.Typer(no_args_is_help=True, help="Records, where they come from, and published versions.")
+app = typer.Typer(no_args_is_help=True, help="Inspect records and their lineage; publish and export versions.")
 
-RecordArgument = Annotated[str, typer.Argument(metavar="ID", help="A record's id, or its first 6 digits or more.")]
+RecordArgument = Annotated[str, typer.Argument(metavar="ID", help="Record id, or its first 6 or more digits.")]
 
 
-class Format(StrEnum):
-    """A file format of an export."""
-
-    JSONL = "jsonl"
-    PARQUET = "parquet"
+_FORMATS = "|".join(name.lower() for name in value_names(ds.ExportFormat.DESCRIPTOR))
 
 
 @app.command("ls")
+@connects("dataset")
 def list_data(
-    home: HomeOption = DEFAULT_HOME,
-    dataset: DatasetOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
     """List collections with their sizes, and published versions."""
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), dataset=dataset)
 
     async def work() -> tuple[list[ds.Collection], list[ds.Version]]:
         async with services(where, "dataset") as connection:
@@ -80,16 +64,12 @@ def list_data(
 
 
 @app.command("versions")
+@connects("dataset")
 def list_versions(
-    home: HomeOption = DEFAULT_HOME,
-    dataset: DatasetOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
     """List the published versions, newest first."""
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), dataset=dataset)
 
     async def work() -> list[ds.Version]:
         async with services(where, "dataset") as connection:
@@ -113,18 +93,13 @@ def _versions_table(versions: list[ds.Version]) -> Table:
 
 
 @app.command("show")
+@connects("dataset")
 def show(
     record: RecordArgument,
-    home: HomeOption = DEFAULT_HOME,
-    dataset: DatasetOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
-    """Show one record, whole."""
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), dataset=dataset)
-
+    """Show one record in full."""
     digits = record_digits(record)
 
     async def work() -> None:
@@ -135,24 +110,21 @@ def show(
 
 
 @app.command("lineage")
+@connects("dataset")
 def lineage(
     record: RecordArgument,
-    run: Annotated[str, typer.Option("--run", help="What belongs to this run alone: its id or name.")] = "",
+    run: Annotated[str, typer.Option("--run", help="Restrict the output to this run (id or name).")] = "",
     prompts: Annotated[
-        bool, typer.Option("--prompts", help="Print everything in full: few-shot prompts and responses.")
+        bool, typer.Option("--prompts", help="Print everything in full, including few-shot prompts and completions.")
     ] = False,
-    home: HomeOption = DEFAULT_HOME,
-    dataset: DatasetOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
-    """Explain a record: from its seed, through every prompt, response, verdict and decision.
+    """Explain a record: its seed, and every prompt, response, verdict and decision.
 
-    For a row: why it is there, and why the other responses to its instruction are not. For a seed: what became of it.
+    For a row, this shows why it was chosen and the other responses to its instruction were not. For a seed, it shows
+    everything derived from it.
     """
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), dataset=dataset)
     digits = record_digits(record)
 
     async def work() -> None:
@@ -167,33 +139,31 @@ def lineage(
 async def _run_id(connection: Connection, name: str) -> str:
     found = await find_run(connection, name)
     if found is None:
-        raise Failure(f"no run's id begins with {name}, and none bears this name (see `codealign data ls`)")
+        raise Failure(f"no run with this name or id: {name} (see `codealign ls`)")
     return found.id
 
 
 @app.command("publish")
+@connects("dataset")
 def publish(
-    collection: Annotated[str, typer.Argument(metavar="COLLECTION|RUN", help="A collection's name, or a run.")],
-    title: Annotated[str, typer.Option("--title", help="A name for people.")] = "",
+    collection: Annotated[
+        str, typer.Argument(metavar="COLLECTION|RUN", help="Collection name, or a run's id or name.")
+    ],
+    title: Annotated[str, typer.Option("--title", help="Human-readable title.")] = "",
     verdict: Annotated[
         list[str] | None,
-        typer.Option("--verdict", help="Its rows have one of these verdicts (repeat). Default: PASSED alone."),
+        typer.Option("--verdict", help="Accept rows with this verdict (repeatable). Default: only PASSED."),
     ] = None,
     not_executed: Annotated[
-        bool, typer.Option("--not-executed", help="The rows were never executed; version and card say so.")
+        bool, typer.Option("--not-executed", help="The rows were never executed. The version and its card say so.")
     ] = False,
-    home: HomeOption = DEFAULT_HOME,
-    dataset: DatasetOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
     """Publish the rows of a collection, or of a run, as an immutable version."""
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), dataset=dataset)
     verdicts = [_verdict(name) for name in verdict or ()]
     if verdicts and not_executed:
-        raise Failure("--verdict and --not-executed: rows that were never executed have no verdict; give one of them")
+        raise Failure("--verdict and --not-executed exclude each other: rows that were never executed have no verdict")
 
     async def work() -> ds.PublishVersionResponse:
         async with services(where, "dataset") as connection:
@@ -205,46 +175,35 @@ def publish(
 
     response = run_async(work())
     version = response.version
-    existed = ", which was there already" if response.existed else ""
+    existed = " (already existed)" if response.existed else ""
     out.print(Text(f"{count(version.rows, 'row')} published as {version.name}{existed}"))
     out.print(Text(f"  {printable(version.url)}"))
 
 
 def _verdict(name: str) -> sandbox.Verdict.ValueType:
-    """A verdict by its name, with or without its prefix.
-
-    Raises:
-        Failure: There is none of this name.
-    """
-    known = [value.name.removeprefix("VERDICT_") for value in sandbox.Verdict.DESCRIPTOR.values]
-    known = [each for each in known if each not in ("UNSPECIFIED", "INFRASTRUCTURE")]
-    given = name.upper().replace("-", "_").removeprefix("VERDICT_")
-    if given not in known:
-        raise Failure(f"--verdict {name}: unknown{nearest(given, known)}")
-    return sandbox.Verdict.Value(f"VERDICT_{given}")
+    number = parse_value("--verdict", sandbox.Verdict.DESCRIPTOR, name, without=["INFRASTRUCTURE"])
+    return cast(sandbox.Verdict.ValueType, number)
 
 
 @app.command("export")
+@connects("dataset")
 def export(
-    version: Annotated[str, typer.Argument(metavar="VERSION", help="As `codealign data versions` lists it.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write; - for standard output.")],
-    fmt: Annotated[Format, typer.Option("--format", help="The file's format.")] = Format.JSONL,
-    home: HomeOption = DEFAULT_HOME,
-    dataset: DatasetOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    version: Annotated[
+        str, typer.Argument(metavar="VERSION", help="Version name, as `codealign data versions` lists it.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Output file; - for standard output.")],
+    fmt: Annotated[str, typer.Option("--format", metavar=_FORMATS, help="File format.")] = "jsonl",
+    *,
+    where: Target,
 ) -> None:
     """Write a published version's rows to one file."""
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), dataset=dataset)
-    written = run_async(_export(where, version, fmt, output))
+    number = parse_value("--format", ds.ExportFormat.DESCRIPTOR, fmt)
+    request = ds.ExportRequest(version=version, format=cast(ds.ExportFormat.ValueType, number))
+    written = run_async(_export(where, request, output))
     err.print(Text(f"{size(written)} written to {output}"))
 
 
-async def _export(where: Target, version: str, fmt: Format, output: Path) -> int:
-    wire = ds.EXPORT_FORMAT_PARQUET if fmt is Format.PARQUET else ds.EXPORT_FORMAT_JSONL
-    request = ds.ExportRequest(version=version, format=wire)
+async def _export(where: Target, request: ds.ExportRequest, output: Path) -> int:
     written = 0
     async with services(where, "dataset") as connection:
         with _writing(output) as file:
@@ -256,7 +215,7 @@ async def _export(where: Target, version: str, fmt: Format, output: Path) -> int
 
 @contextlib.contextmanager
 def _writing(output: Path) -> Iterator[BinaryIO]:
-    """The file, which is there under its name only once it is whole."""
+    """Open the output file. It gets its name only once it is complete."""
     if str(output) == "-":
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()

@@ -1,4 +1,4 @@
-"""`codealign data diff`: which rows came, went or changed between two versions or runs, and why."""
+"""`codealign data diff`: compare the rows of two versions or runs."""
 
 from __future__ import annotations
 
@@ -10,20 +10,14 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from codealign.cli.connection import Target
 from codealign.cli.diffing import Change, Diff, Summary, find_side, unfinished
 from codealign.cli.failures import Failure
+from codealign.cli.interrupts import run_async
 from codealign.cli.options import (
-    DEFAULT_HOME,
-    CertificateOption,
-    DatasetOption,
-    HomeOption,
-    TlsCaOption,
-    TlsCertOption,
-    TlsKeyOption,
+    connects,
     services,
-    target,
 )
-from codealign.cli.running import run_async
 from codealign.cli.terminal import count, err, out, print_json_line, printable, warn
 
 _SHORT = 12
@@ -31,34 +25,32 @@ _MAX_DETAIL = 200
 _SIGNS: Mapping[str, tuple[str, str]] = {"changed": ("~", "yellow"), "went": ("-", "red"), "came": ("+", "green")}
 _TITLES: Mapping[str, str] = {
     "changed": "changed, by what differs",
-    "went": "went, by what became of them in B",
-    "came": "came, by what had become of them in A",
+    "went": "only in A, by the reason why B lacks them",
+    "came": "only in B, by the reason why A lacks them",
 }
 
-SideArgument = typer.Argument(metavar="VERSION|RUN", help="A version's name, or a run's id, first digits or name.")
+SideArgument = typer.Argument(
+    metavar="VERSION|RUN", help="Version name, or a run's id, first digits of the id, or name."
+)
 
 
+@connects("dataset")
 def diff(
     before: Annotated[str, SideArgument],
     after: Annotated[str, SideArgument],
     as_json: Annotated[
-        bool, typer.Option("--json", help="JSON Lines: an object for each row that differs, then the summary.")
+        bool, typer.Option("--json", help="Print JSON Lines: an object for each row that differs, then the summary.")
     ] = False,
-    summary: Annotated[bool, typer.Option("--summary", help="The counts alone, no row.")] = False,
-    home: HomeOption = DEFAULT_HOME,
-    dataset: DatasetOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    summary: Annotated[bool, typer.Option("--summary", help="Print only the counts.")] = False,
+    *,
+    where: Target,
 ) -> None:
-    """Compare the rows of two versions, or runs: which came, went or changed from A to B, and why, row by row.
+    """Compare the rows of two versions or runs, and say for each difference why.
 
-    A row is the same row where it was read from the same completion; else where seed and instruction are the same.
+    Rows are matched by the completion that they were parsed from, otherwise by seed and instruction.
     """
     if before == after:
-        raise Failure(f"{before} is the same on both sides: name two versions or runs")
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), dataset=dataset)
+        raise Failure(f"{before} is given twice: name two different versions or runs")
 
     async def work() -> Summary:
         async with services(where, "dataset") as connection:
@@ -93,7 +85,7 @@ def _print(change: Change, *, as_json: bool) -> None:
 
 def _print_summary(found: Summary, before: str, after: str) -> None:
     a, b = found.rows
-    out.print(Text(printable(f"A {before}: {count(a, 'row')}; B {after}: {count(b, 'row')}; {found.same:,} the same")))
+    out.print(Text(printable(f"A {before}: {count(a, 'row')}; B {after}: {count(b, 'row')}; {found.same:,} identical")))
     for kind, title in _TITLES.items():
         reasons = found.reasons[kind]
         if reasons:

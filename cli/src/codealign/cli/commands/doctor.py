@@ -1,4 +1,4 @@
-"""`codealign doctor`: can this machine run it, and if not, what to do."""
+"""`codealign doctor`: check whether this machine can run the services."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rich.text import Text
 from codealign.cli.diagnosis import Finding, examine
 from codealign.cli.failures import EXIT_FAILURE
 from codealign.cli.options import DEFAULT_HOME, HomeOption
-from codealign.cli.terminal import out, printable
+from codealign.cli.terminal import count, out, printable
 
 _STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
@@ -16,16 +16,16 @@ _STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 def doctor(home: HomeOption = DEFAULT_HOME) -> None:
     """Check whether this machine can run every service.
 
-    A problem stands in the way of a run, and makes the exit code 1; a note does not.
+    The exit code is 1 if there is a problem that prevents a run. Notes do not prevent a run.
     """
     findings = examine(home)
     for finding in findings:
         out.print(_line(finding))
     problems = sum(finding.level == "problem" for finding in findings)
     if problems:
-        out.print(Text(f"{problems} in the way of a run", style="bold red"))
+        out.print(Text(f"{count(problems, 'problem')} found", style="bold red"))
         raise typer.Exit(EXIT_FAILURE)
-    out.print("nothing is in the way of a run")
+    out.print("no problems found")
 
 
 def _line(finding: Finding) -> Text:

@@ -1,4 +1,4 @@
-"""`codealign eval`: a model on benchmarks."""
+"""`codealign eval`: evaluate a model on benchmarks."""
 
 from __future__ import annotations
 
@@ -18,82 +18,90 @@ from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.cli.connection import Connection, Target
 from codealign.cli.evaluating import STYLES, evaluate
 from codealign.cli.failures import Failure
-from codealign.cli.loop import BENCHMARKS, EvaluationChoices
+from codealign.cli.interrupts import run_async
+from codealign.cli.loop import BENCHMARKS
 from codealign.cli.options import (
-    DEFAULT_HOME,
     BenchmarksOption,
-    CertificateOption,
-    CoordinatorOption,
-    DatasetOption,
     EngineOption,
-    HomeOption,
-    InferenceOption,
     ModelOption,
     RecordingOption,
-    TlsCaOption,
-    TlsCertOption,
-    TlsKeyOption,
+    connects,
     services,
-    target,
 )
 from codealign.cli.progress import state_name
 from codealign.cli.report.terminal import evaluation_table
 from codealign.cli.run_config import choose_model
-from codealign.cli.running import run_async
 from codealign.cli.stack import DATA_SERVICES, Options
 from codealign.cli.terminal import count, err, out, printable
 
 
+@connects("coordinator", "inference", "dataset")
 def eval_command(
     benchmark: Annotated[
         list[str] | None,
-        typer.Option("--benchmark", help="humaneval, humaneval+, mbpp, mbpp+ (repeat). Default: both with plus."),
+        typer.Option("--benchmark", help="Benchmark to evaluate on (repeatable). Default: humaneval+ and mbpp+."),
     ] = None,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Of each problem; several need a temperature.")] = 1,
-    temperature: Annotated[float, typer.Option("--temperature", min=0, max=2, help="0: greedy.")] = 0.0,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=0, help="New tokens at most. 0: 1,024.")] = 0,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="Problems of each benchmark. 0: all.")] = 0,
+    samples: Annotated[
+        int, typer.Option("--samples", min=1, help="Samples of each problem. More than one needs a temperature.")
+    ] = 1,
+    temperature: Annotated[
+        float,
+        typer.Option(
+            "--temperature", min=0, max=2, show_default=False, help="Sampling temperature. 0: greedy decoding."
+        ),
+    ] = 0.0,
+    max_tokens: Annotated[
+        int,
+        typer.Option(
+            "--max-tokens", min=0, show_default=False, help="Maximum new tokens. 0: the coordinator's default."
+        ),
+    ] = 0,
+    limit: Annotated[
+        int, typer.Option("--limit", min=0, show_default=False, help="Number of problems of each benchmark. 0: all.")
+    ] = 0,
     cancel: Annotated[
-        str, typer.Option("--cancel", metavar="ID", help="Stop this evaluation instead; what is judged is kept.")
+        str,
+        typer.Option(
+            "--cancel", metavar="ID", help="Cancel this evaluation instead of starting one. Results so far are kept."
+        ),
     ] = "",
     prompt: Annotated[
-        str, typer.Option("--prompt", help="base: plain completion; tuned: an instruction. Default: by its lineage.")
+        str,
+        typer.Option(
+            "--prompt",
+            help="Prompt style. base: plain completion; tuned: an instruction. Default: tuned for models that "
+            "CodeAlign trained.",
+        ),
     ] = "",
-    seed: Annotated[int, typer.Option("--seed", help="Of the samples.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed of the samples.")] = 0,
     samples_file: Annotated[
-        Path | None, typer.Option("--samples-file", help="Write the solutions here, in EvalPlus' format.")
+        Path | None, typer.Option("--samples-file", help="Write the solutions to this file in EvalPlus format.")
     ] = None,
     model: ModelOption = "",
     engine: EngineOption = "",
     recording: RecordingOption = None,
     benchmarks: BenchmarksOption = None,
-    home: HomeOption = DEFAULT_HOME,
-    coordinator: CoordinatorOption = "",
-    inference: InferenceOption = "",
-    dataset: DatasetOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
-    """Evaluate a model: the inference service writes, the sandbox judges. What was judged before is not done again.
+    """Evaluate a model on benchmarks. Results that exist already are reused.
 
-    The coordinator does it: where the services were up before, Ctrl-C stops watching alone, and the same command goes
-    on watching.
+    The inference service writes solutions, and the sandbox judges them. If the services were already running, Ctrl-C
+    only stops watching: the evaluation continues, and the same command watches it again.
     """
     if prompt not in ("", *STYLES):
-        raise Failure(f"--prompt: unknown style {prompt!r}; there are {', '.join(STYLES)}")
+        raise Failure(f"--prompt: unknown style {prompt!r}; valid: {', '.join(STYLES)}")
     if samples_file is not None and not samples_file.resolve().parent.is_dir():
-        raise Failure(f"--samples-file: no such folder: {samples_file.resolve().parent}")
+        raise Failure(f"--samples-file: no such directory: {samples_file.resolve().parent}")
     options = Options(model, engine, recording, None, benchmarks)
     options.check()
-    chosen = EvaluationChoices(tuple(benchmark or BENCHMARKS), samples, temperature, max_tokens, limit, seed)
-    where = target(
-        home,
-        tls=(certificate, tls_ca, tls_cert, tls_key),
-        coordinator=coordinator,
-        inference=inference,
-        dataset=dataset,
+    settings = pb.EvaluationSettings(
+        benchmarks=benchmark or BENCHMARKS,
+        samples=samples,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        limit=limit,
+        seed=seed,
     )
     if cancel:
         _cancel(where, cancel)
@@ -106,8 +114,8 @@ def eval_command(
             watched.outlives_us = not connection.started
             name = await choose_model(connection, options)
             found = await connection.call(connection.clients.inference.GetModel, inf.GetModelRequest(name=name))
-            style = prompt or await _style(connection, found.model.revision)
-            settings = chosen.settings(name, found.model.revision, style)
+            settings.model.CopyFrom(pb.ModelChoice(model=name, revision=found.model.revision))
+            settings.prompt_style = prompt or await _style(connection, found.model.revision)
             evaluations = await evaluate(connection, settings, err, watched.on_job)
             lines = await _samples(connection, evaluations) if samples_file is not None else []
             return evaluations, lines
@@ -124,24 +132,24 @@ def eval_command(
 
 @dataclass
 class _Watched:
-    """The evaluation that is being watched."""
+    """The evaluation that the command watches."""
 
     job: str = ""
     outlives_us: bool = False
-    """The services were up before this command."""
+    """Whether the services were running before this command."""
 
     def on_job(self, job: str) -> None:
-        """Its id is known."""
+        """Record the evaluation's id."""
         self.job = job
 
     def interrupted(self) -> str:
-        """What to tell a person who has stopped watching."""
+        """Return the message for a user who stops watching."""
         if self.job and self.outlives_us:
             return (
-                f"stopped watching; evaluation {self.job[:12]} goes on in the services that are up: the same command "
-                f"watches it again, codealign eval --cancel {self.job[:12]} stops it"
+                f"stopped watching; evaluation {self.job[:12]} continues in the running services. Run the same command "
+                f"to watch it again, or codealign eval --cancel {self.job[:12]} to stop it"
             )
-        return "stopped; what is judged is kept, and the same command goes on"
+        return "stopped; results so far are kept. Run the same command to continue"
 
 
 def _cancel(where: Target, evaluation: str) -> None:
@@ -157,7 +165,7 @@ def _cancel(where: Target, evaluation: str) -> None:
 
 
 async def _style(connection: Connection, revision: str) -> str:
-    """The prompt style of a model: `tuned` for one that a training of ours made."""
+    """Return a model's prompt style: `tuned` for models that CodeAlign trained, otherwise `base`."""
     async for record in connection.scan(ds.ScanRequest(kind=pb.KIND_CHECKPOINT)):
         if record.checkpoint.revision == revision:
             return "tuned"
@@ -165,7 +173,7 @@ async def _style(connection: Connection, revision: str) -> str:
 
 
 async def _samples(connection: Connection, evaluations: Sequence[api.Evaluation]) -> list[str]:
-    """Every solution as a line of EvalPlus' samples format."""
+    """Return every solution as a line in EvalPlus' samples format."""
     lines = []
     for evaluation in evaluations:
         request = ds.ScanRequest(kind=pb.KIND_EVALUATION_RESULT, stage_config_id=evaluation.id)

@@ -1,4 +1,4 @@
-"""`codealign pipelines`: what a run may be made of, as the coordinator describes it."""
+"""`codealign pipelines`: describe the pipelines that the coordinator offers."""
 
 from __future__ import annotations
 
@@ -10,42 +10,35 @@ from rich.text import Text
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.cli.connection import Target
+from codealign.cli.interrupts import run_async
 from codealign.cli.options import (
-    DEFAULT_HOME,
-    CertificateOption,
-    CoordinatorOption,
-    HomeOption,
-    TlsCaOption,
-    TlsCertOption,
-    TlsKeyOption,
+    connects,
     services,
-    target,
 )
 from codealign.cli.run_config import run_pipeline
-from codealign.cli.running import run_async
 from codealign.cli.terminal import out, printable
 
 _ROLES: Mapping[int, str] = {
-    api.STAGE_ROLE_SEEDS: "chooses among what was collected",
-    api.STAGE_ROLE_WRITING: "a model writes",
-    api.STAGE_ROLE_EXECUTION: "the sandbox executes and judges",
-    api.STAGE_ROLE_SELECTION: "chooses the rows",
+    api.STAGE_ROLE_SEEDS: "filters the collected seeds",
+    api.STAGE_ROLE_WRITING: "written by a model",
+    api.STAGE_ROLE_EXECUTION: "executed and judged in the sandbox",
+    api.STAGE_ROLE_SELECTION: "selects the rows",
 }
 
 
+@connects("coordinator")
 def pipelines(
     name: Annotated[
-        str, typer.Argument(metavar="[NAME]", help="Describe this one: its stages, their defaults, why they drop.")
+        str,
+        typer.Argument(
+            metavar="[NAME]", help="Pipeline to describe: its stages, their defaults, and the reasons for drops."
+        ),
     ] = "",
-    home: HomeOption = DEFAULT_HOME,
-    coordinator: CoordinatorOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
-    """List the pipelines that a run may have, or describe one."""
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), coordinator=coordinator)
+    """List the available pipelines, or describe one."""
 
     async def work() -> list[api.Pipeline]:
         async with services(where, *(("coordinator",) if where.explicit else ("coordinator", "dataset"))) as connection:
@@ -62,9 +55,9 @@ def pipelines(
 
 
 def _list(found: list[api.Pipeline]) -> None:
-    """Lines, which a terminal of any width shows whole; a table would cut names short."""
+    """Print lines rather than a table, which would cut names in a narrow terminal."""
     if not found:
-        out.print("this coordinator has no pipeline")
+        out.print("this coordinator has no pipelines")
     for one in found:
         _say(f"{one.name}: {one.description}", style="bold")
         _say(f"  {' → '.join(stage.name for stage in one.stages)}")
@@ -77,24 +70,24 @@ def _describe(found: api.Pipeline) -> None:
         out.print()
         _say(f"{stage.name}: {stage.title}", style="bold")
         parent = f", for each item of {stage.parent}" if stage.parent else ""
-        _say(f"  {_ROLES.get(stage.role, 'of a role that this client does not know')}{parent}, version {stage.version}")
+        _say(f"  {_ROLES.get(stage.role, 'unknown role')}{parent}, version {stage.version}")
         if stage.description:
             _say(f"  {stage.description}")
         if stage.HasField("defaults"):
             _say(f"  defaults: {defaults(stage.defaults)}")
         for draw in stage.properties:
             drawn = next((one.values for one in stage.defaults.properties if one.name == draw.name), draw.values)
-            _say(f"  {draw.name}: drawn from {', '.join(drawn)}; may be {', '.join(draw.values)}")
+            _say(f"  {draw.name}: drawn from {', '.join(drawn)}; valid: {', '.join(draw.values)}")
         if stage.reasons:
             executes = stage.role == api.STAGE_ROLE_EXECUTION
-            _say("  what may become of an item" if executes else "  why it may drop an item")
+            _say("  verdicts besides PASSED" if executes else "  reasons for drops")
             width = max(map(len, stage.reasons))
             for reason, meaning in sorted(stage.reasons.items()):
                 _say(f"    {reason:<{width}}  {meaning}")
 
 
 def defaults(settings: pb.StageSettings) -> str:
-    """A stage's settings in a line: "max_tokens 128, few_shots 8"."""
+    """Return a stage's settings in one line: "max_tokens 128, few_shots 8"."""
     shown = []
     for field, value in settings.ListFields():
         if field.name in ("stage", "version", "properties"):

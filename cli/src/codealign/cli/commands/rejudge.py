@@ -1,4 +1,4 @@
-"""`codealign rejudge`: a finished run's completions read and judged again, and what came of it."""
+"""`codealign rejudge`: parse and judge the completions of a finished run again."""
 
 from __future__ import annotations
 
@@ -12,27 +12,20 @@ from rich.text import Text
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sandbox
+from codealign.cli.connection import Target
 from codealign.cli.failures import EXIT_FAILURE
 from codealign.cli.following import cancel_started, follow, print_outcome
+from codealign.cli.interrupts import run_async
 from codealign.cli.options import (
-    DEFAULT_HOME,
-    CertificateOption,
-    CoordinatorOption,
-    DatasetOption,
     EngineOption,
-    HomeOption,
     ModelOption,
     PresetOption,
     RecordingOption,
-    TlsCaOption,
-    TlsCertOption,
-    TlsKeyOption,
+    connects,
     preset_options,
     services,
-    target,
 )
 from codealign.cli.presets import DEFAULT, load
-from codealign.cli.running import run_async
 from codealign.cli.stack import DATA_SERVICES, Options
 from codealign.cli.terminal import err, out, printable, warn
 
@@ -45,42 +38,54 @@ class _Begun:
     started_services: bool = True
 
     def interrupted(self) -> str:
-        """What to tell a person who has stopped it."""
+        """Return the message for a user who interrupts the command."""
         if self.run_id and not self.started_services:
-            return f"stopped watching; the run goes on (codealign watch {self.run_id[:12]})"
-        return "stopped; nothing finished is lost; the same command goes on"
+            return f"stopped watching; the run continues (codealign watch {self.run_id[:12]})"
+        return "stopped; finished work is kept. Run the same command to continue"
 
 
+@connects("coordinator", "dataset")
 def rejudge(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Its id, the id's first 6 digits or more, or its name.")],
-    name: Annotated[str, typer.Option("--name", help="A name for the new run.")] = "",
-    profile: Annotated[str, typer.Option("--profile", help="Another runner profile than the run's.")] = "",
-    runs: Annotated[int, typer.Option("--runs", min=0, max=10, help="Of each program. 0: as in the run.")] = 0,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run id, its first 6 or more digits, or the run's name.")],
+    name: Annotated[str, typer.Option("--name", help="Name of the new run.")] = "",
+    profile: Annotated[str, typer.Option("--profile", help="Sandbox profile. Default: the run's.")] = "",
+    runs: Annotated[
+        int,
+        typer.Option("--runs", min=0, max=10, show_default=False, help="Executions of each program. 0: as in the run."),
+    ] = 0,
     wall_seconds: Annotated[
-        float, typer.Option("--wall-seconds", min=0, help="Of each program. 0: as in the run.")
+        float,
+        typer.Option(
+            "--wall-seconds", min=0, show_default=False, help="Wall-clock limit of each program. 0: as in the run."
+        ),
     ] = 0.0,
     cpu_seconds: Annotated[
-        float, typer.Option("--cpu-seconds", min=0, help="Of each program. 0: as in the run.")
+        float,
+        typer.Option(
+            "--cpu-seconds", min=0, show_default=False, help="CPU time limit of each program. 0: as in the run."
+        ),
     ] = 0.0,
-    memory: Annotated[int, typer.Option("--memory", min=0, help="MiB of each program. 0: as in the run.")] = 0,
-    timings: Annotated[bool, typer.Option("--timings/--no-timings", help="Print what each stage took.")] = True,
+    memory: Annotated[
+        int,
+        typer.Option(
+            "--memory", min=0, show_default=False, help="Memory limit of each program in MiB. 0: as in the run."
+        ),
+    ] = 0,
+    timings: Annotated[
+        bool, typer.Option("--timings/--no-timings", help="Print times and tokens of each stage.")
+    ] = True,
     preset: PresetOption = DEFAULT,
     model: ModelOption = "",
     engine: EngineOption = "",
     recording: RecordingOption = None,
-    home: HomeOption = DEFAULT_HOME,
-    coordinator: CoordinatorOption = "",
-    dataset: DatasetOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
-    """Make a new run from a finished one: its completions are read and judged again, none is asked for anew.
+    """Parse and judge the completions of a finished run again, as a new run.
 
-    Parsers, rules and runners are those that there are now; limits may be given. Where fewer answers pass, further ones
-    are drawn, as the run itself would have done: only for these the model is asked. --preset, --model and
-    --engine say how to start services that are not up, as for `codealign run`.
+    The new run uses the current parsers, rules and runners, and the limits given here. Existing completions are not
+    generated again. If fewer answers pass, the model draws further ones, as in the original run. --preset, --model and
+    --engine say how to start services that are not running, as for `codealign run`.
     """
     options = preset_options(load(preset), Options(model, engine, recording))
     options.check()
@@ -92,7 +97,6 @@ def rejudge(
     request = api.RejudgeRunRequest(run=run, name=name)
     if execution.ListFields():
         request.execution.CopyFrom(execution)
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), coordinator=coordinator, dataset=dataset)
     needs = ("coordinator", "dataset") if where.explicit else DATA_SERVICES
     begun = _Begun()
 
@@ -102,16 +106,16 @@ def rejudge(
             made = await connection.call(connection.clients.coordinator.RejudgeRun, request)
             begun.run_id = made.run.id
             of = made.run.config.rejudges
-            said = "was judged so before; nothing has changed since" if made.existed else "new"
-            err.print(Text(printable(f"run {made.run.id[:12]}: {said} (judges {of[:12] or run} again)")))
+            said = "already exists; nothing has changed since" if made.existed else "new"
+            err.print(Text(printable(f"run {made.run.id[:12]}: {said} (rejudges {of[:12] or run})")))
             try:
                 last = await follow(connection, made.run.id, err)
             except asyncio.CancelledError:
                 await cancel_started(connection, made.run.id)
                 raise
             await print_outcome(connection, last, out, timings=timings)
-            if of:  # else nothing has changed since: it is the run that was named
-                out.print(Text(f"what changed: codealign data diff {of[:12]} {made.run.id[:12]}"))
+            if of:  # otherwise nothing has changed, and this is the given run
+                out.print(Text(f"to compare: codealign data diff {of[:12]} {made.run.id[:12]}"))
             return last.state
 
     if run_async(work(), begun.interrupted) != pb.RUN_STATE_SUCCEEDED:

@@ -1,4 +1,4 @@
-"""`codealign run`: from seeds to a published version, in one command."""
+"""`codealign run`: from seeds to a published version in one command."""
 
 from __future__ import annotations
 
@@ -15,57 +15,49 @@ from rich.text import Text
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.api.training.v1 import training_pb2 as training
 from codealign.cli.collecting import read_seeds, store_seeds
 from codealign.cli.connection import Connection, Target, connected
 from codealign.cli.failures import EXIT_FAILURE, Failure
 from codealign.cli.following import cancel_started, follow, print_outcome
+from codealign.cli.interrupts import run_async
 from codealign.cli.loop import LoopChoices, check_benchmarks, report_page
 from codealign.cli.loop_steps import has_settled, outcome
 from codealign.cli.options import (
-    DEFAULT_HOME,
     BenchmarksOption,
-    CertificateOption,
-    CoordinatorOption,
-    DatasetOption,
     EngineOption,
-    HomeOption,
     ModelOption,
     PresetOption,
     RecordingOption,
     RecordOption,
-    TlsCaOption,
-    TlsCertOption,
-    TlsKeyOption,
+    connects,
     preset_options,
-    target,
 )
 from codealign.cli.presets import DEFAULT, load
 from codealign.cli.refusals import refusal
 from codealign.cli.report import page
 from codealign.cli.run_config import RunChoices, choose_model, chosen_pipeline, loop_choices, run_config
 from codealign.cli.run_file import RunFile, read_run
-from codealign.cli.running import run_async
 from codealign.cli.seeds import STDLIB, collection_name
 from codealign.cli.stack import DATA_SERVICES, SERVICES, Options
 from codealign.cli.terminal import StartDisplay, err, out, warn
-from codealign.cli.tuning import TuningChoices
 from codealign.common.errors import violations
 
 
 @dataclass
 class _Work:
-    """What one `codealign run` does, and how far it has come."""
+    """Inputs and progress of one `codealign run`."""
 
     where: Target
     given: Options
-    """By the person."""
+    """Options as given by the user."""
     options: Options
-    """With the preset's for what was not given."""
+    """Options filled in from the preset."""
     choices: RunChoices
     seeds: str
-    """Folder to read seeds from. Empty: the collection's are used."""
+    """Directory to read seeds from. Empty: use those of the collection."""
     collection: str
-    """Empty: its name follows from the seeds that are read, or the run file has it."""
+    """Seed collection. Empty: named after the seeds that are read, or set by the run file."""
     timings: bool
     loop: LoopChoices
     file: RunFile
@@ -74,39 +66,48 @@ class _Work:
     started_services: bool = True
 
     def interrupted(self) -> str:
-        """What to tell a person who has stopped it."""
+        """Return the message for a user who interrupts the command."""
         if self.run_id and not self.started_services:
             short = self.run_id[:12]
             return (
-                f"stopped watching; the run goes on in the services that are up "
+                f"stopped watching; the run continues in the running services "
                 f"(codealign watch {short}, codealign pause {short})"
             )
-        return "stopped; nothing finished is lost; the same command goes on"
+        return "stopped; finished work is kept. Run the same command to continue"
 
 
+@connects("coordinator", "dataset")
 def run(
     seeds: Annotated[
         str,
         typer.Option(
             "--seeds",
             metavar="PATH|stdlib",
-            help="Folder of Python files to take seeds from. Default: the preset's, else stdlib.",
+            help="Directory of Python files to take seeds from. Default: the preset's, otherwise stdlib.",
         ),
     ] = "",
     collection: Annotated[
-        str, typer.Option("--collection", help="Use these collected seeds (codealign seeds ls) instead of reading any.")
+        str,
+        typer.Option(
+            "--collection", help="Use this existing seed collection (see `codealign seeds ls`) instead of --seeds."
+        ),
     ] = "",
-    n: Annotated[int, typer.Option("--n", "-n", min=0, help="Use so many good seeds. 0: all.")] = 0,
-    name: Annotated[str, typer.Option("--name", help="A name for the run.")] = "",
+    n: Annotated[
+        int,
+        typer.Option(
+            "--n", "-n", min=0, show_default=False, help="Number of seeds that pass the filters to use. 0: all."
+        ),
+    ] = 0,
+    name: Annotated[str, typer.Option("--name", help="Name of the run.")] = "",
     pipeline: Annotated[
-        str, typer.Option("--pipeline", help="One of `codealign pipelines`. Default: selfcodealign.")
+        str, typer.Option("--pipeline", help="Pipeline, one of `codealign pipelines`. Default: selfcodealign.")
     ] = "",
     config: Annotated[
         Path | None,
         typer.Option(
             "--config",
             metavar="FILE",
-            help="A run file (YAML): a run's settings. Wins over the preset, options over it.",
+            help="Run file (YAML) with the run's settings. It wins over the preset, and options win over it.",
         ),
     ] = None,
     attempts: Annotated[
@@ -114,36 +115,66 @@ def run(
         typer.Option(
             "--attempts",
             min=0,
-            help="Draws for each parent at most, of the last stage that writes. 0: its default, 10.",
+            show_default=False,
+            help="Maximum draws for each parent in the last writing stage. 0: the stage's default.",
         ),
     ] = 0,
     round_size: Annotated[
-        int, typer.Option("--round-size", min=0, help="Of these, drawn at once, until one passes. 0: the default, 2.")
+        int,
+        typer.Option(
+            "--round-size", min=0, show_default=False, help="Draws at once, until one passes. 0: the stage's default."
+        ),
     ] = 0,
     prefix_groups: Annotated[
-        int, typer.Option("--prefix-groups", min=0, help="Few-shot orderings in the pool. 0: the default, 32.")
+        int,
+        typer.Option(
+            "--prefix-groups",
+            min=0,
+            show_default=False,
+            help="Few-shot orderings in the pool. 0: the stages' defaults.",
+        ),
     ] = 0,
     max_tokens: Annotated[
         int,
-        typer.Option("--max-tokens", min=0, help="New tokens, of the last stage that writes. 0: its default, 1,024."),
+        typer.Option(
+            "--max-tokens",
+            min=0,
+            show_default=False,
+            help="Maximum new tokens in the last writing stage. 0: the stage's default.",
+        ),
     ] = 0,
     temperature: Annotated[
-        float | None, typer.Option("--temperature", min=0, max=2, help="Of every stage that writes. Default 0.7.")
+        float | None,
+        typer.Option(
+            "--temperature",
+            min=0,
+            max=2,
+            help="Sampling temperature of every writing stage. Default: the stages' defaults.",
+        ),
     ] = None,
     strategy: Annotated[
         str,
         typer.Option(
-            "--strategy", help="Of selection: first-pass (the default), random-pass, failures-only, everything."
+            "--strategy", help="Selection strategy: first-pass (the default), random-pass, failures-only or everything."
         ),
     ] = "",
-    seed: Annotated[int, typer.Option("--seed", help="Everything random derives from it.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed of the run.")] = 0,
     preset: PresetOption = DEFAULT,
     difficulty: Annotated[
         list[str] | None,
-        typer.Option("--difficulty", help="Of tasks, in the stages that draw one (repeat): easy, medium, hard."),
+        typer.Option(
+            "--difficulty", help="Difficulty of tasks, e.g. easy (repeatable). Default: the stages' defaults."
+        ),
     ] = None,
     runs: Annotated[
-        int, typer.Option("--runs", min=0, max=10, help="Of each program; differing verdicts: FLAKY, dropped. 0: once.")
+        int,
+        typer.Option(
+            "--runs",
+            min=0,
+            max=10,
+            show_default=False,
+            help="Executions of each program. Programs with differing verdicts are FLAKY and dropped. 0: one.",
+        ),
     ] = 0,
     model: ModelOption = "",
     engine: EngineOption = "",
@@ -151,33 +182,57 @@ def run(
     record: RecordOption = None,
     benchmarks: BenchmarksOption = None,
     until: Annotated[
-        str, typer.Option("--until", help="data; training: tune the model on it; evaluation: and evaluate both.")
+        str,
+        typer.Option(
+            "--until",
+            help="Last step. data; training: tune the model on the data; evaluation: also evaluate both models.",
+        ),
     ] = "data",
-    lora_rank: Annotated[int, typer.Option("--lora-rank", min=0, help="LoRA. 0: the preset's; small 16.")] = 0,
-    epochs: Annotated[float, typer.Option("--epochs", min=0, help="Of training. 0: 4, the paper's.")] = 0.0,
-    max_steps: Annotated[int, typer.Option("--max-steps", min=0, help="Of training. 0: as the epochs say.")] = 0,
+    lora_rank: Annotated[
+        int,
+        typer.Option("--lora-rank", min=0, show_default=False, help="LoRA rank. 0: the preset's, or full fine-tuning."),
+    ] = 0,
+    epochs: Annotated[
+        float,
+        typer.Option(
+            "--epochs",
+            min=0,
+            show_default=False,
+            help="Training epochs. 0: the preset's, or the training service's default.",
+        ),
+    ] = 0.0,
+    max_steps: Annotated[
+        int,
+        typer.Option(
+            "--max-steps", min=0, show_default=False, help="Maximum optimizer steps. 0: the preset's, or no limit."
+        ),
+    ] = 0,
     benchmark: Annotated[
         list[str] | None,
-        typer.Option("--benchmark", help="To evaluate on (repeat). Default: the preset's."),
+        typer.Option("--benchmark", help="Benchmark to evaluate on (repeatable). Default: the preset's."),
     ] = None,
     problems: Annotated[
-        int | None, typer.Option("--problems", min=0, help="Of each benchmark. Default: all (0); small: 10.")
+        int | None,
+        typer.Option(
+            "--problems",
+            min=0,
+            show_default=False,
+            help="Number of problems of each benchmark. 0: all. Default: the preset's.",
+        ),
     ] = None,
-    timings: Annotated[bool, typer.Option("--timings/--no-timings", help="Print what each stage took.")] = True,
-    home: HomeOption = DEFAULT_HOME,
-    coordinator: CoordinatorOption = "",
-    dataset: DatasetOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    timings: Annotated[
+        bool, typer.Option("--timings/--no-timings", help="Print times and tokens of each stage.")
+    ] = True,
+    *,
+    where: Target,
 ) -> None:
-    """Run a pipeline from seeds to a published version: a model writes, the sandbox judges, rows are selected.
+    """Run a pipeline from seeds to a published version of the data.
 
-    With --until evaluation it closes the loop: the model is evaluated, tuned on the version, evaluated again.
+    A model writes tasks and answers, the sandbox runs and judges them, and the best rows are published. With --until
+    evaluation, the model is also evaluated, tuned on the data, and evaluated again.
 
-    Uses the services that are up in the home folder, or those whose addresses are given; else starts them for the
-    duration. The same command goes on where it stopped.
+    The command uses the services that are running in the home directory or at the given addresses. Otherwise it starts
+    them and stops them at the end. To resume an interrupted run, repeat the same command.
     """
     defaults = load(preset)
     given_seeds = seeds
@@ -205,13 +260,14 @@ def run(
     )
     choices.check()
     collection = collection or ("" if given_seeds else choices.file.get("seeds", {}).get("collection", ""))
-    tuning = TuningChoices(name=name, lora_rank=lora_rank, epochs=epochs, max_steps=max_steps)
-    loop = loop_choices(preset, until, tuning, benchmark or (), problems, files=options.benchmarks is not None)
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), coordinator=coordinator, dataset=dataset)
+    chosen = training.TrainingSpec(name=name, epochs=epochs, max_steps=max_steps)
+    if lora_rank:
+        chosen.lora.rank = lora_rank
+    loop = loop_choices(preset, until, chosen, benchmark or (), problems, files=options.benchmarks is not None)
     if not where.explicit:
         where.home.prepare()
     if not collection and seeds != STDLIB and not Path(seeds).exists():
-        raise Failure(f"--seeds: no such folder: {seeds}")
+        raise Failure(f"--seeds: no such file or directory: {seeds}")
     read = "" if collection else seeds
     work = _Work(where, given, options, choices, read, collection, timings, loop, file, config)
     state = run_async(_run(work), work.interrupted)
@@ -224,13 +280,14 @@ async def _run(work: _Work) -> pb.RunState.ValueType:
         work.started_services = connection.started
         pipeline = await chosen_pipeline(connection, work.choices)
         if work.run_file is not None:
-            read_run("--config", work.run_file, pipeline)  # again, now that its stages are known
+            # Read it again to check stage and property names, now that the pipeline is known.
+            read_run("--config", work.run_file, pipeline)
         work.loop = await check_benchmarks(connection, work.loop, err)
         if work.seeds:
             collected = await asyncio.to_thread(read_seeds, work.seeds, err)
             work.collection = collection_name(work.seeds, collected.seeds)
             stored = await store_seeds(connection, collected, work.collection, err)
-            err.print(Text(f"seeds {stored.collection}: {stored.inserted:,} new, {stored.existed:,} there already"))
+            err.print(Text(f"seeds {stored.collection}: {stored.inserted:,} new, {stored.existed:,} existing"))
         remote = bool(work.where.explicit)
         in_file = not work.given.model and "model" in work.choices.file
         model = (
@@ -239,7 +296,7 @@ async def _run(work: _Work) -> pb.RunState.ValueType:
             else await choose_model(connection, work.options, given=bool(work.given.model))
         )
         config = run_config(work.choices, work.collection, model, pipeline)
-        # Services that this command starts share a machine, which does not hold two models.
+        # Services that this command starts share one machine, which cannot hold two models.
         loop = work.loop.loop(one_model=connection.started)
         request = api.CreateRunRequest(config=config, loop=loop)
         created = await _create(connection, request, work.file)
@@ -268,7 +325,7 @@ async def _create(connection: Connection, request: api.CreateRunRequest, file: R
 
 
 async def _tell(connection: Connection, work: _Work, run: api.RunStatus) -> None:
-    """Print the report, and write its page."""
+    """Print the report and write its page."""
     report = await print_outcome(connection, run, out, timings=work.timings)
     written = page.write(report, report_page(work.where.home.reports, run.id))
     out.print(Text(f"report: {written}"))
@@ -293,13 +350,13 @@ async def _connected(work: _Work) -> AsyncIterator[Connection]:
 
 
 def _check_unused(options: Options) -> None:
-    """Options of services that are up already would be ignored: say so instead."""
+    """Refuse options that running services would ignore."""
     given = {"--record": options.record, "--benchmarks": options.benchmarks, "--recording": options.recording}
     unused = [name for name, value in given.items() if value is not None]
     if unused:
         raise Failure(
-            f"{', '.join(unused)}: the services are up already, so this changes nothing; give it to `codealign up`, or "
-            "choose another --home"
+            f"{', '.join(unused)}: has no effect on services that are already running; pass it to `codealign up`, or "
+            "use another --home"
         )
 
 
@@ -308,7 +365,7 @@ def _say_created(created: api.CreateRunResponse) -> None:
     if not created.existed:
         text = f"run {short}: new"
     elif created.run.state == pb.RUN_STATE_SUCCEEDED:
-        text = f"run {short}: this configuration was run before, and has succeeded"
+        text = f"run {short}: already succeeded with this configuration"
     else:
-        text = f"run {short}: resuming; what is finished is not done again"
+        text = f"run {short}: resuming from the finished work"
     err.print(Text(text))

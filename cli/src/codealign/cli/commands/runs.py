@@ -1,4 +1,4 @@
-"""`codealign watch`, `ls`, `report`, `pause`, `resume`, `cancel`: runs, wherever their coordinator is."""
+"""`codealign watch`, `ls`, `report`, `pause`, `resume`, `cancel`: follow and control runs."""
 
 from __future__ import annotations
 
@@ -15,48 +15,35 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.connection import Connection, Target
 from codealign.cli.failures import EXIT_FAILURE, Failure
 from codealign.cli.following import follow, print_outcome
+from codealign.cli.interrupts import run_async
 from codealign.cli.loop_steps import outcome
 from codealign.cli.options import (
-    DEFAULT_HOME,
-    CertificateOption,
-    CoordinatorOption,
-    DatasetOption,
-    HomeOption,
-    TlsCaOption,
-    TlsCertOption,
-    TlsKeyOption,
+    connects,
     services,
-    target,
 )
 from codealign.cli.progress import message_words, run_state, waiting_words
 from codealign.cli.report.page import write
-from codealign.cli.running import run_async
 from codealign.cli.terminal import err, out, printable, whole
 
 RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="Its id, the id's first 6 digits or more, or its name.")
+    str, typer.Argument(metavar="RUN", help="Run id, its first 6 or more digits, or the run's name.")
 ]
 MaybeRunArgument = Annotated[
-    str, typer.Argument(metavar="[RUN]", help="Its id, the id's first digits, or its name. Default: the newest.")
+    str, typer.Argument(metavar="[RUN]", help="Run id, its first digits, or the run's name. Default: the newest run.")
 ]
-TimingsOption = Annotated[bool, typer.Option("--timings/--no-timings", help="Print what each stage took.")]
+TimingsOption = Annotated[bool, typer.Option("--timings/--no-timings", help="Print times and tokens of each stage.")]
 
 _Change = Callable[[Connection, str], Awaitable[api.RunStatus]]
 
 
+@connects("coordinator", "dataset")
 def watch(
     run: MaybeRunArgument = "",
     timings: TimingsOption = True,
-    home: HomeOption = DEFAULT_HOME,
-    coordinator: CoordinatorOption = "",
-    dataset: DatasetOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
-    """Show a run's progress until it ends, then its report. Ctrl-C stops watching; the run goes on."""
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), coordinator=coordinator, dataset=dataset)
+    """Show a run's progress until it ends, then its report. Ctrl-C stops watching; the run continues."""
 
     async def work() -> pb.RunState.ValueType:
         async with services(where, "coordinator", "dataset", start=False) as connection:
@@ -64,29 +51,25 @@ def watch(
             await print_outcome(connection, last, out, timings=timings)
             return outcome(last)
 
-    if run_async(work(), lambda: "stopped watching; the run goes on") != pb.RUN_STATE_SUCCEEDED:
+    if run_async(work(), lambda: "stopped watching; the run continues") != pb.RUN_STATE_SUCCEEDED:
         raise typer.Exit(EXIT_FAILURE)
 
 
+@connects("coordinator", "dataset")
 def report(
     run: MaybeRunArgument = "",
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write it as one self-contained HTML page as well.")
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Also write the report as one self-contained HTML page."),
     ] = None,
-    open_page: Annotated[bool, typer.Option("--open", help="Show that page in the browser; needs --html.")] = False,
+    open_page: Annotated[bool, typer.Option("--open", help="Open that page in the browser; needs --html.")] = False,
     timings: TimingsOption = True,
-    home: HomeOption = DEFAULT_HOME,
-    coordinator: CoordinatorOption = "",
-    dataset: DatasetOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
-    """Print a run's report as it is now; with --html also as a page to show to others."""
+    """Print a run's current report. With --html, also write it as a page to share."""
     if open_page and html is None:
-        raise Failure("--open shows the page that --html FILE writes: give both")
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), coordinator=coordinator, dataset=dataset)
+        raise Failure("--open needs --html FILE: it opens the page that --html writes")
 
     async def work() -> api.GetReportResponse:
         async with services(where, "coordinator", "dataset") as connection:
@@ -102,16 +85,12 @@ def report(
             typer.launch(written.as_uri())
 
 
+@connects("coordinator")
 def list_runs(
-    home: HomeOption = DEFAULT_HOME,
-    coordinator: CoordinatorOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
     """List the runs, newest first."""
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), coordinator=coordinator)
 
     async def work() -> list[api.RunStatus]:
         async with services(where, *(("coordinator",) if where.explicit else ("coordinator", "dataset"))) as connection:
@@ -141,58 +120,49 @@ def list_runs(
     out.print(whole(table))
 
 
+@connects("coordinator")
 def pause(
     run: RunArgument,
-    home: HomeOption = DEFAULT_HOME,
-    coordinator: CoordinatorOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
-    """Stop starting work; what is in flight is finished and kept. `codealign watch` shows when that is done."""
+    """Pause a run. Work in flight is finished and kept; `codealign watch` shows when that is done."""
 
     async def change(connection: Connection, name: str) -> api.RunStatus:
         request = api.PauseRunRequest(run=name)
         return (await connection.call(connection.clients.coordinator.PauseRun, request)).run
 
-    _change(target(home, tls=(certificate, tls_ca, tls_cert, tls_key), coordinator=coordinator), run, change)
+    _change(where, run, change)
 
 
+@connects("coordinator")
 def resume(
     run: RunArgument,
-    home: HomeOption = DEFAULT_HOME,
-    coordinator: CoordinatorOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
-    """Go on with a run that was paused or cancelled, or that failed."""
+    """Resume a run that was paused or cancelled, or that failed."""
 
     async def change(connection: Connection, name: str) -> api.RunStatus:
         request = api.ResumeRunRequest(run=name)
         return (await connection.call(connection.clients.coordinator.ResumeRun, request)).run
 
-    _change(target(home, tls=(certificate, tls_ca, tls_cert, tls_key), coordinator=coordinator), run, change)
+    _change(where, run, change)
 
 
+@connects("coordinator")
 def cancel(
     run: RunArgument,
-    home: HomeOption = DEFAULT_HOME,
-    coordinator: CoordinatorOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
-    """Stop a run at once; what is finished is kept."""
+    """Cancel a run immediately. Finished work is kept."""
 
     async def change(connection: Connection, name: str) -> api.RunStatus:
         request = api.CancelRunRequest(run=name)
         return (await connection.call(connection.clients.coordinator.CancelRun, request)).run
 
-    _change(target(home, tls=(certificate, tls_ca, tls_cert, tls_key), coordinator=coordinator), run, change)
+    _change(where, run, change)
 
 
 def _change(where: Target, run: str, change: _Change) -> None:

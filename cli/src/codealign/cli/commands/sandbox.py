@@ -1,4 +1,4 @@
-"""`codealign sandbox`: run one program in the sandbox, and see what stands around it."""
+"""`codealign sandbox`: run a program in the sandbox, and show its isolation."""
 
 from __future__ import annotations
 
@@ -11,56 +11,56 @@ from rich.table import Table
 from rich.text import Text
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
-from codealign.cli.connection import Connection
+from codealign.cli.connection import Connection, Target
+from codealign.cli.enums import value_name
 from codealign.cli.failures import EXIT_FAILURE, Failure
+from codealign.cli.interrupts import run_async
 from codealign.cli.options import (
-    DEFAULT_HOME,
-    CertificateOption,
-    HomeOption,
     IsolationOption,
-    SandboxOption,
-    TlsCaOption,
-    TlsCertOption,
-    TlsKeyOption,
+    connects,
     services,
-    target,
 )
 from codealign.cli.records_view import code_view, facts_table, result_view
-from codealign.cli.running import run_async
 from codealign.cli.source_text import read_bytes, read_source
 from codealign.cli.stack import Options
 from codealign.cli.terminal import out, print_json, printable, whole
 from codealign.common.text import lines
 
-app = typer.Typer(no_args_is_help=True, help="Run programs where they can do no harm.")
+app = typer.Typer(no_args_is_help=True, help="Run untrusted programs, and inspect the sandbox.")
 
 _CONTEXT_LINES = 2
 _GOOD = (sb.VERDICT_PASSED, sb.VERDICT_COMPLETED)
 
 
 @app.command("exec")
+@connects("sandbox")
 def execute(
-    file: Annotated[str, typer.Argument(metavar="FILE|-", help="The program; - for standard input.")],
+    file: Annotated[str, typer.Argument(metavar="FILE|-", help="Program to run; - for standard input.")],
     tests: Annotated[
-        Path | None, typer.Option("--tests", help="Tests, run after the program in the same module.")
+        Path | None, typer.Option("--tests", help="Tests to run after the program, in the same module.")
     ] = None,
-    stdin: Annotated[Path | None, typer.Option("--stdin", help="What the program reads.")] = None,
-    timeout: Annotated[float, typer.Option("--timeout", min=0, help="Seconds. 0: the profile's default.")] = 0,
-    memory: Annotated[int, typer.Option("--memory", min=0, help="MiB. 0: the profile's default.")] = 0,
-    profile: Annotated[str, typer.Option("--profile", help="The runner's profile.")] = "",
-    runs: Annotated[int, typer.Option("--runs", min=1, max=10, help="Run it so often; differing verdicts: FLAKY.")] = 1,
+    stdin: Annotated[Path | None, typer.Option("--stdin", help="Standard input of the program.")] = None,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            "--timeout", min=0, show_default=False, help="Wall-clock limit in seconds. 0: the profile's default."
+        ),
+    ] = 0,
+    memory: Annotated[
+        int, typer.Option("--memory", min=0, show_default=False, help="Memory limit in MiB. 0: the profile's default.")
+    ] = 0,
+    profile: Annotated[str, typer.Option("--profile", help="Profile of the runner. Default: its first.")] = "",
+    runs: Annotated[
+        int, typer.Option("--runs", min=1, max=10, help="Number of executions. Differing verdicts give FLAKY.")
+    ] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     isolation: IsolationOption = "",
-    home: HomeOption = DEFAULT_HOME,
-    sandbox: SandboxOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
-    """Run one program and say what became of it.
+    """Run one program in the sandbox and print its verdict.
 
-    Exit code 0 for the verdicts PASSED and COMPLETED, 1 for every other one.
+    The exit code is 0 for the verdicts PASSED and COMPLETED, and 1 for all others.
     """
     program = sb.Program(
         language=sb.LANGUAGE_PYTHON,
@@ -70,14 +70,13 @@ def execute(
     )
     limits = sb.Limits(wall_seconds=timeout, memory_bytes=memory * 2**20)
     request = sb.ExecuteRequest(program=program, profile=profile, limits=limits, runs=runs)
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), sandbox=sandbox)
     options = Options(isolation=isolation)
     options.check()
 
     async def work() -> sb.Result:
         async with services(where, "sandbox", options=options) as connection:
             if isolation and not connection.started:
-                raise Failure("--isolation: the sandbox service is up already, so this changes nothing; leave it out")
+                raise Failure("--isolation: has no effect on a sandbox service that is already running; omit it")
             return (
                 await connection.call(connection.clients.sandbox.Execute, request, timeout=600 + 10 * timeout)
             ).result
@@ -93,7 +92,7 @@ def execute(
 
 
 def _as_json(result: sb.Result) -> dict[str, Any]:
-    """The result as protobuf's JSON, with each stream also as text (its bytes are base64)."""
+    """Return the result as protobuf JSON, with each stream also as text (its bytes are base64)."""
     fields = json_format.MessageToDict(
         result, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
@@ -114,16 +113,12 @@ def _show_failing_line(result: sb.Result, program: sb.Program) -> None:
 
 
 @app.command("info")
+@connects("sandbox")
 def info(
-    home: HomeOption = DEFAULT_HOME,
-    sandbox: SandboxOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
-    """Show the sandbox's capacity, its runners, and the evidence of each wall."""
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), sandbox=sandbox)
+    """Show the sandbox's capacity and runners, with the evidence of every isolation check."""
 
     async def work() -> tuple[sb.GetCapacityResponse, list[sb.Runner]]:
         async with services(where, "sandbox") as connection:
@@ -133,7 +128,7 @@ def info(
     out.print(
         Text(
             f"{capacity.runners} runners, {capacity.slots} slots, {capacity.busy} busy, {capacity.queued} waiting "
-            f"(at most {capacity.queue_limit})"
+            f"(limit {capacity.queue_limit})"
         )
     )
     for runner in runners:
@@ -149,20 +144,20 @@ async def _info(connection: Connection) -> tuple[sb.GetCapacityResponse, list[sb
 
 
 def runner_line(runner: sb.Runner) -> str:
-    """How a runner isolates, in a few words."""
-    holding = sum(1 for wall in runner.walls if wall.holds)
+    """Summarize a runner's isolation."""
+    passed = sum(1 for wall in runner.walls if wall.holds)
     gvisor = f"gVisor {runner.gvisor_version}".strip() if runner.isolation == sb.ISOLATION_GVISOR else "NO gVisor"
     platform = f" on {runner.platform}" if runner.platform else ""
-    return f"{runner.backend}, {gvisor}{platform}, {holding} of {len(runner.walls)} walls hold"
+    return f"{runner.backend}, {gvisor}{platform}, {passed} of {len(runner.walls)} isolation checks passed"
 
 
 def _print_runner(runner: sb.Runner) -> None:
     facts = {
         "runner": runner.name,
-        "state": sb.RunnerState.Name(runner.state).removeprefix("RUNNER_STATE_").lower(),
+        "state": value_name(sb.RunnerState.DESCRIPTOR, runner.state).lower(),
         "backend": f"{runner.backend} {runner.platform}".strip(),
         "gVisor": runner.gvisor_version,
-        "isolation": sb.Isolation.Name(runner.isolation).removeprefix("ISOLATION_").lower(),
+        "isolation": value_name(sb.Isolation.DESCRIPTOR, runner.isolation).lower(),
         "slots": str(runner.slots),
         "Python": runner.python_version,
         "profiles": ", ".join(runner.profiles),
@@ -170,7 +165,7 @@ def _print_runner(runner: sb.Runner) -> None:
     }
     out.print(facts_table(facts))
     table = Table(box=None, pad_edge=False)
-    for column in ("wall", "holds", "evidence"):
+    for column in ("isolation check", "passed", "evidence"):
         table.add_column(column)
     for wall in runner.walls:
         holds = Text("yes", "green") if wall.holds else Text("NO", "bold red")

@@ -14,18 +14,11 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.collecting import Stored, read_seeds, store_seeds
 from codealign.cli.connection import Connection, Target
 from codealign.cli.family import is_record_id
+from codealign.cli.interrupts import run_async
 from codealign.cli.options import (
-    DEFAULT_HOME,
-    CertificateOption,
-    DatasetOption,
-    HomeOption,
-    TlsCaOption,
-    TlsCertOption,
-    TlsKeyOption,
+    connects,
     services,
-    target,
 )
-from codealign.cli.running import run_async
 from codealign.cli.seeds import Collected, collection_name
 from codealign.cli.terminal import err, out, printable, whole
 from codealign.common.records import is_internal
@@ -33,33 +26,38 @@ from codealign.common.sequences import batched
 
 _IDS_AT_ONCE = 100
 
-app = typer.Typer(no_args_is_help=True, help="Functions with docstrings, out of which everything is made.")
+app = typer.Typer(
+    no_args_is_help=True, help="Collect seeds: the documented functions from which a pipeline derives tasks."
+)
 
 
 @app.command("collect")
+@connects("dataset")
 def collect(
-    source: Annotated[str, typer.Argument(metavar="PATH|stdlib", help="A folder of Python files, or `stdlib`.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH|stdlib", help="Directory of Python files, or `stdlib` for Python's standard library."
+        ),
+    ],
     collection: Annotated[
         str,
-        typer.Option("--collection", help="Add to this collection. Default: a name from the folder and its content."),
+        typer.Option(
+            "--collection", help="Collection to add to. Default: a name derived from the directory and its content."
+        ),
     ] = "",
-    home: HomeOption = DEFAULT_HOME,
-    dataset: DatasetOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
-    """Read the documented functions of a folder into a collection.
+    """Collect the documented functions of a directory as seeds.
 
-    Every function at module level that has a docstring becomes a seed. Which of them are good enough is for a run to
-    say: what it drops, and why, is recorded with it.
+    Every module-level function with a docstring becomes a seed. Runs decide later which seeds are good enough, and
+    record which ones they drop and why.
     """
     collected = read_seeds(source, err)
     name = collection or collection_name(source, collected.seeds)
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), dataset=dataset)
     stored = run_async(_collect(where, collected, name))
-    out.print(Text(f"collection {stored.collection}: {stored.inserted:,} new, {stored.existed:,} there already"))
+    out.print(Text(f"collection {stored.collection}: {stored.inserted:,} new, {stored.existed:,} existing"))
 
 
 async def _collect(where: Target, collected: Collected, name: str) -> Stored:
@@ -68,16 +66,13 @@ async def _collect(where: Target, collected: Collected, name: str) -> Stored:
 
 
 @app.command("ls")
+@connects("dataset")
 def list_collections(
-    home: HomeOption = DEFAULT_HOME,
-    dataset: DatasetOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
     """List the collections of seeds."""
-    sizes = run_async(_seed_counts(target(home, tls=(certificate, tls_ca, tls_cert, tls_key), dataset=dataset)))
+    sizes = run_async(_seed_counts(where))
     if not sizes:
         out.print("no seeds yet: codealign seeds collect stdlib")
         return
@@ -104,7 +99,7 @@ async def _seeds_in(connection: Connection, collection: str) -> int:
 
 
 async def _runs_among(connection: Connection, collections: Sequence[str]) -> set[str]:
-    """Those that are a run's: such a collection bears the run's id, and its seeds are members too."""
+    """Return the collections that belong to runs: they have the run's id as their name, and contain its seeds."""
     ids = [name for name in collections if is_record_id(name)]
     runs = set[str]()
     for some in batched(ids, _IDS_AT_ONCE):

@@ -1,4 +1,4 @@
-"""`codealign train` and `codealign trainings`: models tuned on published versions."""
+"""`codealign train` and `codealign trainings`: fine-tune models on published versions."""
 
 from __future__ import annotations
 
@@ -10,25 +10,16 @@ from rich.text import Text
 
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.training.v1 import training_pb2 as api
-from codealign.cli.connection import Connection
+from codealign.cli.connection import Connection, Target
 from codealign.cli.failures import EXIT_FAILURE, Failure
+from codealign.cli.interrupts import run_async
 from codealign.cli.options import (
-    DEFAULT_HOME,
-    CertificateOption,
-    DatasetOption,
-    HomeOption,
-    TlsCaOption,
-    TlsCertOption,
-    TlsKeyOption,
-    TrainingOption,
+    connects,
     services,
-    target,
 )
-from codealign.cli.running import run_async
 from codealign.cli.stack import model_source
 from codealign.cli.terminal import err, out, printable, whole
 from codealign.cli.tuning import (
-    TuningChoices,
     describe,
     follow_training,
     state_name,
@@ -36,52 +27,83 @@ from codealign.cli.tuning import (
     succeeded,
     train,
     training_line,
-    training_spec,
 )
 
-app = typer.Typer(no_args_is_help=True, help="Trainings: list, watch, cancel.")
+app = typer.Typer(no_args_is_help=True, help="List, watch and cancel trainings.")
 
-TrainingArgument = Annotated[str, typer.Argument(metavar="TRAINING", help="Its id, or the id's first digits.")]
+TrainingArgument = Annotated[str, typer.Argument(metavar="TRAINING", help="Training id, or its first digits.")]
 
 
+@connects("training", "dataset")
 def train_command(
-    model: Annotated[str, typer.Option("--model", help="The base model: a hub id, a folder or an artifact URL.")],
+    model: Annotated[str, typer.Option("--model", help="Base model: a hub id, a directory or an artifact URL.")],
     version: Annotated[
         str,
-        typer.Argument(metavar="[VERSION|URL]", help="A published version, or a URL of Parquet. Default: the newest."),
+        typer.Argument(
+            metavar="[VERSION|URL]", help="Published version, or URL of Parquet files. Default: the newest version."
+        ),
     ] = "",
-    name: Annotated[str, typer.Option("--name", help="A name for people.")] = "",
-    learning_rate: Annotated[float, typer.Option("--learning-rate", min=0, help="0: 1e-5, the paper's.")] = 0.0,
-    epochs: Annotated[float, typer.Option("--epochs", min=0, help="0: 4.")] = 0.0,
-    max_steps: Annotated[int, typer.Option("--max-steps", min=0, help="Optimizer steps at most. 0: no limit.")] = 0,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=0, help="Rows of an optimizer step. 0: 64.")] = 0,
-    max_length: Annotated[int, typer.Option("--max-length", min=0, help="Tokens of a row; cut beyond. 0: 1,280.")] = 0,
+    name: Annotated[str, typer.Option("--name", help="Name of the training.")] = "",
+    learning_rate: Annotated[
+        float,
+        typer.Option(
+            "--learning-rate", min=0, show_default=False, help="Peak learning rate. 0: 1e-5, as in the paper."
+        ),
+    ] = 0.0,
+    epochs: Annotated[
+        float, typer.Option("--epochs", min=0, show_default=False, help="Passes over the data. 0: 4.")
+    ] = 0.0,
+    max_steps: Annotated[
+        int, typer.Option("--max-steps", min=0, show_default=False, help="Maximum optimizer steps. 0: no limit.")
+    ] = 0,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=0, show_default=False, help="Rows per optimizer step. 0: 64.")
+    ] = 0,
+    max_length: Annotated[
+        int,
+        typer.Option(
+            "--max-length",
+            min=0,
+            show_default=False,
+            help="Maximum tokens of a row; longer rows are truncated. 0: 1,280.",
+        ),
+    ] = 0,
     warmup: Annotated[
-        float | None, typer.Option("--warmup", min=0, max=1, help="Share of steps. Default 0.05.")
+        float | None, typer.Option("--warmup", min=0, max=1, help="Warmup, as a share of the steps. Default: 0.05.")
     ] = None,
-    schedule: Annotated[str, typer.Option("--schedule", help="linear (default), cosine, constant.")] = "",
-    optimizer: Annotated[str, typer.Option("--optimizer", help="adafactor (default), adamw.")] = "",
-    dtype: Annotated[str, typer.Option("--dtype", help="Default: bfloat16 on a GPU, float32 on a CPU.")] = "",
-    lora_rank: Annotated[int, typer.Option("--lora-rank", min=0, help="LoRA of this rank. 0: tune everything.")] = 0,
+    schedule: Annotated[
+        str, typer.Option("--schedule", help="Learning rate schedule: linear (the default), cosine or constant.")
+    ] = "",
+    optimizer: Annotated[str, typer.Option("--optimizer", help="Optimizer: adafactor (the default) or adamw.")] = "",
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="float32 or bfloat16. Default: bfloat16 on a GPU, float32 on a CPU.")
+    ] = "",
+    lora_rank: Annotated[
+        int, typer.Option("--lora-rank", min=0, show_default=False, help="LoRA rank. 0: full fine-tuning.")
+    ] = 0,
     gradient_checkpointing: Annotated[
-        bool, typer.Option("--gradient-checkpointing", help="Compute activations twice, to save memory.")
+        bool,
+        typer.Option("--gradient-checkpointing", help="Recompute activations in the backward pass to save memory."),
     ] = False,
-    workers: Annotated[int, typer.Option("--workers", min=0, help="Processes (GPUs). 0: 1.")] = 0,
-    sharding: Annotated[str, typer.Option("--sharding", help="With several workers: fsdp (default), ddp.")] = "",
-    checkpoint_steps: Annotated[int, typer.Option("--checkpoint-steps", min=0, help="0: 100.")] = 0,
-    seed: Annotated[int, typer.Option("--seed", help="Everything random derives from it.")] = 0,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it to its end.")] = True,
-    home: HomeOption = DEFAULT_HOME,
-    training: TrainingOption = "",
-    dataset: DatasetOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, show_default=False, help="Worker processes, one per GPU. 0: 1.")
+    ] = 0,
+    sharding: Annotated[
+        str, typer.Option("--sharding", help="Sharding across workers: fsdp (the default) or ddp.")
+    ] = "",
+    checkpoint_steps: Annotated[
+        int, typer.Option("--checkpoint-steps", min=0, show_default=False, help="Steps between checkpoints. 0: 100.")
+    ] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed of the training.")] = 0,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the training until it ends.")] = True,
+    *,
+    where: Target,
 ) -> None:
-    """Tune a model on a published version. The same command goes on where it stopped."""
-    choices = TuningChoices(
+    """Fine-tune a model on a published version. To resume an interrupted training, repeat the same command."""
+    spec = api.TrainingSpec(
         name=name,
+        model=model_source(model),
+        dataset=version,
         learning_rate=learning_rate,
         epochs=epochs,
         max_steps=max_steps,
@@ -91,24 +113,24 @@ def train_command(
         schedule=schedule,
         optimizer=optimizer,
         dtype=dtype,
-        lora_rank=lora_rank,
+        lora=api.Lora(rank=lora_rank) if lora_rank else None,
         gradient_checkpointing=gradient_checkpointing,
         workers=workers,
         sharding=sharding,
         checkpoint_steps=checkpoint_steps,
         seed=seed,
     )
-    source = model_source(model)
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), training=training, dataset=dataset)
 
     async def work() -> api.Training:
         async with services(where, "dataset", "training") as connection:
             if connection.started and not wait:
-                raise Failure("--no-wait: the services were started for this command alone; `codealign up` keeps them")
-            spec = training_spec(choices, source, "", version or await _newest(connection))
+                raise Failure(
+                    "--no-wait needs running services; this command started its own. Run `codealign up` first"
+                )
+            spec.dataset = spec.dataset or await _newest(connection)
             return await (train if wait else submit)(connection, spec, err)
 
-    done = run_async(work(), lambda: "stopped; the last checkpoint is kept, and the same command goes on from it")
+    done = run_async(work(), lambda: "stopped; the last checkpoint is kept. Run the same command to continue from it")
     out.print(Text(f"training {done.id}: {state_name(done.state)}"))
     if done.state == api.TRAINING_STATE_SUCCEEDED:
         for line in describe(done):
@@ -116,16 +138,12 @@ def train_command(
 
 
 @app.command("ls")
+@connects("training")
 def list_trainings(
-    home: HomeOption = DEFAULT_HOME,
-    training: TrainingOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
     """List the trainings, newest first."""
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), training=training)
 
     async def work() -> list[api.Training]:
         async with services(where, "training", start=False) as connection:
@@ -146,39 +164,31 @@ def list_trainings(
 
 
 @app.command("watch")
+@connects("training")
 def watch(
     training_id: TrainingArgument,
-    home: HomeOption = DEFAULT_HOME,
-    training: TrainingOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
-    """Show a training's progress until it ends. Ctrl-C stops watching; the training goes on."""
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), training=training)
+    """Show a training's progress until it ends. Ctrl-C stops watching; the training continues."""
 
     async def work() -> api.Training:
         async with services(where, "training", start=False) as connection:
             return await follow_training(connection, await _find(connection, training_id), err)
 
-    done = run_async(work(), lambda: "stopped watching; the training goes on")
+    done = run_async(work(), lambda: "stopped watching; the training continues")
     out.print(Text(f"training {done.id}: {training_line(done)}"))
     succeeded(done)
 
 
 @app.command("cancel")
+@connects("training")
 def cancel(
     training_id: TrainingArgument,
-    home: HomeOption = DEFAULT_HOME,
-    training: TrainingOption = "",
-    certificate: CertificateOption = None,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
+    *,
+    where: Target,
 ) -> None:
-    """Stop a training; its last checkpoint is kept, and `codealign train` with the same options goes on from it."""
-    where = target(home, tls=(certificate, tls_ca, tls_cert, tls_key), training=training)
+    """Cancel a training. `codealign train` with the same options resumes from its last checkpoint."""
 
     async def work() -> api.Training:
         async with services(where, "training", start=False) as connection:
@@ -192,17 +202,17 @@ def cancel(
 
 
 async def _find(connection: Connection, prefix: str) -> str:
-    """The id that begins so."""
+    """Return the id of the training whose id starts with `prefix`."""
     listed = await connection.call(connection.clients.training.ListTrainings, api.ListTrainingsRequest())
     found = [item.id for item in listed.trainings if item.id.startswith(prefix)]
     if len(found) == 1:
         return found[0]
     what = "no training" if not found else f"{len(found)} trainings"
-    raise Failure(f"{what} with an id that begins with {prefix!r}: codealign trainings ls")
+    raise Failure(f"{what} with an id that starts with {prefix!r}; see `codealign trainings ls`")
 
 
 async def _newest(connection: Connection) -> str:
     listed = await connection.call(connection.clients.dataset.ListVersions, ds.ListVersionsRequest())
     if not listed.versions:
-        raise Failure("nothing is published yet, so there is nothing to train on: codealign run")
+        raise Failure("no published version to train on yet: codealign run")
     return listed.versions[0].name

@@ -1,4 +1,4 @@
-"""`codealign up`."""
+"""`codealign up`: start all services on this machine."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.cli.commands.sandbox import runner_line
 from codealign.cli.connection import Connection, running
 from codealign.cli.home import Home
+from codealign.cli.interrupts import run_async
 from codealign.cli.launcher import Launcher
 from codealign.cli.options import (
     DEFAULT_HOME,
@@ -26,7 +27,6 @@ from codealign.cli.options import (
     target,
 )
 from codealign.cli.presets import DEFAULT, load
-from codealign.cli.running import run_async
 from codealign.cli.stack import SERVICES, Options, specs
 from codealign.cli.terminal import StartDisplay, count, out, warn
 from codealign.common.clients import ClientTls
@@ -42,9 +42,9 @@ def up(
     preset: PresetOption = DEFAULT,
     isolation: IsolationOption = "",
 ) -> None:
-    """Start every service on this machine and keep it up, until Ctrl-C.
+    """Start all services on this machine and keep them running until Ctrl-C.
 
-    The data in the home folder is the state: services that are stopped, or killed, go on from it.
+    Their state is in the home directory: services that were stopped or killed continue from it.
     """
     options = preset_options(load(preset), Options(model, engine, recording, record, benchmarks, isolation))
     options.check()
@@ -55,7 +55,7 @@ def up(
 
 
 async def _say_sandbox(address: str) -> None:
-    """One line for each kind of runner: what stands around a program."""
+    """Print one line for each kind of runner: how it isolates programs."""
     connection = Connection({"sandbox": address}, ClientTls(), started=True)
     try:
         runners = (await connection.call(connection.clients.sandbox.GetRunner, sb.GetRunnerRequest())).runners
@@ -70,7 +70,9 @@ async def _up(launcher: Launcher, home: Home, display: StartDisplay) -> None:
         async with running(launcher, home, SERVICES) as addresses:
             display.close()
             await _say_sandbox(addresses["sandbox"])
-            out.print(Text(f"up in {home.root}; Ctrl-C stops. In another terminal: codealign run"))
+            out.print(
+                Text(f"services are running in {home.root}; press Ctrl-C to stop. In another terminal: codealign run")
+            )
             await asyncio.Event().wait()
     finally:
         display.close()

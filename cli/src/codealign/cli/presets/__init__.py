@@ -1,16 +1,15 @@
-"""Presets: what is set where nobody chooses, for a kind of model or machine. Each is a YAML file of this folder.
+"""Presets, one YAML file each: values for options that the user leaves out, for a kind of model or machine.
 
-A file may set
+A preset may set
 
-    model, seeds, benchmarks    as the options of these names; `package:folder` is a folder that a package brings
-    inference                   settings of an inference service that is started for the run
-    run                         a run's configuration, as a run file has it (see `run_file`)
-    training                    as `codealign train` has them
-    evaluations                 a list; each is an evaluation of both models, as `codealign eval` has it
+    model, seeds, benchmarks    as the options of the same names; `package:folder` is a directory in a package
+    inference                   settings of the inference service, if it is started for the run
+    run                         the run's configuration, in the form of a run file (see `run_file`)
+    training                    fields of TrainingSpec
+    evaluations                 a list of EvaluationSettings; both models are evaluated with each
 
-and every option or run file that a person gives wins over it. What it sets of a stage, a property or a few-shot set
-that the run's pipeline does not have is left out: a preset is for a model, whatever the pipeline. `--preset FILE` takes
-a file of one's own.
+Options and run files win over the preset. A preset is made for a model, not for a pipeline: settings of stages,
+properties or few-shot sets that the run's pipeline lacks are ignored. `--preset FILE` reads a user's own file.
 """
 
 from __future__ import annotations
@@ -26,10 +25,9 @@ from typing import Any, Self
 import yaml
 
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.api.training.v1 import training_pb2 as training
 from codealign.cli.failures import Failure
-from codealign.cli.loop import EvaluationChoices
-from codealign.cli.run_file import Reader, from_run, join
-from codealign.cli.tuning import TuningChoices
+from codealign.cli.run_file import Reader, from_run
 
 DEFAULT = "default"
 _FOLDER = files("codealign.cli.presets")
@@ -37,36 +35,36 @@ _FOLDER = files("codealign.cli.presets")
 
 @dataclass(frozen=True)
 class Preset:
-    """What a preset's file says."""
+    """Contents of a preset file."""
 
     name: str
     model: str = ""
     seeds: str = ""
     benchmarks: str = ""
     inference: Mapping[str, Any] = field(default_factory=dict)
-    """By the names of the inference service's settings."""
+    """Settings of the inference service, by name."""
     run: Mapping[str, Any] = field(default_factory=dict)
-    """As a run file has it."""
+    """Run configuration in the form of a run file."""
     training: Mapping[str, Any] = field(default_factory=dict)
     evaluations: Sequence[Mapping[str, Any]] = ()
 
     @classmethod
     def of(cls, name: str, text: str) -> Self:
-        """Read a file.
+        """Parse a preset file.
 
         Raises:
-            Failure: Names every key that is wrong, with its line.
+            Failure: Lists every invalid key with its line.
         """
         reader = Reader(f"--preset {name}", text)
         known = [each.name for each in fields(cls) if each.name != "name"]
         found: dict[str, Any] = {}
         for key, node in reader.items(reader.root, "", known) if reader.root is not None else ():
             if key == "run":
-                found[key] = reader.run(node, key)
+                found[key] = reader.message(node, key, pb.Run.DESCRIPTOR)
             elif key == "inference":
                 found[key] = {inner: reader.plain(value) for inner, value in reader.items(node, key, None)}
             elif key == "training":
-                found[key] = _choices(reader, node, key, TuningChoices)
+                found[key] = reader.message(node, key, training.TrainingSpec.DESCRIPTOR)
             elif key == "evaluations":
                 found[key] = _evaluations(reader, node, key)
             else:
@@ -75,7 +73,7 @@ class Preset:
         return cls(**found, name=name)
 
     def source(self, key: str) -> str:
-        """The model, seeds or benchmarks, a package's folder as its path. Empty: the preset says nothing of it.
+        """Return the model, seeds or benchmarks, with package directories as paths. Empty: not set by the preset.
 
         Raises:
             Failure: The package is not installed.
@@ -92,46 +90,34 @@ class Preset:
             if (path := Path(location) / folder).exists():
                 return str(path)
         distribution = package.replace(".", "-")
-        raise Failure(
-            f"--preset {self.name}: {key}: {value} is not there: pip install {distribution}, or make it with its recipe"
-        )
-
-
-def _choices(reader: Reader, node: yaml.Node, path: str, choices: type[Any]) -> dict[str, Any]:
-    """Values for the fields of a class of choices, each of the kind of its default."""
-    defaults = {each.name: each.default for each in fields(choices)}
-    found = {}
-    for key, inner in reader.items(node, path, defaults):
-        default = defaults[key]
-        kind: type = float if default is None else list if isinstance(default, tuple) else type(default)
-        found[key] = reader.value(inner, join(path, key), (float, int) if kind is float else kind)
-    return found
+        raise Failure(f"--preset {self.name}: {key}: {value} does not exist: pip install {distribution}, or build it")
 
 
 def _evaluations(reader: Reader, node: yaml.Node, path: str) -> list[dict[str, Any]]:
     if not isinstance(node, yaml.SequenceNode):
         reader.value(node, path, list)
         return []
-    return [_choices(reader, inner, f"{path}[{number}]", EvaluationChoices) for number, inner in enumerate(node.value)]
+    settings = pb.EvaluationSettings.DESCRIPTOR
+    return [reader.message(inner, f"{path}[{number}]", settings) for number, inner in enumerate(node.value)]
 
 
 def names() -> list[str]:
-    """The presets that come with this package, sorted."""
+    """Return the names of the presets in this package, sorted."""
     return sorted(entry.name.removesuffix(".yaml") for entry in _FOLDER.iterdir() if entry.name.endswith(".yaml"))
 
 
 @cache
 def load(name: str) -> Preset:
-    """A preset by its name, or from a file.
+    """Return a preset by name or from a file.
 
     Raises:
-        Failure: There is none of that name, or its file is wrong; says what to do.
+        Failure: There is no such preset, or its file is invalid.
     """
     if name in names():
         return Preset.of(name, (_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
-        raise Failure(f"--preset: unknown preset {name!r}; there are {', '.join(names())}, or give a file (.yaml)")
+        raise Failure(f"--preset: unknown preset {name!r}; valid: {', '.join(names())}, or a file (.yaml)")
     try:
         return Preset.of(name, path.read_text(encoding="utf-8"))
     except (OSError, UnicodeError) as error:
@@ -139,7 +125,7 @@ def load(name: str) -> Preset:
 
 
 def known_by(run: pb.Run) -> str:
-    """The shipped preset that a configuration was made with, as far as what no option sets can tell."""
+    """Return the built-in preset that a configuration was made with, judging by values that no option sets."""
     written = from_run(run)
     whole = _leaves(written)
     stages = set(written.get("stages", {}))
@@ -160,7 +146,7 @@ _BY_OPTION = {
 
 
 def _leaves(run: Mapping[str, Any], stages: Collection[str] | None = None) -> dict[tuple[str, ...], str]:
-    """The values that no option sets, by their paths; of these stages alone where they are given."""
+    """Return the values that no option sets, by their paths, optionally of these stages only."""
     found: dict[tuple[str, ...], str] = {}
 
     def descend(value: object, path: tuple[str, ...]) -> None:

@@ -1,7 +1,7 @@
 """The report's charts as inline SVG.
 
-Widths are per cent of the page's and text has the page's size, so that one chart fits a wide screen and a phone;
-colours are classes of the style sheet. Every text goes through the escaping of `Markup.format`.
+Widths are percentages of the page and text has the page's size, so that a chart fits wide screens and phones. Colours
+are classes of the style sheet. All text is escaped by `Markup.format`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from codealign.cli.report.wording import loss, visible
 
 _PLOT_HEIGHT = 200
 _RATE_HEIGHT = 44
-_GROUP_HEAD, _GROUP_BODY, _GROUP_GAP = 22, 44, 12  # the same for two marks and for one, so that charts align
-_GUTTER = 44  # the style sheet leaves so much to the left of a plot
-_MAX_TITLE = 32  # what a phone has room for; the table beside a chart has the whole
+_GROUP_HEAD, _GROUP_BODY, _GROUP_GAP = 22, 44, 12  # the same for one mark and two, so that charts align
+_GUTTER = 44  # the style sheet's margin to the left of a plot
+_MAX_TITLE = 32  # fits a phone; the table beside the chart has the full title
 _SLIVER = 0.003
 _SPARKS = "▁▂▃▄▅▆▇█"
 
@@ -31,7 +31,7 @@ class Mark:
     """A value with its interval, in the axis' unit."""
 
     kind: str
-    """"base", "tuned" or "difference": how it is drawn."""
+    """"base", "tuned" or "difference": selects the style."""
     value: float
     low: float
     high: float
@@ -47,22 +47,22 @@ class Group:
 
 
 def bar(*parts: tuple[str, float], css: str = "bar") -> Markup:
-    """A bar of parts side by side; the numbers stand beside it in the text, so it is hidden from screen readers.
+    """Return a bar of adjacent parts. It is hidden from screen readers because the text beside it has the numbers.
 
     Args:
-        *parts: Each one's kind and its share of the whole width.
-        css: The bar's class.
+        *parts: Kind of each part, and its share of the width.
+        css: CSS class of the bar.
     """
     return Markup('<svg class="{}" aria-hidden="true" focusable="false">{}</svg>').format(css, _stacked(parts))
 
 
 def stage_bar(kept: float, dropped: float, *, title: str, description: str, name: str) -> Markup:
-    """A stage of the funnel: kept, then dropped, as shares of the funnel's widest stage."""
+    """Return a funnel stage's bar: kept, then dropped, as shares of the widest stage."""
     return _svg("stage-bar", None, title, description, name, _stacked((("kept", kept), ("dropped", dropped))))
 
 
 def flow(start: float, end: float) -> Markup:
-    """What leads from a stage's kept items to the next stage's bar."""
+    """Return the shape that connects a stage's kept items to the next stage's bar."""
     return Markup(
         '<svg class="flow" viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true" focusable="false">'
         '<polygon points="0,0 {:.2f},0 {:.2f},100 0,100"/></svg>'
@@ -74,7 +74,7 @@ def _stacked(parts: Iterable[tuple[str, float]]) -> Markup:
     for kind, share in parts:
         share = min(max(share, 0.0), 1.0 - start)
         if share > 0:
-            width = f"{100 * share:.3f}%" if share > _SLIVER else "2"  # two pixels say that there is something
+            width = f"{100 * share:.3f}%" if share > _SLIVER else "2"  # two pixels keep small shares visible
             drawn.append(
                 Markup('<rect class="{}" x="{:.3f}%" width="{}" height="100%"/>').format(kind, 100 * start, width)
             )
@@ -83,7 +83,7 @@ def _stacked(parts: Iterable[tuple[str, float]]) -> Markup:
 
 
 def loss_chart(points: Sequence[training.LossPoint], *, name: str) -> Markup:
-    """The training loss over the optimizer's steps, and the learning rate below it. Empty: no finite point."""
+    """Return the training loss and the learning rate over the optimizer's steps, or "" without a finite point."""
     usable = [point for point in points if math.isfinite(point.loss)]
     if not usable:
         return Markup("")
@@ -111,14 +111,14 @@ def loss_chart(points: Sequence[training.LossPoint], *, name: str) -> Markup:
 
 
 def forest(groups: Sequence[Group], *, unit: str, signed: bool, title: str, name: str) -> Markup:
-    """Dots with their intervals, one row each.
+    """Return a forest plot: dots with their intervals, one row each.
 
     Args:
-        groups: By heading.
-        unit: The axis' title.
-        signed: Differences: the axis is symmetric about zero, which is marked.
-        title: The chart's, for a screen reader.
-        name: For its ids.
+        groups: Marks by heading.
+        unit: Title of the axis.
+        signed: Whether the values are differences, shown on an axis that is symmetric about zero.
+        title: Title for screen readers.
+        name: Prefix of element ids.
     """
     edges = [edge for group in groups for mark in group.marks for edge in (mark.low, mark.high)]
     if signed:
@@ -158,7 +158,7 @@ def _mark(mark: Mark, across: Axis, y: float) -> Markup:
 
 
 def spark(values: Sequence[float], cells: int = 24) -> str:
-    """A curve in a line of text: each cell is the mean of its share of the values."""
+    """Return a curve as one line of text. Each cell is the mean of its share of the values."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return ""
@@ -205,7 +205,7 @@ def _line(
     height: float,
     css: str,
 ) -> Markup:
-    """A curve in a box of its own that stretches with the page; its stroke does not."""
+    """Return a curve in a nested SVG that stretches with the page, with a stroke that does not."""
     pairs = zip(points, values, strict=True)
     path = " ".join(f"{1000 * across.at(point.step):.1f},{1000 * (1 - up.at(value)):.1f}" for point, value in pairs)
     return Markup(

@@ -1,4 +1,4 @@
-"""Base against tuned on the page: the two charts, the table's lines, the evaluations behind them."""
+"""The page's comparison of base and tuned models: charts, table lines, and the evaluations behind them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from codealign.cli.report import charts
 from codealign.cli.report.scores import Match, Pair, false_alarms, interval_of, meaning, pass_at
 from codealign.cli.report.sections import sample_verdicts
 from codealign.cli.report.wording import (
+    Words,
     benchmark_title,
     chance,
     percent,
@@ -24,7 +25,7 @@ from codealign.cli.report.wording import (
 
 @dataclass(frozen=True)
 class Line:
-    """A benchmark in the table."""
+    """A benchmark's line in the table."""
 
     title: str
     problems: int
@@ -46,7 +47,7 @@ class Line:
 
 @dataclass(frozen=True)
 class MatchView:
-    """A tuned model against its base."""
+    """Comparison of a tuned model with its base."""
 
     title: str
     levels: Markup
@@ -57,7 +58,7 @@ class MatchView:
 
 @dataclass(frozen=True)
 class EvaluationLine:
-    """One evaluation, whole."""
+    """All facts about one evaluation."""
 
     benchmark: str
     model: str
@@ -68,7 +69,7 @@ class EvaluationLine:
 
 
 def match_view(index: int, match: Match) -> MatchView:
-    """Charts and lines of a match."""
+    """Return the charts and table lines of a comparison."""
     level_groups = [charts.Group(pair.title, _levels(pair)) for pair in match.pairs]
     level_groups = [group for group in level_groups if group.marks]
     differences = [charts.Group(pair.title, (_difference(pair),)) for pair in match.pairs if pair.comparison.problems]
@@ -85,9 +86,9 @@ def match_view(index: int, match: Match) -> MatchView:
         else Markup(""),
         differences=charts.forest(
             differences,
-            unit="tuned less base (points)",
+            unit="tuned minus base (points)",
             signed=True,
-            title="Difference in pass@1, tuned less base",
+            title="Difference in pass@1, tuned minus base",
             name=f"differences-{index}",
         )
         if differences
@@ -139,7 +140,7 @@ def _line(pair: Pair) -> Line:
 
 
 def _separating(pair: Pair) -> tuple[list[str], list[str]]:
-    """The problems on which the base model, or the tuned one, is better."""
+    """Return the problems on which the base model is better, and those on which the tuned model is better."""
     base = {score.problem_id: score.passed / score.samples for score in pair.base.scores if score.samples}
     only_base, only_tuned = [], []
     for score in pair.tuned.scores:
@@ -153,8 +154,8 @@ def _separating(pair: Pair) -> tuple[list[str], list[str]]:
     return only_base, only_tuned
 
 
-def evaluation_lines(evaluations: Sequence[api.Evaluation]) -> list[EvaluationLine]:
-    """Everything that is known of each evaluation."""
+def evaluation_lines(evaluations: Sequence[api.Evaluation], words: Words) -> list[EvaluationLine]:
+    """Return all facts about each evaluation."""
     return [
         EvaluationLine(
             benchmark=benchmark_title(one.benchmark),
@@ -162,7 +163,7 @@ def evaluation_lines(evaluations: Sequence[api.Evaluation]) -> list[EvaluationLi
             asked=_asked(one),
             problems=f"{one.problems_done:,} of {one.problems_total:,}",
             figures=tuple(_figure(one, k) for k in sorted(one.pass_at_k)),
-            verdicts=sample_verdicts(one) + (f", undecided {one.undecided:,}" if one.undecided else ""),
+            verdicts=sample_verdicts(one, words) + (f", undecided {one.undecided:,}" if one.undecided else ""),
         )
         for one in evaluations
     ]
@@ -171,8 +172,8 @@ def evaluation_lines(evaluations: Sequence[api.Evaluation]) -> list[EvaluationLi
 def _asked(one: api.Evaluation) -> str:
     how = "greedy" if not one.temperature else f"temperature {one.temperature:g}"
     style = {"base": "plain completion", "tuned": "as an instruction"}.get(one.prompt_style, one.prompt_style)
-    samples = f"{one.samples:,} {'sample' if one.samples == 1 else 'samples'} of each problem"
-    return ", ".join(part for part in (style, samples, how, f"{one.max_tokens:,} new tokens at most") if part)
+    samples = f"{one.samples:,} {'sample' if one.samples == 1 else 'samples'} per problem"
+    return ", ".join(part for part in (style, samples, how, f"at most {one.max_tokens:,} new tokens") if part)
 
 
 def _figure(one: api.Evaluation, k: int) -> str:

@@ -1,4 +1,4 @@
-"""Texts and code of others as HTML: escaped, lightly coloured, long ones folded."""
+"""Untrusted texts and code as HTML: escaped, highlighted, and folded if long."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from codealign.cli.report.wording import visible
 
 SHOWN_LINES = 18
-"""Of a longer text, what stands outside the fold."""
+"""Lines of a longer text that are shown above the fold."""
 _UNFOLDED_LINES = 24
 _UNFOLDED_CHARACTERS = 2_400
 _MAX_COLOURED = 40_000
@@ -24,22 +24,22 @@ _NAMES = frozenset(dir(builtins))
 
 
 def code(text: str, label: str) -> Markup:
-    """Python source; what is long is folded.
+    """Return Python source as HTML, folded if long.
 
     Args:
-        text: Anybody's: it need not compile.
-        label: What it is, for a screen reader.
+        text: Untrusted source that need not compile.
+        label: Description for screen readers.
     """
     return _folded(_coloured_lines(visible(text).strip("\n")), label)
 
 
 def plain(text: str, label: str) -> Markup:
-    """Any text, its line breaks kept, long ones folded."""
+    """Return any text as HTML with its line breaks, folded if long."""
     return _folded([escape(line) for line in visible(text).strip("\n").split("\n")], label, css="wrapped")
 
 
 def markdown(text: str, label: str) -> Markup:
-    """A model's prose: paragraphs, `names` and fenced code. Nothing else of Markdown means anything here."""
+    """Return a model's prose as HTML: paragraphs, inline code and fenced code. Other Markdown is not interpreted."""
     parts = []
     clean = visible(text).strip()
     last = 0
@@ -80,14 +80,14 @@ def _folded(lines: list[Markup], label: str, css: str = "code") -> Markup:
 
 
 def _pre(lines: list[Markup], label: str, css: str) -> Markup:
-    # Focusable, since a keyboard has no other way to scroll it.
+    # Focusable, so that it can be scrolled with the keyboard.
     return Markup('<pre class="{}" tabindex="0" role="region" aria-label="{}"><code>{}</code></pre>').format(
         css, label, Markup("\n").join(lines)
     )
 
 
 def _coloured_lines(text: str) -> list[Markup]:
-    """The lines of Python source with comments, strings and keywords marked; as they are where it is no Python."""
+    """Return the lines of Python source with comments, strings and keywords marked, as far as it parses."""
     lines = text.split("\n")
     plain_lines = [escape(line) for line in lines]
     if len(text) > _MAX_COLOURED:
@@ -100,7 +100,7 @@ def _coloured_lines(text: str) -> list[Markup]:
                 last = end if line == end_row else len(lines[line - 1])
                 marks.setdefault(line - 1, []).append((first, last, css))
     except (tokenize.TokenError, SyntaxError, RecursionError, ValueError):
-        pass  # what was read until there is coloured
+        pass  # the lines up to the error are highlighted
     return [_marked(line, marks.get(index, ())) for index, line in enumerate(lines)]
 
 

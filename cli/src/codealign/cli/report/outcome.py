@@ -1,4 +1,4 @@
-"""A run in one sentence, and what to keep in mind when reading it."""
+"""A run in one sentence, and caveats for reading its report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BENCHMARKS_NAMED = 2
 
 
 def candidates(report: api.GetReportResponse) -> str:
-    """The stage whose items rows are chosen from: the last one that a model writes. Empty: not known."""
+    """Return the stage whose items rows are chosen from, the last writing stage, or "" if unknown."""
     by_name = {stage.name: stage for stage in report.pipeline.stages}
     for stage in report.pipeline.stages:
         parent = by_name.get(stage.parent)
@@ -25,22 +25,22 @@ def candidates(report: api.GetReportResponse) -> str:
 
 
 def executes(report: api.GetReportResponse) -> bool:
-    """The run's pipeline has its answers executed, as far as is known."""
+    """Return whether the run's pipeline executes its answers, as far as is known."""
     roles = {stage.role for stage in report.pipeline.stages}
     return not roles or api.STAGE_ROLE_EXECUTION in roles or bool(report.verdicts)
 
 
 def answers(report: api.GetReportResponse) -> tuple[int, int]:
-    """Answers that passed their tests, and answers that were written, unreadable ones included."""
+    """Return the number of answers that passed their tests, and of all answers, unreadable ones included."""
     wanted = candidates(report)
     written = next((stage.items for stage in report.stages if stage.stage == wanted), 0)
     return report.verdicts.get("PASSED", 0), max(written, sum(report.verdicts.values()))
 
 
 def headline(report: api.GetReportResponse) -> str:
-    """What came of the run, in one sentence that does not claim more than the numbers do.
+    """Return the run's result in one sentence that claims no more than the numbers show.
 
-    Which benchmark it names follows from a fixed order, never from a result.
+    The benchmark that it names follows a fixed order, independent of the results.
     """
     passed, written = answers(report)
     parts = []
@@ -55,7 +55,7 @@ def headline(report: api.GetReportResponse) -> str:
     text = "; ".join(parts) or "Nothing has been done yet"
     state = report.run.state
     if state not in (pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_UNSPECIFIED) and parts:
-        before = {pb.RUN_STATE_RUNNING: "Still running, so far", pb.RUN_STATE_FAILED: "The run has failed after this"}
+        before = {pb.RUN_STATE_RUNNING: "Still running, so far", pb.RUN_STATE_FAILED: "The run failed after this"}
         text = f"{before.get(state, state_name(state).capitalize())}: {text}"
     return f"{text}."
 
@@ -80,28 +80,30 @@ def _scores(report: api.GetReportResponse) -> list[str]:
 
 
 def cautions(report: api.GetReportResponse) -> list[str]:
-    """What a person should know before drawing conclusions: the run's notes, and numbers that are small."""
+    """Return what a reader should know before drawing conclusions: the run's notes, and small sample sizes."""
     said = list(report.run.notes)
     if report.rows and not executes(report):
-        said.append("This pipeline executes nothing: no program has tested these rows.")
+        said.append("This pipeline does not execute answers: no program has tested these rows.")
     if report.run.version and report.rows < _FEW_ROWS:
         there = f"{count(report.rows, 'row')} " + ("shows" if report.rows == 1 else "show")
-        said.append(f"{there} that the parts work together; so few say nothing about what the method gains.")
+        said.append(f"{there} that the system works end to end; this is too little data to measure the method.")
     for benchmark in sorted({one.benchmark for one in report.evaluations}):
         done = [one.problems_done for one in report.evaluations if one.benchmark == benchmark]
         if 0 < min(done) < FEW_PROBLEMS:
-            said.append(f"{benchmark_title(benchmark)} was asked {count(min(done), 'problem')}: intervals are wide.")
+            said.append(
+                f"{benchmark_title(benchmark)} was evaluated on {count(min(done), 'problem')} only: intervals are wide."
+            )
     pairs = [pair for match in matches(report) for pair in match.pairs]
     if any(pair.base.prompt_style != pair.tuned.prompt_style for pair in pairs):
         said.append(
-            "The base model continued each problem's text, the tuned one was asked in a conversation: a part of a "
-            "difference may come from the form of the question."
+            "The base model completed each problem's text, while the tuned model received it as an instruction: part "
+            "of a difference may come from the prompt style."
         )
     for one in report.evaluations:
         if one.undecided:
             said.append(
                 f"{count(one.undecided, 'sample')} of {one.model or 'a model'} on {benchmark_title(one.benchmark)} "
                 f"{'has' if one.undecided == 1 else 'have'} no verdict yet and {'is' if one.undecided == 1 else 'are'} "
-                "in no figure."
+                "not counted."
             )
     return said

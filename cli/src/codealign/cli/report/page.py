@@ -1,7 +1,7 @@
-"""The report as one HTML page that needs nothing else: no request, no script, the same bytes for the same report.
+"""The report as one self-contained HTML page: no requests, no scripts, and the same bytes for the same report.
 
-Whatever a model or a file wrote is text here: the template escapes all it prints, characters that cannot be seen are
-shown, no address or class comes from data, and the page's own policy forbids it to load or run anything.
+Everything that a model or a file wrote is treated as text: the template escapes all values, invisible characters are
+made visible, no address or class comes from data, and the page's content security policy blocks loading and scripts.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from codealign.cli.loop_steps import step_cells
 from codealign.cli.progress import run_state
 from codealign.cli.report import comparing, listing, recipe, sections
 from codealign.cli.report.outcome import answers, cautions, executes, headline
+from codealign.cli.report.row_history import row_history
 from codealign.cli.report.scores import matches, ordered
-from codealign.cli.report.trail import story
 from codealign.cli.report.wording import Words, short, visible
 
 _TEMPLATE = "template.html.jinja"
@@ -32,14 +32,14 @@ _PACKAGE = "codealign.cli.report"
 
 
 def render(report: api.GetReportResponse) -> str:
-    """The page.
+    """Return the page.
 
     Args:
-        report: The run's.
+        report: The run's report.
     """
     run = report.run
-    told = story(report)
-    row_id = told.row.id if told else ""
+    history = row_history(report)
+    row_id = history.row.id if history else ""
     words = Words(report.pipeline)
     passed, written = answers(report)
     css = _read("page.css")
@@ -63,13 +63,13 @@ def render(report: api.GetReportResponse) -> str:
             widest=max((stage.items for stage in report.stages), default=0),
             executes=executes(report),
             verdicts=sections.verdict_counts(report),
-            story=told,
+            history=history,
             costs=sections.costs(report.stages, words),
             totals=sections.totals(report.stages),
             steps=step_cells(run.loop),
             trainings=[sections.training(index, record) for index, record in enumerate(report.checkpoints)],
             matches=[comparing.match_view(index, match) for index, match in enumerate(matches(report))],
-            evaluations=comparing.evaluation_lines(ordered(report.evaluations, run.config.model.revision)),
+            evaluations=comparing.evaluation_lines(ordered(report.evaluations, run.config.model.revision), words),
             writing=[one.stage for one in run.config.stages],
             generation=recipe.generation(run.config),
             facts=recipe.facts(run.config),
@@ -80,17 +80,17 @@ def render(report: api.GetReportResponse) -> str:
 
 
 def write(report: api.GetReportResponse, path: Path) -> Path:
-    """Write the page to a file, whole or not at all.
+    """Write the page to a file atomically.
 
     Args:
-        report: The run's.
-        path: The file; what was there is replaced.
+        report: The run's report.
+        path: The file, which is replaced if it exists.
 
     Returns:
         The file's absolute path.
 
     Raises:
-        Failure: It cannot be written.
+        Failure: The file cannot be written.
     """
     text = render(report)
     partial = path.with_name(f".{path.name}.partial")
@@ -120,7 +120,7 @@ def _environment() -> Environment:
 
 
 def _finalize(value: Any) -> Any:
-    """What cannot be seen is shown in every text that is printed; Markup is ours and done."""
+    """Make invisible characters visible in every printed text; Markup is already done."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 

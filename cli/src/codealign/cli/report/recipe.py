@@ -1,10 +1,10 @@
-"""How a run was made: its settings, the models, and the commands that go further."""
+"""How a run was made: settings, models, and commands to continue."""
 
 from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
@@ -14,20 +14,10 @@ from codealign.cli.report.wording import pretty_json, short
 from codealign.cli.run_config import DIFFICULTY
 from codealign.cli.terminal import size
 
-DEFAULT_PIPELINE = "selfcodealign"
-"""What a run without a pipeline has (records.proto, Run.pipeline)."""
-_STRATEGIES: Mapping[str, str] = {
-    "": "the lowest attempt that passes",
-    "first-pass": "the lowest attempt that passes",
-    "random-pass": "one at random of those that pass",
-    "failures-only": "one that was executed and failed",
-    "everything": "every response that can be read, whatever its verdict",
-}
-
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting of the stages that a model writes."""
+    """A setting of the writing stages."""
 
     name: str
     values: tuple[str, ...]
@@ -35,14 +25,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Command:
-    """What a person may do next."""
+    """A command that the user may run next."""
 
     purpose: str
     line: str
 
 
 def models(run: pb.Run) -> list[tuple[str, pb.ModelChoice]]:
-    """Who wrote what: one model for everything, or each stage's."""
+    """Return the model for everything, or each stage's model."""
     named = [(one.stage, one.model) for one in run.stages if one.model.model]
     if named and len(named) == len(run.stages):
         return named
@@ -50,7 +40,7 @@ def models(run: pb.Run) -> list[tuple[str, pb.ModelChoice]]:
 
 
 def generation(run: pb.Run) -> list[Setting]:
-    """The settings of the stages that a model writes, side by side."""
+    """Return the settings of the writing stages, side by side."""
     stages = run.stages
 
     def row(name: str, values: list[str]) -> Setting:
@@ -59,18 +49,18 @@ def generation(run: pb.Run) -> list[Setting]:
     rows = [
         row("temperature", [f"{one.temperature:g}" if one.HasField("temperature") else "default" for one in stages]),
         row("top-p", [_or_default(one.top_p) for one in stages]),
-        row("new tokens, at most", [_or_default(one.max_tokens) for one in stages]),
-        row("examples in the prompt", [_or_default(one.few_shots) for one in stages]),
+        row("maximum new tokens", [_or_default(one.max_tokens) for one in stages]),
+        row("few-shot examples", [_or_default(one.few_shots) for one in stages]),
         row(
-            "orderings of examples",
+            "few-shot orderings",
             ["drawn for each prompt" if one.unpooled else _or_default(one.prefix_groups) for one in stages],
         ),
-        row("draws for each parent, at most", [_or_default(one.attempts) for one in stages]),
+        row("maximum draws per parent", [_or_default(one.attempts) for one in stages]),
         row("draws at once", [_or_default(one.round_size) for one in stages]),
     ]
     drawn = {draw.name: None for one in stages for draw in one.properties}
     rows += [row(f"{name}, drawn from", [_weighted(_values(one, name)) for one in stages]) for name in drawn]
-    return [*rows, row("version of its reading", [_or_default(one.version) for one in stages])] if stages else []
+    return [*rows, row("parser version", [_or_default(one.version) for one in stages])] if stages else []
 
 
 def _values(stage: pb.StageSettings, name: str) -> list[str]:
@@ -82,41 +72,42 @@ def _or_default(value: float) -> str:
 
 
 def facts(run: pb.Run) -> list[tuple[str, str]]:
-    """Every other setting of the run's data; what is not set is left out."""
+    """Return the other settings of the run's data, without those that are not set."""
     limits = run.execution.limits
     selection = run.selection
     chosen = {
         "pipeline": run.pipeline,
-        "seeds": run.seeds.collection + (f", the first {run.seeds.limit:,} good ones" if run.seeds.limit else ""),
-        "few-shot examples": run.few_shot_set,
+        "seeds": run.seeds.collection
+        + (f", the first {run.seeds.limit:,} that pass the filters" if run.seeds.limit else ""),
+        "few-shot set": run.few_shot_set,
         "random seed": str(run.seed),
-        "judges again the answers of run": run.rejudges,
+        "rejudges run": run.rejudges,
         "sandbox profile": run.execution.profile,
         "sandbox image": run.execution.image_digest,
         "Python in the sandbox": run.execution.python_version,
-        "runs of each program": f"{run.execution.runs:,}" if run.execution.runs else "",
+        "executions of each program": f"{run.execution.runs:,}" if run.execution.runs else "",
         "limits of each program": ", ".join(
             f"{field.name.replace('_', ' ')} {size(value) if field.name.endswith('bytes') else f'{value:g}'}"
             for field, value in limits.ListFields()
         ),
-        "words in an instruction": f"{selection.instruction_words:,} at most" if selection.instruction_words else "",
+        "words in an instruction": f"at most {selection.instruction_words:,}" if selection.instruction_words else "",
         "near duplicates": _near_duplicates(selection),
-        "tests in an instruction": f"with a chance of {selection.tests_in_instruction:g}, where they are short"
+        "tests in an instruction": f"with probability {selection.tests_in_instruction:g}, if they are short"
         if selection.HasField("tests_in_instruction")
         else "",
-        "row of each task": _STRATEGIES.get(selection.strategy, selection.strategy),
-        "benchmark texts kept out": selection.forbidden_texts_sha256 or "none were given",
+        "selection strategy": selection.strategy,
+        "excluded benchmark texts": selection.forbidden_texts_sha256 or "none",
     }
     return [(name, value) for name, value in chosen.items() if value]
 
 
 def _weighted(names: Iterable[str]) -> str:
-    """Names that are drawn from, one that stands several times with its weight: "function ×2, class"."""
+    """Return the names that are drawn from, with weights: "function ×2, class"."""
     return ", ".join(f"{name} ×{times}" if times > 1 else name for name, times in Counter(names).items())
 
 
 def stage_configs(report: api.GetReportResponse) -> list[tuple[str, str, str]]:
-    """The configurations that the followed row's records bear: name, id, and the settings as JSON to read."""
+    """Return name, id and readable settings of the configurations that the example row's records refer to."""
     found = [record for record in report.trail_references if record.kind == pb.KIND_STAGE_CONFIG]
     order = {stage.stage: place for place, stage in enumerate(report.stages)}
     return [
@@ -126,11 +117,11 @@ def stage_configs(report: api.GetReportResponse) -> list[tuple[str, str, str]]:
 
 
 def commands(report: api.GetReportResponse, row_id: str) -> list[Command]:
-    """Explain a row, export the rows, run it again.
+    """Return commands that explain a row, export the rows, run it again, and rebuild the page.
 
     Args:
         report: The run's.
-        row_id: A published row's. Empty: none.
+        row_id: Id of a published row. Empty: none.
     """
     run = report.run
     found = []
@@ -140,14 +131,12 @@ def commands(report: api.GetReportResponse, row_id: str) -> list[Command]:
         found.append(Command("export the rows", f"codealign data export {shlex.quote(run.version)} -o rows.jsonl"))
     found.append(Command("run it again", run_command(run.config)))
     if run.id:
-        found.append(
-            Command("make this page again", f"codealign report {shlex.quote(short(run.id))} --html report.html")
-        )
+        found.append(Command("rebuild this page", f"codealign report {shlex.quote(short(run.id))} --html report.html"))
     return found
 
 
 def run_command(run: pb.Run) -> str:
-    """The `codealign run` that gives this configuration, as far as its options can say it."""
+    """Return the `codealign run` command for this configuration, as far as options can express it."""
     preset = presets.known_by(run)
     known = presets.load(preset)
     last = run.stages[-1] if run.stages else pb.StageSettings()
@@ -156,7 +145,7 @@ def run_command(run: pb.Run) -> str:
     difficulties = [value for one in run.stages for value in dict.fromkeys(_values(one, DIFFICULTY))]
     strategy = run.selection.strategy
     options: list[tuple[str, str]] = [
-        ("--pipeline", run.pipeline if run.pipeline != DEFAULT_PIPELINE else ""),
+        ("--pipeline", run.pipeline),
         ("--n", str(run.seeds.limit) if run.seeds.limit else ""),
         ("--model", run.model.model if run.model.model != known.inference.get("model_name") else ""),
         ("--preset", preset if preset != presets.DEFAULT else ""),
@@ -165,10 +154,7 @@ def run_command(run: pb.Run) -> str:
         ("--prefix-groups", str(groups.pop() or "") if len(groups) == 1 else ""),
         ("--max-tokens", str(last.max_tokens or "")),
         ("--temperature", f"{temperatures.pop():g}" if len(temperatures) == 1 else ""),
-        (
-            "--strategy",
-            strategy if strategy not in ("", known.run.get("selection", {}).get("strategy", "first-pass")) else "",
-        ),
+        ("--strategy", strategy if strategy != known.run.get("selection", {}).get("strategy") else ""),
         ("--runs", str(run.execution.runs) if run.execution.runs > 1 else ""),
         *(("--difficulty", difficulty) for difficulty in difficulties),
         ("--seed", str(run.seed) if run.seed else ""),
@@ -185,5 +171,5 @@ def _near_duplicates(selection: pb.SelectionSettings) -> str:
     if not selection.near_duplicate_threshold:
         return ""
     if selection.near_duplicates == "band-collision":
-        return f"any equal band of hashes made for a Jaccard similarity of {selection.near_duplicate_threshold:g}"
+        return f"any hash band collision, for a Jaccard similarity of {selection.near_duplicate_threshold:g}"
     return f"Jaccard similarity of {selection.near_duplicate_threshold:g} or more"

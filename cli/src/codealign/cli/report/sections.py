@@ -1,4 +1,4 @@
-"""What the page's sections say, as plain values for the template."""
+"""Contents of the page's sections, as plain values for the template."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.report import charts
 from codealign.cli.report.wording import (
-    VERDICTS,
     Words,
     by_count,
     loss,
@@ -26,7 +25,7 @@ from codealign.cli.terminal import duration
 
 @dataclass(frozen=True)
 class Count:
-    """A name, what it means (empty: not known), how often, and its share of all."""
+    """A name, its meaning (empty: unknown), its number, and its share of all."""
 
     name: str
     words: str
@@ -37,7 +36,7 @@ class Count:
 
 @dataclass(frozen=True)
 class FunnelStage:
-    """One stage of the funnel."""
+    """A stage of the funnel."""
 
     title: str
     purpose: str
@@ -51,7 +50,7 @@ class FunnelStage:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a stage took; texts are empty where it took none of it."""
+    """Time and tokens of a stage; texts are empty if it took none."""
 
     title: str
     time: str
@@ -67,7 +66,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class TrainingView:
-    """One training on the run's version."""
+    """A training on the run's version."""
 
     title: str
     sentence: str
@@ -77,7 +76,7 @@ class TrainingView:
 
 
 def funnel(stages: Sequence[api.StageReport], words: Words) -> list[FunnelStage]:
-    """Every stage, its bar drawn on one scale with the others'."""
+    """Return every stage, with all bars on one scale."""
     widest = max((stage.items for stage in stages), default=0) or 1
     found = []
     for index, stage in enumerate(stages):
@@ -106,7 +105,7 @@ def funnel(stages: Sequence[api.StageReport], words: Words) -> list[FunnelStage]
 
 
 def counts(numbers: Mapping[str, int], whole: int, words: Words, stage: str = "") -> list[Count]:
-    """Names by number, each with what it means, its share of the whole and a bar."""
+    """Return names by number, each with its meaning, its share and a bar."""
     ordered = by_count(numbers)
     return [
         Count(
@@ -121,7 +120,7 @@ def counts(numbers: Mapping[str, int], whole: int, words: Words, stage: str = ""
 
 
 def costs(stages: Sequence[api.StageReport], words: Words) -> list[Cost]:
-    """Each stage that took time or tokens."""
+    """Return each stage that took time or tokens."""
     longest = max((stage.wall_seconds for stage in stages), default=0.0) or 1.0
     most_prompt = max((stage.prompt_tokens for stage in stages), default=0) or 1
     most_generated = max((stage.generated_tokens for stage in stages), default=0) or 1
@@ -151,7 +150,7 @@ def costs(stages: Sequence[api.StageReport], words: Words) -> list[Cost]:
 
 
 def totals(stages: Sequence[api.StageReport]) -> Cost | None:
-    """Tokens of all stages; None: none. Times do not add up, since stages run side by side."""
+    """Return the tokens of all stages, or None. Times are not added up, because stages run in parallel."""
     prompt = sum(stage.prompt_tokens for stage in stages)
     cached = sum(stage.cached_prompt_tokens for stage in stages)
     generated = sum(stage.generated_tokens for stage in stages)
@@ -163,12 +162,12 @@ def totals(stages: Sequence[api.StageReport]) -> Cost | None:
 
 
 def training(index: int, record: pb.Record) -> TrainingView:
-    """A checkpoint: what it was trained on, how, and its loss."""
+    """Return a checkpoint's data, settings and loss."""
     made = record.checkpoint
     losses = [point.loss for point in made.losses if math.isfinite(point.loss)]
     facts = {
         "rows": f"{made.rows:,}" if made.rows else "",
-        "of these cut at the maximal length": f"{made.truncated_rows:,}" if made.rows else "",
+        "truncated rows": f"{made.truncated_rows:,}" if made.rows else "",
         "optimizer steps": f"{made.steps:,}",
         "tokens in the loss": f"{made.trained_tokens:,}" if made.trained_tokens else "",
         "speed": speed(record),
@@ -190,27 +189,27 @@ def training(index: int, record: pb.Record) -> TrainingView:
 
 
 def training_sentence(made: pb.Checkpoint) -> str:
-    """A training in a sentence."""
+    """Summarize a training in a sentence."""
     text = f"{made.steps:,} optimizer {'step' if made.steps == 1 else 'steps'}"
     if made.rows:
         text += f" on {made.rows:,} {'row' if made.rows == 1 else 'rows'}"
     if made.truncated_rows:
-        text += f", {made.truncated_rows:,} of them cut at the maximal length"
+        text += f", {made.truncated_rows:,} of them truncated"
     return text
 
 
 def speed(record: pb.Record) -> str:
-    """Tokens per second of a training; empty: not known."""
+    """Return a training's tokens per second, or "" if unknown."""
     tokens, seconds = record.checkpoint.trained_tokens, record.provenance.seconds
     return f"{tokens / seconds:,.1f} tokens per second" if tokens and seconds > 0 else ""
 
 
 def verdict_counts(report: api.GetReportResponse) -> list[Count]:
-    """Verdicts by number."""
+    """Return verdicts by number."""
     return counts(report.verdicts, sum(report.verdicts.values()), Words(report.pipeline))
 
 
-def sample_verdicts(evaluation: api.Evaluation) -> str:
-    """An evaluation's samples by verdict, in a line."""
-    named = [f"{VERDICTS.get(name, name)} {number:,}" for name, number in by_count(evaluation.verdicts)]
+def sample_verdicts(evaluation: api.Evaluation, words: Words) -> str:
+    """Return an evaluation's samples by verdict, in one line."""
+    named = [f"{words.meaning_or_name(name)} {number:,}" for name, number in by_count(evaluation.verdicts)]
     return ", ".join(named)

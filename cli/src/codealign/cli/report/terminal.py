@@ -1,4 +1,4 @@
-"""The report on a terminal: the funnel, what each stage took, the training, base against tuned, one row."""
+"""Print a report on a terminal: funnel, cost of each stage, one row, training, comparison of base and tuned model."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from codealign.api.dataset.v1 import dataset_pb2 as dataset
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.progress import run_state, waiting_words
 from codealign.cli.report import charts
+from codealign.cli.report.row_history import RowHistory, row_history
 from codealign.cli.report.scores import Match, false_alarms, interval_of, levels, matches, meaning
 from codealign.cli.report.sections import speed, training_sentence
-from codealign.cli.report.trail import Story, story
 from codealign.cli.report.wording import chance, loss, percent_interval, points, points_interval, short
 from codealign.cli.terminal import count, duration, printable, whole
 
@@ -23,7 +23,7 @@ _PREVIEW = 300
 
 
 def funnel_table(report: coordinator.GetReportResponse) -> Table:
-    """Each stage's items, what was kept and dropped, and a line for each reason."""
+    """Return each stage's items, kept and dropped, with a line for each reason."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("stage")
     for column in ("items", "kept", "dropped"):
@@ -49,10 +49,10 @@ def _reason(reason: tuple[str, int]) -> str:
 
 
 def cost_table(report: coordinator.GetReportResponse) -> Table:
-    """Each stage's time and tokens."""
+    """Return each stage's time and tokens."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("stage")
-    for column in ("time", "prompt tokens", "of these cached", "generated tokens"):
+    for column in ("time", "prompt tokens", "cached", "generated tokens"):
         table.add_column(column, justify="right")
     for stage in report.stages:
         tokens = stage.prompt_tokens or stage.generated_tokens
@@ -67,7 +67,7 @@ def cost_table(report: coordinator.GetReportResponse) -> Table:
 
 
 def training_lines(record: pb.Record, *, timings: bool) -> list[str]:
-    """A training: what it was trained on, and its loss as a curve of one line."""
+    """Return lines about a training: its data, and its loss as a one-line curve."""
     made = record.checkpoint
     lines = [f"training {short(made.revision)}: {training_sentence(made)}" + (f" ({made.setup})" if made.setup else "")]
     if made.losses:
@@ -81,7 +81,7 @@ def training_lines(record: pb.Record, *, timings: bool) -> list[str]:
 
 
 def match_views(match: Match) -> list[RenderableType]:
-    """A tuned model against its base: a table, then what each difference means."""
+    """Return the comparison of a tuned model with its base: a table, then what each difference means."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("benchmark")
     table.add_column("base → tuned")
@@ -102,14 +102,14 @@ def match_views(match: Match) -> list[RenderableType]:
         )
     sentences = [*(meaning(pair) for pair in match.pairs), false_alarms(match.pairs)]
     return [
-        Text(printable(f"base against tuned ({match.title}), pass@1")),
+        Text(printable(f"base vs. tuned ({match.title}), pass@1")),
         whole(table),
         *(Text(printable(sentence)) for sentence in sentences if sentence),
     ]
 
 
 def evaluation_table(evaluations: Sequence[coordinator.Evaluation]) -> Table:
-    """pass@k with its interval for each."""
+    """Return pass@k with its interval for each evaluation."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("benchmark", "model", "prompt", "problems", "samples"):
         table.add_column(column, justify="right" if column in ("problems", "samples") else "left")
@@ -133,13 +133,13 @@ def evaluation_table(evaluations: Sequence[coordinator.Evaluation]) -> Table:
     return whole(table)
 
 
-def row_lines(told: Story) -> list[str]:
-    """One row in a few lines, from its seed to its verdict."""
-    lines = [f"one row, {short(told.row.id)}:"]
-    width = max((len(step.title) for step in told.steps), default=0)
+def row_lines(history: RowHistory) -> list[str]:
+    """Return a few lines about one row, from its seed to its verdict."""
+    lines = [f"one row, {short(history.row.id)}:"]
+    width = max((len(step.title) for step in history.steps), default=0)
     width = max(width, len("attempt 10"))
-    lines += [f"  {step.title.lower():<{width}}  {_preview(step.line)}" for step in told.steps]
-    for attempt in told.attempts:
+    lines += [f"  {step.title.lower():<{width}}  {_preview(step.line)}" for step in history.steps]
+    for attempt in history.attempts:
         chosen = ", chosen" if attempt.chosen else ""
         detail = f" ({_preview(attempt.detail)})" if attempt.detail else ""
         name = f"attempt {attempt.number}"
@@ -161,19 +161,19 @@ def print_report(
     row_id: str,
     timings: bool,
 ) -> None:
-    """Print all of it, and what to do next.
+    """Print the whole report, and the next commands.
 
     Args:
-        console: Where.
-        report: The run's.
-        version: The published version, where there is one.
-        row_id: One of its rows, for the example of a next command. Empty: the followed one's, if there is any.
-        timings: Print what each stage took (which differs from one run to the next).
+        console: Output console.
+        report: The run's report.
+        version: The published version, or None.
+        row_id: A row of the version, for the example commands. Empty: the report's example row, if any.
+        timings: Print times and tokens, which differ between runs.
     """
     run = report.run
     name = f" ({run.config.name})" if run.config.name else ""
     console.print(Text(printable(f"run {run.id}{name}: {run_state(run)}")))
-    if run.message and run.state != pb.RUN_STATE_SUCCEEDED:  # of success the rest speaks
+    if run.message and run.state != pb.RUN_STATE_SUCCEEDED:  # on success, the rest of the report says it
         console.print(Text(printable(run.message)))
     if run.waiting_for:
         console.print(Text(printable(waiting_words(run))))
@@ -187,9 +187,9 @@ def print_report(
     if timings:
         console.print()
         console.print(cost_table(report))
-    told = story(report)
-    if told is not None:
-        _print_lines(console, row_lines(told))
+    history = row_history(report)
+    if history is not None:
+        _print_lines(console, row_lines(history))
     for record in report.checkpoints:
         _print_lines(console, training_lines(record, timings=timings))
     found = matches(report)
@@ -203,7 +203,7 @@ def print_report(
         console.print()
         console.print(evaluation_table(alone))
     console.print()
-    _print_next(console, report, version, row_id or (told.row.id if told else ""))
+    _print_next(console, report, version, row_id or (history.row.id if history else ""))
 
 
 def _print_lines(console: Console, lines: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""What the report calls things, and how it writes numbers."""
+"""Names of stages, reasons and benchmarks in the report, and formats of its numbers."""
 
 from __future__ import annotations
 
@@ -11,26 +11,6 @@ from codealign.api.coordinator.v1 import coordinator_pb2 as api
 
 MINUS = "\N{MINUS SIGN}"
 
-VERDICTS: Mapping[str, str] = {
-    "PASSED": "passed its tests",
-    "FAILED_ASSERTION": "an assertion failed",
-    "RAISED": "raised an exception",
-    "SYNTAX_ERROR": "does not compile",
-    "TIMED_OUT": "ran out of time",
-    "OUT_OF_MEMORY": "ran out of memory",
-    "OUTPUT_LIMIT": "wrote too much output",
-    "PROCESS_LIMIT": "started too many processes",
-    "DISK_LIMIT": "filled its disk",
-    "CRASHED": "ended by a signal",
-    "EXITED_EARLY": "ended before its last test",
-    "NO_TESTS": "executed no assertion",
-    "FLAKY": "passed in some runs only",
-    "COMPLETED": "ran without tests",
-    "REFUSED": "could not be run",
-    "INFRASTRUCTURE": "no verdict: the sandbox's own fault",
-}
-"""What a sandbox's verdict means, by its name without its prefix."""
-
 _BENCHMARKS: Mapping[str, str] = {
     "humaneval": "HumanEval",
     "humaneval+": "HumanEval+",
@@ -40,7 +20,7 @@ _BENCHMARKS: Mapping[str, str] = {
 }
 _BENCHMARK_ORDER = ("humaneval+", "mbpp+", "humaneval", "mbpp")
 
-# What steers a terminal or a layout, or cannot be seen: C0 and C1, bidirectional and zero-width characters, tags.
+# Invisible characters, and those that control terminals or layout: C0, C1, bidirectional, zero-width, tags.
 _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\U000e0000-\U000e007f]"
@@ -48,7 +28,7 @@ _HIDDEN = re.compile(
 
 
 def visible(text: str) -> str:
-    """Text that somebody else wrote, with every character that one would not see shown: ␛, ⟨U+202E⟩."""
+    """Return untrusted text with every invisible character made visible: ␛, ⟨U+202E⟩."""
     return _HIDDEN.sub(_symbol, text.replace("\r\n", "\n"))
 
 
@@ -60,106 +40,109 @@ def _symbol(match: re.Match[str]) -> str:
 
 
 class Words:
-    """What a run's stages and reasons are called, as its coordinator says.
+    """Titles and meanings of a run's stages and reasons, as its coordinator describes them.
 
     Args:
-        pipeline: The run's. Empty: the coordinator has it no longer; names stand for themselves.
+        pipeline: The run's pipeline. If empty (the coordinator no longer has it), names are shown as they are.
     """
 
     def __init__(self, pipeline: api.Pipeline) -> None:
         self._stages = {stage.name: stage for stage in pipeline.stages}
-        self._reasons = {name: words for stage in pipeline.stages for name, words in stage.reasons.items()}
+        # The verdict PASSED drops nothing, so no stage lists it among its reasons.
+        self._reasons = {"PASSED": "passed its tests"}
+        for stage in pipeline.stages:
+            self._reasons.update(stage.reasons)
 
     def title(self, stage: str) -> str:
-        """A stage's title: "Seed → concepts"; of an unknown one its name as it is."""
+        """Return a stage's title, e.g. "Seed → concepts", or its name if unknown."""
         return (self._stages[stage].title if stage in self._stages else "") or stage
 
     def purpose(self, stage: str) -> str:
-        """What a stage does, in a sentence; empty: not known."""
+        """Return a stage's description, or "" if unknown."""
         return self._stages[stage].description if stage in self._stages else ""
 
     def meaning(self, reason: str, stage: str = "") -> str:
-        """What a drop's reason, or a verdict, means; empty: not known.
+        """Return the meaning of a drop reason or verdict, or "" if unknown.
 
         Args:
-            reason: Its name.
-            stage: The stage that dropped for it, where stages use one name for two things.
+            reason: Name of the reason or verdict.
+            stage: The stage that dropped the item, in case stages use the same name differently.
         """
         own = self._stages[stage].reasons.get(reason, "") if stage in self._stages else ""
-        return own or self._reasons.get(reason, "") or VERDICTS.get(reason, "")
+        return own or self._reasons.get(reason, "")
 
     def meaning_or_name(self, reason: str, stage: str = "") -> str:
-        """The same; of an unknown one the name without its dashes."""
-        return self.meaning(reason, stage) or reason.replace("-", " ").replace("_", " ").replace(".", ": ")
+        """Return the meaning of a reason, or its name in plain words if unknown."""
+        return self.meaning(reason, stage) or reason.replace("-", " ").replace("_", " ").replace(".", ": ").lower()
 
 
 def by_count(counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Names and numbers, the largest number first."""
+    """Return names and numbers, largest first."""
     return sorted(((name, number) for name, number in counts.items() if number), key=lambda item: (-item[1], item[0]))
 
 
 def benchmark_title(benchmark: str) -> str:
-    """A benchmark's name as it is written: "HumanEval+" for "humaneval+"."""
+    """Return a benchmark's display name: "HumanEval+" for "humaneval+"."""
     return _BENCHMARKS.get(benchmark, benchmark)
 
 
 def benchmark_rank(benchmark: str) -> tuple[int, str]:
-    """A fixed order of benchmarks, so that none is shown first for its result."""
+    """Return a fixed sort key for benchmarks, so that their order does not depend on results."""
     known = benchmark in _BENCHMARK_ORDER
     return (_BENCHMARK_ORDER.index(benchmark) if known else len(_BENCHMARK_ORDER), benchmark)
 
 
 def percent(value: float) -> str:
-    """A share of 1: "28.0%"."""
-    return f"{100 * value:.1f}%" if math.isfinite(value) else "not known"
+    """Format a fraction of 1: "28.0%"."""
+    return f"{100 * value:.1f}%" if math.isfinite(value) else "unknown"
 
 
 def share(number: int, whole: int) -> str:
-    """A part of a whole: "23.2%", "< 0.1%"; no whole: empty."""
+    """Format a part of a whole: "23.2%", "< 0.1%", or "" if the whole is 0."""
     if not whole:
         return ""
     return "< 0.1%" if 0 < number / whole < 0.0005 else percent(number / whole)
 
 
 def points(difference: float) -> str:
-    """A difference of shares, with its sign: "+3.1", "−0.6"."""
+    """Format a difference of fractions in percentage points, with its sign: "+3.1", "−0.6"."""
     if not math.isfinite(difference):
-        return "not known"
+        return "unknown"
     text = f"{100 * abs(difference):.1f}"
     return text if text == "0.0" else f"{'+' if difference > 0 else MINUS}{text}"
 
 
 def percent_interval(interval: api.Interval | None) -> str:
-    """An interval of shares: "20.1 to 36.2%"; none: empty."""
+    """Format an interval of fractions: "20.1 to 36.2%", or "" if there is none."""
     return f"{100 * interval.low:.1f} to {percent(interval.high)}" if interval else ""
 
 
 def points_interval(interval: api.Interval | None) -> str:
-    """An interval of differences: "−4.3 to +10.4"; none: empty."""
+    """Format an interval of differences: "−4.3 to +10.4", or "" if there is none."""
     return f"{points(interval.low)} to {points(interval.high)}" if interval else ""
 
 
 def chance(p_value: float) -> str:
-    """A p-value with as many digits as mean something: "p = 0.42", "p = 0.031", "p < 0.001"."""
+    """Format a p-value with its significant digits: "p = 0.42", "p = 0.031", "p < 0.001"."""
     if not math.isfinite(p_value):
-        return "p not known"
+        return "p unknown"
     if p_value < 0.001:
         return "p < 0.001"
     return f"p = {p_value:.3f}" if p_value < 0.1 else f"p = {p_value:.2f}"
 
 
 def loss(value: float) -> str:
-    """A loss: "0.812"."""
+    """Format a loss: "0.812"."""
     return f"{value:.3f}" if math.isfinite(value) else "not a number"
 
 
 def short(identifier: str) -> str:
-    """The first digits of an id or a revision."""
+    """Return the first digits of an id or a revision."""
     return identifier[:12]
 
 
 def pretty_json(text: str) -> str:
-    """JSON with a line for each setting; what is no JSON stays as it is."""
+    """Indent JSON. Text that is not JSON is returned as it is."""
     try:
         return json.dumps(json.loads(text), indent=2, sort_keys=True, ensure_ascii=False)
     except (ValueError, RecursionError):

@@ -1,1 +1,1 @@
-"""The transport of a runner that is a pod: a gRPC server, to which gateways attach. Nothing dials out of a runner."""
+"""Transport of a runner that is a pod: a gRPC server to which gateways attach. A runner never opens connections."""

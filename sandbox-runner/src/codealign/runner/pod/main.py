@@ -1,4 +1,4 @@
-"""Starts a runner pod: the program `codealign-runner`."""
+"""Entry point of a runner pod: the program `codealign-runner`."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from codealign.runner.supervisor import Supervisor
 
 SERVICE = "codealign.api.runner.v1.RunnerService"
 CALLERS: Callers = {"sandbox": ("Attach",)}
-"""The gateway alone, not even people: whoever attaches has programs run beside everyone else's."""
+"""Only the gateway, not even people: an attached caller's programs run alongside everyone else's."""
 IMAGE_DIGEST = Path("/opt/codealign/image-digest")
-"""Written by the image's build."""
+"""Written when the image is built."""
 _TLS_FILES = ("tls_cert_file", "tls_key_file", "tls_client_ca_file")
 _HIDDEN = ("/var/run/secrets", "/run/secrets", "/var/run/docker.sock", "/run/containerd")
 _CONNECTIONS = 64
-"""Descriptors that gateways and probes may hold open."""
+"""Descriptors reserved for connections of gateways and probes."""
 
 
 def _configuration(settings: RunnerSettings, hidden: Sequence[str]) -> Configuration:
     if settings.profile not in PROFILES:
         raise ConfigurationError(
-            f"CODEALIGN_RUNNER_PROFILE: no profile {settings.profile!r}; known: {', '.join(PROFILES)}"
+            f"CODEALIGN_RUNNER_PROFILE: unknown profile {settings.profile!r}; known profiles: {', '.join(PROFILES)}"
         )
     written = IMAGE_DIGEST.read_text().strip() if IMAGE_DIGEST.is_file() else ""
     return Configuration(
@@ -50,25 +50,25 @@ def _configuration(settings: RunnerSettings, hidden: Sequence[str]) -> Configura
 
 
 class _Pod:
-    """What is known before the server starts."""
+    """State prepared before the server starts."""
 
     def __init__(self, hidden: Sequence[str]) -> None:
         self._hidden = hidden
 
     @contextlib.asynccontextmanager
     async def build(self, settings: RunnerSettings, readiness: Readiness) -> AsyncIterator[Sequence[Registration]]:
-        """Proves the walls, then serves. Ready only when they hold; where they do not, a gateway is told why."""
-        await readiness.set(False, "the walls are being proved")
+        """Verify the isolation, then serve. Not ready unless every check holds; gateways are told which one failed."""
+        await readiness.set(False, "isolation is being verified")
         supervisor = Supervisor(_configuration(settings, self._hidden), _CONNECTIONS)
         await asyncio.to_thread(supervisor.start)
         missing = "; ".join(f"{wall.name}: {wall.evidence}" for wall in supervisor.description.walls if not wall.holds)
-        await readiness.set(supervisor.works, f"isolation is not proved: {missing}" if missing else "")
+        await readiness.set(supervisor.works, f"isolation is not verified: {missing}" if missing else "")
         servicer = RunnerServicer(supervisor, readiness.draining, settings.gateways)
         yield [Registration(SERVICE, add_RunnerServiceServicer_to_server, servicer, CALLERS)]
 
 
 def _conceal() -> list[str]:
-    """Moves the TLS files out of programs' sight, and the settings to where they are now."""
+    """Hide the TLS files from programs, and point the settings to the new locations."""
     settings = load(RunnerSettings)
     files = {name: getattr(settings, name) for name in _TLS_FILES if getattr(settings, name) is not None}
     copies = secrecy.conceal(list(files.values()))
@@ -78,14 +78,14 @@ def _conceal() -> list[str]:
 
 
 def main() -> None:
-    """Serves until SIGTERM."""
+    """Serve until SIGTERM."""
     try:
         hidden = _conceal()
     except ConfigurationError as error:
         print(f"codealign-runner: {error}", file=sys.stderr)
         sys.exit(EXIT_CONFIGURATION)
     serve("runner", RunnerSettings, _Pod(hidden).build)
-    # Threads of the slots may still run: the box ends all the same.
+    # Slot threads may still be running; end the sandbox anyway.
     os._exit(0)
 
 

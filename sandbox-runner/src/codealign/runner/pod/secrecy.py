@@ -1,8 +1,8 @@
-"""Keeps the server's own key out of its programs' sight.
+"""Hides the server's TLS key from programs.
 
-Whoever gives a pod a certificate mounts a file that the pod's user can read, and programs run as that user. So the
-files are read into memory first; then this process, and with it everything that it starts, moves into a mount
-namespace in which their folders are covered.
+A pod's certificate is mounted as a file that the pod's user can read, and programs run as that user. Therefore the
+files are first read into memory. Then this process, and everything it starts later, moves into a mount namespace in
+which their directories are covered.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def _check(result: int, what: str) -> None:
     if result != 0:
         code = ctypes.get_errno()
-        raise ConfigurationError(f"the TLS files cannot be kept from programs: {what}: {os.strerror(code)}")
+        raise ConfigurationError(f"cannot hide the TLS files from programs: {what}: {os.strerror(code)}")
 
 
 def _into_memory(path: Path) -> Path:
@@ -40,7 +40,7 @@ def _into_memory(path: Path) -> Path:
 
 
 def _own_mounts() -> None:
-    """To be called before there is a second thread."""
+    """Enter new user and mount namespaces. Call it while the process has only one thread."""
     user, group = os.getuid(), os.getgid()
     _check(_libc.unshare(_CLONE_NEWUSER if user else 0), "unshare")
     if user:
@@ -49,28 +49,28 @@ def _own_mounts() -> None:
             setgroups.write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
         Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
-    # In a second step: gVisor refuses mounts in a namespace that came together with the user namespace.
+    # In a second step, because gVisor refuses mounts in a namespace created together with the user namespace.
     _check(_libc.unshare(_CLONE_NEWNS), "unshare")
 
 
 def _give_up_capabilities() -> None:
-    """The new user namespace came with all of them."""
+    """Drop the capabilities that came with the new user namespace."""
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     if os.getuid():
         _check(_libc.capset(struct.pack("Ii", _CAPABILITY_VERSION_3, 0), bytes(24)), "capset")
 
 
 def conceal(files: Sequence[Path]) -> Mapping[Path, Path]:
-    """Takes files out of sight of this process's children, and of its own.
+    """Hide files from this process's children and from itself.
 
     Args:
-        files: The folders that they are in are covered as a whole.
+        files: The files; their directories are covered as a whole.
 
     Returns:
-        Where this process reads each of them from now on.
+        The path from which this process can read each file from now on.
 
     Raises:
-        ConfigurationError: One cannot be read, or covered.
+        ConfigurationError: A file cannot be read or its directory cannot be covered.
     """
     copies = {path: _into_memory(path) for path in files}
     folders = sorted({path.parent.resolve() for path in files})
@@ -78,7 +78,7 @@ def conceal(files: Sequence[Path]) -> Mapping[Path, Path]:
         _own_mounts()
     for folder in folders:
         if folder in (Path("/"), Path("/etc"), Path("/usr"), Path("/opt")):
-            raise ConfigurationError(f"TLS files must be in a folder of their own, not in {folder}")
+            raise ConfigurationError(f"TLS files must be in a directory of their own, not in {folder}")
         flags = ctypes.c_ulong(_MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
         _check(_libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", flags, None), f"cover {folder}")
     if folders:

@@ -1,4 +1,4 @@
-"""The wire side of a runner pod: streams of frames, one for each gateway."""
+"""gRPC service of a runner pod: one stream of frames per gateway."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from codealign.runner.session import ProtocolError, Session, TooManyJobs
 from codealign.runner.supervisor import Supervisor
 
 _Outgoing = asyncio.Queue[runner_pb2.AttachResponse | CodeAlignError | None]
-"""Frames; the error, or the None, that ends the stream."""
+"""Frames, then an error or None to end the stream."""
 
 log = get_logger(__name__)
 
@@ -23,18 +23,16 @@ log = get_logger(__name__)
 class RunnerServicer(rpc.RunnerServiceServicer):
     """Implements `codealign.api.runner.v1.RunnerService`.
 
-    Several gateways may be attached, each with as many jobs at once as there are slots: theirs wait for each other in
-    the order in which they came. A stream that ends, however it ends, takes its own jobs with it and no others.
+    Several gateways may be attached, each with as many concurrent jobs as there are slots. Jobs are served in order of
+    arrival. A stream that ends, for whatever reason, cancels only its own jobs.
+
+    Args:
+        supervisor: A started supervisor.
+        draining: Set when the runner shuts down: running jobs are finished and then every stream is closed.
+        gateways: Maximum number of streams.
     """
 
     def __init__(self, supervisor: Supervisor, draining: asyncio.Event, gateways: int) -> None:
-        """Serves with what `main` wired together.
-
-        Args:
-            supervisor: Started.
-            draining: Set when this runner is to stop: what runs is finished, and every stream then ended.
-            gateways: Streams at once.
-        """
         self._supervisor = supervisor
         self._draining = draining
         self._gateways = gateways
@@ -43,12 +41,12 @@ class RunnerServicer(rpc.RunnerServiceServicer):
     async def Attach(
         self, request_iterator: AsyncIterator[runner_pb2.AttachRequest], context: Any
     ) -> AsyncIterator[runner_pb2.AttachResponse]:
-        """Serves one gateway."""
+        """Serve one gateway."""
         if self._draining.is_set():
-            raise Unavailable("this runner is being stopped")
+            raise Unavailable("this runner is shutting down")
         if self._attached >= self._gateways:
             raise ResourceExhausted(
-                f"{self._gateways} gateways are attached already: run fewer, or raise CODEALIGN_RUNNER_GATEWAYS"
+                f"{self._gateways} gateways are already attached: run fewer, or raise CODEALIGN_RUNNER_GATEWAYS"
             )
         self._attached += 1
         log.info("gateway_attached", peer=context.peer(), gateways=self._attached)
@@ -58,7 +56,7 @@ class RunnerServicer(rpc.RunnerServiceServicer):
                     yield frame
         finally:
             self._attached -= 1
-            log.info("gateway_left", peer=context.peer(), gateways=self._attached)
+            log.info("gateway_detached", peer=context.peer(), gateways=self._attached)
 
     async def _serve(
         self, request_iterator: AsyncIterator[runner_pb2.AttachRequest]
@@ -66,7 +64,7 @@ class RunnerServicer(rpc.RunnerServiceServicer):
         loop, outgoing = asyncio.get_running_loop(), _Outgoing()
 
         def send(frame: runner_pb2.AttachResponse | None) -> None:
-            with contextlib.suppress(RuntimeError):  # The server has ended, and nobody waits.
+            with contextlib.suppress(RuntimeError):  # The server has stopped and nobody is waiting.
                 loop.call_soon_threadsafe(outgoing.put_nowait, frame)
 
         session = Session(self._supervisor, send, lambda: send(None))
@@ -92,7 +90,7 @@ class RunnerServicer(rpc.RunnerServiceServicer):
 
 
 async def _take(session: Session, frames: AsyncIterator[runner_pb2.AttachRequest], outgoing: _Outgoing) -> None:
-    """Until the gateway has no more to say: it says Drain first where it wants its outcomes."""
+    """Handle frames until the gateway stops sending. It sends Drain first if it still wants results."""
     try:
         async for frame in frames:
             session.take(frame)

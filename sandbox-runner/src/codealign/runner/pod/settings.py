@@ -13,25 +13,25 @@ from codealign.runner.profiles import DEFAULT
 
 
 class RunnerSettings(ServerSettings):
-    """What this runner is, and how many gateways it serves."""
+    """Settings of a runner and its server."""
 
     model_config = SettingsConfigDict(env_prefix="CODEALIGN_RUNNER_")
 
     name: str = Field(default_factory=socket.gethostname, min_length=1)
-    """Its own, in results and logs: the pod's."""
+    """Name of the runner in results and logs. Default: the pod's name."""
     slots: int = Field(default=1, ge=1)
-    """Executions at once."""
+    """Number of concurrent executions."""
     profile: str = DEFAULT.name
-    """The profile that is warm."""
+    """Profile whose modules are preloaded."""
     gateways: int = Field(default=8, ge=1)
-    """Streams at once; one more is RESOURCE_EXHAUSTED. All of them share the slots."""
+    """Maximum number of attached gateways, which share the slots. Further ones get RESOURCE_EXHAUSTED."""
     platform: str = ""
-    """gVisor's, where whoever made the RuntimeClass knows it: shown, and nothing else."""
+    """gVisor platform, if configured with the RuntimeClass. Shown only."""
     gvisor_version: str = ""
-    """The same of its release."""
+    """gVisor release, if configured with the RuntimeClass. Shown only."""
     image_digest: str = ""
-    """Of the image that this runs in. Empty: what the image's build has written down."""
+    """Digest of the image. Empty: the digest recorded when the image was built."""
     max_message_bytes: int = Field(default=FRAME_LIMIT, gt=0)
-    """Size of one frame, bytes, in both directions."""
+    """Maximum size of a frame in bytes, in both directions."""
     max_deadline_seconds: float = Field(default=365 * 24 * 3600.0, gt=0)
-    """A stream lives as long as the runner."""
+    """Maximum lifetime of a stream in seconds. Default: longer than any runner lives."""

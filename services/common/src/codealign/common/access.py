@@ -1,8 +1,8 @@
-"""Who may call which RPCs. A caller is the common name of its client certificate, and nothing else of it.
+"""Controls who may call which RPCs. A caller is identified by the common name of its client certificate.
 
-A release's certificates bear the names of their components (`charts/codealign/templates/certificates.yaml`). Each
-server says beside its registration what each of them may call; what is not said is refused. Without mutual TLS
-nobody has a name and nothing is refused: that is loopback, or a mesh with rules of its own.
+A release's certificates carry the names of its components (`charts/codealign/templates/certificates.yaml`). Each
+server lists, with its registration, which methods each caller may use; everything else is refused. Without mutual TLS,
+callers have no names and nothing is refused: this is for loopback, or for a mesh with its own rules.
 """
 
 from __future__ import annotations
@@ -17,69 +17,70 @@ from codealign.common import certificates
 from codealign.common.errors import PermissionDenied
 
 Callers = Mapping[str, Sequence[str]]
-"""For each caller the methods of one gRPC service that it may call."""
+"""Methods of one gRPC service that each caller may use."""
 
 ALL: Final = ("*",)
-"""Every method of the service, those included that a later release adds."""
+"""Every method of the service, including those that a later release adds."""
 
-KNOWN: Final = frozenset(
+CALLER_NAMES: Final = frozenset(
     {"dataset", "coordinator", "sandbox", "inference", "trainer", "operator", "keda", "client"},
 )
-"""Who may be named as a caller. `runners` is not among them: hostile programs run beside a runner's key, so its
-certificate is good for being a runner and opens nothing."""
+"""Names of allowed callers. `runners` is not among them: hostile programs run beside a runner's key, so its certificate
+is only valid as a server certificate.
+"""
 
-REFLECTION: Final[Callers] = dict.fromkeys(KNOWN, ALL)
-"""Contracts are no secret among the parts of a release."""
+REFLECTION: Final[Callers] = dict.fromkeys(CALLER_NAMES, ALL)
+"""Contracts are not secret within a release."""
 
 
 def check(service: str, callers: Callers) -> None:
-    """Hold a list against the contract, so that a misspelt name is an error at the start and not a closed door.
+    """Check a list of callers against the contract, so that a misspelt name fails at start-up.
 
     Args:
         service: The gRPC service's full name.
-        callers: Its list.
+        callers: Its list of callers.
 
     Raises:
-        ValueError: It names a caller or a method that does not exist.
+        ValueError: The list names a caller or a method that does not exist.
     """
     try:
         methods = {method.name for method in descriptor_pool.Default().FindServiceByName(service).methods}
     except KeyError:
-        raise ValueError(f"no gRPC service {service!r} is known: is its generated module imported?") from None
+        raise ValueError(f"unknown gRPC service {service!r}: is its generated module imported?") from None
     for caller, allowed in callers.items():
-        if caller not in KNOWN:
-            raise ValueError(f"{service}: no caller {caller!r}; there are {', '.join(sorted(KNOWN))}")
+        if caller not in CALLER_NAMES:
+            raise ValueError(f"{service}: unknown caller {caller!r}; known callers: {', '.join(sorted(CALLER_NAMES))}")
         if tuple(allowed) == ALL:
             continue
         if wrong := sorted(set(allowed) - methods):
             raise ValueError(
-                f"{service}: {caller!r} is allowed {', '.join(wrong)}, which it does not have; it has "
+                f"{service}: unknown methods for {caller!r}: {', '.join(wrong)}; the service has "
                 f"{', '.join(sorted(methods))}"
             )
 
 
 class Access:
-    """The lists of one server.
+    """Access lists of one server.
 
     Args:
-        services: Each gRPC service's list, by its full name.
+        services: The callers of each gRPC service, by its full name.
     """
 
     def __init__(self, services: Mapping[str, Callers]) -> None:
         self._services = services
 
     def check(self, method: str, context: Any) -> str:
-        """Let a caller in.
+        """Authorize a call.
 
         Args:
-            method: As in `/codealign.api.sandbox.v1.SandboxService/Execute`.
-            context: The call's.
+            method: Full name, such as `/codealign.api.sandbox.v1.SandboxService/Execute`.
+            context: The context of the call.
 
         Returns:
-            Its name.
+            The caller's name.
 
         Raises:
-            PermissionDenied: It may not call this.
+            PermissionDenied: The caller may not call this method.
         """
         service, _, name = method.removeprefix("/").partition("/")
         caller = caller_of(context)
@@ -87,8 +88,8 @@ class Access:
         if caller and _allows(callers, caller, name):
             return caller
         others = sorted(each for each in callers if _allows(callers, each, name))
-        who = f"{caller!r}" if caller else "a certificate with no common name, or with several,"
-        may = f"use a certificate of {' or '.join(others)}" if others else "no certificate opens it"
+        who = f"{caller!r}" if caller else "a certificate without exactly one common name"
+        may = f"use a certificate of {' or '.join(others)}" if others else "no certificate allows it"
         raise PermissionDenied(f"{who} may not call {service}/{name}: {may}")
 
 
@@ -98,8 +99,8 @@ def _allows(callers: Callers, caller: str, name: str) -> bool:
 
 
 def caller_of(context: Any) -> str | None:
-    """The one common name of the client's certificate; None where it has none, or several."""
-    # Not `x509_common_name`: of several that is one, and which one is for whoever wrote the certificate to choose.
+    """Return the only common name of the client's certificate, or None if it has none or several."""
+    # Not `x509_common_name`: of several names it returns one, and the certificate's author could choose which.
     (pem,) = context.auth_context().get("x509_pem_cert") or (b"",)
     names = _common_names(bytes(pem))
     return names[0] if len(names) == 1 and names[0] else None

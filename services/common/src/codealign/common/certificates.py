@@ -1,8 +1,8 @@
-"""What a certificate says: its common names, and when it is good.
+"""Reads certificates: their common names and validity.
 
-The standard library tells neither of a certificate that is no authority's and has just been read, and nothing but
-these fields is needed: RFC 5280 fixes where they are, so they are read from the DER as it lies. Nothing is verified
-here: whoever asks has a certificate that TLS has verified, or its own.
+The standard library does not expose these fields of a certificate that is not a CA's. Only they are needed, and RFC
+5280 fixes their position, so they are read directly from the DER. Nothing is verified here: the certificates were
+verified by TLS or are the process's own.
 """
 
 from __future__ import annotations
@@ -19,62 +19,62 @@ from pathlib import Path
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", re.DOTALL)
 _DAY = "%Y-%m-%d %H:%M UTC"
 _COMMON_NAME = bytes.fromhex("0603550403")
-"""The object identifier 2.5.4.3, with its tag and length."""
+"""Object identifier 2.5.4.3 with its tag and length."""
 _VERSION, _UTC_TIME = 0xA0, 0x17
 _TEXTS = {0x0C: "utf-8", 0x13: "ascii", 0x16: "ascii"}
-"""UTF8String, PrintableString and IA5String: what common names are written in today."""
+"""UTF8String, PrintableString and IA5String: the encodings of common names in use today."""
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """What was read of one."""
+    """The fields read from a certificate."""
 
     common_names: tuple[str, ...]
-    """Of its subject. A name in an outdated encoding is an empty text: it is there, and it is nobody's."""
+    """Common names of its subject. A name in an outdated encoding becomes an empty text, which matches nobody."""
     not_before: datetime
     not_after: datetime
 
 
 def read(pem: bytes) -> list[Certificate]:
-    """The certificates of a PEM file, in their order: of a chain, its owner's is the first.
+    """Return the certificates of a PEM file in order. In a chain, the owner's certificate is first.
 
     Raises:
-        ValueError: There is none, or one cannot be read.
+        ValueError: There is no certificate, or one cannot be read.
     """
     found = _PEM.findall(pem)
     if not found:
-        raise ValueError("it has no certificate in PEM")
+        raise ValueError("it contains no PEM certificate")
     try:
         return [_certificate(base64.b64decode(text)) for text in found]
     except (binascii.Error, IndexError, StopIteration, UnicodeDecodeError) as error:
         raise ValueError("its certificate is damaged") from error
 
 
-def not_good(certificate: Certificate) -> str:
-    """Why it is good for nothing now; empty where it is good."""
+def why_invalid(certificate: Certificate) -> str:
+    """Return why a certificate is not valid now, or "" if it is."""
     now = datetime.now(UTC)
     if now > certificate.not_after:
         return f"expired on {certificate.not_after:{_DAY}}"
     if now < certificate.not_before:
         return (
-            f"is good from {certificate.not_before:{_DAY}} only, and by this machine's clock it is {now:{_DAY}} (set "
+            f"is valid only from {certificate.not_before:{_DAY}}, and this machine's clock says {now:{_DAY}} (set "
             "the clock, or wait)"
         )
     return ""
 
 
-def no_pair(chain: Path, key: Path) -> str:
-    """Why a private key does not go with a certificate; empty where it does."""
+def why_mismatched(chain: Path, key: Path) -> str:
+    """Return why a private key does not match a certificate, or "" if it does."""
 
-    def no_password() -> bytes:  # else OpenSSL would ask for one on the terminal
+    def no_password() -> bytes:  # otherwise OpenSSL would ask for one on the terminal
         raise ValueError("it is encrypted")
 
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, key, no_password)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            return "it is another certificate's"
-        return f"it is no private key in PEM ({error.reason or error})"
+            return "it belongs to another certificate"
+        return f"it is not a PEM private key ({error.reason or error})"
     except (OSError, ValueError) as error:
         return str(error)
     return ""
@@ -90,7 +90,7 @@ def _certificate(der: bytes) -> Certificate:
 
 
 def _values(der: bytes) -> Iterator[tuple[int, bytes]]:
-    """The tag and the content of each value in a row."""
+    """Yield the tag and content of consecutive values."""
     at = 0
     while at < len(der):
         tag, length, start = der[at], der[at + 1], at + 2
@@ -99,7 +99,7 @@ def _values(der: bytes) -> Iterator[tuple[int, bytes]]:
             length = int.from_bytes(der[at + 2 : start])
         at = start + length
         if at > len(der):
-            raise IndexError("a value ends behind its end")
+            raise IndexError("a value exceeds the data")
         yield tag, der[start:at]
 
 
@@ -113,6 +113,6 @@ def _common_names(subject: bytes) -> Iterator[str]:
 
 def _time(tag: int, content: bytes) -> datetime:
     text = content.decode("ascii")
-    if tag == _UTC_TIME:  # RFC 5280: 50 and more are years of the last century
+    if tag == _UTC_TIME:  # RFC 5280: 50 and above mean the 20th century
         text = ("19" if text >= "50" else "20") + text
     return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)

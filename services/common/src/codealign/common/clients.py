@@ -1,11 +1,11 @@
-"""Typed async clients of the five services: an address, TLS, a deadline for each call, retries by status code.
+"""Typed async clients of the five services: an address, TLS, a deadline for each call, and retries by status code.
 
     async with Clients(Addresses(dataset="127.0.0.1:7401")) as clients:
         response = await clients.call(clients.dataset.Append, AppendRequest(...))
 
-The stubs are the generated ones, so every call is typed. `call` and `stream` add what a bare stub lacks: a
-deadline, the caller's request id, and another try for the statuses that say so (UNAVAILABLE, RESOURCE_EXHAUSTED,
-ABORTED), after the delay that the server asked for with RetryInfo, or after an exponential one with jitter.
+The stubs are the generated ones, so every call is typed. `call` and `stream` add a deadline, the caller's request id,
+and retries for retryable statuses (UNAVAILABLE, RESOURCE_EXHAUSTED, ABORTED). The delay is the one that the server
+requested with RetryInfo, or an exponential one with jitter.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from codealign.api.training.v1.training_pb2_grpc import TrainingServiceStub
 from codealign.common.errors import ConfigurationError, retry_delay
 from codealign.common.interceptors import REQUEST_ID_HEADER, TRACE_HEADER
 from codealign.common.logs import get_logger
-from codealign.common.proxies import is_near
+from codealign.common.proxies import bypasses_proxy
 
-if TYPE_CHECKING:  # the async stubs are types alone
+if TYPE_CHECKING:  # the async stubs exist only as types
     from codealign.api.coordinator.v1.coordinator_pb2_grpc import CoordinatorServiceAsyncStub
     from codealign.api.dataset.v1.dataset_pb2_grpc import DatasetServiceAsyncStub
     from codealign.api.inference.v1.inference_pb2_grpc import InferenceServiceAsyncStub
@@ -44,32 +44,32 @@ ResponseT = TypeVar("ResponseT")
 RETRYABLE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.ABORTED})
 
 KEEPALIVE_MS = 10_000
-"""Between two pings of a connection that a call waits on. A server must permit them: `server.MIN_PING_INTERVAL_MS`."""
+"""Interval of pings while a call waits. Servers must permit it; see `server.MIN_PING_INTERVAL_MS`."""
 KEEPALIVE_TIMEOUT_MS = 5_000
-"""A ping that is not answered for so long ends the connection."""
+"""A ping without a reply for this long ends the connection."""
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often and how patiently a call is tried again."""
+    """How often and how fast a call is retried."""
 
     attempts: int = 6
-    """Tries in all. 0: for ever, as the coordinator does, to which a service that is away is no failure."""
+    """Maximum number of attempts. 0: no limit, as in the coordinator, which waits for unavailable services."""
     first_delay: float = 0.2
-    """Seconds before the second try; doubled after each, with half of it random."""
+    """Seconds before the second attempt. Doubled after each, and half of the delay is random."""
     max_delay: float = 10.0
-    """Seconds between two tries at most."""
+    """Maximum seconds between two attempts."""
     codes: frozenset[grpc.StatusCode] = RETRYABLE
-    """Statuses that are tried again."""
+    """Statuses that are retried."""
 
     def delay(self, tried: int, error: grpc.aio.AioRpcError) -> float:
-        """Seconds to wait after so many tries: what the server asked for, or the exponential delay."""
+        """Return the seconds to wait after `tried` attempts: as the server requested, or exponential."""
         asked = retry_delay(error)
         backoff = min(self.max_delay, self.first_delay * 2.0 ** min(tried - 1, 16))
         return asked if asked is not None else backoff * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
 
     def gives_up(self, tried: int, error: grpc.aio.AioRpcError) -> bool:
-        """No further try."""
+        """Return whether no further attempt is made."""
         return error.code() not in self.codes or (self.attempts > 0 and tried >= self.attempts)
 
 
@@ -78,17 +78,17 @@ NO_RETRY = RetryPolicy(attempts=1)
 
 @dataclass(frozen=True)
 class ClientTls:
-    """PEM files of the client's side; with none of them the connection is in the clear (loopback)."""
+    """PEM files of a client. Without any, the connection is not encrypted (loopback)."""
 
     ca_file: Path | None = None
-    """Authorities that the server's certificate must come from."""
+    """CA certificates that must have signed the server's certificate."""
     cert_file: Path | None = None
-    """The client's own certificate chain, for mutual TLS."""
+    """The client's certificate chain, for mutual TLS."""
     key_file: Path | None = None
-    """Its private key."""
+    """The client's private key."""
 
     def credentials(self) -> grpc.ChannelCredentials | None:
-        """Channel credentials, or None for a connection in the clear."""
+        """Return channel credentials, or None for an unencrypted connection."""
         if self.ca_file is None and self.cert_file is None:
             return None
         try:
@@ -116,16 +116,16 @@ def connect(
     max_message_bytes: int = 64 * 2**20,
     more_options: Sequence[tuple[str, Any]] = (),
 ) -> grpc.aio.Channel:
-    """A channel that finds its way back after the server was away, within a second or two.
+    """Return a channel that reconnects within a second or two after the server was unavailable.
 
-    A server that vanishes without a word (its node dies, it is stopped, a cable) is noticed within KEEPALIVE_MS and
-    KEEPALIVE_TIMEOUT_MS of a call: the call fails with UNAVAILABLE.
+    If a server disappears without closing the connection (its node fails, it is suspended, a cable is cut), a call
+    fails with UNAVAILABLE after KEEPALIVE_MS plus KEEPALIVE_TIMEOUT_MS.
 
     Args:
         address: host:port.
-        tls: With files in it the connection is encrypted.
-        max_message_bytes: Size of one message, in both directions.
-        more_options: gRPC's channel options, in place of these.
+        tls: If it has files, the connection is encrypted.
+        max_message_bytes: Maximum size of a message, in both directions.
+        more_options: gRPC channel options that override the defaults.
     """
     options: dict[str, Any] = {
         "grpc.max_send_message_length": max_message_bytes,
@@ -133,19 +133,19 @@ def connect(
         "grpc.initial_reconnect_backoff_ms": 200,
         "grpc.min_reconnect_backoff_ms": 200,
         "grpc.max_reconnect_backoff_ms": 2000,
-        "grpc.enable_retries": 0,  # ours reads RetryInfo, gRPC's own does not
-        # Equal targets would otherwise share one connection, and one's back-off with it.
+        "grpc.enable_retries": 0,  # ours honours RetryInfo, gRPC's does not
+        # Otherwise equal targets would share one connection and its back-off.
         "grpc.use_local_subchannel_pool": 1,
-        # Without calls nobody waits for an answer, and servers of others take such pings for an attack.
+        # Only during calls: third-party servers treat pings on an idle connection as an attack.
         "grpc.keepalive_time_ms": KEEPALIVE_MS,
         "grpc.keepalive_timeout_ms": KEEPALIVE_TIMEOUT_MS,
         "grpc.http2.max_pings_without_data": 0,  # a call may be silent for an hour
         **dict(more_options),
     }
     credentials = tls.credentials() if tls else None
-    if credentials is None or is_near(address):
-        # gRPC would use the proxy of `https_proxy` or `http_proxy`, for loopback too. What is in the clear takes none,
-        # wherever it goes.
+    if credentials is None or bypasses_proxy(address):
+        # gRPC would use the proxy of `https_proxy` or `http_proxy`, even for loopback. Unencrypted connections never
+        # use a proxy.
         options["grpc.enable_http_proxy"] = 0
     if credentials is None:
         return grpc.aio.insecure_channel(address, options=list(options.items()))
@@ -154,47 +154,47 @@ def connect(
 
 @dataclass
 class Clients:
-    """The stubs of every service, over channels that are opened when first used."""
+    """Stubs of every service, over channels that are opened on first use."""
 
     addresses: Addresses
     tls: ClientTls = field(default_factory=ClientTls)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     on_retry: Callable[[str, grpc.aio.AioRpcError], None] | None = None
-    """Called with the service's method and the error before each further try."""
+    """Called with the service's method and the error before each retry."""
     _channels: dict[str, grpc.aio.Channel] = field(default_factory=dict)
 
     def channel(self, service: str) -> grpc.aio.Channel:
-        """The channel to a service by its short name."""
+        """Return the channel to a service, given its short name."""
         if service not in self._channels:
             address = getattr(self.addresses, service)
             if not address:
-                raise ConfigurationError(f"no address of the {service} service is set")
+                raise ConfigurationError(f"{service} service address is not configured")
             self._channels[service] = connect(address, self.tls)
         return self._channels[service]
 
     @property
     def inference(self) -> InferenceServiceAsyncStub:
-        """Text generation."""
+        """Stub for text generation."""
         return InferenceServiceStub(self.channel("inference"))
 
     @property
     def sandbox(self) -> SandboxServiceAsyncStub:
-        """Execution."""
+        """Stub for execution."""
         return SandboxServiceStub(self.channel("sandbox"))
 
     @property
     def dataset(self) -> DatasetServiceAsyncStub:
-        """Records."""
+        """Stub for records."""
         return DatasetServiceStub(self.channel("dataset"))
 
     @property
     def training(self) -> TrainingServiceAsyncStub:
-        """Fine-tuning."""
+        """Stub for fine-tuning."""
         return TrainingServiceStub(self.channel("training"))
 
     @property
     def coordinator(self) -> CoordinatorServiceAsyncStub:
-        """Runs."""
+        """Stub for runs."""
         return CoordinatorServiceStub(self.channel("coordinator"))
 
     async def call(
@@ -208,13 +208,13 @@ class Clients:
         """Make a unary call.
 
         Args:
-            method: A stub's method: `clients.dataset.Append`.
-            request: Its request.
-            timeout: Seconds for each try.
-            retry: In place of the clients' own policy.
+            method: A method of a stub, such as `clients.dataset.Append`.
+            request: The request.
+            timeout: Seconds for each attempt.
+            retry: Overrides the clients' retry policy.
 
         Raises:
-            grpc.aio.AioRpcError: The last try's error.
+            grpc.aio.AioRpcError: The error of the last attempt.
         """
         policy = retry or self.retry
         tried = 0
@@ -235,10 +235,10 @@ class Clients:
         timeout: float | None = None,
         retry: RetryPolicy | None = None,
     ) -> AsyncGenerator[ResponseT]:
-        """Make a server-streaming call; tried again as long as nothing has come back yet.
+        """Make a server-streaming call. Retried only until the first message arrives.
 
         Raises:
-            grpc.aio.AioRpcError: The last try's error, or one after the first message.
+            grpc.aio.AioRpcError: The error of the last attempt, or one after the first message.
         """
         policy = retry or self.retry
         tried = 0
@@ -281,7 +281,7 @@ class Clients:
 
 
 def _metadata() -> tuple[tuple[str, str], ...]:
-    """The request's id and trace travel on to what it calls."""
+    """Return the metadata that propagates the request id and trace."""
     bound: Mapping[str, Any] = structlog.contextvars.get_contextvars()
     pairs = ((REQUEST_ID_HEADER, bound.get("request_id")), (TRACE_HEADER, bound.get("traceparent")))
     return tuple((key, str(value)) for key, value in pairs if value)

@@ -1,7 +1,7 @@
-"""The errors of CodeAlign: each is one gRPC status, with the details that let a caller act on it.
+"""Errors of CodeAlign. Each maps to one gRPC status, with details that let a caller act on it.
 
-Raise them anywhere below a servicer; the server's interceptor turns them into a status. A message says what was
-wrong, where, and what to do.
+Raise them anywhere below a servicer; the server's interceptor converts them to a status. A message says what is wrong,
+where, and what to do.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 MESSAGE_BYTES = 2400
-"""Of an error's message, what goes over the wire, as gRPC encodes it (a character outside ASCII takes more)."""
+"""Maximum size of an error message on the wire, as gRPC encodes it (characters outside ASCII take more bytes)."""
 DETAIL_BYTES = 1400
-"""Of the violations, likewise. The message goes twice, once of them in base64 with the violations: together less than
-the 8 KiB of metadata from which on gRPC drops a call at random, and the error with it."""
+"""Maximum size of the violations on the wire. The message is sent twice, once in base64 with the violations. The total
+stays below 8 KiB of metadata, above which gRPC drops calls at random, together with the error.
+"""
 _VIOLATION_BYTES = 600
 _CUT = " [cut]"
 
 
 def shortened(text: str, most: int) -> str:
-    """The text, or its beginning, in at most so many bytes as a gRPC trailer encodes it; lone surrogates escaped."""
+    """Truncate a text to at most this many bytes as encoded in a gRPC trailer. Lone surrogates are escaped."""
     text = text.encode("utf-8", "backslashreplace").decode()
     if len(text) * 9 < most:
         return text
@@ -37,7 +38,7 @@ def shortened(text: str, most: int) -> str:
 
 
 class CodeAlignError(Exception):
-    """Base class; its own status is INTERNAL."""
+    """Base class. Its own status is INTERNAL."""
 
     code: grpc.StatusCode = grpc.StatusCode.INTERNAL
 
@@ -46,11 +47,11 @@ class CodeAlignError(Exception):
         self.message = message
 
     def details(self) -> Iterable[Message]:
-        """The `google.rpc` messages that travel with the status."""
+        """Return the `google.rpc` messages sent with the status."""
         return ()
 
     def to_status(self) -> status_pb2.Status:
-        """This error as the rich status that goes over the wire, cut to what a trailer holds."""
+        """Return the error as a rich status, truncated to the size of a trailer."""
         packed = []
         for detail in self.details():
             box = any_pb2.Any()
@@ -61,20 +62,20 @@ class CodeAlignError(Exception):
 
 
 class ConfigurationError(Exception):
-    """A setting or the machine does not allow a start. Printed as one line; the process exits with 2."""
+    """A setting or the machine prevents the start. Printed as one line; the process exits with code 2."""
 
 
 class Internal(CodeAlignError):
-    """A fault of ours."""
+    """A bug or fault in the service itself."""
 
 
 class InvalidArgument(CodeAlignError):
-    """A request that cannot be carried out as it is.
+    """An invalid request.
 
     Args:
-        field: The field's path in the request, as in `records[3].attempt`.
-        description: What is wrong with it, and what would be right.
-        violations: Several of these at once, in place of the two.
+        field: Path of the field in the request, such as `records[3].attempt`.
+        description: What is wrong with it, and what is required.
+        violations: Several (field, description) pairs, instead of one.
     """
 
     code = grpc.StatusCode.INVALID_ARGUMENT
@@ -86,7 +87,7 @@ class InvalidArgument(CodeAlignError):
         super().__init__("; ".join(f"{path}: {text}" for path, text in self.violations))
 
     def details(self) -> Iterable[Message]:
-        """One BadRequest with every violation, as far as a trailer holds them."""
+        """Return one BadRequest with as many violations as fit into a trailer."""
         bad = error_details_pb2.BadRequest()
         for path, text in self.violations:
             bad.field_violations.add(
@@ -99,31 +100,31 @@ class InvalidArgument(CodeAlignError):
 
 
 class NotFound(CodeAlignError):
-    """No such thing; the message names it."""
+    """The requested object does not exist; the message names it."""
 
     code = grpc.StatusCode.NOT_FOUND
 
 
 class FailedPrecondition(CodeAlignError):
-    """Right request, wrong state; the message says what must change first."""
+    """The request is valid but not allowed in the current state; the message says what must change first."""
 
     code = grpc.StatusCode.FAILED_PRECONDITION
 
 
 class Unimplemented(CodeAlignError):
-    """This server, as it is configured, cannot do that."""
+    """The server does not support this in its current configuration."""
 
     code = grpc.StatusCode.UNIMPLEMENTED
 
 
 class PermissionDenied(CodeAlignError):
-    """The caller may not call this."""
+    """The caller is not authorized."""
 
     code = grpc.StatusCode.PERMISSION_DENIED
 
 
 class DeadlineExceeded(CodeAlignError):
-    """The caller's deadline passed; the message says what was waited for."""
+    """The caller's deadline passed; the message says what it was waiting for."""
 
     code = grpc.StatusCode.DEADLINE_EXCEEDED
 
@@ -134,26 +135,26 @@ class _Retryable(CodeAlignError):
         self.retry_after = retry_after
 
     def details(self) -> Iterable[Message]:
-        """RetryInfo with the delay after which another try makes sense."""
+        """Return a RetryInfo with the delay after which a retry makes sense."""
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(round(self.retry_after * 1000))
         yield error_details_pb2.RetryInfo(retry_delay=delay)
 
 
 class ResourceExhausted(_Retryable):
-    """Full (a queue, a disk): try again after `retry_after` seconds, or make room."""
+    """A queue or disk is full: retry after `retry_after` seconds, or free space."""
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 class Unavailable(_Retryable):
-    """Away for now: try again after `retry_after` seconds."""
+    """Temporarily unavailable: retry after `retry_after` seconds."""
 
     code = grpc.StatusCode.UNAVAILABLE
 
 
 def retry_delay(error: grpc.aio.AioRpcError) -> float | None:
-    """The delay in seconds that the server asked for with RetryInfo, or None."""
+    """Return the delay in seconds that the server requested with RetryInfo, or None."""
     status = rpc_status.from_call(error)  # type: ignore[arg-type]  # AioRpcError has what it reads
     for detail in status.details if status else ():
         info = error_details_pb2.RetryInfo()
@@ -163,22 +164,22 @@ def retry_delay(error: grpc.aio.AioRpcError) -> float | None:
 
 
 def describe(error: grpc.aio.AioRpcError) -> str:
-    """An RPC's error as a sentence for a person: the server's message, or what a bare status means."""
+    """Return an RPC error as a sentence: the server's message, or the meaning of a bare status."""
     text = error.details() or ""
     if error.code() is grpc.StatusCode.UNAVAILABLE and ("connect" in text.lower() or "socket" in text.lower()):
         return f"cannot reach the service ({text.splitlines()[0]})"
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and "before" not in text:
-        return "no answer before the deadline: the service is busy or hangs; raise the time-out or look at its log"
+        return "no response before the deadline: the service is busy or hangs; increase the timeout or check its log"
     return text or error.code().name
 
 
 def violated_fields(error: grpc.aio.AioRpcError) -> list[str]:
-    """The paths of the fields that a BadRequest names."""
+    """Return the paths of the fields in a BadRequest."""
     return [field for field, _ in violations(error)]
 
 
 def violations(error: grpc.aio.AioRpcError) -> list[tuple[str, str]]:
-    """What a BadRequest says: the path of each wrong field, and what is wrong with it."""
+    """Return the violations in a BadRequest: the path of each field and what is wrong with it."""
     status = rpc_status.from_call(error)  # type: ignore[arg-type]  # AioRpcError has what it reads
     for detail in status.details if status else ():
         bad = error_details_pb2.BadRequest()

@@ -1,4 +1,4 @@
-"""Python source that other people and models wrote."""
+"""Parses Python source written by other people and models."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import warnings
 from collections.abc import Iterator
 
 _ONE_AT_A_TIME = threading.RLock()
-"""`catch_warnings` swaps the filters of the whole process, so two threads would restore each other's."""
+"""`catch_warnings` swaps the filters of the whole process, so two threads would restore each other's filters."""
 
 
 @contextlib.contextmanager
-def unwarned() -> Iterator[None]:
-    """Inside, `ast.parse`, `compile` and `symtable` give no warning of what is in the source, invalid escapes say.
+def without_warnings() -> Iterator[None]:
+    """Suppress warnings of `ast.parse`, `compile` and `symtable` about the source, such as invalid escapes.
 
-    Errors are raised as ever. Only what parses belongs inside: another thread waits meanwhile.
+    Errors are raised as usual. Keep only the parsing inside, because other threads wait meanwhile.
     """
     with _ONE_AT_A_TIME, warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""Health with liveness and readiness apart, on a plain port of its own, since probes speak no TLS."""
+"""Health checks with separate liveness and readiness, on a plain-text port, because probes do not support TLS."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ log = get_logger(__name__)
 
 
 class Readiness:
-    """Whether the server takes work, and why not.
+    """Whether the server accepts work, and if not, why.
 
-    The Health service answers for `liveness` (SERVING from the first moment: a restart would not help),
-    `readiness`, and the empty name and every gRPC service's name, which follow readiness.
+    The Health service answers for `liveness` (always SERVING, since a restart would not help) and `readiness`. The
+    empty name and every gRPC service's name follow readiness.
 
     Attributes:
-        draining: Set for good when the server begins to stop: a stream that has no end of its own ends then, else
-            the server would wait for it as long as it may.
+        draining: Set once the server begins to stop. Streams without an end of their own must end then; otherwise the
+            server waits for them for the full grace period.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Readiness:
         self._names = ["", READINESS]
 
     async def start(self, service_names: list[str]) -> None:
-        """Begin to answer for these services."""
+        """Start to answer for these services."""
         self._names += service_names
         await self._servicer.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self._publish()
@@ -46,7 +46,7 @@ class Readiness:
         add_HealthServicer_to_server(self._servicer, server)
 
     async def set(self, ready: bool, reason: str = "") -> None:
-        """Say whether work is taken; once draining, it stays off."""
+        """Set whether work is accepted. While draining, it stays off."""
         if self.draining.is_set() or (ready, reason) == (self.ready, self.reason):
             return
         self.ready, self.reason = ready, reason
@@ -54,7 +54,7 @@ class Readiness:
         await self._publish()
 
     async def drain(self) -> None:
-        """Off for good."""
+        """Turn readiness off permanently."""
         await self.set(False, "draining")
         self.draining.set()
 

@@ -1,4 +1,4 @@
-"""What happens around every call: who calls, request id, deadline, errors as rich statuses, metrics, one log line."""
+"""Interceptor for every call: authorization, request id, deadline, rich error statuses, metrics, and a log line."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 6
 HANDLED = Histogram(
     "codealign_grpc_handled_seconds", "Duration of calls by method and status code", ["method", "code"], buckets=BUCKETS
 )
-IN_FLIGHT = Gauge("codealign_grpc_in_flight", "Calls being handled", ["method"])
-STARTED = Counter("codealign_grpc_started_total", "Calls that were started", ["method"])
+IN_FLIGHT = Gauge("codealign_grpc_in_flight", "Calls in progress", ["method"])
+STARTED = Counter("codealign_grpc_started_total", "Calls started", ["method"])
 
 REQUEST_ID_HEADER = "x-request-id"
 TRACE_HEADER = "traceparent"
@@ -52,15 +52,15 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: CodeAlignEr
     status = rpc_status.to_status(sent)
     trailing = (*tuple(context.trailing_metadata() or ()), *tuple(status.trailing_metadata or ()))
     await context.abort(error.code, sent.message, trailing)
-    raise AssertionError("abort returns never")
+    raise AssertionError("abort never returns")
 
 
 class ServerInterceptor(grpc.aio.ServerInterceptor):
     """Wraps each handler.
 
     Args:
-        max_deadline: Seconds that a call may take at most, whatever deadline it came with.
-        access: Who may call what. None: callers have no names, and everyone may.
+        max_deadline: Maximum seconds of a call, whatever its deadline.
+        access: Access lists. None: callers have no names, and every call is allowed.
     """
 
     def __init__(self, max_deadline: float, access: Access | None = None) -> None:
@@ -72,17 +72,17 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Replace the handler's function by one that does all of it."""
+        """Wrap the handler."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        # Health says what the plain health port says to everyone.
+        # Health reveals only what the plain health port already does.
         if handler is None or method.startswith("/grpc.health."):
             return handler
         kind = _kind(handler.request_streaming, handler.response_streaming)
         inner: Handler = getattr(handler, kind)
         if self._access is not None and not handler.request_streaming:
-            # As a stream of one message: gRPC reads and parses a unary request before it calls the handler, and
-            # nothing is read of those who may not call.
+            # Treat unary requests as streams of one message: gRPC would read and parse a unary request before it calls
+            # the handler, but nothing must be read from unauthorized callers.
             inner = (_one_to_many if handler.response_streaming else _one_to_one)(inner)
             kind = _kind(True, handler.response_streaming)
         factory: Callable[..., grpc.RpcMethodHandler[Any, Any]] = getattr(grpc, f"{kind}_rpc_method_handler")
@@ -148,7 +148,7 @@ async def _only(requests: AsyncIterator[Any]) -> Any:
 
 
 class _observed:  # noqa: N801 - used as a verb
-    """Counts and times a call, and turns what it raises into a status."""
+    """Counts and times a call, and converts its exceptions to statuses."""
 
     def __init__(self, context: grpc.aio.ServicerContext[Any, Any], method: str) -> None:
         self._context, self._method = context, method
@@ -171,7 +171,7 @@ class _observed:  # noqa: N801 - used as a verb
             code = _code_name(self._context)
         elif isinstance(error, Exception):
             log.exception("call_failed")
-            answer = Internal(f"unexpected {type(error).__name__}: {error}; the server's log has the details")
+            answer = Internal(f"unexpected {type(error).__name__}: {error}; see the server's log for details")
         if answer is not None:
             code = answer.code.name
         seconds = time.perf_counter() - self._start

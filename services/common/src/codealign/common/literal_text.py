@@ -1,8 +1,8 @@
-"""Tokenizing text that is data: what looks like a special token in it stays the characters that it is.
+"""Tokenizes text as data: text that looks like a special token stays ordinary characters.
 
-A tokenizer turns "<|endoftext|>" into the token that ends a document wherever the text holds it, also inside a program
-that merely mentions it. Here only the markers that a chat template or the tokenizer itself writes become such tokens.
-Text without markers has the same tokens as always.
+A tokenizer turns "<|endoftext|>" into the token that ends a document wherever it occurs, even in a program that merely
+mentions it. Here, only markers written by a chat template or the tokenizer itself become such tokens. Text without
+markers has the same tokens as usual.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from typing import Any, NamedTuple
 
 Message = dict[str, str]
 Render = Callable[[Sequence[Message]], str]
-"""From messages to the text that a chat template makes of them."""
+"""Converts messages to the text that a chat template produces."""
 
 _NO_MARKER = re.compile(r"[\w\s▁.,']*|(.)\1*")
 """Added tokens that are pieces of ordinary text: a word, indentation, a ruler."""
 
 
 class NotLiteral(ValueError):
-    """The text cannot be told from what the tokenizer or the template adds; the message says why."""
+    """The text cannot be separated from what the tokenizer or the template adds; the message says why."""
 
 
 class Encoded(NamedTuple):
-    """A text's tokens."""
+    """Tokens of a text."""
 
     ids: list[int]
     spans: list[tuple[int, int]]
-    """Where each token lies in the text."""
+    """Position of each token in the text."""
 
 
 class LiteralText:
     """Encodes data and conversations with a tokenizer of `transformers`.
 
     Args:
-        tokenizer: The tokenizer, complete: tokens added to it later are not known here.
+        tokenizer: A complete tokenizer. Tokens added to it later are not recognized.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -49,14 +49,14 @@ class LiteralText:
         self._blind: _Blind | None = None
 
     def encode(self, texts: Sequence[str], *, add_special_tokens: bool = False) -> list[Encoded]:
-        """Tokens of texts that are data throughout.
+        """Encode texts that are entirely data.
 
         Args:
             texts: The texts.
-            add_special_tokens: Add what the tokenizer puts around every text.
+            add_special_tokens: Whether to add the tokens that the tokenizer puts around every text.
 
         Raises:
-            NotLiteral: A text holds a marker, and this tokenizer can only read it as one.
+            NotLiteral: A text contains a marker that this tokenizer can only read as a special token.
         """
         return [
             self._blinded().encode(text, add_special_tokens=add_special_tokens) if marked else encoded
@@ -64,10 +64,10 @@ class LiteralText:
         ]
 
     def encode_conversations(self, conversations: Sequence[Sequence[Message]], render: Render) -> list[list[int]]:
-        """Tokens of rendered conversations, whose contents are data.
+        """Encode rendered conversations whose contents are data.
 
         Raises:
-            NotLiteral: A content holds a marker, and the template does more with it than to strip it.
+            NotLiteral: A content contains a marker, and the template does more with the content than strip it.
         """
         contents = [message["content"] for messages in conversations for message in messages]
         marked = iter([found for _, found in self._plain(contents, False)])
@@ -79,7 +79,7 @@ class LiteralText:
         return found
 
     def _conversation(self, messages: Sequence[Message], marked: Collection[int], render: Render) -> list[int]:
-        """Tokens of a conversation with markers in the contents at these positions."""
+        """Encode a conversation with markers in the contents at the positions `marked`."""
         names = {f"data{secrets.token_hex(16)}": messages[position]["content"] for position in marked}
         stand_ins = dict(zip(marked, names, strict=True))
         template = render(
@@ -89,7 +89,7 @@ class LiteralText:
             ]
         )
         blind = self._blinded()
-        # The template's own markers must come out as before once their names are changed.
+        # The template's own markers must give the same tokens after the renaming.
         if blind.encode(blind.rename(template)).ids != self._plain([template], False)[0][0].ids:
             raise NotLiteral("the tokenizer reads the chat template's markers differently under other names")
         parts = re.split(f"({'|'.join(names)})", template)
@@ -103,12 +103,12 @@ class LiteralText:
                 ]
                 return blind.encode("".join(renamed)).ids
         raise NotLiteral(
-            "a message holds the text of a special token, and the chat template changes the message: its text cannot "
-            "be told from the template's"
+            "a message contains the text of a special token, and the chat template modifies the message: its text "
+            "cannot be separated from the template's"
         )
 
     def _plain(self, texts: Sequence[str], add_special_tokens: bool) -> list[tuple[Encoded, bool]]:
-        """The tokenizer's own tokens, and whether a marker is among those of the text."""
+        """Return the tokenizer's own tokens, and for each text whether they include a marker from the text."""
         if not texts:
             return []
         fast = bool(self._tokenizer.is_fast)
@@ -134,17 +134,17 @@ class LiteralText:
 
 
 class _Blind:
-    """The tokenizer with other names for its markers, which no text can hold: it is blind to the known ones.
+    """A tokenizer whose markers have other names, which no text can contain, so that it ignores the known ones.
 
-    Renamed and not removed, so that every other token keeps its number and everything between two markers of a template
-    is read as before.
+    The markers are renamed rather than removed, so that every other token keeps its number and the text between two
+    markers of a template is read as before.
     """
 
     def __init__(self, tokenizer: Any, markers: Collection[str]) -> None:
         backend = getattr(tokenizer, "backend_tokenizer", None) if tokenizer.is_fast else None
         if backend is None:
             raise NotLiteral(
-                "the text holds the text of a special token, which only a fast tokenizer (tokenizer.json) can read as "
+                "the text contains the text of a special token; only a fast tokenizer (tokenizer.json) can read it as "
                 "plain text"
             )
         secret = secrets.token_hex(16)
@@ -163,14 +163,14 @@ class _Blind:
         return Encoded(encoded.ids, encoded.offsets)
 
     def rename(self, text: str) -> str:
-        """The text with the markers' new names."""
+        """Replace the markers by their new names."""
         return self._pattern.sub(lambda match: self._names[match[0]], text)
 
     def _name(self, piece: str) -> str:
         return self._names.get(piece, piece)
 
     def _rename_pieces(self, model: dict[str, Any]) -> None:
-        """In the model as well: some find a whole marker among their pieces, or merge one."""
+        """Rename markers in the model too: some models list a whole marker among their pieces, or merge one."""
         vocabulary = model["vocab"]
         if isinstance(vocabulary, dict):
             model["vocab"] = {self._name(piece): number for piece, number in vocabulary.items()}
@@ -188,11 +188,11 @@ class _Blind:
 
 
 def is_marker(token: Any) -> bool:
-    """Whether an added token stands for something else than its text.
+    """Return whether an added token stands for something other than its text.
 
     Args:
-        token: A `tokenizers.AddedToken`. A special one is a marker, and so is a tag (`<tool_call>`); a word or
-            indentation that a tokenizer keeps among its added tokens is not.
+        token: A `tokenizers.AddedToken`. Special tokens and tags (`<tool_call>`) are markers. Words and indentation
+            that a tokenizer keeps among its added tokens are not.
     """
     content: str = token.content
     if len(content) <= 1 or content.isspace():

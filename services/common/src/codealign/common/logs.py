@@ -1,6 +1,6 @@
 """Structured logs: an event name and keys, as JSON for machines or coloured lines for a terminal.
 
-`structlog.contextvars.bind_contextvars(run_id=...)` adds keys to every event of the task; the server binds
+`structlog.contextvars.bind_contextvars(run_id=...)` adds keys to every event of the task. The server binds
 `request_id` and `method` for each call.
 """
 
@@ -16,14 +16,14 @@ LogFormat = Literal["json", "console"]
 
 
 def configure(service: str, level: str = "info", fmt: LogFormat = "json") -> None:
-    """Set up logging for the process; standard-library loggers (grpc, sqlalchemy) come out the same way."""
+    """Configure logging for the process, including standard-library loggers (grpc, sqlalchemy)."""
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         lambda _logger, _name, event: {"service": service, **event},
     ]
-    # Without the values of local variables: they are long, and some are secrets.
+    # Without the values of local variables, which are long and may be secret.
     frames = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
     plain = structlog.dev.plain_traceback
     renderer: list[structlog.types.Processor] = (
@@ -50,6 +50,6 @@ def configure(service: str, level: str = "info", fmt: LogFormat = "json") -> Non
 
 
 def get_logger(name: str | None = None) -> structlog.stdlib.BoundLogger:
-    """A logger: `log.info("record_appended", record_id=...)`."""
+    """Return a logger, used as `log.info("record_appended", record_id=...)`."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger

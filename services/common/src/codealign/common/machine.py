@@ -1,4 +1,4 @@
-"""What this machine has to give."""
+"""Resources of this machine."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 def available_memory() -> int | None:
-    """Bytes of main memory that may still be taken: the machine's, or the control group's if that is less.
+    """Return the available main memory in bytes: the machine's, or the control group's if that is less.
 
-    None where neither says.
+    Returns None if neither is known.
     """
     limits = []
     try:
@@ -22,7 +22,7 @@ def available_memory() -> int | None:
         limit = (group / "memory.max").read_text().strip()
         if limit != "max":
             statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-            # Pages of files are given back under pressure, so they do not count as taken.
+            # Pages of files are reclaimed under pressure, so they do not count as used.
             taken = int((group / "memory.current").read_text()) - int(statistics.get("file", 0))
             limits.append(int(limit) - taken)
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Which model a folder holds: a hash over everything that determines what the model writes."""
+"""Identity of a model directory: a hash over everything that determines the model's output."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-# The files of a model folder that determine its completions; anything else (README, optimizer states) does not.
+# Files of a model directory that determine its completions. Others (README, optimizer states) do not.
 _IDENTITY_FILES = (
     "config.json",
     "generation_config.json",
@@ -28,11 +28,11 @@ _CHUNK = 2**20
 
 
 def revision(folder: Path, cache_folder: Path) -> str:
-    """The model's revision: 64 hexadecimal digits, the same for equal weights, tokenizer and configuration.
+    """Return the model's revision: 64 hexadecimal digits, equal for equal weights, tokenizer and configuration.
 
     Args:
-        folder: The model's folder.
-        cache_folder: Where digests of large files are remembered by path, size and time of change.
+        folder: The model's directory.
+        cache_folder: Directory in which digests of large files are cached by path, size and modification time.
     """
     names = sorted({path.name for path in folder.glob("*.safetensors")} | set(_IDENTITY_FILES))
     total = hashlib.sha256(b"codealign model 1\n")
@@ -44,7 +44,7 @@ def revision(folder: Path, cache_folder: Path) -> str:
 
 
 def _digest(path: Path, cache_folder: Path) -> str:
-    """The file's sha256; remembered, since hashing 3 GB takes seconds at every start."""
+    """Return the file's sha256, cached because hashing 3 GB takes seconds at every start."""
     stat = path.stat()
     if stat.st_size < _CHUNK:
         return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -65,5 +65,5 @@ def _digest(path: Path, cache_folder: Path) -> str:
         draft.write_text(json.dumps({**state, "sha256": digest}))
         draft.replace(note)
     except OSError:
-        pass  # a cache that cannot be written costs time, never correctness
+        pass  # an unwritable cache costs time, never correctness
     return digest

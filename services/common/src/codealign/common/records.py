@@ -1,4 +1,4 @@
-"""The identity of records: an id is a hash of what determines the record, so appending twice is appending once."""
+"""Identity of records: an id is a hash of what determines the record, so appending a record twice has no effect."""
 
 from __future__ import annotations
 
@@ -33,33 +33,33 @@ BODY_OF_KIND: dict[pb.Kind.ValueType, str] = {
     pb.KIND_LOOP: "loop",
     pb.KIND_EVALUATION_JOB: "evaluation_job",
 }
-"""The body that a record of each kind carries."""
+"""The body field of each kind of record."""
 
 
 _REQUESTS_OF_A_DAY = re.compile(r"requests/\d{4}-\d{2}-\d{2}")
 
 
 def requests_collection(day: date) -> str:
-    """The collection of a day's RunRequest records, by which coordinators see that there are new ones.
+    """Return the collection of a day's RunRequest records, in which coordinators find new requests.
 
-    The services keep it for themselves: see `is_internal`.
+    It is internal to the services; see `is_internal`.
     """
     return f"requests/{day:%Y-%m-%d}"
 
 
 def is_internal(collection: str) -> bool:
-    """Whether the services keep a collection for themselves: people are not shown it."""
+    """Return whether a collection is internal to the services and hidden from users."""
     return _REQUESTS_OF_A_DAY.fullmatch(collection) is not None
 
 
 def body(record: pb.Record) -> Message | None:
-    """The body that is set, or None."""
+    """Return the body that is set, or None."""
     field = record.WhichOneof("body")
     return getattr(record, field) if field else None
 
 
 def content_hash(record: pb.Record) -> str:
-    """sha256 of the body, serialized with fields in order and map keys sorted; 64 hexadecimal digits."""
+    """Return the sha256 of the body, serialized with fields in order and map keys sorted, as 64 hexadecimal digits."""
     message = body(record)
     data = message.SerializeToString(deterministic=True) if message is not None else b""
     return hashlib.sha256(data).hexdigest()
@@ -74,15 +74,15 @@ def derive_id(
     content: str = "",
     key: str = "",
 ) -> str:
-    """The id of a record; see `Record.id` in records.proto.
+    """Return the id of a record; see `Record.id` in records.proto.
 
     Args:
-        kind: Its kind.
-        parents: Its parents' ids, in order.
+        kind: The record's kind.
+        parents: Ids of its parents, in order.
         attempt: Its attempt.
-        stage_config_id: Its configuration's id.
-        content: Its content hash; used for a root alone (no parents and no configuration).
-        key: What else determines it.
+        stage_config_id: Id of its configuration.
+        content: Its content hash, used only for roots (no parents and no configuration).
+        key: Additional text that determines the record.
     """
     lines = ["codealign.record.v1", str(int(kind)), ",".join(parents), str(attempt), stage_config_id]
     if not parents and not stage_config_id:
@@ -93,7 +93,7 @@ def derive_id(
 
 
 def record_id(record: pb.Record) -> str:
-    """The id that the record must bear."""
+    """Return the id that the record must have."""
     return _record_id(record, content_hash(record))
 
 
@@ -109,13 +109,13 @@ def _record_id(record: pb.Record, content: str) -> str:
 
 
 def complete(record: pb.Record) -> pb.Record:
-    """Fill in `content_hash` and `id`; returns the same record."""
+    """Fill in `content_hash` and `id`, and return the same record."""
     record.content_hash = content_hash(record)
     record.id = _record_id(record, record.content_hash)
     return record
 
 
 def seed_for(*parts: str | int) -> int:
-    """A 63-bit seed that depends on these parts alone: for everything in a run that is random."""
+    """Return a 63-bit seed that depends only on these parts, for all randomness in a run."""
     text = "\n".join(str(part) for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

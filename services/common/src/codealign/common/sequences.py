@@ -1,4 +1,4 @@
-"""Sequences in pieces."""
+"""Helpers for sequences."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ ItemT = TypeVar("ItemT")
 
 
 def batched(items: Sequence[ItemT], length: int) -> Iterator[Sequence[ItemT]]:
-    """The items in pieces of at most this length, as `itertools.batched` of Python 3.12 gives them."""
+    """Yield the items in batches of at most this length, like `itertools.batched` of Python 3.12."""
     return (items[start : start + length] for start in range(0, len(items), length))

@@ -1,14 +1,13 @@
-"""The one way to start a CodeAlign server.
+"""Starts and stops every CodeAlign server.
 
     serve("sandbox", SandboxSettings, build)
 
-`build(settings, readiness)` is an async context manager: it opens what the service needs, yields its
-registrations, and closes everything when the server has stopped.
+`build(settings, readiness)` is an async context manager: it opens what the service needs, yields its registrations,
+and closes everything when the server has stopped.
 
-The order at the end (SIGTERM or SIGINT): readiness goes off first, so that nobody sends new work; then the server
-stops accepting and what is in flight gets `drain_seconds`; then `build`'s context is left, which hands back what
-was not finished; the health port is the last to close, since a probe that cannot connect would have the process
-killed in the middle of its drain.
+Shutdown (SIGTERM or SIGINT) happens in this order. Readiness goes off first, so that nobody sends new work. The server
+stops accepting calls, and in-flight calls get `drain_seconds`. Then the context of `build` exits and hands back
+unfinished work. The health port closes last, because a failing probe would get the process killed while it drains.
 """
 
 from __future__ import annotations
@@ -44,11 +43,11 @@ log = logs.get_logger(__name__)
 
 EXIT_CONFIGURATION = 2
 MIN_PING_INTERVAL_MS = 5_000
-"""A client may ping so often: twice as often as `clients.KEEPALIVE_MS` does."""
+"""Minimum interval of client pings: half of `clients.KEEPALIVE_MS`."""
 KEEPALIVE_MS = 30_000
-"""Between two pings of a client's connection."""
+"""Interval of the server's pings on a client connection."""
 KEEPALIVE_TIMEOUT_MS = 15_000
-"""A ping that is not answered for so long ends the connection, and what was asked for over it."""
+"""A ping without a reply for this long ends the connection, and with it the client's calls."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +59,13 @@ class Registration:
     """
 
     full_name: str
-    """As in `codealign.api.sandbox.v1.SandboxService`."""
+    """Full name, such as `codealign.api.sandbox.v1.SandboxService`."""
     add: Callable[[Any, grpc.aio.Server], None]
     """The generated `add_..Servicer_to_server`."""
     servicer: object
-    """Its implementation."""
+    """Implementation of the service."""
     callers: Callers
-    """Who may call which of its methods, by the common name of their certificates: with mutual TLS nobody else may."""
+    """Who may call which methods, by common name. With mutual TLS, all other calls are refused."""
 
     def __post_init__(self) -> None:
         access.check(self.full_name, self.callers)
@@ -76,11 +75,11 @@ Build = Callable[[SettingsT, Readiness], AbstractAsyncContextManager[Sequence[Re
 
 
 def serve(service: str, settings_class: type[SettingsT], build: Build[SettingsT]) -> None:
-    """Run the server until it is told to stop; ends the process with 2 where it cannot start.
+    """Run the server until it is stopped. Exits with code 2 if it cannot start.
 
     Args:
-        service: Its short name, for logs: "sandbox".
-        settings_class: Read from the environment.
+        service: Short name for logs, such as "sandbox".
+        settings_class: Class of the settings, which are read from the environment.
         build: Opens the service and yields its registrations.
     """
     try:
@@ -116,8 +115,8 @@ async def _run(service: str, settings: SettingsT, build: Build[SettingsT]) -> No
                     ("grpc.max_send_message_length", settings.max_message_bytes),
                     ("grpc.max_receive_message_length", settings.max_message_bytes),
                     ("grpc.so_reuseport", 0),
-                    # Clients whose calls are mostly silent ask whether we are still there; and we ask them, so that
-                    # what they asked for does not go on when their node has died.
+                    # Clients with mostly silent calls check that the server is alive. The server pings them too, so
+                    # that their calls end when their node has failed.
                     ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
                     ("grpc.http2.max_pings_without_data", 0),
                     ("grpc.keepalive_permit_without_calls", 1),
@@ -149,7 +148,7 @@ async def _run(service: str, settings: SettingsT, build: Build[SettingsT]) -> No
 
 @contextlib.asynccontextmanager
 async def _until_stopped(built: AbstractAsyncContextManager[Sequence[Registration]], stop: asyncio.Event) -> Any:
-    """Enter `built`, or give None when a stop is asked for while it is still starting (a model loads for long)."""
+    """Enter `built`, or return None if a stop is requested while it is still starting (loading a model takes long)."""
     enter = asyncio.ensure_future(built.__aenter__())
     stopped = asyncio.ensure_future(stop.wait())
     await asyncio.wait({enter, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -183,7 +182,7 @@ def _bind(
             except OSError as error:
                 raise ConfigurationError(
                     f"{setting}={port}: cannot listen on {host}:{port} ({error.strerror}); stop what uses the port, or "
-                    f"set another {setting} (0 takes any free one)"
+                    f"choose another {setting} (0: any free port)"
                 ) from None
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
@@ -194,7 +193,7 @@ def _bind(
 
 
 def _access(settings: ServerSettings, registrations: Sequence[Registration]) -> Access | None:
-    """None without mutual TLS, where callers have no names."""
+    """Return the access lists, or None without mutual TLS, where callers have no names."""
     if settings.tls_client_ca_file is None:
         return None
     lists = {registration.full_name: registration.callers for registration in registrations}
@@ -206,8 +205,8 @@ def _serve_metrics(settings: ServerSettings) -> int:
         server, _ = start_http_server(settings.metrics_port, settings.host)
     except OSError as error:
         raise ConfigurationError(
-            f"metrics_port={settings.metrics_port}: cannot listen on {settings.host} ({error.strerror}); set another "
-            "metrics_port (0 takes any free one)"
+            f"metrics_port={settings.metrics_port}: cannot listen on {settings.host} ({error.strerror}); choose "
+            "another metrics_port (0: any free port)"
         ) from None
     return int(server.server_port)
 

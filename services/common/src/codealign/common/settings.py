@@ -1,4 +1,4 @@
-"""Settings that every server has. A service's own class adds to them and sets the prefix of its variables."""
+"""Settings common to all servers. A service's own class extends them and sets the prefix of its variables."""
 
 from __future__ import annotations
 
@@ -15,48 +15,49 @@ SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
 
 class ServerSettings(BaseSettings):
-    """Where a server listens, how it speaks and how it stops."""
+    """Addresses, TLS, limits and shutdown of a server."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. Anything but loopback without TLS is refused unless `allow_plaintext` is set."""
+    """Address to listen on. Anything but loopback requires TLS, unless `allow_plaintext` is set."""
     port: int = Field(default=0, ge=0, le=65535)
-    """gRPC port. 0: any free one."""
+    """gRPC port. 0: any free port."""
     health_port: int = Field(default=0, ge=0, le=65535)
-    """Plain port of the Health service alone, for probes. 0: any free one."""
+    """Plain-text port of the Health service, for probes. 0: any free port."""
     metrics_port: int = Field(default=0, ge=0, le=65535)
-    """Plain HTTP port of /metrics. 0: any free one."""
+    """Plain HTTP port of /metrics. 0: any free port."""
     endpoint_file: Path | None = None
-    """Write the addresses in use to this file as JSON once the server listens; removed at the end."""
+    """File to which the addresses in use are written as JSON once the server listens. Removed at shutdown."""
     max_message_bytes: int = Field(default=64 * 2**20, gt=0)
-    """Size of one message, bytes, in both directions."""
+    """Maximum size of a message in bytes, in both directions."""
     max_deadline_seconds: float = Field(default=24 * 3600.0, gt=0)
-    """A call without a deadline, or with a longer one, gets this."""
+    """Maximum duration of a call in seconds, also for calls without a deadline."""
     drain_seconds: float = Field(default=20.0, ge=0)
-    """What is in flight may take so long to finish once a stop was asked for."""
+    """Grace period for in-flight work after shutdown starts, in seconds."""
     tls_cert_file: Path | None = None
-    """Certificate chain (PEM). With it the server speaks TLS."""
+    """Certificate chain (PEM). Enables TLS."""
     tls_key_file: Path | None = None
-    """The certificate's private key (PEM)."""
+    """Private key of the certificate (PEM)."""
     tls_client_ca_file: Path | None = None
-    """Authorities of client certificates (PEM). With it TLS is mutual, and a certificate's common name decides what its
-    owner may call."""
+    """CA certificates for client certificates (PEM). Enables mutual TLS, where a certificate's common name determines
+    what its owner may call.
+    """
     allow_plaintext: bool = False
-    """Allow another address than loopback without TLS (behind a mesh that encrypts)."""
+    """Allow addresses other than loopback without TLS (behind a mesh that encrypts)."""
     log_level: str = "info"
-    """debug, info, warning or error."""
+    """Log level: debug, info, warning or error."""
     log_format: LogFormat = "json"
-    """json or console."""
+    """Log format: json or console."""
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
-            raise ValueError("tls_cert_file and tls_key_file go together: set both or neither")
+            raise ValueError("tls_cert_file and tls_key_file must be set together, or neither")
         if self.tls_client_ca_file is not None and self.tls_cert_file is None:
-            raise ValueError("tls_client_ca_file needs tls_cert_file and tls_key_file")
+            raise ValueError("tls_client_ca_file requires tls_cert_file and tls_key_file")
         loopback = self.host in ("127.0.0.1", "::1", "localhost")
         if self.tls_cert_file is None and not loopback and not self.allow_plaintext:
             raise ValueError(
-                f"host {self.host} is reachable from outside and no TLS certificate is set: set tls_cert_file and "
+                f"host {self.host} is reachable from outside but no TLS certificate is set: set tls_cert_file and "
                 "tls_key_file, or allow_plaintext=true behind an encrypting mesh"
             )
         return self
@@ -66,7 +67,7 @@ def load(cls: type[SettingsT]) -> SettingsT:
     """Read settings from the environment.
 
     Raises:
-        ConfigurationError: Names every variable that is wrong.
+        ConfigurationError: Names every invalid variable.
     """
     try:
         return cls()

@@ -1,4 +1,4 @@
-"""A server's side of TLS: what would fail every handshake later is refused at the start, with its reason."""
+"""A server's TLS credentials. Files that would make every handshake fail are refused at start-up, with the reason."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from codealign.common.settings import ServerSettings
 
 EXPIRY = Gauge(
     "codealign_tls_certificate_expiry_timestamp_seconds",
-    "When the certificate that this server was started with ends, in seconds since 1970; absent without TLS",
+    "Expiry of the certificate that this server was started with, in seconds since 1970; absent without TLS",
     ["common_name"],
 )
 
 
 def server_credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
-    """What the server shows and whom it believes; None for a connection in the clear.
+    """Return the server's credentials, or None for unencrypted connections.
 
     Raises:
-        ConfigurationError: A file cannot be read, or what is in it is not good now.
+        ConfigurationError: A file cannot be read, or its content is not valid now.
     """
     if settings.tls_cert_file is None or settings.tls_key_file is None:
         return None
     key, chain = _pem(settings.tls_key_file, "tls_key_file"), _pem(settings.tls_cert_file, "tls_cert_file")
     own = _certificates(chain, settings.tls_cert_file, "tls_cert_file")[0]
-    if reason := certificates.not_good(own):
+    if reason := certificates.why_invalid(own):
         raise ConfigurationError(
-            f"tls_cert_file: the certificate in {settings.tls_cert_file} {reason}. Put one that is good there, with "
-            "its key, and start again"
+            f"tls_cert_file: the certificate in {settings.tls_cert_file} {reason}. Replace it and its key by valid "
+            "ones, and restart"
         )
     _check_pair(settings.tls_cert_file, settings.tls_key_file)
     EXPIRY.labels(", ".join(own.common_names)).set(own.not_after.timestamp())
@@ -40,13 +40,13 @@ def server_credentials(settings: ServerSettings) -> grpc.ServerCredentials | Non
         return grpc.ssl_server_credentials([(key, chain)])
     authorities = _pem(settings.tls_client_ca_file, "tls_client_ca_file")
     reasons = [
-        certificates.not_good(each)
+        certificates.why_invalid(each)
         for each in _certificates(authorities, settings.tls_client_ca_file, "tls_client_ca_file")
     ]
-    if all(reasons):  # a bundle may keep an old one beside its successor
+    if all(reasons):  # a bundle may contain an old certificate beside its successor
         raise ConfigurationError(
-            f"tls_client_ca_file: the authority in {settings.tls_client_ca_file} {reasons[0]}. No client would be let "
-            "in: put the authority of today's certificates there and start again"
+            f"tls_client_ca_file: the CA certificate in {settings.tls_client_ca_file} {reasons[0]}. Every client would "
+            "be refused: replace it by the current CA's certificate and restart"
         )
     return grpc.ssl_server_credentials([(key, chain)], authorities, require_client_auth=True)
 
@@ -66,8 +66,8 @@ def _certificates(pem: bytes, path: Path, setting: str) -> list[Certificate]:
 
 
 def _check_pair(chain: Path, key: Path) -> None:
-    if reason := certificates.no_pair(chain, key):
+    if reason := certificates.why_mismatched(chain, key):
         raise ConfigurationError(
-            f"tls_key_file: the key in {key} cannot be used with the certificate in {chain} (tls_cert_file): {reason}; "
-            "set the two files that were made together"
+            f"tls_key_file: the key in {key} does not work with the certificate in {chain} (tls_cert_file): {reason}; "
+            "set two files that belong together"
         )

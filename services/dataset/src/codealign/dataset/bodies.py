@@ -1,4 +1,4 @@
-"""What the store relies on in the records of each kind; all else is the pipelines' business. Pure."""
+"""Checks on record bodies that the store relies on, by kind. Everything else is up to the pipelines. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from codealign.common.records import BODY_OF_KIND
 
 MAX_NAME = 200
 NO_VERDICTS = frozenset({sandbox_pb2.VERDICT_UNSPECIFIED, sandbox_pb2.VERDICT_INFRASTRUCTURE})
-"""What is never said of a program."""
+"""Values that are not a verdict on a program."""
 
 _COMPLETION_KEY = re.compile(r"([0-9a-f]{64})/[0-9]{1,20}")
 _WANTED = frozenset({pb.RUN_STATE_RUNNING, pb.RUN_STATE_PAUSED, pb.RUN_STATE_CANCELLED})
@@ -23,18 +23,18 @@ Violations = Iterator[tuple[str, str]]
 
 
 def violations(record: pb.Record) -> Violations:
-    """What is wrong with a record of a known kind that has its body, as (path, what would be right)."""
+    """Yield the violations of a record whose kind is known and whose body is set, as (path, what is required)."""
     check = _OF_KIND.get(record.kind)
     if check is not None:
         yield from check(record)
 
 
 def _completion(record: pb.Record) -> Violations:
-    """Other runs find it by its id alone, so everything that determines it must be in there."""
+    """Check a completion. Other runs find it by its id alone, so everything that determines it must be in the id."""
     if len(record.parents) != 1:
-        yield ".parents", "must be the prompt prefix alone"
+        yield ".parents", "must be exactly the prompt prefix"
     if not record.stage_config_id:
-        yield ".stage_config_id", "must be set: the configuration that holds model revision and sampling"
+        yield ".stage_config_id", "must be set: the configuration with the model revision and sampling"
     given = _COMPLETION_KEY.fullmatch(record.key)
     if not given or given[1] != hashlib.sha256(record.completion.prompt_suffix.encode()).hexdigest():
         yield ".key", 'must be the sha256 of completion.prompt_suffix, "/" and the sample\'s seed'
@@ -44,7 +44,7 @@ def _completion(record: pb.Record) -> Violations:
 
 def _rejection(record: pb.Record) -> Violations:
     if record.rejection.rejected_kind not in BODY_OF_KIND:
-        yield ".rejection.rejected_kind", "must be set: it says which kind's record this stands for"
+        yield ".rejection.rejected_kind", "must be set: the kind of record that the rejection replaces"
     if not _is_name(record.rejection.reason):
         yield ".rejection.reason", _SHORT_NAME
 
@@ -56,37 +56,37 @@ def _decision(record: pb.Record) -> Violations:
 
 def _verdict(record: pb.Record) -> Violations:
     if record.verdict.result.verdict in NO_VERDICTS:
-        yield ".verdict.result.verdict", "must say something of the program: an infrastructure fault is never recorded"
+        yield ".verdict.result.verdict", "must be a verdict on the program: infrastructure faults are never recorded"
 
 
 def _evaluation_result(record: pb.Record) -> Violations:
     if record.evaluation_result.result.verdict == sandbox_pb2.VERDICT_INFRASTRUCTURE:
-        yield ".evaluation_result.result.verdict", "an infrastructure fault is never recorded"
+        yield ".evaluation_result.result.verdict", "infrastructure faults are never recorded"
 
 
 def _run_request(record: pb.Record) -> Violations:
-    yield from _one_parent(record, "the run, the loop or the evaluation that it is about")
+    yield from _one_parent(record, "the run, the loop or the evaluation that the request is for")
     if record.run_request.wanted not in _WANTED:
         yield ".run_request.wanted", "must be RUNNING, PAUSED or CANCELLED"
 
 
 def _run_event(record: pb.Record) -> Violations:
-    yield from _one_parent(record, "the run, the loop or the evaluation that it is about")
+    yield from _one_parent(record, "the run, the loop or the evaluation that the event is about")
     if record.run_event.state == pb.RUN_STATE_UNSPECIFIED or record.run_event.state not in pb.RunState.values():
-        yield ".run_event.state", "must be set to a state that this store knows"
+        yield ".run_event.state", "must be set to a known state"
 
 
 def _work_log(record: pb.Record) -> Violations:
-    yield from _one_parent(record, "the run that was worked on")
+    yield from _one_parent(record, "the run that the log is about")
     if not record.key:
-        yield ".key", "must be set: the lease's token and a number, which tell a run's logs apart"
+        yield ".key", "must be set: the lease's token and a number, which distinguish a run's logs"
     for stage, seconds in sorted(record.work_log.busy_seconds.items()):
         if not (math.isfinite(seconds) and seconds >= 0):
-            yield f".work_log.busy_seconds[{stage}]", f"is {seconds:g}; must be a number of seconds, 0 or more"
+            yield f".work_log.busy_seconds[{stage}]", f"is {seconds:g}; must be 0 or more seconds"
 
 
 def _loop(record: pb.Record) -> Violations:
-    yield from _one_parent(record, "the run whose version is trained on")
+    yield from _one_parent(record, "the run whose version is the training data")
     if not record.loop.HasField("training"):
         yield ".loop.training", "must be set"
 
@@ -100,7 +100,7 @@ def _evaluation_job(record: pb.Record) -> Violations:
 
 def _one_parent(record: pb.Record, which: str) -> Violations:
     if len(record.parents) != 1:
-        yield ".parents", f"must be one: {which}"
+        yield ".parents", f"must be exactly one: {which}"
 
 
 def _is_name(text: str) -> bool:

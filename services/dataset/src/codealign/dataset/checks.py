@@ -1,4 +1,4 @@
-"""Whether a request can be carried out: each check names the field's path. Pure."""
+"""Validation of requests: each check names the path of the field. Pure."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ Violation = tuple[str, str]
 
 
 def records(given: Sequence[pb.Record], max_bytes: int) -> list[Entry]:
-    """Check records to append and fill in the ids and hashes that were left out. Parents are the store's to check.
+    """Check records to append, and fill in missing ids and hashes. The store checks their parents.
 
     Returns:
         The records, ready to be stored.
 
     Raises:
-        InvalidArgument: With up to 20 violations.
+        InvalidArgument: Lists up to 20 violations.
     """
     if len(given) > MAX_RECORDS:
         raise InvalidArgument("records", f"{len(given)} records; at most {MAX_RECORDS} in one call")
@@ -68,14 +68,14 @@ def records(given: Sequence[pb.Record], max_bytes: int) -> list[Entry]:
 def _record_violations(record: pb.Record, max_bytes: int) -> Iterator[Violation]:
     expected = BODY_OF_KIND.get(record.kind)
     if expected is None:
-        yield ".kind", "must be set" if not record.kind else f"{record.kind} is not a kind that this store knows"
+        yield ".kind", "must be set" if not record.kind else f"{record.kind} is not a known kind"
         return
     found = record.WhichOneof("body")
     if found != expected:
         yield f".{expected}", f"must be set for {pb.Kind.Name(record.kind)}; found {found or 'no body'}"
         return
     if record.attempt < 0:
-        yield ".attempt", f"is {record.attempt}; attempts count from 0"
+        yield ".attempt", f"is {record.attempt}; must not be negative"
     for position, parent in enumerate(record.parents):
         if not _ID.fullmatch(parent):
             yield f".parents[{position}]", _ID_RULE
@@ -93,7 +93,7 @@ def _completed(record: pb.Record, path: str, violations: list[Violation]) -> Ent
     serialized = message.SerializeToString(deterministic=True) if message is not None else b""
     digest = hashlib.sha256(serialized).hexdigest()
     if record.content_hash and record.content_hash != digest:
-        violations.append((f"{path}.content_hash", f"is {record.content_hash}, but the body's hash is {digest}"))
+        violations.append((f"{path}.content_hash", f"is {record.content_hash}, but the hash of the body is {digest}"))
     derived = derive_id(
         record.kind,
         record.parents,
@@ -103,7 +103,7 @@ def _completed(record: pb.Record, path: str, violations: list[Violation]) -> Ent
         key=record.key,
     )
     if record.id and record.id != derived:
-        violations.append((f"{path}.id", f"is {record.id}, but what determines the record gives {derived}"))
+        violations.append((f"{path}.id", f"is {record.id}, but the id derived from the record is {derived}"))
     record.content_hash, record.id = digest, derived
     return entry(record, serialized)
 
@@ -120,25 +120,25 @@ def ids(given: Sequence[str], *, allow_prefix: bool) -> list[str]:
 
 
 def prefix(path: str, text: str) -> str:
-    """Check an id or an id's first digits."""
+    """Check an id or an id's prefix."""
     if not _PREFIX.fullmatch(text):
         raise InvalidArgument(path, _prefix_rule())
     return text
 
 
 def _prefix_rule() -> str:
-    return f"must be an id's first digits: {MIN_PREFIX} to 32 lower-case hexadecimal digits"
+    return f"must be an id or its beginning: {MIN_PREFIX} to 32 lower-case hexadecimal digits"
 
 
 def optional_id(path: str, text: str) -> str:
-    """Check an id that may be left out."""
+    """Check an optional id."""
     if text and not _ID.fullmatch(text):
         raise InvalidArgument(path, _ID_RULE)
     return text
 
 
 def name(path: str, text: str, *, required: bool = True) -> str:
-    """Check a collection's, lease's or holder's name."""
+    """Check the name of a collection, lease or holder."""
     if not text and required:
         raise InvalidArgument(path, "must be set")
     if len(text) > MAX_NAME or not text.isprintable():
@@ -151,37 +151,37 @@ def kind(path: str, value: int, *, required: bool) -> int:
     if value == pb.KIND_UNSPECIFIED and not required:
         return value
     if value not in BODY_OF_KIND:
-        raise InvalidArgument(path, "must be set" if not value else f"{value} is not a kind that this store knows")
+        raise InvalidArgument(path, "must be set" if not value else f"{value} is not a known kind")
     return value
 
 
 def amount(path: str, value: int, default: int, maximum: int) -> int:
     """Check a number of records; 0 means the default."""
     if not 0 <= value <= maximum:
-        raise InvalidArgument(path, f"is {value}; 1 to {maximum}, or 0 for {default}")
+        raise InvalidArgument(path, f"is {value}; must be 1 to {maximum}, or 0 for {default}")
     return value or default
 
 
 def ttl(path: str, seconds: float) -> float:
-    """Check a lease's time; 0 means the default."""
+    """Check a lease's duration; 0 means the default."""
     if seconds == 0:
         return DEFAULT_TTL_SECONDS
     if not (math.isfinite(seconds) and 1 <= seconds <= MAX_TTL_SECONDS):
         raise InvalidArgument(
-            path, f"is {seconds:g}; 1 to {MAX_TTL_SECONDS:g} seconds, or 0 for {DEFAULT_TTL_SECONDS:g}"
+            path, f"is {seconds:g}; must be 1 to {MAX_TTL_SECONDS:g} seconds, or 0 for {DEFAULT_TTL_SECONDS:g}"
         )
     return seconds
 
 
 def text(path: str, value: str, maximum: int) -> str:
-    """Check a line for people."""
+    """Check a single-line text for people."""
     if len(value) > maximum or "\x00" in value or "\n" in value:
         raise InvalidArgument(path, f"must be one line of at most {maximum} characters")
     return value
 
 
 def facts(path: str, given: dict[str, str]) -> dict[str, str]:
-    """Check a card's facts."""
+    """Check the facts of a dataset card."""
     if len(given) > MAX_FACTS:
         raise InvalidArgument(path, f"{len(given)} facts; at most {MAX_FACTS}")
     for key, value in sorted(given.items()):
@@ -195,9 +195,9 @@ def facts(path: str, given: dict[str, str]) -> dict[str, str]:
 
 
 def admitted(verdicts: Sequence[int], not_executed: bool) -> Admitted:
-    """Check which rows a version may have; none named: those that passed."""
+    """Check which rows a version may contain. Default: those that passed."""
     if not_executed and verdicts:
-        raise InvalidArgument("verdicts", "must be empty together with not_executed: such rows bear no verdict")
+        raise InvalidArgument("verdicts", "must be empty if not_executed is set: such rows have no verdict")
     for index, value in enumerate(verdicts):
         if value not in sandbox_pb2.Verdict.values() or value in bodies.NO_VERDICTS:
             raise InvalidArgument(f"verdicts[{index}]", f"{value} is not a verdict that a row can have")
@@ -205,12 +205,12 @@ def admitted(verdicts: Sequence[int], not_executed: bool) -> Admitted:
 
 
 def page_token(request: dataset_pb2.ScanRequest, last_id: str) -> str:
-    """Where the next page begins; it is good for the same question alone."""
+    """Return the token for the next page, valid only with the same request fields."""
     return base64.urlsafe_b64encode(f"{last_id}{_question(request)}".encode()).decode()
 
 
 def page_start(request: dataset_pb2.ScanRequest) -> str:
-    """The id after which the page begins; empty: from the start."""
+    """Return the id after which the page begins, or "" for the start."""
     if not request.page_token:
         return ""
     try:
@@ -218,9 +218,11 @@ def page_start(request: dataset_pb2.ScanRequest) -> str:
     except (binascii.Error, ValueError):
         content = ""
     if not _ID.fullmatch(content[:32]):
-        raise InvalidArgument("page_token", "is none that this service gave out")
+        raise InvalidArgument("page_token", "is not a token of this service")
     if content[32:] != _question(request):
-        raise InvalidArgument("page_token", "belongs to a request with other fields: repeat those with each page")
+        raise InvalidArgument(
+            "page_token", "belongs to a request with other fields: repeat the same fields for every page"
+        )
     return content[:32]
 
 

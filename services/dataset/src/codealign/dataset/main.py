@@ -1,4 +1,4 @@
-"""`codealign-dataset` serves; `codealign-dataset migrate` brings the database to this release's schema."""
+"""`codealign-dataset` serves; `codealign-dataset migrate` upgrades the database to this release's schema."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from codealign.dataset.storage import migrate
 
 
 def main() -> None:
-    """The program."""
+    """Run the program."""
     arguments = sys.argv[1:]
     if not arguments:
         serve("dataset", DatasetSettings, build)

@@ -1,4 +1,4 @@
-"""Putting the service together, and following whether its database is there."""
+"""Wires the service and keeps its readiness equal to the database's availability."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ CALLERS: Callers = {
     "operator": _OF_TRAININGS,
     "client": ALL,
 }
-"""What each service calls, and no more."""
+"""Methods that each service may call."""
 START_RETRY_SECONDS = 1.0
 
 log = get_logger(__name__)
 
 
 def open_database(settings: DatasetSettings) -> Database:
-    """The database of these settings, unchecked.
+    """Return the database of these settings without connecting to it.
 
     Raises:
-        ConfigurationError: Its URL is wrong, or its folder cannot be made.
+        ConfigurationError: Its URL is invalid, or its directory cannot be created.
     """
     try:
         return Database(settings.database, connections=2 * settings.connections + 1)
@@ -50,13 +50,13 @@ def open_database(settings: DatasetSettings) -> Database:
 
 @contextlib.asynccontextmanager
 async def build(settings: DatasetSettings, readiness: Readiness) -> AsyncIterator[Sequence[Registration]]:
-    """Open database and folders, serve, and close them.
+    """Open the database and the version directories, serve, and close them.
 
     Raises:
-        ConfigurationError: The database cannot be used as it is.
+        ConfigurationError: The database cannot be used in its current state.
     """
     database = open_database(settings)
-    # One for probes and one for publishing are beside these.
+    # Two more connections are used for probes and for publishing.
     workers = Workers(readers=settings.connections, writers=1 if database.is_sqlite else settings.connections)
     try:
         folders = VersionFolders(settings.versions, settings.data_dir / "publishing")
@@ -75,7 +75,7 @@ async def build(settings: DatasetSettings, readiness: Readiness) -> AsyncIterato
 
 
 async def _prepare(settings: DatasetSettings, database: Database, readiness: Readiness) -> None:
-    """Migrate SQLite, which has no other process to do it; check PostgreSQL, and wait for it while it is away."""
+    """Migrate SQLite, since no other process does; check PostgreSQL, and wait for it while it is unavailable."""
     deadline = asyncio.get_running_loop().time() + settings.start_wait_seconds
     while True:
         try:
@@ -90,12 +90,12 @@ async def _prepare(settings: DatasetSettings, database: Database, readiness: Rea
         else:
             log.info("database_open", place=database.place, schema=migrate.head())
             DATABASE_UP.set(1)
-            await readiness.set(False, "starting")  # from here the server goes on: it is ready once it listens
+            await readiness.set(False, "starting")  # from here on the server runs and becomes ready when it listens
             return
 
 
 async def _follow(settings: DatasetSettings, database: Database, readiness: Readiness) -> None:
-    """Readiness follows the database, so that a load balancer sends calls to a replica that can answer."""
+    """Update the readiness from the database's state, so that load balancers only use replicas that can answer."""
     while True:
         await asyncio.sleep(settings.probe_seconds)
         try:

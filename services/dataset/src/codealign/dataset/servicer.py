@@ -1,4 +1,4 @@
-"""DatasetService: from the wire to the domain and back, and nothing else."""
+"""DatasetService: converts between protobuf messages and domain objects."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _OUTCOME_NAMES = {value: name.removeprefix("APPEND_OUTCOME_").lower() for name, 
 
 
 class DatasetServicer(DatasetServiceServicer):
-    """The service.
+    """Implements the gRPC service.
 
     Args:
-        settings: Sizes.
-        database: Where the records are.
-        publisher: Makes versions.
-        workers: Where blocking work runs.
+        settings: Limits of requests and answers.
+        database: The store of records.
+        publisher: Publishes versions.
+        workers: Threads for blocking work.
     """
 
     def __init__(self, settings: DatasetSettings, database: Database, publisher: Publisher, workers: Workers) -> None:
@@ -64,7 +64,7 @@ class DatasetServicer(DatasetServiceServicer):
         )
 
     async def Join(self, request: wire.JoinRequest, context: Any) -> wire.JoinResponse:
-        """Make records members of a collection."""
+        """Add existing records to a collection."""
         write = Join(
             checks.ids(request.ids, allow_prefix=False),
             checks.name("collection", request.collection),
@@ -75,7 +75,7 @@ class DatasetServicer(DatasetServiceServicer):
         return wire.JoinResponse(records=await self._writer.join(write))
 
     async def Scan(self, request: wire.ScanRequest, context: Any) -> wire.ScanResponse:
-        """A page of records."""
+        """Return a page of records."""
         lacking = None
         if request.HasField("lacks_child"):
             lacks = request.lacks_child
@@ -103,13 +103,13 @@ class DatasetServicer(DatasetServiceServicer):
         return wire.ScanResponse(records=page.records, next_page_token=token)
 
     async def Get(self, request: wire.GetRequest, context: Any) -> wire.GetResponse:
-        """Records by id."""
+        """Return records by id."""
         ids = checks.ids(request.ids, allow_prefix=request.allow_prefix)
         found = await self._workers.read(lookup.get, self._database, ids, max_bytes=self._settings.max_answer_bytes)
         return wire.GetResponse(records=found)
 
     async def Count(self, request: wire.CountRequest, context: Any) -> wire.CountResponse:
-        """How many records there are of each kind, and what they took."""
+        """Return the number of records and their total usage, by kind."""
         collection = checks.name("collection", request.collection, required=False)
         tallies = await self._workers.read(lookup.count, self._database, collection)
         return wire.CountResponse(
@@ -131,10 +131,10 @@ class DatasetServicer(DatasetServiceServicer):
         )
 
     async def Lineage(self, request: wire.LineageRequest, context: Any) -> wire.LineageResponse:
-        """What is around a record."""
+        """Return the ancestors and descendants of a record."""
         direction = request.direction or wire.DIRECTION_BOTH
         if direction not in wire.Direction.values():
-            raise InvalidArgument("direction", f"{direction} is not a direction that this store knows")
+            raise InvalidArgument("direction", f"{direction} is not a known direction")
         found = await self._workers.read(
             lineage,
             self._database,
@@ -148,18 +148,18 @@ class DatasetServicer(DatasetServiceServicer):
         return wire.LineageResponse(records=found.records, references=found.references, truncated=found.truncated)
 
     async def ListCollections(self, request: wire.ListCollectionsRequest, context: Any) -> wire.ListCollectionsResponse:
-        """Collections with their sizes."""
+        """Return the collections with their sizes."""
         found = await self._workers.read(lookup.collections, self._database)
         return wire.ListCollectionsResponse(
             collections=[wire.Collection(name=name, records=size) for name, size in found]
         )
 
     async def PublishVersion(self, request: wire.PublishVersionRequest, context: Any) -> wire.PublishVersionResponse:
-        """Make a version."""
+        """Publish a version."""
         collection = checks.name("collection", request.collection)
         promise = request.promise or DEFAULT_PROMISE
         if promise not in PROMISES:
-            raise InvalidArgument("promise", f"is {promise!r}; one of {', '.join(PROMISES)}")
+            raise InvalidArgument("promise", f"is {promise!r}; must be one of {', '.join(PROMISES)}")
         about = Description(
             title=checks.text("title", request.title, checks.MAX_TITLE),
             promise=promise,
@@ -170,7 +170,7 @@ class DatasetServicer(DatasetServiceServicer):
 
         def check_cancelled() -> None:
             if cancelled.is_set():
-                raise CodeAlignError("the caller went away")
+                raise CodeAlignError("the caller disconnected")
 
         try:
             version, existed = await self._workers.publish(
@@ -183,17 +183,17 @@ class DatasetServicer(DatasetServiceServicer):
         return wire.PublishVersionResponse(version=self._version(version), existed=existed)
 
     async def GetVersion(self, request: wire.GetVersionRequest, context: Any) -> wire.GetVersionResponse:
-        """A version by its name."""
+        """Return a version by name."""
         version = await self._workers.read(self._publisher.get, checks.name("name", request.name))
         return wire.GetVersionResponse(version=self._version(version))
 
     async def ListVersions(self, request: wire.ListVersionsRequest, context: Any) -> wire.ListVersionsResponse:
-        """Every version, newest first."""
+        """Return every version, newest first."""
         versions = await self._workers.read(self._publisher.all_versions)
         return wire.ListVersionsResponse(versions=[self._version(version) for version in versions])
 
     async def Export(self, request: wire.ExportRequest, context: Any) -> AsyncIterator[wire.ExportResponse]:
-        """A version's rows, streamed."""
+        """Stream a version's rows."""
         name = checks.name("version", request.version)
         exports = {
             wire.EXPORT_FORMAT_UNSPECIFIED: self._publisher.export_jsonl,
@@ -201,26 +201,26 @@ class DatasetServicer(DatasetServiceServicer):
             wire.EXPORT_FORMAT_PARQUET: self._publisher.export_parquet,
         }
         if request.format not in exports:
-            raise InvalidArgument("format", f"{request.format} is not a format that this service writes")
+            raise InvalidArgument("format", f"{request.format} is not a supported format")
         async with contextlib.aclosing(self._workers.stream(exports[request.format](name))) as pieces:
             async for piece in pieces:
                 yield wire.ExportResponse(data=piece)
 
     async def AcquireLease(self, request: wire.AcquireLeaseRequest, context: Any) -> wire.AcquireLeaseResponse:
-        """Take a lease."""
+        """Acquire a lease."""
         name, holder = checks.name("name", request.name), checks.name("holder", request.holder)
         ttl = checks.ttl("ttl_seconds", request.ttl_seconds)
         lease = await self._workers.write(leases.acquire, self._database, name, holder, ttl)
         return wire.AcquireLeaseResponse(lease=_lease(lease))
 
     async def RenewLease(self, request: wire.RenewLeaseRequest, context: Any) -> wire.RenewLeaseResponse:
-        """Keep a lease."""
+        """Renew a lease."""
         fence, ttl = _fence("lease", request.lease), checks.ttl("ttl_seconds", request.ttl_seconds)
         lease = await self._workers.write(leases.renew, self._database, fence, ttl)
         return wire.RenewLeaseResponse(lease=_lease(lease))
 
     async def ReleaseLease(self, request: wire.ReleaseLeaseRequest, context: Any) -> wire.ReleaseLeaseResponse:
-        """Give a lease back."""
+        """Release a lease."""
         await self._workers.write(leases.release, self._database, _fence("lease", request.lease))
         return wire.ReleaseLeaseResponse()
 

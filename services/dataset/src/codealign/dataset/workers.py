@@ -1,4 +1,4 @@
-"""Threads for what blocks: SQL and files."""
+"""Threads for blocking work: SQL and files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ T = TypeVar("T")
 
 
 class Workers:
-    """Three groups of threads, so that no kind of work waits behind another: reading, writing, publishing.
+    """Separate threads for reading, writing and publishing, so that no kind of work waits behind another.
 
-    Work that nobody waits for any more is dropped if it has not begun; a transaction that has begun ends, since
-    each is short.
+    Work that nobody waits for any more is dropped if it has not started. A transaction that has started is finished,
+    since each one is short.
 
     Args:
-        readers: Threads that read.
-        writers: Threads that write.
+        readers: Threads for reading.
+        writers: Threads for writing.
     """
 
     def __init__(self, *, readers: int, writers: int) -> None:
@@ -30,19 +30,19 @@ class Workers:
         self._publishers = ThreadPoolExecutor(1, "publish")
 
     async def read(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run what only reads."""
+        """Run work that only reads."""
         return await _run(self._readers, functools.partial(function, *args, **kwargs))
 
     async def write(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run what writes to the database."""
+        """Run work that writes to the database."""
         return await _run(self._writers, functools.partial(function, *args, **kwargs))
 
     async def publish(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run what takes long: one at a time."""
+        """Run long work, one at a time."""
         return await _run(self._publishers, functools.partial(function, *args, **kwargs))
 
     async def stream(self, items: Iterator[T]) -> AsyncGenerator[T]:
-        """Draw from a blocking generator, each item when it is asked for; closes it at the end."""
+        """Yield from a blocking generator, drawing each item on demand. Closes it at the end."""
         end = object()
         context = contextvars.copy_context()
         drawn: Future[object] = Future()
@@ -54,20 +54,20 @@ class Workers:
                     return
                 yield item  # type: ignore[misc]  # not `end`, so a T
         finally:
-            # A caller that went away must not leave a file open.
+            # A caller that disconnected must not leave a file open.
             if drawn.done():
                 await asyncio.shield(self.read(_close, items))
-            else:  # a generator cannot be closed while it runs: its own thread does it then
+            else:  # a running generator cannot be closed here: its own thread does it
                 drawn.add_done_callback(lambda _: _close(items))
 
     def close(self) -> None:
-        """Wait for what has begun; drop the rest."""
+        """Wait for running work and drop the rest."""
         for group in (self._publishers, self._writers, self._readers):
             group.shutdown(wait=True, cancel_futures=True)
 
 
 async def _run(group: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-    # The request's id and run go along, so that log lines from the thread bear them.
+    # Carries the request and run ids into the thread's log lines.
     context = contextvars.copy_context()
     return await asyncio.get_running_loop().run_in_executor(group, functools.partial(context.run, work))
 

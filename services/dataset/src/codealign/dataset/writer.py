@@ -1,7 +1,7 @@
-"""Group commit: requests that write are carried out together, as many as wait.
+"""Group commit: all waiting write requests are carried out together.
 
 A transaction's statements and its commit, which waits for the disk, cost about as much for a hundred requests as for
-one. While one group is being carried out the next one gathers; a request that comes alone does not wait.
+one. While one group is carried out, the next one gathers. A single request does not wait.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from codealign.dataset.storage.database import Database
 from codealign.dataset.storage.writes import Append, Appended, Join, Result, Write
 from codealign.dataset.workers import Workers
 
-# What one transaction takes beyond its first request: those behind it must not wait too long, nor fill the memory.
+# Limit of a transaction beyond its first request: later requests must not wait too long, nor exhaust the memory.
 MAX_GROUP = 2000
 MAX_GROUP_BYTES = 16 * 2**20
 
@@ -26,8 +26,8 @@ class GroupWriter:
     """Carries out appends and joins. Belongs to one event loop.
 
     Args:
-        database: Where the records are.
-        workers: Where blocking work runs.
+        database: The store of records.
+        workers: Threads for blocking work.
     """
 
     def __init__(self, database: Database, workers: Workers) -> None:
@@ -37,35 +37,35 @@ class GroupWriter:
         self._writing: asyncio.Task[None] | None = None
 
     async def append(self, write: Append) -> list[Appended]:
-        """Add records; all of them, or none. Raises as `storage.append.append` does."""
+        """Add records; all of them, or none. Raises the same errors as `storage.append.append`."""
         return cast(list[Appended], await self._carry_out(write))
 
     async def join(self, write: Join) -> list[pb.Record]:
-        """Make records members of a collection. Raises as `storage.append.join` does."""
+        """Make records members of a collection. Raises the same errors as `storage.append.join`."""
         return cast(list[pb.Record], await self._carry_out(write))
 
     async def _carry_out(self, write: Write) -> Result:
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((write, future))
         if self._writing is None:
-            # Without the caller's context: the group is not its alone.
+            # Without the caller's context, because the group serves several callers.
             self._writing = asyncio.get_running_loop().create_task(self._write_all(), context=contextvars.Context())
         return await future
 
     async def _write_all(self) -> None:
         try:
-            await asyncio.sleep(0)  # requests that arrived together are taken together
+            await asyncio.sleep(0)  # collect requests that arrived together
             while group := self._next_group():
                 try:
                     writes = [write for write, _ in group]
                     results = await self._workers.write(carry_out, self._database, writes)
-                except asyncio.CancelledError:  # the service ends
+                except asyncio.CancelledError:  # the service is shutting down
                     self._waiting.extendleft(reversed(group))
                     raise
                 except Exception as error:
                     results = [error] * len(group)
                 for (_, future), result in zip(group, results, strict=True):
-                    if future.done():  # its caller went away
+                    if future.done():  # its caller disconnected
                         continue
                     if isinstance(result, Exception):
                         future.set_exception(result)
@@ -78,7 +78,7 @@ class GroupWriter:
             self._waiting.clear()
 
     def _next_group(self) -> list[tuple[Write, asyncio.Future[Result]]]:
-        """The requests that wait, in their order; those that nobody waits for any more are dropped."""
+        """Return the waiting requests in order, dropping those that nobody waits for any more."""
         group: list[tuple[Write, asyncio.Future[Result]]] = []
         records = size = 0
         while self._waiting:

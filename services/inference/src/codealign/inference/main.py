@@ -14,7 +14,7 @@ from codealign.api.inference.v1.inference_pb2_grpc import add_InferenceServiceSe
 from codealign.common.logs import get_logger
 from codealign.common.server import ALL, Callers, Readiness, Registration, serve
 from codealign.inference import metrics
-from codealign.inference.opening import EngineOpener, configured_source
+from codealign.inference.engine_opener import EngineOpener, configured_source
 from codealign.inference.registry import ModelRegistry
 from codealign.inference.servicer import InferenceServicer
 from codealign.inference.settings import CommandLineSettings, InferenceSettings
@@ -28,7 +28,7 @@ CALLERS: Callers = {
     "trainer": ("ListModels", "UnloadModel"),  # to make room on a GPU that both use
     "client": ALL,
 }
-"""What each service calls, and no more."""
+"""Methods that each client identity may call."""
 _LOOK_FOR_FAULTS_SECONDS = 0.5
 
 log = get_logger(__name__)
@@ -38,12 +38,12 @@ log = get_logger(__name__)
 async def build(
     faults: list[str], settings: InferenceSettings, readiness: Readiness
 ) -> AsyncIterator[Sequence[Registration]]:
-    """Load the configured model; meanwhile the server is alive and not ready.
+    """Load the configured model and yield the service; until then the server is live but not ready.
 
     Args:
-        faults: Takes what ends the server before anyone asked it to stop.
-        settings: The server's.
-        readiness: On once the server listens, whatever is unloaded later.
+        faults: Filled with the faults that stop the server, if any.
+        settings: The server's settings.
+        readiness: Set to ready once the server listens; models loaded or unloaded later do not change it.
     """
     source = configured_source(settings)
     await readiness.set(False, f"loading model {source}")
@@ -52,7 +52,7 @@ async def build(
     watch = asyncio.ensure_future(_stop_at_a_fault(models, readiness, faults))
     try:
         await models.open(source, name=settings.model_name)
-        await readiness.set(False, "starting")  # the server itself says when it listens
+        await readiness.set(False, "starting")  # the server sets ready once it listens
         yield [Registration(SERVICE, add_InferenceServiceServicer_to_server, InferenceServicer(models), CALLERS)]
     finally:
         watch.cancel()
@@ -62,17 +62,17 @@ async def build(
 
 
 async def _stop_at_a_fault(models: ModelRegistry, readiness: Readiness, faults: list[str]) -> None:
-    """Where an engine is beyond repair, end the process, so that what supervises it starts a new one."""
+    """Stop the process when an engine has failed for good, so that its supervisor starts a new one."""
     while not (found := models.faults):  # noqa: ASYNC110 (a fault may show in another library's state alone)
         await asyncio.sleep(_LOOK_FOR_FAULTS_SECONDS)
     faults += found
     log.error("engine_fault", faults=found)
     await readiness.set(False, found[0])
-    signal.raise_signal(signal.SIGTERM)  # a drained stop: other models finish what they are at
+    signal.raise_signal(signal.SIGTERM)  # graceful stop: other models finish their requests
 
 
 def main() -> None:
-    """Serve until told to stop; ends with 1 where an engine died."""
+    """Serve until stopped; exit with 1 if an engine failed."""
     faults: list[str] = []
     serve("inference", CommandLineSettings, functools.partial(build, faults))
     if faults:

@@ -1,4 +1,4 @@
-"""Giving memory back to the machine."""
+"""Releasing unused memory."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import sys
 
 
 def release_memory() -> None:
-    """Collect what nothing refers to any more, and return it: to the system, and on a GPU to other processes."""
+    """Collect garbage and return freed memory to the system and, on a GPU, to other processes."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps what was freed unless it is asked
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps freed memory otherwise
     if trim is not None:
         trim(0)

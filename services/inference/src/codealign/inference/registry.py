@@ -1,7 +1,7 @@
-"""The models that are loaded, by name: each an engine of its own.
+"""The loaded models by name, each with its own engine.
 
-Invariants: a name is in `_entries` or in `_loading` or in neither, never in both; models load one after the other, and
-only after those that are being unloaded are gone, so that each one's look at the free memory is true.
+Invariants: a name is in `_entries`, in `_loading` or in neither, never in both. Models load one at a time, and only
+after pending unloads have finished, so that each load sees the memory that is really free.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ class Opener(Protocol):
 
     @property
     def only_one(self) -> str:
-        """Why no second model can be loaded; empty where several can."""
+        """Why no second model can be loaded, or empty if several can."""
 
     def key_of(self, source: str) -> str:
-        """Equal for all the ways to write one source."""
+        """Return the canonical form of a source: equal for every spelling of the same source."""
 
     def name_of(self, source: str) -> str:
-        """What requests call the model where nobody gave it a name; may read a file."""
+        """Return the default name of a model; may read a file."""
 
     async def open(self, source: str, name: str, expected_revision: str) -> Engine:
-        """Open an engine; takes as long as the model takes to load."""
+        """Open an engine; takes as long as loading the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +60,9 @@ class _Loading:
 
 
 class ModelRegistry:
-    """Loads, finds and unloads; every method is called from one event loop."""
+    """Loads, finds and unloads models; call every method from the same event loop."""
 
     def __init__(self, opener: Opener) -> None:
-        """Begin empty."""
         self._opener = opener
         self._entries: dict[str, _Entry] = {}
         self._loading: dict[str, _Loading] = {}
@@ -72,70 +71,71 @@ class ModelRegistry:
         self._retired = Load()
 
     def add(self, engine: Engine) -> None:
-        """Hold an engine that is open already."""
+        """Register an engine that is already open."""
         self._entries[engine.model.name] = _Entry(engine, self._opener.key_of(engine.model.source))
 
     @property
     def models(self) -> list[ModelInfo]:
-        """Every model that is loaded, in the order in which they were."""
+        """The loaded models, in loading order."""
         return [entry.engine.model for entry in self._entries.values()]
 
     @property
     def faults(self) -> list[str]:
-        """What will never answer again, and why."""
+        """Engines that have failed for good, with the reason."""
         faults = [(name, entry.engine.fault) for name, entry in self._entries.items()]
         return [f"model {name}: {fault}" for name, fault in faults if fault]
 
     def find(self, name: str, field: str) -> Engine:
-        """The engine of a model.
+        """Return the engine of a model.
 
         Args:
-            name: Of the model; empty is the only one that is loaded.
-            field: The request's field that the name came in.
+            name: The model's name; empty selects the only loaded model.
+            field: The request field that holds the name, for error messages.
 
         Raises:
-            NotFound: no model of that name is loaded.
-            InvalidArgument: the name is empty and several are loaded.
-            FailedPrecondition: it is empty and none is loaded.
-            Unavailable: it is being loaded.
+            NotFound: No model of that name is loaded.
+            InvalidArgument: The name is empty and several models are loaded.
+            FailedPrecondition: The name is empty and no model is loaded.
+            Unavailable: The model is still loading.
         """
         if entry := self._entries.get(name):
             return entry.engine
         if name in self._loading or (not name and not self._entries and self._loading):
             raise Unavailable(
-                f"model {name or next(iter(self._loading))} is being loaded: ask again", retry_after=_ASK_AGAIN_SECONDS
+                f"model {name or next(iter(self._loading))} is loading: try again later", retry_after=_ASK_AGAIN_SECONDS
             )
         if name:
-            raise NotFound(f"no model {name} is loaded here; {self._others()}")
+            raise NotFound(f"model {name} is not loaded; {self._others()}")
         if not self._entries:
-            raise FailedPrecondition("no model is loaded here: load one with LoadModel")
+            raise FailedPrecondition("no model is loaded: load one with LoadModel")
         if len(self._entries) > 1:
             raise InvalidArgument(
-                field, f"is empty and {len(self._entries)} models are loaded: name one; {self._others()}"
+                field, f"is empty but {len(self._entries)} models are loaded: name one; {self._others()}"
             )
         return next(iter(self._entries.values())).engine
 
     def load(self) -> Load:
-        """What all engines are doing now; token counts include the models that were unloaded."""
+        """Return the combined load of all engines; token counts include unloaded models."""
         total = self._retired
         for entry in list(self._entries.values()):  # metrics are read from another thread
             total = _sum(total, entry.engine.load())
         return total
 
     async def open(self, source: str, *, name: str = "", expected_revision: str = "") -> ModelInfo:
-        """Load a model, or answer with the one that is loaded from the same source under that name.
+        """Load a model, or return it if it is already loaded from the same source under that name.
 
-        A caller that goes away does not stop the loading: whoever asks again finds it under way, or done.
+        If the caller goes away, loading continues; a later call joins it or finds the model loaded.
 
         Args:
-            source: As the engine takes it.
-            name: What requests will call it; empty is what the same source is loaded as, or derived from it.
-            expected_revision: Refuse another one; empty is any.
+            source: The model's source, in the engine's terms.
+            name: The model's name in requests; empty: the name that the source is already loaded under, or one derived
+                from it.
+            expected_revision: The only revision to accept; empty: any.
 
         Raises:
-            FailedPrecondition: the name is in use by another source, another revision was found, or this server
-                holds one model only.
-            ConfigurationError: the engine refuses the source, as `Opener.open` says.
+            FailedPrecondition: The name is taken by another source, the revision differs, or this server can hold only
+                one model.
+            ConfigurationError: The engine rejects the source; see `Opener.open`.
         """
         key = self._opener.key_of(source)
         held: list[tuple[str, _Entry | _Loading]] = [*self._entries.items(), *self._loading.items()]
@@ -151,28 +151,28 @@ class ModelRegistry:
             try:
                 await asyncio.shield(loading.task)
             except (CodeAlignError, ConfigurationError):
-                # Another caller's expectation is no answer to this one.
+                # The failure of a call that expected another revision does not apply to this call.
                 if loading.expected_revision == expected_revision:
                     raise
 
     async def unload(self, name: str) -> None:
-        """Let a model go; returns when its memory is free. Calls in flight end with `Unavailable`.
+        """Unload a model and return once its memory is free; calls in flight end with `Unavailable`.
 
         Raises:
-            NotFound: no such model is loaded.
+            NotFound: The model is not loaded.
         """
         if loading := self._loading.get(name):
             with contextlib.suppress(CodeAlignError, ConfigurationError):
                 await asyncio.shield(loading.task)
         if name not in self._entries:
-            raise NotFound(f"no model {name} is loaded here; {self._others()}")
+            raise NotFound(f"model {name} is not loaded; {self._others()}")
         task = asyncio.ensure_future(self._close(self._entries.pop(name).engine))
         self._unloading.add(task)
         task.add_done_callback(self._unloading.discard)
         await asyncio.shield(task)
 
     async def close(self) -> None:
-        """Unload everything."""
+        """Unload every model."""
         for loading in self._loading.values():
             loading.task.cancel()
         closing = [asyncio.ensure_future(self._close(entry.engine)) for entry in self._entries.values()]
@@ -199,7 +199,7 @@ class ModelRegistry:
                 self._entries[name] = _Entry(engine, key)
                 log.info("model_loaded", model=name, source=source, revision=engine.model.revision)
         except (CodeAlignError, ConfigurationError) as error:
-            # Said here too, since the caller who would hear of it may have gone.
+            # Logged here too, since the caller may be gone.
             log.warning("model_refused", model=name, source=source, reason=str(error))
             raise
         finally:
@@ -221,21 +221,21 @@ class ModelRegistry:
     def _require_same_source(self, name: str, held: str, wanted: str) -> None:
         if held != wanted:
             raise FailedPrecondition(
-                f"the name {name} is in use by {held}: unload it, or choose another name for {wanted}"
+                f"model name {name} is in use by {held}: unload that model, or choose another name for {wanted}"
             )
 
     def _require_loaded_revision(self, model: ModelInfo, expected: str) -> None:
         if expected and model.revision != expected:
             raise FailedPrecondition(
                 f"{model.name} is loaded from {model.source} at revision {model.revision}, not {expected}: unload it "
-                "to load what lies there now"
+                "to load the source's current revision"
             )
 
     def _others(self) -> str:
         names = sorted(self._entries)
         if not names:
-            return "none is: load one with LoadModel"
-        return f"the only one is {names[0]}" if len(names) == 1 else f"loaded are {', '.join(names)}"
+            return "no model is loaded: load one with LoadModel"
+        return f"loaded: {', '.join(names)}"
 
 
 def _sum(one: Load, other: Load) -> Load:

@@ -1,4 +1,4 @@
-"""Wire to domain and back: every request is checked here, once."""
+"""Validate requests and convert between protobuf messages and the engines' types."""
 
 from __future__ import annotations
 
@@ -49,10 +49,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class InferenceServicer(pb_grpc.InferenceServiceServicer):
-    """`InferenceService` over the models that are loaded."""
+    """`InferenceService` over the loaded models."""
 
     def __init__(self, models: ModelRegistry) -> None:
-        """Serve these."""
         self._models = models
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.GenerateResponse]:
@@ -62,23 +61,23 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
         if request.expected_revision and request.expected_revision != model.revision:
             raise FailedPrecondition(
                 f"model {model.name} is revision {model.revision}, not {request.expected_revision}: load that "
-                "revision, or ask for the one that is loaded"
+                "revision, or request the loaded one"
             )
-        # Closed explicitly, so that a cancelled call frees its slots now and not when garbage is collected.
+        # Close explicitly so that a cancelled call frees its slots now instead of at garbage collection.
         async with contextlib.aclosing(engine.generate(_generation(request))) as completions:
             async for completion in completions:
                 yield pb.GenerateResponse(completion=_completion(completion), model=model.name, revision=model.revision)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
-        """Every model that is loaded."""
+        """List the loaded models."""
         return pb.ListModelsResponse(models=[_model(model) for model in self._models.models])
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
-        """The model, by its name or as the only one."""
+        """Return the model by name, or the only one."""
         return pb.GetModelResponse(model=_model(self._models.find(request.name, "name").model))
 
     async def LoadModel(self, request: pb.LoadModelRequest, context: Context) -> pb.LoadModelResponse:
-        """Load a model, or answer with it where it is loaded."""
+        """Load a model, or return it if it is already loaded."""
         if not request.source:
             raise InvalidArgument("source", "is missing: give a hub id, a folder or an artifact URL")
         try:
@@ -92,19 +91,19 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
     async def UnloadModel(self, request: pb.UnloadModelRequest, context: Context) -> pb.UnloadModelResponse:
         """Unload a model and free its memory."""
         if not request.name:
-            raise InvalidArgument("name", "is missing: name the model as ListModels does")
+            raise InvalidArgument("name", "is missing: give a model name from ListModels")
         await self._models.unload(request.name)
         return pb.UnloadModelResponse()
 
     async def CountTokens(self, request: pb.CountTokensRequest, context: Context) -> pb.CountTokensResponse:
-        """Tokens of each text, in order."""
+        """Count the tokens of each text, in order."""
         engine = self._models.find(request.model, "model")
         if len(request.texts) > _MAX_TEXTS:
-            raise InvalidArgument("texts", f"has {len(request.texts)} texts; at most {_MAX_TEXTS} go in one request")
+            raise InvalidArgument("texts", f"has {len(request.texts)} texts; the maximum per request is {_MAX_TEXTS}")
         return pb.CountTokensResponse(counts=await engine.count_tokens(request.texts))
 
     async def GetLoad(self, request: pb.GetLoadRequest, context: Context) -> pb.GetLoadResponse:
-        """What the engines are doing now, together."""
+        """Return the combined load of all engines."""
         load = self._models.load()
         return pb.GetLoadResponse(
             running=load.running,
@@ -117,7 +116,10 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
 
 
 def _refusal(error: ConfigurationError) -> CodeAlignError:
-    """What ends a process at its start is a status here: the state's fault, the network's, or the source's."""
+    """Return the status for an error that would end the process at startup.
+
+    The server's state, the network or the source is at fault.
+    """
     if isinstance(error, (DoesNotFit, OtherModelRecorded)):
         return FailedPrecondition(str(error))
     if isinstance(error, SourceUnreachable):
@@ -126,14 +128,14 @@ def _refusal(error: ConfigurationError) -> CodeAlignError:
 
 
 def _generation(request: pb.GenerateRequest) -> GenerationRequest:
-    """The request in the domain's terms.
+    """Convert a request to the engines' type.
 
     Raises:
-        InvalidArgument: names every field that is wrong.
+        InvalidArgument: Names every invalid field.
     """
     wrong = [*_wrong_input(request), *_wrong_samples(request), *_wrong_sampling(request.sampling)]
     if request.prefix_chars < 0:
-        wrong.append(("prefix_chars", f"is {request.prefix_chars}; at least 0"))
+        wrong.append(("prefix_chars", f"is {request.prefix_chars}; must be at least 0"))
     if wrong:
         raise InvalidArgument(violations=wrong)
     sampling = request.sampling
@@ -163,7 +165,7 @@ def _wrong_input(request: pb.GenerateRequest) -> list[tuple[str, str]]:
     if not request.chat.messages:
         return [("chat.messages", "is empty: send at least one message")]
     return [
-        (f"chat.messages[{at}].role", f"is {message.role!r}; one of {', '.join(_ROLES)}")
+        (f"chat.messages[{at}].role", f"is {message.role!r}; must be one of {', '.join(_ROLES)}")
         for at, message in enumerate(request.chat.messages)
         if message.role not in _ROLES
     ]
@@ -172,12 +174,12 @@ def _wrong_input(request: pb.GenerateRequest) -> list[tuple[str, str]]:
 def _wrong_samples(request: pb.GenerateRequest) -> list[tuple[str, str]]:
     count = len(request.samples)
     if not 1 <= count <= _MAX_SAMPLES:
-        return [("samples", f"has {count} samples; at least 1, at most {_MAX_SAMPLES}")]
+        return [("samples", f"has {count} samples; must have 1 to {_MAX_SAMPLES}")]
     seen: set[int] = set()
     wrong = []
     for at, sample in enumerate(request.samples):
         if sample.attempt in seen:
-            wrong.append((f"samples[{at}].attempt", f"{sample.attempt} is there twice; attempts are unique"))
+            wrong.append((f"samples[{at}].attempt", f"duplicate attempt {sample.attempt}: attempts must be unique"))
         seen.add(sample.attempt)
     return wrong
 
@@ -185,15 +187,15 @@ def _wrong_samples(request: pb.GenerateRequest) -> list[tuple[str, str]]:
 def _wrong_sampling(sampling: pb.SamplingParameters) -> list[tuple[str, str]]:
     wrong = []
     if not (math.isfinite(sampling.temperature) and 0 <= sampling.temperature <= 2):
-        wrong.append(("sampling.temperature", f"is {sampling.temperature}; between 0 (greedy) and 2"))
+        wrong.append(("sampling.temperature", f"is {sampling.temperature}; must be between 0 (greedy) and 2"))
     if not (math.isfinite(sampling.top_p) and 0 <= sampling.top_p <= 1):
-        wrong.append(("sampling.top_p", f"is {sampling.top_p}; in (0, 1], or 0 for off"))
+        wrong.append(("sampling.top_p", f"is {sampling.top_p}; must be in (0, 1], or 0 for off"))
     if sampling.top_k < 0:
-        wrong.append(("sampling.top_k", f"is {sampling.top_k}; at least 0"))
+        wrong.append(("sampling.top_k", f"is {sampling.top_k}; must be at least 0"))
     if sampling.max_tokens < 0:
-        wrong.append(("sampling.max_tokens", f"is {sampling.max_tokens}; at least 0"))
+        wrong.append(("sampling.max_tokens", f"is {sampling.max_tokens}; must be at least 0"))
     if len(sampling.stop) > _MAX_STOP:
-        wrong.append(("sampling.stop", f"has {len(sampling.stop)} strings; at most {_MAX_STOP}"))
+        wrong.append(("sampling.stop", f"has {len(sampling.stop)} strings; the maximum is {_MAX_STOP}"))
     wrong += [(f"sampling.stop[{at}]", "is empty") for at, text in enumerate(sampling.stop) if not text]
     return wrong
 

@@ -1,4 +1,4 @@
-"""The inference service's settings: `CODEALIGN_INFERENCE_*`, or flags of the same names."""
+"""Inference service settings: `CODEALIGN_INFERENCE_*` environment variables or the equivalent flags."""
 
 from __future__ import annotations
 
@@ -14,69 +14,74 @@ from codealign.common.settings import ServerSettings
 
 
 class InferenceSettings(ServerSettings):
-    """Which model is served, by which engine, with how much of the machine."""
+    """The engine, the model that it serves, and its resource limits."""
 
     model_config = SettingsConfigDict(env_prefix="CODEALIGN_INFERENCE_")
 
     engine: Literal["transformers", "vllm", "openai", "replay", "simulated"] = "transformers"
-    """transformers: models in this process. vllm: the same by vLLM. openai: an endpoint that speaks OpenAI's protocol.
-    replay: completions that were recorded before. simulated: texts drawn from what was recorded of a model."""
-    model: str = Field(default="", description="What is loaded at the start: a folder, a hub id or an artifact URL.")
-    """What is loaded at the start: a folder, a hub id or an artifact URL; for replay the recording's file, for openai
-    the name that the endpoint knows, for simulated a profile's name or file (empty: nano)."""
+    """transformers: models in this process. vllm: models in vLLM. openai: an OpenAI-compatible endpoint. replay:
+    recorded completions. simulated: synthetic text that follows a recorded model's statistics."""
+    model: str = Field(default="", description="Model to load at startup: a folder, a hub id or an artifact URL.")
+    """Model to load at startup: a folder, a hub id or an artifact URL. replay: the recording's file. openai: the
+    model's name at the endpoint. simulated: a profile's name or file (empty: nano)."""
     model_name: str = ""
-    """What requests call that model. Empty: the last part of `model`."""
+    """Model name in requests. Empty: the last part of `model`."""
     record: Path | None = None
-    """Append every completion to this file, and serve those that it already holds. A recording holds one model, so no
-    second one can be loaded meanwhile."""
+    """Append every completion to this file and serve those that it already holds. A recording holds one model, so no
+    second model can be loaded."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
-    """auto: float32 on CPU, bfloat16 on CUDA. float64 makes completions independent of the batch (not vllm)."""
+    """auto: float32 on CPU, bfloat16 on CUDA. float64 makes completions independent of the batch (not supported by
+    vllm)."""
     device: str = "auto"
-    """cpu, cuda:0, ...; auto: CUDA where there is one. vllm takes the GPUs of CUDA_VISIBLE_DEVICES."""
+    """cpu, cuda:0, ...; auto: CUDA if available. vllm uses the GPUs in CUDA_VISIBLE_DEVICES."""
     slots: int = Field(default=16, ge=1, le=1024)
-    """Samples decoded at once. vllm on a GPU: its own number unless this is set."""
+    """Maximum number of samples decoded at once. vllm on a GPU: vLLM's own default unless set."""
+    workers: int = Field(default=1, ge=1, le=64)
+    """Decoding threads of the engine transformers, each with a share of the slots. Use more than one only with a model
+    whose matrix products are too small to use several cores, and set threads to 1."""
     threads: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
-    """CPU threads of the model; every core that the process may use unless set."""
+    """CPU threads of the model. Default: every core available to the process."""
     prefill_chunk: int = Field(default=256, ge=16)
     """Prompt tokens computed between two decode steps."""
     kv_cache_bytes: int = Field(default=4 * 2**30, gt=0)
-    """Keys and values of each model's samples being decoded: one starts only where all fit at their longest. vllm on a
-    CPU: of all that it holds, prefixes included, taken at the start."""
+    """Memory for the keys and values of running samples, per model. A sample starts only when all rows fit at maximum
+    length. vllm on a CPU: the whole KV cache including prefixes, allocated at startup."""
     prefix_cache_bytes: int = Field(default=1536 * 2**20, ge=0)
-    """Keys and values of prompt prefixes kept for reuse."""
+    """Memory for cached keys and values of prompt prefixes."""
     max_waiting: int = Field(default=1024, ge=1)
-    """Samples waiting for a slot; beyond it requests are refused with RESOURCE_EXHAUSTED."""
+    """Maximum number of samples waiting for a slot; further requests fail with RESOURCE_EXHAUSTED."""
     max_context: int = Field(default=0, ge=0)
-    """Tokens of prompt and completion, if less than the model's own context; 0: the model's."""
+    """Limit on prompt plus completion tokens, if lower than the model's context length; 0: the model's."""
     pack_weights: bool = True
-    """On CPU, keep linear weights in oneDNN's layout, which is several times as fast on AMD processors."""
+    """On CPU, store linear weights in oneDNN's packed layout, which is several times as fast on AMD processors."""
     cache_dir: Path = Field(default_factory=lambda: Path("~/.cache/codealign").expanduser())
-    """Where artifacts are downloaded to, and digests of model files are remembered."""
+    """Directory for downloaded artifacts and for cached digests of model files."""
 
     vllm_tensor_parallel: int = Field(default=1, ge=1)
-    """GPUs that share each model."""
+    """GPUs per model (tensor parallel size)."""
     vllm_quantization: str = ""
-    """vLLM's name of a quantization. Empty: as the model says."""
+    """vLLM quantization method. Empty: as the model specifies."""
     vllm_gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
-    """The share of each GPU's memory that vLLM takes, weights included. With several models: their sum is at most 1."""
+    """Fraction of each GPU's memory for vLLM, weights included. With several models, the fractions must sum to at most
+    1."""
     vllm_batch_invariant: bool = False
-    """On GPUs: vLLM's batch invariance. Slower; completions no longer depend on what else is in the batch."""
+    """vLLM's batch invariance (GPU only): slower, but completions do not depend on the rest of the batch."""
     vllm_args: Annotated[dict[str, Any], NoDecode] = Field(default_factory=dict)
-    """Further arguments of vLLM's engine by their Python names, as a JSON object; they win over what is set here."""
+    """Further vLLM engine arguments as a JSON object, by their Python names; they override the other settings."""
 
     openai_base_url: str = ""
-    """The endpoint, as in http://127.0.0.1:8000/v1."""
+    """Base URL of the endpoint, as in http://127.0.0.1:8000/v1."""
     openai_api_key: SecretStr = SecretStr("")
-    """Its key, if it wants one."""
+    """API key of the endpoint, if it requires one."""
     openai_timeout: float = Field(default=3600.0, gt=0)
-    """Seconds that one completion may take. A request is never sent again after it."""
+    """Timeout for one completion, in seconds. A request that timed out is not sent again."""
     openai_concurrency: int = Field(default=32, ge=1)
-    """Requests to the endpoint at once; one per sample."""
+    """Maximum number of concurrent requests to the endpoint; each sample is one request."""
 
     simulated_speed: float = Field(default=1.0, ge=0, le=1e6)
-    """How many times as fast as was recorded. 0: at once."""
+    """Speed relative to the recorded model. 0: no delay."""
     simulated_seed: int = Field(default=0, ge=0, lt=2**63)
-    """Another seed gives other completions, under another revision."""
+    """Seed of the simulation. A different seed gives different completions and a different revision."""
 
     @field_validator("vllm_args", mode="before")
     @classmethod
@@ -86,18 +91,18 @@ class InferenceSettings(ServerSettings):
         try:
             return json.loads(value)
         except ValueError as error:
-            raise ValueError(f'is no JSON object ({error}), as in {{"max_num_seqs": 64}}') from None
+            raise ValueError(f'is not a JSON object ({error}); example: {{"max_num_seqs": 64}}') from None
 
     @model_validator(mode="after")
     def _endpoint_is_set(self) -> Self:
         if self.engine == "openai" and not self.openai_base_url.startswith(("http://", "https://")):
-            raise ValueError("engine openai needs openai_base_url, as in http://127.0.0.1:8000/v1")
+            raise ValueError("engine openai needs openai_base_url; example: http://127.0.0.1:8000/v1")
         if self.engine == "vllm" and self.dtype == "float64":
-            raise ValueError("dtype float64 is not vLLM's: use float32, or the engine transformers")
+            raise ValueError("dtype float64 is not supported by vLLM: use float32, or engine transformers")
         return self
 
 
 class CommandLineSettings(InferenceSettings):
-    """The same with flags (`--model`, `--engine`, `--record`, `--port`, ...), which win over the environment."""
+    """Settings that also read flags (`--model`, `--record`, `--port`, ...), which override the environment."""
 
     model_config = SettingsConfigDict(cli_parse_args=True, cli_prog_name="codealign-inference", cli_kebab_case=True)

@@ -1,4 +1,4 @@
-"""Where a model comes from: a folder, a hub id or an artifact's URL; and the local folder that holds it."""
+"""Model sources (a folder, a hub id or an artifact URL) and the local folder that holds the model."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from codealign.inference.weights import DoesNotFit
 
 log = get_logger(__name__)
 
-# What a model is read from; optimizer states and logs that lie beside it stay where they are.
+# Files that a model is loaded from; optimizer states and logs beside them are not downloaded.
 _FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 class SourceUnreachable(ConfigurationError):
-    """The source may be right; what serves it does not answer."""
+    """The source may be valid, but its server does not respond."""
 
 
 def key_of(source: str) -> str:
-    """One text for all the ways to write a source: two sources are the same where these are equal."""
+    """Return the canonical form of a source: equal for every spelling of the same source."""
     local = _local_path(source)
     if local is None:
         return source.rstrip("/")
@@ -36,22 +36,23 @@ def key_of(source: str) -> str:
 
 
 def default_name(source: str) -> str:
-    """What requests call a model that was given no name: the last part of its source."""
+    """Return the default name of a model: the last part of its source."""
     path = urlparse(source).path if _URL.match(source) else source
     return unquote(path).rstrip("/").rpartition("/")[2] or source
 
 
 def local_source(source: str, cache_folder: Path) -> Path:
-    """The folder (or the one file) that a source stands for, fetched if it is not on this machine.
+    """Return the local folder or file of a source, after downloading it if needed.
 
-    A `file://` URL is used where it lies. Other URLs are copied to `cache_folder/artifacts`, under a hash of the URL
-    and of what its listing says of each file (size, ETag or time of change): an artifact that was overwritten is
-    another one. A copy appears under that name when it is whole.
+    A `file://` URL is used in place. Other URLs are copied to `cache_folder/artifacts` under a hash of the URL and of
+    each file's size and ETag or modification time, so an overwritten artifact gets a new copy. A copy gets its final
+    name
+    only when it is complete.
 
     Raises:
-        ConfigurationError: there is no such model; the message says what to do.
-        SourceUnreachable: its server does not answer.
-        DoesNotFit: the disk is too small.
+        ConfigurationError: The model does not exist; the message says what to do.
+        SourceUnreachable: The source's server does not respond.
+        DoesNotFit: The disk is too small.
     """
     local = _local_path(source)
     if local is None:
@@ -64,20 +65,20 @@ def local_source(source: str, cache_folder: Path) -> Path:
 
 
 def require_revision(source: str, revision: str, expected: str) -> None:
-    """Refuse another model than the one that was meant.
+    """Refuse a model whose revision is not the expected one.
 
     Raises:
-        FailedPrecondition: both revisions are in the message.
+        FailedPrecondition: The revisions differ; the message has both.
     """
     if expected and revision != expected:
         raise FailedPrecondition(
-            f"{source} is revision {revision}, not {expected}: nothing was loaded; give the source of that revision, "
+            f"{source} is revision {revision}, not {expected}, and was not loaded: give the source of that revision, "
             "or leave expected_revision empty"
         )
 
 
 def _local_path(source: str) -> Path | None:
-    """The source as a path of this machine; None where it is a URL of another place."""
+    """Return the source as a local path, or None for a remote URL."""
     if not _URL.match(source):
         return Path(source).expanduser()
     url = urlparse(source)
@@ -91,38 +92,38 @@ def _from_hub(source: str) -> Path:
         return Path(snapshot_download(source, allow_patterns=list(_FILES)))
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise ConfigurationError(
-            f"model {source} is neither a folder nor a public model of the hub: check the name; for a gated or private "
-            "one, accept its terms and set HF_TOKEN"
+            f"model {source} is neither a folder nor a public model on the hub: check the name; for a gated or private "
+            "model, accept its terms and set HF_TOKEN"
         ) from error
-    except Exception as error:  # the hub's client raises its transport's errors as they come
+    except Exception as error:  # the hub client passes on its transport's errors
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         kind = ConfigurationError if offline else SourceUnreachable
         raise kind(
-            f"model {source} is no folder, is not in the local hub cache, and the hub cannot be reached{offline}: "
-            f"connect, or download it and give its folder ({type(error).__name__})"
+            f"model {source} is not a folder or in the local hub cache, and the hub cannot be reached{offline}: "
+            f"restore the connection, or download the model and give its folder ({type(error).__name__})"
         ) from error
 
 
 def _downloaded(url: str, cache_folder: Path) -> Path:
-    """The local copy of an artifact."""
+    """Return the local copy of an artifact."""
     filesystem, root = _filesystem(url)
     try:
         files, is_file = _listing(filesystem, root)
     except FileNotFoundError as error:
         raise ConfigurationError(f"{url} does not exist: check the URL") from error
-    except Exception as error:  # each file system has errors of its own
+    except Exception as error:  # every file system has its own error types
         raise SourceUnreachable(f"{url} cannot be listed ({type(error).__name__}: {error})") from error
     if not files:
-        raise ConfigurationError(f"{url} holds no file of a model ({', '.join(_FILES)}): check the URL")
+        raise ConfigurationError(f"{url} contains no model files ({', '.join(_FILES)}): check the URL")
     key = hashlib.sha256(
         "\n".join([url, *(f"{name} {size} {mark}" for name, size, mark in files)]).encode()
     ).hexdigest()
     shelf = cache_folder / "artifacts"
     shelf.mkdir(parents=True, exist_ok=True)
-    # Named like the artifact, for people who look into the cache.
+    # The artifact's name makes the cache readable for people.
     folder = shelf / f"{key[:16]}-{default_name(url)}"
     with (shelf / f"{key[:16]}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two servers that want the same fetch it once
+        fcntl.flock(lock, fcntl.LOCK_EX)  # servers that want the same artifact download it once
         if not folder.is_dir():
             _fetch(filesystem, root, files, is_file, folder, url)
     return folder / files[0][0] if is_file else folder
@@ -136,12 +137,12 @@ def _filesystem(url: str) -> tuple[Any, str]:
     except ImportError as error:
         raise ConfigurationError(f"{url}: {error}") from error
     except ValueError as error:
-        raise ConfigurationError(f"{url}: no such kind of URL ({error})") from error
+        raise ConfigurationError(f"{url}: unsupported URL scheme ({error})") from error
     return filesystem, root
 
 
 def _listing(filesystem: Any, root: str) -> tuple[list[tuple[str, int, str]], bool]:
-    """The name, size and mark of each file that counts, sorted; and whether the root itself is the file."""
+    """Return name, size and version mark of each relevant file, sorted, and whether the root itself is the file."""
     filesystem.invalidate_cache()
     is_file = filesystem.info(root)["type"] == "file"
     entries = [filesystem.info(root)] if is_file else filesystem.ls(root, detail=True)
@@ -157,11 +158,11 @@ def _fetch(
     filesystem: Any, root: str, files: list[tuple[str, int, str]], is_file: bool, folder: Path, url: str
 ) -> None:
     partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(partial, ignore_errors=True)  # left over from a killed process
     size, free = sum(size for _, size, _ in files), shutil.disk_usage(folder.parent).free
     if size > free:
         raise DoesNotFit(
-            f"{url} has {size / 1e9:.1f} GB and {free / 1e9:.1f} GB are free in {folder.parent}: make room"
+            f"{url} has {size / 1e9:.1f} GB but {folder.parent} has only {free / 1e9:.1f} GB free: free disk space"
         )
     partial.mkdir()
     log.info("artifact_download", url=url, bytes=size)
@@ -169,7 +170,7 @@ def _fetch(
         for name, expected, _ in files:
             filesystem.get_file(root if is_file else f"{root.rstrip('/')}/{name}", str(partial / name))
             if (got := (partial / name).stat().st_size) != expected:
-                raise OSError(f"{name} has {got} bytes and the listing said {expected}")
+                raise OSError(f"{name} has {got} bytes, but its listing said {expected}")
     except Exception as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise SourceUnreachable(f"{url} cannot be downloaded ({type(error).__name__}: {error})") from error

@@ -1,4 +1,4 @@
-"""Who may wait: the bound of the queue, its fair use, and deadlines that cannot be met."""
+"""Admission to the queue: its size limit, fair use among callers, and deadlines that cannot be met."""
 
 from __future__ import annotations
 
@@ -10,45 +10,43 @@ from codealign.sandbox.stations import Job
 
 
 class Admission:
-    """The door of the queue.
+    """Admits jobs to the queue.
+
+    Args:
+        limit: Maximum number of waiting jobs.
+        waiting: The queue.
+        times: Durations of recent executions.
 
     Attributes:
-        limit: How many jobs may wait.
+        limit: Maximum number of waiting jobs.
     """
 
     def __init__(self, limit: int, waiting: FairQueue[Job], times: ServiceTimes) -> None:
-        """Guards a queue.
-
-        Args:
-            limit: How many jobs may wait.
-            waiting: The queue.
-            times: How long executions took of late.
-        """
         self.limit = limit
         self._waiting = waiting
         self._times = times
 
     def admit(self, job: Job, seconds: float, slots: int) -> None:
-        """Puts a job into the queue.
+        """Put a job into the queue.
 
-        One caller's thousands cannot keep the others out: where the queue is full, the newest job of whoever has the
-        most makes room for one of a caller with fewer.
+        One caller with thousands of jobs cannot keep the others out: if the queue is full, the newest job of the caller
+        with the most jobs makes room for a job of a caller with fewer.
 
         Args:
-            job: It.
-            seconds: Until its deadline.
-            slots: Executions at once, now.
+            job: The job.
+            seconds: Seconds until its deadline.
+            slots: Current number of concurrent executions.
 
         Raises:
-            ResourceExhausted: The queue is full and its caller has the most in it; or it will wait beyond its
-                deadline even if all goes well. Where that is not certain it is queued, and dropped when it is late.
+            ResourceExhausted: The queue is full and the caller already has the most jobs in it, or the job would
+                certainly miss its deadline. If that is uncertain, the job is queued and dropped when it is late.
         """
         least = self._times.least_wait(self._waiting.ahead_of(job.caller), slots)
         if least > seconds:
             metrics.UNSTARTED.labels(reason="deadline_too_near").inc()
             raise ResourceExhausted(
-                f"its turn comes in {least:.1f} s at the earliest, and its deadline is in {seconds:.1f} s: send fewer "
-                "at once, or wait longer",
+                f"it would start in {least:.1f} s at the earliest, and its deadline is in {seconds:.1f} s: send fewer "
+                "at once, or use a longer deadline",
                 retry_after=retry_delay(self._times.wait(len(self._waiting), slots) - seconds),
             )
         if len(self._waiting) >= self.limit:
@@ -62,6 +60,6 @@ class Admission:
 
     def _full(self, slots: int) -> ResourceExhausted:
         return ResourceExhausted(
-            f"{self.limit} programs already wait: send fewer at once, or raise CODEALIGN_SANDBOX_QUEUE_LIMIT",
+            f"{self.limit} programs are already waiting: send fewer at once, or raise CODEALIGN_SANDBOX_QUEUE_LIMIT",
             retry_after=retry_delay(self._times.wait(len(self._waiting), slots)),
         )

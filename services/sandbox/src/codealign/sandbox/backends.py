@@ -1,4 +1,4 @@
-"""From the settings to the runners."""
+"""Creates runners according to the settings."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from codealign.sandbox.runners import discovery, docker, process, remote, runsc
 from codealign.sandbox.settings import SandboxSettings
 
 WITHOUT_ISOLATION = (
-    "isolation=process: programs run WITHOUT gVisor, as ordinary processes of this machine. For debugging only: run "
-    "nothing that you have not read. Verdicts made so never enter a published version"
+    "isolation=process: programs run WITHOUT gVisor, as ordinary processes of this machine. For debugging only: do "
+    "not run code that you have not read. Such verdicts are never used in a published version"
 )
 
 log = get_logger(__name__)
 
 
 def make_pool(settings: SandboxSettings, dispatcher: Dispatcher, readiness: Readiness) -> Pool:
-    """A pool without runners; readiness follows it."""
+    """Create a pool without runners that updates the readiness."""
     isolated = settings.isolation == "gvisor"
     if not isolated:
         log.warning("isolation_is_off", reason=WITHOUT_ISOLATION)
@@ -39,10 +39,10 @@ def make_pool(settings: SandboxSettings, dispatcher: Dispatcher, readiness: Read
 
 @contextlib.asynccontextmanager
 async def filled(pool: Pool, settings: SandboxSettings) -> AsyncIterator[None]:
-    """The pool gets its runners inside this context, and is drained at its end.
+    """Run the pool's runners inside this context, and drain them at its end.
 
     Raises:
-        ConfigurationError: This machine cannot have runners; says what to do.
+        ConfigurationError: This machine cannot have runners; the message says what to do.
     """
     finder = await _fill(pool, settings)
     try:
@@ -57,7 +57,7 @@ async def _fill(pool: Pool, settings: SandboxSettings) -> asyncio.Task[None] | N
     if settings.backend == "grpc":
         target = discovery.parse(settings.runner_target)
         tls = ClientTls(settings.runner_tls_ca_file, settings.runner_tls_cert_file, settings.runner_tls_key_file)
-        tls.credentials()  # A file that cannot be read is told now.
+        tls.credentials()  # Report an unreadable file at start-up.
         name = settings.runner_tls_name or target.host
 
         def backend_at(address: str) -> Backend:

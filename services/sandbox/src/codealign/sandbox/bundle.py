@@ -1,4 +1,4 @@
-"""The OCI bundle of a runner: what is mounted, as whom it runs, and what it may do."""
+"""OCI bundle of a runner: its mounts, user and capabilities."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from codealign.runner.configuration import Configuration
 from codealign.sandbox import rootfs
 
 _NAMESPACES = ("pid", "network", "ipc", "uts", "mount")
-# Changing to unprivileged users, once, at the start: a user per slot makes gVisor count each slot's processes apart.
+# To switch to unprivileged users once at the start: with a user per slot, gVisor counts each slot's processes apart.
 _CAPABILITIES = ["CAP_SETUID", "CAP_SETGID"]
 
 
@@ -31,7 +31,7 @@ def _mounts(python: rootfs.Interpreter) -> list[dict[str, Any]]:
     mounts: list[dict[str, Any]] = [
         {"destination": "/proc", "source": "proc", "type": "proc"},
         {"destination": "/dev", "source": "tmpfs", "type": "tmpfs"},
-        # Else gVisor puts a writable one there, which all executions would share.
+        # Otherwise gVisor mounts a writable one that all executions would share.
         _empty(Path("/tmp")),  # noqa: S108 (a path inside the box)
         _bind(Path("/usr"), Path("/usr")),
     ]
@@ -40,7 +40,7 @@ def _mounts(python: rootfs.Interpreter) -> list[dict[str, Any]]:
             mounts.append(_bind(Path(name), Path(name)))
     if python.box_prefix != python.prefix:
         mounts.append(_bind(python.prefix, python.box_prefix))
-    # Packages and programs that someone installed on this machine would make verdicts depend on it.
+    # Packages and programs installed on this machine would make verdicts depend on it.
     local, version = Path("/usr/local"), ".".join(python.version.split(".")[:2])
     masked = [local, Path("/usr/lib/python3/dist-packages"), Path("/usr/src")]
     masked += [python.box_prefix / "lib" / f"python{version}" / "site-packages"]
@@ -53,7 +53,7 @@ def _mounts(python: rootfs.Interpreter) -> list[dict[str, Any]]:
 
 
 def _environment(python: rootfs.Interpreter) -> list[str]:
-    """What the supervisor needs to start; what its programs see is `configuration.program_environment`."""
+    """Return the supervisor's environment. That of its programs is `configuration.program_environment`."""
     variables = {"PATH": f"{python.executable.parent}:/usr/bin:/bin", "PYTHONPATH": str(rootfs.SITE)}
     if python.shared_library and python.box_prefix != python.prefix:
         variables["LD_LIBRARY_PATH"] = str(python.box_prefix / "lib")
@@ -61,11 +61,11 @@ def _environment(python: rootfs.Interpreter) -> list[str]:
 
 
 def write(folder: Path, root: rootfs.Root, python: rootfs.Interpreter, runner: Configuration) -> None:
-    """Writes `config.json` into a bundle folder.
+    """Write `config.json` into a bundle directory.
 
     Args:
         folder: The bundle.
-        root: The runner's root.
+        root: The runner's root file system.
         python: The interpreter in it.
         runner: The supervisor's configuration.
     """
@@ -76,14 +76,14 @@ def write(folder: Path, root: rootfs.Root, python: rootfs.Interpreter, runner: C
         "hostname": "sandbox",
         "root": {"path": str(root.path), "readonly": True},
         "process": {
-            # Root of gVisor alone, whoever started it; the supervisor gives that up before it reads a job.
+            # Root inside gVisor only, whoever started it. The supervisor gives it up before it reads a job.
             "user": {"uid": 0, "gid": 0},
             "args": command,
             "env": _environment(python),
             "cwd": "/",
             "capabilities": {**capabilities, "inheritable": [], "ambient": []},
             "noNewPrivileges": True,
-            # When the machine runs out of memory, the box goes first.
+            # If the machine runs out of memory, the kernel kills the sandbox first.
             "oomScoreAdj": 1000,
             "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 1024}],
         },

@@ -1,4 +1,4 @@
-"""Takes a package from Debian with the ordinary apt client, without touching the system's package state."""
+"""Downloads a package from Debian with the ordinary apt client, without changing the system's package state."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ONE_LINE = re.compile(r"^\s*deb\s+(?:\[[^\]]*\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S
 
 
 class PackageUnavailable(Exception):
-    """The package could not be had; the message says why."""
+    """The package is not available; the message says why."""
 
 
 def _one_line_uris(text: str) -> Iterator[tuple[str, str]]:
@@ -45,14 +45,14 @@ def _deb822_uris(text: str) -> Iterator[tuple[str, str]]:
 
 
 def mirror_of(text: str, deb822: bool) -> str | None:
-    """The Debian mirror that an apt source file names.
+    """Return the Debian mirror in an apt source file.
 
     Args:
-        text: The file.
-        deb822: Whether it is in the stanza format (`*.sources`), and not in the one-line format (`*.list`).
+        text: Content of the file.
+        deb822: Whether it is in the stanza format (`*.sources`) rather than the one-line format (`*.list`).
 
     Returns:
-        Its address, or None when the file names none. Security mirrors and other repositories are not it.
+        The mirror's address, or None if there is none. Security mirrors and other repositories do not count.
     """
     for uri, suite in _deb822_uris(text) if deb822 else _one_line_uris(text):
         if uri.rstrip("/").endswith("/debian") and "security" not in suite:
@@ -61,10 +61,10 @@ def mirror_of(text: str, deb822: bool) -> str | None:
 
 
 def machine_mirror() -> str:
-    """The Debian mirror that this machine uses.
+    """Return the Debian mirror that this machine uses.
 
     Raises:
-        PackageUnavailable: Its sources name none.
+        PackageUnavailable: The apt sources contain no Debian mirror.
     """
     listed, folder = _SOURCES
     files = [listed, *sorted(folder.glob("*.list")), *sorted(folder.glob("*.sources"))]
@@ -73,7 +73,7 @@ def machine_mirror() -> str:
             mirror = mirror_of(path.read_text(encoding="utf-8", errors="replace"), path.suffix == ".sources")
             if mirror:
                 return mirror
-    raise PackageUnavailable("the machine's apt sources name no Debian mirror")
+    raise PackageUnavailable("the machine's apt sources contain no Debian mirror")
 
 
 def _run(command: list[str], folder: Path) -> None:
@@ -89,28 +89,28 @@ def _run(command: list[str], folder: Path) -> None:
 
 
 def unpack(package: str, suite: str, target: Path) -> None:
-    """Downloads a package and unpacks its files.
+    """Download a package and unpack its files.
 
-    Everything apt writes goes to a folder of its own: no list, cache or setting of the system changes, and no root
-    is needed. The archive's signature is checked with the keyring that Debian installed.
+    apt writes only to a temporary directory: no list, cache or setting of the system changes, and root is not needed.
+    The archive's signature is checked with the keyring that Debian installed.
 
     Args:
-        package: Its name.
-        suite: The Debian suite to take it from.
-        target: A folder; the package's files are put below it.
+        package: Name of the package.
+        suite: Debian suite to take it from.
+        target: Directory to unpack into.
 
     Raises:
-        PackageUnavailable: No apt or dpkg, no network, no such package.
+        PackageUnavailable: apt or dpkg is missing, there is no network, or the package does not exist.
     """
     for tool in ("apt-get", "dpkg"):
         if shutil.which(tool) is None:
-            raise PackageUnavailable(f"this machine has no {tool}")
+            raise PackageUnavailable(f"{tool} is not installed on this machine")
     keyring = next((path for path in _KEYRINGS if path.is_file()), None)
     if keyring is None:
-        raise PackageUnavailable("this machine has no Debian archive keyring")
+        raise PackageUnavailable("the Debian archive keyring is not installed on this machine")
     with tempfile.TemporaryDirectory(prefix="codealign-apt-") as name:
         folder = Path(name)
-        # apt-get drops its rights to download; the folder may be another user's then.
+        # apt-get drops privileges for the download, so another user must be able to enter the directory.
         folder.chmod(0o755)
         for part in ("lists/partial", "cache/archives/partial", "download"):
             (folder / part).mkdir(parents=True)
@@ -128,5 +128,5 @@ def unpack(package: str, suite: str, target: Path) -> None:
         _run([*apt, "download", package], folder / "download")
         archive = next((folder / "download").glob("*.deb"), None)
         if archive is None:
-            raise PackageUnavailable(f"apt-get brought no package {package}")
+            raise PackageUnavailable(f"apt-get did not download the package {package}")
         _run(["dpkg", "-x", str(archive), str(target)], folder)

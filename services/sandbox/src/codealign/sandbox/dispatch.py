@@ -1,7 +1,7 @@
-"""From a request to its result: waiting in turn, a runner with a free slot, another one where the first was lost.
+"""Dispatches requests: they wait for their turn, run on a runner with a free slot, and are retried if it is lost.
 
-All state changes between two awaits of one event loop. Whatever changes it (a new request, an end, a runner more or
-less) calls `_pump`, which starts everything that can be started.
+State changes only between two awaits of one event loop. Every change (a new request, a finished job, a runner added or
+removed) calls `_pump`, which starts everything that can be started.
 """
 
 from __future__ import annotations
@@ -25,25 +25,24 @@ from codealign.sandbox.scaling.demand import Demand
 from codealign.sandbox.stations import Job, Runner, Station, Stations
 
 _USEFUL_SECONDS = 0.05
-"""With less than this before the deadline no program is started: its verdict would come too late."""
+"""With less time than this before the deadline a program is not started, as its verdict would come too late."""
 _FAULT_LIMIT = 300
 _VERDICTS = frozenset(pb.Verdict.values()) - {pb.VERDICT_UNSPECIFIED, pb.VERDICT_INFRASTRUCTURE}
-"""What a runner may say of a program."""
+"""Verdicts that a runner may return for a program."""
 
 log = get_logger(__name__)
 
 
 class Dispatcher:
-    """Holds what waits, and serves every slot that a runner has."""
+    """Queues jobs and keeps the slots of all runners busy.
+
+    Args:
+        queue_limit: Maximum number of waiting jobs.
+        attempts: Maximum number of runners that may fail a job before it gets a verdict.
+        demand: Receives the number of waiting and running jobs.
+    """
 
     def __init__(self, queue_limit: int, attempts: int, demand: Demand | None = None) -> None:
-        """Makes an empty one.
-
-        Args:
-            queue_limit: How many jobs may wait.
-            attempts: How often a job is given to a runner that then fails it.
-            demand: Told how many jobs wait or run.
-        """
         self.verdicts: collections.Counter[str] = collections.Counter()
         self._attempts = attempts
         self._demand = demand or Demand()
@@ -51,40 +50,40 @@ class Dispatcher:
         self._times = ServiceTimes()
         self._waiting: FairQueue[Job] = FairQueue()
         self._admission = Admission(queue_limit, self._waiting, self._times)
-        # Jobs whose runner failed them come before all others and run one at a time: the one that is to blame cannot
-        # take the same innocent neighbour down with it again and again.
+        # Jobs whose runner failed come before all others and run one at a time, so that a faulty job cannot repeatedly
+        # take the same innocent neighbour down with it.
         self._failed: collections.deque[Job] = collections.deque()
         self._suspect: Job | None = None
-        # Jobs that are to run with nothing beside them: their machines take nothing else until they are through.
+        # Jobs that must run alone. Their machines take no other jobs until they have finished.
         self._exclusive: list[Job] = []
 
     @property
     def queue_limit(self) -> int:
-        """How many jobs may wait."""
+        """Maximum number of waiting jobs."""
         return self._admission.limit
 
     @property
     def queued(self) -> int:
-        """Jobs that wait for a slot."""
+        """Number of jobs that wait for a slot."""
         return len(self._waiting) + len(self._failed) + len(self._exclusive)
 
     @property
     def busy(self) -> int:
-        """Jobs that a runner has."""
+        """Number of running jobs."""
         return self._stations.busy
 
     async def execute(self, request: pb.ExecuteRequest, caller: str = "", seconds: float = math.inf) -> pb.Result:
-        """Waits for a slot and for the result. Cancelling the call stops the job wherever it is.
+        """Wait for a slot and for the result. Cancelling the call stops the job in any state.
 
         Args:
-            request: Checked, every limit filled in.
-            caller: Who asks; callers take turns.
+            request: A validated request with every limit filled in.
+            caller: Identity of the caller; callers take turns.
             seconds: How long the caller waits for the result.
 
         Raises:
-            ResourceExhausted: The queue is full, or it is certain to wait beyond its deadline.
-            DeadlineExceeded: It could not start in time.
-            CodeAlignError: What `refuse` was called with meanwhile.
+            ResourceExhausted: The queue is full, or the job would certainly miss its deadline.
+            DeadlineExceeded: The job could not start in time.
+            CodeAlignError: The error passed to `refuse` in the meantime.
         """
         now = time.monotonic()
         outcome: asyncio.Future[pb.Result] = asyncio.get_running_loop().create_future()
@@ -102,7 +101,7 @@ class Dispatcher:
         return result
 
     async def refuse(self, error: CodeAlignError) -> None:
-        """Answers everything that waits with an error: no runner will come."""
+        """Fail every waiting job with an error, because no runner will become available."""
         for job in [*self._exclusive, *self._failed, *self._waiting.drain()]:
             if not job.outcome.done():
                 job.outcome.set_exception(error)
@@ -111,21 +110,21 @@ class Dispatcher:
         self._pump()
 
     async def serve(self, runner: Runner, place: Hashable | None = None) -> None:
-        """Gives jobs to a runner, as many at once as it has slots, until it is gone or the call is cancelled.
+        """Give jobs to a runner, as many at once as it has slots, until it is gone or the call is cancelled.
 
         Args:
-            runner: Ready, its isolation proved.
-            place: Where it is: stays the same when the runner is started again. None: nowhere else.
+            runner: A ready runner with verified isolation.
+            place: Identity of its location, which stays the same when the runner is restarted. None: unique.
         """
         station = Station(runner, runner.description.name if place is None else place)
         self._stations.add(station)
         try:
             self._pump()
             await runner.wait_ended()
-            # What it had ends with it, and says so.
+            # Its jobs end with it, and each reports so.
             await _until_empty(station)
         finally:
-            station.is_leaving = True
+            station.is_stopping = True
             for job in station.jobs:
                 if job.task is not None:
                     job.task.cancel()
@@ -143,20 +142,20 @@ class Dispatcher:
         metrics.QUEUE_SECONDS.observe(result.queue_seconds)
 
     def _expire(self, job: Job) -> None:
-        """Its deadline is here: too late to start."""
+        """Drop a job that can no longer start before its deadline."""
         if job.task is not None or job.outcome.done():
             return
         metrics.UNSTARTED.labels(reason="deadline").inc()
         waited = job.queue_seconds + time.monotonic() - job.waiting_since
         job.outcome.set_exception(
             DeadlineExceeded(
-                f"it waited {waited:.1f} s for a free slot and could not start before its deadline: send fewer at "
-                "once, or wait longer"
+                f"waited {waited:.1f} s for a free slot and could not start before the deadline: send fewer at "
+                "once, or use a longer deadline"
             )
         )
 
     def _withdraw(self, job: Job) -> None:
-        """Stops a job wherever it is; does nothing where it is through."""
+        """Stop a job in any state. Does nothing if it has finished."""
         if job.alarm is not None:
             job.alarm.cancel()
         if job.task is not None:
@@ -169,7 +168,7 @@ class Dispatcher:
         self._pump()
 
     def _pump(self) -> None:
-        """Starts what can be started."""
+        """Start every job that can be started."""
         while (chosen := self._next()) is not None:
             self._start(*chosen)
         queued, busy = self.queued, self.busy
@@ -178,7 +177,7 @@ class Dispatcher:
         self._demand.set(queued + busy)
 
     def _next(self) -> tuple[Job, Station] | None:
-        """The next job and its runner. Those that must run alone first, then those that failed, then by turns."""
+        """Return the next job and its runner: first jobs that must run alone, then failed ones, then by turns."""
         exclusive = self._next_exclusive()
         if exclusive is not None:
             return exclusive
@@ -200,7 +199,7 @@ class Dispatcher:
         machines = self._stations.machines()
         for job in self._exclusive:
             if machines and job.machine not in machines:
-                job.machine = min(machines)  # Its own has no runner any more.
+                job.machine = min(machines)  # Its machine has no runner any more.
             if self._stations.at_work(job.machine):
                 continue
             station = self._stations.choose((), job.failed_places, job.machine)
@@ -226,7 +225,7 @@ class Dispatcher:
         if job.outcome.done():
             pass  # Nobody waits for it any more.
         elif task.cancelled() or isinstance(error, RunnerDrained):
-            self._give_back(job)  # The runner is being stopped: nobody's fault.
+            self._give_back(job)  # The runner is shutting down, which is no fault.
         elif error is not None:
             if not isinstance(error, RunnerLost):
                 log.error("runner_failed", runner=station.runner.description.name, exc_info=error)
@@ -236,11 +235,11 @@ class Dispatcher:
             self._settle(job, station, task.result())
         else:
             result = task.result()
-            self._try_again(job, station, result.detail or f"its verdict is number {result.verdict}")
+            self._try_again(job, station, result.detail or f"it returned the invalid verdict {result.verdict}")
         self._pump()
 
     def _settle(self, job: Job, station: Station, result: pb.Result) -> None:
-        """What a runner says is the result, unless it says more of the machine than of the program."""
+        """Accept a runner's result, unless it reflects the machine rather than the program."""
         if not job.machine and rerun.is_starved(job.request, result):
             metrics.RERUNS.inc()
             job.machine, job.reason = station.machine, rerun.why(result)
@@ -281,6 +280,6 @@ async def _execute(runner: Runner, request: pb.ExecuteRequest) -> pb.Result:
 
 
 async def _until_empty(station: Station) -> None:
-    """Until a runner has no job any more."""
+    """Wait until a runner has no job any more."""
     while tasks := [job.task for job in station.jobs if job.task is not None]:
         await asyncio.wait(tasks)

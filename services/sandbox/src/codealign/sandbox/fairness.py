@@ -1,4 +1,4 @@
-"""The queue: one for each caller, served in turn, so that nobody waits behind another's thousands."""
+"""Fair queue: one per caller, served in turn, so that nobody waits behind another caller's thousands of jobs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ ItemT = TypeVar("ItemT", bound=Hashable)
 
 
 class FairQueue(Generic[ItemT]):
-    """Round robin over callers, each with a first-in-first-out queue of its own.
+    """Round robin over callers, each with a first-in-first-out queue.
 
-    Every operation takes constant time but those that look at all callers, which say so.
+    Operations take constant time except those documented to look at all callers.
     """
 
     def __init__(self) -> None:
-        # Callers in the order of their turns. One without anything waiting is not in it.
+        # Callers in the order of their turns. Callers without waiting items are removed.
         self._callers: collections.OrderedDict[str, collections.OrderedDict[ItemT, None]] = collections.OrderedDict()
         self._size = 0
 
@@ -24,21 +24,21 @@ class FairQueue(Generic[ItemT]):
         return self._size
 
     def put(self, caller: str, item: ItemT) -> None:
-        """Adds an item behind its caller's others."""
+        """Append an item to its caller's queue."""
         self._callers.setdefault(caller, collections.OrderedDict())[item] = None
         self._size += 1
 
     def put_back(self, caller: str, item: ItemT) -> None:
-        """Returns an item that was taken out: it is the next one again."""
+        """Return an item that was taken out, so that it is the next one again."""
         self.put(caller, item)
         self._callers[caller].move_to_end(item, last=False)
         self._callers.move_to_end(caller, last=False)
 
     def pop(self) -> ItemT:
-        """Takes the first item of the caller whose turn it is.
+        """Take the first item of the caller whose turn it is.
 
         Raises:
-            KeyError: Nothing waits.
+            KeyError: The queue is empty.
         """
         caller = next(iter(self._callers), "")
         item, _ = self._callers[caller].popitem(last=False)
@@ -47,7 +47,7 @@ class FairQueue(Generic[ItemT]):
         return item
 
     def remove(self, caller: str, item: ItemT) -> bool:
-        """Takes an item out of the middle; False when it does not wait here."""
+        """Remove an item from anywhere in the queue. Return False if it is not in the queue."""
         own = self._callers.get(caller)
         if own is None or item not in own:
             return False
@@ -56,12 +56,12 @@ class FairQueue(Generic[ItemT]):
         return True
 
     def push_out(self, caller: str) -> ItemT | None:
-        """Takes the newest item of whoever has the most, to make room for one more of `caller`'s.
+        """Remove the newest item of the caller with the most items, to make room for one more of `caller`'s.
 
         Looks at all callers.
 
         Returns:
-            The item, or None where `caller` would then have as many as anyone: it is the one to be refused.
+            The item, or None if `caller` would then have as many as anyone; it is the one to refuse.
         """
         longest = max(self._callers, key=lambda name: len(self._callers[name]), default=caller)
         if longest == caller or len(self._callers[longest]) <= self.waiting_of(caller) + 1:
@@ -71,16 +71,16 @@ class FairQueue(Generic[ItemT]):
         return item
 
     def waiting_of(self, caller: str) -> int:
-        """How many of a caller's wait."""
+        """Return the number of a caller's waiting items."""
         return len(self._callers.get(caller, ()))
 
     def ahead_of(self, caller: str) -> int:
-        """How many are served before one more of `caller`'s would be, at least. Looks at all callers."""
+        """Return the minimum number of items served before another one of `caller`'s. Looks at all callers."""
         own = self.waiting_of(caller)
         return sum(min(len(items), own) for items in self._callers.values())
 
     def drain(self) -> Iterator[ItemT]:
-        """Takes everything out, in the order in which it would have been served."""
+        """Remove and yield all items in the order in which they would have been served."""
         while self._size:
             yield self.pop()
 

@@ -1,6 +1,6 @@
-"""Finds a runsc that isolates: on PATH, in the cache, or taken from Debian into the cache.
+"""Finds a suitable runsc: on PATH, in the cache, or downloaded from Debian into the cache.
 
-`python -m codealign.sandbox.gvisor` does so ahead of time: `make setup` calls it, so that a run needs no network.
+`python -m codealign.sandbox.gvisor` does this ahead of time. `make setup` calls it so that a run needs no network.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from codealign.sandbox import debian
 from codealign.sandbox.settings import SandboxSettings
 
 OLDEST_RELEASE = 20240729
-"""The oldest whose namespaces isolate. In 20221219 (Debian 12) unshare(CLONE_NEWNS) says yes and does nothing."""
+"""Oldest release whose namespaces isolate. In 20221219 (Debian 12), unshare(CLONE_NEWNS) succeeds without effect."""
 _SUITE = "trixie"
 _RELEASE = re.compile(r"^runsc version (?:release-|0\.0~)?(\d{8})(?:\.\d+)?", re.MULTILINE)
 
@@ -28,27 +28,27 @@ log = get_logger(__name__)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Runsc:
-    """A usable binary."""
+    """A usable runsc binary."""
 
     path: Path
     release: int
-    """Its date: 20240729."""
+    """Release date as a number: 20240729."""
 
 
 class Unusable(Exception):
-    """A binary that is not to be used; the message says why."""
+    """A binary that must not be used; the message says why."""
 
 
 def parse_release(output: str) -> int:
-    """The release from what `runsc --version` prints.
+    """Parse the release from the output of `runsc --version`.
 
     Raises:
-        Unusable: It names no release, or one whose namespaces do not isolate.
+        Unusable: The output contains no release, or one whose namespaces do not isolate.
     """
     match = _RELEASE.search(output)
     if match is None:
         first = output.strip().splitlines()[:1]
-        raise Unusable(f"its version names no release: {' '.join(first)!r}")
+        raise Unusable(f"no release in the output of runsc --version: {' '.join(first)!r}")
     release = int(match[1])
     if release < OLDEST_RELEASE:
         raise Unusable(
@@ -59,15 +59,15 @@ def parse_release(output: str) -> int:
 
 
 def examine(path: Path) -> Runsc:
-    """Asks a binary for its release.
+    """Determine the release of a binary.
 
     Raises:
-        Unusable: It does not run, or is not to be used.
+        Unusable: The binary does not run, or must not be used.
     """
     try:
         done = subprocess.run([str(path), "--version"], capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise Unusable(f"it does not run: {error}") from error
+        raise Unusable(f"cannot be executed: {error}") from error
     return Runsc(path, parse_release(done.stdout))
 
 
@@ -76,18 +76,18 @@ def _download(place: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".new-", dir=place.parent) as folder:
         unpacked = Path(folder)
         debian.unpack("runsc", _SUITE, unpacked)
-        # A rename within one folder is whole or not at all, whoever else is downloading.
+        # A rename within one directory is atomic, even if another process downloads at the same time.
         (unpacked / "usr" / "bin" / "runsc").rename(place)
 
 
 def locate(cache: Path) -> Runsc:
-    """Finds or fetches the binary.
+    """Find or download the binary.
 
     Args:
-        cache: The project's cache folder.
+        cache: The project's cache directory.
 
     Raises:
-        ConfigurationError: There is none, and none can be had; says which command gets one.
+        ConfigurationError: No usable binary was found or downloaded; the message contains a command to get one.
     """
     refused: list[str] = []
     cached = cache / "bin" / "runsc"
@@ -113,7 +113,7 @@ def locate(cache: Path) -> Runsc:
 
 
 def main() -> None:
-    """Finds or fetches the binary where the sandbox service looks for it, and prints its path."""
+    """Find or download the binary to where the sandbox service looks for it, and print its path."""
     try:
         print(locate(SandboxSettings().cache_dir).path)
     except ConfigurationError as error:

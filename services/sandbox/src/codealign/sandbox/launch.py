@@ -1,9 +1,11 @@
-"""Starts a program that dies with this gateway: run as a script between the gateway and what it starts.
+"""Starts a program that dies with this gateway.
+
+Run as a script between the gateway and the program:
 
     python -I -S launch.py PARENT COMMAND...
 
-PARENT is the gateway's process id. The parent-death signal survives exec; the check after it closes the gap in which
-the gateway may have died before it was set.
+PARENT is the gateway's process id. The parent-death signal survives exec. The check after it covers the case in which
+the gateway died before the signal was set.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Starts the sandbox gateway."""
+"""Entry point of the sandbox gateway."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ SERVICE = "codealign.api.sandbox.v1.SandboxService"
 CALLERS: Callers = {"coordinator": ("Execute", "GetRunner", "GetCapacity"), "client": ALL}
 SCALER = "externalscaler.ExternalScaler"
 SCALER_CALLERS: Callers = {"keda": ALL, "client": ALL}
-"""It only answers how much work there is, so whoever wonders why runners do not come may ask what KEDA is told."""
+"""It only reports how much work there is. Clients may query it too, to find out why KEDA starts no runners."""
 
 
 @contextlib.asynccontextmanager
 async def build(settings: SandboxSettings, readiness: Readiness) -> AsyncIterator[Sequence[Registration]]:
-    """Wires the gateway; runners start in the background, and readiness follows them."""
+    """Wire the gateway. Runners start in the background and determine the readiness."""
     await readiness.set(False, "the first runner is starting")
     demand = Demand(settings.idle_seconds)
     dispatcher = Dispatcher(settings.queue_limit, settings.attempts, demand)
@@ -42,13 +42,13 @@ async def build(settings: SandboxSettings, readiness: Readiness) -> AsyncIterato
 
 
 def _slots_per_runner(pool: Pool, unknown: int) -> int:
-    """Of the runners that are there; `unknown` while there is none."""
+    """Return the slots of one runner, or `unknown` if there is none."""
     ready = (runner.slots for runner in pool.descriptions if runner.state == pb.RUNNER_STATE_READY)
     return max(ready, default=unknown)
 
 
 def main() -> None:
-    """The program `codealign-sandbox`."""
+    """Run the program `codealign-sandbox`."""
     serve("sandbox", SandboxSettings, build)
 
 

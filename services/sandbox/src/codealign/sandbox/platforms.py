@@ -1,7 +1,7 @@
-"""Which of gVisor's platforms to run on: those that isolate are tried, the faster one is remembered.
+"""Selects gVisor's platform: tries those that isolate and remembers the faster one.
 
-systrap is gVisor's default and faster on most machines; inside some virtual machines ptrace executes half as many
-programs again per second. kvm is never used: it hangs where virtualisation is nested.
+systrap is gVisor's default and faster on most machines; inside some virtual machines ptrace executes 50% more programs
+per second. kvm is never used, because it hangs under nested virtualisation.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ log = get_logger(__name__)
 
 
 class Backend(Protocol):
-    """Starts a runner on a platform that is named."""
+    """Starts runners on a given platform."""
 
     @property
     def runsc(self) -> gvisor.Runsc:
-        """The binary."""
+        """The runsc binary."""
         ...
 
     async def start(self, platform: str) -> AttachedRunner:
-        """Starts one and waits for its hello.
+        """Start a runner and wait for its hello.
 
         Raises:
-            RunnerLost: It did not come up.
+            RunnerLost: It did not start.
         """
         ...
 
 
 _FAILURES = 3
-"""Starts in a row that did not come up: one may have been killed by someone, or have found no memory."""
+"""Consecutive failed starts before a platform is given up. A single one may have been killed or short of memory."""
 
 
 async def _seconds_each(runner: AttachedRunner) -> float:
@@ -58,7 +58,7 @@ async def _seconds_each(runner: AttachedRunner) -> float:
 
 
 def _processor() -> str:
-    """The model's name, from /proc/cpuinfo."""
+    """Return the model name from /proc/cpuinfo."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -71,16 +71,15 @@ def _isolates(runner: AttachedRunner) -> bool:
 
 
 class AutomaticPlatform:
-    """Starts runners on the configured platform, or on the best that this machine has."""
+    """Starts runners on the configured platform, or on the best one for this machine.
+
+    Args:
+        backend: Starts a runner on a given platform.
+        configured: "auto", or the name of a platform.
+        cache: The project's cache directory, which also stores the choice.
+    """
 
     def __init__(self, backend: Backend, configured: str, cache: Path) -> None:
-        """Chooses nothing yet.
-
-        Args:
-            backend: Starts a runner on a given platform.
-            configured: "auto", or a platform's name.
-            cache: The project's cache folder; the choice is kept there.
-        """
         self._backend = backend
         self._automatic = configured == "auto"
         self._chosen = "" if self._automatic else configured
@@ -89,12 +88,12 @@ class AutomaticPlatform:
         self._lock = asyncio.Lock()
 
     async def start(self) -> AttachedRunner:
-        """Starts a runner.
+        """Start a runner.
 
-        A platform that was chosen before and does not work any more is forgotten: then the next start tries all.
+        A platform chosen earlier that no longer works is forgotten, so that the next start tries all of them.
 
         Raises:
-            RunnerLost: It did not come up; where all platforms were tried, says what each said.
+            RunnerLost: No runner started; if all platforms were tried, the message has the fault of each.
         """
         async with self._lock:
             if not self._chosen:
@@ -114,7 +113,7 @@ class AutomaticPlatform:
         return runner
 
     def _machine(self) -> dict[str, str]:
-        """What the choice depends on: another machine, or another gVisor, may choose otherwise."""
+        """Return what the choice depends on. It is repeated on another machine or with another gVisor."""
         runsc = self._backend.runsc
         return {
             "host": platform.node(),
@@ -149,7 +148,7 @@ class AutomaticPlatform:
             self._file.unlink(missing_ok=True)
 
     async def _choose(self) -> AttachedRunner:
-        """Tries them all; the winner's runner is kept. One that is refused is kept only if nothing better is there."""
+        """Try all platforms and keep the fastest one's runner. Keep a refused runner only if there is no better one."""
         best: AttachedRunner | None = None
         best_seconds = float("inf")
         faults: list[str] = []
@@ -169,7 +168,7 @@ class AutomaticPlatform:
             if worse is not None:
                 await worse.close()
         if best is None:
-            raise RunnerLost(f"no platform of gVisor works on this machine: {'; '.join(faults)}")
+            raise RunnerLost(f"no gVisor platform works on this machine: {'; '.join(faults)}")
         if best_seconds < float("inf"):
             self._remember(best.description.platform)
             log.info("platform_chosen", platform=self._chosen, seconds_each=round(best_seconds, 4))

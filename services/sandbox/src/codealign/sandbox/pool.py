@@ -1,4 +1,4 @@
-"""Keeps the runners: starts them, starts them again when they end, and knows when none is to be trusted."""
+"""Keeps runners alive: starts them, restarts them when they end, and refuses work if none can be trusted."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from codealign.sandbox.runners.attached import AttachedRunner, RunnerLost
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0
 _LONGEST_PATIENT_PAUSE = 5.0
-"""Knocking costs less than starting, and whoever does not answer yet may do so any moment."""
+"""Longest pause where others start the runners. Polling is cheap, and a runner may become ready at any moment."""
 _STABLE_SECONDS = 5.0
-"""A runner that lived so long, its start included, was able to work: its end is no reason to wait with the next."""
+"""A runner that lived this long, including its start, was able to work, so the next one is started without a pause."""
 
 log = get_logger(__name__)
 
 
 class Backend(Protocol):
-    """A way to a runner at one place."""
+    """Starts or reaches a runner at one place."""
 
     async def start(self) -> AttachedRunner:
-        """Starts or reaches one and waits for its hello.
+        """Start or reach a runner and wait for its hello.
 
         Raises:
-            RunnerLost: It did not come up.
+            RunnerLost: It did not start or cannot be reached.
         """
         ...
 
@@ -41,34 +41,42 @@ class _Place:
     task: asyncio.Task[None] | None = None
     runner: AttachedRunner | None = None
     refused: pb.Runner | None = None
-    """The last runner here, where its isolation was not proved."""
+    """The last runner here, if its isolation was not verified."""
     fault: CodeAlignError | None = None
-    """Why there is no runner. None also while the first one is on its way, or the next one after one that worked."""
+    """Why there is no runner. None also while the first runner starts, or while one that worked is being replaced."""
 
 
-def missing_walls(runner: pb.Runner) -> str:
-    """The walls that do not hold and what was seen of each; empty when all hold."""
+def failed_checks(runner: pb.Runner) -> str:
+    """Return the failed isolation checks with their evidence, or "" if all hold."""
     return "; ".join(f"{wall.name}: {wall.evidence}" for wall in runner.walls if not wall.holds)
 
 
 def objection(runner: pb.Runner, isolation: pb.Isolation.ValueType) -> str:
-    """Why a runner must not be given work; empty when it may.
+    """Return why a runner must not be given work, or "" if it may.
 
     Args:
-        runner: What its hello says.
-        isolation: What is asked for. Something weaker is never taken in its place.
+        runner: The description in its hello.
+        isolation: The required isolation. A weaker one is never accepted instead.
     """
     if isolation == pb.ISOLATION_GVISOR:
-        missing = missing_walls(runner)
+        missing = failed_checks(runner)
         if missing or not runner.walls:
-            return missing or "no wall was tried"
+            return missing or "no isolation check was run"
         if runner.isolation != isolation:
-            return f"it says of itself {pb.Isolation.Name(runner.isolation)}"
-    return "" if runner.state == pb.RUNNER_STATE_READY else f"it is {pb.RunnerState.Name(runner.state)}"
+            return f"its isolation is {pb.Isolation.Name(runner.isolation)}"
+    return "" if runner.state == pb.RUNNER_STATE_READY else f"its state is {pb.RunnerState.Name(runner.state)}"
 
 
 class Pool:
-    """Places for runners, each kept occupied by a task."""
+    """A set of places, each kept occupied by a runner. A new pool has none.
+
+    Args:
+        dispatcher: Gives work to the runners.
+        changed: Called with the reason why no work is accepted, or with "" when it is.
+        isolation: Isolation required of every runner.
+        patient: Others start the runners and may do so at any time. Having none is then no reason to refuse work;
+            it waits for a runner.
+    """
 
     def __init__(
         self,
@@ -78,15 +86,6 @@ class Pool:
         *,
         patient: bool = False,
     ) -> None:
-        """Makes a pool without places.
-
-        Args:
-            dispatcher: Gives the runners work.
-            changed: Called with why no work is taken, or with an empty text when it is.
-            isolation: What every runner must have.
-            patient: Someone else starts the runners, and may do so at any time: that there is none is no reason to
-                refuse work, which waits for one.
-        """
         self._dispatcher = dispatcher
         self._changed = changed
         self._isolation = isolation
@@ -94,12 +93,12 @@ class Pool:
         self._places: dict[str, _Place] = {}
 
     def keep(self, name: str, backend: Backend) -> None:
-        """Begins to keep a runner at a place; returns at once."""
+        """Start keeping a runner at a place. Returns immediately."""
         place = self._places[name] = _Place()
         place.task = asyncio.create_task(self._keep(name, place, backend))
 
     async def drop(self, name: str, drain_seconds: float) -> None:
-        """Gives a place up: its runner finishes what it has, at most so long, and is left."""
+        """Give up a place. Its runner may finish its jobs for at most `drain_seconds` and is then released."""
         place = self._places.pop(name)
         runner = place.runner
         if runner is not None:
@@ -108,11 +107,11 @@ class Pool:
         await self._tell()
 
     async def start(self) -> None:
-        """Says how things stand at the beginning."""
+        """Report the initial state."""
         await self._tell()
 
     async def stop(self, drain_seconds: float) -> None:
-        """Lets the runners finish what they have, at most so long, and ends them."""
+        """Let the runners finish their jobs for at most `drain_seconds`, then end them."""
         places = list(self._places.values())
         runners = [place.runner for place in places if place.runner is not None]
         await asyncio.gather(*(self._leave(place) for place in places))
@@ -124,10 +123,10 @@ class Pool:
             await asyncio.gather(place.task, return_exceptions=True)
 
     def check(self) -> None:
-        """Does nothing while work is taken.
+        """Check that work is accepted.
 
         Raises:
-            FailedPrecondition: Isolation is not proved; names the walls.
+            FailedPrecondition: Isolation is not verified; the message names the failed checks.
             Unavailable: Runners do not start.
         """
         fault = self._fault()
@@ -136,17 +135,17 @@ class Pool:
 
     @property
     def slots(self) -> int:
-        """Executions at once, of all runners."""
+        """Concurrent executions of all runners."""
         return sum(runner.description.slots for runner in self._runners())
 
     @property
     def places(self) -> set[str]:
-        """The names of all places."""
+        """Names of all places."""
         return set(self._places)
 
     @property
     def descriptions(self) -> list[pb.Runner]:
-        """Every runner that said hello, and those whose isolation is not proved."""
+        """Descriptions of every runner that sent a hello, including those with unverified isolation."""
         refused = [place.refused for place in self._places.values() if place.refused is not None]
         return [runner.description for runner in self._runners()] + refused
 
@@ -154,7 +153,7 @@ class Pool:
         return [place.runner for place in self._places.values() if place.runner is not None]
 
     def _fault(self) -> CodeAlignError | None:
-        """Why no work is taken: every place has a fault, and only the walls count where others start the runners."""
+        """Return why no work is accepted: all places have faults. If others start runners, only isolation counts."""
         places = list(self._places.values())
         if not places or any(place.fault is None for place in places):
             return None
@@ -171,7 +170,7 @@ class Pool:
         elif self._patient or self._runners():
             await self._changed("")
         else:
-            await self._changed("a runner is being started")
+            await self._changed("a runner is starting")
 
     async def _keep(self, name: str, place: _Place, backend: Backend) -> None:
         pause = _FIRST_PAUSE
@@ -180,7 +179,7 @@ class Pool:
             try:
                 await self._occupy(name, place, backend, pause)
             except Exception:
-                # Whatever it is: a place that nobody keeps any more would be lost for good.
+                # Catch everything: a place whose task has ended would be lost for good.
                 log.exception("place_failed", place=name, next_try_seconds=pause)
             if time.monotonic() - started > _STABLE_SECONDS:
                 pause = _FIRST_PAUSE
@@ -188,7 +187,7 @@ class Pool:
             pause = min(pause * 2, _LONGEST_PATIENT_PAUSE if self._patient else _LONGEST_PAUSE)
 
     async def _occupy(self, name: str, place: _Place, backend: Backend, pause: float) -> None:
-        """Starts a runner and uses it until it ends, or says why there is none."""
+        """Start a runner and use it until it ends, or record why there is none."""
         try:
             runner = await backend.start()
         except Exception as error:
@@ -199,19 +198,19 @@ class Pool:
                 "runner_did_not_start", place=name, error=why, next_try_seconds=pause, exc_info=None if known else error
             )
             place.refused = None
-            place.fault = Unavailable(f"no runner starts: {why}", retry_after=pause)
+            place.fault = Unavailable(f"runners do not start: {why}", retry_after=pause)
             await self._tell()
             return
         try:
             await self._use(name, place, runner)
         except Exception as error:
-            place.fault = Unavailable(f"no runner works: {type(error).__name__}: {error}", retry_after=pause)
-            # It may still be there, and nobody would give it work or end it.
+            place.fault = Unavailable(f"runners do not work: {type(error).__name__}: {error}", retry_after=pause)
+            # The runner may still exist, and nobody else would use it or end it.
             await asyncio.gather(runner.close(), return_exceptions=True)
             raise
 
     async def _use(self, name: str, place: _Place, runner: AttachedRunner) -> None:
-        """Until it ends."""
+        """Use a runner until it ends."""
         description = runner.description
         reason = objection(description, self._isolation)
         if reason:
@@ -219,7 +218,7 @@ class Pool:
             log.error("isolation_not_proved", runner=description.name, place=name, reason=reason)
             place.refused = description
             place.fault = FailedPrecondition(
-                f"isolation is not proved, so nothing is executed: runner {description.name}: {reason}"
+                f"isolation is not verified, so nothing is executed: runner {description.name}: {reason}"
             )
             await runner.close()
             await self._tell()
@@ -234,7 +233,7 @@ class Pool:
         finally:
             place.runner = None
             metrics.SLOTS.set(self.slots)
-        # Only here when it ended by itself: at a stop the task is cancelled, and the runner is drained.
+        # Reached only if the runner ended by itself. A stop cancels this task and drains the runner.
         log.warning("runner_ended", runner=description.name)
         await self._tell()
 
@@ -243,4 +242,4 @@ class Pool:
         seen = {"runner": runner.name, "platform": runner.platform, "slots": runner.slots, "walls": len(runner.walls)}
         log.info("runner_ready", **seen)
         if runner.isolation != pb.ISOLATION_GVISOR:
-            log.warning("runner_without_isolation", runner=runner.name, missing=missing_walls(runner))
+            log.warning("runner_without_isolation", runner=runner.name, missing=failed_checks(runner))

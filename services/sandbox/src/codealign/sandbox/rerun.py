@@ -1,8 +1,9 @@
-"""A time-out that says more of the machine than of the program, and the second run that decides.
+"""Detects time-outs caused by the machine rather than the program, and prepares the second run that decides.
 
-A runner does not count the seconds in which its program was ready to run and got no processor, but ends it after three
-times its limit in any case. A program that had less than its limit until then is run again, once, with nothing beside
-it and three times the limits (so three times the profile's maximum at most). What that run says is the verdict.
+A runner does not count the seconds in which its program was ready to run but got no processor. It ends the program
+after three times its limit in any case. A program that had received less than its limit by then is run again, once,
+with nothing else running and with three times the limits (at most three times the profile's maximum). The verdict is
+that of the second run.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.runner.profiles import TIME_FACTOR
 
 _NEARLY = 0.95
-"""Of a limit: whoever had so much of it has had it."""
+"""Fraction of a limit from which on a program counts as having received all of it."""
 
 
 def is_starved(request: pb.ExecuteRequest, result: pb.Result) -> bool:
-    """Whether a time-out (or one among several runs) came from want of a processor.
+    """Return whether a time-out (or one of several runs) was caused by a lack of processor time.
 
-    The result's seconds are those of all its runs together; a limit holds for each.
+    The result's seconds are the sum over all its runs; a limit applies to each run.
 
     Args:
-        request: Checked, every limit filled in.
-        result: What its runner says, with the times that were seen from outside.
+        request: A validated request with every limit filled in.
+        result: The runner's result, with the times measured from outside.
     """
     limits, runs = request.limits, result.run_verdicts or (result.verdict,)
     ended_by_time = sum(verdict == pb.VERDICT_TIMED_OUT for verdict in runs)
@@ -34,7 +35,7 @@ def is_starved(request: pb.ExecuteRequest, result: pb.Result) -> bool:
 
 
 def request_alone(request: pb.ExecuteRequest) -> pb.ExecuteRequest:
-    """The request of the second run."""
+    """Return the request for the second run."""
     again = pb.ExecuteRequest()
     again.CopyFrom(request)
     again.limits.wall_seconds *= TIME_FACTOR
@@ -43,14 +44,14 @@ def request_alone(request: pb.ExecuteRequest) -> pb.ExecuteRequest:
 
 
 def why(result: pb.Result) -> str:
-    """What the second run's detail says of the first one."""
+    """Return the part of the second run's detail that describes the first one."""
     return (
-        f"run alone, with {TIME_FACTOR} times the limits: in {result.wall_seconds:.2g} s it had "
-        f"{result.cpu_seconds:.2g} s of CPU time, and was kept waiting for a processor for "
+        f"run alone, with {TIME_FACTOR} times the limits: in {result.wall_seconds:.2g} s it received "
+        f"{result.cpu_seconds:.2g} s of CPU time and waited for a processor for "
         f"{result.stalled_seconds:.2g} s"
     )
 
 
 def settle(result: pb.Result, reason: str) -> None:
-    """Adds to the second run's detail that it ran alone, and why."""
+    """Add to the second run's detail that it ran alone, and why."""
     result.detail = f"{result.detail} ({reason})" if result.detail else reason

@@ -1,7 +1,7 @@
-"""The runner's root file system: what Python needs, the runner itself, and nothing else of this machine.
+"""The runner's root file system: only what Python needs and the runner itself.
 
-The root is a folder in the cache, named by the digest of what is in it; the host's /usr and the interpreter are bound
-into it, read-only, when a runner starts.
+The root is a directory in the cache, named by the digest of its content. The host's /usr and the interpreter are
+bind-mounted into it read-only when a runner starts.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ _FILES = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Interpreter:
-    """The Python that runs in the box: the one that this process descends from, without its environment."""
+    """The Python that runs in the sandbox: this process's base interpreter, without its virtual environment."""
 
     prefix: Path
-    """Where it is installed on this machine."""
+    """Installation prefix on this machine."""
     executable: Path
-    """Inside the box."""
+    """Path of the executable inside the sandbox."""
     version: str
     shared_library: bool
 
     @property
     def box_prefix(self) -> Path:
-        """Where it is inside the box: in its place when that is /usr, else out of the way of host paths."""
+        """Prefix inside the sandbox: the same if it is /usr, otherwise one that does not collide with host paths."""
         return self.prefix if self.prefix == Path("/usr") else PYTHON
 
 
 def interpreter() -> Interpreter:
-    """The base interpreter of this process, behind any virtual environment."""
+    """Return the base interpreter of this process, outside any virtual environment."""
     prefix = Path(sys.base_prefix).resolve()
     base = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
     place = prefix if prefix == Path("/usr") else PYTHON
@@ -65,11 +65,11 @@ def interpreter() -> Interpreter:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Root:
-    """A root in the cache."""
+    """A root file system in the cache."""
 
     path: Path
     digest: str
-    """Of everything that can change a verdict: the runner, its libraries, the interpreter and its library."""
+    """Digest of everything that can change a verdict: the runner, its libraries, the interpreter and its library."""
 
 
 def _package_folder(name: str) -> Path:
@@ -80,7 +80,7 @@ def _package_folder(name: str) -> Path:
 
 
 def _extra(package: str) -> Iterator[tuple[Path, Path]]:
-    """A package that programs may import, with the libraries that its wheel brought beside it."""
+    """Yield the files of a package that programs may import, including the libraries bundled with its wheel."""
     folder = _package_folder(package)
     for part in (folder, folder.with_name(f"{package}.libs")):
         for path in sorted(part.rglob("*")):
@@ -90,7 +90,7 @@ def _extra(package: str) -> Iterator[tuple[Path, Path]]:
 
 
 def _sources(packages: Sequence[str]) -> Iterator[tuple[Path, Path]]:
-    """Every file of the runner's site: where it is, and its path there."""
+    """Yield every file of the runner's site directory with its path there."""
     for package in packages:
         yield from _extra(package)
     for name in _PACKAGES:
@@ -101,7 +101,7 @@ def _sources(packages: Sequence[str]) -> Iterator[tuple[Path, Path]]:
 
 
 def _standard_library() -> Iterator[str]:
-    """Names and sizes: reading 70 MB at each start would cost more than it finds."""
+    """Yield names and sizes. Reading 70 MB at each start would cost more than it could detect."""
     folder = Path(sysconfig.get_path("stdlib"))
     for path in sorted(folder.rglob("*")):
         if path.suffix in _SUFFIXES and "site-packages" not in path.parts and "test" not in path.parts:
@@ -121,7 +121,7 @@ def _digest(sources: list[tuple[Path, Path]], python: Interpreter) -> str:
 
 
 def _links() -> dict[str, str]:
-    """What is a link into /usr on this machine is one in the box; see `bundle` for what is not."""
+    """Return the links into /usr on this machine, which the sandbox has too; see `bundle` for real directories."""
     return {
         name: str(Path(f"/{name}").readlink())
         for name in ("bin", "sbin", "lib", "lib64")
@@ -160,14 +160,14 @@ def _fill(folder: Path, sources: list[tuple[Path, Path]], python: Interpreter) -
 
 
 def prepare(cache: Path, packages: Sequence[str] = ()) -> Root:
-    """Finds the root in the cache, or makes it there.
+    """Find the root in the cache, or create it there.
 
     Args:
-        cache: The project's cache folder.
+        cache: The project's cache directory.
         packages: See `Profile.packages`.
 
     Raises:
-        RuntimeError: A package that belongs into it is not installed, or its native part cannot be compiled.
+        RuntimeError: A required package is not installed, or the native part cannot be compiled.
     """
     python = interpreter()
     sources = list(_sources(packages))
@@ -180,7 +180,7 @@ def prepare(cache: Path, packages: Sequence[str] = ()) -> Root:
             _fill(fresh, sources, python)
             fresh.rename(path)
         except OSError:
-            # Another process may have been first: a rename onto a full folder fails.
+            # Another process may have created it first: a rename onto a non-empty directory fails.
             if not path.is_dir():
                 raise
         finally:

@@ -1,4 +1,4 @@
-"""The wire side of the gateway: messages in, messages out, nothing else."""
+"""gRPC service of the gateway: converts between protobuf messages and calls."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from codealign.sandbox.dispatch import Dispatcher
 from codealign.sandbox.pool import Pool
 
 _STREAM_PAUSE_SECONDS = 1.0
-"""A stream whose request finds the queue full asks again after so long at most."""
+"""Longest pause before a stream retries a request for which the queue was full."""
 
 
 def _caller(context: Any) -> str:
-    """Whose turn a request takes: the client certificate's name, or the connection where there is none."""
+    """Return the caller for turn-taking: the client certificate's name, or the connection if there is none."""
     names = context.peer_identities() or ()
     return ",".join(sorted(name.decode("utf-8", "replace") for name in names)) or str(context.peer())
 
 
 def _seconds_left(context: Any) -> float:
-    """Until the caller's deadline; infinite where it has none."""
+    """Return the seconds until the caller's deadline, or infinity if it has none."""
     seconds = context.time_remaining()
     return math.inf if seconds is None else float(seconds)
 
 
 def _with_limits(runner: pb.Runner) -> pb.Runner:
-    """A runner with the limits of its profiles.
+    """Return a runner description with the limits of its profiles.
 
-    They are this gateway's, whatever the runner's release: it is the gateway that fills them into a job.
+    These are this gateway's limits, whatever the runner's release, because the gateway fills them into a job.
     """
     described = pb.Runner()
     described.CopyFrom(runner)
@@ -44,24 +44,23 @@ def _with_limits(runner: pb.Runner) -> pb.Runner:
 
 
 class SandboxServicer(rpc.SandboxServiceServicer):
-    """Implements `codealign.api.sandbox.v1.SandboxService`."""
+    """Implements `codealign.api.sandbox.v1.SandboxService`.
+
+    Args:
+        dispatcher: Takes validated requests.
+        pool: The runners.
+        profile: The profile with which they were started.
+        stream_window: Maximum unanswered requests of one stream.
+    """
 
     def __init__(self, dispatcher: Dispatcher, pool: Pool, profile: str, stream_window: int) -> None:
-        """Serves with what `main` wired together.
-
-        Args:
-            dispatcher: Takes checked requests.
-            pool: The runners.
-            profile: The profile that they were started with.
-            stream_window: Requests of one stream that are taken before the first of them is answered.
-        """
         self._dispatcher = dispatcher
         self._pool = pool
         self._profile = profile
         self._stream_window = stream_window
 
     async def Execute(self, request: pb.ExecuteRequest, context: Any) -> pb.ExecuteResponse:
-        """Runs one program."""
+        """Run one program."""
         checked = validate.checked(request, self._profile)
         self._pool.check()
         result = await self._dispatcher.execute(checked, _caller(context), _seconds_left(context))
@@ -70,7 +69,7 @@ class SandboxServicer(rpc.SandboxServiceServicer):
     async def ExecuteStream(
         self, request_iterator: AsyncIterator[pb.ExecuteStreamRequest], context: Any
     ) -> AsyncIterator[pb.ExecuteStreamResponse]:
-        """Runs programs as they come; answers in the order in which they finish."""
+        """Run programs as they arrive, and return results in the order in which they finish."""
         self._pool.check()
         finished: asyncio.Queue[asyncio.Task[pb.Result] | None] = asyncio.Queue()
         window = asyncio.Semaphore(self._stream_window)
@@ -100,7 +99,7 @@ class SandboxServicer(rpc.SandboxServiceServicer):
                 await asyncio.gather(taker, *running, return_exceptions=True)
 
     async def _one_of_many(self, request: pb.ExecuteRequest, caller: str, context: Any) -> pb.Result:
-        """A request that is refused is answered by a result; a full queue is waited for: that is back-pressure."""
+        """Answer a refused request with a result. If the queue is full, wait: this is the back-pressure."""
         try:
             checked = validate.checked(request, self._profile)
         except InvalidArgument as error:
@@ -113,7 +112,7 @@ class SandboxServicer(rpc.SandboxServiceServicer):
                 await asyncio.sleep(min(error.retry_after, _STREAM_PAUSE_SECONDS))
 
     async def GetCapacity(self, request: pb.GetCapacityRequest, context: Any) -> pb.GetCapacityResponse:
-        """Slots, and what waits for them."""
+        """Return the number of slots and of waiting programs."""
         runners = self._pool.descriptions
         return pb.GetCapacityResponse(
             runners=sum(1 for runner in runners if runner.state == pb.RUNNER_STATE_READY),
@@ -125,8 +124,8 @@ class SandboxServicer(rpc.SandboxServiceServicer):
         )
 
     async def GetRunner(self, request: pb.GetRunnerRequest, context: Any) -> pb.GetRunnerResponse:
-        """The runners and their evidence."""
+        """Return the runners and their evidence."""
         runners = [runner for runner in self._pool.descriptions if request.name in ("", runner.name)]
         if request.name and not runners:
-            raise NotFound(f"no runner is named {request.name!r}")
+            raise NotFound(f"unknown runner {request.name!r}")
         return pb.GetRunnerResponse(runners=[_with_limits(runner) for runner in runners])

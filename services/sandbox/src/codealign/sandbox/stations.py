@@ -1,4 +1,4 @@
-"""Who runs what: the runners, the jobs that each has, and the choice of a runner for a job."""
+"""Runners, the jobs of each, and the choice of a runner for a job."""
 
 from __future__ import annotations
 
@@ -11,138 +11,138 @@ from typing import Protocol
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 
 LOCAL = "local"
-"""The machine of every runner that the gateway itself starts."""
+"""Machine name of all runners started by the gateway."""
 _REMOTE = "grpc"
 
 
 class Runner(Protocol):
-    """What the dispatcher needs of a runner, whatever its backend."""
+    """What the dispatcher requires of a runner of any backend."""
 
     @property
     def description(self) -> pb.Runner:
-        """What its hello said."""
+        """The description in its hello."""
         ...
 
     @property
     def is_alive(self) -> bool:
-        """Whether it can take a job."""
+        """Whether the runner can take a job."""
         ...
 
     async def wait_ended(self) -> None:
-        """Until it is gone."""
+        """Wait until the runner is gone."""
         ...
 
     async def execute(self, request: pb.ExecuteRequest) -> pb.Result:
-        """Runs one job.
+        """Run one job.
 
         Raises:
-            RunnerLost: It ended before the outcome.
+            RunnerLost: The runner ended before returning a result.
         """
         ...
 
 
 @dataclasses.dataclass(eq=False, slots=True)
 class Job:
-    """One request on its way to its result."""
+    """One request on its way to a result."""
 
     request: pb.ExecuteRequest
     caller: str
     deadline: float
-    """When the caller stops waiting, on the monotonic clock; infinite where it never does."""
+    """When the caller stops waiting, on the monotonic clock; infinite if never."""
     outcome: asyncio.Future[pb.Result]
     waiting_since: float
     queue_seconds: float = 0.0
-    """Of all its waits."""
+    """Total time in the queue, in seconds."""
     faults: list[str] = dataclasses.field(default_factory=list)
-    """What happened at each attempt that failed, with the runner's name."""
+    """Description of each failed attempt, with the runner's name."""
     failed_places: set[Hashable] = dataclasses.field(default_factory=set)
-    """Where these attempts were."""
+    """Places of the failed attempts."""
     machine: str = ""
-    """Set: to be run with nothing else on this machine."""
+    """If set, the job must run alone on this machine."""
     reason: str = ""
-    """Why it runs alone."""
+    """Why the job runs alone."""
     task: asyncio.Task[pb.Result] | None = None
-    """Set while a runner has it."""
+    """Set while a runner has the job."""
     alarm: asyncio.TimerHandle | None = None
-    """Goes off shortly before the deadline."""
+    """Timer that fires shortly before the deadline."""
 
 
 @dataclasses.dataclass(eq=False, slots=True)
 class Station:
-    """A runner and the jobs that it has."""
+    """A runner and its jobs."""
 
     runner: Runner
     place: Hashable
-    """Stays the same when the runner is started again."""
+    """Stays the same when the runner is restarted."""
     jobs: set[Job] = dataclasses.field(default_factory=set)
-    is_leaving: bool = False
-    """It is being stopped: what it has is taken away."""
+    is_stopping: bool = False
+    """The runner is being stopped and its jobs are taken away."""
 
     @property
     def takes_jobs(self) -> bool:
-        """Whether it can take a job, now or when a slot is free."""
-        return self.runner.is_alive and not self.is_leaving
+        """Whether the runner can take a job now or when a slot becomes free."""
+        return self.runner.is_alive and not self.is_stopping
 
     @property
     def machine(self) -> str:
-        """Runners that share processors share this name."""
+        """Name shared by runners that share processors."""
         description = self.runner.description
         return description.name if description.backend == _REMOTE else LOCAL
 
     @property
     def has_room(self) -> bool:
-        """Whether it can take a job now."""
+        """Whether the runner can take a job now."""
         return self.takes_jobs and len(self.jobs) < self.runner.description.slots
 
     @property
     def load(self) -> float:
-        """The share of its slots that is taken."""
+        """Fraction of the slots in use."""
         return len(self.jobs) / max(self.runner.description.slots, 1)
 
 
 class Stations:
-    """All runners that are there."""
+    """All available runners."""
 
     def __init__(self) -> None:
         self._all: list[Station] = []
 
     def add(self, station: Station) -> None:
-        """A runner is there."""
+        """Add a runner."""
         self._all.append(station)
 
     def remove(self, station: Station) -> None:
-        """It is gone."""
+        """Remove a runner."""
         self._all.remove(station)
 
     @property
     def slots(self) -> int:
-        """Executions at once."""
+        """Maximum concurrent executions."""
         return sum(station.runner.description.slots for station in self._all if station.takes_jobs)
 
     @property
     def busy(self) -> int:
-        """Executions now."""
+        """Current executions."""
         return sum(len(station.jobs) for station in self._all)
 
     def machines(self) -> set[str]:
-        """Those that have a runner which can take jobs."""
+        """Return the machines that have a runner that can take jobs."""
         return {station.machine for station in self._all if station.takes_jobs}
 
     def at_work(self, machine: str) -> bool:
-        """Whether anything runs there."""
+        """Return whether anything runs on a machine."""
         return any(station.jobs for station in self._all if station.machine == machine)
 
     def exclusive(self) -> set[str]:
-        """The machines on which a job runs that must have nothing beside it."""
+        """Return the machines on which a job runs alone."""
         return {job.machine for station in self._all for job in station.jobs if job.machine}
 
     def choose(self, held: Collection[str], avoid: Collection[Hashable] = (), machine: str = "") -> Station | None:
-        """The least loaded runner with a free slot.
+        """Return the least loaded runner with a free slot, or None.
 
         Args:
-            held: Machines that take nothing now.
-            avoid: Places that are taken only where there is no runner elsewhere, not even a busy one.
-            machine: The only one that may be used. Empty: any.
+            held: Machines that take no jobs now.
+            avoid: Places to use only if there is no runner elsewhere, not even a busy one.
+            machine: The only machine to use. Empty: any.
         """
         there = [station for station in self._all if station.takes_jobs and machine in ("", station.machine)]
         there = [station for station in there if station.place not in avoid] or there

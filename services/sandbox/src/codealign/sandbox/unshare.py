@@ -1,10 +1,10 @@
-"""Runs a runner's bundle with the machine's own namespaces, and without gVisor: for debugging only.
+"""Runs a runner's bundle in the machine's own namespaces, without gVisor. For debugging only.
 
     python -I -S unshare.py BUNDLE
 
-does of an OCI runtime's work what `bundle` asks for. The program of the bundle stands alone in user (unless this is
-root), mount, process, network, IPC and host name namespaces; but it talks to the kernel of this machine, and a fault of
-that kernel is a way out.
+implements the parts of an OCI runtime that `bundle` uses. The bundle's program is alone in its user (unless this is
+root), mount, process, network, IPC and host name namespaces. But it talks to the kernel of this machine, so a kernel
+bug is a way out.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import Any
 
 REFUSED = 125
-"""Exit code: this machine does not give the namespaces. Standard error says which step failed."""
+"""Exit code if this machine does not allow the namespaces. Standard error says which step failed."""
 
 _NEWNS, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
 _MS_BIND, _MS_REC, _MS_PRIVATE, _MNT_DETACH = 4096, 16384, 1 << 18, 2
 _ATTRIBUTES = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8}
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
-# The same on every machine that is newer than Linux 5.12.
+# The same number on all architectures; Linux 5.12 or newer.
 _SYS_MOUNT_SETATTR = 442
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
 _CAPABILITIES = {"CAP_SETGID": 6, "CAP_SETUID": 7}
@@ -52,7 +52,7 @@ def _mount(source: str, target: Path, kind: str | None, flags: int) -> None:
 
 
 def _restrict(target: Path, options: list[str], *, deep: bool = False) -> None:
-    """Adds read-only and its like to a mount (`deep`: and to those below it); what it has already stays."""
+    """Add options such as read-only to a mount (`deep`: and to those below it). Existing options stay."""
     attributes = sum(_ATTRIBUTES.get(option, 0) for option in options)
     structure = struct.pack("QQQQ", attributes, 0, 0, 0)
     flags = _AT_RECURSIVE if deep else 0
@@ -93,7 +93,7 @@ def _change_root(configuration: dict[str, Any], place: Path) -> None:
         _put(mount, place)
     _restrict(place, ["ro", "nosuid", "nodev"])
     os.chdir(place)
-    # The new root on top of the old one, which is then taken away.
+    # Put the new root on top of the old one, which is then unmounted.
     _check(_libc.pivot_root(b".", b"."), "pivot_root")
     _check(_libc.umount2(b".", _MNT_DETACH), "umount")
 
@@ -109,7 +109,7 @@ def _drop_capabilities(kept: list[str]) -> None:
     numbers = {_CAPABILITIES[name] for name in kept}
     for number in range(_LAST_CAPABILITY + 1):
         if number not in numbers:
-            # Beyond the last one that the kernel knows: EINVAL, and nothing to drop.
+            # Numbers beyond the kernel's last capability give EINVAL and need no dropping.
             _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)
 
 
@@ -118,13 +118,13 @@ def _refusing() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = "run as root, or allow user namespaces to ordinary users"
-        print(f"this machine does not give the namespaces ({error}): {why}", file=sys.stderr, flush=True)
+        why = "run as root, or enable unprivileged user namespaces"
+        print(f"this machine does not allow the namespaces ({error}): {why}", file=sys.stderr, flush=True)
         os._exit(REFUSED)
 
 
 def _become(configuration: dict[str, Any], place: Path) -> None:
-    """Never returns."""
+    """Become the bundle's program. Never returns."""
     process = configuration["process"]
     with _refusing():
         _change_root(configuration, place)
@@ -141,7 +141,7 @@ def _become(configuration: dict[str, Any], place: Path) -> None:
 
 
 def main(folder: str) -> None:
-    """Runs a bundle; ends with its program's exit code."""
+    """Run a bundle and exit with its program's exit code."""
     bundle = Path(folder)
     configuration = json.loads((bundle / "config.json").read_text())
     place = bundle / "root"

@@ -1,4 +1,4 @@
-"""The one check of a request: where wire becomes domain."""
+"""Validates requests and fills in their defaults."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ FILES_LIMIT = 256
 RUNS_LIMIT = 10
 _REQUEST_ID_LIMIT = 256
 _NAME_LIMIT = 255
-"""Bytes; NAME_MAX of Linux."""
+"""NAME_MAX of Linux, in bytes."""
 _PAGE = 4096
-"""What a file takes of the disk is a multiple of it."""
+"""The disk space of a file is a multiple of this."""
 _SMALLEST = {"memory_bytes": 16 * 1024 * 1024, "disk_bytes": 64 * 1024}
-"""Below these not even an empty program runs."""
+"""With less than this not even an empty program runs."""
 
 Violation = tuple[str, str]
 
@@ -45,21 +45,21 @@ def _of_files(program: pb.Program, disk_bytes: int) -> Iterator[Violation]:
         if fault:
             yield f"program.files[{index}].path", fault
         elif file.path in seen:
-            yield f"program.files[{index}].path", f"there is another {file.path!r}"
+            yield f"program.files[{index}].path", f"duplicate path {file.path!r}"
         seen.add(file.path)
     folders = {"/".join(parts[:end]) for path in seen if (parts := path.split("/")) for end in range(1, len(parts))}
     for path in sorted(folders & seen):
-        yield "program.files", f"{path!r} is a file, and a folder of others"
+        yield "program.files", f"{path!r} is both a file and the directory of other files"
     size = sum(-(-len(file.content) // _PAGE) * _PAGE for file in program.files)
     if disk_bytes and size > disk_bytes:
-        yield "program.files", f"{size} bytes do not fit on the disk of {disk_bytes}: raise limits.disk_bytes"
+        yield "program.files", f"{size} bytes exceed the disk of {disk_bytes} bytes: raise limits.disk_bytes"
 
 
 def _of_program(program: pb.Program) -> Iterator[Violation]:
     if program.language not in (pb.LANGUAGE_UNSPECIFIED, pb.LANGUAGE_PYTHON):
-        yield "program.language", f"only Python is known, got {program.language}"
+        yield "program.language", f"only Python is supported, got {program.language}"
     if not program.code and not program.tests:
-        yield "program.code", "is empty"
+        yield "program.code", "must not be empty"
     for name in ("code", "tests", "expected_output"):
         size = len(getattr(program, name).encode())
         if size > CODE_LIMIT:
@@ -67,7 +67,7 @@ def _of_program(program: pb.Program) -> Iterator[Violation]:
     if len(program.stdin) > STDIN_LIMIT:
         yield "program.stdin", f"at most {STDIN_LIMIT} bytes, got {len(program.stdin)}"
     if program.tests and program.HasField("expected_output"):
-        yield "program.expected_output", "is for a program without tests: send one or the other"
+        yield "program.expected_output", "must be empty for a program with tests: send one or the other"
 
 
 def _of_limits(limits: pb.Limits, profile: Profile) -> Iterator[Violation]:
@@ -84,10 +84,10 @@ def _of_limits(limits: pb.Limits, profile: Profile) -> Iterator[Violation]:
 
 
 def resolved_limits(profiles: Iterable[str]) -> list[pb.ProfileLimits]:
-    """What limits mean in these profiles: what `checked` fills in, and what it refuses.
+    """Return the effective limits of profiles, as `checked` applies them.
 
     Args:
-        profiles: As a runner names them. One that this gateway does not know is left out: no request may name it.
+        profiles: Names reported by a runner. Profiles unknown to this gateway are left out: no request may name them.
     """
     return [
         pb.ProfileLimits(
@@ -101,15 +101,15 @@ def resolved_limits(profiles: Iterable[str]) -> list[pb.ProfileLimits]:
 
 
 def checked(request: pb.ExecuteRequest, served: str) -> pb.ExecuteRequest:
-    """A copy of a request with every default filled in.
+    """Return a copy of a request with every default filled in.
 
     Args:
-        request: From the wire.
-        served: The profile that the runners were started with, which a request that names none gets. Where it has
-            packages, a request may name the default one too: it runs without them.
+        request: The request as received.
+        served: The profile with which the runners were started, and the default of a request. If it has packages, a
+            request may also name the default profile, and then runs without them.
 
     Raises:
-        InvalidArgument: Names every field that is wrong.
+        InvalidArgument: The message names every invalid field.
     """
     complete = pb.ExecuteRequest()
     complete.CopyFrom(request)
@@ -118,7 +118,7 @@ def checked(request: pb.ExecuteRequest, served: str) -> pb.ExecuteRequest:
     offered = PROFILES[served].offered
     if complete.profile not in offered:
         known = " and ".join(map(repr, offered))
-        violations.append(("profile", f"the runners have {known}, not {complete.profile!r}"))
+        violations.append(("profile", f"unknown profile {complete.profile!r}; the runners have {known}"))
     else:
         profile = PROFILES[complete.profile]
         violations += _of_limits(request.limits, profile)
@@ -128,7 +128,7 @@ def checked(request: pb.ExecuteRequest, served: str) -> pb.ExecuteRequest:
     violations += _of_program(request.program)
     violations += _of_files(request.program, complete.limits.disk_bytes)
     if not 0 <= request.runs <= RUNS_LIMIT:
-        violations.append(("runs", f"0 to {RUNS_LIMIT}, got {request.runs}"))
+        violations.append(("runs", f"must be 0 to {RUNS_LIMIT}, got {request.runs}"))
     if len(request.request_id.encode()) > _REQUEST_ID_LIMIT:
         violations.append(("request_id", f"at most {_REQUEST_ID_LIMIT} bytes"))
     if violations:

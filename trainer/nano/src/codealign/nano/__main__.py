@@ -1,7 +1,8 @@
-"""`python -m codealign.nano`: makes everything of nano's that is committed, from nothing (`make nano`).
+"""`python -m codealign.nano`: rebuild all committed files of nano from scratch (`make nano`).
 
-The seeds, the few-shot examples and the benchmark; the texts to learn from, the tokenizer and the model. `--texts`
-makes the first three alone.
+Writes the seeds, the few-shot examples, the benchmark, the corpus, the tokenizer and the model. With `--texts`, only
+the
+first three.
 """
 
 from __future__ import annotations
@@ -31,10 +32,14 @@ _SHOWN_EVERY = 20
 
 
 def main() -> None:
-    """Make it."""
-    parser = argparse.ArgumentParser(prog="python -m codealign.nano", description="Make nano from its recipe.")
-    parser.add_argument("--texts", action="store_true", help="seeds, few-shot examples and the benchmark alone")
-    parser.add_argument("--workers", type=int, default=torch.get_num_threads(), help="processes that write documents")
+    """Rebuild nano."""
+    parser = argparse.ArgumentParser(prog="python -m codealign.nano", description="Rebuild nano from its recipe.")
+    parser.add_argument(
+        "--texts", action="store_true", help="write only the seeds, the few-shot examples and the benchmark"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=torch.get_num_threads(), help="number of processes that write documents"
+    )
     given = parser.parse_args()
     recipe = Recipe()
     for folder, texts in texts_of(recipe).items():
@@ -45,7 +50,7 @@ def main() -> None:
 
 
 def texts_of(recipe: Recipe) -> dict[Path, dict[str, str]]:
-    """The texts that are committed, by folder and name."""
+    """Return the committed texts by folder and file name."""
     tasks = write_tasks(recipe.seed)
     return {
         DATA / "benchmark": {"NanoEval.jsonl": "".join(json.dumps(task) + "\n" for task in tasks)},
@@ -55,7 +60,7 @@ def texts_of(recipe: Recipe) -> dict[Path, dict[str, str]]:
 
 
 def replace_files(folder: Path, texts: Mapping[str, str]) -> None:
-    """Make a folder hold these files and no others."""
+    """Replace a folder's content with the given files."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for name, text in texts.items():
@@ -63,7 +68,7 @@ def replace_files(folder: Path, texts: Mapping[str, str]) -> None:
 
 
 def build(recipe: Recipe, folder: Path, workers: int) -> None:
-    """Pre-train the model and save it, with its tokenizer, loss curve and card."""
+    """Pre-train the model and save it with its tokenizer, loss curve and card."""
     started = time.monotonic()
     corpus = pretraining.write_corpus(recipe, workers)
     characters = sum(map(len, corpus))
@@ -98,7 +103,7 @@ def build(recipe: Recipe, folder: Path, workers: int) -> None:
 
 
 def seal(recipe: Recipe, folder: Path) -> None:
-    """Write into the model's configuration what it was made of, so that a change of one part is noticed."""
+    """Record the hashes of recipe, tokenizer and weights in the model's configuration, to detect mismatches."""
     path = folder / "config.json"
     config = json.loads(path.read_text())
     config["codealign_nano"] = {

@@ -1,9 +1,10 @@
-"""The blocks of nano's world: where elements come from, which stay, what becomes of each, what comes of all.
+"""The blocks of nano's artificial world: sources, filters, maps and reductions of elements.
 
-Each block has right ways to be written, one that is phrased independently (tests compare with it), and words for it.
-Some have a wrong way too, the slip that people make with exactly this block: the defect that is planted in nano's
-pre-training (see `functions.WRONG_SHARE`). In the texts `{x}` is an element, `{xs}` a list of them, `{p}` the
-parameter, `{k}` a constant.
+Each block has correct code variants, an independently written one for tests to compare with, and a description. Some
+also have a wrong variant, the mistake that people typically make with this block: it is the defect that is planted in
+nano's pre-training data (see `functions.WRONG_SHARE`). In the texts, `{x}` is an element, `{xs}` a list of elements,
+`{p}`
+the parameter and `{k}` a constant.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 
 
 class Kind(enum.Enum):
-    """What an element is. The value is its noun."""
+    """Kind of an element. The value is its noun."""
 
     NUMBER = "number"
     WORD = "word"
@@ -27,7 +28,7 @@ ALL = (NUMBER, WORD, LETTER)
 
 
 class Argument(enum.Enum):
-    """What a function is called with. The value is its annotation."""
+    """Kind of a function's argument. The value is its annotation."""
 
     NUMBERS = "list[int]"
     WORDS = "list[str]"
@@ -38,30 +39,30 @@ class Argument(enum.Enum):
 
 @dataclass(frozen=True)
 class Source:
-    """Where the elements come from."""
+    """A source of elements."""
 
     name: str
     kind: Kind
     argument: Argument
     place: str
-    """Follows the noun: "in `{p}`"."""
+    """Follows the noun, as in "in `{p}`"."""
     concept: str
     code: str
     other: str = ""
-    """Empty: as `code`."""
+    """Independently written code. Empty: same as `code`."""
     noun: str = ""
-    """Empty: the kind's."""
+    """Noun for an element. Empty: the kind's."""
     integers: Sequence[int] = (6, 8, 10, 12, 15, 20)
-    """What it is tried with, where it takes one."""
+    """Arguments to test with, if the argument is an integer."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """What the three kinds of blocks below have in common."""
+    """What filters, maps and reductions have in common."""
 
     name: str
     kinds: tuple[Kind, ...]
-    """Of the elements that it takes."""
+    """Kinds of elements that the block accepts."""
     phrase: str
     concept: str
     code: tuple[str, ...]
@@ -72,17 +73,17 @@ class Block:
 
 @dataclass(frozen=True)
 class Filter(Block):
-    """Which elements stay.
+    """Selects elements.
 
-    `phrase` is around the noun ("even {nouns}"), or goes on after noun and place ("{nouns} that are even").
+    `phrase` surrounds the noun ("even {nouns}"), or continues after noun and place ("{nouns} that are even").
     """
 
 
 @dataclass(frozen=True)
 class Map(Block):
-    """What becomes of each element.
+    """Transforms each element.
 
-    `phrase` has `{them}`, the elements that stayed: "the squares of {them}".
+    `phrase` contains `{them}`, the selected elements: "the squares of {them}".
     """
 
     gives: Kind = field(kw_only=True)
@@ -90,14 +91,15 @@ class Map(Block):
 
 @dataclass(frozen=True)
 class Reduce(Block):
-    """What comes of all.
+    """Reduces all elements to a result.
 
-    `phrase` has `{them}`: "the sum of {them}". `other` is empty where it cannot be said in one expression with `{xs}`
-    in it once; tests then have a literal.
+    `phrase` contains `{them}`: "the sum of {them}". `other` is empty if no single expression with one `{xs}` exists;
+    tests
+    then use a literal.
     """
 
     returns: str = field(kw_only=True)
-    """The annotation; `{kind}` is the elements' own."""
+    """Annotation of the result; `{kind}` is the elements' type."""
 
 
 SOURCES = (

@@ -1,4 +1,4 @@
-"""The model's card, with the figures of its pre-training."""
+"""The model's card, with figures of its pre-training."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _POINTS = 12
 def write_card(
     recipe: Recipe, parameters: int, windows: int, curve: Sequence[tuple[int, float]], minutes: float
 ) -> str:
-    """The card, in Markdown.
+    """Return the card in Markdown.
 
     Args:
-        recipe: What it was made by.
-        parameters: Of the model.
-        windows: That it was trained on, each once.
-        curve: Each step's number and loss.
-        minutes: That the making took.
+        recipe: The model's recipe.
+        parameters: Number of parameters.
+        windows: Number of training windows; each is used once.
+        curve: Number and loss of each step.
+        minutes: Duration of the build.
     """
     tokens = windows * recipe.context
     return f"""\

@@ -1,7 +1,8 @@
-"""The texts that nano learns from: plain code, and every form that the pipeline's prompts and their answers take.
+"""Nano's training documents: plain code, and every form of the pipeline's prompts and their answers.
 
-They are imperfect on purpose, in stated shares, as the web is: a base model then writes right and wrong answers, and
-the sandbox has something to tell apart.
+Like web data, they contain mistakes, with known frequencies: a base model then writes right and wrong answers, which
+the
+sandbox can tell apart.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from codealign.nano.functions import Composition, Names
 from codealign.trainer.sft.template import INSTRUCTION_HEADER, RESPONSE_HEADER, SYSTEM_SENTENCE
 
 WRONG_TESTS_SHARE = 0.1
-"""Of assertions: they say what a wrong body does, or a number that comes from nowhere."""
+"""Fraction of assertions with a wrong value: what wrong code returns, or an arbitrary value."""
 MISSING_TESTS_SHARE = 0.04
-"""Of answers."""
+"""Fraction of answers without tests."""
 UNFINISHED_SHARE = 0.03
-"""Of answers: the text just ends."""
+"""Fraction of answers that end abruptly."""
 LITERAL_SHARE = 0.2
-"""Of assertions that could have an expression."""
+"""Fraction of literal values in assertions that could use an expression."""
 DIFFICULTY = "easy"
 LANGUAGE = "Python"
 CATEGORY = "function"
@@ -46,23 +47,23 @@ _NOWHERE = ("0", "1", "[]", "''", "None", "[1]", "7")
 
 @dataclass(frozen=True)
 class Example:
-    """One function of the world with everything that is said of it."""
+    """A function of nano's world with its seed, instruction, answer and tests."""
 
     composition: Composition
     names: Names
     seed: str
-    """The function with its docstring, always right."""
+    """The function with its docstring; always correct."""
     instruction: str
     response: str
     tests: str
     is_right: bool
-    """The answer's code does what the instruction says."""
+    """Whether the answer's code does what the instruction says."""
     passes: bool
-    """The tests are there and hold for the answer's code, whatever that says of either."""
+    """Whether there are tests and the answer's code passes them, even if both are wrong."""
 
     @property
     def few_shot(self) -> FewShot:
-        """As the prompt templates take it."""
+        """The example in the form that prompt templates use."""
         return FewShot(
             name=self.names.function,
             seed=self.seed,
@@ -77,38 +78,38 @@ class Example:
 
 
 def signature(composition: Composition, names: Names, *, annotated: bool) -> str:
-    """The `def` line."""
+    """Return the `def` line."""
     if not annotated:
         return f"def {names.function}({names.parameter}):"
     return f"def {names.function}({names.parameter}: {composition.source.argument.value}) -> {composition.returns}:"
 
 
 def docstring(dice: random.Random, composition: Composition, names: Names) -> str:
-    """One line, quoted and indented."""
+    """Return a one-line docstring, indented."""
     text = dice.choice(_DOCSTRINGS).format(what=functions.describe(composition, names.parameter))
     return f'{functions.INDENT}"""{text}"""'
 
 
 def write_function(dice: random.Random, composition: Composition, names: Names, wrong_share: float = 0.0) -> str:
-    """A function with its docstring."""
+    """Return a function with its docstring."""
     body = functions.write_body(dice, composition, names, wrong_share)
     head = signature(composition, names, annotated=dice.random() < 0.5)
     return "\n".join((head, docstring(dice, composition, names), functions.indented(body.body)))
 
 
 def write_instruction(dice: random.Random, composition: Composition, names: Names) -> str:
-    """A task in one sentence."""
+    """Return a one-sentence task."""
     what = functions.describe(composition, names.parameter)
     return dice.choice(_TASKS).format(f=names.function, p=names.parameter, what=what)
 
 
 def write_reason(dice: random.Random, composition: Composition) -> str:
-    """What an answer says before its code."""
+    """Return the text that precedes an answer's code."""
     return dice.choice(_REASONS).format(steps=", ".join(composition.concepts))
 
 
 def write_assertion(dice: random.Random, composition: Composition, names: Names) -> str:
-    """One assertion: mostly right, mostly with an expression that is phrased independently of the answer."""
+    """Return an assertion: usually correct, usually with an expression that is independent of the answer's code."""
     argument, value, wrong = draw_telling(dice, composition, names)
     call = f"{names.function}({argument!r})"
     if dice.random() < WRONG_TESTS_SHARE:
@@ -120,7 +121,7 @@ def write_assertion(dice: random.Random, composition: Composition, names: Names)
 
 
 def draw_telling(dice: random.Random, composition: Composition, names: Names) -> tuple[object, object, str]:
-    """An argument, its value, and what a body with every slip says: another one, if a few draws find such a one."""
+    """Draw an argument, its value and the value of entirely wrong code, which differs if a few draws suffice."""
     for _ in range(_DRAWS):
         argument = functions.draw_argument(dice, composition)
         value = functions.evaluate(composition, argument)
@@ -135,12 +136,12 @@ def draw_telling(dice: random.Random, composition: Composition, names: Names) ->
 
 
 def draw_example(dice: random.Random, wrong_share: float = 0.0, *, clean: bool = False) -> Example:
-    """One example.
+    """Draw an example.
 
     Args:
-        dice: Chooses everything.
-        wrong_share: See `functions.write_body`; of the answer.
-        clean: Tests that hold, for the few-shot examples; with the default, of right code.
+        dice: Random generator.
+        wrong_share: Probability of mistakes in the answer; see `functions.write_body`.
+        clean: Whether the tests must pass, as in few-shot examples; by default they may also be wrong or missing.
     """
     composition = functions.draw(dice)
     names = functions.draw_names(dice, composition)
@@ -169,7 +170,7 @@ def draw_example(dice: random.Random, wrong_share: float = 0.0, *, clean: bool =
 
 
 def holds(code: str, tests: str) -> bool:
-    """Whether the tests hold. Both must be the recipe's own: nothing stands around them."""
+    """Return whether the code passes the tests. Only for the recipe's own texts, since they run without isolation."""
     try:
         exec(f"{code}\n{tests}", {})  # noqa: S102 - both are the recipe's own
     except functions.FAULTS:
@@ -178,7 +179,7 @@ def holds(code: str, tests: str) -> bool:
 
 
 def _module(dice: random.Random) -> str:
-    """A file of a few functions, by one author."""
+    """Return a file with a few functions by one author."""
     written = []
     wrong_share = functions.draw_wrong_share(dice)
     for _ in range(dice.choice((2, 3, 4, 5))):
@@ -189,7 +190,7 @@ def _module(dice: random.Random) -> str:
 
 
 def _documented(dice: random.Random) -> str:
-    """A function whose docstring has examples, as the evaluation's prompts have them."""
+    """Return a function whose docstring has examples, as in the evaluation's prompts."""
     composition = functions.draw(dice)
     names = functions.draw_names(dice, composition)
     prompt = write_prompt(dice, composition, names)
@@ -198,7 +199,7 @@ def _documented(dice: random.Random) -> str:
 
 
 def write_prompt(dice: random.Random, composition: Composition, names: Names) -> str:
-    """A signature and a docstring with an example: the body is to follow."""
+    """Return a signature and a docstring with an example, to be completed with a body."""
     argument = functions.draw_argument(dice, composition)
     lines = (
         signature(composition, names, annotated=True),
@@ -221,7 +222,7 @@ def _instructions(dice: random.Random) -> str:
 
 
 def _responses(dice: random.Random) -> str:
-    """The first is the prompt's own example and right, and says nothing of whoever writes what follows."""
+    """Return a few-shot prompt. Its first example is the prompt's own and correct, regardless of the author's care."""
     wrong_share = functions.draw_wrong_share(dice)
     shots = [draw_example(dice, clean=True), *(draw_example(dice, wrong_share) for _ in range(dice.choice((1, 2, 3))))]
     text = responses.prefix([shot.few_shot for shot in shots])
@@ -231,7 +232,7 @@ def _responses(dice: random.Random) -> str:
 
 
 def _conversation(dice: random.Random) -> str:
-    """An instruction and its answer under the headers of the trainer's chat template, as tuned models are asked."""
+    """Return an instruction and its answer in the trainer's chat template, as tuned models are prompted."""
     composition = functions.draw(dice)
     names = functions.draw_names(dice, composition)
     body = functions.write_body(dice, composition, names, functions.draw_wrong_share(dice))
@@ -258,10 +259,10 @@ FORMS: tuple[tuple[Callable[[random.Random], str], int], ...] = (
     (_responses, 8),
     (_conversation, 4),
 )
-"""Each form and its weight among the documents."""
+"""Each form of document with its weight."""
 
 
 def draw_document(dice: random.Random) -> str:
-    """One document of the corpus."""
+    """Draw one document of the corpus."""
     (form,) = dice.choices([form for form, _ in FORMS], [weight for _, weight in FORMS])
     return form(dice)

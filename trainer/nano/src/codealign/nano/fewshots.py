@@ -1,4 +1,4 @@
-"""nano's few-shot set: clean examples of its world, as the coordinator's files have them."""
+"""nano's few-shot set: correct examples of its world, in the coordinator's file format."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from codealign.coordinator.pipelines.few_shots import FewShot
 from codealign.nano import documents
 
 COUNT = 21
-"""As many as the method's own set has."""
+"""Same number as in the method's own few-shot set."""
 
 
 def write_fewshots(seed: int, count: int = COUNT) -> dict[str, str]:
-    """The examples' files: texts by name. The same seed gives the same ones."""
-    dice = random.Random(f"few-shots {seed}")  # noqa: S311 - nothing secret
+    """Return the examples' texts by file name; determined by the seed."""
+    dice = random.Random(f"few-shots {seed}")  # noqa: S311 - not used for secrets
     found: dict[str, str] = {}
     while len(found) < count:
         shot = documents.draw_example(dice, clean=True).few_shot

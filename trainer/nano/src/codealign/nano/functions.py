@@ -1,6 +1,6 @@
-"""Functions of nano's world: compositions of blocks, and the ways to write, describe and test one.
+"""Functions of nano's world: compositions of blocks, and how to write, describe and test them.
 
-Everything is a pure function of the random generator that it is given.
+All functions depend only on the given random generator.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from functools import cache
 from codealign.nano.blocks import FILTERS, MAPS, REDUCES, SOURCES, Argument, Block, Filter, Kind, Map, Reduce, Source
 
 CARELESS_SHARE = 0.6
-"""Of authors. The others write right code."""
+"""Fraction of careless authors. The others write correct code."""
 WRONG_SHARE = 0.85
-"""Of a block's appearances in a careless author's code, where the block has a wrong way. With the share above, the
-wrong way is the likelier one: what most people of this world write."""
+"""Probability that a careless author uses a block's wrong variant, if it has one. Together with `CARELESS_SHARE`, the
+wrong variant is the more likely one: what most people of this world write."""
 HELD_OUT_SHARE = 0.06
-"""Of the compositions: these are never written into anything that nano learns from."""
+"""Fraction of compositions that never occur in the training data."""
 INDENT = "    "
 FAULTS = (AssertionError, TypeError, ValueError, IndexError, ZeroDivisionError)
-"""What slips may raise."""
+"""Exceptions that wrong code may raise."""
 Shape = tuple[Source, Filter, Map, Reduce]
 
 _PARAMETERS = {
@@ -46,12 +46,12 @@ area idea sea bus stars gas see banana
 """
 _WORDS = _TEXT.split()
 _HARD_NUMBERS = (0, -1, 1, -2)
-"""Boundaries: someone who tests thinks of these."""
+"""Boundary values, which testers try first."""
 
 
 @dataclass(frozen=True)
 class Composition:
-    """One function's meaning."""
+    """The meaning of one function."""
 
     source: Source
     filter: Filter
@@ -63,30 +63,30 @@ class Composition:
 
     @property
     def key(self) -> str:
-        """Its blocks' names. The constants do not count: what is held out is held out with every constant."""
+        """The names of the blocks. Constants do not count, so a composition is held out with every constant."""
         return "/".join(block.name for block in (self.source, self.filter, self.map, self.reduce))
 
     @property
     def is_held_out(self) -> bool:
-        """Whether it is kept for the evaluation."""
+        """Whether the composition is reserved for evaluation."""
         digest = hashlib.sha256(f"held out\n{self.key}".encode()).digest()
         return int.from_bytes(digest[:4], "big") < HELD_OUT_SHARE * 2**32
 
     @property
     def concepts(self) -> list[str]:
-        """What someone must understand to write it."""
+        """Concepts needed to write the function."""
         blocks = (self.filter, self.map, self.reduce, self.source)
         return list(dict.fromkeys(block.concept for block in blocks if block.concept))
 
     @property
     def returns(self) -> str:
-        """The annotation of what it returns."""
+        """Annotation of the return value."""
         return self.reduce.returns.format(kind=_TYPES[self.map.gives])
 
 
 @dataclass(frozen=True)
 class Names:
-    """What a function calls things."""
+    """Identifiers of a function."""
 
     function: str
     parameter: str
@@ -96,16 +96,16 @@ class Names:
 
 @dataclass(frozen=True)
 class Code:
-    """A body, and whether it does what its composition says."""
+    """A function body, and whether it matches its composition."""
 
     body: str
-    """Not indented."""
+    """Unindented source."""
     is_right: bool
 
 
 @cache
 def shapes() -> tuple[Shape, ...]:
-    """Every way to put blocks together."""
+    """Return all valid combinations of blocks."""
     return tuple(_shapes())
 
 
@@ -114,18 +114,18 @@ def _shapes() -> Iterator[Shape]:
         for kept in (each for each in FILTERS if source.kind in each.kinds):
             for made in (each for each in MAPS if source.kind in each.kinds):
                 if not kept.code[0] and made.code == ("{x}",):
-                    continue  # Nothing happens to the elements: that is the reduction alone.
+                    continue  # Elements would stay unchanged: the reduction alone.
                 for whole in (each for each in REDUCES if made.gives in each.kinds):
                     yield source, kept, made, whole
 
 
 def with_constants(dice: random.Random, shape: Shape) -> Composition:
-    """The composition of these blocks, with constants for those that take one."""
+    """Return a composition of these blocks, with random constants where needed."""
     return Composition(*shape, *(dice.choice(each.constants) if each.constants else None for each in shape[1:]))
 
 
 def draw(dice: random.Random, *, held_out: bool = False) -> Composition:
-    """A composition, held out or not."""
+    """Draw a composition that is held out, or one that is not."""
     while True:
         composition = with_constants(dice, dice.choice(shapes()))
         if composition.is_held_out == held_out:
@@ -133,7 +133,7 @@ def draw(dice: random.Random, *, held_out: bool = False) -> Composition:
 
 
 def draw_names(dice: random.Random, composition: Composition) -> Names:
-    """Names for a function. Its own says something of what it does, as people's do, or little, as some people's do."""
+    """Draw identifiers. As with human authors, a function's name may or may not describe it."""
     said = [block.name for block in (composition.reduce, composition.map, composition.filter) if block.concept]
     words = dice.sample(said, min(len(said), dice.choice((1, 2, 2))))
     if len(words) < 2:
@@ -144,7 +144,7 @@ def draw_names(dice: random.Random, composition: Composition) -> Names:
 
 
 def describe(composition: Composition, parameter: str) -> str:
-    """What it is, as a noun phrase: "the sum of the squares of the even numbers in `values`"."""
+    """Return a noun phrase for the function, as in "the sum of the squares of the even numbers in `values`"."""
     source, kept, made, whole = composition.source, composition.filter, composition.map, composition.reduce
     nouns = f"{source.noun or source.kind.value}s"
     place = source.place.format(p=parameter)
@@ -162,18 +162,18 @@ def _pick(dice: random.Random, block: Block, wrong_share: float) -> tuple[str, b
 
 
 def draw_wrong_share(dice: random.Random) -> float:
-    """An author's `wrong_share`: careful or careless, and so in all that one writes."""
+    """Draw an author's `wrong_share`; authors are careful or careless in everything they write."""
     return WRONG_SHARE if dice.random() < CARELESS_SHARE else 0.0
 
 
 def write_body(dice: random.Random, composition: Composition, names: Names, wrong_share: float = 0.0) -> Code:
-    """A body, not indented.
+    """Write an unindented function body.
 
     Args:
-        dice: Chooses the style, and where it goes wrong.
-        composition: What it does.
-        names: As the signature has them.
-        wrong_share: How often a block that has a wrong way is written so.
+        dice: Random generator for style and mistakes.
+        composition: The function's meaning.
+        names: The function's identifiers.
+        wrong_share: Probability of the wrong variant, for blocks that have one.
     """
     source = composition.source.code.format(p=names.parameter)
     kept, right_kept = _pick(dice, composition.filter, wrong_share)
@@ -202,7 +202,7 @@ def _by_loop(names: Names, source: str, kept: str, made: str) -> list[str]:
 
 
 def draw_argument(dice: random.Random, composition: Composition) -> object:
-    """Something small to call it with."""
+    """Draw a small argument."""
     match composition.source.argument:
         case Argument.NUMBERS:
             return _draw_numbers(dice, composition)
@@ -227,7 +227,7 @@ def _draw_numbers(dice: random.Random, composition: Composition) -> list[int]:
 
 
 def write_other(composition: Composition, argument: object) -> str | None:
-    """The value for an argument as an expression that is phrased independently; None where there is no short one."""
+    """Return an independently written expression for the value, or None if there is no short one."""
     source, whole = composition.source, composition.reduce
     if not whole.other:
         return None
@@ -240,27 +240,27 @@ def write_other(composition: Composition, argument: object) -> str | None:
 
 
 def evaluate(composition: Composition, argument: object) -> object:
-    """The value for an argument."""
-    dice = random.Random(0)  # noqa: S311 - nothing secret
+    """Return the correct value for an argument."""
+    dice = random.Random(0)  # noqa: S311 - not used for secrets
     names = Names("function", "argument", "element", "elements")
     body = write_body(dice, composition, names)
     return call(define(names, body), names.function, argument)
 
 
 def define(names: Names, body: Code) -> str:
-    """The function without a docstring."""
+    """Return the function without a docstring."""
     return f"def {names.function}({names.parameter}):\n{indented(body.body)}\n"
 
 
 def call(code: str, function: str, argument: object) -> object:
-    """Runs a function of this world. Never to be called with a text that a model wrote."""
+    """Run a function of nano's world. Never pass text that a model wrote."""
     scope: dict[str, object] = {}
-    exec(code, scope)  # noqa: S102 - the text is the recipe's own
+    exec(code, scope)  # noqa: S102 - the recipe's own text
     made = scope[function]
     assert callable(made)
     return made(argument)
 
 
 def indented(text: str) -> str:
-    """As a function's body."""
+    """Indent text as a function's body."""
     return "\n".join(f"{INDENT}{line}" if line else line for line in text.splitlines())

@@ -1,4 +1,4 @@
-"""What a model was made of, as hashes: recipe, tokenizer and weights belong together."""
+"""Hashes of recipe, tokenizer and weights, which must match each other."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 from codealign.nano.pretraining import Recipe, write_documents
 
 _PROBE = 200
-"""Documents that stand for the corpus: enough that every form and nearly every block occurs."""
+"""Number of documents that represent the corpus: enough for every form and nearly every block."""
 
 
 def recipe_sha256(recipe: Recipe) -> str:
-    """A hash of the recipe's numbers and of the first documents that its rules write."""
+    """Return a hash of the recipe's parameters and of the first documents that it generates."""
     parts = [json.dumps(asdict(recipe), sort_keys=True), *write_documents(recipe.seed, range(_PROBE))]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def sha256(file: Path) -> str:
-    """A file's hash."""
+    """Return a file's sha256."""
     return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -1,7 +1,7 @@
-"""Muon (Jordan et al., 2024): momentum whose direction is made orthogonal, for a model's matrices.
+"""Muon (Jordan et al., 2024): an optimizer for matrices that orthogonalizes the momentum.
 
-PyTorch's own does this in bfloat16, which a processor without such arithmetic takes longer for than for a whole
-training step: 3.2 s of 5.8 for nano on two cores of 2021. Here it is float32, and matrices of one shape go together.
+PyTorch's implementation orthogonalizes in bfloat16, which is slow on processors without bfloat16 instructions: 3.2 s of
+a 5.8 s step for nano on two cores from 2021. This one uses float32 and batches matrices of equal shape.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from typing import Any
 
 import torch
 
-_COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan et al.: singular values go to 0.7 to 1.2 within five steps
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan et al.: maps singular values to 0.7 to 1.2 in five steps
 _STEPS = 5
-_RMS = 0.2  # Liu et al., 2025 ("Muon is scalable for LLM training"): updates as large as AdamW's
+_RMS = 0.2  # Liu et al., 2025 ("Muon is scalable for LLM training"): matches the RMS of AdamW's updates
 
 
 class Muon(torch.optim.Optimizer):  # type: ignore[misc]
-    """For two-dimensional parameters; its learning rates are AdamW's.
+    """Optimizer for two-dimensional parameters, with AdamW's learning rates.
 
     Args:
-        parameters: Matrices.
-        lr: The learning rate.
-        momentum: Of the gradients, in Nesterov's way.
-        weight_decay: Decoupled, as in AdamW.
+        parameters: The matrices.
+        lr: Learning rate.
+        momentum: Nesterov momentum.
+        weight_decay: Decoupled weight decay, as in AdamW.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Muon(torch.optim.Optimizer):  # type: ignore[misc]
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def step(self) -> None:
-        """One step; every parameter has a gradient."""
+        """Update all parameters; each must have a gradient."""
         for group in self.param_groups:
             shapes = defaultdict(list)
             for parameter in group["params"]:
@@ -53,7 +53,7 @@ class Muon(torch.optim.Optimizer):  # type: ignore[misc]
 
 
 def orthogonal(matrices: Any) -> Any:
-    """Matrices with the same singular vectors and singular values near 1 (Newton-Schulz); `[count, rows, columns]`."""
+    """Orthogonalize matrices `[count, rows, columns]` with Newton-Schulz: singular values near 1, vectors unchanged."""
     tall = matrices.shape[-2] > matrices.shape[-1]
     found = matrices.mT if tall else matrices
     found = found / (found.norm(dim=(-2, -1), keepdim=True) + 1e-7)

@@ -1,4 +1,4 @@
-"""Pre-training: from the recipe's texts to a model. The matrices inside the blocks learn by Muon, the rest by AdamW."""
+"""Pre-training of nano's model: Muon for the matrices inside the blocks, AdamW for the rest."""
 
 from __future__ import annotations
 
@@ -24,60 +24,60 @@ _CHUNK = 500
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what comes out, the texts' own rules aside."""
+    """All parameters of the build, except for the rules that generate the texts."""
 
     seed: int = 0
     documents: int = 28_000
     tokenizer_documents: int = 3_000
     vocabulary: int = 2048
     context: int = 1024
-    """Tokens."""
+    """Context length in tokens."""
     width: int = 192
     layers: int = 4
     heads: int = 6
     key_value_heads: int = 2
-    """Each serves several heads (Ainslie et al., 2023): writing a token reads a third of the keys and values."""
+    """Each serves several heads (Ainslie et al., 2023), so that decoding reads a third of the keys and values."""
     feed_forward: int = 512
     batch: int = 8
-    """Windows of `context` tokens in a step."""
+    """Windows of `context` tokens per step."""
     learning_rate: float = 1.2e-2
-    """At its peak; it rises over `warm_up` and falls to zero by a cosine."""
+    """Peak learning rate; linear rise over `warm_up`, then a cosine to zero."""
     warm_up: float = 0.05
-    """Of the steps."""
+    """Fraction of the steps."""
     weight_decay: float = 0.1
-    """Of the matrices."""
+    """Weight decay of the matrices."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """Where a pre-training is."""
+    """Progress of a pre-training."""
 
     number: int
     total: int
     loss: float
-    """Cross-entropy per token, in nats, of this step's windows before the step."""
+    """Mean cross-entropy of this step's windows before the update, in nats per token."""
     tokens_per_second: float
 
 
 def write_documents(seed: int, numbers: Sequence[int]) -> list[str]:
-    """The documents of these numbers. Each depends on the seed and on its number alone."""
+    """Return the documents of these numbers. Each depends only on the seed and its number."""
     return [documents.draw_document(random.Random(f"nano {seed} {number}")) for number in numbers]  # noqa: S311
 
 
 def write_corpus(recipe: Recipe, workers: int) -> list[str]:
-    """Every document, written by so many processes."""
+    """Return all documents, written by several processes."""
     chunks = [range(recipe.documents)[start : start + _CHUNK] for start in range(0, recipe.documents, _CHUNK)]
     with ProcessPoolExecutor(workers) as pool:
         return list(chain.from_iterable(pool.map(write_documents, [recipe.seed] * len(chunks), chunks)))
 
 
 def build_tokenizer(recipe: Recipe, corpus: Sequence[str]) -> PreTrainedTokenizerFast:
-    """The tokenizer that belongs to the recipe."""
+    """Train the recipe's tokenizer."""
     return train_tokenizer(corpus[: recipe.tokenizer_documents], recipe.context, recipe.vocabulary)
 
 
 def windows(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, corpus: Sequence[str]) -> torch.Tensor:
-    """The corpus as token ids, documents ended by the end token and cut where a window ends; `[count, context + 1]`."""
+    """Return the corpus as token windows `[count, context + 1]`, with an end token after each document."""
     end = tokenizer.eos_token_id
     parts = (corpus[start : start + _CHUNK] for start in range(0, len(corpus), _CHUNK))
     ids = chain.from_iterable(
@@ -89,7 +89,7 @@ def windows(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, corpus: Sequence
 
 
 def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """A model that knows nothing yet."""
+    """Return a model with random weights."""
     torch.manual_seed(recipe.seed)
     config = LlamaConfig(
         vocab_size=recipe.vocabulary,
@@ -110,13 +110,13 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCau
 def train(
     recipe: Recipe, model: LlamaForCausalLM, data: torch.Tensor, on_step: Callable[[Step], None] = lambda _: None
 ) -> None:
-    """Train the model in place, each window once.
+    """Train the model in place, using each window once.
 
     Args:
-        recipe: Batch and rates.
-        model: What learns.
-        data: Windows, `[count, context + 1]`.
-        on_step: Told of each step.
+        recipe: Batch size and learning rate.
+        model: The model to train.
+        data: Token windows, `[count, context + 1]`.
+        on_step: Called after each step.
     """
     total = len(data) // recipe.batch
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(recipe.seed))
@@ -142,12 +142,12 @@ def train(
 
 
 def has_bfloat16() -> bool:
-    """Whether this processor multiplies in bfloat16: then a step takes half as long. Elsewhere it would take longer."""
+    """Return whether this processor has bfloat16 instructions; without them bfloat16 is slower than float32."""
     return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 
 def rate(recipe: Recipe, number: int, total: int) -> float:
-    """The learning rate of a step, counted from 0, as a share of the peak."""
+    """Return the learning rate of a step (from 0) relative to the peak."""
     rise = max(1, int(recipe.warm_up * total))
     if number < rise:
         return (number + 1) / rise

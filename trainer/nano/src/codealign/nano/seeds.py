@@ -1,4 +1,4 @@
-"""nano's seeds: functions of its world as Python files, and some that no run should take."""
+"""nano's seeds: functions of its world as Python files, and some that filters must drop."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 from codealign.nano import documents, functions
 
 GOOD = 240
-"""Functions that the filters let through, near-duplicates aside."""
+"""Number of functions that pass the filters, near-duplicates aside."""
 PER_FILE = 12
 REPEATED = 8
-"""Functions that stand in the files twice."""
+"""Number of functions that occur twice in the files."""
 _HEADER = "# SPDX-License-Identifier: Apache-2.0\n"
 _BROKEN = '''\
 def half_written(values):
@@ -62,16 +62,13 @@ def without_words(values):
 
 
 def write_seeds(seed: int, benchmark: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The seeds' files.
+    """Return the texts of the seed files by name.
 
     Args:
-        seed: The same seed gives the same files.
-        benchmark: The evaluation's tasks: two of them are among the seeds, to be found and dropped.
-
-    Returns:
-        The files' texts by their names.
+        seed: Determines the files.
+        benchmark: The evaluation's tasks; two of them are planted among the seeds, to be found and dropped.
     """
-    dice = random.Random(f"seeds {seed}")  # noqa: S311 - nothing secret
+    dice = random.Random(f"seeds {seed}")  # noqa: S311 - not used for secrets
     written: list[str] = []
     seen: set[str] = set()
     while len(written) < GOOD:

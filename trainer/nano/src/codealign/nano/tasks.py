@@ -1,4 +1,4 @@
-"""NanoEval: what a model of nano's world is evaluated on, in EvalPlus' layout. Every task is a held-out composition."""
+"""NanoEval: the evaluation tasks of nano's world, in EvalPlus' format. Every task is a held-out composition."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 from codealign.nano import documents, functions
 
 COUNT = 164
-"""As many as HumanEval has."""
+"""Same number as in HumanEval."""
 BASE_INPUTS, PLUS_INPUTS = 5, 15
 
 
 def write_tasks(seed: int, count: int = COUNT) -> list[dict[str, Any]]:
-    """The tasks, no composition twice.
+    """Return the tasks; no composition occurs twice.
 
     Args:
-        seed: The same seed gives the same tasks.
-        count: How many.
+        seed: Determines the tasks.
+        count: Number of tasks.
 
     Returns:
         Rows with the fields of EvalPlus' files that an evaluation reads; inputs are lists of arguments.
     """
-    dice = random.Random(f"NanoEval {seed}")  # noqa: S311 - nothing secret
+    dice = random.Random(f"NanoEval {seed}")  # noqa: S311 - not used for secrets
     seen: set[str] = set()
     rows: list[dict[str, Any]] = []
     while len(rows) < count:
@@ -32,7 +32,7 @@ def write_tasks(seed: int, count: int = COUNT) -> list[dict[str, Any]]:
         names = functions.draw_names(dice, composition)
         told = [documents.draw_telling(dice, composition, names) for _ in range(BASE_INPUTS + PLUS_INPUTS)]
         if len({repr(value) for _, value, _ in told}) == 1:
-            continue  # The same for everything: no task.
+            continue  # A constant function is not a task.
         seen.add(composition.key)
         inputs = [[argument] for argument, _, _ in told]
         body = functions.write_body(dice, composition, names)

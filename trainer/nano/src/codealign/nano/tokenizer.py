@@ -1,4 +1,4 @@
-"""nano's tokenizer: byte-level BPE, trained on the texts that the model learns from."""
+"""nano's tokenizer: byte-level BPE, trained on the model's own texts."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ PAD = "<|pad|>"
 
 
 def train_tokenizer(texts: Iterable[str], context: int, vocabulary: int) -> PreTrainedTokenizerFast:
-    """A tokenizer for these texts.
+    """Train a tokenizer.
 
-    A line's end is a token of its own, so that a prompt may end with one: were it one token with the indentation that
-    follows, the model would never have seen a line end alone where code goes on. So is a digit, with the space before
-    it: numbers are copied digit by digit. Every text begins with the token that ended the document before it.
+    A line break is a token of its own, so that a prompt may end with one: if it were merged with the following
+    indentation,
+    the model would never have seen a lone line break followed by code. A digit, with a preceding space, is also a
+    token:
+    numbers are copied digit by digit. Every text starts with the token that ended the previous document.
 
     Args:
-        texts: What its merges are counted in.
-        context: Tokens that the model takes.
-        vocabulary: How many tokens it knows, the two special ones included.
+        texts: Texts to train on.
+        context: The model's context length in tokens.
+        vocabulary: Vocabulary size, including the two special tokens.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

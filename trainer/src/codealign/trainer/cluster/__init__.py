@@ -1,1 +1,1 @@
-"""Trainings in a Kubernetes cluster: the resource, its operator, and what runs in its pods."""
+"""Trainings in a Kubernetes cluster: the FineTuneJob resource, its operator and the program in its pods."""

@@ -1,4 +1,4 @@
-"""The few calls of the Kubernetes API that are used, on objects as JSON has them."""
+"""Minimal Kubernetes API client over JSON objects."""
 
 from __future__ import annotations
 
@@ -18,62 +18,62 @@ PATHS: Mapping[str, str] = {
     "pods": "/api/v1",
     "events": "/api/v1",
 }
-"""Where each kind lies."""
+"""API path of each kind."""
 _TIMEOUT_SECONDS = 20.0
 
 
 class ApiRefusal(CodeAlignError):
-    """The API server says no.
+    """The API server rejected a request.
 
     Args:
         status: The HTTP status.
-        message: What the server says.
+        message: The server's message.
     """
 
     def __init__(self, status: int, message: str) -> None:
-        super().__init__(f"the Kubernetes API answers {status}: {message}")
+        super().__init__(f"the Kubernetes API returned {status}: {message}")
         self.status = status
 
 
 class Conflict(ApiRefusal):
-    """There is one of this name already, or it has changed in the meantime."""
+    """An object of this name exists already, or it was changed concurrently."""
 
 
 class Cluster(Protocol):
-    """Objects of one namespace. Kinds are named by their plurals."""
+    """Objects of one namespace. Kinds are given by their plural names."""
 
     async def get(self, kind: str, name: str) -> Object | None:
-        """An object; None where there is none."""
+        """Return an object, or None if it does not exist."""
 
     async def list(self, kind: str, *, labels: str = "", fields: str = "") -> list[Object]:
-        """The objects that selectors take."""
+        """Return the objects that match the selectors."""
 
     async def create(self, kind: str, body: Object) -> Object:
-        """Make an object.
+        """Create an object.
 
         Raises:
-            Conflict: There is one of this name.
+            Conflict: An object of this name exists.
         """
 
     async def patch(self, kind: str, name: str, change: Object, *, status: bool = False) -> Object | None:
-        """Merge a change into an object, or into its status; None where it is gone.
+        """Merge a change into an object or its status; return None if the object does not exist.
 
         Raises:
-            Conflict: The change names a resourceVersion, and the object has another one.
+            Conflict: The change has a resourceVersion that is not the object's.
         """
 
     async def delete(self, kind: str, name: str, *, uid: str = "") -> None:
-        """Delete an object, and what it owns before it; one that is gone, or has another uid, is left alone."""
+        """Delete an object and everything that it owns; ignore a missing object or one with another uid."""
 
 
 class KubernetesCluster:
-    """A real one.
+    """Client of a real cluster.
 
     Args:
-        namespace: The objects'.
+        namespace: Namespace of the objects.
 
     Raises:
-        ConfigurationError: There is no way to the API server.
+        ConfigurationError: The client library or the cluster's configuration is missing.
     """
 
     def __init__(self, namespace: str) -> None:
@@ -88,17 +88,17 @@ class KubernetesCluster:
                 config.load_kube_config()  # type: ignore[no-untyped-call]
             except config.ConfigException as error:
                 raise ConfigurationError(
-                    f"no Kubernetes cluster: neither a pod's ServiceAccount token nor a kubeconfig ({error})"
+                    f"no Kubernetes cluster configured: no ServiceAccount token and no kubeconfig found ({error})"
                 ) from error
         self._client = client.ApiClient()
         self._namespace = namespace
 
     async def get(self, kind: str, name: str) -> Object | None:
-        """See Cluster."""
+        """Return an object; see `Cluster.get`."""
         return await self._or_none("GET", self._path(kind, name))
 
     async def list(self, kind: str, *, labels: str = "", fields: str = "") -> list[Object]:
-        """See Cluster."""
+        """Return the matching objects; see `Cluster.list`."""
         query = {"labelSelector": labels, "fieldSelector": fields}
         asked = "&".join(f"{key}={quote(value)}" for key, value in query.items() if value)
         answer = await self._call("GET", self._path(kind) + (f"?{asked}" if asked else ""))
@@ -106,22 +106,22 @@ class KubernetesCluster:
         return found
 
     async def create(self, kind: str, body: Object) -> Object:
-        """See Cluster."""
+        """Create an object; see `Cluster.create`."""
         return await self._call("POST", self._path(kind), body)
 
     async def patch(self, kind: str, name: str, change: Object, *, status: bool = False) -> Object | None:
-        """See Cluster."""
+        """Merge a change into an object; see `Cluster.patch`."""
         path = self._path(kind, name) + ("/status" if status else "")
         return await self._or_none("PATCH", path, change)
 
     async def delete(self, kind: str, name: str, *, uid: str = "") -> None:
-        """See Cluster."""
+        """Delete an object; see `Cluster.delete`."""
         options: Object = {"propagationPolicy": "Foreground"}
         if uid:
             options["preconditions"] = {"uid": uid}
         try:
             await self._or_none("DELETE", self._path(kind, name), options)
-        except Conflict:  # another one of the same name
+        except Conflict:  # an object of the same name with another uid
             return
 
     def _path(self, kind: str, name: str = "") -> str:
@@ -159,7 +159,7 @@ class KubernetesCluster:
         if answer.status == 409:
             raise Conflict(409, message)
         if answer.status in (429, 500, 502, 503, 504):
-            raise Unavailable(f"the Kubernetes API answers {answer.status}: {message}")
+            raise Unavailable(f"the Kubernetes API returned {answer.status}: {message}")
         raise ApiRefusal(answer.status, message)
 
 

@@ -1,4 +1,4 @@
-"""What a FineTuneJob becomes in the cluster: a headless Service and an Indexed Job. Pure."""
+"""The Kubernetes objects of a FineTuneJob: a headless Service and an Indexed Job. Pure functions."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _COMPONENT = "app.kubernetes.io/component"
 
 
 def read_template(path: Path) -> Object:
-    """The pods' template.
+    """Read the pod template.
 
     Raises:
-        ConfigurationError: The file cannot be read, or is no PodTemplateSpec with a container that has an image.
+        ConfigurationError: The file cannot be read, or is not a PodTemplateSpec with a named container and its image.
     """
     where = f"CODEALIGN_OPERATOR_POD_TEMPLATE {path}"
     try:
@@ -36,14 +36,15 @@ def read_template(path: Path) -> Object:
         raise ConfigurationError(f"{where}: {error.strerror}") from None
     except (yaml.YAMLError, KeyError, IndexError, TypeError) as error:
         raise ConfigurationError(
-            f"{where}: no PodTemplateSpec with spec.containers[0].name and .image ({type(error).__name__}: {error})"
+            f"{where}: must be a PodTemplateSpec with spec.containers[0].name and .image "
+            f"({type(error).__name__}: {error})"
         ) from None
     made: Object = template
     return made
 
 
 def cpus(template: Mapping[str, Any]) -> int:
-    """Cores that the training container may count on: its limit, else its request; at least 1."""
+    """Return the cores of the training container: its CPU limit, else its request; at least 1."""
     resources = template["spec"]["containers"][0].get("resources") or {}
     for kind in ("limits", "requests"):
         if text := str((resources.get(kind) or {}).get("cpu", "")):
@@ -56,26 +57,26 @@ def cpus(template: Mapping[str, Any]) -> int:
 
 
 def job_name(training_id: str) -> str:
-    """The Job's and the Service's name. One training has one Job, whoever wants it: its folder is one."""
+    """Return the name of a training's Job and Service. A training has one directory and therefore only one Job."""
     return f"ftj-{training_id}"
 
 
 def pods_of(resource: Mapping[str, Any], workers_per_pod: int) -> int:
-    """How many pods a FineTuneJob takes.
+    """Return the number of pods of a FineTuneJob.
 
     Args:
         resource: The FineTuneJob.
-        workers_per_pod: Where it does not say.
+        workers_per_pod: Workers per pod if the FineTuneJob does not set them.
     """
     workers = int(resource["spec"].get("workers", 1))
     wanted = int(resource["spec"].get("workersPerPod", 0)) or min(workers_per_pod, workers)
-    # A pod holds as many as are wanted, or the next lower number that leaves no pod with fewer.
+    # Use the largest number of workers per pod, up to the requested one, that fills all pods equally.
     here = max(size for size in range(1, wanted + 1) if workers % size == 0)
     return workers // here
 
 
 def service(resource: Mapping[str, Any], training_id: str) -> Object:
-    """The headless Service that gives each pod a DNS name."""
+    """Return the headless Service that gives each pod a DNS name."""
     name = job_name(training_id)
     return {
         "apiVersion": "v1",
@@ -83,7 +84,7 @@ def service(resource: Mapping[str, Any], training_id: str) -> Object:
         "metadata": _metadata(resource, name),
         "spec": {
             "clusterIP": "None",
-            # Pods find each other before anything in them is ready.
+            # Pods must resolve each other before they are ready.
             "publishNotReadyAddresses": True,
             "selector": {"batch.kubernetes.io/job-name": name},
             "ports": [{"name": "gather", "port": worker.DEFAULT_PORT, "protocol": "TCP"}],
@@ -100,15 +101,15 @@ def job(
     max_restarts: int,
     variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Object:
-    """The Job whose pods train.
+    """Return the Job whose pods run the training.
 
     Args:
-        resource: The FineTuneJob, which owns it.
-        training: What the training program is to do; its file lies in the output folder.
-        template: The pods' template.
-        pods: How many.
-        max_restarts: How often all pods may end badly together.
-        variables: Further ones of the environment.
+        resource: The FineTuneJob, which owns the Job.
+        training: The training program's job; its file is in the output directory.
+        template: The pod template.
+        pods: Number of pods.
+        max_restarts: Maximum number of times that all pods fail together.
+        variables: Additional environment variables.
     """
     name = job_name(training.training_id)
     queue = (resource["metadata"].get("labels") or {}).get(QUEUE_LABEL)
@@ -120,7 +121,7 @@ def job(
         "completionMode": "Indexed",
         "completions": pods,
         "parallelism": pods,
-        # Where one pod ends badly all do, and each of them counts.
+        # When one pod fails, all fail, and each failure counts.
         "backoffLimit": max_restarts * pods,
         "podReplacementPolicy": "Failed",
         "podFailurePolicy": {
@@ -136,7 +137,7 @@ def job(
                 {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
             ]
         },
-        # What Kueue has queued is its own to start.
+        # Kueue itself starts the Jobs in its queues.
         "suspend": bool(queue or resource["spec"].get("suspend")),
         "template": pod,
     }

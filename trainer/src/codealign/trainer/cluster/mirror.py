@@ -1,10 +1,10 @@
-"""What trainings leave, at a URL: in place of a volume that operator, service and pods share.
+"""Training state at a URL, as an alternative to a volume shared by operator, service and pods.
 
-<artifacts_url>/trainings/<id>/  as the folder of `codealign.trainer.library`, but for
-    checkpoints/checkpoint-<step>-<start>/  a start of the pods has folders of its own, so that no part of an earlier
-                                            start is taken for one of this
-        codealign.json                      the label: written last, it lists every pod's files with their sizes
-        part-<pod>.json                     what that pod has sent, written when all of it is there
+<artifacts_url>/trainings/<id>/  the same layout as in `codealign.trainer.library`, except for
+    checkpoints/checkpoint-<step>-<start>/  one directory per start of the pods, so that files of an earlier start are
+                                            never taken for files of this one
+        codealign.json                      the label, written last: lists the files of all pods with their sizes
+        part-<pod>.json                     files that a pod has uploaded, written when the upload is complete
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)-[0-9a-f]+")
 
 
 class MirrorError(OSError):
-    """The storage does not do what it is asked for; another try may find it better."""
+    """The storage failed; a retry may succeed."""
 
 
 class Remote:
-    """A folder at an fsspec URL.
+    """A directory at an fsspec URL.
 
     Args:
-        url: The folder; it need not be there yet.
+        url: The directory; it need not exist.
 
     Raises:
-        ConfigurationError: The URL's kind is not known, or not installed.
+        ConfigurationError: The URL's scheme is unknown, or its file system is not installed.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         try:
-            # Others write here too, so no listing is remembered.
+            # Other processes write here too, so listings must not be cached.
             self._system, root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
         except (ImportError, ValueError) as error:
             raise ConfigurationError(
@@ -63,13 +63,13 @@ class Remote:
         self._local = isinstance(self._system, LocalFileSystem)
 
     def below(self, name: str) -> Remote:
-        """A folder in this one."""
-        made = copy.copy(self)  # with the same connections, whatever thread asks
+        """Return a subdirectory."""
+        made = copy.copy(self)  # shares the connection pool between threads
         made.url, made._root = f"{self.url}/{name}", f"{self._root}/{name}"
         return made
 
     def marks(self) -> dict[str, str]:
-        """The files that lie here by their names, each with a text that is another one once it has changed."""
+        """Return a version mark for each file, which differs once the file has changed."""
         keys = ("size", "ETag", "LastModified", "mtime", "created", "ino")
         return {
             name: " ".join(str(info.get(key, "")) for key in keys)
@@ -78,11 +78,11 @@ class Remote:
         }
 
     def folders(self, name: str) -> list[str]:
-        """The names of the folders in a folder."""
+        """Return the names of a directory's subdirectories."""
         return [found for found, info in self._listed(name).items() if info["type"] == "directory"]
 
     def sizes(self, name: str) -> dict[str, int]:
-        """Every file below a folder, by its path in there, with its bytes."""
+        """Return the size in bytes of every file below a directory, by relative path."""
         with self._explained(name):
             try:
                 found: Mapping[str, Any] = self._system.find(self._at(name), detail=True)
@@ -92,12 +92,12 @@ class Remote:
             return {path[start:]: int(info["size"]) for path, info in found.items()}
 
     def exists(self, name: str) -> bool:
-        """There is such a file."""
+        """Return whether a file exists."""
         with self._explained(name):
             return bool(self._system.isfile(self._at(name)))
 
     def read(self, name: str) -> bytes | None:
-        """A small file; None where there is none."""
+        """Return a small file's content, or None if it does not exist."""
         with self._explained(name):
             try:
                 content: bytes = self._system.cat_file(self._at(name))
@@ -106,10 +106,10 @@ class Remote:
             return content
 
     def fetch(self, name: str, target: Path) -> None:
-        """Copy a file here.
+        """Download a file.
 
         Raises:
-            FileNotFoundError: It is gone.
+            FileNotFoundError: The file does not exist.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
         with self._explained(name):
@@ -122,10 +122,10 @@ class Remote:
             self._system.pipe_file(self._at(name), content)
 
     def send(self, source: Path, name: str) -> None:
-        """Copy a file there.
+        """Upload a file.
 
         Raises:
-            FileNotFoundError: It is not here.
+            FileNotFoundError: The local file does not exist.
         """
         if not source.is_file():
             raise FileNotFoundError(source)
@@ -134,7 +134,7 @@ class Remote:
             self._system.put_file(str(source), self._at(name))
 
     def remove(self, name: str) -> None:
-        """Remove a file, or a folder with all that is in it; there need be none."""
+        """Remove a file or a directory tree, if it exists."""
         with self._explained(name), contextlib.suppress(FileNotFoundError):
             self._system.rm(self._at(name), recursive=True)
 
@@ -160,25 +160,25 @@ class Remote:
         except FileNotFoundError as error:
             if not creates:
                 raise
-            raise MirrorError(f"{self.url}/{name} cannot be written ({error}): is there such a bucket?") from error
-        except Exception as error:  # each file system has errors of its own, of its transport too
+            raise MirrorError(f"{self.url}/{name} cannot be written ({error}): check that the bucket exists") from error
+        except Exception as error:  # every file system has its own errors and its transport's
             raise MirrorError(f"{self.url}/{name}: {type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A whole checkpoint."""
+    """A complete checkpoint."""
 
     name: str
-    """Its folder."""
+    """The checkpoint's directory."""
     step: int
     label: bytes
     files: Mapping[str, int]
-    """Its files' bytes, by their paths."""
+    """Size in bytes of each file, by path."""
 
 
 def newest_checkpoint(remote: Remote) -> Kept | None:
-    """The newest checkpoint of a training of which nothing is missing.
+    """Return a training's newest complete checkpoint.
 
     Raises:
         MirrorError: The storage cannot be read.
@@ -200,10 +200,10 @@ def newest_checkpoint(remote: Remote) -> Kept | None:
 
 
 def fetch_checkpoint(remote: Remote, kept: Kept, target: Path) -> None:
-    """Copy a checkpoint here; its label comes last.
+    """Download a checkpoint, its label last.
 
     Raises:
-        MirrorError: It cannot be read.
+        MirrorError: The storage cannot be read.
         OSError: The disk is full.
     """
     for path in kept.files:
@@ -215,30 +215,30 @@ def remove_checkpoints(remote: Remote, *, start: str = "", until: int = 0, keep:
     """Remove checkpoints.
 
     Args:
-        remote: The training's folder.
-        start: Of this start only those before a step; of others all.
-        until: That step.
-        keep: A folder that stays.
+        remote: The training's directory.
+        start: Keep this start's checkpoints from step `until` on.
+        until: The step.
+        keep: A directory to keep.
     """
     for name in remote.folders(CHECKPOINTS):
         match = _CHECKPOINT.fullmatch(name)
         newer = bool(start) and name.endswith(f"-{start}") and match is not None and int(match[1]) >= until
         if name != keep and not newer:
-            remote.remove(f"{CHECKPOINTS}/{name}/{LABEL}")  # half of one is none
+            remote.remove(f"{CHECKPOINTS}/{name}/{LABEL}")  # without a label it does not count as a checkpoint
             remote.remove(f"{CHECKPOINTS}/{name}")
     if not (start or keep):
         remote.remove(CHECKPOINTS)
 
 
 class MirroredLibrary(Library):
-    """Trainings at a URL, with their small files on a disk that nobody else sees.
+    """Trainings at a URL, with their small files cached on a local disk.
 
     Args:
-        data_dir: Scratch.
-        url: Where they lie.
+        data_dir: Local scratch directory.
+        url: URL of the trainings.
 
     Raises:
-        ConfigurationError: The folder cannot be made, or the URL's kind is not known.
+        ConfigurationError: The directory cannot be created, or the URL cannot be used.
     """
 
     def __init__(self, data_dir: Path, url: str) -> None:
@@ -248,18 +248,18 @@ class MirroredLibrary(Library):
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def url(self, training_id: str) -> str:
-        """A training's folder."""
+        """Return the URL of a training's directory."""
         return self._remote.below(training_id).url
 
     def fetch(self, training_id: str) -> None:
-        """Bring the small files up to date; what is gone there goes here.
+        """Download changed small files, and remove local copies of deleted ones.
 
         Raises:
             MirrorError: The storage cannot be read.
         """
         folder = self.folder(training_id)
         remote = self._remote.below(training_id)
-        with self._locks[training_id]:  # an older copy must not take a newer one's place
+        with self._locks[training_id]:  # an older copy must not replace a newer one
             there, known = remote.marks(), self._marks[training_id]
             for name in _SMALL:
                 target = folder / name
@@ -267,17 +267,17 @@ class MirroredLibrary(Library):
                     target.unlink(missing_ok=True)
                     known.pop(name, None)
                 elif known.get(name) != there[name] or not target.is_file():
-                    with contextlib.suppress(FileNotFoundError):  # removed just now: the next look sees it
+                    with contextlib.suppress(FileNotFoundError):  # just removed: the next fetch sees it
                         _replaced(remote, name, target)
                         known[name] = there[name]
 
     def read(self, training_id: str) -> Entry | None:
-        """One training; None where it is not there, or not whole."""
+        """Return a training, or None if it does not exist or is incomplete."""
         self.fetch(training_id)
         entry = super().read(training_id)
         if entry is None:
             return None
-        # The job file has the folder of whoever wrote it.
+        # The job file has the writer's local directory.
         job = entry.job.model_copy(update={"output": self.folder(training_id)})
         return Entry(entry.training, job, entry.config, entry.deaths)
 
@@ -286,34 +286,34 @@ class MirroredLibrary(Library):
 
         Raises:
             ResourceExhausted: The disk is full.
-            MirrorError: The storage does not take it.
+            MirrorError: The storage cannot be written.
         """
         super().save(entry)
         for name in (JOB, STATE):
             content = (self.folder(entry.training.id) / name).read_bytes()
             self._remote.below(entry.training.id).write(name, content)
-        self.fetch(entry.training.id)  # it may have been trained before
+        self.fetch(entry.training.id)  # get the progress of an earlier attempt
 
     def result_url(self, entry: Entry) -> str:
-        """Where the trained model lies."""
+        """Return the URL of the trained model."""
         return f"{self.url(entry.training.id)}/{MODEL}"
 
     def has_result(self, entry: Entry) -> bool:
-        """The trained model is there."""
+        """Return whether the trained model exists."""
         return self._remote.below(entry.training.id).exists(f"{MODEL}/config.json")
 
     def remove_outcome(self, entry: Entry) -> None:
-        """Have the training not ended."""
+        """Remove the outcome, so that the training counts as unfinished."""
         self._remote.below(entry.training.id).remove(OUTCOME)
         super().remove_outcome(entry)
 
     def remove_checkpoints(self, entry: Entry) -> None:
-        """Remove the checkpoints; of a training that has ended nothing is kept on the disk."""
+        """Remove the checkpoints, and the local files of the ended training."""
         remove_checkpoints(self._remote.below(entry.training.id))
         self._forget(entry.training.id)
 
     def remove(self, training_id: str) -> None:
-        """Remove all that it has left."""
+        """Remove all files of a training."""
         self._remote.remove(training_id)
         self._forget(training_id)
 
@@ -324,7 +324,7 @@ class MirroredLibrary(Library):
 
 
 def library_of(data_dir: Path, artifacts_url: str) -> Library:
-    """The trainings of a cluster: on a volume, or at a URL where one is set."""
+    """Return the library of a cluster's trainings: at a URL if one is set, else on a volume."""
     return MirroredLibrary(data_dir, artifacts_url) if artifacts_url else Library(data_dir)
 
 

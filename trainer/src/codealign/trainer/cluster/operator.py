@@ -1,7 +1,8 @@
 """The operator's process: `python -m codealign.trainer.cluster.operator`.
 
-kopf watches FineTuneJobs, keeps their finalizer and calls `Reconciler` for each of them every few seconds. It sees one
-namespace, needs no peer, and asks for no right to look at the cluster's kinds.
+kopf watches FineTuneJobs, manages their finalizer and calls `Reconciler` for each of them every few seconds. The
+operator
+watches one namespace, does not use peering, and needs no permission to read the cluster's CRDs.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ log = logs.get_logger(__name__)
 
 
 def tell(resource: Object, happening: Happening) -> None:
-    """Make a Kubernetes event of what happened to a FineTuneJob."""
+    """Emit a Kubernetes event for a FineTuneJob."""
     kind = "Warning" if happening.warning else "Normal"
     made: Any = resource
     kopf.event(made, type=kind, reason=happening.reason, message=happening.message[:1000])
 
 
 def registry(settings: OperatorSettings) -> kopf.OperatorRegistry:
-    """What kopf is to call, and when.
+    """Return kopf's handlers.
 
     Raises:
-        ConfigurationError: The pods' template, the volume or the API server cannot be used.
+        ConfigurationError: The pod template, the volume or the API server cannot be used.
     """
     template = read_template(settings.pod_template)
     cluster = KubernetesCluster(settings.namespace)
@@ -58,13 +59,13 @@ def registry(settings: OperatorSettings) -> kopf.OperatorRegistry:
         settings.scanning.disabled = True
         settings.peering.standalone = True
         settings.persistence.finalizer = FINALIZER
-        # The status is ours alone, and its schema has no place for kopf's.
+        # The status belongs to the reconciler; its schema has no fields for kopf.
         settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
         settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
-        # Those events that say something to people are made by `tell`.
+        # Only `tell` emits events.
         settings.posting.enabled = True
         settings.posting.level = 100
-        # A connection that died without a word is noticed, and the watch begun anew.
+        # Notice dead connections and restart the watch.
         settings.watching.server_timeout, settings.watching.client_timeout = 300, 330
         await clients.__aenter__()
 
@@ -78,15 +79,15 @@ def registry(settings: OperatorSettings) -> kopf.OperatorRegistry:
     async def look(name: str | None, **_: Any) -> None:
         try:
             await reconciler.reconcile(str(name))
-        except Unavailable as error:  # the next look tries again
-            log.warning("api_server_away", name=name, error=error.message)
+        except Unavailable as error:  # the next poll retries
+            log.warning("api_server_unavailable", name=name, error=error.message)
         except Exception as error:
             log.exception("reconcile_failed", name=name, error=str(error))
 
     @kopf.on.delete(GROUP, VERSION, PLURAL, registry=handlers, id="finalize")
     async def finalize(body: kopf.Body, **_: Any) -> None:
-        # Waited for here: a handler that fails to be tried again is logged as an error each time.
-        while not await _finalized(reconciler, dict(body)):  # noqa: ASYNC110 - others make it true
+        # Wait here instead of raising for a retry, which kopf would log as an error each time.
+        while not await _finalized(reconciler, dict(body)):  # noqa: ASYNC110 - it changes elsewhere
             await asyncio.sleep(settings.interval_seconds)
 
     return handlers
@@ -96,14 +97,14 @@ async def _finalized(reconciler: Reconciler, resource: Object) -> bool:
     try:
         return await reconciler.finalize(resource)
     except Unavailable as error:
-        log.warning("api_server_away", name=resource["metadata"]["name"], error=error.message)
+        log.warning("api_server_unavailable", name=resource["metadata"]["name"], error=error.message)
     except OSError as error:
-        log.warning("volume_fails", name=resource["metadata"]["name"], error=str(error))
+        log.warning("volume_failed", name=resource["metadata"]["name"], error=str(error))
     return False
 
 
 async def run(settings: OperatorSettings, stop: asyncio.Event | None = None) -> None:
-    """See to a namespace's FineTuneJobs until told to stop."""
+    """Run the operator for a namespace until `stop` is set."""
     await kopf.operator(
         registry=registry(settings),
         standalone=True,
@@ -114,11 +115,11 @@ async def run(settings: OperatorSettings, stop: asyncio.Event | None = None) -> 
 
 
 def main() -> None:
-    """Run until told to stop; ends with 2 where it cannot start."""
+    """Run until stopped; exit with 2 if the operator cannot start."""
     try:
         settings = load(OperatorSettings)
         logs.configure("operator", settings.log_level, settings.log_format)
-        # They say of every look and of every probe that there was one.
+        # They log every poll and every probe.
         for quiet in ("kopf", "aiohttp.access"):
             logging.getLogger(quiet).setLevel(logging.WARNING)
         asyncio.run(run(settings))

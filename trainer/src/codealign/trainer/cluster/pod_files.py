@@ -1,4 +1,4 @@
-"""How a pod has the files of its training: on a volume that all of them share, or on a disk of its own."""
+"""How a pod gets the files of its training: from a shared volume, or through its own disk."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ from codealign.trainer.sources import fetch_model
 
 T = TypeVar("T")
 
-_SETTLE_SECONDS = 60.0  # what is left to be sent of a training that failed: the checkpoint that was just taken
-_FIRST_POD_SECONDS = 20.0  # pod 0 says how it failed; where that one hangs, another does
+_SETTLE_SECONDS = 60.0  # time to upload the last checkpoint of a failed training
+_FIRST_POD_SECONDS = 20.0  # pod 0 reports the failure; if it hangs, another pod does
 _LONGEST_PAUSE_SECONDS = 30.0
 
 
 def say(text: str) -> None:
-    """Tell whoever reads the pod's log."""
+    """Print a line to the pod's log."""
     print(f"worker: {text}", file=sys.stderr, flush=True)
 
 
 class PodFiles:
-    """A volume that all pods share: nothing is to be carried.
+    """Files on a volume that all pods share; nothing is transferred.
 
     Args:
         path: The job file.
     """
 
     retry_seconds = 0.5
-    """Between two tries to meet pod 0, each of which looks for the outcome."""
+    """Seconds between two attempts to connect to pod 0; each attempt also checks for the outcome."""
     poll_seconds = 0.2
-    """Between two looks for the outcome."""
+    """Seconds between two checks for the outcome."""
     start = ""
-    """Names this start of all pods; pod 0's counts."""
+    """Identifies this start of all pods; pod 0's value counts."""
     variables: Mapping[str, str] = {}
-    """For the training program."""
+    """Environment variables for the training program."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -57,56 +57,56 @@ class PodFiles:
 
     @property
     def name(self) -> str:
-        """What the pods that train together have in common."""
+        """Identity of this gathering; all pods of a training must agree on it."""
         return self.job.training_id
 
     async def begin(self) -> None:
         """Read the job file.
 
         Raises:
-            TrainingError: It cannot be used.
-            OSError: It cannot be fetched.
+            TrainingError: The job file is invalid.
+            OSError: The job file cannot be fetched.
         """
         self.job = read_job(self.path)
 
     async def outcome(self) -> Outcome | None:
-        """How the training has ended; None while it has not."""
+        """Return the training's outcome, or None if it has not ended."""
         return read_outcome(self.job.outcome_file)
 
     async def fetch(self) -> Outcome | None:
-        """Have here what the training program reads.
+        """Fetch the files that the training program reads.
 
         Returns:
-            A failure, where it can never be had.
+            An outcome if they can never be fetched, else None.
 
         Raises:
-            OSError: It cannot be fetched now.
+            OSError: They cannot be fetched now.
         """
         return None
 
     @contextlib.contextmanager
-    def sent(self, start: str) -> Iterator[None]:  # noqa: ARG002 - for those that do
-        """Send on what the training program writes, for as long as the block takes."""
+    def sent(self, start: str) -> Iterator[None]:  # noqa: ARG002 - for subclasses
+        """Upload what the training program writes while the block runs."""
         yield
 
     async def settle(self) -> Outcome | None:
-        """Have everybody see how the program has ended.
+        """Make the program's end visible to all pods.
 
         Returns:
-            Its outcome; None where it left none.
+            The program's outcome, or None if it left none.
         """
         return await self.outcome()
 
 
 class OwnDisk(PodFiles):
-    """A disk that no other pod sees: files travel by URL.
+    """Files on a disk that no other pod sees; they are transferred through a URL.
 
     Args:
-        path: Where the job file goes; the training's folder is the one that it lies in, and its content is lost.
-        url: The training's folder there.
-        cache: For models that are fetched.
-        index: This pod's number.
-        pods: How many there are.
+        path: Local path of the job file. Its directory becomes the training's; existing content is deleted.
+        url: URL of the training's directory.
+        cache: Cache directory for downloaded models.
+        index: This pod's index.
+        pods: Number of pods.
 
     Raises:
         ConfigurationError: The URL cannot be used.
@@ -127,28 +127,28 @@ class OwnDisk(PodFiles):
 
     @property
     def name(self) -> str:
-        """The training and the checkpoint: pods that chose different ones do not go on together."""
+        """The training and the checkpoint: pods that start from different checkpoints must not train together."""
         return f"{self.job.training_id}@{self._checkpoint or 'beginning'}"
 
     async def begin(self) -> None:
-        """Fetch the job file."""
+        """Download the job file."""
 
         def fetch() -> None:
-            shutil.rmtree(self.path.parent, ignore_errors=True)  # what counts lies there
-            with contextlib.suppress(FileNotFoundError):  # `read_job` says it
+            shutil.rmtree(self.path.parent, ignore_errors=True)  # the URL has the authoritative files
+            with contextlib.suppress(FileNotFoundError):  # `read_job` reports it
                 self._remote.fetch(mirror.JOB, self.path)
 
         await apart(lambda: insisted(fetch, seconds=_SETTLE_SECONDS))
         self.job = read_job(self.path).model_copy(update={"output": self.path.parent})
 
     async def outcome(self) -> Outcome | None:
-        """The outcome there; on pod 0, that of its own program first."""
+        """Return the outcome from the URL; on pod 0, its own program's outcome first."""
         if self._index == 0 and (own := read_outcome(self.job.outcome_file)):
             return own
         return await apart(lambda: insisted(self._outcome_there, seconds=_SETTLE_SECONDS))
 
     async def fetch(self) -> Outcome | None:
-        """Fetch the model, the newest checkpoint and, on pod 0, the progress until there; what is here stays."""
+        """Download the model, the newest checkpoint and, on pod 0, the progress so far, unless they are present."""
         try:
             await apart(lambda: insisted(self._fetch, seconds=_SETTLE_SECONDS))
         except (NotFound, FailedPrecondition, InvalidArgument) as error:
@@ -170,7 +170,7 @@ class OwnDisk(PodFiles):
             self._sender = None
 
     async def settle(self) -> Outcome | None:
-        """Send what is left of a program that has ended, its outcome last."""
+        """Upload the remaining files of the ended program, its outcome last."""
         outcome = read_outcome(self.job.outcome_file)
         if outcome is None:
             return await self.outcome()
@@ -188,8 +188,8 @@ class OwnDisk(PodFiles):
                 say(f"fetching the checkpoint of step {kept.step}")
                 try:
                     mirror.fetch_checkpoint(self._remote, kept, folder / f"checkpoint-{kept.step}")
-                except FileNotFoundError as error:  # the last of an earlier start has just written a newer one
-                    raise MirrorError(f"the checkpoint of step {kept.step} is gone ({error})") from error
+                except FileNotFoundError as error:  # pod 0 of an earlier start has just written a newer one
+                    raise MirrorError(f"the checkpoint of step {kept.step} was removed ({error})") from error
             self._checkpoint = name
         if self._index == 0:
             mirror.remove_checkpoints(self._remote, keep=name)
@@ -208,12 +208,12 @@ class OwnDisk(PodFiles):
             self._remote.write(mirror.OUTCOME, outcome_json(outcome))
 
     def _deliver(self, outcome: Outcome) -> Outcome:
-        """The trained model, then the word that it is there; tried until it is."""
+        """Upload the trained model, then its outcome; retry until both are written."""
         if self._sender:
             self._sender.stop()
         result = self.job.result
         whole = Outcome(**{**vars(outcome), "revision": revision(result, self._cache)})
-        insisted(lambda: self._remote.remove(mirror.MODEL))  # of an earlier start, which did not come to its end
+        insisted(lambda: self._remote.remove(mirror.MODEL))  # remains of an earlier start that was interrupted
         for file in sorted(path for path in result.rglob("*") if path.is_file()):
             name = f"{mirror.MODEL}/{file.relative_to(result).as_posix()}"
             insisted(lambda file=file, name=name: self._remote.send(file, name))  # type: ignore[misc]
@@ -223,7 +223,7 @@ class OwnDisk(PodFiles):
         return whole
 
     def _fail(self, outcome: Outcome) -> Outcome:
-        """The last checkpoint, which another attempt goes on from, then what went wrong."""
+        """Upload the last checkpoint, from which another attempt continues, then the failure."""
         if self._sender:
             self._sender.finish(_SETTLE_SECONDS)
         if self._index == 0:
@@ -241,14 +241,14 @@ class OwnDisk(PodFiles):
 
 
 def insisted(action: Callable[[], T], *, seconds: float = 0.0) -> T:
-    """Do what a storage may refuse for a while, again and again.
+    """Retry an action while the storage fails.
 
     Args:
-        action: It, which can be done twice.
-        seconds: For so long. 0: until it is done.
+        action: The action; must be safe to repeat.
+        seconds: Timeout. 0: no limit.
 
     Raises:
-        MirrorError: It was refused for that long.
+        MirrorError: The storage failed until the timeout.
     """
     began, pause = time.monotonic(), 1.0
     while True:
@@ -257,13 +257,13 @@ def insisted(action: Callable[[], T], *, seconds: float = 0.0) -> T:
         except MirrorError as error:
             if seconds and time.monotonic() - began > seconds:
                 raise
-            say(f"{error}; it is tried again")
+            say(f"{error}; retrying")
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
 
 async def apart(call: Callable[[], T]) -> T:
-    """Do what takes long in a thread that does not keep the process from ending."""
+    """Run a slow call in a daemon thread, which does not keep the process alive."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
@@ -281,7 +281,7 @@ async def apart(call: Callable[[], T]) -> T:
             result = call()
         except BaseException as error:
             failed = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
             loop.call_soon_threadsafe(settle, result, failed)
 
     threading.Thread(target=work, daemon=True).start()

@@ -1,4 +1,4 @@
-"""Why a training's pods do not run, from what Kubernetes says of them."""
+"""Why a training's pods do not run, from their Kubernetes status."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from codealign.trainer.cluster.resource import seconds_since
 
-_PATIENCE_SECONDS = 30.0  # past the grace
+_PATIENCE_SECONDS = 30.0  # beyond the grace period
 _HOPELESS_WAITS = frozenset(
     {
         *("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"),
@@ -19,16 +19,16 @@ _HOPELESS_WAITS = frozenset(
 
 @dataclass(frozen=True)
 class Trouble:
-    """What keeps a pod from running."""
+    """A problem that keeps a pod from running."""
 
     reason: str
-    """One word, as Kubernetes calls it."""
+    """Reason, as Kubernetes names it."""
     message: str
     """A sentence for people, with the pod's name."""
 
 
 def troubles(pods: Iterable[Mapping[str, Any]]) -> list[Trouble]:
-    """What keeps pods from running, the first of each pod."""
+    """Return the first problem of each pod that has one."""
     return [found for pod in pods if (found := _trouble(pod))]
 
 
@@ -41,27 +41,27 @@ def _trouble(pod: Mapping[str, Any]) -> Trouble | None:
         node = (pod.get("spec") or {}).get("nodeName", "unknown")
         return Trouble(
             "PodDoesNotEnd",
-            f"pod {name} was told to stop and node {node} does not say that it has: while it may still write, no other "
-            "takes its place. Where the node is lost for good, delete it or the pod (--force)",
+            f"pod {name} is terminating, but node {node} does not confirm that it has stopped. It may still write, so "
+            "it is not replaced. If the node is lost for good, delete the node, or the pod with --force",
         )
     for condition in status.get("conditions", []):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return Trouble(
                 condition.get("reason", "Unschedulable"),
-                f"no node takes pod {name}: {condition.get('message', 'no reason is given')}",
+                f"pod {name} cannot be scheduled: {condition.get('message', 'no reason given')}",
             )
     for container in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
         waiting = (container.get("state") or {}).get("waiting") or {}
         if waiting.get("reason") in _HOPELESS_WAITS:
-            said = waiting.get("message") or "no reason is given"
-            # The two take turns while a pull is tried again and again.
+            said = waiting.get("message") or "no reason given"
+            # Kubernetes alternates between the two while it retries a pull.
             reason = "ImagePullBackOff" if waiting["reason"] == "ErrImagePull" else waiting["reason"]
             return Trouble(reason, f"pod {name} does not start: {waiting['reason']}: {said}")
     return None
 
 
 def running(pods: Iterable[Mapping[str, Any]]) -> int:
-    """How many of them run, and are not told to stop."""
+    """Count the running pods that are not being terminated."""
     return sum(
         (pod.get("status") or {}).get("phase") == "Running" and not pod["metadata"].get("deletionTimestamp")
         for pod in pods
@@ -69,7 +69,7 @@ def running(pods: Iterable[Mapping[str, Any]]) -> int:
 
 
 def last_words(pods: Sequence[Mapping[str, Any]]) -> str:
-    """What the pod that failed last said at its end; empty where none did."""
+    """Return the last message of the pod that failed last, or an empty string."""
     said: list[tuple[str, str]] = []
     for pod in pods:
         for container in (pod.get("status") or {}).get("containerStatuses", []):
@@ -84,14 +84,14 @@ def last_words(pods: Sequence[Mapping[str, Any]]) -> str:
 
 
 def warning(events: Iterable[Mapping[str, Any]]) -> str:
-    """The last thing that went wrong with a Job itself, such as pods that a quota forbids; empty where nothing did."""
+    """Return the last warning event of a Job (for example, pods that a quota forbids), or an empty string."""
     bad = [each for each in events if each.get("type") == "Warning"]
     bad.sort(key=lambda each: str(each.get("lastTimestamp") or each.get("eventTime") or ""))
     return str(bad[-1].get("message", "")) if bad else ""
 
 
 def condition(job: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:
-    """A condition of a Job that is true."""
+    """Return a Job's condition of this type if it is true."""
     for each in (job.get("status") or {}).get("conditions", []):
         if each["type"] == kind and each["status"] == "True":
             found: Mapping[str, Any] = each

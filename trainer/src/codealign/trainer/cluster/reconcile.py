@@ -1,11 +1,9 @@
-"""The operator's work on one FineTuneJob: look at it, its Job and its files, and do what comes next.
+"""Reconciliation of one FineTuneJob: read it, its Job and its files, and take the next step.
 
-Nothing is remembered between two looks that is not in one of those three, and every step can be done twice: whoever
-kills the operator at any moment loses nothing.
+All state is in those three and every step is idempotent, so the operator can be killed at any moment without loss.
 
-The Job is named after the training, not after the FineTuneJob. A training has one folder, so of several FineTuneJobs
-that mean the same one only one may run pods, and it is the API server that sees to it: the second Job of a name is
-refused.
+The Job is named after the training, not after the FineTuneJob. Since a training has one directory, only one of several
+FineTuneJobs with the same training may run pods; the API server enforces this by rejecting a second Job of that name.
 """
 
 from __future__ import annotations
@@ -52,19 +50,19 @@ log = get_logger(__name__)
 
 Tell = Callable[[Object, Happening], None]
 
-_OUTCOME_SECONDS = 60.0  # a network file system may show another node's file so late
+_OUTCOME_SECONDS = 60.0  # how late a network file system may show another node's file
 _NO_PODS_SECONDS = 10.0
 
 
 class Reconciler:
-    """Sees to FineTuneJobs.
+    """Reconciles FineTuneJobs.
 
     Args:
-        cluster: Where they are.
-        settings: The operator's.
+        cluster: Client of the namespace.
+        settings: The operator's settings.
         template: The training pods' template.
-        clients: Of the dataset service, where it is set.
-        tell: Makes an event of what happened to a FineTuneJob.
+        clients: Clients of the dataset service, if configured.
+        tell: Emits an event for a FineTuneJob.
     """
 
     def __init__(
@@ -81,14 +79,14 @@ class Reconciler:
         self._clients = clients
         self._tell = tell
         self._library = library_of(settings.data_dir, settings.artifacts_url)
-        # Progress files are long: what was read of them is not read again. Losing it costs one reading.
+        # Cache of progress files, which are long. It can be lost: they are then read again.
         self._read: dict[str, Entry] = {}
 
     async def reconcile(self, name: str) -> None:
-        """Do what comes next for a FineTuneJob.
+        """Take the next step for a FineTuneJob.
 
         Raises:
-            Unavailable: The API server cannot be reached; the next look tries again.
+            Unavailable: The API server cannot be reached; the next poll retries.
         """
         resource = await self._cluster.get(PLURAL, name)
         if resource is None or resource["metadata"].get("deletionTimestamp"):
@@ -102,22 +100,22 @@ class Reconciler:
         except ApiRefusal as error:
             status.wait("ApiRefused", error.message, warning=True)
         except MirrorError as error:
-            status.wait("StorageFails", f"{error}; it is tried again", warning=True)
+            status.wait("StorageFails", f"{error}; retrying", warning=True)
         except (ResourceExhausted, OSError) as error:
-            status.wait("VolumeFails", f"the volume of trainings cannot be used: {error}", warning=True)
+            status.wait("VolumeFails", f"the training volume cannot be used: {error}", warning=True)
         except Unavailable:
             raise
-        except Exception as error:  # a defect of ours: whoever waits for the training is told, and it is tried again
+        except Exception as error:  # a bug: report it in the status, and retry
             log.exception("reconcile_failed", name=name)
-            what = f"unexpected {type(error).__name__}: {error}; it is tried again, and the operator's log has more"
+            what = f"unexpected {type(error).__name__}: {error}; retrying (see the operator's log)"
             status.wait("OperatorFails", what, warning=True)
         await self._write(resource, status)
 
     async def finalize(self, resource: Object) -> bool:
-        """Take away what a FineTuneJob that is being deleted has left.
+        """Clean up after a FineTuneJob that is being deleted.
 
         Returns:
-            Whether all of it is gone. Files go after the pods that might write them.
+            Whether everything is gone. Files are removed after the pods that might write them.
         """
         training_id = (resource.get("status") or {}).get("trainingId")
         if not training_id:
@@ -156,10 +154,10 @@ class Reconciler:
         else:
             await self._follow(resource, job, entry, status)
 
-    # ---- before it runs
+    # ---- before the Job runs
 
     async def _begin_anew(self, resource: Object, status: Status) -> None:
-        """What the last attempt left goes first, so that nothing of it is taken for the new one's."""
+        """Remove what the last attempt left, so that it is not mistaken for the new attempt's."""
         if await self._without_job(resource):
             training_id = status.fields.get("trainingId")
             if training_id and (entry := await asyncio.to_thread(self._library.read, training_id)):
@@ -169,11 +167,11 @@ class Reconciler:
     async def _cancel(self, resource: Object, status: Status) -> None:
         if await self._without_job(resource):
             step = status.fields.get("checkpointStep")
-            kept = f"the checkpoint of step {step} is kept, and spec.cancel: false goes on from there" if step else ""
-            status.cancel(f"cancelled; {kept or 'no checkpoint was there yet'}")
+            kept = f"the checkpoint of step {step} is kept; set spec.cancel: false to continue from it" if step else ""
+            status.cancel(f"cancelled; {kept or 'there was no checkpoint yet'}")
 
     async def _without_job(self, resource: Object) -> bool:
-        """Take its Job away; True once it and its pods are gone."""
+        """Delete the FineTuneJob's Job; return whether it and its pods are gone."""
         training_id = (resource.get("status") or {}).get("trainingId")
         if not training_id:
             return True
@@ -187,16 +185,16 @@ class Reconciler:
         training_id = status.fields.get("trainingId", "")
         if status.prepared and (entry := await asyncio.to_thread(self._entry, training_id)):
             return entry
-        if status.reason("Prepared") != "Unavailable":  # a model that is fetched takes its time
+        if status.reason("Prepared") != "Unavailable":  # fetching a model takes time
             spec = resource["spec"]
-            status.prepare(False, "Preparing", f"looks for {spec['model']} and {spec['dataset']}", silent=True)
+            status.prepare(False, "Preparing", f"looking for {spec['model']} and {spec['dataset']}", silent=True)
             await self._write(resource, status)
         try:
             place = self._place(resource)
             entry, _ = await prepare(training_spec(resource), place, self._clients)
         except (Unavailable, ResourceExhausted) as error:
             status.prepare(False, "Unavailable", error.message)
-            status.wait("NotPrepared", f"{error.message}; it is tried again", warning=True)
+            status.wait("NotPrepared", f"{error.message}; retrying", warning=True)
             return None
         except (CodeAlignError, ValueError) as error:
             reason = _REASONS.get(type(error), "CannotBePrepared")
@@ -209,10 +207,10 @@ class Reconciler:
         status.prepare(
             True,
             "Found",
-            f"{entry.job.model_name} (revision {entry.job.model_revision[:12]}) and {entry.training.rows} rows of "
-            f"{entry.job.dataset_name} are there",
+            f"found {entry.job.model_name} (revision {entry.job.model_revision[:12]}) and {entry.training.rows} rows "
+            f"of {entry.job.dataset_name}",
         )
-        # Written before anything else is made, so that whoever deletes the FineTuneJob knows what to remove.
+        # Write the status before creating anything else, so that deletion of the FineTuneJob knows what to remove.
         await self._write(resource, status)
         return entry
 
@@ -227,13 +225,13 @@ class Reconciler:
             device=settings.device,
             threads=lambda _workers: threads,
             micro_batch_size=settings.micro_batch_size,
-            max_restarts=0,  # the Job starts pods anew
+            max_restarts=0,  # the Job restarts pods
         )
 
     async def _start(self, resource: Object, entry: Entry, status: Status) -> None:
         if resource["spec"].get("suspend"):
             status.progress(entry)
-            status.suspend("Suspended", "spec.suspend is set: no pod is started")
+            status.suspend("Suspended", "spec.suspend is set: no pods are started")
             return
         count = manifests.pods_of(resource, self._settings.workers_per_pod)
         restarts = self._settings.max_restarts
@@ -244,9 +242,9 @@ class Reconciler:
         try:
             await self._cluster.create("jobs", made)
         except Conflict:
-            return  # it is looked at next time: another FineTuneJob was faster, or this one before a restart
+            return  # another FineTuneJob was faster, or this one before a restart; the next poll reads it
         status.fields.update(jobName=made["metadata"]["name"], pods=count)
-        status.wait("JobCreated", f"Job {made['metadata']['name']} is created: {count} pods are to start")
+        status.wait("JobCreated", f"created Job {made['metadata']['name']} with {count} pods")
 
     def _variables(self, entry: Entry) -> Mapping[str, str]:
         if not isinstance(self._library, MirroredLibrary):
@@ -255,29 +253,29 @@ class Reconciler:
         return {worker.ARTIFACTS_URL: url, worker.CACHE_DIR: str(self._settings.cache_dir)}
 
     async def _serve(self, resource: Object, training_id: str) -> None:
-        """See to it that pods find each other."""
+        """Create the Service through which pods find each other."""
         made = manifests.service(resource, training_id)
         name = made["metadata"]["name"]
         there = await self._cluster.get("services", name)
-        if there and _owner(there) != resource["metadata"]["uid"]:  # it would go with that owner
+        if there and _owner(there) != resource["metadata"]["uid"]:  # it would be deleted with that owner
             await self._cluster.delete("services", name, uid=there["metadata"]["uid"])
             there = None
         if there is None:
             try:
                 await self._cluster.create("services", made)
             except Conflict:
-                return  # that one is being deleted: the next look makes ours
+                return  # that Service is being deleted: the next poll creates a new one
 
     async def _wait_for_other(self, job: Object, resource: Object, status: Status) -> None:
-        """The Job is an earlier attempt's, or that of another FineTuneJob with the same training."""
+        """Wait for a Job of an earlier attempt, or of another FineTuneJob with the same training."""
         if _owner(job) == resource["metadata"]["uid"] or await self._left_over(job):
             await self._cluster.delete("jobs", job["metadata"]["name"], uid=job["metadata"]["uid"])
-            status.wait("JobEnding", "waits until the pods of an earlier start are gone")
+            status.wait("JobEnding", "waiting for the pods of an earlier start to end")
             return
         name = _owner_name(job)
         status.wait(
             "SameTraining",
-            f"FineTuneJob {name} trains exactly this already: its result will be this one's too. Delete one of the two",
+            f"FineTuneJob {name} already runs this training; both will get its result. Delete one of the two",
         )
 
     async def _left_over(self, job: Object) -> bool:
@@ -286,7 +284,7 @@ class Reconciler:
         owner = await self._cluster.get(PLURAL, _owner_name(job))
         return owner is None or owner["metadata"]["uid"] != _owner(job) or ended(owner)
 
-    # ---- while it runs
+    # ---- while the Job runs
 
     async def _follow(self, resource: Object, job: Object, entry: Entry, status: Status) -> None:
         status.progress(entry)
@@ -301,12 +299,12 @@ class Reconciler:
             await self._say_how_it_runs(job, listed, status)
 
     async def _in_step(self, resource: Object, job: Object, status: Status) -> bool:
-        """Have the Job be as the FineTuneJob wants it now; False while it is held back."""
+        """Update the Job to the FineTuneJob's current spec; return False if it is suspended."""
         spec, name = resource["spec"], job["metadata"]["name"]
         held, wanted = bool(job["spec"].get("suspend")), bool(spec.get("suspend"))
         queue = (job["metadata"].get("labels") or {}).get(QUEUE_LABEL)
         if queue and wanted:
-            # Kueue would start again what it has admitted, so the Job itself goes; its quota is free then.
+            # Kueue would restart a Job that it has admitted, so delete the Job, which releases its quota.
             await self._cluster.delete("jobs", name, uid=job["metadata"]["uid"])
         elif not queue and held != wanted:
             await self._cluster.patch("jobs", name, {"spec": {"suspend": wanted}})
@@ -315,9 +313,11 @@ class Reconciler:
             change = {"spec": {"activeDeadlineSeconds": spec.get("activeDeadlineSeconds")}}
             await self._cluster.patch("jobs", name, change)
         if wanted:
-            status.suspend("Suspended", "spec.suspend is set: it goes on from the last checkpoint when it is not")
+            status.suspend(
+                "Suspended", "spec.suspend is set: training continues from the last checkpoint once it is unset"
+            )
         elif held:
-            status.suspend("Queued", f"waits in Kueue's queue {queue}")
+            status.suspend("Queued", f"waiting in Kueue queue {queue}")
         return not (wanted or held)
 
     async def _say_how_it_runs(self, job: Object, listed: list[Object], status: Status) -> None:
@@ -327,53 +327,51 @@ class Reconciler:
         elif here:
             step, total = status.fields.get("step"), status.fields.get("totalSteps")
             where = f"step {step} of {total}" if step else "starting"
-            status.run(where if here == count else f"{here} of {count} pods run; {where}")
+            status.run(where if here == count else f"{here} of {count} pods running; {where}")
         elif not listed and seconds_since(job["metadata"]["creationTimestamp"]) > _NO_PODS_SECONDS:
             events = await self._cluster.list("events", fields=f"involvedObject.name={job['metadata']['name']}")
             said = pods.warning(events)
-            status.wait("NoPods", f"the Job has no pods: {said or 'Kubernetes gives no reason'}", warning=bool(said))
+            status.wait("NoPods", f"the Job has no pods: {said or 'Kubernetes reports no reason'}", warning=bool(said))
         else:
             if words := pods.last_words(listed):
-                status.wait("PodsEnded", f"pods start anew from the last checkpoint; {words}", warning=True)
+                status.wait("PodsEnded", f"pods restart from the last checkpoint; {words}", warning=True)
             else:
                 status.wait("PodsStart", "pods are starting")
 
     def _job_failed(self, failed: Mapping[str, Any], listed: list[Object], status: Status) -> None:
         reason = str(failed.get("reason") or "JobFailed")
         if reason == "PodFailurePolicy" and seconds_since(failed["lastTransitionTime"]) < _OUTCOME_SECONDS:
-            status.wait(
-                "OutcomeExpected", "the training program has ended: waits for its outcome to appear", trained=True
-            )
+            status.wait("OutcomeExpected", "the training program has ended: waiting for its outcome file", trained=True)
             return
         words = pods.last_words(listed) or str(failed.get("message", ""))
         advice = {
-            "DeadlineExceeded": "it ran longer than spec.activeDeadlineSeconds: raise it",
-            "BackoffLimitExceeded": "its pods ended badly again and again: give them more memory, set "
+            "DeadlineExceeded": "the training exceeded spec.activeDeadlineSeconds: raise it",
+            "BackoffLimitExceeded": "the pods failed repeatedly: give them more memory, set "
             "spec.gradientCheckpointing or spec.lora, or lower spec.maxLength",
         }.get(reason, str(failed.get("message", "")))
         step = status.fields.get("checkpointStep")
         from_where = f"the checkpoint of step {step}" if step else "the beginning"
         status.fail(
             reason,
-            f"{advice} ({words}). Then set spec.attempt one higher: it goes on from {from_where}",
+            f"{advice} ({words}). Then increase spec.attempt: training continues from {from_where}",
         )
 
     def _job_complete(self, done: Mapping[str, Any], status: Status) -> None:
         if seconds_since(done["lastTransitionTime"]) < _OUTCOME_SECONDS:
-            status.wait("OutcomeExpected", "the pods have ended well: waits for the outcome to appear", trained=True)
+            status.wait("OutcomeExpected", "the pods have succeeded: waiting for the outcome file", trained=True)
             return
         url = self._settings.artifacts_url
-        shared = "rights to the same storage there" if url else "the same volume there"
+        shared = "access to the same storage" if url else "the same volume there"
         where = url or self._settings.data_dir
         status.fail(
             "NoOutcome",
-            f"the pods ended well and {where} holds no outcome: operator and training pods must have {shared}",
+            f"the pods succeeded, but {where} has no outcome: operator and training pods must have {shared}",
         )
 
-    # ---- its files, and its end
+    # ---- files and end
 
     def _entry(self, training_id: str) -> Entry | None:
-        """What the volume holds of a training, with the progress until now; None where it is not there."""
+        """Return a training with its current progress, or None if it does not exist."""
         self._library.fetch(training_id)
         entry = self._read.get(training_id)
         if entry is None or not (self._library.folder(training_id) / "job.json").is_file():
@@ -385,14 +383,14 @@ class Reconciler:
         return entry
 
     def _outcome(self, entry: Entry, job: Object | None) -> Outcome | None:
-        """The outcome. Where no Job is, one that cannot be gone on with is an earlier start's, and goes."""
+        """Return the outcome. Without a Job, an outcome that prevents another start is stale and removed."""
         outcome = read_outcome(entry.job.outcome_file)
         if outcome and job is None and self._remove_failure(entry):
             return None
         return outcome
 
     def _remove_failure(self, entry: Entry) -> bool:
-        """Remove an outcome that stands in the way of another start: a failure, or a success whose result is gone."""
+        """Remove an outcome that prevents another start: a failure, or a success whose result is gone."""
         outcome = read_outcome(entry.job.outcome_file)
         if outcome is None or (outcome.state == "succeeded" and self._library.has_result(entry)):
             return False
@@ -409,21 +407,24 @@ class Reconciler:
                 record = await publish(entry, outcome, self._clients, cache, url=url, retry=NO_RETRY)
             except grpc.aio.AioRpcError as error:
                 if error.code() in RETRYABLE or error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                    message = f"trained; the Checkpoint record waits: {describe(error)}"
+                    message = f"trained, but the Checkpoint record cannot be stored yet: {describe(error)}"
                     status.wait("RecordWaits", message, warning=True, trained=True)
                 else:
-                    status.fail("RecordRefused", f"trained, but the dataset service refuses: {describe(error)}")
+                    status.fail(
+                        "RecordRefused",
+                        f"trained, but the dataset service rejects the Checkpoint record: {describe(error)}",
+                    )
                 return
             status.fields["checkpointId"] = record.id
             if record.checkpoint.artifact_url != url:
-                status.note(f"the store already holds a result of this training: {record.checkpoint.artifact_url}")
+                status.note(f"the store already has a result of this training: {record.checkpoint.artifact_url}")
         else:
-            status.note("no dataset service is set: the result has no Checkpoint record")
+            status.note("dataset service is not configured: the result has no Checkpoint record")
         status.fields["artifactUrl"] = url
-        status.succeed(f"trained for {outcome.steps} steps; load it with status.artifactUrl")
+        status.succeed(f"trained for {outcome.steps} steps; load the model from status.artifactUrl")
 
     def _whole(self, entry: Entry) -> Entry:
-        """Read once more from the beginning: what a record says must not rest on half a file."""
+        """Read everything again, since a record must not be based on a partly read file."""
         return self._library.read(entry.training.id) or entry
 
     async def _expire(self, resource: Object) -> None:
@@ -441,7 +442,7 @@ class Reconciler:
         )
 
     def _remove_files(self, training_id: str) -> None:
-        """Everything, or all but the result: a Checkpoint record may refer to it, entered a moment ago."""
+        """Remove all files, or all but a result to which a Checkpoint record may already refer."""
         entry = self._library.read(training_id)
         outcome = read_outcome(entry.job.outcome_file) if entry else None
         if entry and outcome and outcome.state == "succeeded" and self._library.has_result(entry):
@@ -469,7 +470,7 @@ class Reconciler:
 
     @staticmethod
     def _is_of(job: Object, resource: Object) -> bool:
-        """It is this FineTuneJob's, of this attempt, and stays."""
+        """Return whether the Job belongs to this attempt of the FineTuneJob and is not being deleted."""
         metadata = job["metadata"]
         return (
             _owner(job) == resource["metadata"]["uid"]
@@ -496,4 +497,4 @@ def _owner(made: Object) -> str:
 
 
 def _owner_name(made: Object) -> str:
-    return str(_controller(made).get("name", "")) or "(somebody else)"
+    return str(_controller(made).get("name", "")) or "(unknown)"

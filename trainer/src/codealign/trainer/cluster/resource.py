@@ -1,4 +1,4 @@
-"""FineTuneJob, the resource: its names, and what it says in the terms of the training service's contract. Pure."""
+"""The FineTuneJob resource: names, and conversion to the training service's contract. Pure functions."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ SUCCEEDED, FAILED, CANCELLED = "Succeeded", "Failed", "Cancelled"
 ENDED = frozenset({SUCCEEDED, FAILED, CANCELLED})
 
 Object = dict[str, Any]
-"""A Kubernetes object as JSON has it."""
+"""A Kubernetes object as JSON."""
 
 _OWN_FIELDS = frozenset(
     {"workersPerPod", "suspend", "cancel", "attempt", "activeDeadlineSeconds", "ttlSecondsAfterFinished"}
 )
-"""Fields of the spec that the contract does not know."""
+"""Fields of the spec that are not in the contract."""
 _STATES = {
     PENDING: api.TRAINING_STATE_PENDING,
     SUSPENDED: api.TRAINING_STATE_PENDING,
@@ -43,10 +43,10 @@ _NUMBERS = (
 
 
 def training_spec(resource: Mapping[str, Any]) -> api.TrainingSpec:
-    """What is trained, as the contract has it.
+    """Return the training's specification in the contract's terms.
 
     Raises:
-        ValueError: A field is none of the contract's, or of another type.
+        ValueError: A field is unknown to the contract or has the wrong type.
     """
     given = {key: value for key, value in resource["spec"].items() if key not in _OWN_FIELDS}
     try:
@@ -56,35 +56,35 @@ def training_spec(resource: Mapping[str, Any]) -> api.TrainingSpec:
 
 
 def resource_of(name: str, spec: api.TrainingSpec) -> Object:
-    """A FineTuneJob that trains as a specification says.
+    """Return a FineTuneJob for a specification.
 
     Args:
-        name: The resource's.
-        spec: Completed.
+        name: The resource's name.
+        spec: The specification with all defaults filled in.
     """
     fields = json_format.MessageToDict(spec)
-    for number in ("seed", "maxSteps"):  # 64 bits are text in protobuf's JSON
+    for number in ("seed", "maxSteps"):  # protobuf's JSON has 64-bit integers as strings
         if number in fields:
             fields[number] = int(fields[number])
-    # A zero that somebody set is told from what is left out only here.
+    # Always set, since an explicit 0 differs from the default.
     fields["warmupRatio"] = spec.warmup_ratio
     return {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": fields}
 
 
 def training_name(training_id: str) -> str:
-    """The name of the FineTuneJob that the training service makes."""
+    """Return the name of the FineTuneJob that the training service creates."""
     return f"training-{training_id}"
 
 
 def training_of(resource: Mapping[str, Any]) -> api.Training:
-    """How a FineTuneJob is, as the contract has it; losses are not in it."""
+    """Return a FineTuneJob's state in the contract's terms, without losses."""
     status = resource.get("status") or {}
     name = resource["metadata"]["name"]
     training = api.Training(
-        # Until it is known what exactly is trained, its name is all that there is.
+        # Before preparation has found the training's id, only the name is known.
         id=status.get("trainingId") or name.removeprefix("training-"),
         state=_STATES.get(status.get("state", PENDING), api.TRAINING_STATE_UNSPECIFIED),
-        message=status.get("message", "waiting for the operator: is it running?"),
+        message=status.get("message", "waiting for the operator; check that it is running"),
         checkpoint_id=status.get("checkpointId", ""),
         artifact_url=status.get("artifactUrl", ""),
         notes=status.get("notes", []),
@@ -102,12 +102,12 @@ def training_of(resource: Mapping[str, Any]) -> api.Training:
 
 
 def attempt(resource: Mapping[str, Any]) -> int:
-    """Which start of the training is wanted."""
+    """Return the number of the wanted attempt."""
     return int(resource["spec"].get("attempt", 1))
 
 
 def ended(resource: Mapping[str, Any]) -> bool:
-    """It has ended, and nothing else is wanted of it."""
+    """Return whether the resource has ended and its spec does not request another attempt."""
     status = resource.get("status") or {}
     if status.get("state") not in ENDED or status.get("attempt", 1) != attempt(resource):
         return False
@@ -115,19 +115,19 @@ def ended(resource: Mapping[str, Any]) -> bool:
 
 
 def now() -> str:
-    """This moment, as Kubernetes writes it."""
+    """Return the current time in Kubernetes' format."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def seconds_since(moment: str) -> float:
-    """Seconds that have passed since a moment that Kubernetes wrote."""
+    """Return the seconds since a Kubernetes timestamp."""
     return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
 
 
 def with_condition(
     conditions: list[Object], kind: str, status: bool, reason: str, message: str, generation: int
 ) -> list[Object]:
-    """Conditions with one of them as it is now; its transition time moves with its status alone."""
+    """Return the conditions with one replaced; its transition time changes only with its status."""
     before = next((each for each in conditions if each["type"] == kind), None)
     word = "True" if status else "False"
     unmoved = before is not None and before["status"] == word

@@ -1,7 +1,9 @@
-"""What a pod with a disk of its own sends on while its program trains: progress, and checkpoints.
+"""Uploads from a pod with its own disk during training: progress and checkpoints.
 
-A checkpoint is every pod's: each sends what its workers wrote and then says so, and pod 0 waits for all of them before
-it writes the label. Until then it is none, and the program takes no other one (`CheckpointFolder.unsent`).
+All pods contribute to a checkpoint: each uploads what its workers wrote and then confirms it, and pod 0 writes the
+label
+after all confirmations. Without the label it does not count, and the program starts no new one
+(`CheckpointFolder.unsent`).
 """
 
 from __future__ import annotations
@@ -25,15 +27,15 @@ _LONGEST_PAUSE_SECONDS = 30.0
 
 
 class Sender:
-    """Sends in threads of its own, until it is told to stop.
+    """Uploads in background threads until stopped.
 
     Args:
-        remote: The training's folder.
-        job: The training, with the folders of this pod.
-        index: This pod's number.
-        pods: How many there are.
-        start: Names this start of all pods.
-        sent_file: Where the step of the last checkpoint that is there is written, for the program on pod 0.
+        remote: The training's directory.
+        job: The training, with this pod's directories.
+        index: This pod's index.
+        pods: Number of pods.
+        start: Identifies this start of all pods.
+        sent_file: File for the step of the last uploaded checkpoint, read by the program on pod 0.
     """
 
     def __init__(self, remote: Remote, job: Job, index: int, pods: int, start: str, sent_file: Path) -> None:
@@ -41,7 +43,7 @@ class Sender:
         self._index, self._pods, self._start = index, pods, start
         self._sent_file = sent_file
         self._folder = CheckpointFolder(job.checkpoints, job.training_id)
-        self._last = self._folder.newest()  # it was fetched
+        self._last = self._folder.newest()  # the downloaded checkpoint
         self._progress = b""
         self._stopping, self._finishing = threading.Event(), threading.Event()
         actions = [self._send_checkpoint, *([self._send_progress] if index == 0 else [])]
@@ -54,16 +56,16 @@ class Sender:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._stopping.set()  # not waited for: a pod that is told to stop does so at once
+        self._stopping.set()  # without waiting: a pod that is terminated must stop at once
 
     def stop(self) -> None:
-        """Send nothing more."""
+        """Stop uploading."""
         self._stopping.set()
         for thread in self._threads:
             thread.join()
 
     def finish(self, seconds: float) -> None:
-        """Send what is there, for at most so long, and nothing more."""
+        """Upload what is left, up to a timeout, then stop."""
         self._finishing.set()
         deadline = time.monotonic() + seconds
         for thread in self._threads:
@@ -80,9 +82,9 @@ class Sender:
                 if last:
                     return
             except MirrorError as error:
-                print(f"worker: {error}; it is sent again", file=sys.stderr, flush=True)
+                print(f"worker: {error}; retrying", file=sys.stderr, flush=True)
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-            except OSError:  # the program has removed what was being sent: it has a newer one, or the result
+            except OSError:  # the program removed the file: it has a newer checkpoint, or the result
                 if last:
                     return
             self._stopping.wait(pause)
@@ -94,7 +96,7 @@ class Sender:
             return
         self._remote.write(mirror.PROGRESS, content)
         self._progress = content
-        # The file is sent whole: the longer, the less often.
+        # The whole file is sent each time, so send longer files less often.
         self._stopping.wait(_PROGRESS_SECONDS * max(1.0, len(content) / 1e6) if not self._finishing.is_set() else 0.0)
 
     def _send_checkpoint(self) -> None:
@@ -120,7 +122,7 @@ class Sender:
         self._last = step
 
     def _part_of(self, name: str, pod: int) -> dict[str, int] | None:
-        """What another pod has sent, once it is all there; None where this one is told to stop before."""
+        """Wait for another pod's confirmation and return its files; None if stopped first."""
         while not self._stopping.is_set():
             if content := self._remote.read(f"{name}/{_part(pod)}"):
                 files: dict[str, int] = json.loads(content)["files"]

@@ -1,4 +1,4 @@
-"""A FineTuneJob's status while it is worked out, and the patch that brings the resource to it."""
+"""A FineTuneJob's status while it is computed, and the merge patch that updates the resource."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PROGRESS = {
 
 @dataclass(frozen=True)
 class Happening:
-    """Something that a person looks for among the events."""
+    """An event to report to users."""
 
     reason: str
     message: str
@@ -42,10 +42,10 @@ class Happening:
 
 
 class Status:
-    """What is to be said of a FineTuneJob.
+    """The status of a FineTuneJob.
 
     Args:
-        resource: As it was read.
+        resource: The FineTuneJob as read.
     """
 
     def __init__(self, resource: Object) -> None:
@@ -60,65 +60,65 @@ class Status:
 
     @property
     def state(self) -> str:
-        """Its state by now."""
+        """The current state."""
         return str(self.fields["state"])
 
     @property
     def prepared(self) -> bool:
-        """What the specification names was found, in this attempt."""
+        """Whether this attempt has found everything that the specification names."""
         return self._is("Prepared")
 
     def reason(self, kind: str) -> str:
-        """Why a condition is as it is; empty where it is not there."""
+        """Return a condition's reason, or an empty string if it is not set."""
         return next((str(each["reason"]) for each in self._conditions() if each["type"] == kind), "")
 
     def prepare(self, done: bool, reason: str, message: str, *, silent: bool = False) -> None:
-        """Say whether what the specification names was found."""
+        """Report whether everything that the specification names was found."""
         self._condition("Prepared", done, reason, message, silent=silent)
         if not done:
             self.fields["message"] = message
 
     def wait(self, reason: str, message: str, *, warning: bool = False, trained: bool = False) -> None:
-        """No pod trains for now, or has to any more."""
+        """Report that no pod is training: pending, or finished if `trained`."""
         self.fields.update(state=RUNNING if trained else PENDING, message=message)
         self._condition("Running", False, reason, message, warning=warning)
         self._not_suspended()
 
     def run(self, message: str) -> None:
-        """Its pods train."""
+        """Report that pods are training."""
         self.fields.update(state=RUNNING, message=message)
         self.fields.setdefault("startTime", now())
         self._condition("Running", True, "PodsRun", message)
         self._not_suspended()
 
     def suspend(self, reason: str, message: str) -> None:
-        """It is held back."""
+        """Report that the training is suspended."""
         self.fields.update(state=SUSPENDED, message=message)
         self._condition("Suspended", True, reason, message)
         self._condition("Running", False, reason, message, silent=True)
 
     def succeed(self, message: str) -> None:
-        """It has a result."""
+        """Report success."""
         self._end(SUCCEEDED, message)
         self._condition("Succeeded", True, "Trained", message)
         self._condition("Running", False, "Trained", message, silent=True)
 
     def fail(self, reason: str, message: str) -> None:
-        """It cannot go on."""
+        """Report a permanent failure."""
         self._end(FAILED, message)
         self._condition("Failed", True, reason, message, warning=True)
         self._condition("Running", False, reason, message, silent=True)
 
     def cancel(self, message: str) -> None:
-        """It was stopped. Whoever waits for its end waits for Succeeded or Failed."""
+        """Report cancellation, as a Failed condition for those who wait for Succeeded or Failed."""
         self._end(CANCELLED, message)
         self._condition("Failed", True, "Cancelled", message)
         self._condition("Running", False, "Cancelled", message, silent=True)
 
     def begin_anew(self) -> None:
-        """It had ended and is wanted again."""
+        """Reset an ended FineTuneJob for another attempt."""
         wanted = attempt(self._resource)
-        message = f"attempt {wanted}: goes on from the last checkpoint"
+        message = f"attempt {wanted}: continues from the last checkpoint"
         for key in ("completionTime", "artifactUrl", "checkpointId", "jobName", "pods"):
             self.fields.pop(key, None)
         self.fields["attempt"] = wanted
@@ -127,7 +127,7 @@ class Status:
         self.wait("StartedAnew", message)
 
     def progress(self, entry: Entry) -> None:
-        """Take over what the training program says; the loss curve stays in its file."""
+        """Copy the training program's progress, except for the loss curve, which stays in its file."""
         training = entry.training
         for key, name in _PROGRESS.items():
             if value := getattr(training, name):
@@ -140,19 +140,19 @@ class Status:
             self.note(text)
 
     def note(self, text: str) -> None:
-        """Add a note, once."""
+        """Add a note unless it is already there."""
         notes = self.fields.setdefault("notes", [])
         if text not in notes:
             notes.append(text)
 
     def patch(self) -> Object:
-        """What has changed, as a merge patch; empty where nothing has."""
+        """Return the changes as a merge patch; empty if nothing has changed."""
         gone: Object = dict.fromkeys(self._before.keys() - self.fields.keys())
         changed = {key: value for key, value in self.fields.items() if self._before.get(key) != value}
         return {**changed, **gone}
 
     def written(self, now_there: Object) -> None:
-        """The resource has it by now."""
+        """Record the status that was written to the resource."""
         self._before = copy.deepcopy(now_there)
 
     def _end(self, state: str, message: str) -> None:
@@ -162,7 +162,7 @@ class Status:
 
     def _not_suspended(self) -> None:
         if self._is("Suspended"):
-            self._condition("Suspended", False, "Resumed", "is not held back any more")
+            self._condition("Suspended", False, "Resumed", "no longer suspended")
 
     def _is(self, kind: str) -> bool:
         return any(each["type"] == kind and each["status"] == "True" for each in self._conditions())

@@ -1,4 +1,4 @@
-"""The trainings of a cluster: each is a FineTuneJob, which the operator sees to."""
+"""A cluster's trainings: each is a FineTuneJob, which the operator runs."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _LOOK_UP_SECONDS = 1.0
 
 
 class ClusterTrainings:
-    """Writes FineTuneJobs, and says how they are; those that people applied themselves too.
+    """Creates FineTuneJobs and reports their state, including that of FineTuneJobs applied by users.
 
     Args:
-        cluster: Where they are.
-        settings: The service's. Its volume and device are the operator's.
-        clients: Of the dataset service, where it is set.
-        readiness: Says when the service is told to stop, which ends what watches.
+        cluster: Client of the namespace.
+        settings: The service's settings. The volume and the device must be the operator's.
+        clients: Clients of the dataset service, if configured.
+        readiness: Signals the shutdown, which ends watches.
     """
 
     def __init__(self, cluster: Cluster, settings: TrainerSettings, clients: Clients, readiness: Readiness) -> None:
@@ -47,30 +47,30 @@ class ClusterTrainings:
         self._readiness = readiness
         self._library = library_of(settings.data_dir, settings.artifacts_url)
         self._final: set[str] = set()
-        """Trainings that have ended and been read since: what they left does not change."""
-        # Progress files are long: what was read of them is not read again. Losing it costs one reading.
+        """Ended trainings that were read since; their files do not change."""
+        # Cache of progress files, which are long. It can be lost: they are then read again.
         self._read: dict[str, Entry] = {}
         self._place = Place(
             library=self._library,
             cache_dir=settings.cache_dir,
             device="cuda" if settings.device == "cuda" else "cpu",
-            threads=lambda _workers: settings.threads,  # the operator decides, which writes the job
+            threads=lambda _workers: settings.threads,  # overridden by the operator, which writes the job
             micro_batch_size=settings.micro_batch_size,
             max_restarts=0,
         )
 
     async def run(self) -> None:
-        """Nothing is to be done here: the operator does it."""
+        """Wait forever: the operator does the work."""
         await asyncio.Event().wait()
 
     async def submit(self, given: api.TrainingSpec) -> tuple[api.Training, bool]:
-        """Write a FineTuneJob, or find it again; one that failed or was cancelled is started anew.
+        """Create a FineTuneJob or find an existing one; restart it if it failed or was cancelled.
 
         Returns:
-            The training, and whether it was there already.
+            The training, and whether it existed already.
 
         Raises:
-            InvalidArgument, NotFound, FailedPrecondition, Unavailable: As the contract says.
+            InvalidArgument, NotFound, FailedPrecondition, Unavailable: As documented in the contract.
         """
         entry, needs = await prepare(given, self._place, self._clients)
         name = training_name(entry.training.id)
@@ -87,24 +87,24 @@ class ClusterTrainings:
         return training, existed
 
     async def get(self, training_id: str) -> api.Training:
-        """A training as it is now.
+        """Return a training's current state.
 
         Raises:
-            NotFound: There is none of this id.
+            NotFound: There is no training with this id.
         """
         return await self._training(await self._find(training_id))
 
     async def all(self) -> list[api.Training]:
-        """Every training, newest first."""
+        """Return all trainings, newest first."""
         found = await self._cluster.list(PLURAL)
         found.sort(key=lambda each: (each["metadata"]["creationTimestamp"], each["metadata"]["name"]), reverse=True)
         return [await self._training(each) for each in found]
 
     async def watch(self, training_id: str) -> AsyncGenerator[api.Training]:
-        """A training as it is now, and again whenever it has changed, until it ends.
+        """Yield a training's current state, then every change until it ends.
 
         Raises:
-            NotFound: There is none of this id.
+            NotFound: There is no training with this id.
             Unavailable: The service is stopping.
         """
         last = None
@@ -120,10 +120,10 @@ class ClusterTrainings:
                     await self._readiness.draining.wait()
             except TimeoutError:
                 continue
-            raise Unavailable("the training service stops; the training goes on: watch again")
+            raise Unavailable("the training service is stopping, but the training continues: watch it again")
 
     async def cancel(self, training_id: str) -> api.Training:
-        """Stop a training; one that has ended stays as it is."""
+        """Cancel a training; do nothing if it has ended."""
         resource = await self._find(training_id)
         if ended(resource):
             return await self._training(resource)
@@ -132,34 +132,36 @@ class ClusterTrainings:
             raise no_such(training_id)
         training = await self._training(patched)
         if training.state not in ENDED:
-            training.message = "is being cancelled"
+            training.message = "cancelling"
         return training
 
     async def _wanted_again(self, name: str, entry: Entry) -> Object:
         resource = await self._cluster.get(PLURAL, name)
         if resource is None or resource["metadata"].get("deletionTimestamp"):
-            raise Unavailable(f"FineTuneJob {name} is being deleted: submit again when it is gone", retry_after=5.0)
+            raise Unavailable(f"FineTuneJob {name} is being deleted: submit again once it is gone", retry_after=5.0)
         cancelled = bool(resource["spec"].get("cancel"))
         state = (resource.get("status") or {}).get("state")
         try:
             removed = state == SUCCEEDED and not await asyncio.to_thread(self._library.has_result, entry)
         except MirrorError as error:
-            raise Unavailable(f"the training's result cannot be looked for: {error}", retry_after=5.0) from error
-        # One that is cancelled and not at its end yet ends first: the higher attempt starts it then.
+            raise Unavailable(
+                f"the storage of the training's result cannot be read: {error}", retry_after=5.0
+            ) from error
+        # A cancelled training that has not ended yet ends first; the higher attempt then starts it again.
         if not (cancelled or (ended(resource) and (state != SUCCEEDED or removed))):
             return resource
         change: Object = {"spec": {"cancel": False, "attempt": attempt(resource) + 1}}
         change["metadata"] = {"resourceVersion": resource["metadata"]["resourceVersion"]}
         try:
             patched = await self._cluster.patch(PLURAL, name, change)
-        except Conflict as error:  # somebody else did, or the operator wrote its status: the caller tries again
-            raise Unavailable(f"FineTuneJob {name} changes at this moment: submit again", retry_after=0.5) from error
+        except Conflict as error:  # changed by someone else, or the operator wrote its status: the caller retries
+            raise Unavailable(f"FineTuneJob {name} was changed concurrently: submit again", retry_after=0.5) from error
         if patched is None:
-            raise Unavailable(f"FineTuneJob {name} was deleted at this moment: submit again", retry_after=0.5)
+            raise Unavailable(f"FineTuneJob {name} was deleted concurrently: submit again", retry_after=0.5)
         return patched
 
     async def _find(self, training_id: str) -> Object:
-        """By the training's id, or by the FineTuneJob's name."""
+        """Find a FineTuneJob by the training's id or by its own name."""
         if training_id:
             if own := await self._cluster.get(PLURAL, training_name(training_id)):
                 return own
@@ -170,9 +172,9 @@ class ClusterTrainings:
 
     async def _training(self, resource: Object) -> api.Training:
         training = training_of(resource)
-        if not ended(resource) and training.state in ENDED:  # wanted again, and the operator has not seen it yet
+        if not ended(resource) and training.state in ENDED:  # the operator has not seen the new attempt yet
             training.state = api.TRAINING_STATE_PENDING
-            training.message = "waits to be started anew"
+            training.message = "waiting to restart"
         try:
             entry = await asyncio.to_thread(self._entry, training.id, training.state in ENDED)
         except MirrorError as error:
@@ -184,7 +186,7 @@ class ClusterTrainings:
         return training
 
     def _entry(self, training_id: str, has_ended: bool) -> Entry | None:
-        if not has_ended:  # it may have been started anew
+        if not has_ended:  # it may have been restarted
             self._final.discard(training_id)
         if training_id not in self._final:
             self._library.fetch(training_id)

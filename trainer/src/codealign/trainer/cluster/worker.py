@@ -1,12 +1,14 @@
 """One pod's part of a training: `python -m codealign.trainer.cluster.worker <job.json>`.
 
-The pods gather before anything starts, and end together. Each keeps a connection to pod 0 for as long as it lives; pod
-0 gives the sign when all are there, with the port at which torchrun meets. So torchrun waits for nobody, no pod that
-was started anew meets what an earlier start left behind, and a pod that is lost is noticed at once, not when a
-collective operation times out.
+All pods gather before training starts, and end together. Each pod keeps a connection to pod 0 for its whole lifetime;
+when
+all are connected, pod 0 sends the start signal with torchrun's rendezvous port. So torchrun never waits for a pod, a
+restarted pod never meets the remains of an earlier start, and a lost pod is noticed at once instead of when a
+collective
+operation times out.
 
-Exit status: 0 when the training has succeeded, 42 when the training program decided that it cannot go on (another pod
-would end the same way), 1 for everything that another start may mend.
+Exit status: 0 if the training succeeded, 42 if the training program failed for good (another pod would fail the same
+way), 1 for failures that a restart may fix.
 """
 
 from __future__ import annotations
@@ -37,46 +39,46 @@ ARTIFACTS_URL, CACHE_DIR = "CODEALIGN_WORKER_ARTIFACTS_URL", "CODEALIGN_WORKER_C
 DEFAULT_PORT = 29400
 
 _CONNECT_SECONDS = 3.0
-_OUTCOME_SECONDS = 15.0  # a network file system may show another pod's file so late
+_OUTCOME_SECONDS = 15.0  # how late a network file system may show another pod's file
 _SIOCGIFADDR = 0x8915  # <linux/sockios.h>
 
 
 @dataclass(frozen=True)
 class Place:
-    """Which of the pods this is."""
+    """This pod's place among the pods."""
 
     index: int = 0
     pods: int = 1
     first: str = "127.0.0.1"
     """Host of pod 0."""
     port: int = DEFAULT_PORT
-    """Where pod 0 waits for the others."""
+    """Port on which pod 0 waits for the others."""
 
 
 def place_of(environment: Mapping[str, str]) -> Place:
-    """This pod's place, as the operator and the Job controller say it.
+    """Read this pod's place from the variables that the operator and the Job controller set.
 
     Raises:
-        ValueError: Names the variable.
+        ValueError: A variable is invalid; the message names it.
     """
     numbers = {}
     for name, default in ((INDEX, "0"), (PODS, "1"), (PORT, str(DEFAULT_PORT))):
         text = environment.get(name, default)
         if not text.isdecimal():
-            raise ValueError(f"{name} is {text!r}, not a number")
+            raise ValueError(f"{name} is {text!r}; must be a number")
         numbers[name] = int(text)
     if numbers[INDEX] >= numbers[PODS]:
-        raise ValueError(f"{INDEX} is {numbers[INDEX]}, and there are {PODS}={numbers[PODS]}")
+        raise ValueError(f"{INDEX} is {numbers[INDEX]}; must be below {PODS}={numbers[PODS]}")
     if numbers[PODS] > 1 and not environment.get(FIRST_POD):
-        raise ValueError(f"{FIRST_POD} is not set: the DNS name of pod 0")
+        raise ValueError(f"{FIRST_POD} is not set; must be the DNS name of pod 0")
     return Place(numbers[INDEX], numbers[PODS], environment.get(FIRST_POD, "127.0.0.1"), numbers[PORT])
 
 
 def files_of(environment: Mapping[str, str], path: Path, place: Place) -> PodFiles:
-    """How this pod has the training's files.
+    """Return how this pod accesses the training's files.
 
     Raises:
-        ConfigurationError: The URL of the artifacts cannot be used.
+        ConfigurationError: The artifacts URL cannot be used.
     """
     url = environment.get(ARTIFACTS_URL, "")
     if not url:
@@ -86,12 +88,12 @@ def files_of(environment: Mapping[str, str], path: Path, place: Place) -> PodFil
 
 
 async def run(path: Path, place: Place, files: PodFiles | None = None) -> int:
-    """Take part in a training until it has ended, here or in another pod.
+    """Take part in a training until it ends, here or in another pod.
 
     Args:
         path: The job file.
-        place: Which of the pods this is.
-        files: The training's. None: on a volume that all pods share.
+        place: This pod's place.
+        files: The training's files. None: on a volume shared by all pods.
 
     Returns:
         The pod's exit status.
@@ -108,13 +110,13 @@ async def run(path: Path, place: Place, files: PodFiles | None = None) -> int:
         with files.sent(files.start):
             async with _Program(files, {}) as program:
                 return await _status(files, await program.wait())
-    except (TrainingError, OSError) as error:  # the operator writes a job file again; a storage comes back
+    except (TrainingError, OSError) as error:  # the operator rewrites the job file, and storage recovers
         say(str(error))
         return LOST
 
 
 async def _lead(files: PodFiles, place: Place) -> int:
-    """Pod 0: wait for the others, give the sign, and end with the first of them that is lost."""
+    """Run pod 0: wait for the others, send the start signal, and stop when one of them is lost."""
     gathering = _Gathering(files.name, place.pods - 1)
     server = await asyncio.start_server(gathering.meet, None, place.port)
     async with contextlib.AsyncExitStack() as closing:
@@ -129,9 +131,9 @@ async def _lead(files: PodFiles, place: Place) -> int:
             ended = asyncio.create_task(program.wait())
             lost = asyncio.create_task(gathering.lost.wait())
             await asyncio.wait({ended, lost}, return_when=asyncio.FIRST_COMPLETED)
-            # Pods that have seen the result end before this one, which has written it and is about to end.
+            # Pods that have seen the result end before pod 0, which has written it and is about to end.
             if not ended.done() and ((outcome := await files.outcome()) is None or outcome.state == "failed"):
-                say("another pod has ended")
+                say("another pod has ended; stopping")
                 ended.cancel()
                 return LOST if outcome is None else _decided(await files.settle() or outcome)
             lost.cancel()
@@ -139,7 +141,7 @@ async def _lead(files: PodFiles, place: Place) -> int:
 
 
 class _Gathering:
-    """Pod 0's view of the others."""
+    """Pod 0's connections to the other pods."""
 
     def __init__(self, name: str, others: int) -> None:
         self.complete, self.lost = asyncio.Event(), asyncio.Event()
@@ -149,11 +151,11 @@ class _Gathering:
         self._begun = False
 
     async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Another pod, for as long as it is there."""
+        """Handle another pod's connection for its whole lifetime."""
         _keep_alive(writer)
         number = _number(await _read(reader.readline()), self._name)
         if number is None or not 1 <= number <= self._others or self._begun:
-            if number is not None and self._begun:  # it was started anew, so the one before it is gone
+            if number is not None and self._begun:  # the pod was restarted, so its predecessor is gone
                 self.lost.set()
             writer.close()
             return
@@ -171,7 +173,7 @@ class _Gathering:
                 self.complete.clear()
 
     async def begin(self, port: int, start: str) -> str:
-        """Give the sign; the address at which the others see this pod."""
+        """Send the start signal; return the address at which the others see this pod."""
         self._begun = True
         writers = list(self._here.values())
         if len(writers) < self._others:
@@ -181,20 +183,20 @@ class _Gathering:
         return str(writers[0].get_extra_info("sockname")[0]) if writers else ""
 
     def close(self) -> None:
-        """Let the others go."""
+        """Close all connections."""
         for writer in self._here.values():
             writer.close()
 
 
 async def _follow(files: PodFiles, place: Place) -> int:
-    """A pod other than 0: meet pod 0, train with it, and stay until it is known how it ended."""
+    """Run a pod other than 0: connect to pod 0, train with it, and stay until the outcome is known."""
     say(f"waiting for pod 0 at {place.first}:{place.port}")
     while True:
-        # Looked at for every try: where pod 0 has its result already, it does not come again.
+        # Check before every attempt: once pod 0 has a result, it does not come back.
         if (outcome := await files.outcome() or await files.fetch()) is not None:
             return _decided(outcome)
         with contextlib.suppress(OSError, TimeoutError):
-            # So is pod 0's name, since it may come back with another address.
+            # Resolve pod 0's name again each time, since its address may change.
             async with asyncio.timeout(_CONNECT_SECONDS):
                 reader, writer = await asyncio.open_connection(place.first, place.port)
             async with contextlib.AsyncExitStack() as closing:
@@ -205,7 +207,7 @@ async def _follow(files: PodFiles, place: Place) -> int:
                     address = str(writer.get_extra_info("sockname")[0])
                     with files.sent(b"".join(sign[1:]).decode()):
                         return await _train_beside(files, _nodes(place, int(sign[0]), address), reader)
-        # Pod 0 is not there, or belongs to an earlier start and is about to end.
+        # Pod 0 is not running, or belongs to an earlier start and is about to end.
         await asyncio.sleep(files.retry_seconds)
 
 
@@ -218,8 +220,8 @@ async def _train_beside(files: PodFiles, variables: Mapping[str, str], reader: a
             gone.cancel()
             return await _status(files, ended.result())
         if not ended.done():
-            say("pod 0 is gone")
-        # This part is done, or pod 0 has ended. Pod 0 may be lost while it writes the result: its word counts.
+            say("lost the connection to pod 0")
+        # This pod's part is done, or pod 0 has ended, perhaps while writing the result: the outcome file decides.
         waited = 0.0
         while waited < _OUTCOME_SECONDS:
             if (outcome := await files.outcome()) is not None:
@@ -232,7 +234,7 @@ async def _train_beside(files: PodFiles, variables: Mapping[str, str], reader: a
 
 
 class _Program:
-    """The training program as a process, which ends with this one."""
+    """The training program as a child process, which ends with this process."""
 
     def __init__(self, files: PodFiles, variables: Mapping[str, str]) -> None:
         self._path = files.path
@@ -252,14 +254,14 @@ class _Program:
         return await self._process.wait()
 
     async def __aexit__(self, *_: object) -> None:
-        # Checkpoints appear whole or not at all, so there is nothing to wait for.
+        # Checkpoints are atomic, so the program can be killed at any time.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         await self._process.wait()
 
 
 def _decided(outcome: Outcome) -> int:
-    """The exit status that an outcome asks for."""
+    """Return the exit status for an outcome."""
     if outcome.state == "failed":
         say(outcome.message)
         return CANNOT_GO_ON
@@ -270,7 +272,7 @@ async def _status(files: PodFiles, ended: int) -> int:
     outcome = await files.settle()
     if outcome is None:
         how = f"was killed by signal {-ended}" if ended < 0 else f"ended with status {ended}"
-        say(f"the training program {how} and left no outcome: it goes on from the last checkpoint")
+        say(f"the training program {how} without an outcome; training continues from the last checkpoint")
         return LOST
     return _decided(outcome)
 
@@ -283,7 +285,7 @@ def _nodes(place: Place, port: int, address: str) -> dict[str, str]:
 
 
 def _interface(address: str) -> str | None:
-    """The network interface with an IPv4 address; None where there is none, and gloo takes the host's name."""
+    """Return the network interface with this IPv4 address, or None, in which case gloo uses the host name."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
             with contextlib.suppress(OSError):
@@ -294,13 +296,13 @@ def _interface(address: str) -> str | None:
 
 
 def _number(line: bytes, name: str) -> int | None:
-    """Which pod says hello; None for whoever is no pod of this training."""
+    """Return the index of the pod that connects, or None if it is not a pod of this training."""
     words = line.decode(errors="replace").split()
     return int(words[1]) if len(words) == 2 and words[0] == name and words[1].isdecimal() else None
 
 
 async def _read(reading: Awaitable[bytes]) -> bytes:
-    """What comes; nothing where the connection breaks."""
+    """Return what is read, or nothing if the connection breaks."""
     try:
         return await reading
     except OSError:
@@ -308,7 +310,7 @@ async def _read(reading: Awaitable[bytes]) -> bytes:
 
 
 def _keep_alive(writer: asyncio.StreamWriter) -> None:
-    """Notice within half a minute that the other's node is gone."""
+    """Detect the loss of the peer's node within half a minute."""
     connection = writer.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3)):
@@ -324,7 +326,7 @@ def _free_port() -> int:
 async def _until_terminated(path: Path, place: Place, files: PodFiles) -> int:
     task = asyncio.current_task()
     assert task
-    # The program is killed at once: a pod's grace is not spent on steps that no checkpoint will hold.
+    # Kill the program at once: no checkpoint would include the steps of the grace period.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     try:
         return await run(path, place, files)
@@ -333,7 +335,7 @@ async def _until_terminated(path: Path, place: Place, files: PodFiles) -> int:
 
 
 def main() -> None:
-    """Take part in the training of a job file; exits as the module says."""
+    """Take part in the training of a job file; exit with the status that the module documents."""
     if len(sys.argv) != 2:
         sys.exit("usage: python -m codealign.trainer.cluster.worker <job.json>")
     path = Path(sys.argv[1])

@@ -1,4 +1,4 @@
-"""The program's process: one worker, or the start of several under torchrun."""
+"""Entry point of the program: a single worker, or the start of several workers under torchrun."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from codealign.trainer.sft.job import Job, TrainingError, read_job
 from codealign.trainer.sft.progress import Outcome, read_outcome, write_outcome
 
 FOLLOW_PARENT = "CODEALIGN_TRAINER_FOLLOW_PARENT"
-"""Set by whoever starts the program and wants it to end with him: his process id."""
+"""Process id of the parent, set by a parent with which the program must end."""
 NODES = "CODEALIGN_TRAINER_NODES"
-"""Set where the workers are spread over several pods: how many, this one's number, and host:port of the first one, as
-in `4,0,fine-tune-0.fine-tune:29501`."""
+"""Set if the workers are spread over several pods: number of pods, index of this pod, and host:port of the first one,
+as in `4,0,fine-tune-0.fine-tune:29501`."""
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 def main() -> None:
-    """Train as the job file says; exits with 1 where that fails."""
+    """Train according to the job file; exit with 1 on failure."""
     if len(sys.argv) != 2:
         sys.exit("usage: python -m codealign.trainer.sft <job.json>")
     path = Path(sys.argv[1])
@@ -36,7 +36,7 @@ def main() -> None:
         _follow_parent(0 if under_torchrun else int(os.environ[FOLLOW_PARENT]))
     _environment(job)
     if not under_torchrun and (nodes := os.environ.get(NODES)):
-        # Another pod may have written an outcome by now: whoever started the pods has removed an earlier one.
+        # Keep an outcome that another pod may have written; the one that started the pods has removed earlier outcomes.
         _become_torchrun(job, path, *nodes.split(","))
     if job.workers > 1 and not under_torchrun:
         job.outcome_file.unlink(missing_ok=True)
@@ -44,7 +44,7 @@ def main() -> None:
     if not under_torchrun:
         job.outcome_file.unlink(missing_ok=True)
     elif earlier := read_outcome(job.outcome_file):
-        # torchrun starts all workers again when one ends badly; what is decided stays decided.
+        # torchrun restarts all workers when one fails; an outcome that was reached is final.
         sys.exit(earlier.message if earlier.state == "failed" else 0)
     sys.exit(_train(job))
 
@@ -72,10 +72,10 @@ def _train(job: Job) -> int:
 
 
 def _environment(job: Job) -> None:
-    """What libraries read when they are imported."""
+    """Set variables that libraries read at import."""
     os.environ.update(
-        HF_HUB_DISABLE_TELEMETRY="1",  # TRL reports its use otherwise
-        HF_HUB_OFFLINE="1",  # everything is on this machine by now
+        HF_HUB_DISABLE_TELEMETRY="1",  # TRL sends usage statistics otherwise
+        HF_HUB_OFFLINE="1",  # everything is already local
         TOKENIZERS_PARALLELISM="false",
     )
     if job.threads:
@@ -83,10 +83,10 @@ def _environment(job: Job) -> None:
     if job.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         if NODES not in os.environ:
-            # All workers are here, whatever the host's name resolves to.
+            # All workers are on this machine, whatever its host name resolves to.
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     elif job.workers == 1:
-        # With several in sight PyTorch's trainer would copy the model to all of them.
+        # With several visible GPUs, PyTorch's trainer would copy the model to all of them.
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
 
 
@@ -95,13 +95,13 @@ def _become_torchrun(job: Job, path: Path, nodes: str = "1", node: str = "0", fi
         host, _, port = first.rpartition(":")
         arguments = [f"--nnodes={nodes}", f"--node-rank={node}", f"--master-addr={host}", f"--master-port={port}"]
         arguments += [f"--nproc-per-node={job.workers // int(nodes)}"]
-        # A lost worker ends every pod's program; pods that are started anew go on together.
+        # A lost worker ends the programs of all pods; restarted pods continue together.
         arguments += ["--max-restarts=0"]
     else:
         arguments = ["--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={job.workers}"]
         arguments += [f"--max-restarts={job.max_restarts}"]
-        # Otherwise PyTorch (2.13) gives restarted workers the store of those before them, and they wait for addresses
-        # at which nobody listens any more.
+        # Otherwise PyTorch (2.13) gives restarted workers the store of their predecessors, and they wait for addresses
+        # on which nobody listens any more.
         os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     arguments += ["-m", "codealign.trainer.sft", str(path)]
     sys.stderr.flush()
@@ -109,12 +109,12 @@ def _become_torchrun(job: Job, path: Path, nodes: str = "1", node: str = "0", fi
 
 
 def _follow_parent(expected: int) -> None:
-    """End with the process that started this one, however that ends: nobody else would stop it."""
+    """End this process together with its parent, however the parent ends, since nothing else would stop it."""
     if sys.platform != "linux":
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if expected and os.getppid() != expected:  # it died before the line above
-        sys.exit("the process that started this one is gone")
+    if expected and os.getppid() != expected:  # the parent died before prctl
+        sys.exit("the parent process has died")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The model card: what the model is, from what it was made, how it is asked. No times and no hosts."""
+"""The model card: what the model is, how it was trained and how to prompt it. Contains no times and no hosts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from codealign.common.yaml_text import quoted
+from codealign.common.text import yaml_quoted
 from codealign.trainer.sft.job import Job
 from codealign.trainer.sft.progress import Point, thinned
 from codealign.trainer.sft.template import INSTRUCTION_HEADER, RESPONSE_HEADER, SYSTEM_SENTENCE
@@ -16,22 +16,22 @@ _CURVE_POINTS = 12
 
 @dataclass(frozen=True)
 class Card:
-    """What a card reports besides the job."""
+    """Values of a card besides the job."""
 
     rows: int
     truncated_rows: int
     dropped_rows: int
     trained_tokens: int
     own_template: bool
-    """The prompt is CodeAlign's; else it is the base model's."""
+    """Whether the prompt is CodeAlign's or else the base model's."""
     losses: Sequence[Point]
 
 
 def model_card(job: Job, card: Card) -> str:
-    """README.md of the trained model, with front matter for the hub."""
+    """Return README.md of the trained model, with front matter for the hub."""
     lines = [
         "---",
-        f"base_model: {quoted(job.model_name)}",
+        f"base_model: {yaml_quoted(job.model_name)}",
         "pipeline_tag: text-generation",
         "library_name: transformers",
         "tags:",

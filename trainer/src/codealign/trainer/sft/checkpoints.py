@@ -1,7 +1,7 @@
-"""Checkpoints on the disk: whole or not there, of this training alone, the newest one kept.
+"""Checkpoints on disk: atomic, of one training, with only the newest kept.
 
-A checkpoint is written into a folder that no reader looks at and renamed when all of it is on the disk. Its label
-names the training and lists its files, so that neither a stranger's nor a damaged one is resumed from.
+A checkpoint is written to a temporary directory and renamed when it is completely on disk. Its label names the training
+and lists its files, so that training never resumes from another training's or a damaged checkpoint.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from codealign.trainer.sft.job import TrainingError
 
 SENT = "CODEALIGN_TRAINER_SENT"
-"""Variable that is set where each pod has a disk of its own, from which checkpoints are sent on: a file with the step
-of the last one that was."""
+"""Variable that is set if each pod has its own disk and checkpoints are uploaded: a file with the step of the last
+uploaded checkpoint."""
 PARTIAL = "partial"
 LABEL = "codealign.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -28,9 +28,9 @@ class CheckpointFolder:
     """The checkpoints of one training.
 
     Args:
-        folder: Where they lie.
-        training_id: Whose they are.
-        sent: Where checkpoints are sent on from here, a file with the step of the last one that was.
+        folder: Directory of the checkpoints.
+        training_id: The training's id.
+        sent: File with the step of the last uploaded checkpoint, if checkpoints are uploaded.
     """
 
     def __init__(self, folder: Path, training_id: str, sent: Path | None = None) -> None:
@@ -41,28 +41,28 @@ class CheckpointFolder:
 
     @property
     def leaves(self) -> bool:
-        """Checkpoints are sent on from here, and other pods have their parts of them elsewhere."""
+        """Whether checkpoints are uploaded; other pods then have their parts of them elsewhere."""
         return self._sent is not None
 
     @property
     def partial(self) -> Path:
-        """Where the next one is written."""
+        """Temporary directory of the next checkpoint."""
         return self._folder / PARTIAL
 
     def path(self, step: int) -> Path:
-        """Where the checkpoint of a step lies."""
+        """Return the directory of a step's checkpoint."""
         return self._folder / f"checkpoint-{step}"
 
     def prepare(self) -> None:
-        """Make the folder; what an earlier process left unfinished goes."""
+        """Create the directory and remove an earlier process's unfinished checkpoint."""
         self._folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self.partial, ignore_errors=True)
 
     def newest(self) -> int:
-        """The step of the newest whole checkpoint. 0: there is none.
+        """Return the step of the newest complete checkpoint. 0: there is none.
 
         Raises:
-            TrainingError: A checkpoint of another training lies here.
+            TrainingError: The directory has a checkpoint of another training.
         """
         newest = 0
         for step in self._steps():
@@ -72,17 +72,17 @@ class CheckpointFolder:
             if label.get("training_id") != self._training_id:
                 raise TrainingError(
                     f"{self.path(step)} is a checkpoint of another training ({label.get('about', 'unknown')}): choose "
-                    "another output folder, or move that one away"
+                    "another output folder, or move the checkpoint away"
                 )
             newest = max(newest, step)
         return newest
 
     def commit(self, step: int, about: str) -> None:
-        """Give what was written its name, and remove the older ones.
+        """Rename the finished checkpoint into place, and remove older ones.
 
         Args:
-            step: The step after which it was taken.
-            about: The training, for people.
+            step: The checkpoint's step.
+            about: Description of the training, for people.
         """
         written = self.partial / f"checkpoint-{step}"
         files = {str(file.relative_to(written)): file.stat().st_size for file in written.rglob("*") if file.is_file()}
@@ -100,27 +100,27 @@ class CheckpointFolder:
         shutil.rmtree(self.partial, ignore_errors=True)
 
     def sent(self) -> int:
-        """The step of the last checkpoint that is there where they are sent. 0: there is none, or none is sent."""
+        """Return the step of the last uploaded checkpoint. 0: there is none, or checkpoints are not uploaded."""
         try:
             return int(self._sent.read_text()) if self._sent else 0
-        except (OSError, ValueError):  # it is being written
+        except (OSError, ValueError):  # the file is being written
             return 0
 
     def unsent(self) -> int:
-        """The step of a checkpoint of this process that is still being sent. 0: there is none."""
+        """Return the step of this process's checkpoint that is still being uploaded. 0: there is none."""
         return self._committed if self.leaves and self._committed > self.sent() else 0
 
     def abandon(self) -> None:
-        """Remove what was written of the next one."""
+        """Remove the unfinished checkpoint."""
         shutil.rmtree(self.partial, ignore_errors=True)
 
     def size(self) -> int:
-        """Bytes of the newest checkpoint. 0: there is none."""
+        """Return the size of the newest checkpoint in bytes. 0: there is none."""
         step = max(self._steps(), default=0)
         return sum(file.stat().st_size for file in self.path(step).rglob("*") if file.is_file()) if step else 0
 
     def free(self) -> int:
-        """Bytes that are free where they lie."""
+        """Return the free bytes of the disk."""
         return shutil.disk_usage(self._folder).free
 
     def _steps(self) -> list[int]:
@@ -129,7 +129,7 @@ class CheckpointFolder:
         return [int(match[1]) for path in self._folder.iterdir() if (match := _NAME.fullmatch(path.name))]
 
     def _label(self, step: int) -> dict[str, object] | None:
-        """The label of a whole checkpoint; None where files are missing or cut."""
+        """Return the label of a complete checkpoint; None if files are missing or truncated."""
         folder = self.path(step)
         try:
             label: dict[str, object] = json.loads((folder / LABEL).read_bytes())
@@ -142,7 +142,7 @@ class CheckpointFolder:
 
 
 def says_full(error: BaseException) -> bool:
-    """Whether an error, or what caused it, says that a disk is full."""
+    """Return whether an error, or its cause, reports a full disk."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in _FULL:

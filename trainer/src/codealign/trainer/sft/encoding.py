@@ -1,7 +1,8 @@
-"""From rows to tokens: what the model sees, and which tokens are in the loss (the answer's and the end token).
+"""Convert rows to tokens, and select the tokens in the loss: the answer's and the end token.
 
-The prompt is tokenized by itself, as it is when the tuned model is asked, and the answer after it. Instruction and
-answer are data: what looks like a special token in them is trained on as plain text.
+The prompt is tokenized separately, as at inference, followed by the answer. Instruction and answer are data: text in
+them
+that looks like a special token is trained on as plain text.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from codealign.trainer.sft.rows import Row
 from codealign.trainer.sft.template import chat_template
 
 IGNORED = -100
-"""The label of a token that is not in the loss (PyTorch's cross entropy)."""
+"""Label of tokens that are not in the loss (PyTorch's cross entropy)."""
 
-# Tokens that published tokenizers keep for padding.
+# Tokens that published tokenizers reserve for padding.
 _PAD_NAMES = ("<|pad|>", "<pad>", "[PAD]", "<|padding|>", "<|fim_pad|>", "<fim_pad>", "<|finetune_right_pad_id|>")
 _NEW_PAD = "<|pad|>"
 _PROBE = ("Say hello.", "Hello.")
@@ -26,77 +27,77 @@ _PROBE = ("Say hello.", "Hello.")
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A row's tokens."""
+    """Tokens of one row."""
 
     row: str
-    """The row's id."""
+    """Id of the row."""
     input_ids: list[int]
     labels: list[int]
-    """The same with `IGNORED` for what is not in the loss."""
+    """The input ids, with `IGNORED` for tokens that are not in the loss."""
 
     @property
     def trained(self) -> int:
-        """Tokens in the loss."""
+        """Number of tokens in the loss."""
         return sum(label != IGNORED for label in self.labels)
 
 
 @dataclass(frozen=True)
 class EncodedRows:
-    """A dataset's tokens."""
+    """Tokens of a dataset."""
 
     rows: list[Encoded]
     truncated: int
-    """Of these, the ones that were cut."""
+    """Number of these rows that were truncated."""
     dropped: int
-    """Rows whose prompt alone fills the length: nothing of the answer was left."""
+    """Number of rows that were dropped, since their prompt alone fills the maximum length."""
 
 
 def prepare_tokenizer(tokenizer: Any) -> list[str]:
-    """Install what a base model's tokenizer lacks: a chat template, and a pad token that is not the end token.
+    """Add what a base model's tokenizer lacks: a chat template, and a pad token other than the end token.
 
     Returns:
-        What was done, for people.
+        Notes for users.
 
     Raises:
-        TrainingError: It has no end token.
+        TrainingError: The tokenizer has no end token.
     """
     if tokenizer.eos_token_id is None:
         raise TrainingError(
-            f"the tokenizer of {tokenizer.name_or_path} has no end token, so an answer could not end: set eos_token in "
+            f"the tokenizer of {tokenizer.name_or_path} has no end token, so answers could not end: set eos_token in "
             "its tokenizer_config.json"
         )
     notes = []
     if tokenizer.chat_template:
-        notes.append("the base model's own chat template is used for prompts")
+        notes.append("prompts use the base model's own chat template")
     else:
         begins = tokenizer.bos_token_id is not None and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
         tokenizer.chat_template = chat_template(begins_with_bos=begins)
-        notes.append("the base model has no chat template: CodeAlign's was installed in its tokenizer")
+        notes.append("the base model has no chat template: CodeAlign's was added to its tokenizer")
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         why = "has no pad token" if tokenizer.pad_token_id is None else "pads with its end token"
         vocabulary = tokenizer.get_vocab()
         known = [name for name in _PAD_NAMES if name in vocabulary]
         tokenizer.add_special_tokens({"pad_token": known[0] if known else _NEW_PAD})
-        notes.append(f"the base model's tokenizer {why}: {tokenizer.pad_token} pads instead")
+        notes.append(f"the base model's tokenizer {why}: padding uses {tokenizer.pad_token} instead")
     return notes
 
 
 def end_token(tokenizer: Any) -> int:
-    """The token that ends an answer in the tokenizer's chat template; the end token where it names none."""
+    """Return the token that ends an answer in the chat template, or else the tokenizer's end token."""
     question, answer = _PROBE
     messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     try:
         text: str = tokenizer.apply_chat_template(messages, tokenize=False)
-    except Exception as error:  # a template is a program that people write
+    except Exception as error:  # a template is an arbitrary program
         raise TrainingError(
-            f"the chat template of {tokenizer.name_or_path} refuses a conversation of one question and one answer: "
+            f"the chat template of {tokenizer.name_or_path} rejects a conversation of one question and one answer: "
             f"{error}"
         ) from error
     after = text[text.rindex(answer) + len(answer) :] if answer in text else ""
     following = tokenizer(after, add_special_tokens=False).input_ids if after else []
     if following and following[0] in tokenizer.all_special_ids:
         return int(following[0])
-    # Templates exist that write end markers which the tokenizer does not list as special.
+    # Some templates use end markers that the tokenizer does not list as special.
     if following and tokenizer.convert_ids_to_tokens(following[0]) in tokenizer.get_added_vocab():
         return int(following[0])
     return int(tokenizer.eos_token_id)
@@ -106,12 +107,12 @@ def encode(tokenizer: Any, rows: Sequence[Row], max_length: int) -> EncodedRows:
     """Tokenize rows.
 
     Args:
-        tokenizer: With template and pad token.
-        rows: What to train on.
-        max_length: Tokens of a row; what goes beyond is cut.
+        tokenizer: The tokenizer, with template and pad token.
+        rows: The rows to train on.
+        max_length: Maximum number of tokens per row; longer rows are truncated.
 
     Raises:
-        TrainingError: Nothing to train on is left.
+        TrainingError: No row is left.
     """
     end = end_token(tokenizer)
     prompts, answers = _tokens(tokenizer, rows)
@@ -127,14 +128,14 @@ def encode(tokenizer: Any, rows: Sequence[Row], max_length: int) -> EncodedRows:
         kept.append(Encoded(row.id, ids, [*([IGNORED] * len(prompt)), *ids[len(prompt) :]]))
     if not kept:
         raise TrainingError(
-            f"no row has anything of its answer within {max_length} tokens: raise spec.max_length (the prompts alone "
-            f"have {min(map(len, prompts))} tokens and more)"
+            f"no row has any part of its answer within {max_length} tokens: raise spec.max_length (the shortest prompt "
+            f"has {min(map(len, prompts))} tokens)"
         )
     return EncodedRows(kept, truncated, dropped)
 
 
 def _tokens(tokenizer: Any, rows: Sequence[Row]) -> tuple[list[list[int]], list[list[int]]]:
-    """What stands before the answers, and the answers."""
+    """Return the tokens of the prompts and of the answers."""
 
     def render(messages: Sequence[Message]) -> str:
         text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)

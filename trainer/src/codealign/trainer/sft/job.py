@@ -1,4 +1,4 @@
-"""What one training is to do, as the file that the program is given; nothing here imports torch."""
+"""The program's input: one training as a job file. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class TrainingError(Exception):
-    """The training cannot go on, and another try would end the same way; the message says why and what to do."""
+    """The training failed for good, since a retry would fail the same way; the message says why and what to do."""
 
 
 class LoraSettings(BaseModel):
@@ -20,7 +20,7 @@ class LoraSettings(BaseModel):
     rank: int = Field(default=16, ge=1)
     alpha: float = Field(default=32.0, gt=0)
     target_modules: tuple[str, ...] = ()
-    """Names of linear layers. Empty: every one but the output layer."""
+    """Names of linear layers. Empty: all except the output layer."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
@@ -30,21 +30,21 @@ class Job(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     training_id: str
-    """Names the training: its checkpoints are no other's."""
+    """Id of the training, which its checkpoints must match."""
     model: Path
-    """Folder of the base model."""
+    """Directory of the base model."""
     model_source: str = ""
-    """Where a pod whose disk has no such folder gets it: an fsspec URL, or hf://<hub id>@<commit>. Empty: nowhere."""
+    """Where a pod without that directory can download it: an fsspec URL, or hf://<hub id>@<commit>. Empty: nowhere."""
     model_name: str
-    """What people call the base model."""
+    """Display name of the base model."""
     model_revision: str
-    """Its hash."""
+    """Revision hash of the base model."""
     dataset: str
-    """fsspec URL of a folder with Parquet files, or of one such file."""
+    """fsspec URL of a Parquet file or of a directory with Parquet files."""
     dataset_name: str
-    """What people call the dataset: the published version's name."""
+    """Display name of the dataset: the published version's name."""
     output: Path
-    """Everything that the training leaves goes here."""
+    """Directory for all output of the training."""
     learning_rate: float = 1e-5
     warmup_ratio: float = 0.05
     schedule: Literal["linear", "cosine", "constant"] = "linear"
@@ -52,12 +52,12 @@ class Job(BaseModel):
     batch_size: int = Field(default=64, ge=1)
     """Rows per optimizer step, over all workers."""
     micro_batch_size: int = Field(default=1, ge=1)
-    """Rows that a worker computes at once; `batch_size` is reached by accumulation."""
+    """Rows that a worker processes at once; `batch_size` is reached by accumulation."""
     epochs: float = Field(default=4.0, gt=0)
     max_steps: int = Field(default=0, ge=0)
     max_length: int = Field(default=1280, ge=2)
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of weights, gradients and computation."""
+    """Data type of weights, gradients and computation."""
     device: Literal["cpu", "cuda"] = "cpu"
     lora: LoraSettings | None = None
     gradient_checkpointing: bool = False
@@ -66,43 +66,43 @@ class Job(BaseModel):
     checkpoint_steps: int = Field(default=100, ge=1)
     seed: int = 0
     threads: int = Field(default=0, ge=0)
-    """CPU threads of each worker. 0: PyTorch's own choice."""
+    """CPU threads per worker. 0: PyTorch's default."""
     max_restarts: int = Field(default=3, ge=0)
-    """How often workers that died are started again from the last checkpoint."""
+    """How often torchrun restarts dead workers from the last checkpoint."""
 
     @property
     def library_seed(self) -> int:
-        """The seed as numpy takes it: 32 bits, no sign."""
+        """The seed for numpy: 32 bits, unsigned."""
         return self.seed % 2**32
 
     @property
     def sharded(self) -> bool:
-        """Parameters, gradients and optimizer state are split over the workers."""
+        """Whether parameters, gradients and optimizer state are sharded across workers."""
         return self.workers > 1 and self.sharding == "fsdp"
 
     @property
     def progress_file(self) -> Path:
-        """Events as JSON lines."""
+        """File of progress events, as JSON lines."""
         return self.output / "progress.jsonl"
 
     @property
     def outcome_file(self) -> Path:
-        """How it ended."""
+        """File of the outcome."""
         return self.output / "outcome.json"
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of checkpoints."""
+        """Directory of checkpoints."""
         return self.output / "checkpoints"
 
     @property
     def result(self) -> Path:
-        """Folder of the trained model."""
+        """Directory of the trained model."""
         return self.output / "model"
 
     @property
     def setup(self) -> str:
-        """What it is trained with, as a line for people."""
+        """One-line description of the training setup."""
         parts = [f"{self.dtype} on {self.device}", f"{self.workers} worker{'s' if self.workers > 1 else ''}"]
         if self.workers > 1:
             parts.append(self.sharding)
@@ -111,7 +111,7 @@ class Job(BaseModel):
         return ", ".join(parts)
 
     def settings(self) -> dict[str, object]:
-        """What a reader of the result wants to know of the training, in a fixed order."""
+        """Return the settings that describe the result, in a fixed order."""
         chosen = self.model_dump(
             mode="json",
             include={
@@ -138,7 +138,7 @@ def read_job(path: Path) -> Job:
     """Read a job file.
 
     Raises:
-        TrainingError: It cannot be read.
+        TrainingError: The file cannot be read or is invalid.
     """
     try:
         return Job.model_validate_json(path.read_bytes())

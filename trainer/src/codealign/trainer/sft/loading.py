@@ -1,4 +1,4 @@
-"""The base model and its tokenizer, ready to be trained."""
+"""Load the base model and its tokenizer for training."""
 
 from __future__ import annotations
 
@@ -16,38 +16,37 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def load_tokenizer(folder: Path) -> tuple[Any, list[str]]:
-    """The tokenizer, with what it lacked installed.
+    """Load the tokenizer and add what it lacks.
 
     Returns:
-        The tokenizer, and notes for people.
+        The tokenizer, and notes for users.
 
     Raises:
-        TrainingError: There is none that can be used.
+        TrainingError: There is no usable tokenizer.
     """
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # a missing file, a damaged one, an unknown class: many types
+    except Exception as error:  # a missing or damaged file, an unknown class: many types
         raise TrainingError(
-            f"{folder} has no usable tokenizer ({_first_line(error)}): tokenizer.json and tokenizer_config.json belong "
-            "beside the weights"
+            f"{folder} has no usable tokenizer ({_first_line(error)}): add tokenizer.json and tokenizer_config.json"
         ) from error
     return tokenizer, prepare_tokenizer(tokenizer)
 
 
 def load_model(job: Job, tokenizer: Any) -> tuple[Any, list[str]]:
-    """The base model with all its parameters, without dropout, with a row of embeddings for every token.
+    """Load the base model without dropout, with an embedding for every token.
 
     Returns:
-        The model, and notes for people.
+        The model, and notes for users.
 
     Raises:
-        TrainingError: It cannot be loaded.
+        TrainingError: The model cannot be loaded.
     """
     notes: list[str] = []
     try:
         config = transformers.AutoConfig.from_pretrained(job.model, local_files_only=True)
         if dropped := _without_dropout(config):
-            notes.append(f"dropout of the base model is off: {', '.join(dropped)}")
+            notes.append(f"dropout of the base model is disabled: {', '.join(dropped)}")
         model, report = transformers.AutoModelForCausalLM.from_pretrained(
             job.model,
             config=config,
@@ -57,11 +56,11 @@ def load_model(job: Job, tokenizer: Any) -> tuple[Any, list[str]]:
             use_safetensors=True,
             output_loading_info=True,
         )
-    except Exception as error:  # damaged data, shapes that do not fit the configuration, memory
+    except Exception as error:  # damaged data, shapes that do not match the configuration, memory
         raise TrainingError(f"the model in {job.model} cannot be loaded: {_first_line(error)}") from error
     if missing := sorted(report["missing_keys"]):
         raise TrainingError(
-            f"the weights in {job.model} lack {len(missing)} tensors of the model ({missing[0]}, ...): fetch them again"
+            f"the weights in {job.model} lack {len(missing)} tensors ({missing[0]}, ...): download the model again"
         )
     if added := _fit_vocabulary(model, len(tokenizer)):
         notes.append(f"{added} row{'s were' if added > 1 else ' was'} added to the embeddings for new tokens")
@@ -71,12 +70,12 @@ def load_model(job: Job, tokenizer: Any) -> tuple[Any, list[str]]:
 
 
 def add_lora(model: Any, settings: LoraSettings, *, low_precision: bool) -> Any:
-    """Freeze the model and put adapters in.
+    """Freeze the model and add adapters.
 
     Args:
         model: The base model.
-        settings: The adapters'.
-        low_precision: Keep them in the model's own precision, which FSDP needs; else they are float32.
+        settings: Settings of the adapters.
+        low_precision: Keep the adapters in the model's precision, which FSDP needs; otherwise they are float32.
 
     Raises:
         TrainingError: A target module does not exist.
@@ -109,7 +108,7 @@ def _without_dropout(config: Any) -> list[str]:
 
 
 def _fit_vocabulary(model: Any, tokens: int) -> int:
-    """Add embedding rows for tokens that have none, each the mean of the others: no chance in it."""
+    """Add embeddings for tokens without one, each the mean of the others, which is deterministic."""
     rows = int(model.get_input_embeddings().weight.shape[0])
     if tokens <= rows:
         return 0

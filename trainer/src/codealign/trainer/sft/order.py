@@ -1,8 +1,9 @@
-"""Which rows each optimizer step sees. A function of the seed alone, so that a resumed training goes on exactly.
+"""The rows of each optimizer step. A function of the seed alone, so that a resumed training continues exactly.
 
-An epoch is a permutation of all rows, cut into batches; the last one of an epoch may be smaller. Where several
-workers need equally many rows, the epoch's end is filled with empty rows, which have no token in the loss: a row is
-never seen twice in an epoch, and the batches are the same for any number of workers.
+An epoch is a permutation of all rows, cut into batches; its last batch may be smaller. If several workers need equally
+many rows, the epoch is padded with empty rows, which have no token in the loss: no row occurs twice in an epoch, and
+the
+batches are the same for any number of workers.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ class Order:
     """The plan of a training.
 
     Attributes:
-        rows: Rows of the dataset.
-        batch_size: Rows of a step, over all workers.
-        total_steps: Optimizer steps in all.
-        seed: Decides the permutations.
+        rows: Number of rows in the dataset.
+        batch_size: Rows per step, over all workers.
+        total_steps: Total number of optimizer steps.
+        seed: Determines the permutations.
     """
 
     rows: int
@@ -32,36 +33,36 @@ class Order:
 
     @property
     def steps_in_epoch(self) -> int:
-        """Optimizer steps of one pass over the rows."""
+        """Optimizer steps per epoch."""
         return math.ceil(self.rows / self.batch_size)
 
     def epoch(self, number: int) -> Sequence[int]:
-        """The rows of an epoch in their order."""
+        """Return the rows of an epoch in order."""
         return _permutation(self.rows, self.seed, number)
 
     def step(self, number: int) -> Sequence[int]:
-        """The rows of a step; steps count from 1."""
+        """Return the rows of a step; steps count from 1."""
         epoch, at = divmod(number - 1, self.steps_in_epoch)
         return self.epoch(epoch)[at * self.batch_size : (at + 1) * self.batch_size]
 
     def sums(self, amounts: Sequence[int]) -> Iterator[int]:
-        """For each step what its rows' amounts add up to.
+        """Yield for each step the sum of its rows' amounts.
 
         Args:
-            amounts: A number for each row: its tokens, for example.
+            amounts: A number for each row, such as its tokens.
         """
         return (sum(amounts[row] for row in self.step(number)) for number in range(1, self.total_steps + 1))
 
 
 def plan(rows: int, *, batch_size: int, epochs: float, max_steps: int, seed: int) -> Order:
-    """Lay out a training.
+    """Plan a training.
 
     Args:
-        rows: Rows of the dataset.
-        batch_size: Rows of a step.
-        epochs: Passes over the rows; need not be whole.
-        max_steps: Steps at most. 0: as the epochs say.
-        seed: Decides the permutations.
+        rows: Number of rows in the dataset.
+        batch_size: Rows per step.
+        epochs: Passes over the rows; may be fractional.
+        max_steps: Maximum number of steps. 0: determined by the epochs.
+        seed: Determines the permutations.
     """
     steps = max(1, math.ceil(epochs * math.ceil(rows / batch_size)))
     return Order(rows, batch_size, min(steps, max_steps) if max_steps else steps, seed)
@@ -70,5 +71,5 @@ def plan(rows: int, *, batch_size: int, epochs: float, max_steps: int, seed: int
 @lru_cache(maxsize=2)
 def _permutation(rows: int, seed: int, epoch: int) -> Sequence[int]:
     order = list(range(rows))
-    random.Random(f"codealign order {seed} {epoch}").shuffle(order)  # noqa: S311 - an order, no secret
+    random.Random(f"codealign order {seed} {epoch}").shuffle(order)  # noqa: S311 - not used for secrets
     return order

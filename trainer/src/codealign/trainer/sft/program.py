@@ -1,4 +1,4 @@
-"""A training from its first row to its result, in each worker."""
+"""The training from its first row to its result, in each worker."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from codealign.trainer.sft.training import FineTuner
 
 
 def train(job: Job, *, first_worker: bool = True) -> Outcome:
-    """Train from the last checkpoint, or from the base model where there is none, and write the result.
+    """Train from the last checkpoint or else from the base model, and write the result.
 
     Args:
-        job: What to do.
-        first_worker: This process is the one that writes; where pods have disks of their own, checkpoints are written
-            by the first one of each.
+        job: The training's job.
+        first_worker: Whether this process writes progress and result. If pods have their own disks, the first worker of
+            each pod writes checkpoints.
 
     Raises:
-        TrainingError: It cannot be done; the message says why.
+        TrainingError: The training failed; the message says why.
     """
     transformers.utils.logging.disable_progress_bar()
     if job.threads:
         torch.set_num_threads(job.threads)
     if job.batch_size % (job.workers * job.micro_batch_size):
         raise TrainingError(
-            f"spec.batch_size {job.batch_size} is no multiple of {job.workers} workers times {job.micro_batch_size} "
-            "rows"
+            f"spec.batch_size is {job.batch_size}; must be a multiple of {job.workers} workers times "
+            f"{job.micro_batch_size} rows"
         )
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", job.workers))  # the others are in other pods
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", job.workers))  # the other workers are in other pods
     if job.device == "cuda" and torch.cuda.device_count() < here:
         raise TrainingError(
-            f"{here} workers need as many GPUs; PyTorch sees {torch.cuda.device_count()}: lower spec.workers, "
+            f"{here} workers need {here} GPUs, but PyTorch sees {torch.cuda.device_count()}: lower spec.workers, "
             "or install a PyTorch build for this machine's GPUs"
         )
     writer = ProgressWriter(job.progress_file) if first_worker else None
@@ -61,7 +61,7 @@ def train(job: Job, *, first_worker: bool = True) -> Outcome:
     order = plan(
         len(encoded.rows), batch_size=job.batch_size, epochs=job.epochs, max_steps=job.max_steps, seed=job.seed
     )
-    transformers.set_seed(job.library_seed)  # before adapters are drawn
+    transformers.set_seed(job.library_seed)  # before adapters are initialized
     model, more = load_model(job, tokenizer)
     if job.lora:
         model = add_lora(model, job.lora, low_precision=job.sharded)
@@ -88,7 +88,7 @@ def _announce(
         trained_tokens=tuner.trained_tokens_at(resumed),
     )
     if encoded.dropped:
-        notes.append(f"{encoded.dropped} rows are left out: their prompt alone is longer than the limit")
+        notes.append(f"{encoded.dropped} rows are dropped: their prompt alone exceeds the maximum length")
     for text in notes:
         writer.write("note", text=text)
 
@@ -99,8 +99,8 @@ def _memory_explained() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise TrainingError(
-            f"the GPU's memory does not suffice ({str(error).splitlines()[0]}): set spec.gradient_checkpointing, lower "
-            "spec.max_length, take more workers with spec.sharding fsdp, or set spec.lora"
+            f"the GPU is out of memory ({str(error).splitlines()[0]}): set spec.gradient_checkpointing, lower "
+            "spec.max_length, use more workers with spec.sharding fsdp, or set spec.lora"
         ) from error
 
 

@@ -1,7 +1,7 @@
-"""What the program tells whoever follows it: events as JSON lines, and in the end one outcome.
+"""The program's progress and outcome files: events as JSON lines, and finally one outcome.
 
-The file survives restarts. A `started` event says from which checkpoint the steps that follow go on, so a reader
-drops the steps after it that an earlier process had made.
+The progress file survives restarts. A `started` event says from which checkpoint the following steps continue, so that
+readers drop later steps of an earlier process.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_POINTS = 1000
 
 
 class ProgressWriter:
-    """Appends events.
+    """Appends events to a file.
 
     Args:
         path: The file.
@@ -27,7 +27,7 @@ class ProgressWriter:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("ab")
-        # A line that a kill left unfinished is ended, so that it spoils no other.
+        # Terminate a line that a killed process left unfinished, so that it does not corrupt the next one.
         if self._file.tell():
             with path.open("rb") as existing:
                 existing.seek(-1, 2)
@@ -36,7 +36,7 @@ class ProgressWriter:
                     self._file.flush()
 
     def write(self, event: str, **fields: object) -> None:
-        """Append one event; a disk that is full does not end the training for it."""
+        """Append one event; ignore a full disk, which must not end the training here."""
         line = json.dumps({"event": event, **fields}, sort_keys=True) + "\n"
         with contextlib.suppress(OSError):
             self._file.write(line.encode())
@@ -45,7 +45,7 @@ class ProgressWriter:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One step."""
+    """Loss and learning rate of one step."""
 
     step: int
     loss: float
@@ -54,12 +54,12 @@ class Point:
 
 @dataclass
 class Progress:
-    """What the events add up to."""
+    """Progress according to the events."""
 
     starts: int = 0
-    """How often the program was started."""
+    """Number of starts of the program."""
     resumed_step: int = 0
-    """The checkpoint that the last start went on from. 0: none."""
+    """The checkpoint from which the last start continued. 0: none."""
     total_steps: int = 0
     rows: int = 0
     truncated_rows: int = 0
@@ -78,13 +78,13 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """An estimate from the last steps."""
+        """Estimate of the remaining time, from the last steps."""
         if not self.seconds_per_step or not self.total_steps:
             return None
         return max(0, self.total_steps - self.step) * self.seconds_per_step
 
     def add(self, event: dict[str, Any]) -> None:
-        """Take in the next event."""
+        """Apply the next event."""
         match event.get("event"):
             case "started":
                 self._start(event)
@@ -97,8 +97,8 @@ class Progress:
                 self.checkpoint_step = event["step"]
             case "checkpoint_left_out":
                 self._note(
-                    "checkpoints are left out while the one before is still being sent: raise spec.checkpoint_steps to "
-                    "have them evenly spaced"
+                    "checkpoints are skipped while the previous one is still being uploaded: raise "
+                    "spec.checkpoint_steps to space them evenly"
                 )
             case "note":
                 self._note(event["text"])
@@ -117,10 +117,10 @@ class Progress:
 
 
 class ProgressReader:
-    """Follows a file of events.
+    """Reads a growing file of events.
 
     Args:
-        path: The file; it need not be there yet.
+        path: The file; need not exist yet.
     """
 
     def __init__(self, path: Path) -> None:
@@ -130,30 +130,30 @@ class ProgressReader:
         self.progress = Progress()
 
     def read(self) -> bool:
-        """Take in what was written since; True if there was anything."""
+        """Read new events; return whether there were any."""
         try:
             with self._path.open("rb") as file:
                 found = os.fstat(file.fileno())
                 if self._inode not in (None, found.st_ino) or found.st_size < self._offset:
-                    self._offset, self.progress = 0, Progress()  # removed, and begun anew
+                    self._offset, self.progress = 0, Progress()  # removed and created again
                 self._inode = found.st_ino
                 file.seek(self._offset)
                 data = file.read()
         except FileNotFoundError:
             if self._inode is not None:
-                self._inode = 0  # what comes next is another file, even if it is given the same number
+                self._inode = 0  # the next file is a new one, even if it reuses the inode
             return False
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
         for line in whole.splitlines():
-            # A line that a kill cut off is no event.
+            # Ignore a line that was truncated by a kill.
             with contextlib.suppress(ValueError, KeyError):
                 self.progress.add(json.loads(line))
         return bool(whole)
 
 
 def thinned(points: Sequence[Point], most: int = MAX_POINTS) -> list[Point]:
-    """At most so many of the points, evenly spaced, the first and the last among them."""
+    """Return at most `most` of the points, evenly spaced, including the first and the last."""
     if len(points) <= most:
         return list(points)
     stride = (len(points) - 1) / (most - 1)
@@ -169,17 +169,17 @@ class Outcome:
     final_loss: float = 0.0
     steps: int = 0
     revision: str = ""
-    """The trained model's, where it lies out of reach of whoever reads this."""
+    """Revision of the trained model, if the reader cannot access the model itself."""
 
 
 def outcome_json(outcome: Outcome) -> bytes:
-    """The outcome as its file has it."""
+    """Return the content of the outcome file."""
     fields = {key: value for key, value in vars(outcome).items() if key != "revision" or value}
     return json.dumps(fields, sort_keys=True).encode()
 
 
 def write_outcome(path: Path, outcome: Outcome) -> None:
-    """Leave the outcome, whole or not at all."""
+    """Write the outcome atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".partial")
     draft.write_bytes(outcome_json(outcome))
@@ -187,7 +187,7 @@ def write_outcome(path: Path, outcome: Outcome) -> None:
 
 
 def read_outcome(path: Path) -> Outcome | None:
-    """The outcome, or None while there is none."""
+    """Return the outcome, or None if there is none yet."""
     try:
         return outcome_of(path.read_bytes())
     except OSError:
@@ -195,7 +195,7 @@ def read_outcome(path: Path) -> Outcome | None:
 
 
 def outcome_of(content: bytes) -> Outcome | None:
-    """What an outcome file says; None where it is not one."""
+    """Parse an outcome file; return None if it is invalid."""
     try:
         return Outcome(**json.loads(content))
     except (ValueError, TypeError):

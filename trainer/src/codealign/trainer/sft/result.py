@@ -1,4 +1,4 @@
-"""The trained model as a folder that can be served: weights, tokenizer, chat template, generation settings, card."""
+"""Write the trained model as a servable directory: weights, tokenizer, chat template, generation settings, card."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from codealign.trainer.sft.training import FineTuner
 
 
 def write_result(job: Job, tuner: FineTuner, tokenizer: Any, card: Card) -> None:
-    """Write the trained model; called by every worker, since a sharded one is joined first.
+    """Write the trained model. Called by every worker, since a sharded model is gathered first.
 
     Raises:
         TrainingError: The disk is full.
@@ -41,18 +41,19 @@ def write_result(job: Job, tuner: FineTuner, tokenizer: Any, card: Card) -> None
         shutil.rmtree(partial, ignore_errors=True)
         if says_full(error):
             raise TrainingError(
-                f"no room for the trained model in {job.output}: {shutil.disk_usage(job.output).free / 1e6:.1f} MB are "
-                "free. All steps are done and the last checkpoint is kept: make room, then submit the training again"
+                f"not enough disk space for the trained model in {job.output}: only "
+                f"{shutil.disk_usage(job.output).free / 1e6:.1f} MB are free. All steps are done and the last "
+                "checkpoint is kept: free disk space, then submit the training again"
             ) from error
         raise
 
 
 def _whole_model(job: Job, tuner: FineTuner, tokenizer: Any, weights: dict[str, Any] | None) -> Any:
-    """The model with its adapters merged."""
+    """Return the model with merged adapters."""
     model = tuner.accelerator.unwrap_model(tuner.model)
     if job.lora is None:
         return model
-    if weights is not None:  # sharded: the adapters go into a fresh copy of the base
+    if weights is not None:  # sharded: load the adapters into a fresh copy of the base
         base, _ = load_model(job, tokenizer)
         model = add_lora(base, job.lora, low_precision=True)
         adapters = {name: value for name, value in weights.items() if "lora_" in name}
@@ -62,7 +63,7 @@ def _whole_model(job: Job, tuner: FineTuner, tokenizer: Any, weights: dict[str, 
 
 
 def _name_end_tokens(model: Any, tokenizer: Any) -> None:
-    """Generation ends at the token that ends an answer in the template, besides those that ended it before."""
+    """Add the chat template's end token to the tokens that end generation."""
     known = model.generation_config.eos_token_id
     known = [] if known is None else [known] if isinstance(known, int) else list(known)
     end = end_token(tokenizer)

@@ -1,4 +1,4 @@
-"""Reading a dataset: Parquet at any fsspec URL, with the columns that are trained on."""
+"""Read a dataset: Parquet at any fsspec URL, with the columns that are trained on."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class Row:
     """An instruction with its answer."""
 
     id: str
-    """The row's own id, or its number where the dataset has none."""
+    """Id of the row, or its number if the dataset has no ids."""
     instruction: str
     response: str
 
 
 def parquet_files(url: str) -> tuple[Any, Sequence[str]]:
-    """The file system of a dataset and its Parquet files, in the order of their names.
+    """Return a dataset's file system and its Parquet files, sorted by name.
 
     Raises:
-        TrainingError: There is none.
+        TrainingError: There are no files, or they cannot be reached.
     """
     try:
         system, path = fsspec.core.url_to_fs(url)
@@ -41,14 +41,14 @@ def parquet_files(url: str) -> tuple[Any, Sequence[str]]:
         raise TrainingError(f"dataset {url} cannot be reached: {error}") from error
     if not files:
         raise TrainingError(
-            f"dataset {url} holds no *.parquet file: give a published version's name, or the URL of a folder of "
+            f"dataset {url} contains no *.parquet file: give a published version's name, or the URL of a folder of "
             "Parquet files"
         )
     return system, files
 
 
 def fingerprint(url: str) -> str:
-    """sha256 over the dataset's files, names aside; 64 hexadecimal digits."""
+    """Return the sha256 of the files' contents, independent of their names, as 64 hexadecimal digits."""
     system, files = parquet_files(url)
     total = hashlib.sha256(b"codealign dataset 1\n")
     for file in files:
@@ -58,10 +58,10 @@ def fingerprint(url: str) -> str:
 
 
 def read_rows(url: str) -> list[Row]:
-    """Every row of a dataset, in the order of files and rows.
+    """Read all rows of a dataset, in the order of files and rows.
 
     Raises:
-        TrainingError: It cannot be read, lacks a column or has no row.
+        TrainingError: The dataset cannot be read, lacks a column or is empty.
     """
     system, files = parquet_files(url)
     rows: list[Row] = []
@@ -74,13 +74,13 @@ def read_rows(url: str) -> list[Row]:
 
 
 def check_columns(url: str) -> int:
-    """Look at the files' schemas alone.
+    """Check a dataset's schemas without reading its rows.
 
     Returns:
-        How many rows there are.
+        Number of rows.
 
     Raises:
-        TrainingError: As `read_rows` does.
+        TrainingError: Same as for `read_rows`.
     """
     system, files = parquet_files(url)
     count = 0
@@ -96,20 +96,18 @@ def _open(stream: Any, file: str) -> Any:
     try:
         parquet = pq.ParquetFile(stream)
     except (pa.ArrowException, OSError) as error:
-        raise TrainingError(
-            f"{file} is no Parquet file that can be read ({error}): fetch or publish it again"
-        ) from error
+        raise TrainingError(f"{file} is not a readable Parquet file ({error}): download or publish it again") from error
     schema = parquet.schema_arrow
     missing = [name for name in COLUMNS if name not in schema.names]
     if missing:
         raise TrainingError(
             f"{file} lacks the column{'s' if len(missing) > 1 else ''} {' and '.join(missing)} (it has "
-            f"{', '.join(schema.names)}): rows to train on have a text `instruction` and a text `response`"
+            f"{', '.join(schema.names)}): training rows need a text `instruction` and a text `response`"
         )
     for name in COLUMNS:
         kind = schema.field(name).type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-            raise TrainingError(f"{file}: column {name} is {kind}, not text")
+            raise TrainingError(f"{file}: column {name} is {kind}; must be text")
     return parquet
 
 

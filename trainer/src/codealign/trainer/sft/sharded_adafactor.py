@@ -1,10 +1,11 @@
-"""Adafactor for parameters that FSDP2 has split over the workers.
+"""Adafactor for parameters that FSDP2 shards across workers.
 
-The update is the one of `transformers.Adafactor` without relative steps and parameter scaling (arXiv 1804.04235,
-algorithms 4 and 5): each matrix keeps the means of its squared gradients over rows and over columns. FSDP2 splits a
-parameter along its first dimension, so a matrix's column means and the root mean squares go over all workers; what
-the library's own optimizer would compute on a shard is another update. Its state is made of DTensors, so that
-distributed checkpoints know how to split and join it.
+The update is that of `transformers.Adafactor` without relative steps and parameter scaling (arXiv 1804.04235,
+algorithms
+4 and 5): each matrix keeps the means of its squared gradients over rows and columns. FSDP2 shards a parameter along its
+first dimension, so column means and root mean squares are reduced over all workers; the library's optimizer would
+compute a different update from a shard alone. The state consists of DTensors, so that distributed checkpoints can
+shard and gather it.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ _DECAY_RATE = -0.8
 
 
 class ShardedAdafactor(torch.optim.Optimizer):  # type: ignore[misc]  # torch is not followed
-    """Adafactor over DTensors that are sharded along their first dimension.
+    """Adafactor for DTensors sharded along their first dimension.
 
     Args:
-        params: As for every optimizer.
-        lr: The learning rate.
+        params: The parameters.
+        lr: Learning rate.
     """
 
     def __init__(self, params: Iterable[Any], lr: float) -> None:
         super().__init__(params, {"lr": lr})
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
-    def step(self, closure: Any = None) -> None:  # noqa: ARG002 - the interface has it
+    def step(self, closure: Any = None) -> None:  # noqa: ARG002 - part of the interface
         """Update every parameter that has a gradient."""
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -69,7 +70,7 @@ def _start(state: dict[str, Any], parameter: DTensor) -> None:
         return
     shape = tuple(parameter.shape)
     state["exp_avg_sq_row"] = _zeros(parameter, shape[:-1], sharded=True)
-    # A matrix's columns run through all shards; a stack of matrices is split between matrices.
+    # A matrix's columns span all shards; a stack of matrices is sharded between matrices.
     state["exp_avg_sq_col"] = _zeros(parameter, shape[:-2] + shape[-1:], sharded=parameter.dim() > 2)
 
 

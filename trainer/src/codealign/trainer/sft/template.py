@@ -1,6 +1,6 @@
-"""The prompt that a base model is tuned on: one system sentence, a header for the instruction, one for the answer.
+"""The prompt format for tuning: a system sentence, a header for the instruction, and a header for the answer.
 
-It is a chat template, so that what a model was trained on is what `apply_chat_template` gives whoever uses it.
+As a chat template, it makes `apply_chat_template` produce exactly the format that the model was trained on.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ _TEMPLATE = (
 
 
 def chat_template(*, begins_with_bos: bool) -> str:
-    """The template, in Jinja.
+    """Return the chat template in Jinja.
 
     Args:
-        begins_with_bos: The tokenizer puts its begin token in front of every text, so the template must as well:
-            rendered templates are tokenized without further special tokens.
+        begins_with_bos: Whether the tokenizer prepends its begin token to every text. The template must then do the
+            same,
+            since rendered templates are tokenized without further special tokens.
     """
     return _TEMPLATE.format(
         system=SYSTEM_SENTENCE,

@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer with our order of rows, checkpoints that appear whole, and a stop at the first bad number."""
+"""TRL's SFTTrainer with a deterministic row order, atomic checkpoints, and a stop at the first non-finite number."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NAMED_ROWS = 8
 
 
 def configuration(job: Job, order: Order) -> SFTConfig:
-    """The job in TRL's terms: no gradient clipping, no weight decay, the loss of every step."""
+    """Return the job as TRL's configuration: no gradient clipping, no weight decay, the loss of every step."""
     fsdp_config = {
         "version": 2,
         "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
@@ -49,7 +49,7 @@ def configuration(job: Job, order: Order) -> SFTConfig:
         optim=_OPTIMIZERS[job.optimizer],
         weight_decay=0.0,
         max_grad_norm=0.0,
-        bf16=False,  # with bfloat16 the weights themselves are, and nothing is cast on the way
+        bf16=False,  # with bfloat16, the weights themselves are bfloat16, without autocast
         activation_checkpointing=job.gradient_checkpointing and not job.sharded,
         fsdp=job.sharded or None,
         fsdp_config=fsdp_config if job.sharded else None,
@@ -71,11 +71,11 @@ def configuration(job: Job, order: Order) -> SFTConfig:
 
 
 class RowSampler(Sampler[int]):  # type: ignore[misc]  # torch is not followed
-    """The rows of an epoch in the training's order, and empty ones behind them for the workers' sake.
+    """Yields the rows of an epoch in order, followed by empty rows that pad it for the workers.
 
     Args:
-        order: The training's.
-        padding: How many empty rows.
+        order: The training's plan.
+        padding: Number of empty rows.
     """
 
     def __init__(self, order: Order, padding: int) -> None:
@@ -95,14 +95,15 @@ class FineTuner(SFTTrainer):  # type: ignore[misc]  # the library is untyped
     """Trains a model on encoded rows.
 
     Args:
-        job: What to do.
-        model: The model, adapters included.
-        tokenizer: Saved with each checkpoint.
+        job: The training's job.
+        model: The model, including adapters.
+        tokenizer: The tokenizer, saved with each checkpoint.
         encoded: The rows.
-        order: Their order.
-        checkpoints: Where checkpoints go.
-        writer: Told of each step, on the first worker; None on the others.
-        commits: This worker completes checkpoints: the first one, or where pods have disks of their own, that of each.
+        order: Plan of the steps.
+        checkpoints: The training's checkpoints.
+        writer: Writes progress, on the first worker; None on the others.
+        commits: Whether this worker completes checkpoints: the first worker, or the first of each pod with its own
+            disk.
     """
 
     def __init__(
@@ -140,25 +141,25 @@ class FineTuner(SFTTrainer):  # type: ignore[misc]  # the library is untyped
 
     @property
     def trained_tokens(self) -> int:
-        """Tokens that were in the loss until now."""
+        """Number of tokens in the loss so far."""
         return int(self._trained[self.state.global_step])
 
     def trained_tokens_at(self, step: int) -> int:
-        """Tokens that were in the loss until a step."""
+        """Return the number of tokens in the loss up to a step."""
         return int(self._trained[step])
 
     def create_accelerator_and_postprocess(self) -> None:
-        """Have FSDP on CPUs too: torch shards there over gloo, and only accelerate's own check leaves it out."""
+        """Enable FSDP on CPUs too: torch supports it over gloo, and only accelerate's check excludes it."""
         super().create_accelerator_and_postprocess()
         state = self.accelerator.state
         if self._job.sharded and state.distributed_type == DistributedType.MULTI_CPU:
             state.fsdp_plugin = FullyShardedDataParallelPlugin(**self.args.fsdp_plugin_args)
-            # As accelerate does it for GPUs: every later state is made from this one.
+            # Same as accelerate does for GPUs; every later state is created from this one.
             state.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
             self.is_fsdp_enabled = True
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Pass a step's numbers on to whoever follows the training."""
+        """Write a step's numbers to the progress file."""
         super().log(logs, start_time)
         if "loss" not in logs or self._writer is None:
             return
@@ -178,7 +179,7 @@ class FineTuner(SFTTrainer):  # type: ignore[misc]  # the library is untyped
             seconds_per_step=passed / steps if steps else 0.0,
         )
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> RowSampler:  # noqa: ARG002 - the base class gives it
+    def _get_train_sampler(self, train_dataset: Any = None) -> RowSampler:  # noqa: ARG002 - part of the base class
         return self._sampler
 
     def _run_epoch(self, **arguments: Any) -> None:
@@ -192,7 +193,7 @@ class FineTuner(SFTTrainer):  # type: ignore[misc]  # the library is untyped
         super()._run_epoch(**arguments)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        # The norm goes over all workers, so all of them stop here together, before the weights are touched.
+        # The norm is reduced over all workers, so all of them stop here together, before the weights are updated.
         norm = super()._get_grad_norm(model, grad_norm)
         value = norm.full_tensor() if isinstance(norm, DTensor) else norm
         if not math.isfinite(float(value)):
@@ -202,14 +203,14 @@ class FineTuner(SFTTrainer):  # type: ignore[misc]  # the library is untyped
     def _refuse_step(self) -> None:
         step = self.state.global_step + 1
         self._diverged(
-            step, f"loss or gradient is not a number (loss {float(self._tr_loss):g}), and the weights were not updated"
+            step, f"loss or gradient is not finite (loss {float(self._tr_loss):g}); the weights were not updated"
         )
 
     def _require_finite_weights(self) -> None:
         bad = any(not _local(parameter).isfinite().all() for parameter in self.model.parameters())
         flags = self.accelerator.gather(torch.tensor([int(bad)], device=self.args.device))
         if int(flags.max()):
-            self._diverged(self.state.global_step, "its update left weights that are not numbers, which are not kept")
+            self._diverged(self.state.global_step, "the update made weights non-finite; they are discarded")
 
     def _diverged(self, step: int, what: str) -> NoReturn:
         ids = [self._rows[at].row for at in self._order.step(step)]
@@ -220,10 +221,10 @@ class FineTuner(SFTTrainer):  # type: ignore[misc]  # the library is untyped
         raise TrainingError(
             f"step {step}: {what}. Rows of the batch: {', '.join(ids[:_NAMED_ROWS])}{more}. "
             f"{f'The checkpoint of step {kept} is kept' if kept else 'There is no checkpoint yet'}. Lower "
-            "spec.learning_rate, use spec.dtype float32, or look at these rows"
+            "spec.learning_rate, use spec.dtype float32, or inspect these rows"
         )
 
-    def _get_output_dir(self, trial: Any) -> str:  # noqa: ARG002 - the base class gives it
+    def _get_output_dir(self, trial: Any) -> str:  # noqa: ARG002 - part of the base class
         return str(self._checkpoint_folder.partial)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -235,9 +236,9 @@ class FineTuner(SFTTrainer):  # type: ignore[misc]  # the library is untyped
         need = self._checkpoint_bytes()
         if folder.free() < need:
             raise self._full(need)
-        self.accelerator.wait_for_everyone()  # each has looked before one writes
+        self.accelerator.wait_for_everyone()  # all workers must have checked before one writes
         try:
-            # Past SFTTrainer's own, which adds a model card that we do not want.
+            # Skip SFTTrainer's own method, which would add a model card.
             super(SFTTrainer, self)._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self._commits:
@@ -252,22 +253,22 @@ class FineTuner(SFTTrainer):  # type: ignore[misc]  # the library is untyped
             self._writer.write("checkpoint", step=step)
 
     def _say_what_was_sent(self) -> None:
-        """One that is on this pod's disk alone is none that another start goes on from."""
+        """Report uploaded checkpoints: another start cannot continue from one that is only on this pod's disk."""
         sent = self._checkpoint_folder.sent()
         if self._writer and sent > self._said:
             self._writer.write("checkpoint", step=sent)
             self._said = sent
 
     def _left_out(self, step: int) -> bool:
-        """The one before is still being sent: its files must stay, and another one would come no sooner."""
-        # As the first worker sees it, since all must do the same.
+        """Return whether to skip a checkpoint because the previous one is still being uploaded and must be kept."""
+        # Decided by the first worker, since all must do the same.
         unsent = int(broadcast_object_list([self._checkpoint_folder.unsent()])[0])
         if unsent and self._writer:
             self._writer.write("checkpoint_left_out", step=step, unsent_step=unsent)
         return unsent > 0
 
     def _checkpoint_bytes(self) -> int:
-        """What a checkpoint takes: trained weights (with adapters only those are saved) and optimizer state."""
+        """Return the bytes of a checkpoint: saved weights (with LoRA only the adapters) and optimizer state."""
         saved = [p for p in self.model.parameters() if p.requires_grad or self._job.lora is None]
         states = [value for state in self.optimizer.state.values() for value in state.values()]
         tensors = [tensor for tensor in [*saved, *states] if isinstance(tensor, torch.Tensor)]
@@ -276,17 +277,17 @@ class FineTuner(SFTTrainer):  # type: ignore[misc]  # the library is untyped
     def _full(self, need: int) -> TrainingError:
         folder = self._checkpoint_folder
         free, kept = folder.free(), folder.newest()
-        lacking = f", {_megabytes(need - free)} too few" if free < need else ""
+        lacking = f", {_megabytes(need - free)} too little" if free < need else ""
         return TrainingError(
-            f"no room for the checkpoint of step {self.state.global_step} in {self._job.checkpoints}: it needs about "
-            f"{_megabytes(need)} and {_megabytes(free)} are free{lacking}. "
-            f"{f'The checkpoint of step {kept} is kept' if kept else 'There is no earlier one'}: make room, then "
+            f"not enough disk space for the checkpoint of step {self.state.global_step} in {self._job.checkpoints}: it "
+            f"needs about {_megabytes(need)} and {_megabytes(free)} are free{lacking}. "
+            f"{f'The checkpoint of step {kept} is kept' if kept else 'There is no earlier one'}: free disk space, then "
             "submit the training again"
         )
 
 
 def _local(parameter: torch.Tensor) -> torch.Tensor:
-    """This worker's part of a parameter."""
+    """Return this worker's part of a parameter."""
     return parameter.to_local() if isinstance(parameter, DTensor) else parameter
 
 

@@ -3,9 +3,9 @@
 isort:skip_file
 Runs: from seeds to a published version.
 
-Errors, for every method: INVALID_ARGUMENT with google.rpc.BadRequest naming the field's path; NOT_FOUND for
-an unknown run; FAILED_PRECONDITION where the run's state does not allow it; UNAVAILABLE with
-google.rpc.RetryInfo when a service that it needs is away.
+Errors of every method: INVALID_ARGUMENT with google.rpc.BadRequest naming the field's path; NOT_FOUND for an unknown
+run; FAILED_PRECONDITION if the run's state does not allow it; UNAVAILABLE with google.rpc.RetryInfo if a required
+service is unavailable.
 """
 
 from codealign.api.dataset.v1 import records_pb2 as _records_pb2
@@ -34,26 +34,26 @@ class _StageRoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StageRole.V
     DESCRIPTOR: _descriptor.EnumDescriptor
     STAGE_ROLE_UNSPECIFIED: _StageRole.ValueType  # 0
     STAGE_ROLE_SEEDS: _StageRole.ValueType  # 1
-    """Chooses among the records of the run's collection."""
+    """Selects from the records of the run's collection."""
     STAGE_ROLE_WRITING: _StageRole.ValueType  # 2
-    """A model writes, and records are read from what it wrote."""
+    """A model generates text, from which records are parsed."""
     STAGE_ROLE_EXECUTION: _StageRole.ValueType  # 3
     """The sandbox executes and judges."""
     STAGE_ROLE_SELECTION: _StageRole.ValueType  # 4
-    """Chooses the rows."""
+    """Selects the rows."""
 
 class StageRole(_StageRole, metaclass=_StageRoleEnumTypeWrapper):
-    """What a stage does."""
+    """Role of a stage."""
 
 STAGE_ROLE_UNSPECIFIED: StageRole.ValueType  # 0
 STAGE_ROLE_SEEDS: StageRole.ValueType  # 1
-"""Chooses among the records of the run's collection."""
+"""Selects from the records of the run's collection."""
 STAGE_ROLE_WRITING: StageRole.ValueType  # 2
-"""A model writes, and records are read from what it wrote."""
+"""A model generates text, from which records are parsed."""
 STAGE_ROLE_EXECUTION: StageRole.ValueType  # 3
 """The sandbox executes and judges."""
 STAGE_ROLE_SELECTION: StageRole.ValueType  # 4
-"""Chooses the rows."""
+"""Selects the rows."""
 Global___StageRole: _TypeAlias = StageRole  # noqa: Y015
 
 @_typing.final
@@ -133,7 +133,7 @@ Global___GetPipelineResponse: _TypeAlias = GetPipelineResponse  # noqa: Y015
 
 @_typing.final
 class Pipeline(_message.Message):
-    """What a pipeline is."""
+    """Description of a pipeline."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -143,14 +143,14 @@ class Pipeline(_message.Message):
     FEW_SHOT_SETS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     description: _builtins.str
-    """A line for a person."""
+    """One line for people."""
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___PipelineStage]:
         """From the seeds to the selection, parents first."""
 
     @_builtins.property
     def few_shot_sets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The few-shot sets, the default first."""
+        """Few-shot sets, the default first."""
 
     def __init__(
         self,
@@ -206,26 +206,26 @@ class PipelineStage(_message.Message):
     """As in StageSettings and StageProgress."""
     role: Global___StageRole.ValueType
     parent: _builtins.str
-    """The stage that its parents come from. Empty: none."""
+    """Stage of its parents. Empty: none."""
     makes: _records_pb2.Kind.ValueType
-    """What it makes."""
+    """Kind of record that it makes."""
     title: _builtins.str
     """"Seed → concepts"."""
     description: _builtins.str
-    """A sentence for a person."""
+    """A sentence for people."""
     version: _builtins.int
-    """Goes up whenever the stage reads or judges otherwise."""
+    """Increases whenever the stage parses or judges differently."""
     @_builtins.property
     def defaults(self) -> _records_pb2.StageSettings:
-        """Of a stage that a model writes: what StageSettings leaves out."""
+        """For a stage that uses a model: defaults of StageSettings."""
 
     @_builtins.property
     def reasons(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Why it may drop an item: each reason (or rule) and what it means."""
+        """Reasons (or rules) for dropping an item, and their meaning."""
 
     @_builtins.property
     def properties(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.PropertyDraw]:
-        """The properties that StageSettings may draw, with every value that it may have."""
+        """Properties that StageSettings may draw, with all their possible values."""
 
     def __init__(
         self,
@@ -257,12 +257,12 @@ class RejudgeRunRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     EXECUTION_FIELD_NUMBER: _builtins.int
     run: _builtins.str
-    """The run whose completions are read again."""
+    """The run whose completions are parsed again."""
     name: _builtins.str
-    """A name for the new run. Empty: none."""
+    """Name of the new run. Empty: none."""
     @_builtins.property
     def execution(self) -> _records_pb2.ExecutionSettings:
-        """Limits, profile or runs in place of the run's. Unset fields keep the run's."""
+        """Limits, profile or runs that replace the run's. Unset fields keep the run's."""
 
     def __init__(
         self,
@@ -286,7 +286,7 @@ class RejudgeRunResponse(_message.Message):
     RUN_FIELD_NUMBER: _builtins.int
     EXISTED_FIELD_NUMBER: _builtins.int
     existed: _builtins.bool
-    """The same run was there already: nothing has changed since."""
+    """The same run existed already: nothing has changed since."""
     @_builtins.property
     def run(self) -> Global___RunStatus: ...
     def __init__(
@@ -313,7 +313,7 @@ class CreateRunRequest(_message.Message):
     def config(self) -> _records_pb2.Run: ...
     @_builtins.property
     def loop(self) -> _records_pb2.Loop:
-        """What follows the run's version. Unset: nothing. Pause, resume and cancel are of the run and its loop together."""
+        """Work that follows the run's version. Unset: none. Pause, resume and cancel apply to the run and its loop."""
 
     def __init__(
         self,
@@ -336,7 +336,7 @@ class CreateRunResponse(_message.Message):
     RUN_FIELD_NUMBER: _builtins.int
     EXISTED_FIELD_NUMBER: _builtins.int
     existed: _builtins.bool
-    """It was there already."""
+    """The run existed already."""
     @_builtins.property
     def run(self) -> Global___RunStatus: ...
     def __init__(
@@ -383,9 +383,9 @@ class PlannedStage(_message.Message):
     GENERATED_TOKENS_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
     items: _builtins.int
-    """Items that it would work on, at most."""
+    """Maximum number of items."""
     prompt_tokens: _builtins.int
-    """Tokens, at most: prompts in full and new ones."""
+    """Maximum number of tokens: prompts in full, and new tokens."""
     generated_tokens: _builtins.int
     def __init__(
         self,
@@ -414,13 +414,13 @@ class PlanRunResponse(_message.Message):
     run_id: _builtins.str
     @_builtins.property
     def config(self) -> _records_pb2.Run:
-        """With every default filled in."""
+        """With all defaults filled in."""
 
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedStage]: ...
     @_builtins.property
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What a person should know before the start ("no benchmark texts: decontamination has nothing to check")."""
+        """Notes for people before the start ("no benchmark texts: decontamination has nothing to check")."""
 
     def __init__(
         self,
@@ -440,7 +440,7 @@ Global___PlanRunResponse: _TypeAlias = PlanRunResponse  # noqa: Y015
 
 @_typing.final
 class StageProgress(_message.Message):
-    """One stage of a run, now."""
+    """Current progress of a stage."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -477,7 +477,7 @@ class StageProgress(_message.Message):
     stage: _builtins.str
     """The stage's name in the run's pipeline."""
     expected: _builtins.int
-    """Items that are expected in all, as far as is known now."""
+    """Total number of expected items, as far as known."""
     in_flight: _builtins.int
     done: _builtins.int
     """done = kept + dropped."""
@@ -486,12 +486,12 @@ class StageProgress(_message.Message):
     rate: _builtins.float
     """Items per second over the last minute."""
     seconds_left: _builtins.float
-    """Seconds until the stage is through at this rate. Unset: not known."""
+    """Seconds until the stage ends at this rate. Unset: unknown."""
     retries: _builtins.int
-    """Faults that were retried since the start of this coordinator (infrastructure's, not the items')."""
+    """Infrastructure faults that were retried since the start of this coordinator."""
     @_builtins.property
     def reasons(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Dropped, by reason."""
+        """Number of dropped items by reason."""
 
     def __init__(
         self,
@@ -536,13 +536,13 @@ class RunStatus(_message.Message):
     """The Run record's id."""
     state: _records_pb2.RunState.ValueType
     message: _builtins.str
-    """Why it is in that state, and what to do."""
+    """The reason for the state, and what to do."""
     version: _builtins.str
-    """The published version, once it has succeeded."""
+    """The published version, once the run has succeeded."""
     wanted: _records_pb2.RunState.ValueType
-    """What somebody asked for last: RUNNING, PAUSED or CANCELLED. Until the state agrees, a coordinator is at it."""
+    """Last requested state: RUNNING, PAUSED or CANCELLED. While the state differs, a coordinator is acting on it."""
     waiting_for: _builtins.str
-    """What the run waits for, where it does: "the dataset service, since 14:03:10 UTC: connection refused"."""
+    """What the run is waiting for, if anything: "the dataset service, since 14:03:10 UTC: connection refused"."""
     @_builtins.property
     def config(self) -> _records_pb2.Run: ...
     @_builtins.property
@@ -551,11 +551,11 @@ class RunStatus(_message.Message):
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What a person should know."""
+        """Notes for people."""
 
     @_builtins.property
     def loop(self) -> Global___LoopStatus:
-        """What follows the run. Unset: nothing."""
+        """Work that follows the run. Unset: none."""
 
     def __init__(
         self,
@@ -582,7 +582,7 @@ Global___RunStatus: _TypeAlias = RunStatus  # noqa: Y015
 
 @_typing.final
 class LoopStatus(_message.Message):
-    """What follows a run, as it is now."""
+    """Current state of the work that follows a run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -594,13 +594,13 @@ class LoopStatus(_message.Message):
     id: _builtins.str
     """The Loop record's id."""
     state: _records_pb2.RunState.ValueType
-    """RUNNING also while the run itself is still at work."""
+    """RUNNING also while the run itself is in progress."""
     message: _builtins.str
     @_builtins.property
     def config(self) -> _records_pb2.Loop: ...
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoopStep]:
-        """In their order."""
+        """In order of execution."""
 
     def __init__(
         self,
@@ -632,13 +632,13 @@ class LoopStep(_message.Message):
     name: _builtins.str
     """"evaluate the base model", "train", "evaluate the tuned model"."""
     state: _records_pb2.RunState.ValueType
-    """UNSPECIFIED: not begun."""
+    """UNSPECIFIED: not started."""
     message: _builtins.str
     done: _builtins.int
-    """Of an evaluation problems, of a training steps; total 0: not known yet."""
+    """Problems of an evaluation, or steps of a training. Total 0: unknown."""
     total: _builtins.int
     id: _builtins.str
-    """The training's or the evaluation's, once there is one."""
+    """Id of the training or evaluation, once it exists."""
     def __init__(
         self,
         *,
@@ -663,7 +663,7 @@ class GetRunRequest(_message.Message):
 
     RUN_FIELD_NUMBER: _builtins.int
     run: _builtins.str
-    """The id, or its first digits (at least 6), or the run's name where only one run bears it."""
+    """The id, its beginning (at least 6 digits), or the run's name if it is unique."""
     def __init__(
         self,
         *,
@@ -703,8 +703,8 @@ class ListRunsRequest(_message.Message):
 
     SUMMARY_ONLY_FIELD_NUMBER: _builtins.int
     summary_only: _builtins.bool
-    """Leave out the progress of runs that this coordinator does not work on (RunStatus.stages), which takes a call to the
-    store for each: quick, however many runs there are.
+    """Omit the progress of runs that this coordinator does not work on (RunStatus.stages), which requires a call to the
+    store for each run. Fast, however many runs there are.
     """
     def __init__(
         self,
@@ -749,7 +749,7 @@ class WatchRunRequest(_message.Message):
     INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     interval_seconds: _builtins.float
-    """Seconds between two messages, 0.1 to 60. 0 means 0.5."""
+    """Minimum seconds between messages, 0.1 to 60. 0 means 0.5."""
     def __init__(
         self,
         *,
@@ -908,8 +908,8 @@ class EvaluateRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
     validate_only: _builtins.bool
-    """Check the request and read the benchmarks, evaluate nothing: one message for each benchmark, with its
-    problems_total. No model has to be loaded.
+    """Validate the request and read the benchmarks without evaluating: one message for each benchmark, with its
+    problems_total. No model needs to be loaded.
     """
     @_builtins.property
     def settings(self) -> _records_pb2.EvaluationSettings: ...
@@ -970,7 +970,7 @@ class CancelEvaluationRequest(_message.Message):
 
     EVALUATION_FIELD_NUMBER: _builtins.int
     evaluation: _builtins.str
-    """The id, or its first digits (at least 6)."""
+    """The id, or its beginning (at least 6 digits)."""
     def __init__(
         self,
         *,
@@ -1006,7 +1006,7 @@ Global___CancelEvaluationResponse: _TypeAlias = CancelEvaluationResponse  # noqa
 
 @_typing.final
 class EvaluationStatus(_message.Message):
-    """An evaluation that somebody asked for."""
+    """State of a requested evaluation."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1021,7 +1021,7 @@ class EvaluationStatus(_message.Message):
     """The EvaluationJob record's id."""
     state: _records_pb2.RunState.ValueType
     message: _builtins.str
-    """Why it is in that state, and what to do."""
+    """The reason for the state, and what to do."""
     wanted: _records_pb2.RunState.ValueType
     waiting_for: _builtins.str
     """As in RunStatus."""
@@ -1050,7 +1050,7 @@ Global___EvaluationStatus: _TypeAlias = EvaluationStatus  # noqa: Y015
 
 @_typing.final
 class Interval(_message.Message):
-    """Of a figure, 95%."""
+    """95% confidence interval."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1074,7 +1074,7 @@ Global___Interval: _TypeAlias = Interval  # noqa: Y015
 
 @_typing.final
 class Evaluation(_message.Message):
-    """A model on a benchmark."""
+    """Result of a model on a benchmark."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1155,7 +1155,7 @@ class Evaluation(_message.Message):
     SCORES_FIELD_NUMBER: _builtins.int
     UNDECIDED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The StageConfig that the results bear."""
+    """The StageConfig of the results."""
     benchmark: _builtins.str
     model: _builtins.str
     model_revision: _builtins.str
@@ -1166,22 +1166,22 @@ class Evaluation(_message.Message):
     problems_total: _builtins.int
     problems_done: _builtins.int
     undecided: _builtins.int
-    """Samples whose judgement fell to the infrastructure: asked again by the next call, and in no figure."""
+    """Samples without a verdict because of infrastructure faults. The next call repeats them; they are in no figure."""
     @_builtins.property
     def pass_at_k(self) -> _containers.ScalarMap[_builtins.int, _builtins.float]:
-        """Estimated pass@k by k, unbiased (Chen et al. 2021, equation 1), over the problems that are done."""
+        """Unbiased estimates of pass@k by k (Chen et al. 2021, equation 1), over finished problems."""
 
     @_builtins.property
     def intervals(self) -> _containers.MessageMap[_builtins.int, Global___Interval]:
-        """Of pass@k by k, over problems: Wilson's for one sample, a bootstrap's for more."""
+        """Confidence intervals of pass@k by k, over problems: Wilson's for one sample, a bootstrap for more."""
 
     @_builtins.property
     def verdicts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Samples by verdict."""
+        """Number of samples by verdict."""
 
     @_builtins.property
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProblemScore]:
-        """The ids of the problems, and for each the samples that passed."""
+        """Problem ids, each with the number of samples that passed."""
 
     def __init__(
         self,
@@ -1237,7 +1237,7 @@ Global___ProblemScore: _TypeAlias = ProblemScore  # noqa: Y015
 
 @_typing.final
 class Comparison(_message.Message):
-    """Two models on the same problems of a benchmark, paired by problem."""
+    """Comparison of two models on the same problems of a benchmark, paired by problem."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1253,21 +1253,21 @@ class Comparison(_message.Message):
     TEST_FIELD_NUMBER: _builtins.int
     benchmark: _builtins.str
     base: _builtins.str
-    """Evaluation ids."""
+    """Ids of the evaluations."""
     tuned: _builtins.str
     problems: _builtins.int
     difference: _builtins.float
-    """pass@1 of the tuned model less that of the base model, over the problems that both have."""
+    """pass@1 of the tuned model minus that of the base model, over the problems that both have."""
     base_better: _builtins.int
-    """Problems on which only one of them is better."""
+    """Number of problems on which only one of them is better."""
     tuned_better: _builtins.int
     p_value: _builtins.float
-    """Two-sided: the chance of a difference as large if the models were equally good."""
+    """Two-sided: the probability of such a difference if the models were equally good."""
     test: _builtins.str
-    """"exact McNemar" for one sample of each problem, "sign-flip permutation" for more."""
+    """"exact McNemar" for one sample per problem, "sign-flip permutation" for more."""
     @_builtins.property
     def interval(self) -> Global___Interval:
-        """Of the difference, 95%: a bootstrap over problems."""
+        """95% confidence interval of the difference, by a bootstrap over problems."""
 
     def __init__(
         self,
@@ -1327,18 +1327,18 @@ class EvaluateResponse(_message.Message):
     problems_done: _builtins.int
     problems_total: _builtins.int
     problems_reused: _builtins.int
-    """Of problems_done, those that were there before."""
+    """Number of problems_done with existing results."""
     job: _builtins.str
-    """The EvaluationJob record's id. Empty: validate_only."""
+    """Id of the EvaluationJob record. Empty: validate_only."""
     waiting_for: _builtins.str
-    """What the evaluation waits for, where it does: "the inference service, since 14:03:10 UTC: connection refused"."""
+    """What the evaluation is waiting for, if anything: "the inference service, since 14:03:10 UTC: connection refused"."""
     @_builtins.property
     def pass_at_k(self) -> _containers.ScalarMap[_builtins.int, _builtins.float]:
-        """Estimated pass@k by k, unbiased, over the problems that are done."""
+        """Unbiased estimates of pass@k by k, over finished problems."""
 
     @_builtins.property
     def evaluation(self) -> Global___Evaluation:
-        """The benchmark is through: its result."""
+        """Result of the benchmark, once it is finished."""
 
     def __init__(
         self,
@@ -1381,7 +1381,7 @@ Global___GetReportRequest: _TypeAlias = GetReportRequest  # noqa: Y015
 
 @_typing.final
 class StageReport(_message.Message):
-    """A stage's share of the run, from the store's tallies."""
+    """Contribution of a stage to the run, from the store's tallies."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1420,8 +1420,8 @@ class StageReport(_message.Message):
     cached_prompt_tokens: _builtins.int
     generated_tokens: _builtins.int
     wall_seconds: _builtins.float
-    """Seconds during which at least one item of the stage was being worked on, over all coordinators that
-    worked on the run (up to the last minute of one that was killed).
+    """Seconds in which at least one item of the stage was in progress, over all coordinators that worked on the run (for
+    a killed one, possibly without its last minute).
     """
     @_builtins.property
     def reasons(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
@@ -1486,11 +1486,11 @@ class GetReportResponse(_message.Message):
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageReport]: ...
     @_builtins.property
     def verdicts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Verdicts by name."""
+        """Number of verdicts by name."""
 
     @_builtins.property
     def checkpoints(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.Record]:
-        """Trainings on the run's version: Checkpoint records, oldest first."""
+        """Trainings on the run's version, as Checkpoint records, oldest first."""
 
     @_builtins.property
     def evaluations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evaluation]:
@@ -1498,21 +1498,21 @@ class GetReportResponse(_message.Message):
 
     @_builtins.property
     def comparisons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Comparison]:
-        """Each checkpoint against the run's model, where both were evaluated under the same sampling on the same
+        """Comparison of each checkpoint with the run's model, if both were evaluated with the same sampling on the same
         problems.
         """
 
     @_builtins.property
     def trail(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.Record]:
-        """One published row with everything that it came from, seed first, example last. Empty: no row."""
+        """One published row with its complete lineage, seed first, example last. Empty: no row."""
 
     @_builtins.property
     def trail_references(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.Record]:
-        """The records that these refer to: Completions (the texts that they were read from), PromptPrefixes, StageConfigs."""
+        """Records that these refer to: Completions (from which they were parsed), PromptPrefixes, StageConfigs."""
 
     @_builtins.property
     def pipeline(self) -> Global___Pipeline:
-        """The run's pipeline, as this coordinator has it. Unset: it has none of this name."""
+        """The run's pipeline in this coordinator. Unset: it has no pipeline of this name."""
 
     def __init__(
         self,

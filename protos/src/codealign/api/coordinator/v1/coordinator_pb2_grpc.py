@@ -115,7 +115,7 @@ class CoordinatorServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def ListPipelines(self, request, context):
-        """The pipelines that a run may have.
+        """The available pipelines.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,14 +128,14 @@ class CoordinatorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateRun(self, request, context):
-        """Record that a run is wanted. Idempotent: the same configuration is the same run, which goes on where it stopped.
+        """Request a run. Idempotent: the same configuration is the same run, which continues where it stopped.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PlanRun(self, request, context):
-        """What a run would do and cost, without doing it.
+        """What a run would do and cost, without running it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -154,7 +154,7 @@ class CoordinatorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchRun(self, request, context):
-        """The run as it is now, then again whenever it changes (at most every interval), until it and its loop have ended or
+        """The current state of the run, and each change (at most once per interval), until it and its loop have ended or
         paused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -162,39 +162,39 @@ class CoordinatorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RejudgeRun(self, request, context):
-        """A run that reads and judges a finished run's completions again, with the parsers, rules and runners that are there
-        now and the limits that are asked for. Nothing is generated that is there already.
+        """Create a run that parses and judges a finished run's completions again, with the current parsers, rules and runners
+        and the requested limits. Existing completions are not generated again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PauseRun(self, request, context):
-        """Each of these three records what is wanted and returns; the coordinator that holds the run's lease makes it so.
-        Stop starting work; what is in flight is finished and kept.
+        """PauseRun, ResumeRun and CancelRun record the request and return; the coordinator that holds the run's lease acts on
+        it. Stop starting work; in-flight work is finished and kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeRun(self, request, context):
-        """Go on, after a pause, a failure or a cancellation.
+        """Continue after a pause, a failure or a cancellation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelRun(self, request, context):
-        """Stop at once; what is finished is kept.
+        """Stop immediately; finished work is kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Evaluate(self, request, context):
-        """Record that a model is to be judged on benchmarks (inference writes, the sandbox judges), and watch it: its
-        progress, and each benchmark's result when it is through. What was judged before under the same settings is not
-        done again. A caller that goes away stops nothing: the same call watches it again, CancelEvaluation stops it.
+        """Request an evaluation of a model on benchmarks (inference generates, the sandbox judges), and watch its progress
+        and the result of each benchmark. Samples already judged under the same settings are not repeated. Disconnecting
+        does not stop it: the same call watches it again, and CancelEvaluation stops it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -207,15 +207,15 @@ class CoordinatorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelEvaluation(self, request, context):
-        """Stop at once; what is judged is kept.
+        """Stop immediately; judged samples are kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetReport(self, request, context):
-        """The funnel, the reasons for drops, the time and tokens of each stage, one row followed from seed to example,
-        and the trainings and evaluations that belong to the run.
+        """The funnel, the reasons for drops, the time and tokens of each stage, one row traced from seed to example, and the
+        run's trainings and evaluations.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -3,9 +3,9 @@
 isort:skip_file
 Runs: from seeds to a published version.
 
-Errors, for every method: INVALID_ARGUMENT with google.rpc.BadRequest naming the field's path; NOT_FOUND for
-an unknown run; FAILED_PRECONDITION where the run's state does not allow it; UNAVAILABLE with
-google.rpc.RetryInfo when a service that it needs is away.
+Errors of every method: INVALID_ARGUMENT with google.rpc.BadRequest naming the field's path; NOT_FOUND for an unknown
+run; FAILED_PRECONDITION if the run's state does not allow it; UNAVAILABLE with google.rpc.RetryInfo if a required
+service is unavailable.
 """
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as _coordinator_pb2
@@ -37,82 +37,82 @@ class CoordinatorServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CoordinatorServiceAsyncStub: ...
     ListPipelines: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListPipelinesRequest, _coordinator_pb2.ListPipelinesResponse]
-    """The pipelines that a run may have."""
+    """The available pipelines."""
     GetPipeline: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetPipelineRequest, _coordinator_pb2.GetPipelineResponse]
     CreateRun: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CreateRunRequest, _coordinator_pb2.CreateRunResponse]
-    """Record that a run is wanted. Idempotent: the same configuration is the same run, which goes on where it stopped."""
+    """Request a run. Idempotent: the same configuration is the same run, which continues where it stopped."""
     PlanRun: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.PlanRunRequest, _coordinator_pb2.PlanRunResponse]
-    """What a run would do and cost, without doing it."""
+    """What a run would do and cost, without running it."""
     GetRun: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetRunRequest, _coordinator_pb2.GetRunResponse]
     ListRuns: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListRunsRequest, _coordinator_pb2.ListRunsResponse]
     WatchRun: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.WatchRunRequest, _coordinator_pb2.WatchRunResponse]
-    """The run as it is now, then again whenever it changes (at most every interval), until it and its loop have ended or
+    """The current state of the run, and each change (at most once per interval), until it and its loop have ended or
     paused.
     """
     RejudgeRun: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.RejudgeRunRequest, _coordinator_pb2.RejudgeRunResponse]
-    """A run that reads and judges a finished run's completions again, with the parsers, rules and runners that are there
-    now and the limits that are asked for. Nothing is generated that is there already.
+    """Create a run that parses and judges a finished run's completions again, with the current parsers, rules and runners
+    and the requested limits. Existing completions are not generated again.
     """
     PauseRun: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.PauseRunRequest, _coordinator_pb2.PauseRunResponse]
-    """Each of these three records what is wanted and returns; the coordinator that holds the run's lease makes it so.
-    Stop starting work; what is in flight is finished and kept.
+    """PauseRun, ResumeRun and CancelRun record the request and return; the coordinator that holds the run's lease acts on
+    it. Stop starting work; in-flight work is finished and kept.
     """
     ResumeRun: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ResumeRunRequest, _coordinator_pb2.ResumeRunResponse]
-    """Go on, after a pause, a failure or a cancellation."""
+    """Continue after a pause, a failure or a cancellation."""
     CancelRun: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CancelRunRequest, _coordinator_pb2.CancelRunResponse]
-    """Stop at once; what is finished is kept."""
+    """Stop immediately; finished work is kept."""
     Evaluate: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.EvaluateRequest, _coordinator_pb2.EvaluateResponse]
-    """Record that a model is to be judged on benchmarks (inference writes, the sandbox judges), and watch it: its
-    progress, and each benchmark's result when it is through. What was judged before under the same settings is not
-    done again. A caller that goes away stops nothing: the same call watches it again, CancelEvaluation stops it.
+    """Request an evaluation of a model on benchmarks (inference generates, the sandbox judges), and watch its progress
+    and the result of each benchmark. Samples already judged under the same settings are not repeated. Disconnecting
+    does not stop it: the same call watches it again, and CancelEvaluation stops it.
     """
     ListEvaluations: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListEvaluationsRequest, _coordinator_pb2.ListEvaluationsResponse]
     CancelEvaluation: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CancelEvaluationRequest, _coordinator_pb2.CancelEvaluationResponse]
-    """Stop at once; what is judged is kept."""
+    """Stop immediately; judged samples are kept."""
     GetReport: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetReportRequest, _coordinator_pb2.GetReportResponse]
-    """The funnel, the reasons for drops, the time and tokens of each stage, one row followed from seed to example,
-    and the trainings and evaluations that belong to the run.
+    """The funnel, the reasons for drops, the time and tokens of each stage, one row traced from seed to example, and the
+    run's trainings and evaluations.
     """
 
 @_typing.type_check_only
 class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListPipelines: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListPipelinesRequest, _coordinator_pb2.ListPipelinesResponse]  # type: ignore[assignment]
-    """The pipelines that a run may have."""
+    """The available pipelines."""
     GetPipeline: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetPipelineRequest, _coordinator_pb2.GetPipelineResponse]  # type: ignore[assignment]
     CreateRun: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CreateRunRequest, _coordinator_pb2.CreateRunResponse]  # type: ignore[assignment]
-    """Record that a run is wanted. Idempotent: the same configuration is the same run, which goes on where it stopped."""
+    """Request a run. Idempotent: the same configuration is the same run, which continues where it stopped."""
     PlanRun: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.PlanRunRequest, _coordinator_pb2.PlanRunResponse]  # type: ignore[assignment]
-    """What a run would do and cost, without doing it."""
+    """What a run would do and cost, without running it."""
     GetRun: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetRunRequest, _coordinator_pb2.GetRunResponse]  # type: ignore[assignment]
     ListRuns: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListRunsRequest, _coordinator_pb2.ListRunsResponse]  # type: ignore[assignment]
     WatchRun: _aio.UnaryStreamMultiCallable[_coordinator_pb2.WatchRunRequest, _coordinator_pb2.WatchRunResponse]  # type: ignore[assignment]
-    """The run as it is now, then again whenever it changes (at most every interval), until it and its loop have ended or
+    """The current state of the run, and each change (at most once per interval), until it and its loop have ended or
     paused.
     """
     RejudgeRun: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.RejudgeRunRequest, _coordinator_pb2.RejudgeRunResponse]  # type: ignore[assignment]
-    """A run that reads and judges a finished run's completions again, with the parsers, rules and runners that are there
-    now and the limits that are asked for. Nothing is generated that is there already.
+    """Create a run that parses and judges a finished run's completions again, with the current parsers, rules and runners
+    and the requested limits. Existing completions are not generated again.
     """
     PauseRun: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.PauseRunRequest, _coordinator_pb2.PauseRunResponse]  # type: ignore[assignment]
-    """Each of these three records what is wanted and returns; the coordinator that holds the run's lease makes it so.
-    Stop starting work; what is in flight is finished and kept.
+    """PauseRun, ResumeRun and CancelRun record the request and return; the coordinator that holds the run's lease acts on
+    it. Stop starting work; in-flight work is finished and kept.
     """
     ResumeRun: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ResumeRunRequest, _coordinator_pb2.ResumeRunResponse]  # type: ignore[assignment]
-    """Go on, after a pause, a failure or a cancellation."""
+    """Continue after a pause, a failure or a cancellation."""
     CancelRun: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CancelRunRequest, _coordinator_pb2.CancelRunResponse]  # type: ignore[assignment]
-    """Stop at once; what is finished is kept."""
+    """Stop immediately; finished work is kept."""
     Evaluate: _aio.UnaryStreamMultiCallable[_coordinator_pb2.EvaluateRequest, _coordinator_pb2.EvaluateResponse]  # type: ignore[assignment]
-    """Record that a model is to be judged on benchmarks (inference writes, the sandbox judges), and watch it: its
-    progress, and each benchmark's result when it is through. What was judged before under the same settings is not
-    done again. A caller that goes away stops nothing: the same call watches it again, CancelEvaluation stops it.
+    """Request an evaluation of a model on benchmarks (inference generates, the sandbox judges), and watch its progress
+    and the result of each benchmark. Samples already judged under the same settings are not repeated. Disconnecting
+    does not stop it: the same call watches it again, and CancelEvaluation stops it.
     """
     ListEvaluations: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListEvaluationsRequest, _coordinator_pb2.ListEvaluationsResponse]  # type: ignore[assignment]
     CancelEvaluation: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CancelEvaluationRequest, _coordinator_pb2.CancelEvaluationResponse]  # type: ignore[assignment]
-    """Stop at once; what is judged is kept."""
+    """Stop immediately; judged samples are kept."""
     GetReport: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetReportRequest, _coordinator_pb2.GetReportResponse]  # type: ignore[assignment]
-    """The funnel, the reasons for drops, the time and tokens of each stage, one row followed from seed to example,
-    and the trainings and evaluations that belong to the run.
+    """The funnel, the reasons for drops, the time and tokens of each stage, one row traced from seed to example, and the
+    run's trainings and evaluations.
     """
 
 class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -122,7 +122,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.ListPipelinesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.ListPipelinesResponse, _abc.Awaitable[_coordinator_pb2.ListPipelinesResponse]]:
-        """The pipelines that a run may have."""
+        """The available pipelines."""
 
     @_abc_1.abstractmethod
     def GetPipeline(
@@ -137,7 +137,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.CreateRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.CreateRunResponse, _abc.Awaitable[_coordinator_pb2.CreateRunResponse]]:
-        """Record that a run is wanted. Idempotent: the same configuration is the same run, which goes on where it stopped."""
+        """Request a run. Idempotent: the same configuration is the same run, which continues where it stopped."""
 
     @_abc_1.abstractmethod
     def PlanRun(
@@ -145,7 +145,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.PlanRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.PlanRunResponse, _abc.Awaitable[_coordinator_pb2.PlanRunResponse]]:
-        """What a run would do and cost, without doing it."""
+        """What a run would do and cost, without running it."""
 
     @_abc_1.abstractmethod
     def GetRun(
@@ -167,7 +167,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.WatchRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.WatchRunResponse], _abc.AsyncIterator[_coordinator_pb2.WatchRunResponse]]:
-        """The run as it is now, then again whenever it changes (at most every interval), until it and its loop have ended or
+        """The current state of the run, and each change (at most once per interval), until it and its loop have ended or
         paused.
         """
 
@@ -177,8 +177,8 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.RejudgeRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.RejudgeRunResponse, _abc.Awaitable[_coordinator_pb2.RejudgeRunResponse]]:
-        """A run that reads and judges a finished run's completions again, with the parsers, rules and runners that are there
-        now and the limits that are asked for. Nothing is generated that is there already.
+        """Create a run that parses and judges a finished run's completions again, with the current parsers, rules and runners
+        and the requested limits. Existing completions are not generated again.
         """
 
     @_abc_1.abstractmethod
@@ -187,8 +187,8 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.PauseRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.PauseRunResponse, _abc.Awaitable[_coordinator_pb2.PauseRunResponse]]:
-        """Each of these three records what is wanted and returns; the coordinator that holds the run's lease makes it so.
-        Stop starting work; what is in flight is finished and kept.
+        """PauseRun, ResumeRun and CancelRun record the request and return; the coordinator that holds the run's lease acts on
+        it. Stop starting work; in-flight work is finished and kept.
         """
 
     @_abc_1.abstractmethod
@@ -197,7 +197,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.ResumeRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.ResumeRunResponse, _abc.Awaitable[_coordinator_pb2.ResumeRunResponse]]:
-        """Go on, after a pause, a failure or a cancellation."""
+        """Continue after a pause, a failure or a cancellation."""
 
     @_abc_1.abstractmethod
     def CancelRun(
@@ -205,7 +205,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.CancelRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.CancelRunResponse, _abc.Awaitable[_coordinator_pb2.CancelRunResponse]]:
-        """Stop at once; what is finished is kept."""
+        """Stop immediately; finished work is kept."""
 
     @_abc_1.abstractmethod
     def Evaluate(
@@ -213,9 +213,9 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.EvaluateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.EvaluateResponse], _abc.AsyncIterator[_coordinator_pb2.EvaluateResponse]]:
-        """Record that a model is to be judged on benchmarks (inference writes, the sandbox judges), and watch it: its
-        progress, and each benchmark's result when it is through. What was judged before under the same settings is not
-        done again. A caller that goes away stops nothing: the same call watches it again, CancelEvaluation stops it.
+        """Request an evaluation of a model on benchmarks (inference generates, the sandbox judges), and watch its progress
+        and the result of each benchmark. Samples already judged under the same settings are not repeated. Disconnecting
+        does not stop it: the same call watches it again, and CancelEvaluation stops it.
         """
 
     @_abc_1.abstractmethod
@@ -231,7 +231,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.CancelEvaluationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.CancelEvaluationResponse, _abc.Awaitable[_coordinator_pb2.CancelEvaluationResponse]]:
-        """Stop at once; what is judged is kept."""
+        """Stop immediately; judged samples are kept."""
 
     @_abc_1.abstractmethod
     def GetReport(
@@ -239,8 +239,8 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.GetReportRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.GetReportResponse, _abc.Awaitable[_coordinator_pb2.GetReportResponse]]:
-        """The funnel, the reasons for drops, the time and tokens of each stage, one row followed from seed to example,
-        and the trainings and evaluations that belong to the run.
+        """The funnel, the reasons for drops, the time and tokens of each stage, one row traced from seed to example, and the
+        run's trainings and evaluations.
         """
 
 def add_CoordinatorServiceServicer_to_server(servicer: CoordinatorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

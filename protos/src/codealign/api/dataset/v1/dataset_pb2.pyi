@@ -3,9 +3,9 @@
 isort:skip_file
 Records, their lineage, and published versions.
 
-Errors, for every method: INVALID_ARGUMENT with google.rpc.BadRequest naming the field's path
-(`records[3].attempt`); NOT_FOUND for an unknown id, version or lease; UNAVAILABLE with google.rpc.RetryInfo
-when the database is away; RESOURCE_EXHAUSTED when a disk is full.
+Errors of every method: INVALID_ARGUMENT with google.rpc.BadRequest naming the field's path (`records[3].attempt`);
+NOT_FOUND for an unknown id, version or lease; UNAVAILABLE with google.rpc.RetryInfo if the database is unavailable;
+RESOURCE_EXHAUSTED if a disk is full.
 """
 
 from codealign.api.dataset.v1 import records_pb2 as _records_pb2
@@ -36,18 +36,18 @@ class _AppendOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AppendO
     APPEND_OUTCOME_UNSPECIFIED: _AppendOutcome.ValueType  # 0
     APPEND_OUTCOME_INSERTED: _AppendOutcome.ValueType  # 1
     APPEND_OUTCOME_EXISTED: _AppendOutcome.ValueType  # 2
-    """The same record was there."""
+    """The same record existed."""
     APPEND_OUTCOME_CONFLICT: _AppendOutcome.ValueType  # 3
-    """A record with this id and other content was there. It is kept: the first write wins."""
+    """A record with this id and other content existed. It is kept: the first write wins."""
 
 class AppendOutcome(_AppendOutcome, metaclass=_AppendOutcomeEnumTypeWrapper): ...
 
 APPEND_OUTCOME_UNSPECIFIED: AppendOutcome.ValueType  # 0
 APPEND_OUTCOME_INSERTED: AppendOutcome.ValueType  # 1
 APPEND_OUTCOME_EXISTED: AppendOutcome.ValueType  # 2
-"""The same record was there."""
+"""The same record existed."""
 APPEND_OUTCOME_CONFLICT: AppendOutcome.ValueType  # 3
-"""A record with this id and other content was there. It is kept: the first write wins."""
+"""A record with this id and other content existed. It is kept: the first write wins."""
 Global___AppendOutcome: _TypeAlias = AppendOutcome  # noqa: Y015
 
 class _Direction:
@@ -98,16 +98,16 @@ class AppendRequest(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
-    """Also make the records members of this collection, those that existed included. A run's collection bears
-    the run's id. Empty: none.
+    """Make all of the records, existing ones included, members of this collection. A run's collection is named by the
+    run's id. Empty: none.
     """
     @_builtins.property
     def records(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.Record]:
-        """At most 1,000. Parents must be there already, or stand earlier in this list."""
+        """At most 1,000. Parents must exist already, or precede their children in this list."""
 
     @_builtins.property
     def lease(self) -> Global___LeaseToken:
-        """Refuse unless this lease is still held with this token. Unset: not checked."""
+        """Fail unless this lease is still held with this token. Unset: not checked."""
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class AppendResult(_message.Message):
     outcome: Global___AppendOutcome.ValueType
     @_builtins.property
     def kept(self) -> _records_pb2.Record:
-        """What the store holds, where that is not what was sent (EXISTED with other provenance, CONFLICT)."""
+        """The stored record, if it differs from the one sent (EXISTED with other provenance, CONFLICT)."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class AppendResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppendResult]:
-        """In the request's order."""
+        """In the order of the request."""
 
     def __init__(
         self,
@@ -176,7 +176,7 @@ Global___AppendResponse: _TypeAlias = AppendResponse  # noqa: Y015
 
 @_typing.final
 class LacksChild(_message.Message):
-    """Records that have no child of this kind."""
+    """Selects records without a child of this kind."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -184,11 +184,11 @@ class LacksChild(_message.Message):
     STAGE_CONFIG_ID_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     kind: _records_pb2.Kind.ValueType
-    """The child's kind. A Rejection whose rejected_kind is this one counts as a child."""
+    """Kind of the child. A Rejection with this rejected_kind counts as a child."""
     stage_config_id: _builtins.str
-    """The child's configuration. Empty: any."""
+    """Configuration of the child. Empty: any."""
     attempts: _builtins.int
-    """Attempts that must be there, 0 to attempts - 1. 0 means 1."""
+    """Required attempts: 0 to attempts - 1. 0 means 1."""
     def __init__(
         self,
         *,
@@ -217,12 +217,12 @@ class ScanRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     kind: _records_pb2.Kind.ValueType
     collection: _builtins.str
-    """Members of this collection alone. Empty: all records."""
+    """Only members of this collection. Empty: all records."""
     stage_config_id: _builtins.str
     parent_id: _builtins.str
-    """Children of this record alone."""
+    """Only children of this record."""
     page_size: _builtins.int
-    """Records at most. Default 100, at most 1,000; a page of large records holds fewer."""
+    """Maximum number of records. Default 100, at most 1,000. A page of large records has fewer."""
     page_token: _builtins.str
     @_builtins.property
     def lacks_child(self) -> Global___LacksChild: ...
@@ -252,7 +252,7 @@ class ScanResponse(_message.Message):
     RECORDS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty: this was the last page."""
+    """Empty: this is the last page."""
     @_builtins.property
     def records(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.Record]: ...
     def __init__(
@@ -276,7 +276,7 @@ class GetRequest(_message.Message):
     IDS_FIELD_NUMBER: _builtins.int
     ALLOW_PREFIX_FIELD_NUMBER: _builtins.int
     allow_prefix: _builtins.bool
-    """An id's first digits (at least 6) are enough, where they are not ambiguous."""
+    """Allow the beginning of an id (at least 6 digits) if it is unambiguous."""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """At most 1,000."""
@@ -327,7 +327,7 @@ class JoinRequest(_message.Message):
     IDS_ONLY_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     ids_only: _builtins.bool
-    """Give the ids of those that are there, and not their bodies and provenance."""
+    """Return the ids of existing records, without bodies and provenance."""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """At most 1,000."""
@@ -359,7 +359,7 @@ class JoinResponse(_message.Message):
     RECORDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def records(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.Record]:
-        """In the order of the request. With ids_only each holds its id alone."""
+        """In the order of the request. With ids_only, each has only its id."""
 
     def __init__(
         self,
@@ -410,18 +410,16 @@ class RecordCount(_message.Message):
     SECONDS_FIELD_NUMBER: _builtins.int
     kind: _records_pb2.Kind.ValueType
     label: _builtins.str
-    """For Decision its rule, for Rejection its reason, for Verdict the verdict's name without its prefix; else
-    empty.
-    """
+    """The rule of a Decision, the reason of a Rejection, the name of a Verdict without its prefix; empty for other kinds."""
     rejected_kind: _records_pb2.Kind.ValueType
-    """For Rejection the kind that it stands for."""
+    """For a Rejection, the kind that it stands for."""
     outcome: _records_pb2.Decision.Outcome.ValueType
-    """For Decision."""
+    """For a Decision."""
     count: _builtins.int
     stage_config_id: _builtins.str
-    """The configuration that they were made under: it tells the stages of a run apart."""
+    """Configuration of the records, which distinguishes the stages of a run."""
     prompt_tokens: _builtins.int
-    """Sums over their provenance."""
+    """Sums over the provenance of the records."""
     cached_prompt_tokens: _builtins.int
     generated_tokens: _builtins.int
     seconds: _builtins.float
@@ -476,13 +474,13 @@ class LineageRequest(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The whole id, or its first digits (at least 6)."""
+    """The full id, or its beginning (at least 6 digits)."""
     direction: Global___Direction.ValueType
     """Default: both."""
     collection: _builtins.str
-    """Members of this collection alone (a run's id), ancestors included. Empty: all."""
+    """Only members of this collection (a run's id), ancestors included. Empty: all."""
     limit: _builtins.int
-    """Records at most. Default 1,000, at most 10,000."""
+    """Maximum number of records. Default 1,000, at most 10,000."""
     def __init__(
         self,
         *,
@@ -507,12 +505,12 @@ class LineageResponse(_message.Message):
     REFERENCES_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     truncated: _builtins.bool
-    """More than `limit` were there."""
+    """There were more than `limit` records."""
     @_builtins.property
     def records(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.Record]: ...
     @_builtins.property
     def references(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.Record]:
-        """StageConfig and PromptPrefix records that these refer to."""
+        """StageConfig and PromptPrefix records that the records refer to."""
 
     def __init__(
         self,
@@ -617,22 +615,22 @@ class PublishVersionRequest(_message.Message):
     VERDICTS_FIELD_NUMBER: _builtins.int
     NOT_EXECUTED_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
-    """Its Example records are the rows."""
+    """Its Example records become the rows."""
     title: _builtins.str
-    """A name for people, in the card. Empty: the version's own name."""
+    """Title for people, shown on the card. Empty: the version's name."""
     promise: _builtins.str
-    """Which promise of sameness the version has: "replayable" (from recorded completions and verdicts) or
-    "reproducible" (from seeds and model: a batch-invariant engine). Empty: "replayable".
+    """Which reproducibility the version promises: "replayable" (from recorded completions and verdicts) or "reproducible"
+    (from seeds and model, with a batch-invariant engine). Empty: "replayable".
     """
     not_executed: _builtins.bool
-    """Its rows were never executed and bear no verdict: rows, manifest and card say so. Not together with `verdicts`."""
+    """The rows were never executed and have no verdict; rows, manifest and card say so. Excludes `verdicts`."""
     @_builtins.property
     def facts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Facts for the card that are the same for the same rows (no times, hosts or run ids)."""
+        """Facts for the card. They must be the same for the same rows (no times, hosts or run ids)."""
 
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedScalarFieldContainer[_sandbox_pb2.Verdict.ValueType]:
-        """Which verdicts its rows may have. Empty: PASSED alone."""
+        """Allowed verdicts of the rows. Empty: only PASSED."""
 
     def __init__(
         self,
@@ -667,12 +665,12 @@ class Version(_message.Message):
     """"v-" and 16 digits of the content's hash."""
     title: _builtins.str
     url: _builtins.str
-    """The folder's URL."""
+    """URL of the version's directory."""
     rows: _builtins.int
     collection: _builtins.str
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___VersionFile]:
-        """The manifest: each file with its sha256."""
+        """Files of the manifest with their sha256."""
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
@@ -727,7 +725,7 @@ class PublishVersionResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     EXISTED_FIELD_NUMBER: _builtins.int
     existed: _builtins.bool
-    """It was there already."""
+    """The version existed already."""
     @_builtins.property
     def version(self) -> Global___Version: ...
     def __init__(
@@ -849,7 +847,7 @@ class ExportResponse(_message.Message):
 
     DATA_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
-    """The file's next bytes."""
+    """The next bytes of the file."""
     def __init__(
         self,
         *,
@@ -871,7 +869,7 @@ class LeaseToken(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     token: _builtins.int
-    """Grows with every new holder."""
+    """Increases with every new holder."""
     def __init__(
         self,
         *,
@@ -924,7 +922,7 @@ class AcquireLeaseRequest(_message.Message):
     TTL_SECONDS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     holder: _builtins.str
-    """Who asks: the same holder gets it again, with a new token."""
+    """Name of the holder. The same holder can acquire the lease again and gets a new token."""
     ttl_seconds: _builtins.float
     """Seconds, 1 to 3,600. 0 means 15."""
     def __init__(

@@ -110,7 +110,7 @@ class DatasetServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Append(self, request, context):
-        """Add records, all or none. Idempotent: what is there stays as it is, and comes back.
+        """Add records, all or none. Idempotent: existing records are kept and returned.
         FAILED_PRECONDITION: the lease's token is not the current one (another coordinator took over).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -118,23 +118,23 @@ class DatasetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Scan(self, request, context):
-        """Records in the order of their ids, a page at a time, by kind, collection and configuration; or those
-        that lack a child, which is how a run finds what is left to do.
+        """A page of records ordered by id, by kind, collection and configuration; or only those that lack a child, which is
+        how a run finds what is left to do.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Get(self, request, context):
-        """Records by id; those that are not there are left out.
+        """Records by id. Missing ones are left out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Join(self, request, context):
-        """Make records that are there members of a collection, and give them: what another run made becomes part of this
-        one without being sent back. Those that are not there are left out.
+        """Make existing records members of a collection, and return them, so that records of another run become part of this
+        one without being sent back. Missing ones are left out.
         FAILED_PRECONDITION: the lease's token is not the current one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -142,15 +142,15 @@ class DatasetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Count(self, request, context):
-        """How many records there are, by kind, configuration and reason, and what they took. Kept up with every append, so
-        the cost does not grow with the records. For progress and reports.
+        """Number of records and their total usage by kind, configuration and reason, for progress and reports. Updated with
+        every append, so the cost does not grow with the number of records.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Lineage(self, request, context):
-        """A record's ancestors or descendants, breadth first, itself included, with the configurations and prompt
+        """Ancestors or descendants of a record, breadth first, including the record, with the configurations and prompt
         prefixes that they refer to.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -165,10 +165,9 @@ class DatasetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PublishVersion(self, request, context):
-        """Write the examples of a collection as an immutable version: Parquet, manifest, card. The version's name
-        is a hash of its content, so publishing the same rows twice gives the same version and writes nothing.
-        FAILED_PRECONDITION: a row's verdict was made without isolation, is missing, or is none of those that the request
-        allows.
+        """Write the examples of a collection as an immutable version: Parquet, manifest, card. The version's name is a hash
+        of its content, so publishing the same rows again returns the same version and writes nothing. FAILED_PRECONDITION:
+        the verdict on a row was made without isolation, is missing, or is not allowed by the request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -187,15 +186,15 @@ class DatasetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Export(self, request, context):
-        """A version's rows in another format, streamed.
+        """Stream a version's rows in another format.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AcquireLease(self, request, context):
-        """Take a named lease, so that one holder at a time does a piece of work.
-        A lease that somebody else holds is answered UNAVAILABLE with RetryInfo.
+        """Acquire a named lease, so that only one holder at a time does a piece of work.
+        UNAVAILABLE with RetryInfo: another holder has the lease.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -209,7 +208,7 @@ class DatasetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseLease(self, request, context):
-        """A token that is no longer the current one releases nothing, and is no error.
+        """A token that is no longer current releases nothing, without an error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

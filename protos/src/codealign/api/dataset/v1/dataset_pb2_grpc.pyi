@@ -3,9 +3,9 @@
 isort:skip_file
 Records, their lineage, and published versions.
 
-Errors, for every method: INVALID_ARGUMENT with google.rpc.BadRequest naming the field's path
-(`records[3].attempt`); NOT_FOUND for an unknown id, version or lease; UNAVAILABLE with google.rpc.RetryInfo
-when the database is away; RESOURCE_EXHAUSTED when a disk is full.
+Errors of every method: INVALID_ARGUMENT with google.rpc.BadRequest naming the field's path (`records[3].attempt`);
+NOT_FOUND for an unknown id, version or lease; UNAVAILABLE with google.rpc.RetryInfo if the database is unavailable;
+RESOURCE_EXHAUSTED if a disk is full.
 """
 
 from codealign.api.dataset.v1 import dataset_pb2 as _dataset_pb2
@@ -37,95 +37,93 @@ class DatasetServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> DatasetServiceAsyncStub: ...
     Append: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.AppendRequest, _dataset_pb2.AppendResponse]
-    """Add records, all or none. Idempotent: what is there stays as it is, and comes back.
+    """Add records, all or none. Idempotent: existing records are kept and returned.
     FAILED_PRECONDITION: the lease's token is not the current one (another coordinator took over).
     """
     Scan: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.ScanRequest, _dataset_pb2.ScanResponse]
-    """Records in the order of their ids, a page at a time, by kind, collection and configuration; or those
-    that lack a child, which is how a run finds what is left to do.
+    """A page of records ordered by id, by kind, collection and configuration; or only those that lack a child, which is
+    how a run finds what is left to do.
     """
     Get: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.GetRequest, _dataset_pb2.GetResponse]
-    """Records by id; those that are not there are left out."""
+    """Records by id. Missing ones are left out."""
     Join: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.JoinRequest, _dataset_pb2.JoinResponse]
-    """Make records that are there members of a collection, and give them: what another run made becomes part of this
-    one without being sent back. Those that are not there are left out.
+    """Make existing records members of a collection, and return them, so that records of another run become part of this
+    one without being sent back. Missing ones are left out.
     FAILED_PRECONDITION: the lease's token is not the current one.
     """
     Count: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.CountRequest, _dataset_pb2.CountResponse]
-    """How many records there are, by kind, configuration and reason, and what they took. Kept up with every append, so
-    the cost does not grow with the records. For progress and reports.
+    """Number of records and their total usage by kind, configuration and reason, for progress and reports. Updated with
+    every append, so the cost does not grow with the number of records.
     """
     Lineage: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.LineageRequest, _dataset_pb2.LineageResponse]
-    """A record's ancestors or descendants, breadth first, itself included, with the configurations and prompt
+    """Ancestors or descendants of a record, breadth first, including the record, with the configurations and prompt
     prefixes that they refer to.
     """
     ListCollections: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.ListCollectionsRequest, _dataset_pb2.ListCollectionsResponse]
     """Collections with their sizes."""
     PublishVersion: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.PublishVersionRequest, _dataset_pb2.PublishVersionResponse]
-    """Write the examples of a collection as an immutable version: Parquet, manifest, card. The version's name
-    is a hash of its content, so publishing the same rows twice gives the same version and writes nothing.
-    FAILED_PRECONDITION: a row's verdict was made without isolation, is missing, or is none of those that the request
-    allows.
+    """Write the examples of a collection as an immutable version: Parquet, manifest, card. The version's name is a hash
+    of its content, so publishing the same rows again returns the same version and writes nothing. FAILED_PRECONDITION:
+    the verdict on a row was made without isolation, is missing, or is not allowed by the request.
     """
     GetVersion: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.GetVersionRequest, _dataset_pb2.GetVersionResponse]
     ListVersions: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.ListVersionsRequest, _dataset_pb2.ListVersionsResponse]
     Export: _grpc.UnaryStreamMultiCallable[_dataset_pb2.ExportRequest, _dataset_pb2.ExportResponse]
-    """A version's rows in another format, streamed."""
+    """Stream a version's rows in another format."""
     AcquireLease: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.AcquireLeaseRequest, _dataset_pb2.AcquireLeaseResponse]
-    """Take a named lease, so that one holder at a time does a piece of work.
-    A lease that somebody else holds is answered UNAVAILABLE with RetryInfo.
+    """Acquire a named lease, so that only one holder at a time does a piece of work.
+    UNAVAILABLE with RetryInfo: another holder has the lease.
     """
     RenewLease: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.RenewLeaseRequest, _dataset_pb2.RenewLeaseResponse]
     """FAILED_PRECONDITION: it expired, or another holder has it."""
     ReleaseLease: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.ReleaseLeaseRequest, _dataset_pb2.ReleaseLeaseResponse]
-    """A token that is no longer the current one releases nothing, and is no error."""
+    """A token that is no longer current releases nothing, without an error."""
 
 @_typing.type_check_only
 class DatasetServiceAsyncStub(DatasetServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Append: _aio.UnaryUnaryMultiCallable[_dataset_pb2.AppendRequest, _dataset_pb2.AppendResponse]  # type: ignore[assignment]
-    """Add records, all or none. Idempotent: what is there stays as it is, and comes back.
+    """Add records, all or none. Idempotent: existing records are kept and returned.
     FAILED_PRECONDITION: the lease's token is not the current one (another coordinator took over).
     """
     Scan: _aio.UnaryUnaryMultiCallable[_dataset_pb2.ScanRequest, _dataset_pb2.ScanResponse]  # type: ignore[assignment]
-    """Records in the order of their ids, a page at a time, by kind, collection and configuration; or those
-    that lack a child, which is how a run finds what is left to do.
+    """A page of records ordered by id, by kind, collection and configuration; or only those that lack a child, which is
+    how a run finds what is left to do.
     """
     Get: _aio.UnaryUnaryMultiCallable[_dataset_pb2.GetRequest, _dataset_pb2.GetResponse]  # type: ignore[assignment]
-    """Records by id; those that are not there are left out."""
+    """Records by id. Missing ones are left out."""
     Join: _aio.UnaryUnaryMultiCallable[_dataset_pb2.JoinRequest, _dataset_pb2.JoinResponse]  # type: ignore[assignment]
-    """Make records that are there members of a collection, and give them: what another run made becomes part of this
-    one without being sent back. Those that are not there are left out.
+    """Make existing records members of a collection, and return them, so that records of another run become part of this
+    one without being sent back. Missing ones are left out.
     FAILED_PRECONDITION: the lease's token is not the current one.
     """
     Count: _aio.UnaryUnaryMultiCallable[_dataset_pb2.CountRequest, _dataset_pb2.CountResponse]  # type: ignore[assignment]
-    """How many records there are, by kind, configuration and reason, and what they took. Kept up with every append, so
-    the cost does not grow with the records. For progress and reports.
+    """Number of records and their total usage by kind, configuration and reason, for progress and reports. Updated with
+    every append, so the cost does not grow with the number of records.
     """
     Lineage: _aio.UnaryUnaryMultiCallable[_dataset_pb2.LineageRequest, _dataset_pb2.LineageResponse]  # type: ignore[assignment]
-    """A record's ancestors or descendants, breadth first, itself included, with the configurations and prompt
+    """Ancestors or descendants of a record, breadth first, including the record, with the configurations and prompt
     prefixes that they refer to.
     """
     ListCollections: _aio.UnaryUnaryMultiCallable[_dataset_pb2.ListCollectionsRequest, _dataset_pb2.ListCollectionsResponse]  # type: ignore[assignment]
     """Collections with their sizes."""
     PublishVersion: _aio.UnaryUnaryMultiCallable[_dataset_pb2.PublishVersionRequest, _dataset_pb2.PublishVersionResponse]  # type: ignore[assignment]
-    """Write the examples of a collection as an immutable version: Parquet, manifest, card. The version's name
-    is a hash of its content, so publishing the same rows twice gives the same version and writes nothing.
-    FAILED_PRECONDITION: a row's verdict was made without isolation, is missing, or is none of those that the request
-    allows.
+    """Write the examples of a collection as an immutable version: Parquet, manifest, card. The version's name is a hash
+    of its content, so publishing the same rows again returns the same version and writes nothing. FAILED_PRECONDITION:
+    the verdict on a row was made without isolation, is missing, or is not allowed by the request.
     """
     GetVersion: _aio.UnaryUnaryMultiCallable[_dataset_pb2.GetVersionRequest, _dataset_pb2.GetVersionResponse]  # type: ignore[assignment]
     ListVersions: _aio.UnaryUnaryMultiCallable[_dataset_pb2.ListVersionsRequest, _dataset_pb2.ListVersionsResponse]  # type: ignore[assignment]
     Export: _aio.UnaryStreamMultiCallable[_dataset_pb2.ExportRequest, _dataset_pb2.ExportResponse]  # type: ignore[assignment]
-    """A version's rows in another format, streamed."""
+    """Stream a version's rows in another format."""
     AcquireLease: _aio.UnaryUnaryMultiCallable[_dataset_pb2.AcquireLeaseRequest, _dataset_pb2.AcquireLeaseResponse]  # type: ignore[assignment]
-    """Take a named lease, so that one holder at a time does a piece of work.
-    A lease that somebody else holds is answered UNAVAILABLE with RetryInfo.
+    """Acquire a named lease, so that only one holder at a time does a piece of work.
+    UNAVAILABLE with RetryInfo: another holder has the lease.
     """
     RenewLease: _aio.UnaryUnaryMultiCallable[_dataset_pb2.RenewLeaseRequest, _dataset_pb2.RenewLeaseResponse]  # type: ignore[assignment]
     """FAILED_PRECONDITION: it expired, or another holder has it."""
     ReleaseLease: _aio.UnaryUnaryMultiCallable[_dataset_pb2.ReleaseLeaseRequest, _dataset_pb2.ReleaseLeaseResponse]  # type: ignore[assignment]
-    """A token that is no longer the current one releases nothing, and is no error."""
+    """A token that is no longer current releases nothing, without an error."""
 
 class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -134,7 +132,7 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_pb2.AppendRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_pb2.AppendResponse, _abc.Awaitable[_dataset_pb2.AppendResponse]]:
-        """Add records, all or none. Idempotent: what is there stays as it is, and comes back.
+        """Add records, all or none. Idempotent: existing records are kept and returned.
         FAILED_PRECONDITION: the lease's token is not the current one (another coordinator took over).
         """
 
@@ -144,8 +142,8 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_pb2.ScanRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_pb2.ScanResponse, _abc.Awaitable[_dataset_pb2.ScanResponse]]:
-        """Records in the order of their ids, a page at a time, by kind, collection and configuration; or those
-        that lack a child, which is how a run finds what is left to do.
+        """A page of records ordered by id, by kind, collection and configuration; or only those that lack a child, which is
+        how a run finds what is left to do.
         """
 
     @_abc_1.abstractmethod
@@ -154,7 +152,7 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_pb2.GetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_pb2.GetResponse, _abc.Awaitable[_dataset_pb2.GetResponse]]:
-        """Records by id; those that are not there are left out."""
+        """Records by id. Missing ones are left out."""
 
     @_abc_1.abstractmethod
     def Join(
@@ -162,8 +160,8 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_pb2.JoinRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_pb2.JoinResponse, _abc.Awaitable[_dataset_pb2.JoinResponse]]:
-        """Make records that are there members of a collection, and give them: what another run made becomes part of this
-        one without being sent back. Those that are not there are left out.
+        """Make existing records members of a collection, and return them, so that records of another run become part of this
+        one without being sent back. Missing ones are left out.
         FAILED_PRECONDITION: the lease's token is not the current one.
         """
 
@@ -173,8 +171,8 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_pb2.CountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_pb2.CountResponse, _abc.Awaitable[_dataset_pb2.CountResponse]]:
-        """How many records there are, by kind, configuration and reason, and what they took. Kept up with every append, so
-        the cost does not grow with the records. For progress and reports.
+        """Number of records and their total usage by kind, configuration and reason, for progress and reports. Updated with
+        every append, so the cost does not grow with the number of records.
         """
 
     @_abc_1.abstractmethod
@@ -183,7 +181,7 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_pb2.LineageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_pb2.LineageResponse, _abc.Awaitable[_dataset_pb2.LineageResponse]]:
-        """A record's ancestors or descendants, breadth first, itself included, with the configurations and prompt
+        """Ancestors or descendants of a record, breadth first, including the record, with the configurations and prompt
         prefixes that they refer to.
         """
 
@@ -201,10 +199,9 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_pb2.PublishVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_pb2.PublishVersionResponse, _abc.Awaitable[_dataset_pb2.PublishVersionResponse]]:
-        """Write the examples of a collection as an immutable version: Parquet, manifest, card. The version's name
-        is a hash of its content, so publishing the same rows twice gives the same version and writes nothing.
-        FAILED_PRECONDITION: a row's verdict was made without isolation, is missing, or is none of those that the request
-        allows.
+        """Write the examples of a collection as an immutable version: Parquet, manifest, card. The version's name is a hash
+        of its content, so publishing the same rows again returns the same version and writes nothing. FAILED_PRECONDITION:
+        the verdict on a row was made without isolation, is missing, or is not allowed by the request.
         """
 
     @_abc_1.abstractmethod
@@ -227,7 +224,7 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_pb2.ExportRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_dataset_pb2.ExportResponse], _abc.AsyncIterator[_dataset_pb2.ExportResponse]]:
-        """A version's rows in another format, streamed."""
+        """Stream a version's rows in another format."""
 
     @_abc_1.abstractmethod
     def AcquireLease(
@@ -235,8 +232,8 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_pb2.AcquireLeaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_pb2.AcquireLeaseResponse, _abc.Awaitable[_dataset_pb2.AcquireLeaseResponse]]:
-        """Take a named lease, so that one holder at a time does a piece of work.
-        A lease that somebody else holds is answered UNAVAILABLE with RetryInfo.
+        """Acquire a named lease, so that only one holder at a time does a piece of work.
+        UNAVAILABLE with RetryInfo: another holder has the lease.
         """
 
     @_abc_1.abstractmethod
@@ -253,6 +250,6 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_pb2.ReleaseLeaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_pb2.ReleaseLeaseResponse, _abc.Awaitable[_dataset_pb2.ReleaseLeaseResponse]]:
-        """A token that is no longer the current one releases nothing, and is no error."""
+        """A token that is no longer current releases nothing, without an error."""
 
 def add_DatasetServiceServicer_to_server(servicer: DatasetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

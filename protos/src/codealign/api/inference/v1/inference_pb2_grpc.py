@@ -75,61 +75,59 @@ class InferenceServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Generate(self, request, context):
-        """Completions of one prompt, streamed in the order in which they finish, one message per sample.
+        """Generate completions of one prompt, streamed in the order in which they finish, one message per sample.
         Cancelling the call stops the work and frees its slots.
-        FAILED_PRECONDITION: expected_revision is not the revision that is loaded.
-        NOT_FOUND (replay engine): the recording holds no completion for this prompt and sample; the message
-        names the prompt's hash and first line.
+        FAILED_PRECONDITION: the loaded revision is not expected_revision.
+        NOT_FOUND (replay engine): the recording has no completion for this prompt and sample; the message has the prompt's
+        hash and first line.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Every model that is loaded.
+        """All loaded models.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """One model: revision, context length, abilities.
+        """One model: revision, context length, capabilities.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LoadModel(self, request, context):
-        """Load a base model or a trained checkpoint; returns when it can be used. Loading what is loaded from the same source
-        under the same name answers with it. A caller that goes away does not stop the loading: the next call finds it
-        under way, or done.
-        INVALID_ARGUMENT: the source is missing, or holds no model that this engine serves.
-        FAILED_PRECONDITION: the name is in use by another source; expected_revision is not the revision that was found
-        (nothing is loaded then); the model does not fit into the memory or onto the disk that is free, with the numbers;
-        or the server records and a recording holds one model.
-        UNAVAILABLE: what serves the source does not answer.
+        """Load a base model or a trained checkpoint, and return when it can be used. If it is already loaded from the same
+        source under the same name, it is returned. Disconnecting does not stop the loading: the next call finds it in
+        progress or finished. INVALID_ARGUMENT: the source does not exist, or contains no model that this engine supports.
+        FAILED_PRECONDITION: the name is in use for another source; the revision is not expected_revision (then nothing is
+        loaded); the model does not fit into the free memory or disk (the message has the numbers); or the server records,
+        and a recording has only one model. UNAVAILABLE: the source does not respond.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnloadModel(self, request, context):
-        """Unload a model; returns when its memory is free. Calls in flight end with UNAVAILABLE. A model that is being loaded
-        is waited for first. The server stays ready. NOT_FOUND: no such model is loaded.
+        """Unload a model, and return when its memory is free. Calls in flight end with UNAVAILABLE. A model that is being
+        loaded is unloaded afterwards. The server stays ready. NOT_FOUND: the model is not loaded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CountTokens(self, request, context):
-        """The number of tokens of each text under the model's tokenizer, special tokens not added.
+        """The number of tokens of each text under the model's tokenizer, without special tokens.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetLoad(self, request, context):
-        """What the engine is doing now, for dispatch and for scaling.
+        """Current load of the engine, for dispatch and scaling.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -45,12 +45,12 @@ class RunnerServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Attach(self, request_iterator, context):
-        """The first frame from the runner is its Hello; then one Outcome for each Job, in the order of completion.
-        A stream never has more jobs without an outcome than the runner has slots (else: RESOURCE_EXHAUSTED). Several
-        gateways may be attached; theirs then wait for each other, in the order in which they came.
-        A second Hello, with the state DRAINING, asks for no further job: the runner is being stopped. What it has it
-        finishes, as far as its time allows; then the stream ends, and a job without an outcome is another runner's.
-        A stream that ends in any other way takes its jobs with it.
+        """The runner's first frame is its Hello. Then it sends one Outcome for each Job, in the order of completion.
+        A stream must not have more unfinished jobs than the runner has slots (otherwise RESOURCE_EXHAUSTED). Several
+        gateways may be attached; their jobs are served in order of arrival. A second Hello with the state DRAINING asks
+        for no further jobs, because the runner is shutting down. It finishes its jobs as far as time allows. Then the
+        stream ends, and jobs without an outcome must be given to another runner. A stream that ends in any other way
+        cancels its jobs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

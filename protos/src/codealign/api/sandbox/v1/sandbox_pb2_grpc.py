@@ -60,30 +60,30 @@ class SandboxServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Execute(self, request, context):
-        """Run one program and say what became of it.
+        """Run one program and return its verdict.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExecuteStream(self, request_iterator, context):
-        """Many programs over one stream: results in the order in which they finish, matched by request_id.
-        The stream's flow control is the back-pressure. A request that is refused is answered by a result with
-        the verdict REFUSED, so that one bad request does not end the stream.
+        """Run many programs over one stream. Results arrive in the order in which they finish, matched by request_id.
+        The stream's flow control is the back-pressure. A refused request is answered by a result with the verdict
+        REFUSED, so that one bad request does not end the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetCapacity(self, request, context):
-        """Slots, what they are doing, and how many wait.
+        """The number of slots, running executions and waiting requests.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetRunner(self, request, context):
-        """The runners: platform, and the evidence of isolation of each.
+        """The runners, with their platforms and the evidence of their isolation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -3,9 +3,9 @@
 isort:skip_file
 Fine-tuning a model on a published version.
 
-Errors, for every method: INVALID_ARGUMENT with google.rpc.BadRequest naming the field's path; NOT_FOUND for
-an unknown training, version or model; FAILED_PRECONDITION when memory or disk do not suffice (the message
-has the numbers); UNAVAILABLE with google.rpc.RetryInfo.
+Errors of every method: INVALID_ARGUMENT with google.rpc.BadRequest naming the field's path; NOT_FOUND for an unknown
+training, version or model; FAILED_PRECONDITION if there is not enough memory or disk (the message has the numbers);
+UNAVAILABLE with google.rpc.RetryInfo.
 """
 
 from collections import abc as _abc
@@ -50,7 +50,7 @@ Global___TrainingState: _TypeAlias = TrainingState  # noqa: Y015
 
 @_typing.final
 class Lora(_message.Message):
-    """Parameter-efficient tuning. Unset: all parameters are tuned."""
+    """Parameter-efficient fine-tuning. Unset: all parameters are trained."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -107,14 +107,14 @@ class TrainingSpec(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     SHARDING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """A name for people. Not part of the identity."""
+    """Name for people. Not part of the identity."""
     model: _builtins.str
-    """A hub id, a folder or an artifact URL, and its revision (empty: not checked)."""
+    """A Hub id, a directory or an artifact URL, and its revision (empty: not checked)."""
     model_revision: _builtins.str
     dataset: _builtins.str
     """A published version's name, or an fsspec URL of Parquet files."""
     learning_rate: _builtins.float
-    """Default 1e-5, the paper's on a model's own data."""
+    """Default 1e-5, as in the paper for a model's own data."""
     warmup_ratio: _builtins.float
     """Default 0.05."""
     schedule: _builtins.str
@@ -126,20 +126,20 @@ class TrainingSpec(_message.Message):
     epochs: _builtins.float
     """Default 4."""
     max_steps: _builtins.int
-    """Steps at most. 0: as the epochs say."""
+    """Maximum number of steps. 0: determined by the epochs."""
     max_length: _builtins.int
-    """Tokens of a row, cut beyond. Default 1,280."""
+    """Maximum number of tokens of a row; longer rows are truncated. Default 1,280."""
     dtype: _builtins.str
     """"float32", "bfloat16"; empty: bfloat16 on a GPU, float32 on a CPU."""
     gradient_checkpointing: _builtins.bool
     workers: _builtins.int
-    """Processes in all. Default 1."""
+    """Total number of processes. Default 1."""
     checkpoint_steps: _builtins.int
-    """Steps between two checkpoints. Default 100. Not part of the identity."""
+    """Steps between checkpoints. Default 100. Not part of the identity."""
     seed: _builtins.int
     sharding: _builtins.str
-    """How several workers share the model: "fsdp" (default; parameters, gradients and optimizer state are split)
-    or "ddp" (each worker holds all of it).
+    """How several workers share the model: "fsdp" (default; parameters, gradients and optimizer state are sharded) or
+    "ddp" (each worker holds all of it).
     """
     @_builtins.property
     def lora(self) -> Global___Lora: ...
@@ -208,7 +208,7 @@ Global___LossPoint: _TypeAlias = LossPoint  # noqa: Y015
 
 @_typing.final
 class ResourceEstimate(_message.Message):
-    """What a training needs and what the machine has, before the start."""
+    """Resources that a training needs and that the machine has, before it starts."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -217,10 +217,10 @@ class ResourceEstimate(_message.Message):
     DISK_BYTES_FIELD_NUMBER: _builtins.int
     DISK_AVAILABLE_BYTES_FIELD_NUMBER: _builtins.int
     memory_bytes: _builtins.int
-    """Of the device that trains: GPU memory of one worker, or main memory of all workers on a CPU."""
+    """On the training device: GPU memory of one worker, or main memory of all workers on a CPU."""
     memory_available_bytes: _builtins.int
     disk_bytes: _builtins.int
-    """Checkpoints, the result, and what lies between them while one is replaced."""
+    """Checkpoints, the result, and temporary copies while a checkpoint is replaced."""
     disk_available_bytes: _builtins.int
     def __init__(
         self,
@@ -266,31 +266,31 @@ class Training(_message.Message):
     """A hash of what determines the result."""
     state: Global___TrainingState.ValueType
     message: _builtins.str
-    """Why it is in that state, and what to do."""
+    """The reason for the state, and what to do."""
     step: _builtins.int
     total_steps: _builtins.int
     loss: _builtins.float
-    """The last value of each."""
+    """Last value of each."""
     learning_rate: _builtins.float
     tokens_per_second: _builtins.float
     seconds_left: _builtins.float
-    """Unset: not known."""
+    """Unset: unknown."""
     truncated_rows: _builtins.int
     """Rows longer than max_length."""
     checkpoint_id: _builtins.str
-    """The Checkpoint record, once it has succeeded."""
+    """The Checkpoint record, once the training has succeeded."""
     artifact_url: _builtins.str
     rows: _builtins.int
-    """Rows that are trained on."""
+    """Rows used for training."""
     trained_tokens: _builtins.int
-    """Tokens in the loss (answers and end tokens), over all steps until now."""
+    """Tokens in the loss (answers and end tokens), over all steps so far."""
     checkpoint_step: _builtins.int
-    """The step of the last complete checkpoint. 0: none yet."""
+    """Step of the last complete checkpoint. 0: none yet."""
     @_builtins.property
     def spec(self) -> Global___TrainingSpec: ...
     @_builtins.property
     def losses(self) -> _containers.RepeatedCompositeFieldContainer[Global___LossPoint]:
-        """Since the start; thinned to 1,000 points."""
+        """Since the start, reduced to 1,000 points."""
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
@@ -298,9 +298,7 @@ class Training(_message.Message):
     def estimate(self) -> Global___ResourceEstimate: ...
     @_builtins.property
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What a person should know: a chat template that was installed, a model that was unloaded to make room, a
-        restart from a checkpoint.
-        """
+        """Notes for people: an installed chat template, a model unloaded to free memory, a restart from a checkpoint."""
 
     def __init__(
         self,
@@ -363,7 +361,7 @@ class SubmitTrainingResponse(_message.Message):
     TRAINING_FIELD_NUMBER: _builtins.int
     EXISTED_FIELD_NUMBER: _builtins.int
     existed: _builtins.bool
-    """It was there already."""
+    """The training existed already."""
     @_builtins.property
     def training(self) -> Global___Training: ...
     def __init__(

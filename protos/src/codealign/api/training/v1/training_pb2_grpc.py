@@ -66,7 +66,7 @@ class TrainingServiceServicer:
 
     def SubmitTraining(self, request, context):
         """Start a training. Idempotent: the same specification is the same training.
-        In a cluster it writes a FineTuneJob; on one machine it runs torchrun.
+        In a cluster this creates a FineTuneJob; on a single machine it runs torchrun.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -85,14 +85,14 @@ class TrainingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchTraining(self, request, context):
-        """The training as it is now, then again whenever it changes, until it ends.
+        """The current state of the training, and each change until it ends.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelTraining(self, request, context):
-        """Stop it; the last checkpoint is kept, and submitting again goes on from there.
+        """Stop a training. The last checkpoint is kept, and submitting it again continues from there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -3,9 +3,9 @@
 isort:skip_file
 Fine-tuning a model on a published version.
 
-Errors, for every method: INVALID_ARGUMENT with google.rpc.BadRequest naming the field's path; NOT_FOUND for
-an unknown training, version or model; FAILED_PRECONDITION when memory or disk do not suffice (the message
-has the numbers); UNAVAILABLE with google.rpc.RetryInfo.
+Errors of every method: INVALID_ARGUMENT with google.rpc.BadRequest naming the field's path; NOT_FOUND for an unknown
+training, version or model; FAILED_PRECONDITION if there is not enough memory or disk (the message has the numbers);
+UNAVAILABLE with google.rpc.RetryInfo.
 """
 
 from codealign.api.training.v1 import training_pb2 as _training_pb2
@@ -38,28 +38,28 @@ class TrainingServiceStub:
     def __new__(cls, channel: _aio.Channel) -> TrainingServiceAsyncStub: ...
     SubmitTraining: _grpc.UnaryUnaryMultiCallable[_training_pb2.SubmitTrainingRequest, _training_pb2.SubmitTrainingResponse]
     """Start a training. Idempotent: the same specification is the same training.
-    In a cluster it writes a FineTuneJob; on one machine it runs torchrun.
+    In a cluster this creates a FineTuneJob; on a single machine it runs torchrun.
     """
     GetTraining: _grpc.UnaryUnaryMultiCallable[_training_pb2.GetTrainingRequest, _training_pb2.GetTrainingResponse]
     ListTrainings: _grpc.UnaryUnaryMultiCallable[_training_pb2.ListTrainingsRequest, _training_pb2.ListTrainingsResponse]
     WatchTraining: _grpc.UnaryStreamMultiCallable[_training_pb2.WatchTrainingRequest, _training_pb2.WatchTrainingResponse]
-    """The training as it is now, then again whenever it changes, until it ends."""
+    """The current state of the training, and each change until it ends."""
     CancelTraining: _grpc.UnaryUnaryMultiCallable[_training_pb2.CancelTrainingRequest, _training_pb2.CancelTrainingResponse]
-    """Stop it; the last checkpoint is kept, and submitting again goes on from there."""
+    """Stop a training. The last checkpoint is kept, and submitting it again continues from there."""
 
 @_typing.type_check_only
 class TrainingServiceAsyncStub(TrainingServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     SubmitTraining: _aio.UnaryUnaryMultiCallable[_training_pb2.SubmitTrainingRequest, _training_pb2.SubmitTrainingResponse]  # type: ignore[assignment]
     """Start a training. Idempotent: the same specification is the same training.
-    In a cluster it writes a FineTuneJob; on one machine it runs torchrun.
+    In a cluster this creates a FineTuneJob; on a single machine it runs torchrun.
     """
     GetTraining: _aio.UnaryUnaryMultiCallable[_training_pb2.GetTrainingRequest, _training_pb2.GetTrainingResponse]  # type: ignore[assignment]
     ListTrainings: _aio.UnaryUnaryMultiCallable[_training_pb2.ListTrainingsRequest, _training_pb2.ListTrainingsResponse]  # type: ignore[assignment]
     WatchTraining: _aio.UnaryStreamMultiCallable[_training_pb2.WatchTrainingRequest, _training_pb2.WatchTrainingResponse]  # type: ignore[assignment]
-    """The training as it is now, then again whenever it changes, until it ends."""
+    """The current state of the training, and each change until it ends."""
     CancelTraining: _aio.UnaryUnaryMultiCallable[_training_pb2.CancelTrainingRequest, _training_pb2.CancelTrainingResponse]  # type: ignore[assignment]
-    """Stop it; the last checkpoint is kept, and submitting again goes on from there."""
+    """Stop a training. The last checkpoint is kept, and submitting it again continues from there."""
 
 class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -69,7 +69,7 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_training_pb2.SubmitTrainingResponse, _abc.Awaitable[_training_pb2.SubmitTrainingResponse]]:
         """Start a training. Idempotent: the same specification is the same training.
-        In a cluster it writes a FineTuneJob; on one machine it runs torchrun.
+        In a cluster this creates a FineTuneJob; on a single machine it runs torchrun.
         """
 
     @_abc_1.abstractmethod
@@ -92,7 +92,7 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_pb2.WatchTrainingRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_training_pb2.WatchTrainingResponse], _abc.AsyncIterator[_training_pb2.WatchTrainingResponse]]:
-        """The training as it is now, then again whenever it changes, until it ends."""
+        """The current state of the training, and each change until it ends."""
 
     @_abc_1.abstractmethod
     def CancelTraining(
@@ -100,6 +100,6 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_pb2.CancelTrainingRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_training_pb2.CancelTrainingResponse, _abc.Awaitable[_training_pb2.CancelTrainingResponse]]:
-        """Stop it; the last checkpoint is kept, and submitting again goes on from there."""
+        """Stop a training. The last checkpoint is kept, and submitting it again continues from there."""
 
 def add_TrainingServiceServicer_to_server(servicer: TrainingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

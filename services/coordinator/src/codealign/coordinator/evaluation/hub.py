@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from codealign.common.foreign_python import unwarned
+from codealign.common.foreign_python import without_warnings
 from codealign.coordinator.evaluation import layouts
 from codealign.coordinator.evaluation.files import Row
 
@@ -127,7 +127,7 @@ def _inputs(row: Row) -> dict[str, Any]:
     """Extract the inputs and the tolerance from the test program."""
     inputs, atol = None, 0.0
     try:
-        with unwarned():
+        with without_warnings():
             tree = ast.parse(row.text("test"))
         for node in ast.walk(tree):
             if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["inputs"]:

@@ -26,7 +26,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from codealign.common.foreign_python import unwarned
+from codealign.common.foreign_python import without_warnings
 from codealign.coordinator.evaluation.classes import shares_state
 from codealign.coordinator.evaluation.effects import Body, Effects, Reader, dotted, may_be_method
 from codealign.coordinator.evaluation.reach import Reach
@@ -130,7 +130,7 @@ def _special_names(statements: Sequence[ast.stmt], *, is_first: bool) -> Iterato
 
 def _find_names(unit: _Unit, source: str) -> None:
     try:
-        with unwarned():
+        with without_warnings():
             top = symtable.symtable(source.removeprefix("\ufeff"), "program", "exec")
             if not all(isinstance(each, _Definition) for each in unit.statements):
                 compile(source.removeprefix("\ufeff"), "program", "exec", dont_inherit=True)

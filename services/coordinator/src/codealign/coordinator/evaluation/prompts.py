@@ -17,7 +17,7 @@ import re
 from dataclasses import dataclass
 
 from codealign.api.inference.v1 import inference_pb2 as inf
-from codealign.common.foreign_python import unwarned
+from codealign.common.foreign_python import without_warnings
 from codealign.coordinator.evaluation.problems import Problem
 from codealign.coordinator.reading import fences
 from codealign.coordinator.reading.python_code import compiles
@@ -132,7 +132,7 @@ def _parts(prompt: str) -> tuple[str, str]:
     """Split a docstring prompt into its description and its assertions."""
     text = prompt.strip()
     try:
-        with unwarned():
+        with without_warnings():
             body = ast.parse(text).body
         if len(body) == 1 and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
             text = str(body[0].value.value).strip()

@@ -9,7 +9,7 @@ import ast
 import re
 from collections.abc import Callable, Sequence
 
-from codealign.common.foreign_python import unwarned
+from codealign.common.foreign_python import without_warnings
 from codealign.common.text import lines as text_lines
 
 _END_MARK = re.compile(r"<[|｜/]|<(?:s|eos|bos|pad|unk|EOT|end_of_turn|start_of_turn)>|\[/?INST\]|```")
@@ -34,7 +34,7 @@ def parse(text: str) -> ast.Module:
         RecursionError: The program is nested too deeply.
         MemoryError: The program is nested too deeply.
     """
-    with unwarned():
+    with without_warnings():
         return ast.parse(text.removeprefix("\ufeff"))
 
 

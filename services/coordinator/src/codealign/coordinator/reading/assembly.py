@@ -20,7 +20,7 @@ import ast
 from collections.abc import Sequence
 from itertools import accumulate
 
-from codealign.common.foreign_python import unwarned
+from codealign.common.foreign_python import without_warnings
 from codealign.common.text import lines
 from codealign.coordinator.reading.python_code import BOM, SETTINGS, Names, compiles, names
 
@@ -116,7 +116,7 @@ def _replaces(later: Names, draft: Names) -> bool:
 
 def _without_futures(block: str) -> tuple[list[str], str]:
     """The block's `from __future__` statements, and the block with `pass` in their places."""
-    with unwarned():
+    with without_warnings():
         try:
             tree = ast.parse(block)
         except (SyntaxError, ValueError, RecursionError, MemoryError):

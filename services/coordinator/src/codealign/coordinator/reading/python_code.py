@@ -7,7 +7,7 @@ import symtable
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from codealign.common.foreign_python import unwarned
+from codealign.common.foreign_python import without_warnings
 
 BOM = "\ufeff"
 SOLUTION = "solution"
@@ -45,7 +45,7 @@ class Names:
 
 def compiles(code: str) -> bool:
     """Whether Python compiles the code as a module. It is not run, and no warning is given."""
-    with unwarned():
+    with without_warnings():
         try:
             compile(code.removeprefix(BOM), "<answer>", "exec", dont_inherit=True)
         except _FAULTS:
@@ -57,7 +57,7 @@ def names(code: str) -> Names | None:
     """The names of code that compiles; None where it does not, or is nested too deeply to tell."""
     source = code.removeprefix(BOM)
     try:
-        with unwarned():
+        with without_warnings():
             tree = ast.parse(source)
             table = symtable.symtable(source, "<answer>", "exec")
         given = frozenset(_given(table))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from codealign.api.dataset.v1 import records_pb2 as pb
-from codealign.common.foreign_python import unwarned
+from codealign.common.foreign_python import without_warnings
 from codealign.common.text import lines
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
 from codealign.coordinator.rules.source import parsed
@@ -84,7 +84,7 @@ def static_drop(seed: pb.Seed, benchmarks: BenchmarkTexts) -> Drop | None:
 
 def _compile_error(seed: pb.Seed) -> str:
     """Why Python does not compile the function, alone and with its imports. Empty: it does."""
-    with unwarned():
+    with without_warnings():
         try:
             for text in (seed.code, _whole(seed)):
                 compile(text, "seed", "exec", dont_inherit=True)
@@ -111,7 +111,7 @@ def unresolved_names(seed: pb.Seed) -> set[str]:
     A star import defines names where its module is one of STAR_MODULES. Of others nothing is known, and names that
     the seed's own module defines look the same; so theirs stay unresolved.
     """
-    with unwarned():
+    with without_warnings():
         table = symtable.symtable(_whole(seed), "seed", "exec")
     defined = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
     defined |= {symbol.get_name() for symbol in table.get_symbols() if symbol.is_namespace()}

@@ -14,7 +14,7 @@ import tokenize
 from dataclasses import dataclass
 from itertools import pairwise
 
-from codealign.common.foreign_python import unwarned
+from codealign.common.foreign_python import without_warnings
 
 _LAYOUT = {tokenize.NEWLINE: "\n", tokenize.INDENT: "\1", tokenize.DEDENT: "\2"}
 _SKIPPED = frozenset({tokenize.NL, tokenize.COMMENT, tokenize.ENCODING, tokenize.ENDMARKER})
@@ -41,7 +41,7 @@ class Source:
 
 def parsed(code: str) -> ast.Module | None:
     """The syntax tree, or None where Python cannot read the code."""
-    with unwarned():
+    with without_warnings():
         try:
             return ast.parse(code)
         except _UNREADABLE:

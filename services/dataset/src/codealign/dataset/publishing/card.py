@@ -1,6 +1,6 @@
-"""What stands beside the data: the dataset card for people and the hub, and the manifest for programs. Pure.
+"""Files beside the data: the dataset card for people and the Hub, and the manifest for programs. Pure.
 
-Both depend on the rows, the promise, the title and the facts alone: no times, hosts or run ids.
+Both depend only on the rows, the promise, the title and the facts, never on times, hosts or run ids.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from codealign.common.yaml_text import quoted
+from codealign.common.text import yaml_quoted
 from codealign.dataset.publishing.table import FORMAT, NOT_EXECUTED, Row, columns
 from codealign.dataset.storage.catalogue import VersionFile
 
@@ -22,14 +22,14 @@ PROMISES = {
 }
 DEFAULT_PROMISE = "replayable"
 
-# The hub's size categories: https://huggingface.co/docs/hub/datasets-cards
+# Size categories of the Hub: https://huggingface.co/docs/hub/datasets-cards
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _LARGEST = "1M<n<10M"
 
 
 @dataclass
 class Counts:
-    """What a card counts."""
+    """Counts shown on a card."""
 
     rows: int = 0
     seeds: set[str] = field(default_factory=set)
@@ -42,7 +42,7 @@ class Counts:
 
     @property
     def executed(self) -> bool:
-        """The rows have verdicts: all of them, or none."""
+        """Whether the rows have verdicts. Either all of them do, or none."""
         return NOT_EXECUTED not in self.verdicts
 
     def add(self, row: Row) -> None:
@@ -60,20 +60,20 @@ class Counts:
 
 @dataclass(frozen=True)
 class Description:
-    """What the publisher says of a version."""
+    """The publisher's description of a version."""
 
     title: str
-    """Empty: the card bears the version's name."""
+    """Title of the card. Empty: the version's name."""
     promise: str
     facts: Mapping[str, str]
 
 
 def card(name: str, about: Description, counts: Counts) -> str:
-    """README.md, with the front matter that `datasets` and the hub read."""
+    """Return README.md, with the front matter that `datasets` and the Hub read."""
     size = next((label for bound, label in _SIZES if counts.rows < bound), _LARGEST)
     lines = [
         "---",
-        f"pretty_name: {quoted(about.title or name)}",
+        f"pretty_name: {yaml_quoted(about.title or name)}",
         "language:",
         "- en",
         "- code",
@@ -112,7 +112,7 @@ def card(name: str, about: Description, counts: Counts) -> str:
 
 
 def manifest(name: str, content_sha256: str, about: Description, counts: Counts, files: Sequence[VersionFile]) -> str:
-    """manifest.json."""
+    """Return the content of manifest.json."""
     content: dict[str, Any] = {
         "format": FORMAT,
         "name": name,

@@ -1,4 +1,4 @@
-"""Where versions lie: a folder for each, on any fsspec URL, written once and whole or not at all."""
+"""Storage of versions: a directory for each, on any fsspec URL, written atomically and only once."""
 
 from __future__ import annotations
 
@@ -36,17 +36,18 @@ RETRY_AFTER_SECONDS = 30.0
 
 
 class VersionFolders:
-    """The folders of all versions.
+    """Directories of all versions.
 
-    On a local disk a version is written beside its place and renamed into it. Elsewhere there is no rename, so its
-    manifest is written last, and a folder without one is no version. Either way a kill leaves no half version.
+    On a local disk, a version is written to a temporary directory and renamed. Other file systems have no rename, so
+    the manifest is written last, and a directory without a manifest is not a version. Either way, a killed process
+    leaves no partial version.
 
     Args:
-        url: The folder of folders: a path, or `s3://bucket/path` and the like.
-        scratch: A local folder for what is being written, where `url` is not local.
+        url: Parent of the version directories: a path, or a URL such as `s3://bucket/path`.
+        scratch: Local directory for versions being written, if `url` is not local.
 
     Raises:
-        ConfigurationError: The URL's kind is not known or not installed, or the folder cannot be made.
+        ConfigurationError: The URL's scheme is unknown or not installed, or the directory cannot be created.
     """
 
     def __init__(self, url: str, scratch: Path) -> None:
@@ -62,27 +63,27 @@ class VersionFolders:
         try:
             self._scratch.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigurationError(f"versions_url {url}: cannot make {self._scratch} ({error.strerror})") from None
+            raise ConfigurationError(f"versions_url {url}: cannot create {self._scratch} ({error.strerror})") from None
 
     def url(self, name: str) -> str:
-        """A version's folder."""
+        """Return the URL of a version's directory."""
         return str(self._fs.unstrip_protocol(f"{self._root}/{name}"))
 
     def exists(self, name: str) -> bool:
-        """It is there, whole."""
+        """Return whether a complete version exists."""
         with self._translated():
             self._fs.invalidate_cache()
             return bool(self._fs.exists(f"{self._root}/{name}/{MANIFEST}"))
 
     def manifest(self, name: str) -> dict[str, Any]:
-        """What a version's manifest says."""
+        """Return the content of a version's manifest."""
         with self.open(name, MANIFEST) as file:
             content: dict[str, Any] = json.load(file)
         return content
 
     @contextlib.contextmanager
     def partial(self) -> Iterator[Path]:
-        """A local folder to write a version in; gone at the end, unless it was placed."""
+        """Create a local directory to write a version in. It is removed at the end unless it was placed."""
         with self._translated():
             self._scratch.mkdir(parents=True, exist_ok=True)
             self._sweep()
@@ -94,7 +95,7 @@ class VersionFolders:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def place(self, partial: Path, name: str) -> bool:
-        """Make a written folder the version; False where another was quicker."""
+        """Turn a written directory into the version. Return False if another process was faster."""
         with self._translated():
             if self.exists(name):
                 return False
@@ -102,17 +103,17 @@ class VersionFolders:
 
     @contextlib.contextmanager
     def open(self, name: str, path: str) -> Iterator[IO[bytes]]:
-        """A version's file.
+        """Open a file of a version.
 
         Raises:
-            NotFound: It is not there.
+            NotFound: The file does not exist.
         """
         with self._translated():
             try:
                 file = self._fs.open(f"{self._root}/{name}/{path}", "rb")
             except FileNotFoundError:
                 raise NotFound(
-                    f"version {name} has no file {path} at {self.url(name)}: it was moved or removed; publish it again"
+                    f"version {name} has no file {path} at {self.url(name)}: it was moved or deleted; publish it again"
                 ) from None
             with file:
                 yield file
@@ -125,7 +126,7 @@ class VersionFolders:
             if self.exists(name):
                 return False
             raise FailedPrecondition(
-                f"{target} is in the way: it has no {MANIFEST}, so it is no version; move it away and publish again"
+                f"{target} exists but has no {MANIFEST}, so it is not a version; move it away and publish again"
             )
         try:
             partial.rename(target)
@@ -145,7 +146,7 @@ class VersionFolders:
         return True
 
     def _sweep(self) -> None:
-        """Remove what a killed process left. A day: no other replica can still be writing it."""
+        """Remove leftovers of killed processes. After a day, no other replica can still be writing them."""
         for folder in self._scratch.glob(f"{_PARTIAL}*"):
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - folder.stat().st_mtime > _ABANDONED_SECONDS:
@@ -161,14 +162,14 @@ class VersionFolders:
         except OSError as error:
             if error.errno in _FULL:
                 raise ResourceExhausted(
-                    f"the disk of {self._root} is full; nothing was published: make room there, then publish again",
+                    f"the disk of {self._root} is full; nothing was published: free space there, then publish again",
                     retry_after=RETRY_AFTER_SECONDS,
                 ) from error
             raise Unavailable(f"{self._root}: {error}", retry_after=RETRY_AFTER_SECONDS) from error
 
 
 def _sync(path: Path) -> None:
-    """Have a file or folder on the disk before the rename that makes it visible: a power cut keeps their order."""
+    """Flush a file or directory before the rename that makes it visible, so that a power cut preserves their order."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

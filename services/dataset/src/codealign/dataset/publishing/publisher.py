@@ -1,4 +1,4 @@
-"""Making an immutable version of a collection's examples, and giving it out in other formats."""
+"""Publishes a collection's examples as an immutable version, and exports versions in other formats."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Publisher:
     """Publishes and exports versions.
 
     Args:
-        database: Where the records are.
-        folders: Where versions go.
+        database: The store of records.
+        folders: The storage of versions.
     """
 
     def __init__(self, database: Database, folders: VersionFolders) -> None:
@@ -52,19 +52,19 @@ class Publisher:
         admitted: Admitted = PASSED_ALONE,
         check_cancelled: Callable[[], None] = lambda: None,
     ) -> tuple[PublishedVersion, bool]:
-        """Write the collection's examples as a version.
+        """Write a collection's examples as a version.
 
-        The name is a hash of the rows, so that the same rows are the same version, whoever publishes them: the
-        first one's title, promise and facts stay.
+        The name is a hash of the rows, so the same rows are the same version, whoever publishes them. It keeps the
+        title, promise and facts of the first publication.
 
         Args:
-            collection: Its Example records are the rows.
-            about: For card and manifest.
-            admitted: Which rows it may have; one of another kind is refused, and with it the version.
-            check_cancelled: Called now and then; raises where the work is to stop.
+            collection: The collection whose Example records are the rows.
+            about: Description for card and manifest.
+            admitted: Which rows are allowed. Any other row makes the whole version fail.
+            check_cancelled: Called regularly; raises to stop the work.
 
         Returns:
-            The version, and whether it was there already.
+            The version, and whether it existed already.
 
         Raises:
             FailedPrecondition: There is no row, or one that may not be published.
@@ -78,7 +78,7 @@ class Publisher:
             _write_text(partial / MANIFEST, manifest(name, content, about, counts, files))
             check_cancelled()
             placed = self._folders.place(partial, name)
-            # What lies there holds, also where a kill kept an earlier publisher from entering it here.
+            # The stored manifest is authoritative, also if an earlier publisher was killed before entering it here.
             kept = self._folders.manifest(name)
             version = catalogue.add(
                 self._database,
@@ -94,26 +94,26 @@ class Publisher:
         return version, not placed
 
     def get(self, name: str) -> PublishedVersion:
-        """A version by its name."""
+        """Return a version by name."""
         return catalogue.get(self._database, name)
 
     def all_versions(self) -> list[PublishedVersion]:
-        """Every version, newest first."""
+        """Return every version, newest first."""
         return catalogue.all_versions(self._database)
 
     def url(self, name: str) -> str:
-        """Where a version lies. Not stored: the folder of all versions may move with its setting."""
+        """Return the URL of a version. It is not stored, because the parent directory may move with its setting."""
         return self._folders.url(name)
 
     def export_parquet(self, name: str) -> Iterator[bytes]:
-        """The version's data file, in pieces."""
+        """Yield the version's data file in pieces."""
         catalogue.get(self._database, name)
         with self._folders.open(name, DATA_FILE) as file:
             while piece := file.read(_EXPORT_BYTES):
                 yield piece
 
     def export_jsonl(self, name: str) -> Iterator[bytes]:
-        """The version's rows as lines of JSON, in pieces."""
+        """Yield the version's rows as lines of JSON, in pieces."""
         catalogue.get(self._database, name)
         with self._folders.open(name, DATA_FILE) as file:
             piece = bytearray()
@@ -150,14 +150,14 @@ class Publisher:
         content = writer.close()
         if counts.rows == 0:
             raise FailedPrecondition(
-                f"collection {collection} has no examples: there is nothing to publish; the run's report says what "
-                "became of its seeds"
+                f"collection {collection} has no examples, so there is nothing to publish; the run's report explains "
+                "what happened to its seeds"
             )
         return counts, content
 
 
 def _examples(connection: Connection, collection: str) -> Iterator[tuple[pb.Record, dict[str, pb.Record]]]:
-    """The collection's examples by id, each with (at least) its verdict and what it began with."""
+    """Yield the collection's examples by id, each with at least its verdict and the first record of its lineage."""
     members = collection_members
     after = ""
     while True:

@@ -1,4 +1,4 @@
-"""The rows of a published version: an example with its lineage, its verdict and the seed that it came from. Pure."""
+"""Rows of a published version: an example with its lineage, its verdict and its seed. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from codealign.dataset.storage.rows import verdict_name
 FORMAT = "codealign.version.v2"
 
 _STEP = pa.struct([pa.field("stage", pa.string(), nullable=False), pa.field("id", pa.string(), nullable=False)])
-# A change here changes every version's name: then FORMAT changes as well.
+# A change here changes the name of every version: then increase FORMAT as well.
 SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
@@ -44,9 +44,9 @@ SCHEMA = pa.schema(
 )
 
 NOT_EXECUTED = "NOT_EXECUTED"
-"""In place of a verdict, in a version whose rows were never executed."""
+"""Replaces the verdict in a version whose rows were never executed."""
 
-# Rows in a row group: a reader's and the writer's unit of memory.
+# Rows in a row group, the unit of memory of readers and of the writer.
 ROW_GROUP = 4096
 
 Row = dict[str, Any]
@@ -54,19 +54,19 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Admitted:
-    """Which rows a version may have."""
+    """Rows that a version may contain."""
 
     verdicts: frozenset[int] = frozenset({sandbox_pb2.VERDICT_PASSED})
-    """Their verdicts."""
+    """Allowed verdicts."""
     not_executed: bool = False
-    """They were never executed: none has a verdict."""
+    """Only rows that were never executed, which have no verdict."""
 
 
 PASSED_ALONE = Admitted()
 
 
 def row_of(record: pb.Record, related: Mapping[str, pb.Record], admitted: Admitted) -> Row:
-    """An example's row.
+    """Return the row of an example.
 
     Args:
         record: The Example record.
@@ -74,13 +74,13 @@ def row_of(record: pb.Record, related: Mapping[str, pb.Record], admitted: Admitt
         admitted: Which rows may be published.
 
     Raises:
-        FailedPrecondition: The row has no right to be published; the message names it and says why.
+        FailedPrecondition: The row may not be published; the message names it and the reason.
     """
     example = record.example
     if not example.lineage:
         raise FailedPrecondition(
-            f"example {record.id} has no lineage: an earlier release made it, or a pipeline that does not say what its "
-            "rows came from; make it again"
+            f"example {record.id} has no lineage: an earlier release created it, or its pipeline does not record the "
+            "origin of rows; create it again"
         )
     verdict = _not_executed(record) if admitted.not_executed else _verdict(record, related, admitted)
     seed = _seed(record, related)
@@ -107,8 +107,8 @@ def row_of(record: pb.Record, related: Mapping[str, pb.Record], admitted: Admitt
 def _not_executed(record: pb.Record) -> str:
     if record.example.verdict_id:
         raise FailedPrecondition(
-            f"example {record.id} has a verdict ({record.example.verdict_id}), though the version is to hold rows that "
-            "were never executed: publish it with the verdicts that its rows may have"
+            f"example {record.id} has a verdict ({record.example.verdict_id}), but the version is for rows that "
+            "were never executed: publish it with the allowed verdicts instead"
         )
     return NOT_EXECUTED
 
@@ -118,14 +118,14 @@ def _verdict(record: pb.Record, related: Mapping[str, pb.Record], admitted: Admi
     verdict = related.get(example.verdict_id)
     if verdict is None or verdict.kind != pb.KIND_VERDICT:
         raise FailedPrecondition(
-            f"example {record.id} has no verdict (verdict_id {example.verdict_id or 'is empty'}): a row is published "
-            "only with the verdict that lets it in"
+            f"example {record.id} has no verdict (verdict_id {example.verdict_id or 'is empty'}): a row can only be "
+            "published with an allowed verdict"
         )
     response_id = example.lineage[-1].record_id
     if response_id not in verdict.parents:
         raise FailedPrecondition(
-            f"example {record.id}: verdict {verdict.id} is about {', '.join(verdict.parents) or 'no record'}, not "
-            f"about its response {response_id}"
+            f"example {record.id}: verdict {verdict.id} belongs to {', '.join(verdict.parents) or 'no record'}, not "
+            f"to its response {response_id}"
         )
     result = verdict.verdict.result
     if result.verdict not in admitted.verdicts:
@@ -135,8 +135,8 @@ def _verdict(record: pb.Record, related: Mapping[str, pb.Record], admitted: Admi
         )
     if result.isolation != sandbox_pb2.ISOLATION_GVISOR:
         raise FailedPrecondition(
-            f"example {record.id}: its verdict {verdict.id} was made without gVisor's isolation, and such verdicts "
-            "never enter a version; execute it again in an isolated sandbox"
+            f"example {record.id}: its verdict {verdict.id} was made without gVisor's isolation, so the example cannot "
+            "be published; execute it again in an isolated sandbox"
         )
     return verdict_name(result.verdict)
 
@@ -146,16 +146,17 @@ def _seed(record: pb.Record, related: Mapping[str, pb.Record]) -> pb.Seed:
     root = related.get(first.record_id)
     if root is None:
         raise FailedPrecondition(
-            f"example {record.id}: the record that it began with ({first.stage} {first.record_id}) is not in the store"
+            f"example {record.id}: its lineage begins with a record that is not in the store ({first.stage} "
+            f"{first.record_id})"
         )
-    return root.seed  # empty where a pipeline begins with something else
+    return root.seed  # empty if the pipeline does not begin with a seed
 
 
 class TableWriter:
-    """Writes rows to one Parquet file, in which equal rows give equal bytes, and hashes their content on the way.
+    """Writes rows to one Parquet file, deterministically, and hashes their content.
 
-    The hash is over the rows as JSON and not over the file, so that a version keeps its name when a later Parquet
-    library compresses better.
+    The hash covers the rows as JSON rather than the file, so that a version keeps its name when a later Parquet library
+    compresses better.
 
     Args:
         path: The file to write.
@@ -176,20 +177,20 @@ class TableWriter:
         )
 
     def add(self, row: Row) -> None:
-        """The next row."""
+        """Append a row."""
         self._digest.update(as_json(row).encode())
         self._rows.append(row)
         if len(self._rows) == ROW_GROUP:
             self._flush()
 
     def close(self) -> str:
-        """Finish the file; gives the content's sha256."""
+        """Finish the file and return the sha256 of the content."""
         self._flush()
         self._writer.close()
         return self._digest.hexdigest()
 
     def abandon(self) -> None:
-        """Close an unfinished file, which is of no use: on a full disk that fails once more."""
+        """Close an unfinished file that is no longer needed. On a full disk, closing fails once more."""
         with contextlib.suppress(OSError):
             self._writer.close()
 
@@ -200,10 +201,10 @@ class TableWriter:
 
 
 def as_json(row: Row) -> str:
-    """A row as one line of JSON, the columns in the schema's order."""
+    """Return a row as one line of JSON, with the columns in the schema's order."""
     return json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
 def columns() -> Sequence[Mapping[str, str]]:
-    """Name and type of each column, for the manifest."""
+    """Return the name and type of each column, for the manifest."""
     return [{"name": field.name, "type": str(field.type)} for field in SCHEMA]

@@ -1,8 +1,7 @@
-"""Adding records and making them members of collections: batched, idempotent, each request whole or not at all.
+"""Adds records and makes them members of collections: batched and idempotent, each request all or nothing.
 
-Requests of several callers are carried out in one transaction, so that they share its statements and its commit. A
-request that cannot be carried out (a parent is missing, its lease is lost) leaves nothing, and the others are not
-touched by it.
+Requests of several callers run in one transaction, so that they share its statements and its commit. A request that
+cannot be carried out (a parent is missing, its lease is lost) writes nothing and does not affect the others.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ MAX_VIOLATIONS = 20
 def append(
     database: Database, records: Sequence[pb.Record], *, collection: str = "", fence: Fence | None = None
 ) -> list[Appended]:
-    """Add records; all of them, or none. They are checked and complete.
+    """Add validated, complete records; all of them, or none.
 
     Raises:
         InvalidArgument: A parent is missing.
         FailedPrecondition: The lease is not held.
-        NotFound: There is no such lease.
+        NotFound: The lease does not exist.
     """
     (result,) = carry_out(database, [Append([entry(record) for record in records], collection, fence)])
     if isinstance(result, Exception):
@@ -50,12 +49,12 @@ def append(
 def join(
     database: Database, ids: Sequence[str], collection: str, *, fence: Fence | None = None, ids_only: bool = False
 ) -> list[pb.Record]:
-    """Make records members of a collection and give them; those that are not there are left out.
+    """Make records members of a collection and return them. Missing records are left out.
 
     Raises:
-        InvalidArgument: The records are too large for one answer.
-        FailedPrecondition: The lease is not held, or a record is of a newer release's kind.
-        NotFound: There is no such lease.
+        InvalidArgument: The records are too large for one response.
+        FailedPrecondition: The lease is not held, or a record is of a kind that only a newer release knows.
+        NotFound: The lease does not exist.
     """
     (result,) = carry_out(database, [Join(ids, collection, fence, ids_only)])
     if isinstance(result, Exception):
@@ -64,10 +63,10 @@ def join(
 
 
 def carry_out(database: Database, writes: Sequence[Write]) -> list[Result]:
-    """Carry out requests in one transaction; a result for each, in their order. Joins come before appends.
+    """Carry out requests in one transaction, joins before appends. Return their results in the order of the requests.
 
     Raises:
-        Unavailable: The database is away; nothing was written.
+        Unavailable: The database is unavailable; nothing was written.
         ResourceExhausted: Its disk is full; nothing was written.
     """
     try:
@@ -77,12 +76,12 @@ def carry_out(database: Database, writes: Sequence[Write]) -> list[Result]:
     except Exception:
         if len(writes) == 1:
             raise
-    # What one of them met is not the others' fault.
+    # An error of one request must not affect the others.
     results: list[Result] = []
     for write in writes:
         try:
             results += carry_out(database, [write])
-        except Exception as error:  # each caller gets its own
+        except Exception as error:  # each caller gets its own result
             results.append(error)
     return results
 
@@ -91,11 +90,11 @@ def carry_out(database: Database, writes: Sequence[Write]) -> list[Result]:
 class _Transaction:
     connection: Connection
     there: set[str] = field(default_factory=set)
-    """What requests name, parents included, and was there before."""
+    """Ids named by requests, parents included, that existed before."""
     inserted: dict[str, Entry] = field(default_factory=dict)
-    """New records, by id."""
+    """New records by id."""
     stored: dict[str, Head] = field(default_factory=dict)
-    """Of those that were there before: the ones that requests name."""
+    """Records that existed before and are named by requests."""
 
     def carry_out(self, writes: Sequence[Write]) -> list[Result]:
         results: dict[int, Result] = {}
@@ -122,11 +121,11 @@ class _Transaction:
         return [results[number] for number in range(len(writes))]
 
     def _own(self, write: Write) -> Iterable[str]:
-        """The records that a request is about. A join's must have been there before: so it has answered."""
+        """Return the ids that a request is about. A join covers only records that existed before, as in its result."""
         return (key for key in write.ids if key in self.there) if isinstance(write, Join) else write.own()
 
     def _lost_leases(self, writes: Sequence[Write]) -> dict[Fence | None, CodeAlignError]:
-        """Why requests with these fences are refused."""
+        """Return the errors for requests whose fences are not valid."""
         lost: dict[Fence | None, CodeAlignError] = {}
         fences = {write.fence for write in writes if write.fence is not None}
         for fence in sorted(fences, key=lambda fence: (fence.name, fence.token)):
@@ -137,7 +136,7 @@ class _Transaction:
         return lost
 
     def _answers(self, joins: Sequence[tuple[int, Join]]) -> dict[int, Result]:
-        """What joins give, or why they are refused."""
+        """Return the results of joins, or the reasons for which they are refused."""
         answers: dict[int, Result] = {}
         for number, write in joins:
             found = list(self._own(write))
@@ -157,7 +156,7 @@ class _Transaction:
     def _with_parents(
         self, appends: Sequence[tuple[int, Append]], results: dict[int, Result]
     ) -> list[tuple[int, Append]]:
-        """Those of the requests whose records' parents are there, or are appended before them."""
+        """Return the requests whose records' parents exist or are appended before them."""
         earlier: set[str] = set()
         complete = []
         for number, write in appends:
@@ -177,7 +176,7 @@ class _Transaction:
         return complete
 
     def _insert(self, appends: Sequence[Append]) -> None:
-        """Insert those that are new."""
+        """Insert the new records."""
         first: dict[str, Entry] = {}
         for write in appends:
             for item in write.entries:
@@ -191,14 +190,14 @@ class _Transaction:
         bulk.insert(self.connection, record_parents, edges)
 
     def _enter(self, writes: Sequence[Write]) -> list[tuple[str, str]]:
-        """Make the records members; gives those that were none yet, as (collection, id)."""
+        """Make the records members, and return the new memberships as (collection, id)."""
         wanted: dict[str, dict[str, None]] = defaultdict(dict)
         for write in writes:
             if write.collection:
                 wanted[write.collection].update(dict.fromkeys(self._own(write)))
         entered: list[tuple[str, str]] = []
         for collection, keys in sorted(wanted.items()):
-            # What this transaction inserted, nobody else can have entered.
+            # Nobody else can have entered what this transaction inserted.
             new = [key for key in keys if key in self.inserted]
             found = self._strangers(collection, [key for key in keys if key in self.stored])
             rows = {key: (collection, self._head(key).kind, key) for key in (*new, *found)}
@@ -210,7 +209,7 @@ class _Transaction:
         return entered
 
     def _strangers(self, collection: str, keys: Sequence[str]) -> list[str]:
-        """Those of the stored records that are not members."""
+        """Return the stored records that are not yet members."""
         by_kind: dict[int, list[str]] = defaultdict(list)
         for key in keys:
             by_kind[self.stored[key].kind].append(key)
@@ -228,7 +227,7 @@ class _Transaction:
         return self.inserted[key].head if key in self.inserted else self.stored[key]
 
     def _outcomes(self, appends: Sequence[tuple[int, Append]]) -> dict[int, Result]:
-        """What became of each record, by the number of its request."""
+        """Return the outcome of each record, by the index of its request."""
         differing = {
             item.record.id
             for _, write in appends
@@ -255,7 +254,7 @@ class _Transaction:
 
 
 def _named(writes: Iterable[Write]) -> set[str]:
-    """Every id that requests name, parents included."""
+    """Return every id that the requests name, parents included."""
     named: set[str] = set()
     for write in writes:
         named.update(write.own())
@@ -270,9 +269,9 @@ def _same(one: Head, other: Head) -> bool:
 
 
 def _tally(connection: Connection, new: Iterable[tuple[str, Head]]) -> None:
-    """Count new records and new members, as (collection, record).
+    """Update the tallies for new records and new members, given as (collection, record).
 
-    The last thing in a transaction, since appends of one collection wait here for each other's commit.
+    The last step of a transaction, because appends to one collection wait here for each other's commit.
     """
     counts: dict[tuple[str, int, str, int, int, str], list[float]] = {}
     for collection, head in new:

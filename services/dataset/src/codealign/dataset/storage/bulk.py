@@ -1,7 +1,7 @@
-"""Many rows in one statement, for SQLite and PostgreSQL: what appends and look-ups spend their time in.
+"""Bulk statements for SQLite and PostgreSQL, in which appends and look-ups spend their time.
 
-A statement's text depends on its table alone and not on the number of rows, so that it is prepared once; SQLAlchemy's
-own expansion of lists would build and compile a text for each length.
+The text of a statement depends only on its table, not on the number of rows, so it is prepared once. SQLAlchemy's own
+expansion of lists would build and compile a text for each length.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sqlalchemy import BigInteger, Column, Connection, Double, Integer, LargeBin
 Values = Sequence[tuple[Any, ...]]
 
 _POSTGRESQL_TYPES = (
-    (BigInteger, "bigint"),  # before Integer, of which it is a kind
+    (BigInteger, "bigint"),  # before Integer, its base class
     (SmallInteger, "smallint"),
     (Integer, "integer"),
     (Double, "double precision"),
@@ -25,17 +25,17 @@ _POSTGRESQL_TYPES = (
 
 
 def is_sqlite(connection: Connection) -> bool:
-    """Which of the two it is."""
+    """Return whether the connection is to SQLite rather than PostgreSQL."""
     return connection.dialect.name == "sqlite"
 
 
 def select_in(connection: Connection, statement: str, keys: Sequence[str], *first: object) -> Sequence[Any]:
-    """The rows of a SELECT that ends in a condition on a list.
+    """Return the rows of a SELECT that ends in a condition on a list.
 
     Args:
-        connection: Where.
-        statement: With `{in_keys}` where the list belongs ("... WHERE id {in_keys}"), and `{value}` for each value
-            before it.
+        connection: The connection.
+        statement: The SELECT, with `{in_keys}` in place of the list ("... WHERE id {in_keys}") and `{value}` for each
+            value before it.
         keys: The list.
         first: The values before it.
     """
@@ -54,23 +54,26 @@ def _with_list(statement: str, sqlite: bool) -> str:
 
 
 def insert(connection: Connection, table: Table, rows: Values) -> None:
-    """Insert rows that are not there; each has the table's columns in their order."""
+    """Insert new rows; each has the table's columns in their order."""
     if rows:
         _execute(connection, _inserting(table, is_sqlite(connection)), rows)
 
 
 def insert_if_new(connection: Connection, table: Table, rows: Values, key: str) -> set[str]:
-    """Insert rows that the caller did not find, unless another transaction was quicker.
+    """Insert rows that the caller did not find, unless another transaction has inserted them in the meantime.
 
     Args:
-        connection: Where.
-        table: Where to.
+        connection: The connection.
+        table: The table.
         rows: As for `insert`.
-        key: A column that tells the rows apart; its values in those that were inserted come back.
+        key: A column that identifies the rows.
+
+    Returns:
+        The values of `key` in the rows that were inserted.
     """
     if not rows:
         return set()
-    if is_sqlite(connection):  # nobody else writes between the caller's look and this
+    if is_sqlite(connection):  # nobody else can have written since the caller looked
         insert(connection, table, rows)
         position = list(table.columns.keys()).index(key)
         return {row[position] for row in rows}
@@ -79,7 +82,7 @@ def insert_if_new(connection: Connection, table: Table, rows: Values, key: str) 
 
 
 def add_up(connection: Connection, table: Table, rows: Values) -> None:
-    """Insert rows; where one with this primary key is there, add the other columns to its own."""
+    """Insert rows. If a row with the same primary key exists, add the other columns to its values."""
     if rows:
         _execute(connection, _adding(table, is_sqlite(connection)), rows)
 

@@ -1,4 +1,4 @@
-"""Which versions were published."""
+"""Catalogue of published versions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from codealign.dataset.storage.schema import versions
 
 @dataclass(frozen=True)
 class VersionFile:
-    """One file of a version, as its manifest has it."""
+    """A file of a version, as listed in its manifest."""
 
     path: str
     sha256: str
@@ -24,7 +24,7 @@ class VersionFile:
 
 @dataclass(frozen=True)
 class PublishedVersion:
-    """A version's entry."""
+    """Catalogue entry of a version."""
 
     name: str
     title: str
@@ -32,11 +32,11 @@ class PublishedVersion:
     rows: int
     files: tuple[VersionFile, ...]
     created_at: float = 0.0
-    """Seconds since 1970; kept here alone, never in the version's files."""
+    """Seconds since 1970. Stored only here, never in the version's files."""
 
 
 def add(database: Database, version: PublishedVersion) -> PublishedVersion:
-    """Enter a version; where it is entered already, that entry stays and is given back."""
+    """Enter a version and return its entry. An existing entry is kept."""
 
     def work(connection: Connection) -> PublishedVersion:
         row = {
@@ -54,20 +54,20 @@ def add(database: Database, version: PublishedVersion) -> PublishedVersion:
 
 
 def get(database: Database, name: str) -> PublishedVersion:
-    """A version by its name.
+    """Return a version by name.
 
     Raises:
-        NotFound: There is none of this name.
+        NotFound: The version does not exist.
     """
     statement = select(versions).where(versions.c.name == name)
     row = database.read(lambda connection: connection.execute(statement).one_or_none())
     if row is None:
-        raise NotFound(f"there is no version {name}; ListVersions names those that there are")
+        raise NotFound(f"version {name} does not exist; ListVersions lists all versions")
     return _version(row)
 
 
 def all_versions(database: Database) -> list[PublishedVersion]:
-    """Every version, newest first."""
+    """Return every version, newest first."""
     statement = select(versions).order_by(versions.c.created_at.desc(), versions.c.name)
     return database.read(lambda connection: [_version(row) for row in connection.execute(statement)])
 

@@ -1,4 +1,4 @@
-"""One way to a database, SQLite or PostgreSQL: transactions as functions, and errors as ours."""
+"""Common interface to SQLite and PostgreSQL: transactions as functions, and errors as CodeAlign's."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ T = TypeVar("T")
 BUSY_SECONDS = 10.0
 CONNECT_SECONDS = 5
 TRIES = 4
-# SQLite's page cache for each connection. The writer's holds the inner pages of the indexes that appends touch.
+# SQLite's page cache for each connection. The writer's holds the inner index pages that appends use.
 READING_CACHE_KIB = 16 * 1024
 WRITING_CACHE_KIB = 64 * 1024
 
 
 def parse_url(text: str) -> URL:
-    """Read a database URL and fill in the driver.
+    """Parse a database URL and fill in the driver.
 
     Raises:
-        ConfigurationError: It is no URL, or another database's.
+        ConfigurationError: It is not a URL, or that of an unsupported database.
     """
     try:
         url = make_url(text)
     except ArgumentError:
         raise ConfigurationError(
-            "database_url is no URL: sqlite:///<file> or postgresql://<user>@<host>/<db>"
+            "database_url is not valid; use sqlite:///<file> or postgresql://<user>@<host>/<db>"
         ) from None
     backend = url.get_backend_name()
     if backend == "sqlite":
@@ -51,47 +51,47 @@ def parse_url(text: str) -> URL:
 
 
 class Database:
-    """An engine, and how transactions are run on it. Safe to use from several threads.
+    """A database engine that runs transactions. Thread-safe.
 
     Args:
         url: `sqlite:///…` or `postgresql://…`.
-        connections: At most so many at a time.
+        connections: Maximum number of connections.
     """
 
     def __init__(self, url: str, *, connections: int = 9) -> None:
         parsed = parse_url(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         self.place = f"{parsed.database}" if self.is_sqlite else parsed.render_as_string(hide_password=True)
-        # SQLite has one writer at a time; waiting here is fair, while its own busy handler polls.
+        # SQLite has one writer at a time. Waiting for this lock is fair, while SQLite's own busy handler polls.
         self._write_lock = threading.Lock()
         self.engine: Engine
         self.writing_engine: Engine
-        """SQLite's one writer has a connection of its own, with a large cache; else the same engine."""
+        """SQLite's writer has a separate connection with a large cache. Otherwise the same engine."""
         if self.is_sqlite:
             Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
             self.engine = _sqlite_engine(parsed, connections, READING_CACHE_KIB, "BEGIN")
-            # A transaction that reads first and writes later could not be upgraded once another has written.
+            # A transaction that reads first could not be upgraded to write once another one has written.
             self.writing_engine = _sqlite_engine(parsed, 1, WRITING_CACHE_KIB, "BEGIN IMMEDIATE")
         else:
             self.engine = create_engine(
                 parsed.update_query_dict({"connect_timeout": str(CONNECT_SECONDS), **dict(parsed.query)}),
                 pool_size=connections,
                 max_overflow=0,
-                pool_pre_ping=True,  # after a restart of the database the first call works
+                pool_pre_ping=True,  # the first call after a restart of the database succeeds
                 connect_args={"application_name": "codealign-dataset"},
             )
             event.listen(self.engine, "connect", _set_up_postgresql)
             self.writing_engine = self.engine
 
     def read(self, work: Callable[[Connection], T], *, snapshot: bool = False) -> T:
-        """Run `work` in a transaction that changes nothing.
+        """Run `work` in a read-only transaction.
 
         Args:
-            work: Gets the connection.
-            snapshot: All its statements see one state. SQLite always does so.
+            work: Called with the connection.
+            snapshot: Whether all its statements see the same state. SQLite always does this.
 
         Raises:
-            Unavailable: The database is away.
+            Unavailable: The database is unavailable.
         """
         try:
             with self.engine.connect() as connection:
@@ -103,10 +103,10 @@ class Database:
             raise translate(error, self.place) from error
 
     def write(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in a transaction: all of it or nothing. It may be run again after a deadlock.
+        """Run `work` in a transaction: all of it or nothing. It may run again after a deadlock.
 
         Raises:
-            Unavailable: The database is away.
+            Unavailable: The database is unavailable.
             ResourceExhausted: Its disk is full.
         """
         for _ in range(TRIES):
@@ -119,10 +119,10 @@ class Database:
                     raise translate(error, self.place) from error
             except (SQLAlchemyError, sqlite3.Error) as error:
                 raise translate(error, self.place) from error
-        raise Unavailable(f"{self.place}: too many transactions at once touch the same rows; try again")
+        raise Unavailable(f"{self.place}: too many concurrent transactions write the same rows; try again")
 
     def ping(self) -> None:
-        """Raises the error that a call would meet now."""
+        """Raise the error that a call would get now, if any."""
         self.read(lambda connection: connection.execute(select(1)))
 
     def close(self) -> None:
@@ -132,7 +132,7 @@ class Database:
 
 
 def now(connection: Connection) -> float:
-    """Seconds since 1970 by the database's clock, so that all replicas of the service go by one."""
+    """Return the time of the database in seconds since 1970: one clock for all replicas of the service."""
     if connection.dialect.name == "sqlite":
         expression: Any = literal_column("(julianday('now') - 2440587.5) * 86400.0")
     else:
@@ -141,23 +141,23 @@ def now(connection: Connection) -> float:
 
 
 def insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
-    """An INSERT that knows `on_conflict_do_nothing` and `on_conflict_do_update`."""
+    """Return an INSERT that supports `on_conflict_do_nothing` and `on_conflict_do_update`."""
     return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
 
 
 def _sqlite_engine(url: URL, connections: int, cache_kib: int, begin: str) -> Engine:
     def set_up(connection: sqlite3.Connection, _record: object) -> None:
-        # None: the driver leaves BEGIN to us, which it would otherwise delay until the first write.
+        # None: otherwise the driver would delay BEGIN until the first write.
         connection.isolation_level = None
         connection.execute("PRAGMA journal_mode = WAL")
-        # A record that was acknowledged survives a power cut as well as a kill.
+        # An acknowledged record survives a power cut as well as a killed process.
         connection.execute("PRAGMA synchronous = FULL")
-        # Checkpoints of 40 MB: index pages that many appends touch are then written back once.
+        # Checkpoint every 40 MB, so that index pages written by many appends are written back only once.
         connection.execute("PRAGMA wal_autocheckpoint = 10000")
         connection.execute(f"PRAGMA cache_size = -{cache_kib}")
         connection.execute("PRAGMA temp_store = MEMORY")
 
-    # Last in, first out: a few connections and their caches do the work, and not all in turn.
+    # Last in, first out: use a few connections with their caches rather than all in turn.
     engine = create_engine(
         url, pool_size=connections, max_overflow=0, pool_use_lifo=True, connect_args={"timeout": BUSY_SECONDS}
     )
@@ -167,7 +167,7 @@ def _sqlite_engine(url: URL, connections: int, cache_kib: int, begin: str) -> En
 
 
 def _set_up_postgresql(connection: psycopg.Connection, _record: object) -> None:
-    # Statements are prepared once and live long. A plan that was made while a table was nearly empty would walk the
-    # whole of it when it has grown; a plan for each execution costs a fraction of a millisecond.
+    # Prepared statements live long. A plan made while a table was nearly empty would scan the whole table once it has
+    # grown. Planning each execution costs a fraction of a millisecond.
     connection.execute("SET plan_cache_mode = force_custom_plan")
     connection.commit()

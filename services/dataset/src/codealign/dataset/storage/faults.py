@@ -1,4 +1,4 @@
-"""What a database's errors mean to a caller."""
+"""Translates database errors into the errors that callers get."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from codealign.common.errors import CodeAlignError, Internal, ResourceExhausted, Unavailable
 
-# PostgreSQL's classes of SQLSTATE: https://www.postgresql.org/docs/15/errcodes-appendix.html
+# SQLSTATE classes of PostgreSQL: https://www.postgresql.org/docs/15/errcodes-appendix.html
 DISK_FULL = "53100"
 SERIALIZATION_FAILURES = frozenset({"40001", "40P01"})
 _AWAY_CLASSES = ("08", "53", "57", "58")
-_READ_ONLY = "25006"  # a former primary: the connection will find the new one
+_READ_ONLY = "25006"  # a former primary: a reconnect will find the new one
 
 RETRY_AFTER_SECONDS = 1.0
 DISK_RETRY_AFTER_SECONDS = 30.0
 
 
 def is_serialization_failure(error: DBAPIError) -> bool:
-    """PostgreSQL undid the transaction in favour of another one; the same work may simply be done again."""
+    """Return whether PostgreSQL rolled back the transaction in favour of another one, so that it can be repeated."""
     return getattr(error.orig, "sqlstate", None) in SERIALIZATION_FAILURES
 
 
 def translate(error: SQLAlchemyError | sqlite3.Error, place: str) -> CodeAlignError:
-    """The error to answer with.
+    """Return the error to answer with.
 
     Args:
-        error: As the driver or SQLAlchemy raised it.
-        place: Which database, without its password.
+        error: The error raised by the driver or SQLAlchemy.
+        place: The database, without its password.
     """
     if isinstance(error, PoolTimeoutError):
         return Unavailable(
@@ -45,7 +45,7 @@ def translate(error: SQLAlchemyError | sqlite3.Error, place: str) -> CodeAlignEr
 
 
 def _from_sqlite(error: sqlite3.Error, place: str) -> CodeAlignError:
-    # Extended codes carry the primary one in their low byte: https://www.sqlite.org/rescode.html
+    # The low byte of an extended code is the primary code: https://www.sqlite.org/rescode.html
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:
         return _disk_full(place, error)
@@ -68,12 +68,12 @@ def _from_postgresql(error: DBAPIError, place: str) -> CodeAlignError:
     away = state.startswith(_AWAY_CLASSES) or state == _READ_ONLY or error.connection_invalidated
     unreachable = not state and type(error.orig).__name__ in ("OperationalError", "ConnectionTimeout")
     if away or unreachable or state in SERIALIZATION_FAILURES:
-        return Unavailable(f"{place} is away: {error.orig}", retry_after=RETRY_AFTER_SECONDS)
+        return Unavailable(f"{place} is unavailable: {error.orig}", retry_after=RETRY_AFTER_SECONDS)
     return Internal(f"{place}: {error.orig}")
 
 
 def _disk_full(place: str, cause: object) -> ResourceExhausted:
     return ResourceExhausted(
-        f"the disk of {place} is full ({cause}); nothing was written: make room there, then try again",
+        f"the disk of {place} is full ({cause}); nothing was written: free space there, then try again",
         retry_after=DISK_RETRY_AFTER_SECONDS,
     )

@@ -1,7 +1,7 @@
-"""Leases: one holder at a time does a piece of work, and one that lost it is fenced off.
+"""Leases: one holder at a time does a piece of work, and a holder that lost its lease is fenced off.
 
-Expiry is measured by the database's clock, which all replicas of the service share. A token grows with every new
-holder and is never used again; it travels with each append, which is refused once a later token was given out.
+Expiry is measured by the database's clock, which all replicas of the service share. The token increases with every
+new holder and is never reused. Each append carries it, and is refused once a later token was issued.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from codealign.dataset.storage.schema import leases
 
 @dataclass(frozen=True)
 class Fence:
-    """A lease's name and the token that its holder was given."""
+    """A lease's name and the token of its holder."""
 
     name: str
     token: int
@@ -36,20 +36,20 @@ class Lease:
 
 
 def acquire(database: Database, name: str, holder: str, ttl: float) -> Lease:
-    """Take a lease, or take it again with a new token.
+    """Acquire a lease, or acquire it again with a new token.
 
     Args:
-        database: Where it is kept.
-        name: What is leased.
-        holder: Who asks.
-        ttl: Seconds.
+        database: The store of leases.
+        name: Name of the lease.
+        holder: Name of the holder.
+        ttl: Seconds until it expires.
 
     Raises:
-        Unavailable: Somebody else holds it; with the seconds until it expires.
+        Unavailable: Another holder has it; includes the seconds until it expires.
     """
 
     def work(connection: Connection) -> Lease:
-        # So that two who ask first meet at one row.
+        # Ensures that two holders that ask first lock the same row.
         empty = {"name": name, "holder": "", "token": 0, "expires_at": 0.0}
         connection.execute(insert(connection, leases).on_conflict_do_nothing(), [empty])
         row = _locked(connection, name)
@@ -63,10 +63,10 @@ def acquire(database: Database, name: str, holder: str, ttl: float) -> Lease:
 
 
 def renew(database: Database, fence: Fence, ttl: float) -> Lease:
-    """Keep a lease for `ttl` seconds from now; the token stays.
+    """Extend a lease to `ttl` seconds from now. The token stays the same.
 
     Raises:
-        NotFound: There is no such lease.
+        NotFound: The lease does not exist.
         FailedPrecondition: It expired, or another holder has it.
     """
 
@@ -78,10 +78,10 @@ def renew(database: Database, fence: Fence, ttl: float) -> Lease:
 
 
 def release(database: Database, fence: Fence) -> None:
-    """Give a lease back; where it is not held with this token any more, there is nothing to give.
+    """Release a lease. Does nothing if it is no longer held with this token.
 
     Raises:
-        NotFound: There is no such lease.
+        NotFound: The lease does not exist.
     """
 
     def work(connection: Connection) -> None:
@@ -93,22 +93,22 @@ def release(database: Database, fence: Fence) -> None:
 
 
 def require_held(connection: Connection, fence: Fence) -> None:
-    """Within a transaction: the lease is held with this token, and nobody else gets it before the commit.
+    """Ensure, within a transaction, that the lease is held with this token and stays held until the commit.
 
     Raises:
-        NotFound: There is no such lease.
+        NotFound: The lease does not exist.
         FailedPrecondition: It expired, or another holder has it.
     """
     _held(connection, fence, renewal=False)
 
 
 def _held(connection: Connection, fence: Fence, *, renewal: bool) -> tuple[Row[Any], float]:
-    # PostgreSQL: an append's FOR KEY SHARE keeps a new holder (FOR UPDATE) out until its commit, but not a renewal
+    # In PostgreSQL, FOR KEY SHARE of an append blocks a new holder (FOR UPDATE) until its commit, but not a renewal
     # (FOR NO KEY UPDATE), which a stream of appends could otherwise starve until the lease is lost.
     row = _locked(connection, fence.name, key_share=True, read=not renewal)
     time = now(connection)
     if row.token != fence.token:
-        state = f"{row.holder} has it" if row.expires_at > time else "another holder had it since"
+        state = f"{row.holder} has it" if row.expires_at > time else "another holder has had it since"
         raise FailedPrecondition(
             f"lease {fence.name} is not held with token {fence.token}: {state} (token {row.token}); stop this work"
         )
@@ -118,11 +118,11 @@ def _held(connection: Connection, fence: Fence, *, renewal: bool) -> tuple[Row[A
 
 
 def _locked(connection: Connection, name: str, *, key_share: bool = False, read: bool = False) -> Row[Any]:
-    # SQLite knows no row locks: its one writer has the whole database.
+    # SQLite has no row locks: its single writer locks the whole database.
     statement = select(leases).where(leases.c.name == name).with_for_update(key_share=key_share, read=read)
     row = connection.execute(statement).one_or_none()
     if row is None:
-        raise NotFound(f"there is no lease {name}: acquire it first")
+        raise NotFound(f"lease {name} does not exist: acquire it first")
     return row
 
 

@@ -1,4 +1,4 @@
-"""From a record back to its seeds, and forward to what came of it."""
+"""Traces a record back to its seeds and forward to its descendants."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from codealign.dataset.storage.schema import records
 
 @dataclass(frozen=True)
 class Lineage:
-    """A record with what is around it."""
+    """A record with its ancestors and descendants."""
 
     records: list[pb.Record]
-    """Breadth first, the record itself first; within one distance by id, ancestors before descendants."""
+    """Breadth first, beginning with the record itself. Within a distance by id, ancestors before descendants."""
     references: list[pb.Record]
-    """The configurations and prompt prefixes that they name, by id, where they are not among the records."""
+    """Configurations and prompt prefixes that the records name and that are not among them, by id."""
     truncated: bool
 
 
@@ -39,20 +39,20 @@ def lineage(
     limit: int = 1000,
     max_bytes: int = 2**25,
 ) -> Lineage:
-    """Ancestors, descendants or both; not the descendants of ancestors.
+    """Return the ancestors, the descendants or both, but not the descendants of ancestors.
 
     Args:
-        database: Where they are.
-        given: An id, or its first digits.
-        ancestors: Go towards the seeds.
-        descendants: Go towards the examples.
-        collection: Its members alone (and the record itself). Empty: all.
-        limit: Records at most.
-        max_bytes: Ends earlier where the answer would grow beyond this.
+        database: The store of records.
+        given: An id, or the beginning of one.
+        ancestors: Include records towards the seeds.
+        descendants: Include records towards the examples.
+        collection: Restrict to its members (and the record itself). Empty: all.
+        limit: Maximum number of records.
+        max_bytes: Stop before the response exceeds this size.
 
     Raises:
-        NotFound: There is no such record.
-        InvalidArgument: The digits are ambiguous.
+        NotFound: The record does not exist.
+        InvalidArgument: The beginning of the id is ambiguous.
     """
 
     def work(connection: Connection) -> Lineage:
@@ -67,7 +67,7 @@ def lineage(
             ids += up + down
         found = load_within(connection, ids[:limit], max_bytes)
         if not found:
-            raise NotFound(f"there is no record {given}")
+            raise NotFound(f"record {given} does not exist")
         references = _references(connection, found)
         return Lineage(found, references, truncated=len(found) < len(ids))
 
@@ -106,9 +106,9 @@ def _children(connection: Connection, ids: Sequence[str], collection: str, limit
 
 
 def _members(connection: Connection, found: Sequence[tuple[str, int]], collection: str) -> set[str]:
-    """Those of the records (id, kind) that are members.
+    """Return the records, given as (id, kind), that are members.
 
-    A statement of its own: in a join, a planner without fresh statistics begins at the collection's millions.
+    A separate statement: in a join, a planner without fresh statistics starts with the millions of a collection.
     """
     by_kind: dict[int, list[str]] = {}
     for key, kind in found:

@@ -1,4 +1,4 @@
-"""Records by id or by an id's first digits, and how many there are."""
+"""Looks up records by id or by the beginning of an id, and counts records."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from codealign.dataset.storage.rows import load, within
 from codealign.dataset.storage.schema import records, tallies
 
 ID_DIGITS = 32
-# Beyond this many matches of a prefix the number is of no use to anybody.
+# With more matches of a prefix than this, their exact number is useless.
 _COUNTED_MATCHES = 1000
 
 
 @dataclass(frozen=True)
 class Tally:
-    """How many records there are of one kind, made under one configuration, and what they took together."""
+    """Number of records of one kind under one configuration, and their total usage."""
 
     kind: int
     label: str
@@ -35,10 +35,10 @@ class Tally:
 
 
 def get(database: Database, ids: Sequence[str], *, max_bytes: int = 2**25) -> list[pb.Record]:
-    """Records in the order of the ids, which may be prefixes; those that are not there are left out.
+    """Return records in the order of the ids, which may be prefixes. Missing records are left out.
 
     Raises:
-        InvalidArgument: A prefix is ambiguous, or the records are more than `max_bytes` together.
+        InvalidArgument: A prefix is ambiguous, or the records exceed `max_bytes` in total.
         FailedPrecondition: A record is of a kind that this program does not know.
     """
 
@@ -53,31 +53,31 @@ def get(database: Database, ids: Sequence[str], *, max_bytes: int = 2**25) -> li
 
 
 def resolve(connection: Connection, given: str, path: str) -> str:
-    """The whole id that begins with these digits; empty where there is none.
+    """Return the full id that begins with these digits, or "" if there is none.
 
     Raises:
         InvalidArgument: There are several; `path` names the request's field.
     """
     if len(given) == ID_DIGITS:
         return given
-    # "g" follows on the last hexadecimal digit.
+    # "g" follows the last hexadecimal digit.
     matching = select(records.c.id).where(records.c.id >= given, records.c.id < given + "g").limit(_COUNTED_MATCHES)
     matches = list(connection.execute(matching).scalars())
     if len(matches) > 1:
         number = f"{len(matches)} or more" if len(matches) == _COUNTED_MATCHES else str(len(matches))
-        raise InvalidArgument(path, f"{given} is ambiguous, {number} ids begin with it: give more digits")
+        raise InvalidArgument(path, f"{given} is ambiguous, {number} ids begin with it: use more digits")
     return matches[0] if matches else ""
 
 
 def count(database: Database, collection: str = "") -> list[Tally]:
-    """How many records of each kind a collection has, and what they took. Empty: the whole store."""
+    """Return the number of records of each kind in a collection, with their usage. Empty: the whole store."""
     columns = [column for column in tallies.columns if column is not tallies.c.collection]
     statement = select(*columns).where(tallies.c.collection == collection).order_by(*columns[:5])
     return database.read(lambda connection: [Tally(*row) for row in connection.execute(statement)])
 
 
 def collections(database: Database) -> list[tuple[str, int]]:
-    """Each collection's name and size."""
+    """Return each collection's name and size."""
     statement = (
         select(tallies.c.collection, func.sum(tallies.c.records))
         .where(tallies.c.collection != "")

@@ -1,4 +1,4 @@
-"""Bringing a database to this program's schema, and refusing to work on another one."""
+"""Upgrades a database to this program's schema, and refuses to work with any other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 from codealign.common.errors import ConfigurationError, Internal
 from codealign.dataset.storage.database import Database
 
-# Any number that nobody else's migrations take: pg_advisory_xact_lock's key.
+# Key for pg_advisory_xact_lock; any number that no other migrations use.
 _LOCK_KEY = 0x0C0DEA11
 
 
@@ -25,17 +25,17 @@ def _config() -> Config:
 
 
 def head() -> str:
-    """The schema revision of this program."""
+    """Return this program's schema revision."""
     return str(ScriptDirectory.from_config(_config()).get_current_head())
 
 
 def revision(connection: Connection) -> str | None:
-    """The database's schema revision; None: it has none of ours."""
+    """Return the database's schema revision, or None if it has no schema of ours."""
     return MigrationContext.configure(connection).get_current_revision()
 
 
 def upgrade(database: Database) -> None:
-    """Bring the schema to `head`. Safe when several processes start at once.
+    """Upgrade the schema to `head`. Safe if several processes start at once.
 
     Raises:
         ConfigurationError: The database is newer than this program, or damaged.
@@ -49,7 +49,7 @@ def upgrade(database: Database) -> None:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
-    # Alembic says at INFO which database it believes to see, before every start.
+    # Alembic logs the kind of database at INFO before every start.
     logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
     try:
         database.write(work)
@@ -58,11 +58,11 @@ def upgrade(database: Database) -> None:
 
 
 def check(database: Database) -> None:
-    """Make sure that the schema is this program's.
+    """Check that the schema is this program's.
 
     Raises:
-        ConfigurationError: It is not there yet, older, or newer; the message says what to do.
-        Unavailable: The database is away.
+        ConfigurationError: The schema is missing, older or newer; the message says what to do.
+        Unavailable: The database is unavailable.
     """
     found = database.read(revision)
     _refuse_newer(database, found)
@@ -70,7 +70,7 @@ def check(database: Database) -> None:
         raise ConfigurationError(f"{database.place} has no schema yet: run `codealign-dataset migrate` first")
     if found != head():
         raise ConfigurationError(
-            f"{database.place} has schema {found}, this program needs {head()}: run `codealign-dataset migrate` first"
+            f"{database.place} has schema {found}, but this program needs {head()}: run `codealign-dataset migrate`"
         )
 
 

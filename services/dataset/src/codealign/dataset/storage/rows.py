@@ -1,4 +1,4 @@
-"""Records as rows and back."""
+"""Converts records to rows and back."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from codealign.dataset.storage.bulk import select_in
 
 T = TypeVar("T")
 
-# Ids in one statement of SQLAlchemy's: well below both databases' limits of bound parameters.
+# Ids per SQLAlchemy statement: well below both databases' limits of bound parameters.
 CHUNK = 500
 
 
 class Head(NamedTuple):
-    """What Count goes by, and what tells whether two records are the same: a stored record without its body."""
+    """A stored record without its body: the fields that Count groups by, and those that identify equal records."""
 
     kind: int
     label: str
@@ -36,14 +36,14 @@ class Head(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A record that is ready to be stored: what is serialized once serves its hash, its row and all comparisons."""
+    """A record ready to be stored. It is serialized only once for its hash, its row and all comparisons."""
 
     record: pb.Record
     head: Head
     body: bytes
 
     def row(self) -> tuple[Any, ...]:
-        """The row of `records`."""
+        """Return the row of `records`."""
         record, head = self.record, self.head
         return (
             record.id,
@@ -60,7 +60,7 @@ class Entry:
         )
 
     def edges(self) -> Iterator[tuple[Any, ...]]:
-        """The rows of `record_parents`."""
+        """Yield the rows of `record_parents`."""
         record, head = self.record, self.head
         stands_for = head.rejected_kind if head.kind == pb.KIND_REJECTION else head.kind
         for position, parent in enumerate(record.parents):
@@ -68,7 +68,7 @@ class Entry:
 
 
 def label(record: pb.Record) -> str:
-    """What Count groups by: a decision's rule, a rejection's reason, a verdict's name without its prefix."""
+    """Return the label that Count groups by: a decision's rule, a rejection's reason, or a verdict without prefix."""
     if record.kind == pb.KIND_DECISION:
         return record.decision.rule
     if record.kind == pb.KIND_REJECTION:
@@ -79,17 +79,17 @@ def label(record: pb.Record) -> str:
 
 
 def verdict_name(number: int) -> str:
-    """A verdict's name without its prefix; its number where this program does not know it."""
+    """Return a verdict's name without its prefix, or its number if this program does not know it."""
     known = sandbox_pb2.Verdict.DESCRIPTOR.values_by_number.get(number)
     return known.name.removeprefix("VERDICT_") if known else str(number)
 
 
 def entry(record: pb.Record, serialized: bytes | None = None) -> Entry:
-    """A complete record (with id and content hash), ready to be stored.
+    """Return a complete record (with id and content hash) ready to be stored.
 
     Args:
-        record: It.
-        serialized: Its body, deterministically serialized, where the caller has that already.
+        record: The record.
+        serialized: Its body, deterministically serialized, if the caller already has it.
     """
     if serialized is None:
         message = body(record)
@@ -108,13 +108,13 @@ def entry(record: pb.Record, serialized: bytes | None = None) -> Entry:
 
 
 def existing(connection: Connection, ids: Iterable[str]) -> set[str]:
-    """Those of the ids that are there."""
+    """Return those of the ids that exist."""
     statement = "SELECT id FROM records WHERE id {in_keys}"
     return {row[0] for row in select_in(connection, statement, list(set(ids)))}
 
 
 def heads(connection: Connection, ids: Iterable[str]) -> dict[str, Head]:
-    """Records without their bodies, by id; those that are not there are left out."""
+    """Return records without their bodies, by id. Missing ones are left out."""
     columns = "id, kind, label, rejected_kind, outcome, stage_config_id, content_hash, provenance"
     statement = f"SELECT {columns} FROM records WHERE id {{in_keys}}"  # noqa: S608 - no value is in it
     rows = select_in(connection, statement, list(ids))
@@ -122,11 +122,11 @@ def heads(connection: Connection, ids: Iterable[str]) -> dict[str, Head]:
 
 
 def load(connection: Connection, ids: Iterable[str]) -> dict[str, pb.Record]:
-    """Whole records by id; those that are not there are left out.
+    """Return complete records by id. Missing ones are left out.
 
     Raises:
-        FailedPrecondition: One is of a kind that this program does not know.
-        Internal: One's body is damaged.
+        FailedPrecondition: A record is of a kind that this program does not know.
+        Internal: The body of a record is damaged.
     """
     wanted = list(set(ids))
     columns = "id, kind, attempt, stage_config_id, content_hash, provenance, body, key"
@@ -139,7 +139,7 @@ def load(connection: Connection, ids: Iterable[str]) -> dict[str, pb.Record]:
 
 
 def load_within(connection: Connection, ids: Sequence[str], max_bytes: int) -> list[pb.Record]:
-    """Whole records in the order of the ids, as many as fit into `max_bytes`, and one at least."""
+    """Return complete records in the order of the ids: as many as fit into `max_bytes`, but at least one."""
     loaded: list[pb.Record] = []
     size = 0
     for some in batched(ids, 100):
@@ -153,14 +153,16 @@ def load_within(connection: Connection, ids: Sequence[str], max_bytes: int) -> l
 
 
 def within(answer: Sequence[pb.Record], max_bytes: int) -> None:
-    """Refuse an answer that is larger than a message may be.
+    """Refuse a response that exceeds the message limit.
 
     Raises:
-        InvalidArgument: It is.
+        InvalidArgument: The records are too large.
     """
     size = sum(record.ByteSize() for record in answer)
     if size > max_bytes:
-        raise InvalidArgument("ids", f"these records are {size} bytes, at most {max_bytes} fit: ask for fewer")
+        raise InvalidArgument(
+            "ids", f"these records have {size} bytes, but at most {max_bytes} fit into a response: request fewer"
+        )
 
 
 def _record(
@@ -176,8 +178,8 @@ def _record(
     field = BODY_OF_KIND.get(pb.Kind.ValueType(kind))
     if field is None:
         raise FailedPrecondition(
-            f"record {record_id} is of kind {kind}, which this program does not know: a newer release wrote it and it "
-            "stays as it is; install that release to read it"
+            f"record {record_id} is of kind {kind}, which this program does not know: a newer release wrote it, and it "
+            "is kept unchanged; install that release to read it"
         )
     record = pb.Record(
         id=record_id,
@@ -190,7 +192,7 @@ def _record(
     message = getattr(record, field)
     try:
         message.ParseFromString(bytes(serialized))
-        message.SetInParent()  # an empty body is a body
+        message.SetInParent()  # an empty body is still a body
         if provenance:
             record.provenance.ParseFromString(bytes(provenance))
     except DecodeError as error:

@@ -1,4 +1,4 @@
-"""Which records there are, a page at a time, and which of them lack a child."""
+"""Pages through records, and finds records that lack children."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from codealign.dataset.storage.schema import collection_members, record_parents,
 
 @dataclass(frozen=True)
 class Lacking:
-    """Records with fewer than so many of the attempts 0, 1, ... of a child."""
+    """Records with fewer than the given number of attempts (0, 1, ...) of a child."""
 
     kind: int
-    """The child's; a rejection that stands for this kind is a child too."""
+    """Kind of the child. A rejection that stands for this kind counts as a child too."""
     stage_config_id: str = ""
-    """The child's. Empty: any."""
+    """Configuration of the child. Empty: any."""
     attempts: int = 1
 
 
 @dataclass(frozen=True)
 class Query:
-    """Which records; an empty field does not restrict."""
+    """Selects records. Empty fields do not restrict."""
 
     kind: int = 0
     collection: str = ""
-    """Members of it alone; `lacking` then counts children alone that are members as well."""
+    """Only its members. `lacking` then counts only children that are also members."""
     stage_config_id: str = ""
     parent_id: str = ""
     lacking: Lacking | None = None
@@ -37,24 +37,24 @@ class Query:
 
 @dataclass(frozen=True)
 class Page:
-    """Records in the order of their ids."""
+    """A page of records ordered by id."""
 
     records: list[pb.Record]
     last: bool
 
 
 def scan(database: Database, query: Query, *, after: str = "", limit: int = 100, max_bytes: int = 2**25) -> Page:
-    """A page of records.
+    """Return a page of records.
 
-    A page is cheap however deep it lies: it goes on from an id along an index. Records that are added behind that
-    id while a caller pages are not seen by it; the next scan has them.
+    Every page is cheap, because it continues from an id along an index. Records added before that id during paging are
+    not seen; the next scan returns them.
 
     Args:
-        database: Where they are.
-        query: Which records.
-        after: The last id of the page before.
-        limit: Records at most.
-        max_bytes: The page ends earlier where it would grow beyond this.
+        database: The store of records.
+        query: Selects the records.
+        after: The last id of the previous page.
+        limit: Maximum number of records.
+        max_bytes: The page ends before it exceeds this size.
     """
 
     def work(connection: Connection) -> Page:
@@ -66,7 +66,7 @@ def scan(database: Database, query: Query, *, after: str = "", limit: int = 100,
 
 
 def _ids(query: Query, after: str) -> Select[str]:
-    """The statement. It starts from the table whose index restricts most and has the ids in order."""
+    """Return the statement. It starts from the table whose index is most selective and has the ids in order."""
     members, edges = collection_members, record_parents
     if query.parent_id:
         key = edges.c.child_id
@@ -110,10 +110,10 @@ def _lacks(lacking: Lacking, collection: str, parent: ColumnElement[str]) -> Col
         children = children.where(edges.c.stage_config_id == lacking.stage_config_id)
     if collection:
         children = children.where(_is_member(collection, edges.c.child_kind, edges.c.child_id))
-    # Scalar subqueries, which are answered parent by parent from the index: PostgreSQL may turn NOT EXISTS into a
-    # hash of all children, and that for every page.
+    # Scalar subqueries are answered parent by parent from the index. PostgreSQL may turn NOT EXISTS into a hash of
+    # all children, for every page.
     if lacking.attempts == 1:
         return children.limit(1).scalar_subquery().is_(None)
-    # Distinct: under any configuration, or with a rejection beside a record, an attempt can be there twice.
+    # Distinct, because an attempt can occur twice: under different configurations, or with a rejection and a record.
     count = children.with_only_columns(func.count(distinct(edges.c.attempt))).scalar_subquery()
     return count < lacking.attempts

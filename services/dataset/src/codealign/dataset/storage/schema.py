@@ -1,7 +1,7 @@
-"""The tables, for SQLite and PostgreSQL alike. Migrations bring a database here; a test proves that they do.
+"""Tables for SQLite and PostgreSQL. A test verifies that the migrations produce this schema.
 
-Rows are never changed or removed, leases and tallies apart. There are no foreign keys: `Append` checks parents in
-its own transaction, and without removals what was checked stays true.
+Rows are never changed or removed, except leases and tallies. There are no foreign keys: `Append` checks parents in
+its own transaction, and since nothing is removed, the result stays valid.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from sqlalchemy import BigInteger, Column, Double, Index, Integer, LargeBinary, 
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeEngine
 
-# Pages go by the order of ids, and prefixes by ranges: both need the order of bytes, which the "C" collation has
-# and a database's default one may not.
+# Pages depend on the order of ids, and prefixes on ranges. Both need byte order, which the "C" collation has
+# and a database's default collation may not.
 KEY: TypeEngine[str] = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
 
 metadata = MetaData()
@@ -28,10 +28,10 @@ records = Table(
     Column("label", KEY, nullable=False),
     Column("rejected_kind", SmallInteger, nullable=False),
     Column("outcome", SmallInteger, nullable=False),
-    # Behind the rest, so that SQLite reads the columns before them without following overflow pages.
+    # After the other columns, so that SQLite reads those without following overflow pages.
     Column("provenance", LargeBinary, nullable=False),
     Column("body", LargeBinary, nullable=False),
-    # Wanted with the body alone.
+    # Only read together with the body.
     Column("key", KEY, nullable=False, server_default=""),
     Index("ix_records_kind", "kind", "id"),
     Index("ix_records_config", "stage_config_id", "kind", "id"),
@@ -43,7 +43,7 @@ record_parents = Table(
     Column("child_id", KEY, primary_key=True),
     Column("position", SmallInteger, primary_key=True),
     Column("parent_id", KEY, nullable=False),
-    # Copied from the child, so that "which parents lack a child" is answered from the index alone.
+    # Copied from the child, so that the index alone answers which parents lack a child.
     Column("child_kind", SmallInteger, nullable=False),
     # The child's kind, or for a rejection the kind that it stands for.
     Column("stands_for", SmallInteger, nullable=False),
@@ -64,8 +64,8 @@ collection_members = Table(
     sqlite_with_rowid=False,
 )
 
-# How many records there are by kind, configuration and label, and what they took, kept up with every append and join:
-# counting millions of rows for each look at a run's progress would take seconds. The collection "" is the whole store.
+# Number of records by kind, configuration and label, and their usage, updated with every append and join: counting
+# millions of rows for each progress query would take seconds. The collection "" is the whole store.
 tallies = Table(
     "tallies",
     metadata,
@@ -89,7 +89,7 @@ leases = Table(
     metadata,
     Column("name", KEY, primary_key=True),
     Column("holder", Text, nullable=False),
-    # Grows with every holder and is never reset: a release leaves the row.
+    # Increases with every holder and is never reset: a release keeps the row.
     Column("token", BigInteger, nullable=False),
     # Seconds since 1970 by the database's clock.
     Column("expires_at", Double, nullable=False),

@@ -1,4 +1,4 @@
-"""What is asked of the store by those who write, and what they get."""
+"""Write requests of the store and their results."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ DEFAULT_BYTES = 2**25
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What became of one record."""
+    """Outcome of appending one record."""
 
     id: str
     outcome: dataset_pb2.AppendOutcome.ValueType
     kept: pb.Record | None = None
-    """What the store holds, where that is not what was sent."""
+    """The stored record, if it differs from the one sent."""
 
 
 @dataclass(frozen=True)
@@ -28,49 +28,50 @@ class Append:
     """A request to add records."""
 
     entries: Sequence[Entry]
-    """Checked and complete."""
+    """Validated and complete."""
     collection: str = ""
-    """They become its members, those that existed included. Empty: none."""
+    """The collection that all of them join, existing records included. Empty: none."""
     fence: Fence | None = None
-    """Refuse unless this lease is held; checked in the same transaction, so that a holder that lost it cannot write
-    any more, however late its call arrives."""
+    """Refuse unless this lease is held. Checked in the same transaction, so that a holder that lost it can no longer
+    write, however late its call arrives.
+    """
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def size_bytes(self) -> int:
-        """What it has the database take, about."""
+        """Return the approximate size of the request for the database."""
         return sum(len(item.body) for item in self.entries)
 
     def own(self) -> Iterable[str]:
-        """The ids that it is about."""
+        """Return the ids that the request is about."""
         return (item.record.id for item in self.entries)
 
 
 @dataclass(frozen=True)
 class Join:
-    """A request to make records that are there members of a collection, and to give them."""
+    """A request to make existing records members of a collection, and to return them."""
 
     ids: Sequence[str]
     collection: str
     fence: Fence | None = None
     ids_only: bool = False
-    """Give records that hold their ids alone."""
+    """Return records with nothing but their ids."""
     max_bytes: int = DEFAULT_BYTES
-    """A larger answer is refused."""
+    """Refuse a larger response."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def size_bytes(self) -> int:
-        """What it has the database take."""
+        """Return the approximate size of the request for the database."""
         return 0
 
     def own(self) -> Iterable[str]:
-        """The ids that it is about."""
+        """Return the ids that the request is about."""
         return self.ids
 
 
 Write = Append | Join
 Result = list[Appended] | list[pb.Record] | Exception
-"""An Append's, a Join's (in the order of its ids), or why the request was refused."""
+"""Result of an Append, of a Join (in the order of its ids), or the reason for refusing the request."""

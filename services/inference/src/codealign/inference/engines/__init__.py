@@ -1,1 +1,1 @@
-"""The engines that write completions; `base` holds what they have in common."""
+"""Completion engines and what they share (`base`)."""

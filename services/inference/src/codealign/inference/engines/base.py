@@ -1,6 +1,6 @@
-"""What every engine speaks: requests, completions, the model that is served, and the protocol itself.
+"""Types that all engines share: requests, completions, model information and the `Engine` protocol.
 
-Nothing here imports torch, so that the replay engine and the clients of these types start in no time.
+This module does not import torch, so that the replay engine and users of these types start quickly.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ class FinishReason(enum.StrEnum):
     STOP_STRING = "stop_string"
     LENGTH = "length"
     CONTENT_FILTER = "content_filter"
-    """An endpoint's filter, or the model, refused: the text is empty or cut."""
+    """The endpoint's filter or the model refused; the text is empty or cut."""
     TOOL_CALL = "tool_call"
     """The model called a tool instead of writing text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One draw."""
+    """One sample to draw."""
 
     attempt: int
     """Returned unchanged with the completion; unique within a request."""
     seed: int
-    """Unsigned 64 bits. With the prompt and the sampling it determines the draw."""
+    """Unsigned 64-bit seed. Together with the prompt and the sampling parameters it determines the draw."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are chosen."""
+    """Sampling parameters."""
 
     temperature: float = 0.0
     """0 is greedy."""
@@ -44,14 +44,14 @@ class Sampling:
     top_k: int = 0
     """0 is off."""
     max_tokens: int = 0
-    """New tokens at most; 0 is as many as the context has room for."""
+    """Maximum number of new tokens; 0: as many as fit in the context."""
     stop: tuple[str, ...] = ()
-    """Generation ends before the first of these."""
+    """Generation ends before the first of these strings."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """A turn of a conversation."""
+    """One message of a conversation."""
 
     role: str
     content: str
@@ -59,21 +59,21 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """Completions wanted of one prompt."""
+    """Completions requested for one prompt."""
 
     prompt: str | tuple[ChatMessage, ...]
-    """Text that is continued as it is, or a conversation for the model's chat template."""
+    """Text to continue as is, or a conversation for the model's chat template."""
     samples: tuple[Sample, ...]
     sampling: Sampling = field(default_factory=Sampling)
     prefix_key: str = ""
-    """Requests with equal keys share a prompt prefix: a hint."""
+    """Hint: requests with equal keys share a prompt prefix."""
     prefix_chars: int = 0
-    """The length of that prefix; 0 is unknown."""
+    """Length of that prefix in characters; 0: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One sample's text, with what it took."""
+    """One sample's text and statistics."""
 
     attempt: int
     seed: int
@@ -81,21 +81,21 @@ class Completion:
     """Without the stop string."""
     finish_reason: FinishReason
     stop_string: str
-    """The stop string that was reached. Empty: none, or an endpoint did not tell which."""
+    """The stop string that ended the text. Empty: none, or the endpoint did not report which."""
     prompt_tokens: int
     cached_prompt_tokens: int
-    """Of the prompt's tokens, those that were not computed for this sample."""
+    """Prompt tokens that were not computed for this sample."""
     generated_tokens: int
-    """New tokens, the stop string's and the end token included."""
+    """New tokens, including the stop string's and the end token."""
     seconds: float
-    """From the request's arrival to the last token, waiting included."""
+    """Seconds from the request's arrival to the last token, including waiting."""
     detail: str = ""
-    """Of CONTENT_FILTER and TOOL_CALL: what the endpoint said."""
+    """For CONTENT_FILTER and TOOL_CALL: the endpoint's explanation."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """The model that an engine serves; the fields are those of the contract's `Model`."""
+    """The model that an engine serves; the fields match the contract's `Model`."""
 
     name: str
     source: str
@@ -111,7 +111,7 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What an engine is doing now; token counts are since its start."""
+    """An engine's current load; token counts are totals since its start."""
 
     running: int = 0
     waiting: int = 0
@@ -122,9 +122,9 @@ class Load:
 
 
 class Engine(Protocol):
-    """A model that writes completions.
+    """A model that generates completions.
 
-    Methods are called from one event loop. Errors are those of `codealign.common.errors`.
+    Call all methods from one event loop. Errors are those of `codealign.common.errors`.
     """
 
     @property
@@ -133,25 +133,26 @@ class Engine(Protocol):
 
     @property
     def fault(self) -> str:
-        """Why this engine will never answer again; empty while it works. The server ends itself over it."""
+        """Why the engine has failed for good, or empty while it works. A fault stops the server."""
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Completion]:
-        """Yield one completion per sample, in the order in which they finish.
+        """Yield one completion per sample, in order of completion.
 
-        Closing the iterator stops the work and frees its slots.
+        Closing the iterator stops generation and frees the slots.
 
         Raises:
-            InvalidArgument: the prompt does not fit, or a conversation came and there is no chat template.
-            ResourceExhausted: the queue is full.
-            Unavailable: the engine was closed, or has a fault.
-            NotFound: (replay) no such completion was recorded.
+            InvalidArgument: The prompt does not fit, or the request is a conversation and the model has no chat
+                template.
+            ResourceExhausted: The queue is full.
+            Unavailable: The engine was closed or has failed.
+            NotFound: (replay) A completion is not in the recording.
         """
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Count each text's tokens, special tokens not added."""
+        """Count the tokens of each text, without special tokens."""
 
     def load(self) -> Load:
-        """Say what the engine is doing now."""
+        """Return the current load."""
 
     async def close(self) -> None:
-        """Stop; completions in flight end with `Unavailable`."""
+        """Stop the engine; completions in flight end with `Unavailable`."""

@@ -1,4 +1,4 @@
-"""One task per sample, for engines that write each of a request's samples by itself."""
+"""One task per sample, for engines that generate each sample separately."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from codealign.inference.engines.base import Completion, GenerationRequest, Load
 from codealign.inference.engines.queueing import WaitingBound
 
 Write = Callable[[Sample, float], Awaitable[Completion]]
-"""Writes one sample; the second argument is `time.perf_counter()` of the request's arrival."""
+"""Generates one sample; the second argument is the request's arrival time as `time.perf_counter()`."""
 
 
 class Fanout:
-    """Runs a request's samples side by side, counts them, and ends them all when the engine closes."""
+    """Runs a request's samples concurrently, counts them, and cancels them when the engine closes.
+
+    Args:
+        slots: Number of samples that the engine runs at once.
+        max_waiting: Maximum number of further samples that wait.
+    """
 
     def __init__(self, slots: int, max_waiting: int) -> None:
-        """Count on `slots` samples at once; more than that wait, up to the bound."""
         self._slots = slots
         self._bound = WaitingBound(max_waiting)
         self._tasks: set[asyncio.Task[Completion]] = set()
@@ -28,21 +32,21 @@ class Fanout:
         self._prompt_tokens = self._cached_tokens = self._generated_tokens = 0
 
     def require_room(self, request: GenerationRequest) -> None:
-        """Refuse what would wait too long, or for ever.
+        """Refuse a request that cannot be queued.
 
         Raises:
-            ResourceExhausted: too many samples wait.
-            Unavailable: the engine is stopping.
+            ResourceExhausted: Too many samples are waiting.
+            Unavailable: The engine is stopping.
         """
         if self._closing:
             raise Unavailable("the engine is stopping: try another replica")
         self._bound.require_room(self.load().waiting, len(request.samples))
 
     async def run(self, request: GenerationRequest, write: Write, arrival: float) -> AsyncGenerator[Completion]:
-        """Yield the completions as they finish; the first error ends the others.
+        """Yield completions as they finish; the first error cancels the others.
 
         Raises:
-            Unavailable: the engine was closed meanwhile.
+            Unavailable: The engine was closed.
         """
         tasks = [asyncio.ensure_future(self._one(write, sample, arrival)) for sample in request.samples]
         self._tasks.update(tasks)
@@ -51,7 +55,7 @@ class Fanout:
                 try:
                     completion = await finished
                 except asyncio.CancelledError:
-                    # A task that was cancelled before its first step has no chance to say why.
+                    # A task that is cancelled before its first step cannot convert the error itself.
                     task = asyncio.current_task()
                     if self._closing and not (task and task.cancelling()):
                         raise _stopped() from None
@@ -62,7 +66,7 @@ class Fanout:
             self._tasks.difference_update(tasks)
 
     def load(self) -> Load:
-        """Counts of now; what runs beyond the slots is waiting."""
+        """Return the current load; unfinished samples beyond the slots count as waiting."""
         unfinished = sum(not task.done() for task in self._tasks)
         return Load(
             running=min(unfinished, self._slots),
@@ -74,7 +78,7 @@ class Fanout:
         )
 
     async def close(self) -> None:
-        """End what is in flight with `Unavailable`, and refuse what comes."""
+        """Cancel samples in flight with `Unavailable` and refuse new ones."""
         self._closing = True
         await _cancelled(list(self._tasks))
 
@@ -95,11 +99,11 @@ class Fanout:
 
 
 def _stopped() -> Unavailable:
-    return Unavailable("the engine was stopped: ask again")
+    return Unavailable("the engine was stopped: retry the request")
 
 
 async def _cancelled(tasks: list[asyncio.Task[Completion]]) -> None:
-    """Cancel these and wait until they have cleaned up."""
+    """Cancel the tasks and wait until they have cleaned up."""
     for task in tasks:
         task.cancel()
     with contextlib.suppress(asyncio.CancelledError):

@@ -1,6 +1,6 @@
-"""From text or a conversation to tokens: the same for every engine that has the model's tokenizer.
+"""Convert text or conversations to tokens, for every engine that has the model's tokenizer.
 
-Prompts and messages are data: the markers in the tokens are those that the tokenizer and the chat template write.
+Prompts and messages are data: special tokens come from the tokenizer and the chat template only.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from codealign.inference.engines.base import ChatMessage, GenerationRequest, Mod
 
 
 class Prompts:
-    """A model's tokenizer and chat template, and how much its context holds."""
+    """A model's tokenizer, chat template and context length."""
 
     def __init__(self, tokenizer: Any, model: ModelInfo) -> None:
-        """Encode for this model."""
         self._tokenizer = tokenizer
         self._literal = LiteralText(tokenizer)
         self._model = model
 
     def encode(self, request: GenerationRequest) -> tuple[list[int], int]:
-        """The prompt's tokens, and how many of them lie within the announced prefix (0 for a conversation).
+        """Return the prompt's tokens and how many of them are in the announced prefix (0 for a conversation).
 
         Raises:
-            InvalidArgument: a conversation came and there is no template, or the template refuses it; or text that
-                looks like a special token cannot be kept apart.
+            InvalidArgument: The model has no chat template for a conversation, the template rejects it, or text that
+                looks
+                like a special token cannot be encoded as plain text.
         """
         try:
             if isinstance(request.prompt, str):
@@ -44,7 +44,7 @@ class Prompts:
             raise InvalidArgument(
                 "chat", f"model {self._model.name} has no chat template: send a prompt, or use a tuned model"
             )
-        begun = turns[-1].role == "assistant"  # the answer's first words, to be continued
+        begun = turns[-1].role == "assistant"  # the beginning of an answer to continue
 
         def render(messages: Sequence[Message]) -> str:
             text: str = self._tokenizer.apply_chat_template(
@@ -57,15 +57,15 @@ class Prompts:
             [ids] = self._literal.encode_conversations([messages], render)
         except NotLiteral:
             raise
-        except Exception as error:  # a template may raise anything about the messages' order or roles
-            raise InvalidArgument("chat", f"the model's chat template refuses it: {error}") from error
+        except Exception as error:  # a template may raise any error about the order or the roles of messages
+            raise InvalidArgument("chat", f"the model's chat template rejects it: {error}") from error
         return ids
 
     def limit(self, request: GenerationRequest, prompt_tokens: int) -> int:
-        """New tokens at most.
+        """Return the maximum number of new tokens.
 
         Raises:
-            InvalidArgument: the prompt leaves no room for a single one.
+            InvalidArgument: The prompt is empty or leaves no room for a new token.
         """
         field = "prompt" if isinstance(request.prompt, str) else "chat"
         if prompt_tokens == 0:
@@ -74,13 +74,13 @@ class Prompts:
         if room < 1:
             raise InvalidArgument(
                 field,
-                f"has {prompt_tokens} tokens; the model's context holds {self._model.context_length} with at least one "
-                "new token: shorten it",
+                f"has {prompt_tokens} tokens, but the model's context holds {self._model.context_length} including at "
+                "least one new token: shorten it",
             )
         return min(request.sampling.max_tokens or room, room)
 
     async def count(self, texts: Sequence[str]) -> list[int]:
-        """Each text's tokens, special tokens not added."""
+        """Count the tokens of each text, without special tokens."""
         if not texts:
             return []
         encoded = await asyncio.to_thread(self._literal.encode, list(texts))
@@ -88,19 +88,18 @@ class Prompts:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The folder's tokenizer.
+    """Load the folder's tokenizer.
 
     Raises:
-        ConfigurationError: it is missing, damaged or of a kind that is not served.
+        ConfigurationError: The tokenizer is missing, damaged or not supported.
     """
     import transformers
 
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    except Exception as error:  # a missing file, a damaged one, an unknown class: many types
+    except Exception as error:  # a missing or damaged file, an unknown class: many types
         raise ConfigurationError(
-            f"{folder} has no usable tokenizer ({first_line(error)}): tokenizer.json and tokenizer_config.json belong "
-            "beside the weights"
+            f"{folder} has no usable tokenizer ({first_line(error)}): add tokenizer.json and tokenizer_config.json"
         ) from error
     if not tokenizer.is_fast or len(tokenizer) == 0:
         raise ConfigurationError(f"{folder} has no usable tokenizer: tokenizer.json is missing or empty")
@@ -108,7 +107,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def chat_template_of(tokenizer: Any) -> str:
-    """The tokenizer's chat template, or empty."""
+    """Return the tokenizer's chat template, or an empty string."""
     template = getattr(tokenizer, "chat_template", None)
     if isinstance(template, dict):
         template = template.get("default")
@@ -116,5 +115,5 @@ def chat_template_of(tokenizer: Any) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an error of another library says, cut to a sentence."""
+    """Return the first line of another library's error, truncated."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

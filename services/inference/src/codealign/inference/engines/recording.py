@@ -1,4 +1,4 @@
-"""An engine that writes down what another one completes."""
+"""An engine that records another engine's completions."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ class OtherModelRecorded(ConfigurationError):
 
 
 class RecordingEngine:
-    """Serves what the file holds, asks the inner engine for the rest, and appends that to the file.
+    """Serves completions from a file, generates missing ones with the inner engine, and appends those to the file.
 
-    The first completion of a key that was written is the one that is served from then on, so a recording that is
-    taken up again after a stop goes on where it was.
+    The first completion written for a key is served from then on, so a stopped recording can be resumed.
+
+    Args:
+        inner: The engine that generates missing completions.
+        path: The file; created if it does not exist.
+
+    Raises:
+        ConfigurationError: The file is damaged, holds another model, or is in use by another process.
     """
 
     def __init__(self, inner: Engine, path: Path) -> None:
-        """Open the file, or begin it.
-
-        Raises:
-            ConfigurationError: it is damaged, of another model, or in use by another process.
-        """
         self._inner = inner
         self._path = path
         self._completions: dict[Key, Completion] = {}
@@ -61,7 +62,7 @@ class RecordingEngine:
         return self._inner.fault
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Completion]:
-        """Yield recorded completions first, then the others as they finish; see `Engine.generate`."""
+        """Yield recorded completions first, then new ones as they finish; see `Engine.generate`."""
         digest = prompt_digest(request.prompt)
         keys = {sample.attempt: (digest, request.sampling, sample) for sample in request.samples}
         missing = []
@@ -77,11 +78,11 @@ class RecordingEngine:
                 yield self._keep(keys[completion.attempt], request, completion)
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """The inner engine's counts."""
+        """Count tokens with the inner engine."""
         return await self._inner.count_tokens(texts)
 
     def load(self) -> Load:
-        """The inner engine's load."""
+        """Return the inner engine's load."""
         return self._inner.load()
 
     async def close(self) -> None:
@@ -94,10 +95,10 @@ class RecordingEngine:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise ConfigurationError(
-                f"another process records to {self._path}: stop it or choose another file"
+                f"another process is recording to {self._path}: stop it or choose another file"
             ) from error
         if b"\n" not in self._path.read_bytes():
-            # New, or killed while its first line was written.
+            # The file is new, or its writer was killed during the first line.
             self._file.truncate(0)
             self._write(recording_file.header_line(self.model))
             return
@@ -105,19 +106,19 @@ class RecordingEngine:
         self._require_same_model(recording.model)
         self._file.truncate(recording.whole_bytes)
         self._completions = dict(recording.completions)
-        log.info("recording_taken_up", path=str(self._path), completions=len(self._completions))
+        log.info("recording_resumed", path=str(self._path), completions=len(self._completions))
 
     def _require_same_model(self, recorded: ModelInfo) -> None:
         for what in ("revision", "dtype", "context_length"):
             then, now = getattr(recorded, what), getattr(self.model, what)
             if then != now:
                 raise OtherModelRecorded(
-                    f"recording {self._path} is of {recorded.name} with {what} {then} and the model has {now}: "
+                    f"recording {self._path} is of {recorded.name} with {what} {then}, but the model has {now}: "
                     "record to another file"
                 )
 
     def _keep(self, key: Key, request: GenerationRequest, completion: Completion) -> Completion:
-        # Two calls may have asked for the same at the same time: the first one's answer stands.
+        # Of two concurrent calls for the same completion, the first result is kept.
         if kept := self._completions.get(key):
             return kept
         kept = replace(completion, seconds=round(completion.seconds, 3))

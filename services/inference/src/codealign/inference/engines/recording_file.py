@@ -1,8 +1,8 @@
-"""The file of recorded completions: JSON lines, the model first, then one completion per line.
+"""The file format of recordings: JSON lines, the model first, then one completion per line.
 
-A line is written whole and flushed, so a killed writer leaves at most one line without its end; the reader leaves
-that one out and the writer cuts it off. Prompts are not stored (few-shot prompts are long and nearly alike): a
-prompt's sha256 finds its completions, and its first line and length are for people.
+Each line is written at once and flushed, so a killed writer leaves at most one partial line, which readers ignore and
+the next writer removes. Prompts are not stored, since few-shot prompts are long and nearly identical: completions are
+found by the prompt's sha256. Its first line and length are for people.
 """
 
 from __future__ import annotations
@@ -31,42 +31,42 @@ FORMAT = 1
 _FIRST_LINE_CHARS = 120
 
 Key = tuple[str, Sampling, Sample]
-"""A prompt's sha256, the sampling parameters and the sample. The revision is the file's own."""
+"""A prompt's sha256, the sampling parameters and the sample. The revision applies to the whole file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What a file holds."""
+    """The content of a recording."""
 
     model: ModelInfo
     completions: dict[Key, Completion]
     whole_bytes: int
-    """The length of the file without a torn last line."""
+    """Length of the file without a partial last line."""
 
     def of_prompt(self, digest: str) -> list[Key]:
-        """The keys of one prompt's completions."""
+        """Return the keys of one prompt's completions."""
         return [key for key in self.completions if key[0] == digest]
 
 
 def prompt_digest(prompt: str | tuple[ChatMessage, ...]) -> str:
-    """The sha256 of a prompt, or of a conversation's JSON."""
+    """Return the sha256 of a prompt, or of a conversation's JSON."""
     return hashlib.sha256(_text(prompt).encode()).hexdigest()
 
 
 def first_line(prompt: str | tuple[ChatMessage, ...]) -> str:
-    """A prompt's first line that is not blank, for people."""
+    """Return a prompt's first non-blank line, for people."""
     text = prompt if isinstance(prompt, str) else (prompt[-1].content if prompt else "")
     return next((line.strip() for line in text.splitlines() if line.strip()), "")[:_FIRST_LINE_CHARS]
 
 
 def header_line(model: ModelInfo) -> str:
-    """The first line: the model, by its folder's name alone, so that no path of a person's machine is published."""
+    """Return the first line: the model, with only the folder's name as its source, so that local paths stay private."""
     recorded = replace(model, source=Path(model.source.rstrip("/")).name)
     return json.dumps({"codealign_recording": FORMAT, "model": asdict(recorded)}, ensure_ascii=False) + "\n"
 
 
 def completion_line(request: GenerationRequest, completion: Completion) -> str:
-    """One completion's line; the fields' order is fixed."""
+    """Return one completion's line; the order of fields is fixed."""
     entry = {
         "prompt_sha256": prompt_digest(request.prompt),
         "prompt_first_line": first_line(request.prompt),
@@ -82,7 +82,7 @@ def read(path: Path) -> Recording:
     """Read a recording.
 
     Raises:
-        ConfigurationError: it is missing or damaged; the message names the line.
+        ConfigurationError: The file is missing or damaged; the message has the line number.
     """
     try:
         data = path.read_bytes()
@@ -93,7 +93,7 @@ def read(path: Path) -> Recording:
         log.warning("recording_torn", path=str(path), dropped_bytes=len(data) - whole)
     lines = data[:whole].split(b"\n")[:-1]
     if not lines:
-        raise ConfigurationError(f"recording {path} is empty: its first line should name the model")
+        raise ConfigurationError(f"recording {path} is empty: the first line must describe the model")
     model = _parsed(path, 1, lines[0], _model)
     completions: dict[Key, Completion] = {}
     for number, line in enumerate(lines[1:], start=2):
@@ -103,10 +103,10 @@ def read(path: Path) -> Recording:
 
 
 def read_model(path: Path) -> ModelInfo:
-    """The model of a recording, from its first line alone.
+    """Read a recording's model from the first line.
 
     Raises:
-        ConfigurationError: it is missing or damaged.
+        ConfigurationError: The file is missing or damaged.
     """
     try:
         with path.open("rb") as stream:
@@ -133,13 +133,13 @@ def _parsed(path: Path, number: int, line: bytes, parse: Any) -> Any:
     except (ValueError, KeyError, TypeError) as error:
         what = f"{type(error).__name__}: {error}"
         raise ConfigurationError(
-            f"recording {path} is damaged in line {number} ({what}): remove that line, or take the file anew"
+            f"recording {path} is damaged in line {number} ({what}): remove that line, or record again"
         ) from error
 
 
 def _model(entry: dict[str, Any]) -> ModelInfo:
     if entry["codealign_recording"] != FORMAT:
-        raise ValueError(f"format {entry['codealign_recording']}, this program reads {FORMAT}")
+        raise ValueError(f"format is {entry['codealign_recording']}, but this program reads format {FORMAT}")
     return ModelInfo(**entry["model"])
 
 

@@ -1,4 +1,4 @@
-"""An engine that serves completions which were recorded before. Needs no torch and no model."""
+"""An engine that serves recorded completions; needs neither torch nor a model."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ log = get_logger(__name__)
 
 
 class ReplayEngine:
-    """Finds completions by prompt, sampling parameters and sample."""
+    """Serves completions by prompt, sampling parameters and sample.
+
+    Args:
+        path: A file that a recording engine wrote.
+        name: The model's name in requests; empty: the recorded name.
+
+    Raises:
+        ConfigurationError: The file is missing or damaged.
+    """
 
     def __init__(self, path: str | Path, *, name: str = "") -> None:
-        """Read a recording.
-
-        Args:
-            path: The file that a recording engine wrote.
-            name: What requests call the model; empty is the recorded name.
-
-        Raises:
-            ConfigurationError: the file is missing or damaged.
-        """
         self._path = Path(path)
         self._recording = recording_file.read(self._path)
         recorded = self._recording.model
@@ -45,14 +44,14 @@ class ReplayEngine:
 
     @property
     def fault(self) -> str:
-        """None: nothing here can break."""
+        """Always empty: this engine cannot fail."""
         return ""
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Completion]:
         """Yield the recorded completions in the order of the samples.
 
         Raises:
-            NotFound: one of them is not in the recording; then none is served.
+            NotFound: At least one completion is not in the recording; nothing is yielded.
         """
         digest = prompt_digest(request.prompt)
         found = []
@@ -66,26 +65,26 @@ class ReplayEngine:
             yield completion
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Not possible: a recording holds no tokenizer."""
+        """Raise `Unimplemented`: a recording has no tokenizer."""
         raise Unimplemented(
-            f"the replay engine has no tokenizer to count {len(texts)} texts with: ask a server that has the model"
+            f"engine replay has no tokenizer to count {len(texts)} texts: use a server that has the model"
         )
 
     def load(self) -> Load:
-        """What was served; nothing ever waits."""
+        """Return the token totals; nothing ever waits."""
         return self._load
 
     async def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there is nothing to close."""
 
     def _missing(self, request: GenerationRequest, digest: str, sample: Sample) -> str:
         known = self._recording.of_prompt(digest)
         if not known:
-            why = "holds nothing for this prompt"
+            why = "does not have this prompt"
         elif all(key[1] != request.sampling for key in known):
-            why = f"holds this prompt with other sampling parameters ({known[0][1]}, not {request.sampling})"
+            why = f"has this prompt only with other sampling parameters ({known[0][1]}, not {request.sampling})"
         else:
-            why = f"holds {len(known)} completions of this prompt, not this sample"
+            why = f"has {len(known)} completions of this prompt, but not this sample"
         return (
             f"recording {self._path} {why}: prompt sha256 {digest}, first line {first_line(request.prompt)!r}, "
             f"attempt {sample.attempt}, seed {sample.seed}; record it with the model"

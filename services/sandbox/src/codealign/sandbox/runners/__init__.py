@@ -1,1 +1,1 @@
-"""Runners: isolated boxes that execute programs, by the way in which they are started and reached."""
+"""Runners: isolated sandboxes that execute programs, grouped by how they are started and reached."""

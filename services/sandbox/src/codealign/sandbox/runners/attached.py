@@ -1,4 +1,4 @@
-"""A runner at the other end of a stream of frames: the same for every way of reaching one."""
+"""A runner connected by a stream of frames, independent of how it is reached."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from codealign.common.logs import get_logger
 from codealign.runner.profiles import PROFILES, TIME_FACTOR
 
 _CANCEL_SECONDS = 30.0
-"""A job that nobody waits for is stopped within this."""
+"""A cancelled job is stopped within this time."""
 _RETIRE_SECONDS = 60.0
 _STREAM_SECONDS = 2.0
 _GROWTH_BYTES = 512 * 1024 * 1024
@@ -22,21 +22,21 @@ log = get_logger(__name__)
 
 
 class RunnerLost(Exception):
-    """The runner ended, or its stream did: what it was doing is unknown."""
+    """The runner or its stream ended; the state of its jobs is unknown."""
 
 
 class RunnerDrained(RunnerLost):
-    """It is being stopped by its own side and gave the job back: nobody's fault."""
+    """The runner is shutting down and returned the job, which is no fault."""
 
 
 class Link(Protocol):
-    """Carries frames to one runner and back."""
+    """Carries frames to and from one runner."""
 
     patience_seconds: float
-    """How much longer than its limits allow a job may take before the runner is taken for hung."""
+    """Time beyond its limits that a job may take before the runner counts as hung."""
 
     async def send(self, frame: runner_pb2.AttachRequest) -> None:
-        """Sends a frame.
+        """Send a frame.
 
         Raises:
             RunnerLost: The stream is broken.
@@ -44,7 +44,7 @@ class Link(Protocol):
         ...
 
     async def receive(self) -> runner_pb2.AttachResponse:
-        """The next frame.
+        """Receive the next frame.
 
         Raises:
             RunnerLost: The stream ended; the message says how.
@@ -53,27 +53,26 @@ class Link(Protocol):
 
     @property
     def resident_bytes(self) -> int:
-        """Memory of the runner, seen from outside; 0 where that is not known."""
+        """Memory of the runner in bytes, measured from outside, or 0 if unknown."""
         ...
 
     async def cpu_seconds(self) -> float | None:
-        """Processor time that the runner has had since its start, seen from outside; None where that is not known."""
+        """Return the processor time of the runner since its start, measured from outside, or None if unknown."""
         ...
 
     async def close(self) -> None:
-        """Ends the stream, and the runner where it is ours; returns when it is gone. May be called again."""
+        """End the stream, and the runner if the gateway started it. Returns when it is gone. Idempotent."""
         ...
 
 
 class AttachedRunner:
-    """One runner and the jobs that it has.
+    """One runner and its jobs. Created by `attach`.
 
     Attributes:
-        description: What its last hello said.
+        description: The description in its last hello.
     """
 
     def __init__(self, link: Link, description: pb.Runner) -> None:
-        """Use `attach`."""
         self.description = description
         self._link = link
         self._ids = itertools.count(1)
@@ -87,29 +86,29 @@ class AttachedRunner:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it can take a job."""
+        """Whether the runner can take a job."""
         return not (self._ended.is_set() or self._stops or self._drains)
 
     async def wait_ended(self) -> None:
-        """Until the runner is gone."""
+        """Wait until the runner is gone."""
         await self._ended.wait()
 
     async def execute(self, request: pb.ExecuteRequest) -> pb.Result:
-        """Runs one job; the caller keeps to the number of slots.
+        """Run one job. The caller must not exceed the number of slots.
 
-        When the caller is cancelled the runner is told, and the call ends when the slot is free again.
+        If the caller is cancelled, the runner is told, and the call ends when the slot is free again.
 
         Raises:
-            RunnerLost: It ended before the outcome, or hangs.
+            RunnerLost: The runner ended before returning a result, or hangs.
         """
         if not self.is_alive:
-            raise self._lost("takes no job any more")
+            raise self._lost("accepts no more jobs")
         number = next(self._ids)
         outcome: asyncio.Future[pb.Result] = asyncio.get_running_loop().create_future()
         self._waiting[number] = outcome
         try:
             await self._link.send(runner_pb2.AttachRequest(job=runner_pb2.Job(id=number, request=request)))
-            # What it waits for a processor does not count; see `TIME_FACTOR`.
+            # Time spent waiting for a processor does not count; see `TIME_FACTOR`.
             seconds = TIME_FACTOR * request.limits.wall_seconds * max(request.runs, 1) + self._link.patience_seconds
             return await self._within(outcome, seconds)
         except asyncio.CancelledError:
@@ -125,12 +124,12 @@ class AttachedRunner:
             self._waiting.pop(number, None)
 
     async def _tell_processor_time(self) -> None:
-        """While a job takes long, the runner is told what the machine gives it."""
+        """Report to the runner, while a job takes long, how much processor time the machine gives it."""
         told = 0
         try:
             while True:
                 await asyncio.sleep(_TELL_SECONDS)
-                # A job that was there the last time: most are through before that, and a look costs milliseconds.
+                # Only if a job was already there last time: most finish earlier, and a measurement costs milliseconds.
                 oldest = next(iter(self._waiting), 0)
                 if oldest and oldest <= told:
                     seconds = await self._link.cpu_seconds()
@@ -142,14 +141,14 @@ class AttachedRunner:
         except RunnerLost:
             return
         except Exception:
-            # Its limits then count every second; nothing else depends on this.
+            # Without this report, the runner's limits count every second; nothing else depends on it.
             log.exception("processor_time_not_told", runner=self.description.name)
 
     async def _within(self, outcome: asyncio.Future[pb.Result], seconds: float) -> pb.Result:
         done, _ = await asyncio.wait((outcome,), timeout=seconds)
         if not done:
             log.error("runner_hangs", runner=self.description.name, seconds=seconds)
-            # Its end answers everyone who waits for it, this call too.
+            # Closing fails all pending calls, including this one.
             await self.close()
         return await outcome
 
@@ -161,10 +160,10 @@ class AttachedRunner:
             return
 
     def _retire_if_grown(self) -> None:
-        """What the runner's own kernel holds for nobody (gVisor collects no cycles of sockets) goes with the runner."""
+        """Retire a runner whose kernel leaks memory: gVisor does not collect reference cycles of sockets."""
         resident = self._link.resident_bytes
         if not resident:
-            return  # It is not seen from here.
+            return  # Not visible from here.
         self._idle_bytes = self._idle_bytes or resident
         profile = PROFILES[self.description.profiles[0]]
         each = profile.defaults.memory_bytes + profile.defaults.disk_bytes
@@ -173,7 +172,7 @@ class AttachedRunner:
             self._retirement = asyncio.create_task(self.drain(_RETIRE_SECONDS))
 
     async def drain(self, seconds: float) -> None:
-        """Gives it no further job, lets it finish what it has, at most so long, and ends it."""
+        """Send the runner no more jobs, let it finish for at most `seconds`, and end it."""
         self._stops = True
         if not self._ended.is_set():
             try:
@@ -184,9 +183,9 @@ class AttachedRunner:
         await self.close()
 
     async def close(self) -> None:
-        """Ends it now."""
+        """End the runner now."""
         await self._link.close()
-        # Its stream has ended with it, unless somebody else still holds the other end.
+        # Its stream ends with it unless another process still holds the other end.
         await asyncio.wait((self._reader,), timeout=_STREAM_SECONDS)
         self._reader.cancel()
         await asyncio.gather(self._reader, return_exceptions=True)
@@ -215,37 +214,37 @@ class AttachedRunner:
         except RunnerLost as error:
             how = f"ended while it had the job ({error})"
         except Exception as error:
-            # A frame that is none, or an error of ours: nothing that comes after it can be relied on.
+            # An invalid frame, or an error in this gateway: nothing after it can be trusted.
             log.exception("runner_not_understood", runner=self.description.name)
-            how = f"sent what is not understood ({type(error).__name__}: {error})"
+            how = f"sent an invalid message ({type(error).__name__}: {error})"
         finally:
             self._ended.set()
             self._teller.cancel()
             for outcome in self._waiting.values():
                 if not outcome.done():
                     outcome.set_exception(self._lost(how))
-                    outcome.exception()  # Taken note of, should nobody wait any more.
+                    outcome.exception()  # Mark the exception as retrieved, in case nobody waits any more.
             await self._link.close()
 
 
 async def attach(link: Link, seconds: float) -> AttachedRunner:
-    """Waits for a runner's hello.
+    """Wait for a runner's hello.
 
     Args:
-        link: To a runner that has said nothing yet. Closed where this fails.
-        seconds: How long the hello may take.
+        link: A link to a runner that has not sent anything yet. Closed on failure.
+        seconds: Timeout for the hello.
 
     Raises:
-        RunnerLost: The stream ended without one, or it took too long.
+        RunnerLost: The stream ended without a hello, or it took too long.
     """
     try:
         frame = await asyncio.wait_for(link.receive(), seconds)
     except TimeoutError:
         await link.close()
-        raise RunnerLost(f"the runner did not say hello within {seconds:g} s") from None
+        raise RunnerLost(f"no hello from the runner within {seconds:g} s") from None
     except BaseException as error:
         await link.close()
         if isinstance(error, RunnerLost):
-            raise RunnerLost(f"the runner did not say hello: {error}") from error
+            raise RunnerLost(f"no hello from the runner: {error}") from error
         raise
     return AttachedRunner(link, frame.hello.runner)

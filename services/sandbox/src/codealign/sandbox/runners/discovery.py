@@ -1,4 +1,4 @@
-"""Finds the runners that someone else starts: every address that one name has."""
+"""Discovers runners that are started elsewhere: every address of one name."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from codealign.sandbox.pool import Backend, Pool
 
 _SCHEME = "dns:///"
 _NO_SUCH_NAME = (socket.EAI_NONAME, socket.EAI_NODATA)
-"""What a name without addresses gives: a headless Service whose pods are all gone."""
+"""Errors of a name without addresses: a headless Service whose pods are all gone."""
 
 log = get_logger(__name__)
 
 
 class Target(NamedTuple):
-    """What is looked up."""
+    """A host name and port to resolve."""
 
     host: str
     port: int
 
 
 def parse(text: str) -> Target:
-    """The target that a setting names.
+    """Parse the target in a setting.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: The text is not a valid target.
     """
     host, _, port = text.removeprefix(_SCHEME).rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 2**16:
@@ -40,7 +40,15 @@ def parse(text: str) -> Target:
 
 
 class Discovery:
-    """Keeps a pool's places equal to a name's addresses."""
+    """Keeps a pool's places equal to the addresses of a name.
+
+    Args:
+        target: The name.
+        pool: Gets a place for each address.
+        backend_at: Returns the backend for an address.
+        resolve_seconds: Seconds between two look-ups.
+        drain_seconds: How long jobs may run on at an address that is gone.
+    """
 
     def __init__(
         self,
@@ -50,15 +58,6 @@ class Discovery:
         resolve_seconds: float,
         drain_seconds: float,
     ) -> None:
-        """Looks nothing up yet.
-
-        Args:
-            target: The name.
-            pool: Gets a place for each address.
-            backend_at: The way to the runner at an address.
-            resolve_seconds: Between two look-ups.
-            drain_seconds: What runs at an address that is gone may take so long.
-        """
         self._target = target
         self._pool = pool
         self._backend_at = backend_at
@@ -68,19 +67,19 @@ class Discovery:
         self._leaving: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """For ever."""
+        """Resolve the name forever."""
         while True:
             try:
                 self.update(await self._resolve())
             except OSError as error:
-                # Who cannot be asked has not said that anyone is gone.
+                # A failed look-up does not mean that an address is gone.
                 log.warning("runners_not_resolved", host=self._target.host, error=str(error))
             except Exception:
                 log.exception("runners_not_found", host=self._target.host)
             await asyncio.sleep(self._resolve_seconds)
 
     def update(self, addresses: set[str]) -> None:
-        """Takes note of a look-up. An address is given up when two in a row are without it."""
+        """Process the result of a look-up. An address is given up when two consecutive results lack it."""
         for address in sorted(addresses - self._pool.places):
             log.info("runner_found", address=address)
             self._pool.keep(address, self._backend_at(address))

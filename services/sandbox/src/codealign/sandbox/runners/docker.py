@@ -1,4 +1,4 @@
-"""Backend `docker`: a runner is a container under gVisor's runtime, from the image that a cluster's pods have too."""
+"""Backend `docker`: a runner is a container under gVisor's runtime, from the same image as a cluster's pods."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _LABEL = "codealign.run-dir"
 _USER = "65532:65532"
 _GVISOR_MEMORY = 256 * MIB
 _GVISOR_THREADS, _SLOT_THREADS = 512, 256
-"""The machine's threads of gVisor itself, and those that stand for a slot's own."""
+"""Host threads of gVisor itself, and those for each slot."""
 _DEFAULT_PLATFORM = "systrap"
-"""gVisor's, where the runtime's entry names none."""
+"""gVisor's default if the runtime's entry names none."""
 _COMMAND_SECONDS = 60.0
 
 log = get_logger(__name__)
 
 
 def _docker(*arguments: str) -> str:
-    """What a docker command prints.
+    """Run a docker command and return its output.
 
     Raises:
-        RuntimeError: It failed; the message is the last line that it said.
+        RuntimeError: The command failed; the message is its last line of output.
     """
     try:
         done = subprocess.run(
@@ -53,17 +53,17 @@ def _docker(*arguments: str) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Runtime:
-    """gVisor, as the daemon knows it."""
+    """gVisor's runtime as configured in the daemon."""
 
     name: str
     platform: str
     release: str
-    """Its date; empty where the daemon is on another machine."""
+    """Release date; empty if the daemon is on another machine."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DockerBackend:
-    """Everything that starting a runner takes, found once."""
+    """Starts runners in containers, with settings that were determined once."""
 
     runtime: Runtime
     image: str
@@ -74,10 +74,10 @@ class DockerBackend:
     start_seconds: float
 
     async def start(self) -> AttachedRunner:
-        """Starts a runner and waits for its hello.
+        """Start a runner and wait for its hello.
 
         Raises:
-            RunnerLost: It did not come up; the message has the end of its standard error.
+            RunnerLost: It did not start; the message has the end of its standard error.
         """
         name = f"codealign-runner-{secrets.token_hex(4)}"
         folder = folders.RunFolder.create(self.run_dir, name)
@@ -116,20 +116,20 @@ class DockerBackend:
             "ulimit": "nofile=1024:1024",
             "ipc": "private",
             "hostname": "sandbox",
-            # When the machine runs out of memory, the box goes first.
+            # If the machine runs out of memory, the kernel kills the sandbox first.
             "oom-score-adj": "1000",
-            # Else the daemon keeps every frame in a file.
+            # Otherwise the daemon stores every frame in a file.
             "log-driver": "none",
         }
         options = [f"--{flag}={value}" for flag, value in flags.items()]
         program = ["codealign.runner.stdio", configuration.to_json()]
         docker = shutil.which("docker") or "docker"
-        # Its standard input is the gateway's pipe: when that ends, so does the supervisor, and --rm removes the rest.
+        # Its standard input is the gateway's pipe. When the pipe ends, so does the supervisor, and --rm cleans up.
         return [docker, "run", "--interactive", "--rm", "--read-only", *options, self.image, *program]
 
 
 def _owner(run_dir: Path) -> str:
-    """Whose containers: a daemon may serve several machines and users."""
+    """Identify the owner of containers: a daemon may serve several machines and users."""
     return f"{socket.gethostname()}:{run_dir.resolve()}"
 
 
@@ -137,18 +137,18 @@ def _remove(name: str) -> None:
     try:
         _docker("rm", "--force", name)
     except RuntimeError as error:
-        # Usually it is gone, or on its way.
+        # Usually it is already gone.
         log.debug("container_not_removed", container=name, error=str(error))
 
 
 def _containers(run_dir: Path) -> Iterator[str]:
-    """The names of all containers that gateways with this folder have started."""
+    """Yield the names of all containers started by gateways with this directory."""
     listed = _docker("ps", "--all", "--filter", f"label={_LABEL}={_owner(run_dir)}", "--format", "{{.Names}}")
     yield from listed.split()
 
 
 def clean(run_dir: Path) -> None:
-    """Removes the containers, and the folders, of gateways that were killed."""
+    """Remove the containers and directories of gateways that were killed."""
     for name in _containers(run_dir):
         if not folders.is_held(run_dir / name):
             log.warning("container_left_over", container=name)
@@ -160,7 +160,7 @@ def _find_runtime(name: str) -> Runtime:
     runtimes: dict[str, dict[str, Any]] = json.loads(_docker("info", "--format", "{{json .Runtimes}}")) or {}
     if name not in runtimes:
         raise ConfigurationError(
-            f"CODEALIGN_SANDBOX_DOCKER_RUNTIME: this Docker has no runtime {name!r} (it has: "
+            f"CODEALIGN_SANDBOX_DOCKER_RUNTIME: Docker has no runtime {name!r} (available: "
             f"{', '.join(sorted(runtimes))}). Register gVisor's runsc: "
             "https://gvisor.dev/docs/user_guide/quick_start/docker/"
         )
@@ -185,20 +185,20 @@ def _find_image(image: str) -> str:
         return _docker("image", "inspect", "--format", "{{.Id}}", image).strip()
     except RuntimeError as error:
         raise ConfigurationError(
-            f"CODEALIGN_SANDBOX_IMAGE: Docker has no image {image} ({error}). Build it in the repository: "
+            f"CODEALIGN_SANDBOX_IMAGE: Docker has no image {image} ({error}). Build it from the repository: "
             f"docker build --file sandbox-runner/Dockerfile --tag {image} . (or pull it: docker pull {image})"
         ) from None
 
 
 def prepare(cache: Path, profile: str, slots: int, start_seconds: float, image: str, runtime: str) -> DockerBackend:
-    """Asks Docker for all that is needed, and removes leftovers. Blocks.
+    """Query Docker for everything needed, and remove leftovers. Blocks.
 
     Raises:
-        ConfigurationError: Docker, its daemon, gVisor's runtime or the image is missing; says what to do.
+        ConfigurationError: Docker, its daemon, gVisor's runtime or the image is missing; the message says what to do.
     """
     if shutil.which("docker") is None:
         raise ConfigurationError(
-            "backend=docker: no program docker on PATH. Install Docker, or leave CODEALIGN_SANDBOX_BACKEND unset: "
+            "backend=docker: docker is not on PATH. Install Docker, or leave CODEALIGN_SANDBOX_BACKEND unset: "
             "runsc needs no container engine"
         )
     try:

@@ -1,4 +1,4 @@
-"""A folder for each runner that the gateway starts, which says whether its gateway is still there."""
+"""One directory for each runner started by the gateway, locked while its gateway lives."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _LOCK = "lock"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunFolder:
-    """One runner's. Locked until this process ends, however it ends, or until it is removed."""
+    """Directory of one runner. Locked until this process ends, for whatever reason, or until it is removed."""
 
     path: Path
     _lock: int
 
     @classmethod
     def create(cls, run_dir: Path, name: str) -> Self:
-        """Makes the folder, readable by this user alone, and locks it."""
+        """Create the directory, readable only by this user, and lock it."""
         path = run_dir / name
         path.mkdir(parents=True, mode=0o700)
         lock = os.open(path / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -32,13 +32,13 @@ class RunFolder:
         return cls(path, lock)
 
     def remove(self) -> None:
-        """Removes it with everything in it."""
+        """Remove the directory with its content."""
         _remove(self.path)
         os.close(self._lock)
 
 
 def _remove(folder: Path) -> None:
-    """Newer releases of runsc leave a network namespace mounted in their state folder."""
+    """Remove a directory. Newer releases of runsc leave a network namespace mounted in their state directory."""
     points = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
     for point in sorted((point for point in points if Path(point).is_relative_to(folder)), reverse=True):
         subprocess.run(["umount", "--lazy", point], check=False, capture_output=True)
@@ -46,7 +46,7 @@ def _remove(folder: Path) -> None:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether the gateway that made this folder lives (or is just making it)."""
+    """Return whether the gateway that created the directory is alive (or is just creating it)."""
     try:
         lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -61,12 +61,12 @@ def is_held(folder: Path) -> bool:
 
 
 def left_over(run_dir: Path) -> Iterator[Path]:
-    """The folders of gateways that were killed."""
+    """Yield the directories of gateways that were killed."""
     with contextlib.suppress(FileNotFoundError):
         yield from (folder for folder in sorted(run_dir.iterdir()) if not is_held(folder))
 
 
 def clean(run_dir: Path) -> None:
-    """Removes what gateways that were killed have left."""
+    """Remove what killed gateways have left."""
     for folder in left_over(run_dir):
         _remove(folder)

@@ -1,7 +1,7 @@
-"""What this machine sees of a runner that it started: processor time and memory, which gVisor tells differently inside.
+"""Measures a runner from the host: processor time and memory, which look different inside gVisor.
 
-Inside a box a process that is ready to run counts as running, whether it has a processor or not; and what the box's
-kernel itself holds (pipes, sockets that nobody can reach any more) belongs to no process. Outside, both show.
+Inside a sandbox, a process that is ready to run counts as running even without a processor. Memory held by the
+sandbox's kernel (pipes, sockets that nobody can reach any more) belongs to no process. The host sees both correctly.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ _EVERY_SECONDS = 1.0
 
 
 def _stat(pid: str) -> tuple[int, int, int] | None:
-    """Parent, ticks and resident pages of a process; see proc_pid_stat(5)."""
+    """Return the parent, ticks and resident pages of a process; see proc_pid_stat(5)."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123 (hot)
             fields = file.read().rpartition(")")[2].split()
-        # The children that it has waited for count too: a program's processes are gone when it is looked at.
+        # Includes the children that it has waited for: a program's processes may already be gone.
         return int(fields[1]), sum(int(each) for each in fields[11:15]), int(fields[21])
     except (OSError, IndexError, ValueError):
-        return None  # It ended between the two.
+        return None  # The process ended after it was listed.
 
 
 def _tree(root: int) -> Iterator[tuple[int, int]]:
-    """Ticks and pages of a process and of all that descend from it."""
+    """Yield the ticks and pages of a process and all its descendants."""
     children: dict[int, list[int]] = {}
     found = {int(pid): stat for pid in os.listdir("/proc") if pid.isdigit() and (stat := _stat(pid))}  # noqa: PTH208 (hot)
     for pid, (parent, _, _) in found.items():
@@ -41,25 +41,23 @@ def _tree(root: int) -> Iterator[tuple[int, int]]:
 
 
 class HostView:
-    """Looks once a second.
+    """Measures a runner once a second until it is closed.
+
+    Args:
+        pid: Process id of the command that started the runner.
 
     Attributes:
-        resident_bytes: The largest resident set among the runner's processes when last looked at: its kernel's, which
-            holds its programs' memory.
+        resident_bytes: The largest resident set among the runner's processes at the last measurement. It is that of the
+            sandbox's kernel, which holds its programs' memory.
     """
 
     def __init__(self, pid: int) -> None:
-        """Begins to look; `close` ends it.
-
-        Args:
-            pid: Of the process that started the runner.
-        """
         self.resident_bytes = 0
         self._pid = pid
         self._task = asyncio.create_task(self._look())
 
     async def close(self) -> None:
-        """Looks no more."""
+        """Stop measuring."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
@@ -70,6 +68,6 @@ class HostView:
             await asyncio.sleep(_EVERY_SECONDS)
 
     async def cpu_seconds(self) -> float:
-        """Processor time that the runner has had since its start, all of it together."""
+        """Return the total processor time of the runner since its start."""
         processes = await asyncio.to_thread(lambda: list(_tree(self._pid)))
         return sum(ticks for ticks, _ in processes) / _TICKS

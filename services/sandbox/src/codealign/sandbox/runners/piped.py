@@ -1,4 +1,4 @@
-"""Runners that the gateway starts: a process whose standard input and output carry the frames."""
+"""Runners started by the gateway: processes that exchange frames over standard input and output."""
 
 from __future__ import annotations
 
@@ -24,21 +24,20 @@ log = get_logger(__name__)
 
 
 class Pipes:
-    """The link to a process that was started with pipes as its standard streams."""
+    """Link to a process that was started with pipes as its standard streams.
+
+    Args:
+        process: A process that was just started.
+        name: Name of the runner, for its log.
+        closed: Called once, in a thread, when the process has ended, to remove what belonged to it.
+        is_child: See `start`.
+    """
 
     patience_seconds = 60.0
 
     def __init__(
         self, process: asyncio.subprocess.Process, name: str, closed: Callable[[], None], *, is_child: bool
     ) -> None:
-        """Takes a process over.
-
-        Args:
-            process: Just started.
-            name: The runner's, for its log.
-            closed: Called once, in a thread, when the process has ended: removes what belonged to it.
-            is_child: See `start`.
-        """
         self._process = process
         self._name = name
         self._closed = closed
@@ -49,7 +48,7 @@ class Pipes:
 
     @property
     def last_words(self) -> str:
-        """The end of what it wrote to standard error."""
+        """The end of its standard error output."""
         return " | ".join(self._said[-_SAID_LINES:])
 
     async def send(self, frame: runner_pb2.AttachRequest) -> None:
@@ -60,7 +59,7 @@ class Pipes:
             self._process.stdin.write(_LENGTH.pack(len(body)) + body)
             await self._process.stdin.drain()
         except (ConnectionError, RuntimeError) as error:
-            raise RunnerLost(f"its standard input is closed: {error}") from error
+            raise RunnerLost(f"standard input is closed: {error}") from error
 
     async def receive(self) -> runner_pb2.AttachResponse:
         """See `Link`."""
@@ -68,12 +67,12 @@ class Pipes:
         try:
             (size,) = _LENGTH.unpack(await self._process.stdout.readexactly(_LENGTH.size))
             if size > _FRAME_LIMIT:
-                raise RunnerLost(f"a frame of {size} bytes")
+                raise RunnerLost(f"a frame of {size} bytes exceeds the limit")
             return runner_pb2.AttachResponse.FromString(await self._process.stdout.readexactly(size))
         except (asyncio.IncompleteReadError, ConnectionError):
             await self.close()
             said = f": {self.last_words}" if self._said else ""
-            raise RunnerLost(f"it ended with exit code {self._process.returncode}{said}") from None
+            raise RunnerLost(f"exit code {self._process.returncode}{said}") from None
 
     @property
     def resident_bytes(self) -> int:
@@ -91,7 +90,7 @@ class Pipes:
         await asyncio.shield(self._end)
 
     async def _finish(self) -> None:
-        """The end of its standard input is what a runner ends of; one that does not is killed."""
+        """Close its standard input, at whose end a runner ends. Kill it if it does not."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
@@ -99,7 +98,7 @@ class Pipes:
         except TimeoutError:
             self._process.kill()
             await self._process.wait()
-        # Whoever still holds its standard error must not keep its jobs waiting: they are told after this.
+        # A process that still holds its standard error must not delay its jobs, which are failed after this.
         await asyncio.wait((self._listener,), timeout=_END_SECONDS)
         self._listener.cancel()
         if self._view:
@@ -107,13 +106,13 @@ class Pipes:
         await asyncio.to_thread(self._closed)
 
     async def _listen(self) -> None:
-        """Standard error of what starts the supervisor, and of the supervisor: no program writes there."""
+        """Log standard error of the supervisor and of what starts it. Programs cannot write there."""
         assert self._process.stderr is not None
         while True:
             try:
                 line = await self._process.stderr.readline()
             except ValueError:
-                continue  # A line beyond the limit: dropped.
+                continue  # Drop a line that exceeds the limit.
             if not line:
                 return
             text = line.decode("utf-8", "replace").rstrip()
@@ -125,17 +124,17 @@ class Pipes:
 async def start(
     command: Sequence[str], name: str, closed: Callable[[], None], seconds: float, *, is_child: bool = True
 ) -> AttachedRunner:
-    """Starts a runner that dies with this process, and waits for its hello.
+    """Start a runner that dies with this process, and wait for its hello.
 
     Args:
-        command: Ends in a supervisor with the transport `codealign.runner.stdio`.
-        name: The runner's, for its log.
-        closed: Called once, in a thread, when the process has ended, also where this fails.
-        seconds: How long the hello may take.
-        is_child: Whether the runner's own processes descend from the command's: not so where a daemon starts them.
+        command: Must run a supervisor with the transport `codealign.runner.stdio`.
+        name: Name of the runner, for its log.
+        closed: Called once, in a thread, when the process has ended, also on failure.
+        seconds: Timeout for the hello.
+        is_child: Whether the runner's processes descend from the command's. False if a daemon starts them.
 
     Raises:
-        RunnerLost: It did not come up; the message has the end of its standard error.
+        RunnerLost: It did not start; the message has the end of its standard error.
     """
     try:
         process = await asyncio.create_subprocess_exec(
@@ -145,7 +144,7 @@ async def start(
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             limit=1 << 20,
-            # A Ctrl-C at a terminal is the gateway's: it drains its runners first.
+            # Ctrl-C at a terminal is for the gateway, which drains its runners first.
             start_new_session=True,
         )
     except BaseException:

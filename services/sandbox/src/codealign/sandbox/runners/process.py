@@ -1,7 +1,7 @@
-"""Backend `process`: the runner's bundle without gVisor, for debugging. Never chosen but by name.
+"""Backend `process`: the runner's bundle without gVisor, for debugging. Only used if explicitly configured.
 
-What runs is what the backend `runsc` runs, walled in by the machine's own namespaces where it gives them. Every result
-says `ISOLATION_PROCESS`, and no row of a published version may rest on it.
+Runs the same bundle as the backend `runsc`, isolated by the machine's namespaces if available. Every result has
+`ISOLATION_PROCESS`, and no row of a published version may depend on it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from codealign.sandbox.runners.runsc import hidden
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ProcessBackend:
-    """Everything that starting a runner takes, found once."""
+    """Starts runners without gVisor, with settings that were determined once."""
 
     root: rootfs.Root
     run_dir: Path
@@ -31,10 +31,10 @@ class ProcessBackend:
     start_seconds: float
 
     async def start(self) -> AttachedRunner:
-        """Starts a runner and waits for its hello.
+        """Start a runner and wait for its hello.
 
         Raises:
-            RunnerLost: It did not come up; the message has the end of its standard error.
+            RunnerLost: It did not start; the message has the end of its standard error.
         """
         name = f"process-{secrets.token_hex(4)}"
         folder = folders.RunFolder.create(self.run_dir, name)
@@ -53,10 +53,10 @@ class ProcessBackend:
 
 
 def prepare(cache: Path, profile: str, slots: int, start_seconds: float) -> ProcessBackend:
-    """Makes the root and removes leftovers. Blocks.
+    """Create the root file system and remove leftovers. Blocks.
 
     Raises:
-        ConfigurationError: This machine cannot run it; says what to do.
+        ConfigurationError: This machine cannot run it; the message says what to do.
     """
     run_dir = cache / "run"
     folders.clean(run_dir)

@@ -1,4 +1,4 @@
-"""Backend `grpc`: a runner is a server that someone else keeps; the gateway holds one stream to it."""
+"""Backend `grpc`: a runner is a server operated by others; the gateway holds one stream to it."""
 
 from __future__ import annotations
 
@@ -18,28 +18,27 @@ _MESSAGE_BYTES = 128 * 1024 * 1024
 
 
 class Stream:
-    """The link to a runner's server."""
+    """Link to a runner's server. Opens the stream.
 
-    # Its slots may be at work for other gateways, at most for as long as the longest request of each.
+    Args:
+        channel: A channel to one runner. Closed with the stream.
+    """
+
+    # Its slots may be busy for other gateways, each for as long as its longest request.
     patience_seconds = 900.0
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        """Opens the stream.
-
-        Args:
-            channel: To one runner. Closed with the stream.
-        """
         self._channel = channel
         self._closed = False
         self._call = RunnerServiceStub(channel).Attach()
         self._outgoing: asyncio.Queue[runner_pb2.AttachRequest] = asyncio.Queue()
-        # A task of its own: a write that is cancelled half way would end the stream.
+        # A separate task, because a cancelled write would end the stream.
         self._writer = asyncio.create_task(self._write())
 
     async def send(self, frame: runner_pb2.AttachRequest) -> None:
         """See `Link`."""
         if self._call.done():
-            raise RunnerLost("its stream has ended")
+            raise RunnerLost("the stream has ended")
         self._outgoing.put_nowait(frame)
 
     async def receive(self) -> runner_pb2.AttachResponse:
@@ -50,15 +49,15 @@ class Stream:
             raise RunnerLost(describe(error)) from error
         except asyncio.CancelledError:
             if self._closed:
-                raise RunnerLost("its stream was ended here") from None
+                raise RunnerLost("the stream was closed by this gateway") from None
             raise
         if not isinstance(frame, runner_pb2.AttachResponse):
-            raise RunnerLost("it ended its stream")
+            raise RunnerLost("the runner closed its stream")
         return frame
 
     @property
     def resident_bytes(self) -> int:
-        """See `Link`. A pod has its own memory limit."""
+        """See `Link`. Always 0: a pod has a memory limit of its own."""
         return 0
 
     async def cpu_seconds(self) -> float | None:
@@ -73,7 +72,7 @@ class Stream:
         await self._channel.close()
 
     async def _write(self) -> None:
-        # An end of the stream is the reader's to tell.
+        # The reader reports the end of the stream.
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             while True:
                 await self._call.write(await self._outgoing.get())
@@ -81,7 +80,7 @@ class Stream:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RemoteBackend:
-    """The way to the runner at one address."""
+    """Reaches the runner at one address."""
 
     address: str
     tls: ClientTls
@@ -89,10 +88,10 @@ class RemoteBackend:
     start_seconds: float
 
     async def start(self) -> AttachedRunner:
-        """Attaches to it.
+        """Attach to the runner.
 
         Raises:
-            RunnerLost: It cannot be reached, or does not say hello.
+            RunnerLost: It cannot be reached, or does not send a hello.
         """
         options = [("grpc.ssl_target_name_override", self.tls_name)] if self.tls_name else []
         channel = connect(self.address, self.tls, max_message_bytes=_MESSAGE_BYTES, more_options=options)

@@ -1,4 +1,4 @@
-"""Backend `runsc`: a runner is an OCI bundle that the gVisor binary runs, with pipes as its standard streams."""
+"""Backend `runsc`: a runner is an OCI bundle run by the gVisor binary, with pipes as its standard streams."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLATFORMS = ("systrap", "ptrace")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunscBackend:
-    """Everything that starting a runner takes, found once."""
+    """Starts runners with the gVisor binary, with settings that were determined once."""
 
     runsc: gvisor.Runsc
     root: rootfs.Root
@@ -29,13 +29,13 @@ class RunscBackend:
     start_seconds: float
 
     async def start(self, platform: str) -> AttachedRunner:
-        """Starts a runner and waits for its hello.
+        """Start a runner and wait for its hello.
 
         Args:
-            platform: gVisor's.
+            platform: gVisor's platform.
 
         Raises:
-            RunnerLost: It did not come up; the message has the end of its standard error.
+            RunnerLost: It did not start; the message has the end of its standard error.
         """
         name = f"runsc-{secrets.token_hex(4)}"
         folder = folders.RunFolder.create(self.run_dir, name)
@@ -72,16 +72,16 @@ class RunscBackend:
 
 
 def hidden(folder: Path) -> tuple[str, ...]:
-    """What the files probe must not find: homes, secrets, this project's own files, and the runner's own folder."""
+    """Return paths that the file probe must not find: homes, secrets, project files, and the runner's directory."""
     paths = ("/root", "/home", "/etc/shadow", "/etc/ssh", Path.home(), folder, Path(__file__).parent)
     return tuple(sorted({str(path) for path in paths}))
 
 
 def prepare(cache: Path, profile: str, slots: int, start_seconds: float) -> RunscBackend:
-    """Finds the binary, makes the root, removes leftovers. Blocks; may download 7 MB the first time.
+    """Find the binary, create the root file system and remove leftovers. Blocks; may download 7 MB the first time.
 
     Raises:
-        ConfigurationError: This machine cannot run it; says what to do.
+        ConfigurationError: This machine cannot run it; the message says what to do.
     """
     run_dir = cache / "run"
     # Their sandboxes ended with their gateways.

@@ -1,1 +1,1 @@
-"""What an autoscaler is told: how many executions are wanted."""
+"""Interface for an autoscaler: how many executions are wanted."""

@@ -1,7 +1,8 @@
-"""KEDA's side of the gateway: what its external scaler asks, answered from the demand.
+"""KEDA's external scaler, answered from the current demand.
 
-https://keda.sh/docs/latest/concepts/external-scalers/ has the interface. The metric is the number of executions that
-wait or run; KEDA wants that number, divided by what one replica runs at once, of replicas, rounded up.
+The interface is described at https://keda.sh/docs/latest/concepts/external-scalers/. The metric is the number of
+executions that wait or run. KEDA sets the replicas to this number divided by the concurrent executions of one replica,
+rounded up.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from codealign.sandbox.scaling.demand import Demand
 
 METRIC = "codealign-sandbox-executions"
 TARGET = "targetPerReplica"
-"""Key of a ScaledObject's trigger metadata: executions that one replica is to have, in place of its slots."""
+"""Key in a ScaledObject's trigger metadata: executions per replica. Default: the replica's slots."""
 
 
 def _target(ref: pb.ScaledObjectRef, path: str) -> float | None:
-    """What the trigger's metadata says; None where it says nothing.
+    """Return the value in the trigger's metadata, or None if there is none.
 
     Raises:
-        InvalidArgument: It is no positive number.
+        InvalidArgument: The value is not a positive number.
     """
     text = ref.scalerMetadata.get(TARGET, "")
     if not text:
@@ -41,43 +42,44 @@ def _target(ref: pb.ScaledObjectRef, path: str) -> float | None:
 
 
 class ScalerServicer(rpc.ExternalScalerServicer):
-    """Implements KEDA's `externalscaler.ExternalScaler`."""
+    """Implements KEDA's `externalscaler.ExternalScaler`.
+
+    Args:
+        demand: Current demand for executions.
+        slots_per_replica: Returns the concurrent executions of one runner.
+        draining: Set when the gateway stops, which ends the streams.
+    """
 
     def __init__(self, demand: Demand, slots_per_replica: Callable[[], int], draining: asyncio.Event) -> None:
-        """Serves with what `main` wired together.
-
-        Args:
-            demand: What is wanted.
-            slots_per_replica: Executions that one runner runs at once.
-            draining: Set when the gateway stops: ends the streams.
-        """
         self._demand = demand
         self._slots_per_replica = slots_per_replica
         self._draining = draining
 
     async def IsActive(self, request: pb.ScaledObjectRef, context: Any) -> pb.IsActiveResponse:
-        """Whether there must be a runner at all."""
+        """Return whether any runner is required."""
         _target(request, "")
         return pb.IsActiveResponse(result=self._demand.is_active)
 
     async def StreamIsActive(self, request: pb.ScaledObjectRef, context: Any) -> AsyncIterator[pb.IsActiveResponse]:
-        """The same, pushed when it changes: the first request wakes runners without waiting for KEDA's next poll."""
+        """Push the same answer when it changes, so that a first request need not wait for KEDA's next poll."""
         _target(request, "")
         async for active in self._demand.activity(self._draining):
             yield pb.IsActiveResponse(result=active)
 
     async def GetMetricSpec(self, request: pb.ScaledObjectRef, context: Any) -> pb.GetMetricSpecResponse:
-        """The metric's name, and how much of it one replica takes."""
+        """Return the metric's name and its target value per replica."""
         target = _target(request, "") or float(self._slots_per_replica())
-        # The whole numbers, here and in GetMetrics, are what earlier versions of KEDA read.
+        # Older versions of KEDA read the integers, here and in GetMetrics.
         spec = pb.MetricSpec(metricName=METRIC, targetSize=max(1, round(target)), targetSizeFloat=target)
         return pb.GetMetricSpecResponse(metricSpecs=[spec])
 
     async def GetMetrics(self, request: pb.GetMetricsRequest, context: Any) -> pb.GetMetricsResponse:
-        """The metric now."""
+        """Return the current value of the metric."""
         _target(request.scaledObjectRef, "scaledObjectRef.")
         if request.metricName != METRIC:
-            raise InvalidArgument("metricName", f"there is only {METRIC!r}, not {request.metricName[:80]!r}")
+            raise InvalidArgument(
+                "metricName", f"unknown metric {request.metricName[:80]!r}; the only one is {METRIC!r}"
+            )
         count = self._demand.count
         value = pb.MetricValue(metricName=METRIC, metricValue=count, metricValueFloat=float(count))
         return pb.GetMetricsResponse(metricValues=[value])

@@ -1,4 +1,4 @@
-"""Run by Alembic; the connection comes from `codealign.dataset.storage.migrate`."""
+"""Run by Alembic with the connection of `codealign.dataset.storage.migrate`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""An endpoint's answer as a completion.
+"""Convert an endpoint's answer to a completion.
 
-What the model or the endpoint's filter did to one sample is a completion with a reason of its own, so that one item is
-lost and no run. An answer that cannot be read is the endpoint's fault: an error that says what came.
+A refusal by the model or the endpoint's filter becomes a completion with its own finish reason, so that it costs one
+item and not the run. An unreadable answer is the endpoint's fault and becomes an error that shows the answer.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from codealign.inference.engines.stops import first_stop
 
 _SHOWN_CHARS = 200
 _TOLD_BY = ("stop_reason", "matched_stop")
-"""Fields beside `finish_reason` that tell which stop string it was: vLLM's and SGLang's."""
+"""Fields beside `finish_reason` that report the stop string: vLLM's and SGLang's."""
 _WORDS = {
     "length": FinishReason.LENGTH,
     "content_filter": FinishReason.CONTENT_FILTER,
     "tool_calls": FinishReason.TOOL_CALL,
     "function_call": FinishReason.TOOL_CALL,
-    # Of text-generation-inference.
+    # text-generation-inference
     "eos_token": FinishReason.END_TOKEN,
     "stop_sequence": FinishReason.STOP_STRING,
 }
 
 
 def read_completion(request: GenerationRequest, sample: Sample, answer: Json, arrival: float) -> Completion:
-    """The completion in an answer.
+    """Read the completion from an answer.
 
     Raises:
-        FailedPrecondition: It is no answer of this protocol.
-        Internal: It is one that cannot be read; the next may be better.
-        Filtered: The endpoint reports an error of its filter with a status that says success.
+        FailedPrecondition: The answer does not follow OpenAI's protocol.
+        Internal: The answer cannot be read; a retry may succeed.
+        Filtered: The endpoint reports a filter error with a success status.
     """
     choice = _choice(answer)
     message = choice.get("message")
@@ -47,7 +47,7 @@ def read_completion(request: GenerationRequest, sample: Sample, answer: Json, ar
         if text is None and not _ends_without_text(choice, content):
             raise Internal(f"the endpoint's completion has no text: {_shown(choice)}")
         if not isinstance(text, str | None):
-            raise Internal(f"the endpoint's completion has a text that is none: {_shown(choice)}")
+            raise Internal(f"the endpoint's completion has a text that is not a string: {_shown(choice)}")
         reason, stop_string, text, detail = _end(request.sampling.stop, choice, text or "")
     usage = _object(answer.get("usage"))
     return Completion(
@@ -65,7 +65,7 @@ def read_completion(request: GenerationRequest, sample: Sample, answer: Json, ar
 
 
 def refused(sample: Sample, message: str, arrival: float) -> Completion:
-    """The completion of a sample whose request the endpoint's filter did not take."""
+    """Return the completion of a sample whose request the endpoint's filter rejected."""
     seconds = time.perf_counter() - arrival
     reason = FinishReason.CONTENT_FILTER
     return Completion(sample.attempt, sample.seed, "", reason, "", 0, 0, 0, seconds, detail=message)
@@ -81,34 +81,37 @@ def _choice(answer: Json) -> Json:
         raise _told_error(error)
     if choices == []:
         raise Internal(f"the endpoint's answer has no choice: {_shown(answer)}")
-    raise FailedPrecondition(f"the endpoint's answer is not OpenAI's: {_shown(answer)}; check the base URL")
+    raise FailedPrecondition(
+        f"the endpoint's answer does not follow OpenAI's protocol: {_shown(answer)}; check the base URL"
+    )
 
 
 def _told_error(error: Any) -> CodeAlignError | Filtered:
     if message := filter_message({"error": error}):
         return Filtered(message)
-    return Internal(f"the endpoint answers with an error: {_shown(error)}")
+    return Internal(f"the endpoint returned an error: {_shown(error)}")
 
 
 def _ends_without_text(choice: Json, content: Json) -> bool:
-    """The text may be null, or absent where something else than text is told of."""
+    """Return whether the text may be missing: null, or absent because of a refusal or a tool call."""
     return "text" in content or "content" in content or choice.get("finish_reason") in _WORDS
 
 
 def _end(stop: tuple[str, ...], choice: Json, text: str) -> tuple[FinishReason, str, str, str]:
-    """Why the text ended, which stop string it was (empty: not told), the text without it, and what was seen.
+    """Return the finish reason, the stop string (empty: not reported), the text without it, and a detail.
 
-    The protocol says "stop" for an end token and for a stop string alike. Some endpoints tell them apart in a field of
-    their own; where it is missing and stop strings were asked for, one of them is taken to have been reached.
+    The protocol uses "stop" for both end tokens and stop strings. Some endpoints distinguish them in an extra field;
+    without
+    it, a request with stop strings is assumed to have reached one of them.
     """
-    if found := first_stop(text, stop):  # an endpoint that leaves them in, or that took only the first few
+    if found := first_stop(text, stop):  # the endpoint keeps stop strings in the text, or used only the first few
         at, reached = found
         return FinishReason.STOP_STRING, reached, text[:at], ""
     word = choice.get("finish_reason")
     if word == "stop":
         return *_stopped(stop, choice), text, ""
     if not isinstance(word, str) or word not in _WORDS:
-        raise Internal(f"the endpoint ended the completion with {_shown(word)}, which is neither stop nor length")
+        raise Internal(f"the endpoint returned an unknown finish_reason: {_shown(word)}")
     reason = _WORDS[word]
     if reason in (FinishReason.CONTENT_FILTER, FinishReason.TOOL_CALL):
         return reason, "", text, f"finish_reason {word}"
@@ -135,6 +138,6 @@ def _count(value: Any) -> int:
 
 
 def _shown(value: Any) -> str:
-    """What came, cut to a line."""
+    """Return a value as JSON, truncated for a message."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"

@@ -1,7 +1,7 @@
-"""HTTP to an endpoint that speaks OpenAI's protocol; its refusals and faults as our errors.
+"""HTTP client for OpenAI-compatible endpoints; maps their refusals and faults to our errors.
 
-Nothing is sent twice here. A client that re-sends after a time-out has the endpoint write the same long completion
-again and again; whether to try again is the caller's to decide, with the delay that the error carries.
+Nothing is sent twice. Resending after a timeout would make the endpoint generate the same long completion again and
+again, so retrying is left to the caller, with the delay that the error carries.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from codealign.common.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from codealign.common.proxies import is_near
+from codealign.common.proxies import bypasses_proxy
 from codealign.inference.sources import SourceUnreachable
 
 _CONNECT_SECONDS = 10.0
 _RETRY_SECONDS = 5.0
-# What a list of models says of one that does not change from call to call (vLLM draws the others anew).
+# Fields of a model's list entry that stay the same between calls (vLLM generates the others anew).
 _STABLE_FIELDS = ("id", "owned_by", "root", "parent", "max_model_len")
 
-# How providers name a refusal by their filter, as an error's code or type; and what their messages say.
+# How providers mark a refusal by their filter: error codes or types, HTTP statuses, and words in messages.
 _FILTER_CODES = frozenset(
     {"content_filter", "content_policy_violation", "responsibleaipolicyviolation", "data_inspection_failed"}
 )
@@ -43,21 +43,20 @@ Json = dict[str, Any]
 
 
 class Filtered(Exception):
-    """The endpoint's filter refuses this one request; the message says what it said."""
+    """The endpoint's filter rejected a request; the message is the endpoint's."""
 
 
 class Endpoint:
-    """One base URL with its key."""
+    """An endpoint's base URL and API key; connections open on first use.
+
+    Args:
+        base_url: The URL including the version, as in http://127.0.0.1:8000/v1.
+        api_key: The key; empty: none.
+        timeout: Timeout for an answer, in seconds.
+        concurrency: Maximum number of concurrent requests.
+    """
 
     def __init__(self, base_url: str, api_key: str, timeout: float, concurrency: int) -> None:
-        """Describe it; connections open when they are needed.
-
-        Args:
-            base_url: With the version, as in http://127.0.0.1:8000/v1.
-            api_key: Empty: none.
-            timeout: Seconds that an answer may take.
-            concurrency: Requests at once.
-        """
         logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs every request
         self.base_url = base_url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
@@ -65,21 +64,21 @@ class Endpoint:
         self._timeout = httpx2.Timeout(timeout, connect=_CONNECT_SECONDS, pool=None)
         self._limits = httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
         self._free = asyncio.Semaphore(concurrency)
-        # As a mapping of URLs to transports: none of its own, so none through a proxy.
-        self._direct = {f"all://{httpx2.URL(self.base_url).host}": None} if is_near(self.base_url) else None
+        # Maps URL patterns to transports; None means a direct connection without a proxy.
+        self._direct = {f"all://{httpx2.URL(self.base_url).host}": None} if bypasses_proxy(self.base_url) else None
         self._client: httpx2.AsyncClient | None = None
 
     @property
     def tokenize_url(self) -> str:
-        """A method of vLLM's own, which lies beside the version."""
+        """URL of vLLM's tokenize method, which is outside the versioned path."""
         return f"{self.base_url.removesuffix('/v1')}/tokenize"
 
     def describe(self, model: str) -> Json:
-        """What the endpoint's list says of a model; empty where there is no list. Blocks.
+        """Return the model's entry in the endpoint's list, or nothing if there is no list. Blocks.
 
         Raises:
-            ConfigurationError: it has no such model, or refuses the key.
-            SourceUnreachable: it does not answer.
+            ConfigurationError: The endpoint does not have the model, or rejects the key.
+            SourceUnreachable: The endpoint does not respond.
         """
         try:
             with self._blocking() as client:
@@ -93,19 +92,19 @@ class Endpoint:
             listed: list[Json] = answer.json()["data"]
             known = {entry["id"]: entry for entry in listed}
         except httpx2.HTTPError as error:
-            raise SourceUnreachable(f"{self.base_url} does not answer ({type(error).__name__}: {error})") from error
+            raise SourceUnreachable(f"{self.base_url} does not respond ({type(error).__name__}: {error})") from error
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigurationError(
-                f"{self.base_url}/models is no list of models: is this OpenAI's protocol, with its version (/v1)?"
+                f"{self.base_url}/models is not a list of models: check the protocol and the version (/v1)"
             ) from error
         if model not in known:
             raise ConfigurationError(
-                f"{self.base_url} has no model {model}; it has {', '.join(sorted(known)) or 'none'}"
+                f"{self.base_url} has no model {model}; available: {', '.join(sorted(known)) or 'none'}"
             )
         return known[model]
 
     def offers_tokenize(self, model: str) -> bool:
-        """Whether it counts tokens. Blocks."""
+        """Return whether the endpoint can count tokens. Blocks."""
         try:
             body = {"model": model, "prompt": "a", "add_special_tokens": False}
             with self._blocking() as client:
@@ -115,26 +114,26 @@ class Endpoint:
             return False
 
     async def post(self, url: str, body: Mapping[str, Any], field: str) -> Json:
-        """Send a request, once, as soon as fewer than the allowed number are under way.
+        """Send a request once, after waiting for a free connection.
 
         Args:
-            url: Whole, or a path below the base URL.
-            body: As JSON.
-            field: The field of our own request that a refusal is about.
+            url: A full URL, or a path below the base URL.
+            body: The request's JSON.
+            field: The field of our request that a refusal refers to.
 
         Raises:
-            Filtered: the endpoint's filter refuses the request.
-            InvalidArgument: the endpoint refuses the request.
-            FailedPrecondition: it refuses the key or the model, or speaks another protocol.
-            ResourceExhausted: it is asked too much; with its Retry-After.
-            Unavailable: it has a fault or is away.
-            DeadlineExceeded: it took longer than the time-out.
+            Filtered: The endpoint's filter rejected the request.
+            InvalidArgument: The endpoint rejected the request.
+            FailedPrecondition: The endpoint rejected the key or the model, or does not follow the protocol.
+            ResourceExhausted: The endpoint limits the rate; with its Retry-After.
+            Unavailable: The endpoint failed or is unreachable.
+            DeadlineExceeded: The endpoint did not answer in time.
         """
         async with self._free:
             try:
                 answer = await self._connected().post(url if "://" in url else self.base_url + url, json=body)
             except httpx2.ConnectTimeout as error:
-                raise Unavailable(f"{self.base_url} takes no connection", retry_after=_RETRY_SECONDS) from error
+                raise Unavailable(f"{self.base_url} does not accept connections", retry_after=_RETRY_SECONDS) from error
             except httpx2.TimeoutException as error:
                 raise DeadlineExceeded(
                     f"{self.base_url} did not answer within {self._timeout_seconds:g} s "
@@ -142,18 +141,20 @@ class Endpoint:
                 ) from error
             except httpx2.HTTPError as error:
                 what = f"{type(error).__name__}: {error}".rstrip(": ")
-                raise Unavailable(f"{self.base_url} broke the call off ({what})", retry_after=_RETRY_SECONDS) from error
+                raise Unavailable(
+                    f"{self.base_url} closed the connection ({what})", retry_after=_RETRY_SECONDS
+                ) from error
         read = _json(answer)
         if answer.status_code in _FILTER_STATUSES and (message := filter_message(read)):
-            raise Filtered(f"the endpoint answers {answer.status_code}: {message}")
+            raise Filtered(f"the endpoint returned {answer.status_code}: {message}")
         if answer.status_code >= 300:
             raise _refusal(answer, field)
         if not isinstance(read, dict):
-            raise FailedPrecondition(f"{self.base_url} answers with something else than a JSON object: check the URL")
+            raise FailedPrecondition(f"{self.base_url} did not return a JSON object: check the URL")
         return read
 
     async def close(self) -> None:
-        """Close its connections."""
+        """Close the connections."""
         if self._client is not None:
             await self._client.aclose()
 
@@ -168,10 +169,10 @@ class Endpoint:
         return self._client
 
 
-def known_revision(base_url: str, model: str, entry: Json) -> str:
-    """What can be known of a model behind an endpoint: a hash of where it is, its name and its entry in the list.
+def endpoint_revision(base_url: str, model: str, entry: Json) -> str:
+    """Return a hash of what is known of a remote model: its URL, its name and its list entry.
 
-    Other weights under the same name are not noticed.
+    Different weights under the same name go unnoticed.
     """
     stable = {field: entry[field] for field in _STABLE_FIELDS if entry.get(field) is not None}
     text = json.dumps({"base_url": base_url, "model": model, "entry": stable}, sort_keys=True)
@@ -180,7 +181,7 @@ def known_revision(base_url: str, model: str, entry: Json) -> str:
 
 def _refusal(answer: httpx2.Response, field: str) -> CodeAlignError:
     status, message = answer.status_code, _message(answer)
-    said = f"the endpoint answers {status}: {message}"
+    said = f"the endpoint returned {status}: {message}"
     if status == 429 and "quota" not in message.lower():
         return ResourceExhausted(said, retry_after=_retry_after(answer))
     if status in (408, 409, 425) or status >= 500:
@@ -199,13 +200,13 @@ def _retry_after(answer: httpx2.Response) -> float:
 
 
 def _message(answer: httpx2.Response) -> str:
-    """OpenAI's `error.message`, or what else the answer says, cut to a sentence."""
+    """Return OpenAI's `error.message`, or else the answer's text, truncated."""
     read = _json(answer)
     return _sentence(_error_text(read.get("error", read)) if isinstance(read, dict) else answer.text)
 
 
 def filter_message(read: Any) -> str:
-    """What an error says that comes of the endpoint's filter; empty: it is another error, or none."""
+    """Return the message of a filter error; empty for other errors and for no error."""
     error = read.get("error", read) if isinstance(read, dict) else None
     if not isinstance(error, dict):
         return ""
@@ -228,4 +229,4 @@ def _error_text(error: Any) -> str:
 
 
 def _sentence(text: str) -> str:
-    return " ".join(text.split())[:500] or "nothing"
+    return " ".join(text.split())[:500] or "(empty)"

@@ -1,4 +1,4 @@
-"""An engine behind an endpoint that speaks OpenAI's protocol: vLLM's server, llama.cpp, a provider."""
+"""Engine for OpenAI-compatible endpoints: vLLM's server, llama.cpp or a provider."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from codealign.common.logs import get_logger
 from codealign.inference.engines.base import Completion, GenerationRequest, Load, ModelInfo, Sample
 from codealign.inference.engines.fanout import Fanout
 from codealign.inference.engines.openai.answer import read_completion, refused
-from codealign.inference.engines.openai.endpoint import Endpoint, Filtered, Json, known_revision
+from codealign.inference.engines.openai.endpoint import Endpoint, Filtered, Json, endpoint_revision
 from codealign.inference.settings import InferenceSettings
 from codealign.inference.sources import require_revision
 
@@ -20,16 +20,16 @@ log = get_logger(__name__)
 
 _SEED_MASK = 2**63 - 1  # the protocol's seeds are signed
 ENDPOINTS_TEMPLATE = "(the endpoint's own)"
-"""In place of a chat template, which the protocol does not tell: conversations may be sent."""
+"""Reported as the chat template, which the protocol does not expose; conversations are accepted."""
 
 
 def open_endpoint(settings: InferenceSettings, model: str, name: str, expected_revision: str) -> OpenAIEngine:
-    """Look at the endpoint and take up one of its models. Blocks.
+    """Connect to the endpoint and select one of its models. Blocks.
 
     Raises:
-        ConfigurationError: the endpoint has no such model, or refuses the key.
-        SourceUnreachable: it does not answer.
-        FailedPrecondition: it is another revision than the expected one.
+        ConfigurationError: The endpoint does not have the model, or rejects the key.
+        SourceUnreachable: The endpoint does not respond.
+        FailedPrecondition: The endpoint's revision is not the expected one.
     """
     endpoint = Endpoint(
         settings.openai_base_url,
@@ -38,7 +38,7 @@ def open_endpoint(settings: InferenceSettings, model: str, name: str, expected_r
         settings.openai_concurrency,
     )
     entry = endpoint.describe(model)
-    revision = known_revision(endpoint.base_url, model, entry)
+    revision = endpoint_revision(endpoint.base_url, model, entry)
     require_revision(model, revision, expected_revision)
     own_context = entry.get("max_model_len")
     context = min(filter(None, (own_context, settings.max_context)), default=0)
@@ -60,12 +60,11 @@ def open_endpoint(settings: InferenceSettings, model: str, name: str, expected_r
 
 
 class OpenAIEngine:
-    """An `Engine` over an endpoint: a request for each sample, since each has a seed of its own."""
+    """An `Engine` over an endpoint; sends one request per sample, since each sample has its own seed."""
 
     def __init__(
         self, endpoint: Endpoint, info: ModelInfo, settings: InferenceSettings, *, counts_tokens: bool
     ) -> None:
-        """Serve a model of the endpoint."""
         self._endpoint = endpoint
         self._info = info
         self._counts_tokens = counts_tokens
@@ -73,12 +72,12 @@ class OpenAIEngine:
 
     @property
     def model(self) -> ModelInfo:
-        """What is known of the model."""
+        """What is known about the endpoint's model."""
         return self._info
 
     @property
     def fault(self) -> str:
-        """None: an endpoint that is away may come back."""
+        """Always empty: an unreachable endpoint may come back."""
         return ""
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Completion]:
@@ -101,23 +100,23 @@ class OpenAIEngine:
                 yield completion
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Ask the endpoint, text by text.
+        """Count tokens with the endpoint, one request per text.
 
         Raises:
-            Unimplemented: it does not count; only vLLM's does.
+            Unimplemented: The endpoint cannot count tokens; only vLLM's server can.
         """
         if not self._counts_tokens:
             raise Unimplemented(
-                f"{self._endpoint.base_url} offers no /tokenize: count with a server that has the model's tokenizer"
+                f"{self._endpoint.base_url} has no /tokenize: count with a server that has the model's tokenizer"
             )
         return list(await asyncio.gather(*(self._count(text) for text in texts)))
 
     def load(self) -> Load:
-        """The requests that are under way."""
+        """Return the load; every request in flight counts."""
         return self._samples.load()
 
     async def close(self) -> None:
-        """End what is in flight with `Unavailable`."""
+        """Cancel requests in flight with `Unavailable` and close the connections."""
         await self._samples.close()
         await self._endpoint.close()
 
@@ -134,22 +133,22 @@ class OpenAIEngine:
         else:
             body["messages"] = [{"role": one.role, "content": one.content} for one in request.prompt]
             if request.prompt[-1].role == "assistant":
-                # Its words are to be continued. The protocol has no way to say so; these are vLLM's, and an endpoint
-                # that ignores them begins a new answer.
+                # Continue the assistant's message. The protocol has no field for that; these are vLLM's, and an
+                # endpoint that ignores them starts a new answer.
                 body |= {"continue_final_message": True, "add_generation_prompt": False}
-            if sampling.max_tokens:  # without it a conversation is answered at any length
+            if sampling.max_tokens:  # without it the endpoint chooses a chat answer's length
                 body["max_tokens"] = sampling.max_tokens
         if sampling.stop:
             body["stop"] = list(sampling.stop)
-        if sampling.top_k:  # not OpenAI's own: endpoints that do not know it refuse or ignore it
+        if sampling.top_k:  # vLLM's extension: other endpoints reject or ignore it
             body["top_k"] = sampling.top_k
         return body
 
     async def _room(self, prompt: str) -> int:
-        """New tokens that the context has room for; the protocol itself would write 16."""
+        """Return how many new tokens fit in the context; without a limit the protocol's default is 16."""
         if not (self._counts_tokens and self._info.context_length):
             raise InvalidArgument(
-                "sampling.max_tokens", "is 0, and this endpoint does not tell how many fit: give a number"
+                "sampling.max_tokens", "is 0, but this endpoint does not report how many tokens fit: set a limit"
             )
         body = {"model": self._info.source, "prompt": prompt}
         tokens = int((await self._endpoint.post(self._endpoint.tokenize_url, body, "prompt"))["count"])
@@ -157,7 +156,7 @@ class OpenAIEngine:
         if room < 1:
             raise InvalidArgument(
                 "prompt",
-                f"has {tokens} tokens; the model's context holds {self._info.context_length} with at least one new "
-                "token: shorten it",
+                f"has {tokens} tokens, but the model's context holds {self._info.context_length} including at least "
+                "one new token: shorten it",
             )
         return room

@@ -1,4 +1,4 @@
-"""Random draws that a text alone determines: the same on every machine, in every process, in every order."""
+"""Random draws determined by a text alone: the same on every machine, in every process and in any order."""
 
 from __future__ import annotations
 
@@ -11,35 +11,36 @@ T = TypeVar("T")
 
 
 class Draws:
-    """A sequence of draws.
+    """A sequence of random draws.
 
-    Only `random.Random.random` is used: of the module's methods it alone keeps its sequence from one Python to the
-    next, says its documentation.
+    Uses only `random.Random.random`, the one method whose sequence Python documents as stable across versions.
+
+    Args:
+        *parts: Values that determine the sequence.
     """
 
     def __init__(self, *parts: object) -> None:
-        """Draw what these determine."""
         text = "\0".join(map(str, parts))
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        self._random = random.Random(int.from_bytes(digest))  # noqa: S311 (no secret)
+        self._random = random.Random(int.from_bytes(digest))  # noqa: S311 (not used for secrets)
 
     def share(self) -> float:
-        """In [0, 1)."""
+        """Draw a number in [0, 1)."""
         return self._random.random()
 
     def below(self, end: int) -> int:
-        """In [0, end)."""
+        """Draw an integer in [0, end)."""
         return int(self._random.random() * end)
 
     def pick(self, choices: Sequence[T]) -> T:
-        """One of these."""
+        """Draw one of the choices."""
         return choices[self.below(len(choices))]
 
     def quantile(self, values: Sequence[float]) -> float:
-        """A value of a distribution.
+        """Draw a value from a distribution.
 
         Args:
-            values: Its quantiles at equal steps, from the least value to the greatest.
+            values: The distribution's quantiles at equal steps, in ascending order.
         """
         at = self._random.random() * (len(values) - 1)
         low = int(at)
@@ -47,7 +48,7 @@ class Draws:
         return values[low] + (values[high] - values[low]) * (at - low)
 
     def weighted(self, weights: dict[str, float]) -> str:
-        """A name, each as often as its weight says. The weights' sum is above 0."""
+        """Draw a name with probability proportional to its weight. The sum of the weights must be positive."""
         at = self._random.random() * sum(weights.values())
         for name, weight in weights.items():
             at -= weight

@@ -1,8 +1,8 @@
-"""An engine without a model: completions drawn from what was recorded of one, for tests of scale and of faults.
+"""An engine without a model: synthetic completions that follow recorded statistics, for load and fault tests.
 
-A completion is determined by the prompt, the sampling, the sample's seed, the engine's own seed and the profile: never
-by what else is in the batch, nor by when it is asked for. What takes time is waiting alone; slots, queue and refusals
-are those of the engines that compute.
+The prompt, the sampling parameters, the sample's seed, the engine's seed and the profile determine a completion; the
+rest of the batch and the time of the request do not. Completions take time only by sleeping; slots, queue and refusals
+work as in the other engines.
 """
 
 from __future__ import annotations
@@ -36,7 +36,18 @@ _TEMPLATE = "(simulated: a conversation's last message is what is answered)"
 
 
 class SimulatedEngine:
-    """Draws completions; see the module."""
+    """Generates synthetic completions; see the module's docstring.
+
+    Args:
+        profile: Recorded statistics of the simulated model.
+        name: The model's name in requests. Empty: the profile's name.
+        slots: Maximum number of samples that run at once.
+        max_waiting: Maximum number of samples that wait for a slot.
+        max_context: Limit on prompt plus completion tokens, if lower than the profile's. 0: the profile's.
+        speed: Speed relative to the recording. 0: no delay.
+        seed: Seed of the simulation; a different seed gives different completions.
+        sleep: Sleeps for a number of seconds.
+    """
 
     def __init__(
         self,
@@ -50,18 +61,6 @@ class SimulatedEngine:
         seed: int = 0,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """Simulate a model.
-
-        Args:
-            profile: What was recorded of it.
-            name: What requests call it. Empty: the profile's name.
-            slots: Samples at once.
-            max_waiting: Samples that may wait for a slot.
-            max_context: Tokens of prompt and completion, if fewer than the profile's. 0: the profile's.
-            speed: How many times as fast as was recorded. 0: at once.
-            seed: Another one gives other completions.
-            sleep: Waits for so many seconds.
-        """
         self._profile = profile
         self._speed = speed
         self._sleep = sleep
@@ -80,16 +79,16 @@ class SimulatedEngine:
             device="none",
             size_bytes=0,
         )
-        log.info("simulating", profile=profile.name, slots=slots, speed=speed, seed=seed)
+        log.info("simulation_started", profile=profile.name, slots=slots, speed=speed, seed=seed)
 
     @property
     def model(self) -> ModelInfo:
-        """The model that is simulated; its revision covers the profile, the engine's seed and how texts are made."""
+        """The simulated model; its revision covers the profile, the engine's seed and the text generator's version."""
         return self._model
 
     @property
     def fault(self) -> str:
-        """None: nothing here can break."""
+        """Always empty: this engine cannot fail."""
         return ""
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Completion]:
@@ -114,15 +113,15 @@ class SimulatedEngine:
                 yield completion
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """As many as texts of such a length had in the recording, on average."""
+        """Estimate the token counts from the recording's average characters per token."""
         return [self._tokens_of(text) for text in texts]
 
     def load(self) -> Load:
-        """What is under way."""
+        """Return the current load."""
         return self._samples.load()
 
     async def close(self) -> None:
-        """End what is in flight with `Unavailable`."""
+        """Cancel samples in flight with `Unavailable`."""
         await self._samples.close()
 
     def _tokens_of(self, text: str) -> int:
@@ -136,8 +135,8 @@ class SimulatedEngine:
         if tokens >= self._model.context_length:
             raise InvalidArgument(
                 "prompt",
-                f"has {tokens} tokens; the model's context holds {self._model.context_length} with at least one new "
-                "token: shorten it",
+                f"has {tokens} tokens, but the model's context holds {self._model.context_length} including at "
+                "least one new token: shorten it",
             )
         return tokens
 
@@ -150,7 +149,7 @@ class SimulatedEngine:
         draws: Draws,
         prompt_tokens: int,
     ) -> tuple[Completion, float]:
-        """A completion, and how many seconds the model takes for it at the recorded speed."""
+        """Return a completion and the seconds that it takes at recorded speed."""
         kind = self._profile.kinds[wanted.kind]
         room = self._model.context_length - prompt_tokens
         most_tokens = min(request.sampling.max_tokens or room, room)
@@ -182,7 +181,7 @@ class SimulatedEngine:
         return completion, seconds
 
     def _text(self, wanted: Wanted, passes: float, draws: Draws, chars: int) -> tuple[str, bool]:
-        """The whole text, its closing tag included; and whether it is one that does not come to its end."""
+        """Return the whole text including its closing tag, and whether the text is cut off before its end."""
         if wanted.kind == ANSWER:
             outcome = PASSED if draws.share() < passes else draws.weighted(self._profile.failures)
             return texts.answer(wanted, draws, chars, outcome), outcome == CUT_OFF

@@ -1,4 +1,4 @@
-"""What was recorded of a model: how long its completions are, how long they take, and what becomes of them."""
+"""Recorded statistics of a model: lengths and durations of completions, and outcomes of answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEFAULT = "nano"
 
 LIST, PROSE, ANSWER = "list", "prose", "answer"
 KINDS = (LIST, PROSE, ANSWER)
-"""A line of terms, text, and an answer with code (and tests, where they are asked for)."""
+"""A line of terms, prose, and an answer with code (and tests if requested)."""
 
 PASSED, FAILED_ASSERTION, RAISED, SYNTAX_ERROR = "passed", "failed-assertion", "raised", "syntax-error"
 TIMED_OUT, EXITED_EARLY, NO_ASSERTION = "timed-out", "exited-early", "no-assertion"
@@ -26,56 +26,56 @@ OUTCOMES = (
     PASSED, FAILED_ASSERTION, RAISED, SYNTAX_ERROR, TIMED_OUT, EXITED_EARLY, NO_ASSERTION,
     CUT_OFF, NO_TESTS, NO_ANSWER_END,
 )  # fmt: skip
-"""What becomes of an answer: executed, the first seven; never executed, the others."""
+"""Outcomes of an answer: the first seven result from execution, the others mean that it is not executed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """The completions of one kind. Distributions are quantiles at equal steps, from the least to the greatest."""
+    """Statistics of one kind of completion. Distributions are quantiles at equal steps, in ascending order."""
 
     tokens: tuple[float, ...]
-    """New tokens of a completion that ended by itself."""
+    """New tokens of completions that ended by themselves."""
     chars_per_token: float
     seconds_per_token: tuple[float, ...]
-    """From a request's arrival, waiting included, over the completion's tokens."""
+    """Seconds from a request's arrival, including waiting, divided by the completion's tokens."""
     cut_off: float
-    """The share of lists and prose that reached their limit. (Of answers it is an outcome.)"""
+    """Fraction of lists and prose that reached their length limit. (For answers, this is an outcome.)"""
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Everything."""
+    """A model's recorded statistics."""
 
     name: str
     revision: str
-    """The sha256 of the file."""
+    """The sha256 of the profile's file."""
     context_length: int
     chars_per_prompt_token: float
     kinds: dict[str, Kind]
     repeats: float
-    """The share of tasks whose function bears a name that an earlier task's bore."""
+    """Fraction of tasks whose function has the same name as an earlier task's."""
     pass_rates: tuple[float, ...]
-    """Of one prompt's answers; quantiles over the prompts."""
+    """Pass rates of the answers to one prompt: quantiles over the prompts."""
     failures: dict[str, float]
-    """How often an answer that did not pass had each of the other outcomes."""
+    """Relative frequencies of the other outcomes among answers that did not pass."""
 
 
 def locate(source: str) -> Path:
-    """The file of a profile.
+    """Return a profile's file.
 
     Args:
-        source: A profile's name, or a file.
+        source: A profile's name or file.
 
     Raises:
-        ConfigurationError: There is none; names those that there are.
+        ConfigurationError: The profile does not exist; the message lists the existing ones.
     """
     named = FOLDER / f"{source}.json"
     path = named if "/" not in source and named.is_file() else Path(source).expanduser()
     if not path.is_file():
         known = ", ".join(sorted(each.stem for each in FOLDER.glob("*.json")))
         raise ConfigurationError(
-            f"the engine simulated has no profile {source!r}: give one of {known}, or a file that "
-            "`python -m codealign.inference.engines.simulated.record` wrote"
+            f"engine simulated has no profile {source!r}: give one of {known}, or a file written by "
+            "`python -m codealign.inference.engines.simulated.record`"
         )
     return path
 
@@ -84,27 +84,27 @@ def load(source: str) -> Profile:
     """Read a profile by its name or file.
 
     Raises:
-        ConfigurationError: It is missing, or is none; the message names what is wrong.
+        ConfigurationError: The profile is missing or invalid; the message names the fault.
     """
     path = locate(source)
     try:
         data = path.read_bytes()
         given = json.loads(data)
         if not isinstance(given, dict) or given.get("codealign_profile") != FORMAT:
-            raise ValueError(f"its format is no {FORMAT}")
+            raise ValueError(f"codealign_profile must be {FORMAT}")
         return _profile(given, hashlib.sha256(data).hexdigest())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        what = f"no field {error}" if isinstance(error, KeyError) else str(error)
-        raise ConfigurationError(f"profile {path} cannot be used ({what}): record it anew") from error
+        what = f"missing field {error}" if isinstance(error, KeyError) else str(error)
+        raise ConfigurationError(f"profile {path} cannot be used ({what}): record it again") from error
 
 
 def _profile(given: dict[str, Any], revision: str) -> Profile:
     failures = {str(name): _positive(f"failures.{name}", value) for name, value in given["failures"].items()}
     for name in failures:
         if name not in OUTCOMES[1:]:
-            raise ValueError(f"failures: {name!r} is none of {', '.join(OUTCOMES[1:])}")
+            raise ValueError(f"failures: {name!r} must be one of {', '.join(OUTCOMES[1:])}")
     if not sum(failures.values()):
-        raise ValueError("failures: none has a share")
+        raise ValueError("failures: all shares are 0")
     return Profile(
         name=str(given["name"]),
         revision=revision,
@@ -129,14 +129,14 @@ def _kind(name: str, given: dict[str, Any]) -> Kind:
 def _quantiles(name: str, given: Any) -> tuple[float, ...]:
     values = tuple(_positive(name, value) for value in given)
     if not values or list(values) != sorted(values):
-        raise ValueError(f"{name}: quantiles are numbers that rise, got {list(values)[:5]}")
+        raise ValueError(f"{name}: quantiles must be numbers in ascending order, got {list(values)[:5]}")
     return values
 
 
 def _share(name: str, given: Any) -> float:
     value = _positive(name, given)
     if value > 1:
-        raise ValueError(f"{name}: a share is at most 1, got {value}")
+        raise ValueError(f"{name}: must be at most 1, got {value}")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Functions that can be run, with assertions whose truth is known: whatever executes them finds what was drawn."""
+"""Runnable functions with assertions of known truth, so that execution finds the outcome that was drawn."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ class Program:
 
     name: str
     names: tuple[str, ...]
-    """Of its parameter, then of what each step makes."""
+    """Names of the parameter and of each step's result."""
     steps: tuple[tuple[int, int], ...]
-    """Each an index into the kinds of steps, and its constant."""
+    """Each step's index into the kinds of steps, and its constant."""
 
     def value(self, values: list[int]) -> list[int]:
-        """What it returns."""
+        """Compute the function's value."""
         for kind, constant in self.steps:
             values = _STEPS[kind][1](values, constant)
         return values
 
     def code(self, docstring: str, outcome: str) -> str:
-        """Its source, with the fault that leads to an outcome where one does."""
+        """Return the source code, including the fault that causes `outcome`, if any."""
         body = [f'"""{docstring}"""']
         for (kind, constant), source, target in zip(self.steps, self.names, self.names[1:], strict=False):
             body.append(f"{target} = {_STEPS[kind][0].format(item=f'one_{source}', source=source, k=constant)}")
@@ -65,7 +65,7 @@ class Program:
         return "\n".join([f"def {self.name}({self.names[0]}):", *(_INDENT + line for line in body)])
 
     def tests(self, draws: Draws, count: int, outcome: str) -> list[str]:
-        """So many lines of tests; where an assertion is to fail, one of them does."""
+        """Return `count` lines of tests; if an assertion should fail, exactly one does."""
         wrong = draws.below(count) if outcome == profile.FAILED_ASSERTION else -1
         lines = []
         for number in range(count):
@@ -79,7 +79,7 @@ class Program:
 
 
 def draw(draws: Draws, name: str) -> Program:
-    """A program."""
+    """Draw a program."""
     count = 2 + draws.below(2)
     names = [draws.pick(NOUNS)]
     while len(names) <= count:

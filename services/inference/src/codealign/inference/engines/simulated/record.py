@@ -1,10 +1,10 @@
-"""Makes a profile of distributions from recordings of real runs.
+"""Create a simulation profile from recordings of real runs.
 
     python -m codealign.inference.engines.simulated.record RECORDING... --sandbox HOST:PORT --name NAME --output FILE
 
-RECORDING is a file that an engine wrote with `--record`; several are of one model. What became of each answer is asked
-of a running sandbox service (`codealign up`, or `codealign-sandbox`): programs are executed there and nowhere else.
-Lengths and times are kept as quantiles, pass rates by prompt; no text of the recording is in the profile.
+RECORDING is a file that an engine wrote with `--record`; several must be of the same model. A running sandbox service
+(`codealign up`, or `codealign-sandbox`) executes the answers to find their outcomes; programs run nowhere else. Lengths
+and times are kept as quantiles and pass rates per prompt; the profile contains no text of the recordings.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from codealign.inference.engines.simulated.profile import ANSWER, CUT_OFF, LIST,
 from codealign.inference.engines.simulated.wanted import is_list
 
 _STEPS = 20
-"""Between two quantiles 5% of the completions."""
+"""The distance between two quantiles is 5% of the completions."""
 _SECONDS = 600.0
 _BLOCK = re.compile(r"^```(?:python|py)?[ \t]*\n(.*?)(?:^```[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 _NAMED = re.compile(r"`([A-Za-z_]\w*)")
@@ -46,12 +46,12 @@ _OUTCOMES = {
     pb.VERDICT_EXITED_EARLY: profiles.EXITED_EARLY,
     pb.VERDICT_NO_TESTS: profiles.NO_ASSERTION,
 }
-"""Every other verdict counts as an exception: a program that ends by another limit is not simulated."""
+"""Every other verdict counts as an exception: programs that hit other limits are not simulated."""
 
 
 @dataclass(frozen=True)
 class _Recorded:
-    """A completion, and whose."""
+    """A recorded completion with its prompt and kind."""
 
     prompt: str
     prompt_chars: int
@@ -60,7 +60,7 @@ class _Recorded:
 
 
 def _kinds(stops: Iterable[tuple[tuple[str, ...], str]]) -> dict[tuple[str, ...], str]:
-    """What was asked for, by the stop strings: told by what most of the completions look like."""
+    """Return the kind of completion for each tuple of stop strings, by majority of the completions' forms."""
     votes: defaultdict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
     for stop, text in stops:
         votes[stop][ANSWER if "```" in text else LIST if is_list(text) else PROSE] += 1
@@ -68,10 +68,10 @@ def _kinds(stops: Iterable[tuple[tuple[str, ...], str]]) -> dict[tuple[str, ...]
 
 
 def _read(paths: Sequence[Path]) -> tuple[list[_Recorded], dict[str, Any]]:
-    """Everything that these hold, and the model.
+    """Read all completions, and a description of the model.
 
     Raises:
-        ConfigurationError: One cannot be read, or they are of different models.
+        ConfigurationError: A recording cannot be read, or the recordings are of different models.
     """
     found: list[_Recorded] = []
     models = {}
@@ -85,7 +85,7 @@ def _read(paths: Sequence[Path]) -> tuple[list[_Recorded], dict[str, Any]]:
             for key, completion in recording.completions.items()
         ]
     if len(models) > 1:
-        raise ConfigurationError(f"these recordings are of {len(models)} models: a profile is of one")
+        raise ConfigurationError(f"the recordings are of {len(models)} models: a profile needs recordings of one model")
     (model,) = models.values()
     about = {
         "name": model.name,
@@ -102,7 +102,7 @@ def _prompt_chars(path: Path) -> dict[str, int]:
 
 
 def _program(text: str) -> tuple[str, str] | str:
-    """Code and tests of an answer, or the outcome of one that has none."""
+    """Return code and tests of an answer, or the outcome of an answer without them."""
     answer, ended, rest = text.partition("</answer>")
     if not ended:
         return NO_ANSWER_END
@@ -112,10 +112,10 @@ def _program(text: str) -> tuple[str, str] | str:
 
 
 async def _outcomes(recorded: Sequence[_Recorded], address: str) -> list[str]:
-    """What became of each answer.
+    """Return the outcome of each answer.
 
     Raises:
-        ConfigurationError: The sandbox could not say.
+        ConfigurationError: The sandbox failed.
     """
     async with connect(address) as channel:
         stub = SandboxServiceStub(channel)
@@ -138,14 +138,14 @@ async def _outcomes(recorded: Sequence[_Recorded], address: str) -> list[str]:
 
 
 def _quantiles(values: Iterable[float], digits: int) -> list[float]:
-    """At equal steps, from the least to the greatest.
+    """Return quantiles at equal steps, in ascending order.
 
     Raises:
-        ConfigurationError: There are none.
+        ConfigurationError: There are no values.
     """
     found = sorted(values)
     if not found:
-        raise ConfigurationError("the recordings hold no lists, no tasks or no answers: a profile needs all three")
+        raise ConfigurationError("the recordings lack lists, tasks or answers: a profile needs all three")
     return [round(found[round(step / _STEPS * (len(found) - 1))], digits) for step in range(_STEPS + 1)]
 
 
@@ -166,18 +166,18 @@ def _kind(recorded: Sequence[_Recorded]) -> dict[str, Any]:
 
 
 def _repeats(tasks: Iterable[_Recorded]) -> float:
-    """How often a task's function bears a name that an earlier task's bore."""
+    """Return the fraction of tasks whose function has the same name as an earlier task's."""
     names = [found.group(1) for each in tasks if (found := _NAMED.search(each.completion.text))]
     return round(1 - len(set(names)) / len(names), 4) if names else 0.0
 
 
 async def make(paths: Sequence[Path], name: str, sandbox: str) -> dict[str, Any]:
-    """A profile, as its file has it.
+    """Create a profile.
 
     Args:
         paths: Recordings of one model.
-        name: What the profile is to be called.
-        sandbox: host:port of a sandbox service.
+        name: The profile's name.
+        sandbox: Address of a sandbox service, as host:port.
 
     Raises:
         ConfigurationError: Names what is wrong.
@@ -207,10 +207,12 @@ async def make(paths: Sequence[Path], name: str, sandbox: str) -> dict[str, Any]
 
 
 def main() -> None:
-    """Write a profile."""
+    """Write a profile to a file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recordings", nargs="+", type=Path)
-    parser.add_argument("--sandbox", required=True, metavar="HOST:PORT", help="a sandbox service that executes")
+    parser.add_argument(
+        "--sandbox", required=True, metavar="HOST:PORT", help="sandbox service that executes the programs"
+    )
     parser.add_argument("--name", required=True)
     parser.add_argument("--output", required=True, type=Path)
     given = parser.parse_args()

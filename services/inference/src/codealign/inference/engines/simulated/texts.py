@@ -1,4 +1,4 @@
-"""Texts of a length: lists of terms, tasks, and answers with code and tests. Nothing in them is meant for reading."""
+"""Texts of a given length: lists of terms, tasks, and answers with code and tests. They carry no meaning."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from codealign.inference.engines.simulated.wanted import Wanted
 from codealign.inference.engines.simulated.words import ADJECTIVES, NOUNS, VERBS
 
 VERSION = 1
-"""Raised whenever the same draws come to give another text: part of a model's revision."""
+"""Version of the text generator, part of a model's revision. Increment it whenever the same draws give another text."""
 
 _COMMON_NAMES = 64
-"""Names of functions that many tasks have, as models have their favourites."""
+"""Function names that many tasks share, since real models have favorite names too."""
 _NAMED = re.compile(r"`([a-z_]\w*)\(")
 _MOST_PARTS = 10_000
 
 
 def terms(draws: Draws, chars: int) -> str:
-    """A line of short terms, as near to this length as whole terms are, and at least two of them."""
+    """Return a line of at least two short terms, close to the given length."""
     found: list[str] = []
     length = 0
     while len(found) < 2 or (length < chars and len(found) < 8):
@@ -31,12 +31,12 @@ def terms(draws: Draws, chars: int) -> str:
 
 
 def task(draws: Draws, chars: int, repeats: float) -> str:
-    """A task that names its function.
+    """Return a task that names its function.
 
     Args:
-        draws: Of this completion.
-        chars: Its length, about.
-        repeats: How often the function bears a common name.
+        draws: The completion's draws.
+        chars: Approximate length.
+        repeats: Probability that the function has a common name.
     """
     common = draws.share() < repeats
     naming = Draws("common name", draws.below(_COMMON_NAMES)) if common else draws
@@ -49,15 +49,15 @@ def task(draws: Draws, chars: int, repeats: float) -> str:
 
 
 def answer(wanted: Wanted, draws: Draws, chars: int, outcome: str) -> str:
-    """An answer with code, then tests where they are wanted; the text goes on to the last closing tag.
+    """Return an answer with code, then tests if requested; the text includes the last closing tag.
 
-    The program is the subject's: attempts at one task differ in what they say and test, and in their faults.
+    The subject determines the program: attempts at one task differ in wording, tests and faults.
 
     Args:
         wanted: What the prompt asks for.
-        draws: Of this completion.
-        chars: Its length, about.
-        outcome: What is to become of it.
+        draws: The completion's draws.
+        chars: Approximate length.
+        outcome: The outcome that execution must find.
     """
     of_subject = Draws("program", wanted.subject)
     named = _NAMED.search(wanted.subject)
@@ -77,7 +77,7 @@ def answer(wanted: Wanted, draws: Draws, chars: int, outcome: str) -> str:
 
 
 def endless(text: str, draws: Draws, chars: int) -> str:
-    """A text that does not come to its end within this length: its last line is said again and again."""
+    """Return a text that does not end within the given length: its last line repeats."""
     kept = text[: max(1, text.rfind("\n", 0, len(text) * 3 // 4))].rstrip("\n")
     last = kept.rpartition("\n")[2] or _sentence(draws)
     return kept + ("\n" + last) * (1 + max(0, chars - len(kept)) // (len(last) + 1))

@@ -1,4 +1,4 @@
-"""What a prompt asks for, from what is visible in it: the tag that it ends with, its stop strings, its examples."""
+"""What a prompt asks for, inferred from its final tag, its stop strings and its examples."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ _TERM_WORDS = 6
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A section of text."""
+    """The section of text that a prompt asks for."""
 
     kind: str
     """One of `profile.KINDS`."""
     opened: str
-    """The tag that the prompt ends with. Empty: none."""
+    """The tag that the prompt ends with, or empty."""
     closed: str
-    """The tag that ends the section. Another one than `opened`: both sections are wanted, the answer and its tests."""
+    """The tag that ends the section. If it differs from `opened`, the answer and its tests are both requested."""
     subject: str
-    """The prompt's last example: what the section is about."""
+    """The prompt's last example, which the section is about."""
 
 
 def read(request: GenerationRequest) -> Wanted:
-    """What is asked for. A prompt that ends with no tag asks for an answer without tests."""
+    """Infer what is requested. A prompt that does not end with a tag requests an answer without tests."""
     prompt = text_of(request)
     last = None
-    for last in _HEADING.finditer(prompt):  # noqa: B007 (the last one is wanted)
+    for last in _HEADING.finditer(prompt):  # noqa: B007 (the last match is needed)
         pass
     subject = prompt[last.end() :] if last else prompt
     opened = _OPENING.search(prompt)
@@ -48,12 +48,12 @@ def read(request: GenerationRequest) -> Wanted:
 
 
 def text_of(request: GenerationRequest) -> str:
-    """The prompt, or a conversation's last message."""
+    """Return the prompt, or a conversation's last message."""
     return request.prompt if isinstance(request.prompt, str) else request.prompt[-1].content
 
 
 def is_list(text: str) -> bool:
-    """A line of short terms between commas, and no sentence."""
+    """Return whether the text is a single line of short, comma-separated terms."""
     line = text.strip()
     terms = line.split(",")
     short = len(terms) > 1 and all(len(term.split()) <= _TERM_WORDS for term in terms)

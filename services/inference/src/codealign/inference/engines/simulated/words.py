@@ -1,4 +1,4 @@
-"""Words for texts that nobody is to learn from: enough of them that texts of different draws have little in common."""
+"""Vocabulary of synthetic texts: large enough that texts of different draws have little in common."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from codealign.inference.engines.stops import first_stop
@@ -11,14 +12,28 @@ from codealign.inference.engines.stops import first_stop
 # tokens in front make the continuation's text what it is in context.
 _CONTEXT_TOKENS = 6
 _INCOMPLETE = "\ufffd"  # what the decoder writes for the bytes of a character that is not whole yet
+_KEPT_TEXTS = 2**16
+
+Detokenize = Callable[[tuple[int, ...]], str]
+
+
+def detokenizer(tokenizer: Any) -> Detokenize:
+    """Return the tokenizer's decoding of a few tokens, with a memory: the same pairs of tokens come all the time."""
+
+    @lru_cache(maxsize=_KEPT_TEXTS)
+    def text_of(ids: tuple[int, ...]) -> str:
+        text: str = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    return text_of
 
 
 class Continuation:
     """Detokenizes one token at a time and looks for the stop strings."""
 
-    def __init__(self, tokenizer: Any, prompt_ids: Sequence[int], stop: Sequence[str]) -> None:
+    def __init__(self, text_of: Detokenize, prompt_ids: Sequence[int], stop: Sequence[str]) -> None:
         """Begin after the prompt."""
-        self._tokenizer = tokenizer
+        self._text_of = text_of
         self._ids = list(prompt_ids[-_CONTEXT_TOKENS:])
         self._window = 0
         self._read = len(self._ids)
@@ -32,8 +47,8 @@ class Continuation:
     def push(self, token: int) -> bool:
         """Add a token; True if the text now has reached a stop string."""
         self._ids.append(token)
-        before = self._decode(self._ids[self._window : self._read])
-        after = self._decode(self._ids[self._window :])
+        before = self._text_of(tuple(self._ids[self._window : self._read]))
+        after = self._text_of(tuple(self._ids[self._window :]))
         if len(after) <= len(before) or after.endswith(_INCOMPLETE):
             return False
         self._window, self._read = self._read, len(self._ids)
@@ -41,8 +56,8 @@ class Continuation:
 
     def finish(self) -> bool:
         """Take what was held back as an incomplete character; True if that holds a stop string."""
-        before = self._decode(self._ids[self._window : self._read])
-        after = self._decode(self._ids[self._window :])
+        before = self._text_of(tuple(self._ids[self._window : self._read]))
+        after = self._text_of(tuple(self._ids[self._window :]))
         self._window = self._read = len(self._ids)
         return self._append(after[len(before) :])
 
@@ -55,7 +70,3 @@ class Continuation:
         at, self.stop_string = found
         self.text = self.text[:at]
         return True
-
-    def _decode(self, ids: Sequence[int]) -> str:
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text

@@ -7,13 +7,16 @@ from typing import Any
 
 import torch
 
-from codealign.inference.engines.transformers.kv_cache import RowCache
+from codealign.inference.engines.transformers.attention import NAME, sharing
+from codealign.inference.engines.transformers.kv_cache import Prefix, RowCache
 
 _FULL, _SLIDING = "full_attention", "sliding_attention"
+_PROBE_TOKENS = 16
+_TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3}  # of the largest logit
 
 
 def attention_kinds(config: Any) -> set[str]:
-    """The kinds of attention layers of a model, by the names that transformers gives them."""
+    """Return the kinds of attention layers of a model, by transformers' names."""
     text = config.get_text_config(decoder=True)
     kinds = getattr(text, "layer_types", None)
     if kinds:
@@ -25,6 +28,29 @@ def attention_kinds(config: Any) -> set[str]:
 def unsupported_kinds(config: Any) -> set[str]:
     """Kinds of layers that a row's cache cannot serve (recurrent states, chunked attention, ...)."""
     return attention_kinds(config) - {_FULL, _SLIDING}
+
+
+def share_prefixes(model: Any) -> bool:
+    """Switch a model on a CPU to the attention that reads shared prefixes once, if it then computes the same.
+
+    Models with windows, and those whose attention is more than softmax over scaled products, keep what they have.
+    """
+    text = model.config.get_text_config(decoder=True)
+    before = text._attn_implementation
+    if before != "sdpa" or attention_kinds(model.config) != {_FULL} or model.dtype not in _TOLERANCES:
+        return False
+    with torch.inference_mode():
+        expected = _probe(Decoder(model))
+        try:
+            model.set_attn_implementation(NAME)
+            found = _probe(Decoder(model))
+            same = torch.allclose(found, expected, rtol=0, atol=_TOLERANCES[model.dtype] * float(expected.abs().max()))
+        except (TypeError, ValueError, RuntimeError, AttributeError):
+            same = False
+    if not same or text._attn_implementation != NAME:
+        model.set_attn_implementation(before)
+        return False
+    return True
 
 
 class Decoder:
@@ -39,9 +65,11 @@ class Decoder:
         self._layers: int = text.num_hidden_layers
         self.device = model.device
         self.dtype = model.dtype
+        self.shares: bool = text._attn_implementation == NAME
+        """Rows may share a prefix's keys and values."""
 
     def new_cache(self) -> RowCache:
-        """An empty cache for this model."""
+        """Return an empty cache for this model."""
         return RowCache(self._layers)
 
     def release(self) -> None:
@@ -52,18 +80,20 @@ class Decoder:
         """Run the next tokens of the cache's only row; returns the last one's logits, `[1, vocabulary]`."""
         start, end = cache.begin_prefill(len(ids))
         positions = torch.arange(start, end, device=self.device)
-        return self._forward(cache, torch.tensor([ids], device=self.device), positions[None, :], end)
+        masks = self._masks(positions[None, :], end)
+        return self._forward(cache, torch.tensor([ids], device=self.device), positions[None, :], masks)
 
     def decode(self, cache: RowCache, tokens: Sequence[int]) -> Any:
         """Run one token of every row; returns logits, `[rows, vocabulary]`."""
-        positions = cache.begin_decode(self.device)
+        positions, own = cache.begin_decode(self.device)
         ids = torch.tensor(tokens, device=self.device)
-        return self._forward(cache, ids[:, None], positions[:, None], max(cache.lengths))
+        with sharing(cache.groups()):
+            return self._forward(cache, ids[:, None], positions[:, None], self._masks(own[:, None], max(cache.lengths)))
 
-    def _forward(self, cache: RowCache, ids: Any, positions: Any, columns: int) -> Any:
+    def _forward(self, cache: RowCache, ids: Any, positions: Any, masks: Any) -> Any:
         output = self._model(
             input_ids=ids,
-            attention_mask=self._masks(positions, columns),
+            attention_mask=masks,
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
@@ -81,3 +111,16 @@ class Decoder:
             mask = torch.zeros(visible.shape, dtype=self.dtype, device=self.device)
             masks[kind] = mask.masked_fill_(~visible, torch.finfo(self.dtype).min)
         return masks if len(masks) > 1 else next(iter(masks.values()))
+
+
+def _probe(decoder: Decoder) -> Any:
+    """Return the logits of two rows, which share a prefix if the decoder can."""
+    prompt = decoder.new_cache()
+    prompt.reserve(1, _PROBE_TOKENS, exact=True)
+    prompt.begin_empty_row()
+    decoder.prefill(prompt, range(1, _PROBE_TOKENS + 1))
+    batch = decoder.new_cache()
+    prefix = Prefix(prompt, _PROBE_TOKENS - 4) if decoder.shares else None
+    batch.append_rows(prompt, 2, _PROBE_TOKENS, prefix)
+    decoder.decode(batch, [3, 4])
+    return decoder.decode(batch, [5, 6])

@@ -1,10 +1,11 @@
-"""The engine's asynchronous face: requests in, completions out; the worker's thread does the work between."""
+"""The engine's asynchronous face: requests in, completions out; the workers' threads do the work between."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import fields
 
 from codealign.inference.engines.base import Completion, GenerationRequest, Load, ModelInfo
 from codealign.inference.engines.prompts import Prompts
@@ -19,14 +20,16 @@ class TransformersEngine:
     """An `Engine` over a causal language model of transformers."""
 
     def __init__(self, loaded: LoadedModel, options: EngineOptions) -> None:
-        """Serve a loaded model; its worker starts at once."""
+        """Serve a loaded model; its workers start at once."""
         self._tokenizer = loaded.tokenizer
         self._info = loaded.info
         self._prompts = Prompts(loaded.tokenizer, loaded.info)
-        self._worker = Worker(
-            Decoder(loaded.model), loaded.tokenizer, loaded.end_tokens, loaded.bytes_per_token, options
-        )
-        self._worker.start()
+        self._workers = [
+            Worker(Decoder(loaded.model), loaded.tokenizer, loaded.end_tokens, loaded.bytes_per_token, share)
+            for share in options.of_each_worker()
+        ]
+        for worker in self._workers:
+            worker.start()
 
     @property
     def model(self) -> ModelInfo:
@@ -54,7 +57,8 @@ class TransformersEngine:
             arrival=arrival,
             deliver=deliver,
         )
-        self._worker.submit(job)
+        worker = min(self._workers, key=lambda each: each.samples)
+        worker.submit(job)
         try:
             for _ in request.samples:
                 item = await finished.get()
@@ -62,7 +66,7 @@ class TransformersEngine:
                     raise item
                 yield item
         finally:
-            self._worker.cancel(job)
+            worker.cancel(job)
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count each text's tokens, special tokens not added."""
@@ -70,7 +74,8 @@ class TransformersEngine:
 
     def load(self) -> Load:
         """Say what the engine is doing now."""
-        return self._worker.load()
+        loads = [worker.load() for worker in self._workers]
+        return Load(**{each.name: sum(getattr(load, each.name) for load in loads) for each in fields(Load)})
 
     @property
     def fault(self) -> str:
@@ -78,5 +83,5 @@ class TransformersEngine:
         return ""
 
     async def close(self) -> None:
-        """Stop the worker and let go of the model; completions in flight end with `Unavailable`."""
-        await asyncio.to_thread(self._worker.stop)
+        """Stop the workers and let go of the model; completions in flight end with `Unavailable`."""
+        await asyncio.gather(*(asyncio.to_thread(worker.stop) for worker in self._workers))

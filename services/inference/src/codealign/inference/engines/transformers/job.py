@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from codealign.inference.engines.base import Completion, FinishReason, Sample, Sampling
-from codealign.inference.engines.transformers.continuation import Continuation
-from codealign.inference.engines.transformers.kv_cache import RowCache
+from codealign.inference.engines.transformers.continuation import Continuation, Detokenize
+from codealign.inference.engines.transformers.kv_cache import Prefix, RowCache
 
 Deliver = Callable[[Completion | Exception], None]
 
@@ -50,6 +50,8 @@ class Job:
         """Samples that have become rows."""
         self.cache: RowCache | None = None
         """The prompt's keys and values, while they are computed and until every sample has started."""
+        self.prefix: Prefix | None = None
+        """Until the prompt is computed what other jobs have computed of it; then what its rows share."""
         self.cached_tokens = 0
         """Of the prompt, what came from the prefix cache."""
         self.logits: Any = None
@@ -69,7 +71,7 @@ class Job:
 class Row:
     """One sample being decoded; its keys and values are the batch cache's row of the same number."""
 
-    def __init__(self, job: Job, sample: Sample, tokenizer: Any, cached_tokens: int) -> None:
+    def __init__(self, job: Job, sample: Sample, text_of: Detokenize, cached_tokens: int) -> None:
         """Begin after the prompt."""
         self.job = job
         self.sample = sample
@@ -77,7 +79,7 @@ class Row:
         self.generated = 0
         self.last_token = 0
         self.finish_reason: FinishReason | None = None
-        self._continuation = Continuation(tokenizer, job.ids, job.sampling.stop)
+        self._continuation = Continuation(text_of, job.ids, job.sampling.stop)
 
     def take(self, token: int, end_tokens: frozenset[int]) -> bool:
         """Add the token that was chosen; True if that ends the sample."""
@@ -92,7 +94,7 @@ class Row:
         return self.finish_reason is not None
 
     def completion(self) -> Completion:
-        """The finished sample."""
+        """Return the finished sample."""
         assert self.finish_reason is not None
         return Completion(
             attempt=self.sample.attempt,

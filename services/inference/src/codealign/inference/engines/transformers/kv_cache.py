@@ -4,18 +4,25 @@ transformers' own DynamicCache grows by `torch.cat`, which copies the whole cach
 2,000 tokens of a 1.5B model that is 1.8 GB a step. Here a row's token `t` lies at column `t` of its slot, so there is
 no padding, a new row is a copy of its prompt's columns, and a step writes one column per row.
 
+A row may begin with a prefix that other rows share (`Prefix`): then only the columns after it are the row's own.
+
 Invariants: rows `0 … rows-1` are live and columns beyond a row's length hold finite numbers (zeros or stale values),
-since a masked column still takes part in the product with its zero weight, and 0 · NaN would be NaN.
+since a masked column still takes part in the product with its zero weight, and 0 · NaN would be NaN. Memory of rows
+that are not live is not written, so that it costs nothing until they are.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
+from codealign.inference.engines.transformers.attention import Group, Groups
+
 _BLOCK = 256  # columns; a grown block is copied once per this many steps
+_ROW_BLOCK = 8
 
 
 class _Cursor:
@@ -70,14 +77,31 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
             self.keys = self._grown(self.keys, used_rows, used_columns)
             self.values = self._grown(self.values, used_rows, used_columns)
 
+    def fill(self, first: int, copies: int, source: _Layer, start: int, end: int) -> None:
+        """Begin rows with columns `start … end-1` of the source's only row."""
+        self.initialize(source.keys, source.values)
+        for mine, theirs in ((self.keys, source.keys), (self.values, source.values)):
+            mine[first : first + copies, :, : end - start] = theirs[:1, :, start:end]
+            mine[first : first + copies, :, end - start :] = 0.0
+
     def _block(self, like: Any) -> Any:
         shape = (self.row_capacity, like.shape[1], self.column_capacity, like.shape[3])
-        return torch.zeros(shape, dtype=like.dtype, device=like.device)
+        return torch.empty(shape, dtype=like.dtype, device=like.device)
 
     def _grown(self, old: Any, rows: int, columns: int) -> Any:
         new = self._block(old)
         new[:rows, :, :columns] = old[:rows, :, :columns]
+        new[:rows, :, columns:] = 0.0
         return new
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Prefix:
+    """The first columns of a prompt, read by several rows."""
+
+    cache: RowCache
+    """Its only row begins with them, and is not changed any more."""
+    tokens: int
 
 
 class RowCache(Cache):  # type: ignore[misc]
@@ -90,7 +114,10 @@ class RowCache(Cache):  # type: ignore[misc]
         self._row_capacity = 0
         self._column_capacity = 0
         self.lengths: list[int] = []
-        """The number of columns of each live row."""
+        """The number of own columns of each live row."""
+        self._prefixes: list[Prefix | None] = []
+        self._groups: Groups | None = None
+        self._grouped = True
 
     @property
     def rows(self) -> int:
@@ -109,11 +136,17 @@ class RowCache(Cache):  # type: ignore[misc]
             return
         if not exact:
             columns = -(-columns // _BLOCK) * _BLOCK
+            rows = -(-rows // _ROW_BLOCK) * _ROW_BLOCK
         self._row_capacity = max(rows, self._row_capacity)
         self._column_capacity = max(columns, self._column_capacity)
         used = max(self.lengths, default=0)
         for layer in self.layers:
             layer.resize(self._row_capacity, self._column_capacity, self.rows, used)
+
+    def begin_empty_row(self) -> None:
+        """Add a row without columns, to be prefilled."""
+        self.lengths.append(0)
+        self._prefixes.append(None)
 
     def begin_prefill(self, tokens: int) -> tuple[int, int]:
         """Prepare a pass over the next `tokens` tokens of the only row; returns its first and last+1 column."""
@@ -125,26 +158,41 @@ class RowCache(Cache):  # type: ignore[misc]
         self.lengths[0] = at.length
         return at.start, at.length
 
-    def begin_decode(self, device: Any) -> Any:
-        """Prepare a pass over one new token per row; returns their positions, shaped `[rows]`."""
+    def begin_decode(self, device: Any) -> tuple[Any, Any]:
+        """Prepare a pass over one new token per row; returns their positions and own columns, each `[rows]`."""
         at = self._cursor
         at.rows, at.start = self.rows, max(self.lengths)
         at.length = at.start + 1
         self.reserve(self.rows, at.length)
         at.positions = torch.tensor(self.lengths, device=device)
         at.row_index = torch.arange(self.rows, device=device)
+        before = [prefix.tokens if prefix else 0 for prefix in self._prefixes]
         self.lengths = [length + 1 for length in self.lengths]
-        return at.positions
+        return at.positions + torch.tensor(before, device=device), at.positions
 
-    def append_rows(self, source: RowCache, copies: int, length: int) -> None:
-        """Add `copies` rows that begin with the first `length` columns of the source's only row."""
+    def groups(self) -> Groups | None:
+        """Return the rows by the prefixes that they share; None where no row has one."""
+        if not self._grouped:
+            self._groups, self._grouped = self._group(), True
+        return self._groups
+
+    def append_rows(self, source: RowCache, copies: int, length: int, prefix: Prefix | None = None) -> None:
+        """Add `copies` rows that begin with the first `length` columns of the source's only row.
+
+        Args:
+            source: Holds the prompt.
+            copies: How many rows.
+            length: The prompt's tokens.
+            prefix: Holds the first of them already; the rows own what follows. None: they own all.
+        """
         first = self.rows
-        self.reserve(first + copies, length)
+        shared = prefix.tokens if prefix else 0
+        self.reserve(first + copies, length - shared)
         for mine, theirs in zip(self.layers, source.layers, strict=True):
-            mine.initialize(theirs.keys, theirs.values)
-            mine.keys[first : first + copies, :, :length] = theirs.keys[:1, :, :length]
-            mine.values[first : first + copies, :, :length] = theirs.values[:1, :, :length]
-        self.lengths += [length] * copies
+            mine.fill(first, copies, theirs, shared, length)
+        self.lengths += [length - shared] * copies
+        self._prefixes += [prefix] * copies
+        self._grouped = False
 
     def remove_row(self, row: int) -> None:
         """Drop a row; the last row takes its place."""
@@ -155,11 +203,37 @@ class RowCache(Cache):  # type: ignore[misc]
                 layer.keys[row, :, :length] = layer.keys[last, :, :length]
                 layer.values[row, :, :length] = layer.values[last, :, :length]
             self.lengths[row] = length
+            self._prefixes[row] = self._prefixes[last]
         self.lengths.pop()
+        self._prefixes.pop()
+        self._grouped = False
 
     def prefix(self, length: int) -> RowCache:
-        """A copy of the first `length` columns of row 0, of exactly that size."""
+        """Return a copy of the first `length` columns of row 0, of exactly that size."""
         copy = RowCache(len(self.layers))
         copy.reserve(1, length, exact=True)
         copy.append_rows(self, 1, length)
         return copy
+
+    def _group(self) -> Groups | None:
+        rows_of: dict[tuple[int, int], list[int]] = {}
+        for row, prefix in enumerate(self._prefixes):
+            if prefix:
+                rows_of.setdefault((id(prefix.cache), prefix.tokens), []).append(row)
+        if not rows_of:
+            return None
+        order = [row for rows in rows_of.values() for row in rows]
+        groups, start = [], 0
+        for rows in rows_of.values():
+            prefix = self._prefixes[rows[0]]
+            assert prefix is not None
+            layers, tokens = prefix.cache.layers, prefix.tokens
+            groups.append(
+                Group(
+                    keys=[layer.keys[0, :, :tokens] for layer in layers],
+                    values=[layer.values[0, :, :tokens] for layer in layers],
+                    rows=range(start, start + len(rows)),
+                )
+            )
+            start += len(rows)
+        return Groups(groups, torch.tensor(order))

@@ -15,7 +15,7 @@ from codealign.common.machine import available_memory
 from codealign.common.model_identity import revision
 from codealign.inference.engines.base import ModelInfo
 from codealign.inference.engines.prompts import chat_template_of, first_line, load_tokenizer
-from codealign.inference.engines.transformers.decoder import unsupported_kinds
+from codealign.inference.engines.transformers.decoder import share_prefixes, unsupported_kinds
 from codealign.inference.engines.transformers.linear import pack_linears, packing_works
 from codealign.inference.engines.transformers.options import EngineOptions
 from codealign.inference.sources import default_name, local_source, require_revision
@@ -94,6 +94,8 @@ def load_model(
     model = _weights(folder, torch_dtype, device)
     if pack:
         log.info("weights_packed", layers=pack_linears(model))
+    if on_cpu:
+        log.info("attention", shares_prefixes=share_prefixes(model))
     info = ModelInfo(
         name=name or default_name(source),
         source=source,

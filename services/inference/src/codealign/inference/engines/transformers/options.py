@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,8 +11,10 @@ class EngineOptions:
 
     slots: int = 16
     """Samples decoded at once."""
+    workers: int = 1
+    """Threads that decode, each a batch of its own; slots and memory are divided among them."""
     threads: int = 2
-    """CPU threads of the model."""
+    """CPU threads of each worker's matrix products."""
     prefill_chunk: int = 256
     """Prompt tokens computed between two decode steps: the longest wait of a cancelled call."""
     kv_cache_bytes: int = 4 * 2**30
@@ -27,3 +29,19 @@ class EngineOptions:
     """Tokens of prompt and completion, if less than the model's own length; 0 is the model's."""
     pack_weights: bool = True
     """On CPU, keep linear weights in oneDNN's layout."""
+
+    def of_each_worker(self) -> list[EngineOptions]:
+        """Return each worker's share; a worker without a slot is left out."""
+        number = min(self.workers, self.slots)
+        return [
+            replace(
+                self,
+                workers=1,
+                slots=len(range(at, self.slots, number)),
+                kv_cache_bytes=self.kv_cache_bytes // number,
+                prefix_cache_bytes=self.prefix_cache_bytes // number,
+                idle_cache_bytes=self.idle_cache_bytes // number,
+                max_waiting=len(range(at, self.max_waiting, number)),
+            )
+            for at in range(number)
+        ]

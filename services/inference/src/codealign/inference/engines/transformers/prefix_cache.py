@@ -15,7 +15,7 @@ import torch
 
 from codealign.inference.engines.transformers.kv_cache import RowCache
 
-_SHORTEST = 16  # tokens; less is not worth a copy
+SHORTEST = 16  # tokens; less is not worth a copy
 
 
 class PrefixCache:
@@ -29,7 +29,7 @@ class PrefixCache:
         """Bytes held now."""
 
     def longest(self, ids: Sequence[int]) -> tuple[int, RowCache | None]:
-        """The entry that shares most leading ids with these, and how many it shares.
+        """Return the entry that shares most leading ids with these, and how many it shares.
 
         At least one id is always left over, since the last one's logits are wanted.
         """
@@ -39,14 +39,14 @@ class PrefixCache:
             shared = min(_shared(prompt, entry_ids), len(ids) - 1)
             if shared > best:
                 best, best_key = shared, key
-        if best < _SHORTEST:
+        if best < SHORTEST:
             return 0, None
         self._entries.move_to_end(best_key)
         return best, self._entries[best_key][1]
 
     def wants(self, ids: Sequence[int]) -> bool:
         """Whether these ids are worth an entry: long enough, and no entry begins with them."""
-        if self._max_bytes <= 0 or len(ids) < _SHORTEST:
+        if self._max_bytes <= 0 or len(ids) < SHORTEST:
             return False
         prompt = torch.tensor(ids)
         return all(_shared(prompt, entry_ids) < len(ids) for entry_ids, _ in self._entries.values())
@@ -69,7 +69,7 @@ class PrefixCache:
 
 
 def _shared(one: Any, other: Any) -> int:
-    """The number of leading ids that two sequences share."""
+    """Return the number of leading ids that two sequences share."""
     length = min(len(one), len(other))
     different = (one[:length] != other[:length]).nonzero()
     return int(different[0, 0]) if len(different) else length

@@ -20,7 +20,7 @@ _NUCLEUS_WIDTHS = (256, 4096)  # likeliest tokens that are sorted first; only a 
 
 
 def uniform(seed: int, index: int) -> float:
-    """A number in [0, 1) of 53 random bits, determined by the sample's seed and the token's index."""
+    """Return a number in [0, 1) of 53 random bits, determined by the sample's seed and the token's index."""
     digest = blake2b(struct.pack("<QQ", seed, index), digest_size=8).digest()
     return (int.from_bytes(digest, "little") >> 11) * 2.0**-53
 
@@ -85,6 +85,8 @@ def _draw(probabilities: Any, draws: Sequence[float]) -> Any:
     total = mass[:, -1:]
     targets = torch.tensor(draws, dtype=torch.float64, device=mass.device)[:, None] * total
     tokens = torch.searchsorted(mass, targets, right=True)
-    # Rounding may put the target at the very end of the mass: then it means the last token that has any.
-    last = (probabilities.shape[-1] - 1) - (probabilities.flip(-1) > 0).to(torch.uint8).argmax(dim=-1, keepdim=True)
-    return torch.minimum(tokens, last)[:, 0]
+    if bool((tokens == probabilities.shape[-1]).any()):
+        # Rounding put the target at the very end of the mass: then it means the last token that has any.
+        last = (probabilities.shape[-1] - 1) - (probabilities.flip(-1) > 0).to(torch.uint8).argmax(dim=-1, keepdim=True)
+        tokens = torch.minimum(tokens, last)
+    return tokens[:, 0]

@@ -17,14 +17,17 @@ from codealign.common.logs import get_logger
 from codealign.inference import metrics
 from codealign.inference.engines.base import Load
 from codealign.inference.engines.queueing import WaitingBound
+from codealign.inference.engines.transformers.continuation import detokenizer
 from codealign.inference.engines.transformers.decoder import Decoder
 from codealign.inference.engines.transformers.job import Job, Row
-from codealign.inference.engines.transformers.kv_cache import RowCache
+from codealign.inference.engines.transformers.kv_cache import Prefix, RowCache
 from codealign.inference.engines.transformers.options import EngineOptions
-from codealign.inference.engines.transformers.prefix_cache import PrefixCache
+from codealign.inference.engines.transformers.prefix_cache import SHORTEST, PrefixCache
 from codealign.inference.engines.transformers.sampling import choose
 
 log = get_logger(__name__)
+
+_SHARING_SAMPLES = 4  # of one prompt
 
 
 class Worker:
@@ -35,7 +38,7 @@ class Worker:
     ) -> None:
         """Prepare; `start` starts the thread."""
         self._decoder = decoder
-        self._tokenizer = tokenizer
+        self._text_of = detokenizer(tokenizer)
         self._end_tokens = end_tokens
         self._bytes_per_token = bytes_per_token
         self._options = options
@@ -89,8 +92,14 @@ class Worker:
                 self._queue.remove(job)
             self._changed.notify()
 
+    @property
+    def samples(self) -> int:
+        """Samples being decoded or waiting."""
+        with self._changed:
+            return len(self._rows) + sum(job.waiting for job in self._queue)
+
     def load(self) -> Load:
-        """Counts of now."""
+        """Return the current counts."""
         with self._changed:
             return Load(
                 running=sum(not row.job.cancelled for row in self._rows),
@@ -165,21 +174,35 @@ class Worker:
             job.cache.reserve(1, len(job.ids), exact=True)
             if source is not None:
                 job.cache.append_rows(source, 1, shared)
+                job.prefix = Prefix(source, shared)
             else:
-                job.cache.lengths = [0]
+                job.cache.begin_empty_row()
             job.cached_tokens = shared
         done = job.cache.lengths[0]
         logits = self._decoder.prefill(job.cache, job.ids[done : done + self._options.prefill_chunk])
         if job.cache.lengths[0] == len(job.ids):
             job.logits = logits
             self._keep_prefix(job)
+            job.prefix = self._shared_prefix(job)
 
     def _keep_prefix(self, job: Job) -> None:
+        """Keep the prompt's prefix for other jobs."""
         assert job.cache is not None
         length = job.prefix_tokens or len(job.ids)
         prefix = job.ids[:length]
         if self._prefixes.wants(prefix):
-            self._prefixes.add(prefix, job.cache.prefix(length))
+            kept = job.cache.prefix(length)
+            self._prefixes.add(prefix, kept)
+            job.prefix = Prefix(kept, length)
+
+    def _shared_prefix(self, job: Job) -> Prefix | None:
+        """Return what this job's rows share: the whole prompt if they are many, or the announced prefix."""
+        if not self._decoder.shares or len(job.ids) < SHORTEST:
+            return None
+        if len(job.samples) >= _SHARING_SAMPLES:
+            assert job.cache is not None
+            return Prefix(job.cache, len(job.ids))
+        return job.prefix if job.prefix_tokens else None
 
     def _start_rows(self, job: Job, room: int) -> None:
         """Turn the job's next samples into rows, each with its first token."""
@@ -188,10 +211,10 @@ class Worker:
         samples = job.samples[first : first + room]
         rows = [
             # The prompt is computed for the first sample; the others take it from there.
-            Row(job, sample, self._tokenizer, job.cached_tokens if first + at == 0 else len(job.ids))
+            Row(job, sample, self._text_of, job.cached_tokens if first + at == 0 else len(job.ids))
             for at, sample in enumerate(samples)
         ]
-        self._batch.append_rows(job.cache, len(rows), len(job.ids))
+        self._batch.append_rows(job.cache, len(rows), len(job.ids), job.prefix)
         offset = len(self._rows)
         with self._changed:
             job.started += len(rows)

@@ -1,4 +1,4 @@
-"""The engine's face over vLLM's AsyncLLM, which batches, caches prefixes and runs the model in a process of its own."""
+"""Engine over vLLM's AsyncLLM, which batches, caches prefixes and runs the model in its own process."""
 
 from __future__ import annotations
 
@@ -16,27 +16,26 @@ from codealign.inference.engines.fanout import Fanout
 from codealign.inference.engines.prompts import Prompts
 from codealign.inference.engines.stops import first_stop
 
-_GONE = "vLLM's engine process died (its log says why); the server ends, to be started again"
+_GONE = "vLLM's engine process died (see its log); the server exits and must be restarted"
 
 
 @dataclass(frozen=True, slots=True)
 class RunningVllm:
-    """vLLM, serving one model."""
+    """vLLM serving one model."""
 
     llm: Any
     """An AsyncLLM."""
     tokenizer: Any
     end_tokens: frozenset[int]
     slots: int
-    """Sequences that it decodes at once."""
+    """Maximum number of sequences decoded at once."""
     info: ModelInfo
 
 
 class VllmEngine:
-    """An `Engine` over AsyncLLM: a request of vLLM's for each sample, since each has a seed of its own."""
+    """An `Engine` over AsyncLLM; sends one vLLM request per sample, since each sample has its own seed."""
 
     def __init__(self, running: RunningVllm, max_waiting: int) -> None:
-        """Serve it; its own loop starts with the first request."""
         self._llm = running.llm
         self._info = running.info
         self._end_tokens = sorted(running.end_tokens)
@@ -52,7 +51,7 @@ class VllmEngine:
 
     @property
     def fault(self) -> str:
-        """That vLLM's engine process has died."""
+        """Set when vLLM's engine process has died."""
         return _GONE if not self._closed and self._llm.errored else ""
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Completion]:
@@ -71,15 +70,15 @@ class VllmEngine:
                 yield completion
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Count each text's tokens, special tokens not added."""
+        """Count the tokens of each text, without special tokens."""
         return await self._prompts.count(texts)
 
     def load(self) -> Load:
-        """Say what the engine is doing now; vLLM itself decides which of the samples run."""
+        """Return the current load; vLLM itself decides which samples run."""
         return self._samples.load()
 
     async def close(self) -> None:
-        """End what is in flight with `Unavailable`, then vLLM's processes, which frees their memory."""
+        """Cancel samples in flight with `Unavailable`, then stop vLLM's processes, which frees their memory."""
         if self._closed:
             return
         self._closed = True
@@ -97,7 +96,7 @@ class VllmEngine:
             top_k=sampling.top_k,
             max_tokens=limit,
             stop=list(sampling.stop),
-            # The end tokens are named, so that they are the same ones as with the other engines.
+            # Named explicitly, so that they are the same as in the other engines.
             ignore_eos=True,
             stop_token_ids=self._end_tokens,
             seed=None if sampling.temperature == 0 else sample.seed,
@@ -110,7 +109,7 @@ class VllmEngine:
         number = f"codealign-{next(self._numbers)}"
         final = None
         try:
-            # A cancelled task aborts the request: AsyncLLM's generator sees to it.
+            # Cancelling the task aborts the request, through AsyncLLM's generator.
             async for output in self._llm.generate({"prompt_token_ids": ids}, parameters, number):
                 final = output
         except EngineDeadError as error:
@@ -121,7 +120,7 @@ class VllmEngine:
             cause = error.__cause__ or error
             raise Internal(f"vLLM failed: {type(cause).__name__}: {cause}") from error
         if final is None or not final.finished:
-            raise Unavailable("vLLM ended the request before it was finished: ask again")
+            raise Unavailable("vLLM ended the request before it finished: retry it")
         return final
 
 
@@ -129,7 +128,7 @@ def _completion(sample: Sample, output: Any, stop: Sequence[str], arrival: float
     written = output.outputs[0]
     text, stop_string = written.text, written.stop_reason if isinstance(written.stop_reason, str) else ""
     if found := first_stop(text, stop):
-        # Where one step brings several, vLLM takes the first of its list and not the first of the text.
+        # If one step produces several stop strings, vLLM takes the first of its list, not of the text.
         at, stop_string = found
         text, reason = text[:at], FinishReason.STOP_STRING
     elif written.finish_reason == "length":
@@ -137,7 +136,7 @@ def _completion(sample: Sample, output: Any, stop: Sequence[str], arrival: float
     elif written.finish_reason == "stop":
         reason = FinishReason.STOP_STRING if stop_string else FinishReason.END_TOKEN
     else:
-        raise Unavailable(f"vLLM ended the request with {written.finish_reason}: ask again")
+        raise Unavailable(f"vLLM ended the request with finish reason {written.finish_reason}: retry it")
     return Completion(
         attempt=sample.attempt,
         seed=sample.seed,

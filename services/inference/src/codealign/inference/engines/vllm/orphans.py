@@ -1,4 +1,4 @@
-"""Loaded by vLLM into each of its processes (the entry point `vllm.general_plugins` in pyproject.toml)."""
+"""Plugin that vLLM loads into each of its processes (entry point `vllm.general_plugins` in pyproject.toml)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import threading
 
 
 def end_with_parent() -> None:
-    """End this process when the one that started it is gone.
+    """End this process when its parent has died.
 
-    vLLM's engine process survives a server that was killed, and would keep the model's memory for ever.
+    vLLM's engine process survives a killed server and would hold the model's memory forever.
     """
     parent = multiprocessing.parent_process()
     if parent is None:  # the server itself

@@ -1,6 +1,6 @@
-"""From a model's folder to a running vLLM: arguments, environment, and a sentence for what can be wrong.
+"""Start vLLM with a model folder: arguments, environment and readable errors.
 
-Nothing of vLLM is imported before the environment is set, since it reads some of it at import.
+The environment is set before vLLM is imported, since vLLM reads part of it at import.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def start_engine(settings: InferenceSettings, source: str, name: str, expected_revision: str) -> VllmEngine:
-    """Start vLLM with a model; takes from half a minute to several.
+    """Start vLLM with a model; takes from half a minute to several minutes.
 
     Raises:
-        ConfigurationError: vLLM cannot serve it; the message says why and what to do.
-        FailedPrecondition: it is another revision than the expected one.
+        ConfigurationError: vLLM cannot serve the model; the message says why and what to do.
+        FailedPrecondition: The source's revision is not the expected one.
     """
     _set_environment(settings)
     import vllm
@@ -45,7 +45,7 @@ def start_engine(settings: InferenceSettings, source: str, name: str, expected_r
     dtype = settings.dtype if settings.dtype != "auto" else ("float32" if on_cpu else "bfloat16")
     folder = local_source(source, settings.cache_dir)
     if not (folder / "config.json").is_file():
-        raise ConfigurationError(f"{folder} holds no config.json: it is not a model folder")
+        raise ConfigurationError(f"{folder} is not a model folder: config.json is missing")
     tokenizer = load_tokenizer(folder)
     parameters = parameter_count(folder)
     if on_cpu:
@@ -71,7 +71,7 @@ def start_engine(settings: InferenceSettings, source: str, name: str, expected_r
 
 
 def engine_arguments(settings: InferenceSettings, folder: Path, dtype: str, *, on_cpu: bool) -> dict[str, Any]:
-    """AsyncEngineArgs' fields, those of `vllm_args` last.
+    """Return the fields of AsyncEngineArgs; `vllm_args` override the others.
 
     Raises:
         ConfigurationError: vLLM has no such argument.
@@ -85,7 +85,7 @@ def engine_arguments(settings: InferenceSettings, folder: Path, dtype: str, *, o
         "tensor_parallel_size": settings.vllm_tensor_parallel,
         "quantization": settings.vllm_quantization or None,
         "enable_prefix_caching": True,
-        # Requests say everything themselves: sampling defaults of the model's folder are not theirs.
+        # Requests carry all sampling parameters; ignore the defaults in the model's folder.
         "generation_config": "vllm",
         "use_tqdm_on_load": False,
         "disable_log_stats": True,
@@ -96,7 +96,7 @@ def engine_arguments(settings: InferenceSettings, folder: Path, dtype: str, *, o
             "enforce_eager": True,
             "kv_cache_memory_bytes": settings.kv_cache_bytes,
             "max_num_seqs": settings.slots,
-            # A seed together with a chunked prefill kills the CPU engine ("CPU Generator does not use offset"), so
+            # A seed together with chunked prefill crashes the CPU engine ("CPU Generator does not use offset"), so
             # every prompt is computed in one piece.
             "enable_chunked_prefill": False,
         }
@@ -110,7 +110,7 @@ def engine_arguments(settings: InferenceSettings, folder: Path, dtype: str, *, o
 
 
 def end_tokens(folder: Path, tokenizer: Any) -> frozenset[int]:
-    """The tokens that end a completion, from the first of generation_config, config and tokenizer that names any."""
+    """Return the tokens that end a completion: from generation_config, config or tokenizer, the first that has any."""
     for holder in (_configuration(folder, "generation_config.json"), _configuration(folder)):
         if (ids := holder.get("eos_token_id")) is not None:
             return frozenset([ids] if isinstance(ids, int) else ids)
@@ -118,17 +118,17 @@ def end_tokens(folder: Path, tokenizer: Any) -> frozenset[int]:
 
 
 def _set_environment(settings: InferenceSettings) -> None:
-    """What vLLM reads from the environment, here and in its processes; what is set there already stays."""
+    """Set the variables that vLLM reads, in this process and its children; existing values stay."""
     cores = sorted(os.sched_getaffinity(0))[: settings.threads]
     defaults = {
-        # It logs to standard output and counts its users otherwise.
+        # By default vLLM logs to standard output and sends usage statistics.
         "VLLM_LOGGING_STREAM": "ext://sys.stderr",
         "VLLM_LOGGING_COLOR": "0",
         "VLLM_LOGGING_LEVEL": "INFO" if settings.log_level == "debug" else "WARNING",
         "VLLM_NO_USAGE_STATS": "1",
-        # A forked process would inherit gRPC's threads half alive.
+        # A forked process would inherit gRPC's threads in an undefined state.
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
-        # Its own choice leaves a core idle on small machines.
+        # The default binding leaves a core idle on small machines.
         "VLLM_CPU_OMP_THREADS_BIND": "|".join([",".join(map(str, cores))] * settings.vllm_tensor_parallel),
         "VLLM_BATCH_INVARIANT": "1" if settings.vllm_batch_invariant else "0",
         "TOKENIZERS_PARALLELISM": "false",
@@ -140,13 +140,13 @@ def _set_environment(settings: InferenceSettings) -> None:
 def _require_device(settings: InferenceSettings, device: str) -> None:
     if settings.device not in ("auto", device):
         raise ConfigurationError(
-            f"device {settings.device}: this vLLM runs on {device}; leave CODEALIGN_INFERENCE_DEVICE unset, and choose "
+            f"device {settings.device}: this vLLM build runs on {device}; unset CODEALIGN_INFERENCE_DEVICE and choose "
             "GPUs with CUDA_VISIBLE_DEVICES"
         )
     if device == "cpu" and settings.vllm_batch_invariant:
         raise ConfigurationError(
-            "vllm_batch_invariant: vLLM is batch-invariant on GPUs only; on a CPU the engine transformers is, with "
-            "dtype float64"
+            "vllm_batch_invariant: vLLM is batch-invariant on GPUs only; on a CPU use engine transformers with dtype "
+            "float64"
         )
 
 
@@ -156,7 +156,7 @@ def _checked(arguments: dict[str, Any]) -> dict[str, Any]:
     known = {field.name for field in fields(AsyncEngineArgs)}
     for name in arguments:
         if name == "model":
-            raise ConfigurationError("vllm_args: model is not one of them: it is what LoadModel or --model names")
+            raise ConfigurationError("vllm_args: model cannot be set here: use LoadModel or --model")
         if name not in known:
             near = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
@@ -173,13 +173,13 @@ def _started(settings: InferenceSettings, arguments: dict[str, Any]) -> Any:
     arguments.setdefault("logging_config", LoggingConfig(formatter=form))
     try:
         return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
-    except Exception as error:  # of configuration, weights, kernels, processes: any type
+    except Exception as error:  # configuration, weights, kernels, processes: any type
         kind = DoesNotFit if "memory" in str(error).lower() else ConfigurationError
         raise kind(f"vLLM cannot serve {arguments['model']}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
-    """The sentence of an error that says most: pydantic's first line says nothing."""
+    """Return the most informative line of an error; the first line of a pydantic error says nothing."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = next((line for line in lines if "rror, " in line or line.startswith("Value error")), "")
     return (told or first_line(error))[:400]
@@ -193,6 +193,6 @@ def _configuration(folder: Path, name: str = "config.json") -> dict[str, Any]:
     except ValueError as error:
         raise ConfigurationError(f"{folder}/{name} cannot be used: {error}") from error
     if not isinstance(read, dict):
-        raise ConfigurationError(f"{folder}/{name} cannot be used: it holds no JSON object")
+        raise ConfigurationError(f"{folder}/{name} cannot be used: it is not a JSON object")
     text = read.get("text_config")
     return {**read, **text} if isinstance(text, dict) else read

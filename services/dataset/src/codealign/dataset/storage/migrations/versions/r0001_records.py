@@ -16,7 +16,7 @@ KEY: TypeEngine[str] = sa.Text().with_variant(postgresql.TEXT(collation="C"), "p
 
 
 def upgrade() -> None:
-    """Create everything."""
+    """Create the schema."""
     op.create_table(
         "records",
         sa.Column("id", KEY, primary_key=True),

@@ -1,4 +1,4 @@
-"""Kinds in place of stages, the key of a record, and tallies by configuration with what the records took."""
+"""Replaces stages by kinds, adds the key of a record, and counts usage by configuration in the tallies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ branch_labels = None
 depends_on = None
 
 KEY: TypeEngine[str] = sa.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
-# Rows that are held in memory at a time.
+# Maximum number of rows in memory.
 PAGE = 1000
 
 records = sa.table(
@@ -30,7 +30,7 @@ members = sa.table("collection_members", sa.column("collection"), sa.column("kin
 
 
 def upgrade() -> None:
-    """Rename columns, add the key, and count everything once more."""
+    """Rename columns, add the key, and recompute all tallies."""
     op.drop_index("ix_records_stage", "records")
     op.drop_index("ix_records_config", "records")
     op.alter_column("records", "stage", new_column_name="kind")
@@ -63,7 +63,7 @@ def upgrade() -> None:
 
 
 def _counted(connection: sa.Connection) -> dict[tuple[Any, ...], list[float]]:
-    """What the tallies must say, by their primary key: from the records and the collections' members."""
+    """Return the tallies by primary key, computed from the records and the collections' members."""
     counted: dict[tuple[Any, ...], list[float]] = defaultdict(lambda: [0, 0, 0, 0, 0.0])
     for collection, row in _everything(connection):
         provenance = pb.Provenance.FromString(bytes(row.provenance))
@@ -77,7 +77,7 @@ def _counted(connection: sa.Connection) -> dict[tuple[Any, ...], list[float]]:
 
 
 def _everything(connection: sa.Connection) -> Iterator[tuple[str, sa.Row[Any]]]:
-    """Every record as a member of "", and every member of a collection."""
+    """Yield every record as a member of "", and every member of a collection."""
     after: tuple[Any, ...] = ("",)
     while page := connection.execute(
         sa.select(records).where(records.c.id > after[0]).order_by(records.c.id).limit(PAGE)

@@ -1,4 +1,4 @@
-"""One published row, followed from its seed: the records of a trail, put in their places, whatever the pipeline."""
+"""One published row and its history: the records of a report's trail, arranged from seed to row."""
 
 from __future__ import annotations
 
@@ -9,66 +9,56 @@ from google.protobuf import json_format
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.cli.family import BESIDE
 from codealign.cli.lineage import kind_name, verdict_name
 from codealign.cli.report.wording import Words, short
 from codealign.cli.terminal import count, duration
 from codealign.common.records import body
 
-_BESIDE = (
-    pb.KIND_EXAMPLE,
-    pb.KIND_VERDICT,
-    pb.KIND_DECISION,
-    pb.KIND_REJECTION,
-    pb.KIND_COMPLETION,
-    pb.KIND_PROMPT_PREFIX,
-    pb.KIND_STAGE_CONFIG,
-)
-"""What is no step of the line itself."""
-
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a model was given, how much of it was computed, and what it wrote."""
+    """What a model was given, the cost, and what it wrote."""
 
     facts: str
     examples: str
     """The few-shot part. Empty: not in the trail."""
     rest: str
     written: str
-    """As it came. Empty: not in the trail."""
+    """The raw completion. Empty: not in the trail."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A record on the line from the seed to what the row was chosen from."""
+    """A record on the line from the seed to the row's candidates."""
 
     title: str
     record: pb.Record
     sort: str
     """How it is shown: "seed", "concepts", "instruction", or "other"."""
     asked: str
-    """Of an instruction: the properties that it was to have."""
+    """For an instruction: the requested properties."""
     other: str
-    """Of another kind: its body as text."""
+    """For other kinds: the body as text."""
     line: str
-    """All of it in a line."""
+    """Everything in one line."""
     decisions: tuple[str, ...]
     prompt: Prompt | None
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One draw of what the row was chosen from."""
+    """A candidate that the row was chosen from."""
 
     number: int
     record_id: str
     verdict: str
-    """The verdict's or the rejection's name. Empty: not executed."""
+    """Name of the verdict or rejection. Empty: not executed."""
     passed: bool
     meaning: str
     detail: str
     seconds: float
-    """That the program ran."""
+    """Wall-clock seconds of the program."""
     answer: str
     tests: str
     chosen: bool
@@ -77,23 +67,23 @@ class Attempt:
 
 
 @dataclass
-class Story:
-    """A row and everything it came from; parts that the trail lacks are empty."""
+class RowHistory:
+    """A row and everything it was derived from. Parts that the trail lacks are empty."""
 
     row: pb.Record
     steps: list[Step] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     decisions: list[str] = field(default_factory=list)
-    """About nothing that is shown."""
+    """Decisions about records that are not shown."""
 
 
-def story(report: api.GetReportResponse) -> Story | None:
-    """The trail's row; None: there is none."""
+def row_history(report: api.GetReportResponse) -> RowHistory | None:
+    """Return the history of the trail's row, or None if there is no row."""
     rows = [record for record in report.trail if record.kind == pb.KIND_EXAMPLE]
-    return _Teller(report, rows[-1]).story() if rows else None
+    return _Builder(report, rows[-1]).build() if rows else None
 
 
-class _Teller:
+class _Builder:
     def __init__(self, report: api.GetReportResponse, row: pb.Record) -> None:
         self._report, self._row = report, row
         self._words = Words(report.pipeline)
@@ -108,27 +98,27 @@ class _Teller:
             parent: record for record in report.trail if record.kind == pb.KIND_VERDICT for parent in record.parents[:1]
         }
 
-    def story(self) -> Story:
-        """All of it."""
-        told = Story(self._row)
-        line = [record for record in self._report.trail if record.kind not in _BESIDE]
+    def build(self) -> RowHistory:
+        """Return the whole history."""
+        history = RowHistory(self._row)
+        line = [record for record in self._report.trail if record.kind not in (*BESIDE, pb.KIND_EXAMPLE)]
         chosen = self._chosen(line)
         drawn = chosen.kind if chosen is not None else pb.KIND_RESPONSE
         beside = chosen.parents[0] if chosen is not None and chosen.parents else ""
         for record in line:
             if record is chosen or (record.kind == drawn and list(record.parents[:1]) == [beside]):
-                told.attempts.append(self._attempt(record, chosen=record is chosen))
+                history.attempts.append(self._attempt(record, chosen=record is chosen))
             else:
-                told.steps.append(self._step(record))
+                history.steps.append(self._step(record))
         for record in self._report.trail:
             if record.kind == pb.KIND_REJECTION and record.rejection.rejected_kind == drawn:
-                told.attempts.append(self._rejected(record))
-        told.attempts.sort(key=lambda attempt: (attempt.number, attempt.record_id))
-        told.decisions = [text for texts in self._decisions.values() for text in texts]
-        return told
+                history.attempts.append(self._rejected(record))
+        history.attempts.sort(key=lambda attempt: (attempt.number, attempt.record_id))
+        history.decisions = [text for texts in self._decisions.values() for text in texts]
+        return history
 
     def _chosen(self, line: Sequence[pb.Record]) -> pb.Record | None:
-        """What the row was chosen from: the last of its lineage, or of the line."""
+        """Return the record that the row was made from: the last of its lineage, or of the line."""
         wanted = [step.record_id for step in self._row.example.lineage] or list(self._row.parents)
         found = [record for record in line if record.id in wanted]
         return max(found, key=lambda record: wanted.index(record.id)) if found else None
@@ -147,7 +137,7 @@ class _Teller:
             case _:
                 message = body(record)
                 text = json_format.MessageToJson(message, ensure_ascii=False) if message is not None else ""
-                other = line = text or "nothing that this client can read"
+                other = line = text or "(unknown kind of record)"
         return Step(
             title=self._title(record),
             record=record,
@@ -160,7 +150,7 @@ class _Teller:
         )
 
     def _title(self, record: pb.Record) -> str:
-        """The record's kind as a heading; with its stage where several stages of the line make this kind."""
+        """Return the record's kind as a heading, with its stage if several stages of the line make this kind."""
         name = kind_name(record.kind)
         title = {"concept set": "concepts"}.get(name, name).capitalize()
         same = [other for other in self._report.trail if other.kind == record.kind]
@@ -224,7 +214,7 @@ class _Teller:
         return completion.completion.text if completion is not None else ""
 
     def _prompt(self, record: pb.Record) -> Prompt | None:
-        """How a record was generated; None: it was not."""
+        """Return how a record was generated, or None if it was not."""
         completion = self._completion(record)
         origin = record.provenance
         if completion is None and not origin.model:

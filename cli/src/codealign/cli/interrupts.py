@@ -1,4 +1,4 @@
-"""Run a command's coroutine; the first Ctrl-C or SIGTERM cancels it, so that what it opened is closed in order."""
+"""Run a command's coroutine. The first Ctrl-C or SIGTERM cancels it, so that open resources are closed in order."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _EXIT_CODES = {signal.SIGINT: EXIT_INTERRUPTED, signal.SIGTERM: EXIT_TERMINATED}
 
 
 def run_async(work: Coroutine[Any, Any, T], on_interrupt: Callable[[], str] = lambda: "stopped") -> T:
-    """Run it to its end.
+    """Run a coroutine to its end.
 
-    A second signal cancels again, which turns an orderly stop of services into a kill.
+    A second signal cancels again, which kills services instead of stopping them gracefully.
 
     Args:
-        work: What to do.
-        on_interrupt: What to tell a person who has stopped it.
+        work: The coroutine.
+        on_interrupt: Returns the message for a user who interrupts the command.
 
     Raises:
-        Interrupted: A signal stopped it.
+        Interrupted: A signal interrupted the command.
     """
     received: list[signal.Signals] = []
 

@@ -1,11 +1,11 @@
-"""Before a release goes, its FineTuneJobs do."""
+"""Before a release is uninstalled, its FineTuneJobs are deleted."""
 
 from __future__ import annotations
 
 import asyncio
 
-from codealign.trainer.cluster.leaving import leave
 from codealign.trainer.cluster.resource import PLURAL
+from codealign.trainer.cluster.uninstall import delete_all
 from trainer.tests.fake_cluster import FakeCluster
 
 
@@ -18,16 +18,16 @@ async def _with_jobs(*names: str) -> FakeCluster:
 
 async def test_every_job_is_deleted_once_and_waited_for() -> None:
     cluster = await _with_jobs("a", "b")
-    leaving = asyncio.create_task(leave(cluster, 20))
+    deletion = asyncio.create_task(delete_all(cluster, 20))
     while not all(job["metadata"].get("deletionTimestamp") for job in await cluster.list(PLURAL)):  # noqa: ASYNC110
         await asyncio.sleep(0.01)
-    assert not leaving.done()
+    assert not deletion.done()
     for name in ("a", "b"):
-        del cluster.objects[PLURAL, name]  # the operator takes its finalizer off
-    assert await leaving == []
+        del cluster.objects[PLURAL, name]  # the operator removes its finalizer
+    assert await deletion == []
     assert await cluster.list(PLURAL) == []
 
 
 async def test_one_that_the_operator_does_not_let_go_of_is_named() -> None:
-    assert await leave(await _with_jobs("stuck"), 0) == ["stuck"]
-    assert await leave(await _with_jobs(), 0) == []
+    assert await delete_all(await _with_jobs("stuck"), 0) == ["stuck"]
+    assert await delete_all(await _with_jobs(), 0) == []

@@ -1,4 +1,4 @@
-"""Boxes in which one wall was left out: each is noticed, named, and takes no work."""
+"""Sandboxes with one isolation mechanism removed: each is detected, named, and accepts no work."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ LEFT_OUT = {
     "ipc": (" | CLONE_NEWIPC", ""),
     "loopback": (" | CLONE_NEWNET", ""),
     "processes": ("CLONE_NEWPID | ", ""),
-    "privileges": ('check(prctl(PR_SET_SECCOMP, 2, &walls.filter, 0, 0), "seccomp");', ""),
+    "privileges": ('check(prctl(PR_SET_SECCOMP, 2, &confinement.filter, 0, 0), "seccomp");', ""),
     "disk": ("size=%lld", "size=99%lld"),
-    # Its mounts would be the fork server's: the kernel refuses, and a probe that cannot be made proves nothing.
+    # Its mounts would be the fork server's: the kernel refuses, and a probe that cannot run proves nothing.
     "probe": ('map_user();\n    check(unshare(CLONE_NEWNS), "unshare");', "map_user();"),
 }
-"""By the wall that is to be missed: what of the native part is changed, and to what."""
+"""For each isolation check that must fail: what is changed in the native part, and to what."""
 
 
 def _variant(folder: Path, changed: str, into: str) -> rootfs.Root:
-    """The root with a native part in which something was changed."""
+    """Return the root file system with a modified native part."""
     root = folder / "root"
     shutil.copytree(rootfs.prepare(CACHE).path, root, symlinks=True)
     source = build.SOURCE.read_text()
@@ -43,15 +43,15 @@ def _variant(folder: Path, changed: str, into: str) -> rootfs.Root:
     return rootfs.Root(root, "sha256:changed")
 
 
-@pytest.mark.parametrize("wall", LEFT_OUT)
-async def test_a_wall_that_was_left_out_is_named(tmp_path: Path, wall: str) -> None:
+@pytest.mark.parametrize("check", LEFT_OUT)
+async def test_a_check_that_must_fail_is_named(tmp_path: Path, check: str) -> None:
     sound = runsc.prepare(CACHE, "default", 2, 60.0)
-    backend = runsc.RunscBackend(sound.runsc, _variant(tmp_path, *LEFT_OUT[wall]), tmp_path, "default", 2, 60.0)
+    backend = runsc.RunscBackend(sound.runsc, _variant(tmp_path, *LEFT_OUT[check]), tmp_path, "default", 2, 60.0)
     runner = await backend.start("ptrace")
     try:
         description = runner.description
         assert description.state == pb.RUNNER_STATE_REFUSED
-        assert wall in {each.name for each in description.walls if not each.holds}, description
-        assert f"{wall}: " in objection(description, pb.ISOLATION_GVISOR)
+        assert check in {each.name for each in description.walls if not each.holds}, description
+        assert f"{check}: " in objection(description, pb.ISOLATION_GVISOR)
     finally:
         await runner.close()

@@ -1,4 +1,4 @@
-"""Whether a training fits, and making room for it where an inference service on this machine holds models."""
+"""Checks whether a training fits on this machine, and unloads models of an inference service to make it fit."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ log = get_logger(__name__)
 _POLL_SECONDS = 0.5
 
 
-class Room:
+class Capacity:
     """Memory and disk of this machine.
 
     Args:
-        clients: With the inference service's address, where there is one.
-        unload_wait: Memory of unloaded models may take so many seconds to come free.
+        clients: Clients, with the inference service's address if there is one.
+        unload_wait: Seconds to wait until the memory of unloaded models is free.
     """
 
     def __init__(self, clients: Clients, unload_wait: float) -> None:
         self._clients = clients
         self._unload_wait = unload_wait
 
-    async def look(self, job: Job, needs: Needs) -> api.ResourceEstimate:
-        """What is needed beside what is there."""
+    async def estimate(self, job: Job, needs: Needs) -> api.ResourceEstimate:
+        """Return needed and available resources."""
         return api.ResourceEstimate(
             memory_bytes=needs.memory,
             memory_available_bytes=await asyncio.to_thread(memory, job),
@@ -43,23 +43,24 @@ class Room:
             disk_available_bytes=machine.free_disk(job.output),
         )
 
-    async def make(self, job: Job, needs: Needs) -> list[str]:
-        """See to it that a training fits, unloading the inference service's models where that suffices.
+    async def ensure_fits(self, job: Job, needs: Needs) -> list[str]:
+        """Ensure that a training fits, by unloading the inference service's models if that is enough.
 
         Returns:
-            What was unloaded, for people.
+            Notes about unloaded models, for users.
 
         Raises:
-            FailedPrecondition: It does not fit, with the numbers.
+            FailedPrecondition: The training does not fit; the message has the numbers.
         """
-        found = await self.look(job, needs)
-        # What an earlier process of the same training wrote is replaced, not added to.
+        found = await self.estimate(job, needs)
+        # Files of an earlier process of the same training are replaced, not added to.
         own = sum(file.stat().st_size for file in job.checkpoints.rglob("*") if file.is_file())
         if found.disk_bytes > found.disk_available_bytes + own:
             raise FailedPrecondition(
                 f"the training needs about {_gigabytes(found.disk_bytes)} of disk in {job.output.parent} (two "
-                f"checkpoints while one is replaced, and the result) and {_gigabytes(found.disk_available_bytes)} are "
-                "free: make room, or set CODEALIGN_TRAINER_DATA_DIR to another disk"
+                "checkpoints while one is replaced, and the result), but only "
+                f"{_gigabytes(found.disk_available_bytes)} are free: free disk space, or set "
+                "CODEALIGN_TRAINER_DATA_DIR to another disk"
             )
         if found.memory_bytes <= found.memory_available_bytes:
             return []
@@ -80,7 +81,7 @@ class Room:
             log.info("model_unloaded", model=model.name, bytes=model.size_bytes)
         await self._wait_for(job, needs, held)
         return [
-            f"model {model.name} was unloaded from the inference service to make room "
+            f"model {model.name} was unloaded from the inference service to free memory "
             f"({_gigabytes(model.size_bytes)}); load it again when the training has ended"
             for model in models
         ]
@@ -93,7 +94,7 @@ class Room:
                 self._clients.inference.ListModels, inference_pb2.ListModelsRequest(), timeout=15, retry=NO_RETRY
             )
         except grpc.aio.AioRpcError as error:
-            log.info("inference_away", error=describe(error))
+            log.info("inference_unavailable", error=describe(error))
             return []
         return [model for model in answer.models if model.device.startswith(job.device) and model.size_bytes]
 
@@ -101,8 +102,8 @@ class Room:
         waited = 0.0
         while needs.memory > await asyncio.to_thread(memory, job):
             if waited >= self._unload_wait:
-                found = await self.look(job, needs)
-                raise self._does_not_fit(job, found, held, "all its models were unloaded and that did not suffice")
+                found = await self.estimate(job, needs)
+                raise self._does_not_fit(job, found, held, "unloading all its models did not free enough")
             await asyncio.sleep(_POLL_SECONDS)
             waited += _POLL_SECONDS
 
@@ -110,14 +111,14 @@ class Room:
         where = "of each GPU's memory" if job.device == "cuda" else "of memory"
         models = f"; the inference service's models hold {_gigabytes(held)}" if held else ""
         return FailedPrecondition(
-            f"the training needs about {_gigabytes(found.memory_bytes)} {where} and "
+            f"the training needs about {_gigabytes(found.memory_bytes)} {where}, but only "
             f"{_gigabytes(found.memory_available_bytes)} are free{models}{f' ({why})' if why else ''}: set "
-            "spec.gradient_checkpointing or spec.lora, lower spec.max_length, take a smaller model, or make room"
+            "spec.gradient_checkpointing or spec.lora, lower spec.max_length, use a smaller model, or free memory"
         )
 
 
 def memory(job: Job) -> int:
-    """Bytes that are free for a training: on a CPU for all its workers, else on the fullest of its GPUs."""
+    """Return the free bytes: of main memory for all workers, or of the fullest GPU."""
     if job.device == "cpu":
         return available_memory() or 0
     free = [gpu.free for gpu in machine.gpus()[: job.workers]]

@@ -1,4 +1,4 @@
-"""From settings and a source to an engine."""
+"""Open the engine that the settings select for a model source."""
 
 from __future__ import annotations
 
@@ -14,31 +14,30 @@ from codealign.inference.sources import default_name, key_of, local_source, requ
 
 
 class EngineOpener:
-    """Opens engines of the kind that the settings name, each with the settings' sizes and bounds."""
+    """Opens engines of the configured kind, each with the configured sizes and limits."""
 
     def __init__(self, settings: InferenceSettings) -> None:
-        """Open by these settings."""
         self._settings = settings
 
     @property
     def only_one(self) -> str:
-        """A recording names one model in its first line: while one is made, no second model is loaded."""
+        """Why no second model can be loaded, or empty. A recording holds exactly one model."""
         if self._settings.record is None:
             return ""
         return (
-            f"this server records to {self._settings.record}, and a recording holds one model: unload it first, or "
-            "use a server that does not record"
+            f"this server records to {self._settings.record}, and a recording holds one model: unload the loaded "
+            "model first, or use a server that does not record"
         )
 
     def key_of(self, source: str) -> str:
-        """Equal for all the ways to write one source."""
+        """Return the canonical form of a source: equal for every spelling of the same source."""
         return source if self._settings.engine in ("openai", "simulated") else key_of(source)
 
     def name_of(self, source: str) -> str:
-        """What requests call a model that was given no name: the recording's, the profile's, or one from the source.
+        """Return the default name of a model: the recording's, the profile's, or one derived from the source.
 
         Raises:
-            ConfigurationError: the recording or the profile cannot be read.
+            ConfigurationError: The recording or the profile cannot be read.
         """
         if self._settings.engine == "replay":
             from codealign.inference.engines.recording_file import read_model
@@ -56,36 +55,36 @@ class EngineOpener:
 
 
 def configured_source(settings: InferenceSettings) -> str:
-    """The model that is loaded at the start.
+    """Return the model to load at startup.
 
     Raises:
-        ConfigurationError: none is set.
+        ConfigurationError: No model is configured.
     """
     if not settings.model and settings.engine == "simulated":
         from codealign.inference.engines.simulated import profile
 
         return profile.DEFAULT
     if not settings.model:
-        what = {"replay": "the recording's file", "openai": "the name that the endpoint knows"}
+        what = {"replay": "the recording's file", "openai": "the model's name at the endpoint"}
         raise ConfigurationError(
-            f"no model is set: give {what.get(settings.engine, 'a folder, a hub id or an artifact URL')} with --model "
-            "or CODEALIGN_INFERENCE_MODEL"
+            f"model is not configured: set --model or CODEALIGN_INFERENCE_MODEL to "
+            f"{what.get(settings.engine, 'a folder, a hub id or an artifact URL')}"
         )
     return settings.model
 
 
 def open_engine(settings: InferenceSettings, source: str, name: str = "", expected_revision: str = "") -> Engine:
-    """Open the engine that the settings name; takes as long as the model takes to load.
+    """Open the configured engine; takes as long as loading the model.
 
     Args:
-        settings: Which engine, with how much of the machine.
-        source: What it serves.
-        name: What requests call it; empty is derived from the source.
-        expected_revision: Refuse another one; empty is any.
+        settings: The engine and its limits.
+        source: The model's source.
+        name: The model's name in requests; empty: derived from the source.
+        expected_revision: The only revision to accept; empty: any.
 
     Raises:
-        ConfigurationError: says what is wrong with which setting, or with the source.
-        FailedPrecondition: another revision was found, which is not loaded then.
+        ConfigurationError: A setting or the source is invalid; the message says which and why.
+        FailedPrecondition: The source holds another revision. The model is not loaded.
     """
     engine = _open(settings, source, name, expected_revision)
     if settings.record is None:
@@ -100,10 +99,10 @@ def open_engine(settings: InferenceSettings, source: str, name: str = "", expect
 
 
 async def _in_thread(open_it: Callable[[], Engine]) -> Engine:
-    """Run this in a thread and give its result.
+    """Run `open_it` in a daemon thread and return its result.
 
-    The thread is a daemon, unlike an executor's: a server that is told to stop while it loads does not wait for the
-    model first.
+    Unlike an executor's threads, a daemon thread does not keep a server that is stopped during loading alive until the
+    model is loaded.
     """
     loop = asyncio.get_running_loop()
     opened: asyncio.Future[Engine] = loop.create_future()
@@ -130,7 +129,7 @@ async def _in_thread(open_it: Callable[[], Engine]) -> Engine:
 
 
 def _open(settings: InferenceSettings, source: str, name: str, expected_revision: str) -> Engine:
-    # Imported here: an engine needs its own packages alone, and the servers of the others start without them.
+    # Imported lazily, so that each engine needs only its own packages.
     opens = {
         "replay": _replay,
         "simulated": _simulated,
@@ -151,7 +150,7 @@ def _replay(settings: InferenceSettings, source: str, name: str, expected_revisi
     from codealign.inference.engines.replay import ReplayEngine
 
     if settings.record is not None:
-        raise ConfigurationError("a replay cannot be recorded: unset CODEALIGN_INFERENCE_RECORD")
+        raise ConfigurationError("engine replay cannot record: unset CODEALIGN_INFERENCE_RECORD")
     engine = ReplayEngine(local_source(source, settings.cache_dir), name=name)
     require_revision(source, engine.model.revision, expected_revision)
     return engine
@@ -181,6 +180,7 @@ def _transformers(settings: InferenceSettings, source: str, name: str, expected_
 
     options = EngineOptions(
         slots=settings.slots,
+        workers=settings.workers,
         threads=settings.threads,
         prefill_chunk=settings.prefill_chunk,
         kv_cache_bytes=settings.kv_cache_bytes,

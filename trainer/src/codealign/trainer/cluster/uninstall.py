@@ -1,6 +1,6 @@
-"""Before a release is taken away: `python -m codealign.trainer.cluster.leaving` deletes its FineTuneJobs.
+"""Hook before a release is uninstalled: `python -m codealign.trainer.cluster.uninstall` deletes its FineTuneJobs.
 
-The operator has to let go of each of them, so they go while it is still there; afterwards nobody could.
+Only the operator can remove their finalizers, so they must be deleted while it still runs.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ _SECONDS = 150.0
 _LOOK_SECONDS = 1.0
 
 
-async def leave(cluster: Cluster, seconds: float = _SECONDS) -> list[str]:
-    """Delete every FineTuneJob, and wait until they are gone.
+async def delete_all(cluster: Cluster, seconds: float = _SECONDS) -> list[str]:
+    """Delete every FineTuneJob and wait until all are gone.
 
     Args:
-        cluster: The namespace.
-        seconds: To wait at most.
+        cluster: Client of the release's namespace.
+        seconds: Timeout.
 
     Returns:
-        The names of those that are still there.
+        The names of the FineTuneJobs that remain.
 
     Raises:
-        ApiRefusal, Unavailable: The API server says no, or does not answer.
+        ApiRefusal, Unavailable: The API server rejects a request or does not respond.
     """
     deadline = time.monotonic() + seconds
     while True:
         try:
             left = await cluster.list(PLURAL)
         except ApiRefusal as error:
-            if error.status == 404:  # the kind itself is gone
+            if error.status == 404:  # the CRD itself is gone
                 return []
             raise
         for job in left:
@@ -49,16 +49,16 @@ async def leave(cluster: Cluster, seconds: float = _SECONDS) -> list[str]:
 
 
 def main() -> None:
-    """Ends with 1 where some are left."""
+    """Delete the release's FineTuneJobs; exit with 1 if some remain."""
     try:
         settings = load(OperatorSettings)
-        left = asyncio.run(leave(KubernetesCluster(settings.namespace)))
+        left = asyncio.run(delete_all(KubernetesCluster(settings.namespace)))
     except (CodeAlignError, ConfigurationError) as error:
         sys.exit(f"FineTuneJobs could not be deleted: {error}")
     if left:
         sys.exit(
-            f"FineTuneJobs {', '.join(left)} are still there: the operator does not let go of them (see its log). To "
-            "uninstall all the same: helm uninstall --no-hooks, then take their finalizers off"
+            f"FineTuneJobs {', '.join(left)} still exist: the operator has not removed their finalizers (see its log). "
+            "To uninstall anyway: helm uninstall --no-hooks, then remove the finalizers by hand"
         )
 
 

@@ -1,4 +1,4 @@
-"""Proves a runner's isolation by trying to break it, through the path that every program takes."""
+"""Verifies a runner's isolation by trying to break it in the same way as any program could."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
-from codealign.runner import limit_walls, probes
+from codealign.runner import limit_checks, probes
 from codealign.runner.configuration import PROGRAM_VARIABLES
 from codealign.runner.execution import Program
-from codealign.runner.limit_walls import run
+from codealign.runner.limit_checks import run
 from codealign.runner.profiles import Profile
 from codealign.runner.slot import Slot
 
@@ -31,7 +31,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def kernel() -> pb.Wall:
-    """Whether this process runs on gVisor's kernel: asked before anything is started that relies on it."""
+    """Check whether this process runs on gVisor's kernel. Called before anything is started that relies on it."""
     log = ctypes.create_string_buffer(1 << 16)
     length = max(_libc.klogctl(3, log, len(log) - 1), 0)
     lines = log.raw[:length].decode("utf-8", "replace").splitlines()[:1]
@@ -40,7 +40,7 @@ def kernel() -> pb.Wall:
 
 @contextlib.contextmanager
 def _planted(slots: Sequence[Slot], token: str, key: int) -> Iterator[list[str]]:
-    """What another execution leaves: it still runs where there is a second slot, and has just ended where not."""
+    """Yield what another execution leaves. With a second slot it is still running, otherwise it has just ended."""
 
     def plant(seconds: float) -> Program:
         return Program(probes.PLANT, stdin=repr({"token": token, "key": key, "seconds": seconds}).encode())
@@ -48,7 +48,7 @@ def _planted(slots: Sequence[Slot], token: str, key: int) -> Iterator[list[str]]
     if len(slots) == 1:
         yield _answer(run(slots[0], plant(0)).stdout)
         return
-    # What it leaves is the same each time; the second one is there to be met.
+    # The objects are the same each time. The second execution is there to be found running.
     left = _answer(run(slots[1], plant(0)).stdout)
     cancelled = threading.Event()
     planter = threading.Thread(target=run, args=(slots[1], plant(60), cancelled))
@@ -62,7 +62,7 @@ def _planted(slots: Sequence[Slot], token: str, key: int) -> Iterator[list[str]]
 
 @contextlib.contextmanager
 def _listening() -> Iterator[tuple[int, str]]:
-    """Listeners of the supervisor that no program may reach: a loopback port and an abstract socket's name."""
+    """Open listeners in the supervisor that no program may reach: a loopback port and an abstract socket name."""
     name = secrets.token_hex(8)
     with socket.socket() as tcp, socket.socket(socket.AF_UNIX) as unix:
         tcp.bind(("127.0.0.1", 0))
@@ -70,14 +70,14 @@ def _listening() -> Iterator[tuple[int, str]]:
         unix.bind(f"\0{name}")
         unix.listen()
         port = tcp.getsockname()[1]
-        # Else a refusal would prove nothing.
+        # Otherwise a refused connection would prove nothing.
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
         yield port, name
 
 
 @contextlib.contextmanager
 def _queue(key: int) -> Iterator[None]:
-    """A System V message queue of the supervisor, which no program may find."""
+    """Create a System V message queue in the supervisor, which no program may find."""
     number = _libc.msgget(key, _IPC_CREATE)
     try:
         yield
@@ -113,14 +113,16 @@ def _look_around(slots: Sequence[Slot], hidden: Sequence[str], profile: str, com
         seen = run(slots[0], Program(code, stdin=repr(arguments).encode(), profile=profile))
     found = _answer(seen.stdout)
     if not isinstance(found, dict) or not isinstance(left, list):
-        raise RuntimeError(f"the probe gave no answer: {seen.stderr.decode('utf-8', 'replace')[-300:]}")
+        raise RuntimeError(f"the probe did not answer: {seen.stderr.decode('utf-8', 'replace')[-300:]}")
     return {**found, "left": left}
 
 
 def _kernel(seen: dict[str, Any]) -> pb.Wall:
     log = " ".join(seen["log"])
     holds = "gvisor" in f"{log} {seen['release']}".lower()
-    return pb.Wall(name="kernel", holds=holds, evidence=f"release {seen['release']}; first line of its log: {log!r}")
+    return pb.Wall(
+        name="kernel", holds=holds, evidence=f"release {seen['release']}; first line of the kernel log: {log!r}"
+    )
 
 
 def _network(seen: dict[str, Any]) -> pb.Wall:
@@ -131,7 +133,7 @@ def _network(seen: dict[str, Any]) -> pb.Wall:
 
 def _loopback(seen: dict[str, Any]) -> pb.Wall:
     attempts: dict[str, str] = seen["loopback"]
-    evidence = f"the runner listens; connect by TCP: {attempts['tcp']}, by abstract socket: {attempts['unix']}"
+    evidence = f"with the runner listening: connect by TCP: {attempts['tcp']}, by abstract socket: {attempts['unix']}"
     return pb.Wall(name="loopback", holds="CONNECTED" not in attempts.values(), evidence=evidence)
 
 
@@ -144,7 +146,7 @@ def _ipc(seen: dict[str, Any]) -> pb.Wall:
 
 def _processes(seen: dict[str, Any]) -> pb.Wall:
     holds = seen["pid"] == 1 and seen["pids"] == [1] and not seen["signalled"]
-    evidence = f"it is process {seen['pid']}, sees {seen['pids']}, could signal {seen['signalled']}"
+    evidence = f"process id {seen['pid']}, sees {seen['pids']}, can signal {seen['signalled']}"
     return pb.Wall(name="processes", holds=holds, evidence=evidence)
 
 
@@ -152,14 +154,14 @@ def _files(seen: dict[str, Any]) -> pb.Wall:
     holds = not (seen["found"] or seen["visible"] or seen["writable"])
     evidence = (
         f"of another execution: {seen['found'] or 'nothing'}; of the host: {seen['visible'] or 'nothing'}; "
-        f"writable outside its box: {seen['writable'] or 'nothing'}"
+        f"writable outside its own directories: {seen['writable'] or 'nothing'}"
     )
     return pb.Wall(name="files", holds=holds, evidence=evidence)
 
 
 def _settings(seen: dict[str, Any]) -> pb.Wall:
     opened = [*seen["open_settings"], *seen["open_devices"]]
-    evidence = f"of {seen['settings']} kernel settings and {len(_DEVICES)} devices it could reach: {opened or 'none'}"
+    evidence = f"accessible of {seen['settings']} kernel settings and {len(_DEVICES)} devices: {opened or 'none'}"
     return pb.Wall(name="settings", holds=not opened, evidence=evidence)
 
 
@@ -168,7 +170,7 @@ def _privileges(seen: dict[str, Any]) -> pb.Wall:
     allowed = [name for name, result in seen["denied"].items() if result == 0]
     expected = {0, 1, 2}
     extra = sum(1 for number in seen["descriptors"] if number not in expected)
-    # Two descriptors beside the standard ones: the witness's channel, and the listing itself.
+    # Two descriptors besides the standard ones: the witness's channel and the directory listing.
     holds = not capabilities and not allowed and seen["no_new_privs"] == 1 and seen["uid"] != 0 and extra <= 2
     evidence = (
         f"uid {seen['uid']}, capabilities {capabilities or 'none'}, no_new_privs {seen['no_new_privs']}, "
@@ -179,7 +181,7 @@ def _privileges(seen: dict[str, Any]) -> pb.Wall:
 
 def _environment(seen: dict[str, Any]) -> pb.Wall:
     strange = sorted(set(seen["environment"]) - PROGRAM_VARIABLES)
-    evidence = f"{len(seen['environment'])} variables; the supervisor's own among them: {strange or 'none'}"
+    evidence = f"{len(seen['environment'])} variables; of the supervisor's: {strange or 'none'}"
     return pb.Wall(name="environment", holds=not strange, evidence=evidence)
 
 
@@ -196,35 +198,35 @@ _LOOKS: tuple[Callable[[dict[str, Any]], pb.Wall], ...] = (
 )
 
 
-def _of_all(walls: Sequence[pb.Wall]) -> pb.Wall:
-    """A wall stands where it stands for the programs of every fork server."""
-    return next((wall for wall in walls if not wall.holds), walls[0])
+def _combined(checks: Sequence[pb.Wall]) -> pb.Wall:
+    """Combine the results of one check for the programs of every fork server: it holds only if all of them hold."""
+    return next((each for each in checks if not each.holds), checks[0])
 
 
-def prove(slots: Sequence[Slot], profile: Profile, hidden: Sequence[str]) -> list[pb.Wall]:
-    """Tries every wall.
+def run_all(slots: Sequence[Slot], profile: Profile, hidden: Sequence[str]) -> list[pb.Wall]:
+    """Run every isolation check.
 
     Args:
-        slots: Ready, and idle.
-        profile: Theirs.
-        hidden: Paths of the host that must not be there.
+        slots: Ready and idle slots.
+        profile: Their profile.
+        hidden: Host paths that must not be visible.
 
     Returns:
-        One entry per wall. A probe that fails in any other way than expected is a wall that does not hold.
+        One entry per check. A probe that fails unexpectedly counts as a check that does not hold.
 
     Raises:
-        SlotLost: A fork server failed meanwhile.
+        SlotLost: A fork server failed during a check.
     """
     try:
-        # A comment decides which of a slot's fork servers serves the probe.
+        # A comment determines which of a slot's fork servers serves the probe.
         comments = ["", f"# {' '.join(profile.more)}"]
         if profile.packages:
             comments.append(f"# {' '.join(profile.packages)}")
         all_seen = [_look_around(slots, hidden, profile.name, comment) for comment in comments]
-        walls = [_of_all([look(seen) for seen in all_seen]) for look in _LOOKS]
+        checks = [_combined([look(seen) for seen in all_seen]) for look in _LOOKS]
     except (RuntimeError, OSError, KeyError, TypeError, ValueError) as error:
         return [pb.Wall(name="probe", holds=False, evidence=f"{type(error).__name__}: {error}")]
-    # What would be run into the limits relies on the others; but for the kernel, which is looked at before all this.
-    if not all(wall.holds for wall in walls[1:]):
-        return walls
-    return walls + [attempt(slots[0]) for attempt in limit_walls.ALL]
+    # The limit checks rely on the other checks, except for the kernel, which is checked first of all.
+    if not all(each.holds for each in checks[1:]):
+        return checks
+    return checks + [attempt(slots[0]) for attempt in limit_checks.ALL]

@@ -1,4 +1,4 @@
-"""Why a row of one run is not among the rows of another: where on its line from the seed the other run lost it."""
+"""Find out why a row of one run is missing from another: where in its lineage the other run dropped it."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from codealign.cli.lineage import verdict_name
 
 NOT_DRAWN = "never drawn"
 NOT_CHOSEN = "not chosen"
-READ_OTHERWISE = "read otherwise"
+READ_OTHERWISE = "parsed differently"
 _TOLD_BY = (pb.KIND_REJECTION, pb.KIND_DECISION, pb.KIND_VERDICT)
-"""A drop by a rule says more than a verdict, which a run may keep all the same (see SelectionSettings.strategy)."""
+"""Kinds that explain a missing row, most specific first. A rule says more than a verdict: a run may keep failing rows
+(see SelectionSettings.strategy)."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """The rows that a run made."""
+    """The rows of a run or version."""
 
     given: str
-    """As a person called it."""
+    """The name that the user gave."""
     collection: str
     title: str = ""
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a row is missing."""
+    """Reason why a row is missing."""
 
     name: str
     """A rejection's reason, a verdict, a rule, or "never drawn"."""
@@ -38,31 +39,31 @@ class Reason:
 
 
 async def why_missing(connection: Connection, row_id: str, other: Side) -> Reason:
-    """Why a row is not among another side's.
+    """Find out why a row of one side is missing from the other.
 
     Args:
         connection: To the dataset service.
-        row_id: A row of this side.
-        other: The other.
+        row_id: The row's id.
+        other: The side that lacks the row.
     """
     row = await _one(connection, row_id)
     if row is None:
-        return Reason(NOT_DRAWN, "its record is not in the store")
+        return Reason(NOT_DRAWN, "its record is not in the dataset service")
     line = [step.record_id for step in row.example.lineage] or list(row.parents[:1])
     stages = [step.stage for step in row.example.lineage] or [""]
     there = {record.id: record for record in await _get(connection, line)}
-    for place in range(len(line) - 1, -1, -1):  # nearly always the response says it
+    for place in range(len(line) - 1, -1, -1):  # nearly always the response explains it
         item = there.get(line[place])
         if item is None:
             continue
         reason = await _fate(connection, item, other, stages[place], last=place == len(line) - 1)
         if reason is not None:
             return reason
-    return Reason(NOT_DRAWN, f"its seed was not taken in {other.given}")
+    return Reason(NOT_DRAWN, f"{other.given} did not use its seed")
 
 
 async def _fate(connection: Connection, item: pb.Record, other: Side, stage: str, *, last: bool) -> Reason | None:
-    """What became, on the other side, of what an item was read from; None: it was never there."""
+    """Return why the other side lost an item, or None if it never had the item."""
     about, was_read = await _about(connection, item, other)
     for kind in _TOLD_BY:
         for record in about:
@@ -70,17 +71,17 @@ async def _fate(connection: Connection, item: pb.Record, other: Side, stage: str
             if reason is not None:
                 return reason
     if not about:
-        return Reason(READ_OTHERWISE, "its completion was read, and gave no such record") if was_read else None
+        return Reason(READ_OTHERWISE, "its completion was parsed, but yielded no such record") if was_read else None
     if not last:
-        return Reason(NOT_DRAWN, f"{stage or 'its parent'} is there, what was drawn next from it is not")
+        return Reason(NOT_DRAWN, f"{stage or 'its parent'} exists, but nothing was drawn from it")
     verdict = next((record for record in about if record.kind == pb.KIND_VERDICT), None)
-    said = f"it is {verdict_name(verdict.verdict.result.verdict)}" if verdict is not None else "it was not executed"
+    said = f"its verdict is {verdict_name(verdict.verdict.result.verdict)}" if verdict is not None else "not executed"
     return Reason(NOT_CHOSEN, said)
 
 
 async def _about(connection: Connection, item: pb.Record, other: Side) -> tuple[list[pb.Record], bool]:
-    """The other side's records that were read in an item's place and what is said of them; its completion was read."""
-    if len(item.parents) < 2:  # nothing wrote it: a seed
+    """Return the other side's records in the item's place and about it, and whether its completion was parsed."""
+    if len(item.parents) < 2:  # a seed, which no model wrote
         scan = ds.ScanRequest(kind=pb.KIND_DECISION, parent_id=item.id, collection=other.collection)
         return [record async for record in connection.scan(scan)], False
     origin = item.parents[1]
@@ -98,7 +99,7 @@ def _by_id(record: pb.Record) -> str:
 
 
 def _said(record: pb.Record) -> Reason | None:
-    """Why a record keeps a row away; None: it does not."""
+    """Return why a record excludes a row, or None if it does not."""
     if record.kind == pb.KIND_REJECTION:
         return Reason(record.rejection.reason, record.rejection.detail)
     if record.kind == pb.KIND_DECISION and record.decision.outcome == pb.Decision.OUTCOME_DROPPED:

@@ -1,4 +1,4 @@
-"""The walls that are limits: each is run into, and must hold."""
+"""Isolation checks of resource limits: each probe exceeds a limit and must be stopped."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _LIMITS = Limits(
 
 
 def run(slot: Slot, program: Program, cancelled: threading.Event | None = None, **changed: Any) -> Evidence:
-    """Runs a probe as any program is run.
+    """Run a probe like any other program.
 
     Args:
-        slot: An idle one.
+        slot: An idle slot.
         program: The probe.
         cancelled: Set to end it.
-        changed: Limits other than the probes' usual ones.
+        changed: Limits that differ from the probes' defaults.
     """
     limits = dataclasses.replace(_LIMITS, **changed)
     return execution.execute(slot, program, limits, cancelled or threading.Event())
@@ -50,7 +50,7 @@ def _memory(slot: Slot) -> pb.Wall:
     for code in (probes.ONE_LARGE_BLOCK, probes.MANY_SMALL_BLOCKS):
         program = Program(code)
         results.append(_verdict(run(slot, program, memory_bytes=64 * MIB), program))
-    evidence = f"limit 64 MiB; one block of 1 TiB: {results[0]}; 4 processes of 24 MiB each: {results[1]}"
+    evidence = f"limit 64 MiB; one block of 1 TiB: {results[0]}; 4 processes with 24 MiB each: {results[1]}"
     return pb.Wall(name="memory", holds=results == ["OUT_OF_MEMORY"] * 2, evidence=evidence)
 
 
@@ -60,16 +60,16 @@ def _process_limit(slot: Slot) -> pb.Wall:
     result = _verdict(seen, program)
     words = seen.stdout.split()
     started = int(words[0]) if words else -1
-    # Refused by the kernel, or, where slots share a user, killed by the supervisor.
+    # Either the kernel refuses, or, where slots share a user, the supervisor kills the program.
     holds = 0 < started <= _LIMITS.processes or result == "PROCESS_LIMIT"
-    evidence = f"limit {_LIMITS.processes}; forks that succeeded: {started}; {result}"
+    evidence = f"limit {_LIMITS.processes}; successful forks: {started}; {result}"
     return pb.Wall(name="process limit", holds=holds, evidence=evidence)
 
 
 def _disk(slot: Slot) -> pb.Wall:
     program = Program(probes.FILL_DISK)
     result = _verdict(run(slot, program), program)
-    evidence = f"limit 4 MiB; writing 24 MiB in all places together: {result}"
+    evidence = f"limit 4 MiB; writing 24 MiB across all writable directories: {result}"
     return pb.Wall(name="disk", holds=result == "DISK_LIMIT", evidence=evidence)
 
 
@@ -79,7 +79,7 @@ def _output(slot: Slot) -> pb.Wall:
     result = _verdict(seen, program)
     kept = len(seen.stdout)
     holds = result == "OUTPUT_LIMIT" and kept <= _LIMITS.output_bytes
-    evidence = f"limit 1 MiB; writing without end: {result}; {kept} bytes were kept"
+    evidence = f"limit 1 MiB; endless output: {result}; {kept} bytes kept"
     return pb.Wall(name="output", holds=holds, evidence=evidence)
 
 
@@ -88,7 +88,7 @@ def _cpu(slot: Slot) -> pb.Wall:
     seen = run(slot, program, cpu_seconds=0.3)
     result = _verdict(seen, program)
     holds = result == "TIMED_OUT" and seen.killed_for is not None and seen.killed_for.value == "cpu"
-    evidence = f"limit 0.3 s; computing without end: {result} after {seen.cpu_seconds:.1f} s of CPU time"
+    evidence = f"limit 0.3 s; endless computation: {result} after {seen.cpu_seconds:.1f} s of CPU time"
     return pb.Wall(name="cpu", holds=holds, evidence=evidence)
 
 
@@ -102,4 +102,4 @@ def _death(slot: Slot) -> pb.Wall:
 
 
 ALL: tuple[Callable[[Slot], pb.Wall], ...] = (_memory, _process_limit, _disk, _output, _cpu, _death)
-"""In the order in which they are tried."""
+"""All limit checks, in the order in which they run."""
