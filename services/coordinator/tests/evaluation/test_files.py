@@ -84,13 +84,13 @@ def test_two_files_of_one_benchmark_are_refused(tmp_path: Path) -> None:
         write(tmp_path / name, plus(0))
     told = refused("humaneval+", tmp_path)
     assert "a.jsonl and" in told
-    assert "leave one" in told
+    assert "keep one" in told
 
 
 @pytest.mark.parametrize(
     ("row", "told"),
     [
-        ({"entry_point": "f("}, "line 2, field 'entry_point': must be a function's name"),
+        ({"entry_point": "f("}, "line 2, field 'entry_point': must be a function name"),
         ({"base_input": "[]"}, "line 2, field 'base_input': must be a list of argument lists, is str"),
         ({"plus_input": [[1], 2]}, "line 2, field 'plus_input[1]': must be a list of arguments, is int"),
         ({"atol": -1}, "line 2, field 'atol': must be a non-negative number"),
@@ -125,7 +125,7 @@ def test_what_cannot_be_read_is_named_with_its_line(tmp_path: Path) -> None:
     assert "a.jsonl.gz, after line 0: cannot be read" in refused("humaneval", tmp_path)
     file.unlink()
     write(tmp_path / "a.jsonl", plus(0), '{"task_id": "HumanEval/1", \n')
-    assert "a.jsonl, line 2: is no JSON" in refused("humaneval", tmp_path)
+    assert "a.jsonl, line 2: invalid JSON" in refused("humaneval", tmp_path)
     write(tmp_path / "a.jsonl", plus(0), "[1]\n")
     assert "a.jsonl, line 2: must be an object" in refused("humaneval", tmp_path)
     (tmp_path / "a.jsonl").write_text("")
@@ -137,7 +137,7 @@ def test_what_cannot_be_read_is_named_with_its_line(tmp_path: Path) -> None:
 def test_without_file_and_hub_the_error_says_which_file_to_give(tmp_path: Path, no_hub: None) -> None:
     write(tmp_path / "a.jsonl", check(0))
     told = refused("humaneval+", tmp_path, NotFound)
-    assert "give EvalPlus' HumanEvalPlus.jsonl.gz" in told
+    assert "provide EvalPlus' HumanEvalPlus.jsonl.gz" in told
     assert "evalplus/humanevalplus cannot be loaded from the hub: ConnectionError: no network" in told
     with pytest.raises(NotFound, match="CODEALIGN_COORDINATOR_EVALUATION_DATA is not set"):
         benchmarks.load("mbpp+", None)
@@ -176,5 +176,5 @@ def test_another_benchmark_is_added_by_registering_it(tmp_path: Path) -> None:
     assert found.spread(0) == found.spread(99) == found.problems
     with pytest.raises(ValueError, match="already"):
         benchmarks.register(adapter)
-    with pytest.raises(NotFound, match=r"give tiny\.jsonl"):
+    with pytest.raises(NotFound, match=r"provide tiny\.jsonl"):
         benchmarks.load("tiny-for-a-test", None)

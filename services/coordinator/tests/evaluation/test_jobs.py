@@ -177,7 +177,7 @@ async def test_it_is_cancelled_and_the_same_call_goes_on(tmp_path: Path) -> None
     (job,) = world.dataset.of_kind(JOB)
     status = await coordinator.evaluations.cancel(job.id[:8])
     assert status.wanted == CANCELLED
-    with pytest.raises(FailedPrecondition, match="was cancelled: the same call goes on"):
+    with pytest.raises(FailedPrecondition, match="was cancelled: repeat the call to continue it"):
         await watching
     before = len(world.results())
     await asyncio.sleep(60)

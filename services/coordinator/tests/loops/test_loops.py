@@ -110,7 +110,7 @@ async def test_a_run_without_rows_leaves_nothing_to_train_on(tmp_path: Path) -> 
     run, coordinator = world.run(SUCCEEDED, ""), Coordinator(world, "a")
     await coordinator.loops.wanted(run, loop())
     standing = await world.until_ended(LOOP)
-    assert (standing.state, "nothing to train on; try more seeds" in standing.message) == (FAILED, True)
+    assert (standing.state, "no rows to train on; use more seeds" in standing.message) == (FAILED, True)
     assert not world.training.trainings
     assert not world.dataset.of_kind(RESULT)
 
