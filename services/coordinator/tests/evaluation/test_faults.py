@@ -1,4 +1,4 @@
-"""One odd item never ends an evaluation, and a fault of the infrastructure never becomes a result."""
+"""An odd item never ends an evaluation, and an infrastructure fault never becomes a result."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ODD = "def add_3("
 
 
 def failing(world: World, error: CodeAlignError, about: str = ODD) -> None:
-    """Let inference answer every prompt that holds a text with an error."""
+    """Make inference fail every prompt that contains a text."""
 
     def before(method: str, request: Message) -> None:
         if isinstance(request, inf.GenerateRequest) and about in str(request):
@@ -36,7 +36,7 @@ def failing(world: World, error: CodeAlignError, about: str = ODD) -> None:
 
 
 def detail(world: World, problem: str = "HumanEval/3") -> str:
-    """The detail of a problem's only result, which did not pass."""
+    """Return the detail of a problem's only result, which must not have passed."""
     (found,) = [
         each.evaluation_result for each in world.dataset.of_kind(RESULT) if each.evaluation_result.problem_id == problem
     ]

@@ -1,4 +1,4 @@
-"""Benchmark files: found by what they hold, and refused with file, line and field where they are damaged."""
+"""Benchmark files: recognized by content; damaged ones are refused with file, line and field."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from codealign.coordinator.evaluation.problems import CallTests, CheckTests
 
 
 def plus(number: int, **changes: Any) -> dict[str, Any]:
-    """A row in EvalPlus' layout."""
+    """Return a row in EvalPlus' layout."""
     return {
         "task_id": f"HumanEval/{number}",
         "prompt": "def f(x):\n",
@@ -30,7 +30,7 @@ def plus(number: int, **changes: Any) -> dict[str, Any]:
 
 
 def check(number: int, **changes: Any) -> dict[str, Any]:
-    """A row in HumanEval's layout."""
+    """Return a row in HumanEval's layout."""
     given = {name: value for name, value in plus(number).items() if name in ("task_id", "prompt", "entry_point")}
     tests = {"canonical_solution": "    return x\n", "test": "def check(candidate):\n    assert candidate(1) == 1\n"}
     return given | tests | changes

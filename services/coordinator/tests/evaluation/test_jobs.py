@@ -1,4 +1,4 @@
-"""Evaluations outlive those who asked for them, coordinators that are killed, and services that are away."""
+"""Evaluations survive disconnected callers, killed coordinators and unavailable services."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an evaluation is asked for, and the identity of its results."""
+"""Evaluation requests, and the identity of their results."""
 
 from __future__ import annotations
 

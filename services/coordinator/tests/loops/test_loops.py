@@ -1,4 +1,4 @@
-"""A loop goes on from its records, whoever is killed, and does nothing twice."""
+"""A loop resumes from its records after any process is killed, and repeats no step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SUCCEEDED, FAILED = pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_FAILED
 
 
 def loop(*limits: int, **fields: Any) -> pb.Loop:
-    """With an evaluation for each limit; without any, one of all problems."""
+    """Return a loop with an evaluation for each limit; without limits, with one evaluation of all problems."""
     evaluations = [pb.EvaluationSettings(benchmarks=["humaneval"], limit=limit) for limit in limits or (0,)]
     given = {"training": tr.TrainingSpec(epochs=2), "evaluations": evaluations, **fields}
     return pb.Loop(**given)
