@@ -394,7 +394,7 @@ def violated(caught: pytest.ExceptionInfo[InvalidArgument]) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("model", "error", "says"),
     [
-        (pb.ModelChoice(model="gone", revision="rev"), NotFound, "no model gone is loaded"),
+        (pb.ModelChoice(model="gone", revision="rev"), NotFound, "model gone is not loaded"),
         (pb.ModelChoice(model="model", revision="rev-other"), InvalidArgument, "config.model.model: .* as other"),
         (pb.ModelChoice(model="model", revision="none"), InvalidArgument, r"config\.model\.revision: "),
         (pb.ModelChoice(model="gone"), NotFound, "gone"),
