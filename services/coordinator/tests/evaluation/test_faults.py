@@ -169,7 +169,7 @@ async def test_a_problem_whose_own_solution_fails_is_undecided_and_the_others_ar
     def breaking(is_broken: Callable[[Problem], bool]) -> None:
         async def judging(self: Judge, problem: Problem, solution: str) -> sb.Result | None:
             if is_broken(problem):
-                raise ReferenceFailed(f"the reference solution of {problem.problem_id} did not get through")
+                raise ReferenceFailed(f"the reference solution of {problem.problem_id} failed in the sandbox")
             return await judge(self, problem, solution)
 
         monkeypatch.setattr(Judge, "judge", judging)
@@ -178,7 +178,7 @@ async def test_a_problem_whose_own_solution_fails_is_undecided_and_the_others_ar
     breaking(lambda problem: problem.problem_id == "HumanEval/3")
     found = await result(Coordinator(world, "a"))
     assert (found.problems_done, found.undecided) == (PROBLEMS - 1, 1)
-    assert "reference solution of HumanEval/3 did not get through" in (await world.standing(JOB)).message
+    assert "reference solution of HumanEval/3 failed in the sandbox" in (await world.standing(JOB)).message
     breaking(lambda _: True)
     world = World(tmp_path)
     with pytest.raises(FailedPrecondition, match="reference solution of"):
@@ -209,7 +209,7 @@ async def test_a_hub_that_does_not_answer_after_a_takeover_is_waited_for(
         nonlocal away
         if world.dataset.of_kind(JOB) and away:
             away -= 1
-            raise benchmarks.NotReached("humaneval: the hub cannot be had")
+            raise benchmarks.NotReached("humaneval: the hub is unreachable")
         return load(name, data)
 
     monkeypatch.setattr(benchmarks, "load", loading)

@@ -127,7 +127,7 @@ def test_what_cannot_be_read_is_named_with_its_line(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", plus(0), '{"task_id": "HumanEval/1", \n')
     assert "a.jsonl, line 2: invalid JSON" in refused("humaneval", tmp_path)
     write(tmp_path / "a.jsonl", plus(0), "[1]\n")
-    assert "a.jsonl, line 2: must be an object" in refused("humaneval", tmp_path)
+    assert "a.jsonl, line 2: must be a JSON object" in refused("humaneval", tmp_path)
     (tmp_path / "a.jsonl").write_text("")
     assert "a.jsonl: is empty" in refused("humaneval", tmp_path)
     (tmp_path / "a.jsonl").write_bytes(b'{"task_id": "\xff"}\n')
