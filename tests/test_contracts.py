@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 DISTRIBUTIONS = [
     "protos",
@@ -64,6 +66,7 @@ def test_every_channel_is_made_where_keepalive_is_set() -> None:
     assert makers == ["services/common/src/codealign/common/clients.py"]
 
 
+@pytest.mark.model
 def test_the_wheels_install_into_a_fresh_environment_and_import(tmp_path: Path) -> None:
     wheels = tmp_path / "wheels"
     for distribution in DISTRIBUTIONS:

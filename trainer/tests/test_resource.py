@@ -147,8 +147,9 @@ def test_an_adapters_ranges_in_the_schema_are_the_services(
 ) -> None:
     field = SPEC["lora"]["properties"][name]
 
+    low, high = float(field["minimum"]), float(field["maximum"])
+
     def in_schema(value: float) -> bool:
-        low, high = field["minimum"], field["maximum"]
         above = value > low if field.get("exclusiveMinimum") else value >= low
         return above and (value < high if field.get("exclusiveMaximum") else value <= high)
 

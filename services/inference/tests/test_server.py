@@ -113,6 +113,7 @@ def test_a_model_is_served_and_recorded_and_then_replayed_without_torch(
     assert served(replaying) == first
 
 
+@pytest.mark.model
 def test_a_model_that_cannot_be_served_ends_the_process_with_one_line(start: Start, tmp_path: Path) -> None:
     process = start("--model", str(tmp_path / "none"))
     assert process.wait(30) == 2
