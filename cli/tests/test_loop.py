@@ -23,8 +23,8 @@ from codealign.common.clients import ClientTls
 from codealign.common.errors import CodeAlignError, FailedPrecondition, NotFound
 from codealign.common.interceptors import ServerInterceptor
 
-ABSENT = NotFound("humaneval+: no local file; and the hub cannot be had")
-DAMAGED = FailedPrecondition("benchmark file a.jsonl: is empty; fetch it again")
+ABSENT = NotFound("humaneval+: no local file; and the hub is unreachable")
+DAMAGED = FailedPrecondition("benchmark file a.jsonl: is empty; download it again")
 
 
 class Coordinator(api_grpc.CoordinatorServiceServicer):

@@ -1,4 +1,4 @@
-"""A run's defaults, checks and identity, and the configurations of its stages."""
+"""A run's defaults, validation and identity, and the configurations of its stages."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_a_collection_of_seeds_must_be_named() -> None:
 
 @pytest.fixture
 def unexecuted(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a pipeline that executes nothing."""
+    """Return the name of a pipeline without execution."""
 
     class Rows(RowSelection):
         parent = "responses"

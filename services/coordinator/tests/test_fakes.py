@@ -1,4 +1,4 @@
-"""The fake store keeps the store's rules, since tests of runs and controllers rest on them."""
+"""The fake store enforces the real store's rules, which tests of runs and controllers depend on."""
 
 from __future__ import annotations
 

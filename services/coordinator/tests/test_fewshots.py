@@ -1,4 +1,4 @@
-"""The few-shot examples: well formed, correct, and with tests that catch wrong answers."""
+"""The few-shot examples are well-formed and correct, and their tests catch wrong answers."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def code_of(path: Path) -> tuple[str, str]:
-    """The response's code and the tests."""
+    """Return the response's code and the tests."""
     example = load(path)["example"]
     [code] = FENCE.findall(example["response"])
     return code, example["tests"]
@@ -77,7 +77,7 @@ def python(program: str, stdin: str = "", timeout: float = 60) -> str:
 
 @functools.cache
 def kills(path: Path) -> list[bool]:
-    """For each mutant of the example, spread over its code: do the tests notice?"""
+    """Return, for mutants spread over the example's code, whether the tests catch each of them."""
     code, tests = code_of(path)
     every = list(mutants(code))
     count = min(len(every), MUTANTS_PER_EXAMPLE)

@@ -1,4 +1,4 @@
-"""What a model writes is read in time that grows with its length alone, however it is made."""
+"""Parsing time is linear in the length of a model's text, even for adversarial text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHARS = 100_000
 
 
 def repeated(piece: str, chars: int = CHARS) -> str:
-    """A text of about so many characters."""
+    """Repeat a piece up to about `chars` characters."""
     return piece * (chars // len(piece))
 
 
@@ -32,7 +32,7 @@ def read_response(text: str) -> object:
 
 
 def calls(work: Callable[[str], object], text: str) -> int:
-    """Calls of functions, built-in ones included, that the work makes."""
+    """Count the function calls that the work makes, including builtins."""
     count = 0
 
     def profile(frame: FrameType, event: str, argument: Any) -> None:

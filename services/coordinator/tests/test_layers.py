@@ -1,4 +1,4 @@
-"""Imports between the coordinator's packages run only downwards."""
+"""Each coordinator package imports only from lower layers."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ LAYERS = (
     ("servicer",),
     ("main",),
 )
-"""From the ground up. A module imports its own package and those of lower layers, never one beside it."""
+"""Layers from the bottom up. A module imports only its own package and those of lower layers."""
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(SOURCE.rglob("*.py"))
 
 
 def imported(path: Path) -> Iterator[tuple[int, str]]:
-    """The coordinator's packages that a module imports, with the line; those under TYPE_CHECKING too."""
+    """Yield the coordinator packages that a module imports, with the line; includes TYPE_CHECKING imports."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.Import | ast.ImportFrom):
             continue
@@ -54,7 +54,7 @@ def test_imports_run_downwards(path: Path) -> None:
 
 
 def test_every_layer_is_there() -> None:
-    """A package that was renamed would otherwise escape the check above."""
+    """Otherwise the check above would miss a renamed package."""
     there = {path.relative_to(SOURCE).parts[0].removesuffix(".py") for path in MODULES}
     assert set(RANK) <= there
 

@@ -1,4 +1,4 @@
-"""Reading completions."""
+"""Parsing of completions."""
 
 from __future__ import annotations
 

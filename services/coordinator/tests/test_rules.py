@@ -1,4 +1,4 @@
-"""The rules for seeds and rows, benchmark texts, duplicates."""
+"""Rules for seeds, rows, benchmark texts and duplicates."""
 
 from __future__ import annotations
 

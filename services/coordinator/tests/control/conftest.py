@@ -1,4 +1,4 @@
-"""Toy pipelines beside the real ones."""
+"""Fixtures: toy pipelines in addition to the real ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever happens to coordinators, callers and the store, a subject ends where the last request says."""
+"""A subject reaches the last requested state, whatever faults hit coordinators, callers and the store."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ async def test_two_who_ask_for_the_same_at_once_make_one_request() -> None:
 
 @in_virtual_time
 async def test_a_caller_that_goes_away_changes_nothing() -> None:
-    """At whatever moment the handler is cancelled, the run is paused, or goes on as if nobody had asked."""
+    """Whenever the handler is cancelled, the run is either paused or continues as if there was no request."""
     for moment in range(12):
         dataset, subjects = world()
         coordinator = Coordinator(dataset, "a", steps=20)

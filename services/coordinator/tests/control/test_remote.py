@@ -1,4 +1,4 @@
-"""The ports over a real gRPC connection: errors come as ours, with what a caller acts on."""
+"""The ports over a real gRPC connection: errors arrive as our types, with the details that callers act on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Fails(ds_rpc.DatasetServiceServicer, inf_rpc.InferenceServiceServicer):
-    """Every call fails with the error that a test has set."""
+    """Services whose every call fails with the error set by a test."""
 
     def __init__(self) -> None:
         self.error: Exception | grpc.StatusCode = errors.Unavailable("away")

@@ -1,4 +1,4 @@
-"""Runs through the service's own methods: made, watched, paused, judged again, over fakes."""
+"""Runs through the service's methods, over fakes: creating, watching, pausing, executing again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PAUSED, SUCCEEDED, RUNNING = pb.RUN_STATE_PAUSED, pb.RUN_STATE_SUCCEEDED, pb.RUN
 
 
 async def slow(request: inf.GenerateRequest, sample: inf.Sample) -> inf.Completion:
-    """A second for each."""
+    """Return a completion after one second."""
     await asyncio.sleep(1)
     return toys.writes(request, sample)
 
@@ -78,7 +78,7 @@ class World:
         return (await self.servicer.GetRun(api.GetRunRequest(run=run), CONTEXT)).run
 
     async def watch(self, run: str) -> list[api.RunStatus]:
-        """Every status until it has ended."""
+        """Return every status until the run has ended."""
         request = api.WatchRunRequest(run=run)
         return [response.run async for response in self.servicer.WatchRun(request, CONTEXT)]
 
@@ -110,7 +110,7 @@ async def test_a_run_is_made_carried_out_and_told_of() -> None:
 
 
 def finished(dataset: FakeDataset, number: int) -> None:
-    """A run that was carried out, and its loop."""
+    """Store a finished run and its loop."""
     given = pb.Run(pipeline="one-line", seeds=pb.SeedSelection(collection=toys.SEEDS), seed=number)
     config, run = run_records(with_defaults(given))
     run.provenance.created_at.FromSeconds(1_000 + number)
@@ -387,14 +387,14 @@ async def test_an_evaluation_that_can_be_none_is_refused_by_the_field_that_names
 
 
 def violated(caught: pytest.ExceptionInfo[InvalidArgument]) -> dict[str, str]:
-    """The violations by field."""
+    """Return the violations by field."""
     return dict(caught.value.violations)
 
 
 @pytest.mark.parametrize(
     ("model", "error", "says"),
     [
-        (pb.ModelChoice(model="gone", revision="rev"), NotFound, "no model gone is loaded"),
+        (pb.ModelChoice(model="gone", revision="rev"), NotFound, "model gone is not loaded"),
         (pb.ModelChoice(model="model", revision="rev-other"), InvalidArgument, "config.model.model: .* as other"),
         (pb.ModelChoice(model="model", revision="none"), InvalidArgument, r"config\.model\.revision: "),
         (pb.ModelChoice(model="gone"), NotFound, "gone"),

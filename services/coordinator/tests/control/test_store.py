@@ -1,4 +1,4 @@
-"""The store client: batches, patience, and errors that fall to whom they are about."""
+"""The store client: batches, retries, and errors attributed to the records that cause them."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Store:
             return subprocess.Popen(command, env={**os.environ, **variables}, stdout=log, stderr=log)
 
     async def address(self) -> str:
-        """Once it listens."""
+        """Return the address once the process listens."""
         async with asyncio.timeout(PATIENCE):
             while not self._endpoint.exists():
                 assert self.process.poll() is None, (self._folder / "log").read_text()
@@ -53,16 +53,16 @@ class Store:
         return f"127.0.0.1:{self._port}"
 
     def send(self, number: signal.Signals) -> None:
-        """To the process."""
+        """Send a signal to the process."""
         self.process.send_signal(number)
 
     def restart(self) -> None:
-        """After a kill."""
+        """Start again after a kill."""
         self.process.wait()
         self.process = self._start()
 
     def close(self) -> None:
-        """For good."""
+        """Stop permanently."""
         self.process.kill()
         self.process.wait()
 
@@ -75,7 +75,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 async def ended(dataset: Dataset, run: str) -> requests.Standing:
-    """How it ended."""
+    """Wait until a run has ended, and return its standing."""
     async with asyncio.timeout(PATIENCE):
         while True:
             try:

@@ -1,6 +1,6 @@
-"""Which outputs agree: the programs that run in the sandbox, here as modules."""
+"""Comparison of outputs: the programs that run in the sandbox, imported here as modules."""
 
-# ruff: noqa: DTZ001 - moments without a zone are outputs too.
+# ruff: noqa: DTZ001 - datetimes without a time zone are valid outputs.
 
 from __future__ import annotations
 

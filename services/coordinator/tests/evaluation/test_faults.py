@@ -1,4 +1,4 @@
-"""One odd item never ends an evaluation, and a fault of the infrastructure never becomes a result."""
+"""An odd item never ends an evaluation, and an infrastructure fault never becomes a result."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ODD = "def add_3("
 
 
 def failing(world: World, error: CodeAlignError, about: str = ODD) -> None:
-    """Let inference answer every prompt that holds a text with an error."""
+    """Make inference fail every prompt that contains a text."""
 
     def before(method: str, request: Message) -> None:
         if isinstance(request, inf.GenerateRequest) and about in str(request):
@@ -36,7 +36,7 @@ def failing(world: World, error: CodeAlignError, about: str = ODD) -> None:
 
 
 def detail(world: World, problem: str = "HumanEval/3") -> str:
-    """The detail of a problem's only result, which did not pass."""
+    """Return the detail of a problem's only result, which must not have passed."""
     (found,) = [
         each.evaluation_result for each in world.dataset.of_kind(RESULT) if each.evaluation_result.problem_id == problem
     ]
@@ -68,7 +68,7 @@ async def test_a_prompt_that_is_too_long_in_either_style_is_one_failed_sample(tm
         failing(world, InvalidArgument(field, "is too long"))
         found = await result(Coordinator(world, "a"), settings("tuned", prompt_style=style))
         assert found.verdicts == {"PASSED": PROBLEMS - 1, "REFUSED": 1}
-        assert detail(world) == f"inference refuses the prompt: {field}: is too long"
+        assert detail(world) == f"inference rejected the prompt: {field}: is too long"
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ async def test_a_problem_whose_own_solution_fails_is_undecided_and_the_others_ar
     def breaking(is_broken: Callable[[Problem], bool]) -> None:
         async def judging(self: Judge, problem: Problem, solution: str) -> sb.Result | None:
             if is_broken(problem):
-                raise ReferenceFailed(f"the reference solution of {problem.problem_id} did not get through")
+                raise ReferenceFailed(f"the reference solution of {problem.problem_id} failed in the sandbox")
             return await judge(self, problem, solution)
 
         monkeypatch.setattr(Judge, "judge", judging)
@@ -178,7 +178,7 @@ async def test_a_problem_whose_own_solution_fails_is_undecided_and_the_others_ar
     breaking(lambda problem: problem.problem_id == "HumanEval/3")
     found = await result(Coordinator(world, "a"))
     assert (found.problems_done, found.undecided) == (PROBLEMS - 1, 1)
-    assert "reference solution of HumanEval/3 did not get through" in (await world.standing(JOB)).message
+    assert "reference solution of HumanEval/3 failed in the sandbox" in (await world.standing(JOB)).message
     breaking(lambda _: True)
     world = World(tmp_path)
     with pytest.raises(FailedPrecondition, match="reference solution of"):
@@ -209,7 +209,7 @@ async def test_a_hub_that_does_not_answer_after_a_takeover_is_waited_for(
         nonlocal away
         if world.dataset.of_kind(JOB) and away:
             away -= 1
-            raise benchmarks.NotReached("humaneval: the hub cannot be had")
+            raise benchmarks.NotReached("humaneval: the hub is unreachable")
         return load(name, data)
 
     monkeypatch.setattr(benchmarks, "load", loading)

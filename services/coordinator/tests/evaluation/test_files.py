@@ -1,4 +1,4 @@
-"""Benchmark files: found by what they hold, and refused with file, line and field where they are damaged."""
+"""Benchmark files: recognized by content; damaged ones are refused with file, line and field."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from codealign.coordinator.evaluation.problems import CallTests, CheckTests
 
 
 def plus(number: int, **changes: Any) -> dict[str, Any]:
-    """A row in EvalPlus' layout."""
+    """Return a row in EvalPlus' layout."""
     return {
         "task_id": f"HumanEval/{number}",
         "prompt": "def f(x):\n",
@@ -30,7 +30,7 @@ def plus(number: int, **changes: Any) -> dict[str, Any]:
 
 
 def check(number: int, **changes: Any) -> dict[str, Any]:
-    """A row in HumanEval's layout."""
+    """Return a row in HumanEval's layout."""
     given = {name: value for name, value in plus(number).items() if name in ("task_id", "prompt", "entry_point")}
     tests = {"canonical_solution": "    return x\n", "test": "def check(candidate):\n    assert candidate(1) == 1\n"}
     return given | tests | changes
@@ -84,19 +84,22 @@ def test_two_files_of_one_benchmark_are_refused(tmp_path: Path) -> None:
         write(tmp_path / name, plus(0))
     told = refused("humaneval+", tmp_path)
     assert "a.jsonl and" in told
-    assert "leave one" in told
+    assert "keep one" in told
 
 
 @pytest.mark.parametrize(
     ("row", "told"),
     [
-        ({"entry_point": "f("}, "line 2, field 'entry_point': must be a function's name"),
+        ({"entry_point": "f("}, "line 2, field 'entry_point': must be a function name"),
         ({"base_input": "[]"}, "line 2, field 'base_input': must be a list of argument lists, is str"),
         ({"plus_input": [[1], 2]}, "line 2, field 'plus_input[1]': must be a list of arguments, is int"),
-        ({"atol": -1}, "line 2, field 'atol': must be a number, at least 0"),
-        ({"task_id": "HumanEval/0"}, "line 2, field 'task_id': HumanEval/0 is there twice"),
-        ({"base_input": [], "plus_input": []}, "line 2, field 'base_input': 1 to 5000 inputs are wanted, got 0"),
-        ({"task_id": "Mbpp/106", "base_input": [[1]]}, "line 2, field 'base_input[0]': is not of this problem's form"),
+        ({"atol": -1}, "line 2, field 'atol': must be a non-negative number"),
+        ({"task_id": "HumanEval/0"}, "line 2, field 'task_id': duplicate problem HumanEval/0"),
+        ({"base_input": [], "plus_input": []}, "line 2, field 'base_input': must have 1 to 5000 inputs, has 0"),
+        (
+            {"task_id": "Mbpp/106", "base_input": [[1]]},
+            "line 2, field 'base_input[0]': does not have the form of this problem's inputs",
+        ),
     ],
 )
 def test_a_wrong_field_is_named(tmp_path: Path, row: dict[str, Any], told: str) -> None:
@@ -122,9 +125,9 @@ def test_what_cannot_be_read_is_named_with_its_line(tmp_path: Path) -> None:
     assert "a.jsonl.gz, after line 0: cannot be read" in refused("humaneval", tmp_path)
     file.unlink()
     write(tmp_path / "a.jsonl", plus(0), '{"task_id": "HumanEval/1", \n')
-    assert "a.jsonl, line 2: is no JSON" in refused("humaneval", tmp_path)
+    assert "a.jsonl, line 2: invalid JSON" in refused("humaneval", tmp_path)
     write(tmp_path / "a.jsonl", plus(0), "[1]\n")
-    assert "a.jsonl, line 2: must be an object" in refused("humaneval", tmp_path)
+    assert "a.jsonl, line 2: must be a JSON object" in refused("humaneval", tmp_path)
     (tmp_path / "a.jsonl").write_text("")
     assert "a.jsonl: is empty" in refused("humaneval", tmp_path)
     (tmp_path / "a.jsonl").write_bytes(b'{"task_id": "\xff"}\n')
@@ -134,8 +137,8 @@ def test_what_cannot_be_read_is_named_with_its_line(tmp_path: Path) -> None:
 def test_without_file_and_hub_the_error_says_which_file_to_give(tmp_path: Path, no_hub: None) -> None:
     write(tmp_path / "a.jsonl", check(0))
     told = refused("humaneval+", tmp_path, NotFound)
-    assert "give EvalPlus' HumanEvalPlus.jsonl.gz" in told
-    assert "evalplus/humanevalplus cannot be had: ConnectionError: no network" in told
+    assert "provide EvalPlus' HumanEvalPlus.jsonl.gz" in told
+    assert "evalplus/humanevalplus cannot be loaded from the hub: ConnectionError: no network" in told
     with pytest.raises(NotFound, match="CODEALIGN_COORDINATOR_EVALUATION_DATA is not set"):
         benchmarks.load("mbpp+", None)
     with pytest.raises(FailedPrecondition, match="does not exist"):
@@ -173,5 +176,5 @@ def test_another_benchmark_is_added_by_registering_it(tmp_path: Path) -> None:
     assert found.spread(0) == found.spread(99) == found.problems
     with pytest.raises(ValueError, match="already"):
         benchmarks.register(adapter)
-    with pytest.raises(NotFound, match=r"give tiny\.jsonl"):
+    with pytest.raises(NotFound, match=r"provide tiny\.jsonl"):
         benchmarks.load("tiny-for-a-test", None)

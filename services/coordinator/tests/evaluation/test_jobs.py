@@ -1,4 +1,4 @@
-"""Evaluations outlive those who asked for them, coordinators that are killed, and services that are away."""
+"""Evaluations survive disconnected callers, killed coordinators and unavailable services."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ async def test_it_is_cancelled_and_the_same_call_goes_on(tmp_path: Path) -> None
     (job,) = world.dataset.of_kind(JOB)
     status = await coordinator.evaluations.cancel(job.id[:8])
     assert status.wanted == CANCELLED
-    with pytest.raises(FailedPrecondition, match="was cancelled: the same call goes on"):
+    with pytest.raises(FailedPrecondition, match="was cancelled: repeat the call to continue it"):
         await watching
     before = len(world.results())
     await asyncio.sleep(60)
@@ -207,7 +207,7 @@ def test_only_an_evaluation_is_cancelled(tmp_path: Path, evaluation: str, error:
 @pytest.mark.parametrize(
     ("given", "error", "says"),
     [
-        (settings("other"), NotFound, "no model other is loaded; loaded: base"),
+        (settings("other"), NotFound, "model other is not loaded; loaded: base"),
         (settings("base", "rev-x"), InvalidArgument, "settings.model.revision: inference serves base at revision"),
         (settings(prompt_style="tuned"), InvalidArgument, "settings.prompt_style: model base has no chat template"),
         (settings(benchmarks=["nanoeval"]), NotFound, "nanoeval: no such file"),
@@ -239,7 +239,7 @@ async def test_a_cause_that_shows_later_is_the_jobs_failure_and_the_watchers_sta
     await world.until(begun)
     world.inference.models.clear()
     world.inference.add_model("other")
-    with pytest.raises(NotFound, match="no model base is loaded; loaded: other"):
+    with pytest.raises(NotFound, match="model base is not loaded; loaded: other"):
         await watching
     standing = await world.standing(JOB)
     assert standing.state == FAILED

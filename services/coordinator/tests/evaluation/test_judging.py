@@ -1,4 +1,4 @@
-"""In which of the sandbox's profiles solutions are executed."""
+"""Choice of the sandbox profile in which solutions are executed."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from fakes import FakeSandbox
 
 
 class Sandbox(FakeSandbox):
-    """Passes every program; its answer to one that imports numpy is as it was told."""
+    """Sandbox that passes every program, except for a configurable verdict on one that imports numpy."""
 
     def __init__(self) -> None:
         super().__init__(self._judge)
         self.says: sb.Verdict.ValueType | None = None
-        """None: it does not offer the profile."""
+        """Verdict on the program that imports numpy, or None if the profile does not exist."""
 
     def _judge(self, program: sb.Program) -> sb.Result:
         verdict = self.says if program.code == "import numpy\n" else sb.VERDICT_PASSED
@@ -101,6 +101,6 @@ async def test_our_own_part_of_a_program_does_not_name_numpy(sandbox: tuple[Sand
         await judge.judge(problem, "def f(x): return x\n")
     sent = fake.requests[-1]
     assert (sent.profile, sent.program.code) == ("numpy", tests.reference)
-    # Else every solution would be executed beside numpy, which costs time.
+    # Otherwise every solution would run with numpy, which costs time.
     assert "numpy" not in sent.program.tests
     assert ast.literal_eval(judging._CALLS) == judging._source("calls.py")

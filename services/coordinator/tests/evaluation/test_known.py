@@ -1,4 +1,4 @@
-"""What was executed is known afterwards, unless it says something of the machine."""
+"""Execution results are cached, unless they may depend on the machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from codealign.coordinator.evaluation.known import KnownResults
 
 
 class Sandbox:
-    """Answers with one result and counts the executions."""
+    """Sandbox that returns one result and counts the executions."""
 
     def __init__(
         self, verdict: sb.Verdict.ValueType = sb.VERDICT_PASSED, image: str = "a", stdout: bytes = b""

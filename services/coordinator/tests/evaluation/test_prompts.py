@@ -1,4 +1,4 @@
-"""What a model is asked, and which program its answer is."""
+"""Prompts of an evaluation, and extraction of programs from answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an evaluation is asked for, and the identity of its results."""
+"""Evaluation requests, and the identity of their results."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_every_wrong_field_is_named_at_once(fields: dict[str, Any], wrong: set[s
 
 
 def test_an_unknown_benchmark_is_told_which_there_are() -> None:
-    with pytest.raises(InvalidArgument, match=r"unknown benchmark 'x'; there are: humaneval, humaneval\+, mbpp"):
+    with pytest.raises(InvalidArgument, match=r"unknown benchmark 'x'; must be one of: humaneval, humaneval\+, mbpp"):
         checked(request(benchmarks=["x"]))
 
 

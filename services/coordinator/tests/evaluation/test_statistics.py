@@ -1,4 +1,4 @@
-"""The figures, against values computed by hand and, where it is installed, SciPy."""
+"""Statistics, checked against values computed by hand and, if installed, SciPy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from codealign.coordinator.evaluation.statistics import Score
 def test_pass_at_k_is_the_share_of_draws_with_a_pass() -> None:
     assert statistics.pass_at_k(1, 1, 1) == 1
     assert statistics.pass_at_k(10, 3, 1) == pytest.approx(0.3)
-    # Of the C(5, 2) = 10 pairs, C(3, 2) = 3 hold no pass.
+    # Of the C(5, 2) = 10 pairs, C(3, 2) = 3 contain no pass.
     assert statistics.pass_at_k(5, 2, 2) == pytest.approx(0.7)
     assert statistics.pass_at_k(200, 199, 10) == 1
     assert statistics.pass_at_k(200, 1, 100) == pytest.approx(0.5)

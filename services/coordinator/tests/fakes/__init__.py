@@ -1,4 +1,4 @@
-"""The services as in-memory fakes behind the coordinator's ports, for tests that need no process but their own."""
+"""In-memory fakes of the services behind the coordinator's ports, for tests that run in a single process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Clock", "Control", "FakeDataset", "FakeInference", "FakeSandbox", "F
 
 @dataclass
 class FakeServices:
-    """All four, as the test scripts them; `services` is what the coordinator is given."""
+    """The four fakes that a test scripts; `services` is passed to the coordinator."""
 
     dataset: FakeDataset = field(default_factory=FakeDataset)
     inference: FakeInference = field(default_factory=FakeInference)
@@ -25,5 +25,5 @@ class FakeServices:
 
     @property
     def services(self) -> Services:
-        """As the coordinator sees them."""
+        """The fakes as the coordinator's ports."""
         return Services(self.dataset, self.inference, self.sandbox, self.training)

@@ -1,4 +1,4 @@
-"""What a test does to the calls of a fake: errors, absence, waiting, and counts of what was called."""
+"""Control of a fake's calls by a test: injected errors, outages, delays, and call counts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from codealign.common.errors import Unavailable
 
 @dataclass
 class Clock:
-    """A clock that tests move. Call it for the time, in seconds."""
+    """A clock moved by tests. Calling it returns the time in seconds."""
 
     now: float = 1_000_000.0
 
@@ -23,31 +23,31 @@ class Clock:
         return self.now
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the clock."""
         self.now += seconds
 
 
 class Control:
-    """The calls of one fake. A method bears the port's name ("append", "generate", ...)."""
+    """Control of one fake's calls. Methods are named as in the port ("append", "generate", ...)."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.calls: Counter[str] = Counter()
-        """Begun, by method, failed ones included."""
+        """Number of started calls by method, including failed ones."""
         self.in_flight: Counter[str] = Counter()
         self.most_in_flight: Counter[str] = Counter()
-        """The highest value that `in_flight` had."""
+        """Maximum of `in_flight` so far."""
         self.away: Exception | None = None
-        """Every call fails with it, as with a service that is down."""
+        """Error that every call raises, as if the service were down."""
         self.before: Callable[[str, Message], None] | None = None
-        """Called with method and request before a call has any effect; what it raises is the call's error."""
+        """Called with method and request before a call takes effect; an exception becomes the call's error."""
         self.after: Callable[[str, Message], None] | None = None
-        """Called when a call has had its effect: what it raises is as an answer that was lost."""
+        """Called after a call took effect; an exception acts like a lost response."""
         self._errors: dict[str, deque[Exception]] = {}
         self._held: dict[str, asyncio.Event] = {}
 
     def fail(self, method: str, *errors: Exception) -> None:
-        """The next calls of a method fail with these, one each, before they have any effect."""
+        """Make the next calls of a method fail with these errors, one each, before they take effect."""
         self._errors.setdefault(method, deque()).extend(errors)
 
     def go_away(self, message: str = "connection refused") -> None:
@@ -59,17 +59,17 @@ class Control:
         self.away = None
 
     def hold(self, method: str) -> asyncio.Event:
-        """Calls of a method wait, before they have any effect, until the event is set."""
+        """Make calls of a method wait, before they take effect, until the returned event is set."""
         return self._held.setdefault(method, asyncio.Event())
 
     @contextlib.asynccontextmanager
     async def call(self, method: str, request: Message) -> AsyncIterator[None]:
-        """One call, around its effect."""
+        """Wrap the effect of one call."""
         self.calls[method] += 1
         self.in_flight[method] += 1
         self.most_in_flight[method] = max(self.most_in_flight[method], self.in_flight[method])
         try:
-            await asyncio.sleep(0)  # as over a network, other tasks run meanwhile
+            await asyncio.sleep(0)  # other tasks run meanwhile, as with a real network call
             if held := self._held.get(method):
                 await held.wait()
             if self.away is not None:

@@ -1,4 +1,4 @@
-"""Coordinators that a test starts, drains, kills and cuts off from the store, with work of which every step is seen."""
+"""Coordinators that a test starts, drains, kills and disconnects from the store, with work whose steps are recorded."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _TASKS: set[asyncio.Task[None]] = set()
 
 
 class Link:
-    """A coordinator's way to the store."""
+    """A coordinator's connection to the store."""
 
     def __init__(self, dataset: FakeDataset) -> None:
         self._dataset = dataset
         self.away = False
-        """Every call fails."""
+        """Whether every call fails."""
         self.cut = False
-        """No call ever returns."""
+        """Whether no call ever returns."""
         self.silent = False
-        """Calls are not answered, as by a node that has died: keepalive ends each after a while."""
+        """Whether calls get no response, as from a dead node: keepalive ends each after a while."""
         self.lost = 0
-        """The answers of so many of the next appends are lost."""
+        """Number of following appends whose responses are lost."""
         self.errors: dict[str, list[Exception]] = {}
-        """The next calls of a method fail with these."""
+        """Errors of the next calls, by method."""
 
     def __getattr__(self, name: str) -> Callable[[Any], Awaitable[Any]]:
         method = getattr(self._dataset, name)
@@ -62,7 +62,7 @@ class Link:
 
 
 class Steps:
-    """Work of so many steps. Each takes its time, and then appends a record under the lease."""
+    """Work with a number of steps. Each step takes time, then appends a record under the lease."""
 
     kind = pb.KIND_RUN
     prefix = "run"
@@ -72,7 +72,7 @@ class Steps:
         self.holder, self.steps, self.seconds = holder, steps, seconds
         self.begun = 0
         self.raises: list[BaseException] = []
-        """What the next attempts at the work raise after their first step."""
+        """Exceptions that the next attempts raise after their first step."""
 
     async def work(self, assignment: Assignment) -> Outcome:
         self.begun += 1
@@ -90,7 +90,7 @@ class Steps:
 
 
 class Coordinator:
-    """One process's controllers."""
+    """The controllers of one process."""
 
     def __init__(self, dataset: FakeDataset, holder: str, *, drain_seconds: float = 20.0, **work: Any) -> None:
         self.link = Link(dataset)
@@ -98,7 +98,7 @@ class Coordinator:
         self.controllers = Controllers(self.link, [self.work], holder, LEASE_SECONDS, drain_seconds)  # type: ignore[arg-type]
         self.draining = asyncio.Event()
         self._task = asyncio.create_task(self._run())
-        _TASKS.add(self._task)  # a loop holds its tasks weakly
+        _TASKS.add(self._task)  # the event loop holds only weak references to tasks
         self._task.add_done_callback(_TASKS.discard)
 
     async def _run(self) -> None:
@@ -106,17 +106,17 @@ class Coordinator:
             await self.draining.wait()
 
     async def drain(self) -> None:
-        """As on SIGTERM; returns when all is handed back."""
+        """Drain as on SIGTERM, and return once all leases are released."""
         self.draining.set()
         await self._task
 
     def kill(self) -> None:
-        """As by SIGKILL: nothing of it reaches the store any more."""
+        """Act as killed by SIGKILL: no further call reaches the store."""
         self.link.cut = True
 
 
 class Subjects:
-    """Runs in the fake store, and what people want of them."""
+    """Runs in the fake store and requests for them."""
 
     def __init__(self, dataset: FakeDataset) -> None:
         self.dataset = dataset
@@ -128,7 +128,7 @@ class Subjects:
         return run.id
 
     async def want(self, subject: str, wanted: pb.RunState.ValueType, by: Coordinator | None = None) -> None:
-        """Through a coordinator, or as another one that has gone since."""
+        """Request a state through a coordinator, or as one that is gone by now."""
         if by:
             await by.controllers.want(subject, wanted, "a person")
         else:
@@ -138,7 +138,7 @@ class Subjects:
         return await requests.standing(self.dataset, subject)
 
     def events(self, subject: str) -> list[str]:
-        """The states of its events, in order."""
+        """Return the states in a subject's events, in order."""
         found = [each for each in self.dataset.of_kind(pb.KIND_RUN_EVENT) if each.parents[0] == subject]
         ordered = sorted(found, key=lambda record: record.attempt)
         return [pb.RunState.Name(each.run_event.state).removeprefix("RUN_STATE_") for each in ordered]
@@ -150,6 +150,6 @@ class Subjects:
     async def until(self, subject: str, state: pb.RunState.ValueType, within: float = 600.0) -> Standing:
         """Wait until the subject is in a state."""
         async with asyncio.timeout(within):
-            while (standing := await self.standing(subject)).state != state:  # noqa: ASYNC110 - the store tells nobody
+            while (standing := await self.standing(subject)).state != state:  # noqa: ASYNC110 - the store sends no notifications
                 await asyncio.sleep(0.1)
         return standing

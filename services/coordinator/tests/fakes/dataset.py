@@ -1,4 +1,4 @@
-"""The record store in memory, with the store's own rules."""
+"""In-memory record store that enforces the real store's rules."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DEFAULT_TTL_SECONDS = 15.0
 class FakeDataset:
     """Records, collections, leases and versions.
 
-    What a call gives is a copy, as over a network: nobody can change what is kept.
+    Calls return copies, as over a network, so callers cannot change the stored records.
     """
 
     def __init__(self, clock: Clock | None = None) -> None:
@@ -33,26 +33,26 @@ class FakeDataset:
         self.records: dict[str, pb.Record] = {}
         self.collections: dict[str, set[str]] = defaultdict(set)
         self.versions: dict[str, list[pb.Record]] = {}
-        """By name: a version's Example records."""
+        """Example records of each version, by version name."""
         self.published: list[ds.PublishVersionRequest] = []
         self.appended = 0
-        """Records that were sent, those that existed included."""
+        """Number of records sent, including existing ones."""
         self._children: dict[str, list[str]] = defaultdict(list)
         self._leases: dict[str, ds.Lease] = {}
 
     def of_kind(self, kind: pb.Kind.ValueType, collection: str = "") -> list[pb.Record]:
-        """For a test's assertions: records of a kind in the order of their ids."""
+        """Return the records of a kind in id order, for assertions."""
         return [record for record in self._of(collection) if record.kind == kind]
 
     def put(self, *given: pb.Record, collection: str = "") -> list[pb.Record]:
-        """For a test's set-up: append without a call."""
+        """Append without counting a call, for test setup."""
         for start in range(0, len(given), _MOST):
             batch = [records.complete(record) for record in given[start : start + _MOST]]
             self._append(ds.AppendRequest(records=batch, collection=collection))
         return list(given)
 
     async def append(self, request: ds.AppendRequest) -> ds.AppendResponse:
-        """Add records, all or none."""
+        """Add all records or none."""
         async with self.control.call("append", request):
             return self._append(request)
 
@@ -121,13 +121,13 @@ class FakeDataset:
         return ds.AppendResult(id=record.id, outcome=ds.APPEND_OUTCOME_EXISTED, kept=None if same else there)
 
     async def get(self, request: ds.GetRequest) -> ds.GetResponse:
-        """Records by id."""
+        """Return records by id."""
         async with self.control.call("get", request):
             ids = [self._resolve(given) for given in request.ids] if request.allow_prefix else self._ids(request.ids)
             return ds.GetResponse(records=[self.records[each] for each in ids if each in self.records])
 
     async def join(self, request: ds.JoinRequest) -> ds.JoinResponse:
-        """Make records members of a collection, and give them."""
+        """Add records to a collection and return them."""
         async with self.control.call("join", request):
             if request.HasField("lease"):
                 self._require_held(request.lease)
@@ -140,7 +140,7 @@ class FakeDataset:
             return ds.JoinResponse(records=[self.records[each] for each in there])
 
     async def scan(self, request: ds.ScanRequest) -> ds.ScanResponse:
-        """A page of records, in the order of their ids."""
+        """Return a page of records, in id order."""
         async with self.control.call("scan", request):
             if not 0 <= request.page_size <= _MOST:
                 raise InvalidArgument("page_size", f"is {request.page_size}; 1 to {_MOST}, or 0 for 100")
@@ -171,7 +171,7 @@ class FakeDataset:
         return len({attempt for attempt in attempts if attempt < wanted}) < wanted
 
     async def count(self, request: ds.CountRequest) -> ds.CountResponse:
-        """How many records there are, and what they took."""
+        """Return the numbers of records and their total cost."""
         async with self.control.call("count", request):
             counts: dict[tuple[int, str, int, int, str], ds.RecordCount] = {}
             for record in self._of(request.collection):
@@ -196,7 +196,7 @@ class FakeDataset:
             return ds.CountResponse(counts=[count for _, count in sorted(counts.items())])
 
     async def lineage(self, request: ds.LineageRequest) -> ds.LineageResponse:
-        """A record's ancestors or descendants, breadth first."""
+        """Return a record's ancestors or descendants, breadth first."""
         async with self.control.call("lineage", request):
             start = self._resolve(request.id)
             if start not in self.records:
@@ -225,7 +225,7 @@ class FakeDataset:
         return sorted({each for each in found if each in members} - set(seen))
 
     async def publish_version(self, request: ds.PublishVersionRequest) -> ds.PublishVersionResponse:
-        """Write a version. Its name derives from the bytes of its examples, ids included."""
+        """Publish a version. Its name is derived from the bytes of its examples, including their ids."""
         async with self.control.call("publish_version", request):
             if request.not_executed and request.verdicts:
                 raise InvalidArgument("verdicts", "must be empty where nothing was executed")
@@ -264,7 +264,7 @@ class FakeDataset:
             raise FailedPrecondition(f"example {row.id}: its verdict was made without gVisor's isolation")
 
     async def acquire_lease(self, request: ds.AcquireLeaseRequest) -> ds.AcquireLeaseResponse:
-        """Take a lease, or take it again with a new token."""
+        """Acquire a lease, or acquire it again with a new token."""
         async with self.control.call("acquire_lease", request):
             lease, now = self._leases.setdefault(request.name, ds.Lease(name=request.name)), self.clock()
             left = _seconds(lease) - now
@@ -277,13 +277,13 @@ class FakeDataset:
             )
 
     async def renew_lease(self, request: ds.RenewLeaseRequest) -> ds.RenewLeaseResponse:
-        """Keep a lease; the token stays."""
+        """Extend a lease, keeping its token."""
         async with self.control.call("renew_lease", request):
             lease = self._require_held(request.lease)
             return ds.RenewLeaseResponse(lease=self._hold(lease, lease.holder, lease.token, request.ttl_seconds))
 
     async def release_lease(self, request: ds.ReleaseLeaseRequest) -> ds.ReleaseLeaseResponse:
-        """Give a lease back, where it is held with this token."""
+        """Release a lease if it is held with this token."""
         async with self.control.call("release_lease", request):
             lease = self._lease(request.lease.name)
             if lease.token == request.lease.token:
@@ -292,7 +292,7 @@ class FakeDataset:
             return ds.ReleaseLeaseResponse()
 
     def holder(self, name: str) -> str:
-        """For a test's assertions: who holds a lease now; empty: nobody."""
+        """Return the current holder of a lease, or an empty string, for assertions."""
         lease = self._leases.get(name)
         return lease.holder if lease is not None and _seconds(lease) > self.clock() else ""
 
@@ -339,7 +339,7 @@ class FakeDataset:
 
 
 def label(record: pb.Record) -> str:
-    """A decision's rule, a rejection's reason, a verdict's name without its prefix; else nothing."""
+    """Return a decision's rule, a rejection's reason or a verdict's name without prefix; else an empty string."""
     if record.kind == pb.KIND_VERDICT:
         return sb.Verdict.Name(record.verdict.result.verdict).removeprefix("VERDICT_")
     return record.decision.rule or record.rejection.reason

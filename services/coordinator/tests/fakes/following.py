@@ -1,4 +1,4 @@
-"""Coordinators that carry evaluations and loops out over fakes: started, drained, killed at any call to the store."""
+"""Coordinators that run evaluations and loops over fakes, and can be drained or killed at any call to the store."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ LEASE_SECONDS = 15.0
 PROBLEMS = 6
 WRONG = "    return None\n"
 EVALUATION_LIMITS = sb.Limits(wall_seconds=60, cpu_seconds=60, memory_bytes=2**31, output_bytes=2**20)
-"""That executions of an evaluation need, at least."""
+"""Minimum limits that executions of an evaluation need."""
 _STARTED: list[Coordinator] = []
-"""What waits in one that was killed must not be collected: that would end it in order."""
+"""Keeps killed coordinators alive: garbage collection would run the cleanup of their suspended tasks."""
 
 
 def write_benchmark(folder: Path, problems: int = PROBLEMS) -> Path:
-    """HumanEval with so many problems, in a folder of its own."""
+    """Write a HumanEval file with this number of problems to its own directory."""
     folder.mkdir(exist_ok=True)
     rows = [
         {
@@ -54,7 +54,7 @@ def write_benchmark(folder: Path, problems: int = PROBLEMS) -> Path:
 
 
 def settings(model: str = "", revision: str = "", **fields: Any) -> pb.EvaluationSettings:
-    """Of an evaluation on the benchmark."""
+    """Return the settings of an evaluation on the benchmark."""
     given = {"benchmarks": ["humaneval"], "prompt_style": "base", **fields}
     return pb.EvaluationSettings(model=pb.ModelChoice(model=model, revision=revision), **given)
 
@@ -65,14 +65,14 @@ def _judge(program: sb.Program) -> sb.Result:
 
 
 class Model(FakeInference):
-    """The base model solves every other problem; a tuned one all of them."""
+    """Inference where the base model solves every other problem and a tuned one solves all."""
 
     def __init__(self) -> None:
         super().__init__(self.solve)
         self.models.clear()
         self.add_model("base", "rev-base", source="/models/base")
         self.seconds = 0.0
-        """That a completion takes."""
+        """Duration of a completion."""
 
     async def solve(self, request: inf.GenerateRequest, sample: inf.Sample) -> inf.Completion:
         text = request.prompt or request.chat.messages[0].content
@@ -90,7 +90,7 @@ class Model(FakeInference):
 
 
 class Trainer(FakeTraining):
-    """Trainings that leave a checkpoint in the store."""
+    """Training that stores a checkpoint."""
 
     def __init__(self, dataset: FakeDataset, *, at_once: bool = True) -> None:
         super().__init__(at_once=at_once)
@@ -106,13 +106,13 @@ class Trainer(FakeTraining):
 
     @property
     def only(self) -> tr.Training:
-        """The one training that there is."""
+        """Return the only training."""
         (training,) = self.trainings.values()
         return training
 
 
 class Link:
-    """A coordinator's way to a service."""
+    """A coordinator's connection to a service."""
 
     def __init__(self, service: Any, cut: asyncio.Event) -> None:
         self._service, self._cut = service, cut
@@ -140,13 +140,13 @@ class Link:
             yield response
 
     async def _or_never(self) -> None:
-        """A process that was killed gets no answer, and asks for nothing."""
+        """Block forever if the process was killed: it gets no response and makes no calls."""
         if self._cut.is_set():
             await self._never.wait()
 
 
 class Coordinator:
-    """One process."""
+    """One coordinator process."""
 
     def __init__(self, world: World, holder: str, **changes: Any) -> None:
         cut = self._cut = asyncio.Event()
@@ -179,16 +179,16 @@ class Coordinator:
             await self.draining.wait()
 
     async def drain(self) -> None:
-        """As on SIGTERM; returns when all is handed back."""
+        """Drain as on SIGTERM, and return once all leases are released."""
         self.draining.set()
         await self._task
 
     def kill(self) -> None:
-        """As by SIGKILL: nothing of it reaches any service any more."""
+        """Act as killed by SIGKILL: no further call reaches any service."""
         self._cut.set()
 
     async def evaluate(self, given: pb.EvaluationSettings) -> list[api.EvaluateResponse]:
-        """Ask for an evaluation and watch it to its end."""
+        """Start an evaluation and watch it until it ends."""
         return [message async for message in self.evaluations.evaluate(api.EvaluateRequest(settings=given))]
 
 
@@ -196,8 +196,8 @@ class World:
     """The services, and runs in the store.
 
     Args:
-        folder: Of the test: for the benchmark.
-        at_once: A training has succeeded as soon as it is asked for.
+        folder: The test's directory, for the benchmark.
+        at_once: Whether a training succeeds as soon as it is submitted.
     """
 
     def __init__(self, folder: Path, *, at_once: bool = True) -> None:
@@ -209,7 +209,7 @@ class World:
         self.training = Trainer(self.dataset, at_once=at_once)
 
     def run(self, state: pb.RunState.ValueType = pb.RUN_STATE_SUCCEEDED, version: str = "v-1") -> pb.Record:
-        """A run of the base model that is in a state."""
+        """Store a run of the base model in this state."""
         body = pb.Run(model=pb.ModelChoice(model="base", revision="rev-base"))
         run = records.complete(pb.Record(kind=pb.KIND_RUN, run=body))
         self.dataset.put(run)
@@ -217,23 +217,23 @@ class World:
         return run
 
     def ran(self, run: pb.Record, state: pb.RunState.ValueType, version: str = "") -> None:
-        """The run's next event."""
+        """Append the run's next event."""
         number = len([each for each in self.dataset.of_kind(pb.KIND_RUN_EVENT) if run.id in each.parents])
         event = pb.RunEvent(state=state, version=version)
         self.dataset.put(pb.Record(kind=pb.KIND_RUN_EVENT, parents=[run.id], attempt=number, run_event=event))
 
     async def standing(self, kind: pb.Kind.ValueType) -> requests.Standing:
-        """Of the only record of a kind."""
+        """Return the standing of the only record of a kind."""
         (record,) = self.dataset.of_kind(kind)
         return await requests.standing(self.dataset, record.id)
 
     def results(self) -> dict[str, tuple[str, bool]]:
-        """Every EvaluationResult, by id: its solution, and whether it passed."""
+        """Return the solution and outcome of every EvaluationResult, by id."""
         found = self.dataset.of_kind(pb.KIND_EVALUATION_RESULT)
         return {each.id: (each.evaluation_result.solution, each.evaluation_result.passed) for each in found}
 
     def kill_at_append(self, coordinator: Coordinator, number: int) -> None:
-        """Kill a coordinator when the store has taken its append of this number, before it is told so."""
+        """Kill a coordinator after the store has processed its append of this number, before the response."""
 
         def after(method: str, request: Message) -> None:
             if method == "append" and self.dataset.control.calls["append"] == number:
@@ -242,13 +242,13 @@ class World:
         self.dataset.control.after = after
 
     async def until(self, happened: Callable[[], Awaitable[bool]], within: float = 600.0) -> None:
-        """Wait for it."""
+        """Wait until a condition holds."""
         async with asyncio.timeout(within):
-            while not await happened():  # noqa: ASYNC110 - it happens in a fake, which tells nobody
+            while not await happened():  # noqa: ASYNC110 - fakes send no notifications
                 await asyncio.sleep(0.1)
 
     async def until_ended(self, kind: pb.Kind.ValueType) -> requests.Standing:
-        """Wait until what is wanted of the only record of a kind is the case, or it has failed."""
+        """Wait until the only record of a kind is in the wanted state, or has failed."""
 
         async def ended() -> bool:
             return bool(self.dataset.of_kind(kind)) and (await self.standing(kind)).settled(repeatable=True)

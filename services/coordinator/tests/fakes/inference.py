@@ -1,4 +1,4 @@
-"""A model that is a function."""
+"""Fake inference: a model is a function."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from codealign.common.errors import FailedPrecondition, NotFound
 from fakes.control import Control
 
 Writes = Callable[[inf.GenerateRequest, inf.Sample], inf.Completion | Awaitable[inf.Completion]]
-"""What the model writes for a sample; an exception that it raises is the call's error. Attempt and seed are filled in
-where it leaves both out."""
+"""Returns the model's completion of a sample; an exception becomes the call's error. Attempt and seed are filled in if
+both are missing."""
 REVISION = "rev-fake"
 
 
 def echo(request: inf.GenerateRequest, sample: inf.Sample) -> inf.Completion:
-    """A text that depends on the prompt's end and on the seed alone."""
+    """Return a text that depends only on the end of the prompt and the seed."""
     return inf.Completion(
         text=f"{request.prompt[-20:].strip()} {sample.seed}", finish_reason=inf.FINISH_REASON_END_TOKEN
     )
 
 
 class FakeInference:
-    """Inference with one model or several, each a function of request and sample.
+    """Inference with one or more models, each a function of request and sample.
 
     Args:
-        writes: What a model without a function of its own writes.
-        slots: Samples that it decodes at once, as GetLoad says.
+        writes: Default function of the models.
+        slots: Number of concurrent samples that GetLoad reports.
     """
 
     def __init__(self, writes: Writes = echo, *, slots: int = 8) -> None:
@@ -39,21 +39,21 @@ class FakeInference:
         self.most_running = 0
         self.requests: list[inf.GenerateRequest] = []
         self.generated = 0
-        """Completions that were given."""
+        """Number of returned completions."""
         self.models: dict[str, inf.Model] = {}
         self.writes_of: dict[str, Writes] = {}
-        """By model: another function than `writes`."""
+        """Functions that replace `writes`, by model."""
         self.add_model("model")
 
     def add_model(self, name: str, revision: str = REVISION, writes: Writes | None = None, **fields: object) -> None:
-        """Load a model as a test wants it; `fields` are those of `Model`."""
+        """Add a loaded model; `fields` are those of `Model`."""
         values = {"source": name, "engine": "transformers", "context_length": 4096, "batch_invariant": True} | fields
         self.models[name] = inf.Model(name=name, revision=revision, **values)  # type: ignore[arg-type]
         if writes is not None:
             self.writes_of[name] = writes
 
     async def generate(self, request: inf.GenerateRequest, *, timeout: float) -> AsyncGenerator[inf.GenerateResponse]:
-        """Completions in the order in which they finish."""
+        """Yield completions in the order in which they finish."""
         asked = inf.GenerateRequest()
         asked.CopyFrom(request)
         self.requests.append(asked)
@@ -98,29 +98,29 @@ class FakeInference:
         return self.models[name]
 
     async def get_model(self, request: inf.GetModelRequest) -> inf.GetModelResponse:
-        """A model that is loaded."""
+        """Return a loaded model."""
         async with self.control.call("get_model", request):
             return inf.GetModelResponse(model=self._model(request.name))
 
     async def get_load(self, request: inf.GetLoadRequest) -> inf.GetLoadResponse:
-        """`slots`, and what is being written."""
+        """Return `slots` and the samples in flight."""
         async with self.control.call("get_load", request):
             running = min(self.running, self.slots)
             return inf.GetLoadResponse(running=running, waiting=self.running - running, slots=self.slots)
 
     async def count_tokens(self, request: inf.CountTokensRequest) -> inf.CountTokensResponse:
-        """Words."""
+        """Count words as tokens."""
         async with self.control.call("count_tokens", request):
             self._model(request.model)
             return inf.CountTokensResponse(counts=[len(text.split()) for text in request.texts])
 
     async def list_models(self, request: inf.ListModelsRequest) -> inf.ListModelsResponse:
-        """The models that are loaded."""
+        """Return the loaded models."""
         async with self.control.call("list_models", request):
             return inf.ListModelsResponse(models=[self.models[name] for name in sorted(self.models)])
 
     async def load_model(self, request: inf.LoadModelRequest) -> inf.LoadModelResponse:
-        """Load a model under its name; its revision is the expected one, or derives from its source."""
+        """Load a model; its revision is the expected one, or derived from its source."""
         async with self.control.call("load_model", request):
             name = request.name or request.source.rstrip("/").rpartition("/")[2]
             there = self.models.get(name)
@@ -131,7 +131,7 @@ class FakeInference:
             return inf.LoadModelResponse(model=self.models[name])
 
     async def unload_model(self, request: inf.UnloadModelRequest) -> inf.UnloadModelResponse:
-        """Let a model go."""
+        """Unload a model."""
         async with self.control.call("unload_model", request):
             if request.name not in self.models:
                 raise NotFound(f"no model {request.name!r} is loaded")

@@ -1,4 +1,4 @@
-"""A sandbox that is a function: nothing is executed."""
+"""Fake sandbox: a function decides the results, and nothing is executed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from fakes.control import Control
 
 Judges = Callable[[sb.Program], sb.Result | Awaitable[sb.Result]]
-"""What becomes of a program; an exception that it raises is the call's error. What it leaves out of the result (runner,
-image, isolation) is filled in."""
+"""Returns the result of a program; an exception becomes the call's error. Missing runner, image and isolation are
+filled in."""
 IMAGE_DIGEST = "sha256:" + "1" * 64
 PYTHON_VERSION = "3.11.9"
 DEFAULTS = sb.Limits(
@@ -26,7 +26,7 @@ DEFAULTS = sb.Limits(
 
 
 def passes(program: sb.Program) -> sb.Result:
-    """Every program passes its tests."""
+    """Let every program pass its tests."""
     return sb.Result(verdict=sb.VERDICT_PASSED, assertions_executed=1, assertions_total=1, wall_seconds=0.01)
 
 
@@ -34,8 +34,8 @@ class FakeSandbox:
     """A sandbox with one runner.
 
     Args:
-        judges: What becomes of a program.
-        slots: Programs that it runs at once, as GetCapacity says.
+        judges: Function that returns the result of a program.
+        slots: Number of concurrent programs that GetCapacity reports.
     """
 
     def __init__(self, judges: Judges = passes, *, slots: int = 4) -> None:
@@ -56,10 +56,10 @@ class FakeSandbox:
             profiles=["default"],
             profile_limits=[sb.ProfileLimits(profile="default", defaults=DEFAULTS, maxima=DEFAULTS)],
         )
-        """Change it as a test wants it: results have its name, isolation and image."""
+        """Runner that results name; tests may change it, including its isolation and image."""
 
     async def execute(self, request: sb.ExecuteRequest, *, timeout: float) -> sb.ExecuteResponse:
-        """What the function says of the program."""
+        """Return the function's result for the program."""
         self.requests.append(request)
         async with self.control.call("execute", request):
             judged = self.judges(request.program)
@@ -73,12 +73,12 @@ class FakeSandbox:
             return sb.ExecuteResponse(result=result)
 
     async def get_runner(self, request: sb.GetRunnerRequest) -> sb.GetRunnerResponse:
-        """The runner."""
+        """Return the runner."""
         async with self.control.call("get_runner", request):
             return sb.GetRunnerResponse(runners=[self.runner])
 
     async def get_capacity(self, request: sb.GetCapacityRequest) -> sb.GetCapacityResponse:
-        """`slots`, and how many programs are there."""
+        """Return `slots` and the number of programs in flight."""
         async with self.control.call("get_capacity", request):
             there = self.control.in_flight["execute"]
             return sb.GetCapacityResponse(

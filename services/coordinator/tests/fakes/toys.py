@@ -1,4 +1,4 @@
-"""Small pipelines of every shape, a model that writes for them, and a run of one of them over the fakes."""
+"""Toy pipelines of every shape, a model function for them, and a run of one of them over the fakes."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class ToySeeds(Seeds):
 
 
 class ToyWriting(Writing):
-    """Reads a record from each line. A line `boom` raises what a hostile text may make a parser raise."""
+    """Stage that reads a record from each line. A line `boom` raises an error as a hostile text may."""
 
     title = "Toy"
     description = "Lines."
@@ -133,12 +133,12 @@ class ToySelection(Selection):
 
 
 def text_of(record: pb.Record) -> str:
-    """What a record says."""
+    """Return the text of a record."""
     return record.seed.code or record.instruction.text or record.response.answer
 
 
 def writing(name: str, parent: str, makes: pb.Kind.ValueType, *, version: int = 1, **defaults: int) -> Writing:
-    """A writing stage of a shape."""
+    """Return a writing stage of the given shape."""
     values = {
         "name": name,
         "parent": parent,
@@ -151,19 +151,19 @@ def writing(name: str, parent: str, makes: pb.Kind.ValueType, *, version: int = 
 
 
 def judged(stage: type[Stage], parent: str) -> Stage:
-    """An execution or a selection behind a stage."""
+    """Return an execution or a selection that follows a stage."""
     return type(stage.__name__, (stage,), {"parent": parent})()  # type: ignore[no-any-return]
 
 
 def pipeline(name: str, *stages: Writing, executes: bool = True) -> Pipeline:
-    """A pipeline whose last writing stage's items are the candidates."""
+    """Return a pipeline whose candidates are the items of the last writing stage."""
     last = stages[-1].name
     ends = [judged(ToyExecution, last), judged(ToySelection, "execution")] if executes else [judged(ToySelection, last)]
     return Pipeline(name, "a toy", (ToySeeds(), *stages, *ends), FEW_SHOTS, "0" * 64)
 
 
 def shapes(version: int = 1) -> dict[str, Pipeline]:
-    """A pipeline of each shape, by name; `version` is that of the stages that read."""
+    """Return a pipeline of each shape, by name; `version` applies to the stages that parse."""
     instruction, response = pb.KIND_INSTRUCTION, pb.KIND_RESPONSE
     found = [
         pipeline(
@@ -189,29 +189,29 @@ def shapes(version: int = 1) -> dict[str, Pipeline]:
 
 
 def seeds(count: int, *extra: str) -> list[pb.Record]:
-    """So many different seeds, and some with a given text."""
+    """Return `count` distinct seeds, plus seeds with the given texts."""
     texts = [f"def seed_{number}(): return {digest(number)}" for number in range(count)]
     return [records.complete(pb.Record(kind=pb.KIND_SEED, seed=pb.Seed(code=text))) for text in [*texts, *extra]]
 
 
 def digest(*parts: object) -> str:
-    """Words that depend on these alone."""
+    """Return words that depend only on the arguments."""
     text = hashlib.sha256(repr(parts).encode()).hexdigest()
     return " ".join(text[start : start + 4] for start in range(0, 32, 4))
 
 
 def number(*parts: object) -> int:
-    """A number that depends on these alone."""
+    """Return a number that depends only on the arguments."""
     return int(hashlib.sha256(repr(parts).encode()).hexdigest()[:8], 16)
 
 
 def said(text: str, reason: inf.FinishReason.ValueType = inf.FINISH_REASON_END_TOKEN) -> inf.Completion:
-    """A completion."""
+    """Return a completion with this text."""
     return inf.Completion(text=text, finish_reason=reason)
 
 
 def writes(request: inf.GenerateRequest, sample: inf.Sample) -> inf.Completion:
-    """One to three lines by the sample's seed; some are unreadable, some short, some placeholders."""
+    """Return one to three lines chosen by the sample's seed; some are unreadable, too short or placeholders."""
     chance = number(sample.seed, "what") % 12
     if chance == 0:
         return said("")
@@ -223,13 +223,13 @@ def writes(request: inf.GenerateRequest, sample: inf.Sample) -> inf.Completion:
 
 
 def judges(program: sb.Program) -> sb.Result:
-    """Half of the programs pass."""
+    """Let half of the programs pass."""
     passes = number(program.code) % 2
     return sb.Result(verdict=sb.VERDICT_PASSED if passes else sb.VERDICT_FAILED_ASSERTION, wall_seconds=0.01)
 
 
 def run_record(name: str, strategy: str = "first-pass", **settings: object) -> pb.Record:
-    """A run of a pipeline, with everything filled in."""
+    """Return a complete Run record for a pipeline."""
     run = pb.Run(pipeline=name, seeds=pb.SeedSelection(collection=SEEDS), seed=7, **settings)  # type: ignore[arg-type]
     run.model.model, run.model.revision = "model", REVISION
     run.selection.strategy = strategy
@@ -241,7 +241,7 @@ def run_record(name: str, strategy: str = "first-pass", **settings: object) -> p
 
 @dataclass
 class Bench:
-    """A run over fakes."""
+    """Test bench: a run over the fakes."""
 
     run: pb.Record
     fakes: FakeServices = field(default_factory=FakeServices)
@@ -257,7 +257,7 @@ class Bench:
         self.fakes.sandbox.judges = judges
 
     async def work(self) -> Outcome:
-        """Carry the run out."""
+        """Execute the run."""
         dataset = self.fakes.dataset
         config = run_records(self.run.run)[0]
         dataset.put(config, self.run, collection=self.run.id)
@@ -275,17 +275,17 @@ class Bench:
             )
 
     def rows(self) -> list[tuple[str, str]]:
-        """Instruction and response of each row."""
+        """Return the instruction and response of each row."""
         return sorted((row.example.instruction, row.example.response) for row in self.examples())
 
     def examples(self) -> list[pb.Record]:
-        """The rows' records."""
+        """Return the records of the rows."""
         return self.fakes.dataset.of_kind(pb.KIND_EXAMPLE, self.run.id)
 
     def rejections(self) -> list[pb.Rejection]:
-        """What could not be read."""
+        """Return the rejections."""
         return [record.rejection for record in self.fakes.dataset.of_kind(pb.KIND_REJECTION, self.run.id)]
 
     async def counts(self) -> Sequence[ds.RecordCount]:
-        """Of the run's collection."""
+        """Return the record counts of the run's collection."""
         return (await self.fakes.dataset.count(ds.CountRequest(collection=self.run.id))).counts

@@ -1,4 +1,4 @@
-"""Trainings that end when a test says so."""
+"""Fake training service: a test decides when trainings end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class FakeTraining:
     """Training without weights.
 
     Args:
-        at_once: A training has succeeded as soon as it is asked for.
+        at_once: Whether a training succeeds as soon as it is submitted.
     """
 
     def __init__(self, *, at_once: bool = True) -> None:
@@ -24,7 +24,7 @@ class FakeTraining:
         self.trainings: dict[str, tr.Training] = {}
 
     def finish(self, training_id: str, message: str = "") -> None:
-        """End a training: it succeeded, or, with a message, it failed."""
+        """End a training: it succeeds, or fails if a message is given."""
         training = self.trainings[training_id]
         training.step, training.message = training.total_steps, message
         if message:
@@ -35,7 +35,7 @@ class FakeTraining:
         training.checkpoint_id = hashlib.sha256(training_id.encode()).hexdigest()[:32]
 
     async def submit(self, request: tr.SubmitTrainingRequest) -> tr.SubmitTrainingResponse:
-        """The training of a specification; one that was cancelled or failed goes on."""
+        """Submit a training; one that was cancelled or failed continues."""
         async with self.control.call("submit", request):
             nameless = tr.TrainingSpec()
             nameless.CopyFrom(request.spec)
@@ -53,12 +53,12 @@ class FakeTraining:
             return tr.SubmitTrainingResponse(training=training)
 
     async def get(self, request: tr.GetTrainingRequest) -> tr.GetTrainingResponse:
-        """How far a training is."""
+        """Return the state of a training."""
         async with self.control.call("get", request):
             return tr.GetTrainingResponse(training=self._training(request.id))
 
     async def cancel(self, request: tr.CancelTrainingRequest) -> tr.CancelTrainingResponse:
-        """Stop a training, if it has not ended."""
+        """Stop a training unless it has ended."""
         async with self.control.call("cancel", request):
             training = self._training(request.id)
             if training.state not in ENDED:

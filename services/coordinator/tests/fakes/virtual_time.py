@@ -1,4 +1,4 @@
-"""Tests in virtual time: when every task waits, the loop's clock jumps to the next deadline."""
+"""Virtual time for tests: when every task waits, the event loop's clock jumps to the next deadline."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from fakes.control import Clock
 
 P = ParamSpec("P")
 _BEYOND = 1e-6
-"""So much later than a deadline it is when its timer fires, so that no rounding leaves the clock before it."""
+"""Seconds past a deadline to jump to, so that rounding never leaves the clock before it."""
 _MOST_BUSY = 100_000
-"""Turns of the loop without any time passing."""
+"""Maximum number of consecutive loop iterations in which no time passes."""
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Never waits: time passes instead."""
+    """Selector that advances virtual time instead of waiting."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,19 +39,19 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps. For tasks that wait for tasks and for time, not for sockets."""
+    """Event loop with a virtual clock. For tasks that wait for tasks and timers, not for sockets."""
 
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()
         super().__init__(self._jumping)
 
     def time(self) -> float:
-        """Virtual seconds since the loop was made."""
+        """Return the virtual seconds since the loop was created."""
         return self._jumping.now
 
 
 class LoopClock(Clock):
-    """The running loop's time, for the fake store."""
+    """Clock of the fake store that follows the running loop's time."""
 
     def __call__(self) -> float:
         return self.now + asyncio.get_running_loop().time()
@@ -62,7 +62,7 @@ async def _at_once(function: Callable[..., Any], *args: Any, **kwargs: Any) -> A
 
 
 def in_virtual_time(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
-    """Run an async test on a loop of its own, in virtual time, which does not wait for threads: there are none."""
+    """Run an async test on its own event loop in virtual time. The loop does not wait for threads."""
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:

@@ -1,4 +1,4 @@
-"""A loop goes on from its records, whoever is killed, and does nothing twice."""
+"""A loop resumes from its records after any process is killed, and repeats no step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SUCCEEDED, FAILED = pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_FAILED
 
 
 def loop(*limits: int, **fields: Any) -> pb.Loop:
-    """With an evaluation for each limit; without any, one of all problems."""
+    """Return a loop with an evaluation for each limit; without limits, with one evaluation of all problems."""
     evaluations = [pb.EvaluationSettings(benchmarks=["humaneval"], limit=limit) for limit in limits or (0,)]
     given = {"training": tr.TrainingSpec(epochs=2), "evaluations": evaluations, **fields}
     return pb.Loop(**given)
@@ -94,11 +94,11 @@ async def test_it_waits_for_the_runs_version(tmp_path: Path) -> None:
     await coordinator.loops.wanted(run, loop())
     await asyncio.sleep(30)
     found = await status(coordinator, run)
-    assert (found.state, found.message) == (RUNNING, "waits for the run")
+    assert (found.state, found.message) == (RUNNING, "waiting for the run")
     assert {step.state for step in found.steps} == {pb.RUN_STATE_UNSPECIFIED}
     world.ran(run, PAUSED)
     await asyncio.sleep(5)
-    assert (await status(coordinator, run)).message == "waits for the run, which is paused"
+    assert (await status(coordinator, run)).message == "waiting for the run, which is paused"
     world.ran(run, SUCCEEDED, "v-2")
     assert (await world.until_ended(LOOP)).state == SUCCEEDED
     assert world.training.only.spec.dataset == "v-2"
@@ -110,7 +110,7 @@ async def test_a_run_without_rows_leaves_nothing_to_train_on(tmp_path: Path) -> 
     run, coordinator = world.run(SUCCEEDED, ""), Coordinator(world, "a")
     await coordinator.loops.wanted(run, loop())
     standing = await world.until_ended(LOOP)
-    assert (standing.state, "nothing to train on; try more seeds" in standing.message) == (FAILED, True)
+    assert (standing.state, "no rows to train on; use more seeds" in standing.message) == (FAILED, True)
     assert not world.training.trainings
     assert not world.dataset.of_kind(RESULT)
 
@@ -289,7 +289,7 @@ async def test_an_evaluation_that_fails_fails_the_loop_with_its_reason(tmp_path:
     standing = await world.until_ended(LOOP)
     assert standing.state == FAILED
     assert standing.message.startswith("the evaluation of the base model (")
-    assert "HumanEval.jsonl: is empty; fetch it again" in standing.message
+    assert "HumanEval.jsonl: is empty; download it again" in standing.message
 
 
 @in_virtual_time
@@ -335,7 +335,7 @@ WRONG.evaluations.add(benchmarks=["humaneval"], model=pb.ModelChoice(model="m"),
                 *("loop.evaluations[0].benchmarks[1]", "loop.evaluations[1].model", "loop.evaluations[1].limit"),
             ],
         ),
-        (loop(1, 1), {}, InvalidArgument, ["loop.evaluations[1]: is there twice"]),
+        (loop(1, 1), {}, InvalidArgument, ["loop.evaluations[1]: duplicate evaluation"]),
         (loop(), {"training_address": ""}, FailedPrecondition, ["CODEALIGN_COORDINATOR_TRAINING_ADDRESS is not set"]),
         (
             loop(evaluations=[pb.EvaluationSettings(benchmarks=["nanoeval"])]),

@@ -1,4 +1,4 @@
-"""docs/extending.md names files that are there."""
+"""Files named in docs/extending.md exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pipeline is checked when it is made, found by its folder, and described to clients."""
+"""Pipelines are validated on construction, discovered by directory, and described to clients."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pipeline(*stages: Stage, name: str = "sound") -> Pipeline:
 
 
 class Evolved(Instructions):
-    """Made of what it makes: the same kind."""
+    """Stage whose input and output have the same kind."""
 
     name = "evolved"
     parent = "instructions"
@@ -159,7 +159,7 @@ def test_a_description_holds_all_that_a_client_needs() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A package `found` with one folder, `some_pipeline`."""
+    """Yield the directory `some_pipeline`, the only one of a package `found`."""
     (tmp_path / "found/some_pipeline").mkdir(parents=True)
     (tmp_path / "found/__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)

@@ -1,4 +1,4 @@
-"""A plan has every stage of the run's own pipeline, with the items and tokens that it takes at most."""
+"""A plan lists every stage of the run's pipeline with its maximum numbers of items and tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each pipeline that is there runs from seeds to a version, with services that are functions."""
+"""Each built-in pipeline runs from seeds to a version, over fakes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def seed(number: int) -> pb.Record:
 
 
 def writes(request: inf.GenerateRequest, sample: inf.Sample) -> inf.Completion:
-    """What a model would write: other words for every sample, and a section's own end."""
+    """Return a completion like a model's: different words for every sample, and the section's end marker."""
     words, end = toys.digest(sample.seed), request.sampling.stop[0]
     if "</concepts>" in end:
         text = "lists, sums"

@@ -1,4 +1,4 @@
-"""seed-to-instruction asks for a task right from the seed, and shares everything else with selfcodealign."""
+"""seed-to-instruction requests a task directly from the seed, and shares the other stages with selfcodealign."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""selfcodealign asks what it always asked, reads what its templates show, and says why it drops what it drops.
+"""selfcodealign keeps its prompts, parses the format that its templates show, and names the reason for each drop.
 
-`selfcodealign_draws.json` was computed before pipelines were data; as long as it holds, recordings replay
+`selfcodealign_draws.json` was computed before pipelines were data. As long as it matches, recordings can be replayed
 (decision 013).
 """
 

@@ -1,4 +1,4 @@
-"""A run's report: what it says, and that its cost does not grow with the records."""
+"""A run's report: its content, and its cost, which does not grow with the number of records."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REVISION = "ab" * 32
 
 @dataclass
 class Filled:
-    """A run in a store: three seeds, of which one makes a row."""
+    """A stored run with three seeds, one of which becomes a row."""
 
     services: FakeServices = field(default_factory=FakeServices)
     pipeline: str = "selfcodealign"
@@ -63,7 +63,7 @@ class Filled:
         )
 
     def read(self, item: pb.Record, stage: str, kind: pb.Kind.ValueType, **body: object) -> pb.Record:
-        """A completion, and what was read from it."""
+        """Store a completion and the record parsed from it."""
         tokens = pb.Provenance(prompt_tokens=100, cached_prompt_tokens=60, generated_tokens=7, model="m", seconds=1.5)
         completion = self.add(
             pb.Record(

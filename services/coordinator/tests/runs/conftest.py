@@ -1,4 +1,4 @@
-"""Toy pipelines beside the real ones, and retries that do not wait."""
+"""Fixtures: toy pipelines in addition to the real ones, and retries without delay."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def use_pipelines(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Pipeline]], None]:
-    """Have these pipelines beside the real ones."""
+    """Return a function that registers pipelines in addition to the real ones."""
     real = pipelines._pipelines()
 
     def use(found: dict[str, Pipeline]) -> None:

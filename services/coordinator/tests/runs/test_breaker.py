@@ -1,4 +1,4 @@
-"""The breaker opens when most of a stage's last items fail alike, and not before."""
+"""The breaker opens only when most of a stage's recent items fail in the same way."""
 
 from __future__ import annotations
 

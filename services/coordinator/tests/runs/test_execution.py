@@ -1,4 +1,4 @@
-"""What becomes of a sandbox's results: which are kept, for whom, and which are not."""
+"""Handling of sandbox results: which are stored and shared between runs, and which are not."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ITEM = Item(RESPONSE, "key")
 
 
 class Bench:
-    """Runs that share a store and a sandbox."""
+    """Test bench: runs that share a store and a sandbox."""
 
     def __init__(self) -> None:
         self.fakes = FakeServices()
@@ -43,7 +43,7 @@ class Bench:
         self.dataset.put(SEED, RESPONSE)
 
     def will_say(self, *verdicts: sb.Verdict.ValueType, **fields: Any) -> None:
-        """These in order, the last one for ever."""
+        """Make the sandbox return these verdicts in order, repeating the last one."""
         left = deque(sb.Result(verdict=verdict, **fields) for verdict in verdicts)
         self.sandbox.judges = lambda program: left.popleft() if len(left) > 1 else left[0]
 

@@ -1,4 +1,4 @@
-"""What becomes of completions: kept as they came, found again, read once, and rejected with what was seen."""
+"""Handling of completions: stored unchanged, reused, parsed once, and rejected with a reason."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TEXT = "Write a function that returns its argument."
 
 
 class Bench:
-    """The first stage of a toy pipeline over fakes."""
+    """Test bench: the first stage of a toy pipeline over fakes."""
 
     def __init__(self, fakes: FakeServices | None = None, name: str = "fan-out", seed: int = 7) -> None:
         self.fakes = fakes or FakeServices()
@@ -65,19 +65,19 @@ class Bench:
         self.generation = Generation(self.context, self.stage, completions, Prefixes(self.store))
 
     def gate(self) -> None:
-        """Closed where a test says so."""
+        """Raise if a test closed the gate."""
         if not self.allowed:
             raise RunStopped("paused")
 
     async def draw(self, *completions: inf.Completion, fresh: bool = False) -> list[Drawn]:
-        """What is read from these, one for each attempt."""
+        """Return the records parsed from these completions, one per attempt."""
         self.inference.writes = lambda request, sample: completions[sample.attempt]
         found: list[Drawn] = []
         await self.generation.draw(ITEM, range(len(completions)), fresh=fresh, deliver=found.append)
         return sorted(found, key=lambda drawn: (drawn.attempt, drawn.number))
 
     def rejections(self) -> list[pb.Record]:
-        """By attempt."""
+        """Return the rejections, ordered by attempt."""
         found = self.dataset.of_kind(pb.KIND_REJECTION, self.store.collection)
         return sorted(found, key=lambda record: record.attempt)
 

@@ -1,4 +1,4 @@
-"""One runner for pipelines of every shape; what stops, fails or is odd changes nothing about the rows."""
+"""One runner for pipelines of every shape: stops, failures and odd items do not change the rows."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def bench(name: str, count: int = 8, *extra: str, strategy: str = "first-pass", 
 
 
 def version(found: Bench, outcome: Outcome) -> list[bytes]:
-    """The bytes of what was published."""
+    """Return the bytes of the published rows."""
     rows = found.fakes.dataset.versions[outcome.version]
     return [row.id.encode() + row.example.SerializeToString(deterministic=True) for row in rows]
 
@@ -411,7 +411,7 @@ async def test_a_run_whose_runners_change_pauses_and_goes_on_with_the_old_ones()
 
 
 async def _passed_programs() -> list[str]:
-    """Those of an undisturbed run that passed."""
+    """Return the programs that passed in an undisturbed run."""
     made, passed = bench("one-line"), list[str]()
 
     def judge(program: sb.Program) -> sb.Result:
@@ -479,7 +479,7 @@ async def test_one_prompt_that_the_engine_keeps_failing_on_ends_no_run() -> None
 
 
 def late(request: inf.GenerateRequest, sample: inf.Sample) -> inf.Completion:
-    """No answer within the deadline."""
+    """Fail as if there was no response within the deadline."""
     raise DeadlineExceeded("inference: no answer within 3600 s")
 
 

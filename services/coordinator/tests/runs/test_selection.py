@@ -1,4 +1,4 @@
-"""Which candidates become rows, what is said of the others, and how much is read at a time."""
+"""Selection: which candidates become rows, the decisions about the others, and the size of reads."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ VERDICTS = [
     sb.VERDICT_PASSED,
     sb.VERDICT_REFUSED,
 ]
-"""By attempt."""
+"""Verdicts by attempt."""
 
 
 def bench(strategy: str = "first-pass", seeds: int = 5, verdicts: list[sb.Verdict.ValueType] = VERDICTS) -> Bench:
-    """Each seed gets an instruction of its own, and each attempt of a response the verdict of its number."""
+    """Return a bench where each seed has its own instruction, and each response the verdict of its attempt."""
     made = Bench(toys.run_record("one-line", strategy))
     made.fakes.dataset.put(*toys.seeds(seeds), collection=SEEDS)
 
@@ -52,12 +52,12 @@ def bench(strategy: str = "first-pass", seeds: int = 5, verdicts: list[sb.Verdic
 
 
 def attempts(made: Bench) -> list[int]:
-    """Of the rows."""
+    """Return the attempts of the rows."""
     return sorted(made.fakes.dataset.records[row.example.lineage[-1].record_id].attempt for row in made.examples())
 
 
 def decisions(made: Bench) -> Counter[str]:
-    """How many there are of each rule, seeds aside."""
+    """Count the decisions by rule, except those on seeds."""
     found = made.fakes.dataset.of_kind(pb.KIND_DECISION, made.run.id)
     return Counter(record.decision.rule for record in found if not record.decision.rule.startswith("seed."))
 

@@ -1,6 +1,6 @@
-"""The method's own pipeline gives the rows that it gave before pipelines were data.
+"""The selfcodealign pipeline produces the same rows as before pipelines were data.
 
-The digests were computed with the program that knew one method alone, from the same seeds, completions and verdicts.
+The digests were computed by the earlier single-method program from the same seeds, completions and verdicts.
 """
 
 from __future__ import annotations

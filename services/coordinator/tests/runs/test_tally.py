@@ -1,4 +1,4 @@
-"""Counts of a stage: what is in flight, how fast, and how long it was at work."""
+"""Counts of a stage: items in flight, speed, and time spent working."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A window fills what the service has, gives way when it is refused, and widens again."""
+"""A window fills the service's capacity, shrinks when refused, and grows again."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The benchmarks that a model can be evaluated on.
+"""Registry of the benchmarks that a model can be evaluated on.
 
-A benchmark is an adapter: a name, and how to load its problems from the user's files, or from the hub. Another one
-is added by `register`.
+A benchmark is an adapter: a name, and a way to load its problems from the user's files or from the hub. Add one with
+`register`.
 """
 
 from __future__ import annotations
@@ -18,45 +18,48 @@ from codealign.coordinator.evaluation.problems import Benchmark, Problem
 
 
 class NotReached(NotFound):
-    """A benchmark's problems are on the hub, which does not answer now."""
+    """A benchmark's problems are on the hub, which is temporarily unreachable."""
 
 
 class Adapter(Protocol):
-    """One benchmark."""
+    """Interface of a benchmark."""
 
     @property
     def name(self) -> str:
-        """As requests name it."""
+        """Name of the benchmark in requests."""
 
     def load(self, data: Path | None) -> Benchmark:
-        """Its problems.
+        """Load the problems.
 
         Args:
-            data: The user's file or folder of files. None: there is none.
+            data: The user's file or directory of files, or None.
 
         Raises:
-            NotFound: It is in no file, and cannot be had from elsewhere; the message says what to do. `NotReached`
-                where it may be had later.
+            NotFound: No file holds the benchmark and it cannot be downloaded; the message says what to do.
+                `NotReached` if a later attempt may succeed.
             FailedPrecondition: A file is damaged, or `data` does not exist; the message says where and what to do.
         """
 
 
 @dataclass(frozen=True)
 class PublishedBenchmark:
-    """A benchmark in EvalPlus' layout or HumanEval's, found in a folder by what its files hold."""
+    """A benchmark in EvalPlus' or HumanEval's layout. Its file is recognized by content, not by name."""
 
     name: str
     family: str
-    """What its task ids belong to; see `layouts.family`."""
+    """Family of its task ids; see `layouts.family`."""
     parts: tuple[str, ...]
-    """The inputs that judge a solution, in EvalPlus' layout: "base", or "base" and "plus"."""
+    """Input sets that judge a solution, in EvalPlus' layout: "base", or "base" and "plus"."""
     wanted_file: str
-    """Named where there is none."""
+    """File that the error message asks for if there is none."""
     source: hub.Source | None = None
-    """Where it is on the hub."""
+    """Location on the hub, if any."""
 
     def load(self, data: Path | None) -> Benchmark:
-        """See `Adapter.load`. EvalPlus' layout is preferred, as EvalPlus reports both figures from one file."""
+        """Load the problems; see `Adapter.load`.
+
+        EvalPlus' layout takes precedence, because EvalPlus computes both scores from one file.
+        """
         file = self._file(data) if data else None
         if file is not None:
             return self._built(list(rows(file)), file.name)
@@ -67,37 +70,37 @@ class PublishedBenchmark:
         except hub.Unreachable as error:
             kind = NotReached if isinstance(error, hub.Away) else NotFound
             raise kind(
-                f"{self.name}: {self._wish(data)}; and the hub's {self.source.repository} cannot be had: {error}"
+                f"{self.name}: {self._wish(data)}; and {self.source.repository} cannot be loaded from the hub: {error}"
             ) from None
         return self._built(found, self.source.repository)
 
     def _wish(self, data: Path | None) -> str:
         where = f"no such file in {data}" if data else "no local file: CODEALIGN_COORDINATOR_EVALUATION_DATA is not set"
-        return f"{where}; give {self.wanted_file}"
+        return f"{where}; provide {self.wanted_file}"
 
     def _file(self, data: Path) -> Path | None:
         found: dict[bool, list[Path]] = {True: [], False: []}
         for path in folder_files(data):
             first = next(rows(path), None)
             if first is None:
-                raise FailedPrecondition(f"benchmark file {path}: is empty; fetch it again")
+                raise FailedPrecondition(f"benchmark file {path}: is empty; download it again")
             if "task_id" in first.fields and layouts.family(first) == self.family:
                 found[layouts.has_inputs(first)].append(path)
         candidates = found[True] or (found[False] if self.parts == ("base",) else [])
         if len(candidates) > 1:
             names = " and ".join(str(path) for path in candidates)
-            raise FailedPrecondition(f"{self.name}: {names} hold it both; leave one")
+            raise FailedPrecondition(f"{self.name}: several files contain this benchmark ({names}); keep one")
         return candidates[0] if candidates else None
 
     def _built(self, found: Sequence[Row], source: str) -> Benchmark:
         problems: dict[str, Problem] = {}
-        with_inputs = layouts.has_inputs(found[0])  # and so must be the others
+        with_inputs = layouts.has_inputs(found[0])  # all rows must have the same layout
         for row in found:
             problem = (
                 layouts.from_inputs(row, self.name, self.parts) if with_inputs else layouts.from_check(row, self.name)
             )
             if problem.problem_id in problems:
-                raise row.fault("task_id", f"{problem.problem_id} is there twice")
+                raise row.fault("task_id", f"duplicate problem {problem.problem_id}")
             problems[problem.problem_id] = problem
         return Benchmark(self.name, tuple(problems.values()), source)
 
@@ -106,24 +109,24 @@ _ADAPTERS: dict[str, Adapter] = {}
 
 
 def register(adapter: Adapter) -> None:
-    """Make a benchmark known."""
+    """Register a benchmark."""
     if adapter.name in _ADAPTERS:
-        raise ValueError(f"there is a benchmark {adapter.name} already")
+        raise ValueError(f"benchmark {adapter.name} is already registered")
     _ADAPTERS[adapter.name] = adapter
 
 
 def names() -> list[str]:
-    """Every benchmark's name, sorted."""
+    """Return the names of all benchmarks, sorted."""
     return sorted(_ADAPTERS)
 
 
 def load(name: str, data: Path | None) -> Benchmark:
-    """A benchmark's problems; see `Adapter.load`.
+    """Load a benchmark's problems; see `Adapter.load`.
 
     Raises:
-        KeyError: No such benchmark is known.
-        NotFound: Its problems are nowhere.
-        FailedPrecondition: They cannot be read.
+        KeyError: The benchmark is unknown.
+        NotFound: Its problems are neither in a file nor on the hub.
+        FailedPrecondition: Its problems cannot be read.
     """
     return _ADAPTERS[name].load(data)
 

@@ -1,4 +1,4 @@
-"""Classes whose instances change the class itself, or one another."""
+"""Detection of classes whose instances change the class itself, or one another."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _NAMES = ("__name__", "__qualname__")
 
 
 def shares_state(node: ast.ClassDef) -> bool:
-    """Whether making an instance, or using one, may change what others of the class see.
+    """Return whether creating or using an instance may change the state of other instances.
 
-    Such are classes that make their instances themselves (`__new__`, a metaclass), that reach the class through an
-    instance (`type(self).count += 1`), and that change a class attribute through one (`self.all.append(self)`).
+    True for classes that control instance creation (`__new__`, a metaclass), that access the class through an
+    instance (`type(self).count += 1`), or that mutate a class attribute through one (`self.all.append(self)`).
     """
     if node.keywords or any(isinstance(each, _FUNCTION) and each.name == "__new__" for each in node.body):
         return True
@@ -47,7 +47,7 @@ def _reaches_class(node: ast.AST, attributes: set[str]) -> bool:
 
 
 def _is_class(node: ast.expr) -> bool:
-    """`type(self)` or `self.__class__`."""
+    """Return whether the expression is `type(self)` or `self.__class__`."""
     if isinstance(node, ast.Call):
         return isinstance(node.func, ast.Name) and node.func.id == "type"
     return isinstance(node, ast.Attribute) and node.attr == "__class__"

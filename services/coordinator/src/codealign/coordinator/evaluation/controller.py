@@ -1,4 +1,4 @@
-"""Evaluations are carried out: one controller per job, by the job's lease; see `ground.control`."""
+"""Controller of evaluations: one per job, held by the job's lease; see `ground.control`."""
 
 from __future__ import annotations
 
@@ -29,40 +29,39 @@ log = get_logger(__name__)
 
 @dataclass
 class Live:
-    """An evaluation that this coordinator works on."""
+    """An evaluation in progress on this coordinator."""
 
     sheets: Sequence[Sheet]
     runners: RunnerIdentity
-    """That the results rest on."""
+    """Runners that the results depend on."""
     waiting: Waiting
 
 
 class EvaluationWorkload:
-    """What is done about an EvaluationJob; `control.Workload`.
+    """Execution of EvaluationJobs; implements `control.Workload`.
 
     Args:
-        settings: The coordinator's.
-        services: All but training are used.
+        settings: Coordinator settings.
+        services: Clients of the other services; training is not used.
     """
 
     kind = pb.KIND_EVALUATION_JOB
     prefix = "evaluation"
     repeatable = True
-    """Samples whose judgement fell to the infrastructure are asked again."""
+    """Samples that were not judged because of infrastructure faults are retried."""
 
     def __init__(self, settings: CoordinatorSettings, services: Services) -> None:
         self._settings, self._services = settings, services
         self._known = KnownResults()
         self._limits = Limits.of(settings, services)
         self.live: dict[str, Live] = {}
-        """By the job's id: what this coordinator works on now."""
+        """Evaluations in progress on this coordinator, by job id."""
 
     async def work(self, assignment: Assignment) -> Outcome:
-        """Generate and judge what is missing; see `control.Workload.work`.
+        """Generate and judge the missing samples; see `control.Workload.work`.
 
-        A benchmark that cannot be had, or a model that is not loaded, ends it with the error that says so. Services
-        that are away are waited for, the benchmarks' hub among them. Where the sandbox has other runners by now, the
-        work stops, and begins again with those.
+        Fails if a benchmark cannot be loaded or the model is not loaded. Waits for unavailable services, including the
+        hub. If the sandbox's runners have changed, stops and starts again with the new ones.
         """
         job = assignment.subject
         asked = checked(job.evaluation_job.settings)
@@ -86,10 +85,10 @@ class EvaluationWorkload:
         return Outcome(_summary(sheets, work.broken))
 
     async def _load(self, asked: Asked) -> list[Benchmark]:
-        """Return the benchmarks, which could be had when the evaluation was asked for.
+        """Load the benchmarks again; they were available when the evaluation was requested.
 
         Raises:
-            Unavailable: The hub does not answer now.
+            Unavailable: The hub is temporarily unreachable.
         """
         folder = self._settings.evaluation_data
         try:
@@ -99,7 +98,7 @@ class EvaluationWorkload:
 
 
 def _said(error: BaseException) -> str:
-    """The first refusal; it names the request's field, where that is known."""
+    """Return the message of the first refusal, with the request's field if known."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     field = error.field if isinstance(error, Refused) else ""
@@ -118,6 +117,6 @@ def _summary(sheets: Sequence[Sheet], broken: Mapping[str, str]) -> str:
     )
     if undecided:
         parts.append(
-            f"{undecided} samples undecided, since the infrastructure kept failing: the same call judges them again"
+            f"{undecided} samples undecided because of infrastructure faults: repeat the call to judge them again"
         )
     return "; ".join(parts)

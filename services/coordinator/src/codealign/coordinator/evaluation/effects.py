@@ -1,10 +1,10 @@
-"""What running a part of a program may change, read off its text.
+"""Static analysis of the side effects of a part of a program.
 
-An approximation on the safe side: a name that may stand for something changed counts as changed. Known to change
-nothing are what `vocabulary` lists, and the program's own functions by their bodies.
+The approximation is conservative: a name that may refer to a changed object counts as changed. Only the functions
+listed in `vocabulary`, and the program's own functions as far as their bodies show it, are known to change nothing.
 """
 
-# ruff: noqa: D102 - the methods are ast.NodeVisitor's, one for a kind of node.
+# ruff: noqa: D102 - the methods are those of ast.NodeVisitor, one per node type.
 from __future__ import annotations
 
 import ast
@@ -15,39 +15,39 @@ from dataclasses import dataclass, field
 from codealign.coordinator.evaluation import vocabulary
 
 ELSEWHERE = "import()"
-"""Stands for what a module's attribute, or the result of its function, may share with the module."""
+"""Pseudo-name for state that a module's attribute, or the result of its function, may share with the module."""
 
 
 @dataclass
 class Effects:
-    """What was found in a part: names, as they are written there."""
+    """Side effects of a part of a program; names are those of the source."""
 
     changed: set[str] = field(default_factory=set)
     called: list[tuple[str, set[str]]] = field(default_factory=list)
-    """The program's own functions, each with the names that its arguments stand for."""
+    """Calls of the program's own functions, each with the names that its arguments refer to."""
     aliases: dict[str, set[str]] = field(default_factory=dict)
-    """A name, and those that it may share something with."""
+    """For each name, the names that it may share state with."""
     anything: bool = False
-    """May change what has no name here: a module's state, the interpreter's."""
+    """Whether it may change state without a name in the program, such as a module's or the interpreter's."""
     dynamic: bool = False
-    """May reach any name."""
+    """Whether it may access any name."""
     reads_input: bool = False
     callbacks: set[str] = field(default_factory=set)
-    """Names that a function is given which may call them, if they can be called."""
+    """Names passed to a function that may call them."""
 
 
 @dataclass
 class Body:
-    """A function, or a class with all its methods: what a call of it does."""
+    """Effects of calling a function, or a class with all its methods."""
 
     effects: Effects
     parameters: set[str]
     uses: set[str]
-    """Of the module's names."""
+    """Module-level names that it uses."""
 
 
 def dotted(node: ast.expr) -> list[str]:
-    """The parts of `a.b.c`; nothing where it is no such chain."""
+    """Return the parts of `a.b.c`, or an empty list if the expression is not such a chain."""
     parts: list[str] = []
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)
@@ -56,24 +56,24 @@ def dotted(node: ast.expr) -> list[str]:
 
 
 class Reader(ast.NodeVisitor):
-    """Collects the effects of what it visits; bodies of functions count where `inside` is set."""
+    """Collects the effects of the visited nodes.
+
+    Args:
+        imported: Names bound by imports, with what they refer to ("sys", "sys.exit").
+        own: Names that the program binds in other ways.
+        has_star: Whether there is a star import: any name may come from a module.
+        inside: Whether it visits function bodies rather than module-level statements. Then nested function bodies
+            count too.
+    """
 
     def __init__(self, imported: dict[str, str], own: set[str], has_star: bool, inside: bool = False) -> None:
-        """Nothing found yet.
-
-        Args:
-            imported: Names that imports bind, with what they stand for ("sys", "sys.exit").
-            own: Names that the program binds otherwise.
-            has_star: Any name may come from a module.
-            inside: Visits a function's body rather than a module's statement.
-        """
         self.found = Effects()
         self._imported, self._own, self._has_star, self._inside = imported, own, has_star, inside
         self._quiet = False
         self._roots: dict[ast.AST, set[str]] = {}
 
     def roots(self, node: ast.AST | None) -> set[str]:
-        """The names that a value may share something with. Not to be changed."""
+        """Return the names that a value may share state with. The caller must not modify the set."""
         if node is None:
             return set()
         if node not in self._roots:
@@ -125,7 +125,7 @@ class Reader(ast.NodeVisitor):
 
     def visit_Assign(self, node: ast.Assign) -> None:
         value = self.roots(node.value)
-        names = {each.id for each in node.targets if isinstance(each, ast.Name)}  # of `a = b = []` both are one
+        names = {each.id for each in node.targets if isinstance(each, ast.Name)}  # `a = b = []`: one object
         for target in node.targets:
             self._bind(target, value | (names if len(names) > 1 else set()))
         self.generic_visit(node)
@@ -198,7 +198,7 @@ class Reader(ast.NodeVisitor):
                 self._do_anything()
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
-        # The whole chain at once. A path is under an input's where its beginning is.
+        # Visit the whole chain at once; checking its path covers its prefixes.
         if (parts := dotted(node)) and _is_under(self._path(parts), vocabulary.INPUT_PATHS):
             self.found.reads_input = True
         inner: ast.expr = node
@@ -219,7 +219,7 @@ class Reader(ast.NodeVisitor):
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         self._visit_head(node)
-        # A base, or a metaclass, hears of each class that is derived from it.
+        # A base class or a metaclass is notified of each derived class.
         for base in (*node.bases, *(keyword.value for keyword in node.keywords)):
             self.found.changed |= {name for name in self.roots(base) if name in self._own}
             self.visit(base)
@@ -239,7 +239,7 @@ class Reader(ast.NodeVisitor):
         self.generic_visit(node)
 
     def _path(self, parts: list[str]) -> str:
-        """What a chain stands for, where its first name comes from an import."""
+        """Return the dotted path that a chain refers to if its first name is imported, else an empty string."""
         if parts and parts[0] in self._imported and parts[0] not in self._own:
             return ".".join([self._imported[parts[0]], *parts[1:]])
         return ""
@@ -256,12 +256,12 @@ class Reader(ast.NodeVisitor):
             self._change(self.roots(function) | given)
 
     def _is_state(self, parts: list[str]) -> bool:
-        """Whether a chain is of a module whose state may be changed through it."""
+        """Return whether a chain gives access to a module's mutable state."""
         return (path := self._path(parts)) != "" and not _only_reads(path)
 
     def _leads_to_state(self, parts: list[str]) -> bool:
-        """Whether a chain, or its beginning, is of a module whose state may be changed through it."""
-        # Where the shortest path only reads, the longer ones do too.
+        """Return whether a chain, or a prefix of it, gives access to a module's mutable state."""
+        # If the shortest path is read-only, so are the longer ones.
         return len(parts) > 1 and self._is_state(parts[:2])
 
     def _call_imported(self, path: str, given: set[str], arguments: list[ast.expr]) -> None:
@@ -276,7 +276,7 @@ class Reader(ast.NodeVisitor):
             self._change(given)
 
     def _call_arguments(self, arguments: list[ast.expr]) -> None:
-        """What a function may do that calls those of its arguments that can be called."""
+        """Record the effects of a function that may call its arguments."""
         for each in arguments:
             if isinstance(each, ast.Attribute) and each.attr in vocabulary.FILLING_METHODS:
                 self._change(self.roots(each))
@@ -319,7 +319,7 @@ class Reader(ast.NodeVisitor):
 
 
 def may_be_method(value: ast.expr) -> bool:
-    """An item, since a missing one may be filled in, or an operator that classes give another sense."""
+    """Return whether an expression may run a method: a subscript (`__missing__`) or an operator often overloaded."""
     operators = (ast.LShift, ast.RShift, ast.BitOr)
     return isinstance(value, ast.Subscript) or (isinstance(value, ast.BinOp) and isinstance(value.op, operators))
 

@@ -1,4 +1,4 @@
-"""Benchmark files: JSON lines, plain or gzipped, one problem each."""
+"""Benchmark files: JSON Lines, plain or gzipped, one problem per line."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ class Row:
     fields: dict[str, Any]
 
     def fault(self, field: str, what: str) -> FailedPrecondition:
-        """The error that names this line and a field."""
+        """Return an error that names this line and a field."""
         return FailedPrecondition(f"benchmark file {self.file}, line {self.line}, field {field!r}: {what}")
 
     def text(self, field: str) -> str:
-        """A field that must be a text.
+        """Return a string field.
 
         Raises:
-            FailedPrecondition: It is missing, or something else.
+            FailedPrecondition: The field is missing or not a string.
         """
         value = self._there(field)
         if not isinstance(value, str):
-            raise self.fault(field, f"must be a text, is {type(value).__name__}")
+            raise self.fault(field, f"must be a string, is {type(value).__name__}")
         return value
 
     def number(self, field: str) -> float:
-        """A field that must be a number that is not negative."""
+        """Return a field that must be a non-negative number."""
         value = self._there(field)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-            raise self.fault(field, f"must be a number, at least 0, is {value!r}")
+            raise self.fault(field, f"must be a non-negative number, is {value!r}")
         return float(value)
 
     def calls(self, field: str) -> list[list[Any]]:
-        """A field that must be a list of argument lists."""
+        """Return a field that must be a list of argument lists."""
         value = self._there(field)
-        if value == {}:  # MBPP+ 0.2.0 writes "none" so
+        if value == {}:  # MBPP+ 0.2.0 encodes "no inputs" as {}
             return []
         if not isinstance(value, list):
             raise self.fault(field, f"must be a list of argument lists, is {type(value).__name__}")
@@ -64,13 +64,13 @@ class Row:
 
 
 def folder_files(path: Path) -> list[Path]:
-    """The benchmark files of a folder, by name; or the file itself.
+    """Return the benchmark files of a directory, sorted by name, or the file itself.
 
     Raises:
-        FailedPrecondition: There is no such path, or nothing in it.
+        FailedPrecondition: The path does not exist, or the directory has no benchmark file.
     """
     if not path.exists():
-        raise FailedPrecondition(f"evaluation_data: {path} does not exist; give a .jsonl(.gz) file or a folder of them")
+        raise FailedPrecondition(f"evaluation_data: {path} does not exist; set it to a .jsonl(.gz) file or a directory")
     found = sorted(each for each in path.iterdir() if each.name.endswith(SUFFIXES)) if path.is_dir() else [path]
     if not found:
         raise FailedPrecondition(f"evaluation_data: no .jsonl or .jsonl.gz file in {path}")
@@ -78,10 +78,10 @@ def folder_files(path: Path) -> list[Path]:
 
 
 def rows(path: Path) -> Iterator[Row]:
-    """Every line that is not blank.
+    """Yield the rows of a file, skipping blank lines.
 
     Raises:
-        FailedPrecondition: Names the file and the line that cannot be read.
+        FailedPrecondition: A line cannot be read; the message names the file and the line.
     """
     number = 0
     try:
@@ -91,7 +91,7 @@ def rows(path: Path) -> Iterator[Row]:
                     yield _row(path, number, line)
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise FailedPrecondition(
-            f"benchmark file {path}, after line {number}: cannot be read ({error}); fetch it again"
+            f"benchmark file {path}, after line {number}: cannot be read ({error}); download it again"
         ) from None
 
 
@@ -99,7 +99,7 @@ def _row(path: Path, number: int, line: str) -> Row:
     try:
         fields = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise FailedPrecondition(f"benchmark file {path}, line {number}: is no JSON ({error})") from None
+        raise FailedPrecondition(f"benchmark file {path}, line {number}: invalid JSON ({error})") from None
     if not isinstance(fields, dict):
-        raise FailedPrecondition(f"benchmark file {path}, line {number}: must be an object with a problem's fields")
+        raise FailedPrecondition(f"benchmark file {path}, line {number}: must be a JSON object with a problem's fields")
     return Row(str(path), number, fields)

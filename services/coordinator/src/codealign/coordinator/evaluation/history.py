@@ -1,4 +1,4 @@
-"""The evaluations that the store holds, and what they say of two models."""
+"""Stored evaluations, and comparisons of models based on them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from codealign.coordinator.evaluation.work import COLLECTION
 from codealign.coordinator.ground.store import RunStore
 
 _SAMPLING = ("benchmark", "benchmark_sha256", "judge", "max_tokens", "runners", "seed", "temperature")
-"""Settings in which two evaluations must agree for a comparison; prompt styles may differ."""
+"""Settings that two evaluations must share to be compared; prompt styles may differ."""
 
 
 async def boards_of(store: RunStore, revisions: Collection[str]) -> list[Board]:
-    """Every evaluation of these models, by model in the order given, then by benchmark and style.
+    """Return every evaluation of these models, ordered by model (as given), benchmark and style.
 
-    A board takes the number of samples that every problem has: problems may have more from another call.
+    A board's number of samples is the least of its problems': some may have more samples, from another call.
     """
     found = []
     async for config in store.scan(dataset.ScanRequest(kind=pb.KIND_STAGE_CONFIG, collection=COLLECTION)):
@@ -59,14 +59,14 @@ def _numbered(problem_id: str) -> tuple[str, int, str]:
 def comparisons(
     base: str, tuned: Iterable[str], evaluations: Iterable[tuple[Board, api.Evaluation]]
 ) -> list[api.Comparison]:
-    """Each tuned model against the base model, for each benchmark and sampling that both have.
+    """Compare each tuned model with the base model, for each benchmark and sampling that both have.
 
-    Where a model was asked in both styles, the base model's "base" and the tuned one's "tuned" count.
+    If a model was evaluated in both styles, "base" counts for the base model and "tuned" for the tuned one.
 
     Args:
-        base: The base model's revision.
-        tuned: The tuned models' revisions.
-        evaluations: Of all of them.
+        base: Revision of the base model.
+        tuned: Revisions of the tuned models.
+        evaluations: Evaluations of all these models.
     """
     by_revision: dict[str, dict[str, dict[str, api.Evaluation]]] = {}
     for board, evaluation in evaluations:

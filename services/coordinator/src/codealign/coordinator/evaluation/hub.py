@@ -1,7 +1,7 @@
-"""Benchmarks from the Hugging Face hub, where no local file is given. Needs the extra `hub` (Parquet files).
+"""Benchmarks from the Hugging Face hub, used if there is no local file. Needs the extra `hub` (Parquet files).
 
-The hub's HumanEval+ and MBPP+ carry their inputs inside a test program; they are taken out of it as literals and
-judged like those of EvalPlus' files, base and plus inputs in one part.
+The hub's HumanEval+ and MBPP+ embed their inputs in a test program. The inputs are extracted as literals and judged
+like those of EvalPlus' files, with base and plus inputs in one part.
 """
 
 from __future__ import annotations
@@ -17,39 +17,39 @@ from codealign.coordinator.evaluation import layouts
 from codealign.coordinator.evaluation.files import Row
 
 _PASSING = (408, 429)
-"""HTTP statuses below 500 after which another try may succeed: time-out, too many requests."""
+"""HTTP statuses below 500 that are worth a retry: timeout, too many requests."""
 _NETWORK = ("httpx", "httpcore", "requests", "urllib3")
-"""Libraries whose errors are those of a connection."""
+"""Libraries whose errors count as connection errors."""
 
 
 class Unreachable(Exception):
-    """The hub, or the repository's file, cannot be had; the message says why."""
+    """The hub, or the repository's file, is not accessible; the message says why."""
 
 
 class Away(Unreachable):
-    """The hub does not answer now; another try may succeed."""
+    """The hub is temporarily unreachable; a retry may succeed."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set on the hub."""
+    """A dataset on the hub."""
 
     repository: str
     prefix: str
-    """Of the Parquet files' paths in it."""
+    """Path prefix of its Parquet files."""
     read: Callable[[Row], Row]
-    """From a row of its table to one of a file's layouts."""
+    """Convert a row of its table to one of the file layouts."""
 
 
 def rows(source: Source) -> list[Row]:
-    """Every row of a data set, in a layout that `layouts` reads.
+    """Return every row of a dataset, in a layout that `layouts` reads.
 
     Raises:
-        Unreachable: It cannot be had.
+        Unreachable: The dataset cannot be loaded.
     """
     found = [source.read(row) for row in _table(source)]
     if not found:
-        raise Unreachable("it is empty")
+        raise Unreachable("the dataset is empty")
     return found
 
 
@@ -63,7 +63,7 @@ def _table(source: Source) -> Iterator[Row]:
         paths = huggingface_hub.HfApi().list_repo_files(source.repository, repo_type="dataset")
         wanted = sorted(path for path in paths if path.startswith(source.prefix) and path.endswith(".parquet"))
         if not wanted:
-            raise Unreachable(f"it has no {source.prefix}*.parquet")
+            raise Unreachable(f"the dataset has no {source.prefix}*.parquet")
         for path in wanted:
             file = huggingface_hub.hf_hub_download(source.repository, path, repo_type="dataset")
             for number, fields in enumerate(parquet.read_table(file).to_pylist(), 1):
@@ -77,7 +77,7 @@ def _table(source: Source) -> Iterator[Row]:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Return whether an error of the hub's client is one of the network or of the hub itself."""
+    """Return whether an error of the hub's client was caused by the network or the hub itself."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is not None:
         return status >= 500 or status in _PASSING
@@ -89,7 +89,7 @@ def _as_it_is(row: Row) -> Row:
 
 
 def _plus(row: Row) -> Row:
-    """HumanEval+: `test` has `inputs = [...]`, and its assertions name the tolerance."""
+    """Convert a HumanEval+ row: `test` has `inputs = [...]`, and its assertions contain the tolerance."""
     return Row(row.file, row.line, {**row.fields, **_inputs(row)})
 
 
@@ -98,7 +98,7 @@ def _mbpp_plus(row: Row) -> Row:
 
 
 def _mbpp(row: Row) -> Row:
-    """MBPP: a description, a solution and a list of assertions."""
+    """Convert an MBPP row: a description, a solution and a list of assertions."""
     tests = row.fields.get("test_list")
     if not isinstance(tests, list) or not tests or not all(isinstance(test, str) for test in tests):
         raise row.fault("test_list", "must be a list of assertions")
@@ -119,12 +119,12 @@ def _called(row: Row, code: str, test: str) -> str:
     defined = re.findall(r"^def\s+(\w+)", code, re.MULTILINE)
     called = [name for name in re.findall(r"\b(\w+)\s*\(", test) if name in defined]
     if not called:
-        raise row.fault("test_list", "its first assertion calls no function of `code`")
+        raise row.fault("test_list", "the first assertion calls no function defined in `code`")
     return str(called[0])
 
 
 def _inputs(row: Row) -> dict[str, Any]:
-    """The inputs and the tolerance, out of the test program."""
+    """Extract the inputs and the tolerance from the test program."""
     inputs, atol = None, 0.0
     try:
         with without_warnings():
@@ -135,15 +135,15 @@ def _inputs(row: Row) -> dict[str, Any]:
             elif isinstance(node, ast.Call) and ast.unparse(node.func) == "assertion" and len(node.args) == 3:
                 atol = float(ast.literal_eval(node.args[2]))
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
-        raise row.fault("test", f"its inputs cannot be read ({error})") from None
+        raise row.fault("test", f"cannot read the inputs ({error})") from None
     if not isinstance(inputs, list):
-        raise row.fault("test", "has no list of inputs")
+        raise row.fault("test", "must assign a list to `inputs`")
     calls = [[tagged(each) for each in given] for given in inputs]
     return {"base_input": calls, "plus_input": [], "atol": atol, layouts.TYPED: True}
 
 
 def tagged(value: Any) -> Any:
-    """A value as `in_sandbox/calls.py` decodes it."""
+    """Encode a value for `in_sandbox/calls.py`."""
     if isinstance(value, list):
         return [tagged(item) for item in value]
     if isinstance(value, tuple):

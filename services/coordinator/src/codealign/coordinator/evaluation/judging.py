@@ -1,9 +1,9 @@
-"""The judgement of a solution, in the sandbox.
+"""Judging of solutions in the sandbox.
 
-A problem with inputs is judged in two executions. In the first the solution is called on every input and its
-outputs are written down; the process knows nothing of what is expected. In the second, where no solution runs, the
-outputs are compared, an assertion for each. The expected outputs come from the reference program, run the same way.
-Solutions with the same outputs are so compared once: see `known.py`.
+A problem with inputs is judged in two executions. The first calls the solution on every input and records its outputs;
+that process does not have the expected outputs. The second compares the recorded outputs, one assertion per output, and
+runs no code of the solution. The expected outputs come from the reference program, run the same way. Solutions with
+the same outputs are therefore compared only once: see `known.py`.
 See docs/decisions/008-evaluation.md.
 """
 
@@ -33,13 +33,13 @@ from codealign.coordinator.ground.windows import Window
 log = get_logger(__name__)
 
 VERSION = 2
-"""Of the rules of judgement: results under another one are other results."""
+"""Version of the judging rules. Results of different versions are distinct."""
 CALL_SECONDS = 1.0
-"""CPU seconds that a call may take at least (EvalPlus' least limit, there in wall-clock time)."""
+"""Minimum limit of a call, in CPU seconds (EvalPlus' minimum, which is in wall-clock time)."""
 REFERENCE_FACTOR = 4.0
-"""Of what the reference takes for the same input, a call may take so much (EvalPlus' factor)."""
+"""Limit of a call as a multiple of the reference's time for the same input (EvalPlus' factor)."""
 EXECUTIONS = (1, 8)
-"""Over how many executions a problem's calls are spread: one, and more where its reference is too slow for that."""
+"""Numbers of executions to spread a problem's calls over: one, or more if the reference is too slow for one."""
 
 _CALLS_TESTS = """\
 import builtins as _codealign_builtins
@@ -56,7 +56,7 @@ for rule, case in cases():
     assert agreed
 """
 _TOO_SLOW = (sb.VERDICT_TIMED_OUT, sb.VERDICT_OUT_OF_MEMORY)
-_NO_OUTPUTS = "no outputs came back: it wrote over them, or they are longer than 1 MiB"
+_NO_OUTPUTS = "no outputs were returned: the solution overwrote them, or they exceed 1 MiB"
 
 
 def _source(name: str) -> str:
@@ -65,67 +65,68 @@ def _source(name: str) -> str:
 
 _AGREEMENT = _source("agreement.py")
 _CALLS = repr(_source("calls.py")).replace("numpy", r"\x6eumpy")
-"""A literal. The sandbox gives numpy to a program whose text names it, and ours only knows numpy's numbers."""
+"""String literal. The name is escaped because the sandbox provides numpy to every program whose text contains it, and
+`calls.py` only handles numpy's numbers."""
 
 
 class ReferenceFailed(RunFailed):
-    """The benchmark's own solution of a problem fails in the sandbox: no solution of it can be judged."""
+    """The benchmark's reference solution fails in the sandbox, so no solution of the problem can be judged."""
 
 
 @dataclass(frozen=True)
 class _Expected:
-    """What a problem's solutions are measured by."""
+    """Expected outputs and time limits of a problem's solutions."""
 
     outputs: bytes
-    """The reference's, as `calls.py` writes them."""
+    """Outputs of the reference, as written by `calls.py`."""
     seconds: list[float]
-    """CPU seconds that each call may take."""
+    """Limit of each call, in CPU seconds."""
     executions: int
-    """The calls are spread over so many."""
+    """Number of executions that the calls are spread over."""
 
 
 @dataclass(frozen=True)
 class _Written:
-    """What `calls.py` wrote of a program, a line for each execution."""
+    """Output of `calls.py` for a program, one line per execution."""
 
     outputs: bytes
     seconds: bytes
-    """Of CPU, that each call took."""
+    """CPU seconds of each call."""
 
 
 @dataclass
 class Judge:
-    """Judges solutions of one evaluation; keeps the expected outputs of each problem as long as it lives."""
+    """Judge of one evaluation's solutions. Caches the expected outputs of each problem."""
 
     sandbox: Sandbox
     slots: Window
-    """Programs at the sandbox at once."""
+    """Window of concurrent sandbox executions."""
     tally: StageTally
     gate: Callable[[], None]
     known: KnownResults
     waiting: Waiting | None = None
-    """Told when the sandbox is away."""
+    """Notified when the sandbox is unavailable."""
     check: RunnerCheck | None = None
-    """Of the runners that the results are to rest on. None: whatever runners are there."""
+    """Check of the runners that results must come from, or None to accept any runner."""
     _answers: bool = False
-    """The sandbox has executed a program."""
+    """Whether the sandbox has executed a program before."""
     _profile: str | None = None
-    """In which solutions are executed; None: not asked yet."""
+    """Profile in which solutions are executed, or None if not determined yet."""
     _profile_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _expected: dict[str, _Expected] = field(default_factory=dict)
     _locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
     async def judge(self, problem: Problem, solution: str) -> sb.Result | None:
-        """What became of a solution.
+        """Judge a solution.
 
         Returns:
-            The result that a record keeps; None where the infrastructure kept failing, or where this machine was
-            too slow for the reference program.
+            The result to record, or None if infrastructure faults persisted or this machine was too slow for the
+            reference program.
 
         Raises:
-            ReferenceFailed: The problem's own solution fails.
-            RunFailed: The sandbox cannot be used at all.
-            RunStopped: The sandbox has other runners by now.
+            ReferenceFailed: The problem's reference solution fails.
+            RunFailed: The sandbox is unusable.
+            RunStopped: The sandbox's runners have changed.
         """
         if isinstance(problem.tests, CheckTests):
             tests = f"{problem.tests.program}\n\ncheck({problem.entry_point})\n"
@@ -155,7 +156,7 @@ class Judge:
         return None if compared is None else _merged(called, compared)
 
     async def _expect(self, problem: Problem, tests: CallTests) -> _Expected | None:
-        """The expected outputs, computed at the first solution of the problem."""
+        """Return the expected outputs, computed when the problem's first solution is judged."""
         key = problem.tests_sha256
         async with self._locks[key]:
             for executions in () if key in self._expected else EXECUTIONS:
@@ -163,13 +164,13 @@ class Judge:
                 if answer is None:
                     return None
                 result, written = answer
-                if result.verdict in _TOO_SLOW:  # the machine's fault: it is known to be right
+                if result.verdict in _TOO_SLOW:  # the machine is too slow: the reference is known to be correct
                     log.warning("reference_too_slow", problem_id=problem.problem_id, executions=executions)
                     continue
                 if result.verdict != sb.VERDICT_PASSED or written is None:
                     raise ReferenceFailed(
-                        f"{problem.benchmark}: the reference solution of {problem.problem_id} did not get through in "
-                        f"the sandbox ({verdict_name(result.verdict)}: {result.detail}); is the benchmark's file whole?"
+                        f"{problem.benchmark}: the reference solution of {problem.problem_id} failed in the sandbox "
+                        f"({verdict_name(result.verdict)}: {result.detail}); check that the benchmark file is complete"
                     )
                 taken = [seconds for line in written.seconds.split(b"\n") for seconds in json.loads(line)]
                 limits = [max(CALL_SECONDS, REFERENCE_FACTOR * seconds) for seconds in taken]
@@ -183,8 +184,8 @@ class Judge:
         """Call the program's entry point on every input.
 
         Returns:
-            What became of it, and what was written down; None in place of the latter where it did not get through, or
-            nothing is there.
+            The result and the recorded outputs; the latter is None if the program did not pass or returned no outputs.
+            None if infrastructure faults persisted.
         """
         total, lines, count = sb.Result(), [], len(tests.inputs)
         for number in range(executions):
@@ -222,12 +223,12 @@ class Judge:
         return None if profile is None else await self._run(program, limits, profile)
 
     async def _solutions_profile(self) -> str | None:
-        """`NUMPY` where a program can import it there, else empty; None where the infrastructure kept failing."""
+        """Return `NUMPY` if programs can import it in that profile, else ""; None if infrastructure faults persist."""
         async with self._profile_lock:
             if self._profile is None:
                 program = sb.Program(language=sb.LANGUAGE_PYTHON, code=f"import {NUMPY}\n")
                 result = await self._execute(sb.ExecuteRequest(program=program, profile=NUMPY))
-                if result is None or result.verdict in _TOO_SLOW:  # the machine's fault: numpy may be there
+                if result is None or result.verdict in _TOO_SLOW:  # the machine is too slow: numpy may be available
                     return None
                 self._profile = NUMPY if result.verdict == sb.VERDICT_COMPLETED else ""
                 log.info("solutions_profile", profile=self._profile, verdict=verdict_name(result.verdict))
@@ -240,7 +241,7 @@ class Judge:
         return await self.known.of(request, lambda: self._execute(request), runners)
 
     async def _execute(self, request: sb.ExecuteRequest) -> sb.Result | None:
-        """Execute a program on runners that the results may rest on; None where the infrastructure kept failing."""
+        """Execute a program on runners that `check` accepts; None if infrastructure faults persisted."""
         for _ in range(INFRASTRUCTURE_TRIES):
             result = await self._try(request)
             if result is None or self.check is None or await self.check.passes(result):
@@ -255,14 +256,16 @@ class Judge:
         except Faulty as fault:
             if not self._answers:
                 raise
-            log.warning("program_undecided", message=str(fault))  # it executes others: the fault is in this program
+            log.warning(
+                "program_undecided", message=str(fault)
+            )  # the sandbox executes other programs: this one causes it
             return None
         self._answers |= result is not None
         return result
 
 
 def _take_written(result: sb.Result) -> tuple[bytes, bytes] | None:
-    """Take the line of outputs and times out of a result's standard error; None where there is none."""
+    """Remove the line with outputs and times from a result's standard error and return it, or None if missing."""
     before, found, after = result.stderr.data.rpartition(calls.MARKER)
     if not found:
         return None
@@ -273,7 +276,7 @@ def _take_written(result: sb.Result) -> tuple[bytes, bytes] | None:
 
 
 def _summed(before: sb.Result, result: sb.Result) -> sb.Result:
-    """The result of several executions: the last one's, with the time and memory of all."""
+    """Return the last result with the total times and the peak memory of all executions."""
     summed = sb.Result()
     summed.CopyFrom(result)
     summed.wall_seconds += before.wall_seconds
@@ -284,7 +287,7 @@ def _summed(before: sb.Result, result: sb.Result) -> sb.Result:
 
 
 def _merged(called: sb.Result, compared: sb.Result) -> sb.Result:
-    """The verdict of the comparison, with the evidence of the solution's own run."""
+    """Return the comparison's verdict together with the output and measurements of the solution's run."""
     merged = sb.Result()
     merged.CopyFrom(called)
     merged.verdict = compared.verdict

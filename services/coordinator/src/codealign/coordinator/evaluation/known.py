@@ -1,4 +1,4 @@
-"""Results by the content of what was executed: no program is executed twice, in this evaluation or a later one."""
+"""Cache of execution results by program content, shared by all evaluations of a coordinator."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.coordinator.evaluation.in_sandbox.calls import CallTimedOut
 
 _UNSURE = (sb.VERDICT_TIMED_OUT, sb.VERDICT_OUT_OF_MEMORY)
-"""They say something of the machine too."""
+"""Verdicts that may depend on the machine as well as the program."""
 
 
 class KnownResults:
-    """The results that were used last, up to so many bytes."""
+    """Least-recently-used cache of results.
+
+    Args:
+        limit_bytes: Maximum total size of the cached results.
+    """
 
     def __init__(self, limit_bytes: int = 64 * 2**20) -> None:
         self._limit, self._size = limit_bytes, 0
@@ -26,12 +30,12 @@ class KnownResults:
     async def of(
         self, request: sb.ExecuteRequest, execute: Callable[[], Awaitable[sb.Result | None]], runners: str = ""
     ) -> sb.Result | None:
-        """Return the result of a request, the caller's own copy.
+        """Return a copy of the result of a request.
 
         Args:
-            request: Program and limits, and nothing that differs between two that ask the same.
-            execute: Called where the result is not known; by one caller at a time for the same request.
-            runners: Identifies the runners that execute: what others said is not known of them.
+            request: Program and limits. Must not contain anything that differs between equivalent requests.
+            execute: Called if the result is not cached; one caller at a time per request.
+            runners: Identity of the runners; results are not shared between different runners.
         """
         key = sha256(runners.encode() + b"\0" + request.SerializeToString(deterministic=True)).digest()
         async with self._locks.setdefault(key, asyncio.Lock()):
@@ -52,7 +56,7 @@ class KnownResults:
 
 
 def _is_sure(result: sb.Result) -> bool:
-    """Whether another execution would end alike."""
+    """Return whether another execution would give the same result."""
     timed_out = result.exception == CallTimedOut.__name__
     return result.isolation == sb.ISOLATION_GVISOR and result.verdict not in _UNSURE and not timed_out
 

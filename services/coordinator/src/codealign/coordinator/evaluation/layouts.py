@@ -1,4 +1,4 @@
-"""From a file's row to a problem: the layouts in which benchmarks are published."""
+"""Conversion of file rows to problems, for each layout in which benchmarks are published."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from codealign.coordinator.evaluation.mbpp_inputs import RULE_OF_ENTRY_POINT, sh
 from codealign.coordinator.evaluation.problems import CallTests, CheckTests, Part, Problem
 
 MAX_CALLS = 5000
-"""Inputs of a problem: what is written down of their outputs must fit in a stream."""
+"""Maximum number of inputs of a problem: their recorded outputs must fit in one output stream."""
 TYPED = "codealign_typed"
-"""A field of rows whose inputs have their types already."""
+"""Field that marks rows whose inputs already have their types."""
 _FAMILIES = {"HumanEval": "humaneval", "Mbpp": "mbpp", "MbppEval": "mbpp"}
 
 
 def family(row: Row) -> str:
-    """Which benchmark a row belongs to, by its task id: "humaneval", "mbpp", or what stands before the number."""
+    """Return the benchmark family of a row: "humaneval", "mbpp", or the lower-case prefix of its task id."""
     before = row.text("task_id").partition("/")[0]
     return _FAMILIES.get(before, before.lower())
 
 
 def has_inputs(row: Row) -> bool:
-    """EvalPlus' layout: inputs, and a reference solution for the outputs. Else HumanEval's: a check function."""
+    """Return whether a row has EvalPlus' layout (inputs, a reference solution), not HumanEval's (a check function)."""
     return "base_input" in row.fields or "plus_input" in row.fields
 
 
 def from_inputs(row: Row, benchmark: str, parts: tuple[str, ...]) -> Problem:
-    """A problem in EvalPlus' layout, judged on these parts of its inputs ("base", "plus").
+    """Build a problem from EvalPlus' layout, judged on these parts of its inputs ("base", "plus").
 
     Raises:
-        FailedPrecondition: Names the field that is missing or wrong.
+        FailedPrecondition: A field is missing or invalid; the message names it.
     """
     reference = row.text("prompt") + row.text("canonical_solution")
     entry_point = _entry_point(row)
@@ -41,15 +41,15 @@ def from_inputs(row: Row, benchmark: str, parts: tuple[str, ...]) -> Problem:
         rule=_rule(row, entry_point),
     )
     if not 0 < len(tests.inputs) <= MAX_CALLS:
-        raise row.fault(f"{parts[0]}_input", f"1 to {MAX_CALLS} inputs are wanted, got {len(tests.inputs)}")
+        raise row.fault(f"{parts[0]}_input", f"must have 1 to {MAX_CALLS} inputs, has {len(tests.inputs)}")
     return Problem(benchmark, row.text("task_id"), row.text("prompt"), entry_point, reference, tests)
 
 
 def from_check(row: Row, benchmark: str) -> Problem:
-    """A problem in HumanEval's layout.
+    """Build a problem from HumanEval's layout.
 
     Raises:
-        FailedPrecondition: Names the field that is missing or wrong.
+        FailedPrecondition: A field is missing or invalid; the message names it.
     """
     program = row.text("test")
     if "def check(" not in program:
@@ -67,7 +67,7 @@ def from_check(row: Row, benchmark: str) -> Problem:
 def _entry_point(row: Row) -> str:
     name = row.text("entry_point")
     if not name.isidentifier():
-        raise row.fault("entry_point", f"must be a function's name, is {name!r}")
+        raise row.fault("entry_point", f"must be a function name, is {name!r}")
     return name
 
 
@@ -80,7 +80,9 @@ def _part(row: Row, name: str) -> Part:
         try:
             inputs.append(shape(row.text("task_id"), given))
         except (TypeError, ValueError, AttributeError, IndexError) as error:
-            raise row.fault(f"{field}[{number}]", f"is not of this problem's form ({error})") from None
+            raise row.fault(
+                f"{field}[{number}]", f"does not have the form of this problem's inputs ({error})"
+            ) from None
     return Part(name, tuple(inputs))
 
 

@@ -1,4 +1,4 @@
-"""The limits and the profile of the executions that judge a solution."""
+"""Limits and profile of the executions that judge a solution."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 
 _MIB = 2**20
 CALLS_LIMITS = sb.Limits(wall_seconds=60, cpu_seconds=60, memory_bytes=2048 * _MIB, output_bytes=_MIB)
-"""All calls of an execution together (EvalPlus: 60 s and 4 GiB, for each of its two parts)."""
+"""Limits for all calls of one execution together (EvalPlus: 60 s and 4 GiB for each of its two parts)."""
 CHECK_LIMITS = sb.Limits(wall_seconds=20, cpu_seconds=20, memory_bytes=2048 * _MIB)
 NUMPY = "numpy"
-"""The sandbox's profile in which solutions are executed, where it has one: they may import numpy in EvalPlus too."""
+"""Sandbox profile for solutions, if available: EvalPlus lets solutions import numpy too."""

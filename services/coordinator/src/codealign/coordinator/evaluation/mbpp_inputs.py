@@ -1,8 +1,8 @@
-"""What MBPP+'s file cannot say in JSON: the types of inputs, and how outputs are compared.
+"""MBPP+ facts that its JSON file cannot express: types of inputs, and comparison rules for outputs.
 
-Which lists are tuples, sets or complex numbers, and which outputs are compared otherwise than by equality: facts
-about the data, as EvalPlus has them (evalplus 0.3.1, `evalplus/data/mbpp.py`, `evalplus/eval/__init__.py` and
-`_special_oracle.py`). The tests compare every input with EvalPlus' own reading.
+Lists which inputs are tuples, sets or complex numbers, and which outputs are not compared by equality. Source: evalplus
+0.3.1, `evalplus/data/mbpp.py`, `evalplus/eval/__init__.py` and `_special_oracle.py`. The tests compare every input with
+EvalPlus' own decoding.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def _tagged(kind: str, of: Any) -> dict[str, Any]:
 
 def _tuple(value: Any) -> Any:
     if not isinstance(value, (list, str)):
-        raise TypeError(f"a list is wanted, not {type(value).__name__}")
+        raise TypeError(f"must be a list, is {type(value).__name__}")
     return _tagged("tuple", list(value))
 
 
@@ -37,7 +37,7 @@ def _complex(value: Any) -> Any:
 
 
 def _set(value: Any) -> Any:
-    # EvalPlus' reading: an empty list stands for an empty dict, and so does all that is no list.
+    # As in EvalPlus: an empty list, and anything that is not a list, stands for an empty dict.
     return _tagged("set", value) if isinstance(value, list) and value else {}
 
 
@@ -78,14 +78,14 @@ RULE_OF_ENTRY_POINT = {
     "sum_div": "zero-too",
     "are_equivalent": "anything",
 }
-"""The rules of `in_sandbox/agreement.py`; all other problems have "equal"."""
+"""Rules of `in_sandbox/agreement.py` by entry point; all other problems use "equal"."""
 
 
 def shaped(task_id: str, given: list[Any]) -> list[Any]:
-    """The arguments of one call, with the types that its problem wants, as `in_sandbox/calls.py` decodes them.
+    """Return the arguments of one call with the types that the problem expects, encoded for `in_sandbox/calls.py`.
 
     Raises:
-        TypeError, ValueError, AttributeError, IndexError: They do not have the form that the problem has.
+        TypeError, ValueError, AttributeError, IndexError: The arguments do not have the form of the problem's inputs.
     """
     number = task_id.rpartition("/")[2]
     shape = _SHAPE_OF.get(int(number)) if number.isdecimal() else None

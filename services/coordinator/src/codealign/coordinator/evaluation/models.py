@@ -1,4 +1,4 @@
-"""Which of the loaded models an evaluation is about."""
+"""Selection of the loaded model that an evaluation is about."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from codealign.coordinator.evaluation import prompts
 
 
 def chosen(choice: pb.ModelChoice, loaded: Sequence[inf.Model], style: str, path: str = "settings") -> inf.Model:
-    """The model that is meant: by its revision, where it is named, else by its name, else the only one.
+    """Select the model: by revision if given, else by name, else the only one loaded.
 
     Args:
         choice: Name and revision, either of which may be empty.
-        loaded: Every model that inference has.
-        style: The prompt style, which the model must be able to answer.
-        path: Of the settings in the request, for messages.
+        loaded: Every model that inference has loaded.
+        style: Prompt style, which the model must support.
+        path: Path of the settings in the request, for messages.
 
     Raises:
         NotFound: No such model is loaded.
-        FailedPrecondition: None is loaded.
-        InvalidArgument: Names every field that is wrong: it has another revision; it must be named, since several
-            are loaded; it has no chat template.
+        FailedPrecondition: No model is loaded.
+        InvalidArgument: Names every invalid field: the revision differs; several models are loaded and none is named;
+            the model has no chat template.
     """
     wrong: list[tuple[str, str]] = []
     try:
@@ -32,7 +32,7 @@ def chosen(choice: pb.ModelChoice, loaded: Sequence[inf.Model], style: str, path
         wrong += error.violations
         meant = [model for model in loaded if choice.model in ("", model.name)]
     if style == prompts.TUNED and not any(model.chat_template for model in meant):
-        told = f'model {meant[0].name} has no chat template: it can be asked in the style "base" alone'
+        told = f'model {meant[0].name} has no chat template: it supports only the style "base"'
         wrong.append((f"{path}.prompt_style", told))
     if wrong:
         raise InvalidArgument(violations=wrong)
@@ -45,7 +45,7 @@ def _found(choice: pb.ModelChoice, loaded: Sequence[inf.Model], path: str) -> in
         raise FailedPrecondition("inference: no model is loaded")
     if not choice.model and not choice.revision:
         if len(loaded) > 1:
-            raise InvalidArgument(f"{path}.model.model", f"several models are loaded, name one: {names}")
+            raise InvalidArgument(f"{path}.model.model", f"several models are loaded; choose one of: {names}")
         return loaded[0]
     same = [model for model in loaded if choice.model in ("", model.name)]
     right = [model for model in same if choice.revision in ("", model.revision)]
@@ -55,4 +55,4 @@ def _found(choice: pb.ModelChoice, loaded: Sequence[inf.Model], path: str) -> in
     if same:
         served = ", ".join(f"{model.name} at revision {model.revision[:12]}" for model in same)
         raise InvalidArgument(f"{path}.model.revision", f"inference serves {served}, not {choice.revision[:12]}")
-    raise NotFound(f"inference: no model {choice.model} is loaded; loaded: {names}")
+    raise NotFound(f"inference: model {choice.model} is not loaded; loaded: {names}")

@@ -1,8 +1,7 @@
-"""Evaluations as callers see them: asked for, watched, listed, cancelled.
+"""Caller-facing operations on evaluations: start, watch, list, cancel.
 
-A call records what is wanted and returns, or watches; a controller (`controller`) carries it out, in this coordinator
-or in another one. What is told of an evaluation comes from the controller where it is this coordinator's, else from the
-store.
+A call records the wanted state and returns or watches; a controller (`controller`) in this or another coordinator does
+the work. Progress comes from the controller if it runs in this coordinator, else from the store.
 """
 
 from __future__ import annotations
@@ -33,23 +32,23 @@ from codealign.coordinator.settings import CoordinatorSettings
 
 log = get_logger(__name__)
 PROGRESS_SECONDS = 0.5
-"""Between two looks at an evaluation of this coordinator."""
+"""Seconds between polls of an evaluation on this coordinator."""
 ELSEWHERE_SECONDS = 2.0
-"""And at one of another coordinator, where each look reads what is new in the store."""
+"""Seconds between polls of an evaluation elsewhere; each poll reads new results from the store."""
 MIN_PREFIX = 6
 _ID_DIGITS, _DIGITS = 32, frozenset("0123456789abcdef")
 JOBS = "evaluation-jobs"
-"""EvaluationJob records are members of this collection."""
+"""Collection of the EvaluationJob records."""
 
 
 class Evaluations:
-    """All evaluations of the store.
+    """All evaluations in the store.
 
     Args:
-        settings: The coordinator's.
-        services: All but training are used.
-        workload: What this coordinator works on.
-        poke: Told of every request.
+        settings: Coordinator settings.
+        services: Clients of the other services; training is not used.
+        workload: Evaluations in progress on this coordinator.
+        poke: Called after every new request.
     """
 
     def __init__(
@@ -58,15 +57,15 @@ class Evaluations:
         self._settings, self._services, self._workload, self._poke = settings, services, workload, poke
 
     async def evaluate(self, request: api.EvaluateRequest) -> AsyncGenerator[api.EvaluateResponse]:
-        """Have a model evaluated, and watch it: progress, and each benchmark's result when it is through.
+        """Start an evaluation and yield its progress, and each benchmark's result once it is complete.
 
-        Closing the generator stops the watching alone.
+        Closing the generator does not stop the evaluation.
 
         Raises:
-            InvalidArgument: Names every field that is wrong.
-            FailedPrecondition: A benchmark's file is damaged; the evaluation failed, or somebody stopped it.
-            NotFound: A benchmark's problems cannot be had, or no such model is loaded.
-            Unavailable: The store or inference is away, or the sandbox where the evaluation is finished.
+            InvalidArgument: Names every invalid field.
+            FailedPrecondition: A benchmark's file is damaged, or the evaluation failed or was stopped.
+            NotFound: A benchmark's problems cannot be loaded, or no such model is loaded.
+            Unavailable: The store or inference is unavailable, or the sandbox if the evaluation is complete.
         """
         asked = await self._checked(request.settings)
         loaded = await self.load(asked)
@@ -84,7 +83,7 @@ class Evaluations:
             for sheet in stored.sheets:
                 sheet.board.reused = len(sheet.board.done())
         else:
-            with contextlib.suppress(*TRANSIENT):  # else the controller waits for the sandbox
+            with contextlib.suppress(*TRANSIENT):  # if it is unavailable, the controller waits
                 await current(self._services.sandbox)
         if not stored.complete:
             await self.start(job, "asked for")
@@ -92,10 +91,11 @@ class Evaluations:
             yield message
 
     async def _checked(self, settings: pb.EvaluationSettings) -> Asked:
-        """Return the settings in the domain's terms.
+        """Validate the settings and convert them to a domain object.
 
         Raises:
-            InvalidArgument: Names every field that is wrong. Where one is, the model is looked at as well.
+            InvalidArgument: Names every invalid field. If there is one, the model is checked too, so that all errors
+                are reported at once.
         """
         try:
             return checked(settings)
@@ -106,20 +106,20 @@ class Evaluations:
             models.chosen(settings.model, listed.models, settings.prompt_style)
         except InvalidArgument as error:
             wrong += error.violations
-        except CodeAlignError as error:  # an error of another kind is told once the fields are right
+        except CodeAlignError as error:  # reported once the fields are valid
             log.info("model_not_checked", message=error.message)
         raise InvalidArgument(violations=wrong)
 
     async def is_whole(self, settings: pb.EvaluationSettings) -> bool:
-        """Return whether every sample of a finished evaluation is judged, by the runners that are there now.
+        """Return whether the current runners have judged every sample of a finished evaluation.
 
-        Where its benchmarks cannot be had any more, what is there counts.
+        Returns True if its benchmarks can no longer be loaded.
 
         Args:
-            settings: With the model's name and revision.
+            settings: Settings with the model's name and revision.
 
         Raises:
-            Unavailable: The store or the sandbox is away.
+            Unavailable: The store or the sandbox is unavailable.
         """
         asked = checked(settings)
         try:
@@ -130,24 +130,24 @@ class Evaluations:
         return stored.complete
 
     async def load(self, asked: Asked) -> list[Benchmark]:
-        """The benchmarks that are asked for.
+        """Load the requested benchmarks.
 
         Raises:
-            NotFound: The problems of one are nowhere.
-            FailedPrecondition: They cannot be read.
+            NotFound: A benchmark's problems are neither in a file nor on the hub.
+            FailedPrecondition: A benchmark's problems cannot be read.
         """
         folder = self._settings.evaluation_data
         return [await asyncio.to_thread(benchmarks.load, name, folder) for name in asked.benchmarks]
 
     async def start(self, job: pb.Record, reason: str) -> None:
-        """Record that an evaluation is wanted, unless it is under way.
+        """Request an evaluation, unless it is already in progress.
 
         Args:
-            job: As `job_record` gives it.
-            reason: For a person.
+            job: Job record, from `job_record`.
+            reason: Reason to show to users.
 
         Raises:
-            FailedPrecondition: This coordinator carries nothing out.
+            FailedPrecondition: This coordinator is read-only.
         """
         self._must_work()
         async with RunStore(self._services.dataset, JOBS) as store:
@@ -155,15 +155,15 @@ class Evaluations:
         await self.want(job.id, pb.RUN_STATE_RUNNING, reason)
 
     async def want(self, job_id: str, wanted: pb.RunState.ValueType, reason: str) -> None:
-        """Record what is wanted of an evaluation.
+        """Record the wanted state of an evaluation.
 
         Args:
-            job_id: Of the EvaluationJob, which is in the store.
+            job_id: Id of a stored EvaluationJob.
             wanted: RUNNING, PAUSED or CANCELLED.
-            reason: For a person.
+            reason: Reason to show to users.
 
         Raises:
-            FailedPrecondition: It has ended: there is nothing to pause or to cancel.
+            FailedPrecondition: It has ended, so it cannot be paused or cancelled; or this coordinator is read-only.
         """
         self._must_work()
         request = await requests.want(self._services.dataset, job_id, wanted, reason, repeatable=True)
@@ -173,35 +173,35 @@ class Evaluations:
     def _must_work(self) -> None:
         if self._settings.reads_only:
             raise FailedPrecondition(
-                "this coordinator takes no evaluations up: CODEALIGN_COORDINATOR_READS_ONLY is set"
+                "this coordinator does not run evaluations: CODEALIGN_COORDINATOR_READS_ONLY is set"
             )
 
     async def standing(self, job_id: str) -> Standing:
-        """What is wanted of an evaluation, and what is the case."""
+        """Return the wanted and the actual state of an evaluation."""
         return await requests.standing(self._services.dataset, job_id)
 
     def progress(self, job_id: str) -> tuple[int, int]:
-        """Problems that are done, and all of them; (0, 0) where another coordinator works on it, or nobody."""
+        """Return the numbers of finished and of all problems; (0, 0) if it is not in progress on this coordinator."""
         live = self._workload.live.get(job_id)
         boards = [sheet.board for sheet in live.sheets] if live else []
         return sum(len(board.done()) for board in boards), sum(len(board.problem_ids) for board in boards)
 
     async def cancel(self, evaluation: str) -> api.EvaluationStatus:
-        """Stop an evaluation; what is judged is kept.
+        """Stop an evaluation, keeping the results so far.
 
         Args:
-            evaluation: The job's id, or its first digits.
+            evaluation: Job id, or a prefix of at least `MIN_PREFIX` digits.
 
         Raises:
             NotFound: There is no such evaluation.
-            FailedPrecondition: It has ended.
+            FailedPrecondition: The evaluation has ended.
         """
         job = await self._find(evaluation)
-        await self.want(job.id, pb.RUN_STATE_CANCELLED, "cancelled; what is judged is kept")
+        await self.want(job.id, pb.RUN_STATE_CANCELLED, "cancelled; results so far are kept")
         return self._status(job, await self.standing(job.id))
 
     async def list(self) -> list[api.EvaluationStatus]:
-        """Every evaluation that was asked for, newest first."""
+        """Return every requested evaluation, newest first."""
         jobs = await requests.scan(self._services.dataset, ds.ScanRequest(kind=pb.KIND_EVALUATION_JOB))
         standings = await requests.standings(self._services.dataset)
         found = [self._status(job, standings.get(job.id, Standing())) for job in jobs]
@@ -222,14 +222,14 @@ class Evaluations:
 
     async def _find(self, text: str) -> pb.Record:
         if not MIN_PREFIX <= len(text) <= _ID_DIGITS or not set(text) <= _DIGITS:
-            raise InvalidArgument("evaluation", f"give the evaluation's id, or at least its first {MIN_PREFIX} digits")
+            raise InvalidArgument("evaluation", f"must be an evaluation id or at least its first {MIN_PREFIX} digits")
         found = (await self._services.dataset.get(ds.GetRequest(ids=[text], allow_prefix=True))).records
         if not found or found[0].kind != pb.KIND_EVALUATION_JOB:
-            raise NotFound(f"there is no evaluation {text!r}")
+            raise NotFound(f"evaluation {text!r} not found")
         return found[0]
 
     async def _complete(self, asked: Asked) -> Asked:
-        """With the model's name and revision. A job that is there needs no model: it may be done."""
+        """Fill in the model's name and revision. An existing job does not need the model loaded: it may be finished."""
         if asked.model.model and asked.model.revision:
             there = await self._services.dataset.get(ds.GetRequest(ids=[job_record(asked).id]))
             if there.records:
@@ -244,7 +244,7 @@ class Evaluations:
     async def _watch(
         self, job: pb.Record, asked: Asked, loaded: Sequence[Benchmark], stored: StoredSheets
     ) -> AsyncGenerator[api.EvaluateResponse]:
-        """Until it has ended."""
+        """Yield progress until the evaluation has ended."""
         told: dict[str, api.EvaluateResponse] = {}
         while True:
             live = self._workload.live.get(job.id)
@@ -258,7 +258,7 @@ class Evaluations:
                     await stored.read()
                 except TRANSIENT as error:
                     waits = error.message
-                    if standing.state == pb.RUN_STATE_SUCCEEDED:  # its result cannot be read now
+                    if standing.state == pb.RUN_STATE_SUCCEEDED:  # its results cannot be read yet
                         standing = Standing()
             ended = standing.request is not None and standing.settled(repeatable=True)
             succeeded = ended and standing.state == pb.RUN_STATE_SUCCEEDED
@@ -285,11 +285,11 @@ class Evaluations:
         return message
 
     async def _why(self, job: pb.Record, asked: Asked, standing: Standing) -> CodeAlignError:
-        """The error that a watcher is told: with the status of its cause, where that is still there."""
+        """Return the error for a watcher: the underlying cause if it still holds, else the recorded message."""
         short = job.id[:12]
         if standing.state != pb.RUN_STATE_FAILED:
             state = pb.RunState.Name(standing.state).removeprefix("RUN_STATE_").lower()
-            return FailedPrecondition(f"evaluation {short} was {state}: the same call goes on with it")
+            return FailedPrecondition(f"evaluation {short} was {state}: repeat the call to continue it")
         try:
             await self.load(asked)
             await self._model(asked)
@@ -301,7 +301,7 @@ class Evaluations:
 
 
 def _not_begun(asked: Asked, loaded: Iterable[Benchmark], waits: str) -> list[api.EvaluateResponse]:
-    """Return what can be told of an evaluation before it is known which runners its results rest on."""
+    """Return the progress messages for an evaluation whose runners are not known yet."""
     return [
         api.EvaluateResponse(
             benchmark=benchmark.name, problems_total=len(benchmark.spread(asked.limit)), waiting_for=waits

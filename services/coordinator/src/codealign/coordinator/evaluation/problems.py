@@ -1,4 +1,4 @@
-"""Problems: what a model is asked, and what judges its answer."""
+"""Problems of a benchmark: prompts, and the tests that judge the answers."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common import records
 
 RULES = ("equal", "set", "not-none", "find-zero", "surface-area", "digit-distance", "zero-too", "anything")
-"""How outputs are compared; see `in_sandbox/agreement.py`."""
+"""Rules for comparing outputs; see `in_sandbox/agreement.py`."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Inputs of one kind."""
+    """A named set of inputs."""
 
     name: str
     """"base" or "plus"."""
     inputs: tuple[list[Any], ...]
-    """Each the arguments of one call, as `in_sandbox/calls.py` decodes them."""
+    """Arguments of each call, encoded for `in_sandbox/calls.py`."""
 
 
 @dataclass(frozen=True)
 class CallTests:
-    """Judged by calls: the outputs must be those of a reference program."""
+    """Tests by calls: the outputs must match those of a reference program."""
 
     parts: tuple[Part, ...]
     reference: str
-    """A program that defines the entry point; its outputs are the expected ones."""
+    """Program that defines the entry point and produces the expected outputs."""
     atol: float = 0.0
-    """Absolute tolerance. 0: exact, but for floats."""
+    """Absolute tolerance. 0 means exact, except for floats."""
     rule: str = "equal"
 
     @property
     def inputs(self) -> list[list[Any]]:
-        """Those of all parts, in order."""
+        """Inputs of all parts, in order."""
         return [given for part in self.parts for given in part.inputs]
 
 
 @dataclass(frozen=True)
 class CheckTests:
-    """Judged by a program that defines `check(candidate)`, which asserts."""
+    """Tests by a program that defines `check(candidate)`, which makes assertions."""
 
     program: str
 
@@ -55,21 +55,21 @@ class Problem:
 
     benchmark: str
     problem_id: str
-    """As the benchmark numbers it: "HumanEval/0"."""
+    """Id in the benchmark, such as "HumanEval/0"."""
     prompt: str
     entry_point: str
     """The function that the tests call."""
     canonical_solution: str
-    """A right answer, as a whole program."""
+    """Correct solution, as a complete program."""
     tests: CallTests | CheckTests
 
     @property
     def tests_sha256(self) -> str:
-        """A hash of what judges a solution. The reference program stands for the outputs that follow from it."""
+        """Hash of the tests. The reference program represents the expected outputs, which follow from it."""
         return hashlib.sha256(json.dumps(asdict(self.tests), sort_keys=True).encode()).hexdigest()
 
     def record(self) -> pb.Record:
-        """The Problem record, the parent of its results."""
+        """Return the Problem record, which is the parent of the problem's results."""
         body = pb.Problem(
             benchmark=self.benchmark,
             problem_id=self.problem_id,
@@ -82,21 +82,21 @@ class Problem:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark's problems, in the order of its file."""
+    """A benchmark with its problems, in file order."""
 
     name: str
     problems: tuple[Problem, ...]
     source: str
-    """The file's name, or the hub's repository."""
+    """File name or hub repository."""
 
     @property
     def sha256(self) -> str:
-        """A hash of what is asked and how it is judged."""
+        """Hash of the prompts and tests."""
         parts = [(each.problem_id, each.prompt, each.entry_point, each.tests_sha256) for each in self.problems]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def spread(self, limit: int) -> Sequence[Problem]:
-        """So many problems, spread evenly over the benchmark; 0 means all."""
+        """Return `limit` problems, spread evenly over the benchmark; 0 returns all."""
         total = len(self.problems)
         if limit == 0 or limit >= total:
             return self.problems

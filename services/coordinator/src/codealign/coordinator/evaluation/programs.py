@@ -1,19 +1,20 @@
-"""From what a model wrote to the program that is judged.
+"""Extraction of the program to judge from a model's text.
 
-First the part that parses (see `readable`), then, of the statements at the margin, what must not be lost:
+Takes the part that parses (see `readable`), and keeps these module-level statements:
 
-- what binds a name that the wanted function reaches, directly or through other names;
-- what may change such a name, or what it stands for: loops that fill tables, method calls, attributes that are set,
+- those that bind a name that the wanted function uses, directly or through other names;
+- those that may change such a name or its value: loops that fill tables, method calls, attribute assignments,
   decorators and base classes that register (see `effects`);
-- what may change the state of a module or of the interpreter (`random.seed(7)`, `sys.setrecursionlimit(...)`);
+- those that may change the state of a module or of the interpreter (`random.seed(7)`, `sys.setrecursionlimit(...)`);
 - imports, except unused ones of modules outside the standard library.
 
-Where names are reached in ways that the text does not show (`globals()`, `exec`), all bindings stay. So what goes is:
-the main guard, prints, assertions, calls that change nothing the function depends on, expressions without effect,
-annotations without a value (prose such as "Output: 4"), code at the margin that cannot run there, what reads input only
-for itself, and definitions that nothing reaches. A print or an assertion goes even where it draws random numbers.
+If names may be accessed dynamically (`globals()`, `exec`), all bindings are kept. This removes the main guard, prints,
+assertions, calls that change nothing the function depends on, expressions without effect, annotations without a value
+(prose such as "Output: 4"), module-level code that cannot run there, code that reads input only for its own use, and
+unused definitions. A print or an assertion is removed even if it draws random numbers.
 
-Statements that share a line stay or go together. What cannot be read is left as it is, and the sandbox says so.
+Statements that share a line are kept or removed together. Text that cannot be parsed is returned unchanged; the sandbox
+then reports the error.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ _SPECIAL = frozenset({"__doc__", "__annotations__"})
 
 
 def clean(text: str, entry_point: str) -> str:
-    """The program without what does not belong to it; the text itself where there is no such thing.
+    """Return the program without irrelevant statements, or the text itself if it cannot be parsed.
 
     Args:
-        text: What the model wrote, the prompt's beginning included where it continued one.
-        entry_point: The function that is wanted.
+        text: Text of the model, including the prompt if the model continued it.
+        entry_point: Name of the wanted function.
     """
     try:
         lines = TextReader(lambda tree: _binds(tree, entry_point)).program(text)
@@ -60,7 +61,7 @@ def clean(text: str, entry_point: str) -> str:
 
 
 def _as_ended(text: str, program: str) -> str:
-    """A program that is not the whole text ends with one line's end."""
+    """End a program that is not the whole text with exactly one line ending."""
     if program == text:
         return text
     end = "\r\n" if "\r\n" in program else "\n"
@@ -69,7 +70,7 @@ def _as_ended(text: str, program: str) -> str:
 
 @dataclass
 class _Unit:
-    """Statements at the margin that share lines."""
+    """Module-level statements that share lines."""
 
     statements: list[ast.stmt]
     first: int
@@ -80,14 +81,14 @@ class _Unit:
 
     @property
     def is_guard(self) -> bool:
-        """Runs only where the program is the main one."""
+        """Whether it runs only if the program is the main module."""
         return all(
             isinstance(each, ast.If) and not each.orelse and _asks_for_main(each.test) for each in self.statements
         )
 
 
 def _asks_for_main(test: ast.expr) -> bool:
-    """`__name__ == "__main__"`, either way round, or that and more."""
+    """Return whether a test is `__name__ == "__main__"` in either order, or a conjunction that contains it."""
     if isinstance(test, ast.BoolOp):
         return isinstance(test.op, ast.And) and any(map(_asks_for_main, test.values))
     if not isinstance(test, ast.Compare) or not all(isinstance(each, (ast.Eq, ast.In)) for each in test.ops):
@@ -119,7 +120,7 @@ def _units(statements: Sequence[ast.stmt], lines: Sequence[str]) -> list[_Unit]:
 
 
 def _special_names(statements: Sequence[ast.stmt], *, is_first: bool) -> Iterator[str]:
-    """The module's own names that statements bind without naming them."""
+    """Yield the special module names that statements bind implicitly."""
     first = statements[0]
     if is_first and isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
         yield "__doc__"
@@ -156,7 +157,7 @@ def _globals_of(table: symtable.SymbolTable) -> set[str]:
 
 
 class _Program:
-    """What the statements do, taken together."""
+    """Combined effects of the statements."""
 
     def __init__(self, units: Sequence[_Unit]) -> None:
         self.imported, self.has_star = _imports(units)
@@ -190,22 +191,22 @@ class _Program:
             effects.changed.add(statement.name)
             uses = uses | {statement.name}
         before = bodies.get(statement.name)
-        if before is not None:  # which of several is called is not asked
+        if before is not None:  # redefined: any of the definitions may be called
             effects.changed |= before.effects.changed
             effects.called += before.effects.called
             parameters, uses = parameters | before.parameters, uses | before.uses
         bodies[statement.name] = Body(effects, parameters, uses)
 
     def effects(self, number: int) -> Effects:
-        """Of the unit with this number, whatever it calls included."""
+        """Return the effects of the unit with this number, including those of its calls."""
         return self._reach.of(self._effects[number])
 
     def calls(self, number: int, name: str) -> bool:
-        """Whether the unit itself calls this function."""
+        """Return whether the unit itself calls this function."""
         return any(each == name for each, _ in self._effects[number].called)
 
     def is_dynamic(self, number: int, unit: _Unit) -> bool:
-        """Whether the unit, or a function in it, may reach any name."""
+        """Return whether the unit, or a function in it, may access any name."""
         bodies = [self._bodies[each.name] for each in unit.statements if isinstance(each, _Definition)]
         return self._effects[number].dynamic or any(body.effects.dynamic for body in bodies)
 
@@ -215,7 +216,7 @@ def _is_import(unit: _Unit) -> bool:
 
 
 def _inner_imports(unit: _Unit) -> Iterator[ast.Import | ast.ImportFrom]:
-    """The imports that run with the unit."""
+    """Yield the imports that run when the unit runs."""
     pending: list[ast.AST] = list(unit.statements)
     while pending:
         node = pending.pop()
@@ -226,7 +227,7 @@ def _inner_imports(unit: _Unit) -> Iterator[ast.Import | ast.ImportFrom]:
 
 
 def _imports(units: Sequence[_Unit]) -> tuple[dict[str, str], bool]:
-    """Names that imports bind, with what they stand for; and whether one is a star."""
+    """Return the names bound by imports, with what they refer to, and whether there is a star import."""
     found: dict[str, str] = {}
     has_star = False
     for unit in units:
@@ -252,7 +253,7 @@ def _not_needed(units: Sequence[_Unit], entry_point: str) -> list[_Unit]:
         growing = False
         for number, unit in enumerate(units):
             needed = _is_needed(unit, effects[number], reached)
-            # A name in a text that is evaluated: but the results of calls of the function itself are not meant.
+            # Evaluated text may use any bound name, but not variables that hold demo calls of the entry point.
             is_demonstration = effects[number].reads_input or program.calls(number, entry_point)
             if number in kept or not (needed or (unit.binds & perhaps and not is_demonstration)):
                 continue
@@ -286,14 +287,14 @@ def _defined(unit: _Unit) -> set[str]:
 
 
 def _is_kept_import(node: ast.Import | ast.ImportFrom) -> bool:
-    """Whether an import that nothing names is kept: a module that may be missing would end the program."""
+    """Return whether an unused import is kept. Others are not: a missing module would end the program."""
     modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names]
     standard = all(module.partition(".")[0] in sys.stdlib_module_names for module in modules)
     return standard or any(each.name == "*" for each in node.names)
 
 
 def _has_no_effect(statement: ast.stmt) -> bool:
-    """Whether a statement does nothing, or nothing but to end the program."""
+    """Return whether a statement does nothing, or only ends the program."""
     if isinstance(statement, ast.AnnAssign):
         return statement.value is None and isinstance(statement.target, ast.Name)
     if isinstance(statement, ast.Expr):
@@ -302,7 +303,7 @@ def _has_no_effect(statement: ast.stmt) -> bool:
 
 
 def _is_inert(value: ast.expr) -> bool:
-    """No part of it calls or binds anything, and it is nothing that a method may compute (see `Reader.visit_Expr`)."""
+    """Return whether an expression calls and binds nothing, and runs no method (see `Reader.visit_Expr`)."""
     if may_be_method(value):
         return False
     acting = (ast.Call, ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom)

@@ -1,12 +1,11 @@
-"""What a model is asked, in the two styles.
+"""Prompts of an evaluation, in two styles.
 
-"base": plain completion, as EvalPlus asks base models: HumanEval's prompt (a signature and a docstring) is continued
-by a body; MBPP's (a docstring with the task and an assertion) by a whole program.
+"base": plain completion, as in EvalPlus for base models. The model continues HumanEval's prompt (a signature and a
+docstring) with a body, and MBPP's (a docstring with the task and an assertion) with a whole program.
 
-"tuned": an instruction with HumanEval's prompt in a code block (MBPP: the description, then its assertion), and the
-answer begun for it by an opening Python fence. The last message is the assistant's, and the model continues it. Some
-models open a fence of their own there, at once or after a few words; of such an answer the program is the block that
-defines the wanted function.
+"tuned": an instruction with HumanEval's prompt in a code block (MBPP: the description, then its assertion). The last
+message is the assistant's and opens a Python fence, which the model continues. Some models open another fence, at once
+or after a few words; the program is then the block that defines the wanted function.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ BASE, TUNED = "base", "tuned"
 STYLES = (BASE, TUNED)
 
 BODY_STOP = ("\ndef ", "\nclass ", "\nimport ", "\nfrom ", "\nassert ", "\nif __name__", "\nprint(", "\n```")
-"""After a function's body: whatever begins at the margin is no more part of it."""
+"""End of a function body: module-level code follows."""
 PROGRAM_STOP = ('\n"""', "\nassert", "\nif __name__", "\nprint(", "\n```")
-"""After a program: the next task's docstring, tests, and uses of it."""
+"""End of a program: the next task's docstring, tests, or uses of the program."""
 FENCE_STOP = ("\n```\n\n",)
-"""After a closing fence and a blank line. Not after any fence: a model that talks first opens one of its own, and code
-follows an opening fence at once."""
+"""A closing fence and a blank line. A fence alone is not enough: a model that starts with prose opens another fence,
+which code follows without a blank line."""
 
 _BEGUN = "```python\n"
 _COMPLETE = """\
@@ -54,7 +53,7 @@ Answer with Python code in one code block. It must satisfy this assertion:
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt: a text to continue, or a conversation whose last message is to be continued."""
+    """A prompt: a text to continue, or a conversation whose last message the model continues."""
 
     text: str
     messages: tuple[tuple[str, str], ...]
@@ -63,7 +62,7 @@ class Question:
 
     @property
     def written(self) -> str:
-        """The prompt as a record keeps it: the text, or the messages as JSON."""
+        """Prompt as stored in a record: the text, or the messages as JSON."""
         if not self.messages:
             return self.text
         return json.dumps([{"role": role, "content": content} for role, content in self.messages])
@@ -79,7 +78,7 @@ class Question:
 
 
 def ask(problem: Problem, style: str) -> Question:
-    """The question in a style of `STYLES`."""
+    """Return the prompt of a problem in one of `STYLES`."""
     begun = _begins_function(problem)
     if style == BASE:
         return Question(f"{problem.prompt.strip()}\n", (), BODY_STOP if begun else PROGRAM_STOP)
@@ -92,19 +91,19 @@ def ask(problem: Problem, style: str) -> Question:
 
 
 def answered(problem: Problem, style: str, completion: str) -> str:
-    """The program that a completion stands for, as it was written."""
+    """Return the program in a completion, as written by the model."""
     if style == BASE:
         return f"{problem.prompt.strip()}\n{completion}"
     return _program(completion, problem.entry_point)
 
 
 def _program(completion: str, entry_point: str) -> str:
-    """The program in an answer that was begun by an opening fence.
+    """Extract the program from an answer to a prompt that ends with an opening fence.
 
-    The first block that defines the wanted function; where none does, the first that compiles, or else the first.
+    Takes the first block that defines the wanted function, else the first that compiles, else the first.
     """
     begun = _contents(_BEGUN + completion)
-    # A fence may close ours, or open the model's own: then ours is not there.
+    # The first fence may close ours or open the model's own; the second case is read without our fence.
     own = _contents(completion)
     name = re.escape(entry_point)
     definition = re.compile(rf"^(?:(?:(?:async[ \t]+)?def|class)[ \t]+{name}\b|{name}[ \t]*[:=])", re.MULTILINE)
@@ -119,18 +118,18 @@ def _contents(markdown: str) -> list[str]:
 
 
 def templates_sha256() -> str:
-    """A hash of the templates: part of an evaluation's configuration."""
+    """Return a hash of the templates, which is part of an evaluation's configuration."""
     texts = (_BEGUN, _COMPLETE, _WRITE, *BODY_STOP, *PROGRAM_STOP, *FENCE_STOP)
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
 def _begins_function(problem: Problem) -> bool:
-    """The prompt ends inside the function that is wanted."""
+    """Return whether the prompt ends inside the wanted function."""
     return f"def {problem.entry_point}(" in problem.prompt
 
 
 def _parts(prompt: str) -> tuple[str, str]:
-    """A docstring prompt's description and its assertions."""
+    """Split a docstring prompt into its description and its assertions."""
     text = prompt.strip()
     try:
         with without_warnings():

@@ -1,4 +1,4 @@
-"""What the effects of a part come to, once those of the functions that it calls are counted."""
+"""Transitive effects of a part of a program, including those of the functions that it calls."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from codealign.coordinator.evaluation.effects import ELSEWHERE, Body, Effects
 
 
 class Reach:
-    """Follows effects through the program's own functions and through names that share something."""
+    """Follows effects through the program's own functions and through names that share state.
+
+    Args:
+        bodies: The program's functions and classes.
+        aliases: Aliases of the module-level names.
+        own: Names that the program binds other than by imports.
+    """
 
     def __init__(self, bodies: dict[str, Body], aliases: dict[str, set[str]], own: set[str]) -> None:
-        """Nothing is followed yet.
-
-        Args:
-            bodies: Of the program's functions and classes.
-            aliases: Of the module's names.
-            own: Names that the program binds otherwise than by imports.
-        """
         self._bodies, self._aliases, self._own = bodies, aliases, own
         self._found_uses: dict[str, set[str]] = {}
 
     def of(self, effects: Effects, seen: frozenset[str] = frozenset()) -> Effects:
-        """The effects with those of all that is called; `changed` has everything that may be meant."""
+        """Return the effects including those of all calls; `changed` also contains all possible aliases."""
         total = Effects(set(effects.changed), [], {}, effects.anything, effects.dynamic, effects.reads_input)
         callbacks = [(name, set[str]()) for name in effects.callbacks if name in self._bodies]
         for name, given in [*effects.called, *callbacks]:
@@ -37,7 +36,7 @@ class Reach:
 
     def _of_call(self, name: str, given: set[str], seen: frozenset[str]) -> Iterator[Effects]:
         body = self._bodies.get(name)
-        if body is None:  # a variable: what it stands for may be called, and change what it is given
+        if body is None:  # a variable: its value may be called, and change the arguments
             yield Effects({name} | given)
             return
         if name in seen:
@@ -47,7 +46,7 @@ class Reach:
         inner.changed &= self._uses(name)
         yield inner
         for each in given:
-            if each in self._bodies and each not in seen:  # it may be called there
+            if each in self._bodies and each not in seen:  # may be called by the callee
                 yield self.of(self._bodies[each].effects, seen | {name, each})
         called = {each for each, _ in body.effects.called}
         if touches:
@@ -56,7 +55,7 @@ class Reach:
             )
 
     def _uses(self, name: str) -> set[str]:
-        """The module's names that a function uses, or those that it calls."""
+        """Return the module-level names used by a function and by the functions that it calls."""
         if name not in self._found_uses:
             reached, fresh = set[str](), {name}
             while fresh:
@@ -67,14 +66,14 @@ class Reach:
         return self._found_uses[name]
 
     def _meant(self, names: set[str], local: dict[str, set[str]]) -> set[str]:
-        """Everything that the names may share something with."""
+        """Return all names that may share state with these."""
         found: set[str] = set()
         fresh = set(names)
         while fresh:
             found |= fresh
             step: set[str] = set()
             for name in fresh:
-                if name.endswith("()"):  # the result of a call: the data that the function has at hand
+                if name.endswith("()"):  # result of a call: may share data that the function uses
                     body = self._bodies.get(name[:-2])
                     if body is None:
                         step |= {name[:-2]} & self._own

@@ -1,6 +1,6 @@
-"""The part of a model's text that Python can read.
+"""Extraction of the part of a model's text that parses as Python.
 
-Lines are Python's own: they end with a line feed, a carriage return, or both, and with nothing else.
+Lines are split as Python does: only at a line feed, a carriage return, or both.
 """
 
 from __future__ import annotations
@@ -13,47 +13,47 @@ from codealign.common.foreign_python import without_warnings
 from codealign.common.text import lines as text_lines
 
 _END_MARK = re.compile(r"<[|｜/]|<(?:s|eos|bos|pad|unk|EOT|end_of_turn|start_of_turn)>|\[/?INST\]|```")
-"""Begins what a tokenizer, a chat template or a fence puts after an answer. None of it is Python outside a string."""
+"""Start of a marker that a tokenizer, a chat template or a fence puts after an answer. None is valid Python outside a
+string."""
 _CODE = re.compile(r"(?:def|async\s+def|class|import|from)\s|@[A-Za-z_]|[A-Za-z_]\w*\s*(?::[^=]*)?=[^=]")
-"""How a line begins at which code may go on after prose."""
+"""Start of a line where code may resume after prose."""
 _ATTEMPTS = 200
-"""At reading one text; each leaves out one fault."""
+"""Maximum number of parse attempts per text; each removes one error."""
 _ATTEMPT_CHARS = 5_000
-"""A longer text's attempts count as several, so that the work is limited."""
+"""An attempt counts once more for each such number of characters, which bounds the total work."""
 _MARKS = 8
-"""That are tried in one line."""
+"""Maximum number of end markers tried per line."""
 
 
 def parse(text: str) -> ast.Module:
-    """The tree of a program, without warnings about what is in it.
+    """Parse a program, without emitting warnings about its content.
 
     Raises:
-        SyntaxError: It is no program.
-        ValueError: It has characters that no program has.
-        RecursionError: It is nested too deeply.
-        MemoryError: The same.
+        SyntaxError: The text is not a valid program.
+        ValueError: The text has characters that are not allowed in a program.
+        RecursionError: The program is nested too deeply.
+        MemoryError: The program is nested too deeply.
     """
     with without_warnings():
         return ast.parse(text.removeprefix("\ufeff"))
 
 
 class Reader:
-    """Reads one text, with a limited number of attempts."""
+    """Reads one text, with a limited number of attempts.
+
+    Args:
+        holds: Returns whether a part contains the wanted code.
+    """
 
     def __init__(self, holds: Callable[[ast.Module], bool]) -> None:
-        """Reads nothing yet.
-
-        Args:
-            holds: Whether a part has what is wanted.
-        """
         self._holds = holds
         self._left = _ATTEMPTS
 
     def program(self, text: str) -> list[str]:
-        """The lines of the longest beginning that parses.
+        """Return the lines of the longest prefix that parses.
 
-        Where that does not hold what is wanted, what follows is searched for code that goes on after prose, up to the
-        first part that does. Nothing: no beginning parses, and no such part was found.
+        If the prefix does not contain the wanted code, also searches the rest for code that resumes after prose, up to
+        the first part that contains it. Returns an empty list if no prefix parses and no such part is found.
         """
         lines = text_lines(text, keepends=True)
         beginning, tree = self._beginning(lines)
@@ -69,7 +69,7 @@ class Reader:
         return pieces
 
     def _beginning(self, lines: Sequence[str]) -> tuple[list[str], ast.Module | None]:
-        """The longest beginning that parses; its last line may be cut at the mark of an end."""
+        """Return the longest prefix that parses; its last line may be cut at an end marker."""
         kept = list(lines)
         while kept and self._left > 0:
             self._left -= 1 + sum(map(len, kept)) // _ATTEMPT_CHARS
@@ -87,7 +87,7 @@ class Reader:
         return [], None
 
     def _cut_at_mark(self, lines: list[str]) -> tuple[list[str], ast.Module] | None:
-        """The lines, the last one cut, where a mark in it is what does not parse."""
+        """Return the lines with the last one cut at an end marker, or None if that does not make them parse."""
         *before, last = lines
         for mark in list(_END_MARK.finditer(last))[:_MARKS]:
             cut = [*before, f"{last[: mark.start()].rstrip()}\n"] if last[: mark.start()].strip() else before
@@ -99,7 +99,7 @@ class Reader:
 
 
 def _line_of_null(lines: Sequence[str]) -> int:
-    """The number of the first line that has a character which no program has; the last one where none has."""
+    """Return the number of the first line with a character not allowed in programs, or of the last line if none."""
     for number, line in enumerate(lines, 1):
         if "\0" in line or any("\ud800" <= character <= "\udfff" for character in line):
             return number
@@ -107,7 +107,7 @@ def _line_of_null(lines: Sequence[str]) -> int:
 
 
 def _last_margin(lines: Sequence[str]) -> int:
-    """Lines before the last one that begins at the margin."""
+    """Return the number of lines before the last unindented one."""
     return next((number for number in range(len(lines) - 1, 0, -1) if not lines[number][:1].isspace()), 0)
 
 

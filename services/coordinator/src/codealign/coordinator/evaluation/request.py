@@ -1,4 +1,4 @@
-"""What an evaluation was asked for: checked once, where wire becomes domain; and the configuration that it bears."""
+"""Evaluation requests: validation and conversion from protobuf, and the resulting stage configuration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from codealign.coordinator.evaluation.problems import Benchmark
 from codealign.coordinator.evaluation.runners import RunnerIdentity
 
 NAME = "evaluation"
-"""Of the StageConfig."""
+"""Name of the StageConfig."""
 MAX_SAMPLES = 1000
 MAX_TOKENS = 32_768
 DEFAULT_MAX_TOKENS = 1024
@@ -22,7 +22,7 @@ DEFAULT_MAX_TOKENS = 1024
 
 @dataclass(frozen=True)
 class Asked:
-    """Settings with their defaults filled in."""
+    """Evaluation settings with defaults filled in."""
 
     model: pb.ModelChoice
     benchmarks: tuple[str, ...]
@@ -35,15 +35,15 @@ class Asked:
 
 
 def checked(settings: pb.EvaluationSettings, path: str = "settings", *, style: str = "") -> Asked:
-    """The settings in the domain's terms.
+    """Validate settings and fill in the defaults.
 
     Args:
-        settings: As they were given.
-        path: Of these settings in the request, for messages.
-        style: The prompt style, where the settings are not to name one. Empty: they are.
+        settings: Settings from the request.
+        path: Path of the settings in the request, for messages.
+        style: Prompt style to use if the settings name none. Empty: the settings must name one.
 
     Raises:
-        InvalidArgument: Names every field that is wrong.
+        InvalidArgument: Names every invalid field.
     """
     wrong: list[tuple[str, str]] = []
 
@@ -54,12 +54,12 @@ def checked(settings: pb.EvaluationSettings, path: str = "settings", *, style: s
     known = ", ".join(benchmarks.names())
     need(bool(settings.benchmarks), "benchmarks", f"name at least one of: {known}")
     for at, name in enumerate(settings.benchmarks):
-        need(name in benchmarks.names(), f"benchmarks[{at}]", f"unknown benchmark {name!r}; there are: {known}")
-        need(name not in settings.benchmarks[:at], f"benchmarks[{at}]", f"{name!r} is there twice")
+        need(name in benchmarks.names(), f"benchmarks[{at}]", f"unknown benchmark {name!r}; must be one of: {known}")
+        need(name not in settings.benchmarks[:at], f"benchmarks[{at}]", f"duplicate benchmark {name!r}")
     samples, temperature = settings.samples or 1, settings.temperature
     need(1 <= samples <= MAX_SAMPLES, "samples", f"must be from 1 to {MAX_SAMPLES}")
     need(math.isfinite(temperature) and 0 <= temperature <= 2, "temperature", "must be from 0 (greedy) to 2")
-    need(samples <= 1 or temperature > 0, "samples", "must be 1 at temperature 0: greedy samples are all the same")
+    need(samples <= 1 or temperature > 0, "samples", "must be 1 at temperature 0: greedy samples are identical")
     max_tokens = settings.max_tokens or DEFAULT_MAX_TOKENS
     need(1 <= max_tokens <= MAX_TOKENS, "max_tokens", f"must be from 1 to {MAX_TOKENS}")
     chosen = settings.prompt_style or style
@@ -81,7 +81,7 @@ def checked(settings: pb.EvaluationSettings, path: str = "settings", *, style: s
 
 
 def settings_of(asked: Asked) -> pb.EvaluationSettings:
-    """As a record keeps them, every default filled in."""
+    """Return the settings for a record, with every default filled in."""
     return pb.EvaluationSettings(
         model=asked.model,
         benchmarks=asked.benchmarks,
@@ -95,15 +95,16 @@ def settings_of(asked: Asked) -> pb.EvaluationSettings:
 
 
 def job_record(asked: Asked) -> pb.Record:
-    """The EvaluationJob: the same settings, defaults filled in, are the same job."""
+    """Return the EvaluationJob record. Equal settings, with defaults filled in, are the same job."""
     body = pb.EvaluationJob(settings=settings_of(asked))
     return records.complete(pb.Record(kind=pb.KIND_EVALUATION_JOB, evaluation_job=body))
 
 
 def configuration(asked: Asked, benchmark: Benchmark, revision: str, runners: RunnerIdentity) -> pb.Record:
-    """Return the StageConfig of a model on a benchmark, judged by such runners.
+    """Return the StageConfig for a model and a benchmark, judged by these runners.
 
-    It names neither the limit nor the number of samples: a call that asks for more goes on where another one ended.
+    It contains neither the limit nor the number of samples, so that a larger request reuses the results of a smaller
+    one.
     """
     settings = {
         "benchmark": benchmark.name,
@@ -124,5 +125,5 @@ def configuration(asked: Asked, benchmark: Benchmark, revision: str, runners: Ru
 
 
 def sample_seed(asked: Asked, problem_id: str, attempt: int) -> int:
-    """The seed of one sample."""
+    """Return the seed of a sample."""
     return records.seed_for(asked.seed, NAME, problem_id, attempt)

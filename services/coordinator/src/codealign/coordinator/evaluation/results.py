@@ -1,4 +1,4 @@
-"""From results to figures."""
+"""Scores and comparisons computed from evaluation results."""
 
 from __future__ import annotations
 
@@ -17,55 +17,55 @@ from codealign.coordinator.ground.tally import verdict_name
 
 @dataclass(frozen=True)
 class Outcome:
-    """One sample, judged."""
+    """Outcome of one judged sample."""
 
     passed: bool
     verdict: str
 
 
 def outcome(record: pb.Record) -> Outcome:
-    """What an EvaluationResult says."""
+    """Return the outcome in an EvaluationResult record."""
     body = record.evaluation_result
     return Outcome(body.passed, verdict_name(body.result.verdict))
 
 
 @dataclass
 class Board:
-    """The outcomes of a model on a benchmark, as far as they are known."""
+    """Known outcomes of a model on a benchmark."""
 
     config: pb.Record
-    """The StageConfig that the results bear."""
+    """StageConfig of the results."""
     model: str
     samples: int
-    """Wanted of each problem."""
+    """Number of wanted samples per problem."""
     problem_ids: tuple[str, ...]
-    """The problems that are wanted, in the benchmark's order."""
+    """Wanted problems, in benchmark order."""
     outcomes: dict[str, dict[int, Outcome]] = field(default_factory=dict)
-    """By problem and attempt."""
+    """Outcomes by problem and attempt."""
     total: int = 0
-    """Problems of the whole benchmark, where more count than are wanted. 0: those that are wanted."""
+    """Number of problems in the whole benchmark, or 0 to count the wanted problems."""
     undecided: int = 0
     reused: int = 0
-    """Problems that were done at the start."""
+    """Number of problems that were complete at the start."""
 
     def add(self, record: pb.Record) -> None:
-        """Take an EvaluationResult in."""
+        """Add the outcome of an EvaluationResult record."""
         found = self.outcomes.setdefault(record.evaluation_result.problem_id, {})
         found[record.attempt] = outcome(record)
 
     def done(self) -> list[str]:
-        """The problems with every sample judged."""
+        """Return the problems whose samples are all judged."""
         return [each for each in self.problem_ids if len(self.outcomes.get(each, {})) >= self.samples]
 
     def scores(self) -> dict[str, Score]:
-        """Of the problems that are done."""
+        """Return the scores of the complete problems."""
         return {
             problem_id: Score(self.samples, sum(each.passed for each in self._taken(problem_id)))
             for problem_id in self.done()
         }
 
     def pass_at_k(self) -> dict[int, list[float]]:
-        """pass@k of each problem that is done, by k."""
+        """Return pass@k of each complete problem, by k."""
         scores = self.scores().values()
         return {
             k: [statistics.pass_at_k(score.samples, score.passed, k) for score in scores]
@@ -73,7 +73,7 @@ class Board:
         }
 
     def progress(self) -> api.EvaluateResponse:
-        """Where it stands."""
+        """Return the current progress."""
         return api.EvaluateResponse(
             benchmark=self.settings["benchmark"],
             problems_done=len(self.done()),
@@ -83,7 +83,7 @@ class Board:
         )
 
     def evaluation(self) -> api.Evaluation:
-        """The result, with intervals."""
+        """Return the result, with confidence intervals."""
         settings, scores = self.settings, self.scores()
         found = api.Evaluation(
             id=self.config.id,
@@ -112,7 +112,7 @@ class Board:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Of the configuration."""
+        """Settings of the configuration."""
         return settings_of(self.config)
 
     def _interval(self, values: list[float]) -> statistics.Interval:
@@ -121,19 +121,19 @@ class Board:
         return statistics.bootstrap(values)
 
     def _taken(self, problem_id: str) -> list[Outcome]:
-        """The samples that count: the first of those that are there, by their numbers."""
+        """Return the outcomes that count: those with the lowest attempt numbers."""
         found = self.outcomes.get(problem_id, {})
         return [found[attempt] for attempt in sorted(found)[: self.samples]]
 
 
 def settings_of(config: pb.Record) -> dict[str, Any]:
-    """A StageConfig's settings."""
+    """Return the settings of a StageConfig record."""
     found: dict[str, Any] = json.loads(config.stage_config.settings_json)
     return found
 
 
 def comparison(base: api.Evaluation, tuned: api.Evaluation) -> api.Comparison | None:
-    """Two models on the problems that both have; None where there is none, or the samples differ in number."""
+    """Compare two models on their common problems; None if there are none or the numbers of samples differ."""
     first, second = _scores(base), _scores(tuned)
     shared = [problem_id for problem_id in first if problem_id in second]
     if not shared or base.samples != tuned.samples:

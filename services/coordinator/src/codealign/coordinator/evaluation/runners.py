@@ -1,4 +1,4 @@
-"""What an evaluation's results rest on at the sandbox: runner image, Python version, and the limits in its profiles."""
+"""Identity of the sandbox runners that results depend on: image, Python version, and the limits in their profiles."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from codealign.coordinator.ground.faults import TRANSIENT, RunStopped
 from codealign.coordinator.ground.ports import Sandbox
 
 _EXECUTIONS = {"calls": CALLS_LIMITS, "check": CHECK_LIMITS}
-"""The limits that executions ask for, by the kind of execution."""
+"""Limits that executions request, by kind of execution."""
 _PAUSE_SECONDS = 1.0
-"""Before a program is executed again that the wrong runner had taken."""
+"""Delay before a program that the wrong runner executed is executed again."""
 
 
 @dataclass(frozen=True)
 class RunnerIdentity:
-    """What two runners must share so that a solution is judged alike by both."""
+    """Properties that two runners must share to judge solutions the same way."""
 
     image_digest: str
     python_version: str
     limits: str
-    """JSON: by profile and kind of execution, the limits with the profile's defaults filled in."""
+    """JSON of the limits by profile and kind of execution, with the profile's defaults filled in."""
 
     @classmethod
     def of(cls, runner: sb.Runner) -> RunnerIdentity:
@@ -39,7 +39,7 @@ class RunnerIdentity:
         return cls(runner.image_digest, runner.python_version, json.dumps(limits, sort_keys=True))
 
     def settings(self) -> dict[str, Any]:
-        """Return the identity as a part of an evaluation's configuration."""
+        """Return the identity in the form used in an evaluation's configuration."""
         return {
             "image_digest": self.image_digest,
             "limits": json.loads(self.limits),
@@ -48,11 +48,11 @@ class RunnerIdentity:
 
 
 async def current(sandbox: Sandbox) -> RunnerIdentity:
-    """Return the identity of the runners that are there now; where they differ, of those with most slots.
+    """Return the identity of the current runners; if they differ, that with the most slots.
 
     Raises:
-        Unavailable: The sandbox is away, or no runner is ready.
-        FailedPrecondition: A profile does not allow the limits that evaluations need; names each of them.
+        Unavailable: The sandbox is unavailable, or no runner is ready.
+        FailedPrecondition: A profile does not allow the limits that evaluations need; the message names each of them.
     """
     ready = runners.ready((await sandbox.get_runner(sb.GetRunnerRequest())).runners)
     runner, _ = runners.prevailing(ready, RunnerIdentity.of)
@@ -62,21 +62,21 @@ async def current(sandbox: Sandbox) -> RunnerIdentity:
 
 
 class RunnerCheck:
-    """Tells results of the runners that an evaluation rests on from those of other ones.
+    """Check that results come from the runners that an evaluation depends on.
 
     Args:
-        sandbox: Asked once about each runner.
-        wanted: What the results rest on.
+        sandbox: Queried once per runner.
+        wanted: Required identity of the runners.
     """
 
     def __init__(self, sandbox: Sandbox, wanted: RunnerIdentity) -> None:
         self._sandbox, self._wanted = sandbox, wanted
         self._passed: set[str] = set()
         self.key = json.dumps(wanted.settings(), sort_keys=True)
-        """Tells the runners' results from those of other ones."""
+        """Cache key of these runners' results."""
 
     async def passes(self, result: sb.Result) -> bool:
-        """Return whether a result comes from such a runner. A program that the gateway refuses reached none."""
+        """Return whether a result comes from a matching runner, or from none (the gateway refused the program)."""
         if result.verdict == sb.VERDICT_REFUSED:
             return True
         if result.image_digest != self._wanted.image_digest:
@@ -86,7 +86,7 @@ class RunnerCheck:
         try:
             answer = await self._sandbox.get_runner(sb.GetRunnerRequest(name=result.runner))
         except CodeAlignError:
-            return True  # it is gone, or cannot be asked now: its image says as much
+            return True  # the runner is gone or cannot be queried: rely on the image digest
         if any(each.name == result.runner and RunnerIdentity.of(each) != self._wanted for each in answer.runners):
             return False
         self._passed.add(result.runner)
@@ -96,19 +96,19 @@ class RunnerCheck:
         """Wait before a program is executed again.
 
         Raises:
-            RunStopped: Most slots belong to other runners by now: the evaluation must begin again with those.
+            RunStopped: Most slots now belong to other runners: the evaluation must start again with those.
         """
         try:
             now = await current(self._sandbox)
         except TRANSIENT:
             now = self._wanted
         if now != self._wanted:
-            raise RunStopped("the sandbox has other runners by now")
+            raise RunStopped("the sandbox's runners have changed")
         await asyncio.sleep(_PAUSE_SECONDS)
 
 
 def _used_profiles(runner: sb.Runner) -> dict[str, sb.ProfileLimits]:
-    """Return the profiles that executions may name: the first of the runner, and `NUMPY`."""
+    """Return the profiles that executions use: the runner's first one, and `NUMPY`."""
     return {
         each.profile: each
         for position, each in enumerate(runner.profile_limits)

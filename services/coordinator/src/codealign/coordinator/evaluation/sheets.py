@@ -1,4 +1,4 @@
-"""What is known of an evaluation, and what is missing: a sheet for each benchmark."""
+"""State of an evaluation: known and missing results, in one sheet per benchmark."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from codealign.coordinator.evaluation.runners import RunnerIdentity, current
 from codealign.coordinator.ground.ports import Services
 
 _GET = 100
-"""Results that are read at once: the largest of them (two texts of MAX_TOKENS) still fit into one answer."""
+"""Results per request: the largest ones (two texts of MAX_TOKENS) still fit in one response."""
 
 
 @dataclass
 class Sheet:
-    """A benchmark of one evaluation: what is known of it, and what is missing."""
+    """Known and missing results of one benchmark in an evaluation."""
 
     board: Board
     problems: Sequence[Problem]
     records: Sequence[pb.Record]
-    """The problems' records, in the same order."""
+    """Problem records, in the same order."""
     samples: int
 
     @classmethod
     def of(cls, asked: Asked, benchmark: Benchmark, runners: RunnerIdentity) -> Sheet:
-        """Return a sheet on which nothing is known yet.
+        """Return a sheet without results.
 
         Args:
-            asked: With the model's name and revision.
-            benchmark: Its problems.
-            runners: That the results rest on.
+            asked: Settings with the model's name and revision.
+            benchmark: Benchmark of the sheet.
+            runners: Runners that the results depend on.
         """
         problems = benchmark.spread(asked.limit)
         config = configuration(asked, benchmark, asked.model.revision, runners)
@@ -46,10 +46,10 @@ class Sheet:
         return cls(board, problems, [problem.record() for problem in problems], asked.samples)
 
     async def read(self, get: Callable[[Sequence[str]], Awaitable[Iterable[pb.Record]]]) -> None:
-        """Take in what the store holds and this does not yet.
+        """Add the missing results that are in the store.
 
         Args:
-            get: Gives those of so many records, by id, that are there.
+            get: Returns the records with the given ids that exist.
         """
         config = self.board.config.id
         missing = [
@@ -62,12 +62,12 @@ class Sheet:
                 self.board.add(found)
 
     def missing(self, problem: Problem) -> set[int]:
-        """Return the samples of a problem that are not there."""
+        """Return the missing samples of a problem."""
         return set(range(self.samples)) - set(self.board.outcomes.get(problem.problem_id, {}))
 
     @property
     def undecided(self) -> int:
-        """Samples that are missing."""
+        """Number of missing samples."""
         return sum(len(self.missing(problem)) for problem in self.problems)
 
 
@@ -77,19 +77,19 @@ async def new_sheets(asked: Asked, loaded: Iterable[Benchmark], runners: RunnerI
 
 
 class StoredSheets:
-    """The sheets of an evaluation that another coordinator may work on, as the store has them.
+    """Sheets of an evaluation, read from the store because another coordinator may be working on it.
 
     Args:
-        asked: With the model's name and revision.
-        loaded: Its benchmarks.
-        services: The store and the sandbox are used.
+        asked: Settings with the model's name and revision.
+        loaded: Benchmarks of the evaluation.
+        services: Clients of the other services; the store and the sandbox are used.
     """
 
     def __init__(self, asked: Asked, loaded: Sequence[Benchmark], services: Services) -> None:
         self._asked, self._loaded, self._services = asked, loaded, services
         self._runners: RunnerIdentity | None = None
         self.sheets: Sequence[Sheet] = ()
-        """Empty until they could be read."""
+        """Sheets by benchmark; empty before the first successful read."""
 
     @property
     def complete(self) -> bool:
@@ -97,14 +97,14 @@ class StoredSheets:
         return bool(self.sheets) and not any(sheet.undecided for sheet in self.sheets)
 
     def take(self, sheets: Sequence[Sheet], runners: RunnerIdentity) -> None:
-        """Go on with the sheets of a controller."""
+        """Continue with the sheets of a controller."""
         self.sheets, self._runners = sheets, runners
 
     async def read(self) -> None:
-        """Read what is new, under the runners that are there now. Complete sheets are kept.
+        """Read new results of the current runners, unless the sheets are complete.
 
         Raises:
-            Unavailable: The store or the sandbox is away.
+            Unavailable: The store or the sandbox is unavailable.
         """
         if self.complete:
             return

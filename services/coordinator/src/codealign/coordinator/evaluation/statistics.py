@@ -1,6 +1,6 @@
-"""The figures of an evaluation: pure functions, the same for the same numbers.
+"""Statistics of an evaluation: pure, deterministic functions.
 
-Everything random is drawn from a generator with a fixed seed.
+Random numbers come from a generator with a fixed seed.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 Interval = tuple[float, float]
 
 Z95 = 1.959963984540054
-"""The normal distribution's quantile for 95%, two-sided."""
+"""Two-sided 95% quantile of the standard normal distribution."""
 RESAMPLES = 2000
 PERMUTATIONS = 10_000
 EXACT_PROBLEMS = 12
-"""With so few problems that differ, every assignment of signs is looked at."""
+"""Up to this number of differing problems, the permutation test enumerates every assignment of signs."""
 MCNEMAR, SIGN_FLIP = "exact McNemar", "sign-flip permutation"
 _SEED = 20241031
 _KS = (1, 5, 10, 100)
@@ -26,32 +26,32 @@ _EPSILON = 1e-9
 
 
 def ks(samples: int) -> list[int]:
-    """The k of pass@k that so many samples allow: 1, 5, 10 and 100, and the number itself."""
+    """Return the values of k for pass@k: those of 1, 5, 10 and 100 that are at most `samples`, and `samples` itself."""
     return sorted({k for k in (*_KS, samples) if 1 <= k <= samples})
 
 
 def pass_at_k(samples: int, passed: int, k: int) -> float:
-    """The chance that at least one of k samples passes, estimated without bias from more of them.
+    """Estimate, without bias, the probability that at least one of k samples passes.
 
     1 - C(n - c, k) / C(n, k): Chen et al. 2021, "Evaluating Large Language Models Trained on Code", equation 1.
 
     Args:
-        samples: n, at least k.
-        passed: c.
-        k: How many are drawn.
+        samples: Number of samples n, at least k.
+        passed: Number of samples c that passed.
+        k: Number of samples drawn.
     """
     if not 0 <= passed <= samples or not 1 <= k <= samples:
-        raise ValueError(f"pass@{k} of {samples} samples of which {passed} passed")
+        raise ValueError(f"pass@{k} is undefined for {passed} passed of {samples} samples")
     return 1.0 - math.comb(samples - passed, k) / math.comb(samples, k)
 
 
 def mean(values: Sequence[float]) -> float:
-    """The mean; 0 of nothing."""
+    """Return the mean, or 0 for an empty sequence."""
     return math.fsum(values) / len(values) if values else 0.0
 
 
 def wilson(passed: int, total: int) -> Interval:
-    """Wilson's 95% interval of a proportion.
+    """Return Wilson's 95% interval of a proportion.
 
     Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference", J. Am. Stat. Assoc. 22.
     """
@@ -64,7 +64,7 @@ def wilson(passed: int, total: int) -> Interval:
 
 
 def bootstrap(values: Sequence[float]) -> Interval:
-    """The 95% percentile interval of the mean, over problems drawn with replacement.
+    """Return the 95% percentile bootstrap interval of the mean, resampling problems with replacement.
 
     Efron 1979, "Bootstrap Methods: Another Look at the Jackknife", Ann. Statist. 7.
     """
@@ -77,7 +77,7 @@ def bootstrap(values: Sequence[float]) -> Interval:
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:
-    """Between two values in proportion, as NumPy's default does."""
+    """Return a quantile, interpolated linearly as NumPy does by default."""
     place = share * (len(ordered) - 1)
     low = math.floor(place)
     high = min(low + 1, len(ordered) - 1)
@@ -85,7 +85,7 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
 
 
 def mcnemar(first_better: int, second_better: int) -> float:
-    """The exact two-sided McNemar test: a binomial test of the pairs that differ.
+    """Return the p-value of the exact two-sided McNemar test: a binomial test of the discordant pairs.
 
     McNemar 1947, "Note on the sampling error of the difference between correlated proportions", Psychometrika 12.
     """
@@ -95,9 +95,9 @@ def mcnemar(first_better: int, second_better: int) -> float:
 
 
 def sign_flip(differences: Sequence[float]) -> float:
-    """The two-sided permutation test of paired differences: each sign is as likely as the other.
+    """Return the p-value of the two-sided sign-flip permutation test of paired differences.
 
-    Exact where few problems differ; else from `PERMUTATIONS` drawn assignments, the observed one counted among them
+    Exact if few problems differ; else estimated from `PERMUTATIONS` random assignments of signs plus the observed one
     (Phipson and Smyth 2010, "Permutation P-values Should Never Be Zero").
     """
     moved = [abs(each) for each in differences if abs(each) > _EPSILON]
@@ -116,7 +116,7 @@ def sign_flip(differences: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Score:
-    """A problem's samples, and those that passed."""
+    """Numbers of samples and of passed samples of a problem."""
 
     samples: int
     passed: int
@@ -129,10 +129,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Paired:
-    """Two models on the same problems."""
+    """Paired comparison of two models on the same problems."""
 
     difference: float
-    """pass@1 of the second less that of the first."""
+    """pass@1 of the second model minus that of the first."""
     interval: Interval
     first_better: int
     second_better: int
@@ -141,7 +141,7 @@ class Paired:
 
 
 def compare(first: Sequence[Score], second: Sequence[Score]) -> Paired:
-    """Compare two models problem by problem; the scores are in the same order of problems."""
+    """Compare two models problem by problem; both sequences must have the same order of problems."""
     differences = [two.rate - one.rate for one, two in zip(first, second, strict=True)]
     first_better = sum(each < -_EPSILON for each in differences)
     second_better = sum(each > _EPSILON for each in differences)

@@ -1,6 +1,6 @@
-"""What builtins, methods of builtin types and the standard library change when they are called."""
+"""Side effects of builtins, methods of builtin types and standard library functions."""
 
-# ruff: noqa: SIM905 - lists of so many words are easier to read as text.
+# ruff: noqa: SIM905 - long word lists are easier to read as text.
 from __future__ import annotations
 
 SCALARS = frozenset(
@@ -8,15 +8,15 @@ SCALARS = frozenset(
     abs all any bool chr complex divmod float format hash hex id input int len ord repr round str
     """.split()
 )
-"""Builtins whose result shares nothing with their arguments."""
+"""Builtins whose result shares no state with their arguments."""
 CALLING = frozenset(["filter", "map", "max", "min", "sorted"])
-"""Builtins that call what they are given."""
+"""Builtins that may call their arguments."""
 CHANGING = frozenset(["delattr", "next", "setattr"])
 """Builtins that change their first argument."""
 DYNAMIC = frozenset(["__import__", "compile", "eval", "exec", "globals", "locals", "vars"])
-"""Builtins that reach names which are not in the text."""
+"""Builtins that access names dynamically."""
 DYNAMIC_ATTRIBUTES = frozenset(["__globals__", "_getframe", "currentframe", "f_globals", "import_module", "modules"])
-"""Attributes that do."""
+"""Attributes that access names dynamically."""
 READING_METHODS = frozenset(
     """
     bit_count bit_length capitalize casefold center copy count decode difference encode endswith find format get
@@ -26,23 +26,23 @@ READING_METHODS = frozenset(
     values zfill
     """.split()
 )
-"""They change neither what they are called on nor their arguments."""
+"""Methods that change neither their object nor their arguments."""
 FILLING_METHODS = frozenset(
     """
     add append appendleft clear discard extend extendleft insert pop popitem popleft remove reverse rotate
     setdefault sort update
     """.split()
 )
-"""They change what they are called on, and not their arguments."""
+"""Methods that change their object but not their arguments."""
 READING_MODULES = frozenset(
     """
     abc argparse calendar cmath collections copy dataclasses datetime doctest enum fileinput fractions itertools
     json math numbers pprint pytest re statistics string textwrap time timeit traceback types typing unittest
     """.split()
 )
-"""Their functions change nothing that a solution could depend on, their arguments included."""
+"""Modules whose functions change nothing that a solution could depend on, including their arguments."""
 CALLING_MODULES = frozenset(["bisect", "functools", "heapq", "operator"])
-"""Their functions may change their arguments, or call them."""
+"""Modules whose functions may change or call their arguments."""
 READING_PATHS = (
     "sys.stdout",
     "sys.stderr",
@@ -53,9 +53,9 @@ READING_PATHS = (
     "os.path",
     "os._exit",
 )
-"""What is as harmless in other modules."""
+"""Parts of other modules that are as harmless as `READING_MODULES`."""
 INPUT_PATHS = ("sys.stdin", "sys.argv", "argparse", "fileinput", "getpass")
-"""What reads what a person gives a program."""
+"""Modules and objects that read user input."""
 TESTING_PATHS = (
     "sys.stdout",
     "sys.stderr",
@@ -67,4 +67,4 @@ TESTING_PATHS = (
     "sys.exit",
     "os._exit",
 )
-"""A call of these is there for what it shows."""
+"""Modules and functions that are called only for output or tests."""

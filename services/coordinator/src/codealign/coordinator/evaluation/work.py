@@ -1,7 +1,7 @@
-"""The work of an evaluation: inference writes, the sandbox judges, the store keeps each result.
+"""Execution of an evaluation: inference generates, the sandbox judges, the store keeps each result.
 
-A result's id follows from the problem, the configuration and the sample's number, so what is there is not done again,
-whoever did it: an evaluation that was killed goes on where it stopped.
+A result's id is derived from the problem, the configuration and the sample number. Existing results are therefore never
+computed again, and an evaluation that was killed resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from codealign.coordinator.settings import CoordinatorSettings
 
 log = get_logger(__name__)
 COLLECTION = "evaluations"
-"""What evaluations append is a member of this collection."""
+"""Collection of all records that evaluations append."""
 _SAMPLES_PER_CALL = 64
 _MOST_PROBLEMS = 1024
-"""Begun at once where the settings do not say: more than an engine has slots for, and little memory."""
+"""Default number of problems in progress: more than an engine has slots for, with little memory."""
 _MOST_FAULTS = 20
-"""Prompts in a row on which inference failed inside, before it is asked whether it still answers any."""
+"""Number of prompts with internal inference errors after which to check whether inference still works."""
 _DETAIL_CHARS = 2000
-"""Of an error, what a result keeps."""
+"""Maximum length of an error message in a result."""
 
 
 @dataclass
 class _Wanted:
-    """Samples of one problem that are not there yet."""
+    """Missing samples of one problem."""
 
     board: Board
     problem: Problem
@@ -61,7 +61,7 @@ class _Wanted:
 
 @dataclass
 class _Group:
-    """Problems of several benchmarks that ask the same: their completions are generated once."""
+    """Problems of several benchmarks with the same prompt: their completions are generated once."""
 
     question: prompts.Question
     problem_id: str
@@ -69,13 +69,13 @@ class _Group:
 
     @property
     def attempts(self) -> list[int]:
-        """The samples to generate."""
+        """Samples to generate."""
         return sorted(set[int]().union(*(each.attempts for each in self.wanted)))
 
 
 @dataclass(frozen=True)
 class _Unanswered:
-    """Samples of a group that inference does not write, whatever is tried."""
+    """Samples of a group that inference does not generate, even after retries."""
 
     group: _Group
     attempts: Sequence[int]
@@ -83,28 +83,28 @@ class _Unanswered:
 
     @property
     def detail(self) -> str:
-        """Why, as a result keeps it."""
+        """Error message to store in a result."""
         if isinstance(self.error, Refused):
-            return f"inference refuses the prompt: {self.error}"
+            return f"inference rejected the prompt: {self.error}"
         return f"{INTERNAL_ERROR}: {self.error}"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much may be in flight, over all evaluations of a coordinator."""
+    """Concurrency limits, shared by all evaluations of a coordinator."""
 
     generations: Window
-    """Samples at the engine."""
+    """Window of samples in flight at inference."""
     executions: Window
-    """Programs at the sandbox."""
+    """Window of programs in flight at the sandbox."""
     generation_seconds: float
-    """One call to inference may take so long."""
+    """Timeout of one call to inference, in seconds."""
     problems: int
-    """Problems of one evaluation that are begun and not done: bounds memory."""
+    """Maximum number of problems in progress per evaluation; bounds memory."""
 
     @classmethod
     def of(cls, settings: CoordinatorSettings, services: Services) -> Limits:
-        """As the coordinator's settings say."""
+        """Return the limits given by the coordinator's settings."""
         return cls(
             of_inference(services.inference, settings.generations_in_flight),
             of_sandbox(services.sandbox, settings.executions_in_flight),
@@ -114,20 +114,20 @@ class Limits:
 
 
 class Work:
-    """What is left to do of an evaluation.
+    """Remaining work of an evaluation.
 
     Args:
-        services: Inference and the sandbox are used.
-        limits: How much may be in flight.
-        known: Results of executions, of other evaluations too.
-        store: Under the evaluation's lease.
-        asked: What was asked for.
-        model: That is evaluated, as inference has it.
-        assignment: Says whether new work may start, and is told what is waited for.
-        runners: That the results rest on.
+        services: Clients of the other services; inference and the sandbox are used.
+        limits: Concurrency limits.
+        known: Cache of execution results, shared by all evaluations.
+        store: Store, under the evaluation's lease.
+        asked: Settings of the evaluation.
+        model: Model to evaluate, as listed by inference.
+        assignment: Gates new work, and reports which services it waits for.
+        runners: Runners that the results depend on.
 
     Attributes:
-        broken: Why problems whose own solution fails in the sandbox cannot be judged, by problem.
+        broken: For each problem whose reference solution fails in the sandbox, the reason.
     """
 
     def __init__(
@@ -153,11 +153,11 @@ class Work:
         self._sheets: Sequence[Sheet] = ()
         self._groups: dict[tuple[str, str], _Group] = {}
         self._held: list[_Unanswered] = []
-        """Not recorded yet: where inference answers nothing at all, the cause is not in the prompts."""
+        """Failed samples not recorded yet: if inference answers no prompt at all, the prompts are not the cause."""
         self.broken: dict[str, str] = {}
 
     async def prepare(self, sheets: Sequence[Sheet]) -> None:
-        """Append what the results refer to, and find what is there already."""
+        """Append the records that results refer to, and read the existing results."""
         self._sheets = sheets
         for sheet in sheets:
             await self._store.append_all([sheet.board.config, *sheet.records])
@@ -177,10 +177,10 @@ class Work:
         self._groups.setdefault(key, _Group(question, problem.problem_id)).wanted.append(wanted)
 
     async def run(self) -> None:
-        """Generate and judge everything that is missing.
+        """Generate and judge the missing samples.
 
         Raises:
-            RunFailed: A service cannot be used, inference answers nothing, or no problem of a benchmark can be judged.
+            RunFailed: A service is unusable, inference answers no prompt, or no problem of a benchmark can be judged.
         """
         waiting = iter(list(self._groups.values()))
 
@@ -219,7 +219,7 @@ class Work:
                     await self._hold(_Unanswered(group, sorted(left), refusal))
 
     async def _hold(self, unanswered: _Unanswered) -> None:
-        """Keep what inference does not write, to be recorded once it answers another prompt."""
+        """Hold samples that inference does not generate, to record them once it answers another prompt."""
         self._held.append(unanswered)
         faults = sum(isinstance(each.error, Faulty) for each in self._held)
         if faults >= _MOST_FAULTS and not self._tally.in_flight:
@@ -227,7 +227,7 @@ class Work:
             await self._settle()
 
     async def _settle(self) -> None:
-        """Record as failed what is held: inference answers other prompts."""
+        """Record the held samples as failed, since inference answers other prompts."""
         held, self._held = self._held, []
         for each in held:
             result = sb.Result(verdict=sb.VERDICT_REFUSED, detail=each.detail[:_DETAIL_CHARS])
@@ -238,11 +238,11 @@ class Work:
                         await self._append(wanted, attempt, pb.EvaluationResult(result=result), made)
 
     async def _require_answer(self) -> None:
-        """Ask again for a sample that inference has written before.
+        """Request a sample that inference has generated before, to check that it still works.
 
         Raises:
-            Refused: Inference refuses everything.
-            RunFailed: Inference answers nothing.
+            Refused: Inference refuses every prompt.
+            RunFailed: Inference answers no prompt.
         """
         first = self._held[0].error
         for sheet in self._sheets:
@@ -287,10 +287,10 @@ class Work:
             await self._append(wanted, completion.attempt, body, made)
 
     async def _judged(self, problem: Problem, completion: str) -> tuple[str, sb.Result | None]:
-        """Return the solution in a completion, and its result; None where the problem cannot be judged now."""
+        """Return the solution in a completion and its result, or None if the problem cannot be judged now."""
         try:
             solution = programs.clean(prompts.answered(problem, self._asked.style, completion), problem.entry_point)
-        except Exception as error:  # whatever reading a hostile text raises
+        except Exception as error:  # parsing hostile text may raise anything
             log.warning("completion_unreadable", problem_id=problem.problem_id, exc_info=error)
             told = f"{INTERNAL_ERROR}: {type(error).__name__}: {encodable(str(error))}"[:_DETAIL_CHARS]
             return "", sb.Result(verdict=sb.VERDICT_REFUSED, detail=told)
@@ -319,9 +319,11 @@ class Work:
         except InvalidArgument as error:
             if not record.evaluation_result.completion:
                 raise
-            # Too large for the store: the verdict is kept without the texts.
+            # The record is too large for the store: keep the verdict without the texts.
             log.warning("result_too_large", problem_id=body.problem_id, message=error.message)
-            bare = sb.Result(verdict=body.result.verdict, detail=f"kept without texts: {error.message}"[:_DETAIL_CHARS])
+            bare = sb.Result(
+                verdict=body.result.verdict, detail=f"stored without texts: {error.message}"[:_DETAIL_CHARS]
+            )
             bare.isolation, bare.image_digest = body.result.isolation, body.result.image_digest
             await self._append(wanted, attempt, pb.EvaluationResult(result=bare), made)
             return

@@ -1,1 +1,1 @@
-"""What follows a run's version: evaluations before and after, and the training between them."""
+"""Loops: training on a run's dataset version, with evaluations of the model before and after."""

@@ -1,7 +1,7 @@
-"""A loop is carried out: evaluations of the run's model, the training, evaluations of the tuned model.
+"""Controller of loops: evaluate the run's model, train, evaluate the tuned model.
 
-Each step's state is in the store or at the training service, and is read before anything is done: a controller that
-takes a loop over begins no step again that has ended, and submits no second training. See `ground.control`.
+The state of each step is in the store or the training service, and is read before acting. A controller that takes over
+a loop therefore never repeats a finished step or submits a second training. See `ground.control`.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from codealign.coordinator.settings import CoordinatorSettings
 
 log = get_logger(__name__)
 POLL_SECONDS = 1.0
-"""Between two looks at a run, an evaluation or a training."""
-NO_ADDRESS = "CODEALIGN_COORDINATOR_TRAINING_ADDRESS is not set: without the training service nothing can follow a run"
-NO_ROWS = "no rows were kept: there is nothing to train on; try more seeds"
+"""Seconds between polls of a run, an evaluation or a training."""
+NO_ADDRESS = "CODEALIGN_COORDINATOR_TRAINING_ADDRESS is not set: a loop needs the training service"
+NO_ROWS = "the run kept no rows to train on; use more seeds"
 REPLACED = "another loop of the same run was asked for"
-"""Reason of a cancellation that leaves alone what goes on elsewhere, since the other loop may want it."""
+"""Reason of a cancellation that stops neither evaluations nor training, since the new loop may use them."""
 
 
 class LoopWorkload:
-    """What is done about a Loop; `control.Workload` and `control.Stoppable`.
+    """Execution of Loops; implements `control.Workload` and `control.Stoppable`.
 
     Args:
-        settings: The coordinator's.
-        services: All but the sandbox are used.
-        evaluations: Evaluations are asked for there.
-        poll_seconds: Between two looks.
+        settings: Coordinator settings.
+        services: Clients of the other services; the sandbox is not used.
+        evaluations: Used to start and watch evaluations.
+        poll_seconds: Seconds between polls.
     """
 
     kind = pb.KIND_LOOP
@@ -59,7 +59,7 @@ class LoopWorkload:
         self._poll_seconds = poll_seconds
 
     async def work(self, assignment: Assignment) -> Outcome:
-        """Do what is left of a loop; see `control.Workload.work`."""
+        """Run the remaining steps of a loop; see `control.Workload.work`."""
         if not self._settings.training_address:
             raise RunFailed(NO_ADDRESS)
         loop, run = assignment.subject.loop, await self._run(assignment)
@@ -71,17 +71,17 @@ class LoopWorkload:
             made = await history.checkpoint(self._services.dataset, training)
             if made is None:
                 raise RunFailed(
-                    f"the store has no checkpoint {training.checkpoint_id}, which training {training.id[:12]} names: "
-                    "was the store replaced?"
+                    f"the store has no checkpoint {training.checkpoint_id} of training {training.id[:12]}: check that "
+                    "training and coordinator use the same store"
                 )
             for settings in tuned_evaluations(loop, run, training.id, made.revision):
                 await self._evaluate(assignment, settings, made.artifact_url)
         return Outcome(f"tuned on {version} by training {training.id[:12]}")
 
     async def stop(self, assignment: Assignment) -> None:
-        """Before a pause or a cancellation is recorded: evaluations stop, and a cancellation stops the training too.
+        """Stop the loop's evaluations, and its training if the loop is cancelled.
 
-        A pause lets the training go on.
+        Called before a pause or cancellation is recorded. A pause does not stop the training.
         """
         request = assignment.standing.request
         assert request is not None
@@ -100,7 +100,7 @@ class LoopWorkload:
                 log.info("training_gone", training_id=training)
 
     async def _jobs(self, assignment: Assignment) -> list[str]:
-        """The evaluations that the loop asks for, as far as they are known."""
+        """Return the ids of the loop's evaluation jobs, as far as they are known."""
         loop, run = assignment.subject.loop, await self._run(assignment)
         wanted = base_evaluations(loop, run)
         training_id = await history.submitted(self._services.dataset, assignment.subject.id)
@@ -115,7 +115,7 @@ class LoopWorkload:
         return (await assignment.store.get([parent]))[parent].run
 
     async def _version(self, assignment: Assignment) -> str:
-        """The run's version, once there is one."""
+        """Wait for the run's dataset version and return it."""
         (run_id,) = assignment.subject.parents
         while True:
             standing = await requests.standing(self._services.dataset, run_id)
@@ -125,23 +125,23 @@ class LoopWorkload:
                 return standing.event.run_event.version
             state = pb.RunState.Name(standing.state).removeprefix("RUN_STATE_").lower()
             is_at_work = standing.state in (pb.RUN_STATE_UNSPECIFIED, pb.RUN_STATE_RUNNING)
-            assignment.say("waits for the run" if is_at_work else f"waits for the run, which is {state}")
+            assignment.say("waiting for the run" if is_at_work else f"waiting for the run, which is {state}")
             await self._pause(assignment)
 
     async def _evaluate(self, assignment: Assignment, settings: pb.EvaluationSettings, source: str) -> None:
-        """Have a model evaluated, unless that was done before.
+        """Evaluate a model, unless that was done before.
 
         Args:
-            assignment: The loop's.
-            settings: With the model's name and revision.
-            source: Where the model is, should it have to be loaded.
+            assignment: Assignment of the loop.
+            settings: Settings with the model's name and revision.
+            source: Location to load the model from if necessary.
         """
         job, asked = job_record(checked(settings)), False
         while True:
             standing = await self._evaluations.standing(job.id)
             settled = standing.settled(repeatable=True)
             succeeded = settled and standing.state == pb.RUN_STATE_SUCCEEDED
-            # Results of other runners than those that are there now are none: models are compared by the same judges.
+            # Results of earlier runners do not count: both models must be judged by the same runners.
             if succeeded and (asked or await self._evaluations.is_whole(settings)):
                 return
             if settled:
@@ -155,7 +155,7 @@ class LoopWorkload:
             await self._pause(assignment)
 
     async def _load(self, assignment: Assignment, choice: pb.ModelChoice, source: str) -> bool:
-        """Have a model loaded; whether it was before."""
+        """Load a model into inference if necessary, and return whether it was already loaded."""
         inference = self._services.inference
         listed = (await inference.list_models(inf.ListModelsRequest())).models
         if any(model.revision == choice.revision for model in listed):
@@ -173,7 +173,10 @@ class LoopWorkload:
         return False
 
     async def _train(self, assignment: Assignment, version: str) -> tr.Training:
-        """The training, once it has succeeded. One that failed or was cancelled goes on at the loop's next request."""
+        """Run the training and return it once it has succeeded.
+
+        A failed or cancelled training is submitted again, and resumes, at the loop's next request.
+        """
         loop_id, number = assignment.subject.id, assignment.standing.number
         training_id = await history.submitted(self._services.dataset, loop_id, number)
         if not training_id:
@@ -187,12 +190,12 @@ class LoopWorkload:
             if training.state == tr.TRAINING_STATE_FAILED:
                 raise RunFailed(f"training {short} failed: {training.message}")
             if training.state == tr.TRAINING_STATE_CANCELLED:
-                raise RunFailed(f"training {short} was cancelled; it goes on when the loop is resumed")
+                raise RunFailed(f"training {short} was cancelled; resume the loop to continue it")
             assignment.say("training")
             await self._pause(assignment)
 
     async def _submit(self, assignment: Assignment, version: str) -> str:
-        """Submit the training and record its id; a cancellation in between waits, so that it can stop the training."""
+        """Submit the training and record its id, even if cancelled meanwhile, so that the training can be stopped."""
 
         async def submit() -> str:
             request = tr.SubmitTrainingRequest(spec=training_of(assignment.subject.loop, version))
@@ -215,7 +218,7 @@ class LoopWorkload:
         return (await self._services.training.get(tr.GetTrainingRequest(id=training_id))).training
 
     async def _pause(self, assignment: Assignment) -> None:
-        """Until the next look."""
+        """Wait until the next poll."""
         assignment.gate()
         await asyncio.sleep(self._poll_seconds)
         assignment.gate()
@@ -226,9 +229,9 @@ def _model_of(job: pb.Record) -> str:
 
 
 def _ended(job: pb.Record, standing: requests.Standing) -> str:
-    """Why an evaluation ended without its result."""
+    """Describe why an evaluation ended without a result."""
     model, short = _model_of(job), job.id[:12]
     if standing.state == pb.RUN_STATE_FAILED:
         return f"the evaluation of the {model} model ({short}) failed: {standing.message}"
     state = pb.RunState.Name(standing.state).removeprefix("RUN_STATE_").lower()
-    return f"the evaluation of the {model} model ({short}) was {state}; it goes on when the loop is resumed"
+    return f"the evaluation of the {model} model ({short}) was {state}; resume the loop to continue it"

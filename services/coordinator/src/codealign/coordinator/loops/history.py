@@ -1,4 +1,4 @@
-"""What the store says of a loop: its training, and the model that came of it."""
+"""Stored state of loops: their trainings and the resulting models."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from codealign.coordinator.ground.ports import Dataset
 
 
 async def submitted(dataset: Dataset, loop_id: str, request: int | None = None) -> str:
-    """The training that a loop has submitted last.
+    """Return the id of the training that a loop submitted last.
 
     Args:
-        dataset: The store.
-        loop_id: The Loop record's.
-        request: Submitted for this request of the loop. None: for any.
+        dataset: Store to read.
+        loop_id: Id of the Loop record.
+        request: Number of the loop's request that the training was submitted for, or None for any.
 
     Returns:
-        The training's id; empty: none.
+        The training's id, or an empty string if there is none.
     """
     events = await requests.scan(dataset, ds.ScanRequest(kind=pb.KIND_RUN_EVENT, parent_id=loop_id))
     named = [each for each in events if each.run_event.training and request in (None, each.run_event.request)]
@@ -29,7 +29,7 @@ async def submitted(dataset: Dataset, loop_id: str, request: int | None = None) 
 
 
 async def checkpoint(dataset: Dataset, training: tr.Training) -> pb.Checkpoint | None:
-    """What a training that has succeeded made; None: the store does not have it."""
+    """Return the checkpoint of a successful training, or None if the store does not have it."""
     if not training.checkpoint_id:
         return None
     found = (await dataset.get(ds.GetRequest(ids=[training.checkpoint_id]))).records
@@ -37,21 +37,21 @@ async def checkpoint(dataset: Dataset, training: tr.Training) -> pb.Checkpoint |
 
 
 Stood = tuple[pb.Record, requests.Standing]
-"""A loop, with what is wanted of it and what is the case."""
+"""A loop with its wanted and actual state."""
 
 
 async def loops_of(dataset: Dataset, run_id: str) -> list[Stood]:
-    """A run's loops, the one that was asked for last at the end."""
+    """Return a run's loops, in the order of their latest requests."""
     found = await requests.scan(dataset, ds.ScanRequest(kind=pb.KIND_LOOP, parent_id=run_id))
     return _in_order([(loop, await requests.standing(dataset, loop.id)) for loop in found])
 
 
 async def last_loops(dataset: Dataset, standings: Mapping[str, requests.Standing]) -> dict[str, Stood]:
-    """Every run's loop that was asked for last, by the run's id.
+    """Return the most recently requested loop of every run, by run id.
 
     Args:
-        dataset: The store.
-        standings: Of all subjects.
+        dataset: Store to read.
+        standings: Wanted and actual states of all subjects, by id.
     """
     found = await requests.scan(dataset, ds.ScanRequest(kind=pb.KIND_LOOP))
     stood = _in_order([(loop, standings.get(loop.id, requests.Standing())) for loop in found])
@@ -59,7 +59,7 @@ async def last_loops(dataset: Dataset, standings: Mapping[str, requests.Standing
 
 
 def _in_order(loops: Iterable[Stood]) -> list[Stood]:
-    """As they were asked for."""
+    """Sort loops by the time of their latest request."""
 
     def asked_at(each: Stood) -> tuple[int, str]:
         loop, standing = each

@@ -1,4 +1,4 @@
-"""Loops as callers see them: asked for with their run, paused, resumed and cancelled with it, and told of."""
+"""Caller-facing operations on loops, which are created, paused, resumed and cancelled together with their run."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from codealign.coordinator.loops.status import Steps
 from codealign.coordinator.settings import CoordinatorSettings
 
 Assigned = Callable[[str], Assignment | None]
-"""What this coordinator works on, by the subject's id; see `Controllers.assigned`."""
+"""Lookup of this coordinator's assignment by subject id; see `Controllers.assigned`."""
 
 
 class Loops:
-    """All loops of the store.
+    """All loops in the store.
 
     Args:
-        settings: The coordinator's.
-        services: All but the sandbox are used.
-        evaluations: The evaluations that loops ask for.
-        poke: Told of every request.
-        assigned: What this coordinator works on.
+        settings: Coordinator settings.
+        services: Clients of the other services; the sandbox is not used.
+        evaluations: Operations on the evaluations of loops.
+        poke: Called after every new request.
+        assigned: Lookup of this coordinator's assignments.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class Loops:
         self._poke, self._assigned = poke, assigned
 
     async def check(self, loop: pb.Loop) -> None:
-        """Find what cannot work before the hours that lead to it. Call it before the run is recorded.
+        """Check that a loop can run, so that it does not fail hours later. Call before the run is recorded.
 
         Raises:
-            InvalidArgument: Names every field that is wrong.
-            NotFound: A benchmark's problems cannot be had.
+            InvalidArgument: Names every invalid field.
+            NotFound: A benchmark's problems cannot be loaded.
             FailedPrecondition: A benchmark cannot be read, or this coordinator has no training service.
         """
         if not self._settings.training_address:
@@ -63,13 +63,13 @@ class Loops:
             await self._evaluations.load(checked_evaluation(settings, style=BASE))
 
     async def source(self, model: pb.ModelChoice) -> str:
-        """Return where inference loaded a run's model from. Call it before the run is recorded.
+        """Return the location that inference loaded a run's model from. Call before the run is recorded.
 
         Args:
             model: The run's model, with its name and revision.
 
         Raises:
-            InvalidArgument: The name and the revision do not belong together.
+            InvalidArgument: The name and the revision do not match.
             NotFound: The model is not loaded.
         """
         listed = await self._services.inference.list_models(inf.ListModelsRequest())
@@ -82,16 +82,17 @@ class Loops:
         return found.source
 
     async def wanted(self, run: pb.Record, loop: pb.Loop) -> None:
-        """Record that a loop is to follow a run. The same loop is the same record, and goes on where it stopped.
+        """Request a loop for a run. An identical loop is the same record and resumes where it stopped.
 
-        Another loop of the run that is not through is cancelled; what it had begun is left to this one.
+        Cancels any other unfinished loop of the run, without stopping its evaluations and training, which this loop
+        may use.
 
         Args:
-            run: The Run record, which is in the store.
-            loop: As it was given.
+            run: The stored Run record.
+            loop: Loop from the request.
 
         Raises:
-            InvalidArgument: Names every field that is wrong.
+            InvalidArgument: Names every invalid field.
             NotFound: The run's model is not loaded.
         """
         record = loop_record(run, checked(loop), await self.source(run.run.model))
@@ -103,15 +104,15 @@ class Loops:
         await self._want(record.id, pb.RUN_STATE_RUNNING, "asked for")
 
     async def want(self, run_id: str, wanted: pb.RunState.ValueType, reason: str) -> bool:
-        """Record what is wanted of a run's loop, where it has one that is not through.
+        """Record the wanted state of a run's loop, if it has an unfinished one.
 
-        A pause stops evaluations and begins nothing new; a training that runs goes on. A cancellation stops the
+        A pause stops evaluations and starts no new step, but a running training continues. A cancellation stops the
         training too.
 
         Args:
-            run_id: Of the Run record.
+            run_id: Id of the Run record.
             wanted: RUNNING, PAUSED or CANCELLED.
-            reason: For a person.
+            reason: Reason to show to users.
 
         Returns:
             Whether there is such a loop.
@@ -126,10 +127,10 @@ class Loops:
         return True
 
     async def status(self, run_id: str) -> api.LoopStatus | None:
-        """A run's loop as it is now; None: it has none.
+        """Return the current status of a run's loop, or None if it has none.
 
         Args:
-            run_id: Of the Run record.
+            run_id: Id of the Run record.
         """
         found = await history.loops_of(self._services.dataset, run_id)
         if not found:
@@ -141,16 +142,16 @@ class Loops:
         return status
 
     async def list(self, standings: Mapping[str, Standing]) -> dict[str, api.LoopStatus]:
-        """Every run's loop without its steps, by the run's id.
+        """Return the status of every run's loop, without its steps, by run id.
 
         Args:
-            standings: Of all subjects.
+            standings: Wanted and actual states of all subjects, by id.
         """
         found = await history.last_loops(self._services.dataset, standings)
         return {run_id: self._summary(*stood) for run_id, stood in found.items()}
 
     def _summary(self, loop: pb.Record, standing: Standing) -> api.LoopStatus:
-        """Without its steps, for which the training service may be asked."""
+        """Return a loop's status without its steps, which may require a call to the training service."""
         settled = standing.settled(repeatable=False)
         assignment = self._assigned(loop.id)
         status = api.LoopStatus(
@@ -161,19 +162,19 @@ class Loops:
         )
         if not settled and assignment is not None:
             waits = assignment.waiting.text
-            status.message = f"waits for {waits}" if waits else assignment.message
+            status.message = f"waiting for {waits}" if waits else assignment.message
         return status
 
     async def _want(self, loop_id: str, wanted: pb.RunState.ValueType, reason: str) -> None:
         if self._settings.reads_only:
-            raise FailedPrecondition("this coordinator takes no loops up: CODEALIGN_COORDINATOR_READS_ONLY is set")
+            raise FailedPrecondition("this coordinator does not run loops: CODEALIGN_COORDINATOR_READS_ONLY is set")
         request = await requests.want(self._services.dataset, loop_id, wanted, reason)
         if request is not None:
             self._poke(loop_id, request.attempt)
 
 
 def has_settled(status: api.RunStatus) -> bool:
-    """Nothing more happens to a run and its loop by themselves: watching them ends."""
+    """Return whether a run and its loop will not change without a new request, so that watching them ends."""
     if status.state == pb.RUN_STATE_RUNNING:
         return False
     follows = status.state == pb.RUN_STATE_SUCCEEDED and status.HasField("loop")

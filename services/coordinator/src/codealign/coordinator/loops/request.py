@@ -1,4 +1,4 @@
-"""What a loop was asked for: checked once, where wire becomes domain; and what its steps ask of other services."""
+"""Loop requests: validation, the Loop record, and the requests that its steps make to other services."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from codealign.coordinator.evaluation import request as evaluation
 from codealign.coordinator.evaluation.prompts import BASE, TUNED
 
 _NAME_DIGITS = 8
-_FROM_THE_RUN = "follows from the run: leave it out"
+_FROM_THE_RUN = "must not be set: it is taken from the run"
 
 
 def checked(loop: pb.Loop, path: str = "loop") -> pb.Loop:
-    """The loop with the defaults of its evaluations filled in.
+    """Validate a loop and fill in the defaults of its evaluations.
 
     Args:
-        loop: As it was given.
-        path: Of the loop in the request, for messages.
+        loop: Loop from the request.
+        path: Path of the loop in the request, for messages.
 
     Raises:
-        InvalidArgument: Names every field that is wrong.
+        InvalidArgument: Names every invalid field.
     """
     wrong: list[tuple[str, str]] = []
     for name in ("model", "model_revision", "dataset"):
@@ -35,7 +35,7 @@ def checked(loop: pb.Loop, path: str = "loop") -> pb.Loop:
         if settings.model.model or settings.model.revision:
             wrong.append((f"{at}.model", _FROM_THE_RUN))
         if settings.prompt_style:
-            styles = f'is "{BASE}" before the training and "{TUNED}" after it: leave it out'
+            styles = f'must not be set: it is "{BASE}" before the training and "{TUNED}" after it'
             wrong.append((f"{at}.prompt_style", styles))
         plain = pb.EvaluationSettings()
         plain.CopyFrom(settings)
@@ -48,7 +48,7 @@ def checked(loop: pb.Loop, path: str = "loop") -> pb.Loop:
         filled.ClearField("model")
         filled.prompt_style = ""
         if filled in found.evaluations:
-            wrong.append((at, "is there twice"))
+            wrong.append((at, "duplicate evaluation"))
         found.evaluations.append(filled)
     if wrong:
         raise InvalidArgument(violations=wrong)
@@ -56,12 +56,12 @@ def checked(loop: pb.Loop, path: str = "loop") -> pb.Loop:
 
 
 def loop_record(run: pb.Record, loop: pb.Loop, source: str) -> pb.Record:
-    """The Loop record: the same loop of the same run is the same record.
+    """Return the Loop record. Identical loops of the same run are the same record.
 
     Args:
-        run: Its run.
-        loop: As `checked` gives it.
-        source: Where inference has the run's model from.
+        run: Run record.
+        loop: Validated loop, from `checked`.
+        source: Location that inference loaded the run's model from.
     """
     body = pb.Loop()
     body.CopyFrom(loop)
@@ -72,7 +72,7 @@ def loop_record(run: pb.Record, loop: pb.Loop, source: str) -> pb.Record:
 
 
 def training_of(loop: pb.Loop, version: str) -> tr.TrainingSpec:
-    """The training on a version."""
+    """Return the specification of the training on a dataset version."""
     spec = tr.TrainingSpec()
     spec.CopyFrom(loop.training)
     spec.dataset = version
@@ -80,25 +80,25 @@ def training_of(loop: pb.Loop, version: str) -> tr.TrainingSpec:
 
 
 def base_evaluations(loop: pb.Loop, run: pb.Run) -> list[pb.EvaluationSettings]:
-    """Of the run's model, before the training."""
+    """Return the settings for evaluating the run's model before the training."""
     return _evaluations(loop.evaluations, run.model, BASE)
 
 
 def tuned_evaluations(loop: pb.Loop, run: pb.Run, training: str, revision: str) -> list[pb.EvaluationSettings]:
-    """Of the tuned model.
+    """Return the settings for evaluating the tuned model.
 
     Args:
         loop: The loop.
-        run: Its run.
-        training: The training's id.
-        revision: Of the model that it made.
+        run: Run of the loop.
+        training: Id of the training.
+        revision: Revision of the tuned model.
     """
     choice = pb.ModelChoice(model=tuned_name(run, training), revision=revision)
     return _evaluations(loop.evaluations, choice, TUNED)
 
 
 def tuned_name(run: pb.Run, training: str) -> str:
-    """What the tuned model is called: by the run's model and the training."""
+    """Return the name of the tuned model: the run's model plus the first digits of the training id."""
     return f"{run.model.model}-{training[:_NAME_DIGITS]}"
 
 

@@ -1,4 +1,4 @@
-"""How far a loop's steps are, from its records and the training service."""
+"""Progress of a loop's steps, from its records and the training service."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ _STATES = {
 
 
 class Steps:
-    """Tells of steps.
+    """Reports the progress of loop steps.
 
     Args:
-        settings: The coordinator's.
-        services: The store and training are used.
-        evaluations: Those that loops ask for.
+        settings: Coordinator settings.
+        services: Clients of the other services; the store and training are used.
+        evaluations: Operations on the evaluations of loops.
     """
 
     def __init__(self, settings: CoordinatorSettings, services: Services, evaluations: Evaluations) -> None:
         self._settings, self._services, self._evaluations = settings, services, evaluations
 
     async def of(self, record: pb.Record, state: pb.RunState.ValueType) -> list[api.LoopStep]:
-        """A loop's steps, in their order.
+        """Return a loop's steps, in order.
 
         Args:
             record: The Loop record.
-            state: The loop's.
+            state: State of the loop.
         """
         loop = record.loop
         run = (await self._services.dataset.get(ds.GetRequest(ids=record.parents))).records[0].run
@@ -82,7 +82,7 @@ class Steps:
             return None, step
         try:
             if not self._settings.training_address:
-                raise CodeAlignError("the training service's address is not set")
+                raise CodeAlignError("training service address is not configured")
             training = (await self._services.training.get(tr.GetTrainingRequest(id=training_id))).training
         except CodeAlignError as error:
             step.state = state
@@ -102,6 +102,6 @@ def _line(training: tr.Training) -> str:
 
 
 def _named(name: str, settings: Sequence[pb.EvaluationSettings]) -> list[tuple[str, pb.EvaluationSettings]]:
-    """Each with its step's name; numbered, where there are several."""
+    """Pair each evaluation with its step name, numbered if there are several."""
     count = len(settings)
     return [(name if count == 1 else f"{name} ({at} of {count})", each) for at, each in enumerate(settings, 1)]

@@ -1,4 +1,4 @@
-"""A run's report, from the store's tallies: its cost grows with the stages, not with the records."""
+"""Report of a run, built from the store's aggregate counts: its cost grows with the stages, not with the records."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _ITEMS = (
     pb.KIND_REJECTION,
     pb.KIND_DECISION,
 )
-"""What a stage makes or says of an item; completions are counted by what was read from them."""
+"""Records that count as items of a stage. Completions are not listed: the records parsed from them count instead."""
 
 
 @dataclass
 class _Counted:
-    """What the store's tallies say of the records that one configuration made."""
+    """Aggregate counts of the records that one configuration produced."""
 
     kept: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
@@ -42,13 +42,14 @@ class _Counted:
 
 
 async def build(services: Services, status: api.RunStatus) -> api.GetReportResponse:
-    """The funnel with tokens and times, one row's lineage, and what was trained and evaluated.
+    """Build the report: funnel with tokens and times, lineage of one row, checkpoints and evaluations.
 
-    A run of a pipeline that this coordinator does not have is told by its records: a stage for each configuration.
+    If this coordinator does not have the run's pipeline, the stages are derived from the records, one per
+    configuration.
 
     Args:
-        services: What the coordinator calls; the store alone is called here.
-        status: The run's, as it is now.
+        services: Clients of the other services; only the store is used.
+        status: Current status of the run.
     """
     report = api.GetReportResponse(run=status)
     pipeline = describe(status.config.pipeline)
@@ -85,7 +86,7 @@ async def build(services: Services, status: api.RunStatus) -> api.GetReportRespo
 
 
 def describe(name: str) -> api.Pipeline | None:
-    """A pipeline as this coordinator has it; None: it has none of this name."""
+    """Describe a pipeline, or return None if this coordinator does not have it."""
     try:
         return pipelines.describe(pipelines.get(name))
     except InvalidArgument:
@@ -93,7 +94,7 @@ def describe(name: str) -> api.Pipeline | None:
 
 
 async def _by_stage(store: RunStore, counts: Sequence[dataset.RecordCount]) -> dict[str, _Counted]:
-    """The counts by the name of the configuration that the records were made under."""
+    """Return the counts by the name of the records' configuration."""
     relevant = [item for item in counts if item.kind in _ITEMS and item.stage_config_id]
     configs = await store.get(sorted({item.stage_config_id for item in relevant}))
     found: dict[str, _Counted] = defaultdict(_Counted)
@@ -109,13 +110,13 @@ async def _by_stage(store: RunStore, counts: Sequence[dataset.RecordCount]) -> d
         dropped = item.outcome == pb.Decision.OUTCOME_DROPPED
         if item.kind == pb.KIND_REJECTION or dropped or (item.kind == pb.KIND_VERDICT and item.label != PASSED):
             stage.reasons[item.label] += item.count
-        elif item.kind != pb.KIND_DECISION or config.kind == pb.KIND_SEED:  # of a row its own record counts
+        elif item.kind != pb.KIND_DECISION or config.kind == pb.KIND_SEED:  # a kept row is counted by its own record
             stage.kept += item.count
     return found
 
 
 def _as_counted(by_stage: Mapping[str, _Counted], run: pb.Run) -> list[api.StageProgress]:
-    """The stages as the records alone tell them: seeds, what a model wrote in the run's order, then the others."""
+    """Derive the stages from the records alone: seeds, generating stages in the run's order, then the others."""
     writing = {stage.stage: place for place, stage in enumerate(run.stages)}
 
     def place(name: str) -> tuple[bool, int, int, str]:
@@ -136,7 +137,7 @@ def _as_counted(by_stage: Mapping[str, _Counted], run: pb.Run) -> list[api.Stage
 
 
 async def _wall_seconds(store: RunStore) -> dict[str, float]:
-    """By stage: how long coordinators worked on it, over all of the run's WorkLog records."""
+    """Return the seconds that coordinators worked on each stage, summed over the run's WorkLog records."""
     found: dict[str, float] = defaultdict(float)
     request = dataset.ScanRequest(kind=pb.KIND_WORK_LOG, parent_id=store.collection)
     async for record in store.scan(request):
@@ -146,7 +147,7 @@ async def _wall_seconds(store: RunStore) -> dict[str, float]:
 
 
 async def _add_models(store: RunStore, status: api.RunStatus, report: api.GetReportResponse) -> None:
-    """The run's checkpoints, and the evaluations of its model and of these."""
+    """Add the run's checkpoints, and the evaluations of its model and of the checkpoints."""
     if status.version:
         checkpoints = [
             record

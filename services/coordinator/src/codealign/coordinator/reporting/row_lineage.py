@@ -1,4 +1,4 @@
-"""One published row with everything that it came from, whatever the pipeline: its parents say it."""
+"""Lineage of one published row, found through the parents of its records, for any pipeline."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from codealign.coordinator.ground.store import RunStore
 
 _REFERRED_TO = (pb.KIND_COMPLETION, pb.KIND_PROMPT_PREFIX, pb.KIND_STAGE_CONFIG)
 _MOST_GENERATIONS = 64
-"""No pipeline is so deep: what has more ancestors is told as far as this."""
+"""Maximum depth of a lineage, deeper than any pipeline. A deeper lineage is truncated."""
 
 
 async def follow(store: RunStore) -> tuple[list[pb.Record], list[pb.Record]]:
-    """The row with the smallest id.
+    """Return the lineage of the row with the smallest id.
 
     Args:
-        store: The run's.
+        store: Store of the run.
 
     Returns:
-        Its records, seed first and row last, each verdict and decision after what it is about; and those that they
-        refer to: the completions that they were read from, these completions' prompt prefixes, and the configurations
-        of all. Both empty where there is no row.
+        The row's records, seed first and row last, each verdict and decision after its subject; and the records that
+        they refer to: the completions that they were parsed from, the completions' prompt prefixes, and the
+        configurations of all. Both are empty if there is no row.
     """
     row = await _first_row(store)
     if row is None:
@@ -51,7 +51,7 @@ async def _first_row(store: RunStore) -> pb.Record | None:
 
 
 async def _ancestors(store: RunStore, row: pb.Record) -> dict[str, pb.Record]:
-    """A record and all its ancestors, but the runs among them, by id."""
+    """Return a record and all its ancestors except runs, by id."""
     found = {row.id: row}
     wanted = set(row.parents)
     for _ in range(_MOST_GENERATIONS):
@@ -66,9 +66,9 @@ async def _ancestors(store: RunStore, row: pb.Record) -> dict[str, pb.Record]:
 
 
 def _rank(record_id: str, found: Mapping[str, pb.Record], ranks: dict[str, int]) -> int:
-    """The length of the longest line of parents above a record."""
+    """Return the length of the longest chain of ancestors of a record."""
     if record_id not in ranks:
-        ranks[record_id] = 0  # whatever a store says, no record is its own ancestor
+        ranks[record_id] = 0  # guards against cycles in a corrupt store
         above = [parent for parent in found[record_id].parents if parent in found]
         items = [parent for parent in above if found[parent].kind not in _REFERRED_TO]
         ranks[record_id] = max((1 + _rank(parent, found, ranks) for parent in items), default=0)
