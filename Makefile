@@ -87,7 +87,7 @@ PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope
 tier = @$(PYTEST) --tier $(1) $(if $(JUNIT),--junitxml=$(JUNIT)/$(1).xml) $(ARGS) || [ $$? = 5 ]
 
 .PHONY: test-unit
-test-unit: setup ## The fast tests: no gVisor, no model, no database server; minutes
+test-unit: setup ## The fast tests: no gVisor, no Helm, no model, no database server; minutes
 	$(call tier,unit)
 
 # On CI nothing may be skipped for lack of vLLM.
