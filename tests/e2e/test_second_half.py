@@ -136,7 +136,7 @@ def test_it_is_evaluated_and_told_of(tuned: Tuned, tmp_path: Path) -> None:
         (("train", "{version}", "--model", "{base}", "--schedule", "zigzag"), "spec.schedule"),
         (("eval", "--model", "{url}", "--benchmarks", "{base}/config.json"), "config.json"),
         (("eval", "--prompt", "poem"), "--prompt: unknown style 'poem'"),
-        (("run", "--until", "tomorrow"), "--until: unknown stage 'tomorrow'"),
+        (("run", "--until", "tomorrow"), "--until: unknown value 'tomorrow'"),
     ],
 )
 def test_wrong_input_is_told_in_one_message(tuned: Tuned, arguments: tuple[str, ...], says: str) -> None:

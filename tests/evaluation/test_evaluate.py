@@ -355,7 +355,7 @@ async def test_a_wrong_field_is_named(services: Clients, request_: api.EvaluateR
 async def test_what_cannot_go_on_says_why(services: Clients) -> None:
     for request, code, told in (
         (ask(seed=9, temperature=0.1), grpc.StatusCode.FAILED_PRECONDITION, "has this prompt only with other sampling"),
-        (ask(model=pb.ModelChoice(model="other")), grpc.StatusCode.NOT_FOUND, "no model other"),
+        (ask(model=pb.ModelChoice(model="other")), grpc.StatusCode.NOT_FOUND, "model other is not loaded"),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await evaluate(services, request)

@@ -385,7 +385,7 @@ async def test_sources_that_are_not_there_or_cannot_be_used_are_refused(
     cases: list[tuple[dict[str, Any], grpc.StatusCode, str]] = [
         ({"model": "/no/such/folder"}, STATUS.NOT_FOUND, "/no/such/folder: the folder does not exist"),
         ({"model": "file:///no/such"}, STATUS.NOT_FOUND, "the folder does not exist"),
-        ({"model": str(other)}, STATUS.INVALID_ARGUMENT, "holds no config.json"),
+        ({"model": str(other)}, STATUS.INVALID_ARGUMENT, "is not a model folder: config.json is missing"),
         ({"model": str(damaged)}, STATUS.FAILED_PRECONDITION, "is damaged"),
         ({"model_revision": "f" * 64}, STATUS.FAILED_PRECONDITION, "is revision"),
         ({"dataset": "v-0123456789abcdef"}, STATUS.NOT_FOUND, "v-0123456789abcdef"),

@@ -239,7 +239,7 @@ async def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
     [
         ("", "is empty"),
         ("{}\n", "damaged in line 1"),
-        ('{"codealign_recording": 99, "model": {}}\n', "format 99, this program reads 1"),
+        ('{"codealign_recording": 99, "model": {}}\n', "format is 99, but this program reads format 1"),
         ('{"codealign_recording": 1, "model": {"name": "m"}}\n', "damaged in line 1"),
     ],
 )

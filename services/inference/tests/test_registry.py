@@ -256,7 +256,7 @@ async def test_unloading_ends_calls_in_flight_and_frees_the_model(
                 async with refused(grpc.StatusCode.UNAVAILABLE, "the engine"):
                     await call
                     await call
-            async with refused(grpc.StatusCode.NOT_FOUND, "none is"):
+            async with refused(grpc.StatusCode.NOT_FOUND, "no model is loaded"):
                 await stub.Generate(generate("tiny")).read()
     gc.collect()
 

@@ -49,7 +49,8 @@ def counted(result: pb.Result) -> float:
 def test_a_program_within_its_limits_passes_whoever_else_works(single: Gateway) -> None:
     alone = single.run(WORK, TEST, wall_seconds=60, cpu_seconds=60)
     assert name_of(alone) == "PASSED"
-    limit = max(counted(alone), 0.3) * 2
+    # Processors that share caches and execution units with busy ones need up to twice the time for the same work.
+    limit = max(counted(alone), 0.3) * 4
     with busy_machine(), ThreadPoolExecutor(3) as callers:
         calls = [callers.submit(single.run, WORK, TEST, wall_seconds=limit, cpu_seconds=limit) for _ in range(3)]
         results = [call.result() for call in calls]

@@ -16,6 +16,7 @@ from codealign.cli.commands import (
     data,
     diff,
     doctor,
+    dropped,
     evaluate,
     pipelines,
     rejudge,
@@ -115,6 +116,7 @@ app.command("cancel")(runs.cancel)
 app.command("pipelines")(pipelines.pipelines)
 app.add_typer(seeds.app, name="seeds")
 data.app.command("diff")(diff.diff)
+data.app.command("dropped")(dropped.dropped)
 app.add_typer(data.app, name="data")
 app.add_typer(sandbox.app, name="sandbox")
 app.command("train")(train.train_command)

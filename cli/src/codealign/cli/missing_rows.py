@@ -67,7 +67,7 @@ async def _fate(connection: Connection, item: pb.Record, other: Side, stage: str
     about, was_read = await _about(connection, item, other)
     for kind in _TOLD_BY:
         for record in about:
-            reason = _said(record) if record.kind == kind else None
+            reason = drop_reason(record) if record.kind == kind else None
             if reason is not None:
                 return reason
     if not about:
@@ -98,7 +98,7 @@ def _by_id(record: pb.Record) -> str:
     return record.id
 
 
-def _said(record: pb.Record) -> Reason | None:
+def drop_reason(record: pb.Record) -> Reason | None:
     """Return why a record excludes a row, or None if it does not."""
     if record.kind == pb.KIND_REJECTION:
         return Reason(record.rejection.reason, record.rejection.detail)

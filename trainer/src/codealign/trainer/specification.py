@@ -96,17 +96,17 @@ def _violations(spec: api.TrainingSpec) -> Iterator[Violation]:
 
 def _number(path: str, value: float, above: float, most: float, default: str) -> Iterator[Violation]:
     if not math.isfinite(value) or value < above or value > most:
-        yield path, f"is {value:g}; must be above {above:g} and at most {most:g}, or 0 for the default ({default})"
+        yield path, f"is {value:g}; must be above {above:g}, at most {most:g} (0: {default})"
 
 
 def _count(path: str, value: int, most: int, default: int) -> Iterator[Violation]:
     if not 0 <= value <= most:
-        yield path, f"is {value}; must be 1 to {most}, or 0 for the default ({default})"
+        yield path, f"is {value}; must be 1 to {most} (0: {default})"
 
 
 def _choice(path: str, value: str, choices: tuple[str, ...]) -> Iterator[Violation]:
     if value and value not in choices:
-        yield path, f"is {value!r}; must be one of {', '.join(choices)}, or empty for the default"
+        yield path, f"is {value!r}; must be one of {', '.join(choices)}"
 
 
 def stage_config(spec: api.TrainingSpec, base_revision: str, dataset: str) -> records.Record:

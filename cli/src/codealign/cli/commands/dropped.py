@@ -1,0 +1,105 @@
+"""`codealign data dropped`: list what a run dropped, with the reason for each item."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import AsyncGenerator
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from codealign.api.dataset.v1 import dataset_pb2 as ds
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.cli.connection import Connection, Target
+from codealign.cli.failures import Failure
+from codealign.cli.family import find_run
+from codealign.cli.interrupts import run_async
+from codealign.cli.missing_rows import drop_reason
+from codealign.cli.options import (
+    connects,
+    services,
+)
+from codealign.cli.terminal import count, err, out, print_json_line, printable
+
+_SAYING = (pb.KIND_DECISION, pb.KIND_REJECTION, pb.KIND_VERDICT)
+"""Kinds of record that say why an item was dropped."""
+_SHORT = 12
+_MAX_DETAIL = 160
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """An item that a run dropped."""
+
+    id: str
+    """Record to pass to `codealign data lineage`: the item, or its parent if the completion could not be parsed."""
+    reason: str
+    detail: str
+
+
+async def dropped_items(connection: Connection, run_id: str) -> AsyncGenerator[Dropped, None]:
+    """Yield the dropped items of a run: those that a rule dropped, that could not be parsed, and that failed."""
+    for kind in _SAYING:
+        async with contextlib.aclosing(connection.scan(ds.ScanRequest(collection=run_id, kind=kind))) as records:
+            async for record in records:
+                found = drop_reason(record)
+                if found is not None and record.parents:
+                    yield Dropped(record.parents[0], found.name, found.detail)
+
+
+@connects("dataset")
+def dropped(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run id, first digits of the id, or name.")],
+    reason: Annotated[
+        str,
+        typer.Option("--reason", help="Only items with this reason or group of reasons, e.g. FAILED_ASSERTION, seed."),
+    ] = "",
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Print at most this many items. 0: all.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines: an object for each item.")] = False,
+    *,
+    where: Target,
+) -> None:
+    """List the items that a run dropped, each with its reason.
+
+    `codealign data lineage ID` then shows the item with its prompts, its answer and its verdict.
+    """
+
+    async def work() -> tuple[Counter[str], int]:
+        reasons, printed = Counter[str](), 0
+        async with services(where, "dataset") as connection:
+            found = await find_run(connection, run)
+            if found is None:
+                raise Failure(f"no run has the id or name {run!r}; list runs: codealign ls")
+            async with contextlib.aclosing(dropped_items(connection, found.id)) as items:
+                async for item in items:
+                    reasons[item.reason] += 1
+                    if _matches(item.reason, reason) and (printed < limit or not limit):
+                        printed += 1
+                        _print(item, as_json=as_json)
+        return reasons, printed
+
+    reasons, printed = run_async(work())
+    chosen = sum(number for name, number in reasons.items() if _matches(name, reason))
+    if reason and not chosen:
+        valid = ", ".join(f"{name} {number:,}" for name, number in sorted(reasons.items())) or "none"
+        raise Failure(f"--reason {reason}: no item was dropped for it; reasons of this run: {valid}")
+    if printed < chosen:
+        err.print(Text(f"{count(chosen, 'item')}; {printed:,} shown (--limit)"))
+
+
+def _matches(reason: str, wanted: str) -> bool:
+    """Return whether a reason is the wanted one or belongs to its group: "seed.no-return" to "seed"."""
+    return not wanted or reason == wanted or reason.startswith(f"{wanted}.")
+
+
+def _print(item: Dropped, *, as_json: bool) -> None:
+    if as_json:
+        print_json_line(asdict(item))
+        return
+    detail = " ".join(item.detail.split())
+    detail = detail if len(detail) <= _MAX_DETAIL else f"{detail[:_MAX_DETAIL].rstrip()} …"
+    text = f"{item.id[:_SHORT]}  {item.reason}" + (f": {detail}" if detail and detail != item.reason else "")
+    out.print(Text(printable(text)))
