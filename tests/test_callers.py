@@ -114,6 +114,7 @@ def generated() -> set[str]:
     return {name for (certificate,) in read for name in certificate.common_names}
 
 
+@pytest.mark.helm
 @pytest.mark.parametrize("names", [asked_of_cert_manager, generated])
 def test_the_charts_certificates_are_those_of_the_callers_and_the_runners(names: Callable[[], set[str]]) -> None:
     named = names()
