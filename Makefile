@@ -9,7 +9,7 @@ TORCH := torch==2.13.0
 # A C compiler for the sandbox's native part, where the machine has none.
 ZIG := ziglang==0.13.0
 DISTRIBUTIONS := protos services/common services/inference services/sandbox services/dataset services/coordinator \
-	sandbox-runner trainer trainer/nano cli
+	sandbox-runner trainer trainer/nano cli services/console
 EDITABLE := $(foreach dist,$(DISTRIBUTIONS),-e ./$(dist))
 
 # What a run is made of; see `make run` below.
@@ -26,7 +26,7 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 .PHONY: setup
-setup: $(STAMP) ## Build .venv: the locked packages, torch, and the ten distributions (editable)
+setup: $(STAMP) ## Build .venv: the locked packages, torch, and the eleven distributions (editable)
 
 $(STAMP): requirements.lock $(foreach dist,$(DISTRIBUTIONS),$(dist)/pyproject.toml)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
