@@ -126,6 +126,10 @@ bench-sandbox: setup ## Executions per second, ours and others', in one table
 bench-flow: setup ## What a record costs: processor time by service, memory, growth; SQLite and PostgreSQL
 	@$(BIN)/python -m tests.bench.flow $(ARGS)
 
+.PHONY: bench-console
+bench-console: setup ## The console's pages on a store of a million records: milliseconds and memory; writes docs/console.md
+	@$(BIN)/python -m tests.bench.console --write $(ARGS)
+
 .PHONY: ablation
 ablation: setup ## What selection by execution is worth: failures, random answers and passes, three seeds each; writes docs/ablation-nano.md
 	@$(BIN)/python -m tests.bench.ablation $(ARGS)

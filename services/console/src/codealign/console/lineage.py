@@ -26,10 +26,6 @@ ALONE = (
     *(pb.KIND_RUN_REQUEST, pb.KIND_RUN_EVENT, pb.KIND_EVALUATION_JOB, pb.KIND_CHECKPOINT),
 )
 """Kinds without a lineage of their own: they concern thousands of records."""
-_FACTS = (
-    *(pb.KIND_SEED, pb.KIND_INSTRUCTION, pb.KIND_EXAMPLE, pb.KIND_COMPLETION, pb.KIND_CHECKPOINT),
-    *(pb.KIND_EVALUATION_RESULT, pb.KIND_PROBLEM),
-)
 
 
 @dataclass(frozen=True)
@@ -63,6 +59,17 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """A record that belongs to another: the program of a verdict, the verdict on a program."""
+
+    title: str
+    badge: str
+    tone: str
+    url: str
+    parts: list[Shown]
+
+
+@dataclass(frozen=True)
 class RecordView:
     """A record and what is around it."""
 
@@ -73,6 +80,7 @@ class RecordView:
     links: list[tuple[str, str, str]]
     """Name, text and address of each record that it refers to."""
     parts: list[Shown]
+    beside: list[Beside]
     chart: Markup
     prompt: PromptView | None
     trees: list[Node]
@@ -129,11 +137,34 @@ def view(found: Family | None, record: pb.Record, run: str) -> RecordView:
         facts=_facts(record),
         links=_links(record, found, run),
         parts=_parts(record, SHOWN),
+        beside=_beside(found, record, run) if found else [],
         chart=chart,
         prompt=builder.prompt(record, SHOWN) if builder else None,
         trees=nodes,
         above=[node for node in _flat(nodes) if node.line and not node.focus],
     )
+
+
+def _beside(found: Family, record: pb.Record, run: str) -> list[Beside]:
+    known = [found.records[parent] for parent in record.parents if parent in found.records]
+    match record.WhichOneof("body"):
+        case "verdict":
+            wanted = [one for one in known if one.HasField("response")]
+        case "response":
+            wanted = [one for one in found.below(record.id) if one.HasField("verdict")]
+        case "example":
+            wanted = [one for one in known if one.HasField("verdict")]
+        case _:
+            wanted = []
+    return [
+        Beside(
+            title(one),
+            *badge(one),
+            texts.record_url(one.id, run),
+            [part for part in _parts(one, SHOWN) if not (one.HasField("response") and part.label == "answer")],
+        )
+        for one in wanted
+    ]
 
 
 def title(record: pb.Record) -> str:
@@ -152,12 +183,11 @@ def _flat(nodes: list[Node]) -> Iterator[Node]:
 
 
 def _facts(record: pb.Record) -> list[tuple[str, str]]:
-    facts: dict[str, str] = {}
+    facts = texts.brief(record)
     message = body(record)
     if record.HasField("verdict"):
         facts |= result_facts(record.verdict.result)
     elif record.HasField("evaluation_result"):
-        facts |= {"benchmark": record.evaluation_result.benchmark, "problem": record.evaluation_result.problem_id}
         facts |= result_facts(record.evaluation_result.result)
     elif message is None:
         facts["note"] = "This console does not know the kind of this record: a newer release wrote it."

@@ -76,11 +76,12 @@ async def serve(
             await asyncio.sleep(0.02)
         if server.started:
             on_ready()
-        await task
+        await asyncio.wait({task})
     except asyncio.CancelledError:
         server.should_exit = True
-        await task
+        await asyncio.wait({task})
         raise
+    await task
 
 
 def main() -> None:

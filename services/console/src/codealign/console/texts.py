@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
-from codealign.cli.records_view import CODE_FIELDS, field_texts
+from codealign.cli.records_view import CODE_FIELDS, field_texts, is_long
 from codealign.cli.report import listing
 from codealign.cli.report.wording import pretty_json, visible
 from codealign.cli.terminal import size
@@ -102,17 +102,30 @@ def summary(record: pb.Record) -> str:
 
 
 def shown(record: pb.Record, most: int = SHOWN) -> list[Shown]:
-    """Return the texts of a record's body, in the contract's order. A verdict's result is for `output` instead."""
+    """Return the long texts of a record's body, in the contract's order, without a result: that is for `output`."""
+    return [
+        render(record.id, field, pretty_json(text) if field == "settings_json" else text, style, most)
+        for field, text, style in _styled(record)
+        if style != "plain" or is_long(text)
+    ]
+
+
+def brief(record: pb.Record) -> dict[str, str]:
+    """Return the short texts of a record's body by name."""
+    return {
+        field.replace("_", " "): text
+        for field, text, style in _styled(record)
+        if style == "plain" and not is_long(text)
+    }
+
+
+def _styled(record: pb.Record) -> Iterator[tuple[str, str, str]]:
     message, name = body(record), record.WhichOneof("body")
-    if message is None or name is None or name == "verdict":
-        return []
-    found = []
+    if message is None or name == "verdict":
+        return
     for field, text in _texts(message):
         style = "code" if field in CODE_FIELDS else "prose" if (name, field) in _PROSE else "plain"
-        if field == "settings_json":
-            text = pretty_json(text)
-        found.append(render(record.id, field, text, style, most))
-    return found
+        yield field, text, style
 
 
 def _texts(message: Message) -> Iterator[tuple[str, str]]:

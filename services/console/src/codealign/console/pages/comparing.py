@@ -39,6 +39,11 @@ class Row:
     after: str
 
     @property
+    def pair(self) -> tuple[str, str]:
+        """Name and value, where both sides have the same."""
+        return self.name, self.before
+
+    @property
     def differs(self) -> bool:
         """Whether the sides differ."""
         return self.before != self.after
@@ -50,6 +55,8 @@ class Group:
 
     title: str
     rows: tuple[Row, ...]
+    same: tuple[Row, ...] = ()
+    """Lines that are equal on both sides and of less interest."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +136,13 @@ def _groups(before: api.GetReportResponse, after: api.GetReportResponse) -> list
     ]
     found = []
     for title, one, other in groups:
-        names = list(dict.fromkeys((*one, *other)))
-        if names:
-            found.append(Group(title, tuple(Row(name, one.get(name, ""), other.get(name, "")) for name in names)))
+        lines = [Row(name, one.get(name, ""), other.get(name, "")) for name in dict.fromkeys((*one, *other))]
+        lines = [line for line in lines if line.before or line.after]
+        if title == "Settings":
+            differing = tuple(line for line in lines if line.differs)
+            found.append(Group(title, differing, tuple(line for line in lines if not line.differs)))
+        elif lines:
+            found.append(Group(title, tuple(lines)))
     return found
 
 

@@ -11,7 +11,7 @@ from codealign.cli.progress import state_name
 from codealign.cli.records_view import field_texts
 from codealign.cli.report import charts, comparing
 from codealign.cli.report.scores import interval_of, pass_at
-from codealign.cli.report.wording import Words, benchmark_title, percent, percent_interval
+from codealign.cli.report.wording import Words, benchmark_title, percent
 from codealign.console.pages.runs import tone
 from codealign.console.rendering import gather, page
 from codealign.console.texts import records_url
@@ -70,8 +70,14 @@ async def evaluation(request: Request) -> Response:
         chart=_chart(results),
         lines=comparing.evaluation_lines(results, Words(api.Pipeline())),
         problems_of=[(benchmark_title(one.benchmark), one, _problems(one)) for one in results],
-        settings=[(name.replace("_", " "), text) for name, text in field_texts(status.settings).items()],
+        settings=_settings(status.settings),
     )
+
+
+def _settings(settings: pb.EvaluationSettings) -> list[tuple[str, str]]:
+    found = {"model": settings.model.model, "revision": settings.model.revision}
+    found |= {name.replace("_", " "): text for name, text in field_texts(settings).items() if name != "model"}
+    return [(name, text) for name, text in found.items() if text]
 
 
 def _chart(results: list[api.Evaluation]) -> object:
@@ -79,8 +85,8 @@ def _chart(results: list[api.Evaluation]) -> object:
     for one in results:
         value, interval = pass_at(one), interval_of(one)
         if value is not None and interval is not None:
-            text = f"{percent(value)} ({percent_interval(interval)})"
-            mark = charts.Mark("tuned", 100 * value, 100 * interval.low, 100 * interval.high, text)
+            kind = "base" if one.prompt_style == "base" else "tuned"
+            mark = charts.Mark(kind, 100 * value, 100 * interval.low, 100 * interval.high, percent(value))
             groups.append(charts.Group(benchmark_title(one.benchmark), (mark,)))
     if not groups:
         return ""

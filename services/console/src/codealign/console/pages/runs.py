@@ -14,7 +14,7 @@ from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.loop_steps import has_settled
-from codealign.cli.progress import message_words, run_state, waiting_words
+from codealign.cli.progress import message_words, run_state, state_name, waiting_words
 from codealign.cli.report import charts, comparing, recipe, sections
 from codealign.cli.report.outcome import cautions, executes, headline
 from codealign.cli.report.scores import matches, ordered
@@ -166,7 +166,7 @@ async def run(request: Request) -> Response:
         trainings=[(record, sections.training(place, record)) for place, record in enumerate(report.checkpoints)],
         matches=[comparing.match_view(place, match) for place, match in enumerate(matches(report))],
         evaluations=comparing.evaluation_lines(ordered(report.evaluations, found.config.model.revision), words),
-        rows=report.rows,
+        steps=[(step, state_name(step.state) if step.state else "", tone(step.state)) for step in found.loop.steps],
     )
 
 

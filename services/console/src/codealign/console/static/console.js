@@ -5,19 +5,30 @@ const SECONDS = 2;
 const pulse = document.getElementById("pulse");
 const before = new Map(); // the text of each part as it was read last: the page's own changes are not the server's
 
-async function refresh() {
-  if (document.hidden) return;
-  let answer;
+let reading = false;
+let leaving = false; // a page that is left aborts what it reads
+addEventListener("pagehide", () => (leaving = true));
+
+async function read() {
   try {
-    answer = await fetch(location.href, { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(10000) });
+    const answer = await fetch(location.href, { signal: AbortSignal.timeout(10000) });
+    return answer.ok ? await answer.text() : null;
   } catch {
-    answer = null;
+    return null;
   }
-  if (!answer || !answer.ok) {
+}
+
+async function refresh() {
+  if (document.hidden || reading) return;
+  reading = true;
+  const text = await read();
+  reading = false;
+  if (leaving) return;
+  if (text === null) {
     pulse.textContent = "no connection, trying again";
     return;
   }
-  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const fresh = new DOMParser().parseFromString(text, "text/html");
   for (const part of fresh.querySelectorAll("[data-part]")) {
     const here = document.getElementById(part.id);
     if (!here || before.get(part.id) === part.innerHTML) continue;
