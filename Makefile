@@ -165,6 +165,7 @@ lock: ## Renew uv.lock, what pip takes from it (requirements.lock), and the imag
 	@$(call image_lock,dataset,services/dataset/pyproject.toml --extra s3)
 	@$(call image_lock,coordinator,services/coordinator/pyproject.toml --extra hub)
 	@$(call image_lock,sandbox,services/sandbox/pyproject.toml)
+	@$(call image_lock,console,services/console/pyproject.toml cli/pyproject.toml)
 	@echo s3fs | $(call image_lock,inference,services/inference/pyproject.toml --extra transformers --extra openai -)
 	@$(call image_lock,trainer,trainer/pyproject.toml --extra training --extra cluster --extra s3)
 
@@ -173,7 +174,7 @@ image_lock = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --g
 	--constraints requirements.lock --overrides charts/locks/overrides.txt $(2) protos/pyproject.toml \
 	services/common/pyproject.toml --output-file charts/locks/$(1).lock
 
-# Images by name: those of a trial; `inference-vllm`, for GPUs, is to be asked for. REGISTRY, with its last slash, goes
+# Images by name: those of a trial; `console`, and `inference-vllm` for GPUs, are to be asked for. REGISTRY, with its last slash, goes
 # before the names; IMAGE_ARGS to docker, as in IMAGE_ARGS="--build-arg BASE=<another Debian with Python>".
 IMAGES ?= dataset coordinator sandbox postgres trainer inference sandbox-runner
 REGISTRY ?=

@@ -24,10 +24,7 @@ from codealign.coordinator.settings import CoordinatorSettings
 
 SERVICE = "codealign.api.coordinator.v1.CoordinatorService"
 CALLERS: Callers = {
-    "console": (
-        *("ListPipelines", "GetPipeline", "ListRuns", "GetRun", "WatchRun", "GetReport"),
-        *("ListEvaluations", "GetEvaluation"),
-    ),
+    "console": ("ListRuns", "GetRun", "GetReport", "ListEvaluations", "GetEvaluation"),
     "client": ALL,
 }
 """Methods that each caller may use. The console only reads."""
