@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
@@ -12,6 +13,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.training.v1 import training_pb2 as tr
 from codealign.common.records import complete
 from codealign.console import reading
+from codealign.dataset.servicer import DatasetServicer
 from codealign.dataset.storage.append import append
 from services.console.tests.conftest import Reading, Tree, words
 
@@ -170,10 +172,11 @@ async def test_a_slow_service_does_not_hold_up_the_page(world: World, monkeypatc
 
 async def test_a_service_of_another_version_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = world.store(Tree())
-    from codealign.api.dataset.v1.dataset_pb2_grpc import DatasetServiceServicer
-    from codealign.dataset.servicer import DatasetServicer
 
-    monkeypatch.setattr(DatasetServicer, "Browse", DatasetServiceServicer.Browse)
+    async def unknown(_self: DatasetServicer, _request: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+
+    monkeypatch.setattr(DatasetServicer, "Browse", unknown)
     page = await world.words(f"/records?collection={tree.run.id}&kind=seed")
     assert "the dataset service does not know Browse: it is of another version" in page
     assert "seed 1" in page

@@ -66,6 +66,7 @@ class Beside:
     badge: str
     tone: str
     url: str
+    note: str
     parts: list[Shown]
 
 
@@ -161,10 +162,20 @@ def _beside(found: Family, record: pb.Record, run: str) -> list[Beside]:
             title(one),
             *badge(one),
             texts.record_url(one.id, run),
+            _executed(one),
             [part for part in _parts(one, SHOWN) if not (one.HasField("response") and part.label == "answer")],
         )
         for one in wanted
     ]
+
+
+def _executed(record: pb.Record) -> str:
+    """Return how a program was executed, in one line; "" for other records."""
+    if not record.HasField("verdict"):
+        return ""
+    facts = result_facts(record.verdict.result)
+    names = ("exception", "failing line", "assertions", "ended with", "wall time", "isolation")
+    return "; ".join(f"{name} {facts[name]}" for name in names if name in facts)
 
 
 def title(record: pb.Record) -> str:
