@@ -279,7 +279,7 @@ def _token_content(request: Pages) -> str:
 
 def _question(request: Pages) -> str:
     question = type(request)()
-    question.CopyFrom(request)
+    question.MergeFrom(request)  # type: ignore[arg-type]  # both are of one type
     question.page_size = 0
     question.page_token = ""
     return hashlib.sha256(question.SerializeToString(deterministic=True)).hexdigest()[:16]

@@ -67,7 +67,7 @@ async def records(request: Request) -> Response:
         kind=kind,
         labels=[given["label"]] if given["label"] else [],
         stage_config_id=given["stage"] if is_record_id(given["stage"]) else "",
-        outcome=_OUTCOMES.get(given["outcome"], pb.Decision.OUTCOME_UNSPECIFIED) if kind == pb.KIND_DECISION else None,
+        outcome=_OUTCOMES.get(given["outcome"] if kind == pb.KIND_DECISION else "", pb.Decision.OUTCOME_UNSPECIFIED),
         category=given["category"] if kind in _CATEGORIZED else "",
         text=given["text"],
         page_size=PAGE,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from sqlalchemy import Connection, Row, select, tuple_
+from sqlalchemy import Connection, select, tuple_
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common.records import body
@@ -29,6 +30,15 @@ FIRST: Position = (2**62, "")
 
 CATEGORIZED = frozenset({pb.KIND_INSTRUCTION, pb.KIND_EXAMPLE})
 """Kinds that have a category."""
+
+
+class _Group(NamedTuple):
+    """What Count groups a kind's records by."""
+
+    label: str
+    rejected_kind: int
+    outcome: int
+    stage_config_id: str
 
 
 @dataclass(frozen=True)
@@ -112,7 +122,7 @@ def _entries(connection: Connection, view: View, before: Position, chunk: int) -
     return heapq.merge(*groups, reverse=True)
 
 
-def _groups(connection: Connection, view: View) -> Sequence[Row[tuple[str, int, int, str]]]:
+def _groups(connection: Connection, view: View) -> Sequence[_Group]:
     statement = select(tallies.c.label, tallies.c.rejected_kind, tallies.c.outcome, tallies.c.stage_config_id).where(
         tallies.c.collection == view.collection, tallies.c.kind == view.kind
     )
@@ -125,12 +135,10 @@ def _groups(connection: Connection, view: View) -> Sequence[Row[tuple[str, int, 
     ):
         if value:
             statement = statement.where(column == value)
-    return connection.execute(statement).all()
+    return [_Group(*row) for row in connection.execute(statement)]
 
 
-def _group(
-    connection: Connection, view: View, group: Row[tuple[str, int, int, str]], before: Position, chunk: int
-) -> Iterator[Position]:
+def _group(connection: Connection, view: View, group: _Group, before: Position, chunk: int) -> Iterator[Position]:
     entries = collection_entries
     while True:
         statement = (
