@@ -20,7 +20,7 @@ from tests.browser import CHROMIUM, OVERFLOWING, Browser
 
 AXE = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text()
 SECONDS = 120.0
-SEEDS = 300
+SEEDS = 500
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH: the console was not looked at in a browser"),
@@ -30,7 +30,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     # Slow enough to be watched; the test cancels its run.
-    scene = Scene(tmp_path_factory.mktemp("scene"), inference={"simulated_speed": "0.3", "slots": "4"})
+    scene = Scene(tmp_path_factory.mktemp("scene"), inference={"simulated_speed": "1", "slots": "8"})
     with scene.up():
         yield scene
 

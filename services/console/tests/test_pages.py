@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
@@ -13,7 +13,6 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.training.v1 import training_pb2 as tr
 from codealign.common.records import complete
 from codealign.console import reading
-from codealign.dataset.servicer import DatasetServicer
 from codealign.dataset.storage.append import append
 from services.console.tests.conftest import Reading, Tree, words
 
@@ -170,16 +169,15 @@ async def test_a_slow_service_does_not_hold_up_the_page(world: World, monkeypatc
     assert tree.run.run.name in page
 
 
-async def test_a_service_of_another_version_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_service_of_another_version_is_named(world: World) -> None:
     tree = world.store(Tree())
-
-    async def unknown(_self: DatasetServicer, _request: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
-
-    monkeypatch.setattr(DatasetServicer, "Browse", unknown)
-    page = await world.words(f"/records?collection={tree.run.id}&kind=seed")
-    assert "the dataset service does not know Browse: it is of another version" in page
-    assert "seed 1" in page
+    other = grpc.aio.server()
+    world.addresses["dataset"] = f"127.0.0.1:{other.add_insecure_port('127.0.0.1:0')}"
+    await other.start()
+    page = await world.words(f"/runs/{tree.run.id}")
+    await other.stop(0)
+    assert "the dataset service does not know Count: it is of another version" in page
+    assert "1 of 2 answers passed their tests" in page
 
 
 async def test_a_large_text_is_cut_and_linked_in_full(world: World) -> None:
