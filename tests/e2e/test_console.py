@@ -30,7 +30,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     # Slow enough to be watched; the test cancels its run.
-    scene = Scene(tmp_path_factory.mktemp("scene"), inference={"simulated_speed": "1", "slots": "8"})
+    scene = Scene(tmp_path_factory.mktemp("scene"), inference={"simulated_speed": "5", "slots": "8"})
     with scene.up():
         yield scene
 
@@ -94,7 +94,7 @@ def test_a_live_run_is_watched_and_followed_down_to_one_record(scene: Scene, con
         browser.press("j")
         assert browser.evaluate("document.activeElement.getAttribute('href')") == f"/runs/{run}"
         browser.press("Enter")
-        number = "Number(document.querySelector('#kinds a[href*=verdict] .n')?.innerText.replaceAll(',', ''))"
+        number = "Number(document.querySelector('#kinds a[href*=instruction] .n')?.innerText.replaceAll(',', ''))"
         before = until(browser, number)
         marked = "document.body.dataset.marked"
         browser.evaluate(f"{marked} = 'here'")
@@ -102,8 +102,11 @@ def test_a_live_run_is_watched_and_followed_down_to_one_record(scene: Scene, con
         assert browser.evaluate(marked) == "here", "the page was updated, not loaded again"
         check(browser, console)
 
-        browser.evaluate("document.querySelector('#kinds a[href*=verdict]').click()")
-        until(browser, "document.querySelector('h1').innerText.startsWith('Verdicts')")
+        browser.evaluate("document.querySelector('#kinds a[href*=instruction]').click()")
+        until(
+            browser,
+            "document.querySelector('h1').innerText.startsWith('Instructions') && document.readyState === 'complete'",
+        )
         check(browser, console)
         browser.press("/")
         assert browser.evaluate("document.activeElement.name") == "text"
@@ -114,7 +117,7 @@ def test_a_live_run_is_watched_and_followed_down_to_one_record(scene: Scene, con
         check(browser, console)
 
         browser.press("g", "d")
-        until(browser, "document.querySelector('h1').innerText === 'Data'")
+        until(browser, "document.querySelector('h1').innerText === 'Data' && document.readyState === 'complete'")
         browser.press("?")
         assert browser.evaluate("document.getElementById('help').open")
         check(browser, console)

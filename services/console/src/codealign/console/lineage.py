@@ -239,16 +239,18 @@ def _links(record: pb.Record, found: Family | None, run: str) -> list[tuple[str,
     return links
 
 
-def _parts(record: pb.Record, most: int) -> list[Shown]:
+def _parts(record: pb.Record, most: int, place: str = "") -> list[Shown]:
     if record.HasField("verdict"):
         result = record.verdict.result
         said = (
-            [render(record.id, "result.detail", result.detail, "plain", most, label="detail")] if result.detail else []
+            [render(record.id, "result.detail", result.detail, "plain", most, label="detail", place=place)]
+            if result.detail
+            else []
         )
-        return said + texts.output(record.id, result, "result", most)
-    found = texts.shown(record, most)
+        return said + texts.output(record.id, result, "result", most, place)
+    found = texts.shown(record, most, place)
     if record.HasField("evaluation_result"):
-        found += texts.output(record.id, record.evaluation_result.result, "result", most)
+        found += texts.output(record.id, record.evaluation_result.result, "result", most, place)
     return found
 
 
@@ -265,6 +267,7 @@ class _Builder:
         """Return a record with everything below it."""
         label, tone = badge(record)
         focus = record.id == self._family.focus
+        place = f"lineage, {record.id[:12]}"
         near = record.id in self._line or record.kind in (pb.KIND_VERDICT, pb.KIND_REJECTION, pb.KIND_RESPONSE)
         node = Node(
             record=record,
@@ -274,9 +277,9 @@ class _Builder:
             summary=texts.excerpt(texts.summary(record), 120),
             focus=focus,
             line=record.id in self._line,
-            parts=_parts(record, GLANCED) if near and not focus else [],
+            parts=_parts(record, GLANCED, place) if near and not focus else [],
             decisions=[],
-            prompt=self.prompt(record, GLANCED) if not focus else None,
+            prompt=self.prompt(record, GLANCED, place) if not focus else None,
         )
         for child in self._family.below(record.id):
             if child.kind == pb.KIND_DECISION:
@@ -286,7 +289,7 @@ class _Builder:
                 node.children.append(self.node(child))
         return node
 
-    def prompt(self, record: pb.Record, most: int) -> PromptView | None:
+    def prompt(self, record: pb.Record, most: int, place: str = "") -> PromptView | None:
         """Return how a record was generated, or None if it was not."""
         completion = record if record.kind == pb.KIND_COMPLETION else self._family.completion(record)
         if completion is None:
@@ -297,11 +300,11 @@ class _Builder:
         parts = []
         if prefix is not None:
             text = prefix.prompt_prefix.text
-            parts.append(render(prefix.id, "text", text, "plain", most, label="few-shot examples"))
+            parts.append(render(prefix.id, "text", text, "plain", most, label="few-shot examples", place=place))
         for path, text, label in (
             ("prompt_suffix", written.prompt_suffix, "then the prompt ends"),
             ("text", written.text, "completion"),
         ):
             if text and record is not completion:
-                parts.append(render(completion.id, path, text, "plain", most, label=label))
+                parts.append(render(completion.id, path, text, "plain", most, label=label, place=place))
         return PromptView(origin_facts(origin, written), tuple(parts), completion.id)

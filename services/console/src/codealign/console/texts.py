@@ -101,10 +101,10 @@ def summary(record: pb.Record) -> str:
     return "; ".join(field_texts(message).values()) if message is not None and message.ByteSize() < 10_000 else ""
 
 
-def shown(record: pb.Record, most: int = SHOWN) -> list[Shown]:
+def shown(record: pb.Record, most: int = SHOWN, place: str = "") -> list[Shown]:
     """Return the long texts of a record's body, in the contract's order, without a result: that is for `output`."""
     return [
-        render(record.id, field, pretty_json(text) if field == "settings_json" else text, style, most)
+        render(record.id, field, pretty_json(text) if field == "settings_json" else text, style, most, place=place)
         for field, text, style in _styled(record)
         if style != "plain" or is_long(text)
     ]
@@ -146,7 +146,7 @@ def _texts(message: Message) -> Iterator[tuple[str, str]]:
         yield descriptor.name, field_texts(single).get(descriptor.name, "")
 
 
-def output(record_id: str, result: sb.Result, path: str, most: int = SHOWN) -> list[Shown]:
+def output(record_id: str, result: sb.Result, path: str, most: int = SHOWN, place: str = "") -> list[Shown]:
     """Return what a program wrote.
 
     Args:
@@ -154,18 +154,19 @@ def output(record_id: str, result: sb.Result, path: str, most: int = SHOWN) -> l
         result: The result.
         path: Path of the result in the record's body.
         most: Maximum number of characters of each text.
+        place: As for `render`.
     """
     found = []
     for name, stream in (("stdout", result.stdout), ("stderr", result.stderr)):
         if stream.total_bytes or stream.data:
             text = stream.data.decode(errors="replace")
-            one = render(record_id, f"{path}.{name}.data", text, "plain", most, label=name)
+            one = render(record_id, f"{path}.{name}.data", text, "plain", most, label=name, place=place)
             cut = f"the sandbox kept {size(len(stream.data))} of {size(stream.total_bytes)}" if stream.truncated else ""
             found.append(Shown(one.label, one.html, "; ".join(filter(None, (one.note, cut))), one.raw))
     return found
 
 
-def render(record_id: str, path: str, text: str, style: str, most: int, *, label: str = "") -> Shown:
+def render(record_id: str, path: str, text: str, style: str, most: int, *, label: str = "", place: str = "") -> Shown:
     """Return a text as HTML.
 
     Args:
@@ -175,10 +176,12 @@ def render(record_id: str, path: str, text: str, style: str, most: int, *, label
         style: "code" (Python), "prose" (paragraphs and code) or "plain".
         most: Maximum number of characters.
         label: Heading. Empty: the field's name.
+        place: Where on the page it is, so that screen readers can tell equal texts apart. Empty: its record's own.
     """
     label = label or path.replace("_", " ")
+    region = f"{label}, {place or record_id[:12]}"
     part = text[:most]
-    html = {"code": listing.code, "prose": listing.markdown, "plain": listing.plain}[style](part, label)
+    html = {"code": listing.code, "prose": listing.markdown, "plain": listing.plain}[style](part, region)
     cut = len(text) > most
     return Shown(
         label,
