@@ -137,7 +137,7 @@ def span(
     if not _providers:
         yield trace.INVALID_SPAN
         return
-    linked = [Link(each) for each in dict.fromkeys(links) if each.is_valid][:MAX_LINKS] if links else None
+    linked = [Link(each) for each in {each.span_id: each for each in links if each.is_valid}.values()][:MAX_LINKS]
     with _tracer.start_as_current_span(
         name,
         kind=kind,
@@ -291,6 +291,10 @@ def start_call(method: str, kind: SpanKind) -> Span:
     """
     if not _providers:
         return trace.INVALID_SPAN
+    if kind is SpanKind.CLIENT and not current().is_valid:
+        # Polling, renewals of leases: not sampled, here and at the server, or most traces would show nothing else.
+        ids = _providers[next(iter(_providers))].id_generator
+        return NonRecordingSpan(SpanContext(ids.generate_trace_id(), ids.generate_span_id(), is_remote=False))
     service, _, name = method.strip("/").rpartition("/")
     # https://opentelemetry.io/docs/specs/semconv/rpc/grpc/
     attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}

@@ -58,6 +58,7 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.GenerateResponse]:
         """Stream completions as they finish."""
+        arrived = time.time()
         engine = self._models.find(request.model, "model")
         model = engine.model
         if request.expected_revision and request.expected_revision != model.revision:
@@ -68,7 +69,7 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
         # Close explicitly so that a cancelled call frees its slots now instead of at garbage collection.
         async with contextlib.aclosing(engine.generate(_generation(request))) as completions:
             async for completion in completions:
-                _trace(completion, model)
+                _trace(completion, model, arrived)
                 yield pb.GenerateResponse(completion=_completion(completion), model=model.name, revision=model.revision)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
@@ -118,13 +119,13 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
         )
 
 
-def _trace(completion: Completion, model: ModelInfo) -> None:
+def _trace(completion: Completion, model: ModelInfo, arrived: float) -> None:
     """Record the engine's work on a completion as a span. It includes the time in the engine's queue."""
     now = time.time()
     # https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/
     traces.record(
         f"engine {model.engine}",
-        now - completion.seconds,
+        max(arrived, now - completion.seconds),  # a recording has the seconds of another time
         now,
         {
             "gen_ai.request.model": model.name,
