@@ -37,7 +37,7 @@ class Seen:
 
 
 @dataclass
-class Collector(trace_service_pb2_grpc.TraceServiceServicer):  # type: ignore[misc]
+class Collector(trace_service_pb2_grpc.TraceServiceServicer):
     """Receives spans over OTLP/gRPC."""
 
     port: int = 0
@@ -69,7 +69,7 @@ def collecting() -> Iterator[Collector]:
     """Run a collector on a free port of loopback."""
     collector = Collector()
     server = grpc.server(futures.ThreadPoolExecutor(4))
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)  # type: ignore[no-untyped-call]
     collector.port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
@@ -85,21 +85,6 @@ def environment(endpoint: str) -> dict[str, str]:
         "OTEL_BSP_SCHEDULE_DELAY": "100",
         "OTEL_TRACES_SAMPLER": "always_on",
     }
-
-
-def tree(spans: list[Seen], trace: str) -> list[str]:
-    """Return a trace as indented lines: service, name and outcome of each span."""
-    mine = sorted((span for span in spans if span.trace == trace), key=lambda span: span.start)
-    ids = {span.id for span in mine}
-
-    def lines(parent: str, depth: int) -> Iterator[str]:
-        for span in mine:
-            if span.parent == parent or (not parent and span.parent not in ids):
-                notes = [str(span.attributes[key]) for key in ("codealign.verdict",) if key in span.attributes]
-                yield f"{'  ' * depth}{span.service.removeprefix('codealign-')}: {' '.join([span.name, *notes])}"
-                yield from lines(span.id, depth + 1)
-
-    return list(lines("", 0))
 
 
 def _seen(service: str, span: Span) -> Seen:
@@ -127,4 +112,4 @@ def _value(pair: KeyValue) -> Any:
     kind = pair.value.WhichOneof("value")
     if kind == "array_value":
         return [item.string_value for item in pair.value.array_value.values]
-    return getattr(pair.value, kind)
+    return getattr(pair.value, kind) if kind else None

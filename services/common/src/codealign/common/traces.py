@@ -74,11 +74,17 @@ def configure(service: str, others: Sequence[str] = ()) -> Callable[[], None]:
             f"{PROTOCOLS[1]}={protocol}: traces are exported over OTLP/gRPC only; leave it unset, and give the "
             f"collector's gRPC port (usually 4317) in {ENDPOINTS[1]}"
         )
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+    try:
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+    except ImportError as error:
+        raise ConfigurationError(
+            f"traces to {endpoint} need the extra `traces` of codealign-common ({error}); install it, or unset "
+            f"{ENDPOINTS[1]}"
+        ) from None
 
     class Ids(RandomIdGenerator):
         """Ids that `item_span` has chosen, and random ones otherwise."""
