@@ -41,6 +41,7 @@ CASES: Mapping[str, tuple[str, ...]] = {
         *("--set=tls.mode=certManager", "--set=runners.scaling.mode=keda", "--set=console.enabled=true"),
         '--set-json=console.clients=[{"podSelector":{"matchLabels":{"app":"desk"}}}]',
     ),
+    "traces": ("--set=tracing.endpoint=http://otel.observability:14317", "--set=tracing.ratio=0.25"),
     "hpa": ("--set=runners.scaling.mode=hpa", "--set=fullnameOverride=other"),
     "elsewhere": (
         *("--set=postgresql.enabled=false", "--set=externalDatabase.url=postgresql://u:p@db.example:5432/x"),
