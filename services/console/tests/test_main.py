@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -97,3 +98,9 @@ def test_the_command_finds_services_of_the_home_as_they_are_now(tmp_path: Path) 
     assert command.addresses(where) == {"dataset": "127.0.0.1:71"}
     assert command.addresses(Target(home, {"coordinator": "there:7400"})) == {"coordinator": "there:7400"}
     assert set(command.READ) == set(READ)
+
+
+def test_a_page_does_not_wait_for_an_acknowledgement_of_its_head() -> None:
+    """Asyncio switches Nagle's algorithm off only on sockets that name their protocol."""
+    with contextlib.closing(main.listen("127.0.0.1", 0)) as bound:
+        assert bound.proto == socket.IPPROTO_TCP
