@@ -29,6 +29,9 @@ FIXTURES = {
 }
 """Fixtures that bring a marker with them."""
 
+OTHER_FOLDERS = ("tests/cluster", "tests/gpu")
+"""Tests that are in neither tier: they have commands of their own."""
+
 HIDDEN_PROGRAMS = {"runsc": "gvisor", "docker": "docker", "helm": "helm", "initdb": "postgres", "pg_ctl": "postgres"}
 HIDDEN_PACKAGES = {"torch": "model", "transformers": "model", "vllm": "vllm"}
 """What an unmarked test does not find, and the marker that it should have."""
@@ -85,6 +88,8 @@ def _loads_model(path: Path) -> bool:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if config.getoption("--tier") != "all" and collection_path in {config.rootpath / name for name in OTHER_FOLDERS}:
+        return True
     named = collection_path.name.startswith("test_") and collection_path.is_file()
     return True if config.getoption("--tier") == "unit" and named and _loads_model(collection_path) else None
 

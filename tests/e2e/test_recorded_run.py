@@ -106,7 +106,7 @@ def test_a_run_whose_services_are_killed_publishes_the_same_bytes(
     finished: Path,
     tmp_path: Path,
     case: int,
-    services_up: Callable[[Path], AbstractContextManager[None]],
+    services_up: Callable[..., AbstractContextManager[None]],
     recorded_seeds: Seeds,
 ) -> None:
     """Over both cases, each service is killed at five different moments, one service at a time."""
