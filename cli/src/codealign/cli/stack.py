@@ -175,8 +175,8 @@ def specs(home: Home, options: Options, names: Sequence[str] = SERVICES) -> list
         # The same files are kept out of the data and used for evaluation.
         benchmarks = {"CODEALIGN_COORDINATOR_BENCHMARKS": folder, "CODEALIGN_COORDINATOR_EVALUATION_DATA": folder}
     works = {"inference", "sandbox"} <= set(names)  # otherwise the coordinator only reads: it does not resume runs
-    # This process starts one coordinator at a time. The next one has the same name in the store's leases: it resumes the
-    # runs of one that died at once, without waiting until its leases expire.
+    # This process starts one coordinator at a time. A coordinator that succeeds one that died has the same name in the
+    # store's leases. So it resumes the runs at once, without waiting until the leases expire.
     holder = {LEASE_HOLDER: os.environ.get(LEASE_HOLDER) or f"{socket.gethostname()}-{os.getpid()}"}
     every = {
         "dataset": ServiceSpec(
