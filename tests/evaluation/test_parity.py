@@ -35,7 +35,7 @@ HEAVY = {
     *("HumanEval/139", "Mbpp/84", "Mbpp/123", "Mbpp/255", "Mbpp/271", "Mbpp/300", "Mbpp/389", "Mbpp/392"),
     *("Mbpp/592", "Mbpp/599", "Mbpp/603", "Mbpp/630"),
 }
-"""Problems whose reference solutions take two seconds of CPU time or more; their verdicts agreed when this was written."""
+"""Problems whose reference solutions take about two seconds or more; their verdicts agreed when this was written."""
 
 # (problem, whether EvalPlus passes it): reason for the difference. All other differences fail the test.
 EXPECTED_DIFFERENCES: dict[tuple[str, bool], str] = {
