@@ -7,6 +7,7 @@ import importlib.util
 import os
 import shutil
 import signal
+import socket
 from pathlib import Path
 
 import grpc
@@ -203,6 +204,7 @@ def test_services_get_their_settings(tmp_path: Path) -> None:
         "OMP_WAIT_POLICY": "PASSIVE",
     }
     assert found["coordinator"].environment == {
+        "CODEALIGN_COORDINATOR_LEASE_HOLDER": f"{socket.gethostname()}-{os.getpid()}",
         "CODEALIGN_COORDINATOR_BENCHMARKS": str(tmp_path),
         "CODEALIGN_COORDINATOR_EVALUATION_DATA": str(tmp_path),
     }
