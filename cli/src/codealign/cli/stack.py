@@ -35,7 +35,6 @@ VLLM_PYTHON = "CODEALIGN_VLLM_PYTHON"
 ISOLATIONS = tuple(name.lower() for name in value_names(sandbox.Isolation.DESCRIPTOR))
 PROCESS = "process"
 ISOLATION = "CODEALIGN_SANDBOX_ISOLATION"
-PROFILE = "CODEALIGN_SANDBOX_PROFILE"
 WITHOUT_ISOLATION = (
     "isolation=process: programs run WITHOUT gVisor, as ordinary processes on this machine. For debugging only: do not "
     "run code that you have not read. Rows with such verdicts are never published."
@@ -94,10 +93,7 @@ class Options:
 
     def sandbox(self) -> dict[str, str]:
         """Return environment variables for the sandbox service."""
-        # Benchmark solutions may import numpy. Runs use the profile `default`, which does not include it.
-        has_numpy = PROFILE not in os.environ and importlib.util.find_spec("numpy") is not None
-        chosen = {PROFILE: "numpy"} if has_numpy else {}
-        return chosen | ({ISOLATION: self.isolation} if self.isolation else {})
+        return {ISOLATION: self.isolation} if self.isolation else {}
 
     def interpreter(self) -> str:
         """Return the interpreter of the inference service: vLLM has its own environment, because its pins conflict.

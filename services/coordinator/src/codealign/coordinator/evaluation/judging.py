@@ -20,7 +20,7 @@ from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.common.logs import get_logger
 from codealign.coordinator.evaluation.in_sandbox import calls
 from codealign.coordinator.evaluation.known import KnownResults
-from codealign.coordinator.evaluation.limits import CALLS_LIMITS, CHECK_LIMITS, NUMPY
+from codealign.coordinator.evaluation.limits import CALLS_LIMITS, CHECK_LIMITS
 from codealign.coordinator.evaluation.problems import CallTests, CheckTests, Problem
 from codealign.coordinator.evaluation.runners import RunnerCheck
 from codealign.coordinator.ground.calls import INFRASTRUCTURE_TRIES, execute, trim
@@ -110,9 +110,6 @@ class Judge:
     """Check of the runners that results must come from, or None to accept any runner."""
     _answers: bool = False
     """Whether the sandbox has executed a program before."""
-    _profile: str | None = None
-    """Profile in which solutions are executed, or None if not determined yet."""
-    _profile_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _expected: dict[str, _Expected] = field(default_factory=dict)
     _locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
@@ -130,7 +127,7 @@ class Judge:
         """
         if isinstance(problem.tests, CheckTests):
             tests = f"{problem.tests.program}\n\ncheck({problem.entry_point})\n"
-            result = await self._run_solution(sb.Program(code=solution, tests=tests), CHECK_LIMITS)
+            result = await self._run(sb.Program(code=solution, tests=tests), CHECK_LIMITS)
         else:
             result = await self._judge_calls(problem, problem.tests, solution)
         if result is not None:
@@ -193,7 +190,7 @@ class Judge:
             asked = {"inputs": tests.inputs[part], "seconds": seconds[part], "as_set": tests.rule == "set"}
             asserts = _CALLS_TESTS.format(source=_CALLS, entry_point=problem.entry_point)
             given = sb.File(path=calls.INPUTS_FILE, content=json.dumps(asked).encode())
-            result = await self._run_solution(sb.Program(code=program, tests=asserts, files=[given]), CALLS_LIMITS)
+            result = await self._run(sb.Program(code=program, tests=asserts, files=[given]), CALLS_LIMITS)
             if result is None:
                 return None
             line = _take_written(result)
@@ -218,25 +215,9 @@ class Judge:
         given = [sb.File(path=path, content=content) for path, content in contents.items()]
         return await self._run(sb.Program(code=_AGREEMENT, tests=_AGREEMENT_TESTS, files=given), CALLS_LIMITS)
 
-    async def _run_solution(self, program: sb.Program, limits: sb.Limits) -> sb.Result | None:
-        profile = await self._solutions_profile()
-        return None if profile is None else await self._run(program, limits, profile)
-
-    async def _solutions_profile(self) -> str | None:
-        """Return `NUMPY` if programs can import it in that profile, else ""; None if infrastructure faults persist."""
-        async with self._profile_lock:
-            if self._profile is None:
-                program = sb.Program(language=sb.LANGUAGE_PYTHON, code=f"import {NUMPY}\n")
-                result = await self._execute(sb.ExecuteRequest(program=program, profile=NUMPY))
-                if result is None or result.verdict in _TOO_SLOW:  # the machine is too slow: numpy may be available
-                    return None
-                self._profile = NUMPY if result.verdict == sb.VERDICT_COMPLETED else ""
-                log.info("solutions_profile", profile=self._profile, verdict=verdict_name(result.verdict))
-            return self._profile
-
-    async def _run(self, program: sb.Program, limits: sb.Limits, profile: str = "") -> sb.Result | None:
+    async def _run(self, program: sb.Program, limits: sb.Limits) -> sb.Result | None:
         program.language = sb.LANGUAGE_PYTHON
-        request = sb.ExecuteRequest(program=program, limits=limits, profile=profile)
+        request = sb.ExecuteRequest(program=program, limits=limits)
         runners = self.check.key if self.check is not None else ""
         return await self.known.of(request, lambda: self._execute(request), runners)
 
