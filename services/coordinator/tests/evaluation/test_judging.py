@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-
 import pytest
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
@@ -14,10 +12,11 @@ from codealign.coordinator.evaluation.problems import CallTests, Part, Problem
 from codealign.coordinator.ground.faults import RunFailed
 from codealign.coordinator.ground.tally import StageTally
 from codealign.coordinator.ground.windows import of_sandbox
+from codealign.runner.profiles import DEFAULT
 from fakes import FakeSandbox
 
 
-async def test_our_own_part_of_a_program_does_not_name_numpy() -> None:
+async def test_our_own_part_of_a_program_asks_for_no_module() -> None:
     fake = FakeSandbox(lambda program: sb.Result(verdict=sb.VERDICT_PASSED))
     judge = Judge(fake, of_sandbox(fake), StageTally(), lambda: None, KnownResults())
     tests = CallTests((Part("base", ([1],)),), "def f(x): return x\n")
@@ -26,6 +25,7 @@ async def test_our_own_part_of_a_program_does_not_name_numpy() -> None:
         await judge.judge(problem, "def f(x): return x\n")
     (sent,) = fake.requests
     assert sent.program.code == tests.reference
-    # Otherwise every solution would run with numpy, which costs time.
-    assert "numpy" not in sent.program.tests
-    assert ast.literal_eval(judging._CALLS) == judging._source("calls.py")
+    for text in (sent.program.tests, judging._AGREEMENT + judging._AGREEMENT_TESTS):
+        assert not DEFAULT.wants_packages(text), "every solution would run with numpy, which costs time"
+        assert not DEFAULT.wants_more(text), "every solution would run with more modules, which costs time"
+    assert b"numpy.generic" in bytes.fromhex(judging._CALLS)
