@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.coordinator.evaluation import judging
+from codealign.coordinator.evaluation.in_sandbox import calls
 from codealign.coordinator.evaluation.judging import Judge
 from codealign.coordinator.evaluation.known import KnownResults
 from codealign.coordinator.evaluation.problems import CallTests, Part, Problem
@@ -14,6 +17,31 @@ from codealign.coordinator.ground.tally import StageTally
 from codealign.coordinator.ground.windows import of_sandbox
 from codealign.runner.profiles import DEFAULT
 from fakes import FakeSandbox
+
+
+def writing(program: sb.Program) -> sb.Result:
+    """Answer a program that calls a function as if each output were the function's whole text."""
+    outputs = json.dumps([[json.dumps(program.code), "", "str", False]]).encode()
+    line = calls.MARKER + calls.SEPARATOR.join((outputs, b"[0.1]")) + b"\n"
+    return sb.Result(verdict=sb.VERDICT_PASSED, stderr=sb.Output(data=line))
+
+
+@pytest.mark.parametrize(
+    ("rule", "solution", "compared"),
+    [
+        ("equal", "def f(x): return x\n", False),
+        ("equal", "def f(x): pass\n", True),
+        ("not-none", "def f(x): return x\n", True),
+    ],
+)
+async def test_only_outputs_that_are_not_the_references_are_compared(rule: str, solution: str, compared: bool) -> None:
+    fake = FakeSandbox(writing)
+    judge = Judge(fake, of_sandbox(fake), StageTally(), lambda: None, KnownResults())
+    problem = Problem("b", "b/0", "", "f", "", CallTests((Part("base", ([1],)),), "def f(x): return x\n", rule=rule))
+    result = await judge.judge(problem, solution)
+    assert result is not None
+    assert (result.verdict, result.stderr.data) == (sb.VERDICT_PASSED, b"")
+    assert [request.program.code for request in fake.requests].count(judging._AGREEMENT) == compared
 
 
 async def test_our_own_part_of_a_program_asks_for_no_module() -> None:

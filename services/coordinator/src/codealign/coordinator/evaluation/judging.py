@@ -2,8 +2,8 @@
 
 A problem with inputs is judged in two executions. The first calls the solution on every input and records its outputs;
 that process does not have the expected outputs. The second compares the recorded outputs, one assertion per output, and
-runs no code of the solution. The expected outputs come from the reference program, run the same way. Solutions with
-the same outputs are therefore compared only once: see `known.py`.
+runs no code of the solution. The expected outputs come from the reference program, run the same way. Outputs that are
+the reference's, byte by byte, need no comparison, and others are compared once for all solutions: see `known.py`.
 See docs/decisions/008-evaluation.md.
 """
 
@@ -22,7 +22,7 @@ from codealign.common.logs import get_logger
 from codealign.coordinator.evaluation.in_sandbox import calls
 from codealign.coordinator.evaluation.known import KnownResults
 from codealign.coordinator.evaluation.limits import CALLS_LIMITS, CHECK_LIMITS
-from codealign.coordinator.evaluation.problems import CallTests, CheckTests, Problem
+from codealign.coordinator.evaluation.problems import RULES, CallTests, CheckTests, Problem
 from codealign.coordinator.evaluation.runners import RunnerCheck
 from codealign.coordinator.ground.calls import INFRASTRUCTURE_TRIES, execute, trim
 from codealign.coordinator.ground.faults import Faulty, RunFailed
@@ -41,6 +41,9 @@ REFERENCE_FACTOR = 4.0
 """Limit of a call as a multiple of the reference's time for the same input (EvalPlus' factor)."""
 EXECUTIONS = (1, 8)
 """Numbers of executions to spread a problem's calls over: one, or more if the reference is too slow for one."""
+
+EQUAL_IS_RIGHT = frozenset(RULES) - {"not-none", "find-zero"}
+"""Rules by which an output equal to the expected one is right. No other property of it is looked at."""
 
 _CALLS_TESTS = """\
 import builtins as _codealign_builtins
@@ -168,6 +171,8 @@ class Judge:
             return called
         if written is None:
             called.verdict, called.detail = sb.VERDICT_FAILED_ASSERTION, _NO_OUTPUTS
+            return called
+        if written.outputs == expected.outputs and tests.rule in EQUAL_IS_RIGHT:
             return called
         compared = await self._compare(tests, expected, written.outputs)
         return None if compared is None else _merged(called, compared)
