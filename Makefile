@@ -167,7 +167,7 @@ lock: ## Renew uv.lock, what pip takes from it (requirements.lock), and the imag
 # A service's image holds what that service needs, in the versions of requirements.lock.
 image_lock = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--constraints requirements.lock --overrides charts/locks/overrides.txt $(2) protos/pyproject.toml \
-	services/common/pyproject.toml --output-file charts/locks/$(1).lock
+	services/common/pyproject.toml --extra traces --output-file charts/locks/$(1).lock
 
 # Images by name: those of a trial; `inference-vllm`, for GPUs, is to be asked for. REGISTRY, with its last slash, goes
 # before the names; IMAGE_ARGS to docker, as in IMAGE_ARGS="--build-arg BASE=<another Debian with Python>".

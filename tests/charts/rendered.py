@@ -35,6 +35,7 @@ CASES: Mapping[str, tuple[str, ...]] = {
     "no-tls": ("--values=values-trial.yaml", "--set=tls.mode=disabled"),
     "no-tls-keda": ("--set=tls.mode=disabled", "--set=runners.scaling.mode=keda"),
     "cert-manager": ("--set=tls.mode=certManager", "--set=runners.scaling.mode=keda"),
+    "traces": ("--set=tracing.endpoint=http://otel.observability:14317", "--set=tracing.ratio=0.25"),
     "hpa": ("--set=runners.scaling.mode=hpa", "--set=fullnameOverride=other"),
     "elsewhere": (
         *("--set=postgresql.enabled=false", "--set=externalDatabase.url=postgresql://u:p@db.example:5432/x"),

@@ -477,3 +477,33 @@ def test_kubernetes_knows_every_field_of_the_resource_and_has_a_status_for_it() 
 def test_no_template_prints_a_missing_value() -> None:
     for case in CASES:
         assert not re.search(r"<no value>|%!", text_of(case))
+
+
+def test_traces_go_to_the_configured_collector_from_services_only() -> None:
+    chart = rendered("traces")
+    for pod in chart.pods():
+        given = {entry["name"]: entry.get("value") for entry in server_of(pod).get("env") or []}
+        traced = {name: value for name, value in given.items() if name.startswith("OTEL_")}
+        if pod.component in SERVICES:
+            assert traced == {
+                "OTEL_EXPORTER_OTLP_ENDPOINT": "http://otel.observability:14317",
+                "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+                "OTEL_TRACES_SAMPLER_ARG": "0.25",
+            }
+        else:
+            assert not traced, pod.name
+    collector = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    for policy in chart.of("NetworkPolicy"):
+        open_to_it = [rule for rule in policy["spec"].get("egress", []) if collector in rule.get("to", [])]
+        of_service = policy["metadata"]["name"].removeprefix(f"{FULL}-") in SERVICES
+        assert open_to_it == (
+            [{"ports": [{"port": 14317, "protocol": "TCP"}], "to": [collector]}] if of_service else []
+        )
+
+
+@pytest.mark.parametrize("endpoint", ["otel:4317", "grpc://otel:4317", "http://otel:4317/v1/traces"])
+def test_an_endpoint_that_no_exporter_understands_is_refused(endpoint: str) -> None:
+    refused = template(f"--set=tracing.endpoint={endpoint}")
+    assert refused.returncode != 0
+    assert "tracing" in refused.stderr
+    assert "endpoint" in refused.stderr
