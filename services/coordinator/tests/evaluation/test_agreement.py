@@ -16,7 +16,8 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from datetime import time as clock
 from decimal import Decimal
 from fractions import Fraction
-from pathlib import Path, PurePosixPath
+from ipaddress import ip_address, ip_network
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -73,6 +74,12 @@ def judged(have: Any, want: Any, rule: str = "equal", atol: float = 0.0, argumen
         (Colour.RED, 1),
         (Decimal("0.5"), 0.5),
         (Fraction(1, 3), Fraction(2, 6)),
+        (Fraction(10**400), 10**400),
+        (Fraction(10**400, 3), Fraction(2 * 10**400, 6)),
+        (Fraction(1, 3**20_000), Fraction(2, 2 * 3**20_000)),
+        (Decimal("1E+400"), 10**400),
+        (Decimal("1E+999999999"), Decimal("10E+999999998")),
+        (Decimal("Infinity"), float("inf")),
         (2**80, 2**80),
         (2.0**80, 2**80),
         (1e300, int(1e300)),
@@ -107,6 +114,11 @@ def judged(have: Any, want: Any, rule: str = "equal", atol: float = 0.0, argumen
         (UserList([1, "a"]), [1, "a"]),
         (UserString("a"), "a"),
         (SimpleNamespace(a=1, b=2), SimpleNamespace(b=2, a=1.0)),
+        (ip_address("10.0.0.1"), ip_address("10.0.0.1")),
+        (ip_network("10.0.0.0/8"), ip_network("10.0.0.0/8")),
+        (PureWindowsPath("A/b"), PureWindowsPath("a\\B")),
+        ([str.upper, dict.get], [str.upper, dict.get]),
+        ([list[int], int | None], [list[int], None | int]),
         (slice(1, 2), slice(1.0, 2, None)),
         ([type(None), int], [type(None), int]),
         (bytearray(b"a"), b"a"),
@@ -131,6 +143,12 @@ def test_what_python_calls_equal_agrees(have: Any, want: Any) -> None:
         (b"a", "a"),
         (None, False),
         (Decimal("0.1"), 0.1),
+        (Decimal("1E+400"), float("inf")),
+        (Decimal("1E+999999999"), Decimal("1E+999999998")),
+        (Decimal("NaN"), Decimal("NaN")),
+        (str.upper, str.lower),
+        (ip_address("10.0.0.1"), "10.0.0.1"),
+        (list[int], list[str]),
         ({1: 2}, [[1, 2]]),
         ("nan", NAN),
         ([1, 2], [2, 1]),

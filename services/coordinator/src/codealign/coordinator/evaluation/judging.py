@@ -33,7 +33,7 @@ from codealign.coordinator.ground.windows import Window
 
 log = get_logger(__name__)
 
-VERSION = 2
+VERSION = 3
 """Version of the judging rules. Results of different versions are distinct."""
 CALL_SECONDS = 1.0
 """Minimum limit of a call, in CPU seconds (EvalPlus' minimum, which is in wall-clock time)."""

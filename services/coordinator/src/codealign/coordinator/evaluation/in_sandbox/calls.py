@@ -30,9 +30,12 @@ FLOAT_MARK = ',"float":1'
 """In the normal form of a large whole number that was a float: it takes no part in equality. A text's normal
 form has no such thing, since each quotation mark in it has a backslash before it."""
 _CHUNK = 1000
+_MOST_DIGITS = 100_000
+"""A Decimal with more digits before or after its point is not written out: it may have a billion."""
 _WAITING_SECONDS = 20.0
 """A call may take so much more wall-clock time than four times its CPU time."""
 _SMALL = 2**63
+_NAMED = (type, type(len), type(str.upper))
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -195,7 +198,7 @@ def _of_library(value: Any) -> str:
 
     Types are told by their names: what the program has not imported is not imported for it.
     """
-    if value is Ellipsis or value is NotImplemented or (isinstance(value, (type, type(len))) and _is_named(value)):
+    if value is Ellipsis or value is NotImplemented or (isinstance(value, _NAMED) and _is_named(value)):
         name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', repr(value))}"
         return f'{{"name":{_encode(name)}}}'
     if isinstance(value, range):
@@ -211,8 +214,13 @@ def _of_library(value: Any) -> str:
 
 
 def _is_named(value: Any) -> bool:
-    """Whether a class or a builtin function is the one that its module has by its name."""
-    return value is type(None) or getattr(sys.modules.get(value.__module__ or ""), value.__qualname__, None) is value
+    """Whether a class, a builtin function or a builtin type's method is the one that its module has by its name."""
+    if value is type(None):
+        return True
+    owner = getattr(value, "__objclass__", None)
+    if owner is not None:
+        return getattr(owner, value.__name__, None) is value and _is_named(owner)
+    return getattr(sys.modules.get(value.__module__ or ""), value.__qualname__, None) is value
 
 
 def _of_moment(value: Any) -> tuple[str, Any]:
@@ -245,10 +253,15 @@ _LIBRARY: dict[str, Callable[[Any], tuple[str, Any]]] = {
     "datetime.time": _of_moment,
     "datetime.timedelta": lambda value: ("span", [value.days, value.seconds, value.microseconds]),
     "datetime.timezone": lambda value: ("zone", str(value.utcoffset(None))),
+    "ipaddress._IPAddressBase": lambda value: ("address", [value.version, str(value)]),
     "numpy.generic": lambda value: ("", value.item()),
     "pathlib.PurePosixPath": lambda value: ("path", str(value)),
+    "pathlib.PureWindowsPath": lambda value: ("windows path", str(value).lower()),
+    "types.GenericAlias": lambda value: ("alias", repr(value)),
     "types.SimpleNamespace": lambda value: ("namespace", vars(value)),
     "re.Pattern": lambda value: ("pattern", [value.pattern, value.flags]),
+    "types.UnionType": lambda value: ("union", {normal(each) for each in value.__args__}),
+    "typing._BaseGenericAlias": lambda value: ("typing alias", repr(value)),
     "uuid.UUID": lambda value: ("uuid", value.int),
 }
 """By a type's name: what distinguishes values of it, and the kind under which they are equal. No kind: as what they
@@ -256,15 +269,26 @@ are made into."""
 
 
 def _of_exact(value: Any) -> str:
-    if not math.isfinite(value):
-        return _of_float(float(value))
-    if value == int(value):
-        return normal(int(value))
     from fractions import Fraction
 
+    # Neither a fraction nor a large Decimal can be made into a float to ask whether it is finite.
+    is_decimal = _is_a(value, "decimal", "Decimal")
+    if is_decimal and not value.is_finite():
+        return _of_float(float("nan" if value.is_nan() else value))
+    if is_decimal and value and abs(value.adjusted()) > _MOST_DIGITS:
+        sign, digits, exponent = value.as_tuple()
+        text = "".join(map(str, digits))
+        return f'{{"decimal":"{sign}:{text.rstrip("0")}:{int(exponent) + len(text)}"}}'
+    if value == int(value):
+        return normal(int(value))
     exact = Fraction(value)
-    near = float(exact)
-    return repr(near) if Fraction(near) == exact else f'{{"ratio":"{exact}"}}'
+    try:
+        near = float(exact)
+    except OverflowError:
+        near = 0.0
+    if Fraction(near) == exact:
+        return repr(near)
+    return f'{{"ratio":"{exact.numerator:x}/{exact.denominator:x}"}}'  # in decimal, long numbers have no text
 
 
 def _pieces(value: Any) -> Iterator[str]:
