@@ -36,7 +36,6 @@ VLLM_PYTHON = "CODEALIGN_VLLM_PYTHON"
 ISOLATIONS = tuple(name.lower() for name in value_names(sandbox.Isolation.DESCRIPTOR))
 PROCESS = "process"
 ISOLATION = "CODEALIGN_SANDBOX_ISOLATION"
-PROFILE = "CODEALIGN_SANDBOX_PROFILE"
 LEASE_HOLDER = "CODEALIGN_COORDINATOR_LEASE_HOLDER"
 WITHOUT_ISOLATION = (
     "isolation=process: programs run WITHOUT gVisor, as ordinary processes on this machine. For debugging only: do not "
@@ -96,10 +95,7 @@ class Options:
 
     def sandbox(self) -> dict[str, str]:
         """Return environment variables for the sandbox service."""
-        # Benchmark solutions may import numpy. Runs use the profile `default`, which does not include it.
-        has_numpy = PROFILE not in os.environ and importlib.util.find_spec("numpy") is not None
-        chosen = {PROFILE: "numpy"} if has_numpy else {}
-        return chosen | ({ISOLATION: self.isolation} if self.isolation else {})
+        return {ISOLATION: self.isolation} if self.isolation else {}
 
     def interpreter(self) -> str:
         """Return the interpreter of the inference service: vLLM has its own environment, because its pins conflict.
