@@ -75,8 +75,11 @@ class PublishedBenchmark:
         return self._built(found, self.source.repository)
 
     def _wish(self, data: Path | None) -> str:
-        where = f"no such file in {data}" if data else "no local file: CODEALIGN_COORDINATOR_EVALUATION_DATA is not set"
-        return f"{where}; provide {self.wanted_file}"
+        where = f"no such file in {data}" if data else "no local file"
+        return (
+            f"{where}: provide {self.wanted_file} with --benchmarks "
+            "(of the coordinator: CODEALIGN_COORDINATOR_EVALUATION_DATA)"
+        )
 
     def _file(self, data: Path) -> Path | None:
         found: dict[bool, list[Path]] = {True: [], False: []}
