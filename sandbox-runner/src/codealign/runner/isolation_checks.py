@@ -214,7 +214,7 @@ def run_all(slots: Sequence[Slot], profile: Profile, hidden: Sequence[str]) -> l
         hidden: Host paths that must not be visible.
 
     Returns:
-        One entry per check. A probe that fails unexpectedly counts as a check that does not hold.
+        One entry per check. A probe that fails unexpectedly counts as a failed check.
 
     Raises:
         SlotLost: A fork server failed during a check.

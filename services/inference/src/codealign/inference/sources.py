@@ -1,4 +1,4 @@
-"""Model sources (a folder, a hub id or an artifact URL) and the local folder that holds the model."""
+"""Model sources (a folder, a hub id or an artifact URL) and the local folder that contains the model."""
 
 from __future__ import annotations
 

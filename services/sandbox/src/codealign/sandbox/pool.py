@@ -47,7 +47,7 @@ class _Place:
 
 
 def failed_checks(runner: pb.Runner) -> str:
-    """Return the failed isolation checks with their evidence, or "" if all hold."""
+    """Return the failed isolation checks with their evidence, or "" if all passed."""
     return "; ".join(f"{check.name}: {check.evidence}" for check in runner.isolation_checks if not check.passed)
 
 

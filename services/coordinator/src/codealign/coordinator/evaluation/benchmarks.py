@@ -35,7 +35,7 @@ class Adapter(Protocol):
             data: The user's file or directory of files, or None.
 
         Raises:
-            NotFound: No file holds the benchmark and it cannot be downloaded; the message says what to do.
+            NotFound: No file contains the benchmark and it cannot be downloaded; the message says what to do.
                 `NotReached` if a later attempt may succeed.
             FailedPrecondition: A file is damaged, or `data` does not exist; the message says where and what to do.
         """

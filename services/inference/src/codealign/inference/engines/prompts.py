@@ -74,7 +74,7 @@ class Prompts:
         if room < 1:
             raise InvalidArgument(
                 field,
-                f"has {prompt_tokens} tokens, but the model's context holds {self._model.context_length} including at "
+                f"has {prompt_tokens} tokens, but the model's context has {self._model.context_length} including at "
                 "least one new token: shorten it",
             )
         return min(request.sampling.max_tokens or room, room)

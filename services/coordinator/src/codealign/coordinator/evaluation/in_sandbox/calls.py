@@ -275,7 +275,7 @@ def _pieces(value: Any) -> Iterator[str]:
 
 
 def _floats(value: Any) -> bool:
-    """A float, or a list or tuple of nothing but floats: compared with a tolerance."""
+    """A float, or a list or tuple of floats only: compared with a tolerance."""
     if isinstance(value, float):
         return True
     return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(item, float) for item in value)
@@ -290,7 +290,7 @@ def described(value: Any) -> list[Any]:
             size += len(piece)
             if size <= TEXT_LIMIT:
                 kept.append(piece)
-    except RecursionError:  # it holds itself, or is nested too deeply to be compared
+    except RecursionError:  # it contains itself, or is nested too deeply to be compared
         kept, size = [_opaque()], 0
         digest = hashlib.blake2b(kept[0].encode(), digest_size=16)
     kind = type(value)
