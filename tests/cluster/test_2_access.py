@@ -139,7 +139,7 @@ def test_the_network_opens_what_is_needed_and_nothing_else(demo: Release, other:
     targets["DNS"] = kubectl(
         "get", "service", "kube-dns", "-n", "kube-system", "--output=jsonpath={.spec.clusterIP}:53"
     )
-    with report.step("who reaches whom, tried from a pod of each kind") as seen:
+    with report.step("network access, tried from a pod of each kind") as seen:
         sources = [*OPEN, "stranger"]
         demo.kubectl("apply", "--filename=-", given=as_json(*(_probe(demo, source, targets) for source in sources)))
         try:

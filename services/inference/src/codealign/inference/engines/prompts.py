@@ -28,8 +28,7 @@ class Prompts:
 
         Raises:
             InvalidArgument: The model has no chat template for a conversation, the template rejects it, or text that
-                looks
-                like a special token cannot be encoded as plain text.
+                looks like a special token cannot be encoded as plain text.
         """
         try:
             if isinstance(request.prompt, str):
