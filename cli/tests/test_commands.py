@@ -103,7 +103,7 @@ def test_that_there_is_no_isolation_is_chosen_by_name_and_said(tmp_path: Path, m
 def test_a_home_without_runs_says_how_to_make_one() -> None:
     result = codealign("ls")
     assert result.exit_code == 0
-    assert "no runs yet: codealign run" in result.output
+    assert "no runs yet; start one with `codealign run`" in result.output
 
 
 def test_a_service_that_is_away_is_named_with_its_address_and_what_to_do() -> None:

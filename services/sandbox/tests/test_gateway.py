@@ -25,7 +25,7 @@ from .conftest import CACHE, Gateway, identifies_verdicts, name_of, request, run
 
 pytestmark = pytest.mark.gvisor
 
-WALLS = {
+CHECKS = {
     "kernel", "network", "loopback", "ipc", "processes", "files", "settings", "privileges", "environment",
     "memory", "process limit", "disk", "output", "cpu", "death",
 }  # fmt: skip
@@ -40,8 +40,8 @@ def _until(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 def test_every_wall_holds_and_says_what_was_tried(gateway: Gateway) -> None:
     (runner,) = gateway.stub.GetRunner(pb.GetRunnerRequest()).runners
-    assert {wall.name for wall in runner.walls} == WALLS
-    assert all(wall.holds and wall.evidence for wall in runner.walls)
+    assert {check.name for check in runner.isolation_checks} == CHECKS
+    assert all(check.passed and check.evidence for check in runner.isolation_checks)
     assert runner.state == pb.RUNNER_STATE_READY
     assert runner.isolation == pb.ISOLATION_GVISOR
     assert runner.backend == "runsc"
