@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 from pathlib import Path
 
 import grpc
@@ -102,7 +103,7 @@ def test_that_there_is_no_isolation_is_chosen_by_name_and_said(tmp_path: Path, m
 def test_a_home_without_runs_says_how_to_make_one() -> None:
     result = codealign("ls")
     assert result.exit_code == 0
-    assert "no runs yet: codealign run" in result.output
+    assert "no runs yet; start one with `codealign run`" in result.output
 
 
 def test_a_service_that_is_away_is_named_with_its_address_and_what_to_do() -> None:
@@ -188,6 +189,7 @@ def test_services_get_their_settings(tmp_path: Path) -> None:
         "OMP_WAIT_POLICY": "PASSIVE",
     }
     assert found["coordinator"].environment == {
+        "CODEALIGN_COORDINATOR_LEASE_HOLDER": f"{socket.gethostname()}-{os.getpid()}",
         "CODEALIGN_COORDINATOR_BENCHMARKS": str(tmp_path),
         "CODEALIGN_COORDINATOR_EVALUATION_DATA": str(tmp_path),
     }

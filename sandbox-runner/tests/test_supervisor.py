@@ -31,7 +31,7 @@ def test_outside_gvisor_it_starts_nothing_and_names_the_wall() -> None:
     (size,) = struct.unpack(">I", ended.stdout[:4])
     hello = runner_pb2.AttachResponse.FromString(ended.stdout[4 : 4 + size]).hello.runner
     assert (hello.state, hello.isolation) == (pb.RUNNER_STATE_REFUSED, pb.ISOLATION_UNSPECIFIED)
-    assert [(wall.name, wall.holds) for wall in hello.walls] == [("kernel", False)]
+    assert [(check.name, check.passed) for check in hello.isolation_checks] == [("kernel", False)]
 
 
 def test_a_runner_that_the_gateway_starts_imports_no_grpc() -> None:

@@ -58,8 +58,8 @@ def _containers(*filters: str) -> list[str]:
 def test_every_wall_holds_for_an_unprivileged_supervisor(gateway: Gateway) -> None:
     (runner,) = gateway.stub.GetRunner(pb.GetRunnerRequest()).runners
     assert (runner.backend, runner.isolation, runner.state) == ("docker", pb.ISOLATION_GVISOR, pb.RUNNER_STATE_READY)
-    assert len(runner.walls) >= 15
-    assert all(wall.holds and wall.evidence for wall in runner.walls)
+    assert len(runner.isolation_checks) >= 15
+    assert all(check.passed and check.evidence for check in runner.isolation_checks)
     assert runner.platform in ("systrap", "ptrace", "kvm")
     assert runner.image_digest.startswith("sha256:")
     assert identifies_verdicts(runner), runner
@@ -119,7 +119,7 @@ async def test_a_container_without_gvisor_refuses_work_whatever_its_runtime_is_c
     backend = docker.prepare(CACHE / "runc", 1, 60.0, IMAGE, "runsc")
     runner = await dataclasses.replace(backend, runtime=docker.Runtime("runc", "systrap", "")).start()
     assert runner.description.state == pb.RUNNER_STATE_REFUSED
-    assert [(wall.name, wall.holds) for wall in runner.description.walls] == [("kernel", False)]
+    assert [(check.name, check.passed) for check in runner.description.isolation_checks] == [("kernel", False)]
     await runner.close()
 
 

@@ -51,7 +51,7 @@ async def test_a_check_that_must_fail_is_named(tmp_path: Path, check: str) -> No
     try:
         description = runner.description
         assert description.state == pb.RUNNER_STATE_REFUSED
-        assert check in {each.name for each in description.walls if not each.holds}, description
+        assert check in {each.name for each in description.isolation_checks if not each.passed}, description
         assert f"{check}: " in objection(description, pb.ISOLATION_GVISOR)
     finally:
         await runner.close()

@@ -104,7 +104,7 @@ class Supervisor:
         self.description = pb.Runner(name=configuration.name, state=pb.RUNNER_STATE_STARTING)
 
     def start(self) -> None:
-        """Start the slots, verify the isolation, and accept jobs if every check holds. Takes seconds.
+        """Start the slots, verify the isolation, and accept jobs if every check passes. Takes seconds.
 
         Raises:
             SlotLost: A fork server did not start (a package may be broken), or failed under a probe.
@@ -116,14 +116,14 @@ class Supervisor:
         isolated = configuration.isolation == "gvisor"
         proved, slots, packages = [isolation_checks.kernel()], [], {}
         # Outside gVisor nothing is started, not even a probe, unless explicitly configured.
-        if proved[0].holds or not isolated:
+        if proved[0].passed or not isolated:
             packages = installed_packages(DEFAULT)
             profile = DEFAULT.with_packages(packages)
             # Without gVisor, memory usage is that of the whole machine, so it says nothing about the sandbox.
             most = box_bytes(profile, configuration.slots) if isolated else sys.maxsize
             slots = _start_slots(profile, configuration.slots, most)
             proved = isolation_checks.run_all(slots, profile, configuration.hidden)
-        works = not isolated or all(wall.holds for wall in proved)
+        works = not isolated or all(check.passed for check in proved)
         self.description = pb.Runner(
             name=configuration.name,
             state=pb.RUNNER_STATE_READY if works else pb.RUNNER_STATE_REFUSED,
@@ -131,7 +131,7 @@ class Supervisor:
             platform=configuration.platform,
             gvisor_version=configuration.gvisor_version,
             isolation=_ISOLATION[configuration.isolation] if works else pb.ISOLATION_UNSPECIFIED,
-            walls=proved,
+            isolation_checks=proved,
             slots=configuration.slots,
             image_digest=configuration.image_digest,
             python_version=platform.python_version(),

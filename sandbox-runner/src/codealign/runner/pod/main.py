@@ -51,11 +51,13 @@ class _Pod:
 
     @contextlib.asynccontextmanager
     async def build(self, settings: RunnerSettings, readiness: Readiness) -> AsyncIterator[Sequence[Registration]]:
-        """Verify the isolation, then serve. Not ready unless every check holds; gateways are told which one failed."""
+        """Verify the isolation, then serve. Not ready unless every check passes; gateways are told which one failed."""
         await readiness.set(False, "isolation is being verified")
         supervisor = Supervisor(_configuration(settings, self._hidden), _CONNECTIONS)
         await asyncio.to_thread(supervisor.start)
-        missing = "; ".join(f"{wall.name}: {wall.evidence}" for wall in supervisor.description.walls if not wall.holds)
+        missing = "; ".join(
+            f"{check.name}: {check.evidence}" for check in supervisor.description.isolation_checks if not check.passed
+        )
         await readiness.set(supervisor.works, f"isolation is not verified: {missing}" if missing else "")
         servicer = RunnerServicer(supervisor, readiness.draining, settings.gateways)
         yield [Registration(SERVICE, add_RunnerServiceServicer_to_server, servicer, CALLERS)]

@@ -316,5 +316,5 @@ class Selection:
 def _there(found: Mapping[str, pb.Record], record_id: str) -> pb.Record:
     record = found.get(record_id)
     if record is None:
-        raise RunFailed(f"the dataset service no longer holds record {record_id}, which this run created or used")
+        raise RunFailed(f"the dataset service no longer has record {record_id}, which this run created or used")
     return record

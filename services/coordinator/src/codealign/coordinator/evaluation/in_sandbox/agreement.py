@@ -1,7 +1,7 @@
 """Compares a solution's outputs with the expected ones. Runs in the sandbox, where no solution runs.
 
 Standard library only, and as little of it as in `calls.py`. The rules are EvalPlus' (evalplus 0.3.1,
-`evalplus/eval/__init__.py` and `_special_oracle.py`), written anew: equal values agree; where a tolerance holds,
+`evalplus/eval/__init__.py` and `_special_oracle.py`), written anew: equal values agree; where a tolerance applies,
 numbers agree that NumPy's `allclose` with rtol 1e-7 takes for equal; some problems have rules of their own.
 """
 

@@ -304,7 +304,7 @@ def _pieces(value: Any) -> Iterator[str]:
 
 
 def _floats(value: Any) -> bool:
-    """A float, or a list or tuple of nothing but floats: compared with a tolerance."""
+    """A float, or a list or tuple of floats only: compared with a tolerance."""
     if isinstance(value, float):
         return True
     return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(item, float) for item in value)
@@ -322,7 +322,7 @@ def described(value: Any) -> list[Any]:
             if digest is None:
                 digest = _digest("".join(kept))
             digest.update(_unmarked(piece).encode())
-    except RecursionError:  # it holds itself, or is nested too deeply to be compared
+    except RecursionError:  # it contains itself, or is nested too deeply to be compared
         kept, digest = [_opaque()], None
     kind = type(value)
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
