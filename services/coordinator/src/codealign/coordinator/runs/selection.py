@@ -20,6 +20,7 @@ from typing import TypeVar
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common.errors import InvalidArgument
 from codealign.common.sequences import batched
+from codealign.coordinator import metrics
 from codealign.coordinator.ground.faults import RunFailed, RunStopped
 from codealign.coordinator.pipelines import INTERNAL_ERROR
 from codealign.coordinator.pipelines.stage import NOT_CHOSEN, Item
@@ -224,7 +225,8 @@ class Selection:
     async def _append(self, turn: _Turn, example: pb.Record) -> bool:
         """Append a row and return whether the store accepted it."""
         try:
-            await self._context.store.append(example)
+            if await self._context.store.append(example) is example:
+                metrics.ROWS.inc()
         except InvalidArgument as error:  # too large
             await self._reject(turn.candidate.record_id, error)
             return False
