@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-NEEDS = ("gvisor", "docker", "helm", "postgres", "model", "vllm", "slow")
+NEEDS = ("gvisor", "docker", "helm", "postgres", "prometheus", "model", "vllm", "slow")
 """Markers of tests that the unit tier leaves out."""
 
 FIXTURES = {
@@ -29,7 +29,10 @@ FIXTURES = {
 }
 """Fixtures that bring a marker with them."""
 
-HIDDEN_PROGRAMS = {"runsc": "gvisor", "docker": "docker", "helm": "helm", "initdb": "postgres", "pg_ctl": "postgres"}
+HIDDEN_PROGRAMS = {
+    "runsc": "gvisor", "docker": "docker", "helm": "helm", "initdb": "postgres", "pg_ctl": "postgres",
+    "promtool": "prometheus", "prometheus": "prometheus",
+}
 HIDDEN_PACKAGES = {"torch": "model", "transformers": "model", "vllm": "vllm"}
 """What an unmarked test does not find, and the marker that it should have."""
 

@@ -1,6 +1,6 @@
 """docs/metrics.md, generated from the metrics that the services define.
 
-    python -m charts.monitoring.reference      # part of `make monitoring`
+python -m charts.monitoring.reference      # part of `make monitoring`
 """
 
 from __future__ import annotations
