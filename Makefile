@@ -197,8 +197,9 @@ chart-schema: setup ## Renew the chart's values.schema.json
 	@$(BIN)/python charts/schema.py
 
 .PHONY: monitoring
-monitoring: setup ## Renew what is generated from the metrics: docs/metrics.md
+monitoring: setup ## Renew what is generated from the metrics: docs/metrics.md, dashboards and their table
 	@$(BIN)/python -m charts.monitoring.reference
+	@$(BIN)/python -m charts.monitoring.dashboards
 
 .PHONY: clean
 clean: ## Remove .venv and what the tools left; .codealign (your data) stays

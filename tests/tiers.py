@@ -30,8 +30,13 @@ FIXTURES = {
 """Fixtures that bring a marker with them."""
 
 HIDDEN_PROGRAMS = {
-    "runsc": "gvisor", "docker": "docker", "helm": "helm", "initdb": "postgres", "pg_ctl": "postgres",
-    "promtool": "prometheus", "prometheus": "prometheus",
+    "runsc": "gvisor",
+    "docker": "docker",
+    "helm": "helm",
+    "initdb": "postgres",
+    "pg_ctl": "postgres",
+    "promtool": "prometheus",
+    "prometheus": "prometheus",
 }
 HIDDEN_PACKAGES = {"torch": "model", "transformers": "model", "vllm": "vllm"}
 """What an unmarked test does not find, and the marker that it should have."""
