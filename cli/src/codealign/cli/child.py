@@ -160,8 +160,7 @@ class Child:
         """Wait until the process ends, and return its exit code, negative for a signal."""
         assert self._process is not None
         code = await self._process.wait()
-        self._clear_group()
-        self._home.scrape_file(self.spec.name).unlink(missing_ok=True)
+        self._clear()
         return code
 
     async def stop(self, seconds: float) -> None:
@@ -179,14 +178,16 @@ class Child:
         except asyncio.CancelledError:
             self.kill()
             raise
-        self._clear_group()
+        self._clear()
 
     def kill(self) -> None:
         """Send SIGKILL to the process group immediately."""
         if self._process is not None and self._process.returncode is None:
-            self._clear_group()
+            self._clear()
 
-    def _clear_group(self) -> None:
+    def _clear(self) -> None:
+        """Kill what is left of the process group, and let Prometheus forget the service."""
+        self._home.scrape_file(self.spec.name).unlink(missing_ok=True)
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
