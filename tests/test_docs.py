@@ -109,3 +109,17 @@ def test_a_link_to_a_missing_heading_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# One\n\n[a](#one) [b](#two) [c](page.md#one) [d](other.md) [e](https://example.org/x)\n")
     assert broken_links(page) == ["#two", "other.md"]
+
+
+def selects_nothing(command: tuple[str, str]) -> bool:
+    """Whether no test of the file has the word in its name."""
+    file, word = command
+    names = re.findall(r"^(?:async )?def (test_\w+)", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
+    return not any(word in name for name in names)
+
+
+def test_every_command_for_one_test_selects_a_test() -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in markdown_files())
+    commands = re.findall(r"pytest ([\w/]+\.py) -k (\w+)", text)
+    assert commands
+    assert not list(filter(selects_nothing, commands))

@@ -77,7 +77,6 @@ def test_a_value_without_a_comment_is_an_error() -> None:
         ("coordinator.settings.lease_seconds=0", "/coordinator/settings/lease_seconds"),
         ("inference.settings.dtype=float8", "/inference/settings/dtype"),
         ("sandbox.settings.isolation=process", "isolation"),
-        ("runners.profile=scipy", "/runners/profile"),
         ("tls.mode=maybe", "/tls/mode"),
         ("inference.gpu.count=many", "/inference/gpu/count"),
         ("externalDatabase.url=mysql://host/x", "/externalDatabase/url"),
@@ -249,13 +248,6 @@ def test_probes_ask_the_health_port_over_grpc_and_a_stop_leaves_time_to_drain(ca
         assert container["startupProbe"]["grpc"]["port"] == ports["health"]
         pause = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
         assert pod.spec["terminationGracePeriodSeconds"] >= pause + float(given[f"{prefix}DRAIN_SECONDS"]) + 10
-
-
-@pytest.mark.parametrize("profile", ["numpy", "default"])
-def test_gateway_and_runners_have_the_same_profile(profile: str) -> None:
-    chart = parsed(template(f"--set=runners.profile={profile}").stdout)
-    for component, service in (("sandbox", "SANDBOX"), ("runners", "RUNNER")):
-        assert environment(server_of(chart.pod(component)))[f"CODEALIGN_{service}_PROFILE"] == profile
 
 
 def test_a_model_has_an_hour_to_load() -> None:
@@ -481,3 +473,33 @@ def test_kubernetes_knows_every_field_of_the_resource_and_has_a_status_for_it() 
 def test_no_template_prints_a_missing_value() -> None:
     for case in CASES:
         assert not re.search(r"<no value>|%!", text_of(case))
+
+
+def test_traces_go_to_the_configured_collector_from_services_only() -> None:
+    chart = rendered("traces")
+    for pod in chart.pods():
+        given = {entry["name"]: entry.get("value") for entry in server_of(pod).get("env") or []}
+        traced = {name: value for name, value in given.items() if name.startswith("OTEL_")}
+        if pod.component in SERVICES:
+            assert traced == {
+                "OTEL_EXPORTER_OTLP_ENDPOINT": "http://otel.observability:14317",
+                "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+                "OTEL_TRACES_SAMPLER_ARG": "0.25",
+            }
+        else:
+            assert not traced, pod.name
+    collector = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    for policy in chart.of("NetworkPolicy"):
+        open_to_it = [rule for rule in policy["spec"].get("egress", []) if collector in rule.get("to", [])]
+        of_service = policy["metadata"]["name"].removeprefix(f"{FULL}-") in SERVICES
+        assert open_to_it == (
+            [{"ports": [{"port": 14317, "protocol": "TCP"}], "to": [collector]}] if of_service else []
+        )
+
+
+@pytest.mark.parametrize("endpoint", ["otel:4317", "grpc://otel:4317", "http://otel:4317/v1/traces"])
+def test_an_endpoint_that_no_exporter_understands_is_refused(endpoint: str) -> None:
+    refused = template(f"--set=tracing.endpoint={endpoint}")
+    assert refused.returncode != 0
+    assert "tracing" in refused.stderr
+    assert "endpoint" in refused.stderr

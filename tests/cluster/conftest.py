@@ -37,7 +37,7 @@ class Report:
 
     def text(self) -> str:
         """Return the report as Markdown."""
-        lines = [_HEAD, "| step | seconds | seen |", "| --- | ---: | --- |"]
+        lines = [_HEAD, "| step | seconds | result |", "| --- | ---: | --- |"]
         lines += [f"| {what} | {seconds:.0f} | {seen} |" for what, seconds, seen in self.steps]
         for heading, (about, rows) in self.tables.items():
             lines += ["", f"## {heading}", "", about, ""]

@@ -10,12 +10,14 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from codealign.common.traces import trace_id
+from tests.collector import Collector, Seen, collecting, environment
 from tests.e2e.commands import codealign, command
 from tests.e2e.recorded import Seeds
 
@@ -51,9 +53,18 @@ def progress(home: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, recorded_seeds: Seeds) -> Path:
+def collector() -> Iterator[Collector]:
+    with collecting() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, recorded_seeds: Seeds, collector: Collector) -> Path:
     home = tmp_path_factory.mktemp("finished")
-    codealign(home, *recorded_seeds.replay(*NAME))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(collector.endpoint).items():
+            patch.setenv(name, value)
+        codealign(home, *recorded_seeds.replay(*NAME))
     return home
 
 
@@ -85,6 +96,35 @@ def test_a_row_and_a_dropped_seed_are_explained(finished: Path) -> None:
     assert "no return statement with a value" in codealign(finished, "data", "lineage", str(seed[0]))
 
 
+def test_a_row_is_followed_from_its_seed_through_every_service(finished: Path, collector: Collector) -> None:
+    (row, run) = query(
+        finished,
+        "select r.id, m.collection from records r join collection_members m on m.record_id = r.id where r.kind = 6",
+    )[0]
+    ((seed,),) = query(
+        finished,
+        "with recursive line(id) as (values ('" + str(row) + "') union select parent_id from record_parents join line "
+        "on child_id = id) select id from records join line using (id) where kind = 1",
+    )
+    trace = trace_id([str(run), str(seed)])
+    spans = [span for span in collector.spans if span.trace == trace]
+    services = {span.service.removeprefix("codealign-") for span in spans}
+    assert services == {"coordinator", "inference", "dataset", "sandbox", "runner"}
+    (root,) = [span for span in spans if not span.parent]
+    assert root.attributes["codealign.record"] == seed
+    ids = {span.id: span for span in spans}
+    (appended,) = [span for span in spans if span.name == "append" and span.attributes["codealign.record"] == row]
+    (passed, *_) = [span for span in spans if span.attributes.get("codealign.verdict") == "PASSED"]
+
+    def path(span: Seen) -> list[str]:
+        return [*path(ids[span.parent]), span.name.rpartition("/")[2]] if span.parent else [span.name]
+
+    assert path(appended) == ["item", "selection", "append"]
+    stages = ["item", "concepts", "instructions", "responses", "execution"]
+    assert path(passed) == [*stages, "Execute", "Execute", "execute"]
+    assert not any(span.failed for span in spans)
+
+
 def test_the_same_command_again_does_nothing_twice(finished: Path, recorded_seeds: Seeds) -> None:
     before = query(finished, "select id, content_hash from records order by id")
     codealign(finished, *recorded_seeds.replay(*NAME))
@@ -101,25 +141,25 @@ def kill(home: Path, service: str) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", range(5))
+@pytest.mark.parametrize("case", range(2))
 def test_a_run_whose_services_are_killed_publishes_the_same_bytes(
     finished: Path,
     tmp_path: Path,
-    moment: int,
-    services_up: Callable[[Path], AbstractContextManager[None]],
+    case: int,
+    services_up: Callable[..., AbstractContextManager[None]],
     recorded_seeds: Seeds,
 ) -> None:
-    """Over the five cases, each service is killed at five different moments."""
+    """Over both cases, each service is killed at five different moments, one service at a time."""
     total = progress(finished)
     again = command(tmp_path, *recorded_seeds.run(*NAME))
+    due = [((2 * turn + case + 1) / 21, SERVICES[(turn + 2 * case) % 4]) for turn in range(10)]
+    killed = []
     with services_up(tmp_path):
         run = subprocess.Popen(again, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        killed = []
-        due = sorted(((turn + moment) % 5 + 1, service) for turn, service in enumerate(SERVICES))
         deadline = time.monotonic() + 200
         while due and run.poll() is None and time.monotonic() < deadline:
             share, service = due[0]
-            if progress(tmp_path) >= total * share // 6 and kill(tmp_path, service):
+            if progress(tmp_path) >= total * share and kill(tmp_path, service):
                 killed.append(service)
                 due.pop(0)
             time.sleep(0.02)
@@ -131,7 +171,7 @@ def test_a_run_whose_services_are_killed_publishes_the_same_bytes(
             run = subprocess.Popen(again, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
             _, errors = run.communicate(timeout=200)
         assert run.returncode == 0, errors.decode()[-2000:]
-    assert killed, "nothing was killed: the run was over too soon"
+    assert len(killed) >= 5, f"the run was over too soon: only {killed} were killed"
     assert versions(tmp_path) == versions(finished)
     ids = "select id from records where kind in (2, 3, 4, 5, 6, 10, 16) order by id"
     assert query(tmp_path, ids) == query(finished, ids)

@@ -68,6 +68,17 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
+{{/* Export of traces: the standard variables of OpenTelemetry. */}}
+{{- define "codealign.tracingEnv" -}}
+{{- with .Values.tracing }}
+{{- if .endpoint }}
+- {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ .endpoint | quote }}}
+- {name: OTEL_TRACES_SAMPLER, value: parentbased_traceidratio}
+- {name: OTEL_TRACES_SAMPLER_ARG, value: {{ .ratio | toString | quote }}}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{/* Client certificate of a service that calls others: (dict "root" $ "names" (list ca cert key)). */}}
 {{- define "codealign.clientEnv" -}}
 {{- if ne .root.Values.tls.mode "disabled" }}

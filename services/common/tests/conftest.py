@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,10 +43,10 @@ Start = Callable[..., Served]
 def start(tmp_path: Path) -> Iterator[Start]:
     running: list[subprocess.Popen[bytes]] = []
 
-    def begin(**settings: str) -> Served:
+    def begin(variables: Mapping[str, str] | None = None, /, **settings: str) -> Served:
         endpoint, log = tmp_path / f"endpoint-{len(running)}.json", tmp_path / f"log-{len(running)}"
-        variables = {f"CODEALIGN_ODD_{key.upper()}": value for key, value in settings.items()}
-        environment = {**os.environ, **variables, "CODEALIGN_ODD_ENDPOINT_FILE": str(endpoint)}
+        own = {f"CODEALIGN_ODD_{key.upper()}": value for key, value in settings.items()}
+        environment = {**os.environ, **own, **(variables or {}), "CODEALIGN_ODD_ENDPOINT_FILE": str(endpoint)}
         with log.open("wb") as stderr:
             process = subprocess.Popen([sys.executable, str(ODD_SERVER)], env=environment, stderr=stderr)
         running.append(process)
@@ -65,10 +65,11 @@ def start(tmp_path: Path) -> Iterator[Start]:
             process.wait()
 
 
-def refusal(**settings: str) -> str:
-    variables = {f"CODEALIGN_ODD_{key.upper()}": value for key, value in settings.items()}
+def refusal(variables: Mapping[str, str] | None = None, /, **settings: str) -> str:
+    own = {f"CODEALIGN_ODD_{key.upper()}": value for key, value in settings.items()}
+    environment = {**os.environ, **own, **(variables or {})}
     ended = subprocess.run(
-        [sys.executable, str(ODD_SERVER)], env={**os.environ, **variables}, capture_output=True, text=True, timeout=30
+        [sys.executable, str(ODD_SERVER)], env=environment, capture_output=True, text=True, timeout=30
     )
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr

@@ -453,7 +453,7 @@ async def test_tokens_are_counted_where_the_endpoint_does(endpoint: Endpoint) ->
         assert engine.model.context_length == 50
         await complete(engine, sampling=Sampling())
         endpoint.tokens = 50
-        with pytest.raises(InvalidArgument, match="prompt: has 50 tokens, but the model's context holds 50"):
+        with pytest.raises(InvalidArgument, match="prompt: has 50 tokens, but the model's context has 50"):
             await complete(engine, sampling=Sampling())
     assert endpoint.asked[0]["max_tokens"] == 36
 

@@ -11,8 +11,9 @@ requested with RetryInfo, or an exponential one with jitter.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -25,8 +26,9 @@ from codealign.api.dataset.v1.dataset_pb2_grpc import DatasetServiceStub
 from codealign.api.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from codealign.api.sandbox.v1.sandbox_pb2_grpc import SandboxServiceStub
 from codealign.api.training.v1.training_pb2_grpc import TrainingServiceStub
-from codealign.common.errors import ConfigurationError, retry_delay
-from codealign.common.interceptors import REQUEST_ID_HEADER, TRACE_HEADER
+from codealign.common import traces
+from codealign.common.errors import ConfigurationError, describe, retry_delay
+from codealign.common.interceptors import REQUEST_ID_HEADER
 from codealign.common.logs import get_logger
 from codealign.common.proxies import bypasses_proxy
 
@@ -221,7 +223,8 @@ class Clients:
         while True:
             tried += 1
             try:
-                return await method(request, timeout=timeout, metadata=_metadata())
+                with _traced(method) as metadata:
+                    return await method(request, timeout=timeout, metadata=metadata)
             except grpc.aio.AioRpcError as error:
                 if policy.gives_up(tried, error):
                     raise
@@ -245,22 +248,23 @@ class Clients:
         while True:
             tried += 1
             started = False
-            call = method(request, timeout=timeout, metadata=_metadata())
             try:
-                async for response in call:
-                    started = True
-                    yield response
-                return
+                with _traced(method) as metadata:
+                    call = method(request, timeout=timeout, metadata=metadata)
+                    try:
+                        async for response in call:
+                            started = True
+                            yield response
+                        return
+                    finally:
+                        call.cancel()
             except grpc.aio.AioRpcError as error:
                 if started or policy.gives_up(tried, error):
                     raise
                 await self._wait(method, policy, tried, error)
-            finally:
-                call.cancel()
 
     async def _wait(self, method: object, policy: RetryPolicy, tried: int, error: grpc.aio.AioRpcError) -> None:
-        name = getattr(method, "_method", b"")
-        text = name.decode() if isinstance(name, bytes) else str(name)
+        text = _name(method)
         delay = policy.delay(tried, error)
         log.info("retry", method=text, code=error.code().name, tried=tried, delay=round(delay, 2))
         if self.on_retry:
@@ -280,8 +284,32 @@ class Clients:
         await self.close()
 
 
-def _metadata() -> tuple[tuple[str, str], ...]:
+@contextlib.contextmanager
+def _traced(method: object) -> Iterator[tuple[tuple[str, str], ...]]:
+    """Record a call's span, and yield the metadata that carries its context and the request id."""
+    call = traces.start_call(_name(method), traces.SpanKind.CLIENT)
+    code, message = "OK", ""
+    try:
+        yield _metadata(call)
+    except grpc.aio.AioRpcError as error:
+        code, message = error.code().name, describe(error)
+        raise
+    except BaseException:
+        code = "CANCELLED"
+        raise
+    finally:
+        traces.end_call(call, code, message)
+
+
+def _metadata(call: traces.Span) -> tuple[tuple[str, str], ...]:
     """Return the metadata that propagates the request id and trace."""
     bound: Mapping[str, Any] = structlog.contextvars.get_contextvars()
-    pairs = ((REQUEST_ID_HEADER, bound.get("request_id")), (TRACE_HEADER, bound.get("traceparent")))
-    return tuple((key, str(value)) for key, value in pairs if value)
+    sent = traces.outgoing(call)
+    if request_id := bound.get("request_id"):
+        sent[REQUEST_ID_HEADER] = str(request_id)
+    return tuple(sent.items())
+
+
+def _name(method: object) -> str:
+    name = getattr(method, "_method", b"")
+    return name.decode() if isinstance(name, bytes) else str(name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,7 +13,7 @@ import grpc
 import structlog
 from grpc_status import rpc_status
 
-from codealign.common import metrics
+from codealign.common import metrics, traces
 from codealign.common.access import Access
 from codealign.common.errors import CodeAlignError, DeadlineExceeded, Internal, InvalidArgument
 from codealign.common.logs import get_logger
@@ -22,21 +21,17 @@ from codealign.common.logs import get_logger
 log = get_logger(__name__)
 
 REQUEST_ID_HEADER = "x-request-id"
-TRACE_HEADER = "traceparent"
-_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Any]
 
 
 def _bind(context: grpc.aio.ServicerContext[Any, Any], method: str) -> None:
     metadata = dict(context.invocation_metadata() or ())
-    trace = _TRACEPARENT.fullmatch(str(metadata.get(TRACE_HEADER, "")))
+    traces.enter(metadata)
     given = str(metadata.get(REQUEST_ID_HEADER, ""))
-    request_id = given[:64] if given.isprintable() and given else (trace.group(1) if trace else uuid.uuid4().hex)
+    request_id = given[:64] if given.isprintable() and given else (traces.current_trace_id() or uuid.uuid4().hex)
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=request_id, method=method)
-    if trace:
-        structlog.contextvars.bind_contextvars(traceparent=trace.group(0))
     context.set_trailing_metadata(((REQUEST_ID_HEADER, request_id),))
 
 
@@ -148,6 +143,7 @@ class _observed:  # noqa: N801 - used as a verb
 
     async def __aenter__(self) -> None:
         self._start = time.perf_counter()
+        self._span = traces.start_call(self._method, traces.SpanKind.SERVER)
         metrics.STARTED.labels(self._method).inc()
         metrics.IN_FLIGHT.labels(self._method).inc()
 
@@ -170,6 +166,7 @@ class _observed:  # noqa: N801 - used as a verb
         seconds = time.perf_counter() - self._start
         metrics.IN_FLIGHT.labels(self._method).dec()
         metrics.HANDLED.labels(self._method, code).observe(seconds)
+        traces.end_call(self._span, code, answer.message if answer else "")
         event = {"code": code, "seconds": round(seconds, 4)}
         if code == "OK":
             log.debug("call", **event)

@@ -1,7 +1,7 @@
 """Structured logs: an event name and keys, as JSON for machines or coloured lines for a terminal.
 
 `structlog.contextvars.bind_contextvars(run_id=...)` adds keys to every event of the task. The server binds
-`request_id` and `method` for each call.
+`request_id` and `method` for each call. Inside a trace, events carry its ids.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Literal
 
 import structlog
 
+from codealign.common.traces import with_trace_ids
+
 LogFormat = Literal["json", "console"]
 
 
@@ -21,6 +23,7 @@ def configure(service: str, level: str = "info", fmt: LogFormat = "json") -> Non
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        with_trace_ids,
         lambda _logger, _name, event: {"service": service, **event},
     ]
     # Without the values of local variables, which are long and may be secret.

@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 import grpc
 from grpc_reflection.v1alpha import reflection
 
-from codealign.common import access, logs, metrics, tls
+from codealign.common import access, logs, metrics, tls, traces
 from codealign.common.access import ALL, Access, Callers
 from codealign.common.errors import ConfigurationError
 from codealign.common.health import Readiness
@@ -73,18 +73,25 @@ class Registration:
 Build = Callable[[SettingsT, Readiness], AbstractAsyncContextManager[Sequence[Registration]]]
 
 
-def serve(service: str, settings_class: type[SettingsT], build: Build[SettingsT]) -> None:
+def serve(
+    service: str, settings_class: type[SettingsT], build: Build[SettingsT], traced_parts: Sequence[str] = ()
+) -> None:
     """Run the server until it is stopped. Exits with code 2 if it cannot start.
 
     Args:
         service: Short name for logs, such as "sandbox".
         settings_class: Class of the settings, which are read from the environment.
         build: Opens the service and yields its registrations.
+        traced_parts: Parts without a network whose spans this server exports.
     """
     try:
         settings = load(settings_class)
         logs.configure(service, settings.log_level, settings.log_format)
-        asyncio.run(_run(service, settings, build))
+        stop_traces = traces.configure(service, traced_parts)
+        try:
+            asyncio.run(_run(service, settings, build))
+        finally:
+            stop_traces()
     except ConfigurationError as error:
         print(f"codealign-{service}: {error}", file=sys.stderr)
         sys.exit(EXIT_CONFIGURATION)

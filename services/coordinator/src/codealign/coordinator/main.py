@@ -27,8 +27,11 @@ from codealign.coordinator.servicer import CoordinatorServicer
 from codealign.coordinator.settings import CoordinatorSettings
 
 SERVICE = "codealign.api.coordinator.v1.CoordinatorService"
-CALLERS: Callers = {"client": ALL}
-"""No service calls the coordinator."""
+CALLERS: Callers = {
+    "console": ("ListRuns", "GetRun", "GetReport", "ListEvaluations", "GetEvaluation"),
+    "client": ALL,
+}
+"""Methods that each caller may use. The console only reads."""
 
 
 @contextlib.asynccontextmanager

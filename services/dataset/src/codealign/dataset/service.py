@@ -30,6 +30,7 @@ CALLERS: Callers = {
     ),
     "trainer": _OF_TRAININGS,
     "operator": _OF_TRAININGS,
+    "console": ("Scan", "Browse", "Get", "Count", "Lineage", "ListCollections", "GetVersion", "ListVersions"),
     "client": ALL,
 }
 """Methods that each service may call."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import grpc
 
 from codealign.api.inference.v1 import inference_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2_grpc as pb_grpc
+from codealign.common import traces
 from codealign.common.errors import (
     CodeAlignError,
     ConfigurationError,
@@ -56,6 +58,7 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.GenerateResponse]:
         """Stream completions as they finish."""
+        arrived = time.time()
         engine = self._models.find(request.model, "model")
         model = engine.model
         if request.expected_revision and request.expected_revision != model.revision:
@@ -66,6 +69,7 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
         # Close explicitly so that a cancelled call frees its slots now instead of at garbage collection.
         async with contextlib.aclosing(engine.generate(_generation(request))) as completions:
             async for completion in completions:
+                _trace(completion, model, arrived)
                 yield pb.GenerateResponse(completion=_completion(completion), model=model.name, revision=model.revision)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
@@ -113,6 +117,25 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
             cached_prompt_tokens=load.cached_prompt_tokens,
             generated_tokens=load.generated_tokens,
         )
+
+
+def _trace(completion: Completion, model: ModelInfo, arrived: float) -> None:
+    """Record the engine's work on a completion as a span. It includes the time in the engine's queue."""
+    now = time.time()
+    # https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/
+    traces.record(
+        f"engine {model.engine}",
+        max(arrived, now - completion.seconds),  # a recording has the seconds of another time
+        now,
+        {
+            "gen_ai.request.model": model.name,
+            "gen_ai.usage.input_tokens": completion.prompt_tokens,
+            "gen_ai.usage.output_tokens": completion.generated_tokens,
+            "gen_ai.response.finish_reasons": [completion.finish_reason.value],
+            "attempt": completion.attempt,
+            "cached_prompt_tokens": completion.cached_prompt_tokens,
+        },
+    )
 
 
 def _refusal(error: ConfigurationError) -> CodeAlignError:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Hashable
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
+from codealign.common import traces
 from codealign.common.errors import CodeAlignError, DeadlineExceeded
 from codealign.common.logs import get_logger
 from codealign.sandbox import metrics, rerun
@@ -27,6 +28,8 @@ from codealign.sandbox.stations import Job, Runner, Station, Stations
 _USEFUL_SECONDS = 0.05
 """With less time than this before the deadline a program is not started, as its verdict would come too late."""
 _FAULT_LIMIT = 300
+RUNNER = "runner"
+"""Part for which the gateway exports spans."""
 _VERDICTS = frozenset(pb.Verdict.values()) - {pb.VERDICT_UNSPECIFIED, pb.VERDICT_INFRASTRUCTURE}
 """Verdicts that a runner may return for a program."""
 
@@ -136,7 +139,7 @@ class Dispatcher:
                 self._pump()
 
     def _count(self, profile: str, result: pb.Result) -> None:
-        name = pb.Verdict.Name(result.verdict).removeprefix("VERDICT_")
+        name = _verdict_name(result.verdict)
         self.verdicts[name] += 1
         metrics.RESULTS.labels(name, profile).inc()
         metrics.WALL_SECONDS.observe(result.wall_seconds)
@@ -218,7 +221,10 @@ class Dispatcher:
 
     def _start(self, job: Job, station: Station) -> None:
         started = time.monotonic()
-        job.queue_seconds += started - job.waiting_since
+        waited = started - job.waiting_since
+        job.queue_seconds += waited
+        now = time.time()
+        traces.record("queue", now - waited, now, {}, job.context)
         job.task = asyncio.create_task(_execute(station.runner, job.request))
         station.jobs.add(job)
         job.task.add_done_callback(functools.partial(self._ended, job, station, started))
@@ -230,6 +236,7 @@ class Dispatcher:
         if self._suspect is job:
             self._suspect = None
         error = None if task.cancelled() else task.exception()
+        _trace(job, station, job.waiting_since - started, None if task.cancelled() or error else task.result())
         if job.outcome.done():
             pass  # Nobody waits for it any more.
         elif task.cancelled() or isinstance(error, RunnerDrained):
@@ -285,6 +292,23 @@ class Dispatcher:
 
 async def _execute(runner: Runner, request: pb.ExecuteRequest) -> pb.Result:
     return await runner.execute(request)
+
+
+def _verdict_name(verdict: pb.Verdict.ValueType) -> str:
+    return pb.Verdict.Name(verdict).removeprefix("VERDICT_")
+
+
+def _trace(job: Job, station: Station, seconds: float, result: pb.Result | None) -> None:
+    """Record a runner's attempt at a job as a span of the runner, which has no network to export it itself."""
+    now = time.time()
+    attributes: dict[str, str | int | float] = {
+        "runner": station.runner.description.name,
+        "attempt": len(job.faults) + 1,
+    }
+    if result is not None:
+        attributes["verdict"] = _verdict_name(result.verdict) if result.verdict in _VERDICTS else "invalid"
+        attributes |= {"cpu_seconds": result.cpu_seconds, "stalled_seconds": result.stalled_seconds}
+    traces.record("execute", now - seconds, now, attributes, job.context, RUNNER)
 
 
 async def _until_empty(station: Station) -> None:

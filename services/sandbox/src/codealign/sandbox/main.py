@@ -11,7 +11,7 @@ from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.api.sandbox.v1.sandbox_pb2_grpc import add_SandboxServiceServicer_to_server
 from codealign.common.server import ALL, Callers, Readiness, Registration, serve
 from codealign.sandbox import backends
-from codealign.sandbox.dispatch import Dispatcher
+from codealign.sandbox.dispatch import RUNNER, Dispatcher
 from codealign.sandbox.pool import Pool
 from codealign.sandbox.scaling.demand import Demand
 from codealign.sandbox.scaling.servicer import ScalerServicer
@@ -33,7 +33,7 @@ async def build(settings: SandboxSettings, readiness: Readiness) -> AsyncIterato
     dispatcher = Dispatcher(settings.queue_limit, settings.attempts, demand)
     pool = backends.make_pool(settings, dispatcher, readiness)
     async with backends.filled(pool, settings):
-        servicer = SandboxServicer(dispatcher, pool, settings.profile, settings.stream_window)
+        servicer = SandboxServicer(dispatcher, pool, settings.stream_window)
         scaler = ScalerServicer(demand, lambda: _slots_per_runner(pool, settings.slots), readiness.draining)
         yield [
             Registration(SERVICE, add_SandboxServiceServicer_to_server, servicer, CALLERS),
@@ -49,7 +49,7 @@ def _slots_per_runner(pool: Pool, unknown: int) -> int:
 
 def main() -> None:
     """Run the program `codealign-sandbox`."""
-    serve("sandbox", SandboxSettings, build)
+    serve("sandbox", SandboxSettings, build, traced_parts=[RUNNER])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections.abc import Collection, Hashable
 from typing import Protocol
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
+from codealign.common import traces
 
 LOCAL = "local"
 """Machine name of all runners started by the gateway."""
@@ -57,6 +58,8 @@ class Job:
     """Description of each failed attempt, with the runner's name."""
     failed_places: set[Hashable] = dataclasses.field(default_factory=set)
     """Places of the failed attempts."""
+    context: traces.Context = dataclasses.field(default_factory=traces.current_context)
+    """The caller's trace."""
     machine: str = ""
     """If set, the job must run alone on this machine."""
     reason: str = ""

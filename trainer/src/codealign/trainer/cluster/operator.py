@@ -1,8 +1,7 @@
 """The operator's process: `python -m codealign.trainer.cluster.operator`.
 
 kopf watches FineTuneJobs, manages their finalizer and calls `Reconciler` for each of them every few seconds. The
-operator
-watches one namespace, does not use peering, and needs no permission to read the cluster's CRDs.
+operator watches one namespace, does not use peering, and needs no permission to read the cluster's CRDs.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Convert rows to tokens, and select the tokens in the loss: the answer's and the end token.
 
 The prompt is tokenized separately, as at inference, followed by the answer. Instruction and answer are data: text in
-them
-that looks like a special token is trained on as plain text.
+them that looks like a special token is trained on as plain text.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ class Controllers:
         return found
 
     async def want(self, subject: str, wanted: pb.RunState.ValueType, reason: str, *, repeatable: bool = False) -> None:
-        """Record the requested state of a subject unless it already holds; see `requests.want`."""
+        """Record the requested state of a subject unless it is already requested; see `requests.want`."""
         if request := await requests.want(self._dataset, subject, wanted, reason, repeatable=repeatable):
             self.poke(subject, request.attempt)
 

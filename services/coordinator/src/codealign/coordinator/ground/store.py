@@ -18,7 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from codealign.api.dataset.v1 import dataset_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
-from codealign.common import records
+from codealign.common import records, traces
 from codealign.common.errors import (
     CodeAlignError,
     FailedPrecondition,
@@ -129,7 +129,9 @@ class RunStore:
 
     async def append(self, record: pb.Record) -> pb.Record:
         """Add one record, filling in id, producer and time, and return the stored record: the first write wins."""
-        return await self._appends.put(_stamped(record))
+        stamped = _stamped(record)
+        with traces.span("append", {"record": stamped.id, "kind": records.BODY_OF_KIND[stamped.kind]}):
+            return await self._appends.put(stamped)
 
     async def append_all(self, items: Iterable[pb.Record]) -> list[pb.Record]:
         """Add several records; each record's parents must be in the store already or earlier in `items`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
-from codealign.common import records
+from codealign.common import records, traces
 from codealign.common.errors import CodeAlignError, InvalidArgument
 from codealign.coordinator.ground.calls import execute, trim
 from codealign.coordinator.ground.faults import Faulty, RunStopped
@@ -59,6 +59,10 @@ class Execution:
             RunFailed: The sandbox does not isolate.
             RunStopped: The runners changed since the run was created, or the gate stopped the work between two tries.
         """
+        with traces.span(self._stage.name, {"record": item.record.id}):
+            return await self._judge(item, fresh=fresh)
+
+    async def _judge(self, item: Item, *, fresh: bool) -> pb.Record | None:
         there = None if fresh else await self._find(item.record.id)
         if there is not None and there.kind == pb.KIND_REJECTION:
             self._tally.finish(there.rejection.reason, fresh=False)
@@ -186,6 +190,7 @@ class Execution:
     def _count(self, verdict: pb.Record, *, fresh: bool) -> None:
         result = verdict.verdict.result
         name = verdict_name(result.verdict)
+        traces.mark("verdict", {"verdict": name, "record": verdict.id})
         reason = None if name == PASSED else name
         self._tally.finish(reason, fresh=fresh)
         if fresh:

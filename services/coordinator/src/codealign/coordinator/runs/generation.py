@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
-from codealign.common import records
+from codealign.common import records, traces
 from codealign.common.errors import InvalidArgument
 from codealign.common.text import encodable
 from codealign.coordinator.ground.calls import Completions, finish_name, provenance
@@ -90,6 +90,10 @@ class Generation:
             RunStopped: The gate stopped the work before a call to the model.
             RunFailed: A service returned an error that retrying cannot fix.
         """
+        with traces.span(self.stage.name, {"record": item.record.id, "attempts": len(attempts)}):
+            await self._draw(item, attempts, fresh=fresh, deliver=deliver)
+
+    async def _draw(self, item: Item, attempts: Sequence[int], *, fresh: bool, deliver: Deliver) -> None:
         try:
             question = self._asking.question(item)
             draws = {attempt: self._asking.draw(question, attempt) for attempt in attempts}
@@ -279,6 +283,7 @@ class Generation:
             self._tally.finish(None, fresh=fresh)
             if fresh:
                 self._context.breaker.saw(self.stage.name, None)
+            traces.mark("parsed", {"record": record.id, "attempt": attempt})
             line = {**item.line, self.stage.name: record}
             child = Item(record, self._asking.key(item.key, attempt, number), line, text)
             deliver(Drawn(child, attempt, number, fresh))
@@ -304,6 +309,7 @@ class Generation:
         self._count_rejection(kept.rejection, fresh=kept is record)
 
     def _count_rejection(self, rejection: pb.Rejection, *, fresh: bool = True) -> None:
+        traces.mark("rejected", {"reason": rejection.reason})
         self._tally.finish(rejection.reason, fresh=fresh)
         if fresh:
             self._context.breaker.saw(self.stage.name, rejection.reason, rejection.detail)

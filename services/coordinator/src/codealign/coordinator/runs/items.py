@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
+from codealign.common import traces
 from codealign.coordinator.ground import windows
 from codealign.coordinator.ground.calls import Completions
 from codealign.coordinator.ground.faults import RunFailed, RunStopped, decisive_error
@@ -148,9 +149,11 @@ class Items:
             stage_config_id=context.configs[stage.name].id,
             decision=selected,
         )
-        await context.store.join([seed.id])
-        await context.store.append(record)
-        await self._go_on(Item(seed, seed.id, {stage.name: seed}), stage, groups, fresh=False)
+        run_id = context.record.id
+        with traces.item_span("item", [run_id, seed.id], {"run": run_id, "record": seed.id}):
+            await context.store.join([seed.id])
+            await context.store.append(record)
+            await self._go_on(Item(seed, seed.id, {stage.name: seed}), stage, groups, fresh=False)
 
     async def _go_on(self, item: Item, stage: Stage, groups: list[Group], *, fresh: bool) -> None:
         """Process everything that follows from an item of a stage, up to the candidates."""

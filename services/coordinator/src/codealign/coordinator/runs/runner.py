@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.common import traces
 from codealign.coordinator import pipelines
 from codealign.coordinator.ground.faults import RunFailed, RunStopped, decisive_error
 from codealign.coordinator.ground.ports import Services
@@ -82,17 +83,21 @@ async def work(
         run, pipeline, Settings(run.run), configs, store, benchmarks, progress, breaker, stop_where_wanted
     )
     try:
-        await store.append_all([run, *configs.all()])
-        items = Items(context, services, settings)
-        say("working on seeds")
-        groups = await items.all_seeds()
-        await items.settle_verdicts()
-        say("selecting rows")
-        selection = Selection(context, items.candidates, items.draw_on, items.seeds_in_flight)
-        rows = await selection.choose(groups)
-        await items.settle()
-        say("publishing")
-        version = await publish(context, services.inference, rows)
+        with traces.item_span("run", [run.id], {"run": run.id, "pipeline": run.run.pipeline}):
+            await store.append_all([run, *configs.all()])
+            items = Items(context, services, settings)
+            say("working on seeds")
+            with traces.span("seeds", {}):
+                groups = await items.all_seeds()
+                await items.settle_verdicts()
+            say("selecting rows")
+            with traces.span("select", {}):
+                selection = Selection(context, items.candidates, items.draw_on, items.seeds_in_flight)
+                rows = await selection.choose(groups)
+                await items.settle()
+            say("publishing")
+            with traces.span("publish", {}):
+                version = await publish(context, services.inference, rows)
     except RunStopped as stopped:
         if breaker.reason:
             raise BreakerOpened(breaker.reason) from stopped

@@ -12,12 +12,14 @@ Groups are read and decided in batches, one after another, so that only one batc
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.common import traces
 from codealign.common.errors import InvalidArgument
 from codealign.common.sequences import batched
 from codealign.coordinator import metrics
@@ -109,8 +111,10 @@ class Selection:
         stopped: list[RunStopped] = []
 
         async def draw(number: int, item: Item) -> None:
+            group = fallen[number].group
             try:
-                there[number] = await self._draw_on(fallen[number].group, item)
+                with traces.resumed([self._context.record.id, group.ids[0]]):
+                    there[number] = await self._draw_on(group, item)
             except RunStopped as error:  # must not cancel concurrent work
                 stopped.append(error)
 
@@ -159,6 +163,8 @@ class Selection:
             for turn, drop in dropped:
                 if drop.duplicate_of not in refused:
                     self._tally.finish(drop.rule)
+                    with self._traced(turn.group, {"outcome": "dropped", "reason": drop.rule}):
+                        pass
                     decisions.append(decision([turn.candidate.record_id], self._config_id, drop))
                     fallen.add(turn)
             await self._context.store.append_all(decisions)
@@ -225,12 +231,23 @@ class Selection:
     async def _append(self, turn: _Turn, example: pb.Record) -> bool:
         """Append a row and return whether the store accepted it."""
         try:
-            if await self._context.store.append(example) is example:
+            with self._traced(turn.group, {"outcome": "kept"}):
+                kept = await self._context.store.append(example)
+            if kept is example:
                 metrics.ROWS.inc()
         except InvalidArgument as error:  # too large
             await self._reject(turn.candidate.record_id, error)
             return False
         return True
+
+    @contextlib.contextmanager
+    def _traced(self, group: Group, attributes: traces.Attributes) -> Iterator[None]:
+        """Continue the trace of a group's seed."""
+        with (
+            traces.resumed([self._context.record.id, group.ids[0]]),
+            traces.span(self._stage.name, {"record": group.ids[-1], **attributes}),
+        ):
+            yield
 
     def _offer(self, turn: _Turn, parent: Item, record: pb.Record) -> tuple[pb.Record, Drop | None]:
         """Return a candidate's row, and the rule that drops it as a duplicate, or None."""
@@ -302,5 +319,5 @@ class Selection:
 def _there(found: Mapping[str, pb.Record], record_id: str) -> pb.Record:
     record = found.get(record_id)
     if record is None:
-        raise RunFailed(f"the dataset service no longer holds record {record_id}, which this run created or used")
+        raise RunFailed(f"the dataset service no longer has record {record_id}, which this run created or used")
     return record

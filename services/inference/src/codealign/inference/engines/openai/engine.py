@@ -167,7 +167,7 @@ class OpenAIEngine:
         if room < 1:
             raise InvalidArgument(
                 "prompt",
-                f"has {tokens} tokens, but the model's context holds {self._info.context_length} including at least "
+                f"has {tokens} tokens, but the model's context has {self._info.context_length} including at least "
                 "one new token: shorten it",
             )
         return room

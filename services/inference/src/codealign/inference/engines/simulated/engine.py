@@ -137,7 +137,7 @@ class SimulatedEngine:
         if tokens >= self._model.context_length:
             raise InvalidArgument(
                 "prompt",
-                f"has {tokens} tokens, but the model's context holds {self._model.context_length} including at "
+                f"has {tokens} tokens, but the model's context has {self._model.context_length} including at "
                 "least one new token: shorten it",
             )
         return tokens

@@ -61,7 +61,7 @@ class Worker:
     def stop(self) -> None:
         """Stop at the next step and wait for it; what is in flight ends with `Unavailable`.
 
-        Weights and caches are let go here, since a call that has not yet ended may still hold this object.
+        Weights and caches are released here, because a call that has not ended may still reference this object.
         """
         with self._changed:
             self._stopping = True
