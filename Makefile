@@ -201,6 +201,11 @@ image-names: # What they are called, for `docker save` and `docker push`
 chart-schema: setup ## Renew the chart's values.schema.json
 	@$(BIN)/python charts/schema.py
 
+.PHONY: monitoring
+monitoring: setup ## Renew what is generated from the metrics: docs/metrics.md, dashboards and their table
+	@$(BIN)/python -m charts.monitoring.reference
+	@$(BIN)/python -m charts.monitoring.dashboards
+
 .PHONY: clean
 clean: ## Remove .venv and what the tools left; .codealign (your data) stays
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
