@@ -88,6 +88,7 @@ OPEN = {
     "postgresql": set(),
     "runners": set(),
     "test": {"sandbox"},
+    "console": {"dataset", "coordinator", "trainer"},
 }
 """Targets that a component's pod can reach besides DNS."""
 NO_DNS = ("runners", "postgresql")

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[2]
-RULES = ROOT / "charts/codealign/files/rules/*.yaml"
+RULES = str(ROOT / "charts/codealign/files/rules/*.yaml")
 INTERVAL = 2
 """Seconds between scrapes."""
 _VARIABLES = {"$namespace": ".*", "$__rate_interval": "30s", "$__range": "1h"}
@@ -50,20 +50,21 @@ class Prometheus:
 
 
 @contextlib.contextmanager
-def scraping(program: str, folder: Path, home: Path) -> Iterator[Prometheus]:
+def scraping(program: str, folder: Path, home: Path, rules: str = RULES) -> Iterator[Prometheus]:
     """Run Prometheus in this context.
 
     Args:
         program: Path of the program.
         folder: Empty folder for its files.
         home: Home directory of the services; they may start later.
+        rules: Pattern of the rule files.
     """
     targets = home / "run" / "prometheus"
     targets.mkdir(parents=True, exist_ok=True)
     discovery = {"files": [f"{targets}/*.json"], "refresh_interval": "1s"}
     configuration = {
         "global": {"scrape_interval": f"{INTERVAL}s", "scrape_timeout": f"{INTERVAL}s", "evaluation_interval": "5s"},
-        "rule_files": [str(RULES)],
+        "rule_files": [rules],
         "scrape_configs": [{"job_name": "codealign", "file_sd_configs": [discovery]}],
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration))
