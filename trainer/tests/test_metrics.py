@@ -39,7 +39,7 @@ def started(writer: ProgressWriter, resumed_step: int) -> None:
     writer.write("started", resumed_step=resumed_step, trained_tokens=100 * resumed_step, **counts)
 
 
-def test_a_training_counts_its_steps_tokens_and_restarts_and_leaves_no_gauge(tmp_path: Path) -> None:
+def test_a_training_counts_its_steps_tokens_and_restarts_and_keeps_its_last_loss(tmp_path: Path) -> None:
     job: Any = SimpleNamespace(model_name=MODEL, progress_file=tmp_path / "progress.jsonl")
     writer = ProgressWriter(job.progress_file)
     entry = Entry(api.Training(), job, records.Record())
@@ -63,7 +63,7 @@ def test_a_training_counts_its_steps_tokens_and_restarts_and_leaves_no_gauge(tmp
     assert grown == {"steps_total": 3, "tokens_total": 300, "restarts_total": 1}
     meter.end()
     assert value("running_trainings") == 0
-    assert value("loss", model=MODEL) is None
+    assert (value("loss", model=MODEL), value("tokens_per_second", model=MODEL)) == (0.3, 0)
 
 
 def test_every_state_of_finetunejobs_is_shown() -> None:

@@ -1,7 +1,7 @@
 """Metrics of trainings, from the training service or, in a cluster, from the operator, which follows them there.
 
-The gauges of a training exist while it runs. They are labelled by the base model, so that their number stays bounded:
-of two concurrent trainings of one model, the one that reported last is shown.
+The gauges of a training keep their last values when it ends, so that a short one is seen too. They are labelled by the
+base model, so that their number stays bounded: of two trainings of one model, the one that reported last is shown.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ ENDED = Counter("codealign_trainer_ended_trainings_total", "Trainings that ended
 STEPS = Counter("codealign_trainer_steps_total", "Optimizer steps")
 TOKENS = Counter("codealign_trainer_tokens_total", "Tokens trained on")
 RESTARTS = Counter("codealign_trainer_restarts_total", "Restarts of a training program from its last checkpoint")
-STEP = Gauge("codealign_trainer_step", "Last step of the running training", ["model"])
-TOTAL_STEPS = Gauge("codealign_trainer_planned_steps", "Steps that the running training will take", ["model"])
-LOSS = Gauge("codealign_trainer_loss", "Loss of the running training's last step", ["model"])
+STEP = Gauge("codealign_trainer_step", "Last step of the last training", ["model"])
+TOTAL_STEPS = Gauge("codealign_trainer_planned_steps", "Steps that the last training takes in all", ["model"])
+LOSS = Gauge("codealign_trainer_loss", "Loss of the last training's last step", ["model"])
 TOKEN_RATE = Gauge(
-    "codealign_trainer_tokens_per_second", "Throughput of the running training, as its program reports it", ["model"]
+    "codealign_trainer_tokens_per_second",
+    "Throughput of the running training, as its program reports it; 0 once it has ended",
+    ["model"],
 )
-_OF_A_TRAINING = (STEP, TOTAL_STEPS, LOSS, TOKEN_RATE)
 for _state in ("succeeded", "failed", "cancelled"):
     ENDED.labels(_state)
 
@@ -54,10 +55,9 @@ class TrainingMeter:
             TOKEN_RATE.labels(self._model).set(training.tokens_per_second)
 
     def end(self) -> None:
-        """Remove the gauges, because the training no longer runs."""
+        """Count the training as no longer running."""
         RUNNING.dec()
-        for gauge in _OF_A_TRAINING:
-            gauge.remove_by_labels({"model": self._model})
+        TOKEN_RATE.labels(self._model).set(0)
 
 
 def _done(entry: Entry) -> tuple[int, int, int]:
