@@ -39,6 +39,21 @@ FORMS: dict[str, Callable[[str], str]] = {
     "as a literal": lambda text: f"task = {text!r}",
     "zero-width": lambda text: f"See: {chr(0x200B).join(re.findall('.{1,3}', text, re.DOTALL))} .",
 }
+FURTHER_FORMS: dict[str, Callable[[str], str]] = {
+    "numbered without signs": lambda text: "\n".join(
+        f"{number:>4} {line}" for number, line in enumerate(text.split("\n"), 1)
+    ),
+    "numbered by anchors": lambda text: "\n".join(
+        f"L{number}: {line}" for number, line in enumerate(text.split("\n"), 1)
+    ),
+    "in a diff": lambda text: "@@ -0,0 +1,9 @@\n" + "\n".join(f"+{line}" for line in text.split("\n")),
+    "bulleted": lambda text: "\n".join(f"- {line}" for line in text.split("\n")),
+    "in a table": lambda text: "| task |\n|---|\n" + "\n".join(f"| {line} |" for line in text.split("\n")),
+    "in IPython": lambda text: "In [12]: " + "\n    ...: ".join(text.split("\n")),
+    "concatenated": lambda text: " +\n".join(json.dumps(f"{line}\n") for line in text.split("\n")),
+    "with other dashes": lambda text: text.replace("-", "\u2013"),
+}
+"""Forms that are tried with every tenth task."""
 
 
 @pytest.fixture(scope="module")
@@ -119,19 +134,20 @@ def signature(prompt: str) -> str:
     return "\n".join(prompt.split("\n")[last.lineno - 1 : last.body[0].lineno - 1])
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [*FORMS, *FURTHER_FORMS])
 def test_every_published_description_and_solution_is_found(
     published: Path, known: benchmarks.BenchmarkTexts, form: str
 ) -> None:
     missed = []
-    for row in rows(published):
+    write = FORMS.get(form) or FURTHER_FORMS[form]
+    for row in list(rows(published))[:: 1 if form in FORMS else 10]:
         whole = description(row["prompt"])
         solution = row["canonical_solution"]
         if not row["prompt"].startswith('"""'):
             solution = f"{signature(row['prompt'])}\n{solution}"
         without = re.split(r">>>|\nassert|examples?:|for example", whole, flags=re.IGNORECASE)[0]
         for text in (whole, without.strip(), solution):
-            if not known.find(FORMS[form](text)):
+            if not known.find(write(text)):
                 missed.append((row["task_id"], text))
     assert not missed
 

@@ -77,7 +77,6 @@ def test_a_value_without_a_comment_is_an_error() -> None:
         ("coordinator.settings.lease_seconds=0", "/coordinator/settings/lease_seconds"),
         ("inference.settings.dtype=float8", "/inference/settings/dtype"),
         ("sandbox.settings.isolation=process", "isolation"),
-        ("runners.profile=scipy", "/runners/profile"),
         ("tls.mode=maybe", "/tls/mode"),
         ("inference.gpu.count=many", "/inference/gpu/count"),
         ("externalDatabase.url=mysql://host/x", "/externalDatabase/url"),
@@ -248,13 +247,6 @@ def test_probes_ask_the_health_port_over_grpc_and_a_stop_leaves_time_to_drain(ca
         assert container["startupProbe"]["grpc"]["port"] == ports["health"]
         pause = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
         assert pod.spec["terminationGracePeriodSeconds"] >= pause + float(given[f"{prefix}DRAIN_SECONDS"]) + 10
-
-
-@pytest.mark.parametrize("profile", ["numpy", "default"])
-def test_gateway_and_runners_have_the_same_profile(profile: str) -> None:
-    chart = parsed(template(f"--set=runners.profile={profile}").stdout)
-    for component, service in (("sandbox", "SANDBOX"), ("runners", "RUNNER")):
-        assert environment(server_of(chart.pod(component)))[f"CODEALIGN_{service}_PROFILE"] == profile
 
 
 def test_a_model_has_an_hour_to_load() -> None:

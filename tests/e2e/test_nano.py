@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli import presets
 from tests.e2e.commands import codealign, command
 from tests.e2e.test_recorded_run import progress, query, versions
@@ -62,28 +63,28 @@ def test_the_version_says_that_it_can_be_made_again(finished: tuple[Path, str]) 
 
 
 @pytest.mark.slow
-def test_another_concurrency_publishes_the_same_bytes(finished: tuple[Path, str], tmp_path: Path) -> None:
+def test_a_run_stopped_at_random_and_continued_with_another_concurrency_publishes_the_same_bytes(
+    finished: tuple[Path, str], tmp_path: Path
+) -> None:
     home, _ = finished
     given = yaml.safe_load((Path(presets.__file__).parent / "nano.yaml").read_text())
     given["inference"] |= {"slots": 3, "prefill_chunk": 37, "workers": 1}
     (tmp_path / "narrow.yaml").write_text(yaml.safe_dump(given))
-    codealign(tmp_path / "home", *RUN[:2], str(tmp_path / "narrow.yaml"), *RUN[3:])
-    assert versions(tmp_path / "home") == versions(home)
-
-
-@pytest.mark.slow
-def test_a_run_that_is_stopped_at_random_publishes_the_same_bytes(finished: tuple[Path, str], tmp_path: Path) -> None:
-    home, _ = finished
+    narrow = (*RUN[:2], str(tmp_path / "narrow.yaml"), *RUN[3:])
+    again = tmp_path / "home"
     seed = int.from_bytes(os.urandom(4))
     print(f"moments drawn with seed {seed}")
     total = progress(home)
-    for share in sorted(random.Random(seed).uniform(0.05, 0.75) for _ in range(3)):
-        run = subprocess.Popen(command(tmp_path, *RUN), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 120
-        while progress(tmp_path) < share * total and run.poll() is None and time.monotonic() < deadline:
+    shares = sorted(random.Random(seed).uniform(0.05, 0.75) for _ in range(3))
+    for share, arguments in zip(shares, (narrow, RUN, narrow), strict=True):
+        run = subprocess.Popen(command(again, *arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 180
+        while progress(again) < share * total and run.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         assert run.poll() is None, "it was over before it was stopped"
         run.send_signal(random.Random(seed).choice((signal.SIGINT, signal.SIGTERM)))
         assert run.wait(60) != 0
-    codealign(tmp_path, *RUN)
-    assert versions(tmp_path) == versions(home)
+    codealign(again, *RUN)
+    assert versions(again) == versions(home)
+    of_the_run = f"select id from records where kind = {pb.KIND_RUN}"
+    assert query(again, of_the_run) == query(home, of_the_run), "the settings of inference make no other run"

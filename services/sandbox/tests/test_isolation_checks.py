@@ -45,8 +45,8 @@ def _variant(folder: Path, changed: str, into: str) -> rootfs.Root:
 
 @pytest.mark.parametrize("check", LEFT_OUT)
 async def test_a_check_that_must_fail_is_named(tmp_path: Path, check: str) -> None:
-    sound = runsc.prepare(CACHE, "default", 2, 60.0)
-    backend = runsc.RunscBackend(sound.runsc, _variant(tmp_path, *LEFT_OUT[check]), tmp_path, "default", 2, 60.0)
+    sound = runsc.prepare(CACHE, 2, 60.0)
+    backend = runsc.RunscBackend(sound.runsc, _variant(tmp_path, *LEFT_OUT[check]), tmp_path, 2, 60.0)
     runner = await backend.start("ptrace")
     try:
         description = runner.description

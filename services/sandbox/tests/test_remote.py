@@ -25,7 +25,7 @@ from codealign.sandbox.runners.remote import RemoteBackend
 
 from .conftest import request
 
-REQUEST = validate.checked(request("x = 1"), "default")
+REQUEST = validate.checked(request("x = 1"))
 
 
 class Runner(rpc.RunnerServiceServicer):

@@ -44,7 +44,6 @@ class Configuration:
 
     name: str
     slots: int
-    profile: str
     backend: str
     platform: str = ""
     gvisor_version: str = ""

@@ -93,7 +93,7 @@ def _answer(stdout: bytes) -> Any:
         return None
 
 
-def _look_around(slots: Sequence[Slot], hidden: Sequence[str], profile: str, comment: str) -> dict[str, Any]:
+def _look_around(slots: Sequence[Slot], hidden: Sequence[str], comment: str) -> dict[str, Any]:
     token = f"probe-{secrets.token_hex(8)}"
     key, runner_key = (secrets.randbelow(1 << 30) + 1 for _ in range(2))
     with _planted(slots, token, key) as left, _listening() as (port, unix), _queue(runner_key):
@@ -110,7 +110,7 @@ def _look_around(slots: Sequence[Slot], hidden: Sequence[str], profile: str, com
             "clone": _SYS_CLONE.get(platform.machine(), -1),
         }
         code = f"{comment}\n{probes.LOOK_AROUND}"
-        seen = run(slots[0], Program(code, stdin=repr(arguments).encode(), profile=profile))
+        seen = run(slots[0], Program(code, stdin=repr(arguments).encode()))
     found = _answer(seen.stdout)
     if not isinstance(found, dict) or not isinstance(left, list):
         raise RuntimeError(f"the probe did not answer: {seen.stderr.decode('utf-8', 'replace')[-300:]}")
@@ -224,7 +224,7 @@ def run_all(slots: Sequence[Slot], profile: Profile, hidden: Sequence[str]) -> l
         comments = ["", f"# {' '.join(profile.more)}"]
         if profile.packages:
             comments.append(f"# {' '.join(profile.packages)}")
-        all_seen = [_look_around(slots, hidden, profile.name, comment) for comment in comments]
+        all_seen = [_look_around(slots, hidden, comment) for comment in comments]
         checks = [_combined([look(seen) for seen in all_seen]) for look in _LOOKS]
     except (RuntimeError, OSError, KeyError, TypeError, ValueError) as error:
         return [pb.IsolationCheck(name="probe", passed=False, evidence=f"{type(error).__name__}: {error}")]

@@ -15,13 +15,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from importlib.machinery import PathFinder
 from typing import NoReturn
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.runner import isolation_checks, job
 from codealign.runner.configuration import Configuration, box_bytes, program_environment
-from codealign.runner.profiles import PROFILES, Profile
+from codealign.runner.profiles import DEFAULT, Profile
 from codealign.runner.slot import SITE, Ledger, Slot, SlotLost
 from codealign.runner.soundness import Soundness, Unsound, threads_here
 
@@ -54,10 +53,14 @@ class _Job:
     given_at: float
 
 
-def _check_packages(profile: Profile) -> None:
-    for package in profile.packages:
-        if PathFinder.find_spec(package, [SITE]) is None:
-            raise SlotLost(f"profile {profile.name!r}: the package {package} is not installed in the runner")
+def installed_packages(profile: Profile, site: str = SITE) -> dict[str, str]:
+    """Return the profile's packages that are installed in the runner, with their versions ("": unknown)."""
+    versions = {name: "" for name in profile.packages if os.path.isdir(os.path.join(site, name))}
+    for entry in os.listdir(site):
+        name, _, version = entry.removesuffix(".dist-info").partition("-")
+        if entry.endswith(".dist-info") and name in versions:
+            versions[name] = version
+    return versions
 
 
 def _start_slots(profile: Profile, count: int, most_bytes: int) -> list[Slot]:
@@ -104,18 +107,18 @@ class Supervisor:
         """Start the slots, verify the isolation, and accept jobs if every check passes. Takes seconds.
 
         Raises:
-            SlotLost: A package of the profile is missing, or a fork server did not start or failed under a probe.
+            SlotLost: A fork server did not start (a package may be broken), or failed under a probe.
         """
         configuration = self._configuration
         environment = program_environment(os.environ)
         os.environ.clear()
         os.environ.update(environment)
         isolated = configuration.isolation == "gvisor"
-        proved, slots = [isolation_checks.kernel()], []
+        proved, slots, packages = [isolation_checks.kernel()], [], {}
         # Outside gVisor nothing is started, not even a probe, unless explicitly configured.
         if proved[0].passed or not isolated:
-            profile = PROFILES[configuration.profile]
-            _check_packages(profile)
+            packages = installed_packages(DEFAULT)
+            profile = DEFAULT.with_packages(packages)
             # Without gVisor, memory usage is that of the whole machine, so it says nothing about the sandbox.
             most = box_bytes(profile, configuration.slots) if isolated else sys.maxsize
             slots = _start_slots(profile, configuration.slots, most)
@@ -132,7 +135,8 @@ class Supervisor:
             slots=configuration.slots,
             image_digest=configuration.image_digest,
             python_version=platform.python_version(),
-            profiles=PROFILES[configuration.profile].offered,
+            profiles=[DEFAULT.name],
+            packages=packages,
         )
         self._slots = slots
         self._soundness = Soundness(self._spare_descriptors)

@@ -16,13 +16,15 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from datetime import time as clock
 from decimal import Decimal
 from fractions import Fraction
-from pathlib import Path, PurePosixPath
+from ipaddress import ip_address, ip_network
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import pytest
 
+from codealign.coordinator.evaluation import judging
 from codealign.coordinator.evaluation.in_sandbox import agreement, calls
 from codealign.coordinator.evaluation.in_sandbox.agreement import Case, Rule, output
 from codealign.coordinator.evaluation.mbpp_inputs import RULE_OF_ENTRY_POINT
@@ -72,6 +74,12 @@ def judged(have: Any, want: Any, rule: str = "equal", atol: float = 0.0, argumen
         (Colour.RED, 1),
         (Decimal("0.5"), 0.5),
         (Fraction(1, 3), Fraction(2, 6)),
+        (Fraction(10**400), 10**400),
+        (Fraction(10**400, 3), Fraction(2 * 10**400, 6)),
+        (Fraction(1, 3**20_000), Fraction(2, 2 * 3**20_000)),
+        (Decimal("1E+400"), 10**400),
+        (Decimal("1E+999999999"), Decimal("10E+999999998")),
+        (Decimal("Infinity"), float("inf")),
         (2**80, 2**80),
         (2.0**80, 2**80),
         (1e300, int(1e300)),
@@ -106,6 +114,11 @@ def judged(have: Any, want: Any, rule: str = "equal", atol: float = 0.0, argumen
         (UserList([1, "a"]), [1, "a"]),
         (UserString("a"), "a"),
         (SimpleNamespace(a=1, b=2), SimpleNamespace(b=2, a=1.0)),
+        (ip_address("10.0.0.1"), ip_address("10.0.0.1")),
+        (ip_network("10.0.0.0/8"), ip_network("10.0.0.0/8")),
+        (PureWindowsPath("A/b"), PureWindowsPath("a\\B")),
+        ([str.upper, dict.get], [str.upper, dict.get]),
+        ([list[int], int | None], [list[int], None | int]),
         (slice(1, 2), slice(1.0, 2, None)),
         ([type(None), int], [type(None), int]),
         (bytearray(b"a"), b"a"),
@@ -130,6 +143,12 @@ def test_what_python_calls_equal_agrees(have: Any, want: Any) -> None:
         (b"a", "a"),
         (None, False),
         (Decimal("0.1"), 0.1),
+        (Decimal("1E+400"), float("inf")),
+        (Decimal("1E+999999999"), Decimal("1E+999999998")),
+        (Decimal("NaN"), Decimal("NaN")),
+        (str.upper, str.lower),
+        (ip_address("10.0.0.1"), "10.0.0.1"),
+        (list[int], list[str]),
         ({1: 2}, [[1, 2]]),
         ("nan", NAN),
         ([1, 2], [2, 1]),
@@ -274,6 +293,29 @@ def test_rules_of_their_own() -> None:
     assert judged(0, 1, "zero-too")
     assert judged("anything", 1, "anything")
     assert {*RULE_OF_ENTRY_POINT.values(), "equal", "find-zero"} == set(RULES) == set(agreement._SPECIAL)
+
+
+@pytest.mark.parametrize("rule", sorted(judging.EQUAL_IS_RIGHT))
+@pytest.mark.parametrize(
+    "value", [1, 0.1, [0.1], -1.5, None, "a", True, False, [], (1, "a"), 2**70, 1e300, "y" * 70_000]
+)
+def test_an_equal_output_is_right_wherever_no_comparison_is_made(rule: str, value: Any) -> None:
+    have, want = output(calls.described(value)), output(calls.described(value))
+    for atol in (0.0, 0.1):
+        assert Rule(rule, atol).agrees(Case("base", 0, [3, 4], have, want))
+
+
+def test_by_other_rules_an_equal_output_may_be_wrong() -> None:
+    assert not judged(False, False, "not-none")
+    assert not judged(5.0, 5.0, "find-zero", 1e-4, [[1, 2]])
+
+
+def test_a_text_agrees_with_the_digest_of_the_same_text() -> None:
+    text = calls.normal(2.0**70)
+    long = output(["", calls._digest(text).hexdigest(), "float", True])
+    assert output([text, "", "float", True]).equals(long)
+    assert long.equals(output([calls.normal(2**70), "", "int", False])), "the mark of a float takes no part"
+    assert not output([calls.normal(3), "", "int", False]).equals(long)
 
 
 def test_the_longest_outputs_leave_as_digests_and_still_agree() -> None:

@@ -151,6 +151,12 @@ def runner_line(runner: sb.Runner) -> str:
     return f"{runner.backend}, {gvisor}{platform}, {passed} of {len(runner.isolation_checks)} isolation checks passed"
 
 
+def packages_line(runner: sb.Runner) -> str:
+    """Return which packages programs may import besides the standard library."""
+    found = [f"{name} {version}".strip() for name, version in sorted(runner.packages.items())]
+    return ", ".join(found) or "none: programs can import only the standard library"
+
+
 def _print_runner(runner: sb.Runner) -> None:
     facts = {
         "runner": runner.name,
@@ -161,6 +167,7 @@ def _print_runner(runner: sb.Runner) -> None:
         "slots": str(runner.slots),
         "Python": runner.python_version,
         "profiles": ", ".join(runner.profiles),
+        "packages": packages_line(runner),
         "image": runner.image_digest,
     }
     out.print(facts_table(facts))

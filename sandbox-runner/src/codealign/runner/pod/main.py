@@ -17,7 +17,6 @@ from codealign.runner.configuration import Configuration
 from codealign.runner.pod import secrecy
 from codealign.runner.pod.servicer import RunnerServicer
 from codealign.runner.pod.settings import RunnerSettings
-from codealign.runner.profiles import PROFILES
 from codealign.runner.supervisor import Supervisor
 
 SERVICE = "codealign.api.runner.v1.RunnerService"
@@ -32,15 +31,10 @@ _CONNECTIONS = 64
 
 
 def _configuration(settings: RunnerSettings, hidden: Sequence[str]) -> Configuration:
-    if settings.profile not in PROFILES:
-        raise ConfigurationError(
-            f"CODEALIGN_RUNNER_PROFILE: unknown profile {settings.profile!r}; known profiles: {', '.join(PROFILES)}"
-        )
     written = IMAGE_DIGEST.read_text().strip() if IMAGE_DIGEST.is_file() else ""
     return Configuration(
         name=settings.name,
         slots=settings.slots,
-        profile=settings.profile,
         backend="grpc",
         platform=settings.platform,
         gvisor_version=settings.gvisor_version,

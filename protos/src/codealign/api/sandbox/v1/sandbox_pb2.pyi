@@ -681,6 +681,26 @@ Global___IsolationCheck: _TypeAlias = IsolationCheck  # noqa: Y015
 class Runner(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class PackagesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     BACKEND_FIELD_NUMBER: _builtins.int
@@ -693,6 +713,7 @@ class Runner(_message.Message):
     PYTHON_VERSION_FIELD_NUMBER: _builtins.int
     PROFILES_FIELD_NUMBER: _builtins.int
     PROFILE_LIMITS_FIELD_NUMBER: _builtins.int
+    PACKAGES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     state: Global___RunnerState.ValueType
     backend: _builtins.str
@@ -708,11 +729,15 @@ class Runner(_message.Message):
     def isolation_checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___IsolationCheck]: ...
     @_builtins.property
     def profiles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Profiles that a request may name. The first is the one that the runner was started with."""
+        """Profiles that a request may name. The first is the default."""
 
     @_builtins.property
     def profile_limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProfileLimits]:
         """Limits of these profiles, in the same order."""
+
+    @_builtins.property
+    def packages(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Packages besides the standard library that programs may import, with their versions."""
 
     def __init__(
         self,
@@ -729,10 +754,11 @@ class Runner(_message.Message):
         python_version: _builtins.str = ...,
         profiles: _abc.Iterable[_builtins.str] | None = ...,
         profile_limits: _abc.Iterable[Global___ProfileLimits] | None = ...,
+        packages: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "gvisor_version", b"gvisor_version", "image_digest", b"image_digest", "isolation", b"isolation", "isolation_checks", b"isolation_checks", "name", b"name", "platform", b"platform", "profile_limits", b"profile_limits", "profiles", b"profiles", "python_version", b"python_version", "slots", b"slots", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "gvisor_version", b"gvisor_version", "image_digest", b"image_digest", "isolation", b"isolation", "isolation_checks", b"isolation_checks", "name", b"name", "packages", b"packages", "platform", b"platform", "profile_limits", b"profile_limits", "profiles", b"profiles", "python_version", b"python_version", "slots", b"slots", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from codealign.coordinator.evaluation import vocabulary
@@ -64,12 +64,21 @@ class Reader(ast.NodeVisitor):
         has_star: Whether there is a star import: any name may come from a module.
         inside: Whether it visits function bodies rather than module-level statements. Then nested function bodies
             count too.
+        spent: Names that may refer to iterators, which change when they are iterated.
     """
 
-    def __init__(self, imported: dict[str, str], own: set[str], has_star: bool, inside: bool = False) -> None:
+    def __init__(
+        self,
+        imported: dict[str, str],
+        own: set[str],
+        has_star: bool,
+        inside: bool = False,
+        spent: Collection[str] = (),
+    ) -> None:
         self.found = Effects()
         self._imported, self._own, self._has_star, self._inside = imported, own, has_star, inside
         self._quiet = False
+        self._spent = spent
         self._roots: dict[ast.AST, set[str]] = {}
 
     def roots(self, node: ast.AST | None) -> set[str]:
@@ -151,13 +160,18 @@ class Reader(ast.NodeVisitor):
 
     def visit_For(self, node: ast.For | ast.AsyncFor) -> None:
         self._bind(node.target, self.roots(node.iter))
+        self._iterate([node.iter])
         self.generic_visit(node)
 
     visit_AsyncFor = visit_For  # noqa: N815
 
     def visit_comprehension(self, node: ast.comprehension) -> None:
         self._bind(node.target, self.roots(node.iter))
+        self._iterate([node.iter])
         self.generic_visit(node)
+
+    def _iterate(self, values: Iterable[ast.expr]) -> None:
+        self._change(each.id for each in values if isinstance(each, ast.Name) and each.id in self._spent)
 
     def visit_withitem(self, node: ast.withitem) -> None:
         if node.optional_vars is not None:
@@ -179,12 +193,20 @@ class Reader(ast.NodeVisitor):
 
     def visit_Expr(self, node: ast.Expr) -> None:
         parts = dotted(node.value.func) if isinstance(node.value, ast.Call) else []
-        if parts and (parts == ["print"] or _is_under(self._path(parts), vocabulary.TESTING_PATHS)):
+        if parts == ["print"] and (file := self._file_of(node.value)) is not None:
+            self._change(self.roots(file))
+        elif parts and (parts == ["print"] or _is_under(self._path(parts), vocabulary.TESTING_PATHS)):
             self._visit_quietly(node)
             return
         if may_be_method(node.value):
             self.found.changed |= self.roots(node.value) & self._own
         self.generic_visit(node)
+
+    def _file_of(self, call: ast.expr) -> ast.expr | None:
+        """Return what a call of `print` writes to, unless it is a standard stream."""
+        keywords = call.keywords if isinstance(call, ast.Call) else []
+        file = next((each.value for each in keywords if each.arg == "file"), None)
+        return None if file is None or self._path(dotted(file)) in ("sys.stdout", "sys.stderr") else file
 
     def _visit_quietly(self, node: ast.AST) -> None:
         before, self._quiet = self._quiet, True
@@ -235,6 +257,7 @@ class Reader(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         arguments = _arguments(node)
+        self._iterate(arguments)
         self._call(node.func, {name for each in arguments for name in self.roots(each)}, arguments)
         self.generic_visit(node)
 
@@ -269,7 +292,7 @@ class Reader(ast.NodeVisitor):
             self.found.reads_input = True
         if path.partition(".")[0] in vocabulary.CALLING_MODULES:
             self._change(given)
-        elif _only_reads(path):
+        elif _only_reads(path) and not path.endswith(".register"):
             self._call_arguments(arguments)
         else:
             self._do_anything()
@@ -316,6 +339,18 @@ class Reader(ast.NodeVisitor):
                 self.found.aliases.setdefault(owner, set()).update(given)
         else:
             self._change(given)
+
+
+def iterators(statement: ast.stmt) -> Iterator[str]:
+    """Yield the names that a statement may bind to an iterator: a generator, or what a call returns."""
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Assign | ast.AnnAssign | ast.NamedExpr) and isinstance(
+            node.value, ast.GeneratorExp | ast.Call
+        ):
+            made = dotted(node.value.func) if isinstance(node.value, ast.Call) else []
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if made not in vocabulary.CONTAINERS:
+                yield from (each.id for each in targets if isinstance(each, ast.Name))
 
 
 def may_be_method(value: ast.expr) -> bool:

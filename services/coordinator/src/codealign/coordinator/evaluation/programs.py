@@ -28,7 +28,7 @@ from dataclasses import dataclass
 
 from codealign.common.foreign_python import without_warnings
 from codealign.coordinator.evaluation.classes import shares_state
-from codealign.coordinator.evaluation.effects import Body, Effects, Reader, dotted, may_be_method
+from codealign.coordinator.evaluation.effects import Body, Effects, Reader, dotted, iterators, may_be_method
 from codealign.coordinator.evaluation.reach import Reach
 from codealign.coordinator.evaluation.readable import Reader as TextReader
 from codealign.coordinator.evaluation.readable import parse
@@ -36,6 +36,8 @@ from codealign.coordinator.evaluation.readable import parse
 _Function = (ast.FunctionDef, ast.AsyncFunctionDef)
 _Definition = (*_Function, ast.ClassDef)
 _Import = (ast.Import, ast.ImportFrom)
+_COMPREHENSIONS = frozenset({"listcomp", "setcomp", "dictcomp", "genexpr"})
+_CACHES = frozenset({"functools.lru_cache", "functools.cache"})
 _SPECIAL = frozenset({"__doc__", "__annotations__"})
 
 
@@ -144,6 +146,12 @@ def _find_names(unit: _Unit, source: str) -> None:
             unit.uses.add(symbol.get_name())
     for child in top.get_children():
         unit.uses |= _globals_of(child)
+        if child.get_name() in _COMPREHENSIONS:  # `[last for x in xs if (last := x)]` binds in the module
+            unit.binds |= {symbol.get_name() for symbol in child.get_symbols() if _binds_outside(symbol)}
+
+
+def _binds_outside(symbol: symtable.Symbol) -> bool:
+    return symbol.is_global() and symbol.is_assigned()
 
 
 def _globals_of(table: symtable.SymbolTable) -> set[str]:
@@ -164,11 +172,15 @@ class _Program:
         self.bound = {name for unit in units for name in unit.binds}
         imports_only = {name for unit in units if _is_import(unit) for name in unit.binds}
         self.own = {name for unit in units if not _is_import(unit) for name in unit.binds} - imports_only
+        statements = [statement for unit in units for statement in unit.statements]
+        self._iterators = {name for statement in statements for name in iterators(statement)}
+        self._cached = set(_cached(statements, self.imported))
         bodies: dict[str, Body] = {}
         aliases: dict[str, set[str]] = {}
         self._effects: list[Effects] = []
         for unit in units:
             effects = self._read(unit.statements, inside=False)
+            effects.changed |= self._cached & {name for each in unit.statements for name in _called_in_a_loop(each)}
             self._effects.append(effects)
             for name, others in effects.aliases.items():
                 aliases.setdefault(name, set()).update(others)
@@ -178,7 +190,7 @@ class _Program:
         self._bodies, self._reach = bodies, Reach(bodies, aliases, self.own)
 
     def _read(self, nodes: Sequence[ast.AST], inside: bool) -> Effects:
-        reader = Reader(self.imported, self.own, self.has_star, inside)
+        reader = Reader(self.imported, self.own, self.has_star, inside, self._iterators)
         for node in nodes:
             reader.visit(node)
         return reader.found
@@ -209,6 +221,26 @@ class _Program:
         """Return whether the unit, or a function in it, may access any name."""
         bodies = [self._bodies[each.name] for each in unit.statements if isinstance(each, _Definition)]
         return self._effects[number].dynamic or any(body.effects.dynamic for body in bodies)
+
+
+def _cached(statements: Sequence[ast.stmt], imported: dict[str, str]) -> Iterator[str]:
+    """Yield the functions whose results are cached: earlier calls spare later ones the depth of their recursion."""
+    for statement in statements:
+        if not isinstance(statement, _Function):
+            continue
+        for decorator in statement.decorator_list:
+            first, *rest = dotted(decorator.func if isinstance(decorator, ast.Call) else decorator) or [""]
+            if ".".join([imported.get(first, first), *rest]) in _CACHES:
+                yield statement.name
+
+
+def _called_in_a_loop(statement: ast.stmt) -> Iterator[str]:
+    """Yield the functions that a loop calls, if it does nothing else."""
+    if not isinstance(statement, ast.For):
+        return
+    calls = [each.value for each in statement.body if isinstance(each, ast.Expr) and isinstance(each.value, ast.Call)]
+    if len(calls) == len(statement.body):
+        yield from (call.func.id for call in calls if isinstance(call.func, ast.Name))
 
 
 def _is_import(unit: _Unit) -> bool:
@@ -276,6 +308,8 @@ def _is_needed(unit: _Unit, effects: Effects, reached: set[str]) -> bool:
         return False
     if unit.binds & reached or effects.changed & reached:
         return True
+    if any(isinstance(each, ast.Expr) and _ends_program(each.value) for each in unit.statements):
+        return False
     imports = list(_inner_imports(unit))
     if imports and (not _is_import(unit) or any(map(_is_kept_import, imports))):
         return True

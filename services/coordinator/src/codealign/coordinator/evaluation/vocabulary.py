@@ -9,6 +9,13 @@ SCALARS = frozenset(
     """.split()
 )
 """Builtins whose result shares no state with their arguments."""
+CONTAINERS = tuple(
+    [name]
+    for name in """
+    bytearray bytes dict frozenset list range set sorted str tuple
+    """.split()
+)
+"""Calls, as `effects.dotted` gives them, of builtins that return containers rather than iterators."""
 CALLING = frozenset(["filter", "map", "max", "min", "sorted"])
 """Builtins that may call their arguments."""
 CHANGING = frozenset(["delattr", "next", "setattr"])

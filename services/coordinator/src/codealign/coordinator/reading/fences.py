@@ -7,6 +7,7 @@ opener's indentation (as far as the code has it) and block quote marks are remov
 Each deviation makes a block readable that CommonMark would lose or join with its neighbors:
 
 - An opener may have any indentation and may follow list markers and quote marks, or text if it is marked as Python.
+- A word that names the content rather than a language ("solution", "tests") does not mark a block.
 - In Python, a fence line counts only outside string literals: a docstring may contain fences. Outside literals, nothing
   that begins with three backticks is Python, so any fence there closes the block, even one that is shorter, indented
   or at the end of the last line of code.
@@ -35,10 +36,12 @@ TAG = r"<[ \t]*(?:/[ \t]*)?(?:answer|tests?|task|concepts)[ \t]*>"
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _END = r"(?:\r\n|\n|\r|\Z)"
-_MARKER = r"(?:>|(?:[-*+•]|\(?\d{1,9}[.)])(?=[ \t`~]))"
+_MARKER = r"(?:>|(?:[-*+•◦▪●‣]|\(?(?:\d{1,9}|[A-Za-z]|[ivx]{1,5})[.)])(?=[ \t`~]))"
+_MARKERS = rf"(?:[ \t]*{_MARKER})*[ \t]*"
 _FENCE = r"(?:(?P<ticks>`{3,})(?P<info>[^`\n\r]*)|(?P<tildes>~{3,})(?P<words>[^\n\r]*))"
-_OPENER = re.compile(rf"(?P<prefix>(?:[ \t]*{_MARKER})*[ \t]*){_FENCE}{_END}")
-_OPENER_AFTER_TEXT = re.compile(rf"(?P<prefix>[^`\n\r]*[^` \t\n\r])[ \t]*(?P<ticks>`{{3,}})(?P<info>[^`\n\r]*){_END}")
+_OPENER = re.compile(rf"(?P<prefix>{_MARKERS}){_FENCE}{_END}")
+_OPENER_AFTER_TEXT = re.compile(rf"[^`\n\r]*[^` \t\n\r][ \t]*(?P<ticks>`{{3,}})(?P<info>[^`\n\r]*){_END}")
+_PREFIX = re.compile(_MARKERS)
 _FENCE_LINE = re.compile(rf"[ \t>]*(?P<fence>`{{3,}}|~{{3,}})[ \t]*(?P<rest>{TAG}|[^\n\r]*)", re.IGNORECASE)
 _TAG_LINE = re.compile(rf"[ \t>]*{TAG}", re.IGNORECASE)
 _TOKEN = re.compile(
@@ -55,9 +58,14 @@ _TOKEN = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 """Python tokens needed to tell whether a fence is in a string literal, and what may end a block."""
-_LANGUAGE = re.compile(r"[\w+#-]+(?:\.\w+)*")
-_PYTHON_NAME = re.compile(r"(?:lang(?:uage)?-)?(?:[ic]?python|pypy|pyw?)[-_]?(?:\d+(?:\.[\dx]+)*)?|.*\.pyw?")
-_NO_LANGUAGE = frozenset({"code"})
+_LANGUAGE = re.compile(r"\w[\w+#-]*(?:\.\w+)*")
+_PYTHON_NAME = re.compile(
+    r"(?:lang(?:uage)?-)?(?:(?:[ic]|micro|circuit)?python|pypy|pyw?)[-_]?(?:\d+(?:\.[\dx]+)*)?(?:#.*)?|.*\.pyw?"
+)
+_NO_LANGUAGE = frozenset(
+    {"answer", "code", "function", "implementation", "program", "pytest", "solution", "test", "tests", "unittest"}
+)
+"""Words that name the content of a block, not its language."""
 _KEY = re.compile(r"\A(?:lang|language)\s*[=:]\s*[\"']?")
 _MARKDOWN = frozenset({"markdown", "md", "mdx"})
 _TAB = 4
@@ -143,16 +151,15 @@ class _Scanner:
     def _opener(self, position: int) -> _Opener | None:
         found = _OPENER.match(self._text, position)
         if found is not None:
-            prefix = found["prefix"]
-            inside = prefix.rpartition(">")[2]
-            quotes = prefix.count(">")
-            indent = _columns(inside[1:] if quotes and inside[:1] == " " else inside)
+            indent, quotes = _columns_and_quotes(found["prefix"])
             info = found["info"] if found["ticks"] else found["words"]
             fence = found["ticks"] or found["tildes"]
             return _Opener(fence, language_of(info), indent, quotes, position, found.end())
         found = _OPENER_AFTER_TEXT.match(self._text, position)
         if found is not None and language_of(found["info"]) == PYTHON:
-            return _Opener(found["ticks"], PYTHON, 0, 0, found.start("ticks"), found.end())
+            prefix = _PREFIX.match(self._text, position)
+            indent, quotes = _columns_and_quotes(prefix.group() if prefix else "")
+            return _Opener(found["ticks"], PYTHON, indent, quotes, found.start("ticks"), found.end())
         return None
 
     def _next_line(self, position: int) -> int:
@@ -250,6 +257,12 @@ class _Scanner:
     def _line_start(self, position: int, first: int) -> int:
         """Return the start of a position's line, or `first` if that is later."""
         return max(self._text.rfind("\n", first, position), self._text.rfind("\r", first, position), first - 1) + 1
+
+
+def _columns_and_quotes(prefix: str) -> tuple[int, int]:
+    """Return the columns that list markers and white space take inside the block quote, and the quote's depth."""
+    quotes, inside = prefix.count(">"), prefix.rpartition(">")[2]
+    return _columns(inside[1:] if quotes and inside[:1] == " " else inside), quotes
 
 
 def _closes(fence: re.Match[str], opener: _Opener) -> bool:

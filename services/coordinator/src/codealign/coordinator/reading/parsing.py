@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from codealign.common.text import lines
 from codealign.coordinator.reading import assembly, tags
 from codealign.coordinator.reading.fences import PYTHON, UNMARKED, Block, blocks
-from codealign.coordinator.reading.python_code import compiles
+from codealign.coordinator.reading.python_code import compiles, ends_in_literal
 from codealign.coordinator.reading.terms import terms_of
 
 REASONS = {
@@ -113,6 +113,8 @@ def response(text: str, *, cut_off: bool) -> ParsedResponse | Rejected:
     if not (tests[-1].closed or closed or compiles(tests_code)):
         amount = _amount(tests[-1].content)
         return Rejected("cut-off", f"ends inside a block of the tests that does not compile, after {amount} of it")
+    if ends_in_literal(tests[-1].content):
+        return Rejected("cut-by-stop", "the tests end inside a string literal, which holds a closing fence and a tag")
     program = assembly.program([block.content for block in code], tests_code)
     return ParsedResponse(_answer(text[: ended.start], answer_blocks), program, tests_code)
 

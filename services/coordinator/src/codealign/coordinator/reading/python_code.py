@@ -53,6 +53,18 @@ def compiles(code: str) -> bool:
     return True
 
 
+def ends_in_literal(code: str) -> bool:
+    """Return whether the code ends inside a triple-quoted string literal, so that its end is missing."""
+    with without_warnings():
+        try:
+            compile(code.removeprefix(BOM), "<answer>", "exec", dont_inherit=True)
+        except SyntaxError as error:
+            return "unterminated triple-quoted" in str(error.msg)
+        except _FAULTS:
+            pass
+    return False
+
+
 def names(code: str) -> Names | None:
     """Return the names of code, or None if it does not compile or is nested too deeply to analyze."""
     source = code.removeprefix(BOM)

@@ -14,11 +14,14 @@ from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.coordinator.reading.parsing import REASONS, Rejected
 from codealign.coordinator.reading.section import Section
 
-READING = 3
+READING = 4
 """Incremented whenever completions are parsed differently, here or in `parsing`. Part of each generating stage's
 configuration, so that records of an older version are not taken for those of a newer one."""
 
 _FENCE = re.compile(r"[ \t]*(`{3,}(?=[^`]*$)|~{3,})")
+_LIST_MARKER = re.compile(r"[-*+>]|\(?\w{1,3}[.)]")
+_VERBATIM = re.compile(r"<(pre|xmp|samp)(?:\s[^<>]*)?>(?!.*</\1>)", re.IGNORECASE)
+"""HTML elements with verbatim content. Each ends at a line that ends with its end tag."""
 _SENTENCE_ENDS = ".!?:;)]}`'\"|"
 _UNANSWERED = {inf.FINISH_REASON_CONTENT_FILTER: "content-filter", inf.FINISH_REASON_TOOL_CALL: "tool-call"}
 
@@ -111,12 +114,13 @@ def _is_open(text: str, section: Section) -> bool:
 def _marks(text: str, section: Section) -> Iterator[tuple[int | None, bool]]:
     """Yield for each line where the section's closing tag begins, or None, and whether something is open after it.
 
-    A tag is not the section's if it is in a code block, in an element of the same name that the text opened, or in a
-    sentence. In a sentence it may be at a line's end; then the sentence continues.
+    A tag is not the section's if it is in a code block, in an element of the same name that the text opened, in an
+    element with code, the whole item of a list, or in a sentence. In a sentence it may be at a line's end; then the
+    sentence continues.
     """
     tag, depth, fence, at = section.closing_tag, 0, "", 0
     opening = re.compile(rf"<{section.name}(\s[^<>]*)?>(<|$)")
-    lines = text.split("\n")
+    lines = re.sub(tag, tag, text, flags=re.IGNORECASE).split("\n")
     first = next((number for number, line in enumerate(lines) if line.strip()), 0)
     for number, line in enumerate(lines):
         stripped, end = line.strip(), None
@@ -129,6 +133,8 @@ def _marks(text: str, section: Section) -> Iterator[tuple[int | None, bool]]:
             pass
         elif found := _FENCE.match(line):
             fence = found.group(1)
+        elif (verbatim := _VERBATIM.match(stripped)) and not ends:
+            fence = f"</{verbatim.group(1)}>"
         elif opening.match(stripped) and not ends:
             depth += number != first  # the model may repeat the prompt's opening tag
         elif stripped == tag and depth:
@@ -140,12 +146,17 @@ def _marks(text: str, section: Section) -> Iterator[tuple[int | None, bool]]:
 
 
 def _closes(line: str, fence: str) -> bool:
+    """Return whether a line closes a code block, by its fence, or an element, by its end tag."""
+    if fence.startswith("<"):
+        return line.lower().endswith(fence.lower())
     return len(line) >= len(fence) and not line.strip(fence[0])
 
 
 def _closes_text(line: str, tag: str, lines: list[str], following: int, section: Section) -> bool:
     """Return whether a tag at the end of a line of text is the section's rather than part of the sentence."""
     before = line.removesuffix(tag)
+    if _LIST_MARKER.fullmatch(before.strip()):
+        return not any(one.strip() for one in lines[following:])
     if before.count(f"<{section.name}>") > before.count(tag):
         return False
     rest = (lines[number].strip() for number in range(following, len(lines)))

@@ -18,7 +18,7 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Self
 
-FORM = 2
+FORM = 3
 """Version of the normal form and of the choice of texts: a change gives other rows."""
 SHORT = 40
 """Normal-form characters below which a text must meet further conditions."""
@@ -34,10 +34,14 @@ _NO_WORD = bytes(code for code in range(128) if not chr(code).isalnum())
 _ESCAPE = re.compile(r"(?<!\\)\\++(?:u([0-9a-f]{4})|x([0-9a-f]{2})|[nrtfv0])")
 _INVISIBLE = ("Cf", "Mn")
 _NO_CODE = re.compile(r"[^\w!%&()*+,\-./:<=>@\[\]^{|}~]+")
-_LINE_PREFIX = re.compile(r"^[ \t]*(?:>|#|\*|\||//|--|\.\.\.)", re.MULTILINE)
-_LINE_PREFIXES = re.compile(r"^(?:[ \t]*(?:>|#|\*|\||//|--|\.\.\.))+", re.MULTILINE)
+_PREFIX = r"[ \t]*(?:>|#|\*|\||//|--|\.\.\.:?|[-+]|in[ \t]?\[\d{1,5}\]:)"
+_LINE_PREFIX = re.compile(rf"^{_PREFIX}", re.MULTILINE)
+_LINE_PREFIXES = re.compile(rf"^(?:{_PREFIX})+", re.MULTILINE)
+_LINE_SUFFIX = re.compile(r"(?:\||[\"'][ \t]*\+)[ \t]*$", re.MULTILINE)
+"""End of a table's row, or of a piece of a concatenated string."""
 _HTML_TAG = re.compile(r"</?[a-z][a-z0-9]*(?:[ \t][^<>\n]{0,200})?/?>")
-_NUMBERED = re.compile(r"^[ \t]*\d{1,4}[ \t]*[.:|)]", re.MULTILINE)
+_NUMBERED = re.compile(r"^[ \t]*(?:l(?:ine)?[ \t]?)?\d{1,4}(?:[ \t]*[.:|)\]]|[ \t])", re.MULTILINE)
+_DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212"), "-")
 _COMMENT = re.compile(r"#[^\n]*|\"\"\".*?\"\"\"|'''.*?'''", re.DOTALL)
 
 
@@ -145,11 +149,13 @@ def operator_form(text: str) -> str:
 
 
 def _operator_forms(plain: str) -> tuple[str, ...]:
-    """Return the code as it is, and without the line prefixes of quoted or commented-out code.
+    """Return the code as it is, and without what surrounds the lines of quoted, listed or commented-out code.
 
-    Lines of code that is also wrapped may begin with an operator, so either one prefix or all are removed.
+    Lines of code that is also wrapped may begin or end with an operator, so either one prefix or all are removed, and
+    suffixes or none.
     """
-    texts = plain, _LINE_PREFIX.sub("", plain), _LINE_PREFIXES.sub("", plain)
+    without = _LINE_PREFIX.sub("", plain)
+    texts = plain, without, _LINE_PREFIXES.sub("", plain), _LINE_SUFFIX.sub("", without)
     return tuple(_NO_CODE.sub("", text) for text in texts)
 
 
@@ -178,7 +184,7 @@ def _plain(text: str) -> str:
 
 def _visible(text: str) -> str:
     if not text.isascii():
-        decomposed = unicodedata.normalize("NFKD", text)
+        decomposed = unicodedata.normalize("NFKD", text).translate(_DASHES)
         text = "".join(letter for letter in decomposed if unicodedata.category(letter) not in _INVISIBLE)
     return text.casefold()
 

@@ -1,15 +1,13 @@
 """Calls a function on every input and writes down what came back. Runs in the sandbox, beside the solution.
 
-Standard library only. The outputs leave as normal forms: texts that are equal where Python calls the values equal
-(1, 1.0 and True; a dict in any order), and that say nothing of what was expected. A long text leaves as its digest.
-The process that compares them is another one.
+Standard library only, and of it only what every execution needs, because imports take as long as the rest of a small
+program. The outputs leave as normal forms: texts that are equal where Python calls the values equal (1, 1.0 and True; a
+dict in any order), and that say nothing of what was expected. A long text leaves as its digest. The process that
+compares them is another one.
 """
 
 from __future__ import annotations
 
-import decimal
-import fractions
-import hashlib
 import io
 import json
 import math
@@ -18,7 +16,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Sequence
-from pathlib import Path
 from typing import Any
 
 INPUTS_FILE = "codealign-inputs.json"
@@ -33,9 +30,12 @@ FLOAT_MARK = ',"float":1'
 """In the normal form of a large whole number that was a float: it takes no part in equality. A text's normal
 form has no such thing, since each quotation mark in it has a backslash before it."""
 _CHUNK = 1000
+_MOST_DIGITS = 100_000
+"""A Decimal with more digits before or after its point is not written out: it may have a billion."""
 _WAITING_SECONDS = 20.0
 """A call may take so much more wall-clock time than four times its CPU time."""
 _SMALL = 2**63
+_NAMED = (type, type(len), type(str.upper))
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -157,7 +157,7 @@ def _of_other(value: Any) -> str:
         if value.imag == 0:
             return _of_float(value.real)
         return f'{{"complex":[{_of_float(value.real)},{_of_float(value.imag)}]}}'
-    if isinstance(value, (decimal.Decimal, fractions.Fraction)):
+    if _is_a(value, "decimal", "Decimal") or _is_a(value, "fractions", "Fraction"):
         return _of_exact(value)
     if isinstance(value, (bytes, bytearray)):
         return f'{{"bytes":"{value.hex()}"}}'
@@ -179,6 +179,12 @@ def _of_other(value: Any) -> str:
     return _of_library(value) or _opaque()
 
 
+def _is_a(value: Any, module: str, name: str) -> bool:
+    """Whether a value is of a class, which it cannot be before the class's module is imported."""
+    kind = getattr(sys.modules.get(module), name, None)
+    return isinstance(kind, type) and isinstance(value, kind)
+
+
 def _opaque() -> str:
     return f'{{"object":"{os.urandom(8).hex()}"}}'  # whatever its __eq__ says, it is equal to nothing
 
@@ -192,7 +198,7 @@ def _of_library(value: Any) -> str:
 
     Types are told by their names: what the program has not imported is not imported for it.
     """
-    if value is Ellipsis or value is NotImplemented or (isinstance(value, (type, type(len))) and _is_named(value)):
+    if value is Ellipsis or value is NotImplemented or (isinstance(value, _NAMED) and _is_named(value)):
         name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', repr(value))}"
         return f'{{"name":{_encode(name)}}}'
     if isinstance(value, range):
@@ -208,8 +214,13 @@ def _of_library(value: Any) -> str:
 
 
 def _is_named(value: Any) -> bool:
-    """Whether a class or a builtin function is the one that its module has by its name."""
-    return value is type(None) or getattr(sys.modules.get(value.__module__ or ""), value.__qualname__, None) is value
+    """Whether a class, a builtin function or a builtin type's method is the one that its module has by its name."""
+    if value is type(None):
+        return True
+    owner = getattr(value, "__objclass__", None)
+    if owner is not None:
+        return getattr(owner, value.__name__, None) is value and _is_named(owner)
+    return getattr(sys.modules.get(value.__module__ or ""), value.__qualname__, None) is value
 
 
 def _of_moment(value: Any) -> tuple[str, Any]:
@@ -242,10 +253,15 @@ _LIBRARY: dict[str, Callable[[Any], tuple[str, Any]]] = {
     "datetime.time": _of_moment,
     "datetime.timedelta": lambda value: ("span", [value.days, value.seconds, value.microseconds]),
     "datetime.timezone": lambda value: ("zone", str(value.utcoffset(None))),
+    "ipaddress._IPAddressBase": lambda value: ("address", [value.version, str(value)]),
     "numpy.generic": lambda value: ("", value.item()),
     "pathlib.PurePosixPath": lambda value: ("path", str(value)),
+    "pathlib.PureWindowsPath": lambda value: ("windows path", str(value).lower()),
+    "types.GenericAlias": lambda value: ("alias", repr(value)),
     "types.SimpleNamespace": lambda value: ("namespace", vars(value)),
     "re.Pattern": lambda value: ("pattern", [value.pattern, value.flags]),
+    "types.UnionType": lambda value: ("union", {normal(each) for each in value.__args__}),
+    "typing._BaseGenericAlias": lambda value: ("typing alias", repr(value)),
     "uuid.UUID": lambda value: ("uuid", value.int),
 }
 """By a type's name: what distinguishes values of it, and the kind under which they are equal. No kind: as what they
@@ -253,13 +269,26 @@ are made into."""
 
 
 def _of_exact(value: Any) -> str:
-    if not math.isfinite(value):
-        return _of_float(float(value))
+    from fractions import Fraction
+
+    # Neither a fraction nor a large Decimal can be made into a float to ask whether it is finite.
+    is_decimal = _is_a(value, "decimal", "Decimal")
+    if is_decimal and not value.is_finite():
+        return _of_float(float("nan" if value.is_nan() else value))
+    if is_decimal and value and abs(value.adjusted()) > _MOST_DIGITS:
+        sign, digits, exponent = value.as_tuple()
+        text = "".join(map(str, digits))
+        return f'{{"decimal":"{sign}:{text.rstrip("0")}:{int(exponent) + len(text)}"}}'
     if value == int(value):
         return normal(int(value))
-    exact = fractions.Fraction(value)
-    near = float(exact)
-    return repr(near) if fractions.Fraction(near) == exact else f'{{"ratio":"{exact}"}}'
+    exact = Fraction(value)
+    try:
+        near = float(exact)
+    except OverflowError:
+        near = 0.0
+    if Fraction(near) == exact:
+        return repr(near)
+    return f'{{"ratio":"{exact.numerator:x}/{exact.denominator:x}"}}'  # in decimal, long numbers have no text
 
 
 def _pieces(value: Any) -> Iterator[str]:
@@ -282,20 +311,29 @@ def _floats(value: Any) -> bool:
 
 
 def described(value: Any) -> list[Any]:
-    """[normal form or "", its digest, the type's name, whether it is made of floats]."""
-    digest, kept, size = hashlib.blake2b(digest_size=16), [], 0
+    """[normal form or "", else its digest, the type's name, whether it is made of floats]."""
+    kept, size, digest = [], 0, None
     try:
         for piece in _pieces(value):
-            digest.update(_unmarked(piece).encode())
             size += len(piece)
             if size <= TEXT_LIMIT:
                 kept.append(piece)
+                continue
+            if digest is None:
+                digest = _digest("".join(kept))
+            digest.update(_unmarked(piece).encode())
     except RecursionError:  # it contains itself, or is nested too deeply to be compared
-        kept, size = [_opaque()], 0
-        digest = hashlib.blake2b(kept[0].encode(), digest_size=16)
+        kept, digest = [_opaque()], None
     kind = type(value)
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
-    return ["".join(kept) if size <= TEXT_LIMIT else "", digest.hexdigest(), name[:80], _floats(value)]
+    text = "" if digest else "".join(kept)
+    return [text, digest.hexdigest() if digest else "", name[:80], _floats(value)]
+
+
+def _digest(text: str) -> Any:
+    import hashlib  # few outputs are so long
+
+    return hashlib.blake2b(_unmarked(text).encode(), digest_size=16)
 
 
 def _within_total(outputs: list[list[Any]]) -> list[list[Any]]:
@@ -303,7 +341,7 @@ def _within_total(outputs: list[list[Any]]) -> list[list[Any]]:
     for output in sorted(outputs, key=lambda each: len(each[0])):
         total += len(output[0])
         if total > TOTAL_LIMIT:
-            output[0] = ""
+            output[:2] = "", output[1] or _digest(output[0]).hexdigest()
     return outputs
 
 
@@ -325,7 +363,8 @@ def answers(function: Callable[..., Any]) -> Iterator[bool]:
         CallTimedOut: A call took longer than it may.
         BaseException: Whatever a call raises.
     """
-    asked = json.loads(Path(INPUTS_FILE).read_text(encoding="utf-8"))
+    with io.open(INPUTS_FILE, encoding="utf-8") as file:  # noqa: UP020 (the solution may have another `open`)
+        asked = json.load(file)
     limits, as_set = asked["seconds"], asked["as_set"]
     for ring in (signal.SIGPROF, signal.SIGALRM):
         signal.signal(ring, _ring)
