@@ -9,7 +9,7 @@ TORCH := torch==2.13.0
 # A C compiler for the sandbox's native part, where the machine has none.
 ZIG := ziglang==0.13.0
 DISTRIBUTIONS := protos services/common services/inference services/sandbox services/dataset services/coordinator \
-	sandbox-runner trainer trainer/nano cli
+	sandbox-runner trainer trainer/nano cli services/console
 EDITABLE := $(foreach dist,$(DISTRIBUTIONS),-e ./$(dist))
 
 # What a run is made of; see `make run` below.
@@ -26,7 +26,7 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 .PHONY: setup
-setup: $(STAMP) ## Build .venv: the locked packages, torch, and the ten distributions (editable)
+setup: $(STAMP) ## Build .venv: the locked packages, torch, and the eleven distributions (editable)
 
 $(STAMP): requirements.lock $(foreach dist,$(DISTRIBUTIONS),$(dist)/pyproject.toml)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -126,6 +126,10 @@ bench-sandbox: setup ## Executions per second, ours and others', in one table
 bench-flow: setup ## What a record costs: processor time by service, memory, growth; SQLite and PostgreSQL
 	@$(BIN)/python -m tests.bench.flow $(ARGS)
 
+.PHONY: bench-console
+bench-console: setup ## The console's pages on a store of a million records: milliseconds and memory; writes docs/console.md
+	@$(BIN)/python -m tests.bench.console --write $(ARGS)
+
 .PHONY: ablation
 ablation: setup ## What selection by execution is worth: failures, random answers and passes, three seeds each; writes docs/ablation-nano.md
 	@$(BIN)/python -m tests.bench.ablation $(ARGS)
@@ -161,6 +165,7 @@ lock: ## Renew uv.lock, what pip takes from it (requirements.lock), and the imag
 	@$(call image_lock,dataset,services/dataset/pyproject.toml --extra s3)
 	@$(call image_lock,coordinator,services/coordinator/pyproject.toml --extra hub)
 	@$(call image_lock,sandbox,services/sandbox/pyproject.toml)
+	@$(call image_lock,console,services/console/pyproject.toml cli/pyproject.toml)
 	@echo s3fs | $(call image_lock,inference,services/inference/pyproject.toml --extra transformers --extra openai -)
 	@$(call image_lock,trainer,trainer/pyproject.toml --extra training --extra cluster --extra s3)
 
@@ -169,7 +174,7 @@ image_lock = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --g
 	--constraints requirements.lock --overrides charts/locks/overrides.txt $(2) protos/pyproject.toml \
 	services/common/pyproject.toml --extra traces --output-file charts/locks/$(1).lock
 
-# Images by name: those of a trial; `inference-vllm`, for GPUs, is to be asked for. REGISTRY, with its last slash, goes
+# Images by name: those of a trial; `console`, and `inference-vllm` for GPUs, are to be asked for. REGISTRY, with its last slash, goes
 # before the names; IMAGE_ARGS to docker, as in IMAGE_ARGS="--build-arg BASE=<another Debian with Python>".
 IMAGES ?= dataset coordinator sandbox postgres trainer inference sandbox-runner
 REGISTRY ?=
@@ -195,6 +200,11 @@ image-names: # What they are called, for `docker save` and `docker push`
 .PHONY: chart-schema
 chart-schema: setup ## Renew the chart's values.schema.json
 	@$(BIN)/python charts/schema.py
+
+.PHONY: monitoring
+monitoring: setup ## Renew what is generated from the metrics: docs/metrics.md, dashboards and their table
+	@$(BIN)/python -m charts.monitoring.reference
+	@$(BIN)/python -m charts.monitoring.dashboards
 
 .PHONY: clean
 clean: ## Remove .venv and what the tools left; .codealign (your data) stays

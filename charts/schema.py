@@ -76,7 +76,7 @@ OWNED: Mapping[str, set[str]] = {
         "workers_per_pod",
         "artifacts_url",
     }
-    | {"host", "liveness_port", "log_level", "log_format"},
+    | {"host", "liveness_port", "metrics_port", "log_level", "log_format"},
     "runner": _EVERYWHERE | {"name", "slots", "image_digest"},
 }
 """Settings that the chart sets itself from other values, or that have no meaning in a cluster."""

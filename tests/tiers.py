@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-NEEDS = ("gvisor", "docker", "helm", "postgres", "model", "vllm", "slow")
+NEEDS = ("gvisor", "docker", "helm", "postgres", "prometheus", "model", "vllm", "slow")
 """Markers of tests that the unit tier leaves out."""
 
 FIXTURES = {
@@ -43,7 +43,15 @@ LONGEST = (
 )
 """Files that take minutes, the longest first, as `tests/durations.py` reports them."""
 
-HIDDEN_PROGRAMS = {"runsc": "gvisor", "docker": "docker", "helm": "helm", "initdb": "postgres", "pg_ctl": "postgres"}
+HIDDEN_PROGRAMS = {
+    "runsc": "gvisor",
+    "docker": "docker",
+    "helm": "helm",
+    "initdb": "postgres",
+    "pg_ctl": "postgres",
+    "promtool": "prometheus",
+    "prometheus": "prometheus",
+}
 HIDDEN_PACKAGES = {"torch": "model", "transformers": "model", "vllm": "vllm"}
 """What an unmarked test does not find, and the marker that it should have."""
 

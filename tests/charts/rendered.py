@@ -32,9 +32,15 @@ CASES: Mapping[str, tuple[str, ...]] = {
     "trial": ("--values=values-trial.yaml",),
     "gpu-single": ("--values=values-gpu-single.yaml",),
     "gpu-multi": ("--values=values-gpu-multi.yaml",),
-    "no-tls": ("--values=values-trial.yaml", "--set=tls.mode=disabled"),
+    "no-tls": (
+        *("--values=values-trial.yaml", "--set=tls.mode=disabled"),
+        *("--set=console.enabled=true", "--set=console.access=proxy", "--set=console.hostNames={codealign.example}"),
+    ),
     "no-tls-keda": ("--set=tls.mode=disabled", "--set=runners.scaling.mode=keda"),
-    "cert-manager": ("--set=tls.mode=certManager", "--set=runners.scaling.mode=keda"),
+    "cert-manager": (
+        *("--set=tls.mode=certManager", "--set=runners.scaling.mode=keda", "--set=console.enabled=true"),
+        '--set-json=console.clients=[{"podSelector":{"matchLabels":{"app":"desk"}}}]',
+    ),
     "traces": ("--set=tracing.endpoint=http://otel.observability:14317", "--set=tracing.ratio=0.25"),
     "hpa": ("--set=runners.scaling.mode=hpa", "--set=fullnameOverride=other"),
     "elsewhere": (

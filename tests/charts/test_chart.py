@@ -108,7 +108,8 @@ def test_a_wrong_value_is_refused_and_named(wrong: str, key: str) -> None:
         ({"tls.mode": "certManager"}, "no cert-manager"),
         ({"trainer.artifactsUrl": "s3://b/a"}, "dataset.versionsUrl"),
         ({"trainer.artifactsUrl": "file:///a", "dataset.versionsUrl": "s3://b/v"}, "s3:// URL"),
-        ({"monitoring.serviceMonitors": "enabled"}, "no ServiceMonitor CRD"),
+        ({"monitoring.serviceMonitors": "enabled"}, "no CRDs of the Prometheus operator"),
+        ({"monitoring.rules.enabled": "enabled"}, "monitoring.rules.enabled is enabled"),
     ],
 )
 def test_values_that_do_not_go_together_say_what_to_set(values: Mapping[str, str], told: str) -> None:
@@ -434,11 +435,6 @@ def test_an_image_with_a_tag_is_taken_as_it_is() -> None:
     assert server_of(chart.pod("trainer"))["image"] == digest
     version = (CHART.parents[1] / "VERSION").read_text().strip()
     assert server_of(chart.pod("dataset"))["image"] == f"r.example:5000/codealign-dataset:{version}"
-
-
-def test_service_monitors_are_left_out_where_the_cluster_does_not_know_them() -> None:
-    assert "ServiceMonitor" not in template(kinds=()).stdout
-    assert len(rendered("defaults").of("ServiceMonitor")) == 6
 
 
 def test_what_is_kept_after_an_uninstallation_is_what_the_values_say() -> None:

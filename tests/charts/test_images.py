@@ -17,6 +17,7 @@ IMAGES = {
     "coordinator": ("services/coordinator", ["hub"]),
     "sandbox": ("services/sandbox", []),
     "inference": ("services/inference", ["transformers", "openai"]),
+    "console": ("services/console", []),
     "trainer": ("trainer", ["training", "cluster", "s3"]),
 }
 """Images, each with its distribution and extras."""

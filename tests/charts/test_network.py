@@ -51,6 +51,8 @@ def test_a_way_is_open_at_both_of_its_ends(case: str) -> None:
         ("training-worker", "training-worker", 1),  # up to 65535: gloo and NCCL choose their ports
         ("sandbox", "runners", "grpc"),
     }
+    if "console" in components:
+        wanted |= {("console", called, "grpc") for called in ("coordinator", "dataset", "trainer")}
     if "postgresql" in components:
         wanted.add(("dataset", "postgresql", "postgresql"))
     assert leaving == wanted

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+from charts.monitoring import reference
+from charts.monitoring.dashboards import DASHBOARDS
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli import presets
 from tests.e2e.commands import codealign, command
 from tests.e2e.test_recorded_run import progress, query, versions
+from tests.monitoring.programs import prometheus_program
+from tests.monitoring.scraping import Prometheus, scraping
 
 SEEDS, PROBLEMS = 48, 24
 RUN = ("run", "--preset", "nano", "--n", str(SEEDS))
@@ -26,13 +33,32 @@ pytestmark = [pytest.mark.gvisor, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Home directory and output of an undisturbed run."""
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str, Prometheus | None]]:
+    """Home directory and output of an undisturbed run, and the Prometheus that scraped it, where there is one."""
     home = tmp_path_factory.mktemp("nano")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (OFFLINE | {"COLUMNS": "160"}).items():
-            patch.setenv(name, value)
-        return home, codealign(home, *RUN, "--until", "evaluation", "--problems", str(PROBLEMS))
+    with contextlib.ExitStack() as stack:
+        prometheus = None
+        if program := shutil.which("prometheus"):
+            prometheus = stack.enter_context(scraping(program, tmp_path_factory.mktemp("prometheus"), home))
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in (OFFLINE | {"COLUMNS": "160"}).items():
+                patch.setenv(name, value)
+            told = codealign(home, *RUN, "--until", "evaluation", "--problems", str(PROBLEMS))
+        yield home, told, prometheus
+
+
+@pytest.fixture(scope="module")
+def finished(watched: tuple[Path, str, Prometheus | None]) -> tuple[Path, str]:
+    """Home directory and output of the run."""
+    return watched[:2]
+
+
+@pytest.fixture(scope="module")
+def prometheus(watched: tuple[Path, str, Prometheus | None]) -> Prometheus:
+    """The Prometheus that scraped the run. Skips the test if there is none; in CI, fails it."""
+    prometheus_program("prometheus")
+    assert watched[2] is not None
+    return watched[2]
 
 
 def test_the_loop_ends_with_a_model_that_is_better(finished: tuple[Path, str]) -> None:
@@ -60,6 +86,25 @@ def test_the_version_says_that_it_can_be_made_again(finished: tuple[Path, str]) 
     manifest = json.loads(version["manifest.json"])
     assert manifest["promise"] == "reproducible"
     assert manifest["rows"] >= SEEDS // 4
+
+
+def test_every_panel_of_every_dashboard_has_data(prometheus: Prometheus) -> None:
+    empty = [
+        f"{name}: {panel.title}: {expression}"
+        for name, (_, panels) in DASHBOARDS.items()
+        for panel in panels
+        if not panel.where
+        for expression in panel.expressions()
+        if not prometheus.values(expression)
+    ]
+    assert empty == []
+
+
+def test_every_exported_metric_is_documented_and_no_alert_fired(prometheus: Prometheus) -> None:
+    known = {name for metric in reference.everything() for name in metric.series}
+    exported = {name for name in prometheus.names() if name.startswith("codealign_")}
+    assert {name for name in exported if not name.endswith("_created")} <= known
+    assert prometheus.values('ALERTS{alertstate="firing", alertname!="CodeAlignDiskFilling"}') == []
 
 
 @pytest.mark.slow

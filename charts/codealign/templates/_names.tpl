@@ -62,5 +62,5 @@ imagePullSecrets:
 
 {{/* Components with a certificate. KEDA, the operator and users are only clients; all runners share one name. */}}
 {{- define "codealign.certified" -}}
-dataset coordinator sandbox inference trainer runners operator{{ if eq .Values.runners.scaling.mode "keda" }} keda{{ end }} client
+dataset coordinator sandbox inference trainer runners operator{{ if eq .Values.runners.scaling.mode "keda" }} keda{{ end }}{{ if .Values.console.enabled }} console{{ end }} client
 {{- end -}}

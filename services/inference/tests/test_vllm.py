@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from codealign.inference.engines.base import ChatMessage, Completion, Generation
 from codealign.inference.engines.transformers.engine import TransformersEngine
 from codealign.inference.engines.transformers.loading import load_model
 from codealign.inference.engines.transformers.options import EngineOptions
+from tests.monitoring.test_dashboards import VLLM
 
 _spec = importlib.util.spec_from_file_location("vllm_server", Path(__file__).with_name("vllm_server.py"))
 assert _spec is not None
@@ -156,6 +159,15 @@ def test_what_an_earlier_prompt_shared_comes_from_the_cache(stub: Any) -> None:
     load = stub.GetLoad(pb.GetLoadRequest())
     assert (load.slots, load.running, load.waiting) == (8, 0, 0)
     assert 0 < load.cached_prompt_tokens < load.prompt_tokens
+
+
+def test_vllms_own_metrics_are_beside_ours(stub: Any, work: Path) -> None:
+    generate(stub, "def add", pb.SamplingParameters(max_tokens=4), 1)
+    port = json.loads((work / "endpoint.json").read_text())["metrics_port"]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        exposed = {line.partition("{")[0].partition(" ")[0] for line in answer.read().decode().splitlines()}
+    assert exposed >= VLLM
+    assert {f"codealign_inference_{name}_seconds_count" for name in ("queue", "time_to_first_token")} <= exposed
 
 
 async def test_a_prompt_beyond_the_context_is_refused_alike(stub: Any, reference: TransformersEngine) -> None:

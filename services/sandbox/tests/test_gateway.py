@@ -208,10 +208,12 @@ def test_metrics_have_prometheus_names(gateway: Gateway) -> None:
     with urllib.request.urlopen(f"http://127.0.0.1:{gateway.port('metrics_port')}/metrics") as answer:
         text = answer.read().decode()
     values = dict(re.findall(r"^(codealign_sandbox_\w+(?:{[^}]*})?) (\S+)$", text, re.MULTILINE))
-    assert float(values['codealign_sandbox_results_total{verdict="PASSED"}']) >= 1
+    assert float(values['codealign_sandbox_results_total{profile="default",verdict="PASSED"}']) >= 1
     assert float(values['codealign_sandbox_runner_starts_total{outcome="ready"}']) >= 1
     assert float(values["codealign_sandbox_queue_seconds_count"]) >= 1
     assert float(values["codealign_sandbox_slots"]) == 2
+    assert float(values['codealign_sandbox_runners{state="ready"}']) >= 1
+    assert float(values["codealign_sandbox_oldest_queued_timestamp_seconds"]) == 0
     assert {"codealign_sandbox_queued", "codealign_sandbox_busy"} <= values.keys()
     assert {"codealign_sandbox_faults_total", "codealign_sandbox_reruns_total"} <= values.keys()
 

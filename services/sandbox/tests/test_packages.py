@@ -18,6 +18,8 @@ from .conftest import CACHE, Gateway, name_of, request
 pytestmark = pytest.mark.gvisor
 pytest.importorskip("numpy", reason="numpy is not installed beside the gateway")
 
+_START_SECONDS = 180.0
+
 
 @pytest.mark.parametrize(
     ("code", "tests", "verdict"),
@@ -73,7 +75,7 @@ def test_processes_are_limited_beside_the_third_fork_server_too(gateway: Gateway
 
 def _without(folder: Path, part: str, into: str) -> runsc.RunscBackend:
     """Return a backend whose root file system has another text in a file of numpy, or no such directory."""
-    sound = runsc.prepare(CACHE, 1, 60.0)
+    sound = runsc.prepare(CACHE, 1, _START_SECONDS)
     root = folder / "root"
     shutil.copytree(sound.root.path, root, symlinks=True)
     path = root / str(rootfs.SITE).lstrip("/") / part
@@ -82,7 +84,7 @@ def _without(folder: Path, part: str, into: str) -> runsc.RunscBackend:
         shutil.rmtree(path.parent / "__pycache__")  # compiled files are not compared with their source
     else:
         shutil.rmtree(path)
-    return runsc.RunscBackend(sound.runsc, rootfs.Root(root, "sha256:changed"), folder, 1, 60.0)
+    return runsc.RunscBackend(sound.runsc, rootfs.Root(root, "sha256:changed"), folder, 1, _START_SECONDS)
 
 
 async def _verdict(runner: AttachedRunner, code: str) -> pb.Result:

@@ -23,7 +23,8 @@ BESIDE = (*ORIGINS, pb.KIND_VERDICT, pb.KIND_DECISION, pb.KIND_REJECTION, pb.KIN
 
 _MIN_DIGITS = 6
 _ID_DIGITS = 32
-_LIMIT = 10_000
+MOST = 10_000
+"""Maximum number of records of a family in each direction."""
 _BATCH = 500
 
 
@@ -167,26 +168,27 @@ async def find_run(connection: Connection, given: str) -> pb.Record | None:
     return found[0] if found else None
 
 
-async def load_family(connection: Connection, digits: str, run_id: str = "") -> Family:
+async def load_family(connection: Connection, digits: str, run_id: str = "", *, most: int = MOST) -> Family:
     """Load the records around a record: its lineage up to the seed, and everything derived from that seed.
 
     Args:
         connection: To the dataset service.
         digits: The record's id, or its first digits.
         run_id: Restrict descendants to this run. Empty: all runs.
+        most: Maximum number of records in each direction.
 
     Raises:
         Failure: There is no such record.
     """
     focus = await find_record(connection, digits)
-    above = await _lineage(connection, focus.id, up=True)
+    above = await _lineage(connection, focus.id, most, up=True)
     seeds = [record.id for record in above.records if record.kind == pb.KIND_SEED]
     records = {record.id: record for record in above.records if record.kind not in ORIGINS}
     records[focus.id] = focus
     references = {record.id: record for record in (*above.references, *above.records)}
     truncated = above.truncated
     for root in seeds or [focus.id]:
-        down = await _lineage(connection, root, up=False, run_id=run_id)
+        down = await _lineage(connection, root, most, up=False, run_id=run_id)
         _merge(records, down.records)
         _merge(references, down.references)
         truncated |= down.truncated
@@ -217,7 +219,9 @@ def _merge(into: dict[str, pb.Record], records: Iterable[pb.Record]) -> None:
         into.setdefault(record.id, record)
 
 
-async def _lineage(connection: Connection, record_id: str, *, up: bool, run_id: str = "") -> ds.LineageResponse:
+async def _lineage(
+    connection: Connection, record_id: str, most: int, *, up: bool, run_id: str = ""
+) -> ds.LineageResponse:
     direction = ds.DIRECTION_ANCESTORS if up else ds.DIRECTION_DESCENDANTS
-    request = ds.LineageRequest(id=record_id, direction=direction, collection=run_id, limit=_LIMIT)
+    request = ds.LineageRequest(id=record_id, direction=direction, collection=run_id, limit=most)
     return await connection.call(connection.clients.dataset.Lineage, request)

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from codealign.cli import __version__
 from codealign.cli.commands import (
     certificate,
+    console,
     data,
     diff,
     doctor,
@@ -123,6 +124,7 @@ app.command("train")(train.train_command)
 app.add_typer(train.app, name="trainings")
 app.command("eval")(evaluate.eval_command)
 app.command("certificate")(certificate.certificate)
+app.command("console")(console.console)
 app.command("doctor")(doctor.doctor)
 
 

@@ -19,7 +19,8 @@ from codealign.cli.lineage import kind_name, verdict_name, verdict_text
 from codealign.cli.terminal import duration, printable, size
 from codealign.common.records import body
 
-_CODE_FIELDS = frozenset({"code", "tests", "solution"})
+CODE_FIELDS = frozenset({"code", "tests", "solution"})
+"""Fields that hold Python source."""
 
 
 def record_view(record: pb.Record) -> RenderableType:
@@ -63,8 +64,24 @@ def facts_table(facts: dict[str, str]) -> Table:
 
 def _fields(message: Message) -> Iterator[RenderableType]:
     """Yield short fields as a table, then long texts each under a rule, with code highlighted."""
-    short: dict[str, str] = {}
-    long: dict[str, str] = {}
+    texts = field_texts(message)
+    short = {name: text for name, text in texts.items() if not is_long(text)}
+    if short:
+        yield facts_table(short)
+    for name, text in texts.items():
+        if is_long(text):
+            yield Rule(name, align="left", style="dim")
+            yield code_view(text) if name in CODE_FIELDS else Text(printable(text))
+
+
+def is_long(text: str) -> bool:
+    """Return whether a text needs space of its own."""
+    return "\n" in text or len(text) > 100
+
+
+def field_texts(message: Message) -> dict[str, str]:
+    """Return the fields of a message that are set, as text."""
+    found: dict[str, str] = {}
     for descriptor, value in message.ListFields():
         if isinstance(value, Message):
             text = json_format.MessageToJson(value, preserving_proto_field_name=True, indent=2)
@@ -82,12 +99,8 @@ def _fields(message: Message) -> Iterator[RenderableType]:
             text = named.name.split("_", 1)[-1].lower() if named else str(value)
         else:
             text = str(value)
-        (long if "\n" in text or len(text) > 100 else short)[descriptor.name] = text
-    if short:
-        yield facts_table(short)
-    for name, text in long.items():
-        yield Rule(name, align="left", style="dim")
-        yield code_view(text) if name in _CODE_FIELDS else Text(printable(text))
+        found[descriptor.name] = text
+    return found
 
 
 def code_view(code: str, failing_line: int = 0) -> Syntax:
@@ -105,26 +118,7 @@ def code_view(code: str, failing_line: int = 0) -> Syntax:
 
 def result_view(result: sandbox.Result) -> RenderableType:
     """Return an execution result: verdict, evidence, output streams."""
-    ended = f"signal {result.signal}" if result.signal else ""
-    if result.HasField("exit_code"):
-        ended = f"exit code {result.exit_code}"
-    repeated = [verdict_name(verdict) for verdict in result.run_verdicts]
-    facts = facts_table(
-        {
-            "exception": result.exception,
-            "failing line": f"{result.failing_source}:{result.failing_line}" if result.failing_line else "",
-            "assertions": f"{result.assertions_executed} executed, {result.assertions_total} in the tests",
-            "ended with": ended,
-            "runs": ", ".join(repeated),
-            "wall time": duration_ms(result.wall_seconds),
-            "CPU time": duration_ms(result.cpu_seconds),
-            "peak memory": size(result.peak_memory_bytes),
-            "queued": duration_ms(result.queue_seconds),
-            "isolation": _isolation(result.isolation),
-            "runner": result.runner,
-            "image": result.image_digest,
-        }
-    )
+    facts = facts_table(result_facts(result))
     parts: list[RenderableType] = [verdict_text(result), facts]
     for name, output in (("stdout", result.stdout), ("stderr", result.stderr)):
         if output.total_bytes:
@@ -132,6 +126,29 @@ def result_view(result: sandbox.Result) -> RenderableType:
             parts.append(Rule(f"{name} ({size(output.total_bytes)}{cut})", align="left", style="dim"))
             parts.append(Text(printable(output.data.decode(errors="replace")).rstrip("\n")))
     return Group(*parts)
+
+
+def result_facts(result: sandbox.Result) -> dict[str, str]:
+    """Return the facts of an execution result besides its verdict and its output, without empty ones."""
+    ended = f"signal {result.signal}" if result.signal else ""
+    if result.HasField("exit_code"):
+        ended = f"exit code {result.exit_code}"
+    repeated = [verdict_name(verdict) for verdict in result.run_verdicts]
+    facts = {
+        "exception": result.exception,
+        "failing line": f"{result.failing_source}:{result.failing_line}" if result.failing_line else "",
+        "assertions": f"{result.assertions_executed} executed, {result.assertions_total} in the tests",
+        "ended with": ended,
+        "runs": ", ".join(repeated),
+        "wall time": duration_ms(result.wall_seconds),
+        "CPU time": duration_ms(result.cpu_seconds),
+        "peak memory": size(result.peak_memory_bytes),
+        "queued": duration_ms(result.queue_seconds),
+        "isolation": _isolation(result.isolation),
+        "runner": result.runner,
+        "image": result.image_digest,
+    }
+    return {name: text for name, text in facts.items() if text}
 
 
 def _isolation(value: sandbox.Isolation.ValueType) -> str:

@@ -127,6 +127,8 @@ if __name__ == "__main__":
     try:
         _serve, _arguments = _start(sys.argv[1:])
     except Exception as error:
+        # Before the supervisor learns of it and ends the runner: its own last lines are what the gateway quotes.
+        sys.excepthook(type(error), error, error.__traceback__)
         os.write(int(sys.argv[2]), _reason(error))
-        raise
+        sys.exit(1)
     _serve(*_arguments)

@@ -18,6 +18,7 @@ from codealign.trainer.trainings import Trainings
 SERVICE = "codealign.api.training.v1.TrainingService"
 CALLERS: Callers = {
     "coordinator": ("SubmitTraining", "GetTraining", "CancelTraining"),  # trainings of a loop
+    "console": ("GetTraining", "ListTrainings"),
     "client": ALL,
 }
 """Methods that each client identity may call."""

@@ -42,7 +42,7 @@ def render(report: api.GetReportResponse) -> str:
     row_id = history.row.id if history else ""
     words = Words(report.pipeline)
     passed, written = answers(report)
-    css = _read("page.css")
+    css = read("page.css")
     return (
         _environment()
         .get_template(_TEMPLATE)
@@ -106,9 +106,9 @@ def write(report: api.GetReportResponse, path: Path) -> Path:
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=DictLoader({_TEMPLATE: _read(_TEMPLATE)}),
+        loader=DictLoader({_TEMPLATE: read(_TEMPLATE)}),
         autoescape=True,
-        finalize=_finalize,
+        finalize=finalize,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -119,11 +119,12 @@ def _environment() -> Environment:
     return environment
 
 
-def _finalize(value: Any) -> Any:
+def finalize(value: Any) -> Any:
     """Make invisible characters visible in every printed text; Markup is already done."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 @cache
-def _read(name: str) -> str:
+def read(name: str) -> str:
+    """Return one of the page's own files."""
     return (files(_PACKAGE) / name).read_text(encoding="utf-8")

@@ -93,7 +93,7 @@ class _Builder:
         for record in report.trail:
             if record.kind == pb.KIND_DECISION:
                 about = record.parents[0] if record.parents else ""
-                self._decisions.setdefault(about, []).append(_decision(record.decision))
+                self._decisions.setdefault(about, []).append(decision_words(record.decision))
         self._verdicts = {
             parent: record for record in report.trail if record.kind == pb.KIND_VERDICT for parent in record.parents[:1]
         }
@@ -222,14 +222,15 @@ class _Builder:
         written = completion.completion if completion is not None else pb.Completion()
         prefix = self._there.get(completion.parents[0]) if completion is not None and completion.parents else None
         return Prompt(
-            facts=_facts(origin if origin.model or completion is None else completion.provenance, written),
+            facts=origin_facts(origin if origin.model or completion is None else completion.provenance, written),
             examples=prefix.prompt_prefix.text if prefix is not None else "",
             rest=written.prompt_suffix,
             written=written.text,
         )
 
 
-def _facts(origin: pb.Provenance, written: pb.Completion) -> str:
+def origin_facts(origin: pb.Provenance, written: pb.Completion) -> str:
+    """Return how a text was generated in one line: model, tokens, seed, end, seconds."""
     cached = f" ({origin.cached_prompt_tokens:,} of them from the cache)" if origin.cached_prompt_tokens else ""
     facts: Mapping[str, object] = {
         origin.model + (f" at {short(origin.model_revision)}" if origin.model_revision else ""): True,
@@ -243,7 +244,8 @@ def _facts(origin: pb.Provenance, written: pb.Completion) -> str:
     return ", ".join(fact for fact, there in facts.items() if there and fact)
 
 
-def _decision(decision: pb.Decision) -> str:
+def decision_words(decision: pb.Decision) -> str:
+    """Return a decision in one line: "dropped by dedup.instruction (duplicate of 0123456789ab)"."""
     outcome = "kept" if decision.outcome == pb.Decision.OUTCOME_KEPT else "dropped"
     duplicate = f" (duplicate of {short(decision.duplicate_of)})" if decision.duplicate_of else ""
     return f"{outcome} by {decision.rule}" + (f": {decision.detail}" if decision.detail else "") + duplicate

@@ -23,7 +23,7 @@ ALL: Final = ("*",)
 """Every method of the service, including those that a later release adds."""
 
 CALLER_NAMES: Final = frozenset(
-    {"dataset", "coordinator", "sandbox", "inference", "trainer", "operator", "keda", "client"},
+    {"dataset", "coordinator", "sandbox", "inference", "trainer", "operator", "keda", "console", "client"},
 )
 """Names of allowed callers. `runners` is not among them: hostile programs run beside a runner's key, so its certificate
 is only valid as a server certificate.

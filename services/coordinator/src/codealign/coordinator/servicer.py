@@ -204,6 +204,9 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
     ) -> api.ListEvaluationsResponse:
         return api.ListEvaluationsResponse(evaluations=await self._evaluations.list())
 
+    async def GetEvaluation(self, request: api.GetEvaluationRequest, context: Context) -> api.GetEvaluationResponse:
+        return await self._evaluations.get(request.evaluation)
+
     async def CancelEvaluation(
         self, request: api.CancelEvaluationRequest, context: Context
     ) -> api.CancelEvaluationResponse:

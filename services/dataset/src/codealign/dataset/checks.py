@@ -17,12 +17,17 @@ from codealign.common.records import BODY_OF_KIND, body, derive_id
 from codealign.dataset import bodies
 from codealign.dataset.bodies import MAX_NAME
 from codealign.dataset.publishing.table import PASSED_ALONE, Admitted
+from codealign.dataset.storage.browse import CATEGORIZED, FIRST, Position, View
 from codealign.dataset.storage.rows import Entry, entry
 
 MAX_RECORDS = 1000
 MAX_IDS = 1000
 MAX_PAGE = 1000
 DEFAULT_PAGE = 100
+MAX_BROWSED = 200
+DEFAULT_BROWSED = 50
+MAX_LABELS = 100
+MAX_TEXT = 500
 MAX_LINEAGE = 10_000
 DEFAULT_LINEAGE = 1000
 MAX_TITLE = 500
@@ -37,7 +42,10 @@ _ID = re.compile(r"[0-9a-f]{32}")
 _PREFIX = re.compile(rf"[0-9a-f]{{{MIN_PREFIX},32}}")
 _ID_RULE = "must be 32 lower-case hexadecimal digits"
 
+_UNKNOWN_PAGE = "is not a token of this service"
+
 Violation = tuple[str, str]
+Pages = dataset_pb2.ScanRequest | dataset_pb2.BrowseRequest
 
 
 def records(given: Sequence[pb.Record], max_bytes: int) -> list[Entry]:
@@ -204,31 +212,74 @@ def admitted(verdicts: Sequence[int], not_executed: bool) -> Admitted:
     return Admitted(frozenset(verdicts) or PASSED_ALONE.verdicts, not_executed)
 
 
+def view(request: dataset_pb2.BrowseRequest) -> View:
+    """Check which records a caller wants to look at."""
+    if len(request.labels) > MAX_LABELS:
+        raise InvalidArgument("labels", f"{len(request.labels)} labels; at most {MAX_LABELS}")
+    chosen = View(
+        collection=name("collection", request.collection),
+        kind=kind("kind", request.kind, required=True),
+        labels=tuple(name(f"labels[{index}]", label) for index, label in enumerate(request.labels)),
+        stage_config_id=optional_id("stage_config_id", request.stage_config_id),
+        rejected_kind=kind("rejected_kind", request.rejected_kind, required=False),
+        outcome=request.outcome,
+        category=name("category", request.category, required=False),
+        text=request.text,
+    )
+    if chosen.category and chosen.kind not in CATEGORIZED:
+        raise InvalidArgument("category", "only instructions and examples have one: leave it empty")
+    if len(chosen.text) > MAX_TEXT or "\x00" in chosen.text:
+        raise InvalidArgument("text", f"must be at most {MAX_TEXT} characters, without a zero byte")
+    return chosen
+
+
+def browse_token(request: dataset_pb2.BrowseRequest, position: Position) -> str:
+    """Return the token for the next page, valid only with the same request fields."""
+    return _token(f"{position[1]}{_question(request)}{position[0]}")
+
+
+def browse_start(request: dataset_pb2.BrowseRequest) -> Position:
+    """Return the position before which the page begins."""
+    if not request.page_token:
+        return FIRST
+    content = _token_content(request)
+    if not content[48:].isdecimal():
+        raise InvalidArgument("page_token", _UNKNOWN_PAGE)
+    return int(content[48:]), content[:32]
+
+
 def page_token(request: dataset_pb2.ScanRequest, last_id: str) -> str:
     """Return the token for the next page, valid only with the same request fields."""
-    return base64.urlsafe_b64encode(f"{last_id}{_question(request)}".encode()).decode()
+    return _token(f"{last_id}{_question(request)}")
 
 
 def page_start(request: dataset_pb2.ScanRequest) -> str:
     """Return the id after which the page begins, or "" for the start."""
-    if not request.page_token:
-        return ""
+    return _token_content(request)[:32] if request.page_token else ""
+
+
+def _token(content: str) -> str:
+    return base64.urlsafe_b64encode(content.encode()).decode()
+
+
+def _token_content(request: Pages) -> str:
+    """Return a token's content: an id, the request's hash, and further digits."""
     try:
         content = base64.urlsafe_b64decode(request.page_token).decode()
     except (binascii.Error, ValueError):
         content = ""
     if not _ID.fullmatch(content[:32]):
-        raise InvalidArgument("page_token", "is not a token of this service")
-    if content[32:] != _question(request):
+        raise InvalidArgument("page_token", _UNKNOWN_PAGE)
+    if content[32:48] != _question(request):
         raise InvalidArgument(
             "page_token", "belongs to a request with other fields: repeat the same fields for every page"
         )
-    return content[:32]
+    return content
 
 
-def _question(request: dataset_pb2.ScanRequest) -> str:
-    question = dataset_pb2.ScanRequest()
-    question.CopyFrom(request)
+def _question(request: Pages) -> str:
+    question = type(request)()
+    question.MergeFrom(request)  # type: ignore[arg-type]  # both are of one type
     question.page_size = 0
     question.page_token = ""
     return hashlib.sha256(question.SerializeToString(deterministic=True)).hexdigest()[:16]

@@ -20,6 +20,7 @@ from codealign.dataset.publishing.card import DEFAULT_PROMISE, PROMISES, Descrip
 from codealign.dataset.publishing.publisher import Publisher
 from codealign.dataset.settings import DatasetSettings
 from codealign.dataset.storage import leases, lookup
+from codealign.dataset.storage.browse import browse
 from codealign.dataset.storage.catalogue import PublishedVersion
 from codealign.dataset.storage.database import Database
 from codealign.dataset.storage.leases import Fence, Lease
@@ -101,6 +102,19 @@ class DatasetServicer(DatasetServiceServicer):
         )
         token = "" if page.last else checks.page_token(request, page.records[-1].id)
         return wire.ScanResponse(records=page.records, next_page_token=token)
+
+    async def Browse(self, request: wire.BrowseRequest, context: Any) -> wire.BrowseResponse:
+        """Return a page of a collection's records, newest first."""
+        view = checks.view(request)
+        page = await self._workers.read(
+            browse,
+            self._database,
+            view,
+            before=checks.browse_start(request),
+            limit=checks.amount("page_size", request.page_size, checks.DEFAULT_BROWSED, checks.MAX_BROWSED),
+        )
+        token = checks.browse_token(request, page.next) if page.next else ""
+        return wire.BrowseResponse(records=page.records, next_page_token=token, examined=page.examined)
 
     async def Get(self, request: wire.GetRequest, context: Any) -> wire.GetResponse:
         """Return records by id."""

@@ -163,6 +163,8 @@ class Pool:
         return refused[0] if refused else places[-1].fault
 
     async def _tell(self) -> None:
+        metrics.RUNNERS.labels("ready").set(len(self._runners()))
+        metrics.RUNNERS.labels("refused").set(sum(place.refused is not None for place in self._places.values()))
         fault = self._fault()
         if fault is not None:
             await self._changed(fault.message)

@@ -99,6 +99,11 @@ class CoordinatorServiceStub:
                 request_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ListEvaluationsRequest.SerializeToString,
                 response_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ListEvaluationsResponse.FromString,
                 _registered_method=True)
+        self.GetEvaluation = channel.unary_unary(
+                '/codealign.api.coordinator.v1.CoordinatorService/GetEvaluation',
+                request_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.GetEvaluationRequest.SerializeToString,
+                response_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.GetEvaluationResponse.FromString,
+                _registered_method=True)
         self.CancelEvaluation = channel.unary_unary(
                 '/codealign.api.coordinator.v1.CoordinatorService/CancelEvaluation',
                 request_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.CancelEvaluationRequest.SerializeToString,
@@ -206,6 +211,13 @@ class CoordinatorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetEvaluation(self, request, context):
+        """An evaluation with the stored results of its benchmarks, without starting anything.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelEvaluation(self, request, context):
         """Stop immediately; judged samples are kept.
         """
@@ -288,6 +300,11 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.ListEvaluations,
                     request_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ListEvaluationsRequest.FromString,
                     response_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ListEvaluationsResponse.SerializeToString,
+            ),
+            'GetEvaluation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetEvaluation,
+                    request_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.GetEvaluationRequest.FromString,
+                    response_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.GetEvaluationResponse.SerializeToString,
             ),
             'CancelEvaluation': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelEvaluation,
@@ -651,6 +668,33 @@ class CoordinatorService:
             '/codealign.api.coordinator.v1.CoordinatorService/ListEvaluations',
             codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ListEvaluationsRequest.SerializeToString,
             codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ListEvaluationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetEvaluation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/codealign.api.coordinator.v1.CoordinatorService/GetEvaluation',
+            codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.GetEvaluationRequest.SerializeToString,
+            codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.GetEvaluationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -67,6 +67,8 @@ class CoordinatorServiceStub:
     does not stop it: the same call watches it again, and CancelEvaluation stops it.
     """
     ListEvaluations: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListEvaluationsRequest, _coordinator_pb2.ListEvaluationsResponse]
+    GetEvaluation: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetEvaluationRequest, _coordinator_pb2.GetEvaluationResponse]
+    """An evaluation with the stored results of its benchmarks, without starting anything."""
     CancelEvaluation: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CancelEvaluationRequest, _coordinator_pb2.CancelEvaluationResponse]
     """Stop immediately; judged samples are kept."""
     GetReport: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetReportRequest, _coordinator_pb2.GetReportResponse]
@@ -108,6 +110,8 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     does not stop it: the same call watches it again, and CancelEvaluation stops it.
     """
     ListEvaluations: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListEvaluationsRequest, _coordinator_pb2.ListEvaluationsResponse]  # type: ignore[assignment]
+    GetEvaluation: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetEvaluationRequest, _coordinator_pb2.GetEvaluationResponse]  # type: ignore[assignment]
+    """An evaluation with the stored results of its benchmarks, without starting anything."""
     CancelEvaluation: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CancelEvaluationRequest, _coordinator_pb2.CancelEvaluationResponse]  # type: ignore[assignment]
     """Stop immediately; judged samples are kept."""
     GetReport: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetReportRequest, _coordinator_pb2.GetReportResponse]  # type: ignore[assignment]
@@ -224,6 +228,14 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.ListEvaluationsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.ListEvaluationsResponse, _abc.Awaitable[_coordinator_pb2.ListEvaluationsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetEvaluation(
+        self,
+        request: _coordinator_pb2.GetEvaluationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.GetEvaluationResponse, _abc.Awaitable[_coordinator_pb2.GetEvaluationResponse]]:
+        """An evaluation with the stored results of its benchmarks, without starting anything."""
 
     @_abc_1.abstractmethod
     def CancelEvaluation(

@@ -270,6 +270,92 @@ class ScanResponse(_message.Message):
 Global___ScanResponse: _TypeAlias = ScanResponse  # noqa: Y015
 
 @_typing.final
+class BrowseRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    STAGE_CONFIG_ID_FIELD_NUMBER: _builtins.int
+    REJECTED_KIND_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required."""
+    kind: _records_pb2.Kind.ValueType
+    """Required."""
+    stage_config_id: _builtins.str
+    rejected_kind: _records_pb2.Kind.ValueType
+    """For a Rejection, the kind that it stands for."""
+    outcome: _records_pb2.Decision.Outcome.ValueType
+    """For a Decision."""
+    category: _builtins.str
+    """For an Instruction or an Example."""
+    text: _builtins.str
+    """Text that occurs in the record. Upper and lower case of ASCII letters are the same. At most 500 characters."""
+    page_size: _builtins.int
+    """Maximum number of records. Default 50, at most 200. A page of large records has fewer."""
+    page_token: _builtins.str
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What Count calls label: a verdict, a reason or a rule. Several: any of them. Empty: all."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        kind: _records_pb2.Kind.ValueType = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+        stage_config_id: _builtins.str = ...,
+        rejected_kind: _records_pb2.Kind.ValueType = ...,
+        outcome: _records_pb2.Decision.Outcome.ValueType = ...,
+        category: _builtins.str = ...,
+        text: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "collection", b"collection", "kind", b"kind", "labels", b"labels", "outcome", b"outcome", "page_size", b"page_size", "page_token", b"page_token", "rejected_kind", b"rejected_kind", "stage_config_id", b"stage_config_id", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BrowseRequest: _TypeAlias = BrowseRequest  # noqa: Y015
+
+@_typing.final
+class BrowseResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    EXAMINED_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty: this is the last page."""
+    examined: _builtins.int
+    """Number of records that this call compared with `category` and `text`."""
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.Record]:
+        """By the time at which they became members of the collection, newest first."""
+
+    def __init__(
+        self,
+        *,
+        records: _abc.Iterable[_records_pb2.Record] | None = ...,
+        next_page_token: _builtins.str = ...,
+        examined: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examined", b"examined", "next_page_token", b"next_page_token", "records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BrowseResponse: _TypeAlias = BrowseResponse  # noqa: Y015
+
+@_typing.final
 class GetRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

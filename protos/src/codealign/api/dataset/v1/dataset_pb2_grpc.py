@@ -44,6 +44,11 @@ class DatasetServiceStub:
                 request_serializer=codealign_dot_api_dot_dataset_dot_v1_dot_dataset__pb2.ScanRequest.SerializeToString,
                 response_deserializer=codealign_dot_api_dot_dataset_dot_v1_dot_dataset__pb2.ScanResponse.FromString,
                 _registered_method=True)
+        self.Browse = channel.unary_unary(
+                '/codealign.api.dataset.v1.DatasetService/Browse',
+                request_serializer=codealign_dot_api_dot_dataset_dot_v1_dot_dataset__pb2.BrowseRequest.SerializeToString,
+                response_deserializer=codealign_dot_api_dot_dataset_dot_v1_dot_dataset__pb2.BrowseResponse.FromString,
+                _registered_method=True)
         self.Get = channel.unary_unary(
                 '/codealign.api.dataset.v1.DatasetService/Get',
                 request_serializer=codealign_dot_api_dot_dataset_dot_v1_dot_dataset__pb2.GetRequest.SerializeToString,
@@ -120,6 +125,14 @@ class DatasetServiceServicer:
     def Scan(self, request, context):
         """A page of records ordered by id, by kind, collection and configuration; or only those that lack a child, which is
         how a run finds what is left to do.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Browse(self, request, context):
+        """A page of a collection's records of one kind for people to read: newest first, filtered. A call examines a bounded
+        number of records, so a page may have fewer than asked for, or none, and yet a next page.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -226,6 +239,11 @@ def add_DatasetServiceServicer_to_server(servicer, server):
                     servicer.Scan,
                     request_deserializer=codealign_dot_api_dot_dataset_dot_v1_dot_dataset__pb2.ScanRequest.FromString,
                     response_serializer=codealign_dot_api_dot_dataset_dot_v1_dot_dataset__pb2.ScanResponse.SerializeToString,
+            ),
+            'Browse': grpc.unary_unary_rpc_method_handler(
+                    servicer.Browse,
+                    request_deserializer=codealign_dot_api_dot_dataset_dot_v1_dot_dataset__pb2.BrowseRequest.FromString,
+                    response_serializer=codealign_dot_api_dot_dataset_dot_v1_dot_dataset__pb2.BrowseResponse.SerializeToString,
             ),
             'Get': grpc.unary_unary_rpc_method_handler(
                     servicer.Get,
@@ -342,6 +360,33 @@ class DatasetService:
             '/codealign.api.dataset.v1.DatasetService/Scan',
             codealign_dot_api_dot_dataset_dot_v1_dot_dataset__pb2.ScanRequest.SerializeToString,
             codealign_dot_api_dot_dataset_dot_v1_dot_dataset__pb2.ScanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Browse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/codealign.api.dataset.v1.DatasetService/Browse',
+            codealign_dot_api_dot_dataset_dot_v1_dot_dataset__pb2.BrowseRequest.SerializeToString,
+            codealign_dot_api_dot_dataset_dot_v1_dot_dataset__pb2.BrowseResponse.FromString,
             options,
             channel_credentials,
             insecure,

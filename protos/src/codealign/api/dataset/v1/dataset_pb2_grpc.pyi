@@ -44,6 +44,10 @@ class DatasetServiceStub:
     """A page of records ordered by id, by kind, collection and configuration; or only those that lack a child, which is
     how a run finds what is left to do.
     """
+    Browse: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.BrowseRequest, _dataset_pb2.BrowseResponse]
+    """A page of a collection's records of one kind for people to read: newest first, filtered. A call examines a bounded
+    number of records, so a page may have fewer than asked for, or none, and yet a next page.
+    """
     Get: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.GetRequest, _dataset_pb2.GetResponse]
     """Records by id. Missing ones are left out."""
     Join: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.JoinRequest, _dataset_pb2.JoinResponse]
@@ -89,6 +93,10 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     Scan: _aio.UnaryUnaryMultiCallable[_dataset_pb2.ScanRequest, _dataset_pb2.ScanResponse]  # type: ignore[assignment]
     """A page of records ordered by id, by kind, collection and configuration; or only those that lack a child, which is
     how a run finds what is left to do.
+    """
+    Browse: _aio.UnaryUnaryMultiCallable[_dataset_pb2.BrowseRequest, _dataset_pb2.BrowseResponse]  # type: ignore[assignment]
+    """A page of a collection's records of one kind for people to read: newest first, filtered. A call examines a bounded
+    number of records, so a page may have fewer than asked for, or none, and yet a next page.
     """
     Get: _aio.UnaryUnaryMultiCallable[_dataset_pb2.GetRequest, _dataset_pb2.GetResponse]  # type: ignore[assignment]
     """Records by id. Missing ones are left out."""
@@ -144,6 +152,16 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_dataset_pb2.ScanResponse, _abc.Awaitable[_dataset_pb2.ScanResponse]]:
         """A page of records ordered by id, by kind, collection and configuration; or only those that lack a child, which is
         how a run finds what is left to do.
+        """
+
+    @_abc_1.abstractmethod
+    def Browse(
+        self,
+        request: _dataset_pb2.BrowseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dataset_pb2.BrowseResponse, _abc.Awaitable[_dataset_pb2.BrowseResponse]]:
+        """A page of a collection's records of one kind for people to read: newest first, filtered. A call examines a bounded
+        number of records, so a page may have fewer than asked for, or none, and yet a next page.
         """
 
     @_abc_1.abstractmethod

@@ -19,8 +19,10 @@ from codealign.common.errors import CodeAlignError, FailedPrecondition, InvalidA
 from codealign.common.logs import get_logger
 from codealign.coordinator.evaluation import benchmarks, models
 from codealign.coordinator.evaluation.controller import EvaluationWorkload
+from codealign.coordinator.evaluation.history import boards_of
 from codealign.coordinator.evaluation.problems import Benchmark
 from codealign.coordinator.evaluation.request import Asked, checked, job_record
+from codealign.coordinator.evaluation.results import Board
 from codealign.coordinator.evaluation.runners import current
 from codealign.coordinator.evaluation.sheets import Sheet, StoredSheets
 from codealign.coordinator.ground import requests
@@ -207,6 +209,24 @@ class Evaluations:
         found = [self._status(job, standings.get(job.id, Standing())) for job in jobs]
         return sorted(found, key=lambda status: status.created_at.ToNanoseconds(), reverse=True)
 
+    async def get(self, evaluation: str) -> api.GetEvaluationResponse:
+        """Return an evaluation with the stored results of its benchmarks.
+
+        Args:
+            evaluation: Job id, or a prefix of at least `MIN_PREFIX` digits.
+
+        Raises:
+            NotFound: There is no such evaluation.
+        """
+        job = await self._find(evaluation)
+        settings = job.evaluation_job.settings
+        found = api.GetEvaluationResponse(evaluation=self._status(job, await self.standing(job.id)))
+        async with RunStore(self._services.dataset, JOBS) as store:
+            for board in await boards_of(store, [settings.model.revision]):
+                if _asked_for(board, settings):
+                    found.results.append(await asyncio.to_thread(board.evaluation))
+        return found
+
     def _status(self, job: pb.Record, standing: Standing) -> api.EvaluationStatus:
         settled = standing.settled(repeatable=True)
         live = self._workload.live.get(job.id)
@@ -298,6 +318,18 @@ class Evaluations:
         except CodeAlignError as error:
             return error
         return FailedPrecondition(standing.message)
+
+
+def _asked_for(board: Board, settings: pb.EvaluationSettings) -> bool:
+    """Return whether a board's results were made with these settings."""
+    made = board.settings
+    return (
+        made["benchmark"] in settings.benchmarks
+        and made["prompt_style"] == settings.prompt_style
+        and made["max_tokens"] == settings.max_tokens
+        and made["temperature"] == settings.temperature
+        and made["seed"] == (settings.seed if settings.temperature > 0 else 0)
+    )
 
 
 def _not_begun(asked: Asked, loaded: Iterable[Benchmark], waits: str) -> list[api.EvaluateResponse]:

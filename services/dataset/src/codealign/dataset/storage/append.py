@@ -6,6 +6,7 @@ cannot be carried out (a parent is missing, its lease is lost) writes nothing an
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from codealign.dataset.storage import bulk
 from codealign.dataset.storage.database import Database
 from codealign.dataset.storage.leases import Fence, require_held
 from codealign.dataset.storage.rows import Entry, Head, entry, existing, heads, load, within
-from codealign.dataset.storage.schema import collection_members, record_parents, tallies
+from codealign.dataset.storage.schema import collection_entries, collection_members, record_parents, tallies
 from codealign.dataset.storage.schema import records as records_table
 from codealign.dataset.storage.writes import Append, Appended, Join, Result, Write
 
@@ -206,7 +207,16 @@ class _Transaction:
                 self.connection, collection_members, [rows[key] for key in sorted(found)], "record_id"
             )
             entered += [(collection, key) for key in (*new, *sorted(quickest))]
+        self._note_order(entered)
         return entered
+
+    def _note_order(self, entered: Sequence[tuple[str, str]]) -> None:
+        """Note when the records became members; within a transaction, in the order of the requests."""
+        start = time.time_ns() // 1000
+        rows = [
+            (collection, *self._head(key)[:5], start + number, key) for number, (collection, key) in enumerate(entered)
+        ]
+        bulk.insert(self.connection, collection_entries, sorted(rows))
 
     def _strangers(self, collection: str, keys: Sequence[str]) -> list[str]:
         """Return the stored records that are not yet members."""

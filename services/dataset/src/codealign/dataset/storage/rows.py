@@ -138,11 +138,18 @@ def load(connection: Connection, ids: Iterable[str]) -> dict[str, pb.Record]:
     return found
 
 
-def load_within(connection: Connection, ids: Sequence[str], max_bytes: int) -> list[pb.Record]:
-    """Return complete records in the order of the ids: as many as fit into `max_bytes`, but at least one."""
+def load_within(connection: Connection, ids: Sequence[str], max_bytes: int, batch: int = 100) -> list[pb.Record]:
+    """Return complete records in the order of the ids: as many as fit into `max_bytes`, but at least one.
+
+    Args:
+        connection: The connection.
+        ids: The records.
+        max_bytes: Maximum size of all of them.
+        batch: Number of records that are read at once.
+    """
     loaded: list[pb.Record] = []
     size = 0
-    for some in batched(ids, 100):
+    for some in batched(ids, batch):
         by_id = load(connection, some)
         for record in (by_id[record_id] for record_id in some if record_id in by_id):
             size += record.ByteSize()

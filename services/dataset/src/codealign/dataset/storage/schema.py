@@ -64,6 +64,23 @@ collection_members = Table(
     sqlite_with_rowid=False,
 )
 
+# The members again, by what Count groups by and in the order in which they became members: people look at the newest
+# first, filtered. A page is a merge of the groups that match.
+collection_entries = Table(
+    "collection_entries",
+    metadata,
+    Column("collection", KEY, primary_key=True),
+    Column("kind", SmallInteger, primary_key=True),
+    Column("label", KEY, primary_key=True),
+    Column("rejected_kind", SmallInteger, primary_key=True),
+    Column("outcome", SmallInteger, primary_key=True),
+    Column("stage_config_id", KEY, primary_key=True),
+    # Microseconds since 1970 by the clock of the service, so that it only orders.
+    Column("entered", BigInteger, primary_key=True),
+    Column("record_id", KEY, primary_key=True),
+    sqlite_with_rowid=False,
+)
+
 # Number of records by kind, configuration and label, and their usage, updated with every append and join: counting
 # millions of rows for each progress query would take seconds. The collection "" is the whole store.
 tallies = Table(

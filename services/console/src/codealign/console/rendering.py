@@ -1,0 +1,108 @@
+"""Turns what was read into a page."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+from urllib.parse import urlencode
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from codealign.cli.lineage import kind_name
+from codealign.cli.report.page import finalize
+from codealign.cli.report.wording import short
+from codealign.cli.terminal import duration
+from codealign.console import texts
+from codealign.console.reading import Gathering, Services
+
+SECTIONS = (
+    ("runs", "/", "Runs", "r"),
+    ("data", "/data", "Data", "d"),
+    ("trainings", "/trainings", "Trainings", "t"),
+    ("evaluations", "/evaluations", "Evaluations", "e"),
+    ("compare", "/compare", "Compare", "c"),
+)
+"""Name, address, title and key of each section."""
+
+
+def gather(request: Request) -> Gathering:
+    """Return what a page reads with."""
+    services: Services = request.app.state.services
+    return Gathering(services.reader())
+
+
+def page(
+    request: Request,
+    template: str,
+    gathered: Gathering,
+    *,
+    section: str,
+    title: str,
+    live: bool = False,
+    status: int = 200,
+    **parts: Any,
+) -> HTMLResponse:
+    """Return a page.
+
+    Args:
+        request: The request.
+        template: Name of the template, without its ending.
+        gathered: What was read, with the problems to show.
+        section: The section that is marked as the current one.
+        title: The page's title.
+        live: Whether the page changes on its own and should be read again.
+        status: HTTP status.
+        **parts: Values for the template.
+    """
+    text = (
+        environment()
+        .get_template(f"{template}.html.jinja")
+        .render(
+            sections=SECTIONS,
+            section=section,
+            title=title,
+            live=live,
+            problems=gathered.problems,
+            path=request.url.path,
+            now=datetime.now(UTC).strftime("%H:%M:%S UTC"),
+            **parts,
+        )
+    )
+    return HTMLResponse(text, status)
+
+
+@cache
+def environment() -> Environment:
+    """Return the templates' environment: everything that is printed is escaped and made visible."""
+    found = Environment(
+        loader=PackageLoader("codealign.console", "templates"),
+        autoescape=True,
+        finalize=finalize,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters.update(
+        comma=lambda number: f"{number:,}",
+        short=short,
+        line=texts.line,
+        excerpt=texts.excerpt,
+        kind=kind_name,
+        duration=duration,
+        when=when,
+        query=urlencode,
+    )
+    found.globals.update(record_url=texts.record_url, records_url=texts.records_url)
+    return found
+
+
+def when(moment: Timestamp) -> str:
+    """Format a time: "2026-11-29 07:30", or "" if it is not set."""
+    try:
+        return moment.ToDatetime().strftime("%Y-%m-%d %H:%M") if moment.seconds else ""
+    except (OverflowError, ValueError):
+        return ""
