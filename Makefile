@@ -174,9 +174,9 @@ image_lock = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --g
 	--constraints requirements.lock --overrides charts/locks/overrides.txt $(2) protos/pyproject.toml \
 	services/common/pyproject.toml --extra traces --output-file charts/locks/$(1).lock
 
-# Images by name: those of a trial; `console`, and `inference-vllm` for GPUs, are to be asked for. REGISTRY, with its last slash, goes
+# Images by name; `inference-vllm`, for GPUs, is to be asked for. REGISTRY, with its last slash, goes
 # before the names; IMAGE_ARGS to docker, as in IMAGE_ARGS="--build-arg BASE=<another Debian with Python>".
-IMAGES ?= dataset coordinator sandbox postgres trainer inference sandbox-runner
+IMAGES ?= dataset coordinator sandbox postgres trainer inference sandbox-runner console
 REGISTRY ?=
 TAG ?= $(shell cat VERSION)
 IMAGE_ARGS ?=
@@ -200,6 +200,11 @@ image-names: # What they are called, for `docker save` and `docker push`
 .PHONY: chart-schema
 chart-schema: setup ## Renew the chart's values.schema.json
 	@$(BIN)/python charts/schema.py
+
+.PHONY: monitoring
+monitoring: setup ## Renew what is generated from the metrics: docs/metrics.md, dashboards and their table
+	@$(BIN)/python -m charts.monitoring.reference
+	@$(BIN)/python -m charts.monitoring.dashboards
 
 .PHONY: clean
 clean: ## Remove .venv and what the tools left; .codealign (your data) stays

@@ -47,7 +47,7 @@ OWNED: Mapping[str, set[str]] = {
     | _CLIENT
     | {"dataset_address", "inference_address", "sandbox_address", "training_address", "reads_only", "lease_holder"},
     "sandbox": _EVERYWHERE
-    | {"backend", "isolation", "image", "docker_runtime", "platform", "profile", "runners", "slots"}
+    | {"backend", "isolation", "image", "docker_runtime", "platform", "runners", "slots"}
     | {"cache_dir", "runner_target"}
     | {"runner_tls_ca_file", "runner_tls_cert_file", "runner_tls_key_file", "runner_tls_name"},
     "inference": _EVERYWHERE
@@ -76,8 +76,8 @@ OWNED: Mapping[str, set[str]] = {
         "workers_per_pod",
         "artifacts_url",
     }
-    | {"host", "liveness_port", "log_level", "log_format"},
-    "runner": _EVERYWHERE | {"name", "slots", "profile", "image_digest"},
+    | {"host", "liveness_port", "metrics_port", "log_level", "log_format"},
+    "runner": _EVERYWHERE | {"name", "slots", "image_digest"},
 }
 """Settings that the chart sets itself from other values, or that have no meaning in a cluster."""
 _KEPT = ("type", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength")

@@ -111,12 +111,15 @@ def test_a_link_to_a_missing_heading_is_found(tmp_path: Path) -> None:
     assert broken_links(page) == ["#two", "other.md"]
 
 
-def test_the_page_on_metrics_lists_every_metric_and_no_other() -> None:
-    made = re.compile(r"\b(Counter|Gauge|Histogram)\(\s*\"(codealign_\w+)\"")
-    sources = [
-        path for top in ("services", "sandbox-runner", "trainer") for path in (ROOT / top).glob("**/src/**/*.py")
-    ]
-    found = [match for path in sources for match in made.findall(path.read_text(encoding="utf-8"))]
-    exported = {f"{name.removesuffix('_total')}_total" if kind == "Counter" else name for kind, name in found}
-    table = (ROOT / "docs/metrics.md").read_text(encoding="utf-8").split("## All metrics")[1]
-    assert set(re.findall(r"^\| `(codealign_\w+)`", table, re.MULTILINE)) == exported
+def selects_nothing(command: tuple[str, str]) -> bool:
+    """Whether no test of the file has the word in its name."""
+    file, word = command
+    names = re.findall(r"^(?:async )?def (test_\w+)", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
+    return not any(word in name for name in names)
+
+
+def test_every_command_for_one_test_selects_a_test() -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in markdown_files())
+    commands = re.findall(r"pytest ([\w/]+\.py) -k (\w+)", text)
+    assert commands
+    assert not list(filter(selects_nothing, commands))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-NEEDS = ("gvisor", "docker", "helm", "postgres", "model", "vllm", "slow")
+NEEDS = ("gvisor", "docker", "helm", "postgres", "prometheus", "model", "vllm", "slow")
 """Markers of tests that the unit tier leaves out."""
 
 FIXTURES = {
@@ -29,7 +29,29 @@ FIXTURES = {
 }
 """Fixtures that bring a marker with them."""
 
-HIDDEN_PROGRAMS = {"runsc": "gvisor", "docker": "docker", "helm": "helm", "initdb": "postgres", "pg_ctl": "postgres"}
+OTHER_FOLDERS = ("tests/cluster", "tests/gpu")
+"""Tests that are in neither tier: they have commands of their own."""
+
+LONGEST = (
+    "tests/e2e/test_nano.py",
+    "tests/e2e/test_recorded_run.py",
+    "tests/evaluation/test_parity.py",
+    "tests/hostile/test_corpus.py",
+    "services/inference/tests/test_vllm.py",
+    "tests/evaluation/test_evaluate.py",
+    "tests/e2e/test_second_half.py",
+)
+"""Files that take minutes, the longest first, as `tests/durations.py` reports them."""
+
+HIDDEN_PROGRAMS = {
+    "runsc": "gvisor",
+    "docker": "docker",
+    "helm": "helm",
+    "initdb": "postgres",
+    "pg_ctl": "postgres",
+    "promtool": "prometheus",
+    "prometheus": "prometheus",
+}
 HIDDEN_PACKAGES = {"torch": "model", "transformers": "model", "vllm": "vllm"}
 """What an unmarked test does not find, and the marker that it should have."""
 
@@ -85,6 +107,8 @@ def _loads_model(path: Path) -> bool:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if config.getoption("--tier") != "all" and collection_path in {config.rootpath / name for name in OTHER_FOLDERS}:
+        return True
     named = collection_path.name.startswith("test_") and collection_path.is_file()
     return True if config.getoption("--tier") == "unit" and named and _loads_model(collection_path) else None
 
@@ -99,9 +123,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         kept = set(chosen)
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = chosen
-    # Workers take whole files (`--dist loadfile`): a file of many minutes must not come last.
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    # Workers take whole files (`--dist loadfile`) in this order: a file of minutes that came last would leave the other
+    # workers idle.
+    places = {config.rootpath / name: place for place, name in enumerate(LONGEST)}
+    slow = {item.path: len(places) for item in items if item.get_closest_marker("slow")}
+    order = slow | places
+    items.sort(key=lambda item: order.get(item.path, len(places) + 1))
 
 
 def _implied(item: pytest.Item) -> set[str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import shutil
 import signal
+import socket
 from pathlib import Path
 
 import grpc
@@ -22,6 +22,7 @@ from codealign.cli.interrupts import run_async
 from codealign.cli.main import app
 from codealign.cli.run_config import RunChoices, run_config
 from codealign.cli.stack import Options, model_source, specs
+from codealign.runner.profiles import DEFAULT
 
 AWAY = ["--dataset", "127.0.0.1:1"]
 VARIABLES = [f"CODEALIGN_{name}_ADDRESS" for name in ("DATASET", "COORDINATOR", "SANDBOX")]
@@ -85,21 +86,6 @@ def test_what_cannot_work_is_one_line_and_exit_code_1(arguments: list[str], mess
     assert result.output.startswith("codealign: ")
 
 
-def test_programs_may_import_numpy_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    variable = "CODEALIGN_SANDBOX_PROFILE"
-
-    def profile(*, installed: bool) -> str | None:
-        monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if installed else None)
-        (sandbox,) = specs(Home(tmp_path), Options(), ["sandbox"])
-        return sandbox.environment.get(variable)
-
-    monkeypatch.delenv(variable, raising=False)
-    assert profile(installed=True) == "numpy"
-    assert profile(installed=False) is None
-    monkeypatch.setenv(variable, "default")  # the user's choice
-    assert profile(installed=True) is None
-
-
 def test_that_there_is_no_isolation_is_chosen_by_name_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     variable = "CODEALIGN_SANDBOX_ISOLATION"
     monkeypatch.delenv(variable, raising=False)
@@ -117,7 +103,7 @@ def test_that_there_is_no_isolation_is_chosen_by_name_and_said(tmp_path: Path, m
 def test_a_home_without_runs_says_how_to_make_one() -> None:
     result = codealign("ls")
     assert result.exit_code == 0
-    assert "no runs yet: codealign run" in result.output
+    assert "no runs yet; start one with `codealign run`" in result.output
 
 
 def test_a_service_that_is_away_is_named_with_its_address_and_what_to_do() -> None:
@@ -203,6 +189,7 @@ def test_services_get_their_settings(tmp_path: Path) -> None:
         "OMP_WAIT_POLICY": "PASSIVE",
     }
     assert found["coordinator"].environment == {
+        "CODEALIGN_COORDINATOR_LEASE_HOLDER": f"{socket.gethostname()}-{os.getpid()}",
         "CODEALIGN_COORDINATOR_BENCHMARKS": str(tmp_path),
         "CODEALIGN_COORDINATOR_EVALUATION_DATA": str(tmp_path),
     }
@@ -236,6 +223,24 @@ def test_doctor_passes_where_everything_is_there(monkeypatch: pytest.MonkeyPatch
     result = codealign("doctor")
     assert result.exit_code == 0
     assert "no problems found" in result.output
+
+
+def test_doctor_tries_the_packages_for_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(diagnosis.PROGRAM_PACKAGES) == set(DEFAULT.packages)
+    broken = tmp_path / "broken_package.py"
+    broken.write_text("raise ImportError('no such library')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    packages = {"json": ("json", "json.tool"), "broken_package": ("broken_package",), "no_such": ("no_such",)}
+    monkeypatch.setattr(diagnosis, "PROGRAM_PACKAGES", packages)
+    works, fails, absent = diagnosis._program_packages()
+    assert (works.level, works.found) == ("ok", "may import json")
+    assert (fails.level, fails.found) == (
+        "problem",
+        "broken_package cannot be imported: ImportError: no such library",
+    )
+    assert (absent.level, absent.found) == ("note", "no_such is not installed: programs cannot import it")
+    assert "pip install no_such" in absent.remedy
 
 
 def test_doctor_says_what_is_missing_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

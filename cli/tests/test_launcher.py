@@ -104,6 +104,15 @@ async def test_what_ignores_sigterm_is_killed(home: Home, fake: Fake, monkeypatc
         os.kill(endpoint.pid, 0)
 
 
+async def test_prometheus_is_told_where_a_service_is_while_it_runs(home: Home, fake: Fake) -> None:
+    launcher = Launcher(home, [fake("one")])
+    endpoint = (await launcher.start())["one"]
+    (target,) = json.loads(home.scrape_file("one").read_text())
+    assert target == {"targets": [f"{endpoint.host}:{endpoint.metrics_port}"], "labels": {"job": "codealign-one"}}
+    await launcher.stop()
+    assert not home.scrape_file("one").exists()
+
+
 async def test_an_error_inside_comes_out_as_it_is_and_services_are_stopped(home: Home, fake: Fake) -> None:
     launcher = Launcher(home, [fake("one")])
     with pytest.raises(Failure, match=r"^mine$"):

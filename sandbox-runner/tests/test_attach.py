@@ -26,7 +26,7 @@ class Box(Supervisor):
     """A supervisor with slots that ends a job when the test says so."""
 
     def __init__(self, state: pb.RunnerState.ValueType = pb.RUNNER_STATE_READY) -> None:
-        super().__init__(Configuration("box", SLOTS, "default", "grpc"))
+        super().__init__(Configuration("box", SLOTS, "grpc"))
         self.description = pb.Runner(name="box", state=state, slots=SLOTS)
         self.jobs: dict[str, tuple[Callable[[pb.Result], None], threading.Event]] = {}
 

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -16,22 +17,21 @@ from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.runner import probes, soundness
 from codealign.runner.configuration import PROGRAM_VARIABLES, Configuration, program_environment
 from codealign.runner.execution import Program
-from codealign.runner.profiles import PROFILES
+from codealign.runner.profiles import DEFAULT
 from codealign.runner.session import ProtocolError, Session
-from codealign.runner.slot import SlotLost
 from codealign.runner.soundness import Soundness, Unsound
-from codealign.runner.supervisor import Supervisor
+from codealign.runner.supervisor import Supervisor, installed_packages
 
 
 def test_outside_gvisor_it_starts_nothing_and_names_the_wall() -> None:
-    configuration = Configuration("outside", 2, "default", "runsc")
+    configuration = Configuration("outside", 2, "runsc")
     command = [sys.executable, "-m", "codealign.runner.stdio", configuration.to_json()]
     ended = subprocess.run(command, input=b"", capture_output=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
     (size,) = struct.unpack(">I", ended.stdout[:4])
     hello = runner_pb2.AttachResponse.FromString(ended.stdout[4 : 4 + size]).hello.runner
     assert (hello.state, hello.isolation) == (pb.RUNNER_STATE_REFUSED, pb.ISOLATION_UNSPECIFIED)
-    assert [(wall.name, wall.holds) for wall in hello.walls] == [("kernel", False)]
+    assert [(check.name, check.passed) for check in hello.isolation_checks] == [("kernel", False)]
 
 
 def test_a_runner_that_the_gateway_starts_imports_no_grpc() -> None:
@@ -40,7 +40,7 @@ def test_a_runner_that_the_gateway_starts_imports_no_grpc() -> None:
 
 
 def test_a_runner_that_refuses_takes_no_job() -> None:
-    supervisor = Supervisor(Configuration("outside", 1, "default", "runsc"))
+    supervisor = Supervisor(Configuration("outside", 1, "runsc"))
     supervisor.description = pb.Runner(state=pb.RUNNER_STATE_REFUSED, slots=1)
     session = Session(supervisor, lambda frame: None)
     with pytest.raises(ProtocolError):
@@ -48,7 +48,7 @@ def test_a_runner_that_refuses_takes_no_job() -> None:
 
 
 def test_a_configuration_travels_on_a_command_line() -> None:
-    configuration = Configuration("x", 2, "default", "runsc", hidden=("/root",), isolation="process")
+    configuration = Configuration("x", 2, "runsc", hidden=("/root",), isolation="process")
     assert Configuration.from_json(configuration.to_json()) == configuration
     with pytest.raises(ValueError, match="invalid runner configuration"):
         Configuration.from_json('{"colour": 1}')
@@ -109,11 +109,10 @@ def test_descriptors_that_stay_are_noticed_unless_executions_hold_them() -> None
 
 @pytest.mark.parametrize("probe", [probes.LOOK_AROUND, probes.PLANT])
 def test_a_comment_alone_decides_which_fork_server_is_probed(probe: str) -> None:
-    for profile in PROFILES.values():
-        assert not profile.wants_more(probe)
-        assert profile.wants_more(f"# {' '.join(profile.more)}\n{probe}")
-        assert not profile.wants_packages(probe)
-        assert profile.wants_packages(f"# {' '.join(profile.packages)}\n{probe}") == bool(profile.packages)
+    assert not DEFAULT.wants_more(probe)
+    assert DEFAULT.wants_more(f"# {' '.join(DEFAULT.more)}\n{probe}")
+    assert not DEFAULT.wants_packages(probe)
+    assert DEFAULT.wants_packages(f"# {' '.join(DEFAULT.packages)}\n{probe}")
 
 
 @pytest.mark.parametrize(
@@ -132,26 +131,27 @@ def test_a_comment_alone_decides_which_fork_server_is_probed(probe: str) -> None
     ],
 )
 def test_a_program_that_names_a_package_wants_packages(source: str, wanted: bool) -> None:
-    assert PROFILES["numpy"].wants_packages("x = 1", source) is wanted
-    assert not PROFILES["default"].wants_packages(source)
+    assert DEFAULT.wants_packages("x = 1", source) is wanted
+    assert not DEFAULT.with_packages(()).wants_packages(source)
 
 
-def test_a_profile_with_packages_is_offered_with_the_default_one() -> None:
-    assert {name: profile.offered for name, profile in PROFILES.items()} == {
-        "default": ("default",),
-        "numpy": ("numpy", "default"),
-    }
+def test_packages_are_those_in_the_runners_own_directory(tmp_path: Path) -> None:
+    (tmp_path / "google").mkdir()
+    (tmp_path / "scipy-1.2.3.dist-info").mkdir()
+    assert installed_packages(DEFAULT, str(tmp_path)) == {}
+    (tmp_path / "numpy").mkdir()
+    assert installed_packages(DEFAULT, str(tmp_path)) == {"numpy": ""}
+    (tmp_path / "numpy-2.4.6.dist-info").mkdir()
+    assert installed_packages(DEFAULT, str(tmp_path)) == {"numpy": "2.4.6"}
+
+
+def test_without_its_packages_a_profile_is_otherwise_the_same() -> None:
+    bare = DEFAULT.with_packages(())
+    assert (bare.packages, bare.packaged) == ((), ())
+    assert dataclasses.replace(bare, packages=DEFAULT.packages, packaged=DEFAULT.packaged) == DEFAULT
+    assert DEFAULT.with_packages(DEFAULT.packages) == DEFAULT
 
 
 def test_a_programs_own_modules_are_part_of_its_text() -> None:
     files = {"a/b.py": b"import numpy", "data.json": b"json", "bad.py": b"\xff"}
     assert Program("code", "tests", files=files).sources == ["code", "tests", "import numpy", "\ufffd"]
-
-
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    absent = dataclasses.replace(PROFILES["numpy"], packages=("no_such_package",))
-    monkeypatch.setitem(PROFILES, "numpy", absent)
-    monkeypatch.setattr(os, "environ", dict(os.environ))  # A supervisor clears its own environment.
-    supervisor = Supervisor(Configuration("here", 1, "numpy", "process", isolation="process"))
-    with pytest.raises(SlotLost, match="'numpy': the package no_such_package is not installed"):
-        supervisor.start()

@@ -235,8 +235,8 @@ Within a seed all arms share the data, so differences within a seed vary less:
 {chr(10).join(gaps(scores))}
 
 The paper reports 57.9 for failures, 61.6 for random responses and 65.2 for passes (CodeQwen1.5-7B, HumanEval+,
-greedy). For {preset} the defect that selection removes is planted. The result shows that the loop works, not how much
-the method gains elsewhere.
+greedy). For {preset} the defect that selection removes is deliberate. The result shows that the loop works, not how
+much the method gains elsewhere.
 """
 
 

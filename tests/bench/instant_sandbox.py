@@ -73,7 +73,7 @@ class InstantSandbox(rpc.SandboxServiceServicer):
             backend="runsc",
             platform="systrap",
             isolation=pb.ISOLATION_GVISOR,
-            walls=[pb.Wall(name="kernel", holds=True, evidence="nothing is executed")],
+            isolation_checks=[pb.IsolationCheck(name="kernel", passed=True, evidence="nothing is executed")],
             slots=64,
             image_digest=_DIGEST,
             python_version="3.11.2",

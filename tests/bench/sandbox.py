@@ -14,7 +14,6 @@ import argparse
 import concurrent.futures
 import contextlib
 import functools
-import importlib.util
 import json
 import os
 import shutil
@@ -28,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
-from codealign.runner.profiles import DEFAULT, NUMPY
+from codealign.runner.profiles import DEFAULT
 from services.sandbox.tests.conftest import Gateway
 from tests import gateways
 from tests.bench.rows import programs, table
@@ -37,13 +36,10 @@ from tests.bench.rows.callers import Caller, memory_bytes
 from tests.bench.rows.table import Cell
 from tests.bench.rows.workers import BASE, RowFailed, Worker, plain
 
-SHAPES = (
-    (1, 1, DEFAULT.name),
-    (2, 1, DEFAULT.name),
-    (1, 2, DEFAULT.name),
-    (2, 1, NUMPY.name),
-)
-"""Number of runners, slots of each, and the profile."""
+SHAPES = ((1, 1), (2, 1), (1, 2))
+"""Number of runners, and slots of each."""
+NUMPY_SHAPE = (2, 1)
+"""The shape that also runs programs with numpy."""
 WORKERS = (1, 2)
 SYSTEM = "/usr/bin/python3"
 _NOBODY = 65534
@@ -68,18 +64,13 @@ class Bench:
 
     def start_gateways(self, platform: str, wanted: str) -> pb.Runner:
         """Start all measured gateways, and always the first, which reports its environment."""
-        for runners, slots, profile in SHAPES:
-            name = f"ours {runners}×{slots}" + (f", profile {profile}" if profile != DEFAULT.name else "")
-            kinds = ("numpy",) if profile == NUMPY.name else ("empty", "typical")
+        for runners, slots in SHAPES:
+            name = f"ours {runners}×{slots}"
+            kinds = programs.KINDS if (runners, slots) == NUMPY_SHAPE else ("empty", "typical")
             if self.gateways and not name.startswith(wanted):
                 continue
-            if profile == NUMPY.name and importlib.util.find_spec("numpy") is None:
-                print(f"{name}: n/a: numpy is not in this environment", flush=True)
-                continue
             print(f"starting {name}", flush=True)
-            gateway = self.stack.enter_context(
-                gateways.started(self.cache, runners, slots, platform=platform, profile=profile)
-            )
+            gateway = self.stack.enter_context(gateways.started(self.cache, runners, slots, platform=platform))
             self.gateways[name] = gateway
             time.sleep(1)
             self.memory[name] = memory_bytes(gateway)

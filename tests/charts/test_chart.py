@@ -77,7 +77,6 @@ def test_a_value_without_a_comment_is_an_error() -> None:
         ("coordinator.settings.lease_seconds=0", "/coordinator/settings/lease_seconds"),
         ("inference.settings.dtype=float8", "/inference/settings/dtype"),
         ("sandbox.settings.isolation=process", "isolation"),
-        ("runners.profile=scipy", "/runners/profile"),
         ("tls.mode=maybe", "/tls/mode"),
         ("inference.gpu.count=many", "/inference/gpu/count"),
         ("externalDatabase.url=mysql://host/x", "/externalDatabase/url"),
@@ -109,7 +108,8 @@ def test_a_wrong_value_is_refused_and_named(wrong: str, key: str) -> None:
         ({"tls.mode": "certManager"}, "no cert-manager"),
         ({"trainer.artifactsUrl": "s3://b/a"}, "dataset.versionsUrl"),
         ({"trainer.artifactsUrl": "file:///a", "dataset.versionsUrl": "s3://b/v"}, "s3:// URL"),
-        ({"monitoring.serviceMonitors": "enabled"}, "no ServiceMonitor CRD"),
+        ({"monitoring.serviceMonitors": "enabled"}, "no CRDs of the Prometheus operator"),
+        ({"monitoring.rules.enabled": "enabled"}, "monitoring.rules.enabled is enabled"),
     ],
 )
 def test_values_that_do_not_go_together_say_what_to_set(values: Mapping[str, str], told: str) -> None:
@@ -248,13 +248,6 @@ def test_probes_ask_the_health_port_over_grpc_and_a_stop_leaves_time_to_drain(ca
         assert container["startupProbe"]["grpc"]["port"] == ports["health"]
         pause = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
         assert pod.spec["terminationGracePeriodSeconds"] >= pause + float(given[f"{prefix}DRAIN_SECONDS"]) + 10
-
-
-@pytest.mark.parametrize("profile", ["numpy", "default"])
-def test_gateway_and_runners_have_the_same_profile(profile: str) -> None:
-    chart = parsed(template(f"--set=runners.profile={profile}").stdout)
-    for component, service in (("sandbox", "SANDBOX"), ("runners", "RUNNER")):
-        assert environment(server_of(chart.pod(component)))[f"CODEALIGN_{service}_PROFILE"] == profile
 
 
 def test_a_model_has_an_hour_to_load() -> None:
@@ -442,11 +435,6 @@ def test_an_image_with_a_tag_is_taken_as_it_is() -> None:
     assert server_of(chart.pod("trainer"))["image"] == digest
     version = (CHART.parents[1] / "VERSION").read_text().strip()
     assert server_of(chart.pod("dataset"))["image"] == f"r.example:5000/codealign-dataset:{version}"
-
-
-def test_service_monitors_are_left_out_where_the_cluster_does_not_know_them() -> None:
-    assert "ServiceMonitor" not in template(kinds=()).stdout
-    assert len(rendered("defaults").of("ServiceMonitor")) == 6
 
 
 def test_what_is_kept_after_an_uninstallation_is_what_the_values_say() -> None:

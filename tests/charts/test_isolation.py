@@ -20,7 +20,7 @@ SOUND = pb.Runner(
     name="pod-1",
     state=pb.RUNNER_STATE_READY,
     isolation=pb.ISOLATION_GVISOR,
-    walls=[pb.Wall(name="kernel", holds=True, evidence="gVisor")],
+    isolation_checks=[pb.IsolationCheck(name="kernel", passed=True, evidence="gVisor")],
 )
 
 
@@ -94,10 +94,10 @@ def test_a_wrong_verdict_fails(run: Any, lie: dict[str, str], capsys: pytest.Cap
     assert "FAIL" in capsys.readouterr().out
 
 
-def test_a_wall_that_does_not_hold_is_named(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_check_that_does_not_pass_is_named(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     broken = pb.Runner()
     broken.CopyFrom(SOUND)
-    broken.walls.add(name="network", holds=False, evidence="reached the node")
+    broken.isolation_checks.add(name="network", passed=False, evidence="reached the node")
     assert run(Gateway([SOUND, broken])) == 1
     assert "network: reached the node" in capsys.readouterr().out
 

@@ -16,7 +16,13 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.kube import KEEP, kubectl, volumes
-from tests.cluster.release import Release
+from tests.cluster.release import Release, as_json
+
+MONITORING_KINDS = {
+    "servicemonitors.monitoring.coreos.com": "ServiceMonitor",
+    "podmonitors.monitoring.coreos.com": "PodMonitor",
+    "prometheusrules.monitoring.coreos.com": "PrometheusRule",
+}
 
 
 @dataclass
@@ -37,7 +43,7 @@ class Report:
 
     def text(self) -> str:
         """Return the report as Markdown."""
-        lines = [_HEAD, "| step | seconds | seen |", "| --- | ---: | --- |"]
+        lines = [_HEAD, "| step | seconds | result |", "| --- | ---: | --- |"]
         lines += [f"| {what} | {seconds:.0f} | {seen} |" for what, seconds, seen in self.steps]
         for heading, (about, rows) in self.tables.items():
             lines += ["", f"## {heading}", "", about, ""]
@@ -100,7 +106,33 @@ def _volumes() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def demo(_volumes: dict[str, str]) -> Iterator[Release]:
+def _monitoring_kinds() -> Iterator[None]:
+    """The kinds of Prometheus' operator, of which these tests do the work, where the cluster has no such operator."""
+    made = [name for name in MONITORING_KINDS if not kubectl("get", "crd", name, "--ignore-not-found", "--output=name")]
+    if made:
+        kubectl("apply", "--filename=-", given=as_json(*(_crd(name) for name in made)))
+        kubectl("wait", "--for=condition=Established", *(f"crd/{name}" for name in made), "--timeout=60s")
+    yield
+    if made and not KEEP:
+        kubectl("delete", "crd", *made, "--wait=false")
+
+
+def _crd(name: str) -> dict[str, object]:
+    plural, _, group = name.partition(".")
+    kind = MONITORING_KINDS[name]
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    names = {"plural": plural, "singular": kind.lower(), "kind": kind, "listKind": f"{kind}List"}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": name},
+        "spec": {"group": group, "scope": "Namespaced", "names": names, "versions": [version]},
+    }
+
+
+@pytest.fixture(scope="session")
+def demo(_volumes: dict[str, str], _monitoring_kinds: None) -> Iterator[Release]:
     """The release under test; `test_1_installation` installs it."""
     with Release("demo", "codealign-demo", _volumes) as release:
         yield release

@@ -81,12 +81,12 @@ def _free_port() -> int:
 
 
 class Forward:
-    """A forwarded port of a Service, re-established when its pod is replaced."""
+    """A forwarded port of a Service or pod, such as "service/web", re-established when a pod is replaced."""
 
-    def __init__(self, namespace: str, service: str, port: int = 7400) -> None:
+    def __init__(self, namespace: str, target: str, port: int = 7400) -> None:
         self.port = _free_port()
         self.address = f"localhost:{self.port}"
-        forwarded = ("port-forward", f"service/{service}", f"{self.port}:{port}", "--pod-running-timeout=10s")
+        forwarded = ("port-forward", target, f"{self.port}:{port}", "--pod-running-timeout=10s")
         self._command = ("kubectl", f"--namespace={namespace}", *forwarded)
         self._closed = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None

@@ -118,7 +118,7 @@ class Release:
     def address(self, component: str) -> str:
         """Return a service's address on this machine."""
         if component not in self._forwards:
-            self._forwards[component] = Forward(self.namespace, f"{self.full}-{component}")
+            self._forwards[component] = Forward(self.namespace, f"service/{self.full}-{component}")
         return self._forwards[component].address
 
     def environment(self) -> dict[str, str]:

@@ -64,7 +64,7 @@ def test_a_second_release_that_cannot_work_says_why(other: Release, report: Repo
         "externalDatabase.url": "postgresql://u:p@nowhere.invalid:5432/x",
         "inference.model": "/models/nowhere",
     }
-    with report.step("a second release with a wrong database and a wrong model says so") as seen:
+    with report.step("a second release with a wrong database and a wrong model reports both") as seen:
         other.helm("install", changed=wrong)
         until("the model's error", lambda: "/models/nowhere" in other.messages("inference"), 120)
         until("the database's error", lambda: "nowhere.invalid" in _migration(other), 180)
@@ -72,7 +72,7 @@ def test_a_second_release_that_cannot_work_says_why(other: Release, report: Repo
 
 
 def test_the_second_release_comes_up_beside_the_first(demo: Release, other: Release, report: Report) -> None:
-    with report.step("`helm upgrade` of the second with right values, until both are ready") as seen:
+    with report.step("`helm upgrade` of the second with correct values, until both are ready") as seen:
         other.values = {name: value for name, value in other.values.items() if name in demo.values}
         other.helm("upgrade", "--reset-values")
         other.wait_ready()

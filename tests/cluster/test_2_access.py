@@ -88,6 +88,7 @@ OPEN = {
     "postgresql": set(),
     "runners": set(),
     "test": {"sandbox"},
+    "console": {"dataset", "coordinator", "trainer"},
 }
 """Targets that a component's pod can reach besides DNS."""
 NO_DNS = ("runners", "postgresql")
@@ -95,7 +96,7 @@ NO_DNS = ("runners", "postgresql")
 
 def _probe(release: Release, component: str, targets: dict[str, str]) -> dict[str, object]:
     labels = {"app.kubernetes.io/name": "codealign", "app.kubernetes.io/instance": release.name}
-    wall = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}
+    restricted = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -118,7 +119,7 @@ def _probe(release: Release, component: str, targets: dict[str, str]) -> dict[st
                     "image": release.pods("sandbox")[0]["spec"]["containers"][0]["image"],
                     "command": ["python3", "-c", PROBE],
                     "env": [{"name": "TARGETS", "value": json.dumps(targets)}],
-                    "securityContext": wall,
+                    "securityContext": restricted,
                 }
             ],
         },
@@ -139,7 +140,7 @@ def test_the_network_opens_what_is_needed_and_nothing_else(demo: Release, other:
     targets["DNS"] = kubectl(
         "get", "service", "kube-dns", "-n", "kube-system", "--output=jsonpath={.spec.clusterIP}:53"
     )
-    with report.step("who reaches whom, tried from a pod of each kind") as seen:
+    with report.step("network access, tried from a pod of each kind") as seen:
         sources = [*OPEN, "stranger"]
         demo.kubectl("apply", "--filename=-", given=as_json(*(_probe(demo, source, targets) for source in sources)))
         try:

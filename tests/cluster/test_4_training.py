@@ -102,7 +102,7 @@ def test_a_job_of_two_pods_succeeds_though_a_pod_and_the_operator_are_lost(demo:
 
         until("success", ended, 500)
         status = _status(demo, "two-pods")["status"]
-        seen(f"{status['totalSteps']} steps, loss {status['loss']:.3f}, went on from a checkpoint")
+        seen(f"{status['totalSteps']} steps, loss {status['loss']:.3f}, resumed from a checkpoint")
     assert len(doomed) == 2
     assert status["step"] == status["totalSteps"]
     assert status["artifactUrl"]
@@ -114,7 +114,7 @@ def test_its_result_is_served_and_evaluated_in_the_cluster(demo: Release, report
     inference = InferenceServiceStub(demo.channel("inference"))
     dataset = DatasetServiceStub(demo.channel("dataset"))
     (checkpoint,) = dataset.Get(ds.GetRequest(ids=[status["checkpointId"]]), timeout=60, wait_for_ready=True).records
-    with report.step("its result loaded by `LoadModel`, and 20 problems of NanoEval judged") as seen:
+    with report.step("its result loaded with `LoadModel` and evaluated on 20 problems of NanoEval") as seen:
         loaded = inference.LoadModel(
             inf.LoadModelRequest(
                 name="tuned", source=status["artifactUrl"], expected_revision=checkpoint.checkpoint.revision

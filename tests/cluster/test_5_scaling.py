@@ -63,7 +63,7 @@ def test_runners_follow_the_queue_from_none_to_four_and_back(demo: Release, repo
     except CommandError:
         pytest.skip("this cluster has no KEDA")
     scaling = {"runners.scaling.mode": "keda", "runners.scaling.min": "0", "runners.scaling.max": "4"}
-    with report.step("`helm upgrade` to runners by KEDA, until there is none"):
+    with report.step("`helm upgrade` to scaling by KEDA, until no runner is left"):
         demo.helm("upgrade", changed=scaling)
         until("no runner is left", lambda: not demo.pods("runners"), 180)
     sandbox = SandboxServiceStub(demo.channel("sandbox"))
@@ -86,7 +86,7 @@ def test_runners_follow_the_queue_from_none_to_four_and_back(demo: Release, repo
                 rows.append((round(time.monotonic() - began), *row))
 
     with report.step(
-        f"{BURST} programs of a second each from zero pods; then one after the other while pods go"
+        f"{BURST} programs of one second each, starting from zero pods; then one at a time while pods are removed"
     ) as seen:
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()

@@ -19,8 +19,8 @@ SERVICES = ("dataset", "sandbox", "inference", "coordinator", "training")
 
 
 @contextlib.contextmanager
-def _services_up(home: Path) -> Iterator[None]:
-    up = command(home, "up", "--engine", "replay", "--recording", str(RECORDING))
+def _services_up(home: Path, *options: str) -> Iterator[None]:
+    up = command(home, "up", *(options or ("--engine", "replay", "--recording", str(RECORDING))))
     home.mkdir(parents=True, exist_ok=True)
     with (home / "up.log").open("wb") as log:
         process = subprocess.Popen(up, stdout=log, stderr=log)
@@ -37,8 +37,11 @@ def _services_up(home: Path) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def services_up() -> Callable[[Path], AbstractContextManager[None]]:
-    """A context manager that runs every service in a home directory: `with services_up(home):`."""
+def services_up() -> Callable[..., AbstractContextManager[None]]:
+    """A context manager that runs every service in a home directory: `with services_up(home, "--model", model):`.
+
+    Without options of `codealign up`, the model is the recording.
+    """
     return _services_up
 
 

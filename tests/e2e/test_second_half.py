@@ -6,6 +6,8 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,7 +82,12 @@ def training(home: Path, base: Path, version: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def tuned(tmp_path_factory: pytest.TempPathFactory, recorded_seeds: Seeds) -> Tuned:
+def tuned(
+    tmp_path_factory: pytest.TempPathFactory,
+    recorded_seeds: Seeds,
+    services_up: Callable[..., AbstractContextManager[None]],
+) -> Iterator[Tuned]:
+    """A model trained by commands that start their services, and then services that are running for all other ones."""
     home = tmp_path_factory.mktemp("loop")
     codealign(home, *recorded_seeds.replay())
     version = next(home.rglob("manifest.json")).parent.name
@@ -91,7 +98,8 @@ def tuned(tmp_path_factory: pytest.TempPathFactory, recorded_seeds: Seeds) -> Tu
     assert url
     benchmarks = tmp_path_factory.mktemp("benchmarks") / "HumanEvalPlus.jsonl"
     benchmarks.write_text("".join(json.dumps(problem) + "\n" for problem in PROBLEMS))
-    return Tuned(home, base, version, url[0], benchmarks)
+    with services_up(home, "--model", str(base), "--benchmarks", str(benchmarks)):
+        yield Tuned(home, base, version, url[0], benchmarks)
 
 
 def evaluating(tuned: Tuned, *more: str) -> list[str]:
@@ -139,9 +147,13 @@ def test_it_is_evaluated_and_told_of(tuned: Tuned, tmp_path: Path) -> None:
         (("run", "--until", "tomorrow"), "--until: unknown value 'tomorrow'"),
     ],
 )
-def test_wrong_input_is_told_in_one_message(tuned: Tuned, arguments: tuple[str, ...], says: str) -> None:
+def test_wrong_input_is_told_in_one_message(
+    tuned: Tuned, tmp_path: Path, arguments: tuple[str, ...], says: str
+) -> None:
     filled = [part.format(base=tuned.base, version=tuned.version, url=tuned.url) for part in arguments]
-    ended = subprocess.run(command(tuned.home, *filled), capture_output=True, text=True, timeout=180)
+    # Benchmarks are read by services that a command starts.
+    home = tmp_path if "--benchmarks" in arguments else tuned.home
+    ended = subprocess.run(command(home, *filled), capture_output=True, text=True, timeout=180)
     assert ended.returncode == 1
     assert says in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import signal
@@ -86,7 +85,6 @@ def running() -> Callable[..., AbstractContextManager[Service]]:
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a gateway over real gVisor."""
     settings = {"CACHE_DIR": str(CACHE), "RUNNERS": str(min(2, os.cpu_count() or 1)), "SLOTS": "1"}
-    settings["PROFILE"] = "default" if importlib.util.find_spec("numpy") is None else "numpy"
     with _running("sandbox", tmp_path_factory.mktemp("sandbox"), **settings) as service:
         yield service.address
 

@@ -82,7 +82,8 @@ def why_not(kind: Kind) -> str:
 
 def _round(kind: Kind, arguments: list[str]) -> bool:
     """Run the corpus once; return True if everything passed."""
-    environment = {f"CODEALIGN_HOSTILE_{name.upper()}": value for name, value in kind.settings.items()}
+    asked = {**kind.settings, "group": "1"}
+    environment = {f"CODEALIGN_HOSTILE_{name.upper()}": value for name, value in asked.items()}
     command = [sys.executable, "-m", "pytest", str(Path(__file__).parent), "-q", "-p", "no:cacheprovider", *arguments]
     ended = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     lines = ended.stdout.splitlines()

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import grpc
 import pytest
+from prometheus_client import REGISTRY
 
 from codealign.api.dataset.v1 import dataset_pb2
 from codealign.common.clients import Addresses, Clients
@@ -186,6 +187,38 @@ async def test_a_fine_tune_job_is_prepared_run_followed_and_entered_into_the_sto
     assert len(world.store.records) == 2
     assert done["completionTime"]
     assert [each.reason for each in world.told] == ["Found", "JobCreated", "PodsRun", "Trained"]
+
+
+def shown(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(f"codealign_{name}", labels) or 0.0
+
+
+async def test_a_fine_tune_job_is_in_the_operators_metrics_while_it_exists(world: World) -> None:
+    before = {
+        name: shown(name, **labels)
+        for name, labels in (
+            ("trainer_steps_total", {}),
+            ("trainer_ended_trainings_total", {"state": "succeeded"}),
+            ("operator_reconcile_seconds_count", {}),
+        )
+    }
+    await world.apply()
+    await world.look()
+    assert shown("operator_finetunejobs", state="pending") == 1
+    await world.look(3)
+    model = Path(world.spec["model"]).name
+    assert shown("operator_finetunejobs", state="running") == shown("trainer_running_trainings") == 1
+    assert (shown("trainer_step", model=model), shown("trainer_planned_steps", model=model)) == (2, 4)
+    assert shown("trainer_loss", model=model) == 2.5
+    await world.until("Succeeded")
+    await world.look()
+    assert shown("operator_finetunejobs", state="succeeded") == 1
+    assert shown("trainer_running_trainings") == shown("trainer_tokens_per_second", model=model) == 0
+    assert shown("trainer_ended_trainings_total", state="succeeded") == before["trainer_ended_trainings_total"] + 1
+    assert shown("trainer_steps_total") > before["trainer_steps_total"]
+    assert shown("operator_reconcile_seconds_count") >= before["operator_reconcile_seconds_count"] + 5
+    await world.delete()
+    assert shown("operator_finetunejobs", state="succeeded") == 0
 
 
 async def _calls(world: World) -> int:

@@ -447,7 +447,7 @@ async def test_what_does_not_fit_is_refused_with_numbers_or_room_is_made(
         assert "spec.gradient_checkpointing or spec.lora" in text
         assert not (await stub.ListTrainings(api.ListTrainingsRequest())).trainings
     for size, fixed, expected in (
-        (10**8, False, "the inference service's models hold 0.10 GB"),
+        (10**8, False, "the inference service's models use 0.10 GB"),
         (held, True, "big stays loaded: this server serves one fixed model"),
         (held, False, ""),
     ):

@@ -84,10 +84,10 @@ def _execute(sandbox: SandboxServiceStub, code: str, tests: str, deadline: float
 
 
 def _unproved(runner: pb.Runner) -> list[str]:
-    faults = [f"{wall.name}: {wall.evidence}" for wall in runner.walls if not wall.holds]
+    faults = [f"{check.name}: {check.evidence}" for check in runner.isolation_checks if not check.passed]
     if runner.isolation != pb.ISOLATION_GVISOR:
         faults.append(f"reports {pb.Isolation.Name(runner.isolation)}")
-    return faults if runner.walls else [*faults, "reports no isolation checks"]
+    return faults if runner.isolation_checks else [*faults, "reports no isolation checks"]
 
 
 def main() -> int:
@@ -99,16 +99,16 @@ def main() -> int:
         for what, code, tests, expected in PROGRAMS:
             result = _execute(sandbox, code, tests, deadline)
             verdict = pb.Verdict.Name(result.verdict).removeprefix("VERDICT_")
-            holds = verdict == expected and result.isolation == pb.ISOLATION_GVISOR
-            failures += not holds
-            print(f"{'ok  ' if holds else 'FAIL'} {what}: {verdict} {result.detail}", flush=True)
+            passed = verdict == expected and result.isolation == pb.ISOLATION_GVISOR
+            failures += not passed
+            print(f"{'ok  ' if passed else 'FAIL'} {what}: {verdict} {result.detail}", flush=True)
         runners = sandbox.GetRunner(pb.GetRunnerRequest(), timeout=30).runners
         # Starting runners have no results yet.
         told = [runner for runner in runners if runner.state != pb.RUNNER_STATE_STARTING]
         for runner in told:
             faults = _unproved(runner)
             failures += bool(faults)
-            seen = "; ".join(faults) or f"{len(runner.walls)} isolation checks passed"
+            seen = "; ".join(faults) or f"{len(runner.isolation_checks)} isolation checks passed"
             print(f"{'FAIL' if faults else 'ok  '} runner {runner.name}: {seen}")
     if not told:
         print("FAIL no runner has proved its isolation")

@@ -96,7 +96,6 @@ other. */}}
 - {name: CODEALIGN_SANDBOX_BACKEND, value: grpc}
 - {name: CODEALIGN_SANDBOX_RUNNER_TARGET, value: "dns:///{{ $runners }}:7410"}
 - {name: CODEALIGN_SANDBOX_SLOTS, value: {{ .Values.runners.slots | quote }}}
-- {name: CODEALIGN_SANDBOX_PROFILE, value: {{ .Values.runners.profile | quote }}}
 - {name: CODEALIGN_SANDBOX_CACHE_DIR, value: /tmp/codealign}
 {{- if ne .Values.tls.mode "disabled" }}
 - {name: CODEALIGN_SANDBOX_RUNNER_TLS_NAME, value: {{ $runners }}}

@@ -47,7 +47,7 @@ class Odd(rpc.SandboxServiceServicer):
         if wish == "twice-away" and self.calls[wish] < 3:
             raise Unavailable("away", retry_after=0.05)
         if wish == "precondition":
-            raise FailedPrecondition("a wall is missing")
+            raise FailedPrecondition("an isolation check failed")
         if wish == "fault":
             raise KeyError("oops")
         if wish.startswith("sleep-"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 
@@ -21,8 +22,7 @@ async def execute(clients: Clients, wish: str, retry: RetryPolicy = NO_RETRY) ->
     return (await clients.call(clients.sandbox.Execute, request, timeout=DEADLINE, retry=retry)).result.request_id
 
 
-@pytest.mark.slow
-async def test_a_server_that_is_stopped_is_noticed_long_before_the_deadline(start: Start) -> None:
+async def notices_that_a_server_is_stopped(start: Start) -> None:
     served = start()
     async with Clients(Addresses(sandbox=served.address)) as clients:
         assert await execute(clients, "first") == "first"
@@ -37,7 +37,16 @@ async def test_a_server_that_is_stopped_is_noticed_long_before_the_deadline(star
         assert await execute(clients, "third", RetryPolicy(attempts=0)) == "third"
 
 
-@pytest.mark.slow
-async def test_a_call_that_is_silent_for_longer_than_several_pings_is_left_alone(start: Start) -> None:
+async def leaves_a_silent_call_alone(start: Start) -> None:
     async with Clients(Addresses(sandbox=start().address)) as clients:
+        # A server that did not permit the pings would end the connection at the third.
         assert await execute(clients, "sleep-42") == "sleep-42"
+
+
+@pytest.mark.slow
+async def test_a_stopped_server_is_noticed_long_before_the_deadline_and_a_silent_one_is_left_alone(
+    start: Start,
+) -> None:
+    async with asyncio.TaskGroup() as meanwhile:  # both wait most of the time
+        meanwhile.create_task(leaves_a_silent_call_alone(start))
+        meanwhile.create_task(notices_that_a_server_is_stopped(start))

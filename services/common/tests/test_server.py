@@ -67,7 +67,7 @@ async def test_a_call_is_tried_again_where_its_status_says_so_and_only_there(sta
     ) as clients:
         assert (await execute(clients, "twice-away", retry=RetryPolicy())).startswith("calls=3")
         assert seen == ["UNAVAILABLE", "UNAVAILABLE"]
-        with pytest.raises(grpc.aio.AioRpcError, match="a wall is missing"):
+        with pytest.raises(grpc.aio.AioRpcError, match="an isolation check failed"):
             await execute(clients, "precondition", retry=RetryPolicy())
         assert len(seen) == 2
 

@@ -13,7 +13,7 @@ import codealign.coordinator.settings as any_module
 PACKAGE = "codealign.coordinator"
 SOURCE = Path(any_module.__file__).parent
 LAYERS = (
-    ("settings", "reading"),
+    ("settings", "metrics", "reading"),
     ("ground", "rules"),
     ("pipelines",),
     ("runs", "evaluation"),

@@ -292,7 +292,7 @@ async def test_without_max_tokens_the_context_is_the_limit(engine: TransformersE
 
 
 async def test_a_prompt_beyond_the_context_is_refused_with_numbers(engine: TransformersEngine) -> None:
-    with pytest.raises(InvalidArgument, match=r"prompt: has \d{3,} tokens, but the model's context holds 256"):
+    with pytest.raises(InvalidArgument, match=r"prompt: has \d{3,} tokens, but the model's context has 256"):
         await complete(engine, "def add(a, b): " * 100, Sampling())
 
 

@@ -80,7 +80,7 @@ def test_an_id_that_cannot_be_one(refused: Refused) -> None:
 
 
 def test_a_folder_without_a_model(refused: Refused, tmp_path: Path) -> None:
-    assert "holds no config.json: it is not a model folder" in refused(tmp_path)
+    assert "has no config.json: it is not a model folder" in refused(tmp_path)
 
 
 def test_a_damaged_configuration(refused: Refused, folder: Path) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import generate_latest
 
 from codealign.common.errors import (
     CodeAlignError,
@@ -52,7 +53,9 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        if self.server.models is None:
+        if self.path == "/metrics" and self.server.metrics is not None:
+            self.send(200, self.server.metrics)
+        elif self.server.models is None or self.path == "/metrics":
             self.send(404, {"error": {"message": "no such path"}})
         elif self.server.key and self.headers.get("Authorization") != f"Bearer {self.server.key}":
             self.send(401, {"error": {"message": "wrong key"}})
@@ -91,6 +94,7 @@ class Endpoint(ThreadingHTTPServer):
         self.models: list[dict[str, Any]] | None = [{"id": "m", "owned_by": "us", "max_model_len": 64}]
         self.key = ""
         self.tokens: int | None = None
+        self.metrics: bytes | None = None
         self.asked: list[dict[str, Any]] = []
         self.answer: Answer = Handler.complete
 
@@ -449,9 +453,50 @@ async def test_tokens_are_counted_where_the_endpoint_does(endpoint: Endpoint) ->
         assert engine.model.context_length == 50
         await complete(engine, sampling=Sampling())
         endpoint.tokens = 50
-        with pytest.raises(InvalidArgument, match="prompt: has 50 tokens, but the model's context holds 50"):
+        with pytest.raises(InvalidArgument, match="prompt: has 50 tokens, but the model's context has 50"):
             await complete(engine, sampling=Sampling())
     assert endpoint.asked[0]["max_tokens"] == 36
+
+
+EXPOSED = b"""\
+# HELP vllm:num_requests_waiting Number of requests waiting to be processed.
+# TYPE vllm:num_requests_waiting gauge
+vllm:num_requests_waiting{engine="0",model_name="m"} 3.0
+# TYPE vllm:prefix_cache_hits_total counter
+vllm:prefix_cache_hits_total{engine="0",model_name="m"} 7.0
+# TYPE process_cpu_seconds_total counter
+process_cpu_seconds_total 99.0
+"""
+
+
+async def exposed() -> str:
+    """Return this process's metrics as Prometheus would read them."""
+    return (await asyncio.to_thread(generate_latest)).decode()
+
+
+async def test_the_endpoints_own_metrics_are_passed_through_once(endpoint: Endpoint) -> None:
+    endpoint.metrics = EXPOSED
+    endpoint.models = [{"id": "m"}, {"id": "n"}]
+    async with opened(endpoint.url), opened(endpoint.url, "n"):
+        found = await exposed()
+        assert found.count('vllm:num_requests_waiting{engine="0",model_name="m"} 3.0\n') == 1
+        assert found.count('vllm:prefix_cache_hits_total{engine="0",model_name="m"} 7.0\n') == 1
+        assert f'engine_metrics_up{{endpoint="{endpoint.url}"}} 1.0' in found
+        assert "process_cpu_seconds_total 99.0" not in found
+    found = await exposed()
+    assert "vllm:" not in found
+    assert "engine_metrics_up{" not in found
+
+
+@pytest.mark.parametrize("instead", [None, b'{"not": 1', b"vllm:x 1\n" * 600_000], ids=["gone", "invalid", "huge"])
+async def test_an_endpoint_without_usable_metrics_hides_no_other(endpoint: Endpoint, instead: bytes | None) -> None:
+    endpoint.metrics = EXPOSED
+    async with opened(endpoint.url):
+        endpoint.metrics = instead
+        found = await exposed()
+        assert f'engine_metrics_up{{endpoint="{endpoint.url}"}} 0.0' in found
+        assert "codealign_inference_tokens_total" in found
+        assert "vllm:" not in found.replace("(vllm:*)", "")
 
 
 async def test_the_revision_is_of_what_is_known(endpoint: Endpoint) -> None:
@@ -523,6 +568,7 @@ def vllm_url(tmp_path_factory: pytest.TempPathFactory, make_model: Callable[...,
 @pytest.mark.timeout(400)
 async def test_vllms_own_server_is_such_an_endpoint(vllm_url: str) -> None:
     async with opened(vllm_url, "tiny") as engine:
+        assert "vllm:num_requests_running{" in await exposed()
         assert engine.model.context_length == 512
         assert await engine.count_tokens(["", "def add"]) == [0, 2]
         first, second, again = await complete(

@@ -207,7 +207,7 @@ async def test_what_cannot_be_loaded_says_why(
         for source, message in (
             (tmp_path / "none", "does not exist: give a folder or a hub id"),
             (f"file://{tmp_path}/none", "does not exist"),
-            (tmp_path, "holds no config.json"),
+            (tmp_path, "has no config.json"),
             ("nosuchkind://a/b", "unsupported URL scheme"),
             ("", "source: is missing"),
         ):
@@ -289,7 +289,7 @@ async def test_recordings_are_loaded_as_models(serve: Serve, tmp_path: Path, mod
     async with serve(record=recording) as stub:
         model = await load(stub, model_folder, "base")
         first = [one async for one in stub.Generate(generate())]
-        async with refused(grpc.StatusCode.FAILED_PRECONDITION, "a recording holds one model: unload the loaded"):
+        async with refused(grpc.StatusCode.FAILED_PRECONDITION, "a recording is of one model: unload the loaded"):
             await load(stub, tmp_path, "tuned")
         await stub.UnloadModel(pb.UnloadModelRequest(name="base"))
         assert (await load(stub, model_folder, "base")).revision == model.revision

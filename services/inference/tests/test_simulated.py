@@ -185,7 +185,7 @@ async def test_a_prompt_without_a_section_is_answered_with_code() -> None:
 
 
 async def test_a_prompt_that_does_not_fit_is_refused_with_its_length() -> None:
-    with pytest.raises(InvalidArgument, match=r"prompt: has .* tokens, but the model's context holds 100 "):
+    with pytest.raises(InvalidArgument, match=r"prompt: has .* tokens, but the model's context has 100 "):
         await completions(engine(max_context=100), request(ANSWER + "x" * 400))
 
 

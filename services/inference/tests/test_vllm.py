@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from codealign.inference.engines.base import ChatMessage, Completion, Generation
 from codealign.inference.engines.transformers.engine import TransformersEngine
 from codealign.inference.engines.transformers.loading import load_model
 from codealign.inference.engines.transformers.options import EngineOptions
+from tests.monitoring.test_dashboards import VLLM
 
 _spec = importlib.util.spec_from_file_location("vllm_server", Path(__file__).with_name("vllm_server.py"))
 assert _spec is not None
@@ -49,16 +52,16 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(folder: Path, work: Path) -> Iterator[tuple[Any, int]]:
-    """The stub and the process id."""
-    with vllm.started(work, folder, slots=8, max_waiting=64) as process:
+def server(folder: Path, work: Path) -> Iterator[tuple[Any, Any]]:
+    """The stub and the process."""
+    with vllm.started(work, folder, slots=8, max_waiting=64, drain_seconds=5) as process:
         ports = vllm.ports(work, process)
         with grpc.insecure_channel(f"127.0.0.1:{ports['port']}") as channel:
-            yield InferenceServiceStub(channel), process.pid
+            yield InferenceServiceStub(channel), process
 
 
 @pytest.fixture(scope="module")
-def stub(server: tuple[Any, int]) -> Any:
+def stub(server: tuple[Any, Any]) -> Any:
     return server[0]
 
 
@@ -158,6 +161,15 @@ def test_what_an_earlier_prompt_shared_comes_from_the_cache(stub: Any) -> None:
     assert 0 < load.cached_prompt_tokens < load.prompt_tokens
 
 
+def test_vllms_own_metrics_are_beside_ours(stub: Any, work: Path) -> None:
+    generate(stub, "def add", pb.SamplingParameters(max_tokens=4), 1)
+    port = json.loads((work / "endpoint.json").read_text())["metrics_port"]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        exposed = {line.partition("{")[0].partition(" ")[0] for line in answer.read().decode().splitlines()}
+    assert exposed >= VLLM
+    assert {f"codealign_inference_{name}_seconds_count" for name in ("queue", "time_to_first_token")} <= exposed
+
+
 async def test_a_prompt_beyond_the_context_is_refused_alike(stub: Any, reference: TransformersEngine) -> None:
     prompt = "def add(a, b): " * 400
     with pytest.raises(grpc.RpcError) as caught:
@@ -202,14 +214,14 @@ def test_too_much_waiting_is_refused(stub: Any) -> None:
 
 
 async def test_another_model_comes_and_goes_with_its_processes(
-    server: tuple[Any, int], reference: TransformersEngine, tmp_path: Path, make_model: Callable[..., Path]
+    server: tuple[Any, Any], reference: TransformersEngine, tmp_path: Path, make_model: Callable[..., Path]
 ) -> None:
-    stub, pid = server
+    stub, process = server
     ids = reference._tokenizer((await expected(reference, PROMPTS[0])).text)["input_ids"]
     # The same weights with another end token, one that they generate.
     end = next(at for at in range(3, len(ids)) if ids[at] not in ids[:at])
     other = make_model(tmp_path / "ended", end_tokens=[0, ids[end]], **SIZES)
-    before = set(vllm.descendants(pid))
+    before = set(vllm.descendants(process.pid))
     model = stub.LoadModel(pb.LoadModelRequest(source=f"file://{other}")).model
     assert model.revision != reference.model.revision
     assert [one.name for one in stub.ListModels(pb.ListModelsRequest()).models] == ["tiny", "ended"]
@@ -217,7 +229,7 @@ async def test_another_model_comes_and_goes_with_its_processes(
     assert completion.finish_reason == pb.FINISH_REASON_END_TOKEN
     assert completion.generated_tokens == end + 1
     assert completion.text == reference._tokenizer.decode(ids[:end])
-    added = set(vllm.descendants(pid)) - before
+    added = set(vllm.descendants(process.pid)) - before
     assert added
     samples = [pb.Sample(attempt=at, seed=at) for at in range(4)]
     sampling = pb.SamplingParameters(temperature=1.0, max_tokens=900)
@@ -249,28 +261,26 @@ async def test_the_embedded_model_is_served_too(stub: Any, work: Path) -> None:
         stub.UnloadModel(pb.UnloadModelRequest(name="nano"), timeout=60)
 
 
-def test_logs_go_to_stderr_alone(server: tuple[Any, int], work: Path) -> None:
+def test_logs_go_to_stderr_alone(server: tuple[Any, Any], work: Path) -> None:
     assert (work / "stdout").read_bytes() == b""
     assert '"event": "vllm_started"' in (work / "stderr").read_text()
 
 
-def test_the_end_of_the_engine_ends_calls_and_the_server(folder: Path, tmp_path: Path) -> None:
-    with vllm.started(tmp_path, folder, drain_seconds=5) as process:
-        ports = vllm.ports(tmp_path, process)
-        with grpc.insecure_channel(f"127.0.0.1:{ports['port']}") as channel:
-            stub: Any = InferenceServiceStub(channel)
-            sampling = pb.SamplingParameters(temperature=1.0, max_tokens=900)
-            samples = [pb.Sample(attempt=at, seed=at) for at in range(8)]
-            call = stub.Generate(pb.GenerateRequest(prompt="def", samples=samples, sampling=sampling))
-            wait_for(stub, lambda load: load.running == 8)
-            [core] = [pid for pid in vllm.descendants(process.pid) if "EngineCor" in vllm.command(pid)]
-            os.kill(core, signal.SIGKILL)
-            with pytest.raises(grpc.RpcError) as caught:
-                list(call)
-        error: Any = caught.value
-        assert error.code() is grpc.StatusCode.UNAVAILABLE
-        assert process.wait(30) == 1
-    lines = (tmp_path / "stderr").read_text().splitlines()
+def test_the_end_of_the_engine_ends_calls_and_the_server(server: tuple[Any, Any], work: Path) -> None:
+    """This must be the last test of the shared server: it ends it."""
+    stub, process = server
+    sampling = pb.SamplingParameters(temperature=1.0, max_tokens=900)
+    samples = [pb.Sample(attempt=at, seed=at) for at in range(8)]
+    call = stub.Generate(pb.GenerateRequest(prompt="def", samples=samples, sampling=sampling))
+    wait_for(stub, lambda load: load.running == 8)
+    [core] = [pid for pid in vllm.descendants(process.pid) if "EngineCor" in vllm.command(pid)]
+    os.kill(core, signal.SIGKILL)
+    with pytest.raises(grpc.RpcError) as caught:
+        list(call)
+    error: Any = caught.value
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert process.wait(30) == 1
+    lines = (work / "stderr").read_text().splitlines()
     assert any(line.startswith("codealign-inference: model tiny: vLLM's engine process died") for line in lines)
 
 

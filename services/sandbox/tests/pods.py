@@ -44,7 +44,7 @@ class Pod:
         self.process.stdout.close()
 
     def _write(self, cache: Path, settings: dict[str, str], tls: Path | None) -> None:
-        configuration = Configuration(self.name, 1, "default", "grpc")
+        configuration = Configuration(self.name, 1, "grpc")
         bundle.write(self.folder, rootfs.prepare(cache), rootfs.interpreter(), configuration)
         path = self.folder / "config.json"
         config: dict[str, Any] = json.loads(path.read_text())

@@ -76,7 +76,7 @@ class Bench:
         return serving
 
     async def call(self, name: str, caller: str = "a", **options: Any) -> asyncio.Task[pb.Result]:
-        asked = validate.checked(request("x", wall_seconds=10, request_id=name), "default")
+        asked = validate.checked(request("x", wall_seconds=10, request_id=name))
         task = asyncio.create_task(self.dispatcher.execute(asked, caller, **options))
         self._tasks.append(task)
         await settled()

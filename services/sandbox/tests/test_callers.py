@@ -48,7 +48,7 @@ class Open(Pool):
 @contextlib.asynccontextmanager
 async def serving(credentials: grpc.ServerCredentials | None = None) -> AsyncIterator[tuple[Listening, str]]:
     server, dispatcher = grpc.aio.server(), Listening()
-    rpc.add_SandboxServiceServicer_to_server(SandboxServicer(dispatcher, Open(), "default", 8), server)
+    rpc.add_SandboxServiceServicer_to_server(SandboxServicer(dispatcher, Open(), 8), server)
     address = "127.0.0.1:0"
     port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     await server.start()

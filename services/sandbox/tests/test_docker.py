@@ -23,7 +23,7 @@ PREPARE = 'eval "$(tests/docker.sh)" prepares one'
 
 def _why_not() -> str:
     try:
-        docker.prepare(CACHE / "look", "default", 1, 60.0, IMAGE, "runsc")
+        docker.prepare(CACHE / "look", 1, 60.0, IMAGE, "runsc")
     except ConfigurationError as error:
         return f"no Docker for the test ({error}); {PREPARE}"
     return ""
@@ -58,8 +58,8 @@ def _containers(*filters: str) -> list[str]:
 def test_every_wall_holds_for_an_unprivileged_supervisor(gateway: Gateway) -> None:
     (runner,) = gateway.stub.GetRunner(pb.GetRunnerRequest()).runners
     assert (runner.backend, runner.isolation, runner.state) == ("docker", pb.ISOLATION_GVISOR, pb.RUNNER_STATE_READY)
-    assert len(runner.walls) >= 15
-    assert all(wall.holds and wall.evidence for wall in runner.walls)
+    assert len(runner.isolation_checks) >= 15
+    assert all(check.passed and check.evidence for check in runner.isolation_checks)
     assert runner.platform in ("systrap", "ptrace", "kvm")
     assert runner.image_digest.startswith("sha256:")
     assert identifies_verdicts(runner), runner
@@ -116,16 +116,16 @@ def test_what_a_killed_gateway_left_is_removed_and_nothing_else(docker_is_there:
 
 
 async def test_a_container_without_gvisor_refuses_work_whatever_its_runtime_is_called(docker_is_there: None) -> None:
-    backend = docker.prepare(CACHE / "runc", "default", 1, 60.0, IMAGE, "runsc")
+    backend = docker.prepare(CACHE / "runc", 1, 60.0, IMAGE, "runsc")
     runner = await dataclasses.replace(backend, runtime=docker.Runtime("runc", "systrap", "")).start()
     assert runner.description.state == pb.RUNNER_STATE_REFUSED
-    assert [(wall.name, wall.holds) for wall in runner.description.walls] == [("kernel", False)]
+    assert [(check.name, check.passed) for check in runner.description.isolation_checks] == [("kernel", False)]
     await runner.close()
 
 
 def test_a_runtime_that_is_not_gvisor_is_named(docker_is_there: None, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"runtime 'runc' is /.*names no release"):
-        docker.prepare(tmp_path, "default", 1, 60.0, IMAGE, "runc")
+        docker.prepare(tmp_path, 1, 60.0, IMAGE, "runc")
 
 
 STAND_IN = """\
@@ -157,13 +157,13 @@ def test_what_is_missing_is_named_with_what_to_do(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match=message):
-        docker.prepare(tmp_path, "default", 1, 60.0, "some:1", "runsc")
+        docker.prepare(tmp_path, 1, 60.0, "some:1", "runsc")
 
 
 def test_without_docker_the_way_without_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigurationError, match=r"Install Docker, or leave CODEALIGN_SANDBOX_BACKEND unset"):
-        docker.prepare(tmp_path, "default", 1, 60.0, "some:1", "runsc")
+        docker.prepare(tmp_path, 1, 60.0, "some:1", "runsc")
 
 
 def test_the_platform_is_read_from_the_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,5 +172,5 @@ def test_the_platform_is_read_from_the_runtime(tmp_path: Path, monkeypatch: pyte
     stand_in.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setenv("RUNTIMES", RUNSC)
-    found = docker.prepare(tmp_path, "default", 1, 60.0, "some:1", "runsc")
+    found = docker.prepare(tmp_path, 1, 60.0, "some:1", "runsc")
     assert (found.runtime.platform, found.runtime.release, found.image_id) == ("kvm", "", "sha256:12")

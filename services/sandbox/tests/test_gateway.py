@@ -25,7 +25,7 @@ from .conftest import CACHE, Gateway, identifies_verdicts, name_of, request, run
 
 pytestmark = pytest.mark.gvisor
 
-WALLS = {
+CHECKS = {
     "kernel", "network", "loopback", "ipc", "processes", "files", "settings", "privileges", "environment",
     "memory", "process limit", "disk", "output", "cpu", "death",
 }  # fmt: skip
@@ -40,8 +40,8 @@ def _until(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 def test_every_wall_holds_and_says_what_was_tried(gateway: Gateway) -> None:
     (runner,) = gateway.stub.GetRunner(pb.GetRunnerRequest()).runners
-    assert {wall.name for wall in runner.walls} == WALLS
-    assert all(wall.holds and wall.evidence for wall in runner.walls)
+    assert {check.name for check in runner.isolation_checks} == CHECKS
+    assert all(check.passed and check.evidence for check in runner.isolation_checks)
     assert runner.state == pb.RUNNER_STATE_READY
     assert runner.isolation == pb.ISOLATION_GVISOR
     assert runner.backend == "runsc"
@@ -140,30 +140,44 @@ def test_a_full_queue_is_refused_with_a_delay(tmp_path: Path) -> None:
             call.cancel()
 
 
-def test_one_callers_many_do_not_hold_up_anothers_single_request(tmp_path: Path) -> None:
-    with running(tmp_path, slots="1") as own, own.open_channel() as other:
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway with one slot."""
+    with running(tmp_path_factory.mktemp("single"), slots="1") as own:
         own.wait_ready()
-        greedy = [own.stub.Execute.future(request("import time; time.sleep(0.3)")) for _ in range(60)]
-        _until(lambda: own.capacity().queued >= 40)
+        yield own
+
+
+def test_what_could_not_start_in_time_is_not_started_and_says_so(single: Gateway) -> None:
+    running_call = single.stub.Execute.future(request("import time; time.sleep(30)", wall_seconds=40))
+    _until(lambda: single.capacity().busy == 1)
+    with pytest.raises(grpc.RpcError) as caught:
+        single.stub.Execute(request("x = 1"), timeout=1)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert single.capacity().queued == 0
+    running_call.cancel()
+    assert name_of(single.run("x = 1", "assert x")) == "PASSED"
+    assert "COMPLETED" not in single.capacity().verdicts
+
+
+def test_one_callers_many_do_not_hold_up_anothers_single_request(single: Gateway) -> None:
+    with single.open_channel() as other:
+        greedy = [single.stub.Execute.future(request("import time; time.sleep(0.3)")) for _ in range(60)]
+        _until(lambda: single.capacity().queued >= 40)
         assert name_of(SandboxServiceStub(other).Execute(request("x = 1"), timeout=60).result) == "COMPLETED"
-        assert own.capacity().queued > 20
+        assert single.capacity().queued > 20
         for call in greedy:
             call.cancel()
-        _until(lambda: own.capacity().queued == 0)
+        _until(lambda: (single.capacity().queued, single.capacity().busy) == (0, 0))
 
 
-def test_what_could_not_start_in_time_is_not_started_and_says_so(tmp_path: Path) -> None:
-    with running(tmp_path, slots="1") as own:
-        own.wait_ready()
-        running_call = own.stub.Execute.future(request("import time; time.sleep(30)", wall_seconds=40))
-        _until(lambda: own.capacity().busy == 1)
-        with pytest.raises(grpc.RpcError) as caught:
-            own.stub.Execute(request("x = 1"), timeout=1)
-        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert own.capacity().queued == 0
-        running_call.cancel()
-        assert name_of(own.run("x = 1", "assert x")) == "PASSED"
-        assert "COMPLETED" not in own.capacity().verdicts
+def test_a_stopping_gateway_finishes_what_runs(single: Gateway) -> None:
+    """This must be the last test of this gateway: it stops it."""
+    call = single.stub.Execute.future(request("import time; time.sleep(1.5)", "assert True"))
+    _until(lambda: single.capacity().busy == 1)
+    single.process.send_signal(signal.SIGTERM)
+    assert name_of(call.result(timeout=20).result) == "PASSED"
+    assert single.process.wait(20) == 0
 
 
 def test_an_autoscaler_is_told_what_is_wanted_and_does_not_hold_up_the_end(tmp_path: Path) -> None:
@@ -194,22 +208,14 @@ def test_metrics_have_prometheus_names(gateway: Gateway) -> None:
     with urllib.request.urlopen(f"http://127.0.0.1:{gateway.port('metrics_port')}/metrics") as answer:
         text = answer.read().decode()
     values = dict(re.findall(r"^(codealign_sandbox_\w+(?:{[^}]*})?) (\S+)$", text, re.MULTILINE))
-    assert float(values['codealign_sandbox_results_total{verdict="PASSED"}']) >= 1
+    assert float(values['codealign_sandbox_results_total{profile="default",verdict="PASSED"}']) >= 1
     assert float(values['codealign_sandbox_runner_starts_total{outcome="ready"}']) >= 1
     assert float(values["codealign_sandbox_queue_seconds_count"]) >= 1
     assert float(values["codealign_sandbox_slots"]) == 2
+    assert float(values['codealign_sandbox_runners{state="ready"}']) >= 1
+    assert float(values["codealign_sandbox_oldest_queued_timestamp_seconds"]) == 0
     assert {"codealign_sandbox_queued", "codealign_sandbox_busy"} <= values.keys()
     assert {"codealign_sandbox_faults_total", "codealign_sandbox_reruns_total"} <= values.keys()
-
-
-def test_a_stopping_gateway_finishes_what_runs(tmp_path: Path) -> None:
-    with running(tmp_path, slots="1") as own:
-        own.wait_ready()
-        call = own.stub.Execute.future(request("import time; time.sleep(1.5)", "assert True"))
-        _until(lambda: own.capacity().busy == 1)
-        own.process.send_signal(signal.SIGTERM)
-        assert name_of(call.result(timeout=20).result) == "PASSED"
-        assert own.process.wait(20) == 0
 
 
 def test_a_killed_gateway_leaves_no_sandbox_and_the_next_one_cleans_up(tmp_path: Path) -> None:

@@ -45,13 +45,13 @@ def _variant(folder: Path, changed: str, into: str) -> rootfs.Root:
 
 @pytest.mark.parametrize("check", LEFT_OUT)
 async def test_a_check_that_must_fail_is_named(tmp_path: Path, check: str) -> None:
-    sound = runsc.prepare(CACHE, "default", 2, 60.0)
-    backend = runsc.RunscBackend(sound.runsc, _variant(tmp_path, *LEFT_OUT[check]), tmp_path, "default", 2, 60.0)
+    sound = runsc.prepare(CACHE, 2, 60.0)
+    backend = runsc.RunscBackend(sound.runsc, _variant(tmp_path, *LEFT_OUT[check]), tmp_path, 2, 60.0)
     runner = await backend.start("ptrace")
     try:
         description = runner.description
         assert description.state == pb.RUNNER_STATE_REFUSED
-        assert check in {each.name for each in description.walls if not each.holds}, description
+        assert check in {each.name for each in description.isolation_checks if not each.passed}, description
         assert f"{check}: " in objection(description, pb.ISOLATION_GVISOR)
     finally:
         await runner.close()

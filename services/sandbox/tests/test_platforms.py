@@ -16,11 +16,15 @@ from codealign.sandbox.runners.attached import AttachedRunner, RunnerLost
 class Runner(AttachedRunner):
     """Executes nothing, in a given time."""
 
-    def __init__(self, platform: str, seconds: float, holds: bool) -> None:
-        state = pb.RUNNER_STATE_READY if holds else pb.RUNNER_STATE_REFUSED
-        wall = pb.Wall(name="files", holds=holds)
+    def __init__(self, platform: str, seconds: float, passed: bool) -> None:
+        state = pb.RUNNER_STATE_READY if passed else pb.RUNNER_STATE_REFUSED
+        check = pb.IsolationCheck(name="files", passed=passed)
         self.description = pb.Runner(
-            platform=platform, state=state, isolation=pb.ISOLATION_GVISOR, walls=[wall], profiles=["default"]
+            platform=platform,
+            state=state,
+            isolation=pb.ISOLATION_GVISOR,
+            isolation_checks=[check],
+            profiles=["default"],
         )
         self._seconds = seconds
 

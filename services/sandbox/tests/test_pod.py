@@ -78,7 +78,7 @@ def test_programs_run_in_a_pod_behind_mutual_tls_whose_key_they_cannot_see(
     there.wait_ready()
     (described,) = there.stub.GetRunner(pb.GetRunnerRequest()).runners
     assert (described.backend, described.isolation) == ("grpc", pb.ISOLATION_GVISOR)
-    assert all(wall.holds for wall in described.walls)
+    assert all(check.passed for check in described.isolation_checks)
     assert identifies_verdicts(described), described
     result = there.run("def f(x): return x + 1", "assert f(1) == 2")
     assert (name_of(result), result.runner, result.isolation) == ("PASSED", runner.name, pb.ISOLATION_GVISOR)

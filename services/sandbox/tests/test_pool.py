@@ -19,8 +19,8 @@ from codealign.sandbox.pool import Pool
 from codealign.sandbox.runners.attached import AttachedRunner, RunnerLost
 from codealign.sandbox.settings import SandboxSettings
 
-HOLDS = pb.Wall(name="kernel", holds=True, evidence="gVisor")
-MISSING = pb.Wall(name="files", holds=False, evidence="/etc/shadow is visible")
+HOLDS = pb.IsolationCheck(name="kernel", passed=True, evidence="gVisor")
+MISSING = pb.IsolationCheck(name="files", passed=False, evidence="/etc/shadow is visible")
 
 
 class Runner(AttachedRunner):
@@ -28,11 +28,11 @@ class Runner(AttachedRunner):
 
     def __init__(
         self,
-        *walls: pb.Wall,
+        *checks: pb.IsolationCheck,
         state: pb.RunnerState.ValueType = pb.RUNNER_STATE_READY,
         isolation: pb.Isolation.ValueType = pb.ISOLATION_GVISOR,
     ) -> None:
-        self.description = pb.Runner(name="r", state=state, walls=walls, slots=1, isolation=isolation)
+        self.description = pb.Runner(name="r", state=state, isolation_checks=checks, slots=1, isolation=isolation)
         self.closed = False
         self._ended = asyncio.Event()
         self._stops = False

@@ -29,7 +29,7 @@ def test_every_result_and_the_runner_say_so(gateway: Gateway) -> None:
     )
     assert identifies_verdicts(runner), runner
     assert result.image_digest == runner.image_digest
-    assert "kernel" in {wall.name for wall in runner.walls if not wall.holds}
+    assert "kernel" in {check.name for check in runner.isolation_checks if not check.passed}
 
 
 def test_it_is_said_at_the_start_and_when_it_is_ready(gateway: Gateway) -> None:

@@ -113,14 +113,12 @@ def _timed_out(wall: float, cpu: float, stalled: float, **rest: object) -> pb.Re
     ],
 )
 def test_a_time_out_for_want_of_a_processor(result: pb.Result, starved: bool) -> None:
-    asked = validate.checked(
-        request("x", wall_seconds=10, cpu_seconds=3, runs=max(len(result.run_verdicts), 1)), "default"
-    )
+    asked = validate.checked(request("x", wall_seconds=10, cpu_seconds=3, runs=max(len(result.run_verdicts), 1)))
     assert rerun.is_starved(asked, result) is starved
 
 
 def test_the_second_run_has_three_times_the_time() -> None:
-    asked = validate.checked(request("x", wall_seconds=60, cpu_seconds=3), "default")
+    asked = validate.checked(request("x", wall_seconds=60, cpu_seconds=3))
     again = rerun.request_alone(asked)
     assert (again.limits.wall_seconds, again.limits.cpu_seconds, asked.limits.wall_seconds) == (180, 9, 60)
 

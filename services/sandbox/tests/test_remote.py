@@ -25,7 +25,7 @@ from codealign.sandbox.runners.remote import RemoteBackend
 
 from .conftest import request
 
-REQUEST = validate.checked(request("x = 1"), "default")
+REQUEST = validate.checked(request("x = 1"))
 
 
 class Runner(rpc.RunnerServiceServicer):
@@ -37,7 +37,7 @@ class Runner(rpc.RunnerServiceServicer):
             state=pb.RUNNER_STATE_READY,
             isolation=pb.ISOLATION_GVISOR,
             slots=1,
-            walls=[pb.Wall(name="kernel", holds=True)],
+            isolation_checks=[pb.IsolationCheck(name="kernel", passed=True)],
         )
         self.frames: asyncio.Queue[runner_pb2.AttachResponse | None] = asyncio.Queue()
         self.received: asyncio.Queue[runner_pb2.AttachRequest] = asyncio.Queue()

@@ -12,7 +12,6 @@ from typing import TypeVar
 
 from codealign.runner import build
 from codealign.runner.configuration import Configuration, program_environment
-from codealign.runner.profiles import DEFAULT
 from codealign.sandbox import bundle, launch, rootfs
 from codealign.sandbox.runners import folders, runsc
 from tests.bench.rows.workers import DRIVER, Driver, RowFailed, TextDriver
@@ -33,7 +32,7 @@ class Boxes:
             cache: Where gateways keep theirs too.
             platform: gVisor's.
         """
-        self._backend = runsc.prepare(cache, DEFAULT.name, 1, _START_SECONDS)
+        self._backend = runsc.prepare(cache, 1, _START_SECONDS)
         self._platform = platform
         self._native = cache / "native"
         self.release = self._backend.runsc.release
@@ -73,7 +72,7 @@ class Boxes:
         name = f"box-{secrets.token_hex(4)}"
         folder = folders.RunFolder.create(self._backend.run_dir, name)
         python = rootfs.interpreter()
-        bundle.write(folder.path, self._backend.root, python, Configuration(name, 1, DEFAULT.name, "runsc"))
+        bundle.write(folder.path, self._backend.root, python, Configuration(name, 1, "runsc"))
         path = folder.path / "config.json"
         config = json.loads(path.read_text())
         given = dict(variable.split("=", 1) for variable in config["process"]["env"])

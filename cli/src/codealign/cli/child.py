@@ -136,6 +136,7 @@ class Child:
             endpoint = self._home.endpoint(self.spec.name)
             if endpoint is not None and await is_ready(endpoint.health_address):
                 self.endpoint = endpoint
+                self._tell_prometheus(endpoint)
                 return endpoint
             if time.monotonic() - started > self.spec.ready_seconds:
                 raise StartFailure(
@@ -146,11 +147,20 @@ class Child:
             on_state(self.state())
             await asyncio.sleep(_POLL_SECONDS)
 
+    def _tell_prometheus(self, endpoint: Endpoint) -> None:
+        labels = {"job": f"codealign-{self.spec.package or self.spec.name}"}
+        target = {"targets": [f"{endpoint.host}:{endpoint.metrics_port}"], "labels": labels}
+        file = self._home.scrape_file(self.spec.name)
+        file.parent.mkdir(exist_ok=True)
+        partial = file.with_suffix(".partial")
+        partial.write_text(json.dumps([target]))
+        partial.replace(file)
+
     async def wait(self) -> int:
         """Wait until the process ends, and return its exit code, negative for a signal."""
         assert self._process is not None
         code = await self._process.wait()
-        self._clear_group()
+        self._clear()
         return code
 
     async def stop(self, seconds: float) -> None:
@@ -168,14 +178,16 @@ class Child:
         except asyncio.CancelledError:
             self.kill()
             raise
-        self._clear_group()
+        self._clear()
 
     def kill(self) -> None:
         """Send SIGKILL to the process group immediately."""
         if self._process is not None and self._process.returncode is None:
-            self._clear_group()
+            self._clear()
 
-    def _clear_group(self) -> None:
+    def _clear(self) -> None:
+        """Kill what is left of the process group, and let Prometheus forget the service."""
+        self._home.scrape_file(self.spec.name).unlink(missing_ok=True)
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)

@@ -29,6 +29,9 @@ MIN_RUNSC = 20240729
 
 _COMFORTABLE_DISK = 5 * 2**30
 _COMFORTABLE_MEMORY = 4 * 2**30
+_IMPORT_SECONDS = 60
+PROGRAM_PACKAGES = {"numpy": ("numpy", "numpy.linalg", "numpy.random")}
+"""Packages that the sandbox offers to programs if they are installed, and modules of them with machine code."""
 _ENGINES = ("torch", "transformers")
 _SANDBOX_PACKAGE = "codealign.runner"
 
@@ -48,6 +51,7 @@ def examine(home: Path) -> list[Finding]:
     checks: list[Callable[[], list[Finding]]] = [
         _python,
         _packages,
+        _program_packages,
         _gvisor,
         lambda: _home(Home(home)),
         _memory,
@@ -89,6 +93,34 @@ def _packages() -> list[Finding]:
     else:
         findings.append(Finding("engine", "ok", "torch and transformers"))
     return findings
+
+
+def _program_packages() -> list[Finding]:
+    """Try the packages that the sandbox copies from this Python for programs."""
+    findings = []
+    for package, modules in PROGRAM_PACKAGES.items():
+        if not _there(package):
+            remedy = f"if programs should import it, install it into this Python: pip install {package}"
+            finding = Finding("programs", "note", f"{package} is not installed: programs cannot import it", remedy)
+        elif fault := _import_fault(modules):
+            remedy = "the sandbox cannot start: reinstall it, or uninstall it to run programs without it"
+            finding = Finding("programs", "problem", f"{package} cannot be imported: {fault}", remedy)
+        else:
+            finding = Finding("programs", "ok", f"may import {package}")
+        findings.append(finding)
+    return findings
+
+
+def _import_fault(modules: tuple[str, ...]) -> str:
+    """Return why modules cannot be imported, or "". Another process tries: an import may crash, or start threads."""
+    command = [sys.executable, "-c", f"import {', '.join(modules)}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_IMPORT_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    if done.returncode == 0:
+        return ""
+    return next(reversed(done.stderr.split("\n\n")[-1].strip().splitlines()), f"exit code {done.returncode}")
 
 
 def _gvisor() -> list[Finding]:

@@ -83,6 +83,10 @@ class Home:
         """Return the file in which a service writes its endpoint."""
         return self.root / "run" / f"{service}.json"
 
+    def scrape_file(self, service: str) -> Path:
+        """Return the file that tells Prometheus where to scrape a service (`file_sd_configs`)."""
+        return self.root / "run" / "prometheus" / f"{service}.json"
+
     def log_file(self, service: str) -> Path:
         """Return a service's log file."""
         return self.root / "logs" / f"{service}.log"
@@ -94,7 +98,7 @@ class Home:
             Failure: The directories cannot be created or written, or the disk is nearly full.
         """
         try:
-            for folder in (self.data, self.root / "run", self.root / "logs"):
+            for folder in (self.data, self.root / "run" / "prometheus", self.root / "logs"):
                 folder.mkdir(parents=True, exist_ok=True)
             probe = self.root / "run" / f"probe-{os.getpid()}"
             probe.touch()

@@ -181,7 +181,7 @@ def _annotations(function: FunctionNode) -> Iterator[ast.expr]:
 
 
 def _quoted(annotation: ast.expr) -> Iterator[ast.expr]:
-    """Yield the expressions that an annotation holds as strings, except in `Literal["..."]`."""
+    """Yield the expressions that an annotation contains as strings, except in `Literal["..."]`."""
     waiting: list[ast.AST] = [annotation]
     while waiting:
         node = waiting.pop()

@@ -1,6 +1,6 @@
 """What follows the data: evaluation of the base model, training, evaluation of the tuned model.
 
-The coordinator executes these steps as a Loop record. This module holds the settings that a user can choose.
+The coordinator executes these steps as a Loop record. This module defines the settings that a user can choose.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ VLLM_PYTHON = "CODEALIGN_VLLM_PYTHON"
 ISOLATIONS = tuple(name.lower() for name in value_names(sandbox.Isolation.DESCRIPTOR))
 PROCESS = "process"
 ISOLATION = "CODEALIGN_SANDBOX_ISOLATION"
-PROFILE = "CODEALIGN_SANDBOX_PROFILE"
+LEASE_HOLDER = "CODEALIGN_COORDINATOR_LEASE_HOLDER"
 WITHOUT_ISOLATION = (
     "isolation=process: programs run WITHOUT gVisor, as ordinary processes on this machine. For debugging only: do not "
     "run code that you have not read. Rows with such verdicts are never published."
@@ -94,10 +95,7 @@ class Options:
 
     def sandbox(self) -> dict[str, str]:
         """Return environment variables for the sandbox service."""
-        # Benchmark solutions may import numpy. Runs use the profile `default`, which does not include it.
-        has_numpy = PROFILE not in os.environ and importlib.util.find_spec("numpy") is not None
-        chosen = {PROFILE: "numpy"} if has_numpy else {}
-        return chosen | ({ISOLATION: self.isolation} if self.isolation else {})
+        return {ISOLATION: self.isolation} if self.isolation else {}
 
     def interpreter(self) -> str:
         """Return the interpreter of the inference service: vLLM has its own environment, because its pins conflict.
@@ -173,6 +171,9 @@ def specs(home: Home, options: Options, names: Sequence[str] = SERVICES) -> list
         # The same files are kept out of the data and used for evaluation.
         benchmarks = {"CODEALIGN_COORDINATOR_BENCHMARKS": folder, "CODEALIGN_COORDINATOR_EVALUATION_DATA": folder}
     works = {"inference", "sandbox"} <= set(names)  # otherwise the coordinator only reads: it does not resume runs
+    # This process starts one coordinator at a time. A coordinator that succeeds one that died has the same name in the
+    # store's leases. So it resumes the runs at once, without waiting until the leases expire.
+    holder = {LEASE_HOLDER: os.environ.get(LEASE_HOLDER) or f"{socket.gethostname()}-{os.getpid()}"}
     every = {
         "dataset": ServiceSpec(
             "dataset", service_command("dataset"), {"CODEALIGN_DATASET_DATA_DIR": str(home.data.resolve())}
@@ -188,7 +189,7 @@ def specs(home: Home, options: Options, names: Sequence[str] = SERVICES) -> list
         "coordinator": ServiceSpec(
             "coordinator",
             service_command("coordinator"),
-            benchmarks if works else {"CODEALIGN_COORDINATOR_READS_ONLY": "true"},
+            benchmarks | holder if works else {"CODEALIGN_COORDINATOR_READS_ONLY": "true"},
             # Training is used by loops, if it runs on this machine.
             needs=tuple(
                 name

@@ -227,7 +227,7 @@ class Names:
         return len(node.args) == 1 and not node.keywords and self.path(node.func) in _EXITS
 
     def _find_outcomes(self, every: list[_ast.stmt]) -> None:
-        """Find variables that hold the outcome of a test run, and functions that return it."""
+        """Find variables that store the outcome of a test run, and functions that return it."""
         for statement in every:
             if isinstance(statement, _ast.Assign) and self.is_outcome(statement.value):
                 self._outcomes |= {target.id for target in statement.targets if isinstance(target, _ast.Name)}

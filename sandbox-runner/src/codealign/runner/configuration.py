@@ -18,7 +18,7 @@ _PROGRAM_ENVIRONMENT = {
     # The user has no entry in /etc/passwd, because each slot has a different one.
     "USER": "sandbox",
     "LOGNAME": "sandbox",
-    "TMPDIR": "/tmp",  # noqa: S108 (a path inside the box)
+    "TMPDIR": "/tmp",  # noqa: S108 (a path inside the sandbox)
     "LANG": "C.UTF-8",
     "PYTHONUTF8": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
@@ -44,7 +44,6 @@ class Configuration:
 
     name: str
     slots: int
-    profile: str
     backend: str
     platform: str = ""
     gvisor_version: str = ""

@@ -37,8 +37,6 @@ class Program:
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
     compare: bool = False
     """Standard output will be compared, so all of it is kept."""
-    profile: str = ""
-    """Profile of the request; see `Slot.serve`."""
 
     @property
     def sources(self) -> list[str]:
@@ -84,7 +82,7 @@ class _Execution:
         self._stdout, self._stderr = streams.Drain(keep), streams.Drain(limits.output_bytes)
         self._channel, self._program_channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._channel.setblocking(False)
-        slot.serve(program.profile, *program.sources)
+        slot.serve(*program.sources)
         self._poll = select.poll()
         self._seen = Evidence()
         self._packets = 0

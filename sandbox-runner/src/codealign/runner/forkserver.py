@@ -9,6 +9,7 @@ descriptor of a packet socket to the supervisor. `native.c` serves from then on.
 
     supervisor → server   `JOB`, with five descriptors: stdin, stdout, stderr, payload, channel; `KILL`
     server → supervisor   `EVENT`: WARM; RUNNING, for an execution that does not end at once; ENDED
+                          Instead of WARM, a text of another length than an event: why it did not start
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ JOB = struct.Struct("=q5q112s")
 EVENT = struct.Struct("=iiiiqq")
 """Event type, process id, wait status, padding, CPU microseconds, peak resident bytes."""
 RUN, KILL = ord("r"), struct.pack("=q", ord("k"))
+REASON_LIMIT = 400
+"""Maximum bytes of the reason why a server did not start."""
 WARM, RUNNING, ENDED = ord("w"), ord("r"), ord("e")
 
 
@@ -114,6 +117,18 @@ def _start(arguments: list[str]) -> tuple[Any, ...]:
     return native.serve, (int(control), program, _warm_memory(), *functions, extensions)
 
 
+def _reason(error: Exception) -> bytes:
+    """Return an error as one line. Messages about packages that cannot be imported have many."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text.encode("utf-8", "replace")[:REASON_LIMIT].ljust(EVENT.size + 1)
+
+
 if __name__ == "__main__":
-    _serve, _arguments = _start(sys.argv[1:])
+    try:
+        _serve, _arguments = _start(sys.argv[1:])
+    except Exception as error:
+        # Before the supervisor learns of it and ends the runner: its own last lines are what the gateway quotes.
+        sys.excepthook(type(error), error, error.__traceback__)
+        os.write(int(sys.argv[2]), _reason(error))
+        sys.exit(1)
     _serve(*_arguments)

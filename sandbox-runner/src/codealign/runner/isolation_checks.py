@@ -30,7 +30,7 @@ _IPC_CREATE, _IPC_REMOVE = 0o1666, 0
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def kernel() -> pb.Wall:
+def kernel() -> pb.IsolationCheck:
     """Check whether this process runs on gVisor's kernel. Called before anything is started that relies on it."""
     log = ctypes.create_string_buffer(1 << 16)
     length = max(_libc.klogctl(3, log, len(log) - 1), 0)
@@ -93,7 +93,7 @@ def _answer(stdout: bytes) -> Any:
         return None
 
 
-def _look_around(slots: Sequence[Slot], hidden: Sequence[str], profile: str, comment: str) -> dict[str, Any]:
+def _look_around(slots: Sequence[Slot], hidden: Sequence[str], comment: str) -> dict[str, Any]:
     token = f"probe-{secrets.token_hex(8)}"
     key, runner_key = (secrets.randbelow(1 << 30) + 1 for _ in range(2))
     with _planted(slots, token, key) as left, _listening() as (port, unix), _queue(runner_key):
@@ -110,82 +110,84 @@ def _look_around(slots: Sequence[Slot], hidden: Sequence[str], profile: str, com
             "clone": _SYS_CLONE.get(platform.machine(), -1),
         }
         code = f"{comment}\n{probes.LOOK_AROUND}"
-        seen = run(slots[0], Program(code, stdin=repr(arguments).encode(), profile=profile))
+        seen = run(slots[0], Program(code, stdin=repr(arguments).encode()))
     found = _answer(seen.stdout)
     if not isinstance(found, dict) or not isinstance(left, list):
         raise RuntimeError(f"the probe did not answer: {seen.stderr.decode('utf-8', 'replace')[-300:]}")
     return {**found, "left": left}
 
 
-def _kernel(seen: dict[str, Any]) -> pb.Wall:
+def _kernel(seen: dict[str, Any]) -> pb.IsolationCheck:
     log = " ".join(seen["log"])
-    holds = "gvisor" in f"{log} {seen['release']}".lower()
-    return pb.Wall(
-        name="kernel", holds=holds, evidence=f"release {seen['release']}; first line of the kernel log: {log!r}"
+    passed = "gvisor" in f"{log} {seen['release']}".lower()
+    return pb.IsolationCheck(
+        name="kernel", passed=passed, evidence=f"release {seen['release']}; first line of the kernel log: {log!r}"
     )
 
 
-def _network(seen: dict[str, Any]) -> pb.Wall:
+def _network(seen: dict[str, Any]) -> pb.IsolationCheck:
     attempts: dict[str, str] = seen["network"]
     evidence = ", ".join(f"{address}: {result}" for address, result in attempts.items())
-    return pb.Wall(name="network", holds="CONNECTED" not in attempts.values(), evidence=f"connect to {evidence}")
+    return pb.IsolationCheck(
+        name="network", passed="CONNECTED" not in attempts.values(), evidence=f"connect to {evidence}"
+    )
 
 
-def _loopback(seen: dict[str, Any]) -> pb.Wall:
+def _loopback(seen: dict[str, Any]) -> pb.IsolationCheck:
     attempts: dict[str, str] = seen["loopback"]
     evidence = f"with the runner listening: connect by TCP: {attempts['tcp']}, by abstract socket: {attempts['unix']}"
-    return pb.Wall(name="loopback", holds="CONNECTED" not in attempts.values(), evidence=evidence)
+    return pb.IsolationCheck(name="loopback", passed="CONNECTED" not in attempts.values(), evidence=evidence)
 
 
-def _ipc(seen: dict[str, Any]) -> pb.Wall:
+def _ipc(seen: dict[str, Any]) -> pb.IsolationCheck:
     attempts: dict[str, str] = seen["ipc"]
     left = ", ".join(seen["left"])
     evidence = f"another execution left: {left}; " + ", ".join(f"{what}: {found}" for what, found in attempts.items())
-    return pb.Wall(name="ipc", holds="FOUND" not in attempts.values(), evidence=evidence)
+    return pb.IsolationCheck(name="ipc", passed="FOUND" not in attempts.values(), evidence=evidence)
 
 
-def _processes(seen: dict[str, Any]) -> pb.Wall:
-    holds = seen["pid"] == 1 and seen["pids"] == [1] and not seen["signalled"]
+def _processes(seen: dict[str, Any]) -> pb.IsolationCheck:
+    passed = seen["pid"] == 1 and seen["pids"] == [1] and not seen["signalled"]
     evidence = f"process id {seen['pid']}, sees {seen['pids']}, can signal {seen['signalled']}"
-    return pb.Wall(name="processes", holds=holds, evidence=evidence)
+    return pb.IsolationCheck(name="processes", passed=passed, evidence=evidence)
 
 
-def _files(seen: dict[str, Any]) -> pb.Wall:
-    holds = not (seen["found"] or seen["visible"] or seen["writable"])
+def _files(seen: dict[str, Any]) -> pb.IsolationCheck:
+    passed = not (seen["found"] or seen["visible"] or seen["writable"])
     evidence = (
         f"of another execution: {seen['found'] or 'nothing'}; of the host: {seen['visible'] or 'nothing'}; "
         f"writable outside its own directories: {seen['writable'] or 'nothing'}"
     )
-    return pb.Wall(name="files", holds=holds, evidence=evidence)
+    return pb.IsolationCheck(name="files", passed=passed, evidence=evidence)
 
 
-def _settings(seen: dict[str, Any]) -> pb.Wall:
+def _settings(seen: dict[str, Any]) -> pb.IsolationCheck:
     opened = [*seen["open_settings"], *seen["open_devices"]]
     evidence = f"accessible of {seen['settings']} kernel settings and {len(_DEVICES)} devices: {opened or 'none'}"
-    return pb.Wall(name="settings", holds=not opened, evidence=evidence)
+    return pb.IsolationCheck(name="settings", passed=not opened, evidence=evidence)
 
 
-def _privileges(seen: dict[str, Any]) -> pb.Wall:
+def _privileges(seen: dict[str, Any]) -> pb.IsolationCheck:
     capabilities = {name: value for name, value in seen["capabilities"].items() if int(value, 16)}
     allowed = [name for name, result in seen["denied"].items() if result == 0]
     expected = {0, 1, 2}
     extra = sum(1 for number in seen["descriptors"] if number not in expected)
     # Two descriptors besides the standard ones: the witness's channel and the directory listing.
-    holds = not capabilities and not allowed and seen["no_new_privs"] == 1 and seen["uid"] != 0 and extra <= 2
+    passed = not capabilities and not allowed and seen["no_new_privs"] == 1 and seen["uid"] != 0 and extra <= 2
     evidence = (
         f"uid {seen['uid']}, capabilities {capabilities or 'none'}, no_new_privs {seen['no_new_privs']}, "
         f"granted of {', '.join(seen['denied'])}: {allowed or 'none'}; {extra} further descriptors"
     )
-    return pb.Wall(name="privileges", holds=holds, evidence=evidence)
+    return pb.IsolationCheck(name="privileges", passed=passed, evidence=evidence)
 
 
-def _environment(seen: dict[str, Any]) -> pb.Wall:
+def _environment(seen: dict[str, Any]) -> pb.IsolationCheck:
     strange = sorted(set(seen["environment"]) - PROGRAM_VARIABLES)
     evidence = f"{len(seen['environment'])} variables; of the supervisor's: {strange or 'none'}"
-    return pb.Wall(name="environment", holds=not strange, evidence=evidence)
+    return pb.IsolationCheck(name="environment", passed=not strange, evidence=evidence)
 
 
-_LOOKS: tuple[Callable[[dict[str, Any]], pb.Wall], ...] = (
+_LOOKS: tuple[Callable[[dict[str, Any]], pb.IsolationCheck], ...] = (
     _kernel,
     _network,
     _loopback,
@@ -198,12 +200,12 @@ _LOOKS: tuple[Callable[[dict[str, Any]], pb.Wall], ...] = (
 )
 
 
-def _combined(checks: Sequence[pb.Wall]) -> pb.Wall:
-    """Combine the results of one check for the programs of every fork server: it holds only if all of them hold."""
-    return next((each for each in checks if not each.holds), checks[0])
+def _combined(checks: Sequence[pb.IsolationCheck]) -> pb.IsolationCheck:
+    """Combine the results of one check for the programs of every fork server: it passes only if all of them pass."""
+    return next((each for each in checks if not each.passed), checks[0])
 
 
-def run_all(slots: Sequence[Slot], profile: Profile, hidden: Sequence[str]) -> list[pb.Wall]:
+def run_all(slots: Sequence[Slot], profile: Profile, hidden: Sequence[str]) -> list[pb.IsolationCheck]:
     """Run every isolation check.
 
     Args:
@@ -212,7 +214,7 @@ def run_all(slots: Sequence[Slot], profile: Profile, hidden: Sequence[str]) -> l
         hidden: Host paths that must not be visible.
 
     Returns:
-        One entry per check. A probe that fails unexpectedly counts as a check that does not hold.
+        One entry per check. A probe that fails unexpectedly counts as a failed check.
 
     Raises:
         SlotLost: A fork server failed during a check.
@@ -222,11 +224,11 @@ def run_all(slots: Sequence[Slot], profile: Profile, hidden: Sequence[str]) -> l
         comments = ["", f"# {' '.join(profile.more)}"]
         if profile.packages:
             comments.append(f"# {' '.join(profile.packages)}")
-        all_seen = [_look_around(slots, hidden, profile.name, comment) for comment in comments]
+        all_seen = [_look_around(slots, hidden, comment) for comment in comments]
         checks = [_combined([look(seen) for seen in all_seen]) for look in _LOOKS]
     except (RuntimeError, OSError, KeyError, TypeError, ValueError) as error:
-        return [pb.Wall(name="probe", holds=False, evidence=f"{type(error).__name__}: {error}")]
+        return [pb.IsolationCheck(name="probe", passed=False, evidence=f"{type(error).__name__}: {error}")]
     # The limit checks rely on the other checks, except for the kernel, which is checked first of all.
-    if not all(each.holds for each in checks[1:]):
+    if not all(each.passed for each in checks[1:]):
         return checks
     return checks + [attempt(slots[0]) for attempt in limit_checks.ALL]

@@ -71,7 +71,6 @@ def run(slot: Slot, request: pb.ExecuteRequest, cancelled: threading.Event) -> p
         stdin=program.stdin,
         files={file.path: file.content for file in program.files},
         compare=expected is not None,
-        profile=request.profile,
     )
     results: list[pb.Result] = []
     for _ in range(max(request.runs, 1)):

@@ -45,61 +45,61 @@ def _verdict(seen: Evidence, program: Program) -> str:
     return pb.Verdict.Name(judged.verdict).removeprefix("VERDICT_")
 
 
-def _memory(slot: Slot) -> pb.Wall:
+def _memory(slot: Slot) -> pb.IsolationCheck:
     results = []
     for code in (probes.ONE_LARGE_BLOCK, probes.MANY_SMALL_BLOCKS):
         program = Program(code)
         results.append(_verdict(run(slot, program, memory_bytes=64 * MIB), program))
     evidence = f"limit 64 MiB; one block of 1 TiB: {results[0]}; 4 processes with 24 MiB each: {results[1]}"
-    return pb.Wall(name="memory", holds=results == ["OUT_OF_MEMORY"] * 2, evidence=evidence)
+    return pb.IsolationCheck(name="memory", passed=results == ["OUT_OF_MEMORY"] * 2, evidence=evidence)
 
 
-def _process_limit(slot: Slot) -> pb.Wall:
+def _process_limit(slot: Slot) -> pb.IsolationCheck:
     program = Program(probes.FORKS)
     seen = run(slot, program)
     result = _verdict(seen, program)
     words = seen.stdout.split()
     started = int(words[0]) if words else -1
     # Either the kernel refuses, or, where slots share a user, the supervisor kills the program.
-    holds = 0 < started <= _LIMITS.processes or result == "PROCESS_LIMIT"
+    passed = 0 < started <= _LIMITS.processes or result == "PROCESS_LIMIT"
     evidence = f"limit {_LIMITS.processes}; successful forks: {started}; {result}"
-    return pb.Wall(name="process limit", holds=holds, evidence=evidence)
+    return pb.IsolationCheck(name="process limit", passed=passed, evidence=evidence)
 
 
-def _disk(slot: Slot) -> pb.Wall:
+def _disk(slot: Slot) -> pb.IsolationCheck:
     program = Program(probes.FILL_DISK)
     result = _verdict(run(slot, program), program)
     evidence = f"limit 4 MiB; writing 24 MiB across all writable directories: {result}"
-    return pb.Wall(name="disk", holds=result == "DISK_LIMIT", evidence=evidence)
+    return pb.IsolationCheck(name="disk", passed=result == "DISK_LIMIT", evidence=evidence)
 
 
-def _output(slot: Slot) -> pb.Wall:
+def _output(slot: Slot) -> pb.IsolationCheck:
     program = Program(probes.FLOOD)
     seen = run(slot, program)
     result = _verdict(seen, program)
     kept = len(seen.stdout)
-    holds = result == "OUTPUT_LIMIT" and kept <= _LIMITS.output_bytes
+    passed = result == "OUTPUT_LIMIT" and kept <= _LIMITS.output_bytes
     evidence = f"limit 1 MiB; endless output: {result}; {kept} bytes kept"
-    return pb.Wall(name="output", holds=holds, evidence=evidence)
+    return pb.IsolationCheck(name="output", passed=passed, evidence=evidence)
 
 
-def _cpu(slot: Slot) -> pb.Wall:
+def _cpu(slot: Slot) -> pb.IsolationCheck:
     program = Program(probes.SPIN)
     seen = run(slot, program, cpu_seconds=0.3)
     result = _verdict(seen, program)
-    holds = result == "TIMED_OUT" and seen.killed_for is not None and seen.killed_for.value == "cpu"
+    passed = result == "TIMED_OUT" and seen.killed_for is not None and seen.killed_for.value == "cpu"
     evidence = f"limit 0.3 s; endless computation: {result} after {seen.cpu_seconds:.1f} s of CPU time"
-    return pb.Wall(name="cpu", holds=holds, evidence=evidence)
+    return pb.IsolationCheck(name="cpu", passed=passed, evidence=evidence)
 
 
-def _death(slot: Slot) -> pb.Wall:
+def _death(slot: Slot) -> pb.IsolationCheck:
     before = {name for name in os.listdir("/proc") if name.isdigit()}
     program = Program(probes.DAEMON)
     result = _verdict(run(slot, program, wall_seconds=0.4), program)
     after = {name for name in os.listdir("/proc") if name.isdigit()} - before
     evidence = f"a daemon that ignores SIGTERM, at the time limit: {result}; processes left: {len(after)}"
-    return pb.Wall(name="death", holds=result == "TIMED_OUT" and not after, evidence=evidence)
+    return pb.IsolationCheck(name="death", passed=result == "TIMED_OUT" and not after, evidence=evidence)
 
 
-ALL: tuple[Callable[[Slot], pb.Wall], ...] = (_memory, _process_limit, _disk, _output, _cpu, _death)
+ALL: tuple[Callable[[Slot], pb.IsolationCheck], ...] = (_memory, _process_limit, _disk, _output, _cpu, _death)
 """All limit checks, in the order in which they run."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
+from collections.abc import Collection
 
 MIB = 1024 * 1024
 TIME_FACTOR = 3
@@ -39,16 +40,19 @@ class Profile:
     defaults: Limits
     maxima: Limits
     packages: tuple[str, ...] = ()
-    """Packages copied into the runner's root file system from the gateway's environment or the image."""
+    """Packages that programs may import where the runner's root file system has them: copied from the gateway's
+    environment, or installed in the image.
+    """
     packaged: tuple[str, ...] = ()
     """Modules of the packages, imported by a third fork server of each slot. Must include every module that loads
     machine code: code that a program loads later counts as its own.
     """
 
-    @property
-    def offered(self) -> tuple[str, ...]:
-        """Profiles that requests to its runners may name, starting with its own."""
-        return (self.name, DEFAULT.name) if self.packages else (self.name,)
+    def with_packages(self, names: Collection[str]) -> Profile:
+        """Return this profile with those of its packages that are among `names`."""
+        packages = tuple(package for package in self.packages if package in names)
+        packaged = tuple(module for module in self.packaged if module.partition(".")[0] in packages)
+        return dataclasses.replace(self, packages=packages, packaged=packaged)
 
     def wants_more(self, *sources: str) -> bool:
         """Return whether a program mentions one of `more`. A wrong guess only costs time."""
@@ -127,10 +131,8 @@ DEFAULT = Profile(
         output_kill_bytes=64 * MIB,
         threads=256,
     ),
+    packages=("numpy",),
+    packaged=("numpy", "numpy.fft", "numpy.linalg", "numpy.ma", "numpy.polynomial", "numpy.random"),
 )
 
-_NUMPY = ("numpy", "numpy.fft", "numpy.linalg", "numpy.ma", "numpy.polynomial", "numpy.random")
-
-NUMPY = dataclasses.replace(DEFAULT, name="numpy", packages=("numpy",), packaged=_NUMPY)
-
-PROFILES: dict[str, Profile] = {each.name: each for each in (DEFAULT, NUMPY)}
+PROFILES: dict[str, Profile] = {DEFAULT.name: DEFAULT}

@@ -100,7 +100,7 @@ class _Server:
 
 
 class Slot:
-    """A light fork server, one with more modules, and one with packages if the profile has any.
+    """A light fork server, one with more modules, and one with packages if any is installed.
 
     Creating a slot starts the fork servers; `wait_ready` waits for them. It runs one execution at a time.
 
@@ -128,8 +128,10 @@ class Slot:
         self._light = _Server(profile.modules, user)
         self._full = _Server((*profile.modules, *profile.more), user)
         self._servers = [self._light, self._full]
+        self._packaged: _Server | None = None
         if profile.packages:
-            self._servers.append(_Server((*profile.modules, *profile.more, *profile.packaged), user))
+            self._packaged = _Server((*profile.modules, *profile.more, *profile.packaged), user)
+            self._servers.append(self._packaged)
         self._serving = self._light
         for server in self._servers:
             ledger.serves(index, server.process.pid)
@@ -143,7 +145,12 @@ class Slot:
         for server in self._servers:
             self._serving = server
             server.control.settimeout(_START_SECONDS)
-            self._receive()
+            try:
+                self._receive()
+            except SlotLost as error:
+                packages = ", ".join(self._profile.packages)
+                advice = f" ({packages} installed for programs: reinstall or remove it)"
+                raise SlotLost(f"{error}{advice if server is self._packaged else ''}") from None
             server.resident_bytes = watch.resident_bytes(server.process.pid)
             server.control.settimeout(_ANSWER_SECONDS)
 
@@ -152,15 +159,10 @@ class Slot:
         """Resident bytes that children inherit from the selected fork server."""
         return self._serving.resident_bytes
 
-    def serve(self, profile: str, *sources: str) -> None:
-        """Select the fork server for a program's next execution.
-
-        Args:
-            profile: The request's profile. Packages can be imported only in the profile that has them.
-            sources: The program's source texts.
-        """
-        if profile == self._profile.name and self._profile.wants_packages(*sources):
-            self._serving = self._servers[-1]
+    def serve(self, *sources: str) -> None:
+        """Select the fork server for the next execution of a program with these source texts."""
+        if self._packaged and self._profile.wants_packages(*sources):
+            self._serving = self._packaged
         else:
             self._serving = self._full if self._profile.wants_more(*sources) else self._light
 
@@ -203,9 +205,12 @@ class Slot:
 
     def _receive(self) -> tuple[int, ...]:
         try:
-            data = self._serving.control.recv(forkserver.EVENT.size)
+            data = self._serving.control.recv(forkserver.REASON_LIMIT)
         except OSError as error:
             raise SlotLost(f"slot {self.index}: the fork server does not answer: {error}") from error
         if not data:
             raise SlotLost(f"slot {self.index}: the fork server ended")
+        if len(data) != forkserver.EVENT.size:
+            reason = data.decode("utf-8", "replace").strip()
+            raise SlotLost(f"slot {self.index}: the fork server did not start: {reason}")
         return forkserver.EVENT.unpack(data)

@@ -10,7 +10,7 @@ import os
 import time
 
 _PER_EXECUTION = 16
-"""Maximum descriptors that a running execution holds in the supervisor."""
+"""Maximum number of descriptors that a running execution keeps open in the supervisor."""
 _SETTLE_SECONDS = 1.0
 """Seconds for which a dead process may still be visible."""
 
@@ -96,5 +96,7 @@ class Soundness:
             return f"the sandbox has {mounts} mounts, expected {self._mounts}"
         descriptors = _descriptors()
         if descriptors > self._descriptors + running * _PER_EXECUTION:
-            return f"the supervisor holds {descriptors} descriptors, at most {self._descriptors} are expected when idle"
+            return (
+                f"the supervisor has {descriptors} open descriptors; at most {self._descriptors} are expected when idle"
+            )
         return ""

@@ -15,13 +15,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from importlib.machinery import PathFinder
 from typing import NoReturn
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.runner import isolation_checks, job
 from codealign.runner.configuration import Configuration, box_bytes, program_environment
-from codealign.runner.profiles import PROFILES, Profile
+from codealign.runner.profiles import DEFAULT, Profile
 from codealign.runner.slot import SITE, Ledger, Slot, SlotLost
 from codealign.runner.soundness import Soundness, Unsound, threads_here
 
@@ -54,10 +53,14 @@ class _Job:
     given_at: float
 
 
-def _check_packages(profile: Profile) -> None:
-    for package in profile.packages:
-        if PathFinder.find_spec(package, [SITE]) is None:
-            raise SlotLost(f"profile {profile.name!r}: the package {package} is not installed in the runner")
+def installed_packages(profile: Profile, site: str = SITE) -> dict[str, str]:
+    """Return the profile's packages that are installed in the runner, with their versions ("": unknown)."""
+    versions = {name: "" for name in profile.packages if os.path.isdir(os.path.join(site, name))}
+    for entry in os.listdir(site):
+        name, _, version = entry.removesuffix(".dist-info").partition("-")
+        if entry.endswith(".dist-info") and name in versions:
+            versions[name] = version
+    return versions
 
 
 def _start_slots(profile: Profile, count: int, most_bytes: int) -> list[Slot]:
@@ -101,26 +104,26 @@ class Supervisor:
         self.description = pb.Runner(name=configuration.name, state=pb.RUNNER_STATE_STARTING)
 
     def start(self) -> None:
-        """Start the slots, verify the isolation, and accept jobs if every check holds. Takes seconds.
+        """Start the slots, verify the isolation, and accept jobs if every check passes. Takes seconds.
 
         Raises:
-            SlotLost: A package of the profile is missing, or a fork server did not start or failed under a probe.
+            SlotLost: A fork server did not start (a package may be broken), or failed under a probe.
         """
         configuration = self._configuration
         environment = program_environment(os.environ)
         os.environ.clear()
         os.environ.update(environment)
         isolated = configuration.isolation == "gvisor"
-        proved, slots = [isolation_checks.kernel()], []
+        proved, slots, packages = [isolation_checks.kernel()], [], {}
         # Outside gVisor nothing is started, not even a probe, unless explicitly configured.
-        if proved[0].holds or not isolated:
-            profile = PROFILES[configuration.profile]
-            _check_packages(profile)
+        if proved[0].passed or not isolated:
+            packages = installed_packages(DEFAULT)
+            profile = DEFAULT.with_packages(packages)
             # Without gVisor, memory usage is that of the whole machine, so it says nothing about the sandbox.
             most = box_bytes(profile, configuration.slots) if isolated else sys.maxsize
             slots = _start_slots(profile, configuration.slots, most)
             proved = isolation_checks.run_all(slots, profile, configuration.hidden)
-        works = not isolated or all(wall.holds for wall in proved)
+        works = not isolated or all(check.passed for check in proved)
         self.description = pb.Runner(
             name=configuration.name,
             state=pb.RUNNER_STATE_READY if works else pb.RUNNER_STATE_REFUSED,
@@ -128,11 +131,12 @@ class Supervisor:
             platform=configuration.platform,
             gvisor_version=configuration.gvisor_version,
             isolation=_ISOLATION[configuration.isolation] if works else pb.ISOLATION_UNSPECIFIED,
-            walls=proved,
+            isolation_checks=proved,
             slots=configuration.slots,
             image_digest=configuration.image_digest,
             python_version=platform.python_version(),
-            profiles=PROFILES[configuration.profile].offered,
+            profiles=[DEFAULT.name],
+            packages=packages,
         )
         self._slots = slots
         self._soundness = Soundness(self._spare_descriptors)

@@ -306,7 +306,7 @@ async def test_a_run_at_work_is_not_judged_again() -> None:
 async def test_what_is_missing_is_one_error_that_names_it() -> None:
     world = World(fakes())
     runner = world.fakes.sandbox.runner
-    with pytest.raises(NotFound, match="holds no seeds"):
+    with pytest.raises(NotFound, match="has no seeds"):
         await world.servicer.CreateRun(
             api.CreateRunRequest(config=pb.Run(pipeline="one-line", seeds=pb.SeedSelection(collection="none"))), CONTEXT
         )

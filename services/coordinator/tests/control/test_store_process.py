@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -74,6 +74,12 @@ def store(tmp_path: Path) -> Iterator[Store]:
     made.close()
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - another process brings it about
+            await asyncio.sleep(0.1)
+
+
 async def ended(dataset: Dataset, run: str) -> requests.Standing:
     """Wait until a run has ended, and return its standing."""
     async with asyncio.timeout(PATIENCE):
@@ -98,10 +104,11 @@ async def test_a_run_outlasts_a_store_that_is_stopped_and_killed_for_longer_than
             wanted = pb.RunRequest(wanted=pb.RUN_STATE_RUNNING, reason="started")
             request = await requests.append(dataset, run.id, wanted, 0, first=[run])
             controllers.poke(run.id, request.attempt)
-            await asyncio.sleep(2)
+            await until(lambda: work.begun > 0)
+            await asyncio.sleep(1)
             store.send(signal.SIGSTOP)
-            await asyncio.sleep(20)
-            assert controllers.assigned[run.id].waiting.text
+            await asyncio.sleep(2 * LEASE_SECONDS)
+            await until(lambda: bool(controllers.assigned[run.id].waiting.text))
             store.send(signal.SIGCONT)
             await asyncio.sleep(2)
             store.send(signal.SIGKILL)

@@ -24,6 +24,7 @@ from uuid import UUID
 
 import pytest
 
+from codealign.coordinator.evaluation import judging
 from codealign.coordinator.evaluation.in_sandbox import agreement, calls
 from codealign.coordinator.evaluation.in_sandbox.agreement import Case, Rule, output
 from codealign.coordinator.evaluation.mbpp_inputs import RULE_OF_ENTRY_POINT
@@ -292,6 +293,29 @@ def test_rules_of_their_own() -> None:
     assert judged(0, 1, "zero-too")
     assert judged("anything", 1, "anything")
     assert {*RULE_OF_ENTRY_POINT.values(), "equal", "find-zero"} == set(RULES) == set(agreement._SPECIAL)
+
+
+@pytest.mark.parametrize("rule", sorted(judging.EQUAL_IS_RIGHT))
+@pytest.mark.parametrize(
+    "value", [1, 0.1, [0.1], -1.5, None, "a", True, False, [], (1, "a"), 2**70, 1e300, "y" * 70_000]
+)
+def test_an_equal_output_is_right_wherever_no_comparison_is_made(rule: str, value: Any) -> None:
+    have, want = output(calls.described(value)), output(calls.described(value))
+    for atol in (0.0, 0.1):
+        assert Rule(rule, atol).agrees(Case("base", 0, [3, 4], have, want))
+
+
+def test_by_other_rules_an_equal_output_may_be_wrong() -> None:
+    assert not judged(False, False, "not-none")
+    assert not judged(5.0, 5.0, "find-zero", 1e-4, [[1, 2]])
+
+
+def test_a_text_agrees_with_the_digest_of_the_same_text() -> None:
+    text = calls.normal(2.0**70)
+    long = output(["", calls._digest(text).hexdigest(), "float", True])
+    assert output([text, "", "float", True]).equals(long)
+    assert long.equals(output([calls.normal(2**70), "", "int", False])), "the mark of a float takes no part"
+    assert not output([calls.normal(3), "", "int", False]).equals(long)
 
 
 def test_the_longest_outputs_leave_as_digests_and_still_agree() -> None:

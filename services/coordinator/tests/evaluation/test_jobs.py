@@ -130,7 +130,7 @@ async def test_a_silent_watch_ends_at_once_when_the_server_begins_to_stop(tmp_pa
     assert not silent.done()
     begun = asyncio.get_running_loop().time()
     coordinator.draining.set()
-    with pytest.raises(Unavailable, match="the evaluation goes on: watch it again"):
+    with pytest.raises(Unavailable, match="the evaluation continues: watch it again"):
         await silent
     assert asyncio.get_running_loop().time() - begun < 0.1
     await coordinator.drain()

@@ -1,106 +1,59 @@
-"""Choice of the sandbox profile in which solutions are executed."""
+"""Programs that the judge sends to the sandbox."""
 
 from __future__ import annotations
 
-import ast
-import asyncio
+import json
 
 import pytest
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
-from codealign.common.errors import InvalidArgument
 from codealign.coordinator.evaluation import judging
+from codealign.coordinator.evaluation.in_sandbox import calls
 from codealign.coordinator.evaluation.judging import Judge
 from codealign.coordinator.evaluation.known import KnownResults
-from codealign.coordinator.evaluation.problems import CallTests, CheckTests, Part, Problem
-from codealign.coordinator.ground import calls
+from codealign.coordinator.evaluation.problems import CallTests, Part, Problem
 from codealign.coordinator.ground.faults import RunFailed
 from codealign.coordinator.ground.tally import StageTally
 from codealign.coordinator.ground.windows import of_sandbox
+from codealign.runner.profiles import DEFAULT
 from fakes import FakeSandbox
 
 
-class Sandbox(FakeSandbox):
-    """Sandbox that passes every program, except for a configurable verdict on one that imports numpy."""
-
-    def __init__(self) -> None:
-        super().__init__(self._judge)
-        self.says: sb.Verdict.ValueType | None = None
-        """Verdict on the program that imports numpy, or None if the profile does not exist."""
-
-    def _judge(self, program: sb.Program) -> sb.Result:
-        verdict = self.says if program.code == "import numpy\n" else sb.VERDICT_PASSED
-        if verdict is None:
-            raise InvalidArgument("profile", "unknown profile 'numpy'; the runners have 'default'")
-        return sb.Result(verdict=verdict)
-
-
-@pytest.fixture
-def sandbox() -> tuple[Sandbox, Judge]:
-    fake = Sandbox()
-    return fake, Judge(fake, of_sandbox(fake), StageTally(), lambda: None, KnownResults())
-
-
-CHECK = Problem("humaneval", "HumanEval/0", "", "f", "", CheckTests("def check(f):\n    assert f() == 1\n"))
+def writing(program: sb.Program) -> sb.Result:
+    """Answer a program that calls a function as if each output were the function's whole text."""
+    outputs = json.dumps([[json.dumps(program.code), "", "str", False]]).encode()
+    line = calls.MARKER + calls.SEPARATOR.join((outputs, b"[0.1]")) + b"\n"
+    return sb.Result(verdict=sb.VERDICT_PASSED, stderr=sb.Output(data=line))
 
 
 @pytest.mark.parametrize(
-    ("says", "profile"),
+    ("rule", "solution", "compared"),
     [
-        (sb.VERDICT_COMPLETED, "numpy"),
-        # The gateway knows the profile, and its runners do not have the package.
-        (sb.VERDICT_RAISED, ""),
-        (sb.VERDICT_CRASHED, ""),
-        (None, ""),
+        ("equal", "def f(x): return x\n", False),
+        ("equal", "def f(x): pass\n", True),
+        ("not-none", "def f(x): return x\n", True),
     ],
 )
-async def test_solutions_may_import_numpy_where_the_sandbox_has_it(
-    sandbox: tuple[Sandbox, Judge], says: sb.Verdict.ValueType | None, profile: str
-) -> None:
-    fake, judge = sandbox
-    fake.says = says
-    solutions = [f"def f(): return {number}" for number in range(4)]
-    results = await asyncio.gather(*(judge.judge(CHECK, solution) for solution in solutions))
-    assert [result and result.verdict for result in results] == [sb.VERDICT_PASSED] * 4
-    first, *others = fake.requests
-    assert first.program.code == "import numpy\n", "it is asked once, before any solution"
-    assert first.profile == "numpy"
-    assert sorted(other.program.code for other in others) == solutions
-    assert {other.profile for other in others} == {profile}
-
-
-async def test_while_the_infrastructure_fails_nothing_is_decided(
-    sandbox: tuple[Sandbox, Judge], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(calls, "_PAUSE_SECONDS", 0.0)
-    fake, judge = sandbox
-    fake.says = sb.VERDICT_INFRASTRUCTURE
-    assert await judge.judge(CHECK, "def f(): return 1") is None
-    fake.says = sb.VERDICT_COMPLETED
-    result = await judge.judge(CHECK, "def f(): return 1")
+async def test_only_outputs_that_are_not_the_references_are_compared(rule: str, solution: str, compared: bool) -> None:
+    fake = FakeSandbox(writing)
+    judge = Judge(fake, of_sandbox(fake), StageTally(), lambda: None, KnownResults())
+    problem = Problem("b", "b/0", "", "f", "", CallTests((Part("base", ([1],)),), "def f(x): return x\n", rule=rule))
+    result = await judge.judge(problem, solution)
     assert result is not None
-    assert fake.requests[-1].profile == "numpy"
+    assert (result.verdict, result.stderr.data) == (sb.VERDICT_PASSED, b"")
+    assert [request.program.code for request in fake.requests].count(judging._AGREEMENT) == compared
 
 
-async def test_a_machine_that_is_slow_at_first_takes_numpy_from_no_solution(sandbox: tuple[Sandbox, Judge]) -> None:
-    fake, judge = sandbox
-    for says in (sb.VERDICT_TIMED_OUT, sb.VERDICT_OUT_OF_MEMORY):
-        fake.says = says
-        assert await judge.judge(CHECK, "def f(): return 1") is None
-    fake.says = sb.VERDICT_COMPLETED
-    assert await judge.judge(CHECK, "def f(): return 1") is not None
-    assert fake.requests[-1].profile == "numpy"
-
-
-async def test_our_own_part_of_a_program_does_not_name_numpy(sandbox: tuple[Sandbox, Judge]) -> None:
-    fake, judge = sandbox
-    fake.says = sb.VERDICT_COMPLETED
+async def test_our_own_part_of_a_program_asks_for_no_module() -> None:
+    fake = FakeSandbox(lambda program: sb.Result(verdict=sb.VERDICT_PASSED))
+    judge = Judge(fake, of_sandbox(fake), StageTally(), lambda: None, KnownResults())
     tests = CallTests((Part("base", ([1],)),), "def f(x): return x\n")
     problem = Problem("humaneval+", "HumanEval/0", "", "f", "def f(x): return x\n", tests)
     with pytest.raises(RunFailed):  # this sandbox writes no outputs
         await judge.judge(problem, "def f(x): return x\n")
-    sent = fake.requests[-1]
-    assert (sent.profile, sent.program.code) == ("numpy", tests.reference)
-    # Otherwise every solution would run with numpy, which costs time.
-    assert "numpy" not in sent.program.tests
-    assert ast.literal_eval(judging._CALLS) == judging._source("calls.py")
+    (sent,) = fake.requests
+    assert sent.program.code == tests.reference
+    for text in (sent.program.tests, judging._AGREEMENT + judging._AGREEMENT_TESTS):
+        assert not DEFAULT.wants_packages(text), "every solution would run with numpy, which costs time"
+        assert not DEFAULT.wants_more(text), "every solution would run with more modules, which costs time"
+    assert b"numpy.generic" in bytes.fromhex(judging._CALLS)

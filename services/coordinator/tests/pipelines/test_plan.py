@@ -53,7 +53,7 @@ async def test_too_few_seeds_are_said() -> None:
     fakes = FakeServices()
     put_seeds(fakes, 2)
     found = await plan.build(fakes.services, run(), [])
-    assert list(found.notes) == ["the collection holds only 2 seeds, not 3"]
+    assert list(found.notes) == ["the collection has only 2 seeds, not 3"]
     assert found.stages[1].items == 4
 
 

@@ -204,8 +204,8 @@ async def test_a_sandbox_that_is_away_is_waited_for_and_said_so(bench: Bench) ->
 
 
 async def test_a_sandbox_that_does_not_prove_its_isolation_ends_the_run(bench: Bench) -> None:
-    bench.sandbox.control.fail("execute", FailedPrecondition("the wall 'network' is missing"))
-    with pytest.raises(RunFailed, match="sandbox: the wall 'network' is missing"):
+    bench.sandbox.control.fail("execute", FailedPrecondition("the isolation check 'network' failed"))
+    with pytest.raises(RunFailed, match="sandbox: the isolation check 'network' failed"):
         await bench.judge(bench.run())
 
 

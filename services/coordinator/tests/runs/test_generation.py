@@ -230,7 +230,7 @@ async def test_the_first_completion_of_an_id_is_the_one_that_is_read() -> None:
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
-        ("has 900 tokens; the model's context holds 256 with at least one new token: shorten it", "prompt-too-long"),
+        ("has 900 tokens; the model's context has 256 with at least one new token: shorten it", "prompt-too-long"),
         ("the endpoint answers 400: This model's maximum context length is 4096 tokens", "prompt-too-long"),
         ("the endpoint answers 413: Request too large", "prompt-too-long"),
         ("the endpoint answers 400: Unrecognized request argument supplied: seed", "prompt-refused"),

@@ -299,9 +299,9 @@ async def test_a_model_that_is_gone_or_another_one_fails_the_run_and_rejects_not
     made.fakes.inference.add_model("model", "another")
     with pytest.raises(RunFailed, match="revision another"):
         await made.work()
-    made.fakes.inference.writes = lambda request, sample: _raise(NotFound("the recording holds no completion"))
+    made.fakes.inference.writes = lambda request, sample: _raise(NotFound("the recording has no completion"))
     made.fakes.inference.add_model("model")
-    with pytest.raises(RunFailed, match="holds no completion"):
+    with pytest.raises(RunFailed, match="has no completion"):
         await made.work()
     assert not made.rejections()
 

@@ -1,6 +1,6 @@
 # tries: uses an error of the interpreter, a view of memory that was freed, to write over the bytecode of its tests
 # verdict: EXITED_EARLY or FAILED_ASSERTION
-# open: whoever can write to the interpreter's memory is inside every wall of its process; CPython 3.11 has such errors
+# open: whoever can write to the interpreter's memory is past every protection of its process; CPython 3.11 has such errors
 
 import io
 import sys

@@ -109,7 +109,7 @@ class Capacity:
 
     def _does_not_fit(self, job: Job, found: api.ResourceEstimate, held: int, why: str = "") -> FailedPrecondition:
         where = "of each GPU's memory" if job.device == "cuda" else "of memory"
-        models = f"; the inference service's models hold {_gigabytes(held)}" if held else ""
+        models = f"; the inference service's models use {_gigabytes(held)}" if held else ""
         return FailedPrecondition(
             f"the training needs about {_gigabytes(found.memory_bytes)} {where}, but only "
             f"{_gigabytes(found.memory_available_bytes)} are free{models}{f' ({why})' if why else ''}: set "

@@ -85,7 +85,7 @@ def fetch_model(job: Job, cache: Path) -> Path:
 
     Raises:
         NotFound: The model is a directory that this pod does not have.
-        FailedPrecondition: The URL now holds another revision than the job's.
+        FailedPrecondition: The URL now has a revision other than the job's.
         Unavailable: The download failed.
     """
     if job.model.is_dir():

@@ -13,11 +13,12 @@ from codealign.common.clients import Clients
 from codealign.common.errors import CodeAlignError, Unavailable, describe
 from codealign.common.health import Readiness
 from codealign.common.logs import get_logger
+from codealign.common.metrics import watch_disk
 from codealign.trainer import machine
 from codealign.trainer.capacity import Capacity
 from codealign.trainer.estimate import estimate
 from codealign.trainer.library import Entry, Library, no_such
-from codealign.trainer.metrics import ENDED_TOTAL, RUNNING, STEPS
+from codealign.trainer.metrics import ENDED, TrainingMeter
 from codealign.trainer.model_files import read_model_files
 from codealign.trainer.preparing import Place, prepare
 from codealign.trainer.process import TrainingProcess
@@ -49,6 +50,7 @@ class Trainings:
         self._readiness = readiness
         self._clients = clients
         self._library = Library(settings.data_dir)
+        watch_disk("trainings", settings.data_dir)
         self._capacity = Capacity(clients, settings.unload_wait_seconds)
         self._entries = {entry.training.id: entry for entry in self._library.load()}
         self._changed: dict[str, asyncio.Event] = {}
@@ -162,7 +164,6 @@ class Trainings:
     async def _run_one(self, entry: Entry) -> None:
         task = asyncio.create_task(self._train(entry))
         self._current = (entry.training.id, task)
-        RUNNING.set(1)
         try:
             await asyncio.wait({task})
         except asyncio.CancelledError:  # the service is stopping: its successor resumes the training
@@ -171,7 +172,6 @@ class Trainings:
             raise
         finally:
             self._current = None
-            RUNNING.set(0)
         if not task.cancelled() and (error := task.exception()):
             log.error("training_failed", training_id=entry.training.id, exc_info=error)
             message = error.message if isinstance(error, CodeAlignError) else f"{type(error).__name__}: {error}"
@@ -210,16 +210,16 @@ class Trainings:
         entry.job.outcome_file.unlink(missing_ok=True)
         starts = entry.reader.progress.starts
         process = await TrainingProcess.start(entry.job, self._library.folder(entry.training.id) / "job.json")
-        status = None
+        status, meter = None, TrainingMeter(entry)
         try:
             while status is None:
                 status = await process.wait(self._settings.follow_seconds)
-                step = entry.training.step
                 if entry.refresh():
-                    STEPS.inc(max(0, entry.training.step - step))
+                    meter.update(entry)
                     self._note_restart(entry, starts)
                     self._notify(entry)
         finally:
+            meter.end()
             await process.stop()
         return status, process.last_words()
 
@@ -279,7 +279,7 @@ class Trainings:
         with contextlib.suppress(CodeAlignError):
             self._set(entry, state, message)
         self._notify(entry)
-        ENDED_TOTAL.labels(api.TrainingState.Name(state).removeprefix("TRAINING_STATE_").lower()).inc()
+        ENDED.labels(api.TrainingState.Name(state).removeprefix("TRAINING_STATE_").lower()).inc()
         log.info("training_ended", training_id=entry.training.id, state=api.TrainingState.Name(state), message=message)
 
     def _find(self, training_id: str) -> Entry:

@@ -309,6 +309,9 @@ async def _run(work: _Work) -> pb.RunState.ValueType:
             except asyncio.CancelledError:
                 await cancel_started(connection, created.run.id)
                 raise
+        if loop is None:
+            # A loop that an earlier command added, and that may have been interrupted, is not part of this command.
+            last.ClearField("loop")
         await _tell(connection, work, last)
         return outcome(last)
 

@@ -100,7 +100,7 @@ def list_runs(
 
     runs = run_async(work())
     if not runs:
-        out.print("no runs yet: codealign run")
+        out.print("no runs yet; start one with `codealign run`")
         return
     table = Table(box=None, pad_edge=False)
     for column in ("run", "name", "state", "pipeline", "seeds", "model", "started", "version or message"):
@@ -179,5 +179,5 @@ async def _newest(connection: Connection) -> str:
     request = api.ListRunsRequest(summary_only=True)
     listed = await connection.call(connection.clients.coordinator.ListRuns, request)
     if not listed.runs:
-        raise Failure("no runs yet: codealign run")
+        raise Failure("no runs yet; start one with `codealign run`")
     return listed.runs[0].id

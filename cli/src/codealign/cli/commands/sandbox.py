@@ -145,10 +145,16 @@ async def _info(connection: Connection) -> tuple[sb.GetCapacityResponse, list[sb
 
 def runner_line(runner: sb.Runner) -> str:
     """Summarize a runner's isolation."""
-    passed = sum(1 for wall in runner.walls if wall.holds)
+    passed = sum(1 for check in runner.isolation_checks if check.passed)
     gvisor = f"gVisor {runner.gvisor_version}".strip() if runner.isolation == sb.ISOLATION_GVISOR else "NO gVisor"
     platform = f" on {runner.platform}" if runner.platform else ""
-    return f"{runner.backend}, {gvisor}{platform}, {passed} of {len(runner.walls)} isolation checks passed"
+    return f"{runner.backend}, {gvisor}{platform}, {passed} of {len(runner.isolation_checks)} isolation checks passed"
+
+
+def packages_line(runner: sb.Runner) -> str:
+    """Return which packages programs may import besides the standard library."""
+    found = [f"{name} {version}".strip() for name, version in sorted(runner.packages.items())]
+    return ", ".join(found) or "none: programs can import only the standard library"
 
 
 def _print_runner(runner: sb.Runner) -> None:
@@ -161,13 +167,14 @@ def _print_runner(runner: sb.Runner) -> None:
         "slots": str(runner.slots),
         "Python": runner.python_version,
         "profiles": ", ".join(runner.profiles),
+        "packages": packages_line(runner),
         "image": runner.image_digest,
     }
     out.print(facts_table(facts))
     table = Table(box=None, pad_edge=False)
     for column in ("isolation check", "passed", "evidence"):
         table.add_column(column)
-    for wall in runner.walls:
-        holds = Text("yes", "green") if wall.holds else Text("NO", "bold red")
-        table.add_row(Text(printable(wall.name)), holds, Text(printable(wall.evidence)))
+    for check in runner.isolation_checks:
+        passed = Text("yes", "green") if check.passed else Text("NO", "bold red")
+        table.add_row(Text(printable(check.name)), passed, Text(printable(check.evidence)))
     out.print(whole(table))

@@ -224,5 +224,6 @@ def _print_next(
     console.print(Text("next:"))
     if row_id:
         console.print(Text(f"  codealign data lineage {row_id[:12]}"))
+    console.print(Text(f"  codealign data dropped {report.run.id[:12]}"))
     console.print(Text(f"  codealign data export {name} -o rows.jsonl"))
     console.print(Text(f"  codealign report {report.run.id[:12]} --html report.html"))

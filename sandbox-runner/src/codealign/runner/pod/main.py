@@ -17,7 +17,6 @@ from codealign.runner.configuration import Configuration
 from codealign.runner.pod import secrecy
 from codealign.runner.pod.servicer import RunnerServicer
 from codealign.runner.pod.settings import RunnerSettings
-from codealign.runner.profiles import PROFILES
 from codealign.runner.supervisor import Supervisor
 
 SERVICE = "codealign.api.runner.v1.RunnerService"
@@ -32,15 +31,10 @@ _CONNECTIONS = 64
 
 
 def _configuration(settings: RunnerSettings, hidden: Sequence[str]) -> Configuration:
-    if settings.profile not in PROFILES:
-        raise ConfigurationError(
-            f"CODEALIGN_RUNNER_PROFILE: unknown profile {settings.profile!r}; known profiles: {', '.join(PROFILES)}"
-        )
     written = IMAGE_DIGEST.read_text().strip() if IMAGE_DIGEST.is_file() else ""
     return Configuration(
         name=settings.name,
         slots=settings.slots,
-        profile=settings.profile,
         backend="grpc",
         platform=settings.platform,
         gvisor_version=settings.gvisor_version,
@@ -57,11 +51,13 @@ class _Pod:
 
     @contextlib.asynccontextmanager
     async def build(self, settings: RunnerSettings, readiness: Readiness) -> AsyncIterator[Sequence[Registration]]:
-        """Verify the isolation, then serve. Not ready unless every check holds; gateways are told which one failed."""
+        """Verify the isolation, then serve. Not ready unless every check passes; gateways are told which one failed."""
         await readiness.set(False, "isolation is being verified")
         supervisor = Supervisor(_configuration(settings, self._hidden), _CONNECTIONS)
         await asyncio.to_thread(supervisor.start)
-        missing = "; ".join(f"{wall.name}: {wall.evidence}" for wall in supervisor.description.walls if not wall.holds)
+        missing = "; ".join(
+            f"{check.name}: {check.evidence}" for check in supervisor.description.isolation_checks if not check.passed
+        )
         await readiness.set(supervisor.works, f"isolation is not verified: {missing}" if missing else "")
         servicer = RunnerServicer(supervisor, readiness.draining, settings.gateways)
         yield [Registration(SERVICE, add_RunnerServiceServicer_to_server, servicer, CALLERS)]

@@ -9,7 +9,6 @@ from pydantic_settings import SettingsConfigDict
 
 from codealign.common.settings import ServerSettings
 from codealign.runner.frames import FRAME_LIMIT
-from codealign.runner.profiles import DEFAULT
 
 
 class RunnerSettings(ServerSettings):
@@ -21,8 +20,6 @@ class RunnerSettings(ServerSettings):
     """Name of the runner in results and logs. Default: the pod's name."""
     slots: int = Field(default=1, ge=1)
     """Number of concurrent executions."""
-    profile: str = DEFAULT.name
-    """Profile whose modules are preloaded."""
     gateways: int = Field(default=8, ge=1)
     """Maximum number of attached gateways, which share the slots. Further ones get RESOURCE_EXHAUSTED."""
     platform: str = ""

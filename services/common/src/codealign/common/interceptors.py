@@ -12,21 +12,13 @@ from typing import Any, NoReturn
 import grpc
 import structlog
 from grpc_status import rpc_status
-from prometheus_client import Counter, Gauge, Histogram
 
-from codealign.common import traces
+from codealign.common import metrics, traces
 from codealign.common.access import Access
 from codealign.common.errors import CodeAlignError, DeadlineExceeded, Internal, InvalidArgument
 from codealign.common.logs import get_logger
 
 log = get_logger(__name__)
-
-BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
-HANDLED = Histogram(
-    "codealign_grpc_handled_seconds", "Duration of calls by method and status code", ["method", "code"], buckets=BUCKETS
-)
-IN_FLIGHT = Gauge("codealign_grpc_in_flight", "Calls in progress", ["method"])
-STARTED = Counter("codealign_grpc_started_total", "Calls started", ["method"])
 
 REQUEST_ID_HEADER = "x-request-id"
 
@@ -152,8 +144,8 @@ class _observed:  # noqa: N801 - used as a verb
     async def __aenter__(self) -> None:
         self._start = time.perf_counter()
         self._span = traces.start_call(self._method, traces.SpanKind.SERVER)
-        STARTED.labels(self._method).inc()
-        IN_FLIGHT.labels(self._method).inc()
+        metrics.STARTED.labels(self._method).inc()
+        metrics.IN_FLIGHT.labels(self._method).inc()
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         code = "OK"
@@ -172,8 +164,8 @@ class _observed:  # noqa: N801 - used as a verb
         if answer is not None:
             code = answer.code.name
         seconds = time.perf_counter() - self._start
-        IN_FLIGHT.labels(self._method).dec()
-        HANDLED.labels(self._method, code).observe(seconds)
+        metrics.IN_FLIGHT.labels(self._method).dec()
+        metrics.HANDLED.labels(self._method, code).observe(seconds)
         traces.end_call(self._span, code, answer.message if answer else "")
         event = {"code": code, "seconds": round(seconds, 4)}
         if code == "OK":

@@ -27,9 +27,8 @@ from typing import Any, TypeVar
 
 import grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import start_http_server
 
-from codealign.common import access, logs, tls, traces
+from codealign.common import access, logs, metrics, tls, traces
 from codealign.common.access import ALL, Access, Callers
 from codealign.common.errors import ConfigurationError
 from codealign.common.health import Readiness
@@ -111,7 +110,7 @@ async def _run(service: str, settings: SettingsT, build: Build[SettingsT]) -> No
     health_port = _bind(health_server, settings.host, settings.health_port, "health_port", None)
     await readiness.start([])
     await health_server.start()
-    metrics_port = _serve_metrics(settings)
+    metrics_port = metrics.serve(settings.host, settings.metrics_port)
     try:
         async with _until_stopped(build(settings, readiness), stop) as registrations:
             if registrations is None:
@@ -205,17 +204,6 @@ def _access(settings: ServerSettings, registrations: Sequence[Registration]) -> 
         return None
     lists = {registration.full_name: registration.callers for registration in registrations}
     return Access({**lists, reflection.SERVICE_NAME: access.REFLECTION})
-
-
-def _serve_metrics(settings: ServerSettings) -> int:
-    try:
-        server, _ = start_http_server(settings.metrics_port, settings.host)
-    except OSError as error:
-        raise ConfigurationError(
-            f"metrics_port={settings.metrics_port}: cannot listen on {settings.host} ({error.strerror}); choose "
-            "another metrics_port (0: any free port)"
-        ) from None
-    return int(server.server_port)
 
 
 @contextlib.contextmanager

@@ -5,18 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import grpc
-from prometheus_client import Gauge
 
 from codealign.common import certificates
 from codealign.common.certificates import Certificate
 from codealign.common.errors import ConfigurationError
+from codealign.common.metrics import CERTIFICATE_EXPIRY
 from codealign.common.settings import ServerSettings
-
-EXPIRY = Gauge(
-    "codealign_tls_certificate_expiry_timestamp_seconds",
-    "Expiry of the certificate that this server was started with, in seconds since 1970; absent without TLS",
-    ["common_name"],
-)
 
 
 def server_credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
@@ -35,7 +29,7 @@ def server_credentials(settings: ServerSettings) -> grpc.ServerCredentials | Non
             "ones, and restart"
         )
     _check_pair(settings.tls_cert_file, settings.tls_key_file)
-    EXPIRY.labels(", ".join(own.common_names)).set(own.not_after.timestamp())
+    CERTIFICATE_EXPIRY.labels(", ".join(own.common_names)).set(own.not_after.timestamp())
     if settings.tls_client_ca_file is None:
         return grpc.ssl_server_credentials([(key, chain)])
     authorities = _pem(settings.tls_client_ca_file, "tls_client_ca_file")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 
 from codealign.api.coordinator.v1.coordinator_pb2_grpc import add_CoordinatorServiceServicer_to_server
 from codealign.common.clients import Addresses, Clients, ClientTls
 from codealign.common.server import ALL, Callers, Readiness, Registration, serve
+from codealign.coordinator import metrics, pipelines
 from codealign.coordinator.evaluation.controller import EvaluationWorkload
 from codealign.coordinator.evaluation.operations import Evaluations
+from codealign.coordinator.evaluation.work import STAGE as EVALUATION
 from codealign.coordinator.ground.control import Controllers
 from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.ground.remote import remote
+from codealign.coordinator.ground.windows import Window
 from codealign.coordinator.loops.controller import LoopWorkload
 from codealign.coordinator.loops.operations import Loops
 from codealign.coordinator.rules import benchmarks
@@ -69,7 +73,31 @@ def wire(
     loops = Loops(settings, services, evaluations, controllers.poke, controllers.assigned.get)
     runs = Runs(settings, services, texts, running, controllers.poke, controllers.assigned)
     controllers.add(running, evaluating, LoopWorkload(settings, services, evaluations))
+    observe(controllers, running, evaluating)
     return controllers, CoordinatorServicer(runs, loops, evaluations, services, readiness.draining)
+
+
+def observe(controllers: Controllers, runs: RunWorkload, evaluations: EvaluationWorkload) -> None:
+    """Let the gauges follow these controllers. They are read by another thread, hence the copies."""
+
+    def now() -> metrics.Now:
+        live = list(runs.live.values())
+        in_flight, limits, in_use = Counter[str](), Counter[str](), Counter[str]()
+        for progress in live:
+            for stage, tally in progress.stages.items():
+                in_flight[stage] += tally.in_flight
+        for evaluation in list(evaluations.live.values()):
+            in_flight[EVALUATION] += evaluation.tally.in_flight
+        windows: list[tuple[str, Window]] = [each for progress in live for each in progress.windows.items()]
+        if evaluations.live:
+            windows += evaluations.windows.items()
+        for service, window in windows:
+            limits[service] += window.limit
+            in_use[service] += window.in_use
+        return metrics.Now(controllers.states(), in_flight, limits, in_use)
+
+    stages = {stage.name for name in pipelines.names() for stage in pipelines.get(name).stages}
+    metrics.watch(now, [*sorted(stages), EVALUATION])
 
 
 def main() -> None:

@@ -128,7 +128,9 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
                 async with asyncio.timeout(interval):
                     await self._draining.wait()
             if self._draining.is_set():
-                raise Unavailable("this coordinator is shutting down; the run goes on: watch it again", retry_after=1.0)
+                raise Unavailable(
+                    "this coordinator is shutting down; the run continues: watch it again", retry_after=1.0
+                )
 
     async def _watched(self, run: pb.Record, last: api.RunStatus | None) -> api.RunStatus:
         """Return the run's current status or, during a store outage, its last status and what it is waiting for."""
@@ -193,7 +195,9 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
             for task in (coming, stopping):
                 task.cancel()
             await asyncio.wait([coming, stopping])
-        raise Unavailable("this coordinator is shutting down; the evaluation goes on: watch it again", retry_after=1.0)
+        raise Unavailable(
+            "this coordinator is shutting down; the evaluation continues: watch it again", retry_after=1.0
+        )
 
     async def ListEvaluations(
         self, request: api.ListEvaluationsRequest, context: Context

@@ -9,14 +9,16 @@ from collections.abc import AsyncIterator, Sequence
 from codealign.api.dataset.v1.dataset_pb2_grpc import add_DatasetServiceServicer_to_server
 from codealign.common.errors import CodeAlignError, ConfigurationError, Unavailable
 from codealign.common.logs import get_logger
+from codealign.common.metrics import watch_disk
 from codealign.common.server import ALL, Callers, Readiness, Registration
-from codealign.dataset.metrics import DATABASE_UP
+from codealign.dataset.metrics import DATABASE_UP, show_size
 from codealign.dataset.publishing.folders import VersionFolders
 from codealign.dataset.publishing.publisher import Publisher
 from codealign.dataset.servicer import DatasetServicer
 from codealign.dataset.settings import DatasetSettings
 from codealign.dataset.storage import migrate
 from codealign.dataset.storage.database import Database
+from codealign.dataset.storage.size import measure
 from codealign.dataset.workers import Workers
 
 FULL_NAME = "codealign.api.dataset.v1.DatasetService"
@@ -33,6 +35,8 @@ CALLERS: Callers = {
 }
 """Methods that each service may call."""
 START_RETRY_SECONDS = 1.0
+SIZE_SECONDS = 30.0
+"""Seconds between measurements of the database's size."""
 
 log = get_logger(__name__)
 
@@ -63,6 +67,9 @@ async def build(settings: DatasetSettings, readiness: Readiness) -> AsyncIterato
         folders = VersionFolders(settings.versions, settings.data_dir / "publishing")
         await _prepare(settings, database, readiness)
         servicer = DatasetServicer(settings, database, Publisher(database, folders), workers)
+        watch_disk("data", settings.data_dir)
+        if folders.directory is not None:
+            watch_disk("versions", folders.directory)
         probing = asyncio.create_task(_follow(settings, database, readiness))
         try:
             yield [Registration(FULL_NAME, add_DatasetServiceServicer_to_server, servicer, CALLERS)]
@@ -97,10 +104,16 @@ async def _prepare(settings: DatasetSettings, database: Database, readiness: Rea
 
 async def _follow(settings: DatasetSettings, database: Database, readiness: Readiness) -> None:
     """Update the readiness from the database's state, so that load balancers only use replicas that can answer."""
+    clock = asyncio.get_running_loop().time
+    measured = -SIZE_SECONDS
     while True:
         await asyncio.sleep(settings.probe_seconds)
         try:
             await asyncio.to_thread(database.ping)
+            if clock() - measured >= SIZE_SECONDS:
+                size = await asyncio.to_thread(measure, database)
+                show_size(size.rows, size.size_bytes)
+                measured = clock()
         except CodeAlignError as error:
             DATABASE_UP.set(0)
             await readiness.set(False, error.message)

@@ -12,6 +12,7 @@ from collections import deque
 from typing import cast
 
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.dataset.metrics import BATCH_RECORDS, BATCH_REQUESTS
 from codealign.dataset.storage.append import carry_out
 from codealign.dataset.storage.database import Database
 from codealign.dataset.storage.writes import Append, Appended, Join, Result, Write
@@ -58,6 +59,8 @@ class GroupWriter:
             while group := self._next_group():
                 try:
                     writes = [write for write, _ in group]
+                    BATCH_REQUESTS.observe(len(writes))
+                    BATCH_RECORDS.observe(sum(map(len, writes)))
                     results = await self._workers.write(carry_out, self._database, writes)
                 except asyncio.CancelledError:  # the service is shutting down
                     self._waiting.extendleft(reversed(group))

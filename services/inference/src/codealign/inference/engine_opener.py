@@ -21,11 +21,11 @@ class EngineOpener:
 
     @property
     def only_one(self) -> str:
-        """Why no second model can be loaded, or empty. A recording holds exactly one model."""
+        """Why no second model can be loaded, or empty. A recording is of exactly one model."""
         if self._settings.record is None:
             return ""
         return (
-            f"this server records to {self._settings.record}, and a recording holds one model: unload the loaded "
+            f"this server records to {self._settings.record}, and a recording is of one model: unload the loaded "
             "model first, or use a server that does not record"
         )
 
@@ -84,7 +84,7 @@ def open_engine(settings: InferenceSettings, source: str, name: str = "", expect
 
     Raises:
         ConfigurationError: A setting or the source is invalid; the message says which and why.
-        FailedPrecondition: The source holds another revision. The model is not loaded.
+        FailedPrecondition: The source is another revision. The model is not loaded.
     """
     engine = _open(settings, source, name, expected_revision)
     if settings.record is None:

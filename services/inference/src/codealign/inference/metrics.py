@@ -1,4 +1,4 @@
-"""The service's Prometheus metrics."""
+"""Metrics of the inference service, besides those of every server."""
 
 from __future__ import annotations
 
@@ -6,31 +6,66 @@ from collections.abc import Callable
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from codealign.inference.engines.base import Completion, Load
+from codealign.inference.engines.base import Completion, FinishReason, Load
 
-TOKENS = Counter("codealign_inference_tokens_total", "Tokens by kind: prompt, cached_prompt or generated.", ["kind"])
-COMPLETIONS = Counter("codealign_inference_completions_total", "Finished completions.", ["finish_reason"])
-RUNNING = Gauge("codealign_inference_running_samples", "Samples being decoded.")
-WAITING = Gauge("codealign_inference_waiting_samples", "Samples accepted but not started.")
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
+
+TOKENS = Counter(
+    "codealign_inference_tokens_total", "Tokens: computed_prompt, cached_prompt (not computed) and generated", ["kind"]
+)
+COMPLETIONS = Counter("codealign_inference_completions_total", "Finished completions", ["finish_reason"])
+RUNNING = Gauge("codealign_inference_running_samples", "Samples being decoded")
+WAITING = Gauge("codealign_inference_waiting_samples", "Accepted samples waiting for a slot")
+SLOTS = Gauge("codealign_inference_slots", "Samples that all loaded models can decode at once")
 BATCH_ROWS = Histogram(
-    "codealign_inference_batch_rows", "Rows per decode step.", buckets=(1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 128)
+    "codealign_inference_batch_rows",
+    "Rows per decoding step (engine transformers)",
+    buckets=(1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 128, 256),
+)
+QUEUE_SECONDS = Histogram(
+    "codealign_inference_queue_seconds",
+    "Time from a request's arrival until its prompt is computed; not known of engine openai",
+    buckets=_SECONDS,
+)
+FIRST_TOKEN_SECONDS = Histogram(
+    "codealign_inference_time_to_first_token_seconds",
+    "Time from a request's arrival to a completion's first token (engines transformers and vllm)",
+    buckets=_SECONDS,
 )
 COMPLETION_SECONDS = Histogram(
     "codealign_inference_completion_seconds",
-    "Seconds from a request's arrival to a completion's last token.",
-    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800),
+    "Time from a request's arrival to a completion's last token",
+    buckets=_SECONDS,
 )
+ENGINE_METRICS_UP = Gauge(
+    "codealign_inference_engine_metrics_up",
+    "1 if the endpoint's own metrics (vllm:*) could be read at this scrape, else 0 (engine openai)",
+    ["endpoint"],
+    registry=None,  # collected with the metrics that it is about
+)
+
+KINDS = ("computed_prompt", "cached_prompt", "generated")
+for _kind in KINDS:
+    TOKENS.labels(_kind)
+for _reason in FinishReason:
+    COMPLETIONS.labels(_reason.value)
 
 
 def watch(load: Callable[[], Load]) -> None:
     """Read the gauges from `load` at every scrape."""
     RUNNING.set_function(lambda: load().running)
     WAITING.set_function(lambda: load().waiting)
+    SLOTS.set_function(lambda: load().slots)
+
+
+def count_prompt(tokens: int, cached: int) -> None:
+    """Count a prompt's tokens, `cached` of which were not computed."""
+    TOKENS.labels("computed_prompt").inc(max(0, tokens - cached))
+    TOKENS.labels("cached_prompt").inc(cached)
 
 
 def count(completion: Completion) -> None:
     """Count a finished completion and its tokens."""
-    TOKENS.labels("prompt").inc(completion.prompt_tokens)
-    TOKENS.labels("cached_prompt").inc(completion.cached_prompt_tokens)
+    count_prompt(completion.prompt_tokens, completion.cached_prompt_tokens)
     TOKENS.labels("generated").inc(completion.generated_tokens)
     COMPLETIONS.labels(completion.finish_reason.value).inc()

@@ -90,7 +90,7 @@ class ModelRegistry:
 
         Args:
             name: The model's name; empty selects the only loaded model.
-            field: The request field that holds the name, for error messages.
+            field: The request field that contains the name, for error messages.
 
         Raises:
             NotFound: No model of that name is loaded.

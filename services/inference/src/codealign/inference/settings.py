@@ -27,7 +27,7 @@ class InferenceSettings(ServerSettings):
     model_name: str = ""
     """Model name in requests. Empty: the last part of `model`."""
     record: Path | None = None
-    """Append every completion to this file and serve those that it already holds. A recording holds one model, so no
+    """Append every completion to this file and serve those that it already contains. A recording is of one model, so no
     second model can be loaded."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
     """auto: float32 on CPU, bfloat16 on CUDA. float64 makes completions independent of the batch (not supported by

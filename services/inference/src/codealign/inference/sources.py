@@ -1,4 +1,4 @@
-"""Model sources (a folder, a hub id or an artifact URL) and the local folder that holds the model."""
+"""Model sources (a folder, a hub id or an artifact URL) and the local folder that contains the model."""
 
 from __future__ import annotations
 
@@ -46,8 +46,7 @@ def local_source(source: str, cache_folder: Path) -> Path:
 
     A `file://` URL is used in place. Other URLs are copied to `cache_folder/artifacts` under a hash of the URL and of
     each file's size and ETag or modification time, so an overwritten artifact gets a new copy. A copy gets its final
-    name
-    only when it is complete.
+    name only when it is complete.
 
     Raises:
         ConfigurationError: The model does not exist; the message says what to do.

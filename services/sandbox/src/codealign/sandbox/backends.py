@@ -73,7 +73,7 @@ async def _fill(pool: Pool, settings: SandboxSettings) -> asyncio.Task[None] | N
 
 
 def _backend(settings: SandboxSettings) -> Backend:
-    arguments = (settings.cache_dir, settings.profile, settings.slots, settings.start_seconds)
+    arguments = (settings.cache_dir, settings.slots, settings.start_seconds)
     if settings.backend == "process":
         return process.prepare(*arguments)
     if settings.backend == "docker":

@@ -32,7 +32,7 @@ def _mounts(python: rootfs.Interpreter) -> list[dict[str, Any]]:
         {"destination": "/proc", "source": "proc", "type": "proc"},
         {"destination": "/dev", "source": "tmpfs", "type": "tmpfs"},
         # Otherwise gVisor mounts a writable one that all executions would share.
-        _empty(Path("/tmp")),  # noqa: S108 (a path inside the box)
+        _empty(Path("/tmp")),  # noqa: S108 (a path inside the sandbox)
         _bind(Path("/usr"), Path("/usr")),
     ]
     for name in ("/lib", "/lib64"):

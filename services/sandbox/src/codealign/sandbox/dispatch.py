@@ -53,6 +53,7 @@ class Dispatcher:
         self._times = ServiceTimes()
         self._waiting: FairQueue[Job] = FairQueue()
         self._admission = Admission(queue_limit, self._waiting, self._times)
+        metrics.QUEUE_LIMIT.set(queue_limit)
         # Jobs whose runner failed come before all others and run one at a time, so that a faulty job cannot repeatedly
         # take the same innocent neighbour down with it.
         self._failed: collections.deque[Job] = collections.deque()
@@ -100,7 +101,7 @@ class Dispatcher:
         finally:
             self._withdraw(job)
         result.queue_seconds = job.queue_seconds
-        self._count(result)
+        self._count(request.profile, result)
         return result
 
     async def refuse(self, error: CodeAlignError) -> None:
@@ -137,10 +138,10 @@ class Dispatcher:
                 self._stations.remove(station)
                 self._pump()
 
-    def _count(self, result: pb.Result) -> None:
+    def _count(self, profile: str, result: pb.Result) -> None:
         name = _verdict_name(result.verdict)
         self.verdicts[name] += 1
-        metrics.RESULTS.labels(verdict=name).inc()
+        metrics.RESULTS.labels(name, profile).inc()
         metrics.WALL_SECONDS.observe(result.wall_seconds)
         metrics.QUEUE_SECONDS.observe(result.queue_seconds)
 
@@ -176,8 +177,15 @@ class Dispatcher:
             self._start(*chosen)
         queued, busy = self.queued, self.busy
         metrics.QUEUED.set(queued)
+        metrics.OLDEST_QUEUED.set(self._oldest())
         metrics.BUSY.set(busy)
         self._demand.set(queued + busy)
+
+    def _oldest(self) -> float:
+        """Return when the job that waits longest was queued, in seconds since 1970, or 0 if none waits."""
+        first = [*self._waiting.heads(), *self._failed, *self._exclusive]
+        since = min((job.waiting_since for job in first), default=None)
+        return 0.0 if since is None else time.time() - (time.monotonic() - since)
 
     def _next(self) -> tuple[Job, Station] | None:
         """Return the next job and its runner: first jobs that must run alone, then failed ones, then by turns."""

@@ -79,6 +79,10 @@ class FairQueue(Generic[ItemT]):
         own = self.waiting_of(caller)
         return sum(min(len(items), own) for items in self._callers.values())
 
+    def heads(self) -> Iterator[ItemT]:
+        """Yield the first item of each caller. Looks at all callers."""
+        return (next(iter(items)) for items in self._callers.values())
+
     def drain(self) -> Iterator[ItemT]:
         """Remove and yield all items in the order in which they would have been served."""
         while self._size:

@@ -33,7 +33,7 @@ async def build(settings: SandboxSettings, readiness: Readiness) -> AsyncIterato
     dispatcher = Dispatcher(settings.queue_limit, settings.attempts, demand)
     pool = backends.make_pool(settings, dispatcher, readiness)
     async with backends.filled(pool, settings):
-        servicer = SandboxServicer(dispatcher, pool, settings.profile, settings.stream_window)
+        servicer = SandboxServicer(dispatcher, pool, settings.stream_window)
         scaler = ScalerServicer(demand, lambda: _slots_per_runner(pool, settings.slots), readiness.draining)
         yield [
             Registration(SERVICE, add_SandboxServiceServicer_to_server, servicer, CALLERS),

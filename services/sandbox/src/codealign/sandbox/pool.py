@@ -47,8 +47,8 @@ class _Place:
 
 
 def failed_checks(runner: pb.Runner) -> str:
-    """Return the failed isolation checks with their evidence, or "" if all hold."""
-    return "; ".join(f"{wall.name}: {wall.evidence}" for wall in runner.walls if not wall.holds)
+    """Return the failed isolation checks with their evidence, or "" if all passed."""
+    return "; ".join(f"{check.name}: {check.evidence}" for check in runner.isolation_checks if not check.passed)
 
 
 def objection(runner: pb.Runner, isolation: pb.Isolation.ValueType) -> str:
@@ -60,7 +60,7 @@ def objection(runner: pb.Runner, isolation: pb.Isolation.ValueType) -> str:
     """
     if isolation == pb.ISOLATION_GVISOR:
         missing = failed_checks(runner)
-        if missing or not runner.walls:
+        if missing or not runner.isolation_checks:
             return missing or "no isolation check was run"
         if runner.isolation != isolation:
             return f"its isolation is {pb.Isolation.Name(runner.isolation)}"
@@ -163,6 +163,8 @@ class Pool:
         return refused[0] if refused else places[-1].fault
 
     async def _tell(self) -> None:
+        metrics.RUNNERS.labels("ready").set(len(self._runners()))
+        metrics.RUNNERS.labels("refused").set(sum(place.refused is not None for place in self._places.values()))
         fault = self._fault()
         if fault is not None:
             await self._changed(fault.message)
@@ -239,7 +241,12 @@ class Pool:
 
     def _greet(self, runner: pb.Runner) -> None:
         metrics.RUNNER_STARTS.labels(outcome="ready").inc()
-        seen = {"runner": runner.name, "platform": runner.platform, "slots": runner.slots, "walls": len(runner.walls)}
+        seen = {
+            "runner": runner.name,
+            "platform": runner.platform,
+            "slots": runner.slots,
+            "isolation_checks": len(runner.isolation_checks),
+        }
         log.info("runner_ready", **seen)
         if runner.isolation != pb.ISOLATION_GVISOR:
             log.warning("runner_without_isolation", runner=runner.name, missing=failed_checks(runner))

@@ -15,10 +15,11 @@ import shutil
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from codealign.runner import build
+from codealign.runner.profiles import DEFAULT
 
 SITE = Path("/opt/codealign/site")
 PYTHON = Path("/opt/codealign/python")
@@ -80,8 +81,15 @@ def _package_folder(name: str) -> Path:
 
 
 def _extra(package: str) -> Iterator[tuple[Path, Path]]:
-    """Yield the files of a package that programs may import, including the libraries bundled with its wheel."""
+    """Yield the files of a package that programs may import, including the libraries bundled with its wheel.
+
+    Yields nothing if the package is not installed. Its metadata tells the runner the version.
+    """
+    if importlib.util.find_spec(package) is None:
+        return
     folder = _package_folder(package)
+    for path in sorted(folder.parent.glob(f"{package}-*.dist-info/METADATA")):
+        yield path, path.relative_to(folder.parent)
     for part in (folder, folder.with_name(f"{package}.libs")):
         for path in sorted(part.rglob("*")):
             inner = path.relative_to(part.parent)
@@ -89,9 +97,9 @@ def _extra(package: str) -> Iterator[tuple[Path, Path]]:
                 yield path, inner
 
 
-def _sources(packages: Sequence[str]) -> Iterator[tuple[Path, Path]]:
+def _sources() -> Iterator[tuple[Path, Path]]:
     """Yield every file of the runner's site directory with its path there."""
-    for package in packages:
+    for package in DEFAULT.packages:
         yield from _extra(package)
     for name in _PACKAGES:
         folder = _package_folder(name)
@@ -159,18 +167,17 @@ def _fill(folder: Path, sources: list[tuple[Path, Path]], python: Interpreter) -
             path.chmod(0o755 if path.is_dir() or path.suffix == ".so" else 0o644)
 
 
-def prepare(cache: Path, packages: Sequence[str] = ()) -> Root:
+def prepare(cache: Path) -> Root:
     """Find the root in the cache, or create it there.
 
     Args:
         cache: The project's cache directory.
-        packages: See `Profile.packages`.
 
     Raises:
         RuntimeError: A required package is not installed, or the native part cannot be compiled.
     """
     python = interpreter()
-    sources = list(_sources(packages))
+    sources = list(_sources())
     digest = _digest(sources, python)
     path = cache / "rootfs" / digest[:16]
     if not path.is_dir():

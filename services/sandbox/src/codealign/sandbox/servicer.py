@@ -49,19 +49,17 @@ class SandboxServicer(rpc.SandboxServiceServicer):
     Args:
         dispatcher: Takes validated requests.
         pool: The runners.
-        profile: The profile with which they were started.
         stream_window: Maximum unanswered requests of one stream.
     """
 
-    def __init__(self, dispatcher: Dispatcher, pool: Pool, profile: str, stream_window: int) -> None:
+    def __init__(self, dispatcher: Dispatcher, pool: Pool, stream_window: int) -> None:
         self._dispatcher = dispatcher
         self._pool = pool
-        self._profile = profile
         self._stream_window = stream_window
 
     async def Execute(self, request: pb.ExecuteRequest, context: Any) -> pb.ExecuteResponse:
         """Run one program."""
-        checked = validate.checked(request, self._profile)
+        checked = validate.checked(request)
         self._pool.check()
         result = await self._dispatcher.execute(checked, _caller(context), _seconds_left(context))
         return pb.ExecuteResponse(result=result)
@@ -101,7 +99,7 @@ class SandboxServicer(rpc.SandboxServiceServicer):
     async def _one_of_many(self, request: pb.ExecuteRequest, caller: str, context: Any) -> pb.Result:
         """Answer a refused request with a result. If the queue is full, wait: this is the back-pressure."""
         try:
-            checked = validate.checked(request, self._profile)
+            checked = validate.checked(request)
         except InvalidArgument as error:
             return pb.Result(request_id=request.request_id, verdict=pb.VERDICT_REFUSED, detail=error.message)
         while True:

@@ -50,10 +50,6 @@ class SandboxSettings(ServerSettings):
     """Directory for the runsc binary, the runner's root file system, and facts about this machine."""
     platform: Literal["auto", "systrap", "ptrace"] = "auto"
     """gVisor platform. auto: the faster one of those that pass the probe, remembered for this machine."""
-    profile: Literal["default", "numpy"] = "default"
-    """Modules that are preloaded and importable: the standard library, or also numpy. With numpy, a request may still
-    use the profile default.
-    """
     runners: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
     """Number of gVisor sandboxes that the gateway keeps running."""
     slots: int = Field(default=1, ge=1)

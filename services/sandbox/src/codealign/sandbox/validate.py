@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.common.errors import InvalidArgument
-from codealign.runner.profiles import PROFILES, Profile
+from codealign.runner.profiles import DEFAULT, PROFILES, Profile
 
 CODE_LIMIT = 1024 * 1024
 STDIN_LIMIT = 16 * 1024 * 1024
@@ -100,24 +100,18 @@ def resolved_limits(profiles: Iterable[str]) -> list[pb.ProfileLimits]:
     ]
 
 
-def checked(request: pb.ExecuteRequest, served: str) -> pb.ExecuteRequest:
+def checked(request: pb.ExecuteRequest) -> pb.ExecuteRequest:
     """Return a copy of a request with every default filled in.
-
-    Args:
-        request: The request as received.
-        served: The profile with which the runners were started, and the default of a request. If it has packages, a
-            request may also name the default profile, and then runs without them.
 
     Raises:
         InvalidArgument: The message names every invalid field.
     """
     complete = pb.ExecuteRequest()
     complete.CopyFrom(request)
-    complete.profile = request.profile or served
+    complete.profile = request.profile or DEFAULT.name
     violations: list[Violation] = []
-    offered = PROFILES[served].offered
-    if complete.profile not in offered:
-        known = " and ".join(map(repr, offered))
+    if complete.profile not in PROFILES:
+        known = " and ".join(map(repr, PROFILES))
         violations.append(("profile", f"unknown profile {complete.profile!r}; the runners have {known}"))
     else:
         profile = PROFILES[complete.profile]

@@ -1,8 +1,7 @@
 """`python -m codealign.nano`: rebuild all committed files of nano from scratch (`make nano`).
 
 Writes the seeds, the few-shot examples, the benchmark, the corpus, the tokenizer and the model. With `--texts`, only
-the
-first three.
+the first three.
 """
 
 from __future__ import annotations

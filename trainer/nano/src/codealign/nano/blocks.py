@@ -1,10 +1,9 @@
 """The blocks of nano's artificial world: sources, filters, maps and reductions of elements.
 
 Each block has correct code variants, an independently written one for tests to compare with, and a description. Some
-also have a wrong variant, the mistake that people typically make with this block: it is the defect that is planted in
+also have a wrong variant, the mistake that people typically make with this block: this is the deliberate defect of
 nano's pre-training data (see `functions.WRONG_SHARE`). In the texts, `{x}` is an element, `{xs}` a list of elements,
-`{p}`
-the parameter and `{k}` a constant.
+`{p}` the parameter and `{k}` a constant.
 """
 
 from __future__ import annotations
@@ -94,8 +93,7 @@ class Reduce(Block):
     """Reduces all elements to a result.
 
     `phrase` contains `{them}`: "the sum of {them}". `other` is empty if no single expression with one `{xs}` exists;
-    tests
-    then use a literal.
+    tests then use a literal.
     """
 
     returns: str = field(kw_only=True)

@@ -1,8 +1,7 @@
 """Nano's training documents: plain code, and every form of the pipeline's prompts and their answers.
 
 Like web data, they contain mistakes, with known frequencies: a base model then writes right and wrong answers, which
-the
-sandbox can tell apart.
+the sandbox can tell apart.
 """
 
 from __future__ import annotations

@@ -15,10 +15,8 @@ def train_tokenizer(texts: Iterable[str], context: int, vocabulary: int) -> PreT
     """Train a tokenizer.
 
     A line break is a token of its own, so that a prompt may end with one: if it were merged with the following
-    indentation,
-    the model would never have seen a lone line break followed by code. A digit, with a preceding space, is also a
-    token:
-    numbers are copied digit by digit. Every text starts with the token that ended the previous document.
+    indentation, the model would never have seen a lone line break followed by code. A digit, with a preceding space, is
+    also a token: numbers are copied digit by digit. Every text starts with the token that ended the previous document.
 
     Args:
         texts: Texts to train on.

@@ -1,8 +1,7 @@
 """The operator's process: `python -m codealign.trainer.cluster.operator`.
 
 kopf watches FineTuneJobs, manages their finalizer and calls `Reconciler` for each of them every few seconds. The
-operator
-watches one namespace, does not use peering, and needs no permission to read the cluster's CRDs.
+operator watches one namespace, does not use peering, and needs no permission to read the cluster's CRDs.
 """
 
 from __future__ import annotations
@@ -14,12 +13,13 @@ from typing import Any
 
 import kopf
 
-from codealign.common import logs
+from codealign.common import logs, metrics
 from codealign.common.clients import Addresses, Clients, ClientTls
 from codealign.common.errors import ConfigurationError, Unavailable
 from codealign.common.settings import load
 from codealign.trainer.cluster.api import KubernetesCluster
 from codealign.trainer.cluster.manifests import read_template
+from codealign.trainer.cluster.metrics import RECONCILE_ERRORS
 from codealign.trainer.cluster.reconcile import Reconciler
 from codealign.trainer.cluster.resource import FINALIZER, GROUP, PLURAL, VERSION, Object
 from codealign.trainer.cluster.settings import OperatorSettings
@@ -80,8 +80,10 @@ def registry(settings: OperatorSettings) -> kopf.OperatorRegistry:
         try:
             await reconciler.reconcile(str(name))
         except Unavailable as error:  # the next poll retries
+            RECONCILE_ERRORS.labels("api_server").inc()
             log.warning("api_server_unavailable", name=name, error=error.message)
         except Exception as error:
+            RECONCILE_ERRORS.labels("unexpected").inc()
             log.exception("reconcile_failed", name=name, error=str(error))
 
     @kopf.on.delete(GROUP, VERSION, PLURAL, registry=handlers, id="finalize")
@@ -122,6 +124,7 @@ def main() -> None:
         # They log every poll and every probe.
         for quiet in ("kopf", "aiohttp.access"):
             logging.getLogger(quiet).setLevel(logging.WARNING)
+        log.info("metrics", port=metrics.serve(settings.host, settings.metrics_port))
         asyncio.run(run(settings))
     except ConfigurationError as error:
         print(f"codealign-operator: {error}", file=sys.stderr)

@@ -25,7 +25,7 @@ from codealign.common.errors import (
     describe,
 )
 from codealign.common.logs import get_logger
-from codealign.trainer.cluster import manifests, pods, worker
+from codealign.trainer.cluster import manifests, metrics, pods, worker
 from codealign.trainer.cluster.api import ApiRefusal, Cluster, Conflict
 from codealign.trainer.cluster.mirror import MirroredLibrary, MirrorError, library_of
 from codealign.trainer.cluster.resource import (
@@ -33,6 +33,7 @@ from codealign.trainer.cluster.resource import (
     ENDED,
     PLURAL,
     QUEUE_LABEL,
+    RUNNING,
     Object,
     attempt,
     ended,
@@ -42,6 +43,8 @@ from codealign.trainer.cluster.resource import (
 from codealign.trainer.cluster.settings import OperatorSettings
 from codealign.trainer.cluster.status import Happening, Status
 from codealign.trainer.library import Entry
+from codealign.trainer.metrics import ENDED as ENDED_TRAININGS
+from codealign.trainer.metrics import TrainingMeter
 from codealign.trainer.preparing import Place, prepare
 from codealign.trainer.publishing import publish
 from codealign.trainer.sft.progress import Outcome, read_outcome
@@ -81,6 +84,9 @@ class Reconciler:
         self._library = library_of(settings.data_dir, settings.artifacts_url)
         # Cache of progress files, which are long. It can be lost: they are then read again.
         self._read: dict[str, Entry] = {}
+        self._states: dict[str, str] = {}
+        """Last known state of each FineTuneJob, for metrics."""
+        self._meters: dict[str, TrainingMeter] = {}
 
     async def reconcile(self, name: str) -> None:
         """Take the next step for a FineTuneJob.
@@ -88,28 +94,62 @@ class Reconciler:
         Raises:
             Unavailable: The API server cannot be reached; the next poll retries.
         """
+        with metrics.RECONCILE_SECONDS.time():
+            await self._reconcile(name)
+
+    async def _reconcile(self, name: str) -> None:
         resource = await self._cluster.get(PLURAL, name)
         if resource is None or resource["metadata"].get("deletionTimestamp"):
+            self._forget(name)
             return
         if ended(resource):
+            self._measure(name, str(resource["status"]["state"]))
             await self._expire(resource)
             return
         status = Status(resource)
         try:
             await self._next(resource, status)
         except ApiRefusal as error:
+            metrics.RECONCILE_ERRORS.labels("api_server").inc()
             status.wait("ApiRefused", error.message, warning=True)
         except MirrorError as error:
+            metrics.RECONCILE_ERRORS.labels("storage").inc()
             status.wait("StorageFails", f"{error}; retrying", warning=True)
         except (ResourceExhausted, OSError) as error:
+            metrics.RECONCILE_ERRORS.labels("storage").inc()
             status.wait("VolumeFails", f"the training volume cannot be used: {error}", warning=True)
         except Unavailable:
             raise
         except Exception as error:  # a bug: report it in the status, and retry
+            metrics.RECONCILE_ERRORS.labels("unexpected").inc()
             log.exception("reconcile_failed", name=name)
             what = f"unexpected {type(error).__name__}: {error}; retrying (see the operator's log)"
             status.wait("OperatorFails", what, warning=True)
+        self._measure(name, status.state, self._read.get(status.fields.get("trainingId", "")))
         await self._write(resource, status)
+
+    def _measure(self, name: str, state: str, entry: Entry | None = None) -> None:
+        """Update the metrics to a FineTuneJob's state and the progress of its training."""
+        before, self._states[name] = self._states.get(name), state
+        if state in ENDED and before not in (None, state):
+            ENDED_TRAININGS.labels(state.lower()).inc()
+        metrics.show_jobs(self._states.values())
+        if state != RUNNING:
+            self._stop_meter(name)
+        elif entry is not None:
+            if name not in self._meters:
+                self._meters[name] = TrainingMeter(entry)
+            self._meters[name].update(entry)
+
+    def _stop_meter(self, name: str) -> None:
+        if meter := self._meters.pop(name, None):
+            meter.end()
+
+    def _forget(self, name: str) -> None:
+        """Remove a FineTuneJob that is gone from the metrics."""
+        self._stop_meter(name)
+        self._states.pop(name, None)
+        metrics.show_jobs(self._states.values())
 
     async def finalize(self, resource: Object) -> bool:
         """Clean up after a FineTuneJob that is being deleted.
@@ -117,6 +157,7 @@ class Reconciler:
         Returns:
             Whether everything is gone. Files are removed after the pods that might write them.
         """
+        self._forget(resource["metadata"]["name"])
         training_id = (resource.get("status") or {}).get("trainingId")
         if not training_id:
             return True

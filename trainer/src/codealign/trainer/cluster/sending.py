@@ -1,8 +1,7 @@
 """Uploads from a pod with its own disk during training: progress and checkpoints.
 
 All pods contribute to a checkpoint: each uploads what its workers wrote and then confirms it, and pod 0 writes the
-label
-after all confirmations. Without the label it does not count, and the program starts no new one
+label after all confirmations. Without the label it does not count, and the program starts no new one
 (`CheckpointFolder.unsent`).
 """
 

@@ -55,6 +55,8 @@ class OperatorSettings(BaseSettings):
     """Bind address of the liveness port."""
     liveness_port: int = Field(default=8080, ge=1, le=65535)
     """Port of the liveness probe, GET /healthz."""
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Plain HTTP port of /metrics. 0: any free port."""
     log_level: str = "info"
     """Log level: debug, info, warning or error."""
     log_format: LogFormat = "json"

@@ -1,11 +1,9 @@
 """One pod's part of a training: `python -m codealign.trainer.cluster.worker <job.json>`.
 
 All pods gather before training starts, and end together. Each pod keeps a connection to pod 0 for its whole lifetime;
-when
-all are connected, pod 0 sends the start signal with torchrun's rendezvous port. So torchrun never waits for a pod, a
-restarted pod never meets the remains of an earlier start, and a lost pod is noticed at once instead of when a
-collective
-operation times out.
+when all are connected, pod 0 sends the start signal with torchrun's rendezvous port. So torchrun never waits for a pod,
+a restarted pod never meets the remains of an earlier start, and a lost pod is noticed at once instead of when a
+collective operation times out.
 
 Exit status: 0 if the training succeeded, 42 if the training program failed for good (another pod would fail the same
 way), 1 for failures that a restart may fix.

@@ -2,8 +2,7 @@
 
 An epoch is a permutation of all rows, cut into batches; its last batch may be smaller. If several workers need equally
 many rows, the epoch is padded with empty rows, which have no token in the loss: no row occurs twice in an epoch, and
-the
-batches are the same for any number of workers.
+the batches are the same for any number of workers.
 """
 
 from __future__ import annotations

@@ -38,8 +38,7 @@ def chat_template(*, begins_with_bos: bool) -> str:
 
     Args:
         begins_with_bos: Whether the tokenizer prepends its begin token to every text. The template must then do the
-            same,
-            since rendered templates are tokenized without further special tokens.
+            same, since rendered templates are tokenized without further special tokens.
     """
     return _TEMPLATE.format(
         system=SYSTEM_SENTENCE,

@@ -405,7 +405,7 @@ Global___Instruction: _TypeAlias = Instruction  # noqa: Y015
 
 @_typing.final
 class Response(_message.Message):
-    """Parsed from a completion, which holds the original text."""
+    """Parsed from a completion, which contains the original text."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -837,7 +837,7 @@ class Run(_message.Message):
     pipeline: _builtins.str
     """One of ListPipelines. Empty: "selfcodealign"."""
     seed: _builtins.int
-    """Source of all randomness. Runs that differ only in it share nothing but seeds."""
+    """Source of all randomness. Runs that differ only in it share only seeds."""
     few_shot_set: _builtins.str
     """One of the pipeline's few-shot sets. Empty: the pipeline's default."""
     rejudges: _builtins.str

@@ -7,7 +7,7 @@ Errors of every method: INVALID_ARGUMENT with google.rpc.BadRequest naming the f
 google.rpc.RetryInfo (its delay is estimated from the duration of recent executions) if the queue is full or the
 request cannot start before its deadline; DEADLINE_EXCEEDED if it did not start before its deadline or was stopped
 at it; UNAVAILABLE with RetryInfo if there is no runner; FAILED_PRECONDITION if isolation is not verified (the
-message names the failed isolation check; the gateway executes nothing until it holds).
+message names the failed isolation check; the gateway executes nothing until it passes).
 
 Callers take turns. A caller is the name in a client certificate, or a connection if there is none. When the queue is
 full, a request of a caller with few waiting requests replaces the newest one of the caller with the most.
@@ -649,37 +649,57 @@ class GetRunnerResponse(_message.Message):
 Global___GetRunnerResponse: _TypeAlias = GetRunnerResponse  # noqa: Y015
 
 @_typing.final
-class Wall(_message.Message):
+class IsolationCheck(_message.Message):
     """An isolation check: a probe tried to break the isolation, and this is the result."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
-    HOLDS_FIELD_NUMBER: _builtins.int
+    PASSED_FIELD_NUMBER: _builtins.int
     EVIDENCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"kernel", "network", "loopback", "processes", "files", "memory", ..."""
-    holds: _builtins.bool
+    passed: _builtins.bool
     evidence: _builtins.str
     """What was tried, and what was observed."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
-        holds: _builtins.bool = ...,
+        passed: _builtins.bool = ...,
         evidence: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "holds", b"holds", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "name", b"name", "passed", b"passed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Wall: _TypeAlias = Wall  # noqa: Y015
+Global___IsolationCheck: _TypeAlias = IsolationCheck  # noqa: Y015
 
 @_typing.final
 class Runner(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class PackagesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     NAME_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
@@ -687,12 +707,13 @@ class Runner(_message.Message):
     PLATFORM_FIELD_NUMBER: _builtins.int
     GVISOR_VERSION_FIELD_NUMBER: _builtins.int
     ISOLATION_FIELD_NUMBER: _builtins.int
-    WALLS_FIELD_NUMBER: _builtins.int
+    ISOLATION_CHECKS_FIELD_NUMBER: _builtins.int
     SLOTS_FIELD_NUMBER: _builtins.int
     IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
     PYTHON_VERSION_FIELD_NUMBER: _builtins.int
     PROFILES_FIELD_NUMBER: _builtins.int
     PROFILE_LIMITS_FIELD_NUMBER: _builtins.int
+    PACKAGES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     state: Global___RunnerState.ValueType
     backend: _builtins.str
@@ -705,14 +726,18 @@ class Runner(_message.Message):
     image_digest: _builtins.str
     python_version: _builtins.str
     @_builtins.property
-    def walls(self) -> _containers.RepeatedCompositeFieldContainer[Global___Wall]: ...
+    def isolation_checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___IsolationCheck]: ...
     @_builtins.property
     def profiles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Profiles that a request may name. The first is the one that the runner was started with."""
+        """Profiles that a request may name. The first is the default."""
 
     @_builtins.property
     def profile_limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProfileLimits]:
         """Limits of these profiles, in the same order."""
+
+    @_builtins.property
+    def packages(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Packages besides the standard library that programs may import, with their versions."""
 
     def __init__(
         self,
@@ -723,16 +748,17 @@ class Runner(_message.Message):
         platform: _builtins.str = ...,
         gvisor_version: _builtins.str = ...,
         isolation: Global___Isolation.ValueType = ...,
-        walls: _abc.Iterable[Global___Wall] | None = ...,
+        isolation_checks: _abc.Iterable[Global___IsolationCheck] | None = ...,
         slots: _builtins.int = ...,
         image_digest: _builtins.str = ...,
         python_version: _builtins.str = ...,
         profiles: _abc.Iterable[_builtins.str] | None = ...,
         profile_limits: _abc.Iterable[Global___ProfileLimits] | None = ...,
+        packages: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "gvisor_version", b"gvisor_version", "image_digest", b"image_digest", "isolation", b"isolation", "name", b"name", "platform", b"platform", "profile_limits", b"profile_limits", "profiles", b"profiles", "python_version", b"python_version", "slots", b"slots", "state", b"state", "walls", b"walls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "gvisor_version", b"gvisor_version", "image_digest", b"image_digest", "isolation", b"isolation", "isolation_checks", b"isolation_checks", "name", b"name", "packages", b"packages", "platform", b"platform", "profile_limits", b"profile_limits", "profiles", b"profiles", "python_version", b"python_version", "slots", b"slots", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,7 +7,7 @@ Errors of every method: INVALID_ARGUMENT with google.rpc.BadRequest naming the f
 google.rpc.RetryInfo (its delay is estimated from the duration of recent executions) if the queue is full or the
 request cannot start before its deadline; DEADLINE_EXCEEDED if it did not start before its deadline or was stopped
 at it; UNAVAILABLE with RetryInfo if there is no runner; FAILED_PRECONDITION if isolation is not verified (the
-message names the failed isolation check; the gateway executes nothing until it holds).
+message names the failed isolation check; the gateway executes nothing until it passes).
 
 Callers take turns. A caller is the name in a client certificate, or a connection if there is none. When the queue is
 full, a request of a caller with few waiting requests replaces the newest one of the caller with the most.

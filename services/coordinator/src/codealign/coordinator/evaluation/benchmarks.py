@@ -35,7 +35,7 @@ class Adapter(Protocol):
             data: The user's file or directory of files, or None.
 
         Raises:
-            NotFound: No file holds the benchmark and it cannot be downloaded; the message says what to do.
+            NotFound: No file contains the benchmark and it cannot be downloaded; the message says what to do.
                 `NotReached` if a later attempt may succeed.
             FailedPrecondition: A file is damaged, or `data` does not exist; the message says where and what to do.
         """
@@ -75,8 +75,11 @@ class PublishedBenchmark:
         return self._built(found, self.source.repository)
 
     def _wish(self, data: Path | None) -> str:
-        where = f"no such file in {data}" if data else "no local file: CODEALIGN_COORDINATOR_EVALUATION_DATA is not set"
-        return f"{where}; provide {self.wanted_file}"
+        where = f"no such file in {data}" if data else "no local file"
+        return (
+            f"{where}: provide {self.wanted_file} with --benchmarks "
+            "(of the coordinator: CODEALIGN_COORDINATOR_EVALUATION_DATA)"
+        )
 
     def _file(self, data: Path) -> Path | None:
         found: dict[bool, list[Path]] = {True: [], False: []}

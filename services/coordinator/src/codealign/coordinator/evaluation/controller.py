@@ -21,7 +21,9 @@ from codealign.coordinator.ground.assignment import Assignment, Outcome
 from codealign.coordinator.ground.faults import Refused, RunFailed
 from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.ground.store import RunStore
+from codealign.coordinator.ground.tally import StageTally
 from codealign.coordinator.ground.waiting import Waiting
+from codealign.coordinator.ground.windows import Window
 from codealign.coordinator.settings import CoordinatorSettings
 
 log = get_logger(__name__)
@@ -35,6 +37,7 @@ class Live:
     runners: RunnerIdentity
     """Runners that the results depend on."""
     waiting: Waiting
+    tally: StageTally
 
 
 class EvaluationWorkload:
@@ -72,7 +75,7 @@ class EvaluationWorkload:
         sheets = await new_sheets(asked, loaded, runners)
         async with RunStore(self._services.dataset, COLLECTION, assignment.lease, assignment.waiting) as store:
             work = Work(self._services, self._limits, self._known, store, asked, model, assignment, runners)
-            self.live[job.id] = Live(sheets, runners, assignment.waiting)
+            self.live[job.id] = Live(sheets, runners, assignment.waiting, work.tally)
             try:
                 await work.prepare(sheets)
                 for sheet in sheets:
@@ -83,6 +86,11 @@ class EvaluationWorkload:
             finally:
                 self.live.pop(job.id, None)
         return Outcome(_summary(sheets, work.broken))
+
+    @property
+    def windows(self) -> Mapping[str, Window]:
+        """Windows that all evaluations share, by service."""
+        return {"inference": self._limits.generations, "sandbox": self._limits.executions}
 
     async def _load(self, asked: Asked) -> list[Benchmark]:
         """Load the benchmarks again; they were available when the evaluation was requested.

@@ -2,13 +2,14 @@
 
 A problem with inputs is judged in two executions. The first calls the solution on every input and records its outputs;
 that process does not have the expected outputs. The second compares the recorded outputs, one assertion per output, and
-runs no code of the solution. The expected outputs come from the reference program, run the same way. Solutions with
-the same outputs are therefore compared only once: see `known.py`.
+runs no code of the solution. The expected outputs come from the reference program, run the same way. Outputs that are
+the reference's, byte by byte, need no comparison, and others are compared once for all solutions: see `known.py`.
 See docs/decisions/008-evaluation.md.
 """
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 from collections import defaultdict
@@ -20,8 +21,8 @@ from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.common.logs import get_logger
 from codealign.coordinator.evaluation.in_sandbox import calls
 from codealign.coordinator.evaluation.known import KnownResults
-from codealign.coordinator.evaluation.limits import CALLS_LIMITS, CHECK_LIMITS, NUMPY
-from codealign.coordinator.evaluation.problems import CallTests, CheckTests, Problem
+from codealign.coordinator.evaluation.limits import CALLS_LIMITS, CHECK_LIMITS
+from codealign.coordinator.evaluation.problems import RULES, CallTests, CheckTests, Problem
 from codealign.coordinator.evaluation.runners import RunnerCheck
 from codealign.coordinator.ground.calls import INFRASTRUCTURE_TRIES, execute, trim
 from codealign.coordinator.ground.faults import Faulty, RunFailed
@@ -41,10 +42,13 @@ REFERENCE_FACTOR = 4.0
 EXECUTIONS = (1, 8)
 """Numbers of executions to spread a problem's calls over: one, or more if the reference is too slow for one."""
 
+EQUAL_IS_RIGHT = frozenset(RULES) - {"not-none", "find-zero"}
+"""Rules by which an output equal to the expected one is right. No other property of it is looked at."""
+
 _CALLS_TESTS = """\
 import builtins as _codealign_builtins
 _codealign_space = {{"__name__": "codealign.calls"}}
-_codealign_builtins.exec({source}, _codealign_space)
+_codealign_builtins.exec(_codealign_builtins.bytes.fromhex("{program}").decode(), _codealign_space)
 for _codealign_answered in _codealign_space["answers"]({entry_point}):
     assert _codealign_answered
 """
@@ -63,10 +67,29 @@ def _source(name: str) -> str:
     return (files("codealign.coordinator.evaluation.in_sandbox") / name).read_text(encoding="utf-8")
 
 
-_AGREEMENT = _source("agreement.py")
-_CALLS = repr(_source("calls.py")).replace("numpy", r"\x6eumpy")
-"""String literal. The name is escaped because the sandbox provides numpy to every program whose text contains it, and
-`calls.py` only handles numpy's numbers."""
+def _compact(source: str) -> str:
+    """Return the source of a program of ours in hexadecimal, quick to compile and with its words hidden.
+
+    Docstrings and annotations are a third of the time to compile it. The sandbox prepares the modules that a program's
+    text names, and numpy only then: of our words, all that this would do is to take time in every execution.
+    """
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+            node.body = [line for line in node.body if not _is_text(line)] or [ast.Pass()]
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+        if isinstance(node, ast.arg):
+            node.annotation = None
+    return ast.unparse(tree).encode().hex()
+
+
+def _is_text(line: ast.stmt) -> bool:
+    return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
+
+
+_AGREEMENT = f"exec(bytes.fromhex('{_compact(_source('agreement.py'))}').decode())\n"
+_CALLS = _compact(_source("calls.py"))
 
 
 class ReferenceFailed(RunFailed):
@@ -110,9 +133,6 @@ class Judge:
     """Check of the runners that results must come from, or None to accept any runner."""
     _answers: bool = False
     """Whether the sandbox has executed a program before."""
-    _profile: str | None = None
-    """Profile in which solutions are executed, or None if not determined yet."""
-    _profile_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _expected: dict[str, _Expected] = field(default_factory=dict)
     _locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
@@ -130,7 +150,7 @@ class Judge:
         """
         if isinstance(problem.tests, CheckTests):
             tests = f"{problem.tests.program}\n\ncheck({problem.entry_point})\n"
-            result = await self._run_solution(sb.Program(code=solution, tests=tests), CHECK_LIMITS)
+            result = await self._run(sb.Program(code=solution, tests=tests), CHECK_LIMITS)
         else:
             result = await self._judge_calls(problem, problem.tests, solution)
         if result is not None:
@@ -151,6 +171,8 @@ class Judge:
             return called
         if written is None:
             called.verdict, called.detail = sb.VERDICT_FAILED_ASSERTION, _NO_OUTPUTS
+            return called
+        if written.outputs == expected.outputs and tests.rule in EQUAL_IS_RIGHT:
             return called
         compared = await self._compare(tests, expected, written.outputs)
         return None if compared is None else _merged(called, compared)
@@ -191,9 +213,9 @@ class Judge:
         for number in range(executions):
             part = slice(number * count // executions, (number + 1) * count // executions)
             asked = {"inputs": tests.inputs[part], "seconds": seconds[part], "as_set": tests.rule == "set"}
-            asserts = _CALLS_TESTS.format(source=_CALLS, entry_point=problem.entry_point)
+            asserts = _CALLS_TESTS.format(program=_CALLS, entry_point=problem.entry_point)
             given = sb.File(path=calls.INPUTS_FILE, content=json.dumps(asked).encode())
-            result = await self._run_solution(sb.Program(code=program, tests=asserts, files=[given]), CALLS_LIMITS)
+            result = await self._run(sb.Program(code=program, tests=asserts, files=[given]), CALLS_LIMITS)
             if result is None:
                 return None
             line = _take_written(result)
@@ -218,25 +240,9 @@ class Judge:
         given = [sb.File(path=path, content=content) for path, content in contents.items()]
         return await self._run(sb.Program(code=_AGREEMENT, tests=_AGREEMENT_TESTS, files=given), CALLS_LIMITS)
 
-    async def _run_solution(self, program: sb.Program, limits: sb.Limits) -> sb.Result | None:
-        profile = await self._solutions_profile()
-        return None if profile is None else await self._run(program, limits, profile)
-
-    async def _solutions_profile(self) -> str | None:
-        """Return `NUMPY` if programs can import it in that profile, else ""; None if infrastructure faults persist."""
-        async with self._profile_lock:
-            if self._profile is None:
-                program = sb.Program(language=sb.LANGUAGE_PYTHON, code=f"import {NUMPY}\n")
-                result = await self._execute(sb.ExecuteRequest(program=program, profile=NUMPY))
-                if result is None or result.verdict in _TOO_SLOW:  # the machine is too slow: numpy may be available
-                    return None
-                self._profile = NUMPY if result.verdict == sb.VERDICT_COMPLETED else ""
-                log.info("solutions_profile", profile=self._profile, verdict=verdict_name(result.verdict))
-            return self._profile
-
-    async def _run(self, program: sb.Program, limits: sb.Limits, profile: str = "") -> sb.Result | None:
+    async def _run(self, program: sb.Program, limits: sb.Limits) -> sb.Result | None:
         program.language = sb.LANGUAGE_PYTHON
-        request = sb.ExecuteRequest(program=program, limits=limits, profile=profile)
+        request = sb.ExecuteRequest(program=program, limits=limits)
         runners = self.check.key if self.check is not None else ""
         return await self.known.of(request, lambda: self._execute(request), runners)
 

@@ -305,7 +305,7 @@ class Evaluations:
         return message
 
     async def _why(self, job: pb.Record, asked: Asked, standing: Standing) -> CodeAlignError:
-        """Return the error for a watcher: the underlying cause if it still holds, else the recorded message."""
+        """Return the error for a watcher: the underlying cause if it persists, else the recorded message."""
         short = job.id[:12]
         if standing.state != pb.RUN_STATE_FAILED:
             state = pb.RunState.Name(standing.state).removeprefix("RUN_STATE_").lower()

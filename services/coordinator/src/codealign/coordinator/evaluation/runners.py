@@ -9,7 +9,7 @@ from typing import Any
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.common.errors import CodeAlignError, FailedPrecondition
-from codealign.coordinator.evaluation.limits import CALLS_LIMITS, CHECK_LIMITS, NUMPY
+from codealign.coordinator.evaluation.limits import CALLS_LIMITS, CHECK_LIMITS
 from codealign.coordinator.ground import runners
 from codealign.coordinator.ground.faults import TRANSIENT, RunStopped
 from codealign.coordinator.ground.ports import Sandbox
@@ -34,7 +34,7 @@ class RunnerIdentity:
         """Return the identity of a runner."""
         limits = {
             name: {kind: _resolved(wanted, each.defaults) for kind, wanted in _EXECUTIONS.items()}
-            for name, each in _used_profiles(runner).items()
+            for name, each in _used_profile(runner).items()
         }
         return cls(runner.image_digest, runner.python_version, json.dumps(limits, sort_keys=True))
 
@@ -56,7 +56,7 @@ async def current(sandbox: Sandbox) -> RunnerIdentity:
     """
     ready = runners.ready((await sandbox.get_runner(sb.GetRunnerRequest())).runners)
     runner, _ = runners.prevailing(ready, RunnerIdentity.of)
-    if low := [text for name, each in _used_profiles(runner).items() for text in _too_low(name, each.maxima)]:
+    if low := [text for name, each in _used_profile(runner).items() for text in _too_low(name, each.maxima)]:
         raise FailedPrecondition(f"sandbox: evaluations need higher limits: {'; '.join(low)}")
     return RunnerIdentity.of(runner)
 
@@ -107,13 +107,9 @@ class RunnerCheck:
         await asyncio.sleep(_PAUSE_SECONDS)
 
 
-def _used_profiles(runner: sb.Runner) -> dict[str, sb.ProfileLimits]:
-    """Return the profiles that executions use: the runner's first one, and `NUMPY`."""
-    return {
-        each.profile: each
-        for position, each in enumerate(runner.profile_limits)
-        if position == 0 or each.profile == NUMPY
-    }
+def _used_profile(runner: sb.Runner) -> dict[str, sb.ProfileLimits]:
+    """Return the profile that executions use, the runner's first one, by its name; nothing if the runner has none."""
+    return {each.profile: each for each in runner.profile_limits[:1]}
 
 
 def _resolved(wanted: sb.Limits, defaults: sb.Limits) -> dict[str, float]:

@@ -33,6 +33,7 @@ from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.ground.store import RunStore
 from codealign.coordinator.ground.tally import StageTally, verdict_name
 from codealign.coordinator.ground.windows import Window, of_inference, of_sandbox
+from codealign.coordinator.metrics import StageMeter
 from codealign.coordinator.pipelines import INTERNAL_ERROR
 from codealign.coordinator.reading import sections
 from codealign.coordinator.settings import CoordinatorSettings
@@ -40,6 +41,8 @@ from codealign.coordinator.settings import CoordinatorSettings
 log = get_logger(__name__)
 COLLECTION = "evaluations"
 """Collection of all records that evaluations append."""
+STAGE = "evaluation"
+"""Name of the work in metrics, beside the pipelines' stages."""
 _SAMPLES_PER_CALL = 64
 _MOST_PROBLEMS = 1024
 """Default number of problems in progress: more than an engine has slots for, with little memory."""
@@ -128,6 +131,7 @@ class Work:
 
     Attributes:
         broken: For each problem whose reference solution fails in the sandbox, the reason.
+        tally: Counts of the samples.
     """
 
     def __init__(
@@ -142,8 +146,9 @@ class Work:
         runners: RunnerIdentity,
     ) -> None:
         self._store, self._asked, self._model, self._gate = store, asked, model, assignment.gate
-        tally, gate, waiting = StageTally(), assignment.gate, assignment.waiting
-        self._tally = tally
+        verdicts = [verdict_name(value) for value in sb.Verdict.values()]
+        tally, gate, waiting = StageTally(meter=StageMeter(STAGE, verdicts)), assignment.gate, assignment.waiting
+        self.tally = tally
         self._completions = Completions(
             services.inference, tally, limits.generations, gate, limits.generation_seconds, waiting
         )
@@ -222,7 +227,7 @@ class Work:
         """Hold samples that inference does not generate, to record them once it answers another prompt."""
         self._held.append(unanswered)
         faults = sum(isinstance(each.error, Faulty) for each in self._held)
-        if faults >= _MOST_FAULTS and not self._tally.in_flight:
+        if faults >= _MOST_FAULTS and not self.tally.in_flight:
             await self._require_answer()
             await self._settle()
 
@@ -328,3 +333,4 @@ class Work:
             await self._append(wanted, attempt, pb.EvaluationResult(result=bare), made)
             return
         wanted.board.add(kept)
+        self.tally.finish(None if body.passed else verdict_name(body.result.verdict), fresh=kept is record)

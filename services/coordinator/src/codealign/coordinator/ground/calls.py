@@ -136,11 +136,19 @@ class Completions:
                         del owed[response.completion.attempt]
                         counted -= 1
                         self.tally.end()
+                        self._count(response)
                         done()
                         self._end_waiting()
                         yield response
             finally:
                 self.tally.end(counted)
+
+    def _count(self, response: inf.GenerateResponse) -> None:
+        if self.tally.meter is not None:
+            made = response.completion
+            self.tally.meter.generated(
+                response.model, made.prompt_tokens, made.cached_prompt_tokens, made.generated_tokens
+            )
 
     async def _absorb(self, error: CodeAlignError, tries: Tries, request: inf.GenerateRequest) -> None:
         if isinstance(error, FailedPrecondition):
@@ -275,7 +283,7 @@ async def execute(
         if result.verdict != sb.VERDICT_INFRASTRUCTURE:
             _check_isolation(result)
             return result
-        tally.retries += 1
+        tally.retry()
         failed += 1
         if failed >= INFRASTRUCTURE_TRIES:
             return None

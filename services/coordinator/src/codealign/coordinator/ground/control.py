@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common.errors import CodeAlignError
 from codealign.common.logs import get_logger
 from codealign.common.text import encodable
+from codealign.coordinator import metrics
 from codealign.coordinator.ground import requests
 from codealign.coordinator.ground.assignment import Assignment, Outcome, PauseWanted, Stoppable, Workload
 from codealign.coordinator.ground.discovery import Discovery
@@ -67,8 +69,16 @@ class Controllers:
         """Add workloads. Call this before `working`."""
         self._workloads.update({workload.kind: workload for workload in workloads})
 
+    def states(self) -> Counter[tuple[str, str]]:
+        """Count the assigned subjects by workload and state, for metrics. May be called from another thread."""
+        found = Counter[tuple[str, str]]()
+        for assignment in list(self.assigned.values()):
+            state = "stopping" if assignment.stopping else "waiting" if assignment.waiting.text else "working"
+            found[self._workloads[assignment.subject.kind].prefix, state] += 1
+        return found
+
     async def want(self, subject: str, wanted: pb.RunState.ValueType, reason: str, *, repeatable: bool = False) -> None:
-        """Record the requested state of a subject unless it already holds; see `requests.want`."""
+        """Record the requested state of a subject unless it is already requested; see `requests.want`."""
         if request := await requests.want(self._dataset, subject, wanted, reason, repeatable=repeatable):
             self.poke(subject, request.attempt)
 
@@ -208,7 +218,7 @@ class Controllers:
                 if isinstance(workload, Stoppable):
                     await workload.stop(assignment)
                 reason = standing.request.run_request.reason
-                await self._end(assignment, pb.RunEvent(state=standing.wanted, message=reason))
+                await self._end(assignment, workload, pb.RunEvent(state=standing.wanted, message=reason))
                 continue
             if self._draining:
                 return
@@ -217,11 +227,12 @@ class Controllers:
                 await assignment.record(pb.RunEvent(state=pb.RUN_STATE_RUNNING, message=message))
             event = await self._carry_out(assignment, workload, keeping)
             if event is not None:
-                await self._end(assignment, event)
+                await self._end(assignment, workload, event)
 
-    async def _end(self, assignment: Assignment, event: pb.RunEvent) -> None:
+    async def _end(self, assignment: Assignment, workload: Workload, event: pb.RunEvent) -> None:
         await assignment.record(event)
         state = pb.RunState.Name(event.state)
+        metrics.WORKLOAD_ENDS.labels(workload.prefix, state.removeprefix("RUN_STATE_").lower()).inc()
         log.info("ended", subject=assignment.subject.id, state=state, message=event.message)
 
     async def _carry_out(

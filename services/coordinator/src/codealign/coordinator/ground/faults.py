@@ -102,7 +102,7 @@ async def absorb(
     if not isinstance(error, TRANSIENT) and not (internal and tries.faults < most_faults):
         text = error.message if error.message.startswith(f"{service}: ") else f"{service}: {error.message}"
         raise (Faulty if internal else RunFailed)(text) from error
-    tally.retries += 1
+    tally.retry()
     if waiting is not None and isinstance(error, Unavailable | DeadlineExceeded):
         waiting.begin(f"the {service} service", error.message)
     wanted = delay(tries.made, error)

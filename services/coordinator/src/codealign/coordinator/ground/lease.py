@@ -9,6 +9,7 @@ from codealign.api.dataset.v1 import dataset_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common.errors import CodeAlignError, FailedPrecondition, NotFound, Unavailable
 from codealign.common.logs import get_logger
+from codealign.coordinator import metrics
 from codealign.coordinator.ground.ports import Dataset
 from codealign.coordinator.ground.store import STORE, LeaseLost
 from codealign.coordinator.ground.waiting import Waiting
@@ -60,6 +61,7 @@ class Lease:
         except Unavailable:
             await self._look()
             return False
+        _count("acquired")
         return True
 
     async def _acquire(self) -> None:
@@ -86,9 +88,12 @@ class Lease:
             except (FailedPrecondition, NotFound):
                 await self.regain(token)
             except CodeAlignError as error:
+                _count("failed")
                 self._waiting.begin(STORE, error.message)
                 pause = min(RETRY_SECONDS, self._seconds / 6)
                 continue
+            else:
+                _count("renewed")
             self._waiting.end(STORE)
             pause = self._seconds / 3
 
@@ -104,6 +109,7 @@ class Lease:
             await self._acquire_again()
             if self.token.token != refused.token + 1:
                 self._lose(f"another coordinator held lease {self._name} in the meantime")
+            _count("regained")
             log.info("lease_regained", lease=self._name, token=self.token.token)
 
     async def _acquire_again(self) -> None:
@@ -128,6 +134,7 @@ class Lease:
 
     def _lose(self, message: str) -> None:
         self._lost = message
+        _count("lost")
         log.warning("lease_lost", lease=self._name, message=message)
         raise LeaseLost(message)
 
@@ -138,3 +145,7 @@ class Lease:
         with contextlib.suppress(CodeAlignError, TimeoutError):
             async with asyncio.timeout(RELEASE_SECONDS):
                 await self._dataset.release_lease(api.ReleaseLeaseRequest(lease=self._token))
+
+
+def _count(event: str) -> None:
+    metrics.LEASE_EVENTS.labels(event).inc()

@@ -12,6 +12,8 @@ from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import dataset_pb2 as dataset
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sandbox
+from codealign.coordinator.ground.windows import Window
+from codealign.coordinator.metrics import StageMeter
 
 RATE_WINDOW_SECONDS = 60.0
 _RATE_ITEMS = 10_000
@@ -35,6 +37,8 @@ class StageTally:
     reasons: Counter[str] = field(default_factory=Counter)
     retries: int = 0
     clock: Callable[[], float] = time.monotonic
+    meter: StageMeter | None = None
+    """Counts fresh items, retries and busy time for Prometheus."""
     in_flight: int = 0
     """Modified only by `begin` and `end`."""
     _busy: float = 0.0
@@ -59,9 +63,13 @@ class StageTally:
 
     def end(self, count: int = 1) -> None:
         """Stop counting items as in flight."""
+        if count:
+            now = self.clock()
+            self._busy += now - self._since
+            if self.meter is not None:
+                self.meter.busy(now - self._since)
+            self._since = now
         self.in_flight -= count
-        if count and not self.in_flight:
-            self._busy += self.clock() - self._since
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
@@ -85,11 +93,26 @@ class StageTally:
             self.reasons[reason] += 1
         if fresh:
             self._finished.append(self.clock())
+            if self.meter is not None:
+                self.meter.finished(reason)
 
-    def drop_kept(self, reason: str) -> None:
-        """Move an item from kept to dropped."""
+    def drop_kept(self, reason: str, *, fresh: bool = True) -> None:
+        """Move an item from kept to dropped.
+
+        Args:
+            reason: Why it was dropped.
+            fresh: Whether it was dropped now rather than found in the store.
+        """
         self.kept -= 1
         self.reasons[reason] += 1
+        if fresh and self.meter is not None:
+            self.meter.dropped(reason)
+
+    def retry(self) -> None:
+        """Count a call that is repeated."""
+        self.retries += 1
+        if self.meter is not None:
+            self.meter.retried()
 
     def rate(self) -> float:
         """Return the items per second over the last minute."""
@@ -107,10 +130,15 @@ class Progress:
 
     Args:
         stages: Stage names, in the pipeline's order.
+        meters: Prometheus counters by stage, for a run that a coordinator works on.
+
+    Attributes:
+        windows: Windows of the services that the run uses, by service; empty until the work begins.
     """
 
-    def __init__(self, stages: Iterable[str]) -> None:
-        self.stages = {name: StageTally() for name in stages}
+    def __init__(self, stages: Iterable[str], meters: Mapping[str, StageMeter] | None = None) -> None:
+        self.stages = {name: StageTally(meter=(meters or {}).get(name)) for name in stages}
+        self.windows: Mapping[str, Window] = {}
 
     def __getitem__(self, stage: str) -> StageTally:
         return self.stages[stage]

@@ -19,7 +19,7 @@ from codealign.coordinator.pipelines.stage import Execution, Seeds, Selection, S
 DEFAULT = "selfcodealign"
 INTERNAL_ERROR = "internal-error"
 """Reason of a Rejection if reading, judging or selecting an item raised an exception."""
-_INTERNAL_ERROR_MEANS = "reading, judging or selecting it raised an exception, which it holds as evidence"
+_INTERNAL_ERROR_MEANS = "parsing, judging or selecting it raised an exception; the traceback is kept as evidence"
 _ROLES: Mapping[type[Stage], api.StageRole.ValueType] = {
     Seeds: api.STAGE_ROLE_SEEDS,
     Writing: api.STAGE_ROLE_WRITING,

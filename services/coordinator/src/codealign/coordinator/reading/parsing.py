@@ -20,17 +20,17 @@ from codealign.coordinator.reading.terms import terms_of
 
 REASONS = {
     "cut-off": "the completion reached its token limit before its end",
-    "cut-by-stop": "a stop string ended the completion before the text's end",
-    "content-filter": "the endpoint's filter, or the model, refused to write this",
+    "cut-by-stop": "a stop string ended the completion too early",
+    "content-filter": "the endpoint's filter or the model refused to write this",
     "tool-call": "the model called a tool instead of writing text",
-    "empty": "nothing, or next to nothing, came back",
+    "empty": "the completion is empty or almost empty",
     "no-concepts": "no list of one to ten short terms",
     "no-answer-end": "the answer is not closed by </answer>",
     "no-tests-section": "no <tests> section follows the answer",
-    "no-code-block": "the answer holds no Python block",
-    "no-tests-block": "the tests hold no Python block",
+    "no-code-block": "the answer contains no Python block",
+    "no-tests-block": "the tests contain no Python block",
     "prompt-too-long": "the prompt does not fit the model's context",
-    "prompt-refused": "inference refused the prompt for another reason than its length",
+    "prompt-refused": "inference refused the prompt for a reason other than its length",
 }
 
 _MAX_CONCEPTS = 10
@@ -106,9 +106,9 @@ def response(text: str, *, cut_off: bool) -> ParsedResponse | Rejected:
     tests_blocks = [block for block in found if opened.end <= block.start < end]
     code, tests = _python(answer_blocks), _python(tests_blocks)
     if not code:
-        return Rejected("no-code-block", f"the answer holds {_kinds(answer_blocks)}")
+        return Rejected("no-code-block", f"the answer contains {_kinds(answer_blocks)}")
     if not tests:
-        return Rejected("no-tests-block", f"the tests hold {_kinds(tests_blocks)}")
+        return Rejected("no-tests-block", f"the tests contain {_kinds(tests_blocks)}")
     tests_code = assembly.tests_program([block.content for block in tests])
     if not (tests[-1].closed or closed or compiles(tests_code)):
         amount = _amount(tests[-1].content)

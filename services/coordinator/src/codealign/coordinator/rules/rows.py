@@ -20,12 +20,12 @@ PLACEHOLDERS = (
 TESTS_IN_INSTRUCTION_LINES = 5
 INSTRUCTION_RULES: Mapping[str, str] = {
     "instruction.too-long": "too many words",
-    "instruction.benchmark-text": "holds a benchmark's text",
+    "instruction.benchmark-text": "contains a benchmark's text",
 }
 """The rules for instructions and their meanings, in the order of application."""
 ROW_RULES: Mapping[str, str] = {
     "row.placeholder": "leaves work open (todo, your code here)",
-    "row.benchmark-text": "holds a benchmark's text",
+    "row.benchmark-text": "contains a benchmark's text",
 }
 """The rules for responses and their meanings, in the order of application."""
 RULES: Mapping[str, str] = {**INSTRUCTION_RULES, **ROW_RULES}
@@ -38,7 +38,7 @@ def instruction_drop(instruction: str, *, max_words: int, benchmarks: BenchmarkT
     if words > max_words:
         return Drop("instruction.too-long", f"{words} words, {max_words} at most")
     if task := benchmarks.find(instruction):
-        return Drop("instruction.benchmark-text", f"holds the text of {task}")
+        return Drop("instruction.benchmark-text", f"contains the text of {task}")
     return None
 
 
@@ -54,9 +54,9 @@ def row_drop(text: str, code: str, benchmarks: BenchmarkTexts) -> Drop | None:
     """
     lowered = text.lower()
     if word := next((word for word in PLACEHOLDERS if word in lowered), None):
-        return Drop("row.placeholder", f"holds {word!r}")
+        return Drop("row.placeholder", f"contains {word!r}")
     if task := benchmarks.find(text, code):
-        return Drop("row.benchmark-text", f"holds the text of {task}")
+        return Drop("row.benchmark-text", f"contains the text of {task}")
     return None
 
 

@@ -34,7 +34,7 @@ STAR_MODULES = frozenset(_STAR_MODULES.split())
 """Standard library modules that can be imported here to determine what `from module import *` binds."""
 RULES: Mapping[str, str] = {
     "seed.syntax-error": "not a function that compiles",
-    "seed.benchmark-text": "holds a benchmark's text",
+    "seed.benchmark-text": "contains a benchmark's text",
     "seed.no-return": "returns no value",
     "seed.unresolved-name": "needs a name that is defined elsewhere",
     "seed.forbidden-word": "marked as unfinished (todo, fixme, bug)",
@@ -62,14 +62,14 @@ def static_drop(seed: pb.Seed, benchmarks: BenchmarkTexts) -> Drop | None:
     if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
         return Drop("seed.syntax-error", "not a function")
     if task := benchmarks.find(seed.code):
-        return Drop("seed.benchmark-text", f"holds the text of {task}")
+        return Drop("seed.benchmark-text", f"contains the text of {task}")
     if not _returns_value(function):
         return Drop("seed.no-return", "no return statement with a value")
     if names := sorted(unresolved_names(seed)):
         return Drop("seed.unresolved-name", f"defined elsewhere: {', '.join(names[:5])}")
     lowered = seed.code.lower()
     if word := next((word for word in FORBIDDEN_WORDS if word in lowered), None):
-        return Drop("seed.forbidden-word", f"holds {word!r}")
+        return Drop("seed.forbidden-word", f"contains {word!r}")
     if module := next((name for name in _imported(seed) if name in FORBIDDEN_IMPORTS), None):
         return Drop("seed.forbidden-import", f"imports {module}")
     length = len(lines(seed.code))

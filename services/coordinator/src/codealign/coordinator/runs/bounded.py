@@ -27,7 +27,7 @@ class BoundedTasks:
     async def __aexit__(self, *error: Any) -> None:
         await self._group.__aexit__(*error)
 
-    async def start(self, work: Coroutine[Any, Any, None]) -> None:
+    async def start(self, work: Coroutine[Any, Any, object]) -> None:
         """Start a task as soon as there is capacity for it."""
         try:
             while self._running >= max(1, self._limit()):
@@ -40,6 +40,6 @@ class BoundedTasks:
         self._running += 1
         task.add_done_callback(self._ended)
 
-    def _ended(self, _: asyncio.Task[None]) -> None:
+    def _ended(self, _: asyncio.Task[object]) -> None:
         self._running -= 1
         self._changed.set()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
+from codealign.coordinator import metrics
 from codealign.coordinator.pipelines import INTERNAL_ERROR
 
 REFUSALS = frozenset({"prompt-refused", "prompt-too-long", "content-filter", "REFUSED"})
@@ -42,7 +43,9 @@ class Breaker:
 
     def open(self, reason: str) -> None:
         """Pause the run for a reason that needs no counting. The first reason is kept."""
-        self.reason = self.reason or reason
+        if not self.reason:
+            self.reason = reason
+            metrics.BREAKER_OPENINGS.inc()
 
     def saw(self, stage: str, reason: str | None, detail: str = "") -> None:
         """Record that a stage finished an item.

@@ -18,7 +18,7 @@ from codealign.coordinator.ground.tally import Progress
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
 from codealign.coordinator.runs import runner
 from codealign.coordinator.runs.breaker import BreakerOpened
-from codealign.coordinator.runs.progress import empty_progress
+from codealign.coordinator.runs.progress import measured_progress
 from codealign.coordinator.settings import CoordinatorSettings
 
 log = get_logger(__name__)
@@ -50,7 +50,7 @@ class RunWorkload:
     async def work(self, assignment: Assignment) -> Outcome:
         """Carry out the run, or resume it; see `control.Workload.work`."""
         run = assignment.subject
-        progress = self.live[run.id] = empty_progress(run.run)
+        progress = self.live[run.id] = measured_progress(run.run)
         try:
             async with self._logged(assignment, progress):
                 outcome = await runner.work(

@@ -46,6 +46,7 @@ class Items:
         self._most_seeds = settings.seeds_in_flight
         self._samples = windows.of_inference(services.inference, settings.generations_in_flight)
         self._programs = windows.of_sandbox(services.sandbox, settings.executions_in_flight)
+        context.progress.windows = {"inference": self._samples, "sandbox": self._programs}
         prefixes = Prefixes(context.store)
         self._generations = {
             stage.name: Generation(
@@ -115,8 +116,9 @@ class Items:
         """Return the current limit on seeds between their first and last stage."""
         return windows.items_in_flight(self._most_seeds, self._samples, self._programs)
 
-    async def _append(self, record: pb.Record) -> None:
-        await self._context.store.append(record)
+    async def _append(self, record: pb.Record) -> bool:
+        """Append a record and return whether the store did not hold it before."""
+        return await self._context.store.append(record) is record
 
     async def _may_go_on(self) -> None:
         self._context.gate()
@@ -191,8 +193,8 @@ class Items:
             # Under the stage's configuration, so that it counts for the stage. The rules' settings belong to the run,
             # which is therefore a parent.
             parents = [item.record.id, context.record.id]
-            await self._append(decision(parents, context.configs[stage.name].id, drop))
-            tally.drop_kept(drop.rule)
+            fresh = await self._append(decision(parents, context.configs[stage.name].id, drop))
+            tally.drop_kept(drop.rule, fresh=fresh)
         return drop is None
 
     async def draw_on(self, group: Group, item: Item, *, fresh: bool = False) -> bool:
@@ -254,8 +256,8 @@ class Items:
             return
         context.breaker.saw(stage.name, None)
         if drop is not None:
-            await self._append(decision([item.record.id], rules, drop))
-            tally.finish(drop.rule)
+            fresh = await self._append(decision([item.record.id], rules, drop))
+            tally.finish(drop.rule, fresh=fresh)
             return
         verdict_id = verdict.id if verdict is not None else ""
         found.append(Candidate(drawn.attempt, drawn.number, packed([item.record.id]), packed([verdict_id])))

@@ -110,7 +110,7 @@ class Runs:
         return await self.create(run)
 
     async def want(self, run: pb.Record, wanted: pb.RunState.ValueType, reason: str) -> None:
-        """Record the requested state of a run unless it already holds.
+        """Record the requested state of a run unless it is already requested.
 
         Raises:
             FailedPrecondition: The run has ended and can no longer be paused or cancelled.

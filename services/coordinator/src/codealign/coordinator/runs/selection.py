@@ -22,6 +22,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common import traces
 from codealign.common.errors import InvalidArgument
 from codealign.common.sequences import batched
+from codealign.coordinator import metrics
 from codealign.coordinator.ground.faults import RunFailed, RunStopped
 from codealign.coordinator.pipelines import INTERNAL_ERROR
 from codealign.coordinator.pipelines.stage import NOT_CHOSEN, Item
@@ -231,7 +232,9 @@ class Selection:
         """Append a row and return whether the store accepted it."""
         try:
             with self._traced(turn.group, {"outcome": "kept"}):
-                await self._context.store.append(example)
+                kept = await self._context.store.append(example)
+            if kept is example:
+                metrics.ROWS.inc()
         except InvalidArgument as error:  # too large
             await self._reject(turn.candidate.record_id, error)
             return False
@@ -316,5 +319,5 @@ class Selection:
 def _there(found: Mapping[str, pb.Record], record_id: str) -> pb.Record:
     record = found.get(record_id)
     if record is None:
-        raise RunFailed(f"the dataset service no longer holds record {record_id}, which this run created or used")
+        raise RunFailed(f"the dataset service no longer has record {record_id}, which this run created or used")
     return record

@@ -65,6 +65,11 @@ class VersionFolders:
         except OSError as error:
             raise ConfigurationError(f"versions_url {url}: cannot create {self._scratch} ({error.strerror})") from None
 
+    @property
+    def directory(self) -> Path | None:
+        """Parent of the version directories, or None if they are not on a local disk."""
+        return Path(self._root) if self._local else None
+
     def url(self, name: str) -> str:
         """Return the URL of a version's directory."""
         return str(self._fs.unstrip_protocol(f"{self._root}/{name}"))

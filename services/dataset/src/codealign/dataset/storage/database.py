@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.sql.schema import Table
 
 from codealign.common.errors import ConfigurationError, Unavailable
+from codealign.dataset.metrics import DATABASE_SECONDS
 from codealign.dataset.storage.faults import is_serialization_failure, translate
 
 T = TypeVar("T")
@@ -94,7 +95,7 @@ class Database:
             Unavailable: The database is unavailable.
         """
         try:
-            with self.engine.connect() as connection:
+            with DATABASE_SECONDS.labels("read").time(), self.engine.connect() as connection:
                 if snapshot and not self.is_sqlite:
                     connection = connection.execution_options(isolation_level="REPEATABLE READ")
                 with connection.begin():
@@ -111,9 +112,12 @@ class Database:
         """
         for _ in range(TRIES):
             try:
-                with self._write_lock if self.is_sqlite else contextlib.nullcontext():
-                    with self.writing_engine.begin() as connection:
-                        return work(connection)
+                with (
+                    DATABASE_SECONDS.labels("write").time(),
+                    self._write_lock if self.is_sqlite else contextlib.nullcontext(),
+                    self.writing_engine.begin() as connection,
+                ):
+                    return work(connection)
             except DBAPIError as error:
                 if not is_serialization_failure(error):
                     raise translate(error, self.place) from error

@@ -28,8 +28,7 @@ class Prompts:
 
         Raises:
             InvalidArgument: The model has no chat template for a conversation, the template rejects it, or text that
-                looks
-                like a special token cannot be encoded as plain text.
+                looks like a special token cannot be encoded as plain text.
         """
         try:
             if isinstance(request.prompt, str):
@@ -74,7 +73,7 @@ class Prompts:
         if room < 1:
             raise InvalidArgument(
                 field,
-                f"has {prompt_tokens} tokens, but the model's context holds {self._model.context_length} including at "
+                f"has {prompt_tokens} tokens, but the model's context has {self._model.context_length} including at "
                 "least one new token: shorten it",
             )
         return min(request.sampling.max_tokens or room, room)

@@ -18,7 +18,7 @@ log = get_logger(__name__)
 
 
 class OtherModelRecorded(ConfigurationError):
-    """The file holds another model's completions."""
+    """The file contains another model's completions."""
 
 
 class RecordingEngine:
@@ -31,7 +31,7 @@ class RecordingEngine:
         path: The file; created if it does not exist.
 
     Raises:
-        ConfigurationError: The file is damaged, holds another model, or is in use by another process.
+        ConfigurationError: The file is damaged, belongs to another model, or is in use by another process.
     """
 
     def __init__(self, inner: Engine, path: Path) -> None:

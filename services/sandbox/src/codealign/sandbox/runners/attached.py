@@ -9,7 +9,7 @@ from typing import Protocol
 from codealign.api.runner.v1 import runner_pb2
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.common.logs import get_logger
-from codealign.runner.profiles import PROFILES, TIME_FACTOR
+from codealign.runner.profiles import DEFAULT, TIME_FACTOR
 
 _CANCEL_SECONDS = 30.0
 """A cancelled job is stopped within this time."""
@@ -165,8 +165,7 @@ class AttachedRunner:
         if not resident:
             return  # Not visible from here.
         self._idle_bytes = self._idle_bytes or resident
-        profile = PROFILES[self.description.profiles[0]]
-        each = profile.defaults.memory_bytes + profile.defaults.disk_bytes
+        each = DEFAULT.defaults.memory_bytes + DEFAULT.defaults.disk_bytes
         if self.is_alive and resident > self._idle_bytes + self.description.slots * each + _GROWTH_BYTES:
             log.warning("runner_has_grown", runner=self.description.name, resident_bytes=resident)
             self._retirement = asyncio.create_task(self.drain(_RETIRE_SECONDS))

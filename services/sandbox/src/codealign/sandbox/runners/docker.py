@@ -16,7 +16,7 @@ from typing import Any
 from codealign.common.errors import ConfigurationError
 from codealign.common.logs import get_logger
 from codealign.runner.configuration import Configuration, box_bytes
-from codealign.runner.profiles import MIB, PROFILES
+from codealign.runner.profiles import DEFAULT, MIB
 from codealign.sandbox import gvisor
 from codealign.sandbox.runners import folders, piped
 from codealign.sandbox.runners.attached import AttachedRunner
@@ -69,7 +69,6 @@ class DockerBackend:
     image: str
     image_id: str
     run_dir: Path
-    profile: str
     slots: int
     start_seconds: float
 
@@ -84,7 +83,6 @@ class DockerBackend:
         configuration = Configuration(
             name=name,
             slots=self.slots,
-            profile=self.profile,
             backend="docker",
             platform=self.runtime.platform,
             gvisor_version=self.runtime.release,
@@ -100,7 +98,7 @@ class DockerBackend:
         return await piped.start(command, name, closed, self.start_seconds, is_child=False)
 
     def _command(self, name: str, configuration: Configuration) -> list[str]:
-        memory = box_bytes(PROFILES[self.profile], self.slots) + _GVISOR_MEMORY
+        memory = box_bytes(DEFAULT, self.slots) + _GVISOR_MEMORY
         flags = {
             "name": name,
             "label": f"{_LABEL}={_owner(self.run_dir)}",
@@ -190,7 +188,7 @@ def _find_image(image: str) -> str:
         ) from None
 
 
-def prepare(cache: Path, profile: str, slots: int, start_seconds: float, image: str, runtime: str) -> DockerBackend:
+def prepare(cache: Path, slots: int, start_seconds: float, image: str, runtime: str) -> DockerBackend:
     """Query Docker for everything needed, and remove leftovers. Blocks.
 
     Raises:
@@ -213,4 +211,4 @@ def prepare(cache: Path, profile: str, slots: int, start_seconds: float, image: 
         clean(run_dir)
     except RuntimeError as error:
         raise ConfigurationError(f"backend=docker: {error}") from error
-    return DockerBackend(found, image, image_id, run_dir, profile, slots, start_seconds)
+    return DockerBackend(found, image, image_id, run_dir, slots, start_seconds)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from codealign.common.errors import ConfigurationError
 from codealign.runner.configuration import Configuration
-from codealign.runner.profiles import PROFILES
 from codealign.sandbox import bundle, rootfs, unshare
 from codealign.sandbox.runners import folders, piped
 from codealign.sandbox.runners.attached import AttachedRunner
@@ -26,7 +25,6 @@ class ProcessBackend:
 
     root: rootfs.Root
     run_dir: Path
-    profile: str
     slots: int
     start_seconds: float
 
@@ -41,7 +39,6 @@ class ProcessBackend:
         configuration = Configuration(
             name=name,
             slots=self.slots,
-            profile=self.profile,
             backend="process",
             image_digest=self.root.digest,
             hidden=hidden(folder.path),
@@ -52,7 +49,7 @@ class ProcessBackend:
         return await piped.start(command, name, folder.remove, self.start_seconds)
 
 
-def prepare(cache: Path, profile: str, slots: int, start_seconds: float) -> ProcessBackend:
+def prepare(cache: Path, slots: int, start_seconds: float) -> ProcessBackend:
     """Create the root file system and remove leftovers. Blocks.
 
     Raises:
@@ -61,7 +58,7 @@ def prepare(cache: Path, profile: str, slots: int, start_seconds: float) -> Proc
     run_dir = cache / "run"
     folders.clean(run_dir)
     try:
-        root = rootfs.prepare(cache, PROFILES[profile].packages)
+        root = rootfs.prepare(cache)
     except RuntimeError as error:
         raise ConfigurationError(str(error)) from error
-    return ProcessBackend(root, run_dir, profile, slots, start_seconds)
+    return ProcessBackend(root, run_dir, slots, start_seconds)

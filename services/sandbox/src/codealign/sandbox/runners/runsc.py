@@ -9,7 +9,6 @@ from pathlib import Path
 
 from codealign.common.errors import ConfigurationError
 from codealign.runner.configuration import Configuration
-from codealign.runner.profiles import PROFILES
 from codealign.sandbox import bundle, gvisor, rootfs
 from codealign.sandbox.runners import folders, piped
 from codealign.sandbox.runners.attached import AttachedRunner, RunnerLost
@@ -24,7 +23,6 @@ class RunscBackend:
     runsc: gvisor.Runsc
     root: rootfs.Root
     run_dir: Path
-    profile: str
     slots: int
     start_seconds: float
 
@@ -42,7 +40,6 @@ class RunscBackend:
         configuration = Configuration(
             name=name,
             slots=self.slots,
-            profile=self.profile,
             backend="runsc",
             platform=platform,
             gvisor_version=str(self.runsc.release),
@@ -77,7 +74,7 @@ def hidden(folder: Path) -> tuple[str, ...]:
     return tuple(sorted({str(path) for path in paths}))
 
 
-def prepare(cache: Path, profile: str, slots: int, start_seconds: float) -> RunscBackend:
+def prepare(cache: Path, slots: int, start_seconds: float) -> RunscBackend:
     """Find the binary, create the root file system and remove leftovers. Blocks; may download 7 MB the first time.
 
     Raises:
@@ -87,7 +84,7 @@ def prepare(cache: Path, profile: str, slots: int, start_seconds: float) -> Runs
     # Their sandboxes ended with their gateways.
     folders.clean(run_dir)
     try:
-        root = rootfs.prepare(cache, PROFILES[profile].packages)
+        root = rootfs.prepare(cache)
     except RuntimeError as error:
         raise ConfigurationError(str(error)) from error
-    return RunscBackend(gvisor.locate(cache), root, run_dir, profile, slots, start_seconds)
+    return RunscBackend(gvisor.locate(cache), root, run_dir, slots, start_seconds)

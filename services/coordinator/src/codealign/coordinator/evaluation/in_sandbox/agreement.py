@@ -1,18 +1,15 @@
 """Compares a solution's outputs with the expected ones. Runs in the sandbox, where no solution runs.
 
-Standard library only. The rules are EvalPlus' (evalplus 0.3.1, `evalplus/eval/__init__.py` and
-`_special_oracle.py`), written anew: equal values agree; where a tolerance holds, numbers agree that NumPy's
-`allclose` with rtol 1e-7 takes for equal; some problems have rules of their own.
+Standard library only, and as little of it as in `calls.py`. The rules are EvalPlus' (evalplus 0.3.1,
+`evalplus/eval/__init__.py` and `_special_oracle.py`), written anew: equal values agree; where a tolerance applies,
+numbers agree that NumPy's `allclose` with rtol 1e-7 takes for equal; some problems have rules of their own.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 RTOL = 1e-7
@@ -23,19 +20,33 @@ _FLOAT_MARK = ',"float":1'
 """As `calls.py` has it."""
 
 
-@dataclass(frozen=True)
 class Output:
-    """What came back from one call, as `calls.py` writes it down."""
+    """What came back from one call, as `calls.py` writes it down.
 
-    text: str
-    """The normal form. Empty: it was too long."""
-    digest: str
-    kind: str
-    floats: bool
+    Args:
+        text: The normal form. Empty: it was too long.
+        digest: The normal form's digest, which counts only if the text is empty.
+        kind: The type's name.
+        floats: Whether it is made of floats.
+    """
+
+    def __init__(self, text: str, digest: str, kind: str, floats: bool) -> None:
+        self.text, self.kind, self.floats = text, kind, floats
+        self._digest = digest
 
     def equals(self, other: Output) -> bool:
         """Python calls the values equal."""
-        return self.digest == other.digest
+        if self.text and other.text:
+            return _unmarked(self.text) == _unmarked(other.text)
+        return self.digest() == other.digest()
+
+    def digest(self) -> str:
+        """The digest of a text that is there is taken anew."""
+        if not self.text:
+            return self._digest
+        import hashlib  # as in `calls.py`
+
+        return hashlib.blake2b(_unmarked(self.text).encode(), digest_size=16).hexdigest()
 
     def value(self) -> Any:
         """The value, numbers in their plainest type.
@@ -48,11 +59,13 @@ class Output:
         return _value(json.loads(self.text))
 
 
+def _unmarked(text: str) -> str:
+    return text.replace(_FLOAT_MARK, "")
+
+
 def output(given: list[Any]) -> Output:
-    """An output out of JSON; the digest of a text that is there is taken anew."""
+    """An output out of JSON."""
     text, digest, kind, floats = given
-    if text:
-        digest = hashlib.blake2b(text.replace(_FLOAT_MARK, "").encode(), digest_size=16).hexdigest()
     return Output(text, digest, kind, bool(floats))
 
 
@@ -95,16 +108,20 @@ def close(have: Any, want: Any, atol: float) -> bool:
     return finite and abs(have - want) <= atol + RTOL * abs(want)
 
 
-@dataclass(frozen=True)
 class Case:
-    """One call to judge."""
+    """One call to judge.
 
-    part: str
-    number: int
-    arguments: list[Any]
-    """Only for rules that look at them."""
-    have: Output
-    want: Output
+    Args:
+        part: Name of the set of inputs.
+        number: Position in it.
+        arguments: Only for rules that look at them.
+        have: The solution's output.
+        want: The reference's.
+    """
+
+    def __init__(self, part: str, number: int, arguments: list[Any], have: Output, want: Output) -> None:
+        self.part, self.number, self.arguments = part, number, arguments
+        self.have, self.want = have, want
 
 
 class Rule:
@@ -198,10 +215,11 @@ def cases(folder: str = ".") -> Iterator[tuple[Rule, Case]]:
 
     def read(name: str) -> list[Any]:
         """A line for each execution that made some of the calls."""
-        lines = Path(folder, name).read_text(encoding="utf-8").split("\n")
-        return [each for line in lines for each in json.loads(line)]
+        with open(f"{folder}/{name}", encoding="utf-8") as file:
+            return [each for line in file.read().split("\n") for each in json.loads(line)]
 
-    asked = json.loads(Path(folder, "asked.json").read_text(encoding="utf-8"))
+    with open(f"{folder}/asked.json", encoding="utf-8") as file:
+        asked = json.load(file)
     expected, had = read("expected.jsonl"), read("outputs.jsonl")
     rule = Rule(asked["rule"], asked["atol"])
     number = 0
@@ -216,7 +234,7 @@ def explain(case: Case) -> str:
     """A line for a person."""
 
     def shown(value: Output) -> str:
-        text = value.text or f"(long, {value.digest[:8]})"
+        text = value.text or f"(long, {value.digest()[:8]})"
         return f"{text if len(text) <= 160 else text[:160] + '...'} ({value.kind})"
 
     return f"input {case.number} ({case.part}): expected {shown(case.want)}, got {shown(case.have)}"

@@ -1,15 +1,13 @@
 """Calls a function on every input and writes down what came back. Runs in the sandbox, beside the solution.
 
-Standard library only. The outputs leave as normal forms: texts that are equal where Python calls the values equal
-(1, 1.0 and True; a dict in any order), and that say nothing of what was expected. A long text leaves as its digest.
-The process that compares them is another one.
+Standard library only, and of it only what every execution needs, because imports take as long as the rest of a small
+program. The outputs leave as normal forms: texts that are equal where Python calls the values equal (1, 1.0 and True; a
+dict in any order), and that say nothing of what was expected. A long text leaves as its digest. The process that
+compares them is another one.
 """
 
 from __future__ import annotations
 
-import decimal
-import fractions
-import hashlib
 import io
 import json
 import math
@@ -18,7 +16,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Sequence
-from pathlib import Path
 from typing import Any
 
 INPUTS_FILE = "codealign-inputs.json"
@@ -160,7 +157,7 @@ def _of_other(value: Any) -> str:
         if value.imag == 0:
             return _of_float(value.real)
         return f'{{"complex":[{_of_float(value.real)},{_of_float(value.imag)}]}}'
-    if isinstance(value, (decimal.Decimal, fractions.Fraction)):
+    if _is_a(value, "decimal", "Decimal") or _is_a(value, "fractions", "Fraction"):
         return _of_exact(value)
     if isinstance(value, (bytes, bytearray)):
         return f'{{"bytes":"{value.hex()}"}}'
@@ -180,6 +177,12 @@ def _of_other(value: Any) -> str:
         if isinstance(value, base):
             return normal(plain(value))
     return _of_library(value) or _opaque()
+
+
+def _is_a(value: Any, module: str, name: str) -> bool:
+    """Whether a value is of a class, which it cannot be before the class's module is imported."""
+    kind = getattr(sys.modules.get(module), name, None)
+    return isinstance(kind, type) and isinstance(value, kind)
 
 
 def _opaque() -> str:
@@ -266,21 +269,24 @@ are made into."""
 
 
 def _of_exact(value: Any) -> str:
+    from fractions import Fraction
+
     # Neither a fraction nor a large Decimal can be made into a float to ask whether it is finite.
-    if isinstance(value, decimal.Decimal) and not value.is_finite():
+    is_decimal = _is_a(value, "decimal", "Decimal")
+    if is_decimal and not value.is_finite():
         return _of_float(float("nan" if value.is_nan() else value))
-    if isinstance(value, decimal.Decimal) and value and abs(value.adjusted()) > _MOST_DIGITS:
+    if is_decimal and value and abs(value.adjusted()) > _MOST_DIGITS:
         sign, digits, exponent = value.as_tuple()
         text = "".join(map(str, digits))
         return f'{{"decimal":"{sign}:{text.rstrip("0")}:{int(exponent) + len(text)}"}}'
     if value == int(value):
         return normal(int(value))
-    exact = fractions.Fraction(value)
+    exact = Fraction(value)
     try:
         near = float(exact)
     except OverflowError:
         near = 0.0
-    if fractions.Fraction(near) == exact:
+    if Fraction(near) == exact:
         return repr(near)
     return f'{{"ratio":"{exact.numerator:x}/{exact.denominator:x}"}}'  # in decimal, long numbers have no text
 
@@ -298,27 +304,36 @@ def _pieces(value: Any) -> Iterator[str]:
 
 
 def _floats(value: Any) -> bool:
-    """A float, or a list or tuple of nothing but floats: compared with a tolerance."""
+    """A float, or a list or tuple of floats only: compared with a tolerance."""
     if isinstance(value, float):
         return True
     return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(item, float) for item in value)
 
 
 def described(value: Any) -> list[Any]:
-    """[normal form or "", its digest, the type's name, whether it is made of floats]."""
-    digest, kept, size = hashlib.blake2b(digest_size=16), [], 0
+    """[normal form or "", else its digest, the type's name, whether it is made of floats]."""
+    kept, size, digest = [], 0, None
     try:
         for piece in _pieces(value):
-            digest.update(_unmarked(piece).encode())
             size += len(piece)
             if size <= TEXT_LIMIT:
                 kept.append(piece)
-    except RecursionError:  # it holds itself, or is nested too deeply to be compared
-        kept, size = [_opaque()], 0
-        digest = hashlib.blake2b(kept[0].encode(), digest_size=16)
+                continue
+            if digest is None:
+                digest = _digest("".join(kept))
+            digest.update(_unmarked(piece).encode())
+    except RecursionError:  # it contains itself, or is nested too deeply to be compared
+        kept, digest = [_opaque()], None
     kind = type(value)
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
-    return ["".join(kept) if size <= TEXT_LIMIT else "", digest.hexdigest(), name[:80], _floats(value)]
+    text = "" if digest else "".join(kept)
+    return [text, digest.hexdigest() if digest else "", name[:80], _floats(value)]
+
+
+def _digest(text: str) -> Any:
+    import hashlib  # few outputs are so long
+
+    return hashlib.blake2b(_unmarked(text).encode(), digest_size=16)
 
 
 def _within_total(outputs: list[list[Any]]) -> list[list[Any]]:
@@ -326,7 +341,7 @@ def _within_total(outputs: list[list[Any]]) -> list[list[Any]]:
     for output in sorted(outputs, key=lambda each: len(each[0])):
         total += len(output[0])
         if total > TOTAL_LIMIT:
-            output[0] = ""
+            output[:2] = "", output[1] or _digest(output[0]).hexdigest()
     return outputs
 
 
@@ -348,7 +363,8 @@ def answers(function: Callable[..., Any]) -> Iterator[bool]:
         CallTimedOut: A call took longer than it may.
         BaseException: Whatever a call raises.
     """
-    asked = json.loads(Path(INPUTS_FILE).read_text(encoding="utf-8"))
+    with io.open(INPUTS_FILE, encoding="utf-8") as file:  # noqa: UP020 (the solution may have another `open`)
+        asked = json.load(file)
     limits, as_set = asked["seconds"], asked["as_set"]
     for ring in (signal.SIGPROF, signal.SIGALRM):
         signal.signal(ring, _ring)

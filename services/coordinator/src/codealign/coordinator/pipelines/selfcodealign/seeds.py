@@ -14,7 +14,7 @@ class SeedFunctions(Seeds):
 
     name = "seeds"
     title = "Seeds"
-    description = "Functions of real code are filtered: they stand by themselves and differ from one another."
+    description = "Functions of real code are filtered: they are self-contained and differ from one another."
     makes = pb.KIND_SEED
     VERSION = 1
     reasons = {**seeds.RULES, **duplicates.SEED_RULES}

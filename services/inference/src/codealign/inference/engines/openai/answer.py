@@ -101,8 +101,7 @@ def _end(stop: tuple[str, ...], choice: Json, text: str) -> tuple[FinishReason, 
     """Return the finish reason, the stop string (empty: not reported), the text without it, and a detail.
 
     The protocol uses "stop" for both end tokens and stop strings. Some endpoints distinguish them in an extra field;
-    without
-    it, a request with stop strings is assumed to have reached one of them.
+    without it, a request with stop strings is assumed to have reached one of them.
     """
     if found := first_stop(text, stop):  # the endpoint keeps stop strings in the text, or used only the first few
         at, reached = found

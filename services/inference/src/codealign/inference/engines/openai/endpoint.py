@@ -28,6 +28,9 @@ from codealign.common.proxies import bypasses_proxy
 from codealign.inference.sources import SourceUnreachable
 
 _CONNECT_SECONDS = 10.0
+_METRICS_BYTES = 4 * 2**20
+_METRICS_SECONDS = 2.0
+"""Less than a scrape's usual timeout, so that a slow endpoint hides its own metrics only."""
 _RETRY_SECONDS = 5.0
 # Fields of a model's list entry that stay the same between calls (vLLM generates the others anew).
 _STABLE_FIELDS = ("id", "owned_by", "root", "parent", "max_model_len")
@@ -113,6 +116,26 @@ class Endpoint:
         except (httpx2.HTTPError, ValueError, KeyError, TypeError):
             return False
 
+    @property
+    def metrics_url(self) -> str:
+        """URL of vLLM's metrics, which are outside the versioned path."""
+        return f"{self.base_url.removesuffix('/v1')}/metrics"
+
+    def metrics(self) -> str | None:
+        """Return the endpoint's metrics as text, or None if it has none or does not answer in time. Blocks."""
+        try:
+            with self._blocking(_METRICS_SECONDS) as client, client.stream("GET", self.metrics_url) as answer:
+                if answer.status_code != 200:
+                    return None
+                content = bytearray()
+                for chunk in answer.iter_bytes():
+                    content += chunk
+                    if len(content) > _METRICS_BYTES:
+                        return None
+                return content.decode("utf-8", "replace")
+        except httpx2.HTTPError:
+            return None
+
     async def post(self, url: str, body: Mapping[str, Any], field: str) -> Json:
         """Send a request once, after waiting for a free connection.
 
@@ -158,8 +181,8 @@ class Endpoint:
         if self._client is not None:
             await self._client.aclose()
 
-    def _blocking(self) -> httpx2.Client:
-        return httpx2.Client(headers=self._headers, timeout=_CONNECT_SECONDS, mounts=self._direct)
+    def _blocking(self, timeout: float = _CONNECT_SECONDS) -> httpx2.Client:
+        return httpx2.Client(headers=self._headers, timeout=timeout, mounts=self._direct)
 
     def _connected(self) -> httpx2.AsyncClient:
         if self._client is None:

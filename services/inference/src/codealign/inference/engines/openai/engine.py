@@ -13,6 +13,7 @@ from codealign.inference.engines.base import Completion, GenerationRequest, Load
 from codealign.inference.engines.fanout import Fanout
 from codealign.inference.engines.openai.answer import read_completion, refused
 from codealign.inference.engines.openai.endpoint import Endpoint, Filtered, Json, endpoint_revision
+from codealign.inference.engines.openai.passthrough import EndpointMetrics
 from codealign.inference.settings import InferenceSettings
 from codealign.inference.sources import require_revision
 
@@ -56,19 +57,26 @@ def open_endpoint(settings: InferenceSettings, model: str, name: str, expected_r
     )
     counts = endpoint.offers_tokenize(model)
     log.info("endpoint_found", base_url=endpoint.base_url, model=model, context=context, counts_tokens=counts)
-    return OpenAIEngine(endpoint, info, settings, counts_tokens=counts)
+    return OpenAIEngine(endpoint, info, settings, EndpointMetrics.join(endpoint), counts_tokens=counts)
 
 
 class OpenAIEngine:
     """An `Engine` over an endpoint; sends one request per sample, since each sample has its own seed."""
 
     def __init__(
-        self, endpoint: Endpoint, info: ModelInfo, settings: InferenceSettings, *, counts_tokens: bool
+        self,
+        endpoint: Endpoint,
+        info: ModelInfo,
+        settings: InferenceSettings,
+        own_metrics: EndpointMetrics | None,
+        *,
+        counts_tokens: bool,
     ) -> None:
         self._endpoint = endpoint
         self._info = info
         self._counts_tokens = counts_tokens
         self._samples = Fanout(settings.openai_concurrency, settings.max_waiting)
+        self._own_metrics = own_metrics
 
     @property
     def model(self) -> ModelInfo:
@@ -117,6 +125,9 @@ class OpenAIEngine:
 
     async def close(self) -> None:
         """Cancel requests in flight with `Unavailable` and close the connections."""
+        if self._own_metrics is not None:
+            self._own_metrics.leave()
+            self._own_metrics = None
         await self._samples.close()
         await self._endpoint.close()
 
@@ -156,7 +167,7 @@ class OpenAIEngine:
         if room < 1:
             raise InvalidArgument(
                 "prompt",
-                f"has {tokens} tokens, but the model's context holds {self._info.context_length} including at least "
+                f"has {tokens} tokens, but the model's context has {self._info.context_length} including at least "
                 "one new token: shorten it",
             )
         return room

@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 from codealign.common.errors import InvalidArgument
 from codealign.common.logs import get_logger
+from codealign.inference import metrics
 from codealign.inference.engines.base import (
     Completion,
     FinishReason,
@@ -100,8 +101,9 @@ class SimulatedEngine:
         identity = self._model.revision, text_of(request), request.sampling
         passes = Draws("prompt", *identity).quantile(self._profile.pass_rates)
 
-        async def write(sample: Sample, _: float) -> Completion:
+        async def write(sample: Sample, arrival: float) -> Completion:
             async with self._slots:
+                metrics.QUEUE_SECONDS.observe(time.perf_counter() - arrival)
                 draws = Draws("sample", *identity, sample.seed)
                 completion, seconds = self._write(request, wanted, passes, sample, draws, prompt_tokens)
                 if self._speed:
@@ -135,7 +137,7 @@ class SimulatedEngine:
         if tokens >= self._model.context_length:
             raise InvalidArgument(
                 "prompt",
-                f"has {tokens} tokens, but the model's context holds {self._model.context_length} including at "
+                f"has {tokens} tokens, but the model's context has {self._model.context_length} including at "
                 "least one new token: shorten it",
             )
         return tokens

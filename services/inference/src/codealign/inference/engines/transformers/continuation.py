@@ -55,7 +55,7 @@ class Continuation:
         return self._append(after[len(before) :])
 
     def finish(self) -> bool:
-        """Take what was held back as an incomplete character; True if that holds a stop string."""
+        """Process the withheld bytes of an incomplete character; return whether they complete a stop string."""
         before = self._text_of(tuple(self._ids[self._window : self._read]))
         after = self._text_of(tuple(self._ids[self._window :]))
         self._window = self._read = len(self._ids)

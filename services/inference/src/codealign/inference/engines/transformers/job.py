@@ -64,7 +64,7 @@ class Job:
 
     @property
     def columns(self) -> int:
-        """What one row may come to hold, in tokens."""
+        """Maximum length of one row, in tokens."""
         return len(self.ids) + self.limit
 
 

@@ -180,10 +180,10 @@ class RowCache(Cache):  # type: ignore[misc]
         """Add `copies` rows that begin with the first `length` columns of the source's only row.
 
         Args:
-            source: Holds the prompt.
+            source: Contains the prompt.
             copies: How many rows.
             length: The prompt's tokens.
-            prefix: Holds the first of them already; the rows own what follows. None: they own all.
+            prefix: Already contains the first of them; the rows own the rest. None: they own all.
         """
         first = self.rows
         shared = prefix.tokens if prefix else 0

@@ -114,7 +114,7 @@ def load_model(
 
 def _config(folder: Path) -> Any:
     if not (folder / "config.json").is_file():
-        raise ConfigurationError(f"{folder} holds no config.json: it is not a model folder")
+        raise ConfigurationError(f"{folder} has no config.json: it is not a model folder")
     try:
         config = transformers.AutoConfig.from_pretrained(folder)
     except Exception as error:  # whatever transformers thinks of a file that people edit
@@ -128,7 +128,7 @@ def _config(folder: Path) -> Any:
         )
     if kinds := unsupported_kinds(config):
         raise ConfigurationError(
-            f"{folder} has layers of kind {', '.join(sorted(kinds))}, which the transformers engine does not serve: "
+            f"{folder} has layers of kind {', '.join(sorted(kinds))}, which the transformers engine does not support: "
             "use vLLM"
         )
     return config
@@ -143,10 +143,10 @@ def _weights(folder: Path, dtype: Any, device: str) -> Any:
         raise ConfigurationError(f"the weights in {folder} cannot be loaded: {first_line(error)}") from error
     if missing := sorted(report["missing_keys"]):
         raise ConfigurationError(
-            f"the weights in {folder} lack {len(missing)} tensors of the model ({missing[0]}, ...): fetch them again"
+            f"the weights in {folder} lack {len(missing)} tensors of the model ({missing[0]}, ...): download them again"
         )
     if getattr(model, "_is_stateful", False):
-        raise ConfigurationError(f"{folder} is a recurrent model, which the transformers engine does not serve")
+        raise ConfigurationError(f"{folder} is a recurrent model, which the transformers engine does not support")
     return model.eval().to(device)
 
 

@@ -22,7 +22,7 @@ class PrefixCache:
     """The least recently used entries go when their bytes exceed the bound."""
 
     def __init__(self, max_bytes: int) -> None:
-        """Hold at most `max_bytes` of keys and values; 0 holds nothing."""
+        """Store at most `max_bytes` of keys and values; 0 disables the cache."""
         self._max_bytes = max_bytes
         self._entries: OrderedDict[bytes, tuple[Any, RowCache]] = OrderedDict()
         self.size_bytes = 0
@@ -52,7 +52,7 @@ class PrefixCache:
         return all(_shared(prompt, entry_ids) < len(ids) for entry_ids, _ in self._entries.values())
 
     def add(self, ids: Sequence[int], cache: RowCache) -> None:
-        """Keep a cache that holds exactly these ids; entries that they begin with go."""
+        """Store the cache of exactly these ids and remove entries that are a prefix of them."""
         prompt = torch.tensor(ids)
         for key, (entry_ids, _) in list(self._entries.items()):
             if _shared(prompt, entry_ids) == len(entry_ids):

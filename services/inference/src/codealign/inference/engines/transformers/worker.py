@@ -7,6 +7,7 @@ rows, and a new prompt begins, within one such turn. Prompts start in the order 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from typing import Any
 
@@ -60,7 +61,7 @@ class Worker:
     def stop(self) -> None:
         """Stop at the next step and wait for it; what is in flight ends with `Unavailable`.
 
-        Weights and caches are let go here, since a call that has not yet ended may still hold this object.
+        Weights and caches are released here, because a call that has not ended may still reference this object.
         """
         with self._changed:
             self._stopping = True
@@ -169,6 +170,7 @@ class Worker:
     def _compute_prompt(self, job: Job) -> None:
         """Compute the prompt's next piece; after the last one the job has logits."""
         if job.cache is None:
+            metrics.QUEUE_SECONDS.observe(time.perf_counter() - job.arrival)
             shared, source = self._prefixes.longest(job.ids)
             job.cache = self._decoder.new_cache()
             job.cache.reserve(1, len(job.ids), exact=True)
@@ -225,9 +227,11 @@ class Worker:
                 job.cache = None
             self._prompt_tokens += len(rows) * len(job.ids)
             self._cached_tokens += sum(row.cached_tokens for row in rows)
-        metrics.TOKENS.labels("prompt").inc(len(rows) * len(job.ids))
-        metrics.TOKENS.labels("cached_prompt").inc(sum(row.cached_tokens for row in rows))
+        metrics.count_prompt(len(rows) * len(job.ids), sum(row.cached_tokens for row in rows))
         self._advance(offset, job.logits.expand(len(rows), -1))
+        waited = time.perf_counter() - job.arrival
+        for _ in rows:
+            metrics.FIRST_TOKEN_SECONDS.observe(waited)
 
     def _step(self) -> None:
         """One token for every row."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from codealign.common.errors import Internal, Unavailable
+from codealign.inference import metrics
 from codealign.inference.engines.base import Completion, FinishReason, GenerationRequest, Load, ModelInfo, Sample
 from codealign.inference.engines.fanout import Fanout
 from codealign.inference.engines.prompts import Prompts
@@ -63,6 +64,7 @@ class VllmEngine:
 
         async def write(sample: Sample, arrival: float) -> Completion:
             output = await self._final_output(ids, self._parameters(request, sample, limit))
+            _observe(output.metrics)
             return _completion(sample, output, request.sampling.stop, arrival)
 
         async with contextlib.aclosing(self._samples.run(request, write, arrival)) as completions:
@@ -122,6 +124,13 @@ class VllmEngine:
         if final is None or not final.finished:
             raise Unavailable("vLLM ended the request before it finished: retry it")
         return final
+
+
+def _observe(stats: Any) -> None:
+    """Count a request's times by vLLM's statistics. `vllm_args` may switch them off."""
+    if stats is not None:
+        metrics.QUEUE_SECONDS.observe(max(0.0, stats.scheduled_ts - stats.queued_ts))
+        metrics.FIRST_TOKEN_SECONDS.observe(stats.first_token_latency)
 
 
 def _completion(sample: Sample, output: Any, stop: Sequence[str], arrival: float) -> Completion:

@@ -52,9 +52,11 @@ def start_engine(settings: InferenceSettings, source: str, name: str, expected_r
         require_memory(source, parameters, _BYTES[dtype], 0, settings.kv_cache_bytes, available_memory())
     loaded_revision = revision(folder, settings.cache_dir)
     require_revision(source, loaded_revision, expected_revision)
-    llm = _started(settings, engine_arguments(settings, folder, dtype, on_cpu=on_cpu))
+    name = name or default_name(source)
+    arguments = {"served_model_name": name, **engine_arguments(settings, folder, dtype, on_cpu=on_cpu)}
+    llm = _started(settings, arguments)
     info = ModelInfo(
-        name=name or default_name(source),
+        name=name,
         source=source,
         revision=loaded_revision,
         engine="vllm",
@@ -88,7 +90,8 @@ def engine_arguments(settings: InferenceSettings, folder: Path, dtype: str, *, o
         # Requests carry all sampling parameters; ignore the defaults in the model's folder.
         "generation_config": "vllm",
         "use_tqdm_on_load": False,
-        "disable_log_stats": True,
+        # vLLM's own metrics (vllm:*) go to prometheus_client's registry, and so to this server's endpoint.
+        "disable_log_stats": False,
         "enable_log_requests": False,
     }
     if on_cpu:
