@@ -22,6 +22,9 @@ IMAGES = {
 }
 """Images, each with its distribution and extras."""
 
+ON_REQUEST = ("console", "inference-vllm")
+"""Images that `make images` builds only if they are named."""
+
 
 def pins(path: Path) -> set[tuple[str, str]]:
     return set(_PIN.findall(path.read_text()))
@@ -72,10 +75,10 @@ def test_torch_is_in_inference_and_training_alone() -> None:
 def test_every_image_that_values_name_is_one_that_make_builds() -> None:
     built = re.search(r"^IMAGES \?= (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert built
-    known = {f"codealign-{name}" for name in (*built.group(1).split(), "inference-vllm")}
+    known = {f"codealign-{name}" for name in (*built.group(1).split(), *ON_REQUEST)}
     for path in (ROOT / "charts" / "codealign").glob("values*.yaml"):
         parts = yaml.safe_load(path.read_text()).values()
         named = {part["image"] for part in parts if isinstance(part, dict) and isinstance(part.get("image"), str)}
         assert named <= known
-    for name in (*built.group(1).split(), "inference-vllm"):
+    for name in (*built.group(1).split(), *ON_REQUEST):
         assert name == "sandbox-runner" or re.search(rf"^FROM \S+ AS {name}$", DOCKERFILE, re.MULTILINE)

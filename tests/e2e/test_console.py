@@ -105,7 +105,7 @@ def test_a_live_run_is_watched_and_followed_down_to_one_record(scene: Scene, con
         browser.evaluate("document.querySelector('#kinds a[href*=instruction]').click()")
         until(
             browser,
-            "document.querySelector('h1').innerText.startsWith('Instructions') && document.readyState === 'complete'",
+            "document.querySelector('h1')?.innerText?.startsWith('Instructions') && document.readyState === 'complete'",
         )
         check(browser, console)
         browser.press("/")
@@ -117,7 +117,7 @@ def test_a_live_run_is_watched_and_followed_down_to_one_record(scene: Scene, con
         check(browser, console)
 
         browser.press("g", "d")
-        until(browser, "document.querySelector('h1').innerText === 'Data' && document.readyState === 'complete'")
+        until(browser, "document.querySelector('h1')?.innerText === 'Data' && document.readyState === 'complete'")
         browser.press("?")
         assert browser.evaluate("document.getElementById('help').open")
         check(browser, console)

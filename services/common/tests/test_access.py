@@ -208,7 +208,7 @@ def test_a_misspelt_name_is_an_error_at_the_start() -> None:
         register({"coordinator": ("Excute", "GetRunner")})
     with pytest.raises(ValueError, match="unknown methods for"):
         register({"coordinator": "Execute"})  # a text is a sequence of letters
-    with pytest.raises(ValueError, match="unknown caller 'cordinator'; known callers: client, coordinator"):
+    with pytest.raises(ValueError, match="unknown caller 'cordinator'; known callers: client, console, coordinator"):
         register({"cordinator": ALL})
     with pytest.raises(ValueError, match="unknown caller 'runners'"):
         register({"runners": ("Execute",)})

@@ -97,7 +97,9 @@ class Coordinator(coordinator_rpc.CoordinatorServiceServicer):
         self.reports: dict[str, api.GetReportResponse] = {}
         self.evaluations: list[api.GetEvaluationResponse] = []
         self.seconds = 0.0
-        """How long it takes to answer."""
+        """How long it takes to list the runs."""
+        self.report_seconds = 0.0
+        """How long a report takes."""
 
     def add(self, run: pb.Record, state: pb.RunState.ValueType = pb.RUN_STATE_SUCCEEDED, text: str = "") -> None:
         """Add a run with one stage."""
@@ -115,6 +117,7 @@ class Coordinator(coordinator_rpc.CoordinatorServiceServicer):
         return api.GetRunResponse(run=self._of(request.run).run)
 
     async def GetReport(self, request: api.GetReportRequest, context: Any) -> api.GetReportResponse:
+        await asyncio.sleep(self.report_seconds)
         return self._of(request.run)
 
     async def ListEvaluations(self, request: api.ListEvaluationsRequest, context: Any) -> api.ListEvaluationsResponse:

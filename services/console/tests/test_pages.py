@@ -169,6 +169,18 @@ async def test_a_slow_service_does_not_hold_up_the_page(world: World, monkeypatc
     assert tree.run.run.name in page
 
 
+async def test_a_run_whose_report_takes_too_long_shows_its_progress_and_counts(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = world.store(Tree())
+    monkeypatch.setattr(reading, "DEADLINE_SECONDS", 2.0)
+    world.coordinator.report_seconds = 30.0
+    page = await world.words(f"/runs/{tree.run.id}")
+    assert "the coordinator service did not answer within 2 s" in page
+    assert "2 of 3 kept, 1 dropped" in page
+    assert "1 of 2 answers passed their tests" in page
+
+
 async def test_a_service_of_another_version_is_named(world: World) -> None:
     tree = world.store(Tree())
     other = grpc.aio.server()

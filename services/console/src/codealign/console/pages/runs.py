@@ -133,8 +133,8 @@ async def run(request: Request) -> Response:
         ),
         gathered.part(lambda reader: reader.call(reader.clients.dataset.Count, ds.CountRequest(collection=found.id))),
     )
-    report = report or api.GetReportResponse(run=found)
     counts = counted.counts if counted else ()
+    report = report or _without_report(found, counts)
     words = Words(report.pipeline)
     return page(
         request,
@@ -196,6 +196,19 @@ async def _without_coordinator(request: Request, gathered: Gathering, name: str)
         kinds=kind_counts(record.id, counts) if record else (),
         facts=recipe.facts(record.run) if record else (),
     )
+
+
+def _without_report(status: api.RunStatus, counts: Sequence[ds.RecordCount]) -> api.GetReportResponse:
+    """Return what status and counts say, for a report that cannot be read."""
+    report = api.GetReportResponse(run=status)
+    for stage in status.stages:
+        report.stages.add(stage=stage.stage, items=stage.done, kept=stage.kept, reasons=stage.reasons)
+    for one in counts:
+        if one.kind == pb.KIND_VERDICT:
+            report.verdicts[one.label] += one.count
+        elif one.kind == pb.KIND_EXAMPLE:
+            report.rows += one.count
+    return report
 
 
 def _per_row(report: api.GetReportResponse) -> tuple[tuple[str, str], ...]:
