@@ -23,12 +23,15 @@ def test_a_volume_counts_before_its_directory_exists(tmp_path: Path) -> None:
     assert 0 < value("free", "later") <= value("size", "later")
 
 
-def test_a_disk_that_fails_hides_no_other_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("where", "what"), [(shutil, "disk_usage"), (Path, "exists")])
+def test_a_disk_that_fails_hides_no_other_metric(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: object, what: str
+) -> None:
     def fail(_: object) -> None:
         raise OSError("input/output error")
 
     watch_disk("failing", tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", fail)
+    monkeypatch.setattr(where, what, fail)
     text = generate_latest().decode()
     assert 'codealign_disk_free_bytes{volume="failing"} NaN' in text
     assert "python_info" in text

@@ -56,8 +56,8 @@ def watch_disk(volume: str, path: Path) -> None:
 
     def usage(field: str) -> Callable[[], float]:
         def read() -> float:
-            there = next(each for each in (path, *path.absolute().parents) if each.exists())
             try:
+                there = next(each for each in (path, *path.absolute().parents) if each.exists())
                 return float(getattr(shutil.disk_usage(there), field))
             except OSError:
                 return float("nan")  # a failed disk must not hide the other metrics
