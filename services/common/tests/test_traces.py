@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 import socket
 import subprocess
@@ -78,6 +79,15 @@ async def test_without_an_endpoint_the_callers_trace_is_in_the_log_and_nothing_e
     log = await calls(start, ["bad"])
     (call,) = [event for line in log.splitlines() if (event := json.loads(line))["event"] == "call"]
     assert call["trace_id"] == TRACE
+
+
+@pytest.mark.parametrize("odd", ["=" * 300, "a=1,a=1", "é"])
+def test_a_callers_tracestate_writes_no_log(odd: str, caplog: pytest.LogCaptureFixture) -> None:
+    parent = f"00-{TRACE}-00f067aa0ba902b7-01"
+    call = contextvars.copy_context()
+    call.run(traces.enter, {"traceparent": parent, "tracestate": odd})
+    assert call.run(traces.current_trace_id) == TRACE
+    assert not caplog.records
 
 
 async def test_a_server_works_and_stops_if_its_collector_is_unavailable(start: Start) -> None:

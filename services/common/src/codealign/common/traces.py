@@ -368,7 +368,9 @@ def current_trace_id() -> str:
 
 def enter(metadata: Mapping[str, Any]) -> None:
     """Continue the caller's trace until this task ends. Call once per task: each gRPC call has its own."""
-    given = {key: value for key, value in metadata.items() if isinstance(value, str)}
+    # Without `tracestate`: nothing here uses it, and each malformed member of a caller's would be a line of the log.
+    parent = metadata.get("traceparent")
+    given = {"traceparent": parent} if isinstance(parent, str) else {}
     # Never detached: the context ends with the task, and a generator may be closed in another one.
     otel.attach(_PROPAGATOR.extract(given, Context()))
 
