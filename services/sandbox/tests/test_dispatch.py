@@ -7,6 +7,7 @@ import gc
 from collections.abc import AsyncIterator, Awaitable
 
 import pytest
+from prometheus_client import REGISTRY
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.common.errors import DeadlineExceeded, ResourceExhausted, Unavailable
@@ -153,6 +154,14 @@ async def test_a_failed_attempt_goes_to_another_runner_even_if_that_one_is_busy(
     assert two.started == ["y", "x"]
     await two.finish("x")
     assert name_of(await call) == "PASSED"
+
+
+async def test_results_without_a_verdict_are_counted_from_zero_on(bench: Bench) -> None:
+    runner = Scripted("r")
+    runner.description.profiles.append("numeric")
+    await bench.add(runner)
+    labels = {"verdict": "INFRASTRUCTURE", "profile": "numeric"}
+    assert REGISTRY.get_sample_value("codealign_sandbox_results_total", labels) == 0
 
 
 async def test_three_failures_are_an_infrastructure_fault_with_the_evidence_of_each(bench: Bench) -> None:

@@ -122,6 +122,9 @@ class Dispatcher:
         """
         station = Station(runner, runner.description.name if place is None else place)
         self._stations.add(station)
+        for profile in runner.description.profiles:
+            # From 0 on: an alert compares increases, and would miss the first result of a series that begins with it.
+            metrics.RESULTS.labels(_verdict_name(pb.VERDICT_INFRASTRUCTURE), profile)
         try:
             self._pump()
             await runner.wait_ended()
