@@ -497,7 +497,7 @@ def test_traces_go_to_the_configured_collector_from_services_only() -> None:
         )
 
 
-@pytest.mark.parametrize("endpoint", ["otel:4317", "grpc://otel:4317", "http://otel:4317/v1/traces"])
+@pytest.mark.parametrize("endpoint", ["otel:4317", "http://otel", "grpc://otel:4317", "http://otel:4317/v1/traces"])
 def test_an_endpoint_that_no_exporter_understands_is_refused(endpoint: str) -> None:
     refused = template(f"--set=tracing.endpoint={endpoint}")
     assert refused.returncode != 0

@@ -79,6 +79,20 @@ CASES = [
         ({series("up", job="codealign-sandbox"): "1x10"}, {series("up", job="another"): "0x10"}),
     ),
     Case(
+        "CodeAlignTargetGone",
+        "30m",
+        {series("up", job="codealign-coordinator", instance="a"): "1x10 stale"},
+        {"job": "codealign-coordinator"},
+        (
+            {
+                series("up", job="codealign-sandbox", instance="a"): "1x10 stale",
+                series("up", job="codealign-sandbox", instance="b"): "0x30",
+            },
+            {series("up", job="codealign-runners"): "1x10 stale", series("up", job="another"): "1x10 stale"},
+            {'up{job="codealign-sandbox"}': "1x10 stale"},
+        ),
+    ),
+    Case(
         "CodeAlignRunStalled",
         "50m",
         {WORKING: "1x60", ITEMS: "0+5x10 50x50"},

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +14,9 @@ from opentelemetry import trace
 from opentelemetry.context import attach, detach
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
+from codealign.common import traces
 from codealign.common.clients import NO_RETRY, Addresses, Clients
+from codealign.common.errors import ConfigurationError
 from tests.collector import Collector, Seen, collecting, environment
 
 from .conftest import Start, refusal
@@ -77,20 +81,74 @@ async def test_without_an_endpoint_the_callers_trace_is_in_the_log_and_nothing_e
     assert call["trace_id"] == TRACE
 
 
+@pytest.mark.parametrize("odd", ["=" * 300, "a=1,a=1", "é"])
+def test_a_callers_tracestate_writes_no_log(odd: str, caplog: pytest.LogCaptureFixture) -> None:
+    parent = f"00-{TRACE}-00f067aa0ba902b7-01"
+    call = contextvars.copy_context()
+    call.run(traces.enter, {"traceparent": parent, "tracestate": odd})
+    assert call.run(traces.current_trace_id) == TRACE
+    assert not caplog.records
+
+
 async def test_a_server_works_and_stops_if_its_collector_is_unavailable(start: Start) -> None:
     log = await calls(start, ["fine"] * 50, **environment("http://127.0.0.1:9"))
     assert "Traceback" not in log
 
 
+async def test_a_server_stops_in_time_if_its_collector_never_replies(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        await calls(start, ["fine"], **environment(endpoint), OTEL_EXPORTER_OTLP_TIMEOUT="600")
+
+
 @pytest.mark.parametrize(
-    ("variables", "named"),
+    ("variable", "value"),
     [
-        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"),
-        ({"OTEL_BSP_MAX_QUEUE_SIZE": "5", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "50"}, "OTEL_"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf"),
+        ("OTEL_TRACES_EXPORTER", "console"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4317"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://localhost:port"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318/v1/traces"),
+        ("OTEL_TRACES_SAMPLER", "ratio"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "token"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/does/not/exist"),
+        ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", __file__),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "1.5"),
+        ("OTEL_SPAN_LINK_COUNT_LIMIT", "-1"),
     ],
 )
-def test_an_unusable_variable_is_named(variables: dict[str, str], named: str) -> None:
-    assert named in refusal({**environment("http://127.0.0.1:4317"), **variables})
+def test_an_unusable_variable_is_named(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, given in {**environment("http://127.0.0.1:4317"), variable: value}.items():
+        monkeypatch.setenv(name, given)
+    with pytest.raises(ConfigurationError, match=variable):
+        traces.configure("part")
+
+
+def test_a_ratio_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("half", "7", "nan"):
+        share = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": value}
+        for name, given in {**environment("http://127.0.0.1:4317"), **share}.items():
+            monkeypatch.setenv(name, given)
+        with pytest.raises(ConfigurationError, match=f"OTEL_TRACES_SAMPLER_ARG={value}: must be a number from 0 to 1"):
+            traces.configure("part")
+
+
+def test_a_server_says_why_it_cannot_export_and_ends() -> None:
+    unusable = {"OTEL_BSP_MAX_QUEUE_SIZE": "5", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "50"}
+    assert "OTEL_" in refusal({**environment("http://127.0.0.1:4317"), **unusable})
+
+
+@pytest.mark.parametrize("off", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}])
+def test_traces_can_be_switched_off_with_an_endpoint(off: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, given in {**environment("http://127.0.0.1:4317"), **off}.items():
+        monkeypatch.setenv(name, given)
+    traces.configure("part")()
+    with traces.item_span("item", ["run", "seed"], {}) as span:
+        assert not span.get_span_context().is_valid
 
 
 IN_A_PROCESS = """
@@ -142,15 +200,40 @@ def test_a_share_of_the_traces_is_kept_whole_or_not_at_all(collector: Collector)
     program = """
 from codealign.common import traces
 stop = traces.configure("part")
-for number in range(200):
-    with traces.item_span("item", [str(number)], {}), traces.span("stage", {}):
-        pass
-    with traces.resumed([str(number)]), traces.span("selection", {}):
-        pass
+with traces.item_span("run", ["run1"], {}):
+    for number in range(200):
+        with traces.item_span("item", [str(number)], {}) as item, traces.span("stage", {}):
+            served = traces.current()
+            with traces.resumed(["run1"]):
+                unserved = traces.current()
+            with traces.batch_span("batch", [unserved, served], {}):
+                pass
+        with traces.resumed([str(number)]), traces.span("selection", {}):
+            pass
 stop()
 """
     share = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.5"}
     subprocess.run([sys.executable, "-c", program], env={**environment(collector.endpoint), **share}, check=True)
     kept = {span.trace for span in collector.spans}
     assert 50 < len(kept) < 150
-    assert len(collector.spans) == 3 * len(kept)
+    # This run's own trace is not kept, which decides on no item's, and not on the batches that serve one of them.
+    assert all(span.name != "run" for span in collector.spans)
+    assert len(collector.spans) == 4 * len(kept)
+
+
+def test_odd_values_cost_neither_the_caller_nor_other_spans(collector: Collector) -> None:
+    program = """
+from codealign.common import traces
+stop = traces.configure("part")
+traces.record("text", 1.0, 2.0, {"text": "lone surrogate \\ud800", "texts": ["\\udfff"]})
+for start, end in ((float("nan"), 1.0), (1.0, float("inf")), (-1.0, 2.0), (3.0, 2.0), (1e300, 1e300)):
+    traces.record("time", start, end, {})
+stop()
+"""
+    made = subprocess.run(
+        [sys.executable, "-c", program], env=environment(collector.endpoint), capture_output=True, text=True
+    )
+    assert (made.returncode, made.stderr) == (0, "")
+    spans = collector.wait(lambda spans: len(spans) == 6)
+    assert all(0 < span.start <= span.end for span in spans)
+    assert named(spans, "text").attributes["codealign.texts"] == ["\\udfff"]

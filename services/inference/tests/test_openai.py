@@ -77,7 +77,12 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name.replace("_", "-"), value)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(data)
+        if self.server.pause:
+            for byte in data:
+                self.wfile.write(bytes([byte]))
+                time.sleep(self.server.pause)
+        else:
+            self.wfile.write(data)
 
     def complete(self, text: str = "text", reason: str = "stop", **more: object) -> None:
         content = {"message": {"content": text}} if "messages" in self.body else {"text": text}
@@ -95,6 +100,8 @@ class Endpoint(ThreadingHTTPServer):
         self.key = ""
         self.tokens: int | None = None
         self.metrics: bytes | None = None
+        self.pause = 0.0
+        """Seconds after each byte of an answer."""
         self.asked: list[dict[str, Any]] = []
         self.answer: Answer = Handler.complete
 
@@ -486,6 +493,31 @@ async def test_the_endpoints_own_metrics_are_passed_through_once(endpoint: Endpo
     found = await exposed()
     assert "vllm:" not in found
     assert "engine_metrics_up{" not in found
+
+
+async def test_times_in_the_endpoints_metrics_are_not_passed_through(endpoint: Endpoint) -> None:
+    endpoint.metrics = b"vllm:a 1 nan\nvllm:b 2 inf\nvllm:c 3 1000\n"
+    async with opened(endpoint.url):
+        assert "vllm:c 3.0\n" in await exposed()
+
+
+async def test_an_endpoint_that_sends_its_metrics_slowly_does_not_hold_up_the_others(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint.metrics = EXPOSED
+    async with opened(endpoint.url):
+        monkeypatch.setattr("codealign.inference.engines.openai.endpoint._METRICS_SECONDS", 0.3)
+        endpoint.pause = 0.1
+        assert f'engine_metrics_up{{endpoint="{endpoint.url}"}} 0.0' in await exposed()
+
+
+async def test_numbers_of_tokens_that_cannot_be_are_not_counted(endpoint: Endpoint) -> None:
+    usage = {"prompt_tokens": -1, "completion_tokens": 10**30, "prompt_tokens_details": {"cached_tokens": True}}
+    choice = {"text": "text", "finish_reason": "stop"}
+    endpoint.answer = lambda handler: handler.send(200, {"choices": [choice], "usage": usage})
+    async with opened(endpoint.url) as engine:
+        (one,) = await complete(engine)
+    assert (one.prompt_tokens, one.cached_prompt_tokens, one.generated_tokens) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("instead", [None, b'{"not": 1', b"vllm:x 1\n" * 600_000], ids=["gone", "invalid", "huge"])

@@ -7,6 +7,8 @@ import gc
 from collections.abc import AsyncIterator, Awaitable
 
 import pytest
+import structlog
+from prometheus_client import REGISTRY
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.common.errors import DeadlineExceeded, ResourceExhausted, Unavailable
@@ -153,6 +155,33 @@ async def test_a_failed_attempt_goes_to_another_runner_even_if_that_one_is_busy(
     assert two.started == ["y", "x"]
     await two.finish("x")
     assert name_of(await call) == "PASSED"
+
+
+async def test_log_events_of_a_job_have_its_callers_ids_whoever_made_room_for_it(bench: Bench) -> None:
+    class Noting(Scripted):
+        async def execute(self, asked: pb.ExecuteRequest) -> pb.Result:
+            seen.append((asked.request_id, structlog.contextvars.get_contextvars()["request_id"]))
+            return await super().execute(asked)
+
+    seen: list[tuple[str, str]] = []
+    runner = Noting("r")
+    await bench.add(runner)
+    for name in ("x", "y", "z"):
+        with structlog.contextvars.bound_contextvars(request_id=name):
+            await bench.call(name)
+    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as logged:
+        await runner.finish("x")
+        await runner.finish("y", pb.VERDICT_INFRASTRUCTURE)
+    assert seen == [(name, name) for name in ("x", "y", "y")]
+    assert [event["request_id"] for event in logged if event["event"] == "attempt_failed"] == ["y"]
+
+
+async def test_results_without_a_verdict_are_counted_from_zero_on(bench: Bench) -> None:
+    runner = Scripted("r")
+    runner.description.profiles.append("numeric")
+    await bench.add(runner)
+    labels = {"verdict": "INFRASTRUCTURE", "profile": "numeric"}
+    assert REGISTRY.get_sample_value("codealign_sandbox_results_total", labels) == 0
 
 
 async def test_three_failures_are_an_infrastructure_fault_with_the_evidence_of_each(bench: Bench) -> None:

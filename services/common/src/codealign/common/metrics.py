@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from prometheus_client import Counter, Gauge, Histogram, start_http_server
+from prometheus_client import Counter, Gauge, Histogram, make_wsgi_app, start_http_server
 
 from codealign.common.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 _SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
@@ -43,7 +47,20 @@ def serve(host: str, port: int) -> int:
             f"metrics_port={port}: cannot listen on {host} ({error.strerror}); choose another metrics_port (0: any "
             "free port)"
         ) from None
+    server.set_app(_as_text(make_wsgi_app()))
     return int(server.server_port)
+
+
+def _as_text(app: WSGIApplication) -> WSGIApplication:
+    """Answer in the text format, whatever the scraper prefers.
+
+    Prometheus 2 prefers OpenMetrics, in which the client library writes the colon of vLLM's names as an underscore.
+    """
+
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        return app({**environ, "HTTP_ACCEPT": "text/plain;version=0.0.4"}, start_response)
+
+    return answer
 
 
 def watch_disk(volume: str, path: Path) -> None:
@@ -56,8 +73,8 @@ def watch_disk(volume: str, path: Path) -> None:
 
     def usage(field: str) -> Callable[[], float]:
         def read() -> float:
-            there = next(each for each in (path, *path.absolute().parents) if each.exists())
             try:
+                there = next(each for each in (path, *path.absolute().parents) if each.exists())
                 return float(getattr(shutil.disk_usage(there), field))
             except OSError:
                 return float("nan")  # a failed disk must not hide the other metrics

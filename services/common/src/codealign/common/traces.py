@@ -14,11 +14,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextvars import ContextVar
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import grpc
 from opentelemetry import context as otel
@@ -28,7 +33,7 @@ from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanK
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from codealign.common.errors import ConfigurationError
-from codealign.common.text import encodable
+from codealign.common.text import encodable, unknown
 
 if TYPE_CHECKING:  # the SDK is imported only if an endpoint is configured
     from opentelemetry.sdk.trace import TracerProvider
@@ -38,13 +43,24 @@ __all__ = ["Context", "Span", "SpanContext", "SpanKind"]
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 EXPORTER = "OTEL_TRACES_EXPORTER"
+DISABLED = "OTEL_SDK_DISABLED"
+SAMPLER, SAMPLER_ARG = "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"
+SAMPLERS = tuple(
+    f"{based}{how}" for based in ("", "parentbased_") for how in ("always_on", "always_off", "traceidratio")
+)
+FILES = ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
+NUMBERS = ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
+WHOLE_NUMBERS = tuple(
+    f"OTEL_BSP_{name}" for name in ("SCHEDULE_DELAY", "EXPORT_TIMEOUT", "MAX_QUEUE_SIZE", "MAX_EXPORT_BATCH_SIZE")
+)
 Attributes = Mapping[str, str | int | float | bool | Sequence[str]]
 """Attributes of a span. Never text that a model wrote."""
-FLUSH_MILLISECONDS = 3_000
+FLUSH_SECONDS = 3.0
 """Grace period for spans that are not exported yet when the service stops."""
 MAX_LINKS = 32
 """Maximum links of one span. A batch may serve more items than anyone would follow."""
 
+_LAST_SECOND = 2**63 / 1e9
 _PROPAGATOR = TraceContextTextMapPropagator()
 _tracer: trace.Tracer = trace.NoOpTracer()
 _providers: dict[str, TracerProvider] = {}
@@ -65,15 +81,14 @@ def configure(service: str, others: Sequence[str] = ()) -> Callable[[], None]:
         ConfigurationError: A variable has an unusable value.
     """
     global _tracer
-    endpoint = _first(ENDPOINTS)
-    if not endpoint or os.environ.get(EXPORTER, "otlp") == "none":
+    variable, endpoint = _first(ENDPOINTS)
+    exporter = os.environ.get(EXPORTER) or "otlp"
+    if not endpoint or exporter == "none" or os.environ.get(DISABLED, "").lower() == "true":
         return lambda: None
-    protocol = _first(PROTOCOLS) or "grpc"
-    if protocol != "grpc":
-        raise ConfigurationError(
-            f"{PROTOCOLS[1]}={protocol}: traces are exported over OTLP/gRPC only; leave it unset, and give the "
-            f"collector's gRPC port (usually 4317) in {ENDPOINTS[1]}"
-        )
+    if exporter != "otlp":
+        raise ConfigurationError(f"{EXPORTER}={exporter}: traces are exported over OTLP only; use otlp or none")
+    _check_endpoint(variable, endpoint)
+    _check_values()
     try:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
@@ -83,7 +98,7 @@ def configure(service: str, others: Sequence[str] = ()) -> Callable[[], None]:
     except ImportError as error:
         raise ConfigurationError(
             f"traces to {endpoint} need the extra `traces` of codealign-common ({error}); install it, or unset "
-            f"{ENDPOINTS[1]}"
+            f"{variable}"
         ) from None
 
     class Ids(RandomIdGenerator):
@@ -98,27 +113,90 @@ def configure(service: str, others: Sequence[str] = ()) -> Callable[[], None]:
             return chosen[1] if chosen else super().generate_span_id()
 
     try:
-        processor = BatchSpanProcessor(OTLPSpanExporter())
+        processor = BatchSpanProcessor(OTLPSpanExporter(insecure=urlsplit(endpoint).scheme == "http"))
         for name in (service, *others):
             resource = Resource.create({"service.name": f"codealign-{name}", "service.version": _version()})
             provider = TracerProvider(resource=resource, id_generator=Ids(), shutdown_on_exit=False)
             provider.add_span_processor(processor)
             _providers[name] = provider
-    except ValueError as error:
+    except Exception as error:  # the SDK has its own kinds of errors
         raise ConfigurationError(
             f"traces cannot be exported to {endpoint}: {error}; check the OTEL_* variables"
         ) from None
     _tracer = _providers[service].get_tracer("codealign")
 
     def stop() -> None:
-        processor.force_flush(FLUSH_MILLISECONDS)
-        processor.shutdown()  # type: ignore[no-untyped-call]
+        # The SDK's own limits are longer, and hold for each batch: a collector that never replies would keep the
+        # process alive until it is killed.
+        exporting = threading.Thread(target=processor.shutdown, daemon=True)
+        exporting.start()
+        exporting.join(FLUSH_SECONDS)
 
     return stop
 
 
-def _first(names: Sequence[str]) -> str:
-    return next((value for name in names if (value := os.environ.get(name, ""))), "")
+def _first(names: Sequence[str]) -> tuple[str, str]:
+    """Return the first of these variables that is set, with its value, or ("", "")."""
+    return next(((name, value) for name in names if (value := os.environ.get(name, ""))), ("", ""))
+
+
+def _check_endpoint(variable: str, endpoint: str) -> None:
+    """Refuse what the exporter would accept and then never reach."""
+    chosen, protocol = _first(PROTOCOLS)
+    if protocol not in ("", "grpc"):
+        raise ConfigurationError(
+            f"{chosen}={protocol}: traces are exported over OTLP/gRPC only; leave it unset, and give the collector's "
+            f"gRPC port (usually 4317) in {variable}"
+        )
+    url = urlsplit(endpoint)
+    try:
+        complete = url.scheme in ("http", "https") and bool(url.hostname) and url.port is not None
+    except ValueError:  # the port is no number
+        complete = False
+    if not complete or "@" in url.netloc or url.path not in ("", "/") or endpoint != endpoint.strip():
+        raise ConfigurationError(
+            f"{variable}={endpoint}: must be http:// or https:// (with TLS), a host and the collector's gRPC port, "
+            "without a path, such as http://localhost:4317"
+        )
+
+
+def _check_values() -> None:
+    """Refuse values in whose place the SDK would use others, such as a ratio of 1."""
+    sampler = os.environ.get(SAMPLER, "").lower()
+    if sampler and sampler not in SAMPLERS:
+        raise ConfigurationError(f"{SAMPLER}: {unknown('sampler', sampler, SAMPLERS)}")
+    ratio = os.environ.get(SAMPLER_ARG, "")
+    if ratio and sampler.endswith("ratio") and not 0 <= _number(ratio) <= 1:
+        raise ConfigurationError(f"{SAMPLER_ARG}={ratio}: must be a number from 0 to 1")
+    for name in (*NUMBERS, *WHOLE_NUMBERS):
+        value = os.environ.get(name)
+        whole = name in WHOLE_NUMBERS
+        if value is not None and not (0 < _number(value) < math.inf and (value.isdecimal() or not whole)):
+            kind = "whole number" if whole else "number"
+            raise ConfigurationError(f"{name}={value}: must be a {kind} greater than 0, or unset")
+    for name in (f"OTEL_EXPORTER_OTLP_{signal}{file}" for signal in ("TRACES_", "") for file in FILES):
+        if path := os.environ.get(name):
+            _check_pem(name, path)
+    for name in ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"):
+        pairs = [pair for pair in os.environ.get(name, "").split(",") if pair.strip()]
+        if not all("=" in pair and pair.isascii() for pair in pairs):  # the values are often secret
+            raise ConfigurationError(f"{name}: must be name=value pairs, separated by commas, in URL encoding")
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _check_pem(variable: str, path: str) -> None:
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{variable}={path}: cannot be read ({error.strerror})") from None
+    if b"-----BEGIN " not in content:
+        raise ConfigurationError(f"{variable}={path}: is not a PEM file")
 
 
 def _version() -> str:
@@ -163,7 +241,9 @@ def span(
 
 @contextlib.contextmanager
 def batch_span(name: str, served: Sequence[SpanContext], attributes: Attributes) -> Iterator[None]:
-    """Record work for several items at once: a child of the first one's span, with links to the others'.
+    """Record work for several items at once: a child of one item's span, with links to the others'.
+
+    The first item whose trace is exported has it. With a ratio of traces, the very first one's often is not.
 
     Args:
         name: Name of the span.
@@ -173,7 +253,8 @@ def batch_span(name: str, served: Sequence[SpanContext], attributes: Attributes)
     if not _providers:
         yield
         return
-    with trace.use_span(NonRecordingSpan(served[0])), span(name, attributes, links=served[1:]):
+    first, *others = sorted(served, key=lambda each: not each.trace_flags.sampled)
+    with trace.use_span(NonRecordingSpan(first)), span(name, attributes, links=others):
         yield
 
 
@@ -208,7 +289,8 @@ def resumed(key: Sequence[str]) -> Iterator[None]:
     from opentelemetry.sdk.trace.sampling import Decision
 
     provider = next(iter(_providers.values()))
-    decision = provider.sampler.should_sample(None, trace_number, "item").decision
+    # As the item's own span was decided on: without the current span, whose trace may be exported when this one is not.
+    decision = provider.sampler.should_sample(Context(), trace_number, "item").decision
     flags = TraceFlags(TraceFlags.SAMPLED if decision is not Decision.DROP else TraceFlags.DEFAULT)
     parent = NonRecordingSpan(SpanContext(trace_number, span_number, is_remote=True, trace_flags=flags))
     with trace.use_span(parent):
@@ -222,7 +304,14 @@ def trace_id(key: Sequence[str]) -> str:
 
 def _named(attributes: Attributes) -> dict[str, Any]:
     """Put attributes under the project's prefix, except those of a semantic convention, which have one."""
-    return {key if "." in key else f"codealign.{key}": value for key, value in attributes.items()}
+    return {key if "." in key else f"codealign.{key}": _sendable(value) for key, value in attributes.items()}
+
+
+def _sendable(value: Any) -> Any:
+    """Escape lone surrogates: one would cost all spans of its export."""
+    if isinstance(value, str):
+        return encodable(value)
+    return [encodable(each) for each in value] if isinstance(value, Sequence) else value
 
 
 def _ids(key: Sequence[str]) -> tuple[int, int]:
@@ -237,8 +326,8 @@ def record(
 
     Args:
         name: Name of the span.
-        start: Unix time in seconds.
-        end: Unix time in seconds.
+        start: Unix time in seconds. At most `end`.
+        end: Unix time in seconds. The present if it is no time.
         attributes: As in `span`.
         context: Context of the parent span. None: the current one.
         service: One of `configure`'s `others`. Empty: this service.
@@ -246,6 +335,9 @@ def record(
     if not _providers:
         return
     tracer = _providers[service].get_tracer("codealign") if service else _tracer
+    # A time that cannot be encoded would cost all spans of its export, and here an exception would stop the caller.
+    end = end if 0 <= end < _LAST_SECOND else time.time()
+    start = start if 0 <= start <= end else end
     tracer.start_span(name, context=context, attributes=_named(attributes), start_time=int(start * 1e9)).end(
         int(end * 1e9)
     )
@@ -276,7 +368,9 @@ def current_trace_id() -> str:
 
 def enter(metadata: Mapping[str, Any]) -> None:
     """Continue the caller's trace until this task ends. Call once per task: each gRPC call has its own."""
-    given = {key: value for key, value in metadata.items() if isinstance(value, str)}
+    # Without `tracestate`: nothing here uses it, and each malformed member of a caller's would be a line of the log.
+    parent = metadata.get("traceparent")
+    given = {"traceparent": parent} if isinstance(parent, str) else {}
     # Never detached: the context ends with the task, and a generator may be closed in another one.
     otel.attach(_PROPAGATOR.extract(given, Context()))
 

@@ -122,6 +122,9 @@ class Dispatcher:
         """
         station = Station(runner, runner.description.name if place is None else place)
         self._stations.add(station)
+        for profile in runner.description.profiles:
+            # From 0 on: an alert compares increases, and would miss the first result of a series that begins with it.
+            metrics.RESULTS.labels(_verdict_name(pb.VERDICT_INFRASTRUCTURE), profile)
         try:
             self._pump()
             await runner.wait_ended()
@@ -225,9 +228,9 @@ class Dispatcher:
         job.queue_seconds += waited
         now = time.time()
         traces.record("queue", now - waited, now, {}, job.context)
-        job.task = asyncio.create_task(_execute(station.runner, job.request))
+        job.task = asyncio.create_task(_execute(station.runner, job.request), context=job.call)
         station.jobs.add(job)
-        job.task.add_done_callback(functools.partial(self._ended, job, station, started))
+        job.task.add_done_callback(functools.partial(self._ended, job, station, started), context=job.call)
 
     def _ended(self, job: Job, station: Station, started: float, task: asyncio.Task[pb.Result]) -> None:
         station.jobs.remove(job)

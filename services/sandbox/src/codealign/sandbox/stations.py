@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import dataclasses
 import math
 from collections.abc import Collection, Hashable
@@ -60,6 +61,8 @@ class Job:
     """Places of the failed attempts."""
     context: traces.Context = dataclasses.field(default_factory=traces.current_context)
     """The caller's trace."""
+    call: contextvars.Context = dataclasses.field(default_factory=contextvars.copy_context)
+    """Context variables of the call. Another job's end may start this one, and log events must not have its ids."""
     machine: str = ""
     """If set, the job must run alone on this machine."""
     reason: str = ""

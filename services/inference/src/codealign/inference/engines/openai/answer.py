@@ -133,7 +133,8 @@ def _object(value: Any) -> Json:
 
 
 def _count(value: Any) -> int:
-    return value if isinstance(value, int) else 0
+    """Return a number of tokens, or 0 for what cannot be one."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else 0
 
 
 def _shown(value: Any) -> str:

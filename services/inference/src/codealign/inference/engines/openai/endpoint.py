@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -123,6 +124,7 @@ class Endpoint:
 
     def metrics(self) -> str | None:
         """Return the endpoint's metrics as text, or None if it has none or does not answer in time. Blocks."""
+        end = time.monotonic() + _METRICS_SECONDS  # the client's own limit holds for each read
         try:
             with self._blocking(_METRICS_SECONDS) as client, client.stream("GET", self.metrics_url) as answer:
                 if answer.status_code != 200:
@@ -130,7 +132,7 @@ class Endpoint:
                 content = bytearray()
                 for chunk in answer.iter_bytes():
                     content += chunk
-                    if len(content) > _METRICS_BYTES:
+                    if len(content) > _METRICS_BYTES or time.monotonic() > end:
                         return None
                 return content.decode("utf-8", "replace")
         except httpx2.HTTPError:

@@ -68,6 +68,12 @@ def vllm_families(text: str | None) -> list[Metric] | None:
         return None
     try:
         families: Iterable[Metric] = text_string_to_metric_families(text)
-        return [family for family in families if family.name.startswith(PREFIX)]
+        return [_without_times(family) for family in families if family.name.startswith(PREFIX)]
     except ValueError:
         return None
+
+
+def _without_times(family: Metric) -> Metric:
+    """Remove timestamps: the values are of this scrape, and one that is no time would end it."""
+    family.samples = [sample._replace(timestamp=None) for sample in family.samples]
+    return family
