@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING
 
@@ -160,6 +161,29 @@ async def test_a_service_that_moved_is_found_again(world: World) -> None:
     assert "not complete" not in await world.words("/")
 
 
+async def test_a_page_that_is_being_read_survives_a_service_that_moved(world: World) -> None:
+    tree = world.store(Tree())
+    world.coordinator.report_seconds = 1.0
+    slow = asyncio.create_task(world.words(f"/runs/{tree.run.id}"))
+    while not world.coordinator.reports_asked:
+        await asyncio.sleep(0)
+    world.addresses["training"] = "127.0.0.1:1"
+    await world.page("/")
+    assert "not complete" not in await slow
+
+
+async def test_without_its_coordinator_a_run_is_not_another_record(world: World) -> None:
+    tree = world.store(Tree())
+    del world.addresses["coordinator"]
+    assert "is not a run" in await world.words(f"/runs/{tree.seed.id}", 404)
+
+
+async def test_kinds_have_their_plural(world: World) -> None:
+    tree = world.store(Tree())
+    for kind, plural in (("prompt_prefix", "Prompt prefixes"), ("example", "Rows"), ("stage_config", "Stage configs")):
+        assert f"{plural} of" in await world.words(f"/records?collection={tree.run.id}&kind={kind}")
+
+
 async def test_a_slow_service_does_not_hold_up_the_page(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = world.store(Tree())
     monkeypatch.setattr(reading, "DEADLINE_SECONDS", 2.0)
@@ -216,4 +240,6 @@ async def test_a_bug_shows_no_traceback(world: World, monkeypatch: pytest.Monkey
     answer = await world.browser.get("/")
     assert answer.status_code == 500
     assert "secret" not in answer.text
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    assert answer.headers["cache-control"] == "no-store"
     assert "Traceback" not in answer.text
