@@ -193,7 +193,7 @@ def _serialized_category(view: View) -> bytes:
 def _exactly(view: View, page: list[pb.Record]) -> list[pb.Record]:
     """Leave out records that only look as if they matched.
 
-    A text may look like the serialized category. PostgreSQL's encoding writes other bytes as digits, such as \\303.
+    A text may look like the serialized category. PostgreSQL's encoding writes bytes above 127 as octal digits.
     """
     text = view.text.encode().lower()
     found = []
