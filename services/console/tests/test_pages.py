@@ -165,8 +165,7 @@ async def test_a_page_that_is_being_read_survives_a_service_that_moved(world: Wo
     tree = world.store(Tree())
     world.coordinator.report_seconds = 1.0
     slow = asyncio.create_task(world.words(f"/runs/{tree.run.id}"))
-    while not world.coordinator.reports_asked:
-        await asyncio.sleep(0)
+    await world.coordinator.report_asked.wait()
     world.addresses["training"] = "127.0.0.1:1"
     await world.page("/")
     assert "not complete" not in await slow
@@ -176,6 +175,24 @@ async def test_without_its_coordinator_a_run_is_not_another_record(world: World)
     tree = world.store(Tree())
     del world.addresses["coordinator"]
     assert "is not a run" in await world.words(f"/runs/{tree.seed.id}", 404)
+
+
+async def test_a_part_that_needs_many_calls_is_given_up_in_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = world.store(Tree())
+    monkeypatch.setattr(reading, "PART_SECONDS", 0.5)
+    world.coordinator.report_seconds = 30.0
+    assert "A part of this page took more than 0.5 s and is left out." in await world.words(f"/runs/{tree.run.id}")
+
+
+async def test_what_cannot_be_read_is_not_called_empty(world: World) -> None:
+    tree = world.store(Tree())
+    world.coordinator.reports[tree.run.id].ClearField("verdicts")
+    del world.addresses["dataset"]
+    for url in (f"/runs/{tree.run.id}", f"/records?collection={tree.run.id}", "/data"):
+        page = await world.words(url)
+        assert "not complete" in page
+        for claim in ("None yet", "0 records", "No answer has been executed yet", "Nothing matches"):
+            assert claim not in page, url
 
 
 async def test_kinds_have_their_plural(world: World) -> None:

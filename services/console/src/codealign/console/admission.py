@@ -27,7 +27,7 @@ class PeopleOnly(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # a class
     the console they could read what the services refuse to them; and the authority may be an organization's.
     """
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         """Admit or refuse a connection."""
         names = _names(transport.get_extra_info("ssl_object"))
         if names == (PEOPLE,):

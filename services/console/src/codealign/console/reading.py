@@ -23,6 +23,8 @@ READ = ("coordinator", "dataset", "training")
 DEADLINE_SECONDS = 5.0
 """Deadline of every call: a page that takes longer says which service was too slow."""
 
+PART_SECONDS = 15.0
+"""Deadline of a part of a page that takes several calls."""
 CLOSE_SECONDS = 120.0
 """How long connections to former addresses stay open, because pages may still read through them."""
 
@@ -147,11 +149,14 @@ class Gathering:
             NotThere: It does not exist, and `named` is set.
         """
         try:
-            return await read(self.reader)
+            async with asyncio.timeout(PART_SECONDS):
+                return await read(self.reader)
         except ServiceFailure as failure:
             if named and failure.code in _ABSENT:
                 raise NotThere(failure.message) from None
             self._add(failure.message)
+        except TimeoutError:
+            self._add(f"A part of this page took more than {PART_SECONDS:g} s and is left out.")
         except Failure as failure:  # what was read does not make sense
             self._add(failure.message)
         except ConfigurationError as error:  # the service is not running, so it has no address

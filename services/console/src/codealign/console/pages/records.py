@@ -96,6 +96,7 @@ async def records(request: Request) -> Response:
         outcomes=tuple(_OUTCOMES) if kind == pb.KIND_DECISION else (),
         items=[_item(record, around) for record in listed],
         matching=sum(one.count for one in matching),
+        counted=counted is not None and found is not None,
         exact=not given["text"] and not given["category"],
         examined=found.examined if found else 0,
         next=f"/records?{urlencode({**here, 'page': found.next_page_token})}"
