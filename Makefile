@@ -196,6 +196,10 @@ images: ## Build the cluster's images: make images [IMAGES=...] [REGISTRY=...] [
 image-names: # What they are called, for `docker save` and `docker push`
 	@echo $(foreach image,$(IMAGES),$(REGISTRY)codealign-$(image):$(TAG))
 
+.PHONY: release
+release: setup images ## Publish images by digest with SBOMs and signatures, and the chart: make release REGISTRY=ghcr.io/me/
+	@$(BIN)/python -m charts.release all --registry "$(REGISTRY)" $(foreach image,$(IMAGES),--image $(image)) $(ARGS)
+
 # What the chart's values may be, from the comments beside them.
 .PHONY: chart-schema
 chart-schema: setup ## Renew the chart's values.schema.json

@@ -35,7 +35,9 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version | replace "+" "_" }
 {{- if regexMatch "(@|:[^/]+$)" .image -}}
 {{ .image }}
 {{- else -}}
-{{ .root.Values.image.registry }}{{ .image }}:{{ default .root.Chart.AppVersion .root.Values.image.tag }}
+{{- $image := .root.Values.image -}}
+{{ $image.registry }}{{ .image }}:{{ default .root.Chart.AppVersion $image.tag }}
+{{- if not $image.tag }}{{ with get $image.digests .image }}@{{ . }}{{ end }}{{ end -}}
 {{- end -}}
 {{- end -}}
 
