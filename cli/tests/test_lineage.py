@@ -327,3 +327,13 @@ def test_of_a_run_its_requests_and_events_are_told() -> None:
     assert "running: started" in text
     assert "succeeded: 7 rows" in text
     assert "of its completion" not in text, "a work log's key is no number of a completion's record"
+
+
+def test_a_family_may_be_a_longer_chain_than_python_may_recurse() -> None:
+    chain: list[pb.Record] = []
+    for _ in range(3000):
+        parents = [record.id for record in chain[-1:]]
+        chain.append(complete(pb.Record(kind=pb.KIND_INSTRUCTION, parents=parents, instruction=pb.Instruction())))
+    family = Family(chain[0].id, {record.id: record for record in reversed(chain)})
+    assert family.line() == {chain[0].id}
+    assert family.parent(chain[-1]) == chain[-2].id

@@ -100,6 +100,7 @@ class Coordinator(coordinator_rpc.CoordinatorServiceServicer):
         """How long it takes to list the runs."""
         self.report_seconds = 0.0
         """How long a report takes."""
+        self.report_asked = asyncio.Event()
 
     def add(self, run: pb.Record, state: pb.RunState.ValueType = pb.RUN_STATE_SUCCEEDED, text: str = "") -> None:
         """Add a run with one stage."""
@@ -117,6 +118,7 @@ class Coordinator(coordinator_rpc.CoordinatorServiceServicer):
         return api.GetRunResponse(run=self._of(request.run).run)
 
     async def GetReport(self, request: api.GetReportRequest, context: Any) -> api.GetReportResponse:
+        self.report_asked.set()
         await asyncio.sleep(self.report_seconds)
         return self._of(request.run)
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import pytest
 
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.api.sandbox.v1 import sandbox_pb2 as sb
+from codealign.common.records import complete
+from codealign.dataset.storage.append import append
 from services.console.tests.conftest import Reading, Tree
 
 if TYPE_CHECKING:
@@ -81,7 +86,15 @@ async def test_a_text_that_cannot_be_searched_for_is_an_explained_error(world: W
 
 
 async def test_other_host_names_and_methods_are_refused(world: World) -> None:
-    for host in ("evil.example", "evil.example:8484", "127.0.0.1.evil.example", "[::2]:80", ""):
+    refused = (
+        "evil.example",
+        "evil.example:8484",
+        "127.0.0.1.evil.example",
+        "[::2]:80",
+        "",
+        "localhost:x@evil.example",
+    )
+    for host in (*refused, "127.0.0.1:80@evil.example", "[::1]evil.example", "127.0.0.1:80, evil.example"):
         answer = await world.browser.get("/", headers={"Host": host})
         assert answer.status_code == 421, host
     for host in ("localhost:1234", "127.0.0.1", "[::1]:8484", "LOCALHOST"):
@@ -98,3 +111,61 @@ async def test_every_answer_forbids_scripts_and_addresses_from_elsewhere(world: 
         assert "unsafe" not in policy
         assert headers["x-content-type-options"] == "nosniff"
     assert (await world.browser.get("/static/../settings.py")).status_code == 404
+    assert (await world.browser.get("/records/")).status_code == 404, "a redirect would name a host"
+
+
+async def test_numbers_and_times_that_are_none_are_shown_as_unknown(world: World) -> None:
+    for number in (math.nan, math.inf, -math.inf):
+        strange = sb.Result(verdict=sb.VERDICT_PASSED, wall_seconds=number, cpu_seconds=number, queue_seconds=number)
+        record = pb.Record(kind=pb.KIND_VERDICT)
+        record.verdict.result.CopyFrom(strange)
+        append(world.database, [complete(record)], collection="strange")
+        assert "PASSED" in await world.words(f"/records/{record.id}")
+    seconds = pb.Provenance(model="nano", seconds=math.inf)
+    late = pb.Record(kind=pb.KIND_INSTRUCTION, instruction=pb.Instruction(text="late"), provenance=seconds)
+    late.provenance.created_at.seconds = 10**15
+    append(world.database, [complete(late)], collection="strange")
+    assert "late" in await world.words(f"/records/{late.id}")
+    assert "late" in await world.words("/records?collection=strange&kind=instruction")
+
+
+async def test_a_chain_deeper_than_pythons_stack_is_shown_up_to_the_limit(world: World) -> None:
+    chain: list[pb.Record] = []
+    for number in range(700):
+        parents = [chain[-1].id] if chain else []
+        task = pb.Instruction(text=f"step {number}.")
+        chain.append(complete(pb.Record(kind=pb.KIND_INSTRUCTION, parents=parents, instruction=task)))
+    append(world.database, chain, collection="chain")
+    for place in (0, 350, 699):
+        text = await world.words(f"/records/{chain[place].id}")
+        assert "There are more records around this one than a page shows" in text
+        for near in (place - 1, place + 1):
+            assert f"step {near}." in text or not 0 <= near < 700
+
+
+async def test_texts_around_a_record_are_bounded_together(world: World) -> None:
+    seed = complete(pb.Record(kind=pb.KIND_SEED, seed=pb.Seed(code="x = 1\n", name="f")))
+    code = pb.Response(code="print(1 + 1)\n" * 200)
+    answers = [
+        complete(pb.Record(kind=pb.KIND_RESPONSE, parents=[seed.id], attempt=number, response=code))
+        for number in range(200)
+    ]
+    append(world.database, [seed, *answers], collection="many")
+    page = await world.page(f"/records/{seed.id}")
+    assert len(page) < 500_000
+    assert "The tree leaves out some texts" in page
+    assert all(f"/records/{answer.id}" in page for answer in answers)
+
+
+@pytest.mark.parametrize(
+    "filters", ["kind=nonsense", "kind=verdict&outcome=kept", "kind=decision&outcome=x", "stage=x"]
+)
+async def test_a_filter_that_would_select_nothing_it_names_is_refused(world: World, filters: str) -> None:
+    tree = world.store(Tree())
+    await world.page(f"/records?collection={tree.run.id}&{filters}", 404)
+
+
+@pytest.mark.parametrize("hidden", ["\xad", "\u3164", "\u115f", "\U000e0100"])
+async def test_fillers_and_variation_selectors_are_made_visible(world: World, hidden: str) -> None:
+    tree = world.store(Tree(f"a{hidden}b"))
+    assert f"⟨U+{ord(hidden):04X}⟩" in await world.page(f"/records/{tree.row.id}")

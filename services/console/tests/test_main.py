@@ -44,7 +44,7 @@ async def served(own: ClientTls) -> AsyncIterator[int]:
         await serving
 
 
-async def test_a_browser_needs_a_certificate_of_the_releases_authority(tmp_path: Path) -> None:
+async def test_a_browser_needs_a_persons_certificate_of_the_releases_authority(tmp_path: Path) -> None:
     authority, other = Authority.make(tmp_path / "own"), Authority.make(tmp_path / "other")
     person, stranger = authority.sign("client"), other.sign("client")
 
@@ -60,6 +60,10 @@ async def test_a_browser_needs_a_certificate_of_the_releases_authority(tmp_path:
         for refused in (None, stranger):
             with pytest.raises(httpx2.HTTPError):
                 await opened(port, refused)
+        component = authority.sign("sandbox")
+        two_names = authority.sign("two", subject="/CN=client/CN=sandbox")
+        for refused in (component, two_names):
+            assert await opened(port, refused) == 403
 
 
 @pytest.mark.parametrize(

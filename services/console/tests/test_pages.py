@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING
 
@@ -160,6 +161,46 @@ async def test_a_service_that_moved_is_found_again(world: World) -> None:
     assert "not complete" not in await world.words("/")
 
 
+async def test_a_page_that_is_being_read_survives_a_service_that_moved(world: World) -> None:
+    tree = world.store(Tree())
+    world.coordinator.report_seconds = 1.0
+    slow = asyncio.create_task(world.words(f"/runs/{tree.run.id}"))
+    await world.coordinator.report_asked.wait()
+    world.addresses["training"] = "127.0.0.1:1"
+    await world.page("/")
+    assert "not complete" not in await slow
+
+
+async def test_without_its_coordinator_a_run_is_not_another_record(world: World) -> None:
+    tree = world.store(Tree())
+    del world.addresses["coordinator"]
+    assert "is not a run" in await world.words(f"/runs/{tree.seed.id}", 404)
+
+
+async def test_a_part_that_needs_many_calls_is_given_up_in_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = world.store(Tree())
+    monkeypatch.setattr(reading, "PART_SECONDS", 0.5)
+    world.coordinator.report_seconds = 30.0
+    assert "A part of this page took more than 0.5 s and is left out." in await world.words(f"/runs/{tree.run.id}")
+
+
+async def test_what_cannot_be_read_is_not_called_empty(world: World) -> None:
+    tree = world.store(Tree())
+    world.coordinator.reports[tree.run.id].ClearField("verdicts")
+    del world.addresses["dataset"]
+    for url in (f"/runs/{tree.run.id}", f"/records?collection={tree.run.id}", "/data"):
+        page = await world.words(url)
+        assert "not complete" in page
+        for claim in ("None yet", "0 records", "No answer has been executed yet", "Nothing matches"):
+            assert claim not in page, url
+
+
+async def test_kinds_have_their_plural(world: World) -> None:
+    tree = world.store(Tree())
+    for kind, plural in (("prompt_prefix", "Prompt prefixes"), ("example", "Rows"), ("stage_config", "Stage configs")):
+        assert f"{plural} of" in await world.words(f"/records?collection={tree.run.id}&kind={kind}")
+
+
 async def test_a_slow_service_does_not_hold_up_the_page(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = world.store(Tree())
     monkeypatch.setattr(reading, "DEADLINE_SECONDS", 2.0)
@@ -216,4 +257,6 @@ async def test_a_bug_shows_no_traceback(world: World, monkeypatch: pytest.Monkey
     answer = await world.browser.get("/")
     assert answer.status_code == 500
     assert "secret" not in answer.text
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    assert answer.headers["cache-control"] == "no-store"
     assert "Traceback" not in answer.text

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import random
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from codealign.api.dataset.v1 import dataset_pb2 as wire
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common.errors import CodeAlignError, InvalidArgument, Unavailable
 from codealign.common.records import complete
+from codealign.dataset import checks
 from codealign.dataset.storage import leases, lookup
 from codealign.dataset.storage.append import append, carry_out
 from codealign.dataset.storage.database import Database
@@ -44,6 +47,25 @@ def test_records_come_back_as_they_were_sent(database: Database, make: Make) -> 
     results = append(database, records)
     assert [item.outcome for item in results] == [INSERTED] * len(records)
     assert lookup.get(database, [record.id for record in records]) == records
+
+
+@pytest.mark.parametrize(
+    ("origin", "path"),
+    [
+        (pb.Provenance(seconds=math.nan), "seconds"),
+        (pb.Provenance(seconds=math.inf), "seconds"),
+        (pb.Provenance(seconds=-1.0), "seconds"),
+        (pb.Provenance(created_at=Timestamp(seconds=10**15)), "created_at"),
+        (pb.Provenance(created_at=Timestamp(seconds=-(10**15))), "created_at"),
+        (pb.Provenance(created_at=Timestamp(seconds=1, nanos=10**9)), "created_at"),
+    ],
+)
+def test_a_time_that_is_none_is_refused_and_named(make: Make, origin: pb.Provenance, path: str) -> None:
+    seed = make.seed()
+    seed.provenance.CopyFrom(origin)
+    with pytest.raises(InvalidArgument) as caught:
+        checks.records([seed], 10**6)
+    assert [found for found, _ in caught.value.violations] == [f"records[0].provenance.{path}"]
 
 
 def test_an_empty_body_stays_a_body(database: Database) -> None:

@@ -84,6 +84,12 @@ def test_a_text_is_found_wherever_it_is(database: Database, make: Make, text: st
     assert page.examined == 3
 
 
+def test_bytes_that_postgresql_writes_as_digits_are_not_found_as_digits(database: Database, make: Make) -> None:
+    made = seeds(make, "x = 1  # \u20ac", "x = 342")
+    append(database, made, collection="run")
+    assert ids(database, View("run", pb.KIND_SEED, text="342"), 1) == [made[1].id]
+
+
 def test_a_text_is_found_in_a_body_with_zero_bytes(database: Database, make: Make) -> None:
     result = sb.Result(verdict=sb.VERDICT_RAISED, wall_seconds=1.0, detail="a needle", stdout=sb.Output(data=b"\0\xff"))
     seed = make.seed()
@@ -152,7 +158,11 @@ def test_a_token_belongs_to_its_request() -> None:
     request.text = "other"
     with pytest.raises(InvalidArgument, match="other fields"):
         checks.browse_start(request)
-    for token in ("nonsense", checks._token("a" * 32)):
+    question = checks._question(request)
+    forged = [
+        checks._token(f"{'a' * 32}{question}{position}") for position in ("9" * 19, "9" * 5000, "\u0663", "-1", "")
+    ]
+    for token in ("nonsense", checks._token("a" * 32), *forged):
         request.page_token = token
         with pytest.raises(InvalidArgument, match="page_token"):
             checks.browse_start(request)

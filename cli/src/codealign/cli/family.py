@@ -64,10 +64,17 @@ class Family:
 
     def _depth(self, record_id: str) -> int:
         """Return the length of the longest chain of parents above a record."""
-        if record_id not in self._depths:
-            self._depths[record_id] = 0  # guards against cycles in damaged data
-            above = [parent for parent in self.records[record_id].parents if parent in self.records]
-            self._depths[record_id] = max((1 + self._depth(parent) for parent in above), default=0)
+        waiting = [record_id]  # not recursive: a chain may be longer than Python's stack
+        started: set[str] = set()
+        while waiting:
+            current = waiting[-1]
+            above = [parent for parent in self.records[current].parents if parent in self.records]
+            missing = [parent for parent in above if parent not in self._depths and parent not in started]
+            if current in self._depths or not missing:
+                self._depths.setdefault(current, max((1 + self._depths.get(one, 0) for one in above), default=0))
+                waiting.pop()
+            started.add(current)  # guards against cycles in damaged data
+            waiting += missing if current not in self._depths else ()
         return self._depths[record_id]
 
     def stage(self, record: pb.Record) -> str:

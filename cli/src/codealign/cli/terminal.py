@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 import os
 import re
 import sys
@@ -74,7 +75,9 @@ def count(number: int, singular: str, plural: str = "") -> str:
 
 
 def duration(seconds: float) -> str:
-    """Format seconds: "0.4 s", "52 s", "3 min 05 s", "2 h 10 min"."""
+    """Format seconds: "0.4 s", "52 s", "3 min 05 s", "2 h 10 min"; "unknown" if it is not a number."""
+    if not math.isfinite(seconds):
+        return "unknown"
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 60:

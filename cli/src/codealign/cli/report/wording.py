@@ -20,10 +20,11 @@ _BENCHMARKS: Mapping[str, str] = {
 }
 _BENCHMARK_ORDER = ("humaneval+", "mbpp+", "humaneval", "mbpp")
 
-# Invisible characters, and those that control terminals or layout: C0, C1, bidirectional, zero-width, tags.
+# Invisible characters, and those that control terminals or layout: C0, C1, bidirectional, zero-width, fillers, tags,
+# supplementary variation selectors (which can carry any bytes).
 _HIDDEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\U000e0000-\U000e007f]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f"
+    "\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]"
 )
 
 

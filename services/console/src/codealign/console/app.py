@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from codealign.common.logs import get_logger
 from codealign.console import assets
-from codealign.console.guard import Guard
+from codealign.console.guard import HEADERS, Guard
 from codealign.console.pages import comparing, data, evaluations, records, runs, trainings
 from codealign.console.reading import NotThere, Services
 from codealign.console.rendering import gather, page
@@ -59,6 +59,7 @@ def application(services: Services, names: Collection[str] = LOOPBACK) -> Starle
         exception_handlers={NotThere: _not_there, HTTPException: _refused, Exception: _failed},
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # a redirect names scheme and port, which a proxy may have changed
     app.state.services = services
     return app
 
@@ -74,5 +75,6 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
+    # Starlette makes this answer outside of every middleware, so the guard cannot add its headers.
     log.error("page_failed", path=request.url.path, exc_info=error)
-    return PlainTextResponse("This page failed: a bug. The console's log has the details.\n", 500)
+    return PlainTextResponse("This page failed: a bug. The console's log has the details.\n", 500, HEADERS)

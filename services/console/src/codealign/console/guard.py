@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 from starlette.datastructures import MutableHeaders
@@ -31,6 +32,9 @@ HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Cache-Control": "no-store",
 }
+
+
+_HOST = re.compile(r"(?:\[(?P<bracketed>[0-9A-Fa-f:.]+)\]|(?P<plain>[^\[\]:@/\s]+))(?::[0-9]{0,5})?", re.ASCII)
 
 
 class Guard:
@@ -77,7 +81,6 @@ class Guard:
 
 
 def _name(host: str) -> str:
-    """Return a Host header's name without its port."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower()
+    """Return a Host header's name without its port, or "" if it is not a name with a port."""
+    found = _HOST.fullmatch(host)
+    return (found["bracketed"] or found["plain"]).lower() if found else ""

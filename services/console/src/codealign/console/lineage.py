@@ -21,6 +21,10 @@ from codealign.console.texts import GLANCED, SHOWN, Shown, render
 
 MOST = 300
 """Records around one record that a page shows."""
+DEEPEST = 40
+"""Levels of the tree. What is below them is shown at the last one, in order."""
+MOST_GLANCED = 100_000
+"""Characters of HTML of the texts in the tree together."""
 ALONE = (
     *(pb.KIND_RUN, pb.KIND_STAGE_CONFIG, pb.KIND_PROMPT_PREFIX, pb.KIND_WORK_LOG, pb.KIND_LOOP),
     *(pb.KIND_RUN_REQUEST, pb.KIND_RUN_EVENT, pb.KIND_EVALUATION_JOB, pb.KIND_CHECKPOINT),
@@ -55,7 +59,6 @@ class Node:
     """Words, colour and id of each decision about it."""
     prompt: PromptView | None
     children: list[Node] = field(default_factory=list)
-    hidden: list[tuple[str, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ class RecordView:
     chart: Markup
     prompt: PromptView | None
     trees: list[Node]
+    clipped: bool
+    """The tree leaves out texts of some records."""
     above: list[Node]
     """The line from the seed, without the record."""
 
@@ -142,6 +147,7 @@ def view(found: Family | None, record: pb.Record, run: str) -> RecordView:
         chart=chart,
         prompt=builder.prompt(record, SHOWN) if builder else None,
         trees=nodes,
+        clipped=builder.clipped if builder else False,
         above=[node for node in _flat(nodes) if node.line and not node.focus],
     )
 
@@ -209,9 +215,7 @@ def _facts(record: pb.Record) -> list[tuple[str, str]]:
         "attempt": str(record.attempt) if record.parents else "",
         "key": record.key,
         "made by": origin.producer,
-        "made at": origin.created_at.ToDatetime().strftime("%Y-%m-%d %H:%M:%S UTC")
-        if origin.created_at.seconds
-        else "",
+        "made at": texts.when(origin.created_at, "%Y-%m-%d %H:%M:%S UTC"),
         "id": record.id,
         "content": record.content_hash,
     }
@@ -258,18 +262,44 @@ class _Builder:
     def __init__(self, found: Family) -> None:
         self._family = found
         self._line = found.line()
+        self._left = MOST_GLANCED
+        self.clipped = False
+        """Texts of some records were left out."""
 
     def shown(self, record: pb.Record) -> bool:
         """Return whether a record belongs into the tree: prompts and completions are shown with what was read."""
         return record.kind not in ORIGINS or record.id == self._family.focus
 
-    def node(self, record: pb.Record) -> Node:
+    def node(self, root: pb.Record) -> Node:
         """Return a record with everything below it."""
+        trees: list[Node] = []
+        waiting = [(root, trees, 1)]
+        while waiting:
+            record, siblings, depth = waiting.pop()
+            made = self._alone(record)
+            siblings.append(made)
+            below = []
+            for child in self._family.below(record.id):
+                if child.kind == pb.KIND_DECISION:
+                    _, colour = badge(child)
+                    made.decisions.append((decision_words(child.decision), colour, child.id))
+                elif self.shown(child):
+                    below.append(child)
+            into = made.children if depth < DEEPEST else siblings
+            waiting += [(child, into, depth + (into is not siblings)) for child in reversed(below)]
+        return trees[0]
+
+    def _alone(self, record: pb.Record) -> Node:
+        """Return a record without what is below it."""
         label, tone = badge(record)
         focus = record.id == self._family.focus
         place = f"lineage, {record.id[:12]}"
         near = record.id in self._line or record.kind in (pb.KIND_VERDICT, pb.KIND_REJECTION, pb.KIND_RESPONSE)
-        node = Node(
+        parts = _parts(record, GLANCED, place) if near and not focus and self._left > 0 else []
+        prompt = self.prompt(record, GLANCED, place) if not focus and self._left > 0 else None
+        self.clipped |= self._left <= 0
+        self._left -= sum(len(part.html) for part in (*parts, *(prompt.parts if prompt else ())))
+        return Node(
             record=record,
             title=title(record),
             badge=label,
@@ -277,17 +307,10 @@ class _Builder:
             summary=texts.excerpt(texts.summary(record), 120),
             focus=focus,
             line=record.id in self._line,
-            parts=_parts(record, GLANCED, place) if near and not focus else [],
+            parts=parts,
             decisions=[],
-            prompt=self.prompt(record, GLANCED, place) if not focus else None,
+            prompt=prompt,
         )
-        for child in self._family.below(record.id):
-            if child.kind == pb.KIND_DECISION:
-                _, colour = badge(child)
-                node.decisions.append((decision_words(child.decision), colour, child.id))
-            elif self.shown(child):
-                node.children.append(self.node(child))
-        return node
 
     def prompt(self, record: pb.Record, most: int, place: str = "") -> PromptView | None:
         """Return how a record was generated, or None if it was not."""

@@ -15,6 +15,7 @@ from codealign.common import logs
 from codealign.common.clients import ClientTls
 from codealign.common.errors import ConfigurationError
 from codealign.common.settings import load
+from codealign.console.admission import PeopleOnly
 from codealign.console.app import application
 from codealign.console.reading import READ, Services
 from codealign.console.settings import ConsoleSettings
@@ -54,12 +55,14 @@ async def serve(
         services: The services to read from.
         bound: The socket to listen on.
         names: Host names that requests may name.
-        certificate: Certificate chain, its key, and the CA of the certificates that browsers must have.
+        certificate: Certificate chain, its key, and the CA of the certificates that browsers must have; their common
+            name must be that of people.
         on_ready: Called once it answers.
     """
     chain, key, authority = certificate
     config = uvicorn.Config(
         application(services, names),
+        http=PeopleOnly if authority else "auto",
         log_config=None,
         access_log=False,
         server_header=False,

@@ -23,6 +23,11 @@ READ = ("coordinator", "dataset", "training")
 DEADLINE_SECONDS = 5.0
 """Deadline of every call: a page that takes longer says which service was too slow."""
 
+PART_SECONDS = 15.0
+"""Deadline of a part of a page that takes several calls."""
+CLOSE_SECONDS = 120.0
+"""How long connections to former addresses stay open, because pages may still read through them."""
+
 Locate = Callable[[], Mapping[str, str]]
 """Returns host:port by service, without those that are not running."""
 
@@ -104,7 +109,7 @@ class Services:
         """Return clients of the services as they are now."""
         found = dict(self._locate())
         if found != self._addresses:
-            task = asyncio.get_running_loop().create_task(self._reader.clients.close())
+            task = asyncio.get_running_loop().create_task(_close_later(self._reader))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
             self._addresses, self._reader = found, Reader(found, self._tls)
@@ -112,7 +117,17 @@ class Services:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._reader.clients.close()
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(*self._closing, self._reader.clients.close(), return_exceptions=True)
+
+
+async def _close_later(reader: Reader) -> None:
+    """Close a reader's connections when the pages that use it are done."""
+    try:
+        await asyncio.sleep(CLOSE_SECONDS)
+    finally:
+        await reader.clients.close()
 
 
 @dataclass
@@ -134,10 +149,15 @@ class Gathering:
             NotThere: It does not exist, and `named` is set.
         """
         try:
-            return await read(self.reader)
+            async with asyncio.timeout(PART_SECONDS):
+                return await read(self.reader)
         except ServiceFailure as failure:
             if named and failure.code in _ABSENT:
                 raise NotThere(failure.message) from None
+            self._add(failure.message)
+        except TimeoutError:
+            self._add(f"A part of this page took more than {PART_SECONDS:g} s and is left out.")
+        except Failure as failure:  # what was read does not make sense
             self._add(failure.message)
         except ConfigurationError as error:  # the service is not running, so it has no address
             self._add(str(error))

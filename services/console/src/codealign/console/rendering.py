@@ -7,11 +7,11 @@ from functools import cache
 from typing import Any
 from urllib.parse import urlencode
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.lineage import kind_name
 from codealign.cli.report.page import finalize
 from codealign.cli.report.wording import short
@@ -75,6 +75,12 @@ def page(
     return HTMLResponse(text, status)
 
 
+def kind_names(kind: pb.Kind.ValueType) -> str:
+    """Return a kind's plural: "rows", "prompt prefixes"."""
+    name = kind_name(kind)
+    return f"{name}es" if name.endswith("x") else f"{name}s"
+
+
 @cache
 def environment() -> Environment:
     """Return the templates' environment: everything that is printed is escaped and made visible."""
@@ -92,17 +98,10 @@ def environment() -> Environment:
         line=texts.line,
         excerpt=texts.excerpt,
         kind=kind_name,
+        kinds=kind_names,
         duration=duration,
-        when=when,
+        when=texts.when,
         query=urlencode,
     )
     found.globals.update(record_url=texts.record_url, records_url=texts.records_url)
     return found
-
-
-def when(moment: Timestamp) -> str:
-    """Format a time: "2026-11-29 07:30", or "" if it is not set."""
-    try:
-        return moment.ToDatetime().strftime("%Y-%m-%d %H:%M") if moment.seconds else ""
-    except (OverflowError, ValueError):
-        return ""

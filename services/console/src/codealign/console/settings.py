@@ -45,7 +45,9 @@ class ConsoleSettings(BaseSettings):
     tls_key_file: Path | None = None
     """Private key of the certificate (PEM)."""
     tls_client_ca_file: Path | None = None
-    """CA certificates for browsers' certificates (PEM): without such a certificate, a browser is refused."""
+    """CA certificates for browsers' certificates (PEM): a browser without such a certificate, with the common name
+    `client`, is refused.
+    """
     allow_plaintext: bool = False
     """Allow addresses other than loopback without client certificates: behind a proxy that authenticates people."""
     log_level: str = "info"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 from markupsafe import Markup
 
 from codealign.api.dataset.v1 import records_pb2 as pb
@@ -206,6 +207,14 @@ def raw(record: pb.Record, path: str) -> bytes | None:
     if isinstance(value, bytes):
         return value
     return value.encode() if isinstance(value, str) else None
+
+
+def when(moment: Timestamp, form: str = "%Y-%m-%d %H:%M") -> str:
+    """Format a time: "2026-11-29 07:30", or "" if it is not set or is no time."""
+    try:
+        return moment.ToDatetime().strftime(form) if moment.seconds else ""
+    except (OverflowError, ValueError):
+        return ""
 
 
 def line(text: str) -> str:

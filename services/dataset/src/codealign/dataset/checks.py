@@ -40,7 +40,12 @@ MAX_VIOLATIONS = 20
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _PREFIX = re.compile(rf"[0-9a-f]{{{MIN_PREFIX},32}}")
+_ENTERED = re.compile(r"[0-9]{1,18}")
+"""A position of `Browse`. The database's integers hold it."""
 _ID_RULE = "must be 32 lower-case hexadecimal digits"
+
+_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
+"""Range of a Timestamp: the years 1 to 9999."""
 
 _UNKNOWN_PAGE = "is not a token of this service"
 
@@ -91,6 +96,11 @@ def _record_violations(record: pb.Record, max_bytes: int) -> Iterator[Violation]
         yield ".stage_config_id", _ID_RULE
     if record.key and (len(record.key) > MAX_NAME or not record.key.isprintable()):
         yield ".key", f"must be at most {MAX_NAME} printable characters"
+    origin = record.provenance
+    if not (math.isfinite(origin.seconds) and origin.seconds >= 0):
+        yield ".provenance.seconds", f"is {origin.seconds:g}; must be 0 or more seconds"
+    if not (_FIRST_SECOND <= origin.created_at.seconds <= _LAST_SECOND and 0 <= origin.created_at.nanos < 10**9):
+        yield ".provenance.created_at", "must be a time between the years 1 and 9999"
     if record.ByteSize() > max_bytes:
         yield "", f"is {record.ByteSize()} bytes; at most {max_bytes} (CODEALIGN_DATASET_MAX_RECORD_BYTES)"
     yield from bodies.violations(record)
@@ -243,7 +253,7 @@ def browse_start(request: dataset_pb2.BrowseRequest) -> Position:
     if not request.page_token:
         return FIRST
     content = _token_content(request)
-    if not content[48:].isdecimal():
+    if not _ENTERED.fullmatch(content[48:]):
         raise InvalidArgument("page_token", _UNKNOWN_PAGE)
     return int(content[48:]), content[:32]
 

@@ -66,9 +66,9 @@ async def records(request: Request) -> Response:
         collection=collection,
         kind=kind,
         labels=[given["label"]] if given["label"] else [],
-        stage_config_id=given["stage"] if is_record_id(given["stage"]) else "",
-        outcome=_OUTCOMES.get(given["outcome"] if kind == pb.KIND_DECISION else "", pb.Decision.OUTCOME_UNSPECIFIED),
-        category=given["category"] if kind in _CATEGORIZED else "",
+        stage_config_id=given["stage"],
+        outcome=_outcome(given["outcome"], kind),
+        category=given["category"],
         text=given["text"],
         page_size=PAGE,
         page_token=request.query_params.get("page", ""),
@@ -96,6 +96,7 @@ async def records(request: Request) -> Response:
         outcomes=tuple(_OUTCOMES) if kind == pb.KIND_DECISION else (),
         items=[_item(record, around) for record in listed],
         matching=sum(one.count for one in matching),
+        counted=counted is not None and found is not None,
         exact=not given["text"] and not given["category"],
         examined=found.examined if found else 0,
         next=f"/records?{urlencode({**here, 'page': found.next_page_token})}"
@@ -106,14 +107,24 @@ async def records(request: Request) -> Response:
 
 
 def _kind(name: str) -> pb.Kind.ValueType:
+    if not name:
+        return pb.KIND_EXAMPLE
     value = pb.Kind.DESCRIPTOR.values_by_name.get(f"KIND_{name.upper()}")
-    return pb.Kind.ValueType(value.number) if value is not None and value.number else pb.KIND_EXAMPLE
+    if value is None or not value.number:
+        raise NotThere(f"There are no records of kind {name[:40]!r}: choose one of the links to kinds.")
+    return pb.Kind.ValueType(value.number)
+
+
+def _outcome(name: str, kind: pb.Kind.ValueType) -> pb.Decision.Outcome.ValueType:
+    if name and (kind != pb.KIND_DECISION or name not in _OUTCOMES):
+        raise NotThere("The filter outcome is for decisions, and must be kept or dropped.")
+    return _OUTCOMES.get(name, pb.Decision.OUTCOME_UNSPECIFIED)
 
 
 def _selected(one: ds.RecordCount, given: Mapping[str, str]) -> bool:
     return (
         given["label"] in ("", one.label)
-        and (not is_record_id(given["stage"]) or given["stage"] == one.stage_config_id)
+        and given["stage"] in ("", one.stage_config_id)
         and given["outcome"] in ("", *(name for name, value in _OUTCOMES.items() if value == one.outcome))
     )
 

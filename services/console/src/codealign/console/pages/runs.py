@@ -19,7 +19,7 @@ from codealign.cli.report import charts, comparing, recipe, sections
 from codealign.cli.report.outcome import cautions, executes, headline
 from codealign.cli.report.scores import matches, ordered
 from codealign.cli.report.wording import Words, short
-from codealign.console.reading import Gathering, Reader, first
+from codealign.console.reading import Gathering, NotThere, Reader, first
 from codealign.console.rendering import gather, page
 from codealign.console.texts import records_url
 
@@ -178,6 +178,8 @@ async def _without_coordinator(request: Request, gathered: Gathering, name: str)
         return answer.records[0] if answer.records else None
 
     record = await gathered.part(find, named=True)
+    if record is not None and record.kind != pb.KIND_RUN:
+        raise NotThere(f"Record {short(record.id)} is not a run.")
     counts: Sequence[ds.RecordCount] = ()
     if record is not None:
         of = record.id

@@ -191,7 +191,17 @@ def _serialized_category(view: View) -> bytes:
 
 
 def _exactly(view: View, page: list[pb.Record]) -> list[pb.Record]:
-    """Leave out records in which a text only looks like the serialized category."""
-    if not view.category:
-        return page
-    return [record for record in page if getattr(body(record), "category", "") == view.category]
+    """Leave out records that only look as if they matched.
+
+    A text may look like the serialized category. PostgreSQL's encoding writes bytes above 127 as octal digits.
+    """
+    text = view.text.encode().lower()
+    found = []
+    for record in page:
+        message = body(record)
+        if view.category and getattr(message, "category", "") != view.category:
+            continue
+        if text and (message is None or text not in message.SerializeToString().lower()):
+            continue
+        found.append(record)
+    return found
