@@ -174,10 +174,11 @@ def test_the_operators_variables_are_settings_that_it_takes(
             assert name.removeprefix("CODEALIGN_OPERATOR_").lower() in OperatorSettings.model_fields
             monkeypatch.setenv(name, value)
     loaded = load(OperatorSettings)
-    (port,) = container["ports"]
-    assert (loaded.namespace, loaded.liveness_port) == (NAMESPACE, port["containerPort"])
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert loaded.namespace == NAMESPACE
+    assert ports == {"health": loaded.liveness_port, "metrics": loaded.metrics_port}
     for probe in ("startupProbe", "livenessProbe"):
-        assert container[probe]["httpGet"] == {"path": "/healthz", "port": port["name"]}
+        assert container[probe]["httpGet"] == {"path": "/healthz", "port": "health"}
     workers = {"gpu-single": ("cuda", 1), "gpu-multi": ("cuda", 8)}.get(case, ("cpu", 1))
     assert (loaded.device, loaded.workers_per_pod) == workers
     beside = environment(server_of(chart.pod("trainer")))
