@@ -174,8 +174,8 @@ image_lock = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --g
 	--constraints requirements.lock --overrides charts/locks/overrides.txt $(2) protos/pyproject.toml \
 	services/common/pyproject.toml --extra traces --output-file charts/locks/$(1).lock
 
-# Images by name; `inference-vllm`, for GPUs, is to be asked for. REGISTRY, with its last slash, goes
-# before the names; IMAGE_ARGS to docker, as in IMAGE_ARGS="--build-arg BASE=<another Debian with Python>".
+# Images by name; `inference-vllm`, for GPUs, is built only if named. REGISTRY, with its last slash, goes before the
+# names; IMAGE_ARGS to docker, as in IMAGE_ARGS="--build-arg BASE=<another Debian with Python>".
 IMAGES ?= dataset coordinator sandbox postgres trainer inference sandbox-runner console
 REGISTRY ?=
 TAG ?= $(shell cat VERSION)

@@ -22,7 +22,7 @@ IMAGES = {
 }
 """Images, each with its distribution and extras."""
 
-ON_REQUEST = ("console", "inference-vllm")
+ON_REQUEST = ("inference-vllm",)
 """Images that `make images` builds only if they are named."""
 
 
