@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,15 +19,22 @@ def value(name: str, volume: str) -> float:
     return found
 
 
+@pytest.fixture
+def _gauge() -> Iterator[None]:
+    gauge = Gauge("engine:seen", "A name as vLLM gives it")
+    yield
+    REGISTRY.unregister(gauge)
+
+
+@pytest.mark.usefixtures("_gauge")
 def test_a_name_with_a_colon_reaches_every_prometheus() -> None:
-    Gauge("vllm:seen", "A name as vLLM gives it")
     address = f"http://127.0.0.1:{serve('127.0.0.1', 0)}/metrics"
     for accepted in (
         "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;q=0.5",
         "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.3",
     ):
         with urllib.request.urlopen(urllib.request.Request(address, headers={"Accept": accepted})) as answer:
-            assert b"\nvllm:seen 0.0\n" in answer.read()
+            assert b"\nengine:seen 0.0\n" in answer.read()
 
 
 def test_a_volume_counts_before_its_directory_exists(tmp_path: Path) -> None:
