@@ -105,6 +105,22 @@ def test_a_run_that_has_not_succeeded_says_so(
     assert headline(small).endswith("2 rows selected, none published yet.")
 
 
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        (pb.RUN_STATE_RUNNING, "Nothing has been done yet."),
+        (pb.RUN_STATE_SUCCEEDED, "No answer was written."),
+        (pb.RUN_STATE_CANCELLED, "The run was cancelled before it wrote an answer."),
+        (pb.RUN_STATE_FAILED, "The run failed before it wrote an answer."),
+    ],
+)
+def test_a_run_that_ended_without_an_answer_is_not_called_a_run_that_has_yet_to_start(
+    empty: api.GetReportResponse, state: pb.RunState.ValueType, sentence: str
+) -> None:
+    empty.run.state = state
+    assert headline(empty) == sentence
+
+
 def test_small_numbers_are_pointed_out(small: api.GetReportResponse, large: api.GetReportResponse) -> None:
     for evaluation in [*small.evaluations, *large.evaluations]:
         evaluation.prompt_style = "base"

@@ -136,6 +136,13 @@ async def test_two_runs_are_compared_line_by_line(world: World) -> None:
     assert "1 only in A" in text
 
 
+@pytest.mark.parametrize("wrong", ["abcd", "not-an-id", "a" * 33])
+async def test_an_address_with_a_wrong_record_id_says_what_an_id_is(world: World, wrong: str) -> None:
+    text = await world.words(f"/records/{wrong}", 404)
+    assert f"'{wrong}' is not a record id" in text
+    assert "at least the first 6" in text
+
+
 async def test_what_is_away_is_named_and_the_rest_is_shown(world: World) -> None:
     tree = world.store(Tree())
     del world.addresses["coordinator"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -68,14 +68,23 @@ async def _serve(where: Target, port: int, *, open_page: bool) -> None:
         out.print(Text(f"the console is at {address}; press Ctrl-C to stop"))
         missing = [name for name in READ if name not in addresses(where)]
         if missing:
-            err.print(
-                Text(f"not running: {', '.join(missing)}. Their pages say so until `codealign up` or a run starts them")
-            )
+            err.print(Text(_absent(where, missing)))
         if open_page:
             typer.launch(address)
 
     services = Services(locate, where.tls if where.explicit else None)
     await server.serve(services, bound, names=frozenset(LOOPBACK), on_ready=ready)
+
+
+def _absent(where: Target, missing: Sequence[str]) -> str:
+    """Return what is missing, and how to add it."""
+    if where.explicit:  # the home directory is not searched then
+        options = ", ".join(f"--{name}" for name in missing)
+        return f"no address is given for {', '.join(missing)}, so pages lack what comes from there; see {options}"
+    return (
+        f"not running in {where.home.root}: {', '.join(missing)}. Pages lack what comes from there until "
+        "`codealign up` or `codealign run` with this --home starts them"
+    )
 
 
 def addresses(where: Target) -> dict[str, str]:

@@ -52,7 +52,7 @@ async def dropped_items(connection: Connection, run_id: str) -> AsyncGenerator[D
 
 @connects("dataset")
 def dropped(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run id, first digits of the id, or name.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run id, its first 6 or more digits, or the run's name.")],
     reason: Annotated[
         str,
         typer.Option("--reason", help="Only items with this reason or group of reasons, e.g. FAILED_ASSERTION, seed."),
@@ -72,7 +72,9 @@ def dropped(
         async with services(where, "dataset") as connection:
             found = await find_run(connection, run)
             if found is None:
-                raise Failure(f"no run has the id or name {run!r}; list runs: codealign ls")
+                raise Failure(
+                    f"no run has the id or name {run!r} (of an id, give at least 6 digits); list runs: codealign ls"
+                )
             async with contextlib.aclosing(dropped_items(connection, found.id)) as items:
                 async for item in items:
                     reasons[item.reason] += 1

@@ -37,6 +37,14 @@ def answers(report: api.GetReportResponse) -> tuple[int, int]:
     return report.verdicts.get("PASSED", 0), max(written, sum(report.verdicts.values()))
 
 
+_NOTHING = {
+    pb.RUN_STATE_SUCCEEDED: "No answer was written",
+    pb.RUN_STATE_FAILED: "The run failed before it wrote an answer",
+    pb.RUN_STATE_CANCELLED: "The run was cancelled before it wrote an answer",
+}
+"""The sentence for a run that ended without an answer. Its stages may have dropped every item."""
+
+
 def headline(report: api.GetReportResponse) -> str:
     """Return the run's result in one sentence that claims no more than the numbers show.
 
@@ -52,8 +60,8 @@ def headline(report: api.GetReportResponse) -> str:
     if written or report.rows:
         parts.append(f"{count(report.rows, 'row')} {'published' if published else 'selected, none published yet'}")
     parts += _scores(report)
-    text = "; ".join(parts) or "Nothing has been done yet"
     state = report.run.state
+    text = "; ".join(parts) or _NOTHING.get(state, "Nothing has been done yet")
     if state not in (pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_UNSPECIFIED) and parts:
         before = {pb.RUN_STATE_RUNNING: "Still running, so far", pb.RUN_STATE_FAILED: "The run failed after this"}
         text = f"{before.get(state, state_name(state).capitalize())}: {text}"

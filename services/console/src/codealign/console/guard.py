@@ -71,8 +71,8 @@ class Guard:
         given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
         if len(given) != 1 or _name(given[0]) not in self._names:
             return PlainTextResponse(
-                "This console does not answer to this host name. Open it under the address that it printed, or add the "
-                "name to CODEALIGN_CONSOLE_HOST_NAMES.\n",
+                "This console does not answer to this host name. Open it as 127.0.0.1 or localhost; in a cluster, add "
+                "the name to console.hostNames.\n",
                 421,
             )
         if scope["method"] not in ("GET", "HEAD"):

@@ -12,7 +12,8 @@ from starlette.responses import Response
 
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
-from codealign.cli.family import is_record_id
+from codealign.cli.failures import Failure
+from codealign.cli.family import is_record_id, record_digits
 from codealign.console import lineage
 from codealign.console.pages.runs import kind_counts
 from codealign.console.reading import Gathering, NotThere, Reader
@@ -203,12 +204,16 @@ async def _one(reader: Reader, wanted: str) -> pb.Record:
     """Return a record by its id or the beginning of its id.
 
     Raises:
-        NotThere: There is none.
+        NotThere: There is none, or this is no id.
     """
-    request = ds.GetRequest(ids=[wanted.lower()], allow_prefix=True)
+    try:
+        digits = record_digits(wanted[:40])
+    except Failure as failure:
+        raise NotThere(failure.message) from None
+    request = ds.GetRequest(ids=[digits], allow_prefix=True)
     answer = await reader.call(reader.clients.dataset.Get, request)
     if not answer.records:
-        raise NotThere(f"No record has the id {wanted[:40]}.")
+        raise NotThere(f"No record has the id {digits}.")
     return answer.records[0]
 
 
