@@ -17,10 +17,10 @@ from codealign.cli.connection import Target
 from codealign.cli.home import Home
 from codealign.common.clients import ClientTls
 from codealign.common.errors import ConfigurationError
-from codealign.common.settings import load
+from codealign.common.settings import LOOPBACK, load
 from codealign.console import main
 from codealign.console.reading import READ, Services
-from codealign.console.settings import LOOPBACK, ConsoleSettings
+from codealign.console.settings import ConsoleSettings
 from tests.pki import Authority
 
 

@@ -21,9 +21,6 @@ from codealign.cli.home import Endpoint, Home
 from codealign.common.clients import connect
 from codealign.common.health import READINESS
 
-EXIT_CONFIGURATION = 2
-"""Exit code of a service that would fail again in the same way if restarted."""
-
 _MAX_LOG_BYTES = 20 * 2**20
 _TAIL_BYTES = 64 * 2**10
 _POLL_SECONDS = 0.1

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from codealign.cli.child import EXIT_CONFIGURATION, Child, ServiceSpec, StartFailure
+from codealign.cli.child import Child, ServiceSpec, StartFailure
 from codealign.cli.failures import Failure
 from codealign.cli.home import Endpoint, Home
+from codealign.common.errors import EXIT_CONFIGURATION
 
 STOP_SECONDS = 15.0
 """Seconds from SIGTERM to SIGKILL: longer than the services' drain period."""

@@ -54,9 +54,9 @@ async def _console(where: Target, port: int, *, open_page: bool, start: bool) ->
 
 
 async def _serve(where: Target, port: int, *, open_page: bool) -> None:
+    from codealign.common.settings import LOOPBACK
     from codealign.console import main as server
     from codealign.console.reading import Services
-    from codealign.console.settings import LOOPBACK
 
     bound = server.listen(HOST, port)
     address = f"http://{HOST}:{bound.getsockname()[1]}/"

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from codealign.api.runner.v1.runner_pb2_grpc import add_RunnerServiceServicer_to_server
-from codealign.common.errors import ConfigurationError
-from codealign.common.server import EXIT_CONFIGURATION, Callers, Readiness, Registration, serve
+from codealign.common.errors import EXIT_CONFIGURATION, ConfigurationError
+from codealign.common.server import Callers, Readiness, Registration, serve
 from codealign.common.settings import load
 from codealign.runner.configuration import Configuration
 from codealign.runner.pod import secrecy

@@ -61,6 +61,10 @@ class CodeAlignError(Exception):
         return status_pb2.Status(code=code_pb2.Code.Value(self.code.name), message=message, details=packed)
 
 
+EXIT_CONFIGURATION = 2
+"""Exit code of a program that would fail again in the same way if restarted."""
+
+
 class ConfigurationError(Exception):
     """A setting or the machine prevents the start. Printed as one line; the process exits with code 2."""
 

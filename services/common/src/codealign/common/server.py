@@ -30,7 +30,7 @@ from grpc_reflection.v1alpha import reflection
 
 from codealign.common import access, logs, metrics, tls, traces
 from codealign.common.access import ALL, Access, Callers
-from codealign.common.errors import ConfigurationError
+from codealign.common.errors import EXIT_CONFIGURATION, ConfigurationError
 from codealign.common.health import Readiness
 from codealign.common.interceptors import ServerInterceptor
 from codealign.common.settings import ServerSettings, load
@@ -40,7 +40,6 @@ __all__ = ["ALL", "Callers", "Readiness", "Registration", "serve"]
 SettingsT = TypeVar("SettingsT", bound=ServerSettings)
 log = logs.get_logger(__name__)
 
-EXIT_CONFIGURATION = 2
 MIN_PING_INTERVAL_MS = 5_000
 """Minimum interval of client pings: half of `clients.KEEPALIVE_MS`."""
 KEEPALIVE_MS = 30_000

@@ -12,6 +12,8 @@ from codealign.common.errors import ConfigurationError
 from codealign.common.logs import LogFormat
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+"""Hosts that only this machine reaches."""
 
 
 class ServerSettings(BaseSettings):
@@ -50,17 +52,30 @@ class ServerSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:
-        if (self.tls_cert_file is None) != (self.tls_key_file is None):
-            raise ValueError("tls_cert_file and tls_key_file must be set together, or neither")
-        if self.tls_client_ca_file is not None and self.tls_cert_file is None:
-            raise ValueError("tls_client_ca_file requires tls_cert_file and tls_key_file")
-        loopback = self.host in ("127.0.0.1", "::1", "localhost")
-        if self.tls_cert_file is None and not loopback and not self.allow_plaintext:
+        check_tls_files(self.tls_cert_file, self.tls_key_file, self.tls_client_ca_file)
+        if self.tls_cert_file is None and self.host not in LOOPBACK and not self.allow_plaintext:
             raise ValueError(
                 f"host {self.host} is reachable from outside but no TLS certificate is set: set tls_cert_file and "
                 "tls_key_file, or allow_plaintext=true behind an encrypting mesh"
             )
         return self
+
+
+def check_tls_files(certificate: Path | None, key: Path | None, client_authority: Path | None) -> None:
+    """Check that the files of a listening server's settings belong together.
+
+    Args:
+        certificate: The setting `tls_cert_file`.
+        key: The setting `tls_key_file`.
+        client_authority: The setting `tls_client_ca_file`.
+
+    Raises:
+        ValueError: Names the setting that is missing.
+    """
+    if (certificate is None) != (key is None):
+        raise ValueError("tls_cert_file and tls_key_file must be set together, or neither")
+    if client_authority is not None and certificate is None:
+        raise ValueError("tls_client_ca_file requires tls_cert_file and tls_key_file")
 
 
 def load(cls: type[SettingsT]) -> SettingsT:

@@ -14,12 +14,12 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from codealign.common.logs import get_logger
+from codealign.common.settings import LOOPBACK
 from codealign.console import assets
 from codealign.console.guard import HEADERS, Guard
 from codealign.console.pages import comparing, data, evaluations, records, runs, trainings
 from codealign.console.reading import NotThere, Services
 from codealign.console.rendering import gather, page
-from codealign.console.settings import LOOPBACK
 
 log = get_logger(__name__)
 

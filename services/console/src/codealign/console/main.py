@@ -13,14 +13,12 @@ import uvicorn
 
 from codealign.common import logs
 from codealign.common.clients import ClientTls
-from codealign.common.errors import ConfigurationError
+from codealign.common.errors import EXIT_CONFIGURATION, ConfigurationError
 from codealign.common.settings import load
 from codealign.console.admission import PeopleOnly
 from codealign.console.app import application
 from codealign.console.reading import READ, Services
 from codealign.console.settings import ConsoleSettings
-
-EXIT_CONFIGURATION = 2
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -9,8 +9,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from codealign.common.logs import LogFormat
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
+from codealign.common.settings import LOOPBACK, check_tls_files
 
 
 class ConsoleSettings(BaseSettings):
@@ -57,10 +56,7 @@ class ConsoleSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _is_protected(self) -> Self:
-        if (self.tls_cert_file is None) != (self.tls_key_file is None):
-            raise ValueError("tls_cert_file and tls_key_file must be set together, or neither")
-        if self.tls_client_ca_file is not None and self.tls_cert_file is None:
-            raise ValueError("tls_client_ca_file requires tls_cert_file and tls_key_file")
+        check_tls_files(self.tls_cert_file, self.tls_key_file, self.tls_client_ca_file)
         if self.host not in LOOPBACK and self.tls_client_ca_file is None and not self.allow_plaintext:
             raise ValueError(
                 f"host {self.host} is reachable from outside, but everyone could read the console: set "

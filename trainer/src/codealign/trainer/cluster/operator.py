@@ -15,7 +15,7 @@ import kopf
 
 from codealign.common import logs, metrics
 from codealign.common.clients import Addresses, Clients, ClientTls
-from codealign.common.errors import ConfigurationError, Unavailable
+from codealign.common.errors import EXIT_CONFIGURATION, ConfigurationError, Unavailable
 from codealign.common.settings import load
 from codealign.trainer.cluster.api import KubernetesCluster
 from codealign.trainer.cluster.manifests import read_template
@@ -25,7 +25,6 @@ from codealign.trainer.cluster.resource import FINALIZER, GROUP, PLURAL, VERSION
 from codealign.trainer.cluster.settings import OperatorSettings
 from codealign.trainer.cluster.status import Happening
 
-EXIT_CONFIGURATION = 2
 log = logs.get_logger(__name__)
 
 

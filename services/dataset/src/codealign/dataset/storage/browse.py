@@ -84,7 +84,7 @@ def browse(
         last: Position | None = None
         examined, more = 0, False
         entries = _entries(connection, view, before, _CHUNK if compared else limit + 1)
-        for some in _chunks(entries, _CHUNK if compared else limit + 1):
+        for some in batched(entries, _CHUNK if compared else limit + 1):
             matching = _matching(connection, view, [key for _, key in some]) if compared else None
             for position in some:
                 if len(found) == limit:
@@ -103,17 +103,6 @@ def browse(
         return Newest(_exactly(view, page), examined, last if more else None)
 
     return database.read(work, snapshot=True)
-
-
-def _chunks(entries: Iterator[Position], size: int) -> Iterator[list[Position]]:
-    some: list[Position] = []
-    for position in entries:
-        some.append(position)
-        if len(some) == size:
-            yield some
-            some = []
-    if some:
-        yield some
 
 
 def _entries(connection: Connection, view: View, before: Position, chunk: int) -> Iterator[Position]:
