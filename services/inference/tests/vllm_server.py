@@ -66,14 +66,14 @@ def ports(folder: Path, process: Process) -> dict[str, int]:
 
 
 def descendants(pid: int) -> list[int]:
-    """Return the ids of all descendants of a process."""
+    """Return the ids of all descendants of a process, without those that have ended and only wait to be reaped."""
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
             children = [int(child) for child in task.read_text().split()]
         except OSError:
             continue
-        for child in children:
+        for child in filter(_alive, children):
             found += [child, *descendants(child)]
     return found
 
