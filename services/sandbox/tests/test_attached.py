@@ -117,6 +117,26 @@ async def test_a_verdict_that_is_none_is_a_failed_attempt(verdict: int, fault: s
         await bench.close()
 
 
+@pytest.mark.parametrize("steps", range(5))
+@pytest.mark.parametrize("frame", [runner_pb2.AttachResponse(), RunnerLost("the stream has ended")])
+async def test_an_attempt_cancelled_while_its_answer_arrives_is_cancelled(
+    frame: runner_pb2.AttachResponse | Exception, steps: int
+) -> None:
+    # A gateway that stops cancels its attempts and waits for their end.
+    link = Link()
+    attempt = asyncio.create_task(attach(link, 5))
+    await settled()
+    link.incoming.put_nowait(frame)
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    if attempt.cancel():
+        with pytest.raises(asyncio.CancelledError):
+            await attempt
+    else:
+        assert steps, "the answer cannot have arrived yet"
+        attempt.exception()
+
+
 async def told(link: Link) -> list[float]:
     return [frame.processor_time.seconds for frame in link.sent if frame.HasField("processor_time")]
 

@@ -139,9 +139,10 @@ class _Execution:
         # The kernel counts threads and processes together, per user. Where slots share a user, these limits are coarse
         # and `_look` enforces the exact ones.
         tasks = (limits.processes + self._slot.neighbours, limits.threads + self._slot.neighbours)
-        # The kernel counts waiting for a processor as CPU time. Where such waits are measured, `_look` subtracts them.
-        factor = TIME_FACTOR if self._slot.ledger.waits.are_seen else 1
-        kernel_limits = (-int(-limits.cpu_seconds * factor // 1), limits.memory_bytes, *tasks, limits.disk_bytes)
+        # `_look` enforces the CPU time limit. gVisor counts every thread that is ready, also those without a processor,
+        # so its own limit only bounds what could be consumed if `_look` got no processor for long.
+        cpu_seconds = -int(-limits.cpu_seconds * TIME_FACTOR * limits.threads // 1)
+        kernel_limits = (cpu_seconds, limits.memory_bytes, *tasks, limits.disk_bytes)
         try:
             self._slot.start(kernel_limits, self._tokens.packed, given)
         finally:
@@ -258,7 +259,7 @@ class _Execution:
             seen.exit_code = code
         else:
             seen.signal = -code
-        seen.cpu_seconds = max(seen.cpu_seconds, end.cpu_seconds)
+        seen.cpu_seconds = max(seen.cpu_seconds, min(end.cpu_seconds, seen.wall_seconds * watch.PROCESSORS))
         seen.peak_memory_bytes = end.peak_bytes
         by_kernel = seen.killed_for is None and seen.signal in (signal.SIGXCPU, signal.SIGKILL)
         if by_kernel and seen.cpu_seconds >= self._limits.cpu_seconds:

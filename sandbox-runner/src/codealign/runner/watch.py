@@ -7,7 +7,7 @@ import os
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_PROCESSORS = os.cpu_count() or 1
+PROCESSORS = os.cpu_count() or 1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def usage(root: int, inherited_bytes: int, elapsed: float) -> Usage:
     own = [processes[pid] for pid in _tree(root, processes)]
     resident = sum(max(process.pages * _PAGE - inherited_bytes, 0) for process in own)
     return Usage(
-        cpu_seconds=min(sum(process.ticks for process in own) / _TICKS, elapsed * _PROCESSORS),
+        cpu_seconds=min(sum(process.ticks for process in own) / _TICKS, elapsed * PROCESSORS),
         resident_bytes=resident,
         processes=len(own),
         threads=sum(process.threads for process in own),

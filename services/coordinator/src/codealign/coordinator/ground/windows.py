@@ -154,7 +154,8 @@ class Window:
         first = self._asked_at is None
         self._asking, self._asked_at = True, now
         try:
-            load = await asyncio.wait_for(self._ask(), _POLL_TIMEOUT)
+            async with asyncio.timeout(_POLL_TIMEOUT):
+                load = await self._ask()
         except (CodeAlignError, TimeoutError):
             return  # the calls themselves report the error
         finally:

@@ -176,7 +176,8 @@ class AttachedRunner:
         if not self._ended.is_set():
             try:
                 await self._link.send(runner_pb2.AttachRequest(drain=runner_pb2.Drain()))
-                await asyncio.wait_for(self._ended.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._ended.wait()
             except (RunnerLost, TimeoutError):
                 pass
         await self.close()
@@ -237,7 +238,8 @@ async def attach(link: Link, seconds: float) -> AttachedRunner:
         RunnerLost: The stream ended without a hello, or it took too long.
     """
     try:
-        frame = await asyncio.wait_for(link.receive(), seconds)
+        async with asyncio.timeout(seconds):
+            frame = await link.receive()
     except TimeoutError:
         await link.close()
         raise RunnerLost(f"no hello from the runner within {seconds:g} s") from None
