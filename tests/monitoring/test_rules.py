@@ -122,7 +122,11 @@ CASES = [
         "30m",
         {RESULTS: "0+100x30", FAULTS: "0+10x30"},
         {},
-        ({RESULTS: "0+100x30", FAULTS: "0+1x30", UNDECIDED: "0x30"}, {RESULTS: "7x30", FAULTS: "0x30"}),
+        (
+            {RESULTS: "0+100x30", FAULTS: "0+1x30", UNDECIDED: "0x30"},
+            {RESULTS: "7x30", FAULTS: "0x30"},
+            {RESULTS: "0x20 1+1x10", FAULTS: "0x20 1x10"},
+        ),
     ),
     Case(
         "CodeAlignBreakerOpened",
@@ -157,7 +161,18 @@ CASES = [
         "30m",
         {FREE: "5x30", SIZE: "100x30"},
         {"job": "codealign-dataset", "volume": "data"},
-        ({FREE: "50x30", SIZE: "100x30"}, {FREE: "90-1x30", SIZE: "100x30"}),
+        (
+            {FREE: "50x30", SIZE: "100x30"},
+            {FREE: "90-1x30", SIZE: "100x30"},
+            {FREE: "29-0.5x30", SIZE: "100x30"},
+        ),
+    ),
+    Case(
+        "CodeAlignDiskUnreadable",
+        "10m",
+        {FREE: " ".join(["NaN"] * 11), SIZE: " ".join(["NaN"] * 11)},
+        {"job": "codealign-dataset", "volume": "data"},
+        ({FREE: "50x10", SIZE: "100x10"}, {FREE: "50x3 NaN NaN 50x5", SIZE: "100x10"}),
     ),
     Case(
         "CodeAlignCertificateEnds",
