@@ -56,7 +56,7 @@ class ToySeeds(Seeds):
     reasons: ClassVar[Mapping[str, str]] = {"seed.bad": "it is bad"}
     threshold = 0.5
 
-    def drop(self, record: pb.Record, benchmarks: BenchmarkTexts) -> Drop | None:
+    def drop(self, record: pb.Record, settings: Settings, benchmarks: BenchmarkTexts) -> Drop | None:
         if "explode" in record.seed.code:
             raise SyntaxError("duplicate argument 'x' in function definition")
         return Drop("seed.bad", "it is bad") if "bad" in record.seed.code else None
@@ -121,7 +121,7 @@ class ToySelection(Selection):
         assert item.text
         return Drop("row.placeholder", "todo") if "todo" in item.text else None
 
-    def compared(self, item: Item) -> Row:
+    def compared(self, item: Item, settings: Settings) -> Row:
         if "uncomparable" in item.record.response.answer:
             raise RecursionError("maximum recursion depth exceeded in comparison")
         parent = list(item.line.values())[-2]

@@ -24,11 +24,20 @@ def seed(number: int) -> pb.Record:
     return records.complete(pb.Record(kind=pb.KIND_SEED, seed=pb.Seed(code=code, name=f"seed_{number}")))
 
 
+def given(number: int) -> pb.Record:
+    task = f"Write a function that returns {toys.digest('given', number)}."
+    body = pb.Instruction(text=task, category="function", language="Python", difficulty="easy")
+    return records.complete(pb.Record(kind=pb.KIND_INSTRUCTION, instruction=body))
+
+
 def writes(request: inf.GenerateRequest, sample: inf.Sample) -> inf.Completion:
     """Return a completion like a model's: different words for every sample, and the section's end marker."""
     words, end = toys.digest(sample.seed), request.sampling.stop[0]
     if "</concepts>" in end:
         text = "lists, sums"
+    elif "</answer>" in end:
+        task = f"Write a function that returns {words}."
+        text = f"{task}\n</task>\n<answer>\nIt takes {words}.\n\n```python\ndef f():\n    return {sample.seed}"
     elif "</tests>" not in end:
         text = f"Write a function that returns {words}."
     else:
@@ -41,7 +50,8 @@ def writes(request: inf.GenerateRequest, sample: inf.Sample) -> inf.Completion:
 
 def bench(name: str, strategy: str = "first-pass") -> toys.Bench:
     made = toys.Bench(toys.run_record(name, strategy))
-    made.fakes.dataset.put(*map(seed, range(SEEDS)), collection=toys.SEEDS)
+    root = seed if pipelines.get(name).seeds.makes == pb.KIND_SEED else given
+    made.fakes.dataset.put(*map(root, range(SEEDS)), collection=toys.SEEDS)
     made.fakes.inference.writes = writes
     return made
 
@@ -56,10 +66,12 @@ async def test_every_seed_becomes_a_row_that_knows_all_that_it_came_from(name: s
     for row in made.examples():
         assert [step.stage for step in row.example.lineage] == ["seeds", *(stage.name for stage in pipeline.writing)]
         assert row.example.instruction.startswith("Write a function that returns ")
-        assert (row.example.category, row.example.difficulty) != ("", "")
+        assert name == "oss-instruct" or (row.example.category, row.example.difficulty) != ("", "")
+        assert bool(row.example.verdict_id) == (pipeline.execution is not None)
     configs = {record.id for record in stage_configs(made.run.run).all()}
     derived = (pb.KIND_CONCEPT_SET, pb.KIND_INSTRUCTION, pb.KIND_RESPONSE, pb.KIND_VERDICT, pb.KIND_COMPLETION)
     found = [record for kind in derived for record in made.fakes.dataset.of_kind(kind, made.run.id)]
+    found = [record for record in found if record.parents]
     assert found
     assert {record.stage_config_id for record in found} <= configs
 
@@ -74,9 +86,9 @@ async def test_no_stage_keeps_more_than_its_plan_says(name: str) -> None:
         assert 0 < made.progress[planned.stage].kept <= planned.items, planned.stage
 
 
-@pytest.mark.parametrize("name", pipelines.names())
 @pytest.mark.parametrize("strategy", ["failures-only", "everything"])
-async def test_every_strategy_serves_every_pipeline(name: str, strategy: str) -> None:
+@pytest.mark.parametrize("name", [name for name in pipelines.names() if pipelines.get(name).execution])
+async def test_every_strategy_serves_every_pipeline_that_executes(name: str, strategy: str) -> None:
     made = bench(name, strategy)
     outcome = await made.work()
     assert outcome.rows >= 1

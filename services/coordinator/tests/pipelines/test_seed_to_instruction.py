@@ -119,5 +119,5 @@ def test_where_a_stage_rewrites_the_task_the_row_has_the_task_that_was_answered(
     }
     response = pb.Record(kind=pb.KIND_RESPONSE, response=pb.Response(answer="f", code="f = 1", tests="assert f"))
     item = Item(response, "key", {**line, "responses": response})
-    assert PIPELINE.selection.compared(item).instruction == "Write f without a loop."
+    assert PIPELINE.selection.compared(item, Settings(run())).instruction == "Write f without a loop."
     assert PIPELINE.selection.example(item, Settings(run()), "key").instruction.startswith("Write f without a loop.")

@@ -172,8 +172,9 @@ def test_what_cannot_be_read_gives_one_of_the_stages_own_reasons(stage: str, tex
     assert reason in stage_of(stage).reasons
 
 
-def test_every_reason_and_rule_is_some_stages_and_means_something(pipeline: Pipeline) -> None:
-    reasons = {name: text for stage in pipeline.stages for name, text in stage.reasons.items()}
+def test_every_reason_and_rule_is_some_stages_and_means_something() -> None:
+    stages = [stage for name in pipelines.names() for stage in pipelines.get(name).stages]
+    reasons = {name: text for stage in stages for name, text in stage.reasons.items()}
     verdicts = {name.removeprefix("VERDICT_") for name in sb.Verdict.DESCRIPTOR.values_by_name} - {
         "UNSPECIFIED",
         "PASSED",
@@ -211,7 +212,7 @@ def test_whether_a_row_carries_its_tests_depends_on_the_instructions_key_alone(p
     for row in found:
         assert ("assert f(1) == 2" in row.instruction) == row.tests_in_instruction
         assert (row.response, row.tests) == ("It adds one.", "assert f(1) == 2\n")
-    assert pipeline.selection.compared(candidate()).instruction == ITEMS["responses"].instruction.text
+    assert pipeline.selection.compared(candidate(), Settings(run())).instruction == ITEMS["responses"].instruction.text
 
 
 def test_code_and_tests_are_what_is_executed(pipeline: Pipeline) -> None:

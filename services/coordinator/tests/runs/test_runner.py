@@ -539,7 +539,7 @@ async def test_a_fault_of_the_engine_after_a_long_outage_is_the_first_one() -> N
 
 async def test_no_seed_that_meets_the_rules_is_told() -> None:
     made = bench("one-line", 0, "bad one", "bad other")
-    with pytest.raises(RunFailed, match="no seed of collection 'seeds' meets the seed rules"):
+    with pytest.raises(RunFailed, match="none of the seeds of collection 'seeds' meets the rules; collect some"):
         await made.work()
     assert made.progress["seeds"].reasons == {"seed.bad": 2}
 

@@ -304,7 +304,7 @@ Global___Provenance: _TypeAlias = Provenance  # noqa: Y015
 
 @_typing.final
 class Seed(_message.Message):
-    """A function from existing code."""
+    """Existing code: a function, or a whole file of which pipelines draw snippets."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -318,6 +318,7 @@ class Seed(_message.Message):
     code: _builtins.str
     """Source code without common indentation."""
     name: _builtins.str
+    """The function's name. Empty: a whole file."""
     docstring: _builtins.str
     path: _builtins.str
     """Origin: a path relative to the collected directory, and the line of `def`, from 1."""
@@ -412,22 +413,26 @@ class Response(_message.Message):
     ANSWER_FIELD_NUMBER: _builtins.int
     CODE_FIELD_NUMBER: _builtins.int
     TESTS_FIELD_NUMBER: _builtins.int
+    INSTRUCTION_FIELD_NUMBER: _builtins.int
     answer: _builtins.str
     """Prose and code of the answer, without the tests."""
     code: _builtins.str
     """Python blocks of the answer, joined."""
     tests: _builtins.str
     """Python blocks of the tests, joined."""
+    instruction: _builtins.str
+    """The task, where one completion holds task and answer; empty: the parent instruction."""
     def __init__(
         self,
         *,
         answer: _builtins.str = ...,
         code: _builtins.str = ...,
         tests: _builtins.str = ...,
+        instruction: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "code", b"code", "tests", b"tests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "code", b"code", "instruction", b"instruction", "tests", b"tests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -608,7 +613,7 @@ class PropertyDraw(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name of the property in the stage: "category", "difficulty" or "language"."""
+    """Name of the property in the stage, such as "category", "difficulty", "language" or "method"."""
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -749,7 +754,7 @@ class SelectionSettings(_message.Message):
     STRATEGY_FIELD_NUMBER: _builtins.int
     RULES_VERSION_FIELD_NUMBER: _builtins.int
     instruction_words: _builtins.int
-    """Maximum number of words in an instruction. Default 200."""
+    """Maximum number of words in an instruction. Default 200. In this message, a pipeline may have its own defaults."""
     near_duplicate_threshold: _builtins.float
     """Jaccard similarity above which two texts are near duplicates. Default 0.7. 250 permutations, 5-grams."""
     tests_in_instruction: _builtins.float
@@ -799,9 +804,11 @@ class SeedSelection(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
-    """A collection of Seed records."""
+    """A collection of the records that the pipeline begins with: Seeds, or Instructions, which may also be those of
+    another run (its id).
+    """
     limit: _builtins.int
-    """Maximum number of seeds that meet the seed rules, in the order of their ids. 0: all."""
+    """Maximum number of these records that meet the seed rules, in the order of their ids. 0: all."""
     def __init__(
         self,
         *,

@@ -1,10 +1,10 @@
-"""Registry of pipelines: each subpackage defines one as `PIPELINE`."""
+"""Registry of pipelines: each subpackage defines one as `PIPELINE`, or several as `PIPELINES`."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -101,21 +101,35 @@ def load(package: str, folders: Iterable[str]) -> Mapping[str, Pipeline]:
             raise ConfigurationError(f"pipeline directory {folder.name!r}: __init__.py with a PIPELINE is missing")
     for entry in pkgutil.iter_modules(folders):
         if entry.ispkg:
-            pipeline = _load(f"{package}.{entry.name}", entry.name)
-            found[pipeline.name] = pipeline
+            for pipeline in _load(f"{package}.{entry.name}", entry.name):
+                if pipeline.name in found:
+                    raise ConfigurationError(
+                        f"pipeline directory {entry.name!r}: pipeline {pipeline.name!r} is defined twice"
+                    )
+                found[pipeline.name] = pipeline
     return found
 
 
-def _load(module: str, folder: str) -> Pipeline:
+def _load(module: str, folder: str) -> Sequence[Pipeline]:
     where = f"pipeline directory {folder!r}"
     try:
-        pipeline = getattr(importlib.import_module(module), "PIPELINE", None)
+        found = vars(importlib.import_module(module))
     except ConfigurationError as error:
         raise ConfigurationError(f"{where}: {error}") from error
     except Exception as error:  # raised by the pipeline's code
         raise ConfigurationError(f"{where}: cannot be imported: {type(error).__name__}: {error}") from error
-    if not isinstance(pipeline, Pipeline):
-        raise ConfigurationError(f"{where}: __init__.py must define PIPELINE as a Pipeline")
-    if pipeline.name.replace("-", "_") != folder:
-        raise ConfigurationError(f"{where}: the directory's name must match the pipeline's name {pipeline.name!r}")
-    return pipeline
+    several = "PIPELINES" in found
+    given = found["PIPELINES"] if several else [found.get("PIPELINE")]
+    made = [each for each in given if isinstance(each, Pipeline)] if isinstance(given, list | tuple) else []
+    if not made or len(made) < len(given) or (several and "PIPELINE" in found):
+        raise ConfigurationError(
+            f"{where}: __init__.py must define PIPELINE as a Pipeline, or PIPELINES as a list of several"
+        )
+    for pipeline in made:
+        name = pipeline.name.replace("-", "_")
+        if name != folder and not (several and name.startswith(f"{folder}_")):
+            raise ConfigurationError(
+                f"{where}: the directory's name must match {'the beginning of ' if several else ''}the pipeline's name "
+                f"{pipeline.name!r}"
+            )
+    return made

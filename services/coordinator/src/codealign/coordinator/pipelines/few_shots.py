@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -20,6 +20,7 @@ class FewShot:
 
     name: str
     seed: str
+    """What the pipeline begins with: code, or a task that `instruction` makes harder."""
     category: str
     language: str
     difficulty: str
@@ -29,6 +30,8 @@ class FewShot:
     """Markdown with exactly one Python block."""
     tests: str
     """Python code."""
+    method: str = ""
+    """How `instruction` makes the seed harder. Empty: the seed is code."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,13 @@ class FewShotSets:
     package: str
     """The pipeline's package, whose directory `few_shots` has a subdirectory for each set."""
     default: str
+    parts: Mapping[str, tuple[str, Collection[str]]] = field(default_factory=dict)
+    """Further sets, each a part of a set of the package: that set's name, and the names of the chosen examples."""
 
     def names(self) -> list[str]:
         """Return the names of the sets, the default first, the others sorted."""
         found = {entry.name for entry in (files(self.package) / "few_shots").iterdir() if entry.is_dir()}
+        found |= self.parts.keys()
         return [self.default, *sorted(found - {self.default})]
 
     def mistakes(self) -> Iterator[str]:
@@ -57,6 +63,8 @@ class FewShotSets:
                     yield f"few-shot set {name!r} is empty"
             except FileNotFoundError:
                 yield f"few-shot set {name!r} does not exist"
+            except KeyError as error:
+                yield f"few-shot set {name!r}: there is no example {error} in the set that it is a part of"
             except ConfigurationError as error:
                 yield str(error)
 
@@ -65,13 +73,18 @@ class FewShotSets:
 
         Raises:
             FileNotFoundError: There is no such set.
+            KeyError: The set is a part of another one that lacks one of its examples.
             ConfigurationError: An example cannot be read; names its file and the error.
         """
-        return _load(self.package, name)
+        if name not in self.parts:
+            return _load(self.package, name)
+        whole, chosen = self.parts[name]
+        by_name = {example.name: example for example in _load(self.package, whole)}
+        return tuple(by_name[each] for each in sorted(chosen))
 
     def content_sha256(self, name: str) -> str:
         """Return a hash of a set's examples, which every draw depends on."""
-        return _content_sha256(self.package, name)
+        return _content_sha256(self.load(name))
 
     def ordering(
         self, name: str, seed: int, stage: str, group: str, count: int, difficulties: Collection[str] = ()
@@ -97,9 +110,13 @@ class FewShotSets:
 
 
 @cache
-def _content_sha256(package: str, name: str) -> str:
-    data = json.dumps([asdict(example) for example in _load(package, name)], sort_keys=True)
+def _content_sha256(examples: Sequence[FewShot]) -> str:
+    data = json.dumps([_content(example) for example in examples], sort_keys=True)
     return hashlib.sha256(data.encode()).hexdigest()
+
+
+def _content(example: FewShot) -> dict[str, object]:
+    return {name: value for name, value in asdict(example).items() if name != "method" or value}
 
 
 @cache
@@ -123,6 +140,7 @@ def _read(name: str, entry: Traversable) -> FewShot:
             instruction=example["instruction"].strip(),
             response=example["response"].strip(),
             tests=example["tests"].strip(),
+            method=prop.get("method", ""),
         )
     except KeyError as error:
         raise ConfigurationError(f"few-shot example {name}/{entry.name}: {error} is missing") from error

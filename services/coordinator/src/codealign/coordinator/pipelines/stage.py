@@ -20,10 +20,12 @@ from google.protobuf.message import Message
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
+from codealign.common import records
 from codealign.coordinator.pipelines.few_shots import FewShot
 from codealign.coordinator.reading import sections
 from codealign.coordinator.reading.parsing import REASONS, Rejected
 from codealign.coordinator.reading.section import Section
+from codealign.coordinator.rules import duplicates
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
 from codealign.coordinator.rules.duplicates import Row
 from codealign.coordinator.rules.seeds import Drop
@@ -61,6 +63,10 @@ class Settings:
                 return settings
         raise KeyError(stage)
 
+    def number(self, key: str) -> int:
+        """Return the number drawn for an item (`Asked.number`)."""
+        return records.seed_for(self.run.seed, "number", key)
+
     def property_values(self, stage: str, name: str) -> list[str]:
         """Return the values that a stage draws a property from; empty if it does not draw this property."""
         return next((list(draw.values) for draw in self.of(stage).properties if draw.name == name), [])
@@ -79,6 +85,8 @@ class Asked:
     """Few-shot examples of the prompt, in order."""
     properties: Mapping[str, str]
     """Properties drawn for this item."""
+    number: int = 0
+    """Number drawn for this item, 63 bits. Whatever else a stage draws derives from it."""
 
 
 READING_REASONS: Mapping[str, str] = {
@@ -101,19 +109,24 @@ NOT_CHOSEN = "selection.another-pass-was-chosen"
 class Stage(ABC):
     """A stage of a pipeline. Subclass one of the four below."""
 
-    name: ClassVar[str]
+    name: str
     """Name in StageSettings, progress and reports: a lower-case plural."""
-    parent: ClassVar[str]
+    parent: str
     """Name of the stage whose items it processes. Empty: the root."""
-    title: ClassVar[str]
+    title: str
     """Heading, such as "Seed → concepts"."""
-    description: ClassVar[str]
+    description: str
     """One-sentence description for users."""
     makes: ClassVar[pb.Kind.ValueType]
     VERSION: ClassVar[int]
     """Counted from 1."""
     reasons: ClassVar[Mapping[str, str]]
     """Reasons for dropping an item and their meanings. The runner adds "internal-error"."""
+
+    def __init__(self, parent: str = "") -> None:
+        """Place the stage below its own parent, or below another one with items of the same kind."""
+        if parent:
+            self.parent = parent
 
 
 class Seeds(Stage):
@@ -122,10 +135,18 @@ class Seeds(Stage):
     parent = ""
     threshold: ClassVar[float]
     """Jaccard similarity at which two seeds are near duplicates."""
+    plural: ClassVar[str] = "seeds"
+    """What the records are called in messages."""
+    advice: ClassVar[str] = "collect some with `codealign seeds collect PATH`"
+    """What to do if a collection has none."""
 
     @abstractmethod
-    def drop(self, record: pb.Record, benchmarks: BenchmarkTexts) -> Drop | None:
+    def drop(self, record: pb.Record, settings: Settings, benchmarks: BenchmarkTexts) -> Drop | None:
         """Return the first rule that drops a record, except for near duplicates, or None."""
+
+    def rule_settings(self, settings: Settings) -> Mapping[str, object]:  # noqa: ARG002 (for subclasses)
+        """Return what its rules depend on besides the benchmarks' texts and how near duplicates are detected."""
+        return {}
 
     @abstractmethod
     def text(self, record: pb.Record) -> str:
@@ -201,13 +222,17 @@ class Selection(Stage):
     """
 
     makes = pb.KIND_EXAMPLE
+    defaults: ClassVar[pb.SelectionSettings] = pb.SelectionSettings()
+    """The pipeline's own defaults for what a run's selection leaves out."""
+    duplicate_rules: ClassVar[Sequence[str]] = tuple(duplicates.RULES)
+    """Rules for duplicates that apply, from `duplicates.ALL_RULES`."""
 
     @abstractmethod
     def drop(self, item: Item, settings: Settings, benchmarks: BenchmarkTexts) -> Drop | None:
         """Return the first rule that drops a candidate, except for duplicates, or None."""
 
     @abstractmethod
-    def compared(self, item: Item) -> Row:
+    def compared(self, item: Item, settings: Settings) -> Row:
         """Return the parts of a candidate that are compared with the kept rows."""
 
     @abstractmethod

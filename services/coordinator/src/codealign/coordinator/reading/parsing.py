@@ -1,6 +1,7 @@
 """Parsing of completions. One that cannot be parsed becomes a `Rejected` with a reason from `REASONS`.
 
 A response is an answer, `</answer>`, and the tests after `<tests>`, which end at `</tests>` or at the end of the text.
+A pair is a task, `</task>`, and the answer after `<answer>`, which ends at `</answer>` or at the end of the text.
 In each section the blocks marked as Python count or, if there are none, the unmarked blocks. `fences` finds a text's
 blocks, and `assembly` joins several into one program. If there is a single block, the program is that block byte for
 byte, including the ending of its last line.
@@ -27,6 +28,8 @@ REASONS = {
     "no-concepts": "no list of one to ten short terms",
     "no-answer-end": "the answer is not closed by </answer>",
     "no-tests-section": "no <tests> section follows the answer",
+    "no-task-end": "the task is not closed by </task>",
+    "no-answer-section": "no <answer> section follows the task",
     "no-code-block": "the answer contains no Python block",
     "no-tests-block": "the tests contain no Python block",
     "prompt-too-long": "the prompt does not fit the model's context",
@@ -41,6 +44,7 @@ _END_MARK = re.compile(r"(?:<\|[\w-]{1,40}\|>|</s>|<eos>|<EOT>|<end_of_turn>)\Z"
 _END_MARK_CHARS = 44
 """Length of the longest mark."""
 _BLANK_LINES = re.compile(r"(?:[ \t]*(?:\r\n|\n|\r))*")
+_REPEATED_TASK = re.compile(r"\A\s*<task>[ \t]*(?=[\r\n])")
 _REPEATED_TAG = re.compile(r"\s*<answer>[ \t]*(?=[\r\n])")
 
 
@@ -60,6 +64,16 @@ class ParsedResponse:
     """The answer as written, without surrounding blank lines."""
     code: str
     tests: str
+
+
+@dataclass(frozen=True)
+class ParsedPair:
+    """A task and its answer."""
+
+    task: str
+    answer: str
+    """The answer as written, without surrounding blank lines."""
+    code: str
 
 
 def concepts(text: str, *, cut_off: bool) -> list[str] | Rejected:
@@ -117,6 +131,34 @@ def response(text: str, *, cut_off: bool) -> ParsedResponse | Rejected:
         return Rejected("cut-by-stop", "the tests end inside a string literal, which holds a closing fence and a tag")
     program = assembly.program([block.content for block in code], tests_code)
     return ParsedResponse(_answer(text[: ended.start], answer_blocks), program, tests_code)
+
+
+def pair(text: str) -> ParsedPair | Rejected:
+    """Return the task, and the answer with its code, of a snippet → task and answer completion."""
+    text = _without_end_marks(text)
+    if not text.strip():
+        return Rejected("empty", "nothing")
+    found = blocks(text)
+    ended = tags.find(text, found, "/task")
+    opened = ended and tags.find(text, found, "answer", ended.end)
+    if ended is None:
+        return Rejected("no-task-end", f"no </task> in {_amount(text)}")
+    task = instruction(_REPEATED_TASK.sub("", text[: ended.start]), cut_off=False)
+    if isinstance(task, Rejected):
+        return task
+    if opened is None:
+        return Rejected("no-answer-section", f"no <answer> in {_amount(text[ended.end :])} after </task>")
+    closed = tags.find(text, found, "/answer", opened.end)
+    end = closed.start if closed else len(text)
+    answer_blocks = [block for block in found if opened.end <= block.start < end]
+    code = _python(answer_blocks)
+    if not code:
+        return Rejected("no-code-block", f"the answer contains {_kinds(answer_blocks)}")
+    program = assembly.program([block.content for block in code], "")
+    last = answer_blocks[-1]
+    if not (last.closed or closed or compiles(program)):
+        return Rejected("cut-off", f"ends inside a block of the answer, after {_amount(last.content)} of it")
+    return ParsedPair(task, text[opened.end : end].strip("\n\r").rstrip(), program)
 
 
 def _without_end_marks(text: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from codealign.coordinator.rules.near import DEFAULT_STRATEGY, NearDuplicates
@@ -16,6 +16,8 @@ from codealign.coordinator.rules.source import read
 
 SEED_THRESHOLD = 0.5
 """Jaccard similarity at which two seeds are near duplicates (from the paper)."""
+INSTRUCTION_THRESHOLD = 0.7
+"""The same for two given instructions (as for rows)."""
 RULES: Mapping[str, str] = {
     "dedup.instruction": "same instruction as another row",
     "dedup.response": "same response as another row",
@@ -27,10 +29,14 @@ RULES: Mapping[str, str] = {
     "dedup.near-code": "code nearly the same as another's",
 }
 """The rules for rows and their meanings, in the order of application."""
+SNIPPET = "dedup.snippet"
+ALL_RULES: Mapping[str, str] = {SNIPPET: "from the same code as another row", **RULES}
+"""Also the rules that only some pipelines apply."""
 SEED_RULES: Mapping[str, str] = {"seed.near-duplicate": "nearly the same as another seed"}
 """The rule for seeds and its meaning."""
-_EXACT = 5
+_NEAR = ("dedup.near-instruction", "dedup.near-response", "dedup.near-code")
 _SEEN = {
+    SNIPPET: "equal, white space aside",
     "dedup.instruction": "equal, white space and case aside",
     "dedup.response": "equal, white space aside",
     "dedup.code": "equal, layout, comments, docstrings and names aside",
@@ -46,6 +52,8 @@ class Row:
     instruction: str
     response: str
     code: str
+    snippet: str = ""
+    """Code that the row derives from."""
 
 
 class RowDuplicates:
@@ -54,17 +62,21 @@ class RowDuplicates:
     Args:
         threshold: Jaccard similarity at which two texts are near duplicates.
         strategy: How near duplicates are detected, one of `near.STRATEGIES`.
+        rules: Names of the rules that apply, from ALL_RULES.
     """
 
-    def __init__(self, threshold: float, strategy: str = DEFAULT_STRATEGY) -> None:
-        self._exact: dict[str, dict[bytes, str]] = {rule: {} for rule in tuple(RULES)[:_EXACT]}
-        self._near = {rule: NearDuplicates(threshold, strategy) for rule in tuple(RULES)[_EXACT:]}
+    def __init__(
+        self, threshold: float, strategy: str = DEFAULT_STRATEGY, rules: Collection[str] = tuple(RULES)
+    ) -> None:
+        self._exact: dict[str, dict[bytes, str]] = {rule: {} for rule in rules if rule not in _NEAR}
+        self._near = {rule: NearDuplicates(threshold, strategy) for rule in _NEAR if rule in rules}
 
     def offer(self, row: Row) -> Drop | None:
         """Keep the row and return None, or return the first rule that drops it."""
         source = read(row.code)
         functions, classes = _plain_names(source.functions), _plain_names(source.classes)
         keys = {
+            SNIPPET: _SPACE.sub("", row.snippet),
             "dedup.instruction": _SPACE.sub("", row.instruction).casefold(),
             "dedup.response": _SPACE.sub("", row.response),
             "dedup.code": source.key,
@@ -77,7 +89,8 @@ class RowDuplicates:
             "dedup.near-response": row.response,
             "dedup.near-code": source.bare,
         }
-        digests = {rule: _digest(key) for rule, key in keys.items() if key}
+        digests = {rule: _digest(key) for rule, key in keys.items() if key and rule in self._exact}
+        texts = {rule: text for rule, text in texts.items() if rule in self._near}
         for rule, digest in digests.items():
             if other := self._exact[rule].get(digest):
                 return Drop(rule, _SEEN.get(rule, keys[rule]), other)

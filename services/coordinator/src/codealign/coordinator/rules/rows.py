@@ -63,7 +63,7 @@ def row_drop(text: str, code: str, benchmarks: BenchmarkTexts) -> Drop | None:
 def can_carry_tests(instruction: str, tests: str) -> bool:
     """Return whether the instruction may include the tests: few lines, and it mentions neither tests nor examples."""
     lowered = instruction.lower()
-    short = len([line for line in lines(tests) if line.strip()]) <= TESTS_IN_INSTRUCTION_LINES
+    short = 0 < len([line for line in lines(tests) if line.strip()]) <= TESTS_IN_INSTRUCTION_LINES
     return short and "test" not in lowered and "example" not in lowered
 
 

@@ -58,7 +58,10 @@ def static_drop(seed: pb.Seed, benchmarks: BenchmarkTexts) -> Drop | None:
     """Return the first rule that drops the seed, or None."""
     if error := _compile_error(seed):
         return Drop("seed.syntax-error", error)
-    function = next(iter(_tree(seed.code).body), None)
+    body = _tree(seed.code).body
+    if len(body) > 1:
+        return Drop("seed.syntax-error", f"{len(body)} statements of a file, not one function")
+    function = body[0] if body else None
     if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
         return Drop("seed.syntax-error", "not a function")
     if task := benchmarks.find(seed.code):

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-VERSION = 1
+VERSION = 2
 """Incremented whenever a rule for seeds or rows decides differently. Part of the configurations of rules and of a run's
 identity."""

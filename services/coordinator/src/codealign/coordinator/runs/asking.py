@@ -15,8 +15,8 @@ from codealign.coordinator.pipelines.stage import Asked, Item, Writing
 from codealign.coordinator.runs.config import draws_id, model_of
 from codealign.coordinator.runs.context import Context
 from codealign.coordinator.runs.prompting import (
+    asked_about,
     child_key,
-    drawn_properties,
     number_key,
     prefix_group,
     sample_seed,
@@ -88,9 +88,9 @@ class Asking:
 
     def question(self, item: Item) -> Question:
         """Return the question about an item of the parent stage."""
-        context, settings = self._context, self._context.settings
+        settings = self._context.settings
         shared = self._shared(prefix_group(settings, self._stage, item.key))
-        asked = Asked(shared.shots, drawn_properties(context.settings, self._stage, item.key))
+        asked = asked_about(settings, self._stage, item.key, shared.shots)
         return Question(item, asked, shared, self._stage.suffix(item, asked))
 
     def _shared_of_group(self, group: str) -> _Shared:

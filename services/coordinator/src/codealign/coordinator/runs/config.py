@@ -17,7 +17,7 @@ from codealign.coordinator.pipelines.defaults import stage_settings
 from codealign.coordinator.pipelines.pipeline import Pipeline
 from codealign.coordinator.pipelines.stage import Settings, Writing
 from codealign.coordinator.reading import sections
-from codealign.coordinator.rules import duplicates, near, rows, seeds, version
+from codealign.coordinator.rules import near, rows, version
 from codealign.coordinator.runs.checks import check
 from codealign.coordinator.runs.strategies import STRATEGIES, FirstPass
 
@@ -52,6 +52,8 @@ def with_defaults(given: pb.Run) -> pb.Run:
         run.execution.profile = run.execution.profile or DEFAULT_PROFILE
         run.execution.runs = run.execution.runs or 1
     selection = run.selection
+    selection.CopyFrom(pipeline.selection.defaults)
+    selection.MergeFrom(given.selection)
     selection.instruction_words = selection.instruction_words or 200
     selection.near_duplicate_threshold = selection.near_duplicate_threshold or 0.7
     selection.near_duplicates = selection.near_duplicates or near.DEFAULT_STRATEGY
@@ -207,7 +209,7 @@ def _seed_rules(pipeline: Pipeline, run: pb.Run) -> pb.Record:
         "rules": list(pipeline.seeds.reasons),
         "rules_version": version.VERSION,
         "version": pipeline.seeds.VERSION,
-        "max_lines": seeds.MAX_LINES,
+        **pipeline.seeds.rule_settings(Settings(run)),
         "threshold": pipeline.seeds.threshold,
         "near_duplicates": run.selection.near_duplicates,
         "benchmarks": run.selection.forbidden_texts_sha256,
@@ -241,7 +243,7 @@ def _row_rules(pipeline: Pipeline, run: pb.Run) -> pb.Record:
 
 def _selection(pipeline: Pipeline, run: pb.Run) -> pb.Record:
     settings = {
-        "rules": list(duplicates.RULES),
+        "rules": list(pipeline.selection.duplicate_rules),
         "rules_version": version.VERSION,
         "version": pipeline.selection.VERSION,
         "threshold": run.selection.near_duplicate_threshold,

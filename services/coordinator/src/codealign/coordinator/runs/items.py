@@ -97,8 +97,8 @@ class Items:
             raise RunStopped(f"{self._stopped} items are not finished")
         if not count:
             raise RunFailed(
-                f"no seed of collection {self._context.run.seeds.collection!r} meets the seed rules; collect from "
-                "another directory (`codealign seeds collect PATH`)"
+                f"none of the {self._pipeline.seeds.plural} of collection {self._context.run.seeds.collection!r} meets "
+                f"the rules; {self._pipeline.seeds.advice}"
             )
         return groups
 

@@ -35,7 +35,7 @@ async def build(services: Services, run: pb.Run, notes: list[str]) -> api.PlanRu
     available = await _available(services, pipeline, run)
     plan = api.PlanRunResponse(config=run, notes=notes, run_id=run_records(run)[1].id)
     if run.seeds.limit > available:
-        plan.notes.append(f"the collection has only {available} seeds, not {run.seeds.limit}")
+        plan.notes.append(f"the collection has only {available} {pipeline.seeds.plural}, not {run.seeds.limit}")
     plan.stages.append(api.PlannedStage(stage=pipeline.seeds.name, items=available))
     items = {pipeline.seeds.name: min(run.seeds.limit or available, available)}
     first = await _first_seed(services, pipeline, run)

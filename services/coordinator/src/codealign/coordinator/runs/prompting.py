@@ -6,7 +6,7 @@ therefore get the same prompts and samples, however completions are parsed later
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from codealign.api.dataset.v1 import records_pb2 as pb
@@ -30,8 +30,13 @@ def prompt_of(pipeline: Pipeline, settings: Settings, stage: Writing, item: Item
     """Return a stage's prompt for an item of its parent stage."""
     group = prefix_group(settings, stage, item.key)
     found = shots(pipeline, settings, stage, group)
-    asked = Asked(found, drawn_properties(settings, stage, item.key))
+    asked = asked_about(settings, stage, item.key, found)
     return Question(asked, Prompt(stage.prefix(found), stage.suffix(item, asked)), group)
+
+
+def asked_about(settings: Settings, stage: Writing, key: str, found: Sequence[FewShot]) -> Asked:
+    """Return what a prompt contains besides the item: few-shot examples, and all that is drawn from the item's key."""
+    return Asked(found, drawn_properties(settings, stage, key), settings.number(key))
 
 
 def prefix_group(settings: Settings, stage: Writing, key: str) -> str:

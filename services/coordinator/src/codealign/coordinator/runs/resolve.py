@@ -40,7 +40,7 @@ async def resolved(
 
     Raises:
         InvalidArgument: Names every invalid field.
-        NotFound: The collection has no seeds, or a model is not loaded.
+        NotFound: The collection has no seeds or instructions for the pipeline, or a model is not loaded.
         Unavailable: A service is unavailable, or no runner is ready.
     """
     run = pb.Run()
@@ -100,9 +100,7 @@ async def _seeds(run: pb.Run, services: Services) -> None:
     seeds = pipelines.get(run.pipeline).seeds
     request = ds.ScanRequest(kind=seeds.makes, collection=run.seeds.collection, page_size=1)
     if not (await services.dataset.scan(request)).records:
-        raise NotFound(
-            f"collection {run.seeds.collection!r} has no seeds: collect some with `codealign seeds collect PATH`"
-        )
+        raise NotFound(f"collection {run.seeds.collection!r} has no {seeds.plural}: {seeds.advice}")
 
 
 async def _execution(run: pb.Run, services: Services, path: str) -> list[str]:

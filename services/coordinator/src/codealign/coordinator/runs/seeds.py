@@ -21,7 +21,7 @@ async def judged_seeds(context: Context) -> AsyncGenerator[tuple[pb.Record, Drop
     request = dataset.ScanRequest(kind=stage.makes, collection=context.run.seeds.collection)
     async for seed in context.store.scan(request):
         try:
-            drop = stage.drop(seed, context.benchmarks) or _near_drop(near, seed.id, stage.text(seed))
+            drop = stage.drop(seed, context.settings, context.benchmarks) or _near_drop(near, seed.id, stage.text(seed))
         except Exception as error:  # whatever a stage's code raises
             await context.reject(stage, [seed.id], context.configs[stage.name].id, error)
             tally.finish(INTERNAL_ERROR)

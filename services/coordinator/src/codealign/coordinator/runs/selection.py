@@ -73,7 +73,9 @@ class Selection:
         self._tally = context.progress[self._stage.name]
         settings = context.run.selection
         self._strategy = STRATEGIES[settings.strategy]
-        self._duplicates = RowDuplicates(settings.near_duplicate_threshold, settings.near_duplicates)
+        self._duplicates = RowDuplicates(
+            settings.near_duplicate_threshold, settings.near_duplicates, self._stage.duplicate_rules
+        )
         self._siblings: dict[str, dict[str, Row]] = {}
         """Rows of the batch's groups by their texts, for a strategy that takes several rows per group."""
 
@@ -256,7 +258,7 @@ class Selection:
         item = Item(record, key, {**parent.line, self._generation.stage.name: record})
         # Before anything is remembered: an exception must leave no trace among the rows.
         example = self._example(item, candidate, group)
-        return example, self._drop(self._stage.compared(item), group)
+        return example, self._drop(self._stage.compared(item, self._context.settings), group)
 
     def _choice(self, turn: _Turn) -> list[pb.Record]:
         """Return the decisions that follow from choosing a candidate: on it and on the others of its group.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from codealign.api.dataset.v1 import records_pb2 as pb
-from codealign.coordinator.pipelines.stage import Seeds
+from codealign.coordinator.pipelines.stage import Seeds, Settings
 from codealign.coordinator.rules import duplicates, seeds
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
 from codealign.coordinator.rules.seeds import Drop, static_drop
@@ -20,9 +22,13 @@ class SeedFunctions(Seeds):
     reasons = {**seeds.RULES, **duplicates.SEED_RULES}
     threshold = duplicates.SEED_THRESHOLD
 
-    def drop(self, record: pb.Record, benchmarks: BenchmarkTexts) -> Drop | None:
+    def drop(self, record: pb.Record, settings: Settings, benchmarks: BenchmarkTexts) -> Drop | None:  # noqa: ARG002
         """Return the first static rule that drops a function."""
         return static_drop(record.seed, benchmarks)
+
+    def rule_settings(self, settings: Settings) -> Mapping[str, object]:  # noqa: ARG002
+        """Return the limit of a function's lines."""
+        return {"max_lines": seeds.MAX_LINES}
 
     def text(self, record: pb.Record) -> str:
         """Return the function's source without its imports."""

@@ -26,14 +26,14 @@ class RowSelection(Selection):
         """Return the first rule for rows that drops the response."""
         return row_drop(item.text, item.record.response.code, benchmarks)
 
-    def compared(self, item: Item) -> Row:
+    def compared(self, item: Item, settings: Settings) -> Row:  # noqa: ARG002
         """Return the instruction, the answer and its code."""
         response = item.record.response
-        return Row(item.record.id, _instruction(item).text, response.answer, response.code)
+        return Row(item.record.id, instruction_of(item).text, response.answer, response.code)
 
     def example(self, item: Item, settings: Settings, parent_key: str) -> pb.Example:
         """Return the row; whether its instruction includes the tests is drawn from the instruction's key."""
-        instruction, response = _instruction(item), item.record.response
+        instruction, response = instruction_of(item), item.record.response
         chance = records.seed_for(settings.run.seed, "tests-in-instruction", parent_key) / 2**63
         wanted = chance < settings.run.selection.tests_in_instruction
         carry = wanted and can_carry_tests(instruction.text, response.tests)
@@ -48,6 +48,8 @@ class RowSelection(Selection):
         )
 
 
-def _instruction(item: Item) -> pb.Instruction:
-    """Return the answered task: the last one on the line, since a pipeline may have stages that rewrite tasks."""
+def instruction_of(item: Item) -> pb.Instruction:
+    """Return the answered task: the response's own or the last one on the line, as stages may rewrite tasks."""
+    if own := item.record.response.instruction:
+        return pb.Instruction(text=own, language="Python")
     return [record.instruction for record in item.line.values() if record.HasField("instruction")][-1]
