@@ -34,9 +34,9 @@ class Limits:
     round_size: int
     """Attempts of one round."""
     seed_tokens: int = 0
-    """Most tokens that a seed generates up to its first attempts; reserved until one was learned."""
+    """Most tokens that a seed with one instruction generates up to its first attempts."""
     round_tokens: int = 0
-    """Most tokens that a round generates; reserved until one was learned."""
+    """Most tokens that a round generates."""
 
 
 @dataclass(frozen=True)
@@ -286,10 +286,10 @@ class Order:
         return self.spent + reserved <= self.limits.tokens
 
     def _reserve(self, action: Action) -> int:
-        """Return the most that an action of this kind has cost, or may generate if none is known."""
+        """Return the most that an action of this kind may generate or has cost, prompts included."""
         if isinstance(action, Open):
-            return self._opened.largest if self._opened.count else self.limits.seed_tokens
-        return self._rounds.largest if self._rounds.count else self.limits.round_tokens
+            return max(self.limits.seed_tokens, self._opened.largest)
+        return max(self.limits.round_tokens, self._rounds.largest)
 
     def _expected(self) -> float:
         """Return the rows expected of the actions that are not learned yet."""
@@ -346,6 +346,10 @@ class Order:
         """Return the tokens that further rows cost at the present rates, or None if nothing is known yet."""
         value = self.seed_value()
         return 1 / value if self.seeds and value > 0 else None
+
+    def tokens_per_attempt_in_all(self) -> float:
+        """Return all tokens so far per attempt at an instruction."""
+        return self.spent / max(1, self._attempts)
 
     def within_reach(self, seeds_left: float) -> float:
         """Return the rows that this many further seeds and all attempts left would give altogether."""
