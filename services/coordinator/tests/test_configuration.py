@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -108,6 +110,7 @@ def test_zero_temperature_is_greedy_and_not_the_default() -> None:
         ([], {"execution": pb.ExecutionSettings(profile="default", runs=1)}),
         ([], {"selection": pb.SelectionSettings(strategy="first-pass", near_duplicate_threshold=0.7)}),
         ([], {"name": "a name", "rejudges": "another run"}),
+        ([], {"target": pb.Target()}),
     ],
 )
 def test_a_setting_that_equals_its_default_is_the_run_without_it(
@@ -353,3 +356,33 @@ def test_names_that_the_store_or_a_screen_cannot_hold_are_refused(name: str) -> 
     assert violations(name=name) == {"config.name": "must be at most 200 printable characters"}
     wrong = violations(seeds=pb.SeedSelection(collection=name))
     assert list(wrong) == ["config.seeds.collection"]
+
+
+@pytest.mark.parametrize("target", [{"rows": 5}, {"tokens": 5}, {"device_hours": 0.5}, {"rows": 5, "window": 9}])
+def test_a_target_is_part_of_the_runs_identity(target: dict[str, Any]) -> None:
+    ready = run(target=pb.Target(**target))
+    assert run_records(ready)[1].id != run_records(run())[1].id
+    assert ready.target.window == target.get("window", 512)
+    assert ready.target.devices == (1 if "device_hours" in target else 0)
+    assert with_defaults(ready) == ready
+    assert draws_id(ready, "responses") == draws_id(run(), "responses"), "the draws themselves are the same"
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "text"),
+    [
+        ({"rows": 0}, "rows", "is 0; must be above 0"),
+        ({"rows": -4}, "rows", "is -4; must be above 0"),
+        ({"tokens": -1}, "tokens", "must be above 0"),
+        ({"device_hours": 0.0}, "device_hours", "is 0; must be above 0"),
+        ({"device_hours": math.nan}, "device_hours", "is nan; must be above 0"),
+        ({"device_hours": math.inf}, "device_hours", "is inf; must be"),
+        ({"rows": 3, "devices": 2}, "devices", "has no effect without `device_hours`"),
+        ({"device_hours": 1.0, "devices": -2}, "devices", "must be positive"),
+        ({"window": 8}, "window", "has no effect without a target"),
+        ({"rows": 3, "window": 70_000}, "window", "must be from 1 to 65,536"),
+        ({"rows": 3, "window": -1}, "window", "must be from 1 to 65,536"),
+    ],
+)
+def test_a_bad_target_is_named(target: dict[str, Any], path: str, text: str) -> None:
+    assert text in violations(target=pb.Target(**target))[f"config.target.{path}"]

@@ -83,6 +83,10 @@ def _work_log(record: pb.Record) -> Violations:
     for stage, seconds in sorted(record.work_log.busy_seconds.items()):
         if not (math.isfinite(seconds) and seconds >= 0):
             yield f".work_log.busy_seconds[{stage}]", f"is {seconds:g}; must be 0 or more seconds"
+    if not 0 <= (seconds := record.work_log.inference_seconds) < math.inf:  # false for NaN
+        yield ".work_log.inference_seconds", f"is {seconds:g}; must be 0 or more seconds"
+    if record.work_log.stop.actions < 0:
+        yield ".work_log.stop.actions", "must not be negative"
 
 
 def _loop(record: pb.Record) -> Violations:

@@ -411,6 +411,7 @@ class PlanRunResponse(_message.Message):
     STAGES_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
     RUN_ID_FIELD_NUMBER: _builtins.int
+    FORECAST_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     @_builtins.property
     def config(self) -> _records_pb2.Run:
@@ -422,6 +423,10 @@ class PlanRunResponse(_message.Message):
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Notes for people before the start ("no benchmark texts: decontamination has nothing to check")."""
 
+    @_builtins.property
+    def forecast(self) -> Global___Forecast:
+        """From earlier runs of the same models and pipeline. Unset: there is none, and the stages' numbers are upper bounds."""
+
     def __init__(
         self,
         *,
@@ -429,14 +434,65 @@ class PlanRunResponse(_message.Message):
         stages: _abc.Iterable[Global___PlannedStage] | None = ...,
         notes: _abc.Iterable[_builtins.str] | None = ...,
         run_id: _builtins.str = ...,
+        forecast: Global___Forecast | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "forecast", b"forecast"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "notes", b"notes", "run_id", b"run_id", "stages", b"stages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "forecast", b"forecast", "notes", b"notes", "run_id", b"run_id", "stages", b"stages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PlanRunResponse: _TypeAlias = PlanRunResponse  # noqa: Y015
+
+@_typing.final
+class Forecast(_message.Message):
+    """What a run with a target is going to reach, at measured rates."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    DEVICE_HOURS_FIELD_NUMBER: _builtins.int
+    TOKENS_PER_ROW_FIELD_NUMBER: _builtins.int
+    EXPECTED_ROWS_FIELD_NUMBER: _builtins.int
+    EXPECTED_TOKENS_FIELD_NUMBER: _builtins.int
+    SECONDS_LEFT_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    rows: _builtins.int
+    """So far."""
+    tokens: _builtins.int
+    device_hours: _builtins.float
+    tokens_per_row: _builtins.float
+    """Tokens that further rows cost each. 0: unknown."""
+    expected_rows: _builtins.int
+    """Rows at the end."""
+    expected_tokens: _builtins.int
+    """Tokens at the end."""
+    seconds_left: _builtins.float
+    """Seconds until the end. Unset: unknown."""
+    text: _builtins.str
+    """All of it for people, in one line: whether and when the target will be reached, or that the seeds will not suffice."""
+    def __init__(
+        self,
+        *,
+        rows: _builtins.int = ...,
+        tokens: _builtins.int = ...,
+        device_hours: _builtins.float = ...,
+        tokens_per_row: _builtins.float = ...,
+        expected_rows: _builtins.int = ...,
+        expected_tokens: _builtins.int = ...,
+        seconds_left: _builtins.float | None = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seconds_left", b"_seconds_left", "seconds_left", b"seconds_left"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seconds_left", b"_seconds_left", "device_hours", b"device_hours", "expected_rows", b"expected_rows", "expected_tokens", b"expected_tokens", "rows", b"rows", "seconds_left", b"seconds_left", "text", b"text", "tokens", b"tokens", "tokens_per_row", b"tokens_per_row"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__seconds_left: _TypeAlias = _typing.Literal["seconds_left"]  # noqa: Y015
+    _WhichOneofArgType__seconds_left: _TypeAlias = _typing.Literal["_seconds_left", b"_seconds_left"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seconds_left) -> _WhichOneofReturnType__seconds_left | None: ...
+
+Global___Forecast: _TypeAlias = Forecast  # noqa: Y015
 
 @_typing.final
 class StageProgress(_message.Message):
@@ -532,6 +588,7 @@ class RunStatus(_message.Message):
     WANTED_FIELD_NUMBER: _builtins.int
     WAITING_FOR_FIELD_NUMBER: _builtins.int
     LOOP_FIELD_NUMBER: _builtins.int
+    FORECAST_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The Run record's id."""
     state: _records_pb2.RunState.ValueType
@@ -557,6 +614,10 @@ class RunStatus(_message.Message):
     def loop(self) -> Global___LoopStatus:
         """Work that follows the run. Unset: none."""
 
+    @_builtins.property
+    def forecast(self) -> Global___Forecast:
+        """For a run with a target that this coordinator is drawing for."""
+
     def __init__(
         self,
         *,
@@ -571,10 +632,11 @@ class RunStatus(_message.Message):
         wanted: _records_pb2.RunState.ValueType = ...,
         waiting_for: _builtins.str = ...,
         loop: Global___LoopStatus | None = ...,
+        forecast: Global___Forecast | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "created_at", b"created_at", "loop", b"loop"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "created_at", b"created_at", "forecast", b"forecast", "loop", b"loop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "created_at", b"created_at", "id", b"id", "loop", b"loop", "message", b"message", "notes", b"notes", "stages", b"stages", "state", b"state", "version", b"version", "waiting_for", b"waiting_for", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "created_at", b"created_at", "forecast", b"forecast", "id", b"id", "loop", b"loop", "message", b"message", "notes", b"notes", "stages", b"stages", "state", b"state", "version", b"version", "waiting_for", b"waiting_for", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1525,6 +1587,7 @@ class GetReportResponse(_message.Message):
     TRAIL_FIELD_NUMBER: _builtins.int
     TRAIL_REFERENCES_FIELD_NUMBER: _builtins.int
     PIPELINE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
     rows: _builtins.int
     @_builtins.property
     def run(self) -> Global___RunStatus: ...
@@ -1560,6 +1623,10 @@ class GetReportResponse(_message.Message):
     def pipeline(self) -> Global___Pipeline:
         """The run's pipeline in this coordinator. Unset: it has no pipeline of this name."""
 
+    @_builtins.property
+    def target(self) -> _records_pb2.TargetSummary:
+        """For a run with a target, once its rows are selected."""
+
     def __init__(
         self,
         *,
@@ -1573,10 +1640,11 @@ class GetReportResponse(_message.Message):
         trail: _abc.Iterable[_records_pb2.Record] | None = ...,
         trail_references: _abc.Iterable[_records_pb2.Record] | None = ...,
         pipeline: Global___Pipeline | None = ...,
+        target: _records_pb2.TargetSummary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["pipeline", b"pipeline", "run", b"run"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pipeline", b"pipeline", "run", b"run", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoints", b"checkpoints", "comparisons", b"comparisons", "evaluations", b"evaluations", "pipeline", b"pipeline", "rows", b"rows", "run", b"run", "stages", b"stages", "trail", b"trail", "trail_references", b"trail_references", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoints", b"checkpoints", "comparisons", b"comparisons", "evaluations", b"evaluations", "pipeline", b"pipeline", "rows", b"rows", "run", b"run", "stages", b"stages", "target", b"target", "trail", b"trail", "trail_references", b"trail_references", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -839,6 +839,7 @@ class Run(_message.Message):
     FEW_SHOT_SET_FIELD_NUMBER: _builtins.int
     STAGES_FIELD_NUMBER: _builtins.int
     REJUDGES_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name for people. Does not affect the data."""
     pipeline: _builtins.str
@@ -865,6 +866,12 @@ class Run(_message.Message):
         the pipeline's order.
         """
 
+    @_builtins.property
+    def target(self) -> Global___Target:
+        """What ends the run before its seeds are used up. Unset: nothing. With a target the draws have another order
+        (docs/decisions/019).
+        """
+
     def __init__(
         self,
         *,
@@ -878,14 +885,68 @@ class Run(_message.Message):
         few_shot_set: _builtins.str = ...,
         stages: _abc.Iterable[Global___StageSettings] | None = ...,
         rejudges: _builtins.str = ...,
+        target: Global___Target | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "model", b"model", "seeds", b"seeds", "selection", b"selection"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "model", b"model", "seeds", b"seeds", "selection", b"selection", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "few_shot_set", b"few_shot_set", "model", b"model", "name", b"name", "pipeline", b"pipeline", "rejudges", b"rejudges", "seed", b"seed", "seeds", b"seeds", "selection", b"selection", "stages", b"stages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "few_shot_set", b"few_shot_set", "model", b"model", "name", b"name", "pipeline", b"pipeline", "rejudges", b"rejudges", "seed", b"seed", "seeds", b"seeds", "selection", b"selection", "stages", b"stages", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015
+
+@_typing.final
+class Target(_message.Message):
+    """What ends a run: the first of these that is reached. In-flight items are then finished, and rows selected and
+    published.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    DEVICE_HOURS_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    rows: _builtins.int
+    """Number of rows to publish: exactly as many, if the seeds suffice."""
+    tokens: _builtins.int
+    """Most tokens: each shared prompt prefix once, the rest of a prompt once per round, and all generated tokens."""
+    device_hours: _builtins.float
+    """Most hours with a request at inference, times `devices`."""
+    devices: _builtins.int
+    """Devices (GPUs) that the run's models use, for device_hours. Default 1."""
+    window: _builtins.int
+    """Most seeds and rounds of draws that are in progress, or finished but not yet taken into account. Part of the order
+    of draws, hence of the run's identity. Default 512.
+    """
+    def __init__(
+        self,
+        *,
+        rows: _builtins.int | None = ...,
+        tokens: _builtins.int | None = ...,
+        device_hours: _builtins.float | None = ...,
+        devices: _builtins.int = ...,
+        window: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_device_hours", b"_device_hours", "_rows", b"_rows", "_tokens", b"_tokens", "device_hours", b"device_hours", "rows", b"rows", "tokens", b"tokens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_device_hours", b"_device_hours", "_rows", b"_rows", "_tokens", b"_tokens", "device_hours", b"device_hours", "devices", b"devices", "rows", b"rows", "tokens", b"tokens", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__device_hours: _TypeAlias = _typing.Literal["device_hours"]  # noqa: Y015
+    _WhichOneofArgType__device_hours: _TypeAlias = _typing.Literal["_device_hours", b"_device_hours"]  # noqa: Y015
+    _WhichOneofReturnType__rows: _TypeAlias = _typing.Literal["rows"]  # noqa: Y015
+    _WhichOneofArgType__rows: _TypeAlias = _typing.Literal["_rows", b"_rows"]  # noqa: Y015
+    _WhichOneofReturnType__tokens: _TypeAlias = _typing.Literal["tokens"]  # noqa: Y015
+    _WhichOneofArgType__tokens: _TypeAlias = _typing.Literal["_tokens", b"_tokens"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__device_hours) -> _WhichOneofReturnType__device_hours | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rows) -> _WhichOneofReturnType__rows | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tokens) -> _WhichOneofReturnType__tokens | None: ...
+
+Global___Target: _TypeAlias = Target  # noqa: Y015
 
 @_typing.final
 class RunRequest(_message.Message):
@@ -1092,22 +1153,151 @@ class WorkLog(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     BUSY_SECONDS_FIELD_NUMBER: _builtins.int
+    INFERENCE_SECONDS_FIELD_NUMBER: _builtins.int
+    STOP_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    inference_seconds: _builtins.float
+    """For a run with a target of device hours: seconds with a request at inference."""
     @_builtins.property
     def busy_seconds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """By stage: seconds in which at least one of its items was in progress."""
+
+    @_builtins.property
+    def stop(self) -> Global___TargetStop:
+        """Key "stop": where the run's device hours were used up."""
+
+    @_builtins.property
+    def summary(self) -> Global___TargetSummary:
+        """Key "summary": what the order of draws did, once rows are selected."""
 
     def __init__(
         self,
         *,
         busy_seconds: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        inference_seconds: _builtins.float = ...,
+        stop: Global___TargetStop | None = ...,
+        summary: Global___TargetSummary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stop", b"stop", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_seconds", b"busy_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_seconds", b"busy_seconds", "inference_seconds", b"inference_seconds", "stop", b"stop", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkLog: _TypeAlias = WorkLog  # noqa: Y015
+
+@_typing.final
+class TargetStop(_message.Message):
+    """Where measured time ended a run. The first such record applies."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTIONS_FIELD_NUMBER: _builtins.int
+    DEVICE_HOURS_FIELD_NUMBER: _builtins.int
+    actions: _builtins.int
+    """Number of actions that were started."""
+    device_hours: _builtins.float
+    """Device hours measured then."""
+    def __init__(
+        self,
+        *,
+        actions: _builtins.int = ...,
+        device_hours: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "device_hours", b"device_hours"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TargetStop: _TypeAlias = TargetStop  # noqa: Y015
+
+@_typing.final
+class TargetSummary(_message.Message):
+    """What a run with a target did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHY_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    SEEDS_FIELD_NUMBER: _builtins.int
+    LEFT_INSTRUCTIONS_FIELD_NUMBER: _builtins.int
+    LEFT_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    LEFT_TOKENS_FIELD_NUMBER: _builtins.int
+    LEFT_ROWS_FIELD_NUMBER: _builtins.int
+    LEFT_TOKENS_ELSEWHERE_FIELD_NUMBER: _builtins.int
+    MIX_FIELD_NUMBER: _builtins.int
+    why: _builtins.str
+    """Why it ended: "rows", "tokens", "device hours", "seeds" (all are used up)."""
+    rows: _builtins.int
+    tokens: _builtins.int
+    """As counted for Target.tokens."""
+    seeds: _builtins.int
+    """Seeds taken."""
+    left_instructions: _builtins.int
+    """Instructions that were left without a row although attempts were left, and these attempts."""
+    left_attempts: _builtins.int
+    left_tokens: _builtins.int
+    """Estimates: tokens for drawing these instructions out, rows that this would have given, and the tokens that as many
+    rows cost through new seeds.
+    """
+    left_rows: _builtins.float
+    left_tokens_elsewhere: _builtins.int
+    @_builtins.property
+    def mix(self) -> _containers.RepeatedCompositeFieldContainer[Global___TargetShare]:
+        """Instructions and rows by difficulty and category."""
+
+    def __init__(
+        self,
+        *,
+        why: _builtins.str = ...,
+        rows: _builtins.int = ...,
+        tokens: _builtins.int = ...,
+        seeds: _builtins.int = ...,
+        left_instructions: _builtins.int = ...,
+        left_attempts: _builtins.int = ...,
+        left_tokens: _builtins.int = ...,
+        left_rows: _builtins.float = ...,
+        left_tokens_elsewhere: _builtins.int = ...,
+        mix: _abc.Iterable[Global___TargetShare] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["left_attempts", b"left_attempts", "left_instructions", b"left_instructions", "left_rows", b"left_rows", "left_tokens", b"left_tokens", "left_tokens_elsewhere", b"left_tokens_elsewhere", "mix", b"mix", "rows", b"rows", "seeds", b"seeds", "tokens", b"tokens", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TargetSummary: _TypeAlias = TargetSummary  # noqa: Y015
+
+@_typing.final
+class TargetShare(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROPERTY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    INSTRUCTIONS_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    property: _builtins.str
+    """"difficulty" or "category"."""
+    value: _builtins.str
+    instructions: _builtins.int
+    rows: _builtins.int
+    def __init__(
+        self,
+        *,
+        property: _builtins.str = ...,
+        value: _builtins.str = ...,
+        instructions: _builtins.int = ...,
+        rows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instructions", b"instructions", "property", b"property", "rows", b"rows", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TargetShare: _TypeAlias = TargetShare  # noqa: Y015
 
 @_typing.final
 class StageConfig(_message.Message):

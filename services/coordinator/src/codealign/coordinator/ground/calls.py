@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
@@ -65,6 +65,8 @@ class Completions:
     """Timeout for one call, in seconds."""
     waiting: Waiting | None = None
     """Records that inference is unavailable."""
+    engine: StageTally = field(default_factory=StageTally)
+    """Counts the samples of all stages in flight."""
     answered: int = 0
     """Samples answered so far. If there are any, an internal error may be specific to one request."""
 
@@ -129,6 +131,7 @@ class Completions:
         async with self.window.units(counted) as done:
             self.gate()
             self.tally.begin(counted)
+            self.engine.begin(counted)
             try:
                 async with contextlib.aclosing(self.inference.generate(asked, timeout=self.timeout)) as responses:
                     async for response in responses:
@@ -136,12 +139,14 @@ class Completions:
                         del owed[response.completion.attempt]
                         counted -= 1
                         self.tally.end()
+                        self.engine.end()
                         self._count(response)
                         done()
                         self._end_waiting()
                         yield response
             finally:
                 self.tally.end(counted)
+                self.engine.end(counted)
 
     def _count(self, response: inf.GenerateResponse) -> None:
         if self.tally.meter is not None:

@@ -134,11 +134,15 @@ class Progress:
 
     Attributes:
         windows: Windows of the services that the run uses, by service; empty until the work begins.
+        inference: Samples of all stages at inference.
+        forecast: Returns what a run with a target is going to reach. None: it has no target, or is not drawing.
     """
 
     def __init__(self, stages: Iterable[str], meters: Mapping[str, StageMeter] | None = None) -> None:
         self.stages = {name: StageTally(meter=(meters or {}).get(name)) for name in stages}
         self.windows: Mapping[str, Window] = {}
+        self.inference = StageTally()
+        self.forecast: Callable[[], api.Forecast] | None = None
 
     def __getitem__(self, stage: str) -> StageTally:
         return self.stages[stage]

@@ -104,6 +104,8 @@ READING_REASONS: Mapping[str, str] = {
 """Reasons for which any writing stage may have nothing to parse."""
 NOT_CHOSEN = "selection.another-pass-was-chosen"
 """Rule for a candidate that met every rule although another one of its group became the row."""
+TARGET_REACHED = "selection.target-reached"
+"""Rule for a candidate that was still being drawn when the run had as many rows as wanted."""
 
 
 class Stage(ABC):

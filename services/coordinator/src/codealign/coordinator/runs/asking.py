@@ -14,6 +14,7 @@ from codealign.coordinator.pipelines.few_shots import FewShot
 from codealign.coordinator.pipelines.stage import Asked, Item, Writing
 from codealign.coordinator.runs.config import draws_id, model_of
 from codealign.coordinator.runs.context import Context
+from codealign.coordinator.runs.harvest import Spending
 from codealign.coordinator.runs.prompting import (
     asked_about,
     child_key,
@@ -63,6 +64,8 @@ class Question:
     asked: Asked
     shared: _Shared
     suffix: str
+    spent: Spending | None = None
+    """Counts the tokens of its completions. None: nobody asks."""
 
 
 class Asking:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 
 from codealign.api.dataset.v1 import records_pb2 as pb
@@ -16,6 +17,7 @@ from codealign.coordinator.runs.strategies import STRATEGIES, FailuresOnly
 
 MAX_ATTEMPTS = 256
 MAX_EXECUTIONS = 10
+MAX_WINDOW = 65_536
 MAX_NAME = 200
 """Maximum characters of a run's or a collection's name, as in the store."""
 
@@ -59,6 +61,7 @@ def violations(given: pb.Run) -> _Violations:
     if len(given.name) > MAX_NAME or not given.name.isprintable():
         yield "name", f"must be at most {MAX_NAME} printable characters"
     yield from _seeds(given.seeds)
+    yield from _target(given)
     yield from _selection(given.selection)
     yield from _execution(given.execution)
     name = given.pipeline or pipelines.DEFAULT
@@ -82,6 +85,26 @@ def _seeds(seeds: pb.SeedSelection) -> _Violations:
         yield "seeds.collection", f"must be 1 to {MAX_NAME} printable characters"
     if seeds.limit < 0:
         yield "seeds.limit", "must not be negative; 0 takes all"
+
+
+def _target(given: pb.Run) -> _Violations:
+    target = given.target
+    for name in ("rows", "tokens", "device_hours"):
+        if target.HasField(name) and not 0 < getattr(target, name) < math.inf:  # false for NaN
+            yield f"target.{name}", f"is {getattr(target, name):g}; must be above 0. Leave it out for no such target"
+    if target.devices < 0:
+        yield "target.devices", "must be positive"
+    elif target.devices and not target.HasField("device_hours"):
+        yield "target.devices", "has no effect without `device_hours`: set that, or leave it out"
+    if not 0 <= target.window <= MAX_WINDOW:
+        yield "target.window", f"must be from 1 to {MAX_WINDOW:,}"
+    elif target.window and not has_target(given):
+        yield "target.window", "has no effect without a target: set `rows`, `tokens` or `device_hours`"
+
+
+def has_target(run: pb.Run) -> bool:
+    """Return whether something besides its seeds ends a run."""
+    return any(run.target.HasField(name) for name in ("rows", "tokens", "device_hours"))
 
 
 def _selection(selection: pb.SelectionSettings) -> _Violations:

@@ -18,11 +18,13 @@ from codealign.coordinator.pipelines.pipeline import Pipeline
 from codealign.coordinator.pipelines.stage import Settings, Writing
 from codealign.coordinator.reading import sections
 from codealign.coordinator.rules import near, rows, version
-from codealign.coordinator.runs.checks import check
+from codealign.coordinator.runs.checks import check, has_target
 from codealign.coordinator.runs.strategies import STRATEGIES, FirstPass
 
 ROW_RULES = "row-rules"
 """Key of the configuration for the rules on instructions and rows."""
+DEFAULT_WINDOW = 512
+"""Actions of a run with a target that may be in progress or not taken into account: above twice an engine's slots."""
 DEFAULT_PROFILE = "default"
 """Runner profile if the run names none."""
 
@@ -61,6 +63,12 @@ def with_defaults(given: pb.Run) -> pb.Run:
         selection.tests_in_instruction = 0.5
     selection.strategy = selection.strategy or FirstPass.name
     selection.rules_version = pipeline.rules_version
+    if not has_target(run):
+        run.ClearField("target")
+    else:
+        run.target.window = run.target.window or DEFAULT_WINDOW
+        if run.target.HasField("device_hours"):
+            run.target.devices = run.target.devices or 1
     return run
 
 

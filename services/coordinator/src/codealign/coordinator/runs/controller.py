@@ -73,13 +73,19 @@ class RunWorkload:
     async def _logged(self, assignment: Assignment, progress: Progress) -> AsyncIterator[None]:
         """Record the stages' busy seconds inside this context, every minute and at the end."""
         told: dict[str, float] = {}
+        told_inference = 0.0
 
         async def append() -> None:
-            busy = progress.busy_seconds()
+            nonlocal told_inference
+            busy, inference = progress.busy_seconds(), progress.inference.busy_seconds
             since = {stage: seconds - told.get(stage, 0.0) for stage, seconds in busy.items()}
-            body = pb.WorkLog(busy_seconds={stage: seconds for stage, seconds in since.items() if seconds > 0})
+            body = pb.WorkLog(
+                busy_seconds={stage: seconds for stage, seconds in since.items() if seconds > 0},
+                inference_seconds=max(0.0, inference - told_inference),
+            )
             if body.busy_seconds:
                 told.update(busy)
+                told_inference = inference
                 key = f"{assignment.lease.token.token}/{next(self._number)}"
                 parents = [assignment.subject.id]
                 await assignment.store.append(pb.Record(kind=pb.KIND_WORK_LOG, parents=parents, key=key, work_log=body))

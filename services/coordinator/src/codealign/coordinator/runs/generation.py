@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from google.protobuf.message import Message
 
@@ -26,6 +26,7 @@ from codealign.coordinator.reading import sections
 from codealign.coordinator.reading.parsing import Rejected
 from codealign.coordinator.runs.asking import Asking, Draw, Question, completion_key
 from codealign.coordinator.runs.context import DETAIL_CHARS, Context, internal_error
+from codealign.coordinator.runs.harvest import Spending
 from codealign.coordinator.runs.prefixes import Prefixes
 from codealign.coordinator.runs.prompting import number_key
 
@@ -77,7 +78,9 @@ class Generation:
         """Return a child's key."""
         return self._asking.key(parent_key, attempt, number)
 
-    async def draw(self, item: Item, attempts: Sequence[int], *, fresh: bool, deliver: Deliver) -> None:
+    async def draw(
+        self, item: Item, attempts: Sequence[int], *, fresh: bool, deliver: Deliver, spent: Spending | None = None
+    ) -> None:
         """Draw samples for an item, delivering parsed records as they arrive and counting rejections.
 
         Args:
@@ -85,17 +88,20 @@ class Generation:
             attempts: Numbers of the draws.
             fresh: Whether the item was created now, so that nothing was parsed for it yet.
             deliver: Called with each record of the stage.
+            spent: Counts the tokens of each completion, also of those found in the store.
 
         Raises:
             RunStopped: The gate stopped the work before a call to the model.
             RunFailed: A service returned an error that retrying cannot fix.
         """
         with traces.span(self.stage.name, {"record": item.record.id, "attempts": len(attempts)}):
-            await self._draw(item, attempts, fresh=fresh, deliver=deliver)
+            await self._draw(item, attempts, fresh=fresh, deliver=deliver, spent=spent)
 
-    async def _draw(self, item: Item, attempts: Sequence[int], *, fresh: bool, deliver: Deliver) -> None:
+    async def _draw(
+        self, item: Item, attempts: Sequence[int], *, fresh: bool, deliver: Deliver, spent: Spending | None
+    ) -> None:
         try:
-            question = self._asking.question(item)
+            question = replace(self._asking.question(item), spent=spent)
             draws = {attempt: self._asking.draw(question, attempt) for attempt in attempts}
         except Exception as error:  # whatever a stage's code raises
             rejection = internal_error(error, self.stage.makes)
@@ -150,6 +156,8 @@ class Generation:
         left = []
         for attempt, draw in draws.items():
             completion = found.get(draw.completion)
+            if completion is not None:
+                self._count_tokens(question, completion)
             if attempt in children:
                 try:
                     text = self._section(completion) if completion is not None else ""
@@ -220,7 +228,13 @@ class Generation:
         except InvalidArgument as error:  # too large for the store
             await self._reject_prompt(question.item, draw.attempt, internal_error(error, self.stage.makes))
             return
+        self._count_tokens(question, kept)
         await self._read(question, draw, kept, deliver)
+
+    def _count_tokens(self, question: Question, completion: pb.Record) -> None:
+        if question.spent is not None:
+            shared = question.shared
+            question.spent.add(self.stage.name, question.item.key, shared.prefix_id, len(shared.prefix), completion)
 
     async def _read(self, question: Question, draw: Draw, completion: pb.Record, deliver: Deliver) -> None:
         """Append what is parsed from a completion: the stage's records, or a Rejection."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.coordinator.ground.faults import RunFailed
+from codealign.coordinator.pipelines.pipeline import Pipeline
+from codealign.coordinator.pipelines.stage import Item
 
 _ID_BYTES = 16
 
@@ -52,8 +57,48 @@ class Group:
     drawn: int = 0
     eligible: list[Candidate] = field(default_factory=list)
     """Candidates that the strategy takes and that meet the row rules, in order of preference."""
+    offered: int = 0
+    """Candidates of these that were offered to de-duplication. Used by runs with a target."""
+    labels: tuple[str, str] = ("", "")
+    """Difficulty and category of the instruction. Used by runs with a target."""
 
     @property
     def ids(self) -> list[str]:
         """Ids of the records that the item derives from."""
         return unpacked(self.line)
+
+
+def parent_of(group: Group, found: Mapping[str, pb.Record], pipeline: Pipeline) -> Item:
+    """Return a group's item.
+
+    Args:
+        group: The group.
+        found: Records by id.
+        pipeline: The run's.
+
+    Raises:
+        RunFailed: A record is missing.
+    """
+    records = [there(found, record_id) for record_id in group.ids]
+    return Item(records[-1], group.key, dict(zip(_line_names(pipeline), records, strict=True)))
+
+
+def _line_names(pipeline: Pipeline) -> list[str]:
+    """Return the stages from the seeds to the candidates' parent, in order."""
+    names, at = [], pipeline.candidates.parent
+    while at:
+        names.append(at)
+        at = pipeline.stage(at).parent
+    return names[::-1]
+
+
+def there(found: Mapping[str, pb.Record], record_id: str) -> pb.Record:
+    """Return one of the records that were looked up.
+
+    Raises:
+        RunFailed: It is missing.
+    """
+    record = found.get(record_id)
+    if record is None:
+        raise RunFailed(f"the dataset service no longer has record {record_id}, which this run created or used")
+    return record

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
@@ -20,7 +21,8 @@ from codealign.coordinator.runs.config import ROW_RULES
 from codealign.coordinator.runs.context import Context, decision
 from codealign.coordinator.runs.execution import Execution
 from codealign.coordinator.runs.generation import Drawn, Generation
-from codealign.coordinator.runs.groups import Candidate, Group, packed
+from codealign.coordinator.runs.groups import Candidate, Group, packed, parent_of
+from codealign.coordinator.runs.harvest import Harvest, Spending
 from codealign.coordinator.runs.prefixes import Prefixes
 from codealign.coordinator.runs.seeds import judged_seeds
 from codealign.coordinator.runs.strategies import STRATEGIES
@@ -59,6 +61,7 @@ class Items:
                     context.gate,
                     settings.generation_timeout_seconds,
                     context.store.waiting,
+                    context.progress.inference,
                 ),
                 prefixes,
             )
@@ -68,7 +71,7 @@ class Items:
         self._execution: Execution | None = None
         if (stage := self._pipeline.execution) is not None:
             self._execution = Execution(context, stage, services.sandbox, self._programs)
-        self._stopped = 0
+        self.stopped = 0
         """Number of items that the gate stopped."""
 
     async def all_seeds(self) -> list[Group]:
@@ -78,29 +81,61 @@ class Items:
             RunFailed: No seed meets the rules, or a service returned an error that retrying cannot fix.
             RunStopped: The run must stop; all in-flight work is finished.
         """
-        groups: list[Group] = []
-        config_id, count = self._context.configs[self._pipeline.seeds.name].id, 0
+        harvest = Harvest()
+        async with self.selected_seeds() as seeds, BoundedTasks(self.seeds_in_flight) as tasks:
+            async for seed in seeds:
+                if not await self.may_go_on():
+                    break
+                await tasks.start(self.open(seed, harvest))
+        self.check_stopped()
+        return harvest.groups
+
+    @contextlib.asynccontextmanager
+    async def selected_seeds(self) -> AsyncIterator[AsyncGenerator[pb.Record]]:
+        """Yield the seeds that meet the rules, in order; decisions on the others are recorded meanwhile.
+
+        Raises:
+            RunFailed: No seed meets the rules.
+        """
         async with (
-            contextlib.aclosing(judged_seeds(self._context)) as seeds,
             BoundedTasks(lambda: _DECISIONS_IN_FLIGHT) as decisions,
-            BoundedTasks(self.seeds_in_flight) as tasks,
+            contextlib.aclosing(self._selected_seeds(decisions)) as seeds,
         ):
+            yield seeds
+
+    async def _selected_seeds(self, decisions: BoundedTasks) -> AsyncGenerator[pb.Record]:
+        config_id, count = self._context.configs[self._pipeline.seeds.name].id, 0
+        async with contextlib.aclosing(judged_seeds(self._context)) as seeds:
             async for seed, drop in seeds:
                 if drop is not None:
                     await decisions.start(self._append(decision([seed.id], config_id, drop)))
                     continue
                 count += 1
-                if self._stopped or not await self._is_through(self._may_go_on()):
-                    break
-                await tasks.start(self._guarded(self._through(seed, groups)))
-        if self._stopped:
-            raise RunStopped(f"{self._stopped} items are not finished")
+                yield seed
         if not count:
             raise RunFailed(
                 f"none of the {self._pipeline.seeds.plural} of collection {self._context.run.seeds.collection!r} meets "
                 f"the rules; {self._pipeline.seeds.advice}"
             )
-        return groups
+
+    def check_stopped(self) -> None:
+        """Raise RunStopped if the gate stopped an item."""
+        if self.stopped:
+            raise RunStopped(f"{self.stopped} items are not finished")
+
+    async def open(self, seed: pb.Record, harvest: Harvest) -> None:
+        """Take a seed through the stages; for a run with a target, up to the first round of candidates."""
+        await self._guarded(self._through(seed, harvest))
+
+    async def next_round(self, group: Group, harvest: Harvest) -> None:
+        """Draw another round of a group's candidates."""
+        await self._guarded(self._next_round(group, harvest))
+
+    async def _next_round(self, group: Group, harvest: Harvest) -> None:
+        ids = group.ids
+        found = await self._context.store.get(ids)
+        with traces.resumed([self._context.record.id, ids[0]]):
+            await self._draw_round(group, parent_of(group, found, self._pipeline), harvest, fresh=False)
 
     async def settle_verdicts(self) -> None:
         """Record items without a verdict as undecided for this run, because row selection starts now."""
@@ -120,7 +155,11 @@ class Items:
         """Append a record and return whether the store did not hold it before."""
         return await self._context.store.append(record) is record
 
-    async def _may_go_on(self) -> None:
+    async def may_go_on(self) -> bool:
+        """Return whether a new item may start."""
+        return not self.stopped and await self._is_through(self._pass_gate())
+
+    async def _pass_gate(self) -> None:
         self._context.gate()
 
     async def _is_through(self, work: Awaitable[None]) -> bool:
@@ -128,7 +167,7 @@ class Items:
         try:
             await work
         except RunStopped:
-            self._stopped += 1
+            self.stopped += 1
             return False
         return True
 
@@ -139,7 +178,7 @@ class Items:
         except BaseExceptionGroup as group:
             raise decisive_error(group) from None
 
-    async def _through(self, seed: pb.Record, groups: list[Group]) -> None:
+    async def _through(self, seed: pb.Record, harvest: Harvest) -> None:
         """Record that a seed was selected and take it through the stages."""
         context, stage = self._context, self._pipeline.seeds
         selected = pb.Decision(outcome=pb.Decision.OUTCOME_KEPT, rule=SELECTED, detail="meets every rule")
@@ -153,32 +192,36 @@ class Items:
         with traces.item_span("item", [run_id, seed.id], {"run": run_id, "record": seed.id}):
             await context.store.join([seed.id])
             await context.store.append(record)
-            await self._go_on(Item(seed, seed.id, {stage.name: seed}), stage, groups, fresh=False)
+            await self._go_on(Item(seed, seed.id, {stage.name: seed}), stage, harvest, fresh=False)
 
-    async def _go_on(self, item: Item, stage: Stage, groups: list[Group], *, fresh: bool) -> None:
+    async def _go_on(self, item: Item, stage: Stage, harvest: Harvest, *, fresh: bool) -> None:
         """Process everything that follows from an item of a stage, up to the candidates."""
         for child in self._pipeline.children(stage):
             if child is self._pipeline.candidates:
                 group = Group(packed(record.id for record in item.line.values()), item.key)
-                await self.draw_on(group, item, fresh=fresh)
-                groups.append(group)
+                if harvest.measured is None:
+                    await self.draw_on(group, item, fresh=fresh)
+                else:
+                    group.labels = _labels(item)
+                    await self._draw_round(group, item, harvest, fresh=fresh)
+                harvest.groups.append(group)
             else:
-                await self._all_children(child, item, groups, fresh=fresh)
+                await self._all_children(child, item, harvest, fresh=fresh)
 
-    async def _all_children(self, stage: Writing, item: Item, groups: list[Group], *, fresh: bool) -> None:
+    async def _all_children(self, stage: Writing, item: Item, harvest: Harvest, *, fresh: bool) -> None:
         generation = self._generations[stage.name]
         async with asyncio.TaskGroup() as tasks:
 
             def deliver(drawn: Drawn) -> None:
-                tasks.create_task(self._guarded(self._follow(stage, drawn, groups)))
+                tasks.create_task(self._guarded(self._follow(stage, drawn, harvest)))
 
-            attempts = range(generation.settings.attempts)
-            await self._guarded(generation.draw(item, attempts, fresh=fresh, deliver=deliver))
+            attempts, spent = range(generation.settings.attempts), _spent(harvest)
+            await self._guarded(generation.draw(item, attempts, fresh=fresh, deliver=deliver, spent=spent))
 
-    async def _follow(self, stage: Writing, drawn: Drawn, groups: list[Group]) -> None:
+    async def _follow(self, stage: Writing, drawn: Drawn, harvest: Harvest) -> None:
         """Continue with a parsed record unless a rule drops it."""
         if await self._meets_rules(stage, drawn.item):
-            await self._go_on(drawn.item, stage, groups, fresh=drawn.fresh)
+            await self._go_on(drawn.item, stage, harvest, fresh=drawn.fresh)
 
     async def _meets_rules(self, stage: Writing, item: Item) -> bool:
         """Return whether an item meets all rules of its stage."""
@@ -203,23 +246,32 @@ class Items:
         Raises:
             RunStopped: The run must stop; all in-flight work is finished.
         """
-        settings, eligible = self.candidates.settings, len(group.eligible)
-        everything = self._strategy.draws_all
-        while group.drawn < settings.attempts and (everything or len(group.eligible) == eligible):
-            end = settings.attempts if everything else min(group.drawn + settings.round_size, settings.attempts)
-            group.eligible += await self._round(item, range(group.drawn, end), fresh=fresh)
-            group.drawn = end
+        eligible, harvest = len(group.eligible), Harvest()
+        while group.drawn < self.candidates.settings.attempts and (
+            self._strategy.draws_all or len(group.eligible) == eligible
+        ):
+            await self._draw_round(group, item, harvest, fresh=fresh)
         return len(group.eligible) > eligible
 
-    async def _round(self, item: Item, attempts: range, *, fresh: bool) -> list[Candidate]:
+    async def _draw_round(self, group: Group, item: Item, harvest: Harvest, *, fresh: bool) -> None:
+        """Draw a group's next round of candidates: all of them if the strategy draws all."""
+        settings = self.candidates.settings
+        size = settings.attempts if self._strategy.draws_all else settings.round_size
+        end = min(group.drawn + size, settings.attempts)
+        group.eligible += await self._round(item, range(group.drawn, end), harvest, fresh=fresh)
+        group.drawn = end
+
+    async def _round(self, item: Item, attempts: range, harvest: Harvest, *, fresh: bool) -> list[Candidate]:
         """Draw these attempts, judge each as it arrives, and return the eligible ones in order of preference."""
         judging: list[asyncio.Task[tuple[bool, Candidate | None]]] = []
         async with asyncio.TaskGroup() as tasks:
 
             def deliver(drawn: Drawn) -> None:
-                judging.append(tasks.create_task(self._judged(drawn)))
+                judging.append(tasks.create_task(self._judged(drawn, harvest)))
 
-            drawn = await self._is_through(self.candidates.draw(item, attempts, fresh=fresh, deliver=deliver))
+            drawn = await self._is_through(
+                self.candidates.draw(item, attempts, fresh=fresh, deliver=deliver, spent=_spent(harvest))
+            )
         judged = [task.result() for task in judging]
         if not drawn or not all(through for through, _ in judged):
             raise RunStopped("the round is not finished")
@@ -228,13 +280,13 @@ class Items:
             found, self._context.run, lambda each: self.candidates.key(item.key, each.attempt, each.number)
         )
 
-    async def _judged(self, drawn: Drawn) -> tuple[bool, Candidate | None]:
+    async def _judged(self, drawn: Drawn, harvest: Harvest) -> tuple[bool, Candidate | None]:
         """Return whether judging finished, and the candidate if it may become a row."""
         found: list[Candidate] = []
-        through = await self._is_through(self._judge(drawn, found))
+        through = await self._is_through(self._judge(drawn, found, harvest))
         return through, found[0] if found else None
 
-    async def _judge(self, drawn: Drawn, found: list[Candidate]) -> None:
+    async def _judge(self, drawn: Drawn, found: list[Candidate], harvest: Harvest) -> None:
         """Judge a candidate and add it to `found` if it may become a row."""
         context, item = self._context, drawn.item
         if not await self._meets_rules(self._pipeline.candidates, item):
@@ -260,7 +312,21 @@ class Items:
             tally.finish(drop.rule, fresh=fresh)
             return
         verdict_id = verdict.id if verdict is not None else ""
-        found.append(Candidate(drawn.attempt, drawn.number, packed([item.record.id]), packed([verdict_id])))
+        candidate = Candidate(drawn.attempt, drawn.number, packed([item.record.id]), packed([verdict_id]))
+        found.append(candidate)
+        if harvest.measured is not None:
+            with contextlib.suppress(Exception):  # selection compares it again, and records the error
+                harvest.measured.compared[candidate.record] = stage.compared(item, context.settings)
+
+
+def _spent(harvest: Harvest) -> Spending | None:
+    return harvest.measured.spent if harvest.measured is not None else None
+
+
+def _labels(item: Item) -> tuple[str, str]:
+    """Return difficulty and category of the last instruction on an item's line."""
+    found = [record.instruction for record in item.line.values() if record.HasField("instruction")]
+    return (sys.intern(found[-1].difficulty), sys.intern(found[-1].category)) if found else ("", "")
 
 
 def _verdict_of(verdict: pb.Record | None) -> sb.Verdict.ValueType | None:

@@ -183,7 +183,9 @@ class Runs:
         try:
             if not summary_only or run.id in self._workload.live:
                 status.stages.extend((await self._progress(run, assignment)).to_wire())
-            status.notes.extend(notes_of(run.run.selection.forbidden_texts_sha256))
+            status.notes.extend(notes_of(run.run))
+            if (live := self._workload.live.get(run.id)) and live.forecast is not None:
+                status.forecast.CopyFrom(live.forecast())
         except FailedPrecondition as error:  # created by another release
             status.notes.append(error.message)
         return status

@@ -13,8 +13,9 @@ from codealign.coordinator import pipelines
 from codealign.coordinator.ground import runners
 from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
-from codealign.coordinator.runs.checks import violations
+from codealign.coordinator.runs.checks import has_target, violations
 from codealign.coordinator.runs.config import DEFAULT_PROFILE, names_the_same, with_defaults
+from codealign.coordinator.runs.strategies import STRATEGIES
 
 NO_BENCHMARKS = "no benchmark files are configured: seeds and rows are not checked for benchmark text"
 
@@ -46,7 +47,7 @@ async def resolved(
     run = pb.Run()
     run.CopyFrom(given)
     found = [*wrong, *((f"{path}{field}", text) for field, text in violations(given))]
-    notes, failed = list(notes_of(benchmarks.sha256)), list[CodeAlignError]()
+    notes, failed = list[str](), list[CodeAlignError]()
     for part in (_models(run, services, path), _execution(run, services, path)):
         try:
             notes += await part
@@ -61,13 +62,18 @@ async def resolved(
     run.selection.forbidden_texts_sha256 = benchmarks.sha256
     run = with_defaults(run)
     await _seeds(run, services)
-    return run, notes
+    return run, [*notes_of(run), *notes]
 
 
-def notes_of(benchmarks_sha256: str) -> Iterable[str]:
-    """Yield notes for users about a run, before and while it works."""
-    if not benchmarks_sha256:
+def notes_of(run: pb.Run) -> Iterable[str]:
+    """Yield notes for users about a full configuration, before and while it works."""
+    if not run.selection.forbidden_texts_sha256:
         yield NO_BENCHMARKS
+    if has_target(run) and STRATEGIES[run.selection.strategy].draws_all:
+        yield (
+            f"strategy {run.selection.strategy!r} draws every attempt at every instruction: the target decides only "
+            "how many seeds are used"
+        )
 
 
 async def _models(run: pb.Run, services: Services, path: str) -> list[str]:

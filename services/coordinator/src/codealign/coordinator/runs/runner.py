@@ -22,8 +22,10 @@ from codealign.coordinator.pipelines.pipeline import Pipeline
 from codealign.coordinator.pipelines.stage import Settings
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
 from codealign.coordinator.runs.breaker import UNDECIDED, Breaker, BreakerOpened
+from codealign.coordinator.runs.checks import has_target
 from codealign.coordinator.runs.config import stage_configs
 from codealign.coordinator.runs.context import Context
+from codealign.coordinator.runs.drawing import Drawing, message
 from codealign.coordinator.runs.items import Items
 from codealign.coordinator.runs.publishing import publish
 from codealign.coordinator.runs.selection import Selection
@@ -71,7 +73,7 @@ async def work(
     """
     pipeline = pipelines.get(run.run.pipeline)
     _check_versions(run.run, pipeline, benchmarks)
-    breaker = Breaker()
+    breaker, ended = Breaker(), ""
 
     def stop_where_wanted() -> None:
         gate()
@@ -86,15 +88,22 @@ async def work(
         with traces.item_span("run", [run.id], {"run": run.id, "pipeline": run.run.pipeline}):
             await store.append_all([run, *configs.all()])
             items = Items(context, services, settings)
-            say("working on seeds")
-            with traces.span("seeds", {}):
-                groups = await items.all_seeds()
-                await items.settle_verdicts()
-            say("selecting rows")
-            with traces.span("select", {}):
-                selection = Selection(context, items.candidates, items.draw_on, items.seeds_in_flight)
-                rows = await selection.choose(groups)
-                await items.settle()
+            selection = Selection(context, items.candidates, items.draw_on, items.seeds_in_flight)
+            if has_target(run.run):
+                with traces.span("draw", {}):
+                    async with Drawing(context, items, services.dataset) as drawing:
+                        rows = await drawing.rows(selection, say)
+                        ended = message(await drawing.summarize(selection), run.run)
+                    await items.settle()
+            else:
+                say("working on seeds")
+                with traces.span("seeds", {}):
+                    groups = await items.all_seeds()
+                    await items.settle_verdicts()
+                say("selecting rows")
+                with traces.span("select", {}):
+                    rows = await selection.choose(groups)
+                    await items.settle()
             say("publishing")
             with traces.span("publish", {}):
                 version = await publish(context, services.inference, rows)
@@ -104,7 +113,7 @@ async def work(
         raise
     except BaseExceptionGroup as group:
         raise decisive_error(group) from None
-    return Outcome(rows, version, _message(rows, context))
+    return Outcome(rows, version, "; ".join(part for part in (_message(rows, context), ended) if part))
 
 
 def _check_versions(run: pb.Run, pipeline: Pipeline, benchmarks: BenchmarkTexts) -> None:

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -23,21 +22,20 @@ from codealign.common import traces
 from codealign.common.errors import InvalidArgument
 from codealign.common.sequences import batched
 from codealign.coordinator import metrics
-from codealign.coordinator.ground.faults import RunFailed, RunStopped
+from codealign.coordinator.ground.faults import RunStopped
 from codealign.coordinator.pipelines import INTERNAL_ERROR
-from codealign.coordinator.pipelines.stage import NOT_CHOSEN, Item
-from codealign.coordinator.rules.duplicates import Row, RowDuplicates
+from codealign.coordinator.pipelines.stage import NOT_CHOSEN, TARGET_REACHED, Item
 from codealign.coordinator.rules.seeds import Drop
 from codealign.coordinator.runs.bounded import BoundedTasks
 from codealign.coordinator.runs.context import Context, decision
 from codealign.coordinator.runs.generation import Generation
-from codealign.coordinator.runs.groups import Candidate, Group
+from codealign.coordinator.runs.groups import Candidate, Group, parent_of, there
+from codealign.coordinator.runs.offers import Offers
 from codealign.coordinator.runs.strategies import STRATEGIES
 
 CHOSEN = "selection.chosen"
 BATCH = 100
 """Number of candidates that are read and decided together."""
-_SPACE = re.compile(r"\s+")
 _ItemT = TypeVar("_ItemT")
 
 DrawOn = Callable[[Group, Item], Awaitable[bool]]
@@ -45,14 +43,15 @@ DrawOn = Callable[[Group, Item], Awaitable[bool]]
 
 
 @dataclass(frozen=True, eq=False)
-class _Turn:
-    """A group's candidate that is currently offered."""
+class Turn:
+    """A group's candidate that is offered to de-duplication."""
 
     group: Group
     rank: int
 
     @property
     def candidate(self) -> Candidate:
+        """The candidate."""
         return self.group.eligible[self.rank]
 
 
@@ -73,11 +72,13 @@ class Selection:
         self._tally = context.progress[self._stage.name]
         settings = context.run.selection
         self._strategy = STRATEGIES[settings.strategy]
-        self._duplicates = RowDuplicates(
-            settings.near_duplicate_threshold, settings.near_duplicates, self._stage.duplicate_rules
-        )
-        self._siblings: dict[str, dict[str, Row]] = {}
-        """Rows of the batch's groups by their texts, for a strategy that takes several rows per group."""
+        self._offers = Offers(settings, self._stage.duplicate_rules)
+        self._most = 0
+        """Rows to keep at most. 0: all."""
+        self.chosen: list[Group] = []
+        """The group of each row so far."""
+        self._with_row: set[str] = set()
+        """Keys of the groups with a row."""
 
     async def choose(self, groups: Sequence[Group]) -> int:
         """Append the decisions and the Example records, and return the number of rows.
@@ -86,26 +87,42 @@ class Selection:
             RunStopped: The gate stopped the work between two batches or before more draws.
             RunFailed: A record of the run is missing from the store, or a service returned an error.
         """
-        rows = 0
         offered = sorted((group for group in groups if group.eligible), key=lambda group: group.key)
         turns = [turn for group in offered for turn in self._turns(group)]
         self._tally.expected = len(turns)
         while turns:
-            fallen: list[_Turn] = []
+            fallen: list[Turn] = []
             for batch in batched(turns, BATCH):
                 self._context.gate()
                 with self._tally.working():
-                    dropped = await self._offer_all(batch)
-                rows += len(batch) - len(dropped)
-                fallen += dropped
+                    fallen += await self._offer_all(batch)
             turns = [] if self._strategy.several else await self._nexts(fallen)
-        return rows
+        return len(self.chosen)
 
-    def _turns(self, group: Group) -> Iterator[_Turn]:
+    async def choose_in_order(self, turns: Sequence[Turn], most: int) -> int:
+        """Decide candidates in the given order, and return the number of rows of all calls so far.
+
+        Args:
+            turns: The candidates; those of a group that has a row by then are left out.
+            most: Rows to keep at most; further candidates are dropped. 0: all.
+
+        Raises:
+            RunStopped: The gate stopped the work between two batches.
+            RunFailed: A record of the run is missing from the store.
+        """
+        self._most = most
+        self._tally.expected += len(turns)
+        for batch in batched(turns, BATCH):
+            self._context.gate()
+            with self._tally.working():
+                await self._offer_all(batch)
+        return len(self.chosen)
+
+    def _turns(self, group: Group) -> Iterator[Turn]:
         for rank in range(len(group.eligible) if self._strategy.several else 1):
-            yield _Turn(group, rank)
+            yield Turn(group, rank)
 
-    async def _nexts(self, fallen: Sequence[_Turn]) -> list[_Turn]:
+    async def _nexts(self, fallen: Sequence[Turn]) -> list[Turn]:
         """Return the next candidate of each group whose candidate was dropped, in order; skip exhausted groups."""
         there = [turn.rank + 1 < len(turn.group.eligible) for turn in fallen]
         missing = [number for number, has_next in enumerate(there) if not has_next]
@@ -124,28 +141,14 @@ class Selection:
             for batch in batched(missing, BATCH):
                 lines = [fallen[number].group.ids for number in batch]
                 found = await self._context.store.get(record_id for line in lines for record_id in line)
-                for number, line in zip(batch, lines, strict=True):
+                for number in batch:
                     if not stopped:
-                        await tasks.start(draw(number, self._parent(fallen[number].group, line, found)))
+                        await tasks.start(draw(number, parent_of(fallen[number].group, found, self._context.pipeline)))
         if stopped:
             raise stopped[0]
-        return [_Turn(turn.group, turn.rank + 1) for turn, has_next in zip(fallen, there, strict=True) if has_next]
+        return [Turn(turn.group, turn.rank + 1) for turn, has_next in zip(fallen, there, strict=True) if has_next]
 
-    def _parent(self, group: Group, line: Sequence[str], found: Mapping[str, pb.Record]) -> Item:
-        """Return a group's item."""
-        records = [_there(found, record_id) for record_id in line]
-        return Item(records[-1], group.key, dict(zip(self._line_names(), records, strict=True)))
-
-    def _line_names(self) -> list[str]:
-        """Return the stages from the seeds to the candidates' parent, in order."""
-        pipeline = self._context.pipeline
-        names, at = [], pipeline.candidates.parent
-        while at:
-            names.append(at)
-            at = pipeline.stage(at).parent
-        return names[::-1]
-
-    async def _offer_all(self, batch: Sequence[_Turn]) -> list[_Turn]:
+    async def _offer_all(self, batch: Sequence[Turn]) -> list[Turn]:
         """Decide a batch in its order and return the dropped candidates.
 
         If the store refuses a row, candidates dropped as its duplicates are offered again after the others.
@@ -153,34 +156,37 @@ class Selection:
         lines = [turn.group.ids for turn in batch]
         wanted = [turn.candidate.record_id for turn in batch]
         found = await self._context.store.get([*wanted, *(record_id for line in lines for record_id in line)])
-        parents = {turn: self._parent(turn.group, line, found) for turn, line in zip(batch, lines, strict=True)}
-        fallen: set[_Turn] = set()
+        parents = {turn: parent_of(turn.group, found, self._context.pipeline) for turn in batch}
+        fallen: set[Turn] = set()
         offered = batch
         while offered:
             dropped, refused = await self._offer_some(offered, parents, found, fallen)
             for record_id in refused:
-                self._forget(record_id)
-            offered = [turn for turn, drop in dropped if drop.duplicate_of in refused]
+                self._offers.forget(record_id)
+            again = {turn for turn, drop in dropped if refused and _gives_way(drop, refused)}
+            offered = [turn for turn, _ in dropped if turn in again]
             decisions = []
             for turn, drop in dropped:
-                if drop.duplicate_of not in refused:
+                if turn not in again:
                     self._tally.finish(drop.rule)
                     with self._traced(turn.group, {"outcome": "dropped", "reason": drop.rule}):
                         pass
-                    decisions.append(decision([turn.candidate.record_id], self._config_id, drop))
+                    about = [turn.candidate.record_id]
+                    if drop.rule == TARGET_REACHED:  # another run may take it
+                        about.append(self._context.record.id)
+                    decisions.append(decision(about, self._config_id, drop))
                     fallen.add(turn)
             await self._context.store.append_all(decisions)
-        last = batch[-1].group.key
-        self._siblings = {last: self._siblings[last]} if last in self._siblings else {}
+        self._offers.leave(batch[-1].group.key)
         return [turn for turn in batch if turn in fallen]
 
     async def _offer_some(
         self,
-        turns: Sequence[_Turn],
-        parents: Mapping[_Turn, Item],
+        turns: Sequence[Turn],
+        parents: Mapping[Turn, Item],
         found: Mapping[str, pb.Record],
-        fallen: set[_Turn],
-    ) -> tuple[list[tuple[_Turn, Drop]], set[str]]:
+        fallen: set[Turn],
+    ) -> tuple[list[tuple[Turn, Drop]], set[str]]:
         """Offer candidates in their order and append the rows.
 
         Args:
@@ -192,10 +198,18 @@ class Selection:
         Returns:
             The drops, not recorded yet, and the ids of candidates whose rows the store refused.
         """
-        examples: list[tuple[_Turn, pb.Record]] = []
-        dropped: list[tuple[_Turn, Drop]] = []
+        examples: list[tuple[Turn, pb.Record]] = []
+        dropped: list[tuple[Turn, Drop]] = []
+        taken: set[str] = set()
+        """Groups that get a row now, unless the store refuses it."""
         for turn in turns:
-            record = _there(found, turn.candidate.record_id)
+            key = turn.group.key
+            if not self._strategy.several and (key in taken or key in self._with_row):
+                continue
+            record = there(found, turn.candidate.record_id)
+            if self._most and len(self.chosen) + len(examples) >= self._most:
+                dropped.append((turn, Drop(TARGET_REACHED, f"the run has its {self._most} rows")))
+                continue
             try:
                 example, drop = self._offer(turn, parents[turn], record)
             except Exception as error:  # whatever a stage's code raises
@@ -205,6 +219,7 @@ class Selection:
             self._context.breaker.saw(self._stage.name, None)
             if drop is None:
                 examples.append((turn, example))
+                taken.add(turn.group.key)
             else:
                 dropped.append((turn, drop))
         appended = await asyncio.gather(*(self._append(turn, example) for turn, example in examples))
@@ -212,6 +227,8 @@ class Selection:
         refused: set[str] = set()
         for (turn, _), kept in zip(examples, appended, strict=True):
             if kept:
+                self.chosen.append(turn.group)
+                self._with_row.add(turn.group.key)
                 decisions += self._choice(turn)
             else:
                 refused.add(turn.candidate.record_id)
@@ -219,18 +236,7 @@ class Selection:
         await self._context.store.append_all(decisions)
         return dropped, refused
 
-    def _forget(self, record_id: str) -> None:
-        """Forget a row that the store refused, so that nothing is a duplicate of it."""
-        self._duplicates.forget(record_id)
-        for siblings in self._siblings.values():
-            if lost := [text for text, row in siblings.items() if row.id == record_id]:
-                del siblings[lost[0]]
-                for (
-                    row
-                ) in siblings.values():  # kept since they were its siblings: now other groups are compared to them
-                    self._duplicates.offer(row)
-
-    async def _append(self, turn: _Turn, example: pb.Record) -> bool:
+    async def _append(self, turn: Turn, example: pb.Record) -> bool:
         """Append a row and return whether the store accepted it."""
         try:
             with self._traced(turn.group, {"outcome": "kept"}):
@@ -251,16 +257,16 @@ class Selection:
         ):
             yield
 
-    def _offer(self, turn: _Turn, parent: Item, record: pb.Record) -> tuple[pb.Record, Drop | None]:
+    def _offer(self, turn: Turn, parent: Item, record: pb.Record) -> tuple[pb.Record, Drop | None]:
         """Return a candidate's row, and the rule that drops it as a duplicate, or None."""
         group, candidate = turn.group, turn.candidate
         key = self._generation.key(group.key, candidate.attempt, candidate.number)
         item = Item(record, key, {**parent.line, self._generation.stage.name: record})
         # Before anything is remembered: an exception must leave no trace among the rows.
         example = self._example(item, candidate, group)
-        return example, self._drop(self._stage.compared(item, self._context.settings), group)
+        return example, self._offers.offer(self._stage.compared(item, self._context.settings), group.key)
 
-    def _choice(self, turn: _Turn) -> list[pb.Record]:
+    def _choice(self, turn: Turn) -> list[pb.Record]:
         """Return the decisions that follow from choosing a candidate: on it and on the others of its group.
 
         The choice belongs to the run: another run with more draws may choose differently, so the run is a second
@@ -283,22 +289,7 @@ class Selection:
             *(decision([other.record_id, run_id], self._config_id, not_chosen) for other in others),
         ]
 
-    def _drop(self, row: Row, group: Group) -> Drop | None:
-        """Return the rule that drops a row as a duplicate, or remember the row and return None."""
-        if not self._strategy.several:
-            return self._duplicates.offer(row)
-        # Rows of one group share the instruction and the names it asks for, which does not make them duplicates. An
-        # equal response does.
-        siblings, text = self._siblings.setdefault(group.key, {}), _SPACE.sub("", row.response)
-        if text in siblings:
-            return Drop("dedup.response", "equal, white space aside", siblings[text].id)
-        drop = self._duplicates.offer(row)
-        if drop is not None and drop.duplicate_of not in {sibling.id for sibling in siblings.values()}:
-            return drop
-        siblings[text] = row
-        return None
-
-    def _why(self, turn: _Turn) -> str:
+    def _why(self, turn: Turn) -> str:
         fell = f"; {turn.rank} before it fell to de-duplication" if turn.rank and not self._strategy.several else ""
         drawn, most = turn.group.drawn, self._generation.settings.attempts
         return f"{self._strategy.why(turn.group, turn.rank)}{fell}; {drawn} of at most {most} were drawn"
@@ -318,8 +309,6 @@ class Selection:
         self._tally.finish(INTERNAL_ERROR)
 
 
-def _there(found: Mapping[str, pb.Record], record_id: str) -> pb.Record:
-    record = found.get(record_id)
-    if record is None:
-        raise RunFailed(f"the dataset service no longer has record {record_id}, which this run created or used")
-    return record
+def _gives_way(drop: Drop, refused: Collection[str]) -> bool:
+    """Return whether a drop no longer holds because these rows were refused."""
+    return drop.duplicate_of in refused or drop.rule == TARGET_REACHED

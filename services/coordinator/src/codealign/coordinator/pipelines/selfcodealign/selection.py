@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common import records
-from codealign.coordinator.pipelines.stage import NOT_CHOSEN, Item, Selection, Settings
+from codealign.coordinator.pipelines.stage import NOT_CHOSEN, TARGET_REACHED, Item, Selection, Settings
 from codealign.coordinator.rules import duplicates
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
 from codealign.coordinator.rules.duplicates import Row
@@ -20,7 +20,12 @@ class RowSelection(Selection):
     title = "Selection"
     description = "One response to each task is chosen; no two rows are duplicates."
     VERSION = 1
-    reasons = {**ROW_RULES, **duplicates.RULES, NOT_CHOSEN: "another response to the same task was chosen"}
+    reasons = {
+        **ROW_RULES,
+        **duplicates.RULES,
+        NOT_CHOSEN: "another response to the same task was chosen",
+        TARGET_REACHED: "the run had as many rows as wanted",
+    }
 
     def drop(self, item: Item, settings: Settings, benchmarks: BenchmarkTexts) -> Drop | None:  # noqa: ARG002
         """Return the first rule for rows that drops the response."""
