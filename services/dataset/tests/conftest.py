@@ -40,6 +40,10 @@ class Make:
         body = pb.Seed(code=code, name=f"add_{number}", path=f"lib/m{number}.py", line=number + 1, license="MIT")
         return complete(pb.Record(kind=pb.KIND_SEED, seed=body))
 
+    def import_source(self, name: str = "theirs.jsonl") -> pb.Record:
+        body = pb.Import(name=name, sha256=hashlib.sha256(name.encode()).hexdigest(), format="rows")
+        return complete(pb.Record(kind=pb.KIND_IMPORT, import_source=body))
+
     def config(self, name: str = "concepts", kind: pb.Kind.ValueType = pb.KIND_CONCEPT_SET) -> pb.Record:
         body = pb.StageConfig(kind=kind, name=name, settings_json="{}")
         return complete(pb.Record(kind=pb.KIND_STAGE_CONFIG, stage_config=body))

@@ -60,8 +60,13 @@ def evaluation_job() -> pb.Record:
     return pb.Record(kind=pb.KIND_EVALUATION_JOB, evaluation_job=pb.EvaluationJob(settings=settings))
 
 
+def import_source() -> pb.Record:
+    return pb.Record(kind=pb.KIND_IMPORT, import_source=pb.Import(name="a.jsonl", sha256="0" * 64, format="rows"))
+
+
 @pytest.mark.parametrize(
-    "make_record", [completion, request, event, lambda: work_log(seeds=0.0, concepts=1.5), loop, evaluation_job]
+    "make_record",
+    [completion, request, event, lambda: work_log(seeds=0.0, concepts=1.5), loop, evaluation_job, import_source],
 )
 def test_a_record_as_the_contract_has_it_is_taken(make_record: Callable[[], pb.Record]) -> None:
     assert refused(make_record()) == []
@@ -98,6 +103,10 @@ def with_change(record: pb.Record, change: Callable[[pb.Record], object]) -> pb.
             [".evaluation_job.settings.benchmarks"],
         ),
         (with_change(evaluation_job(), lambda r: r.parents.append(RUN)), [".parents"]),
+        (with_change(import_source(), lambda r: r.parents.append(RUN)), [".parents"]),
+        (with_change(import_source(), lambda r: r.import_source.ClearField("name")), [".import_source.name"]),
+        (with_change(import_source(), lambda r: setattr(r.import_source, "sha256", "ab")), [".import_source.sha256"]),
+        (with_change(import_source(), lambda r: r.import_source.ClearField("format")), [".import_source.format"]),
         (with_change(loop(), lambda r: setattr(r, "key", "x" * 201)), [".key"]),
         (with_change(loop(), lambda r: setattr(r, "key", "a\nb")), [".key"]),
     ],

@@ -23,6 +23,7 @@ import yaml
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2
 from codealign.common.errors import ConfigurationError, FailedPrecondition, NotFound, ResourceExhausted
+from codealign.common.records import complete
 from codealign.dataset.publishing.card import Description
 from codealign.dataset.publishing.folders import VersionFolders
 from codealign.dataset.publishing.publisher import DATA_FILE, Publisher
@@ -76,7 +77,7 @@ def test_the_manifest_has_each_files_hash_and_no_trace_of_when_and_where(
     assert [(file["path"], file["sha256"], file["size_bytes"]) for file in manifest["files"]] == [
         (path, hashlib.sha256(files[path]).hexdigest(), len(files[path])) for path in ("README.md", DATA_FILE)
     ]
-    assert manifest["format"] == "codealign.version.v2"
+    assert manifest["format"] == "codealign.version.v3"
     assert (manifest["rows"], manifest["executed"], manifest["verdicts"]) == (2, True, {"PASSED": 2})
     assert version.name == f"v-{manifest['content_sha256'][:16]}"
     assert not [path for path, content in files.items() if b"5eedc0ffee" in content]
@@ -98,6 +99,49 @@ def test_the_card_says_counts_facts_and_promise(
     assert ", reproducible: " in card
     assert "made by CodeAlign. Each response passed its tests in a gVisor sandbox." in card
     assert "so does replaying the recorded completions and verdicts." in card
+
+
+def test_a_version_says_how_many_rows_were_imported_from_where_and_under_which_licences(
+    database: Database, publisher: Publisher, make: Make, tmp_path: Path
+) -> None:
+    sources = [make.import_source(name) for name in ("theirs.jsonl", "others|.parquet")]
+    append(database, [*make.chains(2), *sources], collection="run")
+    for number, (source, license_id) in enumerate([(0, "MIT"), (0, ""), (0, "MIT"), (1, "Apache-2.0")], 10):
+        *rest, example = make.chain(number)
+        example.example.imported_from, example.example.license = sources[source].id, license_id
+        example.id = example.content_hash = ""
+        append(database, [*rest, complete(example)], collection="run")
+    version, _ = publisher.publish("run", PLAIN)
+    files = files_of(tmp_path / "versions" / version.name)
+    manifest = json.loads(files["manifest.json"])
+    assert (manifest["rows"], manifest["made"], manifest["imported"]) == (6, 2, 4)
+    assert manifest["licenses"] == {"": 1, "Apache-2.0": 1, "MIT": 2}
+    assert {one["name"]: (one["rows"], one["licenses"]) for one in manifest["imports"]} == {
+        "theirs.jsonl": (3, {"": 1, "MIT": 2}),
+        "others|.parquet": (1, {"Apache-2.0": 1}),
+    }
+    assert {one["id"]: one["sha256"] for one in manifest["imports"]} == {
+        each.id: each.import_source.sha256 for each in sources
+    }
+    card = files["README.md"].decode()
+    assert "2 that a model wrote here, and 4 that others published." in card
+    assert "| imported | 4 |" in card
+    assert f"| theirs.jsonl (`{sources[0].id[:12]}`) | rows | 3 | unknown 1, MIT 2 |" in card
+    assert "| others\\|.parquet" in card
+    assert "Replaying the recorded completions, imports and verdicts" in card
+    rows = pq.read_table(tmp_path / "versions" / version.name / DATA_FILE).to_pylist()
+    assert sorted((row["imported_from"], row["license"]) for row in rows) == sorted(
+        [("", "")] * 2 + [(sources[0].id, "MIT")] * 2 + [(sources[0].id, ""), (sources[1].id, "Apache-2.0")]
+    )
+
+
+def test_a_row_whose_import_is_missing_is_not_published(database: Database, publisher: Publisher, make: Make) -> None:
+    *rest, example = make.chain()
+    example.example.imported_from = "ab" * 16
+    example.id = example.content_hash = ""
+    append(database, [*rest, complete(example)], collection="run")
+    with pytest.raises(FailedPrecondition, match="is no Import in the store"):
+        publisher.publish("run", PLAIN)
 
 
 def with_verdicts(make: Make, *verdicts: sandbox_pb2.Verdict.ValueType | None) -> list[pb.Record]:

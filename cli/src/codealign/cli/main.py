@@ -19,6 +19,7 @@ from codealign.cli.commands import (
     doctor,
     dropped,
     evaluate,
+    imports,
     pipelines,
     rejudge,
     run,
@@ -116,6 +117,7 @@ app.command("resume")(runs.resume)
 app.command("cancel")(runs.cancel)
 app.command("pipelines")(pipelines.pipelines)
 app.add_typer(seeds.app, name="seeds")
+app.command("import")(imports.import_command)
 data.app.command("diff")(diff.diff)
 data.app.command("dropped")(dropped.dropped)
 app.add_typer(data.app, name="data")

@@ -16,6 +16,7 @@ NO_VERDICTS = frozenset({sandbox_pb2.VERDICT_UNSPECIFIED, sandbox_pb2.VERDICT_IN
 """Values that are not a verdict on a program."""
 
 _COMPLETION_KEY = re.compile(r"([0-9a-f]{64})/[0-9]{1,20}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _WANTED = frozenset({pb.RUN_STATE_RUNNING, pb.RUN_STATE_PAUSED, pb.RUN_STATE_CANCELLED})
 _SHORT_NAME = f"must be a short name: 1 to {MAX_NAME} printable characters"
 
@@ -102,6 +103,17 @@ def _evaluation_job(record: pb.Record) -> Violations:
         yield ".evaluation_job.settings.benchmarks", "must name one benchmark at least"
 
 
+def _import(record: pb.Record) -> Violations:
+    if record.parents:
+        yield ".parents", "must be empty: an import is a root"
+    if not _is_name(record.import_source.name):
+        yield ".import_source.name", _SHORT_NAME
+    if not _SHA256.fullmatch(record.import_source.sha256):
+        yield ".import_source.sha256", "must be 64 lower-case hexadecimal digits"
+    if not _is_name(record.import_source.format):
+        yield ".import_source.format", _SHORT_NAME
+
+
 def _one_parent(record: pb.Record, which: str) -> Violations:
     if len(record.parents) != 1:
         yield ".parents", f"must be exactly one: {which}"
@@ -122,4 +134,5 @@ _OF_KIND: dict[int, Callable[[pb.Record], Violations]] = {
     pb.KIND_WORK_LOG: _work_log,
     pb.KIND_LOOP: _loop,
     pb.KIND_EVALUATION_JOB: _evaluation_job,
+    pb.KIND_IMPORT: _import,
 }

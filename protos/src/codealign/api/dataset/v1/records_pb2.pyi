@@ -51,6 +51,7 @@ class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Kind.ValueType],
     KIND_WORK_LOG: _Kind.ValueType  # 18
     KIND_LOOP: _Kind.ValueType  # 19
     KIND_EVALUATION_JOB: _Kind.ValueType  # 20
+    KIND_IMPORT: _Kind.ValueType  # 21
 
 class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
     """Kind of a record. Determines the type of its body."""
@@ -76,6 +77,7 @@ KIND_RUN_REQUEST: Kind.ValueType  # 17
 KIND_WORK_LOG: Kind.ValueType  # 18
 KIND_LOOP: Kind.ValueType  # 19
 KIND_EVALUATION_JOB: Kind.ValueType  # 20
+KIND_IMPORT: Kind.ValueType  # 21
 Global___Kind: _TypeAlias = Kind  # noqa: Y015
 
 class _RunState:
@@ -106,7 +108,8 @@ Global___RunState: _TypeAlias = RunState  # noqa: Y015
 @_typing.final
 class Record(_message.Message):
     """The envelope. `id` is a hash of what determines the record: kind, parents, attempt, stage_config_id and key; for a
-    record without parents and stage_config_id, also its content. Appending a record twice has no effect.
+    record without parents and stage_config_id, also its content. Appending a record twice has no effect. An imported
+    record with a parent has its content hash as its key.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -139,6 +142,7 @@ class Record(_message.Message):
     WORK_LOG_FIELD_NUMBER: _builtins.int
     LOOP_FIELD_NUMBER: _builtins.int
     EVALUATION_JOB_FIELD_NUMBER: _builtins.int
+    IMPORT_SOURCE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """32 lower-case hexadecimal digits: the first half of
     sha256("codealign.record.v1\\n" kind "\\n" parents joined by "," "\\n" attempt "\\n" stage_config_id "\\n"
@@ -153,7 +157,8 @@ class Record(_message.Message):
     """64 digits: sha256 of the body, serialized in field order. The store fills it in if empty."""
     key: _builtins.str
     """Further text that determines the record. For a completion: the sha256 of its prompt's suffix, "/" and the sample's
-    seed. For the second and later records read from one completion: their number, from 1. Otherwise empty.
+    seed. For the second and later records read from one completion: their number, from 1. For an imported record with
+    a parent: its content hash. Otherwise empty.
     """
     @_builtins.property
     def parents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -206,6 +211,8 @@ class Record(_message.Message):
     def loop(self) -> Global___Loop: ...
     @_builtins.property
     def evaluation_job(self) -> Global___EvaluationJob: ...
+    @_builtins.property
+    def import_source(self) -> Global___Import: ...
     def __init__(
         self,
         *,
@@ -237,12 +244,13 @@ class Record(_message.Message):
         work_log: Global___WorkLog | None = ...,
         loop: Global___Loop | None = ...,
         evaluation_job: Global___EvaluationJob | None = ...,
+        import_source: Global___Import | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint", b"checkpoint", "completion", b"completion", "concept_set", b"concept_set", "decision", b"decision", "evaluation_job", b"evaluation_job", "evaluation_result", b"evaluation_result", "example", b"example", "instruction", b"instruction", "loop", b"loop", "problem", b"problem", "prompt_prefix", b"prompt_prefix", "provenance", b"provenance", "rejection", b"rejection", "response", b"response", "run", b"run", "run_event", b"run_event", "run_request", b"run_request", "seed", b"seed", "stage_config", b"stage_config", "verdict", b"verdict", "work_log", b"work_log"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint", b"checkpoint", "completion", b"completion", "concept_set", b"concept_set", "decision", b"decision", "evaluation_job", b"evaluation_job", "evaluation_result", b"evaluation_result", "example", b"example", "import_source", b"import_source", "instruction", b"instruction", "loop", b"loop", "problem", b"problem", "prompt_prefix", b"prompt_prefix", "provenance", b"provenance", "rejection", b"rejection", "response", b"response", "run", b"run", "run_event", b"run_event", "run_request", b"run_request", "seed", b"seed", "stage_config", b"stage_config", "verdict", b"verdict", "work_log", b"work_log"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "body", b"body", "checkpoint", b"checkpoint", "completion", b"completion", "concept_set", b"concept_set", "content_hash", b"content_hash", "decision", b"decision", "evaluation_job", b"evaluation_job", "evaluation_result", b"evaluation_result", "example", b"example", "id", b"id", "instruction", b"instruction", "key", b"key", "kind", b"kind", "loop", b"loop", "parents", b"parents", "problem", b"problem", "prompt_prefix", b"prompt_prefix", "provenance", b"provenance", "rejection", b"rejection", "response", b"response", "run", b"run", "run_event", b"run_event", "run_request", b"run_request", "seed", b"seed", "stage_config", b"stage_config", "stage_config_id", b"stage_config_id", "verdict", b"verdict", "work_log", b"work_log"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "body", b"body", "checkpoint", b"checkpoint", "completion", b"completion", "concept_set", b"concept_set", "content_hash", b"content_hash", "decision", b"decision", "evaluation_job", b"evaluation_job", "evaluation_result", b"evaluation_result", "example", b"example", "id", b"id", "import_source", b"import_source", "instruction", b"instruction", "key", b"key", "kind", b"kind", "loop", b"loop", "parents", b"parents", "problem", b"problem", "prompt_prefix", b"prompt_prefix", "provenance", b"provenance", "rejection", b"rejection", "response", b"response", "run", b"run", "run_event", b"run_event", "run_request", b"run_request", "seed", b"seed", "stage_config", b"stage_config", "stage_config_id", b"stage_config_id", "verdict", b"verdict", "work_log", b"work_log"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["seed", "concept_set", "instruction", "response", "verdict", "example", "run", "run_event", "stage_config", "rejection", "decision", "checkpoint", "evaluation_result", "prompt_prefix", "problem", "completion", "run_request", "work_log", "loop", "evaluation_job"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["seed", "concept_set", "instruction", "response", "verdict", "example", "run", "run_event", "stage_config", "rejection", "decision", "checkpoint", "evaluation_result", "prompt_prefix", "problem", "completion", "run_request", "work_log", "loop", "evaluation_job", "import_source"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -266,6 +274,7 @@ class Provenance(_message.Message):
     SECONDS_FIELD_NUMBER: _builtins.int
     PRODUCER_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    IMPORT_ID_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     model_revision: _builtins.str
     engine: _builtins.str
@@ -278,6 +287,8 @@ class Provenance(_message.Message):
     """Duration of the work in seconds, including waiting."""
     producer: _builtins.str
     """Name and version of the producing program: "codealign-coordinator 0.1.0"."""
+    import_id: _builtins.str
+    """The Import that first brought the record into the store. Empty: made here."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -293,14 +304,82 @@ class Provenance(_message.Message):
         seconds: _builtins.float = ...,
         producer: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        import_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_prompt_tokens", b"cached_prompt_tokens", "created_at", b"created_at", "engine", b"engine", "generated_tokens", b"generated_tokens", "model", b"model", "model_revision", b"model_revision", "producer", b"producer", "prompt_tokens", b"prompt_tokens", "seconds", b"seconds", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_prompt_tokens", b"cached_prompt_tokens", "created_at", b"created_at", "engine", b"engine", "generated_tokens", b"generated_tokens", "import_id", b"import_id", "model", b"model", "model_revision", b"model_revision", "producer", b"producer", "prompt_tokens", b"prompt_tokens", "seconds", b"seconds", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Provenance: _TypeAlias = Provenance  # noqa: Y015
+
+@_typing.final
+class Import(_message.Message):
+    """A file of another project's data that was imported; a root record. The records read from its rows name it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ColumnsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    LICENSE_FIELD_NUMBER: _builtins.int
+    READING_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Path relative to the imported directory, or the hub's id and the path in the repository."""
+    sha256: _builtins.str
+    """Of the file as it is, compressed or not: 64 lower-case hexadecimal digits."""
+    size_bytes: _builtins.int
+    format: _builtins.str
+    """"rows", "selfcodealign", "commitpackft", ..."""
+    license: _builtins.str
+    """Licence (SPDX) of rows that state none. Empty: unknown."""
+    reading: _builtins.int
+    """Version of the code that read the rows. Another version may read other records."""
+    @_builtins.property
+    def columns(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The file's columns by what was read from them: "instruction" -> "problem"."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        format: _builtins.str = ...,
+        columns: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        license: _builtins.str = ...,
+        reading: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "format", b"format", "license", b"license", "name", b"name", "reading", b"reading", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Import: _TypeAlias = Import  # noqa: Y015
 
 @_typing.final
 class Seed(_message.Message):
@@ -379,12 +458,15 @@ class Instruction(_message.Message):
     LANGUAGE_FIELD_NUMBER: _builtins.int
     DIFFICULTY_FIELD_NUMBER: _builtins.int
     CONCEPTS_FIELD_NUMBER: _builtins.int
+    LICENSE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     category: _builtins.str
     """"function", "class" or "program"."""
     language: _builtins.str
     difficulty: _builtins.str
     """"easy", "medium" or "hard"."""
+    license: _builtins.str
+    """Licence of an imported instruction (SPDX), or empty if unknown or made here."""
     @_builtins.property
     def concepts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -395,10 +477,11 @@ class Instruction(_message.Message):
         language: _builtins.str = ...,
         difficulty: _builtins.str = ...,
         concepts: _abc.Iterable[_builtins.str] | None = ...,
+        license: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "concepts", b"concepts", "difficulty", b"difficulty", "language", b"language", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "concepts", b"concepts", "difficulty", b"difficulty", "language", b"language", "license", b"license", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -406,7 +489,7 @@ Global___Instruction: _TypeAlias = Instruction  # noqa: Y015
 
 @_typing.final
 class Response(_message.Message):
-    """Parsed from a completion, which contains the original text."""
+    """Parsed from a completion, which contains the original text, or imported."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -414,6 +497,8 @@ class Response(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     TESTS_FIELD_NUMBER: _builtins.int
     INSTRUCTION_FIELD_NUMBER: _builtins.int
+    LICENSE_FIELD_NUMBER: _builtins.int
+    IMPORTED_FROM_FIELD_NUMBER: _builtins.int
     answer: _builtins.str
     """Prose and code of the answer, without the tests."""
     code: _builtins.str
@@ -422,6 +507,10 @@ class Response(_message.Message):
     """Python blocks of the tests, joined."""
     instruction: _builtins.str
     """The task, where one completion holds task and answer; empty: the parent instruction."""
+    license: _builtins.str
+    """Licence of an imported response (SPDX), or empty if unknown or made here."""
+    imported_from: _builtins.str
+    """Id of the Import. Empty: made here. Part of the content, since a published row names its origin."""
     def __init__(
         self,
         *,
@@ -429,10 +518,12 @@ class Response(_message.Message):
         code: _builtins.str = ...,
         tests: _builtins.str = ...,
         instruction: _builtins.str = ...,
+        license: _builtins.str = ...,
+        imported_from: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "code", b"code", "instruction", b"instruction", "tests", b"tests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "code", b"code", "imported_from", b"imported_from", "instruction", b"instruction", "license", b"license", "tests", b"tests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -514,6 +605,8 @@ class Example(_message.Message):
     TESTS_IN_INSTRUCTION_FIELD_NUMBER: _builtins.int
     MODEL_REVISION_FIELD_NUMBER: _builtins.int
     LINEAGE_FIELD_NUMBER: _builtins.int
+    LICENSE_FIELD_NUMBER: _builtins.int
+    IMPORTED_FROM_FIELD_NUMBER: _builtins.int
     instruction: _builtins.str
     response: _builtins.str
     """The answer without its tests, used as training target."""
@@ -525,6 +618,10 @@ class Example(_message.Message):
     tests_in_instruction: _builtins.bool
     """The instruction includes some of its tests."""
     model_revision: _builtins.str
+    license: _builtins.str
+    """Licence of an imported row (SPDX). Empty: unknown, or made here."""
+    imported_from: _builtins.str
+    """Id of the Import that the response came from. Empty: made here."""
     @_builtins.property
     def concepts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -544,10 +641,12 @@ class Example(_message.Message):
         tests_in_instruction: _builtins.bool = ...,
         model_revision: _builtins.str = ...,
         lineage: _abc.Iterable[Global___LineageStep] | None = ...,
+        license: _builtins.str = ...,
+        imported_from: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "concepts", b"concepts", "difficulty", b"difficulty", "instruction", b"instruction", "lineage", b"lineage", "model_revision", b"model_revision", "response", b"response", "tests", b"tests", "tests_in_instruction", b"tests_in_instruction", "verdict_id", b"verdict_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "concepts", b"concepts", "difficulty", b"difficulty", "imported_from", b"imported_from", "instruction", b"instruction", "license", b"license", "lineage", b"lineage", "model_revision", b"model_revision", "response", b"response", "tests", b"tests", "tests_in_instruction", b"tests_in_instruction", "verdict_id", b"verdict_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

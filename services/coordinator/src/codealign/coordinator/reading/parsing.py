@@ -118,7 +118,7 @@ def response(text: str, *, cut_off: bool) -> ParsedResponse | Rejected:
     end = closed.start if closed else len(text)
     answer_blocks = [block for block in found if block.start < ended.start]
     tests_blocks = [block for block in found if opened.end <= block.start < end]
-    code, tests = _python(answer_blocks), _python(tests_blocks)
+    code, tests = python_blocks(answer_blocks), python_blocks(tests_blocks)
     if not code:
         return Rejected("no-code-block", f"the answer contains {_kinds(answer_blocks)}")
     if not tests:
@@ -173,7 +173,8 @@ def _without_end_marks(text: str) -> str:
         end, marked = found.start(), True
 
 
-def _python(found: Sequence[Block]) -> list[Block]:
+def python_blocks(found: Sequence[Block]) -> list[Block]:
+    """Return the blocks that are code: those marked as Python or, if there are none, the unmarked ones."""
     full = [block for block in found if block.content.strip()]
     marked = [block for block in full if block.language == PYTHON]
     return marked or [block for block in full if block.language == UNMARKED]

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common.text import yaml_quoted
 from codealign.dataset.publishing.table import FORMAT, NOT_EXECUTED, Row, columns
 from codealign.dataset.storage.catalogue import VersionFile
@@ -39,6 +40,15 @@ class Counts:
     models: Counter[str] = field(default_factory=Counter)
     verdicts: Counter[str] = field(default_factory=Counter)
     tests_in_instruction: int = 0
+    imports: dict[str, Counter[str]] = field(default_factory=dict)
+    """Imported rows by the id of their Import and by licence."""
+    sources: dict[str, pb.Record] = field(default_factory=dict)
+    """The Import records, by id."""
+
+    @property
+    def imported(self) -> int:
+        """Number of rows whose response was imported. The others were made here."""
+        return sum(licenses.total() for licenses in self.imports.values())
 
     @property
     def executed(self) -> bool:
@@ -50,6 +60,8 @@ class Counts:
         self.rows += 1
         if row["seed_code"]:
             self.seeds.add(row["lineage"][0]["id"])
+        if row["imported_from"]:
+            self.imports.setdefault(row["imported_from"], Counter())[row["license"]] += 1
         self.categories[row["category"]] += 1
         self.difficulties[row["difficulty"]] += 1
         self.licenses[row["seed_license"]] += 1
@@ -93,17 +105,20 @@ def card(name: str, about: Description, counts: Counts) -> str:
         "",
         f"# {about.title or name}",
         "",
-        f"Instructions with responses that a model wrote, made by {_maker(about)}. {_execution(counts)}",
+        f"{_origin(about, counts)} {_execution(counts)}",
         "",
         f"Version `{name}`, {about.promise}: {_promise(about, counts)} `manifest.json` has the hash of each file.",
         "",
         *_table("Count", "Rows", _counted(counts)),
     ]
+    if counts.imported:
+        lines += ["", *_imports(counts)]
     if about.facts:
         lines += ["", *_table("Fact", "Value", sorted(about.facts.items()))]
     lines += [
         "",
-        f"`instruction` and `response` are what a model is trained on; `tests` {_tests(counts)}. `seed_code`, "
+        f"`instruction` and `response` are what a model is trained on; `tests` {_tests(counts)}. `imported_from` and "
+        "`license` say which import an imported row came from, and under which licence. `seed_code`, "
         "`seed_path` and `seed_line` say where the row began, and `lineage` names the records that it came from, by "
         "stage: `codealign data lineage <id>`.",
         "",
@@ -119,6 +134,10 @@ def manifest(name: str, content_sha256: str, about: Description, counts: Counts,
         "title": about.title,
         "promise": about.promise,
         "rows": counts.rows,
+        "made": counts.rows - counts.imported,
+        "imported": counts.imported,
+        "imports": [_import(counts, import_id) for import_id in sorted(counts.imports)],
+        "licenses": dict(_licenses(counts)),
         "executed": counts.executed,
         "verdicts": dict(counts.verdicts),
         "content_sha256": content_sha256,
@@ -129,13 +148,57 @@ def manifest(name: str, content_sha256: str, about: Description, counts: Counts,
     return json.dumps(content, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
 
 
+def _import(counts: Counts, import_id: str) -> dict[str, Any]:
+    source = counts.sources[import_id].import_source
+    return {
+        "id": import_id,
+        "name": source.name,
+        "sha256": source.sha256,
+        "format": source.format,
+        "rows": counts.imports[import_id].total(),
+        "licenses": dict(counts.imports[import_id]),
+    }
+
+
+def _licenses(counts: Counts) -> Counter[str]:
+    """Return the imported rows by licence; "" is unknown."""
+    return sum(counts.imports.values(), Counter())
+
+
+def _imports(counts: Counts) -> list[str]:
+    rows = ["| Import | Format | Rows | Licences | sha256 |", "| --- | --- | --- | --- | --- |"]
+    for import_id in sorted(counts.imports):
+        source, licenses = counts.sources[import_id].import_source, counts.imports[import_id]
+        listed = ", ".join(f"{_cell(name) or 'unknown'} {number:,}" for name, number in sorted(licenses.items()))
+        rows.append(
+            f"| {_cell(source.name)} (`{import_id[:12]}`) | {_cell(source.format)} | {licenses.total():,} | {listed} "
+            f"| `{source.sha256}` |"
+        )
+    return rows
+
+
+def _origin(about: Description, counts: Counts) -> str:
+    if not counts.imported:
+        return f"Instructions with responses that a model wrote, made by {_maker(about)}."
+    if counts.imported == counts.rows:
+        return f"Instructions with responses that others published, imported and selected by {_maker(about)}."
+    return (
+        f"Instructions with responses, selected by {_maker(about)}: {counts.rows - counts.imported:,} that a model "
+        f"wrote here, and {counts.imported:,} that others published."
+    )
+
+
 def _maker(about: Description) -> str:
     pipeline = _cell(about.facts.get("pipeline", ""))
     return f"CodeAlign's pipeline `{pipeline}`" if pipeline else "CodeAlign"
 
 
 def _promise(about: Description, counts: Counts) -> str:
-    return PROMISES[about.promise].format(recorded="completions and verdicts" if counts.executed else "completions")
+    recorded = ["completions"] if counts.imported < counts.rows else []
+    recorded += ["imports"] if counts.imported else []
+    recorded += ["verdicts"] if counts.executed else []
+    *first, last = recorded
+    return PROMISES[about.promise].format(recorded=f"{', '.join(first)} and {last}" if first else last)
 
 
 def _execution(counts: Counts) -> str:
@@ -152,18 +215,21 @@ def _execution(counts: Counts) -> str:
 
 def _tests(counts: Counts) -> str:
     if not counts.executed:
-        return "is what the model wrote to check the response, never run"
+        return "is what was written to check the response, never run"
     return "is what the response passed" if set(counts.verdicts) == {"PASSED"} else "is what the response was run with"
 
 
 def _counted(counts: Counts) -> list[tuple[str, str]]:
-    pairs = [("all", counts.rows), ("tests in the instruction", counts.tests_in_instruction)]
+    pairs = [("all", counts.rows)]
+    pairs += [("made here", counts.rows - counts.imported), ("imported", counts.imported)] if counts.imported else []
+    pairs.append(("tests in the instruction", counts.tests_in_instruction))
     groups = (
         ("category", counts.categories),
         ("difficulty", counts.difficulties),
         ("seed's licence", counts.licenses),
         ("model revision", counts.models),
         ("verdict", counts.verdicts),
+        ("licence of imported rows", _licenses(counts)),
     )
     for group, counter in groups:
         pairs += [(f"{group} {value or 'unknown'}", number) for value, number in sorted(counter.items())]

@@ -140,6 +140,7 @@ class Publisher:
                 row = row_of(record, related, admitted)
                 counts.add(row)
                 writer.add(row)
+            counts.sources = _imports(connection, counts)
             return counts
 
         try:
@@ -181,6 +182,17 @@ def _examples(connection: Connection, collection: str) -> Iterator[tuple[pb.Reco
         for key in ids:
             yield page[key], related
         after = ids[-1]
+
+
+def _imports(connection: Connection, counts: Counts) -> dict[str, pb.Record]:
+    """Return the Import records that the rows name, by id."""
+    found = load(connection, set(counts.imports))
+    for import_id in sorted(counts.imports):
+        if import_id not in found or found[import_id].kind != pb.KIND_IMPORT:
+            raise FailedPrecondition(
+                f"a row says that it was imported from {import_id}, which is no Import in the store: append it first"
+            )
+    return found
 
 
 def _write_text(path: Path, text: str) -> None:

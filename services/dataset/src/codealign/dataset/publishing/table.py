@@ -18,7 +18,7 @@ from codealign.api.sandbox.v1 import sandbox_pb2
 from codealign.common.errors import FailedPrecondition
 from codealign.dataset.storage.rows import verdict_name
 
-FORMAT = "codealign.version.v2"
+FORMAT = "codealign.version.v3"
 
 _STEP = pa.struct([pa.field("stage", pa.string(), nullable=False), pa.field("id", pa.string(), nullable=False)])
 # A change here changes the name of every version: then increase FORMAT as well.
@@ -40,6 +40,8 @@ SCHEMA = pa.schema(
         pa.field("seed_path", pa.string(), nullable=False),
         pa.field("seed_line", pa.int32(), nullable=False),
         pa.field("seed_license", pa.string(), nullable=False),
+        pa.field("license", pa.string(), nullable=False),
+        pa.field("imported_from", pa.string(), nullable=False),
     ]
 )
 
@@ -101,6 +103,8 @@ def row_of(record: pb.Record, related: Mapping[str, pb.Record], admitted: Admitt
         "seed_path": seed.path,
         "seed_line": seed.line,
         "seed_license": seed.license,
+        "license": example.license,
+        "imported_from": example.imported_from,
     }
 
 

@@ -1,0 +1,1 @@
+"""Imports of other projects' data: files → rows (`files`) → records (`formats`, `records`) → the store (`storing`)."""

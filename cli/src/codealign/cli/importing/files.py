@@ -1,0 +1,261 @@
+"""Rows of JSON Lines and Parquet files, streamed: memory does not grow with the file.
+
+JSON Lines may be compressed with gzip or zstd. What cannot be read becomes a `Problem` with its line; the rest is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import io
+import json
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, cast
+
+from codealign.cli.failures import Failure
+from codealign.cli.importing.rows import Problem, Row, Unusable
+from codealign.common.text import encodable
+
+TEXT = (".jsonl", ".ndjson", ".json")
+COMPRESSED = (".gz", ".zst", ".zstd")
+PARQUET = ".parquet"
+SUPPORTED = f"{', '.join(TEXT)} (also with {', '.join(COMPRESSED[:2])}), {PARQUET}"
+
+MAX_ROW_BYTES = 8 * 2**20
+"""Maximum size of a line. The store takes no larger record."""
+_PARQUET_ROWS = 32
+_SEEN = 100
+"""Rows from which the columns of a JSON Lines file are taken."""
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_BROKEN = (OSError, EOFError, zlib.error, ValueError)
+"""Errors of a damaged file: those of gzip, and those of pyarrow, which subclass OSError and ValueError."""
+
+
+def find(path: Path) -> list[Path]:
+    """Return the files to import: the file, or every supported one in the directory, in order.
+
+    Raises:
+        Failure: There is none, or the file's name has another ending.
+    """
+    if path.is_dir():
+        found = sorted(each for each in path.rglob("*") if each.is_file() and is_supported(each.name))
+        if not found:
+            raise Failure(f"no file to import in {path}: it has no {SUPPORTED}")
+        return found
+    if not path.exists():
+        raise Failure(f"no such file or directory: {path}")
+    if not is_supported(path.name):
+        raise Failure(f"{path}: cannot tell its type by its name; files are {SUPPORTED}")
+    return [path]
+
+
+def is_supported(name: str) -> bool:
+    """Return whether a file's name ends as those that can be read."""
+    lowered = name.lower()
+    for ending in COMPRESSED:
+        if lowered.endswith(ending):
+            return lowered.removesuffix(ending).endswith(TEXT)
+    return lowered.endswith((*TEXT, PARQUET))
+
+
+def sha256(path: Path) -> str:
+    """Return the hash of a file as it is.
+
+    Raises:
+        Unusable: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise Unusable("unreadable-file", f"cannot be read: {error.strerror or error}") from None
+
+
+def columns(path: Path) -> list[str]:
+    """Return the names of a file's columns, those of JSON Lines from its first rows.
+
+    Raises:
+        Unusable: The file cannot be read, or has no row.
+    """
+    if _is_parquet(path):
+        with _parquet(path) as file:
+            if not file.metadata.num_rows:
+                raise Unusable("empty-file", "has no row")
+            return list(file.schema_arrow.names)
+    seen = list(islice(rows(path, path.name), _SEEN))
+    if not seen:
+        raise Unusable("empty-file", "has no row")
+    names = dict.fromkeys(name for row in seen if isinstance(row, Row) for name in row.fields)
+    if not names:
+        first = next(row for row in seen if isinstance(row, Problem))
+        raise Unusable(first.reason, f"no row can be read: {first.detail} (line {first.row})")
+    return list(names)
+
+
+def rows(path: Path, name: str, wanted: Sequence[str] = ()) -> Iterator[Row | Problem]:
+    """Yield the rows of a file, and what cannot be read in their place.
+
+    Args:
+        path: The file.
+        name: Its name in problems and records.
+        wanted: Columns to read from Parquet. Empty: all.
+    """
+    try:
+        yield from _parquet_rows(path, name, wanted) if _is_parquet(path) else _text_rows(path, name)
+    except Unusable as error:
+        yield error.at(name)
+
+
+def not_installed() -> Failure:
+    """Return the failure for a client without the packages that imports need."""
+    return Failure("imports need the code that reads responses and Parquet: pip install 'codealign-cli[imports]'")
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise not_installed() from None
+    return pyarrow
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.name.lower().endswith(PARQUET)
+
+
+def _text_rows(path: Path, name: str) -> Iterator[Row | Problem]:
+    number = 0
+    try:
+        with _opened(path) as stream:
+            for number, (line, ended) in enumerate(_lines(stream), 1):
+                try:
+                    row = _row(line, number, name, ended=ended)
+                except Unusable as error:
+                    yield error.at(name, number)
+                    if error.reason == "unreadable-file":
+                        return
+                else:
+                    if row is not None:
+                        yield row
+    except _BROKEN as error:
+        what = f"{type(error).__name__}: {error}"
+        reason = "cut-off" if isinstance(error, EOFError) or "truncated" in str(error).lower() else "unreadable-file"
+        yield Problem(name, number + 1, "", reason, f"the file cannot be read from here on ({encodable(what)})")
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    lowered = path.name.lower()
+    if lowered.endswith(".gz"):
+        with gzip.open(path, "rb") as stream:
+            yield cast(IO[bytes], stream)
+    elif lowered.endswith((".zst", ".zstd")):
+        with path.open("rb") as file, _pyarrow().CompressedInputStream(file, "zstd") as unpacked:
+            yield io.BufferedReader(unpacked, 2**20)
+    else:
+        with path.open("rb") as stream:
+            yield stream
+
+
+def _lines(stream: IO[bytes]) -> Iterator[tuple[bytes | None, bool]]:
+    """Yield each line, None in place of one that is too long, and whether a line feed ends it."""
+    while line := stream.readline(MAX_ROW_BYTES + 1):
+        if line.endswith(b"\n") or len(line) <= MAX_ROW_BYTES:
+            yield line, line.endswith(b"\n")
+            continue
+        while (rest := stream.readline(MAX_ROW_BYTES)) and not rest.endswith(b"\n"):
+            pass
+        yield None, True
+
+
+def _row(line: bytes | None, number: int, name: str, *, ended: bool) -> Row | None:
+    """Return the row of a line, or None if the line is blank."""
+    if line is None:
+        raise Unusable("too-large", f"is larger than {MAX_ROW_BYTES // 2**20} MiB")
+    if number == 1:
+        if line.startswith(_UTF16):
+            raise Unusable("unreadable-file", "the file is UTF-16: convert it to UTF-8 (iconv -f utf-16 -t utf-8)")
+        line = line.removeprefix(b"\xef\xbb\xbf")
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        raise Unusable("not-utf8", f"is not UTF-8 at byte {error.start} (0x{line[error.start]:02x})") from None
+    if not text.strip():
+        return None
+    try:
+        fields = json.loads(text)
+    except json.JSONDecodeError as error:
+        if not ended:
+            raise Unusable("cut-off", f"the last line is cut off: {error.msg} at character {error.pos}") from None
+        if number == 1 and text.strip() in ("[", "{"):
+            raise Unusable(
+                "unreadable-file", "is one JSON document: write one object per line (jq -c '.[]' FILE)"
+            ) from None
+        raise Unusable("not-json", f"is not JSON: {error.msg} at character {error.pos}") from None
+    except (ValueError, RecursionError) as error:  # a number of too many digits; nested too deeply
+        raise Unusable("not-json", f"is not readable JSON: {error}") from None
+    if number == 1 and isinstance(fields, list):
+        raise Unusable("unreadable-file", "is one JSON list: write one object per line (jq -c '.[]' FILE)")
+    if not isinstance(fields, dict):
+        raise Unusable("not-an-object", f"must be an object, is {type(fields).__name__}")
+    return Row(name, number, fields)
+
+
+@contextlib.contextmanager
+def _parquet(path: Path) -> Iterator[Any]:
+    try:
+        file = _pyarrow().parquet.ParquetFile(path)
+    except _BROKEN as error:
+        raise Unusable("unreadable-file", f"is not a readable Parquet file: {encodable(str(error))}") from None
+    with file:
+        yield file
+
+
+def _parquet_rows(path: Path, name: str, wanted: Sequence[str]) -> Iterator[Row | Problem]:
+    with _parquet(path) as file:
+        _check_flat(file.schema_arrow, wanted)
+        number = 0
+        try:
+            for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=list(wanted) or None):
+                for fields in _fields(batch):
+                    number += 1
+                    yield (
+                        Row(name, number, fields)
+                        if isinstance(fields, dict)
+                        else Problem(name, number, "", "not-utf8", fields)
+                    )
+        except _BROKEN as error:
+            raise Unusable("unreadable-file", f"cannot be read after row {number}: {encodable(str(error))}") from None
+
+
+def _check_flat(schema: Any, wanted: Sequence[str]) -> None:
+    types = _pyarrow().types
+    for column in wanted:
+        kind = schema.field(column).type
+        inner = kind.value_type if types.is_list(kind) or types.is_large_list(kind) else kind
+        if types.is_nested(inner):
+            raise Unusable("not-text", f"is nested ({kind}): map a column of texts, or flatten it", column)
+
+
+def _fields(batch: Any) -> Iterator[dict[str, Any] | str]:
+    """Yield the values of each row, or what is wrong with the row."""
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:
+        for number in range(batch.num_rows):
+            try:
+                yield batch.slice(number, 1).to_pylist()[0]
+            except UnicodeDecodeError as error:
+                yield f"is not UTF-8 at byte {error.start} of a text"
+
+
+def names(path: Path, found: Sequence[Path]) -> list[str]:
+    """Return the files' names in records: relative to the imported directory."""
+    base = path if path.is_dir() else path.parent
+    return [encodable(os.path.relpath(each, base).replace(os.sep, "/")) for each in found]
