@@ -5,8 +5,12 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
+from codealign.trainer.sft.job import TrainingError
 from codealign.trainer.sft.order import plan
 from codealign.trainer.sft.progress import Point, ProgressReader, ProgressWriter, thinned
+from codealign.trainer.sft.rows import Row, drawn
 
 
 def test_each_epoch_sees_each_row_once_in_another_order() -> None:
@@ -31,6 +35,18 @@ def test_sums_go_over_the_rows_of_each_step() -> None:
     amounts = [1, 10, 100, 1000, 10000]
     assert sum(order.sums(amounts)) == 11111
     assert next(order.sums(amounts)) == sum(amounts[row] for row in order.step(1))
+
+
+def test_fewer_rows_are_drawn_by_the_seed_in_their_order_and_are_among_those_of_a_larger_number() -> None:
+    rows = [Row(str(number), "task", "answer") for number in range(50)]
+    few, more = drawn(rows, 10, 1), drawn(rows, 30, 1)
+    assert (len(few), len(more)) == (10, 30)
+    assert set(few) < set(more)
+    assert list(few) == [row for row in rows if row in few]
+    assert few != drawn(rows, 10, 2)
+    assert drawn(rows, 0, 1) == rows
+    with pytest.raises(TrainingError, match=r"spec\.rows is 51, but the dataset has only 50 rows"):
+        drawn(rows, 51, 1)
 
 
 def test_a_reader_follows_events_over_restarts_and_torn_lines(tmp_path: Path) -> None:

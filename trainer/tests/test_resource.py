@@ -53,6 +53,7 @@ EVERYTHING = api.TrainingSpec(
     checkpoint_steps=9,
     seed=-(2**50),
     sharding="ddp",
+    rows=2**40,
 )
 
 

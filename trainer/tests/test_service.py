@@ -355,6 +355,7 @@ async def test_every_field_that_is_wrong_is_named(serve: Serve, spec: api.Traini
         workers=-2,
         checkpoint_steps=-1,
         sharding="zero",
+        rows=-1,
     )
     async with serve() as stub:
         error = await refused(stub.SubmitTraining(api.SubmitTrainingRequest(spec=wrong)))
@@ -390,6 +391,7 @@ async def test_sources_that_are_not_there_or_cannot_be_used_are_refused(
         ({"model_revision": "f" * 64}, STATUS.FAILED_PRECONDITION, "is revision"),
         ({"dataset": "v-0123456789abcdef"}, STATUS.NOT_FOUND, "v-0123456789abcdef"),
         ({"dataset": "rows"}, STATUS.INVALID_ARGUMENT, "a published version's name"),
+        ({"rows": 23}, STATUS.INVALID_ARGUMENT, "spec.rows: is 23; the dataset has only 22 rows"),
         ({"dataset": "/no/rows"}, STATUS.NOT_FOUND, "the folder or file does not exist"),
         (
             {"dataset": str(other)},

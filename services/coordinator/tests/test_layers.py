@@ -18,6 +18,7 @@ LAYERS = (
     ("pipelines",),
     ("runs", "evaluation"),
     ("loops",),
+    ("experiments",),
     ("reporting",),
     ("servicer",),
     ("main",),

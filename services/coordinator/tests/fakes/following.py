@@ -1,4 +1,4 @@
-"""Coordinators that run evaluations and loops over fakes, and can be drained or killed at any call to the store."""
+"""Coordinators that carry out runs, evaluations, loops and experiments over fakes, and can be drained or killed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,19 @@ from codealign.api.training.v1 import training_pb2 as tr
 from codealign.common import records
 from codealign.coordinator.evaluation.controller import EvaluationWorkload
 from codealign.coordinator.evaluation.operations import Evaluations
+from codealign.coordinator.experiments.controller import ExperimentWorkload
+from codealign.coordinator.experiments.operations import Experiments
+from codealign.coordinator.experiments.request import Checks
 from codealign.coordinator.ground import requests
 from codealign.coordinator.ground.control import Controllers
 from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.loops.controller import LoopWorkload
 from codealign.coordinator.loops.operations import Loops
+from codealign.coordinator.rules.benchmarks import BenchmarkTexts
+from codealign.coordinator.runs.controller import RunWorkload
+from codealign.coordinator.runs.operations import Runs
 from codealign.coordinator.settings import CoordinatorSettings
-from fakes import FakeDataset, FakeInference, FakeSandbox, FakeTraining
+from fakes import FakeDataset, FakeInference, FakeSandbox, FakeTraining, toys
 from fakes.virtual_time import LoopClock
 
 LEASE_SECONDS = 15.0
@@ -60,6 +66,8 @@ def settings(model: str = "", revision: str = "", **fields: Any) -> pb.Evaluatio
 
 
 def _judge(program: sb.Program) -> sb.Result:
+    if program.code.startswith("x = "):  # of a toy pipeline
+        return toys.judges(program)
     right = "return x + " in program.code
     return sb.Result(verdict=sb.VERDICT_PASSED if right else sb.VERDICT_FAILED_ASSERTION)
 
@@ -73,13 +81,16 @@ class Model(FakeInference):
         self.add_model("base", "rev-base", source="/models/base")
         self.seconds = 0.0
         """Duration of a completion."""
+        self.right: Callable[[str, int], bool] = lambda model, number: model != "base" or number % 2 == 0
+        """Whether a model solves the problem of this number."""
 
     async def solve(self, request: inf.GenerateRequest, sample: inf.Sample) -> inf.Completion:
+        if "def add_" not in (request.prompt or "def add_"):  # of a toy pipeline
+            return toys.writes(request, sample)
         text = request.prompt or request.chat.messages[0].content
         number = int(text.partition("def add_")[2].partition("(")[0])
         await asyncio.sleep(self.seconds)
-        right = request.model != "base" or number % 2 == 0
-        body = f"    return x + {number}\n" if right else WRONG
+        body = f"    return x + {number}\n" if self.right(request.model, number) else WRONG
         written = body if request.prompt else f"def add_{number}(x):\n{body}```"
         return inf.Completion(text=written, finish_reason=inf.FINISH_REASON_END_TOKEN)
 
@@ -101,7 +112,9 @@ class Trainer(FakeTraining):
         if not message:
             training = self.trainings[training_id]
             made = pb.Checkpoint(artifact_url=training.artifact_url, revision=f"rev-{training_id}")
-            (record,) = self._dataset.put(pb.Record(kind=pb.KIND_CHECKPOINT, checkpoint=made))
+            (record,) = self._dataset.put(
+                pb.Record(kind=pb.KIND_CHECKPOINT, stage_config_id=training_id, checkpoint=made)
+            )
             training.checkpoint_id = record.id
 
     @property
@@ -162,11 +175,17 @@ class Coordinator:
         )
         evaluating = EvaluationWorkload(given, self.services)
         self.evaluations = Evaluations(given, self.services, evaluating, self._poke)
+        running = RunWorkload(given, self.services, BenchmarkTexts())
         looping = LoopWorkload(given, self.services, self.evaluations)
-        self.controllers = Controllers(self.services.dataset, [evaluating, looping], holder, LEASE_SECONDS, 5.0)
-        self.loops = Loops(
-            given, self.services, self.evaluations, self._poke, lambda key: self.controllers.assigned.get(key)
+        self.controllers = Controllers(
+            self.services.dataset, [running, evaluating, looping], holder, LEASE_SECONDS, 5.0
         )
+        assigned = self.controllers.assigned
+        self.loops = Loops(given, self.services, self.evaluations, self._poke, assigned.get)
+        self.runs = Runs(given, self.services, BenchmarkTexts(), running, self._poke, assigned)
+        checks = Checks(self.services, self.runs, self.evaluations)
+        self.experiments = Experiments(given, self.services, checks, self._poke, assigned)
+        self.controllers.add(ExperimentWorkload(self.services, self.runs, self.loops, self.evaluations))
         self.draining = asyncio.Event()
         self._task = asyncio.create_task(self._run())
         _STARTED.append(self)

@@ -91,6 +91,14 @@ async def test_failures_only_takes_what_was_executed_and_failed() -> None:
     assert list(made.fakes.dataset.published[0].verdicts) == list(FAILURES)
 
 
+async def test_random_response_takes_one_that_was_executed_whatever_its_verdict() -> None:
+    made = bench("random-response", 12)
+    await made.work()
+    assert decisions(made) == {CHOSEN: 12, NOT_CHOSEN: 48}, "five of six attempts were executed"
+    assert len(made.fakes.dataset.of_kind(pb.KIND_RESPONSE)) == 72
+    assert {0, 1} < set(attempts(made)), "some failed, some passed"
+
+
 async def test_everything_takes_each_candidate_that_was_executed_whatever_its_verdict() -> None:
     made = bench("everything")
     await made.work()

@@ -12,6 +12,7 @@ from typing import Literal
 
 from codealign.api.training.v1 import training_pb2 as api
 from codealign.common.clients import Clients
+from codealign.common.errors import InvalidArgument
 from codealign.trainer.estimate import Needs, estimate, rows_by_size
 from codealign.trainer.library import Entry, Library
 from codealign.trainer.sft.job import Job
@@ -48,6 +49,8 @@ async def prepare(given: api.TrainingSpec, place: Place, clients: Clients) -> tu
     spec = completed(given, place.device)
     model = await find_model(spec, place.cache_dir)
     data = await find_data(spec.dataset, clients)
+    if spec.rows > data.rows:
+        raise InvalidArgument("spec.rows", f"is {spec.rows:,}; the dataset has only {data.rows:,} rows")
     config = stage_config(spec, model.revision, data.identity)
     rows_at_once = micro_batch(spec, place.micro_batch_size or rows_by_size(model.files, spec))
     job = Job.model_validate(
@@ -73,7 +76,7 @@ async def prepare(given: api.TrainingSpec, place: Place, clients: Clients) -> tu
         spec=spec,
         state=api.TRAINING_STATE_PENDING,
         message="waiting for other trainings to finish",
-        rows=data.rows,
+        rows=spec.rows or data.rows,
     )
     training.created_at.GetCurrentTime()
     needs = estimate(model.files, spec, rows_at_once=rows_at_once, device=place.device)

@@ -80,6 +80,8 @@ def _violations(spec: api.TrainingSpec) -> Iterator[Violation]:
     yield from _count("spec.checkpoint_steps", spec.checkpoint_steps, 2**31 - 1, 100)
     if spec.max_steps < 0:
         yield "spec.max_steps", f"is {spec.max_steps}; must be at least 0 (0: by epochs)"
+    if spec.rows < 0:
+        yield "spec.rows", f"is {spec.rows}; must be at least 0 (0: all rows)"
     yield from _choice("spec.schedule", spec.schedule, SCHEDULES)
     yield from _choice("spec.optimizer", spec.optimizer, OPTIMIZERS)
     yield from _choice("spec.dtype", spec.dtype, DTYPES)
@@ -139,7 +141,10 @@ def job_settings(spec: api.TrainingSpec) -> dict[str, object]:
             target_modules=tuple(spec.lora.target_modules),
             dropout=spec.lora.dropout,
         ).model_dump(mode="json")
+    # Added only if set, so that trainings on all rows keep their ids.
+    rows = {"rows": spec.rows} if spec.rows else {}
     return {
+        **rows,
         "learning_rate": spec.learning_rate,
         "warmup_ratio": spec.warmup_ratio,
         "schedule": spec.schedule,

@@ -155,7 +155,9 @@ def run(
     strategy: Annotated[
         str,
         typer.Option(
-            "--strategy", help="Selection strategy: first-pass (the default), random-pass, failures-only or everything."
+            "--strategy",
+            help="Selection strategy: first-pass (the default), random-pass, random-response, failures-only or "
+            "everything.",
         ),
     ] = "",
     seed: Annotated[int, typer.Option("--seed", help="Random seed of the run.")] = 0,

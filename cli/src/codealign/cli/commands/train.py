@@ -59,6 +59,9 @@ def train_command(
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=0, show_default=False, help="Rows per optimizer step. 0: 64.")
     ] = 0,
+    rows: Annotated[
+        int, typer.Option("--rows", min=0, show_default=False, help="Rows to train on, drawn by the seed. 0: all.")
+    ] = 0,
     max_length: Annotated[
         int,
         typer.Option(
@@ -108,6 +111,7 @@ def train_command(
         epochs=epochs,
         max_steps=max_steps,
         batch_size=batch_size,
+        rows=rows,
         max_length=max_length,
         warmup_ratio=warmup,
         schedule=schedule,

@@ -33,6 +33,7 @@ BODY_OF_KIND: dict[pb.Kind.ValueType, str] = {
     pb.KIND_LOOP: "loop",
     pb.KIND_EVALUATION_JOB: "evaluation_job",
     pb.KIND_IMPORT: "import_source",
+    pb.KIND_EXPERIMENT: "experiment",
 }
 """The body field of each kind of record."""
 

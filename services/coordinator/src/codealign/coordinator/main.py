@@ -13,6 +13,9 @@ from codealign.coordinator import metrics, pipelines
 from codealign.coordinator.evaluation.controller import EvaluationWorkload
 from codealign.coordinator.evaluation.operations import Evaluations
 from codealign.coordinator.evaluation.work import STAGE as EVALUATION
+from codealign.coordinator.experiments.controller import ExperimentWorkload
+from codealign.coordinator.experiments.operations import Experiments
+from codealign.coordinator.experiments.request import Checks
 from codealign.coordinator.ground.control import Controllers
 from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.ground.remote import remote
@@ -36,7 +39,7 @@ CALLERS: Callers = {
 
 @contextlib.asynccontextmanager
 async def build(settings: CoordinatorSettings, readiness: Readiness) -> AsyncIterator[Sequence[Registration]]:
-    """Set up the coordinator; it works on runs, loops and evaluations while the context is open."""
+    """Set up the coordinator; it works on runs, loops, evaluations and experiments while the context is open."""
     texts = benchmarks.load(settings.benchmarks)
     addresses = Addresses(
         dataset=settings.dataset_address,
@@ -72,9 +75,13 @@ def wire(
     evaluations = Evaluations(settings, services, evaluating, controllers.poke)
     loops = Loops(settings, services, evaluations, controllers.poke, controllers.assigned.get)
     runs = Runs(settings, services, texts, running, controllers.poke, controllers.assigned)
-    controllers.add(running, evaluating, LoopWorkload(settings, services, evaluations))
+    checks = Checks(services, runs, evaluations)
+    experiments = Experiments(settings, services, checks, controllers.poke, controllers.assigned)
+    looping = LoopWorkload(settings, services, evaluations)
+    controllers.add(running, evaluating, looping, ExperimentWorkload(services, runs, loops, evaluations))
     observe(controllers, running, evaluating)
-    return controllers, CoordinatorServicer(runs, loops, evaluations, services, readiness.draining)
+    servicer = CoordinatorServicer(runs, loops, evaluations, experiments, services, readiness.draining)
+    return controllers, servicer
 
 
 def observe(controllers: Controllers, runs: RunWorkload, evaluations: EvaluationWorkload) -> None:

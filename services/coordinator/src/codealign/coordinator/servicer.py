@@ -15,6 +15,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common.errors import FailedPrecondition, InvalidArgument, Unavailable
 from codealign.coordinator import pipelines
 from codealign.coordinator.evaluation.operations import Evaluations
+from codealign.coordinator.experiments.operations import Experiments
 from codealign.coordinator.ground import requests
 from codealign.coordinator.ground.faults import TRANSIENT
 from codealign.coordinator.ground.ports import Services
@@ -26,6 +27,8 @@ from codealign.coordinator.runs.operations import ENDING, Runs
 Context = grpc.aio.ServicerContext[Any, Any]
 T = TypeVar("T")
 MIN_INTERVAL, MAX_INTERVAL, DEFAULT_INTERVAL = 0.1, 60.0, 0.5
+EXPERIMENT_INTERVAL = 2.0
+"""Default interval for experiments: each message requires several calls to the store for every cell."""
 BY_A_PERSON = {
     pb.RUN_STATE_RUNNING: "resumed",
     pb.RUN_STATE_PAUSED: "paused; resume with `codealign resume`",
@@ -40,14 +43,22 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
         runs: Operations on runs.
         loops: Operations on the loops that follow runs.
         evaluations: Operations on evaluations.
+        experiments: Operations on experiments.
         services: Services for plans and reports.
         draining: Set when the server starts shutting down; ends calls that watch.
     """
 
     def __init__(
-        self, runs: Runs, loops: Loops, evaluations: Evaluations, services: Services, draining: asyncio.Event
+        self,
+        runs: Runs,
+        loops: Loops,
+        evaluations: Evaluations,
+        experiments: Experiments,
+        services: Services,
+        draining: asyncio.Event,
     ) -> None:
         self._runs, self._loops, self._evaluations = runs, loops, evaluations
+        self._experiments = experiments
         self._services, self._draining = services, draining
 
     async def ListPipelines(self, request: api.ListPipelinesRequest, context: Context) -> api.ListPipelinesResponse:
@@ -112,9 +123,7 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
         return api.ListRunsResponse(runs=listed)
 
     async def WatchRun(self, request: api.WatchRunRequest, context: Context) -> AsyncIterator[api.WatchRunResponse]:
-        interval = request.interval_seconds or DEFAULT_INTERVAL
-        if not MIN_INTERVAL <= interval <= MAX_INTERVAL:
-            raise InvalidArgument("interval_seconds", f"must be from {MIN_INTERVAL} to {MAX_INTERVAL}")
+        interval = _interval(request.interval_seconds, DEFAULT_INTERVAL)
         run = await self._runs.find(request.run)
         last: api.RunStatus | None = None
         while True:
@@ -124,13 +133,19 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
                 last = status
             if has_settled(status):
                 return
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(interval):
-                    await self._draining.wait()
-            if self._draining.is_set():
-                raise Unavailable(
-                    "this coordinator is shutting down; the run continues: watch it again", retry_after=1.0
-                )
+            await self._wait(interval, "the run")
+
+    async def _wait(self, seconds: float, what: str) -> None:
+        """Wait before the next message of a watching call.
+
+        Raises:
+            Unavailable: The server is shutting down.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._draining.wait()
+        if self._draining.is_set():
+            raise Unavailable(f"this coordinator is shutting down; {what} continues: watch it again", retry_after=1.0)
 
     async def _watched(self, run: pb.Record, last: api.RunStatus | None) -> api.RunStatus:
         """Return the run's current status or, during a store outage, its last status and what it is waiting for."""
@@ -212,6 +227,71 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
     ) -> api.CancelEvaluationResponse:
         return api.CancelEvaluationResponse(evaluation=await self._evaluations.cancel(request.evaluation))
 
+    async def CreateExperiment(
+        self, request: api.CreateExperimentRequest, context: Context
+    ) -> api.CreateExperimentResponse:
+        record = await self._experiments.prepare(request.config)
+        if request.validate_only:
+            return api.CreateExperimentResponse(experiment=api.ExperimentStatus(id=record.id, config=record.experiment))
+        existed = await _whole(self._experiments.create(record))
+        record = await self._experiments.find(record.id)
+        return api.CreateExperimentResponse(experiment=await self._experiments.status(record), existed=existed)
+
+    async def GetExperiment(self, request: api.GetExperimentRequest, context: Context) -> api.GetExperimentResponse:
+        return await self._experiments.result(await self._experiments.find(request.experiment))
+
+    async def ListExperiments(
+        self, request: api.ListExperimentsRequest, context: Context
+    ) -> api.ListExperimentsResponse:
+        return api.ListExperimentsResponse(experiments=await self._experiments.list())
+
+    async def WatchExperiment(
+        self, request: api.WatchExperimentRequest, context: Context
+    ) -> AsyncIterator[api.WatchExperimentResponse]:
+        interval = _interval(request.interval_seconds, EXPERIMENT_INTERVAL)
+        record = await self._experiments.find(request.experiment)
+        last = api.ExperimentStatus()
+        while True:
+            status = api.ExperimentStatus()
+            try:
+                status.CopyFrom(await self._experiments.status(record))
+            except TRANSIENT as error:
+                if not last.id:
+                    raise
+                status.CopyFrom(last)
+                status.waiting_for = status.waiting_for or error.message
+            if status != last:
+                yield api.WatchExperimentResponse(experiment=status)
+                last = status
+            if status.state != pb.RUN_STATE_RUNNING:
+                return
+            await self._wait(interval, "the experiment")
+
+    async def PauseExperiment(
+        self, request: api.PauseExperimentRequest, context: Context
+    ) -> api.PauseExperimentResponse:
+        status = await self._want_experiment(request.experiment, pb.RUN_STATE_PAUSED)
+        return api.PauseExperimentResponse(experiment=status)
+
+    async def ResumeExperiment(
+        self, request: api.ResumeExperimentRequest, context: Context
+    ) -> api.ResumeExperimentResponse:
+        status = await self._want_experiment(request.experiment, pb.RUN_STATE_RUNNING)
+        return api.ResumeExperimentResponse(experiment=status)
+
+    async def CancelExperiment(
+        self, request: api.CancelExperimentRequest, context: Context
+    ) -> api.CancelExperimentResponse:
+        status = await self._want_experiment(request.experiment, pb.RUN_STATE_CANCELLED)
+        return api.CancelExperimentResponse(experiment=status)
+
+    async def _want_experiment(self, text: str, wanted: pb.RunState.ValueType) -> api.ExperimentStatus:
+        record = await self._experiments.find(text)
+        await self._experiments.want(
+            record, wanted, BY_A_PERSON[wanted].replace("codealign resume", "codealign experiment resume")
+        )
+        return await self._experiments.status(record)
+
     async def GetReport(self, request: api.GetReportRequest, context: Context) -> api.GetReportResponse:
         status = await self._status(await self._runs.find(request.run))
         return await report.build(self._services, status)
@@ -230,6 +310,18 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
             return  # the run's status already says what it is waiting for
         if loop is not None:
             status.loop.CopyFrom(loop)
+
+
+def _interval(given: float, default: float) -> float:
+    """Return the interval of a watching call in seconds.
+
+    Raises:
+        InvalidArgument: It is out of range.
+    """
+    interval = given or default
+    if not MIN_INTERVAL <= interval <= MAX_INTERVAL:
+        raise InvalidArgument("interval_seconds", f"must be from {MIN_INTERVAL} to {MAX_INTERVAL}")
+    return interval
 
 
 async def _whole(work: Coroutine[Any, Any, T]) -> T:

@@ -114,6 +114,14 @@ def _import(record: pb.Record) -> Violations:
         yield ".import_source.format", _SHORT_NAME
 
 
+def _experiment(record: pb.Record) -> Violations:
+    if record.parents:
+        yield ".parents", "must be empty: an experiment is a root"
+    for name in ("arms", "seeds", "evaluations"):
+        if not getattr(record.experiment, name):
+            yield f".experiment.{name}", "must have one entry at least"
+
+
 def _one_parent(record: pb.Record, which: str) -> Violations:
     if len(record.parents) != 1:
         yield ".parents", f"must be exactly one: {which}"
@@ -135,4 +143,5 @@ _OF_KIND: dict[int, Callable[[pb.Record], Violations]] = {
     pb.KIND_LOOP: _loop,
     pb.KIND_EVALUATION_JOB: _evaluation_job,
     pb.KIND_IMPORT: _import,
+    pb.KIND_EXPERIMENT: _experiment,
 }

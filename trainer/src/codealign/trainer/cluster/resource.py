@@ -63,7 +63,7 @@ def resource_of(name: str, spec: api.TrainingSpec) -> Object:
         spec: The specification with all defaults filled in.
     """
     fields = json_format.MessageToDict(spec)
-    for number in ("seed", "maxSteps"):  # protobuf's JSON has 64-bit integers as strings
+    for number in ("seed", "maxSteps", "rows"):  # protobuf's JSON has 64-bit integers as strings
         if number in fields:
             fields[number] = int(fields[number])
     # Always set, since an explicit 0 differs from the default.

@@ -65,6 +65,8 @@ class Job(BaseModel):
     sharding: Literal["fsdp", "ddp"] = "fsdp"
     checkpoint_steps: int = Field(default=100, ge=1)
     seed: int = 0
+    rows: int = Field(default=0, ge=0)
+    """Rows to train on, drawn by the seed. 0: all."""
     threads: int = Field(default=0, ge=0)
     """CPU threads per worker. 0: PyTorch's default."""
     max_restarts: int = Field(default=3, ge=0)
@@ -129,6 +131,7 @@ class Job(BaseModel):
                 "workers",
                 "sharding",
                 "seed",
+                *(["rows"] if self.rows else []),
             },
         )
         return dict(sorted(chosen.items()))

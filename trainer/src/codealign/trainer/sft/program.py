@@ -19,7 +19,7 @@ from codealign.trainer.sft.loading import add_lora, load_model, load_tokenizer
 from codealign.trainer.sft.order import Order, plan
 from codealign.trainer.sft.progress import Outcome, Point, ProgressWriter
 from codealign.trainer.sft.result import write_result
-from codealign.trainer.sft.rows import read_rows
+from codealign.trainer.sft.rows import drawn, read_rows
 from codealign.trainer.sft.template import SYSTEM_SENTENCE
 from codealign.trainer.sft.training import FineTuner
 
@@ -57,7 +57,7 @@ def train(job: Job, *, first_worker: bool = True) -> Outcome:
         checkpoints.prepare()
     resumed = checkpoints.newest()
     tokenizer, notes = load_tokenizer(job.model)
-    encoded = encode(tokenizer, read_rows(job.dataset), job.max_length)
+    encoded = encode(tokenizer, drawn(read_rows(job.dataset), job.rows, job.seed), job.max_length)
     order = plan(
         len(encoded.rows), batch_size=job.batch_size, epochs=job.epochs, max_steps=job.max_steps, seed=job.seed
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +72,21 @@ def read_rows(url: str) -> list[Row]:
     if not rows:
         raise TrainingError(f"dataset {url} has no rows: there is nothing to train on")
     return rows
+
+
+def drawn(rows: Sequence[Row], count: int, seed: int) -> Sequence[Row]:
+    """Return `count` rows (0: all) drawn by the seed, in their order. A smaller count draws a subset of a larger one.
+
+    Raises:
+        TrainingError: There are fewer rows.
+    """
+    if not count:
+        return rows
+    if count > len(rows):
+        raise TrainingError(f"spec.rows is {count:,}, but the dataset has only {len(rows):,} rows")
+    order = list(range(len(rows)))
+    random.Random(f"codealign rows {seed}").shuffle(order)  # noqa: S311 - not used for secrets
+    return [rows[at] for at in sorted(order[:count])]
 
 
 def check_columns(url: str) -> int:

@@ -109,6 +109,41 @@ class CoordinatorServiceStub:
                 request_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.CancelEvaluationRequest.SerializeToString,
                 response_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.CancelEvaluationResponse.FromString,
                 _registered_method=True)
+        self.CreateExperiment = channel.unary_unary(
+                '/codealign.api.coordinator.v1.CoordinatorService/CreateExperiment',
+                request_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.CreateExperimentRequest.SerializeToString,
+                response_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.CreateExperimentResponse.FromString,
+                _registered_method=True)
+        self.GetExperiment = channel.unary_unary(
+                '/codealign.api.coordinator.v1.CoordinatorService/GetExperiment',
+                request_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.GetExperimentRequest.SerializeToString,
+                response_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.GetExperimentResponse.FromString,
+                _registered_method=True)
+        self.ListExperiments = channel.unary_unary(
+                '/codealign.api.coordinator.v1.CoordinatorService/ListExperiments',
+                request_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ListExperimentsRequest.SerializeToString,
+                response_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ListExperimentsResponse.FromString,
+                _registered_method=True)
+        self.WatchExperiment = channel.unary_stream(
+                '/codealign.api.coordinator.v1.CoordinatorService/WatchExperiment',
+                request_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.WatchExperimentRequest.SerializeToString,
+                response_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.WatchExperimentResponse.FromString,
+                _registered_method=True)
+        self.PauseExperiment = channel.unary_unary(
+                '/codealign.api.coordinator.v1.CoordinatorService/PauseExperiment',
+                request_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.PauseExperimentRequest.SerializeToString,
+                response_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.PauseExperimentResponse.FromString,
+                _registered_method=True)
+        self.ResumeExperiment = channel.unary_unary(
+                '/codealign.api.coordinator.v1.CoordinatorService/ResumeExperiment',
+                request_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ResumeExperimentRequest.SerializeToString,
+                response_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ResumeExperimentResponse.FromString,
+                _registered_method=True)
+        self.CancelExperiment = channel.unary_unary(
+                '/codealign.api.coordinator.v1.CoordinatorService/CancelExperiment',
+                request_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.CancelExperimentRequest.SerializeToString,
+                response_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.CancelExperimentResponse.FromString,
+                _registered_method=True)
         self.GetReport = channel.unary_unary(
                 '/codealign.api.coordinator.v1.CoordinatorService/GetReport',
                 request_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.GetReportRequest.SerializeToString,
@@ -225,6 +260,56 @@ class CoordinatorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateExperiment(self, request, context):
+        """Request an experiment. Idempotent: the same configuration is the same experiment, which continues where it stopped.
+        Every impossible arm is named before anything starts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetExperiment(self, request, context):
+        """An experiment with its results so far.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListExperiments(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchExperiment(self, request, context):
+        """The current state of the experiment, and each change (at most once per interval), until it has ended or paused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseExperiment(self, request, context):
+        """The following record the request and return. Pausing pauses the experiment's current run or evaluation too, but not
+        a training.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeExperiment(self, request, context):
+        """Continue after a pause, a failure or a cancellation; what failed is tried again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelExperiment(self, request, context):
+        """Stop immediately, with the current run, training or evaluation; finished work is kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetReport(self, request, context):
         """The funnel, the reasons for drops, the time and tokens of each stage, one row traced from seed to example, and the
         run's trainings and evaluations.
@@ -310,6 +395,41 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.CancelEvaluation,
                     request_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.CancelEvaluationRequest.FromString,
                     response_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.CancelEvaluationResponse.SerializeToString,
+            ),
+            'CreateExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateExperiment,
+                    request_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.CreateExperimentRequest.FromString,
+                    response_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.CreateExperimentResponse.SerializeToString,
+            ),
+            'GetExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetExperiment,
+                    request_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.GetExperimentRequest.FromString,
+                    response_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.GetExperimentResponse.SerializeToString,
+            ),
+            'ListExperiments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListExperiments,
+                    request_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ListExperimentsRequest.FromString,
+                    response_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ListExperimentsResponse.SerializeToString,
+            ),
+            'WatchExperiment': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchExperiment,
+                    request_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.WatchExperimentRequest.FromString,
+                    response_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.WatchExperimentResponse.SerializeToString,
+            ),
+            'PauseExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseExperiment,
+                    request_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.PauseExperimentRequest.FromString,
+                    response_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.PauseExperimentResponse.SerializeToString,
+            ),
+            'ResumeExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeExperiment,
+                    request_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ResumeExperimentRequest.FromString,
+                    response_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ResumeExperimentResponse.SerializeToString,
+            ),
+            'CancelExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelExperiment,
+                    request_deserializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.CancelExperimentRequest.FromString,
+                    response_serializer=codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.CancelExperimentResponse.SerializeToString,
             ),
             'GetReport': grpc.unary_unary_rpc_method_handler(
                     servicer.GetReport,
@@ -722,6 +842,195 @@ class CoordinatorService:
             '/codealign.api.coordinator.v1.CoordinatorService/CancelEvaluation',
             codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.CancelEvaluationRequest.SerializeToString,
             codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.CancelEvaluationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/codealign.api.coordinator.v1.CoordinatorService/CreateExperiment',
+            codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.CreateExperimentRequest.SerializeToString,
+            codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.CreateExperimentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/codealign.api.coordinator.v1.CoordinatorService/GetExperiment',
+            codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.GetExperimentRequest.SerializeToString,
+            codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.GetExperimentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListExperiments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/codealign.api.coordinator.v1.CoordinatorService/ListExperiments',
+            codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ListExperimentsRequest.SerializeToString,
+            codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ListExperimentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/codealign.api.coordinator.v1.CoordinatorService/WatchExperiment',
+            codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.WatchExperimentRequest.SerializeToString,
+            codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.WatchExperimentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/codealign.api.coordinator.v1.CoordinatorService/PauseExperiment',
+            codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.PauseExperimentRequest.SerializeToString,
+            codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.PauseExperimentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/codealign.api.coordinator.v1.CoordinatorService/ResumeExperiment',
+            codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ResumeExperimentRequest.SerializeToString,
+            codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.ResumeExperimentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/codealign.api.coordinator.v1.CoordinatorService/CancelExperiment',
+            codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.CancelExperimentRequest.SerializeToString,
+            codealign_dot_api_dot_coordinator_dot_v1_dot_coordinator__pb2.CancelExperimentResponse.FromString,
             options,
             channel_credentials,
             insecure,

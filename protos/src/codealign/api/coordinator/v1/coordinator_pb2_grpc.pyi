@@ -71,6 +71,23 @@ class CoordinatorServiceStub:
     """An evaluation with the stored results of its benchmarks, without starting anything."""
     CancelEvaluation: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CancelEvaluationRequest, _coordinator_pb2.CancelEvaluationResponse]
     """Stop immediately; judged samples are kept."""
+    CreateExperiment: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CreateExperimentRequest, _coordinator_pb2.CreateExperimentResponse]
+    """Request an experiment. Idempotent: the same configuration is the same experiment, which continues where it stopped.
+    Every impossible arm is named before anything starts.
+    """
+    GetExperiment: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetExperimentRequest, _coordinator_pb2.GetExperimentResponse]
+    """An experiment with its results so far."""
+    ListExperiments: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListExperimentsRequest, _coordinator_pb2.ListExperimentsResponse]
+    WatchExperiment: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.WatchExperimentRequest, _coordinator_pb2.WatchExperimentResponse]
+    """The current state of the experiment, and each change (at most once per interval), until it has ended or paused."""
+    PauseExperiment: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.PauseExperimentRequest, _coordinator_pb2.PauseExperimentResponse]
+    """The following record the request and return. Pausing pauses the experiment's current run or evaluation too, but not
+    a training.
+    """
+    ResumeExperiment: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ResumeExperimentRequest, _coordinator_pb2.ResumeExperimentResponse]
+    """Continue after a pause, a failure or a cancellation; what failed is tried again."""
+    CancelExperiment: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CancelExperimentRequest, _coordinator_pb2.CancelExperimentResponse]
+    """Stop immediately, with the current run, training or evaluation; finished work is kept."""
     GetReport: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetReportRequest, _coordinator_pb2.GetReportResponse]
     """The funnel, the reasons for drops, the time and tokens of each stage, one row traced from seed to example, and the
     run's trainings and evaluations.
@@ -114,6 +131,23 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     """An evaluation with the stored results of its benchmarks, without starting anything."""
     CancelEvaluation: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CancelEvaluationRequest, _coordinator_pb2.CancelEvaluationResponse]  # type: ignore[assignment]
     """Stop immediately; judged samples are kept."""
+    CreateExperiment: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CreateExperimentRequest, _coordinator_pb2.CreateExperimentResponse]  # type: ignore[assignment]
+    """Request an experiment. Idempotent: the same configuration is the same experiment, which continues where it stopped.
+    Every impossible arm is named before anything starts.
+    """
+    GetExperiment: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetExperimentRequest, _coordinator_pb2.GetExperimentResponse]  # type: ignore[assignment]
+    """An experiment with its results so far."""
+    ListExperiments: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListExperimentsRequest, _coordinator_pb2.ListExperimentsResponse]  # type: ignore[assignment]
+    WatchExperiment: _aio.UnaryStreamMultiCallable[_coordinator_pb2.WatchExperimentRequest, _coordinator_pb2.WatchExperimentResponse]  # type: ignore[assignment]
+    """The current state of the experiment, and each change (at most once per interval), until it has ended or paused."""
+    PauseExperiment: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.PauseExperimentRequest, _coordinator_pb2.PauseExperimentResponse]  # type: ignore[assignment]
+    """The following record the request and return. Pausing pauses the experiment's current run or evaluation too, but not
+    a training.
+    """
+    ResumeExperiment: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ResumeExperimentRequest, _coordinator_pb2.ResumeExperimentResponse]  # type: ignore[assignment]
+    """Continue after a pause, a failure or a cancellation; what failed is tried again."""
+    CancelExperiment: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CancelExperimentRequest, _coordinator_pb2.CancelExperimentResponse]  # type: ignore[assignment]
+    """Stop immediately, with the current run, training or evaluation; finished work is kept."""
     GetReport: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetReportRequest, _coordinator_pb2.GetReportResponse]  # type: ignore[assignment]
     """The funnel, the reasons for drops, the time and tokens of each stage, one row traced from seed to example, and the
     run's trainings and evaluations.
@@ -244,6 +278,65 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.CancelEvaluationResponse, _abc.Awaitable[_coordinator_pb2.CancelEvaluationResponse]]:
         """Stop immediately; judged samples are kept."""
+
+    @_abc_1.abstractmethod
+    def CreateExperiment(
+        self,
+        request: _coordinator_pb2.CreateExperimentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.CreateExperimentResponse, _abc.Awaitable[_coordinator_pb2.CreateExperimentResponse]]:
+        """Request an experiment. Idempotent: the same configuration is the same experiment, which continues where it stopped.
+        Every impossible arm is named before anything starts.
+        """
+
+    @_abc_1.abstractmethod
+    def GetExperiment(
+        self,
+        request: _coordinator_pb2.GetExperimentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.GetExperimentResponse, _abc.Awaitable[_coordinator_pb2.GetExperimentResponse]]:
+        """An experiment with its results so far."""
+
+    @_abc_1.abstractmethod
+    def ListExperiments(
+        self,
+        request: _coordinator_pb2.ListExperimentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.ListExperimentsResponse, _abc.Awaitable[_coordinator_pb2.ListExperimentsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def WatchExperiment(
+        self,
+        request: _coordinator_pb2.WatchExperimentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.WatchExperimentResponse], _abc.AsyncIterator[_coordinator_pb2.WatchExperimentResponse]]:
+        """The current state of the experiment, and each change (at most once per interval), until it has ended or paused."""
+
+    @_abc_1.abstractmethod
+    def PauseExperiment(
+        self,
+        request: _coordinator_pb2.PauseExperimentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.PauseExperimentResponse, _abc.Awaitable[_coordinator_pb2.PauseExperimentResponse]]:
+        """The following record the request and return. Pausing pauses the experiment's current run or evaluation too, but not
+        a training.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeExperiment(
+        self,
+        request: _coordinator_pb2.ResumeExperimentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.ResumeExperimentResponse, _abc.Awaitable[_coordinator_pb2.ResumeExperimentResponse]]:
+        """Continue after a pause, a failure or a cancellation; what failed is tried again."""
+
+    @_abc_1.abstractmethod
+    def CancelExperiment(
+        self,
+        request: _coordinator_pb2.CancelExperimentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.CancelExperimentResponse, _abc.Awaitable[_coordinator_pb2.CancelExperimentResponse]]:
+        """Stop immediately, with the current run, training or evaluation; finished work is kept."""
 
     @_abc_1.abstractmethod
     def GetReport(

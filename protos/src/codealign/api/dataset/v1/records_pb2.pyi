@@ -52,6 +52,7 @@ class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Kind.ValueType],
     KIND_LOOP: _Kind.ValueType  # 19
     KIND_EVALUATION_JOB: _Kind.ValueType  # 20
     KIND_IMPORT: _Kind.ValueType  # 21
+    KIND_EXPERIMENT: _Kind.ValueType  # 22
 
 class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
     """Kind of a record. Determines the type of its body."""
@@ -78,6 +79,7 @@ KIND_WORK_LOG: Kind.ValueType  # 18
 KIND_LOOP: Kind.ValueType  # 19
 KIND_EVALUATION_JOB: Kind.ValueType  # 20
 KIND_IMPORT: Kind.ValueType  # 21
+KIND_EXPERIMENT: Kind.ValueType  # 22
 Global___Kind: _TypeAlias = Kind  # noqa: Y015
 
 class _RunState:
@@ -143,6 +145,7 @@ class Record(_message.Message):
     LOOP_FIELD_NUMBER: _builtins.int
     EVALUATION_JOB_FIELD_NUMBER: _builtins.int
     IMPORT_SOURCE_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """32 lower-case hexadecimal digits: the first half of
     sha256("codealign.record.v1\\n" kind "\\n" parents joined by "," "\\n" attempt "\\n" stage_config_id "\\n"
@@ -213,6 +216,8 @@ class Record(_message.Message):
     def evaluation_job(self) -> Global___EvaluationJob: ...
     @_builtins.property
     def import_source(self) -> Global___Import: ...
+    @_builtins.property
+    def experiment(self) -> Global___Experiment: ...
     def __init__(
         self,
         *,
@@ -245,12 +250,13 @@ class Record(_message.Message):
         loop: Global___Loop | None = ...,
         evaluation_job: Global___EvaluationJob | None = ...,
         import_source: Global___Import | None = ...,
+        experiment: Global___Experiment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint", b"checkpoint", "completion", b"completion", "concept_set", b"concept_set", "decision", b"decision", "evaluation_job", b"evaluation_job", "evaluation_result", b"evaluation_result", "example", b"example", "import_source", b"import_source", "instruction", b"instruction", "loop", b"loop", "problem", b"problem", "prompt_prefix", b"prompt_prefix", "provenance", b"provenance", "rejection", b"rejection", "response", b"response", "run", b"run", "run_event", b"run_event", "run_request", b"run_request", "seed", b"seed", "stage_config", b"stage_config", "verdict", b"verdict", "work_log", b"work_log"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint", b"checkpoint", "completion", b"completion", "concept_set", b"concept_set", "decision", b"decision", "evaluation_job", b"evaluation_job", "evaluation_result", b"evaluation_result", "example", b"example", "experiment", b"experiment", "import_source", b"import_source", "instruction", b"instruction", "loop", b"loop", "problem", b"problem", "prompt_prefix", b"prompt_prefix", "provenance", b"provenance", "rejection", b"rejection", "response", b"response", "run", b"run", "run_event", b"run_event", "run_request", b"run_request", "seed", b"seed", "stage_config", b"stage_config", "verdict", b"verdict", "work_log", b"work_log"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "body", b"body", "checkpoint", b"checkpoint", "completion", b"completion", "concept_set", b"concept_set", "content_hash", b"content_hash", "decision", b"decision", "evaluation_job", b"evaluation_job", "evaluation_result", b"evaluation_result", "example", b"example", "id", b"id", "import_source", b"import_source", "instruction", b"instruction", "key", b"key", "kind", b"kind", "loop", b"loop", "parents", b"parents", "problem", b"problem", "prompt_prefix", b"prompt_prefix", "provenance", b"provenance", "rejection", b"rejection", "response", b"response", "run", b"run", "run_event", b"run_event", "run_request", b"run_request", "seed", b"seed", "stage_config", b"stage_config", "stage_config_id", b"stage_config_id", "verdict", b"verdict", "work_log", b"work_log"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "body", b"body", "checkpoint", b"checkpoint", "completion", b"completion", "concept_set", b"concept_set", "content_hash", b"content_hash", "decision", b"decision", "evaluation_job", b"evaluation_job", "evaluation_result", b"evaluation_result", "example", b"example", "experiment", b"experiment", "id", b"id", "import_source", b"import_source", "instruction", b"instruction", "key", b"key", "kind", b"kind", "loop", b"loop", "parents", b"parents", "problem", b"problem", "prompt_prefix", b"prompt_prefix", "provenance", b"provenance", "rejection", b"rejection", "response", b"response", "run", b"run", "run_event", b"run_event", "run_request", b"run_request", "seed", b"seed", "stage_config", b"stage_config", "stage_config_id", b"stage_config_id", "verdict", b"verdict", "work_log", b"work_log"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["seed", "concept_set", "instruction", "response", "verdict", "example", "run", "run_event", "stage_config", "rejection", "decision", "checkpoint", "evaluation_result", "prompt_prefix", "problem", "completion", "run_request", "work_log", "loop", "evaluation_job", "import_source"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["seed", "concept_set", "instruction", "response", "verdict", "example", "run", "run_event", "stage_config", "rejection", "decision", "checkpoint", "evaluation_result", "prompt_prefix", "problem", "completion", "run_request", "work_log", "loop", "evaluation_job", "import_source", "experiment"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -871,6 +877,7 @@ class SelectionSettings(_message.Message):
     """Which response of an instruction becomes its row. "first-pass" (default): the lowest attempt that passes and meets
     the row rules; nothing is drawn after it. "random-pass" (as in the reference): all attempts are drawn, and one of
     those that pass is chosen. "failures-only": all are drawn, and one that was executed and failed is chosen.
+    "random-response": all are drawn, and one of those that were executed is chosen, whatever its verdict.
     "everything": every response that can be parsed, whatever its verdict.
     """
     rules_version: _builtins.int
@@ -1049,7 +1056,7 @@ Global___Target: _TypeAlias = Target  # noqa: Y015
 
 @_typing.final
 class RunRequest(_message.Message):
-    """A requested state of a run, a loop or an evaluation, which is the parent; the attempt is the request's number. The
+    """A requested state of a run, a loop, an evaluation or an experiment, which is the parent; the attempt is the request's number. The
     last request applies.
     """
 
@@ -1077,7 +1084,7 @@ Global___RunRequest: _TypeAlias = RunRequest  # noqa: Y015
 
 @_typing.final
 class RunEvent(_message.Message):
-    """A state change of a run, a loop or an evaluation, which is the parent; the attempt is the event's number. Written by
+    """A state change of a run, a loop, an evaluation or an experiment, which is the parent; the attempt is the event's number. Written by
     the coordinator that holds the lease. The last event applies.
     """
 
@@ -1124,6 +1131,7 @@ class Loop(_message.Message):
     TRAINING_FIELD_NUMBER: _builtins.int
     EVALUATIONS_FIELD_NUMBER: _builtins.int
     ONE_MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     one_model: _builtins.bool
     """Unload every other model before loading the tuned one, for machines without memory for two."""
     @_builtins.property
@@ -1136,16 +1144,21 @@ class Loop(_message.Message):
         style are filled in. Empty: the loop ends with the training.
         """
 
+    @_builtins.property
+    def model(self) -> Global___ModelChoice:
+        """The model that is tuned, if it is not the run's. Only experiments set it."""
+
     def __init__(
         self,
         *,
         training: _training_pb2.TrainingSpec | None = ...,
         evaluations: _abc.Iterable[Global___EvaluationSettings] | None = ...,
         one_model: _builtins.bool = ...,
+        model: Global___ModelChoice | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["training", b"training"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluations", b"evaluations", "one_model", b"one_model", "training", b"training"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluations", b"evaluations", "model", b"model", "one_model", b"one_model", "training", b"training"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1172,6 +1185,173 @@ class EvaluationJob(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EvaluationJob: _TypeAlias = EvaluationJob  # noqa: Y015
+
+@_typing.final
+class Experiment(_message.Message):
+    """A comparison of models tuned on different data; a root record. Each arm is carried out once per seed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    ARMS_FIELD_NUMBER: _builtins.int
+    SEEDS_FIELD_NUMBER: _builtins.int
+    EVALUATIONS_FIELD_NUMBER: _builtins.int
+    CLAIMS_FIELD_NUMBER: _builtins.int
+    ONE_MODEL_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name for people."""
+    one_model: _builtins.bool
+    """Unload every other model before loading one, for machines without memory for two."""
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExperimentModel]: ...
+    @_builtins.property
+    def arms(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExperimentArm]:
+        """In the order in which each seed carries them out."""
+
+    @_builtins.property
+    def seeds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Seeds of the runs, the trainings and the sampled evaluations."""
+
+    @_builtins.property
+    def evaluations(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvaluationSettings]:
+        """Evaluations of every arm. Model, prompt style and seed are filled in."""
+
+    @_builtins.property
+    def claims(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExperimentClaim]:
+        """What the experiment is to decide."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        models: _abc.Iterable[Global___ExperimentModel] | None = ...,
+        arms: _abc.Iterable[Global___ExperimentArm] | None = ...,
+        seeds: _abc.Iterable[_builtins.int] | None = ...,
+        evaluations: _abc.Iterable[Global___EvaluationSettings] | None = ...,
+        claims: _abc.Iterable[Global___ExperimentClaim] | None = ...,
+        one_model: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms", b"arms", "claims", b"claims", "evaluations", b"evaluations", "models", b"models", "name", b"name", "one_model", b"one_model", "seeds", b"seeds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Experiment: _TypeAlias = Experiment  # noqa: Y015
+
+@_typing.final
+class ExperimentModel(_message.Message):
+    """A model that an experiment uses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """Where inference and training load it from."""
+    @_builtins.property
+    def model(self) -> Global___ModelChoice:
+        """Both are required."""
+
+    def __init__(
+        self,
+        *,
+        model: Global___ModelChoice | None = ...,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExperimentModel: _TypeAlias = ExperimentModel  # noqa: Y015
+
+@_typing.final
+class ExperimentArm(_message.Message):
+    """One of the things that an experiment compares."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    INSTRUCTIONS_OF_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    TRAINING_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    model: _builtins.str
+    """Name of the model that is trained and evaluated."""
+    instructions_of: _builtins.str
+    """Name of an earlier arm whose run, with the same seed, is the seeds collection of this arm's run. Empty: the run
+    names its collection.
+    """
+    rows: _builtins.int
+    """Rows to train on. 0: as many as the smallest of those arms of the seed that leave it open."""
+    @_builtins.property
+    def run(self) -> Global___Run:
+        """The run that makes the data, filled in completely, without a seed. Unset: nothing is trained, and the model is
+        evaluated as it is.
+        """
+
+    @_builtins.property
+    def training(self) -> _training_pb2.TrainingSpec:
+        """Model, revision, dataset, rows and seed are filled in."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        run: Global___Run | None = ...,
+        model: _builtins.str = ...,
+        instructions_of: _builtins.str = ...,
+        rows: _builtins.int = ...,
+        training: _training_pb2.TrainingSpec | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run", "training", b"training"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instructions_of", b"instructions_of", "model", b"model", "name", b"name", "rows", b"rows", "run", b"run", "training", b"training"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExperimentArm: _TypeAlias = ExperimentArm  # noqa: Y015
+
+@_typing.final
+class ExperimentClaim(_message.Message):
+    """A statement that one arm is better than another."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATEMENT_FIELD_NUMBER: _builtins.int
+    BETTER_FIELD_NUMBER: _builtins.int
+    THAN_FIELD_NUMBER: _builtins.int
+    BENCHMARK_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    statement: _builtins.str
+    better: _builtins.str
+    """Names of arms."""
+    than: _builtins.str
+    benchmark: _builtins.str
+    """Benchmark on which it is decided. Empty: the first."""
+    source: _builtins.str
+    """Where the statement comes from: "Table 9"."""
+    def __init__(
+        self,
+        *,
+        statement: _builtins.str = ...,
+        better: _builtins.str = ...,
+        than: _builtins.str = ...,
+        benchmark: _builtins.str = ...,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["benchmark", b"benchmark", "better", b"better", "source", b"source", "statement", b"statement", "than", b"than"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExperimentClaim: _TypeAlias = ExperimentClaim  # noqa: Y015
 
 @_typing.final
 class EvaluationSettings(_message.Message):

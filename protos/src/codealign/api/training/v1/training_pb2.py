@@ -25,45 +25,45 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(codealign/api/training/v1/training.proto\x12\x19\x63odealign.api.training.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"L\n\x04Lora\x12\x0c\n\x04rank\x18\x01 \x01(\x05\x12\r\n\x05\x61lpha\x18\x02 \x01(\x01\x12\x16\n\x0etarget_modules\x18\x03 \x03(\t\x12\x0f\n\x07\x64ropout\x18\x04 \x01(\x01\"\xbe\x03\n\x0cTrainingSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x16\n\x0emodel_revision\x18\x03 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x04 \x01(\t\x12\x15\n\rlearning_rate\x18\x05 \x01(\x01\x12\x19\n\x0cwarmup_ratio\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08schedule\x18\x07 \x01(\t\x12\x11\n\toptimizer\x18\x08 \x01(\t\x12\x12\n\nbatch_size\x18\t \x01(\x05\x12\x0e\n\x06\x65pochs\x18\n \x01(\x01\x12\x11\n\tmax_steps\x18\x0b \x01(\x03\x12\x12\n\nmax_length\x18\x0c \x01(\x05\x12\r\n\x05\x64type\x18\r \x01(\t\x12\x32\n\x04lora\x18\x0e \x01(\x0b\x32\x1f.codealign.api.training.v1.LoraH\x01\x88\x01\x01\x12\x1e\n\x16gradient_checkpointing\x18\x0f \x01(\x08\x12\x0f\n\x07workers\x18\x10 \x01(\x05\x12\x18\n\x10\x63heckpoint_steps\x18\x11 \x01(\x05\x12\x0c\n\x04seed\x18\x12 \x01(\x03\x12\x10\n\x08sharding\x18\x13 \x01(\tB\x0f\n\r_warmup_ratioB\x07\n\x05_lora\">\n\tLossPoint\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x0c\n\x04loss\x18\x02 \x01(\x01\x12\x15\n\rlearning_rate\x18\x03 \x01(\x01\"z\n\x10ResourceEstimate\x12\x14\n\x0cmemory_bytes\x18\x01 \x01(\x03\x12\x1e\n\x16memory_available_bytes\x18\x02 \x01(\x03\x12\x12\n\ndisk_bytes\x18\x03 \x01(\x03\x12\x1c\n\x14\x64isk_available_bytes\x18\x04 \x01(\x03\"\xde\x04\n\x08Training\x12\n\n\x02id\x18\x01 \x01(\t\x12\x35\n\x04spec\x18\x02 \x01(\x0b\x32\'.codealign.api.training.v1.TrainingSpec\x12\x37\n\x05state\x18\x03 \x01(\x0e\x32(.codealign.api.training.v1.TrainingState\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x0c\n\x04step\x18\x05 \x01(\x03\x12\x13\n\x0btotal_steps\x18\x06 \x01(\x03\x12\x0c\n\x04loss\x18\x07 \x01(\x01\x12\x15\n\rlearning_rate\x18\x08 \x01(\x01\x12\x19\n\x11tokens_per_second\x18\t \x01(\x01\x12\x19\n\x0cseconds_left\x18\n \x01(\x01H\x00\x88\x01\x01\x12\x34\n\x06losses\x18\x0b \x03(\x0b\x32$.codealign.api.training.v1.LossPoint\x12\x16\n\x0etruncated_rows\x18\x0c \x01(\x03\x12\x15\n\rcheckpoint_id\x18\r \x01(\t\x12\x14\n\x0c\x61rtifact_url\x18\x0e \x01(\t\x12.\n\ncreated_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04rows\x18\x10 \x01(\x03\x12\x16\n\x0etrained_tokens\x18\x11 \x01(\x03\x12=\n\x08\x65stimate\x18\x12 \x01(\x0b\x32+.codealign.api.training.v1.ResourceEstimate\x12\r\n\x05notes\x18\x13 \x03(\t\x12\x17\n\x0f\x63heckpoint_step\x18\x14 \x01(\x03\x42\x0f\n\r_seconds_left\"N\n\x15SubmitTrainingRequest\x12\x35\n\x04spec\x18\x01 \x01(\x0b\x32\'.codealign.api.training.v1.TrainingSpec\"`\n\x16SubmitTrainingResponse\x12\x35\n\x08training\x18\x01 \x01(\x0b\x32#.codealign.api.training.v1.Training\x12\x0f\n\x07\x65xisted\x18\x02 \x01(\x08\" \n\x12GetTrainingRequest\x12\n\n\x02id\x18\x01 \x01(\t\"L\n\x13GetTrainingResponse\x12\x35\n\x08training\x18\x01 \x01(\x0b\x32#.codealign.api.training.v1.Training\"\x16\n\x14ListTrainingsRequest\"O\n\x15ListTrainingsResponse\x12\x36\n\ttrainings\x18\x01 \x03(\x0b\x32#.codealign.api.training.v1.Training\"\"\n\x14WatchTrainingRequest\x12\n\n\x02id\x18\x01 \x01(\t\"N\n\x15WatchTrainingResponse\x12\x35\n\x08training\x18\x01 \x01(\x0b\x32#.codealign.api.training.v1.Training\"#\n\x15\x43\x61ncelTrainingRequest\x12\n\n\x02id\x18\x01 \x01(\t\"O\n\x16\x43\x61ncelTrainingResponse\x12\x35\n\x08training\x18\x01 \x01(\x0b\x32#.codealign.api.training.v1.Training*\xbe\x01\n\rTrainingState\x12\x1e\n\x1aTRAINING_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16TRAINING_STATE_PENDING\x10\x01\x12\x1a\n\x16TRAINING_STATE_RUNNING\x10\x02\x12\x1c\n\x18TRAINING_STATE_SUCCEEDED\x10\x03\x12\x19\n\x15TRAINING_STATE_FAILED\x10\x04\x12\x1c\n\x18TRAINING_STATE_CANCELLED\x10\x05\x32\xd7\x04\n\x0fTrainingService\x12u\n\x0eSubmitTraining\x12\x30.codealign.api.training.v1.SubmitTrainingRequest\x1a\x31.codealign.api.training.v1.SubmitTrainingResponse\x12l\n\x0bGetTraining\x12-.codealign.api.training.v1.GetTrainingRequest\x1a..codealign.api.training.v1.GetTrainingResponse\x12r\n\rListTrainings\x12/.codealign.api.training.v1.ListTrainingsRequest\x1a\x30.codealign.api.training.v1.ListTrainingsResponse\x12t\n\rWatchTraining\x12/.codealign.api.training.v1.WatchTrainingRequest\x1a\x30.codealign.api.training.v1.WatchTrainingResponse0\x01\x12u\n\x0e\x43\x61ncelTraining\x12\x30.codealign.api.training.v1.CancelTrainingRequest\x1a\x31.codealign.api.training.v1.CancelTrainingResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(codealign/api/training/v1/training.proto\x12\x19\x63odealign.api.training.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"L\n\x04Lora\x12\x0c\n\x04rank\x18\x01 \x01(\x05\x12\r\n\x05\x61lpha\x18\x02 \x01(\x01\x12\x16\n\x0etarget_modules\x18\x03 \x03(\t\x12\x0f\n\x07\x64ropout\x18\x04 \x01(\x01\"\xcc\x03\n\x0cTrainingSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x16\n\x0emodel_revision\x18\x03 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x04 \x01(\t\x12\x15\n\rlearning_rate\x18\x05 \x01(\x01\x12\x19\n\x0cwarmup_ratio\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08schedule\x18\x07 \x01(\t\x12\x11\n\toptimizer\x18\x08 \x01(\t\x12\x12\n\nbatch_size\x18\t \x01(\x05\x12\x0e\n\x06\x65pochs\x18\n \x01(\x01\x12\x11\n\tmax_steps\x18\x0b \x01(\x03\x12\x12\n\nmax_length\x18\x0c \x01(\x05\x12\r\n\x05\x64type\x18\r \x01(\t\x12\x32\n\x04lora\x18\x0e \x01(\x0b\x32\x1f.codealign.api.training.v1.LoraH\x01\x88\x01\x01\x12\x1e\n\x16gradient_checkpointing\x18\x0f \x01(\x08\x12\x0f\n\x07workers\x18\x10 \x01(\x05\x12\x18\n\x10\x63heckpoint_steps\x18\x11 \x01(\x05\x12\x0c\n\x04seed\x18\x12 \x01(\x03\x12\x10\n\x08sharding\x18\x13 \x01(\t\x12\x0c\n\x04rows\x18\x16 \x01(\x03\x42\x0f\n\r_warmup_ratioB\x07\n\x05_lora\">\n\tLossPoint\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x0c\n\x04loss\x18\x02 \x01(\x01\x12\x15\n\rlearning_rate\x18\x03 \x01(\x01\"z\n\x10ResourceEstimate\x12\x14\n\x0cmemory_bytes\x18\x01 \x01(\x03\x12\x1e\n\x16memory_available_bytes\x18\x02 \x01(\x03\x12\x12\n\ndisk_bytes\x18\x03 \x01(\x03\x12\x1c\n\x14\x64isk_available_bytes\x18\x04 \x01(\x03\"\xde\x04\n\x08Training\x12\n\n\x02id\x18\x01 \x01(\t\x12\x35\n\x04spec\x18\x02 \x01(\x0b\x32\'.codealign.api.training.v1.TrainingSpec\x12\x37\n\x05state\x18\x03 \x01(\x0e\x32(.codealign.api.training.v1.TrainingState\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x0c\n\x04step\x18\x05 \x01(\x03\x12\x13\n\x0btotal_steps\x18\x06 \x01(\x03\x12\x0c\n\x04loss\x18\x07 \x01(\x01\x12\x15\n\rlearning_rate\x18\x08 \x01(\x01\x12\x19\n\x11tokens_per_second\x18\t \x01(\x01\x12\x19\n\x0cseconds_left\x18\n \x01(\x01H\x00\x88\x01\x01\x12\x34\n\x06losses\x18\x0b \x03(\x0b\x32$.codealign.api.training.v1.LossPoint\x12\x16\n\x0etruncated_rows\x18\x0c \x01(\x03\x12\x15\n\rcheckpoint_id\x18\r \x01(\t\x12\x14\n\x0c\x61rtifact_url\x18\x0e \x01(\t\x12.\n\ncreated_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04rows\x18\x10 \x01(\x03\x12\x16\n\x0etrained_tokens\x18\x11 \x01(\x03\x12=\n\x08\x65stimate\x18\x12 \x01(\x0b\x32+.codealign.api.training.v1.ResourceEstimate\x12\r\n\x05notes\x18\x13 \x03(\t\x12\x17\n\x0f\x63heckpoint_step\x18\x14 \x01(\x03\x42\x0f\n\r_seconds_left\"N\n\x15SubmitTrainingRequest\x12\x35\n\x04spec\x18\x01 \x01(\x0b\x32\'.codealign.api.training.v1.TrainingSpec\"`\n\x16SubmitTrainingResponse\x12\x35\n\x08training\x18\x01 \x01(\x0b\x32#.codealign.api.training.v1.Training\x12\x0f\n\x07\x65xisted\x18\x02 \x01(\x08\" \n\x12GetTrainingRequest\x12\n\n\x02id\x18\x01 \x01(\t\"L\n\x13GetTrainingResponse\x12\x35\n\x08training\x18\x01 \x01(\x0b\x32#.codealign.api.training.v1.Training\"\x16\n\x14ListTrainingsRequest\"O\n\x15ListTrainingsResponse\x12\x36\n\ttrainings\x18\x01 \x03(\x0b\x32#.codealign.api.training.v1.Training\"\"\n\x14WatchTrainingRequest\x12\n\n\x02id\x18\x01 \x01(\t\"N\n\x15WatchTrainingResponse\x12\x35\n\x08training\x18\x01 \x01(\x0b\x32#.codealign.api.training.v1.Training\"#\n\x15\x43\x61ncelTrainingRequest\x12\n\n\x02id\x18\x01 \x01(\t\"O\n\x16\x43\x61ncelTrainingResponse\x12\x35\n\x08training\x18\x01 \x01(\x0b\x32#.codealign.api.training.v1.Training*\xbe\x01\n\rTrainingState\x12\x1e\n\x1aTRAINING_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16TRAINING_STATE_PENDING\x10\x01\x12\x1a\n\x16TRAINING_STATE_RUNNING\x10\x02\x12\x1c\n\x18TRAINING_STATE_SUCCEEDED\x10\x03\x12\x19\n\x15TRAINING_STATE_FAILED\x10\x04\x12\x1c\n\x18TRAINING_STATE_CANCELLED\x10\x05\x32\xd7\x04\n\x0fTrainingService\x12u\n\x0eSubmitTraining\x12\x30.codealign.api.training.v1.SubmitTrainingRequest\x1a\x31.codealign.api.training.v1.SubmitTrainingResponse\x12l\n\x0bGetTraining\x12-.codealign.api.training.v1.GetTrainingRequest\x1a..codealign.api.training.v1.GetTrainingResponse\x12r\n\rListTrainings\x12/.codealign.api.training.v1.ListTrainingsRequest\x1a\x30.codealign.api.training.v1.ListTrainingsResponse\x12t\n\rWatchTraining\x12/.codealign.api.training.v1.WatchTrainingRequest\x1a\x30.codealign.api.training.v1.WatchTrainingResponse0\x01\x12u\n\x0e\x43\x61ncelTraining\x12\x30.codealign.api.training.v1.CancelTrainingRequest\x1a\x31.codealign.api.training.v1.CancelTrainingResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'codealign.api.training.v1.training_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TRAININGSTATE']._serialized_start=2058
-  _globals['_TRAININGSTATE']._serialized_end=2248
+  _globals['_TRAININGSTATE']._serialized_start=2072
+  _globals['_TRAININGSTATE']._serialized_end=2262
   _globals['_LORA']._serialized_start=104
   _globals['_LORA']._serialized_end=180
   _globals['_TRAININGSPEC']._serialized_start=183
-  _globals['_TRAININGSPEC']._serialized_end=629
-  _globals['_LOSSPOINT']._serialized_start=631
-  _globals['_LOSSPOINT']._serialized_end=693
-  _globals['_RESOURCEESTIMATE']._serialized_start=695
-  _globals['_RESOURCEESTIMATE']._serialized_end=817
-  _globals['_TRAINING']._serialized_start=820
-  _globals['_TRAINING']._serialized_end=1426
-  _globals['_SUBMITTRAININGREQUEST']._serialized_start=1428
-  _globals['_SUBMITTRAININGREQUEST']._serialized_end=1506
-  _globals['_SUBMITTRAININGRESPONSE']._serialized_start=1508
-  _globals['_SUBMITTRAININGRESPONSE']._serialized_end=1604
-  _globals['_GETTRAININGREQUEST']._serialized_start=1606
-  _globals['_GETTRAININGREQUEST']._serialized_end=1638
-  _globals['_GETTRAININGRESPONSE']._serialized_start=1640
-  _globals['_GETTRAININGRESPONSE']._serialized_end=1716
-  _globals['_LISTTRAININGSREQUEST']._serialized_start=1718
-  _globals['_LISTTRAININGSREQUEST']._serialized_end=1740
-  _globals['_LISTTRAININGSRESPONSE']._serialized_start=1742
-  _globals['_LISTTRAININGSRESPONSE']._serialized_end=1821
-  _globals['_WATCHTRAININGREQUEST']._serialized_start=1823
-  _globals['_WATCHTRAININGREQUEST']._serialized_end=1857
-  _globals['_WATCHTRAININGRESPONSE']._serialized_start=1859
-  _globals['_WATCHTRAININGRESPONSE']._serialized_end=1937
-  _globals['_CANCELTRAININGREQUEST']._serialized_start=1939
-  _globals['_CANCELTRAININGREQUEST']._serialized_end=1974
-  _globals['_CANCELTRAININGRESPONSE']._serialized_start=1976
-  _globals['_CANCELTRAININGRESPONSE']._serialized_end=2055
-  _globals['_TRAININGSERVICE']._serialized_start=2251
-  _globals['_TRAININGSERVICE']._serialized_end=2850
+  _globals['_TRAININGSPEC']._serialized_end=643
+  _globals['_LOSSPOINT']._serialized_start=645
+  _globals['_LOSSPOINT']._serialized_end=707
+  _globals['_RESOURCEESTIMATE']._serialized_start=709
+  _globals['_RESOURCEESTIMATE']._serialized_end=831
+  _globals['_TRAINING']._serialized_start=834
+  _globals['_TRAINING']._serialized_end=1440
+  _globals['_SUBMITTRAININGREQUEST']._serialized_start=1442
+  _globals['_SUBMITTRAININGREQUEST']._serialized_end=1520
+  _globals['_SUBMITTRAININGRESPONSE']._serialized_start=1522
+  _globals['_SUBMITTRAININGRESPONSE']._serialized_end=1618
+  _globals['_GETTRAININGREQUEST']._serialized_start=1620
+  _globals['_GETTRAININGREQUEST']._serialized_end=1652
+  _globals['_GETTRAININGRESPONSE']._serialized_start=1654
+  _globals['_GETTRAININGRESPONSE']._serialized_end=1730
+  _globals['_LISTTRAININGSREQUEST']._serialized_start=1732
+  _globals['_LISTTRAININGSREQUEST']._serialized_end=1754
+  _globals['_LISTTRAININGSRESPONSE']._serialized_start=1756
+  _globals['_LISTTRAININGSRESPONSE']._serialized_end=1835
+  _globals['_WATCHTRAININGREQUEST']._serialized_start=1837
+  _globals['_WATCHTRAININGREQUEST']._serialized_end=1871
+  _globals['_WATCHTRAININGRESPONSE']._serialized_start=1873
+  _globals['_WATCHTRAININGRESPONSE']._serialized_end=1951
+  _globals['_CANCELTRAININGREQUEST']._serialized_start=1953
+  _globals['_CANCELTRAININGREQUEST']._serialized_end=1988
+  _globals['_CANCELTRAININGRESPONSE']._serialized_start=1990
+  _globals['_CANCELTRAININGRESPONSE']._serialized_end=2069
+  _globals['_TRAININGSERVICE']._serialized_start=2265
+  _globals['_TRAININGSERVICE']._serialized_end=2864
 # @@protoc_insertion_point(module_scope)

@@ -106,6 +106,7 @@ class TrainingSpec(_message.Message):
     CHECKPOINT_STEPS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     SHARDING_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name for people. Not part of the identity."""
     model: _builtins.str
@@ -141,6 +142,8 @@ class TrainingSpec(_message.Message):
     """How several workers share the model: "fsdp" (default; parameters, gradients and optimizer state are sharded) or
     "ddp" (each worker holds all of it).
     """
+    rows: _builtins.int
+    """Train on this many rows, drawn from the dataset by the seed; smaller numbers draw subsets of larger ones. 0: all."""
     @_builtins.property
     def lora(self) -> Global___Lora: ...
     def __init__(
@@ -165,10 +168,11 @@ class TrainingSpec(_message.Message):
         checkpoint_steps: _builtins.int = ...,
         seed: _builtins.int = ...,
         sharding: _builtins.str = ...,
+        rows: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_lora", b"_lora", "_warmup_ratio", b"_warmup_ratio", "lora", b"lora", "warmup_ratio", b"warmup_ratio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lora", b"_lora", "_warmup_ratio", b"_warmup_ratio", "batch_size", b"batch_size", "checkpoint_steps", b"checkpoint_steps", "dataset", b"dataset", "dtype", b"dtype", "epochs", b"epochs", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "lora", b"lora", "max_length", b"max_length", "max_steps", b"max_steps", "model", b"model", "model_revision", b"model_revision", "name", b"name", "optimizer", b"optimizer", "schedule", b"schedule", "seed", b"seed", "sharding", b"sharding", "warmup_ratio", b"warmup_ratio", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lora", b"_lora", "_warmup_ratio", b"_warmup_ratio", "batch_size", b"batch_size", "checkpoint_steps", b"checkpoint_steps", "dataset", b"dataset", "dtype", b"dtype", "epochs", b"epochs", "gradient_checkpointing", b"gradient_checkpointing", "learning_rate", b"learning_rate", "lora", b"lora", "max_length", b"max_length", "max_steps", b"max_steps", "model", b"model", "model_revision", b"model_revision", "name", b"name", "optimizer", b"optimizer", "rows", b"rows", "schedule", b"schedule", "seed", b"seed", "sharding", b"sharding", "warmup_ratio", b"warmup_ratio", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__lora: _TypeAlias = _typing.Literal["lora"]  # noqa: Y015
     _WhichOneofArgType__lora: _TypeAlias = _typing.Literal["_lora", b"_lora"]  # noqa: Y015

@@ -151,7 +151,7 @@ def pair(text: str) -> ParsedPair | Rejected:
     closed = tags.find(text, found, "/answer", opened.end)
     end = closed.start if closed else len(text)
     answer_blocks = [block for block in found if opened.end <= block.start < end]
-    code = _python(answer_blocks)
+    code = python_blocks(answer_blocks)
     if not code:
         return Rejected("no-code-block", f"the answer contains {_kinds(answer_blocks)}")
     program = assembly.program([block.content for block in code], "")

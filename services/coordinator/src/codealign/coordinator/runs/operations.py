@@ -61,14 +61,16 @@ class Runs:
         self._settings, self._services, self._benchmarks = settings, services, benchmarks
         self._workload, self._poke, self._assigned = workload, poke, assigned
 
-    async def prepare(self, given: pb.Run) -> tuple[pb.Run, list[str]]:
+    async def prepare(
+        self, given: pb.Run, path: str = "config.", *, seeds_exist: bool = True
+    ) -> tuple[pb.Run, list[str]]:
         """Return a caller's full configuration, and notes for users; see `resolve.resolved`.
 
         Raises:
             InvalidArgument: Names every invalid field, including those that only the service sets.
         """
-        wrong = [(f"config.{field}", text) for field, text in set_by_service(given)]
-        return await resolved(given, self._services, self._benchmarks, wrong)
+        wrong = [(f"{path}{field}", text) for field, text in set_by_service(given)]
+        return await resolved(given, self._services, self._benchmarks, wrong, path=path, seeds_exist=seeds_exist)
 
     async def create(self, run: pb.Run) -> tuple[pb.Record, bool]:
         """Record a request for a run. The same configuration is the same run, which resumes where it stopped.

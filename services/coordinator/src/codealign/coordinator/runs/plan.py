@@ -13,6 +13,7 @@ from codealign.coordinator.pipelines.pipeline import Pipeline
 from codealign.coordinator.pipelines.stage import Item, Settings, Writing
 from codealign.coordinator.runs.config import model_of, run_records
 from codealign.coordinator.runs.prompting import prompt_of, shots
+from codealign.coordinator.runs.strategies import STRATEGIES
 
 NO_TOKENIZER = "no token counts: this engine has no tokenizer"
 
@@ -37,12 +38,11 @@ async def build(services: Services, run: pb.Run, notes: list[str]) -> api.PlanRu
     if run.seeds.limit > available:
         plan.notes.append(f"the collection has only {available} {pipeline.seeds.plural}, not {run.seeds.limit}")
     plan.stages.append(api.PlannedStage(stage=pipeline.seeds.name, items=available))
-    items = {pipeline.seeds.name: min(run.seeds.limit or available, available)}
+    items = most_items(pipeline, run, available)
     first = await _first_seed(services, pipeline, run)
     for stage in pipeline.writing:
         own = Settings(run).of(stage.name)
         parents = items[stage.parent]
-        items[stage.name] = parents * own.attempts
         text = _typical_prompt(pipeline, run, stage, first)
         tokens = await _count(services, model_of(run, stage.name).model, text)
         if not tokens and NO_TOKENIZER not in plan.notes:
@@ -61,6 +61,26 @@ async def build(services: Services, run: pb.Run, notes: list[str]) -> api.PlanRu
     rows = items[pipeline.candidates.parent]
     plan.stages.append(api.PlannedStage(stage=pipeline.selection.name, items=rows))
     return plan
+
+
+async def most_rows(services: Services, run: pb.Run) -> int:
+    """Return an upper bound of the rows that a run can keep.
+
+    Raises:
+        CodeAlignError: The store cannot answer.
+    """
+    pipeline = pipelines.get(run.pipeline)
+    items = most_items(pipeline, run, await _available(services, pipeline, run))
+    several = STRATEGIES[run.selection.strategy].several
+    return items[pipeline.candidates.name if several else pipeline.candidates.parent]
+
+
+def most_items(pipeline: Pipeline, run: pb.Run, available: int) -> dict[str, int]:
+    """Return the items of the seeds and of each writing stage if every item passes and becomes one record."""
+    items = {pipeline.seeds.name: min(run.seeds.limit or available, available)}
+    for stage in pipeline.writing:
+        items[stage.name] = items[stage.parent] * Settings(run).of(stage.name).attempts
+    return items
 
 
 def _typical_prompt(pipeline: Pipeline, run: pb.Run, stage: Writing, first: pb.Record | None) -> str:

@@ -27,6 +27,7 @@ async def resolved(
     wrong: Iterable[tuple[str, str]] = (),
     *,
     path: str = "config.",
+    seeds_exist: bool = True,
 ) -> tuple[pb.Run, list[str]]:
     """Return the configuration with everything filled in, and notes for users.
 
@@ -38,6 +39,7 @@ async def resolved(
         benchmarks: Texts that must not occur in a seed or a row.
         wrong: Invalid fields that the caller has found, to be reported with all others.
         path: Prefix of the configuration's fields in error messages.
+        seeds_exist: Check that the collection has seeds. False: another run makes them first.
 
     Raises:
         InvalidArgument: Names every invalid field.
@@ -61,7 +63,8 @@ async def resolved(
         raise failed[0]
     run.selection.forbidden_texts_sha256 = benchmarks.sha256
     run = with_defaults(run)
-    await _seeds(run, services)
+    if seeds_exist:
+        await _seeds(run, services)
     return run, [*notes_of(run), *notes]
 
 

@@ -92,6 +92,18 @@ class RandomPass(Strategy):
         return f"number {rank + 1} in a random order of {len(group.eligible)} passes"
 
 
+class RandomResponse(RandomPass):
+    """One executed candidate whatever its verdict, in the same random order."""
+
+    name = "random-response"
+    fact = "random response, whatever its verdict"
+    verdicts = EXECUTED
+
+    def why(self, group: Group, rank: int) -> str:
+        """Return a description with the rank in the random order."""
+        return f"number {rank + 1} in a random order of {len(group.eligible)} executed responses"
+
+
 class FailuresOnly(Strategy):
     """The lowest attempt that was executed and failed."""
 
@@ -120,6 +132,6 @@ class Everything(Strategy):
 
 
 STRATEGIES: dict[str, Strategy] = {
-    each.name: each for each in (FirstPass(), RandomPass(), FailuresOnly(), Everything())
+    each.name: each for each in (FirstPass(), RandomPass(), RandomResponse(), FailuresOnly(), Everything())
 }
 """All strategies by name."""

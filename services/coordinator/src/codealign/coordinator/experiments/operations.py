@@ -1,0 +1,147 @@
+"""Operations on experiments for callers: create, pause, resume, cancel, find, list, and report status and results."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.api.dataset.v1 import dataset_pb2 as ds
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.common.errors import FailedPrecondition, InvalidArgument, NotFound
+from codealign.coordinator.evaluation.history import boards_of
+from codealign.coordinator.experiments import history, results
+from codealign.coordinator.experiments.cells import experiment_record
+from codealign.coordinator.experiments.request import Checks
+from codealign.coordinator.ground import requests
+from codealign.coordinator.ground.assignment import Assignment
+from codealign.coordinator.ground.ports import Services
+from codealign.coordinator.ground.requests import Standing
+from codealign.coordinator.ground.store import RunStore
+from codealign.coordinator.loops.controller import NO_ADDRESS
+from codealign.coordinator.settings import CoordinatorSettings
+
+MIN_PREFIX = 6
+
+
+class Experiments:
+    """All experiments in the store.
+
+    Args:
+        settings: The coordinator's settings.
+        services: Clients of the other services; the store is used.
+        checks: Validates what callers request.
+        poke: Called after each request.
+        assigned: Subjects whose leases this coordinator holds, by id.
+    """
+
+    def __init__(
+        self,
+        settings: CoordinatorSettings,
+        services: Services,
+        checks: Checks,
+        poke: requests.Poke,
+        assigned: Mapping[str, Assignment],
+    ) -> None:
+        self._settings, self._services, self._checks = settings, services, checks
+        self._poke, self._assigned = poke, assigned
+
+    async def prepare(self, given: pb.Experiment) -> pb.Record:
+        """Return the record of an experiment with every default filled in.
+
+        Raises:
+            FailedPrecondition: This coordinator cannot carry out experiments.
+            InvalidArgument: Names everything that is invalid or impossible.
+        """
+        self._must_work()
+        if not self._settings.training_address:
+            raise FailedPrecondition(NO_ADDRESS)
+        return experiment_record(await self._checks.completed(given))
+
+    async def create(self, record: pb.Record) -> bool:
+        """Request an experiment and return whether it existed. An existing one resumes where it stopped."""
+        dataset = self._services.dataset
+        if (await dataset.get(ds.GetRequest(ids=[record.id]))).records:
+            await self.want(record, pb.RUN_STATE_RUNNING, "started again")
+            return True
+        started = pb.RunRequest(wanted=pb.RUN_STATE_RUNNING, reason="started")
+        request = await requests.append(dataset, record.id, started, 0, first=[record])
+        self._poke(record.id, request.attempt)
+        return False
+
+    async def want(self, experiment: pb.Record, wanted: pb.RunState.ValueType, reason: str) -> None:
+        """Record the requested state of an experiment unless it is already requested.
+
+        Raises:
+            FailedPrecondition: The experiment has ended and can no longer be paused or cancelled.
+        """
+        self._must_work()
+        request = await requests.want(self._services.dataset, experiment.id, wanted, reason)
+        if request is not None:
+            self._poke(experiment.id, request.attempt)
+
+    async def find(self, text: str) -> pb.Record:
+        """Return an experiment by its id, a prefix of its id, or its name.
+
+        Raises:
+            InvalidArgument: The text is empty.
+            NotFound: No experiment, or several, match.
+        """
+        if not text:
+            raise InvalidArgument("experiment", "name an experiment by its id, the id's first digits, or its name")
+        matches = [
+            record
+            for record in await self._all()
+            if record.experiment.name == text or (len(text) >= MIN_PREFIX and record.id.startswith(text))
+        ]
+        if len(matches) != 1:
+            known = "no experiment matches" if not matches else f"{len(matches)} experiments match"
+            raise NotFound(f"{known} {text!r}; see `codealign experiment ls` for the ids")
+        return matches[0]
+
+    async def status(self, experiment: pb.Record) -> api.ExperimentStatus:
+        """Return the current status of an experiment with its cells."""
+        status, _ = await self._read(experiment)
+        return status
+
+    async def result(self, experiment: pb.Record) -> api.GetExperimentResponse:
+        """Return an experiment with the results of the cells that have ended successfully."""
+        status, found = await self._read(experiment)
+        revisions = {settings.model.revision for cell in found for settings in cell.evaluations}
+        async with RunStore(self._services.dataset) as store:
+            boards = await boards_of(store, sorted(revisions))
+        result = await asyncio.to_thread(results.build, experiment.experiment, found, boards)
+        return api.GetExperimentResponse(experiment=status, result=result)
+
+    async def _read(self, experiment: pb.Record) -> tuple[api.ExperimentStatus, list[history.Cell]]:
+        dataset = self._services.dataset
+        status = self._summary(experiment, await requests.standing(dataset, experiment.id))
+        found = await history.read(dataset, experiment.experiment)
+        status.cells.extend(cell.status for cell in found)
+        return status, found
+
+    async def _all(self) -> list[pb.Record]:
+        return await requests.scan(self._services.dataset, ds.ScanRequest(kind=pb.KIND_EXPERIMENT))
+
+    def _summary(self, record: pb.Record, standing: Standing) -> api.ExperimentStatus:
+        settled = standing.settled(repeatable=False)
+        assignment = self._assigned.get(record.id)
+        return api.ExperimentStatus(
+            id=record.id,
+            config=record.experiment,
+            state=standing.state if settled else pb.RUN_STATE_RUNNING,
+            message=standing.message if settled else assignment.message if assignment else "",
+            wanted=standing.wanted,
+            created_at=record.provenance.created_at,
+            waiting_for=assignment.waiting.text if assignment and not settled else "",
+        )
+
+    def _must_work(self) -> None:
+        if self._settings.reads_only:
+            raise FailedPrecondition("this coordinator is read-only: CODEALIGN_COORDINATOR_READS_ONLY is set")
+
+    async def list(self) -> list[api.ExperimentStatus]:
+        """Return every experiment without its cells, newest first."""
+        standings = await requests.standings(self._services.dataset)
+        found = [self._summary(record, standings.get(record.id, Standing())) for record in await self._all()]
+        return sorted(found, key=lambda status: status.created_at.ToNanoseconds(), reverse=True)
