@@ -272,7 +272,7 @@ async def test_a_run_that_fails_fails_its_arm_alone(tmp_path: Path) -> None:
     standing = await made.until_ended(EXPERIMENT)
     assert standing.state == FAILED
     assert "arm empty, seed 0: run " in standing.message
-    assert "failed: no seed of collection 'bad' meets the seed rules" in standing.message
+    assert "failed: none of the seeds of collection 'bad' meets the rules" in standing.message
     cells = (await result(coordinator, record)).experiment.cells
     assert [cell.state for cell in cells] == [SUCCEEDED, FAILED, SUCCEEDED]
     assert cells[2].rows == cells[2].rows_available
