@@ -23,6 +23,8 @@ from codealign.coordinator.runs.strategies import STRATEGIES, FirstPass
 
 ROW_RULES = "row-rules"
 """Key of the configuration for the rules on instructions and rows."""
+SEED_RULES = "seed-rules"
+"""Name of the configuration for the rules on the records that a pipeline begins with."""
 DEFAULT_PROFILE = "default"
 """Runner profile if the run names none."""
 
@@ -214,7 +216,7 @@ def _seed_rules(pipeline: Pipeline, run: pb.Run) -> pb.Record:
         "near_duplicates": run.selection.near_duplicates,
         "benchmarks": run.selection.forbidden_texts_sha256,
     }
-    return _record(pipeline.seeds.makes, "seed-rules", settings)
+    return _record(pipeline.seeds.makes, SEED_RULES, settings)
 
 
 def _execution(pipeline: Pipeline, run: pb.Run) -> pb.Record:
