@@ -219,3 +219,45 @@ def test_the_standard_library_gives_self_consistent_seeds() -> None:
     (insort,) = [seed for seed in collected.seeds if seed.name == "insort_right"]
     assert (insort.path, list(insort.imports), insort.license) == ("bisect.py", [], "PSF-2.0")
     assert collection_name("stdlib", collected.seeds).startswith("stdlib-3.")
+
+
+def test_whole_files_are_seeds_without_a_name_whatever_they_contain(tmp_path: Path) -> None:
+    write(tmp_path, "pkg/a.py", "# SPDX-License-Identifier: MIT\n" + FUNCTION)
+    write(tmp_path, "old.py", "print 'of another version'\r\n")
+    write(tmp_path, "latin.py", b"# coding: latin-1\ns = '\xe9'\n")
+    collected = read(str(tmp_path), whole=True)
+    assert [(seed.path, seed.line, seed.name, seed.license) for seed in collected.seeds] == [
+        ("latin.py", 1, "", ""),
+        ("old.py", 1, "", ""),
+        ("pkg/a.py", 1, "", "MIT"),
+    ]
+    assert [seed.code for seed in collected.seeds][:2] == [
+        "# coding: latin-1\ns = 'é'\n",
+        "print 'of another version'\n",
+    ]
+    name = collection_name(str(tmp_path), collected.seeds)
+    assert name.startswith(f"{tmp_path.name}-files-")
+    assert collection_name("stdlib", collected.seeds).startswith("stdlib-files-3.")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "contains no code"),
+        (b" \n\t\n", "contains no code"),
+        (b"x = '\xff'\n", "invalid or missing encoding declaration"),
+        (b"# coding: no-such-codec\n", "unknown encoding: no-such-codec"),
+        (b"x\0y", "contains a null byte"),
+        (b"x = 1\n" * 200_000, "larger than 1,024 KiB"),
+    ],
+)
+def test_a_file_that_is_no_seed_is_named_and_the_others_are_taken(tmp_path: Path, content: bytes, said: str) -> None:
+    write(tmp_path, "odd.py", content)
+    write(tmp_path, "good.py", "x = 1")
+    collected = read(str(tmp_path), whole=True)
+    assert [seed.path for seed in collected.seeds] == ["good.py"]
+    [problem] = collected.problems
+    assert str(problem).startswith(f"odd.py:1: {said}")
+    (tmp_path / "good.py").unlink()
+    with pytest.raises(Failure, match=r"no usable Python file in .*: odd\.py:1: "):
+        read(str(tmp_path), whole=True)

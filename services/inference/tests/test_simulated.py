@@ -49,7 +49,11 @@ ANSWER = (
     "# Answers\n\n## Example 1\n\n<task>\nWrite f.\n</task>\n<answer>\n```python\nx\n```\n</answer>\n<tests>\n"
     "```python\nassert x\n```\n</tests>\n\n## Example 2\n\n<task>\nWrite `work(values)` {n}.\n</task>\n<answer>\n"
 )
-STOPS = {CONCEPTS: ("\n</concepts>",), TASK: ("\n</task>",), ANSWER: ("\n```\n</tests>",)}
+PAIR = (
+    "# Pairs\n\n## Example 1\n\n<code>\nx = 1\n</code>\n<task>\nWrite f.\n</task>\n<answer>\nLike this.\n\n"
+    "```python\nx\n```\n</answer>\n\n## Example 2\n\n<code>\ny = {n}\n</code>\n<task>\n"
+)
+STOPS = {PAIR: ("\n```\n</answer>",), CONCEPTS: ("\n</concepts>",), TASK: ("\n</task>",), ANSWER: ("\n```\n</tests>",)}
 MANY = 1500
 
 
@@ -104,6 +108,17 @@ async def test_each_section_is_written_as_its_examples_are() -> None:
     whole = [each for each in answer if each.finish_reason is FinishReason.STOP_STRING]
     assert len(whole) > 30
     assert all("def work(" in each.text for each in whole), "the function bears the name that the task gives it"
+
+
+async def test_a_task_and_its_answer_are_written_in_one_completion() -> None:
+    found = [each.text for each in await one_each(PAIR, 40) if each.finish_reason is FinishReason.STOP_STRING]
+    assert len(found) > 30
+    for text in found:
+        task, closed, rest = text.partition("\n</task>\n<answer>\n")
+        assert closed
+        [name] = re.findall(r"Write `(\w+)\(\w+\)`", task)
+        assert f"```python\ndef {name}(" in rest
+        assert "assert" not in rest
 
 
 async def test_answers_pass_and_fail_as_often_as_was_recorded() -> None:

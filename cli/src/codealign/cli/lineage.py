@@ -136,7 +136,7 @@ class _Writer:
         match record.WhichOneof("body"):
             case "seed":
                 seed = record.seed
-                text = f"{seed.path}:{seed.line} {seed.name}" + (f" ({seed.license})" if seed.license else "")
+                text = f"{seed.path}:{seed.line} {seed.name}".rstrip() + (f" ({seed.license})" if seed.license else "")
                 return [Text(printable(text))]
             case "concept_set":
                 return [Text(printable(", ".join(record.concept_set.concepts)))]
@@ -144,7 +144,8 @@ class _Writer:
                 kind = f"{record.instruction.difficulty} {record.instruction.category}"
                 return [Text(printable(kind), style="dim"), self._quote(record.instruction.text)]
             case "response":
-                return [self._quote(record.response.code)] if record.id in self._line or self._prompts else []
+                shown = [text for text in (record.response.instruction, record.response.code) if text]
+                return [self._quote(text) for text in shown] if record.id in self._line or self._prompts else []
             case "completion":
                 return [self._quote(record.completion.text)]
             case "verdict":

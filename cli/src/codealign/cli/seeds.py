@@ -1,7 +1,8 @@
-"""Seed reader: extract documented functions from a directory of Python files.
+"""Seed reader: extract documented functions, or whole files, from a directory of Python files.
 
 Every module-level function with a docstring becomes a seed, with the imports it needs and its location. Seeds are not
-filtered here: the coordinator decides which seeds are good enough, and records why.
+filtered here: the coordinator decides which seeds are good enough, and records why. Whole files are seeds without a
+name, for pipelines that draw snippets from them.
 
     collected = read_folder(Path("src"))
     records = [seed_record(seed) for seed in collected.seeds]
@@ -39,13 +40,16 @@ SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages", "dist-packa
 SKIPPED_IN_STDLIB = frozenset({"test", "tests", "idlelib", "lib2to3", "turtledemo"})
 """Directories of the standard library that are not library code."""
 
+MAX_FILE_BYTES = 2**20
+"""Maximum size of a whole file. Larger ones are generated code or data."""
+
 _SPDX = re.compile(r"SPDX-License-Identifier:\s*([A-Za-z0-9.+\-]+(?: (?:AND|OR|WITH) [A-Za-z0-9.+\-]+)*)")
 _HEADER_CHARACTERS = 4096  # licence headers are at the top
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A file, or a function in a file, that could not be read."""
+    """A file, or a function in a file, that could not be read or is no seed."""
 
     path: str
     line: int
@@ -72,20 +76,23 @@ def stdlib_folder() -> Path:
     return Path(sysconfig.get_path("stdlib"))
 
 
-def read(source: str, on_file: Callable[[int, int], None] | None = None) -> Collected:
+def read(source: str, on_file: Callable[[int, int], None] | None = None, *, whole: bool = False) -> Collected:
     """Read the seeds of a directory, a file, or the standard library ("stdlib").
 
     Args:
         source: A path, or "stdlib". For a directory of that name, use "./stdlib".
         on_file: Called with the number of files read so far and the total.
+        whole: Take whole files instead of their functions.
 
     Raises:
         Failure: The path does not exist, or has no Python file or no documented function.
     """
     if source == STDLIB:
-        collected = read_folder(stdlib_folder(), SKIPPED_IN_STDLIB, on_file, license_id="PSF-2.0")
+        collected = read_folder(stdlib_folder(), SKIPPED_IN_STDLIB, on_file, license_id="PSF-2.0", whole=whole)
     else:
-        collected = read_folder(Path(source), on_file=on_file)
+        collected = read_folder(Path(source), on_file=on_file, whole=whole)
+    if whole and not collected.seeds:
+        raise Failure(f"no usable Python file in {source}: {collected.problems[0]}")
     if not collected.seeds:
         unreadable = f", {len(collected.problems)} of them unreadable" if collected.problems else ""
         raise Failure(
@@ -100,6 +107,8 @@ def read_folder(
     skipped: frozenset[str] = frozenset(),
     on_file: Callable[[int, int], None] | None = None,
     license_id: str = "",
+    *,
+    whole: bool = False,
 ) -> Collected:
     """Read every Python file in a directory tree.
 
@@ -108,6 +117,7 @@ def read_folder(
         skipped: Names of directories to skip, besides `SKIPPED`.
         on_file: Called with the number of files read so far and the total.
         license_id: SPDX identifier of files that state none.
+        whole: Take whole files instead of their functions.
 
     Raises:
         Failure: The path does not exist, or has no Python file.
@@ -126,7 +136,7 @@ def read_folder(
         except OSError as error:
             collected.problems.append(Problem(name, 1, error.strerror or str(error)))
         else:
-            read_source(content, name, collected, license_id)
+            (read_whole if whole else read_source)(content, name, collected, license_id)
         collected.files += 1
         if on_file:
             on_file(number, len(files))
@@ -157,7 +167,7 @@ def read_source(content: bytes, name: str, into: Collected, license_id: str = ""
         return
     imports = ModuleImports.of(module)
     lines = text.split("\n")
-    stated = _SPDX.search(text, 0, _HEADER_CHARACTERS)
+    license_id = _license(text) or license_id
     for statement, _ in module_level(module.body):
         if not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
@@ -182,9 +192,31 @@ def read_source(content: bytes, name: str, into: Collected, license_id: str = ""
                 imports=needed,
                 path=name,
                 line=statement.lineno,
-                license=stated.group(1) if stated else license_id,
+                license=license_id,
             )
         )
+
+
+def read_whole(content: bytes, name: str, into: Collected, license_id: str = "") -> None:
+    """Take one file as a seed; see `read_source`. It need not be valid Python."""
+    try:
+        if len(content) > MAX_FILE_BYTES:
+            raise ValueError(f"larger than {MAX_FILE_BYTES // 2**10:,} KiB")
+        text = decode(content)
+        if not text.strip():
+            raise ValueError("contains no code")
+        if "\0" in text:
+            raise ValueError("contains a null byte")
+    except (SyntaxError, ValueError, LookupError) as error:
+        into.problems.append(Problem(name, 1, str(error)))
+        return
+    into.seeds.append(pb.Seed(code=text, path=name, line=1, license=_license(text) or license_id))
+
+
+def _license(text: str) -> str:
+    """Return the licence that a file states (SPDX), or "" if it states none."""
+    stated = _SPDX.search(text, 0, _HEADER_CHARACTERS)
+    return stated.group(1) if stated else ""
 
 
 def decode(content: bytes) -> str:
@@ -260,12 +292,14 @@ def collection_name(source: str, seeds: list[pb.Seed]) -> str:
     """Return a collection name that changes whenever the seeds change.
 
     It is `stdlib-3.11.2` for the standard library, otherwise the directory's name and 8 digits of a hash of the seeds.
+    For whole files, `-files` follows the name.
     """
+    kind = "" if all(seed.name for seed in seeds) else "-files"
     if source == STDLIB:
-        return f"stdlib-{platform.python_version()}"
+        return f"stdlib{kind}-{platform.python_version()}"
     path = Path(source).resolve()
     digest = hashlib.sha256()
     for seed in seeds:
         digest.update(seed_record(seed).content_hash.encode())
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem if path.is_file() else path.name).strip("-") or "seeds"
-    return f"{stem}-{digest.hexdigest()[:8]}"
+    return f"{stem}{kind}-{digest.hexdigest()[:8]}"

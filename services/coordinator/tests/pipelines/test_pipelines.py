@@ -176,10 +176,34 @@ def test_a_folder_is_found_by_its_pipeline(folder: Path) -> None:
     assert list(pipelines.load("found", [str(folder.parent)])) == ["some-pipeline"]
 
 
+def test_a_folder_may_define_several_whose_names_begin_with_its_own(folder: Path) -> None:
+    names = "('some-pipeline', 'some-pipeline-2', 'some-pipeline-long')"
+    (folder / "__init__.py").write_text(f"{SOUND}PIPELINES = [replace(ONE, name=name) for name in {names}]\n")
+    found = pipelines.load("found", [str(folder.parent)])
+    assert list(found) == ["some-pipeline", "some-pipeline-2", "some-pipeline-long"]
+
+
+def test_a_name_that_two_folders_define_is_refused(folder: Path) -> None:
+    (folder / "__init__.py").write_text(f"{SOUND}PIPELINES = [replace(ONE, name='some-pipeline-2')]\n")
+    (folder.parent / "some_pipeline_2").mkdir()
+    (folder.parent / "some_pipeline_2/__init__.py").write_text(
+        f"{SOUND}PIPELINE = replace(ONE, name='some-pipeline-2')\n"
+    )
+    with pytest.raises(ConfigurationError, match="pipeline 'some-pipeline-2' is defined twice"):
+        pipelines.load("found", [str(folder.parent)])
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("", "must define PIPELINE"),
+        ("PIPELINES = []", "or PIPELINES as a list"),
+        ("PIPELINES = 3", "or PIPELINES as a list"),
+        (f"{SOUND}PIPELINES = ONE", "or PIPELINES as a list"),
+        (f"{SOUND}PIPELINES = [replace(ONE, name='some-pipeline'), 'x']", "or PIPELINES as a list"),
+        (f"{SOUND}PIPELINE = replace(ONE, name='some-pipeline')\nPIPELINES = [PIPELINE]", "PIPELINE as a Pipeline, or"),
+        (f"{SOUND}PIPELINES = [replace(ONE, name='some-other')]", "match the beginning of the pipeline's name"),
+        (f"{SOUND}PIPELINE = replace(ONE, name='some-pipeline-2')", "must match the pipeline's name"),
         ("PIPELINE = 'some-pipeline'", "must define PIPELINE"),
         ("import nothing_of_this_name", "cannot be imported: ModuleNotFoundError"),
         ("PIPELINE = (", "cannot be imported: SyntaxError"),
@@ -234,3 +258,20 @@ def test_few_shot_sets_that_cannot_be_read_are_named(folder: Path, files: dict[s
     with pytest.raises(ConfigurationError) as caught:
         Pipeline("sound", "For this test.", WHOLE, few_shots.FewShotSets("found", default="own"), "0")
     assert said in str(caught.value)
+
+
+def test_a_set_may_be_a_part_of_another_and_an_example_that_is_not_there_is_named() -> None:
+    package = "codealign.coordinator.pipelines.selfcodealign"
+    names = ("03-lending-shelf", "01-receipt-layout")
+    sets = few_shots.FewShotSets(package, "few", {"few": ("selfcodealign", names)})
+    assert sets.names() == ["few", "nano", "selfcodealign"]
+    assert [shot.name for shot in sets.load("few")] == sorted(names)
+    assert list(sets.mistakes()) == []
+    missing = few_shots.FewShotSets(package, "few", {"few": ("selfcodealign", ("99-none",))})
+    assert list(missing.mistakes()) == ["few-shot set 'few': there is no example '99-none' in the set 'selfcodealign'"]
+
+
+def test_a_stage_may_be_placed_below_another_parent() -> None:
+    made = pipeline(SeedFunctions(), Concepts(), Instructions(), Evolved(), Responses(parent="evolved"), *WHOLE[4:])
+    assert made.candidates.parent == "evolved"
+    assert Responses().parent == "instructions"

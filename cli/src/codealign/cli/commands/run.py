@@ -16,7 +16,7 @@ from rich.text import Text
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.training.v1 import training_pb2 as training
-from codealign.cli.collecting import read_seeds, store_seeds
+from codealign.cli.collecting import given_instructions, read_seeds, store_seeds
 from codealign.cli.connection import Connection, Target, connected
 from codealign.cli.failures import EXIT_FAILURE, Failure
 from codealign.cli.following import cancel_started, follow, print_outcome
@@ -62,6 +62,8 @@ class _Work:
     loop: LoopChoices
     file: RunFile
     run_file: Path | None = None
+    given_seeds: bool = False
+    """Whether the user named the seeds, rather than the preset."""
     run_id: str = ""
     started_services: bool = True
 
@@ -89,7 +91,10 @@ def run(
     collection: Annotated[
         str,
         typer.Option(
-            "--collection", help="Use this existing seed collection (see `codealign seeds ls`) instead of --seeds."
+            "--collection",
+            metavar="COLLECTION|RUN",
+            help="Use this existing seed collection (see `codealign seeds ls`) instead of --seeds. For a pipeline that "
+            "begins with instructions: the run, or the collection, whose instructions to use.",
         ),
     ] = "",
     n: Annotated[
@@ -272,6 +277,7 @@ def run(
         raise Failure(f"--seeds: no such file or directory: {seeds}")
     read = "" if collection else seeds
     work = _Work(where, given, options, choices, read, collection, timings, loop, file, config)
+    work.given_seeds = bool(given_seeds)
     state = run_async(_run(work), work.interrupted)
     if state != pb.RUN_STATE_SUCCEEDED:
         raise typer.Exit(EXIT_FAILURE)
@@ -285,6 +291,10 @@ async def _run(work: _Work) -> pb.RunState.ValueType:
             # Read it again to check stage and property names, now that the pipeline is known.
             read_run("--config", work.run_file, pipeline)
         work.loop = await check_benchmarks(connection, work.loop, err)
+        if pb.KIND_INSTRUCTION in (stage.makes for stage in pipeline.stages if stage.role == api.STAGE_ROLE_SEEDS):
+            if work.given_seeds:
+                raise Failure(f"--seeds: pipeline {pipeline.name} begins with instructions: use --collection")
+            work.collection, work.seeds = await given_instructions(connection, pipeline.name, work.collection), ""
         if work.seeds:
             collected = await asyncio.to_thread(read_seeds, work.seeds, err)
             work.collection = collection_name(work.seeds, collected.seeds)

@@ -46,15 +46,19 @@ def collect(
             "--collection", help="Collection to add to. Default: a name derived from the directory and its content."
         ),
     ] = "",
+    files: Annotated[
+        bool,
+        typer.Option("--files", help="Take whole files, for pipelines that draw snippets from them."),
+    ] = False,
     *,
     where: Target,
 ) -> None:
     """Collect the documented functions of a directory as seeds.
 
     Every module-level function with a docstring becomes a seed. Runs decide later which seeds are good enough, and
-    record which ones they drop and why.
+    record which ones they drop and why. With --files, every file becomes a seed, whatever it contains.
     """
-    collected = read_seeds(source, err)
+    collected = read_seeds(source, err, whole=files)
     name = collection or collection_name(source, collected.seeds)
     stored = run_async(_collect(where, collected, name))
     out.print(Text(f"collection {stored.collection}: {stored.inserted:,} new, {stored.existed:,} existing"))

@@ -127,7 +127,7 @@ class _Builder:
         sort, line, asked, other = "other", "", "", ""
         match record.WhichOneof("body"):
             case "seed":
-                sort, line = "seed", f"{record.seed.path}:{record.seed.line} {record.seed.name}"
+                sort, line = "seed", f"{record.seed.path}:{record.seed.line} {record.seed.name}".rstrip()
             case "concept_set":
                 sort, line = "concepts", ", ".join(record.concept_set.concepts)
             case "instruction":
@@ -171,6 +171,8 @@ class _Builder:
             detail = "; ".join(part for part in parts if part)
         about = self._decisions.pop(record.id, []) + (self._decisions.pop(verdict.id, []) if verdict else [])
         answer, tests = record.response.answer, record.response.tests
+        if task := record.response.instruction:
+            answer = f"{task}\n\n{answer}"
         if not record.HasField("response"):
             answer = self._step(record).line
         return Attempt(

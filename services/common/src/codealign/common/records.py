@@ -54,6 +54,11 @@ def is_internal(collection: str) -> bool:
     return _REQUESTS_OF_A_DAY.fullmatch(collection) is not None
 
 
+def is_record_id(text: str) -> bool:
+    """Return whether a text has the form of a record's id."""
+    return re.fullmatch("[0-9a-f]{32}", text) is not None
+
+
 def body(record: pb.Record) -> Message | None:
     """Return the body that is set, or None."""
     field = record.WhichOneof("body")

@@ -26,7 +26,13 @@ EXCERPT = 220
 """Characters of a record in a list."""
 
 _PROSE = frozenset(
-    {("instruction", "text"), ("response", "answer"), ("example", "instruction"), ("example", "response")}
+    {
+        ("instruction", "text"),
+        ("response", "answer"),
+        ("response", "instruction"),
+        ("example", "instruction"),
+        ("example", "response"),
+    }
 )
 _SKIPPED = frozenset({"losses", "lineage", "verdict_id"})
 
@@ -70,13 +76,13 @@ def summary(record: pb.Record) -> str:
     """Return what a record says, for a list."""
     match record.WhichOneof("body"):
         case "seed":
-            return f"{record.seed.name}  {record.seed.path}:{record.seed.line}"
+            return f"{record.seed.name}  {record.seed.path}:{record.seed.line}".lstrip()
         case "concept_set":
             return ", ".join(record.concept_set.concepts[:50])
         case "instruction":
             return record.instruction.text
         case "response":
-            return record.response.code or record.response.answer
+            return record.response.instruction or record.response.code or record.response.answer
         case "verdict":
             return record.verdict.result.detail or record.verdict.result.exception
         case "example":

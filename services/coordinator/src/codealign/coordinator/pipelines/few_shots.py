@@ -64,7 +64,7 @@ class FewShotSets:
             except FileNotFoundError:
                 yield f"few-shot set {name!r} does not exist"
             except KeyError as error:
-                yield f"few-shot set {name!r}: there is no example {error} in the set that it is a part of"
+                yield f"few-shot set {name!r}: there is no example {error} in the set {self.parts[name][0]!r}"
             except ConfigurationError as error:
                 yield str(error)
 

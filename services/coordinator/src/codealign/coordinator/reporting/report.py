@@ -17,6 +17,7 @@ from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.ground.store import RunStore
 from codealign.coordinator.ground.tally import PASSED
 from codealign.coordinator.reporting.row_lineage import follow
+from codealign.coordinator.runs.config import SEED_RULES
 
 _ITEMS = (
     pb.KIND_SEED,
@@ -110,7 +111,7 @@ async def _by_stage(store: RunStore, counts: Sequence[dataset.RecordCount]) -> d
         dropped = item.outcome == pb.Decision.OUTCOME_DROPPED
         if item.kind == pb.KIND_REJECTION or dropped or (item.kind == pb.KIND_VERDICT and item.label != PASSED):
             stage.reasons[item.label] += item.count
-        elif item.kind != pb.KIND_DECISION or config.kind == pb.KIND_SEED:  # a kept row is counted by its own record
+        elif item.kind != pb.KIND_DECISION or config.name == SEED_RULES:  # a kept row is counted by its own record
             stage.kept += item.count
     return found
 
@@ -121,7 +122,7 @@ def _as_counted(by_stage: Mapping[str, _Counted], run: pb.Run) -> list[api.Stage
 
     def place(name: str) -> tuple[bool, int, int, str]:
         makes = by_stage[name].makes
-        return makes != pb.KIND_SEED, writing.get(name, len(writing)), makes, name
+        return name != SEED_RULES, writing.get(name, len(writing)), makes, name
 
     found = []
     for name in sorted(by_stage, key=place):

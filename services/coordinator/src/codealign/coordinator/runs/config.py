@@ -25,6 +25,8 @@ ROW_RULES = "row-rules"
 """Key of the configuration for the rules on instructions and rows."""
 DEFAULT_WINDOW = 512
 """Actions of a run with a target that may be in progress or not taken into account: above twice an engine's slots."""
+SEED_RULES = "seed-rules"
+"""Name of the configuration for the rules on the records that a pipeline begins with."""
 DEFAULT_PROFILE = "default"
 """Runner profile if the run names none."""
 
@@ -222,7 +224,7 @@ def _seed_rules(pipeline: Pipeline, run: pb.Run) -> pb.Record:
         "near_duplicates": run.selection.near_duplicates,
         "benchmarks": run.selection.forbidden_texts_sha256,
     }
-    return _record(pipeline.seeds.makes, "seed-rules", settings)
+    return _record(pipeline.seeds.makes, SEED_RULES, settings)
 
 
 def _execution(pipeline: Pipeline, run: pb.Run) -> pb.Record:

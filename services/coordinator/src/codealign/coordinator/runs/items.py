@@ -190,7 +190,8 @@ class Items:
         )
         run_id = context.record.id
         with traces.item_span("item", [run_id, seed.id], {"run": run_id, "record": seed.id}):
-            await context.store.join([seed.id])
+            if seed.kind != pb.KIND_INSTRUCTION:  # the instructions of a run's collection are those that it made
+                await context.store.join([seed.id])
             await context.store.append(record)
             await self._go_on(Item(seed, seed.id, {stage.name: seed}), stage, harvest, fresh=False)
 

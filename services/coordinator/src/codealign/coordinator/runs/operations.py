@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.common import records
 from codealign.common.errors import CodeAlignError, FailedPrecondition, InvalidArgument, NotFound
 from codealign.coordinator.ground import requests
 from codealign.coordinator.ground.assignment import Assignment
@@ -28,7 +29,6 @@ from codealign.coordinator.settings import CoordinatorSettings
 
 MIN_PREFIX = 6
 LISTED_AT_ONCE = 16
-_ID_DIGITS = 32
 
 ENDING: Mapping[pb.RunState.ValueType, str] = {
     pb.RUN_STATE_PAUSED: "pausing: in-flight work is being finished",
@@ -139,7 +139,7 @@ class Runs:
             raise InvalidArgument("run", "name a run by its id, the id's first digits, or its name")
         if assignment := self._assigned.get(text):
             return assignment.subject
-        if len(text) == _ID_DIGITS and set(text) <= set("0123456789abcdef"):
+        if records.is_record_id(text):
             there = (await self._services.dataset.get(ds.GetRequest(ids=[text]))).records
             if there and there[0].kind == pb.KIND_RUN:
                 return there[0]

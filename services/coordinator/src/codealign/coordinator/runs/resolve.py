@@ -8,9 +8,10 @@ from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
+from codealign.common import records
 from codealign.common.errors import CodeAlignError, InvalidArgument, NotFound
 from codealign.coordinator import pipelines
-from codealign.coordinator.ground import runners
+from codealign.coordinator.ground import requests, runners
 from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
 from codealign.coordinator.runs.checks import has_target, violations
@@ -64,7 +65,7 @@ async def resolved(
     run.selection.forbidden_texts_sha256 = benchmarks.sha256
     run = with_defaults(run)
     if seeds_exist:
-        await _seeds(run, services)
+        await _seeds(run, services, path)
     return run, [*notes_of(run), *notes]
 
 
@@ -105,11 +106,18 @@ async def _models(run: pb.Run, services: Services, path: str) -> list[str]:
     return []
 
 
-async def _seeds(run: pb.Run, services: Services) -> None:
-    seeds = pipelines.get(run.pipeline).seeds
-    request = ds.ScanRequest(kind=seeds.makes, collection=run.seeds.collection, page_size=1)
+async def _seeds(run: pb.Run, services: Services, path: str) -> None:
+    """Check that the collection has records for the pipeline. If it is another run's, that run must have ended."""
+    seeds, collection = pipelines.get(run.pipeline).seeds, run.seeds.collection
+    if seeds.makes != pb.KIND_SEED and records.is_record_id(collection):
+        standing = await requests.standing(services.dataset, collection)
+        if not standing.settled(repeatable=False):
+            raise InvalidArgument(
+                f"{path}seeds.collection", f"run {collection[:12]} is still running: wait until it has ended"
+            )
+    request = ds.ScanRequest(kind=seeds.makes, collection=collection, page_size=1)
     if not (await services.dataset.scan(request)).records:
-        raise NotFound(f"collection {run.seeds.collection!r} has no {seeds.plural}: {seeds.advice}")
+        raise NotFound(f"collection {collection!r} has no {seeds.plural}: {seeds.advice}")
 
 
 async def _execution(run: pb.Run, services: Services, path: str) -> list[str]:

@@ -15,16 +15,22 @@ from codealign.coordinator.pipelines.selfcodealign.selection import RowSelection
 from codealign.coordinator.pipelines.stage import Execution
 
 
-class TeacherResponses(responses.Responses):
-    """One answer to each task; parsed as in selfcodealign."""
+class Answers(responses.Responses):
+    """One answer to each task; parsed as in selfcodealign.
 
-    title = "Instruction → teacher's response"
+    Its name differs from `responses`, so that presets with several draws for these do not apply: at temperature 0, all
+    draws would be alike.
+    """
+
+    name = "answers"
+    parent = "seeds"
+    title = "Instruction → teacher's answer"
     description = "The teacher answers each task once, with tests."
     defaults = pb.StageSettings(max_tokens=1024, few_shots=1, attempts=1, temperature=0.0)
 
 
 def _distillation(name: str, description: str, *execution: Execution) -> Pipeline:
-    answers = TeacherResponses(parent="seeds")
+    answers = Answers()
     texts = [responses.prefix([PROBE]), responses.suffix(1, PROBE.instruction)]
     return Pipeline(
         name=name,
@@ -44,7 +50,7 @@ PIPELINES = [
     _distillation(
         "distillation",
         "A teacher answers given tasks once; answers are kept where their own tests pass.",
-        ResponseExecution(),
+        ResponseExecution(parent="answers"),
     ),
     _distillation("distillation-unexecuted", "A teacher answers given tasks once; nothing is executed."),
 ]

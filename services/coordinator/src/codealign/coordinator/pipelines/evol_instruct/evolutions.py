@@ -77,10 +77,16 @@ class Evolution(Writing):
         task = parsing.instruction(text, cut_off=False)
         if isinstance(task, Rejected):
             return task
-        made = pb.Instruction()
-        made.CopyFrom(item.record.instruction)
-        made.text = task
-        return [made]
+        given = item.record.instruction
+        return [
+            pb.Instruction(
+                text=task,
+                category=given.category,
+                language=given.language,
+                difficulty=given.difficulty,
+                concepts=given.concepts,
+            )
+        ]
 
     def drop(self, item: Item, settings: Settings, benchmarks: BenchmarkTexts) -> Drop | None:
         """Return the first rule that drops the task: it is no harder one, or a rule for instructions."""

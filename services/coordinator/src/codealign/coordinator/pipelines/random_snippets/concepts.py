@@ -15,8 +15,8 @@ __all__ = ["SECTION", "SnippetConcepts", "prefix", "suffix"]
 _HEADER = """\
 # From snippets to concepts
 
-Each example shows some consecutive lines of a Python file, which may begin and end anywhere, and, between <concepts>
-tags, the programming concepts that someone must understand to write such code: two to five short, general terms,
+Each example shows some consecutive lines of a Python file, which may begin and end anywhere. Between <concepts> tags
+follow the programming concepts that someone must understand to write such code: two to five short, general terms,
 separated by commas.
 """
 

@@ -186,6 +186,8 @@ class SimulatedEngine:
         """Return the whole text including its closing tag, and whether the text is cut off before its end."""
         if wanted.kind == ANSWER:
             outcome = PASSED if draws.share() < passes else draws.weighted(self._profile.failures)
+            if wanted.with_task:
+                return texts.pair(wanted, draws, chars, self._profile.repeats, outcome), outcome == CUT_OFF
             return texts.answer(wanted, draws, chars, outcome), outcome == CUT_OFF
         is_cut = draws.share() < self._profile.kinds[wanted.kind].cut_off
         text = texts.terms(draws, chars) if wanted.kind == LIST else texts.task(draws, chars, self._profile.repeats)

@@ -76,6 +76,22 @@ def answer(wanted: Wanted, draws: Draws, chars: int, outcome: str) -> str:
     return f"{text}<{wanted.closed}>\n```python\n{body}\n```\n</{wanted.closed}>\n"
 
 
+def pair(wanted: Wanted, draws: Draws, chars: int, repeats: float, outcome: str) -> str:
+    """Return a task and its answer without tests; the text includes the last closing tag.
+
+    Args:
+        wanted: What the prompt asks for.
+        draws: The completion's draws.
+        chars: Approximate length.
+        repeats: Probability that the function has a common name.
+        outcome: The outcome that execution would find.
+    """
+    asked = task(draws, chars // 4, repeats)
+    text = answer(Wanted(profile.ANSWER, "", "", asked), draws, chars - len(asked), outcome)
+    end = "" if outcome == profile.NO_ANSWER_END else f"</{wanted.closed}>\n"
+    return f"{asked}\n</{wanted.opened}>\n<{wanted.closed}>\n{text}{end}"
+
+
 def endless(text: str, draws: Draws, chars: int) -> str:
     """Return a text that does not end within the given length: its last line repeats."""
     kept = text[: max(1, text.rfind("\n", 0, len(text) * 3 // 4))].rstrip("\n")

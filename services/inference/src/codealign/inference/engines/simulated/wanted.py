@@ -23,9 +23,12 @@ class Wanted:
     opened: str
     """The tag that the prompt ends with, or empty."""
     closed: str
-    """The tag that ends the section. If it differs from `opened`, the answer and its tests are both requested."""
+    """The tag that ends the section. If it differs from `opened`, a second part is requested too: the tests of an
+    answer, or the answer to a task."""
     subject: str
     """The prompt's last example, which the section is about."""
+    with_task: bool = False
+    """Whether an answer's task is requested before it, between `opened` and `closed`."""
 
 
 def read(request: GenerationRequest) -> Wanted:
@@ -40,9 +43,11 @@ def read(request: GenerationRequest) -> Wanted:
     if opened is None:
         return Wanted(ANSWER, "", "", subject)
     closed = closing.group(1) if closing else opened.group(1)
-    if closed != opened.group(1) or (closing and "```" in closing.string):
-        return Wanted(ANSWER, opened.group(1), closed, subject)
     example = re.search(rf"<{closed}>\n(.*?)\n?</{closed}>", prompt, re.DOTALL)
+    if closed != opened.group(1) or (closing and "```" in closing.string):
+        # Tests are a code block alone; an answer begins with a sentence.
+        with_task = closed != opened.group(1) and example is not None and not example.group(1).startswith("```")
+        return Wanted(ANSWER, opened.group(1), closed, subject, with_task)
     kind = LIST if example and is_list(example.group(1)) else PROSE
     return Wanted(kind, opened.group(1), closed, subject)
 
