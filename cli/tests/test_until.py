@@ -59,6 +59,7 @@ def test_a_cancelled_loop_fails_only_a_command_that_asks_for_it(
         collection="c",
         where=SimpleNamespace(explicit=""),
         given=SimpleNamespace(model=""),
+        plan=False,
         options=None,
         choices=SimpleNamespace(file={}),
         file=None,

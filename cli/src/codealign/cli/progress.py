@@ -98,7 +98,8 @@ def headline(status: coordinator.RunStatus, seconds: float) -> Text:
     """Return the run's name, state, and seconds watched."""
     name = f" ({status.config.name})" if status.config.name else ""
     text = f"run {status.id[:12]}{name}: {run_state(status)}, {duration(seconds)}"
-    return Text(printable(": ".join(part for part in (text, message_words(status), waiting_words(status)) if part)))
+    parts = (text, message_words(status), waiting_words(status), status.forecast.text)
+    return Text(printable(": ".join(part for part in parts if part)))
 
 
 def plain_line(status: coordinator.RunStatus) -> str:
@@ -117,6 +118,8 @@ def plain_line(status: coordinator.RunStatus) -> str:
         if stage.HasField("seconds_left") and stage.done < stage.expected:
             text += f" left {duration(stage.seconds_left)}"
         parts.append(text)
+    if status.forecast.text:
+        parts.append(status.forecast.text)
     done = " | ".join(parts) or "nothing done yet"
     return printable(": ".join(part for part in (run_state(status), waiting_words(status), done) if part))
 

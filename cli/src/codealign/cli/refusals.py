@@ -11,7 +11,7 @@ from codealign.cli.run_file import RunFile
 
 _STAGE = re.compile(r"stages\[(?P<stage>\d+)\](?P<rest>.*)")
 _PROPERTY = re.compile(r"\.properties\[(?P<property>\d+)\]")
-_SECTIONS = ("stages", "selection", "execution", "seeds")
+_SECTIONS = ("stages", "selection", "execution", "seeds", "target")
 
 
 def refusal(run: pb.Run, violations: Sequence[tuple[str, str]], file: RunFile) -> Failure:

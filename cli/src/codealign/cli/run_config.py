@@ -55,6 +55,8 @@ class RunChoices:
     pipeline: str = ""
     strategy: str = ""
     """Selection strategy. Empty: the coordinator's default."""
+    target: Mapping[str, float] = field(default_factory=dict)
+    """What ends the run: fields of Target."""
     file: Mapping[str, Any] = field(default_factory=dict)
     """Settings of a run file; see `run_file`. They win over the preset, not over options."""
 
@@ -107,6 +109,8 @@ def run_config(choices: RunChoices, collection: str, model: str, pipeline: api.P
             chosen[key] = value
     seeds = {"collection": collection, "limit": choices.limit}
     chosen["seeds"] = {key: value for key, value in seeds.items() if value}
+    if choices.target:
+        chosen["target"] = dict(choices.target)
     chosen["model"] = {"model": model} if model else {}
     chosen["execution"] = {"runs": choices.runs} if choices.runs else {}
     chosen["selection"] = {"strategy": choices.strategy} if choices.strategy else {}

@@ -165,7 +165,7 @@ def test_where_instructions_are_dear_and_alike_another_attempt_is_better() -> No
     assert sum(drawn >= 4 for drawn in left) > len(left) / 3
 
 
-@pytest.mark.parametrize(("alpha", "beta"), [(0.3, 0.7), (0.6, 1.4), (2.0, 6.0), (0.2, 0.1)])
+@pytest.mark.parametrize(("alpha", "beta"), [(0.3, 0.7), (2.0, 6.0)])
 def test_the_order_costs_no_more_than_the_best_fixed_number_of_attempts(alpha: float, beta: float) -> None:
     """With no end of seeds, no number of attempts that is fixed beforehand gives a row for fewer tokens."""
 
@@ -191,7 +191,7 @@ def test_the_order_costs_no_more_than_the_best_fixed_number_of_attempts(alpha: f
 
 
 def test_the_sequence_depends_on_nothing_but_the_outcomes() -> None:
-    limits = replace(LIMITS, rows=200)
+    limits = replace(LIMITS, rows=60)
     first, second = carry_out(World(5000), limits), carry_out(World(5000), limits)
     assert first.actions == second.actions
     peeked = Order(limits)  # asking for forecasts in between changes nothing
@@ -208,7 +208,7 @@ def test_the_sequence_depends_on_nothing_but_the_outcomes() -> None:
     assert actions == first.actions
 
 
-@pytest.mark.parametrize("number", range(40))
+@pytest.mark.parametrize("number", range(25))
 def test_whatever_the_world_every_limit_holds_and_nothing_is_drawn_twice(number: int) -> None:
     luck = random.Random(number)
     limits = Limits(
@@ -268,11 +268,10 @@ def test_the_rows_within_reach_are_those_that_a_run_without_a_target_gets() -> N
     assert part.within_reach(400 - part.seeds) == pytest.approx(whole.order.kept, rel=0.25)
 
 
-@pytest.mark.parametrize("prior", [Prior(0.5, 1.5), Prior(3, 9), Prior(6, 2), Prior(0.2, 0.2)])
-@pytest.mark.parametrize("stops", [True, False])
+@pytest.mark.parametrize(("prior", "stops"), [(Prior(0.5, 1.5), True), (Prior(3, 9), True), (Prior(0.5, 1.5), False)])
 def test_the_prior_is_found_whether_or_not_drawing_stops_at_a_pass(prior: Prior, stops: bool) -> None:
     passes, luck = Passes(), random.Random(5)
-    for _ in range(2500):
+    for _ in range(1500):
         rate, drawn, passed = luck.betavariate(*prior), 0, 0
         for _ in range(8):
             found = int(luck.random() < rate)

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import grpc
 import typer
@@ -33,6 +33,7 @@ from codealign.cli.options import (
     connects,
     preset_options,
 )
+from codealign.cli.plan import print_plan
 from codealign.cli.presets import DEFAULT, load
 from codealign.cli.refusals import refusal
 from codealign.cli.report import page
@@ -42,6 +43,8 @@ from codealign.cli.seeds import STDLIB, collection_name
 from codealign.cli.stack import DATA_SERVICES, SERVICES, Options
 from codealign.cli.terminal import StartDisplay, err, out, warn
 from codealign.common.errors import violations
+
+_TARGET = "Target"
 
 
 @dataclass
@@ -64,6 +67,8 @@ class _Work:
     run_file: Path | None = None
     given_seeds: bool = False
     """Whether the user named the seeds, rather than the preset."""
+    plan: bool = False
+    """Print the plan only."""
     run_id: str = ""
     started_services: bool = True
 
@@ -166,6 +171,37 @@ def run(
         ),
     ] = "",
     seed: Annotated[int, typer.Option("--seed", help="Random seed of the run.")] = 0,
+    rows: Annotated[
+        int | None,
+        typer.Option("--rows", min=1, help="Target: end the run with this many rows.", rich_help_panel=_TARGET),
+    ] = None,
+    token_budget: Annotated[
+        int | None,
+        typer.Option(
+            "--token-budget",
+            min=1,
+            help="Target: end the run before it exceeds this many tokens, prompts included.",
+            rich_help_panel=_TARGET,
+        ),
+    ] = None,
+    device_hours: Annotated[
+        float | None,
+        typer.Option(
+            "--device-hours",
+            min=0,
+            help="Target: end the run after this many hours of inference, times --devices.",
+            rich_help_panel=_TARGET,
+        ),
+    ] = None,
+    devices: Annotated[
+        int | None,
+        typer.Option(
+            "--devices",
+            min=1,
+            help="GPUs that the model uses, for --device-hours. Default: 1.",
+            rich_help_panel=_TARGET,
+        ),
+    ] = None,
     preset: PresetOption = DEFAULT,
     difficulty: Annotated[
         list[str] | None,
@@ -230,6 +266,9 @@ def run(
     timings: Annotated[
         bool, typer.Option("--timings/--no-timings", help="Print times and tokens of each stage.")
     ] = True,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print what the run would do and cost, and a forecast. Start no run.")
+    ] = False,
     *,
     where: Target,
 ) -> None:
@@ -249,6 +288,7 @@ def run(
     options.check()
     warn(err, options.warning())
     file = read_run("--config", config) if config else RunFile()
+    given_target = {"rows": rows, "tokens": token_budget, "device_hours": device_hours, "devices": devices}
     choices = RunChoices(
         name=name,
         limit=n,
@@ -263,6 +303,7 @@ def run(
         runs=runs,
         pipeline=pipeline,
         strategy=strategy,
+        target={name: value for name, value in given_target.items() if value is not None},
         file=file.settings,
     )
     choices.check()
@@ -277,7 +318,7 @@ def run(
         raise Failure(f"--seeds: no such file or directory: {seeds}")
     read = "" if collection else seeds
     work = _Work(where, given, options, choices, read, collection, timings, loop, file, config)
-    work.given_seeds = bool(given_seeds)
+    work.plan, work.given_seeds = plan, bool(given_seeds)
     state = run_async(_run(work), work.interrupted)
     if state != pb.RUN_STATE_SUCCEEDED:
         raise typer.Exit(EXIT_FAILURE)
@@ -310,6 +351,11 @@ async def _run(work: _Work) -> pb.RunState.ValueType:
         config = run_config(work.choices, work.collection, model, pipeline)
         # Services that this command starts share one machine, which cannot hold two models.
         loop = work.loop.loop(one_model=connection.started)
+        if work.plan:
+            coordinator = connection.clients.coordinator
+            planned = await _configured(connection, coordinator.PlanRun, api.PlanRunRequest(config=config), work.file)
+            print_plan(out, planned)
+            return pb.RUN_STATE_SUCCEEDED
         request = api.CreateRunRequest(config=config, loop=loop)
         created = await _create(connection, request, work.file)
         work.run_id = created.run.id
@@ -329,9 +375,20 @@ async def _run(work: _Work) -> pb.RunState.ValueType:
 
 
 async def _create(connection: Connection, request: api.CreateRunRequest, file: RunFile) -> api.CreateRunResponse:
-    create = connection.clients.coordinator.CreateRun
+    created: api.CreateRunResponse = await _configured(
+        connection, connection.clients.coordinator.CreateRun, request, file
+    )
+    return created
+
+
+async def _configured(connection: Connection, method: Any, request: Any, file: RunFile) -> Any:
+    """Call a method that takes a configuration.
+
+    Raises:
+        Failure: The coordinator refuses the configuration; the message names each invalid field as in the run file.
+    """
     try:
-        return await connection.call(create, request)
+        return await connection.call(method, request)
     except Failure as failure:
         wrong = violations(failure.__cause__) if isinstance(failure.__cause__, grpc.aio.AioRpcError) else []
         if not wrong:

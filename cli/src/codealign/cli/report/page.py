@@ -21,7 +21,7 @@ from codealign.cli import __version__
 from codealign.cli.failures import Failure
 from codealign.cli.loop_steps import step_cells
 from codealign.cli.progress import run_state
-from codealign.cli.report import comparing, listing, recipe, sections
+from codealign.cli.report import comparing, listing, recipe, sections, target
 from codealign.cli.report.outcome import answers, cautions, executes, headline
 from codealign.cli.report.row_history import row_history
 from codealign.cli.report.scores import matches, ordered
@@ -63,6 +63,8 @@ def render(report: api.GetReportResponse) -> str:
             widest=max((stage.items for stage in report.stages), default=0),
             executes=executes(report),
             verdicts=sections.verdict_counts(report),
+            target=target.sentences(report.target),
+            mix=target.shares(report.target),
             history=history,
             costs=sections.costs(report.stages, words),
             totals=sections.totals(report.stages),

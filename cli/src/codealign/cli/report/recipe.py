@@ -96,9 +96,24 @@ def facts(run: pb.Run) -> list[tuple[str, str]]:
         if selection.HasField("tests_in_instruction")
         else "",
         "selection strategy": selection.strategy,
+        "target": target(run.target),
         "excluded benchmark texts": selection.forbidden_texts_sha256 or "none",
     }
     return [(name, value) for name, value in chosen.items() if value]
+
+
+def target(given: pb.Target) -> str:
+    """Return what ends a run, or "" if nothing does: "74,000 rows or 8 device hours on 4 devices"."""
+    parts = []
+    if given.rows:
+        parts.append(f"{given.rows:,} rows")
+    if given.tokens:
+        parts.append(f"{given.tokens:,} tokens")
+    if given.device_hours:
+        on = f" on {given.devices} devices" if given.devices > 1 else ""
+        parts.append(f"{given.device_hours:g} device hours{on}")
+    window = f"; window of {given.window:,} actions" if parts and given.window else ""
+    return " or ".join(parts) + window
 
 
 def _weighted(names: Iterable[str]) -> str:
@@ -154,6 +169,10 @@ def run_command(run: pb.Run) -> str:
         ("--prefix-groups", str(groups.pop() or "") if len(groups) == 1 else ""),
         ("--max-tokens", str(last.max_tokens or "")),
         ("--temperature", f"{temperatures.pop():g}" if len(temperatures) == 1 else ""),
+        ("--rows", str(run.target.rows or "")),
+        ("--token-budget", str(run.target.tokens or "")),
+        ("--device-hours", f"{run.target.device_hours:g}" if run.target.device_hours else ""),
+        ("--devices", str(run.target.devices) if run.target.devices > 1 else ""),
         ("--strategy", strategy if strategy != known.run.get("selection", {}).get("strategy") else ""),
         ("--runs", str(run.execution.runs) if run.execution.runs > 1 else ""),
         *(("--difficulty", difficulty) for difficulty in difficulties),

@@ -12,7 +12,7 @@ from codealign.api.coordinator.v1 import coordinator_pb2 as coordinator
 from codealign.api.dataset.v1 import dataset_pb2 as dataset
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.progress import run_state, waiting_words
-from codealign.cli.report import charts
+from codealign.cli.report import charts, target
 from codealign.cli.report.row_history import RowHistory, row_history
 from codealign.cli.report.scores import Match, false_alarms, interval_of, levels, matches, meaning
 from codealign.cli.report.sections import speed, training_sentence
@@ -62,6 +62,23 @@ def cost_table(report: coordinator.GetReportResponse) -> Table:
             f"{stage.prompt_tokens:,}" if tokens else "",
             f"{stage.cached_prompt_tokens:,}" if tokens else "",
             f"{stage.generated_tokens:,}" if tokens else "",
+        )
+    return whole(table)
+
+
+def mix_table(summary: pb.TargetSummary) -> Table:
+    """Return the shares of difficulties and categories among instructions and rows."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("tasks")
+    for column in ("instructions", "share", "rows", "share"):
+        table.add_column(column, justify="right")
+    for each in target.shares(summary):
+        table.add_row(
+            Text(printable(f"{each.property} {each.value}")),
+            f"{each.instructions:,}",
+            each.of_instructions,
+            f"{each.rows:,}",
+            each.of_rows,
         )
     return whole(table)
 
@@ -187,6 +204,11 @@ def print_report(
     if timings:
         console.print()
         console.print(cost_table(report))
+    if told := target.sentences(report.target):
+        _print_lines(console, told)
+        if report.target.mix:
+            console.print()
+            console.print(mix_table(report.target))
     history = row_history(report)
     if history is not None:
         _print_lines(console, row_lines(history))

@@ -59,7 +59,7 @@ async def build(services: Services, status: api.RunStatus) -> api.GetReportRespo
     async with RunStore(services.dataset, status.id) as store:
         counts = await store.count()
         by_stage = await _by_stage(store, counts)
-        wall = await _wall_seconds(store)
+        wall = await _read_logs(store, report)
         for progress in status.stages or _as_counted(by_stage, status.config):
             tokens = by_stage[progress.stage].tokens if progress.stage in by_stage else Counter[str]()
             report.stages.append(
@@ -137,13 +137,18 @@ def _as_counted(by_stage: Mapping[str, _Counted], run: pb.Run) -> list[api.Stage
     return found
 
 
-async def _wall_seconds(store: RunStore) -> dict[str, float]:
-    """Return the seconds that coordinators worked on each stage, summed over the run's WorkLog records."""
+async def _read_logs(store: RunStore, report: api.GetReportResponse) -> dict[str, float]:
+    """Return the seconds that coordinators worked on each stage, and add what a run with a target did to the report.
+
+    The seconds are summed over the run's WorkLog records.
+    """
     found: dict[str, float] = defaultdict(float)
     request = dataset.ScanRequest(kind=pb.KIND_WORK_LOG, parent_id=store.collection)
     async for record in store.scan(request):
         for stage, seconds in record.work_log.busy_seconds.items():
             found[stage] += seconds
+        if record.work_log.HasField("summary"):
+            report.target.CopyFrom(record.work_log.summary)
     return found
 
 

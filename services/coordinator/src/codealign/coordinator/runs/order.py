@@ -16,7 +16,10 @@ from dataclasses import dataclass, field
 from codealign.coordinator.runs.passes import Passes, chance
 
 _FIRST_ROWS = 0.5
-"""Rows expected of a seed before any was learned; the learned rate replaces it as one more seed would."""
+"""Rows expected of a seed before any was learned."""
+_CAUTIOUS = 8
+"""Learned seeds that this counts as where the question is whether to open more: a few failures at the start should not
+open many."""
 
 
 @dataclass(frozen=True)
@@ -293,11 +296,11 @@ class Order:
 
     def _expected(self) -> float:
         """Return the rows expected of the actions that are not learned yet."""
-        each = self._rows_per_seed()
+        each = self._rows_per_seed(_CAUTIOUS)
         return sum(each if rows < 0 else rows for _, rows in self._pending)
 
-    def _rows_per_seed(self) -> float:
-        return (self._first_rows + _FIRST_ROWS) / (self.seeds + 1)
+    def _rows_per_seed(self, weight: int = 1) -> float:
+        return (self._first_rows + _FIRST_ROWS * weight) / (self.seeds + weight)
 
     def _survival(self, *, fell: bool) -> float:
         """Return the share of candidates that survive de-duplication, by whether the instruction lost one before."""

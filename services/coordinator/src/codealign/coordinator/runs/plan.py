@@ -1,4 +1,4 @@
-"""An upper bound of what a run would do and cost, computed without running it."""
+"""What a run would do and cost, without running it: an upper bound, and a forecast at the rates of earlier runs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ from codealign.coordinator import pipelines
 from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.pipelines.pipeline import Pipeline
 from codealign.coordinator.pipelines.stage import Item, Settings, Writing
-from codealign.coordinator.runs.config import model_of, run_records
+from codealign.coordinator.runs import earlier
+from codealign.coordinator.runs.checks import has_target
+from codealign.coordinator.runs.config import model_of, run_records, stage_configs
 from codealign.coordinator.runs.prompting import prompt_of, shots
 from codealign.coordinator.runs.strategies import STRATEGIES
 
+UPPER_BOUNDS = (
+    "no earlier run with these models and this pipeline has rows: nothing is known about rates, and the numbers are "
+    "upper bounds without the target"
+)
 NO_TOKENIZER = "no token counts: this engine has no tokenizer"
 
 
@@ -60,6 +66,12 @@ async def build(services: Services, run: pb.Run, notes: list[str]) -> api.PlanRu
         plan.stages.append(api.PlannedStage(stage=execution.name, items=executed))
     rows = items[pipeline.candidates.parent]
     plan.stages.append(api.PlannedStage(stage=pipeline.selection.name, items=rows))
+    seed_config = stage_configs(run)[pipeline.seeds.name].id
+    found = earlier.forecast(run, await earlier.rates(services.dataset, run, seed_config), available)
+    if found is not None:
+        plan.forecast.CopyFrom(found)
+    elif has_target(run):
+        plan.notes.append(UPPER_BOUNDS)
     return plan
 
 
