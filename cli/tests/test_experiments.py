@@ -17,7 +17,7 @@ from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.cli import experiments
 from codealign.cli.connection import Connection
 from codealign.cli.experiment_config import OWN, Choices, build, chosen, count_tokens, validated
-from codealign.cli.experiment_plan import gpu_hours, sizes, tokens
+from codealign.cli.experiment_plan import gpu_hours, measured, sizes, tokens
 from codealign.cli.failures import Failure
 from codealign.common.health import Readiness
 from codealign.coordinator import pipelines
@@ -212,6 +212,7 @@ async def test_the_forecast_counts_what_will_be_made(coordinator: Any) -> None:
     async with built(coordinator, file) as (connection, given):
         found = await validated(connection, file, given)
         plans = await count_tokens(connection, found)
+        assert await measured(connection, found) == "", "no run has succeeded yet"
     (line,) = sizes(found)
     assert line == "4 arms for 2 seeds: 4 runs, 4 trainings, 8 evaluations; what exists is reused"
     assert "new tokens for data" in next(tokens(found, plans))

@@ -155,7 +155,9 @@ def run(
     options = preset_options(defaults, Options(sources.get(OWN, ""), engine, recording, None, benchmarks))
     options.check()
     warn(err, options.warning())
-    if not where.explicit:
+    if where.explicit:
+        options = replace(options, model=sources.get(OWN, ""))  # running services: their only model, or the named one
+    else:
         where.home.prepare()
     work = _Work(where, file, options, OWN in sources, folder or where.home.root / "experiments", plan)
     state = run_async(_run(work), work.interrupted)
