@@ -131,8 +131,8 @@ bench-console: setup ## The console's pages on a store of a million records: mil
 	@$(BIN)/python -m tests.bench.console --write $(ARGS)
 
 .PHONY: ablation
-ablation: setup ## What selection by execution is worth: failures, random answers and passes, three seeds each; writes docs/ablation-nano.md
-	@$(BIN)/python -m tests.bench.ablation $(ARGS)
+ablation: setup ## What selection by execution is worth: failures, random responses and passes, three seeds each; writes docs/ablation-nano.md
+	@$(BIN)/codealign experiment ablation --name ablation-nano --home .codealign/ablation --out docs $(ARGS)
 
 .PHONY: check
 check: setup ## Format, lint, types, contracts, workflows

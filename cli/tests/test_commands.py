@@ -67,6 +67,16 @@ def codealign(*arguments: str) -> Result:
         pytest.param(["rejudge", "first", "--recording", "x"], "pass both or neither", id="rejudge, recording"),
         pytest.param(["pipelines", "--coordinator", "127.0.0.1:1"], "cannot reach the service", id="pipelines"),
         pytest.param(["run", "--home", "/proc/nope"], "cannot write the home directory", id="run, home"),
+        pytest.param(["experiment", "tabel9"], "unknown experiment 'tabel9'; valid: ablation", id="experiment"),
+        pytest.param(
+            ["experiment", "table9", "--seeds", "1,x"], "--seeds: must be whole numbers", id="experiment, seeds"
+        ),
+        pytest.param(["experiment", "table9", "--seeds", "1,1"], "names a seed twice", id="experiment, same seeds"),
+        pytest.param(["experiment", "table8"], "pass --model other=SOURCE", id="experiment, model"),
+        pytest.param(["experiment", "table8", "--model", "other="], "names no source", id="experiment, no source"),
+        pytest.param(
+            ["experiment", "pause", "first"], "Start the services with `codealign up`", id="experiment, pause"
+        ),
         pytest.param(["watch"], ": coordinator, dataset. Start the services", id="watch"),
         pytest.param(["pause", "first"], "Start the services with `codealign up`", id="pause"),
         pytest.param(["data", "show", "zz"], "'zz' is not a record id", id="show"),
@@ -106,6 +116,12 @@ def test_a_home_without_runs_says_how_to_make_one() -> None:
     assert "no runs yet; start one with `codealign run`" in result.output
 
 
+def test_a_home_without_experiments_says_how_to_make_one() -> None:
+    result = codealign("experiment", "ls")
+    assert result.exit_code == 0
+    assert "no experiments yet; start one with `codealign experiment PRESET`" in result.output
+
+
 def test_a_service_that_is_away_is_named_with_its_address_and_what_to_do() -> None:
     result = codealign("data", "ls", "--dataset", "127.0.0.1:1")
     assert result.exit_code == 1
@@ -132,6 +148,8 @@ def test_version_and_help() -> None:
         ["data", "diff"],
         ["rejudge"],
         ["pipelines"],
+        ["experiment"],
+        ["experiment", "table9"],
         ["sandbox", "exec"],
         ["up"],
         ["doctor"],

@@ -51,9 +51,10 @@ def wrong(mention: str) -> str:
     while words and hasattr(command, "commands"):  # a group
         if words[0].startswith("-"):
             break
-        if not WORD.fullmatch(words[0]):  # a placeholder
+        default = getattr(command, "default", "")  # `codealign experiment table9`
+        if not WORD.fullmatch(words[0]) and not default:  # a placeholder
             return ""
-        found = command.commands.get(words.pop(0))
+        found = command.commands.get(words.pop(0), command.commands.get(default))
         if found is None:
             return f"codealign {mention}"
         command = found
@@ -68,6 +69,8 @@ def test_the_check_itself_finds_what_is_wrong() -> None:
     assert wrong("data explain <id>")
     assert wrong("data lineage <id> --colour")
     assert wrong("explain")
+    assert wrong("experiment table9 --plan") == wrong("experiment show EXPERIMENT --out FOLDER") == ""
+    assert wrong("experiment table9 --no-such-option")
     assert wrong("data") == ""
 
 

@@ -19,6 +19,7 @@ from codealign.cli.commands import (
     doctor,
     dropped,
     evaluate,
+    experiment,
     imports,
     pipelines,
     rejudge,
@@ -125,6 +126,7 @@ app.add_typer(sandbox.app, name="sandbox")
 app.command("train")(train.train_command)
 app.add_typer(train.app, name="trainings")
 app.command("eval")(evaluate.eval_command)
+app.add_typer(experiment.app, name="experiment")
 app.command("certificate")(certificate.certificate)
 app.command("console")(console.console)
 app.command("doctor")(doctor.doctor)

@@ -24,13 +24,13 @@ def refusal(run: pb.Run, violations: Sequence[tuple[str, str]], file: RunFile) -
     """
     told = []
     for sent, text in violations:
-        path = _as_written(sent, run)
+        path = as_written(sent, run)
         line = next((file.lines[start] for start in _beginnings(path) if start in file.lines), None)
         told.append(f"{path}: {text}" + (f" ({file.what}, line {line})" if line else ""))
     return Failure("invalid run settings: " + (told[0] if len(told) == 1 else "\n  " + "\n  ".join(told)))
 
 
-def _as_written(sent: str, run: pb.Run) -> str:
+def as_written(sent: str, run: pb.Run) -> str:
     """Convert a request path to a run file path: "stages.concepts.attempts"."""
     path = sent.removeprefix("config.")
     if not (stage := _STAGE.match(path)) or (number := int(stage["stage"])) >= len(run.stages):

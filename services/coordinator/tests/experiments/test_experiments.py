@@ -105,6 +105,21 @@ async def test_every_arm_of_a_seed_is_trained_on_the_same_number_of_rows_and_eva
 
 
 @in_virtual_time
+async def test_a_cell_has_succeeded_only_when_its_model_is_evaluated(tmp_path: Path) -> None:
+    made = world(tmp_path)
+    coordinator = Coordinator(made, "a")
+    record = await create(coordinator, experiment(seeds=[0]))
+    states: list[list[int]] = []
+    while (status := await coordinator.experiments.status(record)).state == RUNNING:
+        for cell in status.cells:
+            assert cell.state != SUCCEEDED or cell.evaluations, cell
+        states.append([cell.state for cell in status.cells])
+        await asyncio.sleep(0.2)
+    assert [SUCCEEDED, RUNNING, 0] in states, "the second arm's data is complete only after the first's"
+    assert [SUCCEEDED, SUCCEEDED, RUNNING] in states
+
+
+@in_virtual_time
 async def test_what_exists_is_reused_and_the_same_experiment_does_nothing_again(tmp_path: Path) -> None:
     made = world(tmp_path)
     coordinator = Coordinator(made, "a")
@@ -165,11 +180,11 @@ SMALL = experiment(BASE, arm("passes", "random-pass"), arm("failures", "failures
 @pytest.mark.parametrize(
     ("method", "step"),
     [
-        ("dataset.append", 3),
-        ("dataset.scan", 23),
+        ("dataset.append", 5),
+        ("dataset.scan", 41),
         ("dataset.count", 5),
-        ("dataset.acquire_lease", 1),
-        ("inference.list_models", 1),
+        ("dataset.acquire_lease", 2),
+        ("inference.list_models", 2),
         ("inference.load_model", 1),
         ("training.submit", 1),
         ("training.get", 1),

@@ -66,7 +66,7 @@ class Preset:
             elif key == "training":
                 found[key] = reader.message(node, key, training.TrainingSpec.DESCRIPTOR)
             elif key == "evaluations":
-                found[key] = _evaluations(reader, node, key)
+                found[key] = evaluations(reader, node, key)
             else:
                 found[key] = reader.value(node, key, str)
         reader.check()
@@ -93,7 +93,8 @@ class Preset:
         raise Failure(f"--preset {self.name}: {key}: {value} does not exist: pip install {distribution}, or build it")
 
 
-def _evaluations(reader: Reader, node: yaml.Node, path: str) -> list[dict[str, Any]]:
+def evaluations(reader: Reader, node: yaml.Node, path: str) -> list[dict[str, Any]]:
+    """Return a list of EvaluationSettings. Records mistakes in the reader."""
     if not isinstance(node, yaml.SequenceNode):
         reader.value(node, path, list)
         return []

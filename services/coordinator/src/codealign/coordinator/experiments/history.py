@@ -57,7 +57,10 @@ async def _seed(dataset: Dataset, experiment: pb.Experiment, seed: int) -> list[
             await _evaluations(dataset, cell)
     trained = [cell for cell in made if cells.trained(cell.arm)]
     if any(cell.status.state in (pb.RUN_STATE_UNSPECIFIED, pb.RUN_STATE_RUNNING) for cell in trained):
-        return made  # the number of rows is not known yet
+        for cell in trained:  # the number of rows is not known yet
+            if cell.status.state == SUCCEEDED:
+                _wait(cell.status)
+        return made
     rows = cells.rows_of(
         experiment, {cell.arm.name: cell.status.rows_available for cell in trained if cell.status.rows_available}
     )
@@ -85,13 +88,18 @@ async def _data(dataset: Dataset, status: api.ExperimentCell, run: pb.Record) ->
             status.state, status.message = pb.RUN_STATE_FAILED, NO_ROWS
 
 
+def _wait(status: api.ExperimentCell) -> None:
+    """Mark a cell whose training has not been requested yet."""
+    status.state, status.message = pb.RUN_STATE_UNSPECIFIED, "the data is complete"
+
+
 async def _loop(dataset: Dataset, experiment: pb.Experiment, cell: Cell, run: pb.Record) -> None:
     """Fill in what is known of the training on a cell's data, and of the evaluations after it."""
     status = cell.status
     loop = cells.loop_of(experiment, cell.arm, status.seed, run, status.rows, status.rows_available)
     standing = await requests.standing(dataset, loop.id)
     if standing.request is None:
-        status.state, status.message = pb.RUN_STATE_UNSPECIFIED, "the data is complete"
+        _wait(status)
         return
     _take(status, standing, repeatable=False)
     status.training = await history.submitted(dataset, loop.id)

@@ -1,0 +1,237 @@
+"""Experiment files (YAML): a matrix of arms, and the claims that it is to decide. docs/experiments.md has the format.
+
+The files in this package are presets, named like the tables of the paper that they repeat.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.api.training.v1 import training_pb2 as training
+from codealign.cli.failures import Failure
+from codealign.cli.presets import evaluations
+from codealign.cli.run_file import Reader, join
+
+BASE = "base"
+"""Short form of an arm that is not trained, as an item of `arms`."""
+AXES: Mapping[str, type] = {"pipeline": str, "generator": str, "model": str, "strategy": str, "rows": int}
+"""Settings of an arm that a matrix may vary, with their types."""
+_FILE = {
+    "name": str,
+    "description": str,
+    "preset": str,
+    "functions": str,
+    "n": int,
+    "seeds": list,
+    "models": dict,
+    "run": dict,
+    "training": dict,
+    "evaluations": list,
+    "arms": list,
+    "matrix": dict,
+    "claims": list,
+}
+_ARM = ("name", "untrained", *AXES, "instructions_of", "run", "training")
+_CLAIM = ("statement", "better", "than", "benchmark", "source")
+_FOLDER = files("codealign.cli.experiments")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An arm as written."""
+
+    name: str
+    place: str
+    """Path in the file: "arms[2]" or "matrix"."""
+    untrained: bool = False
+    pipeline: str = ""
+    generator: str = ""
+    """Alias of the model that writes the data. Empty: the trained model."""
+    model: str = ""
+    """Alias of the model that is trained and evaluated. Empty: the experiment's model."""
+    strategy: str = ""
+    rows: int = 0
+    instructions_of: str = ""
+    run: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ExperimentFile:
+    """Contents of an experiment file."""
+
+    what: str
+    """The file's name in messages."""
+    name: str = ""
+    description: str = ""
+    preset: str = ""
+    functions: str = ""
+    n: int = 0
+    seeds: Sequence[int] = (0,)
+    models: Mapping[str, str] = field(default_factory=dict)
+    """Sources of further models by alias. Empty: the user must name it."""
+    run: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    evaluations: Sequence[Mapping[str, Any]] = ()
+    arms: Sequence[Arm] = ()
+    claims: Sequence[pb.ExperimentClaim] = ()
+    lines: Mapping[str, int] = field(default_factory=dict)
+    """Line of each key, by its path."""
+
+    def failure(self, mistakes: Sequence[tuple[str, str]]) -> Failure:
+        """Return a failure that lists mistakes by their paths in the file."""
+        told = []
+        for path, text in mistakes:
+            line = next((self.lines[start] for start in _beginnings(path) if start in self.lines), None)
+            told.append((f"line {line}: " if line else "") + (f"{path}: {text}" if path else text))
+        return Failure(f"{self.what}: " + (told[0] if len(told) == 1 else "\n  " + "\n  ".join(told)))
+
+
+def _beginnings(path: str) -> list[str]:
+    """Return a path and its parents, longest first."""
+    found = [path]
+    while any(mark in path for mark in ".["):
+        path = path[: max(path.rfind("."), path.rfind("["))]
+        found.append(path)
+    return found
+
+
+def names() -> list[str]:
+    """Return the names of the presets, sorted."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in _FOLDER.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load(name: str) -> ExperimentFile:
+    """Read a preset by its name, or a file.
+
+    Raises:
+        Failure: There is no such preset or file, or it has mistakes; lists each with its line.
+    """
+    if name in names():
+        return parse(name, (_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        raise Failure(f"unknown experiment {name!r}; valid: {', '.join(names())}, or a file (.yaml)")
+    try:
+        return parse(name, path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError) as error:
+        raise Failure(f"cannot read {name}: {error}") from None
+
+
+def parse(what: str, text: str) -> ExperimentFile:
+    """Parse an experiment file.
+
+    Args:
+        what: The file's name in messages.
+        text: The file's content.
+
+    Raises:
+        Failure: Lists every mistake with its line.
+    """
+    reader = Reader(what, text)
+    found: dict[str, Any] = {}
+    arms: list[Arm] = []
+    if reader.root is None:
+        raise Failure(f"{what}: is empty; docs/experiments.md has the format")
+    for key, node in reader.items(reader.root, "", _FILE):
+        if key == "run":
+            found[key] = reader.message(node, key, pb.Run.DESCRIPTOR)
+        elif key == "training":
+            found[key] = reader.message(node, key, training.TrainingSpec.DESCRIPTOR)
+        elif key == "evaluations":
+            found[key] = evaluations(reader, node, key)
+        elif key == "models":
+            found[key] = {
+                alias: reader.value(value, join(key, alias), str) for alias, value in reader.items(node, key, None)
+            }
+        elif key == "seeds":
+            found[key] = [reader.value(each, f"{key}[{at}]", int) for at, each in enumerate(_list(reader, node, key))]
+        elif key == "arms":
+            arms += [_arm(reader, each, f"{key}[{at}]") for at, each in enumerate(_list(reader, node, key))]
+        elif key == "matrix":
+            arms += _product(reader, node, key)
+        elif key == "claims":
+            found[key] = [_claim(reader, each, f"{key}[{at}]") for at, each in enumerate(_list(reader, node, key))]
+        else:
+            found[key] = reader.value(node, key, _FILE[key])
+    for at, arm in enumerate(arms):
+        for alias in (arm.model, arm.generator):
+            if alias and alias not in found.get("models", {}):
+                reader.wrong(reader.root, f"{arm.place}: {alias!r} is not in `models`: add it there with its source")
+        if arm.name and arm.name in [other.name for other in arms[:at]]:
+            reader.wrong(reader.root, f"{arm.place}.name: duplicate arm {arm.name!r}")
+    if not found.get("name"):
+        reader.wrong(reader.root, "name: must be set: the results are written under this name")
+    if not arms and not {"arms", "matrix"} & reader.lines.keys():
+        reader.wrong(reader.root, "arms: must be set, or `matrix`: what the experiment compares")
+    reader.check()
+    return ExperimentFile(what=what, arms=arms, lines=reader.lines, **found)
+
+
+def _list(reader: Reader, node: yaml.Node, path: str) -> Sequence[yaml.Node]:
+    if isinstance(node, yaml.SequenceNode):
+        return list(node.value)
+    reader.value(node, path, list)
+    return ()
+
+
+def _arm(reader: Reader, node: yaml.Node, path: str) -> Arm:
+    if isinstance(node, yaml.ScalarNode) and node.value == BASE:
+        return Arm(BASE, path, untrained=True)
+    found: dict[str, Any] = {}
+    for key, value in reader.items(node, path, _ARM):
+        at = join(path, key)
+        if key == "run":
+            found[key] = reader.message(value, at, pb.Run.DESCRIPTOR)
+        elif key == "training":
+            found[key] = reader.message(value, at, training.TrainingSpec.DESCRIPTOR)
+        else:
+            kind = bool if key == "untrained" else AXES.get(key, str)
+            found[key] = reader.value(value, at, kind)
+    if isinstance(node, yaml.MappingNode) and not found.get("name"):
+        reader.wrong(node, f"{path}.name: must be set")
+    if found.get("untrained"):
+        for key in found.keys() - {"name", "untrained", "model"}:
+            reader.wrong(node, f"{path}.{key}: must not be set for an arm that is not trained")
+    return Arm(place=path, **{"name": "", **{key: value for key, value in found.items() if value is not None}})
+
+
+def _product(reader: Reader, node: yaml.Node, path: str) -> list[Arm]:
+    """Return an arm for every combination of the axes' values, named after the values that differ."""
+    axes: dict[str, list[Any]] = {}
+    for key, value in reader.items(node, path, AXES):
+        at = join(path, key)
+        axes[key] = [
+            reader.value(each, f"{at}[{number}]", AXES[key]) for number, each in enumerate(_list(reader, value, at))
+        ]
+        if not axes[key]:
+            reader.wrong(value, f"{at}: must be a list with one value at least")
+    if not axes:
+        return []
+    varied = [key for key, values in axes.items() if len(values) > 1] or list(axes)
+    found = []
+    for values in itertools.product(*axes.values()):
+        chosen = dict(zip(axes, values, strict=True))
+        found.append(Arm(name=", ".join(_said(key, chosen[key]) for key in varied), place=path, **chosen))
+    return found
+
+
+def _said(axis: str, value: Any) -> str:
+    told = {"rows": f"{value} rows", "generator": f"data of {value}", "model": f"model {value}"}
+    return told.get(axis, str(value))
+
+
+def _claim(reader: Reader, node: yaml.Node, path: str) -> pb.ExperimentClaim:
+    found = {key: reader.value(value, join(path, key), str) for key, value in reader.items(node, path, _CLAIM)}
+    for key in ("statement", "better", "than"):
+        if not found.get(key):
+            reader.wrong(node, f"{path}.{key}: must be set")
+    return pb.ExperimentClaim(**{key: value for key, value in found.items() if value})
