@@ -135,6 +135,14 @@ async def test_a_file_with_everything_is_the_experiment_that_it_says(coordinator
         ("name: x\narms:\n  - {name: a, untrained: true, rows: 3}", ["arms[0].rows: must not be set for an arm that"]),
         ("name: x\narms: [base]\nclaims:\n  - {better: a, than: b}", ["line 4: claims[0].statement: must be set"]),
         ("name: x\narms:\n  - {name: a, run: {stages: {c: {x: 1}}}}", ["line 3: arms[0].run.stages.c.x: unknown"]),
+        (
+            "name: x\narms:\n  - base\n  - {name: passes, instructions_of: bas}\nclaims:\n"
+            "  - {statement: s, better: pases, than: base}",
+            [
+                "line 4: arms[1].instructions_of: unknown arm 'bas'; did you mean base?",
+                "line 6: claims[0].better: unknown",
+            ],
+        ),
         ("seeds: []", ["name: must be set", "arms: must be set, or `matrix`"]),
         ("", ["is empty; docs/experiments.md has the format"]),
         ("name: [", ["is not YAML"]),
@@ -164,9 +172,10 @@ arms:
   - {name: a, pipeline: selfcodealing, strategy: all}
   - {name: b, rows: 5000}
   - {name: c, instructions_of: d}
+  - {name: d}
 evaluations: [{benchmarks: [humanevl]}]
 claims:
-  - {statement: s, better: a, than: z}
+  - {statement: s, better: a, than: a}
 """
     file = chosen(experiments.parse("mine.yaml", text), Choices())
     async with built(coordinator, file) as (connection, given):
@@ -178,8 +187,8 @@ claims:
         "line 6: arms[0].strategy: unknown strategy 'all'",
         "arms[1].run.stages.respones: unknown stage 'respones'; did you mean 'responses'?",
         "line 8: arms[2].instructions_of: must name an arm with a run that is listed before it: a, b",
-        "line 9: evaluations[0].benchmarks[0]: unknown benchmark 'humanevl'",
-        "line 11: claims[0].than: unknown arm 'z'",
+        "line 10: evaluations[0].benchmarks[0]: unknown benchmark 'humanevl'",
+        "line 12: claims[0].than: must be another arm than `better`",
     ):
         assert part in told
     text = "name: x\npreset: nano\nn: 5\narms:\n  - {name: b, rows: 5000}\n"

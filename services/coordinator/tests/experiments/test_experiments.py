@@ -294,6 +294,56 @@ async def test_a_run_that_fails_fails_its_arm_alone(tmp_path: Path) -> None:
 
 
 @in_virtual_time
+async def test_arms_that_cannot_begin_are_named_and_the_others_have_results(tmp_path: Path) -> None:
+    made = world(tmp_path)
+    made.dataset.put(*toys.seeds(0, "bad one"), collection="bad")
+    coordinator = Coordinator(made, "a")
+    away = pb.ModelChoice(model="away", revision="rev-away")
+    models = [*experiment().models, pb.ExperimentModel(model=away, source="/models/away")]
+    empty = pb.ExperimentArm(name="empty", model="base", run=run(seeds=pb.SeedSelection(collection="bad")))
+    follows = pb.ExperimentArm(name="follows", model="base", run=run(), instructions_of="empty")
+    follows.run.ClearField("seeds")
+    unloadable = arm("unloadable", "random-pass")
+    unloadable.run.model.CopyFrom(away)
+    made.inference.control.before = _refuse_to_load_away
+    arms = [BASE, empty, follows, unloadable, arm("passes", "random-pass"), arm("rows", "random-pass", rows=4)]
+    record = await create(coordinator, experiment(*arms, seeds=[0], models=models))
+    standing = await made.until_ended(EXPERIMENT)
+    assert standing.state == FAILED
+    assert "arm follows, seed 0: arm empty has no instructions" in standing.message
+    assert "arm unloadable, seed 0: not enough memory" in standing.message
+    found = await result(coordinator, record)
+    states = {cell.arm: cell.state for cell in found.experiment.cells}
+    assert states == {
+        "base": SUCCEEDED,
+        "empty": FAILED,
+        "follows": FAILED,
+        "unloadable": pb.RUN_STATE_UNSPECIFIED,
+        "passes": SUCCEEDED,
+        "rows": SUCCEEDED,
+    }
+    assert [score.arm for score in found.result.measures[0].scores] == ["base", "passes", "rows"]
+
+
+def _refuse_to_load_away(method: str, request: Any) -> None:
+    if method == "load_model" and request.name == "away":
+        raise FailedPrecondition("not enough memory")
+
+
+@in_virtual_time
+async def test_an_arm_whose_run_kept_too_few_rows_fails(tmp_path: Path) -> None:
+    made = world(tmp_path)
+    made.dataset.put(*toys.seeds(0, "bad one"), collection=toys.SEEDS)
+    coordinator = Coordinator(made, "a")
+    record = await create(coordinator, experiment(arm("all", "random-pass", rows=5), claims=[], seeds=[0]))
+    standing = await made.until_ended(EXPERIMENT)
+    (cell,) = (await result(coordinator, record)).experiment.cells
+    assert standing.state == cell.state == FAILED
+    assert f"the run kept {cell.rows_available} rows, and the arm asks for 5" in cell.message
+    assert cell.message in standing.message
+
+
+@in_virtual_time
 async def test_a_pause_stops_what_is_in_progress_and_a_resume_goes_on(tmp_path: Path) -> None:
     made = world(tmp_path)
     made.inference.seconds = 2.0

@@ -6,7 +6,7 @@ The files in this package are presets, named like the tables of the paper that t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -18,7 +18,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.training.v1 import training_pb2 as training
 from codealign.cli.failures import Failure
 from codealign.cli.presets import evaluations
-from codealign.cli.run_file import Reader, join
+from codealign.cli.run_file import Reader, join, nearest
 
 BASE = "base"
 """Short form of an arm that is not trained, as an item of `arms`."""
@@ -173,7 +173,20 @@ def parse(what: str, text: str) -> ExperimentFile:
     if not arms and not {"arms", "matrix"} & reader.lines.keys():
         reader.wrong(reader.root, "arms: must be set, or `matrix`: what the experiment compares")
     reader.check()
-    return ExperimentFile(what=what, arms=arms, lines=reader.lines, **found)
+    file = ExperimentFile(what=what, arms=arms, lines=reader.lines, **found)
+    if mistakes := list(_unknown_arms(file)):
+        raise file.failure(mistakes)
+    return file
+
+
+def _unknown_arms(file: ExperimentFile) -> Iterator[tuple[str, str]]:
+    known = [arm.name for arm in file.arms]
+    named = [(f"{arm.place}.instructions_of", arm.instructions_of) for arm in file.arms if arm.instructions_of]
+    for at, claim in enumerate(file.claims):
+        named += [(f"claims[{at}].better", claim.better), (f"claims[{at}].than", claim.than)]
+    for place, name in named:
+        if name not in known:
+            yield place, f"unknown arm {name!r}{nearest(name, known)}"
 
 
 def _list(reader: Reader, node: yaml.Node, path: str) -> Sequence[yaml.Node]:

@@ -107,6 +107,13 @@ def rows_of(experiment: pb.Experiment, available: Mapping[str, int]) -> dict[str
     return {arm.name: arm.rows or shared for arm in arms}
 
 
+def too_many(rows: int, available: int) -> str:
+    """Return what is wrong with an arm's own number of rows, or ""."""
+    if rows <= available:
+        return ""
+    return f"the run kept {available:,} rows, and the arm asks for {rows:,}: use more seeds, or fewer rows"
+
+
 def cells(experiment: pb.Experiment) -> Iterator[tuple[int, pb.ExperimentArm]]:
     """Yield every cell in the order in which cells are listed."""
     for seed in experiment.seeds:

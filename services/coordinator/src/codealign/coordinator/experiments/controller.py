@@ -17,7 +17,7 @@ from codealign.common.errors import CodeAlignError, FailedPrecondition, NotFound
 from codealign.coordinator.evaluation.operations import Evaluations
 from codealign.coordinator.evaluation.request import checked, job_record
 from codealign.coordinator.experiments import cells
-from codealign.coordinator.experiments.history import failures, rows_available
+from codealign.coordinator.experiments.history import NO_INSTRUCTIONS, failures, rows_available
 from codealign.coordinator.ground import requests
 from codealign.coordinator.ground.assignment import Assignment, Outcome
 from codealign.coordinator.ground.faults import TRANSIENT, RunFailed
@@ -85,7 +85,7 @@ class ExperimentWorkload:
                     await self._evaluate(assignment, arm, seed)
                     continue
                 if arm.instructions_of and arm.instructions_of not in available:
-                    raise RunFailed(f"arm {arm.instructions_of} has no instructions")
+                    raise RunFailed(NO_INSTRUCTIONS.format(arm.instructions_of))
                 runs[arm.name] = await self._run(assignment, arm, seed)
                 available[arm.name] = await rows_available(self._services.dataset, runs[arm.name].id)
         rows = cells.rows_of(experiment, available)
@@ -125,10 +125,8 @@ class ExperimentWorkload:
     ) -> None:
         """Wait for an arm's training and evaluations, requesting them if necessary."""
         experiment = assignment.subject.experiment
-        if rows > available:
-            raise RunFailed(
-                f"the run kept {available:,} rows, and the arm asks for {rows:,}: use more seeds, or fewer rows"
-            )
+        if wrong := cells.too_many(rows, available):
+            raise RunFailed(wrong)
         loop = cells.loop_of(experiment, arm, seed, run, rows, available)
         requested = False
         while True:

@@ -19,6 +19,8 @@ from codealign.coordinator.loops.request import tuned_evaluations
 from codealign.coordinator.runs.config import run_records
 
 SUCCEEDED = pb.RUN_STATE_SUCCEEDED
+NO_INSTRUCTIONS = "arm {} has no instructions"
+_ENDED = (pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED, pb.RUN_STATE_PAUSED)
 
 
 @dataclass
@@ -37,38 +39,48 @@ async def rows_available(dataset: Dataset, run_id: str) -> int:
     return sum(each.count for each in counts if each.kind == pb.KIND_EXAMPLE)
 
 
-async def read(dataset: Dataset, experiment: pb.Experiment) -> list[Cell]:
-    """Return every cell, by seed and then in the order of the arms, with one try per call."""
+async def read(dataset: Dataset, experiment: pb.Experiment, *, settled: bool) -> list[Cell]:
+    """Return every cell, by seed and then in the order of the arms, with one try per call.
+
+    Args:
+        dataset: The store.
+        experiment: The experiment.
+        settled: Whether the experiment does nothing more. Data that does not exist then will not be waited for.
+    """
     found: list[Cell] = []
     for seed in experiment.seeds:
-        found += await _seed(dataset, experiment, seed)
+        found += await _seed(dataset, experiment, seed, settled=settled)
     return found
 
 
-async def _seed(dataset: Dataset, experiment: pb.Experiment, seed: int) -> list[Cell]:
-    made = [Cell(arm, api.ExperimentCell(arm=arm.name, seed=seed)) for arm in experiment.arms]
+async def _seed(dataset: Dataset, experiment: pb.Experiment, seed: int, *, settled: bool) -> list[Cell]:
+    made = {arm.name: Cell(arm, api.ExperimentCell(arm=arm.name, seed=seed)) for arm in experiment.arms}
     runs: dict[str, pb.Record] = {}
-    for cell in made:
-        if cells.trained(cell.arm):
-            runs[cell.arm.name] = run_records(cells.run_of(experiment, cell.arm, seed))[1]
-            await _data(dataset, cell.status, runs[cell.arm.name])
-        else:
+    for name, cell in made.items():
+        if not cells.trained(cell.arm):
             cell.evaluations = cells.base_evaluations(experiment, cell.arm, seed)
             await _evaluations(dataset, cell)
-    trained = [cell for cell in made if cells.trained(cell.arm)]
-    if any(cell.status.state in (pb.RUN_STATE_UNSPECIFIED, pb.RUN_STATE_RUNNING) for cell in trained):
-        for cell in trained:  # the number of rows is not known yet
-            if cell.status.state == SUCCEEDED:
-                _wait(cell.status)
-        return made
-    rows = cells.rows_of(
-        experiment, {cell.arm.name: cell.status.rows_available for cell in trained if cell.status.rows_available}
-    )
-    for cell in trained:
-        if cell.arm.name in rows:
-            cell.status.rows = rows[cell.arm.name]
+            continue
+        source = cell.arm.instructions_of
+        if source and made[source].status.state in _ENDED:
+            cell.status.state, cell.status.message = pb.RUN_STATE_FAILED, NO_INSTRUCTIONS.format(source)
+            continue
+        runs[name] = run_records(cells.run_of(experiment, cell.arm, seed))[1]
+        await _data(dataset, cell.status, runs[name])
+    trained = [cell for cell in made.values() if cells.trained(cell.arm)]
+    unknown = any(cell.status.state in (pb.RUN_STATE_UNSPECIFIED, pb.RUN_STATE_RUNNING) for cell in trained)
+    whole = [cell for cell in trained if cell.status.state == SUCCEEDED]
+    rows = cells.rows_of(experiment, {cell.arm.name: cell.status.rows_available for cell in whole})
+    for cell in whole:
+        if unknown and not settled:  # the number of rows is not known yet
+            _wait(cell.status)
+            continue
+        cell.status.rows = rows[cell.arm.name]
+        if wrong := cells.too_many(cell.status.rows, cell.status.rows_available):
+            cell.status.state, cell.status.message = pb.RUN_STATE_FAILED, wrong
+        else:
             await _loop(dataset, experiment, cell, runs[cell.arm.name])
-    return made
+    return list(made.values())
 
 
 async def _data(dataset: Dataset, status: api.ExperimentCell, run: pb.Record) -> None:

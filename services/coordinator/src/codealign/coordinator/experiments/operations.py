@@ -115,8 +115,10 @@ class Experiments:
 
     async def _read(self, experiment: pb.Record) -> tuple[api.ExperimentStatus, list[history.Cell]]:
         dataset = self._services.dataset
-        status = self._summary(experiment, await requests.standing(dataset, experiment.id))
-        found = await history.read(dataset, experiment.experiment)
+        standing = await requests.standing(dataset, experiment.id)
+        status = self._summary(experiment, standing)
+        settled = standing.settled(repeatable=False)
+        found = await history.read(dataset, experiment.experiment, settled=settled)
         status.cells.extend(cell.status for cell in found)
         return status, found
 
