@@ -126,6 +126,10 @@ bench-sandbox: setup ## Executions per second, ours and others', in one table
 bench-flow: setup ## What a record costs: processor time by service, memory, growth; SQLite and PostgreSQL
 	@$(BIN)/python -m tests.bench.flow $(ARGS)
 
+.PHONY: bench-draws
+bench-draws: setup ## Tokens per kept row, by stage and switch, up to a run with a target
+	@$(BIN)/python -m tests.bench.draws $(ARGS)
+
 .PHONY: bench-console
 bench-console: setup ## The console's pages on a store of a million records: milliseconds and memory; writes docs/console.md
 	@$(BIN)/python -m tests.bench.console --write $(ARGS)

@@ -109,6 +109,33 @@ async def test_a_run_is_made_carried_out_and_told_of() -> None:
         assert list(listed) == [await world.get(last.id)]
 
 
+@in_virtual_time
+async def test_a_run_with_a_target_has_a_forecast_until_it_ends_and_a_summary_in_its_report() -> None:
+    async with World(fakes(seeds=40)).working() as world:
+        run = (await world.create(target=pb.Target(rows=8, window=4, device_hours=100.0))).run.id
+        told = await world.watch(run)
+        forecasts = [status.forecast for status in told if status.HasField("forecast")]
+        assert max(forecast.rows for forecast in forecasts) >= 6
+        assert any("of 8 rows" in forecast.text for forecast in forecasts)
+        assert not told[-1].HasField("forecast")
+        assert told[-1].message.endswith("8 rows; the target is reached")
+        report = await world.servicer.GetReport(api.GetReportRequest(run=run), CONTEXT)
+        assert (report.rows, report.target.why, report.target.rows) == (8, "rows", 8)
+        logs = world.fakes.dataset.of_kind(pb.KIND_WORK_LOG, run)
+        assert sum(record.work_log.inference_seconds for record in logs) > 0
+
+
+@in_virtual_time
+async def test_a_target_with_a_strategy_that_draws_everything_has_a_note() -> None:
+    world = World(fakes())
+    config = pb.Run(pipeline="one-line", seeds=pb.SeedSelection(collection=toys.SEEDS), target=pb.Target(rows=3))
+    plan = await world.servicer.PlanRun(api.PlanRunRequest(config=config), CONTEXT)
+    assert not any("draws every attempt" in note for note in plan.notes)
+    config.selection.strategy = "random-pass"
+    plan = await world.servicer.PlanRun(api.PlanRunRequest(config=config), CONTEXT)
+    assert any("'random-pass' draws every attempt" in note for note in plan.notes)
+
+
 def finished(dataset: FakeDataset, number: int) -> None:
     """Store a finished run and its loop."""
     given = pb.Run(pipeline="one-line", seeds=pb.SeedSelection(collection=toys.SEEDS), seed=number)
