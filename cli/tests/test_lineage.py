@@ -293,6 +293,14 @@ def test_a_chain_of_the_same_kind_hangs_together_under_the_stages_that_made_it()
     assert render(lineage_tree(family)).index(first.id[:12]) < render(lineage_tree(family)).index(second.id[:12])
 
 
+def test_a_response_that_holds_its_own_task_shows_both() -> None:
+    seed = complete(pb.Record(kind=pb.KIND_SEED, seed=pb.Seed(code="x = 1\n", path="a.py", line=1)))
+    body = pb.Response(instruction="Write a function g.", answer="Here.", code="def g(): ...")
+    pair = complete(pb.Record(kind=pb.KIND_RESPONSE, parents=[seed.id], response=body))
+    shown = render(lineage_tree(Family(pair.id, {seed.id: seed, pair.id: pair}, {})))
+    assert shown.index("a.py:1") < shown.index("Write a function g.") < shown.index("def g(): ...")
+
+
 def test_records_that_this_client_does_not_know_are_shown() -> None:
     seed = complete(pb.Record(kind=pb.KIND_SEED, seed=pb.Seed(name="f")))
     newer = pb.Record(id="ab" * 16, kind=99, parents=[seed.id])  # type: ignore[arg-type]  # an open enumeration

@@ -103,6 +103,16 @@ async def test_a_wrong_filter_is_explained(world: World) -> None:
     assert "names no collection" in await world.words("/records", 404)
 
 
+async def test_a_run_that_begins_with_instructions_leads_to_those(world: World) -> None:
+    tree = Tree()
+    tree.run.run.seeds.collection = "given"
+    world.store(tree)
+    assert "/records?collection=given&amp;kind=seed" in await world.page(f"/runs/{tree.run.id}")
+    stages = world.coordinator.reports[tree.run.id].pipeline.stages
+    stages.add(name="seeds", makes=pb.KIND_INSTRUCTION)
+    assert "/records?collection=given&amp;kind=instruction" in await world.page(f"/runs/{tree.run.id}")
+
+
 async def test_a_training_has_a_loss_curve_and_is_live_while_it_runs(world: World) -> None:
     points = [tr.LossPoint(step=step, loss=1 / step, learning_rate=1e-5) for step in range(1, 20)]
     spec = tr.TrainingSpec(name="tuned", model="nano", dataset="v-1")

@@ -13,6 +13,7 @@ from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.coordinator.evaluation import programs
 from codealign.coordinator.pipelines.selfcodealign.instructions import SECTION
 from codealign.coordinator.reading import assembly, parsing, python_code, sections
+from codealign.coordinator.rules import marks
 
 CHARS = 100_000
 
@@ -29,6 +30,10 @@ def read_instruction(text: str) -> object:
 
 def read_response(text: str) -> object:
     return parsing.response(text, cut_off=False)
+
+
+def read_pair(text: str) -> object:
+    return parsing.pair(text)
 
 
 def calls(work: Callable[[str], object], text: str) -> int:
@@ -57,6 +62,8 @@ def join_with_itself(text: str) -> object:
         pytest.param(read_instruction, "Say </task>\nx\n", id="tags in sentences"),
         pytest.param(join_with_itself, "from __future__ import annotations\n", id="future imports"),
         pytest.param(read_response, "```\nx\n", id="fences"),
+        pytest.param(read_pair, "a b c d e\n</task>\n<answer>\n```python\nx\n```\n", id="pairs"),
+        pytest.param(read_pair, "Say </task> or <answer> x\n", id="tags of pairs in sentences"),
         pytest.param(read_response, "> ```python\n> x = 1\n", id="quoted fences"),
         pytest.param(python_code.names, f"x = a{'.b' * 200}\n", id="chains, their names"),
         pytest.param(lambda text: programs.clean(text, "f"), f"x = a{'.b' * 200}\n", id="chains of attributes"),
@@ -94,6 +101,8 @@ def test_a_hundred_thousand_odd_characters_are_read_or_refused(text: str) -> Non
     wrapped = f"```python\n{text}\n```\n</answer>\n<tests>\n```python\nassert x\n```\n"
     for given in (text, wrapped):
         assert read_response(given)
+        assert read_pair(given)
+    assert marks.marks_drop(text) is None
     assert read_instruction(text) is not None
     assert programs.clean(text, "f")
     python_code.names(text)

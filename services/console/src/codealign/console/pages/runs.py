@@ -147,6 +147,7 @@ async def run(request: Request) -> Response:
         state=run_state(found),
         tone=tone(found.state),
         message=waiting_words(found) or message_words(found),
+        begins_with=next((stage.makes for stage in report.pipeline.stages), pb.KIND_SEED),
         headline=headline(report) if report.stages else "",
         cautions=cautions(report),
         stages=stage_lines(found.stages, words),
