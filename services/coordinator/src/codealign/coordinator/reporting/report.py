@@ -17,6 +17,7 @@ from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.ground.store import RunStore
 from codealign.coordinator.ground.tally import PASSED
 from codealign.coordinator.reporting.row_lineage import follow
+from codealign.coordinator.runs.config import SEED_RULES
 
 _ITEMS = (
     pb.KIND_SEED,
@@ -110,7 +111,7 @@ async def _by_stage(store: RunStore, counts: Sequence[dataset.RecordCount]) -> d
         dropped = item.outcome == pb.Decision.OUTCOME_DROPPED
         if item.kind == pb.KIND_REJECTION or dropped or (item.kind == pb.KIND_VERDICT and item.label != PASSED):
             stage.reasons[item.label] += item.count
-        elif item.kind != pb.KIND_DECISION or config.kind == pb.KIND_SEED:  # a kept row is counted by its own record
+        elif item.kind != pb.KIND_DECISION or config.name == SEED_RULES:  # a kept row is counted by its own record
             stage.kept += item.count
     return found
 

@@ -44,7 +44,10 @@ class Candidate(NamedTuple):
 
 @dataclass(slots=True)
 class Group:
-    """An item of the stage before the candidates, and the candidates drawn for it."""
+    """An item of the stage before the candidates, and the candidates drawn for it.
+
+    Without a writing stage, the item is the only candidate itself.
+    """
 
     line: bytes
     """Ids of the records that the item derives from: the seed's first, the item's last."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
@@ -13,7 +13,7 @@ from codealign.coordinator.ground import windows
 from codealign.coordinator.ground.calls import Completions
 from codealign.coordinator.ground.faults import RunFailed, RunStopped, decisive_error
 from codealign.coordinator.ground.ports import Services
-from codealign.coordinator.pipelines import INTERNAL_ERROR
+from codealign.coordinator.pipelines import INTERNAL_ERROR, kind_name
 from codealign.coordinator.pipelines.stage import Item, Stage, Writing
 from codealign.coordinator.runs.bounded import BoundedTasks
 from codealign.coordinator.runs.config import ROW_RULES
@@ -46,7 +46,9 @@ class Items:
         self._most_seeds = settings.seeds_in_flight
         self._samples = windows.of_inference(services.inference, settings.generations_in_flight)
         self._programs = windows.of_sandbox(services.sandbox, settings.executions_in_flight)
-        context.progress.windows = {"inference": self._samples, "sandbox": self._programs}
+        used = {"inference": bool(self._pipeline.writing), "sandbox": self._pipeline.execution is not None}
+        found = {"inference": self._samples, "sandbox": self._programs}
+        context.progress.windows = {name: window for name, window in found.items() if used[name]}
         prefixes = Prefixes(context.store)
         self._generations = {
             stage.name: Generation(
@@ -64,7 +66,8 @@ class Items:
             )
             for stage in self._pipeline.writing
         }
-        self.candidates = self._generations[self._pipeline.candidates.name]
+        self._candidates = self._generations.get(self._pipeline.candidates.name)
+        """The stage that generates the candidates. None: they are the records of the collection."""
         self._execution: Execution | None = None
         if (stage := self._pipeline.execution) is not None:
             self._execution = Execution(context, stage, services.sandbox, self._programs)
@@ -96,9 +99,14 @@ class Items:
         if self._stopped:
             raise RunStopped(f"{self._stopped} items are not finished")
         if not count:
+            kind = kind_name(self._pipeline.seeds.makes)
+            advice = (
+                "collect from another directory (`codealign seeds collect PATH`)"
+                if kind == "seed"
+                else "`codealign data dropped` says why"
+            )
             raise RunFailed(
-                f"no seed of collection {self._context.run.seeds.collection!r} meets the seed rules; collect from "
-                "another directory (`codealign seeds collect PATH`)"
+                f"no {kind} of collection {self._context.run.seeds.collection!r} meets the {kind} rules; {advice}"
             )
         return groups
 
@@ -111,6 +119,12 @@ class Items:
         """Append the records that the stages still hold back, now that the run is complete."""
         for generation in self._generations.values():
             await generation.settle()
+
+    def key(self, group: Group, candidate: Candidate) -> str:
+        """Return a candidate's key, which everything random about it derives from."""
+        if self._candidates is None:
+            return group.key
+        return self._candidates.key(group.key, candidate.attempt, candidate.number)
 
     def seeds_in_flight(self) -> int:
         """Return the current limit on seeds between their first and last stage."""
@@ -151,9 +165,33 @@ class Items:
         )
         run_id = context.record.id
         with traces.item_span("item", [run_id, seed.id], {"run": run_id, "record": seed.id}):
-            await context.store.join([seed.id])
+            line = await self._line(seed)
+            await context.store.join(filter(None, [*(each.id for each in line.values()), seed.provenance.import_id]))
             await context.store.append(record)
-            await self._go_on(Item(seed, seed.id, {stage.name: seed}), stage, groups, fresh=False)
+            item = Item(seed, seed.id, line)
+            if stage is self._pipeline.candidates:
+                await self._choose_from(item, groups)
+            else:
+                await self._go_on(item, stage, groups, fresh=False)
+
+    async def _line(self, record: pb.Record) -> Mapping[str, pb.Record]:
+        """Return a record of the collection after what it derives from, as far as the stage names that."""
+        stage, at = self._pipeline.seeds, record
+        found = [(stage.name, record)]
+        while stage.ancestors and at.parents:
+            there = await self._context.store.get(at.parents[:1])
+            if not there or (at := there[at.parents[0]]).kind not in stage.ancestors:
+                break
+            found.append((stage.ancestors[at.kind], at))
+        return dict(reversed(found))
+
+    async def _choose_from(self, item: Item, groups: list[Group]) -> None:
+        """Judge a record of the collection as a candidate; it is the only one of its group."""
+        # Several responses to one instruction share the key, so that they count as siblings rather than duplicates.
+        key = item.record.parents[0] if item.record.parents else item.key
+        group = Group(packed(each.id for each in item.line.values()), key, drawn=1)
+        await self._judge(Drawn(item, 0, 0, fresh=False), group.eligible)
+        groups.append(group)
 
     async def _go_on(self, item: Item, stage: Stage, groups: list[Group], *, fresh: bool) -> None:
         """Process everything that follows from an item of a stage, up to the candidates."""
@@ -203,15 +241,17 @@ class Items:
         Raises:
             RunStopped: The run must stop; all in-flight work is finished.
         """
-        settings, eligible = self.candidates.settings, len(group.eligible)
+        if self._candidates is None:
+            return False
+        settings, eligible = self._candidates.settings, len(group.eligible)
         everything = self._strategy.draws_all
         while group.drawn < settings.attempts and (everything or len(group.eligible) == eligible):
             end = settings.attempts if everything else min(group.drawn + settings.round_size, settings.attempts)
-            group.eligible += await self._round(item, range(group.drawn, end), fresh=fresh)
+            group.eligible += await self._round(self._candidates, item, range(group.drawn, end), fresh=fresh)
             group.drawn = end
         return len(group.eligible) > eligible
 
-    async def _round(self, item: Item, attempts: range, *, fresh: bool) -> list[Candidate]:
+    async def _round(self, stage: Generation, item: Item, attempts: range, *, fresh: bool) -> list[Candidate]:
         """Draw these attempts, judge each as it arrives, and return the eligible ones in order of preference."""
         judging: list[asyncio.Task[tuple[bool, Candidate | None]]] = []
         async with asyncio.TaskGroup() as tasks:
@@ -219,13 +259,13 @@ class Items:
             def deliver(drawn: Drawn) -> None:
                 judging.append(tasks.create_task(self._judged(drawn)))
 
-            drawn = await self._is_through(self.candidates.draw(item, attempts, fresh=fresh, deliver=deliver))
+            drawn = await self._is_through(stage.draw(item, attempts, fresh=fresh, deliver=deliver))
         judged = [task.result() for task in judging]
         if not drawn or not all(through for through, _ in judged):
             raise RunStopped("the round is not finished")
         found = [candidate for _, candidate in judged if candidate is not None]
         return self._strategy.ordered(
-            found, self._context.run, lambda each: self.candidates.key(item.key, each.attempt, each.number)
+            found, self._context.run, lambda each: stage.key(item.key, each.attempt, each.number)
         )
 
     async def _judged(self, drawn: Drawn) -> tuple[bool, Candidate | None]:
@@ -236,8 +276,8 @@ class Items:
 
     async def _judge(self, drawn: Drawn, found: list[Candidate]) -> None:
         """Judge a candidate and add it to `found` if it may become a row."""
-        context, item = self._context, drawn.item
-        if not await self._meets_rules(self._pipeline.candidates, item):
+        context, item, made_by = self._context, drawn.item, self._pipeline.candidates
+        if isinstance(made_by, Writing) and not await self._meets_rules(made_by, item):
             return
         verdict: pb.Record | None = None
         if self._execution is not None:

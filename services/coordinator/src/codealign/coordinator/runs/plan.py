@@ -35,7 +35,8 @@ async def build(services: Services, run: pb.Run, notes: list[str]) -> api.PlanRu
     available = await _available(services, pipeline, run)
     plan = api.PlanRunResponse(config=run, notes=notes, run_id=run_records(run)[1].id)
     if run.seeds.limit > available:
-        plan.notes.append(f"the collection has only {available} seeds, not {run.seeds.limit}")
+        kind = pipelines.kind_name(pipeline.seeds.makes)
+        plan.notes.append(f"the collection has only {available} {kind}s, not {run.seeds.limit}")
     plan.stages.append(api.PlannedStage(stage=pipeline.seeds.name, items=available))
     items = {pipeline.seeds.name: min(run.seeds.limit or available, available)}
     first = await _first_seed(services, pipeline, run)
@@ -58,7 +59,7 @@ async def build(services: Services, run: pb.Run, notes: list[str]) -> api.PlanRu
     if (execution := pipeline.execution) is not None:
         executed = items[execution.parent] * run.execution.runs
         plan.stages.append(api.PlannedStage(stage=execution.name, items=executed))
-    rows = items[pipeline.candidates.parent]
+    rows = items[pipeline.candidates.parent or pipeline.candidates.name]
     plan.stages.append(api.PlannedStage(stage=pipeline.selection.name, items=rows))
     return plan
 

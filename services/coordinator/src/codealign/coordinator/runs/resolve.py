@@ -71,7 +71,10 @@ def notes_of(benchmarks_sha256: str) -> Iterable[str]:
 
 
 async def _models(run: pb.Run, services: Services, path: str) -> list[str]:
-    """Fill in the names and revisions of the loaded models."""
+    """Fill in the names and revisions of the loaded models. A run in which no model writes needs none."""
+    name = run.pipeline or pipelines.DEFAULT
+    if not run.model.model and name in pipelines.names() and not pipelines.get(name).writing:
+        return []
     choices = [(f"{path}model", run.model)]
     choices += [
         (f"{path}stages[{index}].model", stage.model)
@@ -100,9 +103,10 @@ async def _seeds(run: pb.Run, services: Services) -> None:
     seeds = pipelines.get(run.pipeline).seeds
     request = ds.ScanRequest(kind=seeds.makes, collection=run.seeds.collection, page_size=1)
     if not (await services.dataset.scan(request)).records:
-        raise NotFound(
-            f"collection {run.seeds.collection!r} has no seeds: collect some with `codealign seeds collect PATH`"
-        )
+        command = "collect some with `codealign seeds collect PATH`"
+        if seeds.makes != pb.KIND_SEED:
+            command = "import some with `codealign import PATH --format NAME`"
+        raise NotFound(f"collection {run.seeds.collection!r} has no {pipelines.kind_name(seeds.makes)}s: {command}")
 
 
 async def _execution(run: pb.Run, services: Services, path: str) -> list[str]:

@@ -92,7 +92,7 @@ async def work(
                 await items.settle_verdicts()
             say("selecting rows")
             with traces.span("select", {}):
-                selection = Selection(context, items.candidates, items.draw_on, items.seeds_in_flight)
+                selection = Selection(context, items.key, items.draw_on, items.seeds_in_flight)
                 rows = await selection.choose(groups)
                 await items.settle()
             say("publishing")

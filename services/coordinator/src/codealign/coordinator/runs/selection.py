@@ -24,13 +24,13 @@ from codealign.common.errors import InvalidArgument
 from codealign.common.sequences import batched
 from codealign.coordinator import metrics
 from codealign.coordinator.ground.faults import RunFailed, RunStopped
-from codealign.coordinator.pipelines import INTERNAL_ERROR
-from codealign.coordinator.pipelines.stage import NOT_CHOSEN, Item
+from codealign.coordinator.pipelines import INTERNAL_ERROR, kind_name
+from codealign.coordinator.pipelines.pipeline import Pipeline
+from codealign.coordinator.pipelines.stage import NOT_CHOSEN, Item, Writing
 from codealign.coordinator.rules.duplicates import Row, RowDuplicates
 from codealign.coordinator.rules.seeds import Drop
 from codealign.coordinator.runs.bounded import BoundedTasks
 from codealign.coordinator.runs.context import Context, decision
-from codealign.coordinator.runs.generation import Generation
 from codealign.coordinator.runs.groups import Candidate, Group
 from codealign.coordinator.runs.strategies import STRATEGIES
 
@@ -40,6 +40,8 @@ BATCH = 100
 _SPACE = re.compile(r"\s+")
 _ItemT = TypeVar("_ItemT")
 
+KeyOf = Callable[[Group, Candidate], str]
+"""Returns a candidate's key."""
 DrawOn = Callable[[Group, Item], Awaitable[bool]]
 """Draws more candidates of a group and returns whether another is eligible."""
 
@@ -61,14 +63,15 @@ class Selection:
 
     Args:
         context: The run.
-        generation: Stage that generates the candidates.
+        key_of: Returns a candidate's key.
         draw_on: Draws more candidates of a group.
         in_flight: Returns the current limit on groups that are drawn for concurrently.
     """
 
-    def __init__(self, context: Context, generation: Generation, draw_on: DrawOn, in_flight: Callable[[], int]) -> None:
-        self._context, self._generation, self._draw_on, self._in_flight = context, generation, draw_on, in_flight
-        self._stage = context.pipeline.selection
+    def __init__(self, context: Context, key_of: KeyOf, draw_on: DrawOn, in_flight: Callable[[], int]) -> None:
+        self._context, self._key_of, self._draw_on, self._in_flight = context, key_of, draw_on, in_flight
+        self._stage, self._candidates = context.pipeline.selection, context.pipeline.candidates
+        self._written = _written_before(context.pipeline)
         self._config_id = context.configs[self._stage.name].id
         self._tally = context.progress[self._stage.name]
         settings = context.run.selection
@@ -85,7 +88,7 @@ class Selection:
             RunFailed: A record of the run is missing from the store, or a service returned an error.
         """
         rows = 0
-        offered = sorted((group for group in groups if group.eligible), key=lambda group: group.key)
+        offered = sorted((group for group in groups if group.eligible), key=lambda group: (group.key, group.line))
         turns = [turn for group in offered for turn in self._turns(group)]
         self._tally.expected = len(turns)
         while turns:
@@ -112,8 +115,9 @@ class Selection:
 
         async def draw(number: int, item: Item) -> None:
             group = fallen[number].group
+            group = fallen[number].group
             try:
-                with traces.resumed([self._context.record.id, group.ids[0]]):
+                with traces.resumed(self._trace(group)):
                     there[number] = await self._draw_on(group, item)
             except RunStopped as error:  # must not cancel concurrent work
                 stopped.append(error)
@@ -132,16 +136,22 @@ class Selection:
     def _parent(self, group: Group, line: Sequence[str], found: Mapping[str, pb.Record]) -> Item:
         """Return a group's item."""
         records = [_there(found, record_id) for record_id in line]
-        return Item(records[-1], group.key, dict(zip(self._line_names(), records, strict=True)))
+        return Item(records[-1], group.key, dict(zip(self._line_names(records), records, strict=True)))
 
-    def _line_names(self) -> list[str]:
-        """Return the stages from the seeds to the candidates' parent, in order."""
-        pipeline = self._context.pipeline
-        names, at = [], pipeline.candidates.parent
-        while at:
-            names.append(at)
-            at = pipeline.stage(at).parent
-        return names[::-1]
+    def _line_names(self, records: Sequence[pb.Record]) -> list[str]:
+        """Return the names of a group's records: what the root derives from, then the stages, from the root on."""
+        seeds, root = self._context.pipeline.seeds, self._root(len(records))
+        above = [seeds.ancestors[record.kind] for record in records[:root]]
+        return [*above, seeds.name, *self._written]
+
+    def _root(self, length: int) -> int:
+        """Return the position of the collection's record on a line of this length."""
+        return length - 1 - len(self._written)
+
+    def _trace(self, group: Group) -> list[str]:
+        """Return what identifies the trace of a group's item."""
+        ids = group.ids
+        return [self._context.record.id, ids[self._root(len(ids))]]
 
     async def _offer_all(self, batch: Sequence[_Turn]) -> list[_Turn]:
         """Decide a batch in its order and return the dropped candidates.
@@ -244,7 +254,7 @@ class Selection:
     def _traced(self, group: Group, attributes: traces.Attributes) -> Iterator[None]:
         """Continue the trace of a group's seed."""
         with (
-            traces.resumed([self._context.record.id, group.ids[0]]),
+            traces.resumed(self._trace(group)),
             traces.span(self._stage.name, {"record": group.ids[-1], **attributes}),
         ):
             yield
@@ -252,8 +262,7 @@ class Selection:
     def _offer(self, turn: _Turn, parent: Item, record: pb.Record) -> tuple[pb.Record, Drop | None]:
         """Return a candidate's row, and the rule that drops it as a duplicate, or None."""
         group, candidate = turn.group, turn.candidate
-        key = self._generation.key(group.key, candidate.attempt, candidate.number)
-        item = Item(record, key, {**parent.line, self._generation.stage.name: record})
+        item = Item(record, self._key_of(group, candidate), {**parent.line, self._candidates.name: record})
         # Before anything is remembered: an exception must leave no trace among the rows.
         example = self._example(item, candidate, group)
         return example, self._drop(self._stage.compared(item), group)
@@ -298,7 +307,9 @@ class Selection:
 
     def _why(self, turn: _Turn) -> str:
         fell = f"; {turn.rank} before it fell to de-duplication" if turn.rank and not self._strategy.several else ""
-        drawn, most = turn.group.drawn, self._generation.settings.attempts
+        if not isinstance(self._candidates, Writing):
+            return f"the {kind_name(self._candidates.makes)} meets the row rules"
+        drawn, most = turn.group.drawn, self._context.settings.of(self._candidates.name).attempts
         return f"{self._strategy.why(turn.group, turn.rank)}{fell}; {drawn} of at most {most} were drawn"
 
     def _example(self, item: Item, candidate: Candidate, group: Group) -> pb.Record:
@@ -314,6 +325,15 @@ class Selection:
     async def _reject(self, record_id: str, error: Exception) -> None:
         await self._context.reject(self._stage, [record_id], self._config_id, error)
         self._tally.finish(INTERNAL_ERROR)
+
+
+def _written_before(pipeline: Pipeline) -> list[str]:
+    """Return the writing stages between the root and the candidates, in order."""
+    names, at = [], pipeline.candidates.parent
+    while at and at != pipeline.seeds.name:
+        names.append(at)
+        at = pipeline.stage(at).parent
+    return names[::-1]
 
 
 def _there(found: Mapping[str, pb.Record], record_id: str) -> pb.Record:

@@ -48,6 +48,13 @@ class RowSelection(Selection):
         )
 
 
-def _instruction(item: Item) -> pb.Instruction:
+def instruction_of(item: Item) -> pb.Instruction | None:
     """Return the answered task: the last one on the line, since a pipeline may have stages that rewrite tasks."""
-    return [record.instruction for record in item.line.values() if record.HasField("instruction")][-1]
+    found = [record.instruction for record in item.line.values() if record.HasField("instruction")]
+    return found[-1] if found else None
+
+
+def _instruction(item: Item) -> pb.Instruction:
+    found = instruction_of(item)
+    assert found is not None, "the pipeline has a stage that makes instructions"
+    return found
