@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from codealign.cli.importing.formats import named
 from codealign.cli.importing.records import import_record, row_records
 from codealign.cli.lineage import lineage_tree
 from codealign.cli.loop import LoopChoices
+from codealign.cli.records_view import record_view
 from codealign.cli.run_config import RunChoices, run_config, writes
 from codealign.cli.run_file import RunFile
 from codealign.cli.stack import DATA_SERVICES, NO_INFERENCE, UNWRITTEN_SERVICES, Options, specs
@@ -81,6 +83,15 @@ def imported() -> tuple[pb.Record, list[pb.Record]]:
         Node(pb.Response(answer="two", code="def one(): return 2", license="MIT"), 0),
     ]
     return source, row_records(nodes, source)
+
+
+def test_an_import_is_shown_with_its_columns() -> None:
+    source, _ = imported()
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(record_view(source))
+    assert re.search(r"columns\s+instruction problem", capture.get())
+    assert "theirs.jsonl" in capture.get()
 
 
 def test_several_responses_of_a_row_have_one_parent_and_their_own_ids() -> None:

@@ -95,6 +95,7 @@ async def test_the_funnel_explains_every_row() -> None:
 
 
 @pytest.mark.gvisor
+@pytest.mark.slow
 def test_real_gvisor_agrees(tmp_path: Path) -> None:
     said = codealign(tmp_path, "import", str(FILE), "--format", "selfcodealign", "--collection", "theirs")
     assert "collection theirs: 17 rows new, 1 existing" in said
