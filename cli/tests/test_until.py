@@ -19,7 +19,7 @@ from codealign.cli.loop import LoopChoices
 
 @pytest.mark.parametrize(("until", "state"), [("data", pb.RUN_STATE_SUCCEEDED), ("training", pb.RUN_STATE_CANCELLED)])
 def test_a_cancelled_loop_fails_only_a_command_that_asks_for_it(
-    monkeypatch: pytest.MonkeyPatch, until: str, state: pb.RunState.ValueType
+    monkeypatch: pytest.MonkeyPatch, pipeline: api.Pipeline, until: str, state: pb.RunState.ValueType
 ) -> None:
     stored = api.RunStatus(id="ab" * 16, state=pb.RUN_STATE_SUCCEEDED)
     stored.loop.state = pb.RUN_STATE_CANCELLED
@@ -35,8 +35,8 @@ def test_a_cancelled_loop_fails_only_a_command_that_asks_for_it(
     async def nothing(*_: Any, **__: Any) -> None:
         pass
 
-    async def pipeline(*_: Any) -> api.Pipeline:
-        return api.Pipeline()
+    async def described(*_: Any) -> api.Pipeline:
+        return pipeline
 
     async def same(_: Any, loop: LoopChoices, __: Any) -> LoopChoices:
         return loop
@@ -47,7 +47,7 @@ def test_a_cancelled_loop_fails_only_a_command_that_asks_for_it(
     monkeypatch.setattr(run, "_connected", services)
     monkeypatch.setattr(run, "_create", create)
     monkeypatch.setattr(run, "_tell", tell)
-    monkeypatch.setattr(run, "chosen_pipeline", pipeline)
+    monkeypatch.setattr(run, "chosen_pipeline", described)
     monkeypatch.setattr(run, "check_benchmarks", same)
     monkeypatch.setattr(run, "choose_model", nothing)
     monkeypatch.setattr(run, "run_config", lambda *_: pb.Run())

@@ -189,12 +189,14 @@ async def load_family(connection: Connection, digits: str, run_id: str = "", *, 
     """
     focus = await find_record(connection, digits)
     above = await _lineage(connection, focus.id, most, up=True)
-    seeds = [record.id for record in above.records if record.kind == pb.KIND_SEED]
+    # What an imported response derives from need not begin with a seed.
+    tasks = [record.id for record in above.records if record.kind == pb.KIND_INSTRUCTION and not record.parents]
+    roots = [record.id for record in above.records if record.kind == pb.KIND_SEED] or tasks or [focus.id]
     records = {record.id: record for record in above.records if record.kind not in ORIGINS}
     records[focus.id] = focus
     references = {record.id: record for record in (*above.references, *above.records)}
     truncated = above.truncated
-    for root in seeds or [focus.id]:
+    for root in roots:
         down = await _lineage(connection, root, most, up=False, run_id=run_id)
         _merge(records, down.records)
         _merge(references, down.references)
@@ -206,12 +208,12 @@ async def load_family(connection: Connection, digits: str, run_id: str = "", *, 
 async def _add_origins(
     connection: Connection, records: Mapping[str, pb.Record], references: dict[str, pb.Record]
 ) -> None:
-    """Fetch the completions that the records were parsed from, their prompt prefixes, and stage configurations."""
+    """Fetch the completions that records were parsed from, their prompt prefixes, stage configurations, and Imports."""
     for _ in range(3):  # at most three hops: completion, its prompt prefix, and the configuration of each
         wanted = {
             needed
             for record in (*records.values(), *references.values())
-            for needed in (*record.parents, record.stage_config_id)
+            for needed in (*record.parents, record.stage_config_id, record.provenance.import_id)
             if needed and needed not in records and needed not in references
         }
         if not wanted:

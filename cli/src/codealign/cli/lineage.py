@@ -130,6 +130,7 @@ class _Writer:
         rows: list[RenderableType] = [head]
         rows += self._body(record)
         rows += self._provenance(record)
+        rows += self._imported(record)
         return Group(*rows)
 
     def _body(self, record: pb.Record) -> list[RenderableType]:
@@ -141,11 +142,12 @@ class _Writer:
             case "concept_set":
                 return [Text(printable(", ".join(record.concept_set.concepts)))]
             case "instruction":
-                kind = f"{record.instruction.difficulty} {record.instruction.category}"
-                return [Text(printable(kind), style="dim"), self._quote(record.instruction.text)]
+                kind = f"{record.instruction.difficulty} {record.instruction.category}".strip()
+                shown: list[RenderableType] = [Text(printable(kind), style="dim")] if kind else []
+                return [*shown, self._quote(record.instruction.text)]
             case "response":
-                shown = [text for text in (record.response.instruction, record.response.code) if text]
-                return [self._quote(text) for text in shown] if record.id in self._line or self._prompts else []
+                texts = [text for text in (record.response.instruction, record.response.code) if text]
+                return [self._quote(text) for text in texts] if record.id in self._line or self._prompts else []
             case "completion":
                 return [self._quote(record.completion.text)]
             case "verdict":
@@ -217,6 +219,16 @@ class _Writer:
                 rows.append(Text(f"completion {completion.id[:_SHORT]}:", style="dim"))
                 rows.append(self._quote(written.text))
         return rows
+
+    def _imported(self, record: pb.Record) -> list[RenderableType]:
+        import_id = record.response.imported_from or record.provenance.import_id
+        if not import_id:
+            return []
+        source = self._family.references.get(import_id)
+        name = source.import_source.name if source is not None else "an import"
+        license_id = record.response.license or record.instruction.license
+        said = f"imported from {name} ({import_id[:_SHORT]})" + (f", licence {license_id}" if license_id else "")
+        return [Text(_one_line(said), style="dim")]
 
     def _prompt(self, completion: pb.Record) -> list[RenderableType]:
         rows: list[RenderableType] = []

@@ -89,7 +89,7 @@ def field_texts(message: Message) -> dict[str, str]:
         elif isinstance(value, str):
             text = value
         elif isinstance(value, Mapping):
-            text = ", ".join(f"{key} {value[key]:g}" for key in sorted(value))
+            text = ", ".join(f"{key} {_value(value[key])}" for key in sorted(value))
         elif descriptor.is_repeated:
             text = (
                 "\n".join(str(item) for item in value) if descriptor.name == "imports" else ", ".join(map(str, value))
@@ -101,6 +101,10 @@ def field_texts(message: Message) -> dict[str, str]:
             text = str(value)
         found[descriptor.name] = text
     return found
+
+
+def _value(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def code_view(code: str, failing_line: int = 0) -> Syntax:

@@ -131,7 +131,8 @@ def fitted(preset: Mapping[str, Any], pipeline: api.Pipeline) -> dict[str, Any]:
     found = dict(preset)
     if found.get("few_shot_set") not in pipeline.few_shot_sets:
         found.pop("few_shot_set", None)
-    there = {stage.name: {draw.name for draw in stage.properties} for stage in pipeline.stages}
+    writing = [stage for stage in pipeline.stages if stage.role == api.STAGE_ROLE_WRITING]
+    there = {stage.name: {draw.name for draw in stage.properties} for stage in writing}
     stages = {}
     for name, settings in found.pop("stages", {}).items():
         if name in there:
@@ -140,6 +141,11 @@ def fitted(preset: Mapping[str, Any], pipeline: api.Pipeline) -> dict[str, Any]:
             if "properties" in settings:
                 stages[name]["properties"] = drawn
     return {**found, "stages": stages}
+
+
+def writes(pipeline: api.Pipeline) -> bool:
+    """Return whether a model writes in a pipeline."""
+    return any(stage.role == api.STAGE_ROLE_WRITING for stage in pipeline.stages)
 
 
 async def run_pipeline(connection: Connection, name: str) -> api.Pipeline:

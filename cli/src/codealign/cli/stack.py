@@ -24,6 +24,11 @@ _PACKAGES = {"training": "trainer"}
 """Packages of the services whose package has another name."""
 DATA_SERVICES = SERVICES[:4]
 """Services that a run without training needs."""
+UNWRITTEN_SERVICES = ("dataset", "sandbox", "coordinator")
+"""Services that a run needs in which no model writes."""
+NO_INFERENCE = "127.0.0.1:9"
+"""Address for a coordinator that is started without an inference service. Nothing listens there, so runs that need a
+model wait for it, as in any outage."""
 
 MODEL_SECONDS = 3600.0
 """Timeout for loading a model, which may include a download."""
@@ -170,7 +175,8 @@ def specs(home: Home, options: Options, names: Sequence[str] = SERVICES) -> list
         folder = str(options.benchmarks.resolve())
         # The same files are kept out of the data and used for evaluation.
         benchmarks = {"CODEALIGN_COORDINATOR_BENCHMARKS": folder, "CODEALIGN_COORDINATOR_EVALUATION_DATA": folder}
-    works = {"inference", "sandbox"} <= set(names)  # otherwise the coordinator only reads: it does not resume runs
+    works = "sandbox" in names  # otherwise the coordinator only reads: it does not resume runs
+    without = {} if "inference" in names else {"CODEALIGN_COORDINATOR_INFERENCE_ADDRESS": NO_INFERENCE}
     # This process starts one coordinator at a time. A coordinator that succeeds one that died has the same name in the
     # store's leases. So it resumes the runs at once, without waiting until the leases expire.
     holder = {LEASE_HOLDER: os.environ.get(LEASE_HOLDER) or f"{socket.gethostname()}-{os.getpid()}"}
@@ -189,12 +195,12 @@ def specs(home: Home, options: Options, names: Sequence[str] = SERVICES) -> list
         "coordinator": ServiceSpec(
             "coordinator",
             service_command("coordinator"),
-            benchmarks | holder if works else {"CODEALIGN_COORDINATOR_READS_ONLY": "true"},
+            benchmarks | holder | without if works else {"CODEALIGN_COORDINATOR_READS_ONLY": "true"},
             # Training is used by loops, if it runs on this machine.
             needs=tuple(
                 name
                 for name in (("inference", "sandbox", "dataset", "training") if works else ("dataset",))
-                if name in names or name != "training"
+                if name in names
             ),
         ),
         "training": ServiceSpec(

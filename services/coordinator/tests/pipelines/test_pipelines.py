@@ -67,6 +67,10 @@ class OfSeeds(ResponseExecution):
     parent = "seeds"
 
 
+class OfSelection(RowSelection):
+    parent = "selection"
+
+
 class Sampling(Concepts):
     name = "sampling"
 
@@ -80,6 +84,17 @@ def test_a_parent_and_a_child_may_be_of_one_kind_and_nothing_need_be_executed() 
     assert made.selection.name == "selection"
 
 
+def test_where_nothing_is_written_the_root_s_records_are_the_candidates() -> None:
+    made = Pipeline("unwritten", "A pipeline.", (SeedFunctions(), OfSeeds(), RowSelection()))
+    assert made.candidates is made.seeds
+    assert (made.writing, made.few_shots.names()) == ((), [])
+
+
+def test_a_pipeline_that_writes_needs_few_shot_sets() -> None:
+    with pytest.raises(ConfigurationError, match="its writing stages need few-shot sets"):
+        Pipeline("unshown", "A pipeline.", WHOLE)
+
+
 WHOLE = (SeedFunctions(), Concepts(), Instructions(), Responses(), ResponseExecution(), RowSelection())
 
 
@@ -91,11 +106,12 @@ WHOLE = (SeedFunctions(), Concepts(), Instructions(), Responses(), ResponseExecu
         ((SeedFunctions(), *WHOLE), "duplicate stage name 'seeds' (2 stages)"),
         (WHOLE[:-1], "no Selection stage"),
         ((*WHOLE[:-2], WHOLE[-1], WHOLE[-2]), "the last stage must be a Selection, not 'execution'"),
-        ((SeedFunctions(), RowSelection()), "no Writing stage"),
+        ((SeedFunctions(), RowSelection()), "stage 'selection': parent stage 'execution' does not exist"),
         ((*WHOLE[:1], Lost(), *WHOLE[1:]), "stage 'lost': parent stage 'nowhere' does not exist"),
         ((*WHOLE[:1], First(), Second(), *WHOLE[1:]), "cycle: first → second → first"),
         ((*WHOLE[:4], Side(), *WHOLE[4:]), "stage 'side' is a dead end"),
-        ((*WHOLE[:4], OfSeeds(), WHOLE[-1]), "its parent must be a Writing stage, but 'seeds' is not"),
+        ((*WHOLE[:4], OfSeeds(), WHOLE[-1]), "stage 'responses' is a dead end"),
+        ((*WHOLE[:-1], OfSelection()), "its parent must be a Seeds or Writing or Execution stage, but 'selection' is"),
         ((*WHOLE[:1], Instructions(), Concepts(), *WHOLE[3:]), "stage 'instructions': must be listed after its parent"),
         ((*WHOLE[:4], Sampling(), *WHOLE[4:]), "stage 'sampling': this name is reserved"),
     ],

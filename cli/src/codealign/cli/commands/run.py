@@ -37,10 +37,10 @@ from codealign.cli.plan import print_plan
 from codealign.cli.presets import DEFAULT, load
 from codealign.cli.refusals import refusal
 from codealign.cli.report import page
-from codealign.cli.run_config import RunChoices, choose_model, chosen_pipeline, loop_choices, run_config
+from codealign.cli.run_config import RunChoices, choose_model, chosen_pipeline, loop_choices, run_config, writes
 from codealign.cli.run_file import RunFile, read_run
 from codealign.cli.seeds import STDLIB, collection_name
-from codealign.cli.stack import DATA_SERVICES, SERVICES, Options
+from codealign.cli.stack import DATA_SERVICES, SERVICES, UNWRITTEN_SERVICES, Options
 from codealign.cli.terminal import StartDisplay, err, out, warn
 from codealign.common.errors import violations
 
@@ -58,7 +58,7 @@ class _Work:
     """Options filled in from the preset."""
     choices: RunChoices
     seeds: str
-    """Directory to read seeds from. Empty: use those of the collection."""
+    """Directory to read seeds from, or for a pipeline that takes other records the collection. Empty: `collection`."""
     collection: str
     """Seed collection. Empty: named after the seeds that are read, or set by the run file."""
     timings: bool
@@ -90,7 +90,8 @@ def run(
         typer.Option(
             "--seeds",
             metavar="PATH|stdlib",
-            help="Directory of Python files to take seeds from. Default: the preset's, otherwise stdlib.",
+            help="Directory of Python files to take seeds from, or for the pipeline imported a collection. Default: "
+            "the preset's, otherwise stdlib.",
         ),
     ] = "",
     collection: Annotated[
@@ -98,8 +99,8 @@ def run(
         typer.Option(
             "--collection",
             metavar="COLLECTION|RUN",
-            help="Use this existing seed collection (see `codealign seeds ls`) instead of --seeds. For a pipeline that "
-            "begins with instructions: the run, or the collection, whose instructions to use.",
+            help="Use this existing collection (see `codealign seeds ls`, `codealign import`) instead of --seeds. For "
+            "a pipeline that begins with instructions: the run, or the collection, whose instructions to use.",
         ),
     ] = "",
     n: Annotated[
@@ -314,11 +315,11 @@ def run(
     loop = loop_choices(preset, until, chosen, benchmark or (), problems, files=options.benchmarks is not None)
     if not where.explicit:
         where.home.prepare()
-    if not collection and seeds != STDLIB and not Path(seeds).exists():
-        raise Failure(f"--seeds: no such file or directory: {seeds}")
     read = "" if collection else seeds
     work = _Work(where, given, options, choices, read, collection, timings, loop, file, config)
     work.plan, work.given_seeds = plan, bool(given_seeds)
+    if not choices.pipeline_name:
+        _check_path(work)
     state = run_async(_run(work), work.interrupted)
     if state != pb.RUN_STATE_SUCCEEDED:
         raise typer.Exit(EXIT_FAILURE)
@@ -331,26 +332,26 @@ async def _run(work: _Work) -> pb.RunState.ValueType:
         if work.run_file is not None:
             # Read it again to check stage and property names, now that the pipeline is known.
             read_run("--config", work.run_file, pipeline)
+        _choose_collection(work, pipeline)
+        if _begins_with(pipeline) == pb.KIND_INSTRUCTION:
+            work.collection = await given_instructions(connection, pipeline.name, work.collection)
         work.loop = await check_benchmarks(connection, work.loop, err)
-        if pb.KIND_INSTRUCTION in (stage.makes for stage in pipeline.stages if stage.role == api.STAGE_ROLE_SEEDS):
-            if work.given_seeds:
-                raise Failure(f"--seeds: pipeline {pipeline.name} begins with instructions: use --collection")
-            work.collection, work.seeds = await given_instructions(connection, pipeline.name, work.collection), ""
         if work.seeds:
             collected = await asyncio.to_thread(read_seeds, work.seeds, err)
             work.collection = collection_name(work.seeds, collected.seeds)
             stored = await store_seeds(connection, collected, work.collection, err)
             err.print(Text(f"seeds {stored.collection}: {stored.inserted:,} new, {stored.existed:,} existing"))
+        # Services that this command starts share one machine, which cannot hold two models.
+        loop = work.loop.loop(one_model=connection.started)
         remote = bool(work.where.explicit)
         in_file = not work.given.model and "model" in work.choices.file
+        unused = loop is None and not writes(pipeline)
         model = (
             work.given.model
-            if remote or in_file
+            if remote or in_file or unused
             else await choose_model(connection, work.options, given=bool(work.given.model))
         )
         config = run_config(work.choices, work.collection, model, pipeline)
-        # Services that this command starts share one machine, which cannot hold two models.
-        loop = work.loop.loop(one_model=connection.started)
         if work.plan:
             coordinator = connection.clients.coordinator
             planned = await _configured(connection, coordinator.PlanRun, api.PlanRunRequest(config=config), work.file)
@@ -372,6 +373,42 @@ async def _run(work: _Work) -> pb.RunState.ValueType:
             last.ClearField("loop")
         await _tell(connection, work, last)
         return outcome(last)
+
+
+def _names_no_path(work: _Work) -> bool:
+    return bool(work.seeds) and work.seeds != STDLIB and not Path(work.seeds).exists()
+
+
+def _check_path(work: _Work) -> None:
+    if _names_no_path(work):
+        raise Failure(f"--seeds: no such file or directory: {work.seeds}")
+
+
+def _choose_collection(work: _Work, pipeline: api.Pipeline) -> None:
+    """Check where the seeds come from. A pipeline that takes other records than seeds takes them from a collection.
+
+    Raises:
+        Failure: There is no such directory, or no collection is named.
+    """
+    makes = _begins_with(pipeline)
+    if makes == pb.KIND_SEED:
+        _check_path(work)
+        return
+    if not work.collection and _names_no_path(work):
+        work.collection = work.seeds
+    if makes == pb.KIND_INSTRUCTION:
+        if work.given_seeds and not work.collection:
+            raise Failure(f"--seeds: pipeline {pipeline.name} begins with instructions: use --collection")
+    elif not work.collection:
+        raise Failure(
+            f"pipeline {pipeline.name} takes imported records, not files: name their collection with --collection (see "
+            "`codealign import` and `codealign data ls`)"
+        )
+    work.seeds = ""
+
+
+def _begins_with(pipeline: api.Pipeline) -> pb.Kind.ValueType:
+    return next((stage.makes for stage in pipeline.stages if stage.role == api.STAGE_ROLE_SEEDS), pb.KIND_SEED)
 
 
 async def _create(connection: Connection, request: api.CreateRunRequest, file: RunFile) -> api.CreateRunResponse:
@@ -410,6 +447,8 @@ async def _connected(work: _Work) -> AsyncIterator[Connection]:
     if work.where.explicit:
         needs = ("coordinator", "dataset")
     try:
+        if needs == DATA_SERVICES and (not work.seeds or _names_no_path(work)) and not await _writes(work, display):
+            needs = UNWRITTEN_SERVICES
         async with connected(
             work.where, needs, options=work.options, on_event=display, on_wait=display.wait
         ) as connection:
@@ -419,6 +458,17 @@ async def _connected(work: _Work) -> AsyncIterator[Connection]:
             yield connection
     finally:
         display.close()
+
+
+async def _writes(work: _Work, display: StartDisplay) -> bool:
+    """Return whether a model writes in the run's pipeline. Otherwise no inference service is started."""
+    if not work.choices.pipeline_name or work.loop.loop(one_model=True) is not None:
+        return True
+    needs = ("coordinator", "dataset")
+    async with connected(work.where, needs, options=Options(), on_event=display, on_wait=display.wait) as connection:
+        pipeline = await chosen_pipeline(connection, work.choices)
+        _choose_collection(work, pipeline)
+        return writes(pipeline)
 
 
 def _check_unused(options: Options) -> None:

@@ -12,7 +12,7 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, cast
@@ -97,16 +97,17 @@ def columns(path: Path) -> list[str]:
     return list(names)
 
 
-def rows(path: Path, name: str, wanted: Sequence[str] = ()) -> Iterator[Row | Problem]:
+def rows(path: Path, name: str, wanted: Sequence[str] = (), nested: Collection[str] = ()) -> Iterator[Row | Problem]:
     """Yield the rows of a file, and what cannot be read in their place.
 
     Args:
         path: The file.
         name: Its name in problems and records.
         wanted: Columns to read from Parquet. Empty: all.
+        nested: Those among them that may be nested.
     """
     try:
-        yield from _parquet_rows(path, name, wanted) if _is_parquet(path) else _text_rows(path, name)
+        yield from _parquet_rows(path, name, wanted, nested) if _is_parquet(path) else _text_rows(path, name)
     except Unusable as error:
         yield error.at(name)
 
@@ -217,9 +218,9 @@ def _parquet(path: Path) -> Iterator[Any]:
         yield file
 
 
-def _parquet_rows(path: Path, name: str, wanted: Sequence[str]) -> Iterator[Row | Problem]:
+def _parquet_rows(path: Path, name: str, wanted: Sequence[str], nested: Collection[str]) -> Iterator[Row | Problem]:
     with _parquet(path) as file:
-        _check_flat(file.schema_arrow, wanted)
+        _check_flat(file.schema_arrow, [column for column in wanted if column not in nested])
         number = 0
         try:
             for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=list(wanted) or None):

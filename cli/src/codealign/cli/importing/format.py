@@ -82,6 +82,10 @@ class Format(ABC):
             Dropped: A filter drops it.
         """
 
+    def nested(self, role: str) -> bool:  # noqa: ARG002 (for subclasses)
+        """Return whether a role is read from a list of objects. All others are texts, or lists of texts."""
+        return False
+
     def taken(self, there: Sequence[str], given: Mapping[str, str]) -> Taken:
         """Return what to read from a file with these columns.
 

@@ -108,7 +108,8 @@ def rows_of(
 ) -> Iterator[tuple[Row, list[pb.Record]]]:
     """Yield each row with its records, parents first. What cannot be read is reported and counted."""
     wanted = list(dict.fromkeys(file.taken.columns.values()))
-    for row in files.rows(file.source.path, file.source.name, wanted):
+    nested = [column for role, column in file.taken.columns.items() if form.nested(role)]
+    for row in files.rows(file.source.path, file.source.name, wanted, nested):
         if isinstance(row, Problem):
             on_problem(row)
             continue

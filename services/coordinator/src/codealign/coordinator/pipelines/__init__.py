@@ -50,6 +50,11 @@ def get(name: str, field: str = "name") -> Pipeline:
     return found
 
 
+def kind_name(kind: pb.Kind.ValueType) -> str:
+    """Return a kind of record for people, such as "concept set"."""
+    return pb.Kind.Name(kind).removeprefix("KIND_").lower().replace("_", " ")
+
+
 def describe(pipeline: Pipeline) -> api.Pipeline:
     """Describe a pipeline for clients: its stages with their defaults, properties, reasons and versions."""
     return api.Pipeline(

@@ -39,19 +39,24 @@ class FewShotSets:
     """The few-shot sets of a pipeline."""
 
     package: str
-    """The pipeline's package, whose directory `few_shots` has a subdirectory for each set."""
+    """The pipeline's package, whose directory `few_shots` has a subdirectory for each set. Empty: there are none."""
     default: str
     parts: Mapping[str, tuple[str, Collection[str]]] = field(default_factory=dict)
     """Further sets, each a part of a set of the package: that set's name, and the names of the chosen examples."""
 
     def names(self) -> list[str]:
         """Return the names of the sets, the default first, the others sorted."""
+        if not self.package:
+            return []
         found = {entry.name for entry in (files(self.package) / "few_shots").iterdir() if entry.is_dir()}
         found |= self.parts.keys()
         return [self.default, *sorted(found - {self.default})]
 
     def mistakes(self) -> Iterator[str]:
         """Yield what is wrong with the sets: missing or empty sets, and examples that cannot be read."""
+        if not self.package:
+            yield "its writing stages need few-shot sets"
+            return
         try:
             names = self.names()
         except OSError:
@@ -107,6 +112,10 @@ class FewShotSets:
             return bool(difficulties) and example.difficulty not in difficulties, digest
 
         return sorted(self.load(name), key=rank)[:count]
+
+
+NO_FEW_SHOTS = FewShotSets("", "")
+"""For a pipeline in which no model writes."""
 
 
 @cache

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from codealign.common.errors import ConfigurationError
-from codealign.coordinator.pipelines.few_shots import FewShotSets
+from codealign.coordinator.pipelines.few_shots import NO_FEW_SHOTS, FewShotSets
 from codealign.coordinator.pipelines.stage import Execution, Seeds, Selection, Stage, Writing
 from codealign.coordinator.rules import version
 
@@ -31,11 +31,11 @@ class Pipeline:
     description: str
     """One-line description for users."""
     stages: tuple[Stage, ...]
-    """Parents first: seeds, then writing stages, then execution (if any), then selection."""
-    few_shots: FewShotSets
-    """The sets that its stages may use, the default first."""
-    templates_sha256: str
-    """Hash of the prompts' text, which every draw depends on."""
+    """Parents first: seeds, then writing stages (if any), then execution (if any), then selection."""
+    few_shots: FewShotSets = NO_FEW_SHOTS
+    """The sets that its writing stages may use, the default first."""
+    templates_sha256: str = ""
+    """Hash of the prompts' text, which every draw depends on. Empty: no stage writes."""
 
     def __post_init__(self) -> None:
         """Check the tree."""
@@ -47,7 +47,10 @@ class Pipeline:
         Raises:
             ConfigurationError: Names every mistake.
         """
-        if wrong := [*_mistakes(self.name, self.stages), *self.few_shots.mistakes()]:
+        wrong = [*_mistakes(self.name, self.stages)]
+        if self.writing:
+            wrong += self.few_shots.mistakes()
+        if wrong:
             raise ConfigurationError(f"pipeline {self.name!r}: {'; '.join(wrong)}")
 
     @property
@@ -71,10 +74,10 @@ class Pipeline:
         return next(stage for stage in self.stages if isinstance(stage, Selection))
 
     @property
-    def candidates(self) -> Writing:
-        """The writing stage whose items selection chooses from."""
+    def candidates(self) -> Seeds | Writing:
+        """The stage whose items selection chooses from: a writing stage, or the root if nothing is written."""
         parent = (self.execution or self.selection).parent
-        return next(stage for stage in self.writing if stage.name == parent)
+        return next((stage for stage in self.writing if stage.name == parent), self.seeds)
 
     @property
     def rules_version(self) -> int:
@@ -117,7 +120,7 @@ def _wrong_names(pipeline: str, stages: tuple[Stage, ...]) -> Iterator[str]:
 
 
 def _wrong_numbers(stages: tuple[Stage, ...]) -> Iterator[str]:
-    for kind, least, most in ((Seeds, 1, 1), (Writing, 1, len(stages)), (Execution, 0, 1), (Selection, 1, 1)):
+    for kind, least, most in ((Seeds, 1, 1), (Execution, 0, 1), (Selection, 1, 1)):
         found = [stage.name for stage in stages if isinstance(stage, kind)]
         if len(found) < least:
             yield f"no {kind.__name__} stage"
@@ -131,8 +134,8 @@ def _wrong_parents(stages: tuple[Stage, ...]) -> Iterator[str]:
     by_name = {stage.name: stage for stage in stages}
     allowed: dict[type[Stage], tuple[type[Stage], ...]] = {
         Writing: (Seeds, Writing),
-        Execution: (Writing,),
-        Selection: (Writing, Execution),
+        Execution: (Seeds, Writing),
+        Selection: (Seeds, Writing, Execution),
     }
     circles = {frozenset(circle): circle for circle in (_circle(stage, by_name) for stage in stages) if circle}
     for circle in circles.values():

@@ -135,8 +135,11 @@ class Seeds(Stage):
     """Selects from the records of the run's collection, which are offered in the order of their ids."""
 
     parent = ""
-    threshold: ClassVar[float]
-    """Jaccard similarity at which two seeds are near duplicates."""
+    threshold: ClassVar[float | None]
+    """Jaccard similarity at which two seeds are near duplicates. None: they are not compared."""
+    ancestors: ClassVar[Mapping[pb.Kind.ValueType, str]] = {}
+    """Names on an item's line of the records that the collection's records derive from, by kind. Empty: they are roots,
+    or what they derive from does not matter."""
     plural: ClassVar[str] = "seeds"
     """What the records are called in messages."""
     advice: ClassVar[str] = "collect some with `codealign seeds collect PATH`"
@@ -220,7 +223,7 @@ class Selection(Stage):
     """Selects the rows, normally one for each group of candidates with the same parent.
 
     Candidates are the items of the last writing stage on its line, with their verdicts if there is an execution stage
-    in between.
+    in between. Without a writing stage, they are the records of the collection, each in a group of its own.
     """
 
     makes = pb.KIND_EXAMPLE
@@ -244,6 +247,6 @@ class Selection(Stage):
         Args:
             item: The candidate with its line.
             settings: The run's settings.
-            parent_key: Key of the candidate's parent. Everything random about the row derives from it, so that it does
-                not depend on which candidate was chosen.
+            parent_key: Key of the candidate's parent, or its own if it is a record of the collection. Everything random
+                about the row derives from it, so that it does not depend on which candidate was chosen.
         """

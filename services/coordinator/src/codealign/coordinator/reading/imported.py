@@ -58,7 +58,7 @@ def _split(text: str, found: Sequence[Block]) -> tuple[int | None, list[Block]]:
             continue
         before = python_blocks([block for block in found if block.end <= heading.start()])
         after = python_blocks([block for block in found if block.start >= heading.end()])
-        if before and after and any(_asserts(block.content) for block in after):
+        if before and after:
             return heading.start(), after
     code = python_blocks(found)
     if len(code) > 1 and not text[code[-1].end :].strip() and _asserts(code[-1].content):

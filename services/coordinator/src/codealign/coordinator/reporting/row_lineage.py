@@ -8,7 +8,7 @@ from codealign.api.dataset.v1 import dataset_pb2 as dataset
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.coordinator.ground.store import RunStore
 
-_REFERRED_TO = (pb.KIND_COMPLETION, pb.KIND_PROMPT_PREFIX, pb.KIND_STAGE_CONFIG)
+_REFERRED_TO = (pb.KIND_COMPLETION, pb.KIND_PROMPT_PREFIX, pb.KIND_STAGE_CONFIG, pb.KIND_IMPORT)
 _MOST_GENERATIONS = 64
 """Maximum depth of a lineage, deeper than any pipeline. A deeper lineage is truncated."""
 
@@ -21,8 +21,8 @@ async def follow(store: RunStore) -> tuple[list[pb.Record], list[pb.Record]]:
 
     Returns:
         The row's records, seed first and row last, each verdict and decision after its subject; and the records that
-        they refer to: the completions that they were parsed from, the completions' prompt prefixes, and the
-        configurations of all. Both are empty if there is no row.
+        they refer to: the completions that they were parsed from, the completions' prompt prefixes, the configurations
+        of all, and an imported row's Import. Both are empty if there is no row.
     """
     row = await _first_row(store)
     if row is None:
@@ -31,8 +31,8 @@ async def follow(store: RunStore) -> tuple[list[pb.Record], list[pb.Record]]:
     for record in [record for record in found.values() if record.kind not in _REFERRED_TO and record.id != row.id]:
         request = dataset.ScanRequest(kind=pb.KIND_DECISION, parent_id=record.id, collection=store.collection)
         found.update({decision.id: decision async for decision in store.scan(request)})
-    configs = {record.stage_config_id for record in found.values()} - {""}
-    found.update(await store.get(sorted(configs - found.keys())))
+    named = {record.stage_config_id for record in found.values()} | {row.example.imported_from}
+    found.update(await store.get(sorted(named - found.keys() - {""})))
     ranks: dict[str, int] = {}
 
     def place(record: pb.Record) -> tuple[bool, int, bool, str]:

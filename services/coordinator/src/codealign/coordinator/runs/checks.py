@@ -129,7 +129,9 @@ def _execution(execution: pb.ExecutionSettings) -> _Violations:
 
 def _few_shot_set(pipeline: Pipeline, name: str) -> _Violations:
     known = pipeline.few_shots.names()
-    if name and name not in known:
+    if name and not known:
+        yield "few_shot_set", f"no model writes in pipeline {pipeline.name!r}: leave it out"
+    elif name and name not in known:
         yield "few_shot_set", unknown("few-shot set", name, known)
 
 
@@ -150,6 +152,8 @@ def _stages(pipeline: Pipeline, given: pb.Run) -> _Violations:
         else:
             places[name] = place
             yield from _stage(place, writing[name], settings)
+    if not writing:
+        return
     known_set = given.few_shot_set in ("", *pipeline.few_shots.names())
     shots = len(pipeline.few_shots.load(given.few_shot_set or pipeline.few_shots.default)) if known_set else None
     by_name = {settings.stage: settings for settings in reversed(given.stages)}

@@ -21,6 +21,8 @@ from codealign.coordinator.rules import near, rows, version
 from codealign.coordinator.runs.checks import check, has_target
 from codealign.coordinator.runs.strategies import STRATEGIES, FirstPass
 
+SEED_RULES = "seed-rules"
+"""Name of the configuration of the root's rules."""
 ROW_RULES = "row-rules"
 """Key of the configuration for the rules on instructions and rows."""
 DEFAULT_WINDOW = 512
@@ -87,7 +89,7 @@ def pipeline_of(run: pb.Run) -> Pipeline:
     there = {settings.stage for settings in run.stages}
     missing = [f"no settings for stage {stage.name!r}" for stage in pipeline.writing if stage.name not in there]
     for what, name, known in (
-        ("few-shot set", run.few_shot_set, pipeline.few_shots.names()),
+        ("few-shot set", run.few_shot_set, pipeline.few_shots.names() or [""]),
         ("strategy", run.selection.strategy, STRATEGIES),
         ("strategy", run.selection.near_duplicates, near.STRATEGIES),
     ):

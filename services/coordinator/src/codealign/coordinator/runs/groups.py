@@ -49,7 +49,10 @@ class Candidate(NamedTuple):
 
 @dataclass(slots=True)
 class Group:
-    """An item of the stage before the candidates, and the candidates drawn for it."""
+    """An item of the stage before the candidates, and the candidates drawn for it.
+
+    Without a writing stage, the item is the only candidate itself.
+    """
 
     line: bytes
     """Ids of the records that the item derives from: the seed's first, the item's last."""
@@ -80,13 +83,20 @@ def parent_of(group: Group, found: Mapping[str, pb.Record], pipeline: Pipeline) 
         RunFailed: A record is missing.
     """
     records = [there(found, record_id) for record_id in group.ids]
-    return Item(records[-1], group.key, dict(zip(_line_names(pipeline), records, strict=True)))
+    written = _written_before(pipeline)
+    above = [pipeline.seeds.ancestors[record.kind] for record in records[: len(records) - 1 - len(written)]]
+    return Item(records[-1], group.key, dict(zip([*above, pipeline.seeds.name, *written], records, strict=True)))
 
 
-def _line_names(pipeline: Pipeline) -> list[str]:
-    """Return the stages from the seeds to the candidates' parent, in order."""
+def root_of(group: Group, pipeline: Pipeline) -> str:
+    """Return the id of the collection's record that a group's item derives from."""
+    return group.ids[-1 - len(_written_before(pipeline))]
+
+
+def _written_before(pipeline: Pipeline) -> list[str]:
+    """Return the writing stages between the root and the candidates, in order."""
     names, at = [], pipeline.candidates.parent
-    while at:
+    while at and at != pipeline.seeds.name:
         names.append(at)
         at = pipeline.stage(at).parent
     return names[::-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
@@ -21,7 +21,7 @@ from codealign.coordinator.runs.config import ROW_RULES
 from codealign.coordinator.runs.context import Context, decision
 from codealign.coordinator.runs.execution import Execution
 from codealign.coordinator.runs.generation import Drawn, Generation
-from codealign.coordinator.runs.groups import Candidate, Group, packed, parent_of
+from codealign.coordinator.runs.groups import Candidate, Group, packed, parent_of, root_of
 from codealign.coordinator.runs.harvest import Harvest, Spending
 from codealign.coordinator.runs.prefixes import Prefixes
 from codealign.coordinator.runs.seeds import judged_seeds
@@ -48,7 +48,9 @@ class Items:
         self._most_seeds = settings.seeds_in_flight
         self._samples = windows.of_inference(services.inference, settings.generations_in_flight)
         self._programs = windows.of_sandbox(services.sandbox, settings.executions_in_flight)
-        context.progress.windows = {"inference": self._samples, "sandbox": self._programs}
+        used = {"inference": bool(self._pipeline.writing), "sandbox": self._pipeline.execution is not None}
+        found = {"inference": self._samples, "sandbox": self._programs}
+        context.progress.windows = {name: window for name, window in found.items() if used[name]}
         prefixes = Prefixes(context.store)
         self._generations = {
             stage.name: Generation(
@@ -67,7 +69,8 @@ class Items:
             )
             for stage in self._pipeline.writing
         }
-        self.candidates = self._generations[self._pipeline.candidates.name]
+        self._candidates = self._generations.get(self._pipeline.candidates.name)
+        """The stage that generates the candidates. None: they are the records of the collection."""
         self._execution: Execution | None = None
         if (stage := self._pipeline.execution) is not None:
             self._execution = Execution(context, stage, services.sandbox, self._programs)
@@ -134,7 +137,7 @@ class Items:
     async def _next_round(self, group: Group, harvest: Harvest) -> None:
         ids = group.ids
         found = await self._context.store.get(ids)
-        with traces.resumed([self._context.record.id, ids[0]]):
+        with traces.resumed([self._context.record.id, root_of(group, self._pipeline)]):
             await self._draw_round(group, parent_of(group, found, self._pipeline), harvest, fresh=False)
 
     async def settle_verdicts(self) -> None:
@@ -146,6 +149,23 @@ class Items:
         """Append the records that the stages still hold back, now that the run is complete."""
         for generation in self._generations.values():
             await generation.settle()
+
+    @property
+    def candidates(self) -> Generation:
+        """The stage that generates the candidates.
+
+        Raises:
+            LookupError: They are the records of the collection.
+        """
+        if self._candidates is None:
+            raise LookupError("no stage generates the candidates")
+        return self._candidates
+
+    def key(self, group: Group, candidate: Candidate) -> str:
+        """Return a candidate's key, which everything random about it derives from."""
+        if self._candidates is None:
+            return group.key
+        return self._candidates.key(group.key, candidate.attempt, candidate.number)
 
     def seeds_in_flight(self) -> int:
         """Return the current limit on seeds between their first and last stage."""
@@ -190,10 +210,36 @@ class Items:
         )
         run_id = context.record.id
         with traces.item_span("item", [run_id, seed.id], {"run": run_id, "record": seed.id}):
-            if seed.kind != pb.KIND_INSTRUCTION:  # the instructions of a run's collection are those that it made
-                await context.store.join([seed.id])
+            line = await self._line(seed)
+            derived = [each.id for each in line.values() if each is not seed]
+            # The instructions of a run's collection are those that it made.
+            own = [] if seed.kind == pb.KIND_INSTRUCTION else [seed.id]
+            await context.store.join(filter(None, [*derived, *own, seed.provenance.import_id]))
             await context.store.append(record)
-            await self._go_on(Item(seed, seed.id, {stage.name: seed}), stage, harvest, fresh=False)
+            item = Item(seed, seed.id, line)
+            if stage is self._pipeline.candidates:
+                await self._choose_from(item, harvest)
+            else:
+                await self._go_on(item, stage, harvest, fresh=False)
+
+    async def _line(self, record: pb.Record) -> Mapping[str, pb.Record]:
+        """Return a record of the collection after what it derives from, as far as the stage names that."""
+        stage, at = self._pipeline.seeds, record
+        found = [(stage.name, record)]
+        while stage.ancestors and at.parents:
+            there = await self._context.store.get(at.parents[:1])
+            if not there or (at := there[at.parents[0]]).kind not in stage.ancestors:
+                break
+            found.append((stage.ancestors[at.kind], at))
+        return dict(reversed(found))
+
+    async def _choose_from(self, item: Item, harvest: Harvest) -> None:
+        """Judge a record of the collection as a candidate; it is the only one of its group."""
+        # Several responses to one instruction share the key, so that they count as siblings rather than duplicates.
+        key = item.record.parents[0] if item.record.parents else item.key
+        group = Group(packed(each.id for each in item.line.values()), key, drawn=1)
+        await self._judge(Drawn(item, 0, 0, fresh=False), group.eligible, harvest)
+        harvest.groups.append(group)
 
     async def _go_on(self, item: Item, stage: Stage, harvest: Harvest, *, fresh: bool) -> None:
         """Process everything that follows from an item of a stage, up to the candidates."""
@@ -247,8 +293,10 @@ class Items:
         Raises:
             RunStopped: The run must stop; all in-flight work is finished.
         """
+        if self._candidates is None:
+            return False
         eligible, harvest = len(group.eligible), Harvest()
-        while group.drawn < self.candidates.settings.attempts and (
+        while group.drawn < self._candidates.settings.attempts and (
             self._strategy.draws_all or len(group.eligible) == eligible
         ):
             await self._draw_round(group, item, harvest, fresh=fresh)
@@ -256,13 +304,15 @@ class Items:
 
     async def _draw_round(self, group: Group, item: Item, harvest: Harvest, *, fresh: bool) -> None:
         """Draw a group's next round of candidates: all of them if the strategy draws all."""
-        settings = self.candidates.settings
-        size = settings.attempts if self._strategy.draws_all else settings.round_size
-        end = min(group.drawn + size, settings.attempts)
-        group.eligible += await self._round(item, range(group.drawn, end), harvest, fresh=fresh)
+        stage = self.candidates
+        size = stage.settings.attempts if self._strategy.draws_all else stage.settings.round_size
+        end = min(group.drawn + size, stage.settings.attempts)
+        group.eligible += await self._round(stage, item, range(group.drawn, end), harvest, fresh=fresh)
         group.drawn = end
 
-    async def _round(self, item: Item, attempts: range, harvest: Harvest, *, fresh: bool) -> list[Candidate]:
+    async def _round(
+        self, stage: Generation, item: Item, attempts: range, harvest: Harvest, *, fresh: bool
+    ) -> list[Candidate]:
         """Draw these attempts, judge each as it arrives, and return the eligible ones in order of preference."""
         judging: list[asyncio.Task[tuple[bool, Candidate | None]]] = []
         async with asyncio.TaskGroup() as tasks:
@@ -271,14 +321,14 @@ class Items:
                 judging.append(tasks.create_task(self._judged(drawn, harvest)))
 
             drawn = await self._is_through(
-                self.candidates.draw(item, attempts, fresh=fresh, deliver=deliver, spent=_spent(harvest))
+                stage.draw(item, attempts, fresh=fresh, deliver=deliver, spent=_spent(harvest))
             )
         judged = [task.result() for task in judging]
         if not drawn or not all(through for through, _ in judged):
             raise RunStopped("the round is not finished")
         found = [candidate for _, candidate in judged if candidate is not None]
         return self._strategy.ordered(
-            found, self._context.run, lambda each: self.candidates.key(item.key, each.attempt, each.number)
+            found, self._context.run, lambda each: stage.key(item.key, each.attempt, each.number)
         )
 
     async def _judged(self, drawn: Drawn, harvest: Harvest) -> tuple[bool, Candidate | None]:
@@ -289,8 +339,8 @@ class Items:
 
     async def _judge(self, drawn: Drawn, found: list[Candidate], harvest: Harvest) -> None:
         """Judge a candidate and add it to `found` if it may become a row."""
-        context, item = self._context, drawn.item
-        if not await self._meets_rules(self._pipeline.candidates, item):
+        context, item, made_by = self._context, drawn.item, self._pipeline.candidates
+        if isinstance(made_by, Writing) and not await self._meets_rules(made_by, item):
             return
         verdict: pb.Record | None = None
         if self._execution is not None:

@@ -64,7 +64,7 @@ async def build(services: Services, run: pb.Run, notes: list[str]) -> api.PlanRu
     if (execution := pipeline.execution) is not None:
         executed = items[execution.parent] * run.execution.runs
         plan.stages.append(api.PlannedStage(stage=execution.name, items=executed))
-    rows = items[pipeline.candidates.parent]
+    rows = items[pipeline.candidates.parent or pipeline.candidates.name]
     plan.stages.append(api.PlannedStage(stage=pipeline.selection.name, items=rows))
     seed_config = stage_configs(run)[pipeline.seeds.name].id
     found = earlier.forecast(run, await earlier.rates(services.dataset, run, seed_config), available)

@@ -13,6 +13,7 @@ from codealign.coordinator.runs.context import Context
 from codealign.coordinator.runs.strategies import STRATEGIES
 
 TITLE = "Self-aligned coding instructions"
+IMPORTED_TITLE = "Imported coding instructions"
 
 
 async def publish(context: Context, inference: Inference, rows: int) -> str:
@@ -22,7 +23,7 @@ async def publish(context: Context, inference: Inference, rows: int) -> str:
     executes = context.pipeline.execution is not None
     request = dataset.PublishVersionRequest(
         collection=context.record.id,
-        title=TITLE,
+        title=TITLE if context.pipeline.writing else IMPORTED_TITLE,
         promise=await _promise(context, inference),
         facts=_facts(context),
         verdicts=STRATEGIES[context.run.selection.strategy].verdicts if executes else (),
@@ -34,15 +35,18 @@ async def publish(context: Context, inference: Inference, rows: int) -> str:
 def _facts(context: Context) -> dict[str, str]:
     """Return the facts about the rows' origin for the version's card; the same for the same rows."""
     run, pipeline = context.run, context.pipeline
-    candidates = pipeline.candidates.name
     facts = {
         "pipeline": run.pipeline,
-        "few_shots_sha256": pipeline.few_shots.content_sha256(run.few_shot_set),
-        "templates_sha256": pipeline.templates_sha256,
         "benchmark_texts_sha256": run.selection.forbidden_texts_sha256 or "none: not decontaminated",
-        f"{candidates}_per_item": str(context.settings.of(candidates).attempts),
         "selection": STRATEGIES[run.selection.strategy].fact,
     }
+    if pipeline.writing:
+        candidates = pipeline.candidates.name
+        facts |= {
+            "few_shots_sha256": pipeline.few_shots.content_sha256(run.few_shot_set),
+            "templates_sha256": pipeline.templates_sha256,
+            f"{candidates}_per_item": str(context.settings.of(candidates).attempts),
+        }
     for stage in pipeline.writing:
         facts[f"{stage.name}_model_revision"] = model_of(run, stage.name).revision
     return facts
@@ -52,8 +56,10 @@ async def _promise(context: Context, inference: Inference) -> str:
     """Return the reproducibility promise: reproducible if each engine is batch-invariant and generates by itself.
 
     A run that rejudges another run's completions needs no model. If the model is no longer loaded, the engine's
-    properties are unknown, but the completions can be replayed.
+    properties are unknown, but the completions can be replayed. So can imports.
     """
+    if not context.pipeline.writing:
+        return "replayable"
     for name in sorted({model_of(context.run, stage.name).model for stage in context.pipeline.writing}):
         try:
             model = await _model(context, inference, name)

@@ -81,7 +81,10 @@ def notes_of(run: pb.Run) -> Iterable[str]:
 
 
 async def _models(run: pb.Run, services: Services, path: str) -> list[str]:
-    """Fill in the names and revisions of the loaded models."""
+    """Fill in the names and revisions of the loaded models. A run in which no model writes needs none."""
+    name = run.pipeline or pipelines.DEFAULT
+    if not run.model.model and name in pipelines.names() and not pipelines.get(name).writing:
+        return []
     choices = [(f"{path}model", run.model)]
     choices += [
         (f"{path}stages[{index}].model", stage.model)

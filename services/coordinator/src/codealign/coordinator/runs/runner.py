@@ -88,7 +88,7 @@ async def work(
         with traces.item_span("run", [run.id], {"run": run.id, "pipeline": run.run.pipeline}):
             await store.append_all([run, *configs.all()])
             items = Items(context, services, settings)
-            selection = Selection(context, items.candidates, items.draw_on, items.seeds_in_flight)
+            selection = Selection(context, items.key, items.draw_on, items.seeds_in_flight)
             if has_target(run.run):
                 with traces.span("draw", {}):
                     async with Drawing(context, items, services.dataset) as drawing:

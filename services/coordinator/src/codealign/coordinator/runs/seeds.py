@@ -17,11 +17,15 @@ async def judged_seeds(context: Context) -> AsyncGenerator[tuple[pb.Record, Drop
     stage = context.pipeline.seeds
     limit, kept, tally = context.run.seeds.limit, 0, context.progress[stage.name]
     tally.expected = limit
-    near = NearDuplicates(stage.threshold, context.run.selection.near_duplicates)
+    near = None
+    if stage.threshold is not None:
+        near = NearDuplicates(stage.threshold, context.run.selection.near_duplicates)
     request = dataset.ScanRequest(kind=stage.makes, collection=context.run.seeds.collection)
     async for seed in context.store.scan(request):
         try:
-            drop = stage.drop(seed, context.settings, context.benchmarks) or _near_drop(near, seed.id, stage.text(seed))
+            drop = stage.drop(seed, context.settings, context.benchmarks)
+            if drop is None and near is not None:
+                drop = _near_drop(near, seed.id, stage.text(seed))
         except Exception as error:  # whatever a stage's code raises
             await context.reject(stage, [seed.id], context.configs[stage.name].id, error)
             tally.finish(INTERNAL_ERROR)

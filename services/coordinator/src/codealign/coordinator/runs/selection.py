@@ -23,13 +23,12 @@ from codealign.common.errors import InvalidArgument
 from codealign.common.sequences import batched
 from codealign.coordinator import metrics
 from codealign.coordinator.ground.faults import RunStopped
-from codealign.coordinator.pipelines import INTERNAL_ERROR
-from codealign.coordinator.pipelines.stage import NOT_CHOSEN, TARGET_REACHED, Item
+from codealign.coordinator.pipelines import INTERNAL_ERROR, kind_name
+from codealign.coordinator.pipelines.stage import NOT_CHOSEN, TARGET_REACHED, Item, Writing
 from codealign.coordinator.rules.seeds import Drop
 from codealign.coordinator.runs.bounded import BoundedTasks
 from codealign.coordinator.runs.context import Context, decision
-from codealign.coordinator.runs.generation import Generation
-from codealign.coordinator.runs.groups import Candidate, Group, parent_of, there
+from codealign.coordinator.runs.groups import Candidate, Group, parent_of, root_of, there
 from codealign.coordinator.runs.offers import Offers
 from codealign.coordinator.runs.strategies import STRATEGIES
 
@@ -38,6 +37,8 @@ BATCH = 100
 """Number of candidates that are read and decided together."""
 _ItemT = TypeVar("_ItemT")
 
+KeyOf = Callable[[Group, Candidate], str]
+"""Returns a candidate's key."""
 DrawOn = Callable[[Group, Item], Awaitable[bool]]
 """Draws more candidates of a group and returns whether another is eligible."""
 
@@ -60,14 +61,14 @@ class Selection:
 
     Args:
         context: The run.
-        generation: Stage that generates the candidates.
+        key_of: Returns a candidate's key.
         draw_on: Draws more candidates of a group.
         in_flight: Returns the current limit on groups that are drawn for concurrently.
     """
 
-    def __init__(self, context: Context, generation: Generation, draw_on: DrawOn, in_flight: Callable[[], int]) -> None:
-        self._context, self._generation, self._draw_on, self._in_flight = context, generation, draw_on, in_flight
-        self._stage = context.pipeline.selection
+    def __init__(self, context: Context, key_of: KeyOf, draw_on: DrawOn, in_flight: Callable[[], int]) -> None:
+        self._context, self._key_of, self._draw_on, self._in_flight = context, key_of, draw_on, in_flight
+        self._stage, self._candidates = context.pipeline.selection, context.pipeline.candidates
         self._config_id = context.configs[self._stage.name].id
         self._tally = context.progress[self._stage.name]
         settings = context.run.selection
@@ -87,7 +88,7 @@ class Selection:
             RunStopped: The gate stopped the work between two batches or before more draws.
             RunFailed: A record of the run is missing from the store, or a service returned an error.
         """
-        offered = sorted((group for group in groups if group.eligible), key=lambda group: group.key)
+        offered = sorted((group for group in groups if group.eligible), key=lambda group: (group.key, group.line))
         turns = [turn for group in offered for turn in self._turns(group)]
         self._tally.expected = len(turns)
         while turns:
@@ -132,7 +133,7 @@ class Selection:
         async def draw(number: int, item: Item) -> None:
             group = fallen[number].group
             try:
-                with traces.resumed([self._context.record.id, group.ids[0]]):
+                with traces.resumed(self._trace(group)):
                     there[number] = await self._draw_on(group, item)
             except RunStopped as error:  # must not cancel concurrent work
                 stopped.append(error)
@@ -147,6 +148,10 @@ class Selection:
         if stopped:
             raise stopped[0]
         return [Turn(turn.group, turn.rank + 1) for turn, has_next in zip(fallen, there, strict=True) if has_next]
+
+    def _trace(self, group: Group) -> list[str]:
+        """Return what identifies the trace of a group's item."""
+        return [self._context.record.id, root_of(group, self._context.pipeline)]
 
     async def _offer_all(self, batch: Sequence[Turn]) -> list[Turn]:
         """Decide a batch in its order and return the dropped candidates.
@@ -252,7 +257,7 @@ class Selection:
     def _traced(self, group: Group, attributes: traces.Attributes) -> Iterator[None]:
         """Continue the trace of a group's seed."""
         with (
-            traces.resumed([self._context.record.id, group.ids[0]]),
+            traces.resumed(self._trace(group)),
             traces.span(self._stage.name, {"record": group.ids[-1], **attributes}),
         ):
             yield
@@ -260,8 +265,7 @@ class Selection:
     def _offer(self, turn: Turn, parent: Item, record: pb.Record) -> tuple[pb.Record, Drop | None]:
         """Return a candidate's row, and the rule that drops it as a duplicate, or None."""
         group, candidate = turn.group, turn.candidate
-        key = self._generation.key(group.key, candidate.attempt, candidate.number)
-        item = Item(record, key, {**parent.line, self._generation.stage.name: record})
+        item = Item(record, self._key_of(group, candidate), {**parent.line, self._candidates.name: record})
         # Before anything is remembered: an exception must leave no trace among the rows.
         example = self._example(item, candidate, group)
         return example, self._offers.offer(self._stage.compared(item, self._context.settings), group.key)
@@ -291,7 +295,9 @@ class Selection:
 
     def _why(self, turn: Turn) -> str:
         fell = f"; {turn.rank} before it fell to de-duplication" if turn.rank and not self._strategy.several else ""
-        drawn, most = turn.group.drawn, self._generation.settings.attempts
+        if not isinstance(self._candidates, Writing):
+            return f"the {kind_name(self._candidates.makes)} meets the row rules"
+        drawn, most = turn.group.drawn, self._context.settings.of(self._candidates.name).attempts
         return f"{self._strategy.why(turn.group, turn.rank)}{fell}; {drawn} of at most {most} were drawn"
 
     def _example(self, item: Item, candidate: Candidate, group: Group) -> pb.Record:

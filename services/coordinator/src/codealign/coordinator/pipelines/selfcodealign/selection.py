@@ -34,11 +34,11 @@ class RowSelection(Selection):
     def compared(self, item: Item, settings: Settings) -> Row:  # noqa: ARG002
         """Return the instruction, the answer and its code."""
         response = item.record.response
-        return Row(item.record.id, instruction_of(item).text, response.answer, response.code)
+        return Row(item.record.id, _instruction(item).text, response.answer, response.code)
 
     def example(self, item: Item, settings: Settings, parent_key: str) -> pb.Example:
         """Return the row; whether its instruction includes the tests is drawn from the instruction's key."""
-        instruction, response = instruction_of(item), item.record.response
+        instruction, response = _instruction(item), item.record.response
         chance = records.seed_for(settings.run.seed, "tests-in-instruction", parent_key) / 2**63
         wanted = chance < settings.run.selection.tests_in_instruction
         carry = wanted and can_carry_tests(instruction.text, response.tests)
@@ -53,8 +53,15 @@ class RowSelection(Selection):
         )
 
 
-def instruction_of(item: Item) -> pb.Instruction:
+def instruction_of(item: Item) -> pb.Instruction | None:
     """Return the answered task: the response's own or the last one on the line, as stages may rewrite tasks."""
     if own := item.record.response.instruction:
         return pb.Instruction(text=own, language="Python")
-    return [record.instruction for record in item.line.values() if record.HasField("instruction")][-1]
+    found = [record.instruction for record in item.line.values() if record.HasField("instruction")]
+    return found[-1] if found else None
+
+
+def _instruction(item: Item) -> pb.Instruction:
+    found = instruction_of(item)
+    assert found is not None, "the pipeline has a stage that makes instructions"
+    return found
