@@ -74,6 +74,8 @@ def violations(given: pb.Run) -> _Violations:
             yield "execution", f"pipeline {name!r} has no execution stage: leave it out"
         if given.selection.strategy == FailuresOnly.name:
             yield "selection.strategy", f"{FailuresOnly.name!r} needs an execution stage; pipeline {name!r} has none"
+    if not pipeline.writing and has_target(given):
+        yield "target", f"nothing is drawn in pipeline {name!r}: leave it out"
     yield from _few_shot_set(pipeline, given.few_shot_set)
     yield from _stages(pipeline, given)
 
