@@ -52,24 +52,39 @@ class Measured:
         return (self.tokens[stage] if stage else self.tokens.total()) / max(1, self.rows)
 
 
-def as_the_paper(run: pb.Run) -> None:
-    """Draw as the paper's scripts do: new examples for every prompt, all attempts, a random pass."""
+def whole(run: pb.Run, pipeline: api.Pipeline) -> pb.Run:
+    """Return the run with settings of every writing stage and `ATTEMPTS` attempts."""
+    own = {stage.stage: stage for stage in run.stages}
+    names = [stage.name for stage in pipeline.stages if stage.role == api.STAGE_ROLE_WRITING]
+    stages = [own.get(name) or pb.StageSettings(stage=name) for name in names]
+    stages[-1].attempts = ATTEMPTS
+    found = pb.Run()
+    found.CopyFrom(run)
+    found.ClearField("stages")
+    found.stages.extend(stages)
+    return found
+
+
+def unpooled(run: pb.Run) -> None:
+    """Draw new examples for every prompt."""
     for stage in run.stages:
         stage.ClearField("prefix_groups")
         stage.unpooled = True
-    run.stages[-1].attempts = run.stages[-1].round_size = ATTEMPTS
+
+
+def random_pass(run: pb.Run) -> None:
+    """Draw all attempts and choose a random pass."""
+    run.stages[-1].round_size = ATTEMPTS
     run.selection.strategy = "random-pass"
 
 
-def pooled(run: pb.Run) -> None:
-    """Draw the examples from a pool of orderings, so that prompts share prefixes."""
-    for stage in run.stages:
-        stage.unpooled = False
-
-
 def first_pass(run: pb.Run) -> None:
-    """Stop drawing at the first pass, with one attempt after the other."""
+    """Stop drawing at the first pass, in the preset's rounds."""
     run.selection.strategy = "first-pass"
+
+
+def one_by_one(run: pb.Run) -> None:
+    """Draw one attempt after the other."""
     run.stages[-1].round_size = 1
 
 
@@ -156,11 +171,13 @@ def main() -> None:
     parser.add_argument("--model", default="nano", help="profile of the simulated engine")
     given = parser.parse_args()
     gateways.end_by_signals()
+    best: list[Callable[[pb.Run], None]] = [first_pass, one_by_one]
     switches: list[tuple[str, list[Callable[[pb.Run], None]]]] = [
-        ("as the paper's scripts", []),
-        ("+ pooled examples", [pooled]),
-        ("+ first pass", [pooled, first_pass]),
-        (f"+ target of {given.rows} rows", [pooled, first_pass, targeted(given.rows, given.window)]),
+        ("as the paper's scripts", [random_pass, unpooled]),
+        ("+ pooled examples", [random_pass]),
+        ("+ first pass", [first_pass]),
+        ("+ one attempt at a time", best),
+        (f"+ target of {given.rows} rows", [*best, targeted(given.rows, given.window)]),
     ]
     found: list[Measured] = []
     with tempfile.TemporaryDirectory(prefix="codealign-draws-") as folder:
@@ -170,8 +187,8 @@ def main() -> None:
             store_seeds(dataset, given.seeds)
             pipeline = pipeline_of(coordinator)
             for name, changes in switches:
-                run = run_of(given.preset, pipeline)
-                for change in (as_the_paper, *changes):
+                run = whole(run_of(given.preset, pipeline), pipeline)
+                for change in changes:
                     change(run)
                 found.append(measure(coordinator, dataset, name, run))
                 print(table(found[-1:]).rpartition("\n")[2], flush=True)
