@@ -96,6 +96,8 @@ def test_the_json_has_the_contracts_names() -> None:
     read = json.loads(pages.as_json(found()))
     assert [round(each, 3) for each in read["result"]["measures"][0]["scores"][1]["pass_at_1"]] == [0.3, 0.31, 0.32]
     assert read["experiment"]["config"]["name"] == "mine"
+    assert read["experiment"]["config"]["seeds"] == ["0", "1", "2"], "0 is a seed like any other"
+    assert read["result"]["measures"][0]["temperature"] == 0
 
 
 def test_the_summary_ends_with_why_it_is_not_whole() -> None:

@@ -82,7 +82,7 @@ async def test_every_arm_of_a_seed_is_trained_on_the_same_number_of_rows_and_eva
     coordinator = Coordinator(made, "a")
     record = await create(coordinator, experiment())
     standing = await made.until_ended(EXPERIMENT)
-    assert (standing.state, standing.message) == (SUCCEEDED, "3 arms for 2 seeds")
+    assert (standing.state, standing.message) == (SUCCEEDED, "arms: 3, seeds: 2")
     found = await result(coordinator, record)
     assert [(cell.arm, cell.seed, cell.state) for cell in found.experiment.cells] == [
         (name, seed, SUCCEEDED) for seed in (0, 1) for name in ("base", "passes", "failures")

@@ -128,7 +128,10 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 def as_json(found: api.GetExperimentResponse) -> str:
     """Return the experiment and its results as JSON, with the contract's field names."""
-    return json.dumps(json_format.MessageToDict(found, preserving_proto_field_name=True), indent=2) + "\n"
+    fields = json_format.MessageToDict(
+        found, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return json.dumps(fields, indent=2) + "\n"
 
 
 def plot(found: api.GetExperimentResponse) -> str:

@@ -72,7 +72,7 @@ class ExperimentWorkload:
             await self._seed(assignment, seed, failed)
         if failed:
             raise RunFailed(failures(failed))
-        return Outcome(f"{len(experiment.arms)} arms for {len(experiment.seeds)} seeds")
+        return Outcome(f"arms: {len(experiment.arms)}, seeds: {len(experiment.seeds)}")
 
     async def _seed(self, assignment: Assignment, seed: int, failed: dict[tuple[str, int], str]) -> None:
         """Carry out the cells of one seed, adding those that fail to `failed`."""
