@@ -95,7 +95,11 @@ def import_command(
     form, given = named(fmt), parse_columns(columns)
     if len(license_id) > MAX_LICENSE or not license_id.isprintable():
         raise Failure(f"--license: must be at most {MAX_LICENSE} printable characters")
-    found = hub.sources(source) if hub.is_hub_id(source) else local_sources(Path(source))
+    if hub.is_hub_id(source):
+        err.print(Text(f"no such file here: looking for the data set {source} on the hub"))
+        found = hub.sources(source)
+    else:
+        found = local_sources(Path(source))
     tally = Tally()
     file = _opened(problems) if problems else None
     try:

@@ -158,7 +158,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
             yield cast(IO[bytes], stream)
     elif lowered.endswith((".zst", ".zstd")):
         with path.open("rb") as file, _pyarrow().CompressedInputStream(file, "zstd") as unpacked:
-            yield io.BufferedReader(unpacked, 2**20)
+            yield io.BufferedReader(unpacked, 2**16)
     else:
         with path.open("rb") as stream:
             yield stream

@@ -32,9 +32,10 @@ def sources(repository: str) -> list[Source]:
             f"no such file or directory: {repository}. To import a data set of the hub, install its client: "
             "pip install 'codealign-cli[imports]'"
         ) from None
+    client = huggingface_hub.HfApi()
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # it logs each retry
     try:
-        paths = sorted(huggingface_hub.HfApi().list_repo_files(repository, repo_type="dataset"))
+        paths = sorted(client.list_repo_files(repository, repo_type="dataset"))
         wanted = [path for path in paths if is_supported(path)]
         if not wanted:
             raise Failure(f"{repository}: the data set has no file that can be imported")
