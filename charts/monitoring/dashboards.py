@@ -77,14 +77,14 @@ COMPUTED = 'kind=~"computed_prompt|generated"'
 RUNS = (
     Panel(
         "Held work",
-        "Runs, evaluations and loops that the coordinator works on, waits with, or stops.",
+        "Runs, evaluations, loops and series that the coordinator works on, waits with, or stops.",
         "short",
         {"{{workload}} {{state}}": f"sum by (workload, state) ({C}workloads{{ns}})"},
         stacked=True,
     ),
     Panel(
         "Ended work",
-        "Runs, evaluations and loops that ended in the shown time, by how they ended.",
+        "Runs, evaluations, loops and series that ended in the shown time, by how they ended.",
         "short",
         {"{{workload}} {{state}}": f"sum by (workload, state) (increase({C}workload_ends_total{{ns}}[$__range]))"},
     ),

@@ -18,6 +18,7 @@ LAYERS = (
     ("pipelines",),
     ("runs", "evaluation"),
     ("loops",),
+    ("rounds",),
     ("reporting",),
     ("servicer",),
     ("main",),

@@ -60,8 +60,17 @@ def evaluation_job() -> pb.Record:
     return pb.Record(kind=pb.KIND_EVALUATION_JOB, evaluation_job=pb.EvaluationJob(settings=settings))
 
 
+def series() -> pb.Record:
+    body = pb.RoundSeries(number=2, loop=pb.Loop(evaluations=[pb.EvaluationSettings(benchmarks=["humaneval"])]))
+    return pb.Record(kind=pb.KIND_SERIES, parents=[RUN], round_series=body)
+
+
 @pytest.mark.parametrize(
-    "make_record", [completion, request, event, lambda: work_log(seeds=0.0, concepts=1.5), loop, evaluation_job]
+    "make_record",
+    [
+        *(completion, request, event, lambda: work_log(seeds=0.0, concepts=1.5), loop, evaluation_job, series),
+        lambda: with_change(loop(), lambda r: r.parents.append(CONFIG)),
+    ],
 )
 def test_a_record_as_the_contract_has_it_is_taken(make_record: Callable[[], pb.Record]) -> None:
     assert refused(make_record()) == []
@@ -98,6 +107,10 @@ def with_change(record: pb.Record, change: Callable[[pb.Record], object]) -> pb.
             [".evaluation_job.settings.benchmarks"],
         ),
         (with_change(evaluation_job(), lambda r: r.parents.append(RUN)), [".parents"]),
+        (with_change(loop(), lambda r: r.parents.extend([CONFIG, CONFIG])), [".parents"]),
+        (with_change(series(), lambda r: r.ClearField("parents")), [".parents"]),
+        (with_change(series(), lambda r: r.round_series.ClearField("number")), [".round_series.number"]),
+        (with_change(series(), lambda r: r.round_series.ClearField("loop")), [".round_series.loop.evaluations"]),
         (with_change(loop(), lambda r: setattr(r, "key", "x" * 201)), [".key"]),
         (with_change(loop(), lambda r: setattr(r, "key", "a\nb")), [".key"]),
     ],

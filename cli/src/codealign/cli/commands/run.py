@@ -36,7 +36,7 @@ from codealign.cli.options import (
 from codealign.cli.presets import DEFAULT, load
 from codealign.cli.refusals import refusal
 from codealign.cli.report import page
-from codealign.cli.run_config import RunChoices, choose_model, chosen_pipeline, loop_choices, run_config
+from codealign.cli.run_config import RunChoices, choose_model, chosen_pipeline, loop_choices, run_config, series_of
 from codealign.cli.run_file import RunFile, read_run
 from codealign.cli.seeds import STDLIB, collection_name
 from codealign.cli.stack import DATA_SERVICES, SERVICES, Options
@@ -61,6 +61,8 @@ class _Work:
     timings: bool
     loop: LoopChoices
     file: RunFile
+    rounds: pb.RoundSeries | None = None
+    """Series of rounds, or None."""
     run_file: Path | None = None
     run_id: str = ""
     started_services: bool = True
@@ -185,9 +187,20 @@ def run(
         str,
         typer.Option(
             "--until",
-            help="Last step. data; training: tune the model on the data; evaluation: also evaluate both models.",
+            help="Last step. data; training: tune the model on the data; evaluation: also evaluate both models. "
+            "Default: data; with --rounds, evaluation.",
         ),
-    ] = "data",
+    ] = "",
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            "--rounds",
+            min=1,
+            max=100,
+            show_default=False,
+            help="Number of rounds: the model tuned in a round generates the next round's data (docs/rounds.md).",
+        ),
+    ] = None,
     lora_rank: Annotated[
         int,
         typer.Option("--lora-rank", min=0, show_default=False, help="LoRA rank. 0: the preset's, or full fine-tuning."),
@@ -229,7 +242,8 @@ def run(
     """Run a pipeline from seeds to a published version of the data.
 
     A model writes tasks and answers, the sandbox runs and judges them, and the best rows are published. With --until
-    evaluation, the model is also evaluated, tuned on the data, and evaluated again.
+    evaluation, the model is also evaluated, tuned on the data, and evaluated again. With --rounds, this is repeated:
+    the tuned model generates the next round's data.
 
     The command uses the services that are running in the home directory or at the given addresses. Otherwise it starts
     them and stops them at the end. To resume an interrupted run, repeat the same command.
@@ -263,13 +277,16 @@ def run(
     chosen = training.TrainingSpec(name=name, epochs=epochs, max_steps=max_steps)
     if lora_rank:
         chosen.lora.rank = lora_rank
+    series = series_of(rounds, file)
+    until = until or ("evaluation" if series else "data")
     loop = loop_choices(preset, until, chosen, benchmark or (), problems, files=options.benchmarks is not None)
+    loop = loop.with_rounds() if series else loop
     if not where.explicit:
         where.home.prepare()
     if not collection and seeds != STDLIB and not Path(seeds).exists():
         raise Failure(f"--seeds: no such file or directory: {seeds}")
     read = "" if collection else seeds
-    work = _Work(where, given, options, choices, read, collection, timings, loop, file, config)
+    work = _Work(where, given, options, choices, read, collection, timings, loop, file, series, config)
     state = run_async(_run(work), work.interrupted)
     if state != pb.RUN_STATE_SUCCEEDED:
         raise typer.Exit(EXIT_FAILURE)
@@ -296,14 +313,15 @@ async def _run(work: _Work) -> pb.RunState.ValueType:
             else await choose_model(connection, work.options, given=bool(work.given.model))
         )
         config = run_config(work.choices, work.collection, model, pipeline)
-        # Services that this command starts share one machine, which cannot hold two models.
-        loop = work.loop.loop(one_model=connection.started)
-        request = api.CreateRunRequest(config=config, loop=loop)
+        # Services that this command starts share one machine, which cannot hold two models, unless they are needed.
+        needs_both = work.rounds is not None and work.rounds.generates == "instructions"
+        loop = work.loop.loop(one_model=connection.started and not needs_both)
+        request = api.CreateRunRequest(config=config, loop=loop, series=work.rounds)
         created = await _create(connection, request, work.file)
         work.run_id = created.run.id
         _say_created(created)
         last = created.run
-        if not has_settled(last):
+        if not has_settled(last) or work.rounds is not None:
             try:
                 last = await follow(connection, created.run.id, err)
             except asyncio.CancelledError:
@@ -312,6 +330,8 @@ async def _run(work: _Work) -> pb.RunState.ValueType:
         if loop is None:
             # A loop that an earlier command added, and that may have been interrupted, is not part of this command.
             last.ClearField("loop")
+        if work.rounds is None:
+            last.ClearField("series")
         await _tell(connection, work, last)
         return outcome(last)
 

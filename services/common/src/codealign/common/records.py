@@ -32,6 +32,7 @@ BODY_OF_KIND: dict[pb.Kind.ValueType, str] = {
     pb.KIND_WORK_LOG: "work_log",
     pb.KIND_LOOP: "loop",
     pb.KIND_EVALUATION_JOB: "evaluation_job",
+    pb.KIND_SERIES: "round_series",
 }
 """The body field of each kind of record."""
 

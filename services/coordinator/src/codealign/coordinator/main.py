@@ -19,6 +19,8 @@ from codealign.coordinator.ground.remote import remote
 from codealign.coordinator.ground.windows import Window
 from codealign.coordinator.loops.controller import LoopWorkload
 from codealign.coordinator.loops.operations import Loops
+from codealign.coordinator.rounds.controller import SeriesWorkload
+from codealign.coordinator.rounds.operations import Rounds
 from codealign.coordinator.rules import benchmarks
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
 from codealign.coordinator.runs.controller import RunWorkload
@@ -36,7 +38,7 @@ CALLERS: Callers = {
 
 @contextlib.asynccontextmanager
 async def build(settings: CoordinatorSettings, readiness: Readiness) -> AsyncIterator[Sequence[Registration]]:
-    """Set up the coordinator; it works on runs, loops and evaluations while the context is open."""
+    """Set up the coordinator; it works on runs, loops, series and evaluations while the context is open."""
     texts = benchmarks.load(settings.benchmarks)
     addresses = Addresses(
         dataset=settings.dataset_address,
@@ -72,9 +74,11 @@ def wire(
     evaluations = Evaluations(settings, services, evaluating, controllers.poke)
     loops = Loops(settings, services, evaluations, controllers.poke, controllers.assigned.get)
     runs = Runs(settings, services, texts, running, controllers.poke, controllers.assigned)
+    rounds = Rounds(services, loops, controllers.poke, controllers.assigned.get)
     controllers.add(running, evaluating, LoopWorkload(settings, services, evaluations))
+    controllers.add(SeriesWorkload(services, runs, loops, evaluations))
     observe(controllers, running, evaluating)
-    return controllers, CoordinatorServicer(runs, loops, evaluations, services, readiness.draining)
+    return controllers, CoordinatorServicer(runs, loops, rounds, evaluations, services, readiness.draining)
 
 
 def observe(controllers: Controllers, runs: RunWorkload, evaluations: EvaluationWorkload) -> None:

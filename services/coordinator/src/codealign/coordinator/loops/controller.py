@@ -10,24 +10,21 @@ import asyncio
 import contextlib
 
 from codealign.api.dataset.v1 import records_pb2 as pb
-from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.api.training.v1 import training_pb2 as tr
 from codealign.common.errors import CodeAlignError, NotFound
 from codealign.common.logs import get_logger
 from codealign.coordinator.evaluation.operations import Evaluations
-from codealign.coordinator.evaluation.prompts import BASE
 from codealign.coordinator.evaluation.request import checked, job_record
 from codealign.coordinator.ground import requests
 from codealign.coordinator.ground.assignment import Assignment, Outcome
 from codealign.coordinator.ground.faults import RunFailed
 from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.loops import history
+from codealign.coordinator.loops.models import POLL_SECONDS, Models
 from codealign.coordinator.loops.request import base_evaluations, training_of, tuned_evaluations
 from codealign.coordinator.settings import CoordinatorSettings
 
 log = get_logger(__name__)
-POLL_SECONDS = 1.0
-"""Seconds between polls of a run, an evaluation or a training."""
 NO_ADDRESS = "CODEALIGN_COORDINATOR_TRAINING_ADDRESS is not set: a loop needs the training service"
 NO_ROWS = "the run kept no rows to train on; use more seeds"
 REPLACED = "another loop of the same run was asked for"
@@ -56,7 +53,7 @@ class LoopWorkload:
         poll_seconds: float = POLL_SECONDS,
     ) -> None:
         self._settings, self._services, self._evaluations = settings, services, evaluations
-        self._poll_seconds = poll_seconds
+        self._models = Models(services.inference, evaluations, poll_seconds)
 
     async def work(self, assignment: Assignment) -> Outcome:
         """Run the remaining steps of a loop; see `control.Workload.work`."""
@@ -65,7 +62,7 @@ class LoopWorkload:
         loop, run = assignment.subject.loop, await self._run(assignment)
         version = await self._version(assignment)
         for settings in base_evaluations(loop, run):
-            await self._evaluate(assignment, settings, loop.training.model)
+            await self._models.evaluate(assignment, settings, loop.training.model, one_model=loop.one_model)
         training = await self._train(assignment, version)
         if loop.evaluations:
             made = await history.checkpoint(self._services.dataset, training)
@@ -75,7 +72,7 @@ class LoopWorkload:
                     "training and coordinator use the same store"
                 )
             for settings in tuned_evaluations(loop, run, training.id, made.revision):
-                await self._evaluate(assignment, settings, made.artifact_url)
+                await self._models.evaluate(assignment, settings, made.artifact_url, one_model=loop.one_model)
         return Outcome(f"tuned on {version} by training {training.id[:12]}")
 
     async def stop(self, assignment: Assignment) -> None:
@@ -111,12 +108,12 @@ class LoopWorkload:
         return [job_record(checked(settings)).id for settings in wanted]
 
     async def _run(self, assignment: Assignment) -> pb.Run:
-        (parent,) = assignment.subject.parents
+        parent = assignment.subject.parents[0]
         return (await assignment.store.get([parent]))[parent].run
 
     async def _version(self, assignment: Assignment) -> str:
         """Wait for the run's dataset version and return it."""
-        (run_id,) = assignment.subject.parents
+        run_id = assignment.subject.parents[0]
         while True:
             standing = await requests.standing(self._services.dataset, run_id)
             if standing.state == pb.RUN_STATE_SUCCEEDED:
@@ -126,51 +123,7 @@ class LoopWorkload:
             state = pb.RunState.Name(standing.state).removeprefix("RUN_STATE_").lower()
             is_at_work = standing.state in (pb.RUN_STATE_UNSPECIFIED, pb.RUN_STATE_RUNNING)
             assignment.say("waiting for the run" if is_at_work else f"waiting for the run, which is {state}")
-            await self._pause(assignment)
-
-    async def _evaluate(self, assignment: Assignment, settings: pb.EvaluationSettings, source: str) -> None:
-        """Evaluate a model, unless that was done before.
-
-        Args:
-            assignment: Assignment of the loop.
-            settings: Settings with the model's name and revision.
-            source: Location to load the model from if necessary.
-        """
-        job, asked = job_record(checked(settings)), False
-        while True:
-            standing = await self._evaluations.standing(job.id)
-            settled = standing.settled(repeatable=True)
-            succeeded = settled and standing.state == pb.RUN_STATE_SUCCEEDED
-            # Results of earlier runners do not count: both models must be judged by the same runners.
-            if succeeded and (asked or await self._evaluations.is_whole(settings)):
-                return
-            if settled:
-                was_loaded = await self._load(assignment, settings.model, source)
-                if asked and was_loaded:
-                    raise RunFailed(_ended(job, standing))
-                assignment.gate()
-                await self._evaluations.start(job, f"for loop {assignment.subject.id[:12]}")
-                asked = True
-            assignment.say(f"evaluating the {_model_of(job)} model")
-            await self._pause(assignment)
-
-    async def _load(self, assignment: Assignment, choice: pb.ModelChoice, source: str) -> bool:
-        """Load a model into inference if necessary, and return whether it was already loaded."""
-        inference = self._services.inference
-        listed = (await inference.list_models(inf.ListModelsRequest())).models
-        if any(model.revision == choice.revision for model in listed):
-            return True
-        assignment.gate()
-        assignment.say(f"loading model {choice.model}")
-        if assignment.subject.loop.one_model:
-            for model in listed:
-                try:
-                    await inference.unload_model(inf.UnloadModelRequest(name=model.name))
-                except NotFound:
-                    log.info("model_gone", model=model.name)
-        request = inf.LoadModelRequest(name=choice.model, source=source, expected_revision=choice.revision)
-        await inference.load_model(request)
-        return False
+            await self._models.pause(assignment)
 
     async def _train(self, assignment: Assignment, version: str) -> tr.Training:
         """Run the training and return it once it has succeeded.
@@ -192,7 +145,7 @@ class LoopWorkload:
             if training.state == tr.TRAINING_STATE_CANCELLED:
                 raise RunFailed(f"training {short} was cancelled; resume the loop to continue it")
             assignment.say("training")
-            await self._pause(assignment)
+            await self._models.pause(assignment)
 
     async def _submit(self, assignment: Assignment, version: str) -> str:
         """Submit the training and record its id, even if cancelled meanwhile, so that the training can be stopped."""
@@ -216,22 +169,3 @@ class LoopWorkload:
 
     async def _training(self, training_id: str) -> tr.Training:
         return (await self._services.training.get(tr.GetTrainingRequest(id=training_id))).training
-
-    async def _pause(self, assignment: Assignment) -> None:
-        """Wait until the next poll."""
-        assignment.gate()
-        await asyncio.sleep(self._poll_seconds)
-        assignment.gate()
-
-
-def _model_of(job: pb.Record) -> str:
-    return "base" if job.evaluation_job.settings.prompt_style == BASE else "tuned"
-
-
-def _ended(job: pb.Record, standing: requests.Standing) -> str:
-    """Describe why an evaluation ended without a result."""
-    model, short = _model_of(job), job.id[:12]
-    if standing.state == pb.RUN_STATE_FAILED:
-        return f"the evaluation of the {model} model ({short}) failed: {standing.message}"
-    state = pb.RunState.Name(standing.state).removeprefix("RUN_STATE_").lower()
-    return f"the evaluation of the {model} model ({short}) was {state}; resume the loop to continue it"

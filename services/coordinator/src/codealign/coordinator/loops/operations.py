@@ -95,7 +95,10 @@ class Loops:
             InvalidArgument: Names every invalid field.
             NotFound: The run's model is not loaded.
         """
-        record = loop_record(run, checked(loop), await self.source(run.run.model))
+        await self.start(run, loop_record(run, checked(loop), await self.source(run.run.model)))
+
+    async def start(self, run: pb.Record, record: pb.Record) -> None:
+        """Request a loop by its record, and cancel any other unfinished loop of the run as `wanted` does."""
         for other, standing in await history.loops_of(self._services.dataset, run.id):
             if other.id != record.id and not standing.settled(repeatable=False):
                 await self._want(other.id, pb.RUN_STATE_CANCELLED, REPLACED)

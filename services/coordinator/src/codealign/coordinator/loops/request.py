@@ -29,6 +29,10 @@ def checked(loop: pb.Loop, path: str = "loop") -> pb.Loop:
     for name in ("model", "model_revision", "dataset"):
         if getattr(loop.training, name):
             wrong.append((f"{path}.training.{name}", _FROM_THE_RUN))
+    if loop.HasField("model"):
+        wrong.append((f"{path}.model", _FROM_THE_RUN))
+    if loop.tuned_only:
+        wrong.append((f"{path}.tuned_only", "must not be set: only series set it"))
     found = pb.Loop(training=loop.training, one_model=loop.one_model)
     for number, settings in enumerate(loop.evaluations):
         at = f"{path}.evaluations[{number}]"
@@ -65,10 +69,15 @@ def loop_record(run: pb.Record, loop: pb.Loop, source: str) -> pb.Record:
     """
     body = pb.Loop()
     body.CopyFrom(loop)
-    body.training.model, body.training.model_revision = source, run.run.model.revision
+    body.training.model, body.training.model_revision = source, tuned_from(loop, run.run).revision
     record = pb.Record(kind=pb.KIND_LOOP, parents=[run.id], loop=body)
     record.key = records.content_hash(record)
     return records.complete(record)
+
+
+def tuned_from(loop: pb.Loop, run: pb.Run) -> pb.ModelChoice:
+    """Return the model that a loop evaluates and tunes: its own, or the run's."""
+    return loop.model if loop.HasField("model") else run.model
 
 
 def training_of(loop: pb.Loop, version: str) -> tr.TrainingSpec:
@@ -80,8 +89,8 @@ def training_of(loop: pb.Loop, version: str) -> tr.TrainingSpec:
 
 
 def base_evaluations(loop: pb.Loop, run: pb.Run) -> list[pb.EvaluationSettings]:
-    """Return the settings for evaluating the run's model before the training."""
-    return _evaluations(loop.evaluations, run.model, BASE)
+    """Return the settings for evaluating the model before the training."""
+    return [] if loop.tuned_only else _evaluations(loop.evaluations, tuned_from(loop, run), BASE)
 
 
 def tuned_evaluations(loop: pb.Loop, run: pb.Run, training: str, revision: str) -> list[pb.EvaluationSettings]:
@@ -93,13 +102,13 @@ def tuned_evaluations(loop: pb.Loop, run: pb.Run, training: str, revision: str) 
         training: Id of the training.
         revision: Revision of the tuned model.
     """
-    choice = pb.ModelChoice(model=tuned_name(run, training), revision=revision)
+    choice = pb.ModelChoice(model=tuned_name(loop, run, training), revision=revision)
     return _evaluations(loop.evaluations, choice, TUNED)
 
 
-def tuned_name(run: pb.Run, training: str) -> str:
-    """Return the name of the tuned model: the run's model plus the first digits of the training id."""
-    return f"{run.model.model}-{training[:_NAME_DIGITS]}"
+def tuned_name(loop: pb.Loop, run: pb.Run, training: str) -> str:
+    """Return the name of the tuned model: that of the model it is tuned from plus the training id's first digits."""
+    return f"{tuned_from(loop, run).model}-{training[:_NAME_DIGITS]}"
 
 
 def _evaluations(
