@@ -144,7 +144,7 @@ async def print_outcome(
     short, state = status.id[:12], outcome(status)
     if status.loop.message and state == status.loop.state != pb.RUN_STATE_SUCCEEDED:
         console.print(Text(printable(f"after the data: {status.loop.message}")))
-    if status.series.message and state != pb.RUN_STATE_SUCCEEDED:
+    if status.series.message and not report.rounds:  # otherwise the report says it
         console.print(Text(printable(f"series: {status.series.message}")))
     if state == pb.RUN_STATE_PAUSED:
         console.print(Text(f"paused; to continue: codealign resume {short}"))

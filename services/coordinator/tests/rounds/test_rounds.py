@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.message import Message
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.training.v1 import training_pb2 as tr
 from codealign.common.errors import InvalidArgument
@@ -337,6 +339,28 @@ async def test_a_run_is_watched_until_the_next_round_begins(tmp_path: Path) -> N
     seen = [each async for each in coordinator.servicer.WatchRun(api.WatchRunRequest(run=second), nothing)]
     assert seen[-1].run.series.state == SUCCEEDED
     assert {each.run.series.message for each in seen} >= {"round 2 of 2: training and evaluation"}
+
+
+@in_virtual_time
+async def test_a_round_whose_model_is_still_loading_has_not_begun(tmp_path: Path) -> None:
+    world = RoundsWorld(tmp_path)
+
+    def forget_models(method: str, given: Message) -> None:
+        rounds = [each.run_event.round for each in given.records] if isinstance(given, ds.AppendRequest) else []
+        if any(each.number == 2 and not each.HasField("data") for each in rounds):
+            world.inference.models.clear()
+            world.inference.control.hold("load_model")
+
+    world.dataset.control.before = forget_models
+    coordinator = RoundsCoordinator(world, "a")
+    first = await coordinator.create(asked(world))
+    await asyncio.sleep(120)
+    found = await status(coordinator, first.id)
+    assert [each.number for each in found.rounds] == [1]
+    assert found.message == f"loading model {found.rounds[0].tuned.model}"
+    world.inference.control.hold("load_model").set()
+    assert (await world.until_ended(SERIES)).state == SUCCEEDED
+    assert len((await status(coordinator, first.id)).rounds) == 2
 
 
 def test_a_series_that_has_not_begun_a_round_is_watched() -> None:

@@ -58,8 +58,8 @@ class RoundLine:
 
     @property
     def score_text(self) -> str:
-        """All scores in one text."""
-        return "; ".join(
+        """All scores, one per line."""
+        return "\n".join(
             " ".join(
                 part
                 for part in (one.benchmark, one.value, f"({one.interval})" if one.interval else "", one.change)

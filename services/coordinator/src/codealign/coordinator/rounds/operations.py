@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.coordinator.ground import requests
 from codealign.coordinator.ground.ports import Services
@@ -98,13 +99,19 @@ class Rounds:
             config=series.round_series,
             state=standing.state if settled else pb.RUN_STATE_RUNNING,
             message=standing.message if settled else "",
-            rounds=await history.rounds_of(self._services.dataset, series.id),
+            rounds=await self._begun(series.id),
         )
         assignment = self._assigned(series.id)
         if not settled and assignment is not None:
             waits = assignment.waiting.text
             status.message = f"waiting for {waits}" if waits else assignment.message
         return status
+
+    async def _begun(self, series_id: str) -> list[pb.Round]:
+        """Return the rounds whose runs exist: a round is recorded before its run is, and its model is loaded first."""
+        rounds = await history.rounds_of(self._services.dataset, series_id)
+        there = (await self._services.dataset.get(ds.GetRequest(ids=[each.run for each in rounds[-1:]]))).records
+        return rounds if there else rounds[:-1]
 
     async def _want(self, series_id: str, wanted: pb.RunState.ValueType, reason: str) -> None:
         request = await requests.want(self._services.dataset, series_id, wanted, reason)
