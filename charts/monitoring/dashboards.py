@@ -77,14 +77,14 @@ COMPUTED = 'kind=~"computed_prompt|generated"'
 RUNS = (
     Panel(
         "Held work",
-        "Runs, evaluations, loops and experiments that the coordinator works on, waits with, or stops.",
+        "Runs, evaluations, loops, series and experiments that the coordinator works on, waits with, or stops.",
         "short",
         {"{{workload}} {{state}}": f"sum by (workload, state) ({C}workloads{{ns}})"},
         stacked=True,
     ),
     Panel(
         "Ended work",
-        "Runs, evaluations, loops and experiments that ended in the shown time, by how they ended.",
+        "Runs, evaluations, loops, series and experiments that ended in the shown time, by how they ended.",
         "short",
         {"{{workload}} {{state}}": f"sum by (workload, state) (increase({C}workload_ends_total{{ns}}[$__range]))"},
     ),

@@ -55,6 +55,7 @@ def test_a_cancelled_loop_fails_only_a_command_that_asks_for_it(
     work: Any = SimpleNamespace(
         run_file=None,
         loop=loop,
+        rounds=None,
         seeds="",
         collection="c",
         where=SimpleNamespace(explicit=""),

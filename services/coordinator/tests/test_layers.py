@@ -18,7 +18,7 @@ LAYERS = (
     ("pipelines",),
     ("runs", "evaluation"),
     ("loops",),
-    ("experiments",),
+    ("rounds", "experiments"),
     ("reporting",),
     ("servicer",),
     ("main",),

@@ -64,9 +64,18 @@ def import_source() -> pb.Record:
     return pb.Record(kind=pb.KIND_IMPORT, import_source=pb.Import(name="a.jsonl", sha256="0" * 64, format="rows"))
 
 
+def series() -> pb.Record:
+    body = pb.RoundSeries(number=2, loop=pb.Loop(evaluations=[pb.EvaluationSettings(benchmarks=["humaneval"])]))
+    return pb.Record(kind=pb.KIND_SERIES, parents=[RUN], round_series=body)
+
+
 @pytest.mark.parametrize(
     "make_record",
-    [completion, request, event, lambda: work_log(seeds=0.0, concepts=1.5), loop, evaluation_job, import_source],
+    [
+        *(completion, request, event, lambda: work_log(seeds=0.0, concepts=1.5), loop, evaluation_job, series),
+        import_source,
+        lambda: with_change(loop(), lambda r: r.parents.append(CONFIG)),
+    ],
 )
 def test_a_record_as_the_contract_has_it_is_taken(make_record: Callable[[], pb.Record]) -> None:
     assert refused(make_record()) == []
@@ -107,6 +116,10 @@ def with_change(record: pb.Record, change: Callable[[pb.Record], object]) -> pb.
         (with_change(import_source(), lambda r: r.import_source.ClearField("name")), [".import_source.name"]),
         (with_change(import_source(), lambda r: setattr(r.import_source, "sha256", "ab")), [".import_source.sha256"]),
         (with_change(import_source(), lambda r: r.import_source.ClearField("format")), [".import_source.format"]),
+        (with_change(loop(), lambda r: r.parents.extend([CONFIG, CONFIG])), [".parents"]),
+        (with_change(series(), lambda r: r.ClearField("parents")), [".parents"]),
+        (with_change(series(), lambda r: r.round_series.ClearField("number")), [".round_series.number"]),
+        (with_change(series(), lambda r: r.round_series.ClearField("loop")), [".round_series.loop.evaluations"]),
         (with_change(loop(), lambda r: setattr(r, "key", "x" * 201)), [".key"]),
         (with_change(loop(), lambda r: setattr(r, "key", "a\nb")), [".key"]),
     ],

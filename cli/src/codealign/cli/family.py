@@ -112,6 +112,11 @@ class Family:
             current = self.parent(self.records[current])
         return found
 
+    def models(self) -> set[str]:
+        """Return the revisions of all models that wrote records."""
+        found = {record.provenance.model_revision for record in (*self.records.values(), *self.references.values())}
+        return found - {""}
+
     def descends(self, record_id: str) -> bool:
         """Return whether the record is the focus or below it."""
         seen: set[str] = set()

@@ -16,7 +16,7 @@ from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.connection import Connection
 from codealign.cli.failures import Failure, rpc_failure
-from codealign.cli.loop_steps import has_settled, outcome
+from codealign.cli.loop_steps import current_run, has_settled, outcome
 from codealign.cli.progress import ProgressDisplay, state_name
 from codealign.cli.report.terminal import print_report
 from codealign.cli.terminal import printable
@@ -72,6 +72,8 @@ async def watch_to_its_end(
 async def follow(connection: Connection, run: str, console: Console) -> api.RunStatus:
     """Show the progress of a run and its loop until they end or pause, and return the last status.
 
+    In a series, the runs of the following rounds are shown too; the status is the last round's.
+
     Args:
         connection: To the coordinator.
         run: The run's id.
@@ -80,6 +82,15 @@ async def follow(connection: Connection, run: str, console: Console) -> api.RunS
     Raises:
         Failure: The coordinator refuses the request, or is unreachable for too long.
     """
+    last = await _follow_one(connection, run, console)
+    while (current := current_run(last)) != last.id:
+        rounds = last.series.rounds
+        console.print(Text(f"round {rounds[-1].number} of {last.series.config.number}: run {current[:12]}"))
+        last = await _follow_one(connection, current, console)
+    return last
+
+
+async def _follow_one(connection: Connection, run: str, console: Console) -> api.RunStatus:
     last = api.RunStatus()
     request = api.WatchRunRequest(run=run, interval_seconds=_WATCH_SECONDS)
 
@@ -133,6 +144,8 @@ async def print_outcome(
     short, state = status.id[:12], outcome(status)
     if status.loop.message and state == status.loop.state != pb.RUN_STATE_SUCCEEDED:
         console.print(Text(printable(f"after the data: {status.loop.message}")))
+    if status.series.message and not report.rounds:  # otherwise the report says it
+        console.print(Text(printable(f"series: {status.series.message}")))
     if state == pb.RUN_STATE_PAUSED:
         console.print(Text(f"paused; to continue: codealign resume {short}"))
     elif state in (pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED):

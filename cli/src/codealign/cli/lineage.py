@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
@@ -11,6 +13,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sandbox
 from codealign.cli.enums import value_name
 from codealign.cli.family import BESIDE, Family
+from codealign.cli.origins import Origin
 from codealign.cli.terminal import count, duration, printable
 
 _SHORT = 12
@@ -47,7 +50,9 @@ def verdict_text(result: sandbox.Result) -> Text:
     return text.append(f" (assertions: {rest})" if parts[0] else f" ({rest})" if rest else "", style="dim not bold")
 
 
-def lineage_tree(family: Family, *, prompts: bool = False) -> RenderableType:
+def lineage_tree(
+    family: Family, *, prompts: bool = False, origins: Mapping[str, Origin] | None = None
+) -> RenderableType:
     """Return the records as a tree, with the requested record marked.
 
     The tree shows the record's ancestors and descendants, and all candidates that were executed or chosen from. Other
@@ -56,21 +61,40 @@ def lineage_tree(family: Family, *, prompts: bool = False) -> RenderableType:
     Args:
         family: The records.
         prompts: Print everything in full, including few-shot prefixes and raw completions.
+        origins: Origins of the models that were tuned here, by revision.
     """
-    writer = _Writer(family, prompts)
+    writer = _Writer(family, prompts, origins or {})
     trees: list[RenderableType] = [writer.tree(root) for root in family.roots() if writer.shown(root)]
     focus = family.records[family.focus]
     if focus.kind == pb.KIND_SEED and not family.below(focus.id):
         trees.append(Text("no run has used this seed", "dim"))
+    trees += _chain(origins or {})
     if family.truncated:
         trees.append(Text("this seed has more descendants than are shown: select a run with --run", "yellow"))
     return Group(*trees)
 
 
+def tuned_on(origin: Origin) -> str:
+    """Return what a model was tuned on: "tuned on v-1 in round 2 (run 0123456789ab)"."""
+    run = f"run {origin.run.id[:_SHORT]}" if origin.run is not None else "by a run that is not in this store"
+    return f"tuned on {origin.version} in round {origin.number} ({run})"
+
+
+def _chain(origins: Mapping[str, Origin]) -> list[RenderableType]:
+    """Return the tuned models behind the records, the last round's first."""
+    lines = [
+        f"  {revision[:_SHORT]}: {tuned_on(origin)}, checkpoint {origin.checkpoint.id[:_SHORT]}, from base model "
+        f"{origin.checkpoint.checkpoint.base_revision[:_SHORT]}"
+        for revision, origin in sorted(origins.items(), key=lambda item: (-item[1].number, item[0]))
+    ]
+    return [Text("\n".join(printable(line) for line in ["models that were tuned here:", *lines]))] if lines else []
+
+
 class _Writer:
-    def __init__(self, family: Family, prompts: bool) -> None:
+    def __init__(self, family: Family, prompts: bool, origins: Mapping[str, Origin]) -> None:
         self._family = family
         self._prompts = prompts
+        self._origins = origins
         self._line = family.line()
         self._prompts_shown: set[tuple[str, str]] = set()
         judged = [record for record in family.records.values() if record.kind in (pb.KIND_VERDICT, pb.KIND_EXAMPLE)]
@@ -213,6 +237,8 @@ class _Writer:
             duration(origin.seconds) if origin.seconds else "",
         ]
         rows: list[RenderableType] = [Text(_one_line(", ".join(fact for fact in facts if fact)), style="dim")]
+        if tuned := self._origins.get(origin.model_revision):
+            rows.append(Text(_one_line(f"written by the model {tuned_on(tuned)}")))
         if completion is not None:
             rows += self._prompt(completion)
             if self._prompts and completion is not record:

@@ -48,7 +48,7 @@ class LoopChoices:
     evaluations: tuple[pb.EvaluationSettings, ...]
     """Model and prompt style are left to the coordinator."""
     benchmarks_named: bool = False
-    """Whether the user named the benchmarks or gave their files. If so, missing benchmarks are an error."""
+    """Whether the user named the benchmarks, gave their files or wants rounds. Then missing benchmarks are an error."""
 
     @property
     def trains(self) -> bool:
@@ -68,6 +68,16 @@ class LoopChoices:
         """
         if self.until not in UNTIL:
             raise Failure(f"--until: unknown value {self.until!r}; must be one of {', '.join(UNTIL)}")
+
+    def with_rounds(self) -> LoopChoices:
+        """Return the choices for a series of rounds, which needs evaluations.
+
+        Raises:
+            Failure: They end before the evaluation.
+        """
+        if not self.evaluates:
+            raise Failure(f"--until {self.until}: a series of rounds needs --until evaluation, to notice a worse round")
+        return replace(self, benchmarks_named=True)
 
     def loop(self, *, one_model: bool) -> pb.Loop | None:
         """Return the loop for CreateRun, or None if the run ends with its data.

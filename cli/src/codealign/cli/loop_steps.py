@@ -14,15 +14,25 @@ _ENDED = (pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED)
 
 
 def has_settled(status: api.RunStatus) -> bool:
-    """Return whether the run and its loop will not change any more on their own."""
+    """Return whether the run, its loop and, in its current round, its series will not change any more on their own."""
+    if status.series.state == pb.RUN_STATE_RUNNING:
+        return current_run(status) != status.id
     if status.state == pb.RUN_STATE_RUNNING:
         return False
     follows = status.state == pb.RUN_STATE_SUCCEEDED and status.HasField("loop")
     return not follows or status.loop.state != pb.RUN_STATE_RUNNING
 
 
+def current_run(status: api.RunStatus) -> str:
+    """Return the id of the run of the last round that has begun; of the run itself if it is in no series."""
+    rounds = status.series.rounds
+    return rounds[-1].run if rounds else status.id
+
+
 def outcome(status: api.RunStatus) -> pb.RunState.ValueType:
-    """Return the run's state, or its loop's state if the run has succeeded."""
+    """Return the state of the run's series if there is one; or of its loop if the run has succeeded; or of the run."""
+    if status.HasField("series"):
+        return status.series.state
     follows = status.state == pb.RUN_STATE_SUCCEEDED and status.HasField("loop")
     return status.loop.state if follows else status.state
 

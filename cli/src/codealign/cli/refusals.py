@@ -31,8 +31,8 @@ def refusal(run: pb.Run, violations: Sequence[tuple[str, str]], file: RunFile) -
 
 
 def as_written(sent: str, run: pb.Run) -> str:
-    """Convert a request path to a run file path: "stages.concepts.attempts"."""
-    path = sent.removeprefix("config.")
+    """Convert a request path to a run file path: "stages.concepts.attempts", "rounds.number"."""
+    path = re.sub(r"^series\b", "rounds", sent).removeprefix("config.")
     if not (stage := _STAGE.match(path)) or (number := int(stage["stage"])) >= len(run.stages):
         return path
     settings = run.stages[number]

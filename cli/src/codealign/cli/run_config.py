@@ -17,7 +17,7 @@ from codealign.cli import presets
 from codealign.cli.connection import Connection
 from codealign.cli.failures import Failure
 from codealign.cli.loop import LoopChoices, evaluation_settings
-from codealign.cli.run_file import merged, to_run
+from codealign.cli.run_file import RunFile, merged, to_run
 from codealign.cli.stack import Options, model_source
 from codealign.common.errors import violations
 
@@ -212,6 +212,21 @@ def loop_choices(
     choices = LoopChoices(until, spec, tuple(evaluations), benchmarks_named=bool(benchmarks) or files)
     choices.check()
     return choices
+
+
+def series_of(number: int | None, file: RunFile) -> pb.RoundSeries | None:
+    """Return the series of rounds that the options and the run file ask for, or None.
+
+    Args:
+        number: Number of rounds, which wins over the file's, or None.
+        file: The run file.
+    """
+    if number is None and file.rounds is None:
+        return None
+    series = json_format.ParseDict(dict(file.rounds or {}), pb.RoundSeries())
+    if number is not None:
+        series.number = number
+    return series
 
 
 async def choose_model(connection: Connection, options: Options, *, given: bool = True) -> str:

@@ -12,6 +12,10 @@ mappings by name:
       responses: {attempts: 6, model: teacher}
     selection: {strategy: random-pass}
 
+Beside them, `rounds` asks for a series of rounds: a number, or the fields of `RoundSeries`:
+
+    rounds: {number: 3, generates: instructions, train_from: previous, stop: {worse_p: 0.01}}
+
 Fields that the coordinator fills in (versions, revisions of rules, digests) cannot be set. Valid stage and property
 names depend on the pipeline, so they are checked once the coordinator has described it.
 """
@@ -20,7 +24,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +44,7 @@ FILLED_IN: Mapping[str, Collection[str]] = {
     "SelectionSettings": ("forbidden_texts_sha256", "rules_version"),
     "TrainingSpec": ("model", "model_revision", "dataset"),
     "EvaluationSettings": ("model", "prompt_style"),
+    "RoundSeries": ("loop",),
 }
 """Fields that a file cannot set because the coordinator fills them in, by message."""
 
@@ -130,18 +135,39 @@ class Reader:
             return None
         return found
 
-    def message(self, node: yaml.Node, path: str, descriptor: Descriptor) -> dict[str, Any]:
+    def message(
+        self,
+        node: yaml.Node,
+        path: str,
+        descriptor: Descriptor,
+        beside: Mapping[str, Callable[[yaml.Node, str], Any]] | None = None,
+    ) -> dict[str, Any]:
         """Return the fields of a message that a node sets; see `to_run` for the form.
 
         Fields that only the coordinator fills in are unknown keys.
+
+        Args:
+            node: The node.
+            path: Path of the node.
+            descriptor: Type of the message.
+            beside: Further keys, each with the function that reads its value.
         """
         hidden = FILLED_IN.get(descriptor.name, ())
         known = {field.name: field for field in descriptor.fields if field.name not in hidden}
-        return {
-            key: value
-            for key, inner in self.items(node, path, known)
-            if (value := self._field(inner, join(path, key), known[key])) is not None
-        }
+        others, found = beside or {}, {}
+        for key, inner in self.items(node, path, [*known, *others]):
+            at = join(path, key)
+            value = others[key](inner, at) if key in others else self._field(inner, at, known[key])
+            if value is not None:
+                found[key] = value
+        return found
+
+    def rounds(self, node: yaml.Node, path: str) -> dict[str, Any] | None:
+        """Return the fields of a RoundSeries: a number of rounds, or a mapping."""
+        if isinstance(node, yaml.ScalarNode):
+            number = self._scalar(node, path, pb.RoundSeries.DESCRIPTOR.fields_by_name["number"])
+            return None if number is None else {"number": number}
+        return self.message(node, path, pb.RoundSeries.DESCRIPTOR)
 
     def _field(self, node: yaml.Node, path: str, field: FieldDescriptor) -> Any:
         made = field.message_type
@@ -230,6 +256,8 @@ class RunFile:
     """The file's name in messages: "--config mine.yaml"."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings in the form that `to_run` takes."""
+    rounds: Mapping[str, Any] | None = None
+    """Fields of a RoundSeries, or None."""
     lines: Mapping[str, int] = field(default_factory=dict)
     """Line of each key, by its path: "stages.concepts.attempts"."""
 
@@ -250,9 +278,10 @@ def read_run(what: str, path: Path, pipeline: api.Pipeline | None = None) -> Run
     except (OSError, UnicodeError) as error:
         raise Failure(f"{what}: cannot read {path}: {error}") from None
     reader = Reader(f"{what} {path}", text, pipeline)
-    found = {} if reader.root is None else reader.message(reader.root, "", pb.Run.DESCRIPTOR)
+    beside = {"rounds": reader.rounds}
+    found = {} if reader.root is None else reader.message(reader.root, "", pb.Run.DESCRIPTOR, beside)
     reader.check()
-    return RunFile(f"{what} {path}", found, reader.lines)
+    return RunFile(f"{what} {path}", found, found.pop("rounds", None), reader.lines)
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -121,7 +121,13 @@ async def test_a_silent_watch_ends_at_once_when_the_server_begins_to_stop(tmp_pa
     coordinator = Coordinator(world, "a")
     nothing: Any = None  # an evaluation needs neither runs nor a context
     servicer = CoordinatorServicer(
-        nothing, coordinator.loops, coordinator.evaluations, nothing, coordinator.services, coordinator.draining
+        nothing,
+        coordinator.loops,
+        nothing,
+        coordinator.evaluations,
+        nothing,
+        coordinator.services,
+        coordinator.draining,
     )
     stream = servicer.Evaluate(api.EvaluateRequest(settings=settings()), nothing)
     assert (await anext(stream)).problems_done == 0

@@ -248,7 +248,7 @@ async def test_if_nothing_can_be_executed_the_run_says_so() -> None:
     made = bench()
     made.fakes.dataset.collections[toys.SEEDS] = set()
     made.fakes.dataset.put(SOURCE, *line(1, ""), collection=toys.SEEDS)
-    with pytest.raises(RunFailed, match=r"no response of collection 'seeds' meets the response rules"):
+    with pytest.raises(RunFailed, match=r"none of the responses of collection 'seeds' meets the rules"):
         await made.work()
 
 

@@ -24,6 +24,7 @@ from codealign.cli.options import (
     connects,
     services,
 )
+from codealign.cli.origins import origins_of
 from codealign.cli.records_view import record_view
 from codealign.cli.terminal import count, err, out, printable, size, whole
 from codealign.common.records import is_internal
@@ -123,7 +124,7 @@ def lineage(
     """Explain a record: its seed, and every prompt, response, verdict and decision.
 
     For a row, this shows why it was chosen and the other responses to its instruction were not. For a seed, it shows
-    everything derived from it.
+    everything derived from it. Models that were tuned on earlier runs' data are named with version, run and round.
     """
     digits = record_digits(record)
 
@@ -131,7 +132,8 @@ def lineage(
         async with services(where, "dataset") as connection:
             run_id = await _run_id(connection, run) if run else ""
             family = await load_family(connection, digits, run_id)
-            out.print(lineage_tree(family, prompts=prompts), soft_wrap=False)
+            origins = await origins_of(connection, family.models())
+            out.print(lineage_tree(family, prompts=prompts, origins=origins), soft_wrap=False)
 
     run_async(work())
 

@@ -37,7 +37,15 @@ from codealign.cli.plan import print_plan
 from codealign.cli.presets import DEFAULT, load
 from codealign.cli.refusals import refusal
 from codealign.cli.report import page
-from codealign.cli.run_config import RunChoices, choose_model, chosen_pipeline, loop_choices, run_config, writes
+from codealign.cli.run_config import (
+    RunChoices,
+    choose_model,
+    chosen_pipeline,
+    loop_choices,
+    run_config,
+    series_of,
+    writes,
+)
 from codealign.cli.run_file import RunFile, read_run
 from codealign.cli.seeds import STDLIB, collection_name
 from codealign.cli.stack import DATA_SERVICES, SERVICES, UNWRITTEN_SERVICES, Options
@@ -64,6 +72,8 @@ class _Work:
     timings: bool
     loop: LoopChoices
     file: RunFile
+    rounds: pb.RoundSeries | None = None
+    """Series of rounds, or None."""
     run_file: Path | None = None
     given_seeds: bool = False
     """Whether the user named the seeds, rather than the preset."""
@@ -229,9 +239,20 @@ def run(
         str,
         typer.Option(
             "--until",
-            help="Last step. data; training: tune the model on the data; evaluation: also evaluate both models.",
+            help="Last step. data; training: tune the model on the data; evaluation: also evaluate both models. "
+            "Default: data; with --rounds, evaluation.",
         ),
-    ] = "data",
+    ] = "",
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            "--rounds",
+            min=1,
+            max=100,
+            show_default=False,
+            help="Number of rounds: the model tuned in a round generates the next round's data (docs/rounds.md).",
+        ),
+    ] = None,
     lora_rank: Annotated[
         int,
         typer.Option("--lora-rank", min=0, show_default=False, help="LoRA rank. 0: the preset's, or full fine-tuning."),
@@ -276,7 +297,8 @@ def run(
     """Run a pipeline from seeds to a published version of the data.
 
     A model writes tasks and answers, the sandbox runs and judges them, and the best rows are published. With --until
-    evaluation, the model is also evaluated, tuned on the data, and evaluated again.
+    evaluation, the model is also evaluated, tuned on the data, and evaluated again. With --rounds, this is repeated:
+    the tuned model generates the next round's data.
 
     The command uses the services that are running in the home directory or at the given addresses. Otherwise it starts
     them and stops them at the end. To resume an interrupted run, repeat the same command.
@@ -312,11 +334,14 @@ def run(
     chosen = training.TrainingSpec(name=name, epochs=epochs, max_steps=max_steps)
     if lora_rank:
         chosen.lora.rank = lora_rank
+    series = series_of(rounds, file)
+    until = until or ("evaluation" if series else "data")
     loop = loop_choices(preset, until, chosen, benchmark or (), problems, files=options.benchmarks is not None)
+    loop = loop.with_rounds() if series else loop
     if not where.explicit:
         where.home.prepare()
     read = "" if collection else seeds
-    work = _Work(where, given, options, choices, read, collection, timings, loop, file, config)
+    work = _Work(where, given, options, choices, read, collection, timings, loop, file, series, config)
     work.plan, work.given_seeds = plan, bool(given_seeds)
     if not choices.pipeline_name:
         _check_path(work)
@@ -341,8 +366,9 @@ async def _run(work: _Work) -> pb.RunState.ValueType:
             work.collection = collection_name(work.seeds, collected.seeds)
             stored = await store_seeds(connection, collected, work.collection, err)
             err.print(Text(f"seeds {stored.collection}: {stored.inserted:,} new, {stored.existed:,} existing"))
-        # Services that this command starts share one machine, which cannot hold two models.
-        loop = work.loop.loop(one_model=connection.started)
+        # Services that this command starts share one machine, which cannot hold two models, unless they are needed.
+        needs_both = work.rounds is not None and work.rounds.generates == "instructions"
+        loop = work.loop.loop(one_model=connection.started and not needs_both)
         remote = bool(work.where.explicit)
         in_file = not work.given.model and "model" in work.choices.file
         unused = loop is None and not writes(pipeline)
@@ -357,12 +383,12 @@ async def _run(work: _Work) -> pb.RunState.ValueType:
             planned = await _configured(connection, coordinator.PlanRun, api.PlanRunRequest(config=config), work.file)
             print_plan(out, planned)
             return pb.RUN_STATE_SUCCEEDED
-        request = api.CreateRunRequest(config=config, loop=loop)
+        request = api.CreateRunRequest(config=config, loop=loop, series=work.rounds)
         created = await _create(connection, request, work.file)
         work.run_id = created.run.id
         _say_created(created)
         last = created.run
-        if not has_settled(last):
+        if not has_settled(last) or work.rounds is not None:
             try:
                 last = await follow(connection, created.run.id, err)
             except asyncio.CancelledError:
@@ -371,6 +397,8 @@ async def _run(work: _Work) -> pb.RunState.ValueType:
         if loop is None:
             # A loop that an earlier command added, and that may have been interrupted, is not part of this command.
             last.ClearField("loop")
+        if work.rounds is None:
+            last.ClearField("series")
         await _tell(connection, work, last)
         return outcome(last)
 

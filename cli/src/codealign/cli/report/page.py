@@ -23,6 +23,7 @@ from codealign.cli.loop_steps import step_cells
 from codealign.cli.progress import run_state
 from codealign.cli.report import comparing, listing, recipe, sections, target
 from codealign.cli.report.outcome import answers, cautions, executes, headline
+from codealign.cli.report.rounds import NOTE, round_lines, series_line
 from codealign.cli.report.row_history import row_history
 from codealign.cli.report.scores import matches, ordered
 from codealign.cli.report.wording import Words, short, visible
@@ -69,6 +70,9 @@ def render(report: api.GetReportResponse) -> str:
             costs=sections.costs(report.stages, words),
             totals=sections.totals(report.stages),
             steps=step_cells(run.loop),
+            rounds=round_lines(report),
+            rounds_note=NOTE,
+            series=series_line(run.series),
             trainings=[sections.training(index, record) for index, record in enumerate(report.checkpoints)],
             matches=[comparing.match_view(index, match) for index, match in enumerate(matches(report))],
             evaluations=comparing.evaluation_lines(ordered(report.evaluations, run.config.model.revision), words),

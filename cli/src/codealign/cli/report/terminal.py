@@ -13,6 +13,7 @@ from codealign.api.dataset.v1 import dataset_pb2 as dataset
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.progress import run_state, waiting_words
 from codealign.cli.report import charts, target
+from codealign.cli.report.rounds import NOTE, round_lines, series_line
 from codealign.cli.report.row_history import RowHistory, row_history
 from codealign.cli.report.scores import Match, false_alarms, interval_of, levels, matches, meaning
 from codealign.cli.report.sections import speed, training_sentence
@@ -150,6 +151,23 @@ def evaluation_table(evaluations: Sequence[coordinator.Evaluation]) -> Table:
     return whole(table)
 
 
+def round_views(report: coordinator.GetReportResponse) -> list[RenderableType]:
+    """Return the rounds of the run's series: a line about the series, a table, and what its columns mean."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("round", "run", "version"):
+        table.add_column(column)
+    for column in ("rows", "passed", "concepts", "distinct-2 tasks", "distinct-2 answers", "similarity"):
+        table.add_column(column, justify="right")
+    table.add_column("pass@1 (95%), change")
+    for line in round_lines(report):
+        cells = (
+            *(str(line.number), line.run, line.version, line.rows, line.pass_rate, line.concepts),
+            *(line.instructions, line.responses, line.similarity, line.score_text),
+        )
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    return [Text(printable(f"series: {series_line(report.run.series)}")), whole(table), Text(NOTE, style="dim")]
+
+
 def row_lines(history: RowHistory) -> list[str]:
     """Return a few lines about one row, from its seed to its verdict."""
     lines = [f"one row, {short(history.row.id)}:"]
@@ -224,6 +242,10 @@ def print_report(
     if alone:
         console.print()
         console.print(evaluation_table(alone))
+    if report.rounds:
+        console.print()
+        for view in round_views(report):
+            console.print(view)
     console.print()
     _print_next(console, report, version, row_id or (history.row.id if history else ""))
 

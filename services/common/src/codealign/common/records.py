@@ -34,6 +34,7 @@ BODY_OF_KIND: dict[pb.Kind.ValueType, str] = {
     pb.KIND_EVALUATION_JOB: "evaluation_job",
     pb.KIND_IMPORT: "import_source",
     pb.KIND_EXPERIMENT: "experiment",
+    pb.KIND_SERIES: "round_series",
 }
 """The body field of each kind of record."""
 

@@ -22,6 +22,8 @@ from codealign.coordinator.ground.remote import remote
 from codealign.coordinator.ground.windows import Window
 from codealign.coordinator.loops.controller import LoopWorkload
 from codealign.coordinator.loops.operations import Loops
+from codealign.coordinator.rounds.controller import SeriesWorkload
+from codealign.coordinator.rounds.operations import Rounds
 from codealign.coordinator.rules import benchmarks
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
 from codealign.coordinator.runs.controller import RunWorkload
@@ -39,7 +41,7 @@ CALLERS: Callers = {
 
 @contextlib.asynccontextmanager
 async def build(settings: CoordinatorSettings, readiness: Readiness) -> AsyncIterator[Sequence[Registration]]:
-    """Set up the coordinator; it works on runs, loops, evaluations and experiments while the context is open."""
+    """Set up the coordinator; it works on runs, evaluations, loops, series and experiments inside the context."""
     texts = benchmarks.load(settings.benchmarks)
     addresses = Addresses(
         dataset=settings.dataset_address,
@@ -75,12 +77,14 @@ def wire(
     evaluations = Evaluations(settings, services, evaluating, controllers.poke)
     loops = Loops(settings, services, evaluations, controllers.poke, controllers.assigned.get)
     runs = Runs(settings, services, texts, running, controllers.poke, controllers.assigned)
+    rounds = Rounds(services, loops, controllers.poke, controllers.assigned.get)
     checks = Checks(services, runs, evaluations)
     experiments = Experiments(settings, services, checks, controllers.poke, controllers.assigned)
-    looping = LoopWorkload(settings, services, evaluations)
-    controllers.add(running, evaluating, looping, ExperimentWorkload(services, runs, loops, evaluations))
+    controllers.add(running, evaluating, LoopWorkload(settings, services, evaluations))
+    controllers.add(SeriesWorkload(services, runs, loops, evaluations))
+    controllers.add(ExperimentWorkload(services, runs, loops, evaluations))
     observe(controllers, running, evaluating)
-    servicer = CoordinatorServicer(runs, loops, evaluations, experiments, services, readiness.draining)
+    servicer = CoordinatorServicer(runs, loops, rounds, evaluations, experiments, services, readiness.draining)
     return controllers, servicer
 
 

@@ -18,12 +18,12 @@ OTHER = "other"
 
 WORKLOADS = Gauge(
     "codealign_coordinator_workloads",
-    "Runs, evaluations, loops and experiments that this coordinator holds: working, waiting for a service, or stopping",
+    "Runs, evaluations, loops, series and experiments that this coordinator holds: working, waiting or stopping",
     ["workload", "state"],
 )
 WORKLOAD_ENDS = Counter(
     "codealign_coordinator_workload_ends_total",
-    "Runs, evaluations, loops and experiments that ended: succeeded, failed, paused or cancelled",
+    "Runs, evaluations, loops, series and experiments that ended: succeeded, failed, paused or cancelled",
     ["workload", "state"],
 )
 ITEMS = Counter("codealign_coordinator_items_total", "Items that a stage finished, kept or dropped", ["stage"])
@@ -54,7 +54,7 @@ LEASE_EVENTS = Counter(
 for _event in ("acquired", "renewed", "failed", "regained", "lost"):
     LEASE_EVENTS.labels(_event)
 
-WORKLOAD_NAMES = ("run", "evaluation", "loop", "experiment")
+WORKLOAD_NAMES = ("run", "evaluation", "loop", "series", "experiment")
 STATES = ("working", "waiting", "stopping")
 ENDS = ("succeeded", "failed", "paused", "cancelled")
 SERVICES = ("inference", "sandbox")

@@ -1,4 +1,4 @@
-"""The gRPC servicer: converts between protobuf messages and runs, loops and evaluations."""
+"""The gRPC servicer: converts between protobuf messages and runs, loops, series and evaluations."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from codealign.coordinator.experiments.operations import Experiments
 from codealign.coordinator.ground import requests
 from codealign.coordinator.ground.faults import TRANSIENT
 from codealign.coordinator.ground.ports import Services
-from codealign.coordinator.loops.operations import Loops, has_settled
+from codealign.coordinator.loops.operations import Loops
 from codealign.coordinator.reporting import report
+from codealign.coordinator.rounds.operations import Rounds, has_settled
 from codealign.coordinator.runs import plan
 from codealign.coordinator.runs.operations import ENDING, Runs
 
@@ -42,6 +43,7 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
     Args:
         runs: Operations on runs.
         loops: Operations on the loops that follow runs.
+        rounds: Operations on series of rounds.
         evaluations: Operations on evaluations.
         experiments: Operations on experiments.
         services: Services for plans and reports.
@@ -52,12 +54,13 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
         self,
         runs: Runs,
         loops: Loops,
+        rounds: Rounds,
         evaluations: Evaluations,
         experiments: Experiments,
         services: Services,
         draining: asyncio.Event,
     ) -> None:
-        self._runs, self._loops, self._evaluations = runs, loops, evaluations
+        self._runs, self._loops, self._rounds, self._evaluations = runs, loops, rounds, evaluations
         self._experiments = experiments
         self._services, self._draining = services, draining
 
@@ -74,22 +77,27 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
         return api.CreateRunResponse(run=await self._status(created), existed=existed)
 
     async def _checked(self, request: api.CreateRunRequest) -> pb.Run:
-        """Return the run's full configuration after checking that run and loop are possible.
+        """Return the run's full configuration after checking that run, loop and series are possible.
 
         Raises:
-            InvalidArgument: Names every invalid field of both.
+            InvalidArgument: Names every invalid field of all.
         """
         self._runs.must_work()
-        if not request.HasField("loop"):
-            return (await self._runs.prepare(request.config))[0]
         wrong: list[tuple[str, str]] = []
-        try:
-            await self._loops.check(request.loop)
-        except InvalidArgument as error:
-            wrong = error.violations
+        if request.HasField("series"):
+            try:
+                self._rounds.check(request)
+            except InvalidArgument as error:
+                wrong = error.violations
+        if request.HasField("loop"):
+            try:
+                await self._loops.check(request.loop)
+            except InvalidArgument as error:
+                wrong = [*error.violations, *wrong]
         try:
             run, _ = await self._runs.prepare(request.config)
-            await self._loops.source(run.model)
+            if request.HasField("loop"):
+                await self._loops.source(run.model)
         except InvalidArgument as error:
             wrong = [*error.violations, *wrong]
         if wrong:
@@ -98,7 +106,9 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
 
     async def _create(self, run: pb.Run, request: api.CreateRunRequest) -> tuple[pb.Record, bool]:
         created, existed = await self._runs.create(run)
-        if request.HasField("loop"):
+        if request.HasField("series"):
+            await self._rounds.wanted(created, request)
+        elif request.HasField("loop"):
             await self._loops.wanted(created, request.loop)
         return created, existed
 
@@ -169,7 +179,7 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
         return api.CancelRunResponse(run=await self._want(request.run, pb.RUN_STATE_CANCELLED))
 
     async def _want(self, text: str, wanted: pb.RunState.ValueType) -> api.RunStatus:
-        """Record a request for a run and the loop that follows it, or for the loop alone once the run has ended."""
+        """Record a request for a run's series, or else for the run and its loop, as far as they have not ended."""
         run = await self._runs.find(text)
         await _whole(self._want_both(run, wanted))
         status = await self._status(run)
@@ -180,6 +190,9 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
 
     async def _want_both(self, run: pb.Record, wanted: pb.RunState.ValueType) -> None:
         reason = BY_A_PERSON[wanted]
+        self._runs.must_work()
+        if await self._rounds.want(run.id, wanted, reason):
+            return
         refused: FailedPrecondition | None = None
         try:
             await self._runs.want(run, wanted, reason)
@@ -298,18 +311,21 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
 
     async def _status(self, run: pb.Record) -> api.RunStatus:
         status = await self._runs.status(run)
-        await self._add_loop(status)
+        await self._add_what_follows(status)
         return status
 
-    async def _add_loop(self, status: api.RunStatus) -> None:
+    async def _add_what_follows(self, status: api.RunStatus) -> None:
         try:
             loop = await self._loops.status(status.id)
+            series = await self._rounds.status(status.id)
         except TRANSIENT:
             if not status.waiting_for:
                 raise
             return  # the run's status already says what it is waiting for
         if loop is not None:
             status.loop.CopyFrom(loop)
+        if series is not None:
+            status.series.CopyFrom(series)
 
 
 def _interval(given: float, default: float) -> float:

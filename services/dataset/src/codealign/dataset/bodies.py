@@ -66,13 +66,13 @@ def _evaluation_result(record: pb.Record) -> Violations:
 
 
 def _run_request(record: pb.Record) -> Violations:
-    yield from _one_parent(record, "the run, the loop or the evaluation that the request is for")
+    yield from _one_parent(record, "the run, the loop, the evaluation or the series that the request is for")
     if record.run_request.wanted not in _WANTED:
         yield ".run_request.wanted", "must be RUNNING, PAUSED or CANCELLED"
 
 
 def _run_event(record: pb.Record) -> Violations:
-    yield from _one_parent(record, "the run, the loop or the evaluation that the event is about")
+    yield from _one_parent(record, "the run, the loop, the evaluation or the series that the event is about")
     if record.run_event.state == pb.RUN_STATE_UNSPECIFIED or record.run_event.state not in pb.RunState.values():
         yield ".run_event.state", "must be set to a known state"
 
@@ -91,7 +91,8 @@ def _work_log(record: pb.Record) -> Violations:
 
 
 def _loop(record: pb.Record) -> Violations:
-    yield from _one_parent(record, "the run whose version is the training data")
+    if len(record.parents) not in (1, 2):
+        yield ".parents", "must be the run whose version is the training data, and its series if it has one"
     if not record.loop.HasField("training"):
         yield ".loop.training", "must be set"
 
@@ -122,6 +123,14 @@ def _experiment(record: pb.Record) -> Violations:
             yield f".experiment.{name}", "must have one entry at least"
 
 
+def _series(record: pb.Record) -> Violations:
+    yield from _one_parent(record, "the run of the first round")
+    if record.round_series.number < 1:
+        yield ".round_series.number", "must be the number of rounds, at least 1"
+    if not record.round_series.loop.evaluations:
+        yield ".round_series.loop.evaluations", "must not be empty: rounds are compared by them"
+
+
 def _one_parent(record: pb.Record, which: str) -> Violations:
     if len(record.parents) != 1:
         yield ".parents", f"must be exactly one: {which}"
@@ -144,4 +153,5 @@ _OF_KIND: dict[int, Callable[[pb.Record], Violations]] = {
     pb.KIND_EVALUATION_JOB: _evaluation_job,
     pb.KIND_IMPORT: _import,
     pb.KIND_EXPERIMENT: _experiment,
+    pb.KIND_SERIES: _series,
 }

@@ -195,7 +195,7 @@ class CoordinatorServiceServicer:
 
     def WatchRun(self, request, context):
         """The current state of the run, and each change (at most once per interval), until it and its loop have ended or
-        paused.
+        paused, and, in a series, the next round has begun or the series has ended or paused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,7 +47,7 @@ class CoordinatorServiceStub:
     ListRuns: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListRunsRequest, _coordinator_pb2.ListRunsResponse]
     WatchRun: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.WatchRunRequest, _coordinator_pb2.WatchRunResponse]
     """The current state of the run, and each change (at most once per interval), until it and its loop have ended or
-    paused.
+    paused, and, in a series, the next round has begun or the series has ended or paused.
     """
     RejudgeRun: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.RejudgeRunRequest, _coordinator_pb2.RejudgeRunResponse]
     """Create a run that parses and judges a finished run's completions again, with the current parsers, rules and runners
@@ -107,7 +107,7 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     ListRuns: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListRunsRequest, _coordinator_pb2.ListRunsResponse]  # type: ignore[assignment]
     WatchRun: _aio.UnaryStreamMultiCallable[_coordinator_pb2.WatchRunRequest, _coordinator_pb2.WatchRunResponse]  # type: ignore[assignment]
     """The current state of the run, and each change (at most once per interval), until it and its loop have ended or
-    paused.
+    paused, and, in a series, the next round has begun or the series has ended or paused.
     """
     RejudgeRun: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.RejudgeRunRequest, _coordinator_pb2.RejudgeRunResponse]  # type: ignore[assignment]
     """Create a run that parses and judges a finished run's completions again, with the current parsers, rules and runners
@@ -206,7 +206,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.WatchRunResponse], _abc.AsyncIterator[_coordinator_pb2.WatchRunResponse]]:
         """The current state of the run, and each change (at most once per interval), until it and its loop have ended or
-        paused.
+        paused, and, in a series, the next round has begun or the series has ended or paused.
         """
 
     @_abc_1.abstractmethod

@@ -53,6 +53,7 @@ class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Kind.ValueType],
     KIND_EVALUATION_JOB: _Kind.ValueType  # 20
     KIND_IMPORT: _Kind.ValueType  # 21
     KIND_EXPERIMENT: _Kind.ValueType  # 22
+    KIND_SERIES: _Kind.ValueType  # 23
 
 class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
     """Kind of a record. Determines the type of its body."""
@@ -80,6 +81,7 @@ KIND_LOOP: Kind.ValueType  # 19
 KIND_EVALUATION_JOB: Kind.ValueType  # 20
 KIND_IMPORT: Kind.ValueType  # 21
 KIND_EXPERIMENT: Kind.ValueType  # 22
+KIND_SERIES: Kind.ValueType  # 23
 Global___Kind: _TypeAlias = Kind  # noqa: Y015
 
 class _RunState:
@@ -146,6 +148,7 @@ class Record(_message.Message):
     EVALUATION_JOB_FIELD_NUMBER: _builtins.int
     IMPORT_SOURCE_FIELD_NUMBER: _builtins.int
     EXPERIMENT_FIELD_NUMBER: _builtins.int
+    ROUND_SERIES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """32 lower-case hexadecimal digits: the first half of
     sha256("codealign.record.v1\\n" kind "\\n" parents joined by "," "\\n" attempt "\\n" stage_config_id "\\n"
@@ -218,6 +221,8 @@ class Record(_message.Message):
     def import_source(self) -> Global___Import: ...
     @_builtins.property
     def experiment(self) -> Global___Experiment: ...
+    @_builtins.property
+    def round_series(self) -> Global___RoundSeries: ...
     def __init__(
         self,
         *,
@@ -251,12 +256,13 @@ class Record(_message.Message):
         evaluation_job: Global___EvaluationJob | None = ...,
         import_source: Global___Import | None = ...,
         experiment: Global___Experiment | None = ...,
+        round_series: Global___RoundSeries | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint", b"checkpoint", "completion", b"completion", "concept_set", b"concept_set", "decision", b"decision", "evaluation_job", b"evaluation_job", "evaluation_result", b"evaluation_result", "example", b"example", "experiment", b"experiment", "import_source", b"import_source", "instruction", b"instruction", "loop", b"loop", "problem", b"problem", "prompt_prefix", b"prompt_prefix", "provenance", b"provenance", "rejection", b"rejection", "response", b"response", "run", b"run", "run_event", b"run_event", "run_request", b"run_request", "seed", b"seed", "stage_config", b"stage_config", "verdict", b"verdict", "work_log", b"work_log"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint", b"checkpoint", "completion", b"completion", "concept_set", b"concept_set", "decision", b"decision", "evaluation_job", b"evaluation_job", "evaluation_result", b"evaluation_result", "example", b"example", "experiment", b"experiment", "import_source", b"import_source", "instruction", b"instruction", "loop", b"loop", "problem", b"problem", "prompt_prefix", b"prompt_prefix", "provenance", b"provenance", "rejection", b"rejection", "response", b"response", "round_series", b"round_series", "run", b"run", "run_event", b"run_event", "run_request", b"run_request", "seed", b"seed", "stage_config", b"stage_config", "verdict", b"verdict", "work_log", b"work_log"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "body", b"body", "checkpoint", b"checkpoint", "completion", b"completion", "concept_set", b"concept_set", "content_hash", b"content_hash", "decision", b"decision", "evaluation_job", b"evaluation_job", "evaluation_result", b"evaluation_result", "example", b"example", "experiment", b"experiment", "id", b"id", "import_source", b"import_source", "instruction", b"instruction", "key", b"key", "kind", b"kind", "loop", b"loop", "parents", b"parents", "problem", b"problem", "prompt_prefix", b"prompt_prefix", "provenance", b"provenance", "rejection", b"rejection", "response", b"response", "run", b"run", "run_event", b"run_event", "run_request", b"run_request", "seed", b"seed", "stage_config", b"stage_config", "stage_config_id", b"stage_config_id", "verdict", b"verdict", "work_log", b"work_log"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "body", b"body", "checkpoint", b"checkpoint", "completion", b"completion", "concept_set", b"concept_set", "content_hash", b"content_hash", "decision", b"decision", "evaluation_job", b"evaluation_job", "evaluation_result", b"evaluation_result", "example", b"example", "experiment", b"experiment", "id", b"id", "import_source", b"import_source", "instruction", b"instruction", "key", b"key", "kind", b"kind", "loop", b"loop", "parents", b"parents", "problem", b"problem", "prompt_prefix", b"prompt_prefix", "provenance", b"provenance", "rejection", b"rejection", "response", b"response", "round_series", b"round_series", "run", b"run", "run_event", b"run_event", "run_request", b"run_request", "seed", b"seed", "stage_config", b"stage_config", "stage_config_id", b"stage_config_id", "verdict", b"verdict", "work_log", b"work_log"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["seed", "concept_set", "instruction", "response", "verdict", "example", "run", "run_event", "stage_config", "rejection", "decision", "checkpoint", "evaluation_result", "prompt_prefix", "problem", "completion", "run_request", "work_log", "loop", "evaluation_job", "import_source", "experiment"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["seed", "concept_set", "instruction", "response", "verdict", "example", "run", "run_event", "stage_config", "rejection", "decision", "checkpoint", "evaluation_result", "prompt_prefix", "problem", "completion", "run_request", "work_log", "loop", "evaluation_job", "import_source", "experiment", "round_series"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -1056,8 +1062,8 @@ Global___Target: _TypeAlias = Target  # noqa: Y015
 
 @_typing.final
 class RunRequest(_message.Message):
-    """A requested state of a run, a loop, an evaluation or an experiment, which is the parent; the attempt is the request's number. The
-    last request applies.
+    """A requested state of a run, a loop, an evaluation, a series or an experiment, which is the parent; the attempt is the
+    request's number. The last request applies.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1084,8 +1090,8 @@ Global___RunRequest: _TypeAlias = RunRequest  # noqa: Y015
 
 @_typing.final
 class RunEvent(_message.Message):
-    """A state change of a run, a loop, an evaluation or an experiment, which is the parent; the attempt is the event's number. Written by
-    the coordinator that holds the lease. The last event applies.
+    """A state change of a run, a loop, an evaluation, a series or an experiment, which is the parent; the attempt is the
+    event's number. Written by the coordinator that holds the lease. The last event applies.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1095,6 +1101,7 @@ class RunEvent(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     REQUEST_FIELD_NUMBER: _builtins.int
     TRAINING_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
     state: Global___RunState.ValueType
     message: _builtins.str
     version: _builtins.str
@@ -1103,6 +1110,10 @@ class RunEvent(_message.Message):
     """Number of the last RunRequest that was known."""
     training: _builtins.str
     """For a loop: the submitted training."""
+    @_builtins.property
+    def round(self) -> Global___Round:
+        """For a series: a round, as far as it has come."""
+
     def __init__(
         self,
         *,
@@ -1111,10 +1122,11 @@ class RunEvent(_message.Message):
         version: _builtins.str = ...,
         request: _builtins.int = ...,
         training: _builtins.str = ...,
+        round: Global___Round | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["round", b"round"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "request", b"request", "state", b"state", "training", b"training", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "request", b"request", "round", b"round", "state", b"state", "training", b"training", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1123,7 +1135,7 @@ Global___RunEvent: _TypeAlias = RunEvent  # noqa: Y015
 @_typing.final
 class Loop(_message.Message):
     """Work that follows a run's version: evaluate the run's model, fine-tune a model on the version, evaluate the tuned
-    model. Its parent is the run.
+    model. Its parent is the run; in a series, a second parent is the series.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1132,8 +1144,11 @@ class Loop(_message.Message):
     EVALUATIONS_FIELD_NUMBER: _builtins.int
     ONE_MODEL_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    TUNED_ONLY_FIELD_NUMBER: _builtins.int
     one_model: _builtins.bool
     """Unload every other model before loading the tuned one, for machines without memory for two."""
+    tuned_only: _builtins.bool
+    """Evaluate only the tuned model: those that it is compared with were evaluated before. Only series set it."""
     @_builtins.property
     def training(self) -> _training_pb2.TrainingSpec:
         """Fine-tuning on the run's version. Model, revision and dataset are filled in from the run."""
@@ -1146,7 +1161,7 @@ class Loop(_message.Message):
 
     @_builtins.property
     def model(self) -> Global___ModelChoice:
-        """The model that is tuned, if it is not the run's. Only experiments set it."""
+        """The model that is tuned, if it is not the run's. Only series and experiments set it."""
 
     def __init__(
         self,
@@ -1155,14 +1170,225 @@ class Loop(_message.Message):
         evaluations: _abc.Iterable[Global___EvaluationSettings] | None = ...,
         one_model: _builtins.bool = ...,
         model: Global___ModelChoice | None = ...,
+        tuned_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluations", b"evaluations", "model", b"model", "one_model", b"one_model", "training", b"training"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluations", b"evaluations", "model", b"model", "one_model", b"one_model", "training", b"training", "tuned_only", b"tuned_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Loop: _TypeAlias = Loop  # noqa: Y015
+
+@_typing.final
+class RoundSeries(_message.Message):
+    """Rounds of data, training and evaluation, in which the model tuned in a round generates the next round's data. Its
+    parent is the run of the first round. The runs of later rounds have the same settings except for name, seed and
+    models.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    GENERATES_FIELD_NUMBER: _builtins.int
+    TRAIN_FROM_FIELD_NUMBER: _builtins.int
+    STOP_FIELD_NUMBER: _builtins.int
+    LOOP_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Number of rounds, 1 to 100."""
+    generates: _builtins.str
+    """What the tuned model generates in the next round: "everything" (default); or "instructions": all stages but those
+    that make responses, which remain with the first round's model.
+    """
+    train_from: _builtins.str
+    """Model that every training starts from: "base" (default), the first round's; or "previous", the one tuned in the
+    previous round.
+    """
+    @_builtins.property
+    def stop(self) -> Global___StopRules:
+        """When the series ends before its last round."""
+
+    @_builtins.property
+    def loop(self) -> Global___Loop:
+        """Work that follows each round's version. Filled in from the request's loop."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        generates: _builtins.str = ...,
+        train_from: _builtins.str = ...,
+        stop: Global___StopRules | None = ...,
+        loop: Global___Loop | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["loop", b"loop", "stop", b"stop"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generates", b"generates", "loop", b"loop", "number", b"number", "stop", b"stop", "train_from", b"train_from"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoundSeries: _TypeAlias = RoundSeries  # noqa: Y015
+
+@_typing.final
+class StopRules(_message.Message):
+    """Rules that end a series early. A round without rows ends it in any case."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORSE_P_FIELD_NUMBER: _builtins.int
+    PASS_RATE_FIELD_NUMBER: _builtins.int
+    DIVERSITY_FIELD_NUMBER: _builtins.int
+    worse_p: _builtins.float
+    """The round's model is worse than the previous round's (in the first round: than the base model) on a benchmark, and
+    the two-sided p-value of the paired comparison is below this. Default 0.05. 0: never.
+    """
+    pass_rate: _builtins.float
+    """The share of responses that pass is below this share of the first round's. Default 0.5. 0: never."""
+    diversity: _builtins.float
+    """distinct-2 of the rows' instructions or responses is below this share of the first round's. Default 0.5. 0: never."""
+    def __init__(
+        self,
+        *,
+        worse_p: _builtins.float | None = ...,
+        pass_rate: _builtins.float | None = ...,
+        diversity: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_diversity", b"_diversity", "_pass_rate", b"_pass_rate", "_worse_p", b"_worse_p", "diversity", b"diversity", "pass_rate", b"pass_rate", "worse_p", b"worse_p"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_diversity", b"_diversity", "_pass_rate", b"_pass_rate", "_worse_p", b"_worse_p", "diversity", b"diversity", "pass_rate", b"pass_rate", "worse_p", b"worse_p"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__diversity: _TypeAlias = _typing.Literal["diversity"]  # noqa: Y015
+    _WhichOneofArgType__diversity: _TypeAlias = _typing.Literal["_diversity", b"_diversity"]  # noqa: Y015
+    _WhichOneofReturnType__pass_rate: _TypeAlias = _typing.Literal["pass_rate"]  # noqa: Y015
+    _WhichOneofArgType__pass_rate: _TypeAlias = _typing.Literal["_pass_rate", b"_pass_rate"]  # noqa: Y015
+    _WhichOneofReturnType__worse_p: _TypeAlias = _typing.Literal["worse_p"]  # noqa: Y015
+    _WhichOneofArgType__worse_p: _TypeAlias = _typing.Literal["_worse_p", b"_worse_p"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__diversity) -> _WhichOneofReturnType__diversity | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pass_rate) -> _WhichOneofReturnType__pass_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__worse_p) -> _WhichOneofReturnType__worse_p | None: ...
+
+Global___StopRules: _TypeAlias = StopRules  # noqa: Y015
+
+@_typing.final
+class Round(_message.Message):
+    """A round of a series, as far as it has come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    LOOP_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    TUNED_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """From 1."""
+    run: _builtins.str
+    """Id of the round's Run."""
+    loop: _builtins.str
+    """Id of the round's Loop."""
+    checkpoint: _builtins.str
+    """Id of the tuned model's Checkpoint. Empty: the loop has not ended."""
+    @_builtins.property
+    def data(self) -> Global___RoundData:
+        """Unset: the run has not ended."""
+
+    @_builtins.property
+    def tuned(self) -> Global___ModelChoice:
+        """The tuned model. Unset: as above."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        run: _builtins.str = ...,
+        loop: _builtins.str = ...,
+        data: Global___RoundData | None = ...,
+        checkpoint: _builtins.str = ...,
+        tuned: Global___ModelChoice | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "tuned", b"tuned"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "data", b"data", "loop", b"loop", "number", b"number", "run", b"run", "tuned", b"tuned"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Round: _TypeAlias = Round  # noqa: Y015
+
+@_typing.final
+class RoundData(_message.Message):
+    """Measures of a round's data."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    PASS_RATE_FIELD_NUMBER: _builtins.int
+    CONCEPTS_FIELD_NUMBER: _builtins.int
+    INSTRUCTIONS_FIELD_NUMBER: _builtins.int
+    RESPONSES_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """The published version. Empty: there are no rows."""
+    rows: _builtins.int
+    pass_rate: _builtins.float
+    """Share of the responses that passed, those that could not be parsed included. Unset: nothing was executed."""
+    concepts: _builtins.int
+    """Distinct concepts of the rows; upper and lower case are the same."""
+    @_builtins.property
+    def instructions(self) -> Global___TextDiversity: ...
+    @_builtins.property
+    def responses(self) -> Global___TextDiversity: ...
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        rows: _builtins.int = ...,
+        pass_rate: _builtins.float | None = ...,
+        concepts: _builtins.int = ...,
+        instructions: Global___TextDiversity | None = ...,
+        responses: Global___TextDiversity | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_pass_rate", b"_pass_rate", "instructions", b"instructions", "pass_rate", b"pass_rate", "responses", b"responses"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pass_rate", b"_pass_rate", "concepts", b"concepts", "instructions", b"instructions", "pass_rate", b"pass_rate", "responses", b"responses", "rows", b"rows", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__pass_rate: _TypeAlias = _typing.Literal["pass_rate"]  # noqa: Y015
+    _WhichOneofArgType__pass_rate: _TypeAlias = _typing.Literal["_pass_rate", b"_pass_rate"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pass_rate) -> _WhichOneofReturnType__pass_rate | None: ...
+
+Global___RoundData: _TypeAlias = RoundData  # noqa: Y015
+
+@_typing.final
+class TextDiversity(_message.Message):
+    """Diversity of the texts of a round's rows (of the 10,000 rows with the lowest ids)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISTINCT_1_FIELD_NUMBER: _builtins.int
+    DISTINCT_2_FIELD_NUMBER: _builtins.int
+    SIMILARITY_FIELD_NUMBER: _builtins.int
+    distinct_1: _builtins.float
+    """Distinct words, and distinct pairs of adjacent words, divided by their total numbers."""
+    distinct_2: _builtins.float
+    similarity: _builtins.float
+    """Mean Jaccard similarity of two texts' word 5-grams over all pairs of texts, estimated by MinHash."""
+    def __init__(
+        self,
+        *,
+        distinct_1: _builtins.float = ...,
+        distinct_2: _builtins.float = ...,
+        similarity: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["distinct_1", b"distinct_1", "distinct_2", b"distinct_2", "similarity", b"similarity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TextDiversity: _TypeAlias = TextDiversity  # noqa: Y015
 
 @_typing.final
 class EvaluationJob(_message.Message):

@@ -223,7 +223,7 @@ class Evaluations:
         found = api.GetEvaluationResponse(evaluation=self._status(job, await self.standing(job.id)))
         async with RunStore(self._services.dataset, JOBS) as store:
             for board in await boards_of(store, [settings.model.revision]):
-                if _asked_for(board, settings):
+                if asked_for(board, settings):
                     found.results.append(await asyncio.to_thread(board.evaluation))
         return found
 
@@ -320,7 +320,7 @@ class Evaluations:
         return FailedPrecondition(standing.message)
 
 
-def _asked_for(board: Board, settings: pb.EvaluationSettings) -> bool:
+def asked_for(board: Board, settings: pb.EvaluationSettings) -> bool:
     """Return whether a board's results were made with these settings."""
     made = board.settings
     return (

@@ -108,12 +108,12 @@ class LoopWorkload:
         return [job_record(checked(settings)).id for settings in wanted]
 
     async def _run(self, assignment: Assignment) -> pb.Run:
-        (parent,) = assignment.subject.parents
+        parent = assignment.subject.parents[0]
         return (await assignment.store.get([parent]))[parent].run
 
     async def _version(self, assignment: Assignment) -> str:
         """Wait for the run's dataset version and return it."""
-        (run_id,) = assignment.subject.parents
+        run_id = assignment.subject.parents[0]
         while True:
             standing = await requests.standing(self._services.dataset, run_id)
             if standing.state == pb.RUN_STATE_SUCCEEDED:

@@ -1,4 +1,4 @@
-"""Models of loops and experiments: loading them into inference, and evaluating them on behalf of an assignment."""
+"""Models of loops, series and experiments: loading them into inference, and evaluating them for an assignment."""
 
 from __future__ import annotations
 

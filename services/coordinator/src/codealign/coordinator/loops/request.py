@@ -31,6 +31,8 @@ def checked(loop: pb.Loop, path: str = "loop") -> pb.Loop:
             wrong.append((f"{path}.training.{name}", _FROM_THE_RUN))
     if loop.HasField("model"):
         wrong.append((f"{path}.model", _FROM_THE_RUN))
+    if loop.tuned_only:
+        wrong.append((f"{path}.tuned_only", "must not be set: only series set it"))
     found = pb.Loop(training=loop.training, one_model=loop.one_model)
     for number, settings in enumerate(loop.evaluations):
         at = f"{path}.evaluations[{number}]"
@@ -88,7 +90,7 @@ def training_of(loop: pb.Loop, version: str) -> tr.TrainingSpec:
 
 def base_evaluations(loop: pb.Loop, run: pb.Run) -> list[pb.EvaluationSettings]:
     """Return the settings for evaluating the model before the training."""
-    return _evaluations(loop.evaluations, tuned_from(loop, run), BASE)
+    return [] if loop.tuned_only else _evaluations(loop.evaluations, tuned_from(loop, run), BASE)
 
 
 def tuned_evaluations(loop: pb.Loop, run: pb.Run, training: str, revision: str) -> list[pb.EvaluationSettings]:

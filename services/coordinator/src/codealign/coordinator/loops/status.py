@@ -47,7 +47,7 @@ class Steps:
             state: State of the loop.
         """
         loop = record.loop
-        run = (await self._services.dataset.get(ds.GetRequest(ids=record.parents))).records[0].run
+        run = (await self._services.dataset.get(ds.GetRequest(ids=record.parents[:1]))).records[0].run
         steps = [
             await self._evaluation(name, settings) for name, settings in _named(BASE_STEP, base_evaluations(loop, run))
         ]

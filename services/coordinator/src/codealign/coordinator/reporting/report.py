@@ -17,6 +17,7 @@ from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.ground.store import RunStore
 from codealign.coordinator.ground.tally import PASSED
 from codealign.coordinator.reporting.row_lineage import follow
+from codealign.coordinator.rounds.scores import reports
 from codealign.coordinator.runs.config import SEED_RULES
 
 _ITEMS = (
@@ -83,6 +84,7 @@ async def build(services: Services, status: api.RunStatus) -> api.GetReportRespo
         report.trail.extend(trail)
         report.trail_references.extend(references)
         await _add_models(store, status, report)
+        await _add_rounds(store, status, report)
     return report
 
 
@@ -168,3 +170,13 @@ async def _add_models(store: RunStore, status: api.RunStatus, report: api.GetRep
     evaluations = [(board, await asyncio.to_thread(board.evaluation)) for board in boards]
     report.evaluations.extend(evaluation for _, evaluation in evaluations)
     report.comparisons.extend(await asyncio.to_thread(comparisons, base, list(dict.fromkeys(tuned)), evaluations))
+
+
+async def _add_rounds(store: RunStore, status: api.RunStatus, report: api.GetReportResponse) -> None:
+    """Add the rounds of the series that the run belongs to."""
+    series = status.series
+    if not series.rounds:
+        return
+    first_id = series.rounds[0].run
+    first = (await store.get([first_id]))[first_id].run
+    report.rounds.extend(await reports(store, series.config, first.model, series.rounds))

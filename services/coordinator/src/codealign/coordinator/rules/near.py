@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import zlib
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from operator import eq
@@ -163,15 +164,36 @@ class NearDuplicates:
             self._link(self._sketches[number * PERMUTATIONS : (number + 1) * PERMUTATIONS])
 
 
+def mean_similarity(texts: Sequence[str]) -> float:
+    """Return the mean estimated Jaccard similarity over all pairs of texts, or 0 for fewer than two.
+
+    A pair's estimate is the share of equal values in the two sketches. The pairs that agree in a value are counted by
+    the value, so the time grows with the texts, not with the pairs.
+    """
+    pairs = len(texts) * (len(texts) - 1) // 2
+    if not pairs:
+        return 0.0
+    values = [Counter[int]() for _ in range(PERMUTATIONS)]
+    for text in texts:
+        for counter, value in zip(values, _minima(text, 32), strict=True):
+            counter[value] += 1
+    agreeing = sum(count * (count - 1) // 2 for counter in values for count in counter.values())
+    return agreeing / (pairs * PERMUTATIONS)
+
+
+def words(text: str) -> list[str]:
+    """Return a text's words, in lower case."""
+    return _WORD.findall(text.casefold())
+
+
 def shingles(text: str) -> set[str]:
     """Return a text's case-insensitive word 5-grams; fewer words form a single one."""
-    words = _WORD.findall(text.casefold())
-    return set(_grams(words))
+    return set(_grams(words(text)))
 
 
-def _grams(words: Sequence[str]) -> Iterator[str]:
-    for start in range(max(1, len(words) - SHINGLE_WORDS + 1)):
-        yield " ".join(words[start : start + SHINGLE_WORDS])
+def _grams(found: Sequence[str]) -> Iterator[str]:
+    for start in range(max(1, len(found) - SHINGLE_WORDS + 1)):
+        yield " ".join(found[start : start + SHINGLE_WORDS])
 
 
 def _minima(text: str, bits: int) -> list[int]:

@@ -78,8 +78,8 @@ class Selection:
         """Rows to keep at most. 0: all."""
         self.chosen: list[Group] = []
         """The group of each row so far."""
-        self._with_row: set[str] = set()
-        """Keys of the groups with a row."""
+        self._with_row: set[tuple[str, bytes]] = set()
+        """Key and line of the groups with a row. The key alone may be that of several groups of records of a collection."""
 
     async def choose(self, groups: Sequence[Group]) -> int:
         """Append the decisions and the Example records, and return the number of rows.
@@ -205,10 +205,10 @@ class Selection:
         """
         examples: list[tuple[Turn, pb.Record]] = []
         dropped: list[tuple[Turn, Drop]] = []
-        taken: set[str] = set()
+        taken: set[tuple[str, bytes]] = set()
         """Groups that get a row now, unless the store refuses it."""
         for turn in turns:
-            key = turn.group.key
+            key = turn.group.key, turn.group.line
             if not self._strategy.several and (key in taken or key in self._with_row):
                 continue
             record = there(found, turn.candidate.record_id)
@@ -224,7 +224,7 @@ class Selection:
             self._context.breaker.saw(self._stage.name, None)
             if drop is None:
                 examples.append((turn, example))
-                taken.add(turn.group.key)
+                taken.add((turn.group.key, turn.group.line))
             else:
                 dropped.append((turn, drop))
         appended = await asyncio.gather(*(self._append(turn, example) for turn, example in examples))
@@ -233,7 +233,7 @@ class Selection:
         for (turn, _), kept in zip(examples, appended, strict=True):
             if kept:
                 self.chosen.append(turn.group)
-                self._with_row.add(turn.group.key)
+                self._with_row.add((turn.group.key, turn.group.line))
                 decisions += self._choice(turn)
             else:
                 refused.add(turn.candidate.record_id)
