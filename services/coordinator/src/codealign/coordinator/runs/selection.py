@@ -79,7 +79,7 @@ class Selection:
         self.chosen: list[Group] = []
         """The group of each row so far."""
         self._with_row: set[tuple[str, bytes]] = set()
-        """Key and line of the groups with a row. The key alone may be that of several groups of records of a collection."""
+        """Key and line of the groups with a row. Groups of records of a collection may share a key."""
 
     async def choose(self, groups: Sequence[Group]) -> int:
         """Append the decisions and the Example records, and return the number of rows.
