@@ -47,7 +47,8 @@ def test_two_workers_of_which_one_is_killed_end_as_one_worker_does(
             os.kill(children(process)[-1], signal.SIGKILL)
         assert process.wait(240) == 0, log_of(two)[-3000:]
         resumed = [event["resumed_step"] for event in events(two, "started")]
-        assert resumed == ([0, 3] if kill_at else [0])
+        # How far the workers came before the kill depends on the machine; checkpoints are three steps apart.
+        assert resumed in ([[0, 3], [0, 6], [0, 9]] if kill_at else [[0]])
         losses, expected = curve(two), curve(one)
         assert losses.keys() == expected.keys()
         assert [losses[step] for step in sorted(losses)] == pytest.approx(

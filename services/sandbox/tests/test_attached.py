@@ -86,6 +86,24 @@ async def test_a_frame_that_is_none_ends_the_runner_and_its_job_runs_elsewhere(e
         await bench.close()
 
 
+async def test_a_job_that_cannot_be_sent_runs_elsewhere_though_the_runners_stream_has_not_ended() -> None:
+    link, bench, other = Link(), Bench(attempts=3), Scripted("other")
+    runner = await attached_to(link)
+    link.refuses = RunnerLost("standard input is closed")
+    serving = asyncio.create_task(bench.dispatcher.serve(runner, "here"))
+    try:
+        call = await bench.call("x")
+        assert not runner.is_alive
+        await bench.add(other)
+        await other.finish("x")
+        assert name_of(await call) == "PASSED"
+        assert link.closed
+        async with asyncio.timeout(5):
+            await serving
+    finally:
+        await bench.close()
+
+
 async def test_a_runner_that_a_job_cannot_be_sent_to_is_lost() -> None:
     link = Link()
     runner = await attached_to(link)

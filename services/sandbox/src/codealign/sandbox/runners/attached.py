@@ -115,6 +115,7 @@ class AttachedRunner:
             await self._abandon(number, outcome)
             raise
         except RunnerLost:
+            self._give_up()
             raise
         except Exception as error:
             log.exception("runner_failed", runner=self.description.name)
@@ -122,6 +123,12 @@ class AttachedRunner:
             raise self._lost(f"failed ({type(error).__name__}: {error})") from error
         finally:
             self._waiting.pop(number, None)
+
+    def _give_up(self) -> None:
+        """Take no more jobs and end the runner: it cannot be reached, even if its own stream has not ended yet."""
+        if self.is_alive:
+            self._stops = True
+            self._retirement = asyncio.create_task(self.close())
 
     async def _tell_processor_time(self) -> None:
         """Report to the runner, while a job takes long, how much processor time the machine gives it."""
