@@ -135,9 +135,16 @@ class Release:
     def codealign(self, *arguments: str, timeout: float = 900) -> tuple[int, str]:
         """Run the CLI against this release and return its exit status and output."""
         environment = self.environment()
-        for component in SERVICES:  # forwarded ports recover from a replaced pod within a second or two
-            with contextlib.suppress(grpc.FutureTimeoutError):
-                grpc.channel_ready_future(self.channel(component)).result(30)
+        files = secret(self.namespace, f"{self.full}-client-tls")
+        for component in SERVICES:
+            # Forwarded ports recover from a replaced pod within a second or two. A new connection shows whether this
+            # one has; an older one may not have noticed yet that its pod is gone.
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            with (
+                grpc.secure_channel(self.address(component), credentials(files), options) as fresh,
+                contextlib.suppress(grpc.FutureTimeoutError),
+            ):
+                grpc.channel_ready_future(fresh).result(30)
         done = subprocess.run(
             [CODEALIGN, *arguments],
             capture_output=True,
