@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common import records
 from codealign.coordinator.evaluation.prompts import BASE
+from codealign.coordinator.loops import request
 from codealign.coordinator.loops.models import Located
-from codealign.coordinator.loops.request import loop_record
 from codealign.coordinator.runs.config import run_records
 
 MAX_RUN_NAME = 200
@@ -52,14 +52,9 @@ def evaluations_of(
     experiment: pb.Experiment, seed: int, model: pb.ModelChoice, style: str
 ) -> list[pb.EvaluationSettings]:
     """Return the evaluations of a model for a seed. Greedy evaluations are the same for every seed."""
-    found = []
-    for each in experiment.evaluations:
-        settings = pb.EvaluationSettings()
-        settings.CopyFrom(each)
-        settings.seed = seed if each.temperature > 0 else 0
-        settings.prompt_style = style
-        settings.model.CopyFrom(model)
-        found.append(settings)
+    found = request.evaluations_of(experiment.evaluations, model, style)
+    for settings in found:
+        settings.seed = seed if settings.temperature > 0 else 0
     return found
 
 
@@ -90,7 +85,7 @@ def loop_of(
         loop.evaluations.append(settings)
     if model.choice != run.run.model:
         loop.model.CopyFrom(model.choice)
-    return loop_record(run, loop, model.source)
+    return request.loop_record(run, loop, model.source)
 
 
 def rows_of(experiment: pb.Experiment, available: Mapping[str, int]) -> dict[str, int]:

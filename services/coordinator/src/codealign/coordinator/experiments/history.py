@@ -35,8 +35,7 @@ class Cell:
 
 async def rows_available(dataset: Dataset, run_id: str) -> int:
     """Return the number of rows that a run kept."""
-    counts = (await dataset.count(ds.CountRequest(collection=run_id))).counts
-    return sum(each.count for each in counts if each.kind == pb.KIND_EXAMPLE)
+    return await requests.count(dataset, run_id, pb.KIND_EXAMPLE)
 
 
 async def read(dataset: Dataset, experiment: pb.Experiment, *, settled: bool) -> list[Cell]:

@@ -67,6 +67,12 @@ class Standing:
         return self.state not in (pb.RUN_STATE_UNSPECIFIED, pb.RUN_STATE_RUNNING) and self.known >= self.number
 
 
+async def count(dataset: Dataset, collection: str, kind: pb.Kind.ValueType) -> int:
+    """Return the number of records of a kind in a collection, with one try."""
+    counts = (await dataset.count(api.CountRequest(collection=collection))).counts
+    return sum(each.count for each in counts if each.kind == kind)
+
+
 async def scan(dataset: Dataset, request: api.ScanRequest) -> list[pb.Record]:
     """Return all records of a scan, with one try per page."""
     page, found = api.ScanRequest(), list[pb.Record]()

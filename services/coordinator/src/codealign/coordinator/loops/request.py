@@ -90,7 +90,7 @@ def training_of(loop: pb.Loop, version: str) -> tr.TrainingSpec:
 
 def base_evaluations(loop: pb.Loop, run: pb.Run) -> list[pb.EvaluationSettings]:
     """Return the settings for evaluating the model before the training."""
-    return [] if loop.tuned_only else _evaluations(loop.evaluations, tuned_from(loop, run), BASE)
+    return [] if loop.tuned_only else evaluations_of(loop.evaluations, tuned_from(loop, run), BASE)
 
 
 def tuned_evaluations(loop: pb.Loop, run: pb.Run, training: str, revision: str) -> list[pb.EvaluationSettings]:
@@ -103,7 +103,7 @@ def tuned_evaluations(loop: pb.Loop, run: pb.Run, training: str, revision: str) 
         revision: Revision of the tuned model.
     """
     choice = pb.ModelChoice(model=tuned_name(loop, run, training), revision=revision)
-    return _evaluations(loop.evaluations, choice, TUNED)
+    return evaluations_of(loop.evaluations, choice, TUNED)
 
 
 def tuned_name(loop: pb.Loop, run: pb.Run, training: str) -> str:
@@ -111,9 +111,10 @@ def tuned_name(loop: pb.Loop, run: pb.Run, training: str) -> str:
     return f"{tuned_from(loop, run).model}-{training[:_NAME_DIGITS]}"
 
 
-def _evaluations(
+def evaluations_of(
     given: Sequence[pb.EvaluationSettings], model: pb.ModelChoice, style: str
 ) -> list[pb.EvaluationSettings]:
+    """Return the settings for evaluating a model, from those that leave the model and the prompt style open."""
     found = []
     for each in given:
         settings = pb.EvaluationSettings()

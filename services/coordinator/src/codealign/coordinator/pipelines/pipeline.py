@@ -80,6 +80,12 @@ class Pipeline:
         return next((stage for stage in self.writing if stage.name == parent), self.seeds)
 
     @property
+    def groups(self) -> Seeds | Writing:
+        """The stage by whose items candidates are grouped: their parent, or the root if nothing is written."""
+        parent = self.candidates.parent
+        return next((stage for stage in self.writing if stage.name == parent), self.seeds)
+
+    @property
     def rules_version(self) -> int:
         """Version that increases whenever seeds, verdicts or rows are decided differently."""
         return version.VERSION + sum(stage.VERSION for stage in self.stages if not isinstance(stage, Writing))

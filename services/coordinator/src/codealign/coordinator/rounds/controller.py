@@ -28,7 +28,7 @@ from codealign.coordinator.ground.store import RunStore
 from codealign.coordinator.loops import history as loop_history
 from codealign.coordinator.loops.models import POLL_SECONDS, Located, Models
 from codealign.coordinator.loops.operations import Loops
-from codealign.coordinator.loops.request import tuned_name
+from codealign.coordinator.loops.request import evaluations_of, tuned_name
 from codealign.coordinator.rounds import history, scores, stopping
 from codealign.coordinator.rounds.measures import measure
 from codealign.coordinator.rounds.request import generators, loop_of_round, run_of_round
@@ -211,7 +211,7 @@ class SeriesWorkload:
         series, assignment = work.series, work.assignment
         tuned = await self._located(assignment, work.state)
         for model, style in ((work.previous or work.base, TUNED if work.previous else BASE), (tuned, TUNED)):
-            for settings in scores.wanted(series, model.choice, style):
+            for settings in evaluations_of(series.loop.evaluations, model.choice, style):
                 await self._models.evaluate(
                     assignment, settings, model.source, one_model=series.loop.one_model, resume="the series"
                 )

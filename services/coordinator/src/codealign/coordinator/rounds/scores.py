@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
@@ -12,22 +12,7 @@ from codealign.coordinator.evaluation.history import boards_of, comparisons
 from codealign.coordinator.evaluation.operations import asked_for
 from codealign.coordinator.evaluation.results import Board
 from codealign.coordinator.ground.store import RunStore
-
-
-def wanted(series: pb.RoundSeries, model: pb.ModelChoice, style: str) -> Iterator[pb.EvaluationSettings]:
-    """Yield the settings of a model's evaluations in a series.
-
-    Args:
-        series: The series.
-        model: Name and revision of the model.
-        style: Prompt style: "base" for the model before the first round, "tuned" for all others.
-    """
-    for each in series.loop.evaluations:
-        settings = pb.EvaluationSettings()
-        settings.CopyFrom(each)
-        settings.model.CopyFrom(model)
-        settings.prompt_style = style
-        yield settings
+from codealign.coordinator.loops.request import evaluations_of
 
 
 async def reports(
@@ -62,7 +47,7 @@ def _of(
     known: Sequence[tuple[Board, api.Evaluation]], series: pb.RoundSeries, model: pb.ModelChoice, style: str
 ) -> list[tuple[Board, api.Evaluation]]:
     """Return a model's evaluations that were made with the settings of the series."""
-    settings = list(wanted(series, model, style))
+    settings = evaluations_of(series.loop.evaluations, model, style)
     return [
         (board, evaluation)
         for board, evaluation in known

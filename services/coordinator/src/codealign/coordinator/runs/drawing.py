@@ -14,6 +14,7 @@ from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common import records
 from codealign.common.errors import CodeAlignError
+from codealign.coordinator.ground import requests
 from codealign.coordinator.ground.ports import Dataset
 from codealign.coordinator.runs import order
 from codealign.coordinator.runs.bounded import BoundedTasks
@@ -82,9 +83,8 @@ class Drawing:
     async def __aenter__(self) -> Self:
         await self._read_logs()
         with contextlib.suppress(CodeAlignError):  # the forecast does without it
-            response = await self._dataset.count(ds.CountRequest(collection=self._context.run.seeds.collection))
             makes = self._context.pipeline.seeds.makes
-            self._available = sum(each.count for each in response.counts if each.kind == makes)
+            self._available = await requests.count(self._dataset, self._context.run.seeds.collection, makes)
         self._seeds = await self._exit.enter_async_context(self._items.selected_seeds())
         self._context.progress.forecast = self.forecast
         return self

@@ -8,6 +8,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.common.errors import Unimplemented
 from codealign.coordinator import pipelines
+from codealign.coordinator.ground import requests
 from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.pipelines.pipeline import Pipeline
 from codealign.coordinator.pipelines.stage import Item, Settings, Writing
@@ -64,7 +65,7 @@ async def build(services: Services, run: pb.Run, notes: list[str]) -> api.PlanRu
     if (execution := pipeline.execution) is not None:
         executed = items[execution.parent] * run.execution.runs
         plan.stages.append(api.PlannedStage(stage=execution.name, items=executed))
-    rows = items[pipeline.candidates.parent or pipeline.candidates.name]
+    rows = items[pipeline.groups.name]
     plan.stages.append(api.PlannedStage(stage=pipeline.selection.name, items=rows))
     seed_config = stage_configs(run)[pipeline.seeds.name].id
     found = earlier.forecast(run, await earlier.rates(services.dataset, run, seed_config), available)
@@ -84,7 +85,7 @@ async def most_rows(services: Services, run: pb.Run) -> int:
     pipeline = pipelines.get(run.pipeline)
     items = most_items(pipeline, run, await _available(services, pipeline, run))
     several = STRATEGIES[run.selection.strategy].several
-    return items[pipeline.candidates.name if several else pipeline.candidates.parent]
+    return items[pipeline.candidates.name if several else pipeline.groups.name]
 
 
 def most_items(pipeline: Pipeline, run: pb.Run, available: int) -> dict[str, int]:
@@ -105,8 +106,7 @@ def _typical_prompt(pipeline: Pipeline, run: pb.Run, stage: Writing, first: pb.R
 
 
 async def _available(services: Services, pipeline: Pipeline, run: pb.Run) -> int:
-    response = await services.dataset.count(ds.CountRequest(collection=run.seeds.collection))
-    return sum(each.count for each in response.counts if each.kind == pipeline.seeds.makes)
+    return await requests.count(services.dataset, run.seeds.collection, pipeline.seeds.makes)
 
 
 async def _first_seed(services: Services, pipeline: Pipeline, run: pb.Run) -> pb.Record | None:
