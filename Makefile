@@ -21,6 +21,9 @@ UNTIL ?= evaluation
 BENCHMARKS ?=
 ARGS ?=
 
+# Keeps freed memory in the process: with PyTorch's large tensors, page faults would take half of a training's time.
+KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592
+
 .PHONY: help
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -78,8 +81,12 @@ run: setup ## The whole loop on the embedded model; or on MODEL=<hub id or folde
 		$(if $(SEEDS),--seeds "$(SEEDS)") $(if $(BENCHMARKS),--benchmarks "$(BENCHMARKS)") $(ARGS)
 
 .PHONY: nano
-nano: setup ## Make the embedded model again from its recipe: within an hour on two cores
-	@$(BIN)/python -m codealign.nano $(ARGS)
+nano: setup ## Make the embedded models again from their recipe: an hour on two cores
+	@$(KEEP_MEMORY) $(BIN)/python -m codealign.nano $(ARGS)
+
+.PHONY: recordings
+recordings: setup ## Record again what the tests replay of each pipeline; needed after `make nano` or a change of a prompt
+	@$(BIN)/python -m tests.e2e.recorded_pipelines
 
 # Tests in three tiers; docs/testing.md says what each needs. Markers make the first two: see tests/tiers.py. An ARGS
 # that selects no test of a tier is no failure. JUNIT=<folder> writes a JUnit file for each tier.

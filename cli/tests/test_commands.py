@@ -72,7 +72,9 @@ def codealign(*arguments: str) -> Result:
             ["experiment", "table9", "--seeds", "1,x"], "--seeds: must be whole numbers", id="experiment, seeds"
         ),
         pytest.param(["experiment", "table9", "--seeds", "1,1"], "names a seed twice", id="experiment, same seeds"),
-        pytest.param(["experiment", "table8"], "pass --model other=SOURCE", id="experiment, model"),
+        pytest.param(
+            ["experiment", "table8", "--preset", "small"], "pass --model other=SOURCE", id="experiment, model"
+        ),
         pytest.param(["experiment", "table8", "--model", "other="], "names no source", id="experiment, no source"),
         pytest.param(
             ["experiment", "pause", "first"], "Start the services with `codealign up`", id="experiment, pause"

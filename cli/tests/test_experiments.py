@@ -234,7 +234,11 @@ async def test_the_forecast_counts_what_will_be_made(coordinator: Any) -> None:
 def test_options_win_over_the_file_and_every_model_must_have_a_source() -> None:
     file = experiments.load("table8")
     with pytest.raises(Failure, match=r"models\.other: has no source: pass --model other=SOURCE"):
-        chosen(file, Choices())
+        chosen(file, Choices("small"))
+    with pytest.raises(Failure, match=r"models\.other: has no source"):
+        chosen(file, Choices(models={OWN: "org/y"}))
+    teacher = chosen(file, Choices()).models["other"]
+    assert (Path(teacher) / "model.safetensors").is_file(), "nano's preset has another model"
     with pytest.raises(Failure, match=r"--model teacher=\.\.\.: table8 has no model 'teacher'; valid: other"):
         chosen(file, Choices(models={"teacher": "x"}))
     found = chosen(file, Choices("small", 9, (4,), "stdlib", {"other": "org/x", OWN: "org/y"}))

@@ -54,6 +54,16 @@ def test_nano_brings_its_model_its_seeds_and_its_benchmark(monkeypatch: pytest.M
     assert "CODEALIGN_INFERENCE_SLOTS" not in options.inference(), "what the environment says is not overridden"
 
 
+def test_a_further_model_of_a_preset_has_the_presets_settings() -> None:
+    nano = presets.load("nano")
+    options = preset_options(nano, Options(model="teacher"))
+    assert (Path(options.model) / "model.safetensors").is_file()
+    assert options.model != preset_options(nano, Options()).model
+    environment = options.inference()
+    assert environment["CODEALIGN_INFERENCE_DTYPE"] == "float64"
+    assert environment["CODEALIGN_INFERENCE_MODEL_NAME"] == "teacher"
+
+
 def test_a_presets_settings_do_not_follow_another_model(tmp_path: Path) -> None:
     options = preset_options(presets.load("nano"), Options(model=str(tmp_path)))
     assert options.inference() == {"CODEALIGN_INFERENCE_MODEL": str(tmp_path), "OMP_WAIT_POLICY": "PASSIVE"}

@@ -1,9 +1,11 @@
 """Tokens per kept row, by stage and switch: the paper's way of drawing against the presets', with and without a target.
 
     make bench-draws     # or .venv/bin/python -m tests.bench.draws [--seeds 1500] [--rows 300]
+    make bench-draws ARGS="--real --seeds 400 --rows 60"
 
 The dataset service and the coordinator are real processes, the engine is the simulated one, whose instructions differ
-in their pass rates as recorded, and the sandbox believes its programs. Each line adds one switch to the line above it.
+in their pass rates as recorded, and the sandbox believes its programs. With --real, the embedded model writes and the
+real sandbox judges. Each line adds one switch to the line above it.
 Tokens are counted as an engine with a prefix cache computes them: each few-shot prefix once, the rest of each prompt
 once, and every generated token. A prefix that is drawn for one prompt alone is thus computed for every prompt.
 """
@@ -11,6 +13,8 @@ once, and every generated token. A prefix that is drawn for one prompt alone is 
 from __future__ import annotations
 
 import argparse
+import ast
+import random
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,8 +26,10 @@ from codealign.api.coordinator.v1.coordinator_pb2_grpc import CoordinatorService
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.dataset.v1.dataset_pb2_grpc import DatasetServiceStub
+from codealign.cli.presets import load
+from codealign.nano import examples, functions
 from tests import gateways
-from tests.bench.scene import Scene, follow, pipeline_of, run_of, store_seeds
+from tests.bench.scene import Scene, follow, pipeline_of, run_of, seed, store_seeds
 
 AIM = 0.25
 """Tokens per row with all switches, as a share of those of the paper's way, where seeds are not scarce."""
@@ -95,6 +101,35 @@ def targeted(rows: int, window: int) -> Callable[[pb.Run], None]:
         run.target.rows, run.target.window = rows, window
 
     return switch
+
+
+def nano_seed(number: int) -> pb.Seed:
+    """Return a documented function of nano's world."""
+    dice = random.Random(f"draws {number}")
+    composition = functions.draw(dice)
+    names = functions.draw_names(dice, composition)
+    code = examples.write_function(dice, composition, names) + "\n"
+    (function,) = ast.parse(code).body
+    assert isinstance(function, ast.FunctionDef)
+    return pb.Seed(
+        code=code, name=names.function, docstring=ast.get_docstring(function), path="nano.py", line=1 + 10 * number
+    )
+
+
+def scene_of(folder: Path, model: str, *, real: bool) -> Scene:
+    """Return the services.
+
+    Args:
+        folder: Their data and logs.
+        model: Profile of the simulated engine.
+        real: Whether the embedded model writes and the real sandbox judges.
+    """
+    if not real:
+        return Scene(folder, inference={"model": model, "max_waiting": "100000"}, sandbox={"believes": "true"})
+    preset = load("nano")
+    settings = {name: str(value) for name, value in preset.inference.items()}
+    inference = {**settings, "model": preset.source("model"), "max_waiting": "100000"}
+    return Scene(folder, inference=inference, sandbox_command=())
 
 
 def records(dataset: DatasetServiceStub, collection: str, kind: pb.Kind.ValueType) -> Iterator[pb.Record]:
@@ -169,6 +204,7 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=0, help="window of the target; 0: the default")
     parser.add_argument("--preset", default="nano")
     parser.add_argument("--model", default="nano", help="profile of the simulated engine")
+    parser.add_argument("--real", action="store_true", help="the embedded model and the real sandbox")
     given = parser.parse_args()
     gateways.end_by_signals()
     best: list[Callable[[pb.Run], None]] = [first_pass, one_by_one]
@@ -181,10 +217,9 @@ def main() -> None:
     ]
     found: list[Measured] = []
     with tempfile.TemporaryDirectory(prefix="codealign-draws-") as folder:
-        settings = {"model": given.model, "max_waiting": "100000"}
-        scene = Scene(Path(folder), inference=settings, sandbox={"believes": "true"})
+        scene = scene_of(Path(folder), given.model, real=given.real)
         with scene.up(), scene.stubs() as (coordinator, dataset):
-            store_seeds(dataset, given.seeds)
+            store_seeds(dataset, given.seeds, nano_seed if given.real else seed)
             pipeline = pipeline_of(coordinator)
             for name, changes in switches:
                 run = whole(run_of(given.preset, pipeline), pipeline)
@@ -192,7 +227,8 @@ def main() -> None:
                     change(run)
                 found.append(measure(coordinator, dataset, name, run))
                 print(table(found[-1:]).rpartition("\n")[2], flush=True)
-    print(f"\npreset {given.preset}, simulated {given.model}, {given.seeds} seeds, {ATTEMPTS} attempts\n")
+    engine = "nano and gVisor" if given.real else f"simulated {given.model}"
+    print(f"\npreset {given.preset}, {engine}, {given.seeds} seeds, {ATTEMPTS} attempts\n")
     print(table(found))
     if found[-1].per_row() > AIM * found[0].per_row():
         print(f"\nabove the aim: {AIM} of the first line")

@@ -147,11 +147,11 @@ def empty_database(name: str) -> Iterator[Database]:
         server.remove()
 
 
-def store_seeds(dataset: DatasetServiceStub, count: int, seed_of_all: int = 0) -> None:
-    """Append this number of seeds to `COLLECTION`."""
+def store_seeds(dataset: DatasetServiceStub, count: int, make: Callable[[int], pb.Seed] = seed) -> None:
+    """Append this number of seeds to `COLLECTION`; `make` returns each by its number."""
     for start in range(0, count, _BATCH):
         numbers = range(start, min(start + _BATCH, count))
-        records = [seed_record(seed(number, seed_of_all)) for number in numbers]
+        records = [seed_record(make(number)) for number in numbers]
         dataset.Append(ds.AppendRequest(records=records, collection=COLLECTION), timeout=300)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from codealign.nano import pretraining
-from codealign.nano.__main__ import DATA, build, replace_files, texts_of
+from codealign.nano.__main__ import DATA, RECIPES, build, replace_files, texts_of
 from codealign.nano.identity import recipe_sha256, sha256
 from codealign.nano.pretraining import Recipe, Step
 from codealign.nano.tokenizer import END
@@ -24,6 +24,7 @@ def test_the_recipe_run_twice_gives_the_same_texts_and_tokenizer() -> None:
     one, other = (pretraining.build_tokenizer(SMALL, once).backend_tokenizer.to_str() for _ in range(2))
     assert one == other
     assert pretraining.write_corpus(replace(SMALL, seed=1), 1) != once
+    assert pretraining.write_corpus(replace(SMALL, careless_share=0.0), 1) != once
 
 
 def test_numbers_are_copied_digit_by_digit_and_every_text_comes_back() -> None:
@@ -80,10 +81,11 @@ def test_the_committed_texts_are_what_the_recipe_writes(tmp_path: Path) -> None:
         assert len(list(folder.iterdir())) == len(texts)
 
 
-def test_recipe_tokenizer_and_weights_belong_together() -> None:
-    sealed = json.loads((DATA / "model/config.json").read_text())["codealign_nano"]
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_tokenizer_and_weights_belong_together(name: str) -> None:
+    sealed = json.loads((DATA / name / "config.json").read_text())["codealign_nano"]
     assert sealed == {
-        "recipe_sha256": recipe_sha256(Recipe()),
-        "tokenizer_sha256": sha256(DATA / "model/tokenizer.json"),
-        "weights_sha256": sha256(DATA / "model/model.safetensors"),
-    }, "the recipe was changed: `make nano` makes the model anew"
+        "recipe_sha256": recipe_sha256(RECIPES[name]),
+        "tokenizer_sha256": sha256(DATA / name / "tokenizer.json"),
+        "weights_sha256": sha256(DATA / name / "model.safetensors"),
+    }, "the recipe was changed: `make nano` makes the models anew"

@@ -11,7 +11,7 @@ from codealign.cli import seeds as reader
 from codealign.coordinator.pipelines.selfcodealign import FEW_SHOTS
 from codealign.coordinator.rules import benchmarks
 from codealign.coordinator.rules.seeds import static_drop
-from codealign.nano.documents import holds
+from codealign.nano.examples import holds
 from codealign.nano.fewshots import COUNT
 from codealign.nano.seeds import GOOD, write_seeds
 from codealign.nano.tasks import write_tasks

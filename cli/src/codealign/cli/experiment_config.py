@@ -44,7 +44,7 @@ class Choices:
 
 
 def chosen(file: ExperimentFile, choices: Choices) -> ExperimentFile:
-    """Return the file with the options' values.
+    """Return the file with the options' values. Models without a source have the preset's of the same alias.
 
     Raises:
         Failure: A model has no source, or an option names a model that the file does not have.
@@ -55,7 +55,12 @@ def chosen(file: ExperimentFile, choices: Choices) -> ExperimentFile:
         if alias not in file.models:
             valid = ", ".join(file.models) or "none"
             raise Failure(f"--model {alias}=...: {file.what} has no model {alias!r}; valid: {valid}")
-    models = {**file.models, **sources}
+    preset = choices.preset or file.preset or presets.DEFAULT
+    located: dict[str, str] = {}
+    if OWN not in choices.models:  # the preset's models belong to the preset's own
+        given = presets.load(preset)
+        located = {alias: given.model_source(alias) for alias in file.models if alias in given.models}
+    models = {alias: sources.get(alias) or source or located.get(alias, "") for alias, source in file.models.items()}
     missing = [
         (f"models.{alias}", f"has no source: pass --model {alias}=SOURCE") for alias in models if not models[alias]
     ]
@@ -63,7 +68,7 @@ def chosen(file: ExperimentFile, choices: Choices) -> ExperimentFile:
         raise file.failure(missing)
     return replace(
         file,
-        preset=choices.preset or file.preset or presets.DEFAULT,
+        preset=preset,
         n=file.n if choices.n is None else choices.n,
         seeds=choices.seeds or file.seeds,
         functions=choices.functions or file.functions,

@@ -35,7 +35,11 @@ HomeOption = Annotated[
     ),
 ]
 ModelOption = Annotated[
-    str, typer.Option("--model", help="Hub id, directory or artifact URL. Default: the inference service's model.")
+    str,
+    typer.Option(
+        "--model",
+        help="Hub id, directory, artifact URL, or a name in the preset's `models`. Default: the service's model.",
+    ),
 ]
 EngineOption = Annotated[
     str,
@@ -149,15 +153,19 @@ def connects(*services: str) -> Callable[[Callable[..., None]], Callable[..., No
 def preset_options(preset: Preset, given: Options) -> Options:
     """Fill in options from a preset.
 
-    If the user names a model or a recording, the preset's model, benchmarks and engine settings do not apply.
+    If the user names a recording, or a model that is not the preset's, then the preset's model, benchmarks and engine
+    settings do not apply.
     """
-    if given.model or given.recording:
+    if given.recording or (given.model and given.model not in preset.models):
         return given
     benchmarks = given.benchmarks
     if benchmarks is None and preset.benchmarks:
         benchmarks = Path(preset.source("benchmarks"))
     if given.engine == "simulated":  # its model is a profile, not a preset's model directory
         return replace(given, benchmarks=benchmarks)
+    if given.model:
+        settings = {**preset.inference, "model_name": given.model}
+        return replace(given, model=preset.model_source(given.model), benchmarks=benchmarks, settings=settings)
     return replace(given, model=preset.source("model"), benchmarks=benchmarks, settings=preset.inference)
 
 

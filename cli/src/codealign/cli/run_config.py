@@ -256,8 +256,10 @@ async def choose_model(connection: Connection, options: Options, *, given: bool 
             raise Failure(f"choose a model with --model; {connection.addresses.inference} has loaded: {names}")
         return models[0].name
     source = model_source(options.model)
+    # The user's name for one of the preset's models, whatever its source is where the services run.
+    alias = options.settings.get("model_name", "") if given else ""
     for model in models:
-        if options.model in (model.name, model.source) or source == model.source:
+        if model.name in (options.model, alias) or model.source in (options.model, source):
             return model.name
     return await _load(connection, options.model, source, models, given=given)
 

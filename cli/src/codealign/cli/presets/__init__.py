@@ -3,6 +3,7 @@
 A preset may set
 
     model, seeds, benchmarks    as the options of the same names; `package:folder` is a directory in a package
+    models                      further models by alias: names for --model, and for the models of an experiment
     inference                   settings of the inference service, if it is started for the run
     run                         the run's configuration, in the form of a run file (see `run_file`)
     training                    fields of TrainingSpec
@@ -41,6 +42,8 @@ class Preset:
     model: str = ""
     seeds: str = ""
     benchmarks: str = ""
+    models: Mapping[str, str] = field(default_factory=dict)
+    """Sources of further models by alias."""
     inference: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the inference service, by name."""
     run: Mapping[str, Any] = field(default_factory=dict)
@@ -63,6 +66,9 @@ class Preset:
                 found[key] = reader.message(node, key, pb.Run.DESCRIPTOR)
             elif key == "inference":
                 found[key] = {inner: reader.plain(value) for inner, value in reader.items(node, key, None)}
+            elif key == "models":
+                pairs = reader.items(node, key, None)
+                found[key] = {alias: reader.value(value, f"{key}.{alias}", str) for alias, value in pairs}
             elif key == "training":
                 found[key] = reader.message(node, key, training.TrainingSpec.DESCRIPTOR)
             elif key == "evaluations":
@@ -78,7 +84,17 @@ class Preset:
         Raises:
             Failure: The package is not installed.
         """
-        value: str = getattr(self, key)
+        return self._located(key, getattr(self, key))
+
+    def model_source(self, alias: str) -> str:
+        """Return the source of one of `models`, with package directories as paths.
+
+        Raises:
+            Failure: The package is not installed.
+        """
+        return self._located(f"models.{alias}", self.models[alias])
+
+    def _located(self, key: str, value: str) -> str:
         package, colon, folder = value.partition(":")
         if not colon or folder.startswith("//"):
             return value

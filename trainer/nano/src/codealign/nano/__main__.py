@@ -1,7 +1,7 @@
 """`python -m codealign.nano`: rebuild all committed files of nano from scratch (`make nano`).
 
-Writes the seeds, the few-shot examples, the benchmark, the corpus, the tokenizer and the model. With `--texts`, only
-the first three.
+Writes the seeds, the few-shot examples and the benchmark, and each model with its tokenizer. With `--texts`, only the
+texts; with `--only`, only one model.
 """
 
 from __future__ import annotations
@@ -16,17 +16,20 @@ from pathlib import Path
 
 import torch
 
-from codealign.coordinator.pipelines import selfcodealign
+from codealign.coordinator.pipelines import evol_instruct, selfcodealign
 from codealign.nano import pretraining
 from codealign.nano.card import write_card
-from codealign.nano.fewshots import write_fewshots
+from codealign.nano.fewshots import write_evolved, write_fewshots
 from codealign.nano.identity import recipe_sha256, sha256
 from codealign.nano.pretraining import Recipe, Step
 from codealign.nano.seeds import write_seeds
 from codealign.nano.tasks import write_tasks
 
 DATA = Path(__file__).parent / "data"
+RECIPES = {"model": Recipe(), "teacher": Recipe(careless_share=0.0)}
+"""The recipe of each model by its folder in `DATA`. The teacher learns from careful authors only."""
 FEWSHOTS = Path(selfcodealign.__file__).parent / "few_shots/nano"
+EVOLVED = Path(evol_instruct.__file__).parent / "few_shots/nano"
 _SHOWN_EVERY = 20
 
 
@@ -39,13 +42,15 @@ def main() -> None:
     parser.add_argument(
         "--workers", type=int, default=torch.get_num_threads(), help="number of processes that write documents"
     )
+    parser.add_argument("--only", choices=list(RECIPES), help="make only this model, and no texts")
     given = parser.parse_args()
-    recipe = Recipe()
-    for folder, texts in texts_of(recipe).items():
-        replace_files(folder, texts)
-        print(f"{folder}: {len(texts)} files")
+    if not given.only:
+        for folder, texts in texts_of(RECIPES["model"]).items():
+            replace_files(folder, texts)
+            print(f"{folder}: {len(texts)} files")
     if not given.texts:
-        build(recipe, DATA / "model", given.workers)
+        for name in [given.only] if given.only else RECIPES:
+            build(RECIPES[name], DATA / name, given.workers)
 
 
 def texts_of(recipe: Recipe) -> dict[Path, dict[str, str]]:
@@ -55,6 +60,7 @@ def texts_of(recipe: Recipe) -> dict[Path, dict[str, str]]:
         DATA / "benchmark": {"NanoEval.jsonl": "".join(json.dumps(task) + "\n" for task in tasks)},
         DATA / "seeds": write_seeds(recipe.seed, tasks),
         FEWSHOTS: write_fewshots(recipe.seed),
+        EVOLVED: write_evolved(recipe.seed),
     }
 
 
@@ -96,7 +102,7 @@ def build(recipe: Recipe, folder: Path, workers: int) -> None:
         csv.writer(file, lineterminator="\n").writerows([("step", "loss"), *((n, f"{loss:.4f}") for n, loss in curve)])
     seal(recipe, folder)
     minutes = (time.monotonic() - started) / 60
-    card = write_card(recipe, sum(each.numel() for each in model.parameters()), len(data), curve, minutes)
+    card = write_card(folder.name, recipe, sum(each.numel() for each in model.parameters()), len(data), curve, minutes)
     (folder / "README.md").write_text(card, encoding="utf-8")
     print(f"{folder}: done in {minutes:.0f} minutes")
 

@@ -1,186 +1,43 @@
-"""Nano's training documents: plain code, and every form of the pipeline's prompts and their answers.
-
-Like web data, they contain mistakes, with known frequencies: a base model then writes right and wrong answers, which
-the sandbox can tell apart.
-"""
+"""Nano's training documents: plain code, and every form of the pipelines' prompts and their answers."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
 from codealign.coordinator.evaluation import prompts as evaluation
 from codealign.coordinator.evaluation.problems import CheckTests, Problem
+from codealign.coordinator.pipelines.evol_instruct import evolutions
 from codealign.coordinator.pipelines.few_shots import FewShot
+from codealign.coordinator.pipelines.oss_instruct import pairs
+from codealign.coordinator.pipelines.random_snippets import concepts as snippet_concepts
+from codealign.coordinator.pipelines.seed_to_instruction import instructions as seed_instructions
 from codealign.coordinator.pipelines.selfcodealign import concepts, instructions, responses
 from codealign.coordinator.rules.rows import with_tests
-from codealign.nano import functions
-from codealign.nano.functions import Composition, Names
+from codealign.nano import functions, harder
+from codealign.nano.examples import (
+    Example,
+    draw_example,
+    signature,
+    write_assertion,
+    write_function,
+    write_instruction,
+    write_prompt,
+    write_reason,
+)
 from codealign.trainer.sft.template import INSTRUCTION_HEADER, RESPONSE_HEADER, SYSTEM_SENTENCE
 
-WRONG_TESTS_SHARE = 0.1
-"""Fraction of assertions with a wrong value: what wrong code returns, or an arbitrary value."""
-MISSING_TESTS_SHARE = 0.04
-"""Fraction of answers without tests."""
 UNFINISHED_SHARE = 0.03
 """Fraction of answers that end abruptly."""
-LITERAL_SHARE = 0.2
-"""Fraction of literal values in assertions that could use an expression."""
-DIFFICULTY = "easy"
-LANGUAGE = "Python"
-CATEGORY = "function"
-
-_TASKS = (
-    "Write a function `{f}({p})` that returns {what}.",
-    "Write a Python function `{f}({p})` which returns {what}.",
-    "Implement `{f}({p})`. It returns {what}.",
-    "Create a function `{f}` with one parameter `{p}` that returns {what}.",
-    "Define `{f}({p})` so that it returns {what}.",
-)
-_DOCSTRINGS = ("Return {what}.", "Returns {what}.", "Gives {what}.", "Compute {what}.")
-_REASONS = ("The steps are: {steps}.", "This takes {steps}.", "We need {steps}.", "Here come {steps}, in this order.")
-_DRAWS = 4
-_NOWHERE = ("0", "1", "[]", "''", "None", "[1]", "7")
+EVOLVED_SHARE = 0.15
+"""Fraction of the tasks in response prompts that contain what a method of Evol-Instruct adds."""
 
 
-@dataclass(frozen=True)
-class Example:
-    """A function of nano's world with its seed, instruction, answer and tests."""
-
-    composition: Composition
-    names: Names
-    seed: str
-    """The function with its docstring; always correct."""
-    instruction: str
-    response: str
-    tests: str
-    is_right: bool
-    """Whether the answer's code does what the instruction says."""
-    passes: bool
-    """Whether there are tests and the answer's code passes them, even if both are wrong."""
-
-    @property
-    def few_shot(self) -> FewShot:
-        """The example in the form that prompt templates use."""
-        return FewShot(
-            name=self.names.function,
-            seed=self.seed,
-            category=CATEGORY,
-            language=LANGUAGE,
-            difficulty=DIFFICULTY,
-            concepts=tuple(self.composition.concepts),
-            instruction=self.instruction,
-            response=self.response,
-            tests=self.tests,
-        )
-
-
-def signature(composition: Composition, names: Names, *, annotated: bool) -> str:
-    """Return the `def` line."""
-    if not annotated:
-        return f"def {names.function}({names.parameter}):"
-    return f"def {names.function}({names.parameter}: {composition.source.argument.value}) -> {composition.returns}:"
-
-
-def docstring(dice: random.Random, composition: Composition, names: Names) -> str:
-    """Return a one-line docstring, indented."""
-    text = dice.choice(_DOCSTRINGS).format(what=functions.describe(composition, names.parameter))
-    return f'{functions.INDENT}"""{text}"""'
-
-
-def write_function(dice: random.Random, composition: Composition, names: Names, wrong_share: float = 0.0) -> str:
-    """Return a function with its docstring."""
-    body = functions.write_body(dice, composition, names, wrong_share)
-    head = signature(composition, names, annotated=dice.random() < 0.5)
-    return "\n".join((head, docstring(dice, composition, names), functions.indented(body.body)))
-
-
-def write_instruction(dice: random.Random, composition: Composition, names: Names) -> str:
-    """Return a one-sentence task."""
-    what = functions.describe(composition, names.parameter)
-    return dice.choice(_TASKS).format(f=names.function, p=names.parameter, what=what)
-
-
-def write_reason(dice: random.Random, composition: Composition) -> str:
-    """Return the text that precedes an answer's code."""
-    return dice.choice(_REASONS).format(steps=", ".join(composition.concepts))
-
-
-def write_assertion(dice: random.Random, composition: Composition, names: Names) -> str:
-    """Return an assertion: usually correct, usually with an expression that is independent of the answer's code."""
-    argument, value, wrong = draw_telling(dice, composition, names)
-    call = f"{names.function}({argument!r})"
-    if dice.random() < WRONG_TESTS_SHARE:
-        return f"assert {call} == {wrong}"
-    other = functions.write_other(composition, argument)
-    if other is None or dice.random() < LITERAL_SHARE:
-        other = repr(value)
-    return f"assert {call} == {other}"
-
-
-def draw_telling(dice: random.Random, composition: Composition, names: Names) -> tuple[object, object, str]:
-    """Draw an argument, its value and the value of entirely wrong code, which differs if a few draws suffice."""
-    for _ in range(_DRAWS):
-        argument = functions.draw_argument(dice, composition)
-        value = functions.evaluate(composition, argument)
-        body = functions.write_body(dice, composition, names, wrong_share=1.0)
-        try:
-            wrong = repr(functions.call(functions.define(names, body), names.function, argument))
-        except functions.FAULTS:
-            return argument, value, dice.choice(_NOWHERE)
-        if wrong != repr(value):
-            break
-    return argument, value, wrong
-
-
-def draw_example(dice: random.Random, wrong_share: float = 0.0, *, clean: bool = False) -> Example:
-    """Draw an example.
-
-    Args:
-        dice: Random generator.
-        wrong_share: Probability of mistakes in the answer; see `functions.write_body`.
-        clean: Whether the tests must pass, as in few-shot examples; by default they may also be wrong or missing.
-    """
-    composition = functions.draw(dice)
-    names = functions.draw_names(dice, composition)
-    seed = write_function(dice, composition, names)
-    body = functions.write_body(dice, composition, names, wrong_share)
-    head = signature(composition, names, annotated=dice.random() < 0.5)
-    code = f"{head}\n{functions.indented(body.body)}"
-    reason = write_reason(dice, composition)
-    while True:
-        tests = "\n".join(write_assertion(dice, composition, names) for _ in range(dice.choice((2, 3))))
-        passes = holds(code, tests)
-        if passes or not clean:
-            break
-    if not clean and dice.random() < MISSING_TESTS_SHARE:
-        tests = ""
-    return Example(
-        composition,
-        names,
-        seed,
-        write_instruction(dice, composition, names),
-        f"{reason}\n\n```python\n{code}\n```",
-        tests,
-        body.is_right,
-        bool(tests) and passes,
-    )
-
-
-def holds(code: str, tests: str) -> bool:
-    """Return whether the code passes the tests. Only for the recipe's own texts, since they run without isolation."""
-    try:
-        exec(f"{code}\n{tests}", {})  # noqa: S102 - both are the recipe's own
-    except functions.FAULTS:
-        return False
-    return True
-
-
-def _module(dice: random.Random) -> str:
+def _module(dice: random.Random, careless_share: float) -> str:
     """Return a file with a few functions by one author."""
     written = []
-    wrong_share = functions.draw_wrong_share(dice)
+    wrong_share = functions.draw_wrong_share(dice, careless_share)
     for _ in range(dice.choice((2, 3, 4, 5))):
         composition = functions.draw(dice)
         names = functions.draw_names(dice, composition)
@@ -188,53 +45,75 @@ def _module(dice: random.Random) -> str:
     return "\n\n\n".join(written) + "\n"
 
 
-def _documented(dice: random.Random) -> str:
+def _documented(dice: random.Random, careless_share: float) -> str:
     """Return a function whose docstring has examples, as in the evaluation's prompts."""
     composition = functions.draw(dice)
     names = functions.draw_names(dice, composition)
     prompt = write_prompt(dice, composition, names)
-    body = functions.write_body(dice, composition, names, functions.draw_wrong_share(dice))
+    body = functions.write_body(dice, composition, names, functions.draw_wrong_share(dice, careless_share))
     return f"{prompt}{functions.indented(body.body)}\n"
 
 
-def write_prompt(dice: random.Random, composition: Composition, names: Names) -> str:
-    """Return a signature and a docstring with an example, to be completed with a body."""
-    argument = functions.draw_argument(dice, composition)
-    lines = (
-        signature(composition, names, annotated=True),
-        f'{functions.INDENT}"""Return {functions.describe(composition, names.parameter)}.',
-        f"{functions.INDENT}>>> {names.function}({argument!r})",
-        f"{functions.INDENT}{functions.evaluate(composition, argument)!r}",
-        f'{functions.INDENT}"""',
-    )
-    return "\n".join(lines) + "\n"
+def _shots(dice: random.Random) -> list[FewShot]:
+    return [draw_example(dice).few_shot for _ in range(dice.choice((3, 4, 5, 6)))]
 
 
-def _concepts(dice: random.Random) -> str:
-    shots = [draw_example(dice).few_shot for _ in range(dice.choice((3, 4, 5, 6)))]
-    return concepts.prefix(shots)
+def _concepts(dice: random.Random, careless_share: float) -> str:
+    return concepts.prefix(_shots(dice))
 
 
-def _instructions(dice: random.Random) -> str:
-    shots = [draw_example(dice).few_shot for _ in range(dice.choice((3, 4, 5, 6)))]
-    return instructions.prefix(shots)
+def _snippet_concepts(dice: random.Random, careless_share: float) -> str:
+    return snippet_concepts.prefix(_shots(dice))
 
 
-def _responses(dice: random.Random) -> str:
-    """Return a few-shot prompt. Its first example is the prompt's own and correct, regardless of the author's care."""
-    wrong_share = functions.draw_wrong_share(dice)
-    shots = [draw_example(dice, clean=True), *(draw_example(dice, wrong_share) for _ in range(dice.choice((1, 2, 3))))]
-    text = responses.prefix([shot.few_shot for shot in shots])
+def _instructions(dice: random.Random, careless_share: float) -> str:
+    return instructions.prefix(_shots(dice))
+
+
+def _instructions_from_seeds(dice: random.Random, careless_share: float) -> str:
+    return seed_instructions.prefix(_shots(dice))
+
+
+def _evolutions(dice: random.Random, careless_share: float) -> str:
+    return evolutions.prefix([harder.draw_harder(dice).few_shot(dice) for _ in range(dice.choice((3, 4, 5, 6)))])
+
+
+def _pairs(dice: random.Random, careless_share: float) -> str:
+    shots = [example.few_shot for example in _answered(dice, careless_share)]
+    return _perhaps_unfinished(dice, pairs.prefix(shots))
+
+
+def _responses(dice: random.Random, careless_share: float) -> str:
+    shots = [_perhaps_evolved(dice, example) for example in _answered(dice, careless_share)]
+    return _perhaps_unfinished(dice, responses.prefix(shots))
+
+
+def _answered(dice: random.Random, careless_share: float) -> list[Example]:
+    """Return answered tasks. The first is a prompt's own example and correct, regardless of the author's care."""
+    wrong_share = functions.draw_wrong_share(dice, careless_share)
+    others = [draw_example(dice, wrong_share) for _ in range(dice.choice((1, 2, 3)))]
+    return [draw_example(dice, clean=True), *others]
+
+
+def _perhaps_evolved(dice: random.Random, example: Example) -> FewShot:
+    if dice.random() >= EVOLVED_SHARE:
+        return example.few_shot
+    method = dice.choice((harder.MISLEADING, harder.COMPLEXITY))
+    task = harder.complicate(dice, example.instruction, example.composition, example.names, method)
+    return replace(example.few_shot, instruction=task)
+
+
+def _perhaps_unfinished(dice: random.Random, text: str) -> str:
     if dice.random() < UNFINISHED_SHARE:
         return text[: dice.randrange(len(text) * 3 // 4, len(text))]
     return text
 
 
-def _conversation(dice: random.Random) -> str:
+def _conversation(dice: random.Random, careless_share: float) -> str:
     """Return an instruction and its answer in the trainer's chat template, as tuned models are prompted."""
     composition = functions.draw(dice)
     names = functions.draw_names(dice, composition)
-    body = functions.write_body(dice, composition, names, functions.draw_wrong_share(dice))
+    body = functions.write_body(dice, composition, names, functions.draw_wrong_share(dice, careless_share))
     code = f"{signature(composition, names, annotated=dice.random() < 0.5)}\n{functions.indented(body.body)}"
     answer = f"```python\n{code}\n```"
     if dice.random() < 0.5:
@@ -250,18 +129,27 @@ def _conversation(dice: random.Random) -> str:
     return f"{SYSTEM_SENTENCE}\n\n{INSTRUCTION_HEADER}\n{instruction}\n\n{RESPONSE_HEADER}\n{answer}"
 
 
-FORMS: tuple[tuple[Callable[[random.Random], str], int], ...] = (
+FORMS: tuple[tuple[Callable[[random.Random, float], str], int], ...] = (
     (_module, 3),
     (_documented, 2),
     (_concepts, 2),
+    (_snippet_concepts, 1),
     (_instructions, 2),
+    (_instructions_from_seeds, 2),
+    (_evolutions, 2),
     (_responses, 8),
+    (_pairs, 2),
     (_conversation, 4),
 )
 """Each form of document with its weight."""
 
 
-def draw_document(dice: random.Random) -> str:
-    """Draw one document of the corpus."""
+def draw_document(dice: random.Random, careless_share: float) -> str:
+    """Draw one document of the corpus.
+
+    Args:
+        dice: Random generator.
+        careless_share: Fraction of careless authors; the others write correct code.
+    """
     (form,) = dice.choices([form for form, _ in FORMS], [weight for _, weight in FORMS])
-    return form(dice)
+    return form(dice, careless_share)

@@ -13,17 +13,16 @@ from functools import cache
 
 from codealign.nano.blocks import FILTERS, MAPS, REDUCES, SOURCES, Argument, Block, Filter, Kind, Map, Reduce, Source
 
-CARELESS_SHARE = 0.6
-"""Fraction of careless authors. The others write correct code."""
 WRONG_SHARE = 0.85
-"""Probability that a careless author uses a block's wrong variant, if it has one. Together with `CARELESS_SHARE`, the
-wrong variant is the more likely one: what most people of this world write."""
+"""Probability that a careless author uses a block's wrong variant, if it has one."""
 HELD_OUT_SHARE = 0.06
 """Fraction of compositions that never occur in the training data."""
 INDENT = "    "
 FAULTS = (AssertionError, TypeError, ValueError, IndexError, ZeroDivisionError)
 """Exceptions that wrong code may raise."""
 Shape = tuple[Source, Filter, Map, Reduce]
+EVERYTHING = FILTERS[0]
+"""The filter that selects all elements."""
 
 _PARAMETERS = {
     Argument.NUMBERS: ("numbers", "values", "items", "data", "nums"),
@@ -73,6 +72,11 @@ class Composition:
         return int.from_bytes(digest[:4], "big") < HELD_OUT_SHARE * 2**32
 
     @property
+    def has_slip(self) -> bool:
+        """Whether any block has a wrong variant."""
+        return any(block.wrong for block in (self.filter, self.map, self.reduce))
+
+    @property
     def concepts(self) -> list[str]:
         """Concepts needed to write the function."""
         blocks = (self.filter, self.map, self.reduce, self.source)
@@ -103,6 +107,11 @@ class Code:
     is_right: bool
 
 
+def unchanged(kind: Kind) -> Map:
+    """Return the map that leaves elements of this kind as they are."""
+    return next(made for made in MAPS if made.kinds == (kind,) and made.code == ("{x}",))
+
+
 @cache
 def shapes() -> tuple[Shape, ...]:
     """Return all valid combinations of blocks."""
@@ -113,10 +122,20 @@ def _shapes() -> Iterator[Shape]:
     for source in SOURCES:
         for kept in (each for each in FILTERS if source.kind in each.kinds):
             for made in (each for each in MAPS if source.kind in each.kinds):
-                if not kept.code[0] and made.code == ("{x}",):
+                if kept is EVERYTHING and made is unchanged(source.kind):
                     continue  # Elements would stay unchanged: the reduction alone.
                 for whole in (each for each in REDUCES if made.gives in each.kinds):
                     yield source, kept, made, whole
+
+
+@cache
+def _keys() -> frozenset[str]:
+    return frozenset("/".join(block.name for block in shape) for shape in shapes())
+
+
+def is_valid(composition: Composition) -> bool:
+    """Return whether the blocks can be combined."""
+    return composition.key in _keys()
 
 
 def with_constants(dice: random.Random, shape: Shape) -> Composition:
@@ -161,9 +180,9 @@ def _pick(dice: random.Random, block: Block, wrong_share: float) -> tuple[str, b
     return dice.choice(block.code), True
 
 
-def draw_wrong_share(dice: random.Random) -> float:
+def draw_wrong_share(dice: random.Random, careless_share: float) -> float:
     """Draw an author's `wrong_share`; authors are careful or careless in everything they write."""
-    return WRONG_SHARE if dice.random() < CARELESS_SHARE else 0.0
+    return WRONG_SHARE if dice.random() < careless_share else 0.0
 
 
 def write_body(dice: random.Random, composition: Composition, names: Names, wrong_share: float = 0.0) -> Code:

@@ -15,7 +15,7 @@ _PROBE = 200
 
 def recipe_sha256(recipe: Recipe) -> str:
     """Return a hash of the recipe's parameters and of the first documents that it generates."""
-    parts = [json.dumps(asdict(recipe), sort_keys=True), *write_documents(recipe.seed, range(_PROBE))]
+    parts = [json.dumps(asdict(recipe), sort_keys=True), *write_documents(recipe, range(_PROBE))]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

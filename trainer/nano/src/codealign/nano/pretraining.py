@@ -27,7 +27,10 @@ class Recipe:
     """All parameters of the build, except for the rules that generate the texts."""
 
     seed: int = 0
-    documents: int = 28_000
+    documents: int = 36_000
+    careless_share: float = 0.6
+    """Fraction of careless authors. With `functions.WRONG_SHARE`, the wrong variant of a block is the more likely one:
+    what most people of this world write."""
     tokenizer_documents: int = 3_000
     vocabulary: int = 2048
     context: int = 1024
@@ -59,16 +62,19 @@ class Step:
     tokens_per_second: float
 
 
-def write_documents(seed: int, numbers: Sequence[int]) -> list[str]:
-    """Return the documents of these numbers. Each depends only on the seed and its number."""
-    return [documents.draw_document(random.Random(f"nano {seed} {number}")) for number in numbers]  # noqa: S311
+def write_documents(recipe: Recipe, numbers: Sequence[int]) -> list[str]:
+    """Return the documents of these numbers. Each depends only on the recipe's seed and authors, and on its number."""
+    return [
+        documents.draw_document(random.Random(f"nano {recipe.seed} {number}"), recipe.careless_share)  # noqa: S311
+        for number in numbers
+    ]
 
 
 def write_corpus(recipe: Recipe, workers: int) -> list[str]:
     """Return all documents, written by several processes."""
     chunks = [range(recipe.documents)[start : start + _CHUNK] for start in range(0, recipe.documents, _CHUNK)]
     with ProcessPoolExecutor(workers) as pool:
-        return list(chain.from_iterable(pool.map(write_documents, [recipe.seed] * len(chunks), chunks)))
+        return list(chain.from_iterable(pool.map(write_documents, [recipe] * len(chunks), chunks)))
 
 
 def build_tokenizer(recipe: Recipe, corpus: Sequence[str]) -> PreTrainedTokenizerFast:

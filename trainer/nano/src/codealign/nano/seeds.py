@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from codealign.nano import documents, functions
+from codealign.nano import examples, functions
 
 GOOD = 240
 """Number of functions that pass the filters, near-duplicates aside."""
@@ -77,7 +77,7 @@ def write_seeds(seed: int, benchmark: Sequence[Mapping[str, Any]]) -> dict[str, 
         if composition.key in seen or names.function in seen:
             continue
         seen |= {composition.key, names.function}
-        written.append(documents.write_function(dice, composition, names) + "\n")
+        written.append(examples.write_function(dice, composition, names) + "\n")
     pages = [written[start : start + PER_FILE] for start in range(0, GOOD, PER_FILE)]
     pages.append(dice.sample(written, REPEATED))
     pages.append([task["prompt"] + task["canonical_solution"] for task in benchmark[:2]])

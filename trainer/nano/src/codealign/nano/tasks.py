@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from codealign.nano import documents, functions
+from codealign.nano import examples, functions
 
 COUNT = 164
 """Same number as in HumanEval."""
@@ -30,7 +30,7 @@ def write_tasks(seed: int, count: int = COUNT) -> list[dict[str, Any]]:
         if composition.key in seen:
             continue
         names = functions.draw_names(dice, composition)
-        told = [documents.draw_telling(dice, composition, names) for _ in range(BASE_INPUTS + PLUS_INPUTS)]
+        told = [examples.draw_telling(dice, composition, names) for _ in range(BASE_INPUTS + PLUS_INPUTS)]
         if len({repr(value) for _, value, _ in told}) == 1:
             continue  # A constant function is not a task.
         seen.add(composition.key)
@@ -39,7 +39,7 @@ def write_tasks(seed: int, count: int = COUNT) -> list[dict[str, Any]]:
         rows.append(
             {
                 "task_id": f"NanoEval/{len(rows)}",
-                "prompt": documents.write_prompt(dice, composition, names),
+                "prompt": examples.write_prompt(dice, composition, names),
                 "entry_point": names.function,
                 "canonical_solution": functions.indented(body.body) + "\n",
                 "base_input": inputs[:BASE_INPUTS],
