@@ -21,7 +21,7 @@ UNTIL ?= evaluation
 BENCHMARKS ?=
 ARGS ?=
 
-# Keeps freed memory in the process: with PyTorch's large tensors, page faults would take half of a training's time.
+# Keeps freed memory in the process: with PyTorch's large tensors, page faults take up to half of a training's time.
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592
 
 .PHONY: help
