@@ -46,10 +46,13 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def quiet(tmp_path_factory: pytest.TempPathFactory, file: Path) -> Path:
+def quiet(
+    tmp_path_factory: pytest.TempPathFactory, file: Path, services_up: Callable[..., AbstractContextManager[None]]
+) -> Path:
     """Home directory of an undisturbed experiment."""
     home = tmp_path_factory.mktemp("quiet")
-    codealign(home, "experiment", str(file))
+    with services_up(home, "--preset", "nano"):
+        codealign(home, "experiment", str(file))
     return home
 
 
