@@ -15,10 +15,12 @@ import pytest
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
+from services.console.tests import served
 from tests.bench.scene import Scene, follow, pipeline_of, run_of, store_seeds
 from tests.browser import CHROMIUM, OVERFLOWING, Browser
 
 AXE = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text()
+ROOT = Path(__file__).parents[2]
 SECONDS = 120.0
 SEEDS = 500
 pytestmark = [
@@ -50,6 +52,17 @@ def console(scene: Scene) -> Iterator[str]:
         yield found.group()
         process.terminate()
         assert process.wait(timeout=30) == 143
+
+
+@pytest.fixture(scope="module")
+def examples() -> Iterator[str]:
+    """The address of a console over services that answer with examples."""
+    command = [sys.executable, "-m", "services.console.tests.served"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.terminate()
+        process.wait(timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -128,8 +141,43 @@ def test_a_live_run_is_watched_and_followed_down_to_one_record(scene: Scene, con
         assert browser.evaluate("document.body.hasAttribute('data-live')") is False
 
 
-@pytest.mark.parametrize("page", ["", "data", "trainings", "evaluations", "compare", "nothing"])
+@pytest.mark.parametrize("page", ["", "experiments", "data", "trainings", "evaluations", "compare", "nothing"])
 def test_every_section_is_accessible_on_a_phone_in_the_dark(console: str, browser: Browser, page: str) -> None:
     browser.open(f"{console}/{page}", 390, dark=True)
     browser.events[:] = [event for event in browser.events if "404" not in str(event) and "503" not in str(event)]
     check(browser, console)
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)], ids=["desktop", "phone in the dark"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        f"runs/{served.AT_WORK.run.id}",
+        f"runs/{served.ENDED.run.id}",
+        "experiments",
+        f"experiments/{served.EXPERIMENT}",
+        f"experiments/{served.LONG_EXPERIMENT}",
+    ],
+    ids=["target and round", "their long texts", "experiments", "experiment", "its long texts"],
+)
+def test_targets_rounds_and_experiments_are_accessible(
+    examples: str, browser: Browser, page: str, width: int, *, dark: bool
+) -> None:
+    browser.open(f"{examples}/{page}", width, dark=dark)
+    check(browser, examples)
+
+
+def test_keys_lead_to_an_experiment_and_from_it_to_a_run_whose_page_is_read_again(
+    examples: str, browser: Browser
+) -> None:
+    browser.open(f"{examples}/", 1280, dark=False)
+    browser.press("g", "x")
+    until(browser, "location.pathname === '/experiments' && document.readyState === 'complete'")
+    browser.press("j", "Enter")
+    until(browser, "document.querySelector('#cells') !== null && document.readyState === 'complete'")
+    assert browser.evaluate("document.querySelectorAll('.arms circle').length") == 5
+    browser.evaluate("document.querySelector('#cells-part a[href^=\"/runs/\"]').click()")
+    until(browser, "document.querySelector('#rounds') !== null")
+    assert browser.evaluate("document.querySelector('#target-part .bar .kept').getBoundingClientRect().width") > 0
+    until(browser, "performance.getEntriesByName(location.href, 'resource').length > 1")
+    assert browser.evaluate("document.getElementById('pulse').innerText.trim()") == "live"

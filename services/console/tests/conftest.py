@@ -96,6 +96,9 @@ class Coordinator(coordinator_rpc.CoordinatorServiceServicer):
     def __init__(self) -> None:
         self.reports: dict[str, api.GetReportResponse] = {}
         self.evaluations: list[api.GetEvaluationResponse] = []
+        self.experiments: list[api.GetExperimentResponse] = []
+        self.experiment_seconds = 0.0
+        """How long an experiment's results take."""
         self.seconds = 0.0
         """How long it takes to list the runs."""
         self.report_seconds = 0.0
@@ -130,6 +133,19 @@ class Coordinator(coordinator_rpc.CoordinatorServiceServicer):
             if one.evaluation.id.startswith(request.evaluation):
                 return one
         raise NotFound(f"evaluation {request.evaluation!r} not found")
+
+    async def ListExperiments(self, request: api.ListExperimentsRequest, context: Any) -> api.ListExperimentsResponse:
+        listed = api.ListExperimentsResponse(experiments=[one.experiment for one in self.experiments])
+        for one in listed.experiments:
+            one.ClearField("cells")
+        return listed
+
+    async def GetExperiment(self, request: api.GetExperimentRequest, context: Any) -> api.GetExperimentResponse:
+        await asyncio.sleep(self.experiment_seconds)
+        for one in self.experiments:
+            if one.experiment.id.startswith(request.experiment):
+                return one
+        raise NotFound(f"no experiment matches {request.experiment!r}; see `codealign experiment ls` for the ids")
 
     def _of(self, run: str) -> api.GetReportResponse:
         if run not in self.reports:

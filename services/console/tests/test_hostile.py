@@ -12,6 +12,7 @@ from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.common.records import complete
 from codealign.dataset.storage.append import append
 from services.console.tests.conftest import Reading, Tree
+from services.console.tests.examples import add_series, add_target, experiment
 
 if TYPE_CHECKING:
     from services.console.tests.conftest import World
@@ -31,9 +32,9 @@ HOSTILE = (
 )
 ELEMENTS = frozenset(
     """
-    a body button caption code datalist dd details dialog div dl dt figcaption figure footer form h1 h2 h3 head header
-    html input kbd label li line link main meta nav ol option p pattern polygon pre rect script section select span
-    strong summary svg table tbody td desc th thead title tr ul
+    a body button caption circle code datalist dd desc details dialog div dl dt figcaption figure footer form h1 h2 h3
+    head header html input kbd label li line link main meta nav ol option p path pattern polygon pre rect script
+    section select span strong summary svg table tbody td text th thead title tr ul
     """.split()  # noqa: SIM905 - a list of that many lines would say no more
 )
 
@@ -43,6 +44,8 @@ def pages(tree: Tree) -> list[str]:
     return [
         "/",
         "/data",
+        "/experiments",
+        f"/experiments/{'d' * 32}",
         f"/runs/{tree.run.id}",
         f"/compare?a={tree.run.id}&b={tree.run.id}&rows=1",
         *(f"/records?collection={tree.run.id}&kind={kind}" for kind in kinds),
@@ -53,6 +56,10 @@ def pages(tree: Tree) -> list[str]:
 @pytest.mark.parametrize("text", [" ".join(HOSTILE), "\n".join(HOSTILE)], ids=["one line", "lines"])
 async def test_no_text_becomes_markup_or_is_hidden(world: World, text: str) -> None:
     tree = world.store(Tree(text))
+    for ended in (False, True):
+        add_target(world.coordinator.reports[tree.run.id], ended=ended, text=text)
+    add_series(world.coordinator.reports[tree.run.id], ["1" * 32, tree.run.id], text=text)
+    world.coordinator.experiments.append(experiment(tree.run.id, text=text))
     for url in pages(tree):
         html = await world.page(url)
         read = Reading(html)

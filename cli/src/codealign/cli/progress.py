@@ -34,24 +34,25 @@ _ON_THE_WAY = {
     pb.RUN_STATE_CANCELLED: "cancelling",
 }
 _ENDED = (pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_FAILED)
+_Status = coordinator.RunStatus | coordinator.ExperimentStatus
 
 
-def run_state(status: coordinator.RunStatus) -> str:
-    """Return a run's state, or the requested state that it has not reached yet: "pausing"."""
+def run_state(status: _Status) -> str:
+    """Return the state of a run or an experiment, or the requested state that it has not reached yet: "pausing"."""
     state, wanted = status.state, status.wanted
     if wanted in _ON_THE_WAY and wanted != state and state not in _ENDED:
         return _ON_THE_WAY[wanted]
     return state_name(state)
 
 
-def message_words(status: coordinator.RunStatus) -> str:
-    """Return the reason for a run's state, without repeating the state, or "" if there is none."""
+def message_words(status: _Status) -> str:
+    """Return the reason for the state, without repeating the state, or "" if there is none."""
     state = run_state(status)
     return "" if status.message == state else status.message.removeprefix(f"{state}: ")
 
 
-def waiting_words(status: coordinator.RunStatus) -> str:
-    """Return what a run is waiting for, or ""."""
+def waiting_words(status: _Status) -> str:
+    """Return what a run or an experiment is waiting for, or ""."""
     return f"waiting for {status.waiting_for}" if status.waiting_for else ""
 
 

@@ -47,11 +47,11 @@ def page(found: api.GetExperimentResponse, *, description: str, command: str, pl
         parts.append("## Claims\n\n" + "\n".join(_claims(found.result.decisions)))
     for number, measure in enumerate(found.result.measures):
         parts.append(f"## {escaped(title(measure))}")
-        parts.append(_scores(measure, config.seeds))
+        parts.append(_table(score_rows(measure, config.seeds)))
         if not number and plot_file:
             parts.append(f"![pass@1 by arm]({plot_file})")
         if measure.differences:
-            parts.append("Differences within a seed, in points:\n\n" + _differences(measure, config.seeds))
+            parts.append("Differences within a seed, in points:\n\n" + _table(difference_rows(measure, config.seeds)))
     if not found.result.measures:
         parts.append("No cell has a result yet.")
     notes = list(found.result.notes)
@@ -92,28 +92,28 @@ def _claims(decisions: Sequence[api.ExperimentDecision]) -> Iterator[str]:
         yield f"- {escaped(decision.claim.statement)}{source}\n  **{escaped(decision.sentence)}**"
 
 
-def _scores(measure: api.ExperimentMeasure, seeds: Sequence[int]) -> str:
+def score_rows(measure: api.ExperimentMeasure, seeds: Sequence[int]) -> list[list[str]]:
+    """Return pass@1 of every arm in percent, one line each, below a line of headings."""
     rows = [["arm", "mean", "standard error", "rows", *(f"seed {seed}" for seed in seeds)]]
     for score in measure.scores:
         by_seed = dict(zip(score.seeds, score.pass_at_1, strict=True))
         error = f"{100 * score.standard_error:.1f}" if score.HasField("standard_error") else "–"
         trained = sorted(set(score.rows) - {0})
         used = f"{trained[0]:,}–{trained[-1]:,}" if len(trained) > 1 else f"{trained[0]:,}" if trained else "–"
-        rows.append([escaped(score.arm), f"{100 * score.mean:.1f}", error, used, *_by_seed(by_seed, seeds, "")])
-    return _table(rows)
+        rows.append([score.arm, f"{100 * score.mean:.1f}", error, used, *_by_seed(by_seed, seeds, "")])
+    return rows
 
 
-def _differences(measure: api.ExperimentMeasure, seeds: Sequence[int]) -> str:
+def difference_rows(measure: api.ExperimentMeasure, seeds: Sequence[int]) -> list[list[str]]:
+    """Return the differences between arms in points, one line each, below a line of headings."""
     rows = [["difference", "mean", "95% interval", "p", "test", *(f"seed {seed}" for seed in seeds)]]
     for each in measure.differences:
         by_seed = dict(zip(each.seeds, each.by_seed, strict=True))
         interval = f"{100 * each.interval.low:+.1f} to {100 * each.interval.high:+.1f}"
-        name = f"{escaped(each.better)} − {escaped(each.than)}"
-        p_value = "\\< 0.001" if each.p_value < 0.001 else f"{each.p_value:.3f}"
-        rows.append(
-            [name, f"{100 * each.mean:+.1f}", interval, p_value, escaped(each.test), *_by_seed(by_seed, seeds, "+")]
-        )
-    return _table(rows)
+        p_value = "< 0.001" if each.p_value < 0.001 else f"{each.p_value:.3f}"
+        name, mean = f"{each.better} − {each.than}", f"{100 * each.mean:+.1f}"
+        rows.append([name, mean, interval, p_value, each.test, *_by_seed(by_seed, seeds, "+")])
+    return rows
 
 
 def _by_seed(values: Mapping[int, float], seeds: Sequence[int], sign: str) -> list[str]:
@@ -121,7 +121,7 @@ def _by_seed(values: Mapping[int, float], seeds: Sequence[int], sign: str) -> li
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    head, *body = [f"| {' | '.join(row)} |" for row in rows]
+    head, *body = [f"| {' | '.join(map(escaped, row))} |" for row in rows]
     ruler = "|---|" + "---:|" * (len(rows[0]) - 1)
     return "\n".join([head, ruler, *body])
 
@@ -134,20 +134,20 @@ def as_json(found: api.GetExperimentResponse) -> str:
     return json.dumps(fields, indent=2) + "\n"
 
 
-def plot(found: api.GetExperimentResponse) -> str:
+def plot(found: api.GetExperimentResponse) -> Markup:
     """Return the first measure as a chart (SVG), or "" without results.
 
     If at least three arms have their own numbers of rows, pass@1 is drawn over the rows; otherwise by arm.
     """
     if not found.result.measures:
-        return ""
+        return Markup("")
     measure = found.result.measures[0]
     growing = [arm.name for arm in found.experiment.config.arms if arm.rows]
     scores = [score for score in measure.scores if score.arm in growing]
     return _over_rows(measure, scores) if len({score.rows[0] for score in scores}) > 2 else _by_arm(found, measure)
 
 
-def _by_arm(found: api.GetExperimentResponse, measure: api.ExperimentMeasure) -> str:
+def _by_arm(found: api.GetExperimentResponse, measure: api.ExperimentMeasure) -> Markup:
     height = _TOP + _LINE * len(measure.scores) + _BOTTOM
     across = axis(0.0, max(100 * value for score in measure.scores for value in _ends(score)))
     untrained = {arm.name for arm in found.experiment.config.arms if not arm.HasField("run")}
@@ -178,7 +178,7 @@ def _by_arm(found: api.GetExperimentResponse, measure: api.ExperimentMeasure) ->
     return _svg(measure, height, parts)
 
 
-def _over_rows(measure: api.ExperimentMeasure, scores: Sequence[api.ExperimentScore]) -> str:
+def _over_rows(measure: api.ExperimentMeasure, scores: Sequence[api.ExperimentScore]) -> Markup:
     height = _TOP + _PLOT_HEIGHT + _BOTTOM
     scores = sorted(scores, key=lambda score: score.rows[0])
     others = [score for score in measure.scores if not any(score.rows)]
@@ -246,14 +246,14 @@ def _svg(
     height: int,
     parts: Sequence[Markup],
     note: str = "pass@1 by arm; bars: standard error, small dots: seeds",
-) -> str:
+) -> Markup:
     said = f"{title(measure)}: {note}"
     head = Markup(
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {} {}" font-family="sans-serif" font-size="13" '
         'role="img"><title>{}</title><rect width="{}" height="{}" fill="#ffffff"/>'
     ).format(_WIDTH, height, visible(said), _WIDTH, height)
     foot = _text(_WIDTH - 12, height - 10, said, "end", "#4b5563")
-    return str(Markup("\n").join([head, *parts, foot, Markup("</svg>\n")]))
+    return Markup("\n").join([head, *parts, foot, Markup("</svg>\n")])
 
 
 def summary(found: api.GetExperimentResponse) -> Iterator[str]:

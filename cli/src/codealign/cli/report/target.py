@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.report.wording import percent
 from codealign.cli.terminal import count
@@ -14,6 +15,17 @@ _ENDS = {
     "device hours": "The device hours were used up",
     "seeds": "All seeds and attempts were used up",
 }
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How much of a part of the target is reached."""
+
+    name: str
+    reached: str
+    wanted: str
+    share: float
+    """Fraction of 1; more if the run went beyond."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,29 @@ def sentences(summary: pb.TargetSummary) -> list[str]:
                 f"about {summary.left_rows:,.0f} rows, which cost {summary.left_tokens_elsewhere:,} tokens through new "
                 f"seeds: {'about ' + format(saved, ',') + ' tokens saved' if saved > 0 else 'nothing saved'}."
             )
+    return found
+
+
+def reached(status: api.RunStatus, summary: pb.TargetSummary) -> list[Reached]:
+    """Return what a run has reached of each part of its target that is known now.
+
+    A forecast knows all parts, but exists only while a coordinator draws. The summary has no device hours.
+    """
+    target, now = status.config.target, status.forecast
+    if status.HasField("forecast"):
+        rows, tokens, hours = now.rows, now.tokens, now.device_hours
+    elif summary.why:
+        rows, tokens, hours = summary.rows, summary.tokens, None
+    else:
+        return []
+    found = []
+    if target.rows:
+        found.append(Reached("rows", f"{rows:,}", f"{target.rows:,}", rows / target.rows))
+    if target.tokens:
+        found.append(Reached("tokens", f"{tokens:,}", f"{target.tokens:,}", tokens / target.tokens))
+    if target.device_hours and hours is not None:
+        wanted = f"{target.device_hours:g}"
+        found.append(Reached("device hours", f"{hours:.2f}", wanted, hours / target.device_hours))
     return found
 
 

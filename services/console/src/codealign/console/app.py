@@ -17,7 +17,7 @@ from codealign.common.logs import get_logger
 from codealign.common.settings import LOOPBACK
 from codealign.console import assets
 from codealign.console.guard import HEADERS, Guard
-from codealign.console.pages import comparing, data, evaluations, records, runs, trainings
+from codealign.console.pages import comparing, data, evaluations, experiments, records, runs, trainings
 from codealign.console.reading import NotThere, Services
 from codealign.console.rendering import gather, page
 
@@ -26,6 +26,8 @@ log = get_logger(__name__)
 ROUTES = (
     Route("/", runs.runs),
     Route("/runs/{run}", runs.run),
+    Route("/experiments", experiments.experiments),
+    Route("/experiments/{experiment}", experiments.experiment),
     Route("/records", records.records),
     Route("/records/{record}", records.record),
     Route("/records/{record}/raw/{field}", records.raw),

@@ -28,6 +28,7 @@ MOST_GLANCED = 100_000
 ALONE = (
     *(pb.KIND_RUN, pb.KIND_STAGE_CONFIG, pb.KIND_PROMPT_PREFIX, pb.KIND_WORK_LOG, pb.KIND_LOOP),
     *(pb.KIND_RUN_REQUEST, pb.KIND_RUN_EVENT, pb.KIND_EVALUATION_JOB, pb.KIND_CHECKPOINT),
+    *(pb.KIND_EXPERIMENT, pb.KIND_SERIES),
 )
 """Kinds without a lineage of their own: they concern thousands of records."""
 
@@ -238,6 +239,8 @@ def _links(record: pb.Record, found: Family | None, run: str) -> list[tuple[str,
         )
     if record.HasField("run"):
         links.append(("run", record.run.name or record.id[:12], f"/runs/{record.id}"))
+    if record.HasField("experiment"):
+        links.append(("experiment", record.experiment.name or record.id[:12], f"/experiments/{record.id}"))
     if record.HasField("evaluation_job"):
         links.append(("evaluation", record.id[:12], f"/evaluations/{record.id}"))
     return links

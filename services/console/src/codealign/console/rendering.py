@@ -21,6 +21,7 @@ from codealign.console.reading import Gathering, Services
 
 SECTIONS = (
     ("runs", "/", "Runs", "r"),
+    ("experiments", "/experiments", "Experiments", "x"),
     ("data", "/data", "Data", "d"),
     ("trainings", "/trainings", "Trainings", "t"),
     ("evaluations", "/evaluations", "Evaluations", "e"),
@@ -43,6 +44,7 @@ def page(
     section: str,
     title: str,
     live: bool = False,
+    seconds: int = 2,
     status: int = 200,
     **parts: Any,
 ) -> HTMLResponse:
@@ -55,6 +57,7 @@ def page(
         section: The section that is marked as the current one.
         title: The page's title.
         live: Whether the page changes on its own and should be read again.
+        seconds: Seconds after which a live page is read again.
         status: HTTP status.
         **parts: Values for the template.
     """
@@ -66,6 +69,7 @@ def page(
             section=section,
             title=title,
             live=live,
+            seconds=seconds,
             problems=gathered.problems,
             path=request.url.path,
             now=datetime.now(UTC).strftime("%H:%M:%S UTC"),

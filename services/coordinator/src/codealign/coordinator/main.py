@@ -33,7 +33,10 @@ from codealign.coordinator.settings import CoordinatorSettings
 
 SERVICE = "codealign.api.coordinator.v1.CoordinatorService"
 CALLERS: Callers = {
-    "console": ("ListRuns", "GetRun", "GetReport", "ListEvaluations", "GetEvaluation"),
+    "console": (
+        *("ListRuns", "GetRun", "GetReport", "ListEvaluations", "GetEvaluation"),
+        *("ListExperiments", "GetExperiment"),
+    ),
     "client": ALL,
 }
 """Methods that each caller may use. The console only reads."""

@@ -15,10 +15,11 @@ from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.loop_steps import has_settled
 from codealign.cli.progress import message_words, run_state, state_name, waiting_words
-from codealign.cli.report import charts, comparing, recipe, sections
+from codealign.cli.report import charts, comparing, recipe, sections, target
 from codealign.cli.report.outcome import cautions, executes, headline
 from codealign.cli.report.scores import matches, ordered
 from codealign.cli.report.wording import Words, short
+from codealign.console import series
 from codealign.console.reading import Gathering, NotThere, Reader, first
 from codealign.console.rendering import gather, page
 from codealign.console.texts import records_url
@@ -47,6 +48,8 @@ class RunLine:
     state: str
     tone: str
     message: str
+    forecast: str
+    """What a run with a target is going to reach; "" if nothing draws for it."""
     stages: tuple[StageLine, ...]
 
 
@@ -92,6 +95,7 @@ def _line(status: api.RunStatus) -> RunLine:
         state=run_state(status),
         tone=tone(status.state),
         message=status.version or waiting_words(status) or message_words(status),
+        forecast=status.forecast.text if working else "",
         stages=tuple(stage_lines(status.stages, Words(api.Pipeline()))) if working else (),
     )
 
@@ -136,13 +140,15 @@ async def run(request: Request) -> Response:
     counts = counted.counts if counted else ()
     report = report or _without_report(found, counts)
     words = Words(report.pipeline)
+    rounds, working = series.view(report), not has_settled(found)
     return page(
         request,
         "run",
         gathered,
         section="runs",
         title=found.config.name or f"run {short(found.id)}",
-        live=not has_settled(found),
+        live=working or found.series.state == pb.RUN_STATE_RUNNING,
+        working=working,
         run=found,
         state=run_state(found),
         tone=tone(found.state),
@@ -151,6 +157,12 @@ async def run(request: Request) -> Response:
         headline=headline(report) if report.stages else "",
         cautions=cautions(report),
         stages=stage_lines(found.stages, words),
+        target=recipe.target(found.config.target),
+        reached=_reached(report),
+        target_told=target.sentences(report.target),
+        mix=target.shares(report.target),
+        series=rounds,
+        series_state=(state_name(rounds.state), tone(rounds.state)) if rounds else (),
         funnel=sections.funnel(report.stages, words),
         stage_names=[stage.stage for stage in report.stages],
         reason_urls=reason_urls(found.id, counts),
@@ -203,7 +215,7 @@ async def _without_coordinator(request: Request, gathered: Gathering, name: str)
 
 def _without_report(status: api.RunStatus, counts: Sequence[ds.RecordCount]) -> api.GetReportResponse:
     """Return what status and counts say, for a report that cannot be read."""
-    report = api.GetReportResponse(run=status)
+    report = api.GetReportResponse(run=status, rounds=[api.RoundReport(round=each) for each in status.series.rounds])
     for stage in status.stages:
         report.stages.add(stage=stage.stage, items=stage.done, kept=stage.kept, reasons=stage.reasons)
     for one in counts:
@@ -212,6 +224,12 @@ def _without_report(status: api.RunStatus, counts: Sequence[ds.RecordCount]) -> 
         elif one.kind == pb.KIND_EXAMPLE:
             report.rows += one.count
     return report
+
+
+def _reached(report: api.GetReportResponse) -> list[tuple[target.Reached, Markup]]:
+    """Return what is reached of each part of the target, with a bar."""
+    parts = target.reached(report.run, report.target)
+    return [(part, charts.bar(("kept", part.share), css="bar live")) for part in parts]
 
 
 def _per_row(report: api.GetReportResponse) -> tuple[tuple[str, str], ...]:

@@ -1,7 +1,6 @@
 // Live pages and keys. Without this script, every page can be read as it is.
 "use strict";
 
-const SECONDS = 2;
 const pulse = document.getElementById("pulse");
 const before = new Map(); // the text of each part as it was read last: the page's own changes are not the server's
 
@@ -51,7 +50,7 @@ async function refresh() {
 let timer = 0;
 if (document.body.hasAttribute("data-live")) {
   for (const part of document.querySelectorAll("[data-part]")) before.set(part.id, part.innerHTML);
-  timer = setInterval(refresh, SECONDS * 1000);
+  timer = setInterval(refresh, Number(document.body.dataset.live) * 1000);
   document.addEventListener("visibilitychange", refresh);
 }
 
