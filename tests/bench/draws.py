@@ -112,7 +112,11 @@ def nano_seed(number: int) -> pb.Seed:
     (function,) = ast.parse(code).body
     assert isinstance(function, ast.FunctionDef)
     return pb.Seed(
-        code=code, name=names.function, docstring=ast.get_docstring(function), path="nano.py", line=1 + 10 * number
+        code=code,
+        name=names.function,
+        docstring=ast.get_docstring(function) or "",
+        path="nano.py",
+        line=1 + 10 * number,
     )
 
 
