@@ -9,10 +9,9 @@ from codealign.coordinator.pipelines.evol_instruct import evolutions
 from codealign.coordinator.reading import parsing
 from codealign.nano import documents, functions, harder
 from codealign.nano.examples import Example, draw_example, holds, write_prompt
-from codealign.nano.pretraining import Recipe
 
 DRAWS = 300
-CARELESS = Recipe().careless_share
+CARELESS = functions.CARELESS_SHARE
 
 
 @pytest.fixture(scope="module")

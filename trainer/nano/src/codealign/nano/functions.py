@@ -13,8 +13,11 @@ from functools import cache
 
 from codealign.nano.blocks import FILTERS, MAPS, REDUCES, SOURCES, Argument, Block, Filter, Kind, Map, Reduce, Source
 
+CARELESS_SHARE = 0.6
+"""Fraction of careless authors. The others write correct code."""
 WRONG_SHARE = 0.85
-"""Probability that a careless author uses a block's wrong variant, if it has one."""
+"""Probability that a careless author uses a block's wrong variant, if it has one. Together with `CARELESS_SHARE`, the
+wrong variant is the more likely one: what most people of this world write."""
 HELD_OUT_SHARE = 0.06
 """Fraction of compositions that never occur in the training data."""
 INDENT = "    "

@@ -15,7 +15,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from codealign.nano import documents
+from codealign.nano import documents, functions
 from codealign.nano.muon import Muon
 from codealign.nano.tokenizer import train_tokenizer
 
@@ -28,9 +28,7 @@ class Recipe:
 
     seed: int = 0
     documents: int = 36_000
-    careless_share: float = 0.6
-    """Fraction of careless authors. With `functions.WRONG_SHARE`, the wrong variant of a block is the more likely one:
-    what most people of this world write."""
+    careless_share: float = functions.CARELESS_SHARE
     tokenizer_documents: int = 3_000
     vocabulary: int = 2048
     context: int = 1024
