@@ -445,9 +445,22 @@ async def test_a_run_with_a_loop_whose_model_is_not_loaded_leaves_nothing_behind
 async def test_what_is_wrong_with_a_run_and_with_its_loop_is_said_at_once() -> None:
     world = World(fakes(2), fields={"training_address": "-"})
     loop = pb.Loop(evaluations=[pb.EvaluationSettings(benchmarks=["humaneval"], limit=-1)])
+    loop.training.epochs = 2000
     with pytest.raises(InvalidArgument) as caught:
         await world.servicer.CreateRun(api.CreateRunRequest(config=pb.Run(pipeline="one-line"), loop=loop), CONTEXT)
-    assert set(violated(caught)) == {"config.seeds.collection", "loop.evaluations[0].limit"}
+    assert set(violated(caught)) == {"config.seeds.collection", "loop.evaluations[0].limit", "loop.training.epochs"}
+
+
+@in_virtual_time
+async def test_a_training_on_more_rows_than_the_seeds_can_give_is_refused_before_the_run() -> None:
+    world = World(fakes(2), fields={"training_address": "-"})
+    config = pb.Run(pipeline="one-line", seeds=pb.SeedSelection(collection=toys.SEEDS))
+    loop = pb.Loop()
+    loop.training.rows = 3
+    with pytest.raises(InvalidArgument) as caught:
+        await world.servicer.CreateRun(api.CreateRunRequest(config=config, loop=loop), CONTEXT)
+    assert violated(caught) == {"loop.training.rows": "is 3; the run's seeds give at most 2 rows"}
+    assert not world.fakes.dataset.of_kind(pb.KIND_RUN)
 
 
 @in_virtual_time

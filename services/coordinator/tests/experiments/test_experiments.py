@@ -439,7 +439,9 @@ WRONG = experiment(
     pb.ExperimentArm(name="a", model="bas", run=run("random-passs", pipeline="one-lin")),
     pb.ExperimentArm(name="a", model="base", run=run(seeds=pb.SeedSelection(collection="nothing")), rows=-1),
     pb.ExperimentArm(name="b", model="base", run=run(), instructions_of="c", training=tr.TrainingSpec(rows=3, seed=1)),
-    pb.ExperimentArm(name="c", model="base", run=run(), rows=1000),
+    pb.ExperimentArm(
+        name="c", model="base", run=run(), rows=1000, training=tr.TrainingSpec(learning_rate=-1, workers=3)
+    ),
     pb.ExperimentArm(name="d", model="base", rows=3),
     seeds=[1, 1],
     evaluations=[
@@ -464,20 +466,23 @@ async def test_everything_that_is_impossible_is_named_before_anything_starts(tmp
         *("arms[1].model", "arms[1].run.pipeline", "arms[1].run.selection.strategy"),
         *("arms[2].name", "arms[2].rows", "arms[2].run"),
         *("arms[3].instructions_of", "arms[3].run.seeds.collection", "arms[3].training.rows", "arms[3].training.seed"),
-        *("arms[4].rows", "arms[5].rows"),
+        *("arms[4].rows", "arms[4].training.learning_rate", "arms[4].training.batch_size", "arms[5].rows"),
         *("claims[0].statement", "claims[0].than", "claims[0].benchmark"),
     }
     assert found["config.arms[1].model"] == "unknown model 'bas'; did you mean 'base'? valid: base"
     assert "did you mean 'one-line'?" in found["config.arms[1].run.pipeline"]
     assert found["config.arms[4].rows"] == "is 1,000; the run's seeds give at most 4 rows"
+    assert "is -1; must be above 0" in found["config.arms[4].training.learning_rate"]
     assert "nanoeval: no such file in" in found["config.evaluations[1].benchmarks"]
     assert not made.dataset.of_kind(EXPERIMENT)
 
 
 @in_virtual_time
 async def test_it_is_refused_where_nothing_can_be_trained(tmp_path: Path) -> None:
-    with pytest.raises(FailedPrecondition, match="TRAINING_ADDRESS is not set"):
-        await Coordinator(world(tmp_path), "a", training_address="").experiments.prepare(experiment())
+    alone = Coordinator(world(tmp_path), "a", training_address="")
+    with pytest.raises(FailedPrecondition, match="no training service is configured"):
+        await alone.experiments.prepare(experiment())
+    assert await alone.experiments.prepare(experiment(BASE, claims=[])), "nothing is trained"
     with pytest.raises(FailedPrecondition, match="read-only"):
         await Coordinator(world(tmp_path), "a", reads_only=True).experiments.prepare(experiment())
 

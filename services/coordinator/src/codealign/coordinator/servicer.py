@@ -98,11 +98,20 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
             run, _ = await self._runs.prepare(request.config)
             if request.HasField("loop"):
                 await self._loops.source(run.model)
+                wrong += await self._too_many_rows(run, request.loop)
         except InvalidArgument as error:
             wrong = [*error.violations, *wrong]
         if wrong:
             raise InvalidArgument(violations=wrong)
         return run
+
+    async def _too_many_rows(self, run: pb.Run, loop: pb.Loop) -> list[tuple[str, str]]:
+        """Return what is wrong with the number of rows of a loop's training."""
+        rows = loop.training.rows
+        most = await plan.most_rows(self._services, run) if rows else 0
+        if rows <= most:
+            return []
+        return [("loop.training.rows", f"is {rows:,}; the run's seeds give at most {most:,} rows")]
 
     async def _create(self, run: pb.Run, request: api.CreateRunRequest) -> tuple[pb.Record, bool]:
         created, existed = await self._runs.create(run)

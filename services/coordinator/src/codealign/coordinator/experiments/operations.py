@@ -11,7 +11,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common.errors import FailedPrecondition, InvalidArgument, NotFound
 from codealign.coordinator.evaluation.history import boards_of
 from codealign.coordinator.experiments import history, results
-from codealign.coordinator.experiments.cells import experiment_record
+from codealign.coordinator.experiments.cells import experiment_record, trained
 from codealign.coordinator.experiments.request import Checks
 from codealign.coordinator.ground import requests
 from codealign.coordinator.ground.assignment import Assignment
@@ -54,7 +54,7 @@ class Experiments:
             InvalidArgument: Names everything that is invalid or impossible.
         """
         self._must_work()
-        if not self._settings.training_address:
+        if any(trained(arm) for arm in given.arms) and not self._settings.training_address:
             raise FailedPrecondition(NO_ADDRESS)
         return experiment_record(await self._checks.completed(given))
 

@@ -25,7 +25,7 @@ from codealign.coordinator.loops.request import base_evaluations, training_of, t
 from codealign.coordinator.settings import CoordinatorSettings
 
 log = get_logger(__name__)
-NO_ADDRESS = "CODEALIGN_COORDINATOR_TRAINING_ADDRESS is not set: a loop needs the training service"
+NO_ADDRESS = "no training service is configured: set CODEALIGN_COORDINATOR_TRAINING_ADDRESS, or leave the training out"
 NO_ROWS = "the run kept no rows to train on; use more seeds"
 REPLACED = "another loop of the same run was asked for"
 """Reason of a cancellation that stops neither evaluations nor training, since the new loop may use them."""
