@@ -194,13 +194,20 @@ class Endpoint:
         return self._client
 
 
-def endpoint_revision(base_url: str, model: str, entry: Json) -> str:
-    """Return a hash of what is known of a remote model: its URL, its name and its list entry.
+def endpoint_revision(base_url: str, model: str, entry: Json, *, system: str = "") -> str:
+    """Return a hash of what is known of a remote model: its URL, its name, its list entry and how it is asked.
 
     Different weights under the same name go unnoticed.
+
+    Args:
+        base_url: The endpoint's URL.
+        model: The model's name there.
+        entry: The model's list entry.
+        system: System message with which prompts are sent; empty: they are sent as they are.
     """
     stable = {field: entry[field] for field in _STABLE_FIELDS if entry.get(field) is not None}
-    text = json.dumps({"base_url": base_url, "model": model, "entry": stable}, sort_keys=True)
+    known: Json = {"base_url": base_url, "model": model, "entry": stable} | ({"system": system} if system else {})
+    text = json.dumps(known, sort_keys=True)
     return hashlib.sha256(f"codealign endpoint 1\n{text}".encode()).hexdigest()
 
 
