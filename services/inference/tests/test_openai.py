@@ -114,7 +114,8 @@ class Endpoint(ThreadingHTTPServer):
 @pytest.fixture
 def endpoint() -> Iterator[Endpoint]:
     server = Endpoint()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    # Stopping a server waits until it looks for the request to stop, half a second by default.
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005}, daemon=True)
     thread.start()
     yield server
     server.shutdown()
@@ -462,14 +463,14 @@ async def test_a_slow_answer_is_given_up_and_not_sent_again(endpoint: Endpoint) 
 
 
 async def test_only_so_many_requests_are_under_way(endpoint: Endpoint) -> None:
-    now, most, lock = 0, 0, threading.Lock()
+    now, most, lock, together = 0, 0, threading.Lock(), threading.Barrier(3)
 
     def answer(handler: Handler) -> None:
         nonlocal now, most
         with lock:
             now += 1
             most = max(most, now)
-        time.sleep(0.02)
+        together.wait(20)
         with lock:
             now -= 1
         handler.complete()
