@@ -15,7 +15,8 @@ from fakes.sandbox import passes
 
 def task(number: int) -> pb.Record:
     text = f"Write a function `f` that returns {toys.digest(number)}."
-    body = pb.Instruction(text=text, category="function", language="Python", difficulty="easy")
+    license_id = "MIT" if number else ""
+    body = pb.Instruction(text=text, category="function", language="Python", difficulty="easy", license=license_id)
     return records.complete(pb.Record(kind=pb.KIND_INSTRUCTION, instruction=body))
 
 
@@ -42,6 +43,8 @@ async def test_each_task_is_answered_once_and_greedily(name: str) -> None:
     assert made.fakes.inference.generated == 5
     executed = name == "distillation"
     assert [bool(row.example.verdict_id) for row in made.examples()] == [executed] * 5
+    assert sorted(row.example.license for row in made.examples()) == ["", *["MIT"] * 4]
+    assert {row.example.imported_from for row in made.examples()} == {""}, "the answers were made here"
 
 
 async def test_a_teacher_of_the_stage_answers() -> None:

@@ -478,7 +478,7 @@ class Instruction(_message.Message):
     difficulty: _builtins.str
     """"easy", "medium" or "hard"."""
     license: _builtins.str
-    """Licence of an imported instruction (SPDX), or empty if unknown or made here."""
+    """Licence (SPDX) of an imported instruction, or of the one that this was made from. Empty: unknown, or made here."""
     @_builtins.property
     def concepts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -631,7 +631,9 @@ class Example(_message.Message):
     """The instruction includes some of its tests."""
     model_revision: _builtins.str
     license: _builtins.str
-    """Licence of an imported row (SPDX). Empty: unknown, or made here."""
+    """Licence (SPDX) of an imported response, or of the imported instruction that was answered. Empty: unknown, or made
+    here.
+    """
     imported_from: _builtins.str
     """Id of the Import that the response came from. Empty: made here."""
     @_builtins.property
