@@ -235,6 +235,27 @@ def test_run_asks_for_pipeline_strategy_and_what_its_file_says(coordinator: Coor
     assert [draw.name for draw in stages["instructions"].properties] == ["difficulty"]
 
 
+def test_a_model_for_a_run_in_which_no_model_writes_needs_a_training(coordinator: Coordinator) -> None:
+    for stage in [stage for stage in coordinator.pipeline.stages if stage.role == api.STAGE_ROLE_WRITING]:
+        coordinator.pipeline.stages.remove(stage)
+    command = (
+        "run",
+        "--collection",
+        "theirs",
+        "--pipeline",
+        coordinator.pipeline.name,
+        "--model",
+        "org/base",
+        *EXPLICIT,
+    )
+    refused = codealign(*command)
+    assert refused.exit_code == 1
+    assert "--model: has no effect, since no model writes in pipeline selfcodealign" in " ".join(refused.output.split())
+    assert codealign(*command, "--until", "training").exit_code == 0
+    (request,) = coordinator.created
+    assert (request.config.model.model, request.HasField("loop")) == ("org/base", True)
+
+
 def test_a_file_for_stages_that_the_pipeline_does_not_have_is_refused_with_lines(
     coordinator: Coordinator, tmp_path: Path
 ) -> None:

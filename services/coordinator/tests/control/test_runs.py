@@ -452,6 +452,24 @@ async def test_what_is_wrong_with_a_run_and_with_its_loop_is_said_at_once() -> N
 
 
 @in_virtual_time
+async def test_a_loop_after_a_run_in_which_no_model_writes_needs_a_model_by_name() -> None:
+    world = World(fakes(), fields={"training_address": "-"})
+    answer = pb.Record(kind=pb.KIND_RESPONSE, response=pb.Response(answer="a", code="a = 1"))
+    world.fakes.dataset.put(records.complete(answer), collection="theirs")
+    config = pb.Run(pipeline="imported-unexecuted", seeds=pb.SeedSelection(collection="theirs"))
+    with pytest.raises(InvalidArgument) as caught:
+        await world.servicer.CreateRun(api.CreateRunRequest(config=config, loop=pb.Loop()), CONTEXT)
+    assert violated(caught) == {
+        "config.model.model": "must be set: no model writes in this run, so name the one to train and evaluate; "
+        "loaded: model"
+    }
+    assert not world.fakes.dataset.of_kind(pb.KIND_RUN)
+    config.model.model = "model"
+    created = await world.servicer.CreateRun(api.CreateRunRequest(config=config, loop=pb.Loop()), CONTEXT)
+    assert created.run.loop.config.training.model == "model"
+
+
+@in_virtual_time
 async def test_a_training_on_more_rows_than_the_seeds_can_give_is_refused_before_the_run() -> None:
     world = World(fakes(2), fields={"training_address": "-"})
     config = pb.Run(pipeline="one-line", seeds=pb.SeedSelection(collection=toys.SEEDS))

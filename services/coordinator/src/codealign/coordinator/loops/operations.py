@@ -69,10 +69,16 @@ class Loops:
             model: The run's model, with its name and revision.
 
         Raises:
-            InvalidArgument: The name and the revision do not match.
+            InvalidArgument: The name and the revision do not match, or no model is named.
             NotFound: The model is not loaded.
         """
         listed = await self._services.inference.list_models(inf.ListModelsRequest())
+        if not model.model:
+            loaded = ", ".join(sorted(each.name for each in listed.models)) or "none"
+            raise InvalidArgument(
+                "config.model.model",
+                "must be set: no model writes in this run, so name the one to train and evaluate; loaded: " + loaded,
+            )
         found = models.chosen(model, listed.models, BASE, "config")
         if found.name != model.model:
             short = model.revision[:12]
