@@ -200,7 +200,6 @@ async def test_a_pause_stops_the_evaluation(tmp_path: Path) -> None:
     await world.until(lambda: _has_results(world))
     await coordinator.loops.want(run.id, PAUSED, "paused by a person")
     await world.until_ended(LOOP)
-    await asyncio.sleep(30)
     before = len(world.dataset.of_kind(RESULT))
     await asyncio.sleep(60)
     assert len(world.dataset.of_kind(RESULT)) == before < PROBLEMS
