@@ -442,6 +442,22 @@ async def test_a_run_with_a_loop_whose_model_is_not_loaded_leaves_nothing_behind
 
 
 @in_virtual_time
+async def test_a_status_reads_the_loops_of_its_run_once() -> None:
+    world = World(fakes(2), fields={"training_address": "-"})
+    config = pb.Run(pipeline="one-line", seeds=pb.SeedSelection(collection=toys.SEEDS))
+    created = await world.servicer.CreateRun(api.CreateRunRequest(config=config, loop=pb.Loop()), CONTEXT)
+    scanned: list[int] = []
+
+    def before(method: str, request: Any) -> None:
+        if method == "scan":
+            scanned.append(request.kind)
+
+    world.fakes.dataset.control.before = before
+    assert (await world.get(created.run.id)).loop.id == created.run.loop.id
+    assert scanned.count(pb.KIND_LOOP) == 1
+
+
+@in_virtual_time
 async def test_what_is_wrong_with_a_run_and_with_its_loop_is_said_at_once() -> None:
     world = World(fakes(2), fields={"training_address": "-"})
     loop = pb.Loop(evaluations=[pb.EvaluationSettings(benchmarks=["humaneval"], limit=-1)])

@@ -15,10 +15,12 @@ from codealign.api.training.v1 import training_pb2 as tr
 from codealign.common.errors import FailedPrecondition, InvalidArgument, NotFound
 from codealign.common.health import Readiness
 from codealign.coordinator.experiments.cells import run_of
+from codealign.coordinator.ground.control import Controllers
 from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.main import wire
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
 from codealign.coordinator.runs.config import run_records
+from codealign.coordinator.servicer import CoordinatorServicer
 from codealign.coordinator.settings import CoordinatorSettings
 from fakes import toys
 from fakes.experiments import BASE, arm, create, experiment, run, world
@@ -91,7 +93,8 @@ async def test_what_exists_is_reused_and_the_same_experiment_does_nothing_again(
     first = await create(coordinator, experiment())
     await made.until_ended(EXPERIMENT)
     before = made.inference.generated, made.training.control.calls["submit"], len(made.dataset.of_kind(RUN))
-    assert await coordinator.experiments.create(await coordinator.experiments.prepare(experiment()))
+    again, existed = await coordinator.experiments.create(await coordinator.experiments.prepare(experiment()))
+    assert (again, existed) == (made.dataset.records[first.id], True)
     await asyncio.sleep(30)
     other = await create(coordinator, experiment(name="another", claims=[]))
     assert other.id != first.id
@@ -466,9 +469,7 @@ async def test_it_is_found_by_its_name_and_its_first_digits(tmp_path: Path) -> N
     await made.until_ended(EXPERIMENT)
 
 
-@in_virtual_time
-async def test_the_service_creates_watches_and_tells_of_an_experiment(tmp_path: Path) -> None:
-    made, context = world(tmp_path), cast("Any", None)
+def service(made: World) -> tuple[Controllers, CoordinatorServicer, Readiness]:
     settings = CoordinatorSettings(
         dataset_address="-",
         inference_address="-",
@@ -478,7 +479,32 @@ async def test_the_service_creates_watches_and_tells_of_an_experiment(tmp_path: 
     )
     services = Services(made.dataset, made.inference, made.sandbox, made.training)
     readiness = Readiness()
-    controllers, servicer = wire(settings, services, BenchmarkTexts(), readiness)
+    return *wire(settings, services, BenchmarkTexts(), readiness), readiness
+
+
+@in_virtual_time
+async def test_an_experiment_is_created_without_reading_the_others(tmp_path: Path) -> None:
+    made, context = world(tmp_path), cast("Any", None)
+    _, servicer, _ = service(made)
+    scanned: list[int] = []
+
+    def before(method: str, request: Any) -> None:
+        if method == "scan":
+            scanned.append(request.kind)
+
+    made.dataset.control.before = before
+    request = api.CreateExperimentRequest(config=experiment(seeds=[0]))
+    for existed in (False, True):
+        created = await servicer.CreateExperiment(request, context)
+        assert created.existed == existed
+        assert created.experiment.created_at == made.dataset.records[created.experiment.id].provenance.created_at
+    assert EXPERIMENT not in scanned
+
+
+@in_virtual_time
+async def test_the_service_creates_watches_and_tells_of_an_experiment(tmp_path: Path) -> None:
+    made, context = world(tmp_path), cast("Any", None)
+    controllers, servicer, readiness = service(made)
     request = api.CreateExperimentRequest(config=experiment(seeds=[0]), validate_only=True)
     checked = (await servicer.CreateExperiment(request, context)).experiment
     assert checked.config.arms[1].run.stages

@@ -42,6 +42,5 @@ def world(folder: Path, seeds: int = 4, *, at_once: bool = True) -> World:
 
 
 async def create(coordinator: Coordinator, given: pb.Experiment) -> pb.Record:
-    record = await coordinator.experiments.prepare(given)
-    await coordinator.experiments.create(record)
+    record, _ = await coordinator.experiments.create(await coordinator.experiments.prepare(given))
     return record
