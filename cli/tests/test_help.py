@@ -10,6 +10,7 @@ import typer
 
 from codealign.api.training.v1 import training_pb2 as training
 from codealign.cli.main import app
+from codealign.common import training_settings
 from codealign.coordinator import pipelines
 from codealign.coordinator.runs.strategies import STRATEGIES
 from codealign.inference.settings import InferenceSettings
@@ -31,10 +32,10 @@ def help_of(command: str, option: str) -> str:
         ("run", "--strategy", STRATEGIES),
         ("run", "--pipeline", [pipelines.DEFAULT]),
         ("run", "--engine", get_args(InferenceSettings.model_fields["engine"].annotation)),
-        ("train", "--schedule", specification.SCHEDULES),
-        ("train", "--optimizer", specification.OPTIMIZERS),
-        ("train", "--sharding", specification.SHARDINGS),
-        ("train", "--dtype", specification.DTYPES),
+        ("train", "--schedule", training_settings.SCHEDULES),
+        ("train", "--optimizer", training_settings.OPTIMIZERS),
+        ("train", "--sharding", training_settings.SHARDINGS),
+        ("train", "--dtype", training_settings.DTYPES),
     ],
 )
 def test_help_names_every_choice_of_the_service(command: str, option: str, names: list[str]) -> None:

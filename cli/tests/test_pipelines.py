@@ -17,6 +17,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.cli.commands import pipelines, rejudge, run
 from codealign.cli.main import app
+from codealign.cli.stack import DATA_SERVICES, UNWRITTEN_SERVICES
 from codealign.cli.terminal import out
 from codealign.common.errors import FailedPrecondition, InvalidArgument
 
@@ -58,12 +59,15 @@ class Coordinator(rpc.CoordinatorServiceServicer):
     async def WatchRun(self, request: api.WatchRunRequest, context: object) -> AsyncIterator[api.WatchRunResponse]:
         yield api.WatchRunResponse(run=self._status())
 
+    async def GetRun(self, request: api.GetRunRequest, context: object) -> api.GetRunResponse:
+        return api.GetRunResponse(run=self._status())
+
     async def GetReport(self, request: api.GetReportRequest, context: object) -> api.GetReportResponse:
         return api.GetReportResponse(run=self._status(), pipeline=self.pipeline, rows=2)
 
     def _status(self) -> api.RunStatus:
         return api.RunStatus(
-            id=NEW, config=pb.Run(pipeline="selfcodealign", rejudges=self.rejudges), state=pb.RUN_STATE_SUCCEEDED
+            id=NEW, config=pb.Run(pipeline=self.pipeline.name, rejudges=self.rejudges), state=pb.RUN_STATE_SUCCEEDED
         )
 
 
@@ -172,6 +176,25 @@ def test_rejudge_without_limits_keeps_the_runs_and_says_when_nothing_changed(coo
     assert "already exists; nothing has changed since" in result.output
 
 
+@pytest.mark.parametrize("written", [True, False])
+def test_rejudge_starts_no_inference_service_for_a_run_in_which_no_model_writes(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch, written: bool
+) -> None:
+    connected: list[tuple[str, ...]] = []
+    services: Callable[..., Any] = vars(rejudge)["services"]
+
+    def noted(where: object, *needs: str, **options: object) -> Any:
+        connected.append(needs)
+        return services(where, *needs, **options)
+
+    monkeypatch.setattr(rejudge, "services", noted)
+    if not written:
+        for stage in [stage for stage in coordinator.pipeline.stages if stage.role == api.STAGE_ROLE_WRITING]:
+            coordinator.pipeline.stages.remove(stage)
+    assert codealign("rejudge", "first").exit_code == 0
+    assert connected == [("coordinator", "dataset"), DATA_SERVICES if written else UNWRITTEN_SERVICES]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -210,6 +233,27 @@ def test_run_asks_for_pipeline_strategy_and_what_its_file_says(coordinator: Coor
     stages: dict[str, Any] = {stage.stage: stage for stage in config.stages}
     assert (stages["responses"].attempts, stages["responses"].max_tokens) == (5, 99)
     assert [draw.name for draw in stages["instructions"].properties] == ["difficulty"]
+
+
+def test_a_model_for_a_run_in_which_no_model_writes_needs_a_training(coordinator: Coordinator) -> None:
+    for stage in [stage for stage in coordinator.pipeline.stages if stage.role == api.STAGE_ROLE_WRITING]:
+        coordinator.pipeline.stages.remove(stage)
+    command = (
+        "run",
+        "--collection",
+        "theirs",
+        "--pipeline",
+        coordinator.pipeline.name,
+        "--model",
+        "org/base",
+        *EXPLICIT,
+    )
+    refused = codealign(*command)
+    assert refused.exit_code == 1
+    assert "--model: has no effect, since no model writes in pipeline selfcodealign" in " ".join(refused.output.split())
+    assert codealign(*command, "--until", "training").exit_code == 0
+    (request,) = coordinator.created
+    assert (request.config.model.model, request.HasField("loop")) == ("org/base", True)
 
 
 def test_a_file_for_stages_that_the_pipeline_does_not_have_is_refused_with_lines(

@@ -195,7 +195,7 @@ async def completions(manner: str) -> list[Completion]:
     """Return the engine openai's completions of all cases, with an endpoint of this kind."""
     endpoint = Endpoint(("127.0.0.1", 0), Handler)
     endpoint.manner = manner
-    thread = Thread(target=endpoint.serve_forever, daemon=True)
+    thread = Thread(target=endpoint.serve_forever, kwargs={"poll_interval": 0.005}, daemon=True)
     thread.start()
     try:
         base_url = f"http://127.0.0.1:{endpoint.server_port}/v1"

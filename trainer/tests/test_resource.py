@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from codealign.api.training.v1 import training_pb2 as api
+from codealign.common import training_settings
 from codealign.common.errors import ConfigurationError, InvalidArgument
-from codealign.trainer import specification
 from codealign.trainer.cluster import manifests
 from codealign.trainer.cluster.resource import (
     GROUP,
@@ -128,17 +128,17 @@ def test_what_the_schema_takes_the_service_takes_and_nothing_beyond(name: str) -
 def test_the_schemas_choices_are_all_that_the_service_has() -> None:
     choices = {name: field["enum"] for name, field in SPEC.items() if "enum" in field}
     assert choices == {
-        "schedule": list(specification.SCHEDULES),
-        "optimizer": list(specification.OPTIMIZERS),
-        "dtype": list(specification.DTYPES),
-        "sharding": list(specification.SHARDINGS),
+        "schedule": list(training_settings.SCHEDULES),
+        "optimizer": list(training_settings.OPTIMIZERS),
+        "dtype": list(training_settings.DTYPES),
+        "sharding": list(training_settings.SHARDINGS),
     }
 
 
 @pytest.mark.parametrize(
     ("name", "inside", "outside"),
     [
-        ("rank", (1, specification.MAX_RANK), (-1, specification.MAX_RANK + 1)),
+        ("rank", (1, training_settings.MAX_RANK), (-1, training_settings.MAX_RANK + 1)),
         ("alpha", (1e-9, 1e6), (-1e-9, 1.1e6)),
         ("dropout", (0.0, 1 - 1e-9), (-1e-9, 1.0)),
     ],

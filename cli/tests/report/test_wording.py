@@ -209,6 +209,11 @@ def test_the_command_that_runs_it_again_names_pipeline_and_strategy(pipeline: ap
     assert "--strategy" not in run_command(chosen), "the preset says it"
 
 
+def test_the_command_that_runs_imports_again_names_no_model_since_none_writes() -> None:
+    config = pb.Run(pipeline="imported", seeds=pb.SeedSelection(collection="theirs"), model=pb.ModelChoice(model="m"))
+    assert run_command(config) == "codealign run --collection theirs --pipeline imported"
+
+
 def test_reasons_mean_what_the_pipeline_says(pipeline: api.Pipeline) -> None:
     pipeline.stages[1].reasons["empty"] = "no concept at all"
     words = Words(pipeline)

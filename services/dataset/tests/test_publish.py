@@ -135,6 +135,33 @@ def test_a_version_says_how_many_rows_were_imported_from_where_and_under_which_l
     )
 
 
+def test_rows_made_here_from_imported_instructions_are_counted_by_licence(
+    database: Database, publisher: Publisher, make: Make, tmp_path: Path
+) -> None:
+    source = make.import_source()
+    append(database, [source, *make.chains(1)], collection="run")
+    for number, license_id in enumerate(["MIT", "", "MIT"], 1):
+        seed = make.seed(number)
+        given = make.instruction(seed)
+        given.parents[:] = []
+        given.id = given.content_hash = ""
+        given.instruction.license, given.provenance.import_id = license_id, source.id
+        response = make.response(complete(given))
+        verdict = make.verdict(response)
+        example = make.example(given, response, verdict, seed)
+        del example.example.lineage[0]
+        example.example.license, example.id, example.content_hash = license_id, "", ""
+        append(database, [given, response, verdict, complete(example)], collection="run")
+    version, _ = publisher.publish("run", PLAIN)
+    files = files_of(tmp_path / "versions" / version.name)
+    manifest = json.loads(files["manifest.json"])
+    assert (manifest["made"], manifest["imported"], manifest["imports"]) == (4, 0, [])
+    assert manifest["licenses"] == {"": 1, "MIT": 2}
+    card = files["README.md"].decode()
+    assert "| licence of imported text MIT | 2 |" in card
+    assert "| licence of imported text unknown | 1 |" in card
+
+
 def test_a_row_whose_import_is_missing_is_not_published(database: Database, publisher: Publisher, make: Make) -> None:
     *rest, example = make.chain()
     example.example.imported_from = "ab" * 16

@@ -34,12 +34,13 @@ from codealign.common.errors import (
 )
 from codealign.inference.engine_opener import open_engine
 from codealign.inference.engines.base import ChatMessage, Completion, FinishReason, GenerationRequest, Sample, Sampling
-from codealign.inference.engines.openai.engine import OpenAIEngine
+from codealign.inference.engines.openai.engine import CONTINUE, OpenAIEngine
 from codealign.inference.settings import InferenceSettings
 from codealign.inference.sources import SourceUnreachable
 
 Answer = Callable[["Handler"], None]
 KEY = "sk-secret"
+APIS = ("completions", "chat")
 USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}
 
 
@@ -113,7 +114,8 @@ class Endpoint(ThreadingHTTPServer):
 @pytest.fixture
 def endpoint() -> Iterator[Endpoint]:
     server = Endpoint()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    # Stopping a server waits until it looks for the request to stop, half a second by default.
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005}, daemon=True)
     thread.start()
     yield server
     server.shutdown()
@@ -155,6 +157,40 @@ async def test_each_sample_is_a_request_with_its_seed(endpoint: Endpoint) -> Non
     wanted |= {"top_p": 0.9, "top_k": 40, "stop": ["\n\n"]}
     assert sorted(asked.pop("seed") for asked in endpoint.asked) == [1, 2, 3]
     assert endpoint.asked == [wanted] * 3
+
+
+async def test_an_endpoint_that_only_chats_is_asked_to_continue_the_prompt(endpoint: Endpoint) -> None:
+    endpoint.answer = lambda handler: handler.complete(f"seed {handler.body['seed']}\n\nmore", "length")
+    sampling = Sampling(temperature=0.7, top_p=0.9, max_tokens=8, stop=("\n\n", "\n## Example 3"))
+    async with opened(endpoint.url, openai_api="chat") as engine:
+        found = await complete(engine, "def add", sampling, (1, 2))
+        assert [(one.text, one.stop_string) for one in found] == [("seed 1", "\n\n"), ("seed 2", "\n\n")]
+        assert (found[0].prompt_tokens, found[0].cached_prompt_tokens, found[0].generated_tokens) == (9, 4, 3)
+        assert engine.load().generated_tokens == 6
+    wanted = {"path": "/v1/chat/completions", "model": "m", "max_tokens": 8, "temperature": 0.7, "top_p": 0.9}
+    wanted |= {"stop": ["\n\n", "\n## Example 3"]}
+    wanted["messages"] = [{"role": "system", "content": CONTINUE}, {"role": "user", "content": "def add"}]
+    assert sorted(asked.pop("seed") for asked in endpoint.asked) == [1, 2]
+    assert endpoint.asked == [wanted] * 2
+
+
+async def test_what_a_chat_endpoint_does_not_tell_is_unknown(endpoint: Endpoint) -> None:
+    endpoint.answer = lambda handler: handler.send(
+        200, {"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}]}
+    )
+    async with opened(endpoint.url, openai_api="chat") as engine:
+        [one] = await complete(engine, sampling=Sampling(stop=("b",)))
+        with pytest.raises(Unimplemented, match="has no /tokenize"):
+            await engine.count_tokens(["a"])
+    assert (one.prompt_tokens, one.cached_prompt_tokens, one.generated_tokens) == (0, 0, 0)
+    assert (one.text, one.finish_reason, one.stop_string) == ("a", FinishReason.STOP_STRING, "")
+    assert "max_tokens" not in endpoint.asked[0], "the endpoint's own limit is the context"
+
+
+async def test_a_conversation_is_sent_as_it_is_where_prompts_are_chats_too(endpoint: Endpoint) -> None:
+    async with opened(endpoint.url, openai_api="chat") as engine:
+        await complete(engine, (ChatMessage("user", "b"),))
+    assert endpoint.asked[0]["messages"] == [{"role": "user", "content": "b"}]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
@@ -266,21 +302,23 @@ def choosing(choice: dict[str, Any]) -> Answer:
         (lambda handler: handler.send(200, {"error": AZURE}), "content_filter", "", "content management"),
     ],
 )
+@pytest.mark.parametrize("way", APIS)
 async def test_what_is_one_samples_fault_ends_that_sample_alone(
-    endpoint: Endpoint, answer: Answer, reason: str, text: str, detail: str
+    endpoint: Endpoint, answer: Answer, reason: str, text: str, detail: str, way: str
 ) -> None:
     endpoint.answer = lambda handler: handler.complete() if handler.body["seed"] == 1 else answer(handler)
-    async with opened(endpoint.url) as engine:
+    async with opened(endpoint.url, openai_api=way) as engine:
         odd, good = await complete(engine, seeds=(0, 1))
     assert (odd.finish_reason.value, odd.text, good.finish_reason.value) == (reason, text, "end_token")
     assert detail in odd.detail
     assert good.detail == ""
 
 
+@pytest.mark.parametrize("way", APIS)
 @pytest.mark.parametrize("content", [None, ""])
-async def test_a_chat_without_text_is_an_empty_completion(endpoint: Endpoint, content: str | None) -> None:
+async def test_a_chat_without_text_is_an_empty_completion(endpoint: Endpoint, content: str | None, way: str) -> None:
     endpoint.answer = choosing({"message": {"content": content}, "finish_reason": "stop"})
-    async with opened(endpoint.url) as engine:
+    async with opened(endpoint.url, openai_api=way) as engine:
         [found] = await complete(engine)
     assert (found.text, found.finish_reason, found.detail) == ("", FinishReason.END_TOKEN, "")
 
@@ -334,6 +372,16 @@ FAULTS: list[tuple[Answer, type[CodeAlignError], str]] = [
     (lambda handler: handler.send(200, {"choices": [{"finish_reason": None}]}), Internal, "has no text"),
     (lambda handler: handler.send(200, {"choices": [{"text": 7, "finish_reason": "stop"}]}), Internal, '"text": 7'),
     (lambda handler: handler.send(502, b"<html>bad gateway</html>"), Unavailable, "502: <html>bad gateway"),
+    (
+        lambda handler: handler.send(200, {"choices": [{"message": {}, "finish_reason": "stop"}]}),
+        Internal,
+        "has no text",
+    ),
+    (
+        lambda handler: handler.send(200, {"choices": [{"message": {"content": ["a"]}, "finish_reason": "stop"}]}),
+        Internal,
+        "a text that is not a string",
+    ),
     (lambda handler: handler.complete(reason="banana"), Internal, 'unknown finish_reason: "banana"'),
     (lambda handler: handler.complete(reason=""), Internal, 'unknown finish_reason: ""'),
     (
@@ -351,12 +399,13 @@ FAULTS: list[tuple[Answer, type[CodeAlignError], str]] = [
 ]
 
 
+@pytest.mark.parametrize("way", APIS)
 @pytest.mark.parametrize(("answer", "kind", "message"), FAULTS)
 async def test_a_fault_is_told_and_nothing_is_sent_again(
-    endpoint: Endpoint, answer: Answer, kind: type[CodeAlignError], message: str
+    endpoint: Endpoint, answer: Answer, kind: type[CodeAlignError], message: str, way: str
 ) -> None:
     endpoint.answer = answer
-    async with opened(endpoint.url) as engine:
+    async with opened(endpoint.url, openai_api=way) as engine:
         with pytest.raises(kind, match=re.escape(message)) as caught:
             await complete(engine)
         assert len(endpoint.asked) == 1
@@ -365,11 +414,22 @@ async def test_a_fault_is_told_and_nothing_is_sent_again(
         assert len(await complete(engine)) == 1
 
 
-@pytest.mark.parametrize(("delay", "seconds"), [("7", 7.0), ("0.5", 0.5), ("Wed, 21 Oct 2026 07:28:00 GMT", 5.0)])
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry_After": "7"}, 7.0),
+        ({"Retry_After": "0.5"}, 0.5),
+        ({"Retry_After": "Wed, 21 Oct 2026 07:28:00 GMT"}, 5.0),
+        ({}, 5.0),
+    ],
+)
 @pytest.mark.parametrize("status", [429, 503])
-async def test_the_delay_is_the_endpoints(endpoint: Endpoint, status: int, delay: str, seconds: float) -> None:
-    endpoint.answer = said(status, Retry_After=delay)
-    async with opened(endpoint.url) as engine:
+@pytest.mark.parametrize("way", APIS)
+async def test_the_delay_is_the_endpoints(
+    endpoint: Endpoint, status: int, headers: dict[str, str], seconds: float, way: str
+) -> None:
+    endpoint.answer = said(status, **headers)
+    async with opened(endpoint.url, openai_api=way) as engine:
         with pytest.raises((ResourceExhausted, Unavailable)) as caught:
             await complete(engine)
     assert getattr(caught.value, "retry_after", None) == seconds
@@ -403,14 +463,14 @@ async def test_a_slow_answer_is_given_up_and_not_sent_again(endpoint: Endpoint) 
 
 
 async def test_only_so_many_requests_are_under_way(endpoint: Endpoint) -> None:
-    now, most, lock = 0, 0, threading.Lock()
+    now, most, lock, together = 0, 0, threading.Lock(), threading.Barrier(3)
 
     def answer(handler: Handler) -> None:
         nonlocal now, most
         with lock:
             now += 1
             most = max(most, now)
-        time.sleep(0.02)
+        together.wait(20)
         with lock:
             now -= 1
         handler.complete()
@@ -538,6 +598,8 @@ async def test_the_revision_is_of_what_is_known(endpoint: Endpoint) -> None:
         async with opened(endpoint.url) as engine:
             revisions.append(engine.model.revision)
     assert revisions[0] == revisions[1] != revisions[2]
+    async with opened(endpoint.url, openai_api="chat") as engine:
+        assert engine.model.revision not in revisions, "a prompt gets other completions in a chat"
     endpoint.models = None  # without a list, the name is accepted as given
     async with opened(endpoint.url, "some/model") as engine:
         assert (engine.model.name, engine.model.engine) == ("some/model", "openai")

@@ -442,12 +442,59 @@ async def test_a_run_with_a_loop_whose_model_is_not_loaded_leaves_nothing_behind
 
 
 @in_virtual_time
+async def test_a_status_reads_the_loops_of_its_run_once() -> None:
+    world = World(fakes(2), fields={"training_address": "-"})
+    config = pb.Run(pipeline="one-line", seeds=pb.SeedSelection(collection=toys.SEEDS))
+    created = await world.servicer.CreateRun(api.CreateRunRequest(config=config, loop=pb.Loop()), CONTEXT)
+    scanned: list[int] = []
+
+    def before(method: str, request: Any) -> None:
+        if method == "scan":
+            scanned.append(request.kind)
+
+    world.fakes.dataset.control.before = before
+    assert (await world.get(created.run.id)).loop.id == created.run.loop.id
+    assert scanned.count(pb.KIND_LOOP) == 1
+
+
+@in_virtual_time
 async def test_what_is_wrong_with_a_run_and_with_its_loop_is_said_at_once() -> None:
     world = World(fakes(2), fields={"training_address": "-"})
     loop = pb.Loop(evaluations=[pb.EvaluationSettings(benchmarks=["humaneval"], limit=-1)])
+    loop.training.epochs = 2000
     with pytest.raises(InvalidArgument) as caught:
         await world.servicer.CreateRun(api.CreateRunRequest(config=pb.Run(pipeline="one-line"), loop=loop), CONTEXT)
-    assert set(violated(caught)) == {"config.seeds.collection", "loop.evaluations[0].limit"}
+    assert set(violated(caught)) == {"config.seeds.collection", "loop.evaluations[0].limit", "loop.training.epochs"}
+
+
+@in_virtual_time
+async def test_a_loop_after_a_run_in_which_no_model_writes_needs_a_model_by_name() -> None:
+    world = World(fakes(), fields={"training_address": "-"})
+    answer = pb.Record(kind=pb.KIND_RESPONSE, response=pb.Response(answer="a", code="a = 1"))
+    world.fakes.dataset.put(records.complete(answer), collection="theirs")
+    config = pb.Run(pipeline="imported-unexecuted", seeds=pb.SeedSelection(collection="theirs"))
+    with pytest.raises(InvalidArgument) as caught:
+        await world.servicer.CreateRun(api.CreateRunRequest(config=config, loop=pb.Loop()), CONTEXT)
+    assert violated(caught) == {
+        "config.model.model": "must be set: no model writes in this run, so name the one to train and evaluate; "
+        "loaded: model"
+    }
+    assert not world.fakes.dataset.of_kind(pb.KIND_RUN)
+    config.model.model = "model"
+    created = await world.servicer.CreateRun(api.CreateRunRequest(config=config, loop=pb.Loop()), CONTEXT)
+    assert created.run.loop.config.training.model == "model"
+
+
+@in_virtual_time
+async def test_a_training_on_more_rows_than_the_seeds_can_give_is_refused_before_the_run() -> None:
+    world = World(fakes(2), fields={"training_address": "-"})
+    config = pb.Run(pipeline="one-line", seeds=pb.SeedSelection(collection=toys.SEEDS))
+    loop = pb.Loop()
+    loop.training.rows = 3
+    with pytest.raises(InvalidArgument) as caught:
+        await world.servicer.CreateRun(api.CreateRunRequest(config=config, loop=loop), CONTEXT)
+    assert violated(caught) == {"loop.training.rows": "is 3; the run's seeds give at most 2 rows"}
+    assert not world.fakes.dataset.of_kind(pb.KIND_RUN)
 
 
 @in_virtual_time

@@ -15,54 +15,21 @@ from codealign.api.training.v1 import training_pb2 as tr
 from codealign.common.errors import FailedPrecondition, InvalidArgument, NotFound
 from codealign.common.health import Readiness
 from codealign.coordinator.experiments.cells import run_of
+from codealign.coordinator.ground.control import Controllers
 from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.main import wire
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
 from codealign.coordinator.runs.config import run_records
+from codealign.coordinator.servicer import CoordinatorServicer
 from codealign.coordinator.settings import CoordinatorSettings
 from fakes import toys
+from fakes.experiments import BASE, arm, create, experiment, run, world
 from fakes.following import PROBLEMS, Coordinator, World
 from fakes.virtual_time import in_virtual_time
 
 EXPERIMENT, RUN, JOB = pb.KIND_EXPERIMENT, pb.KIND_RUN, pb.KIND_EVALUATION_JOB
 RUNNING, PAUSED, CANCELLED = pb.RUN_STATE_RUNNING, pb.RUN_STATE_PAUSED, pb.RUN_STATE_CANCELLED
 SUCCEEDED, FAILED = pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_FAILED
-BASE = pb.ExperimentArm(name="base", model="base")
-
-
-def run(strategy: str = "random-pass", **fields: Any) -> pb.Run:
-    given = {"pipeline": "one-line", "seeds": pb.SeedSelection(collection=toys.SEEDS), **fields}
-    given["selection"] = pb.SelectionSettings(strategy=strategy)
-    return pb.Run(model=pb.ModelChoice(model="base"), **given)
-
-
-def arm(name: str, strategy: str, **fields: Any) -> pb.ExperimentArm:
-    return pb.ExperimentArm(name=name, run=run(strategy), model="base", **fields)
-
-
-def experiment(*arms: pb.ExperimentArm, **fields: Any) -> pb.Experiment:
-    given = {
-        "name": "ablation",
-        "models": [pb.ExperimentModel(model=pb.ModelChoice(model="base", revision="rev-base"), source="/models/base")],
-        "arms": arms or [BASE, arm("passes", "random-pass"), arm("failures", "failures-only")],
-        "seeds": [0, 1],
-        "evaluations": [pb.EvaluationSettings(benchmarks=["humaneval"])],
-        "claims": [pb.ExperimentClaim(statement="Passes help.", better="passes", than="base", source="Table 9")],
-        **fields,
-    }
-    return pb.Experiment(**given)
-
-
-def world(folder: Path, seeds: int = 4, *, at_once: bool = True) -> World:
-    made = World(folder, at_once=at_once)
-    made.dataset.put(*toys.seeds(seeds), collection=toys.SEEDS)
-    return made
-
-
-async def create(coordinator: Coordinator, given: pb.Experiment) -> pb.Record:
-    record = await coordinator.experiments.prepare(given)
-    await coordinator.experiments.create(record)
-    return record
 
 
 async def result(coordinator: Coordinator, record: pb.Record) -> api.GetExperimentResponse:
@@ -126,7 +93,8 @@ async def test_what_exists_is_reused_and_the_same_experiment_does_nothing_again(
     first = await create(coordinator, experiment())
     await made.until_ended(EXPERIMENT)
     before = made.inference.generated, made.training.control.calls["submit"], len(made.dataset.of_kind(RUN))
-    assert await coordinator.experiments.create(await coordinator.experiments.prepare(experiment()))
+    again, existed = await coordinator.experiments.create(await coordinator.experiments.prepare(experiment()))
+    assert (again, existed) == (made.dataset.records[first.id], True)
     await asyncio.sleep(30)
     other = await create(coordinator, experiment(name="another", claims=[]))
     assert other.id != first.id
@@ -439,7 +407,9 @@ WRONG = experiment(
     pb.ExperimentArm(name="a", model="bas", run=run("random-passs", pipeline="one-lin")),
     pb.ExperimentArm(name="a", model="base", run=run(seeds=pb.SeedSelection(collection="nothing")), rows=-1),
     pb.ExperimentArm(name="b", model="base", run=run(), instructions_of="c", training=tr.TrainingSpec(rows=3, seed=1)),
-    pb.ExperimentArm(name="c", model="base", run=run(), rows=1000),
+    pb.ExperimentArm(
+        name="c", model="base", run=run(), rows=1000, training=tr.TrainingSpec(learning_rate=-1, workers=3)
+    ),
     pb.ExperimentArm(name="d", model="base", rows=3),
     seeds=[1, 1],
     evaluations=[
@@ -464,20 +434,23 @@ async def test_everything_that_is_impossible_is_named_before_anything_starts(tmp
         *("arms[1].model", "arms[1].run.pipeline", "arms[1].run.selection.strategy"),
         *("arms[2].name", "arms[2].rows", "arms[2].run"),
         *("arms[3].instructions_of", "arms[3].run.seeds.collection", "arms[3].training.rows", "arms[3].training.seed"),
-        *("arms[4].rows", "arms[5].rows"),
+        *("arms[4].rows", "arms[4].training.learning_rate", "arms[4].training.batch_size", "arms[5].rows"),
         *("claims[0].statement", "claims[0].than", "claims[0].benchmark"),
     }
     assert found["config.arms[1].model"] == "unknown model 'bas'; did you mean 'base'? valid: base"
     assert "did you mean 'one-line'?" in found["config.arms[1].run.pipeline"]
     assert found["config.arms[4].rows"] == "is 1,000; the run's seeds give at most 4 rows"
+    assert "is -1; must be above 0" in found["config.arms[4].training.learning_rate"]
     assert "nanoeval: no such file in" in found["config.evaluations[1].benchmarks"]
     assert not made.dataset.of_kind(EXPERIMENT)
 
 
 @in_virtual_time
 async def test_it_is_refused_where_nothing_can_be_trained(tmp_path: Path) -> None:
-    with pytest.raises(FailedPrecondition, match="TRAINING_ADDRESS is not set"):
-        await Coordinator(world(tmp_path), "a", training_address="").experiments.prepare(experiment())
+    alone = Coordinator(world(tmp_path), "a", training_address="")
+    with pytest.raises(FailedPrecondition, match="no training service is configured"):
+        await alone.experiments.prepare(experiment())
+    assert await alone.experiments.prepare(experiment(BASE, claims=[])), "nothing is trained"
     with pytest.raises(FailedPrecondition, match="read-only"):
         await Coordinator(world(tmp_path), "a", reads_only=True).experiments.prepare(experiment())
 
@@ -496,9 +469,7 @@ async def test_it_is_found_by_its_name_and_its_first_digits(tmp_path: Path) -> N
     await made.until_ended(EXPERIMENT)
 
 
-@in_virtual_time
-async def test_the_service_creates_watches_and_tells_of_an_experiment(tmp_path: Path) -> None:
-    made, context = world(tmp_path), cast("Any", None)
+def service(made: World) -> tuple[Controllers, CoordinatorServicer, Readiness]:
     settings = CoordinatorSettings(
         dataset_address="-",
         inference_address="-",
@@ -508,7 +479,32 @@ async def test_the_service_creates_watches_and_tells_of_an_experiment(tmp_path: 
     )
     services = Services(made.dataset, made.inference, made.sandbox, made.training)
     readiness = Readiness()
-    controllers, servicer = wire(settings, services, BenchmarkTexts(), readiness)
+    return *wire(settings, services, BenchmarkTexts(), readiness), readiness
+
+
+@in_virtual_time
+async def test_an_experiment_is_created_without_reading_the_others(tmp_path: Path) -> None:
+    made, context = world(tmp_path), cast("Any", None)
+    _, servicer, _ = service(made)
+    scanned: list[int] = []
+
+    def before(method: str, request: Any) -> None:
+        if method == "scan":
+            scanned.append(request.kind)
+
+    made.dataset.control.before = before
+    request = api.CreateExperimentRequest(config=experiment(seeds=[0]))
+    for existed in (False, True):
+        created = await servicer.CreateExperiment(request, context)
+        assert created.existed == existed
+        assert created.experiment.created_at == made.dataset.records[created.experiment.id].provenance.created_at
+    assert EXPERIMENT not in scanned
+
+
+@in_virtual_time
+async def test_the_service_creates_watches_and_tells_of_an_experiment(tmp_path: Path) -> None:
+    made, context = world(tmp_path), cast("Any", None)
+    controllers, servicer, readiness = service(made)
     request = api.CreateExperimentRequest(config=experiment(seeds=[0]), validate_only=True)
     checked = (await servicer.CreateExperiment(request, context)).experiment
     assert checked.config.arms[1].run.stages

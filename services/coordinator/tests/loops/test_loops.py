@@ -11,6 +11,7 @@ import pytest
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.training.v1 import training_pb2 as tr
+from codealign.common import records
 from codealign.common.errors import CodeAlignError, FailedPrecondition, InvalidArgument, NotFound
 from codealign.coordinator.loops.operations import has_settled
 from fakes.following import PROBLEMS, Coordinator, World
@@ -59,6 +60,31 @@ async def test_a_loop_evaluates_trains_and_evaluates(tmp_path: Path) -> None:
         ("evaluate the tuned model", "SUCCEEDED"),
     ]
     assert found.steps[1].id == training.id
+
+
+@in_virtual_time
+async def test_the_model_that_a_run_of_imports_names_is_evaluated_and_tuned_on_its_rows(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    source = records.complete(pb.Record(kind=pb.KIND_IMPORT, import_source=pb.Import(name="theirs.jsonl")))
+    task = records.complete(pb.Record(kind=pb.KIND_INSTRUCTION, instruction=pb.Instruction(text="Add two to x.")))
+    answer = pb.Record(kind=pb.KIND_RESPONSE, parents=[task.id])
+    answer.response.answer, answer.response.code = "Like this.", "def f(x):\n    return x + 2\n"
+    answer.response.tests, answer.response.imported_from = "assert f(1) == 3", source.id
+    world.dataset.put(source, task, records.complete(answer), collection="theirs")
+    coordinator = Coordinator(world, "a")
+    given = pb.Run(pipeline="imported", seeds=pb.SeedSelection(collection="theirs"))
+    given.model.model = "base"
+    run, _ = await coordinator.runs.create((await coordinator.runs.prepare(given))[0])
+    await coordinator.loops.wanted(run, loop())
+    standing = await world.until_ended(LOOP)
+    assert standing.state == SUCCEEDED, standing.message
+    spec = world.training.only.spec
+    assert (spec.model, spec.model_revision) == ("/models/base", "rev-base")
+    (published,) = world.dataset.published
+    assert published.collection == run.id
+    jobs = [each.evaluation_job.settings for each in world.dataset.of_kind(pb.KIND_EVALUATION_JOB)]
+    names = {each.prompt_style: each.model.model for each in jobs}
+    assert names == {"base": "base", "tuned": f"base-{world.training.only.id[:8]}"}
 
 
 @in_virtual_time
@@ -174,7 +200,6 @@ async def test_a_pause_stops_the_evaluation(tmp_path: Path) -> None:
     await world.until(lambda: _has_results(world))
     await coordinator.loops.want(run.id, PAUSED, "paused by a person")
     await world.until_ended(LOOP)
-    await asyncio.sleep(30)
     before = len(world.dataset.of_kind(RESULT))
     await asyncio.sleep(60)
     assert len(world.dataset.of_kind(RESULT)) == before < PROBLEMS
@@ -335,8 +360,23 @@ WRONG.evaluations.add(benchmarks=["humaneval"], model=pb.ModelChoice(model="m"),
                 *("loop.evaluations[0].benchmarks[1]", "loop.evaluations[1].model", "loop.evaluations[1].limit"),
             ],
         ),
+        (
+            loop(training=tr.TrainingSpec(epochs=2000, optimizer="sgd", lora=tr.Lora(rank=-1))),
+            {},
+            InvalidArgument,
+            [
+                "loop.training.epochs: is 2000; must be above 0, at most 1000 (0: 4)",
+                "loop.training.optimizer: is 'sgd'; must be one of adafactor, adamw",
+                "loop.training.lora.rank: is -1; must be 1 to 4096 (0: 16)",
+            ],
+        ),
         (loop(1, 1), {}, InvalidArgument, ["loop.evaluations[1]: duplicate evaluation"]),
-        (loop(), {"training_address": ""}, FailedPrecondition, ["CODEALIGN_COORDINATOR_TRAINING_ADDRESS is not set"]),
+        (
+            loop(),
+            {"training_address": ""},
+            FailedPrecondition,
+            ["no training service is configured: set CODEALIGN_COORDINATOR_TRAINING_ADDRESS"],
+        ),
         (
             loop(evaluations=[pb.EvaluationSettings(benchmarks=["nanoeval"])]),
             {},

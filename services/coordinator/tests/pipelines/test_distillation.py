@@ -9,13 +9,15 @@ from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.common import records
 from codealign.coordinator import pipelines
 from codealign.coordinator.runs.config import stage_configs, with_defaults
+from codealign.coordinator.runs.selection import CHOSEN
 from fakes import toys
 from fakes.sandbox import passes
 
 
 def task(number: int) -> pb.Record:
     text = f"Write a function `f` that returns {toys.digest(number)}."
-    body = pb.Instruction(text=text, category="function", language="Python", difficulty="easy")
+    license_id = "MIT" if number else ""
+    body = pb.Instruction(text=text, category="function", language="Python", difficulty="easy", license=license_id)
     return records.complete(pb.Record(kind=pb.KIND_INSTRUCTION, instruction=body))
 
 
@@ -42,6 +44,15 @@ async def test_each_task_is_answered_once_and_greedily(name: str) -> None:
     assert made.fakes.inference.generated == 5
     executed = name == "distillation"
     assert [bool(row.example.verdict_id) for row in made.examples()] == [executed] * 5
+    decisions = [record.decision for record in made.fakes.dataset.of_kind(pb.KIND_DECISION, made.run.id)]
+    passed = "passed and " if executed else ""
+    assert {one.detail for one in decisions if one.rule == CHOSEN} == {
+        f"attempt 0 is the lowest that {passed}meets the row rules; 1 of at most 1 were drawn"
+    }
+    (published,) = made.fakes.dataset.published
+    assert published.facts["selection"] == ("lowest attempt that passes" if executed else "lowest attempt")
+    assert sorted(row.example.license for row in made.examples()) == ["", *["MIT"] * 4]
+    assert {row.example.imported_from for row in made.examples()} == {""}, "the answers were made here"
 
 
 async def test_a_teacher_of_the_stage_answers() -> None:

@@ -38,6 +38,7 @@ GIVEN = pb.Record(
         language="Python",
         difficulty="easy",
         concepts=["sums"],
+        license="MIT",
     ),
 )
 
@@ -53,8 +54,8 @@ def evolved(text: str) -> Item:
     return Item(record, "key", {"seeds": GIVEN, "evolution-1": record}, text)
 
 
-def task(text: str) -> pb.Record:
-    body = pb.Instruction(text=text, category="class", language="Python", difficulty="hard")
+def task(text: str, license_id: str = "") -> pb.Record:
+    body = pb.Instruction(text=text, category="class", language="Python", difficulty="hard", license=license_id)
     return records.complete(pb.Record(kind=pb.KIND_INSTRUCTION, instruction=body))
 
 
@@ -120,7 +121,7 @@ def test_every_method_is_drawn_and_a_run_may_restrict_them() -> None:
         with_defaults(run)
 
 
-def test_a_harder_task_keeps_the_properties_of_the_given_one() -> None:
+def test_a_harder_task_keeps_the_properties_and_the_licence_of_the_given_one() -> None:
     read = STAGE.parse("Write a function `f(x)` that is harder.\n", Item(GIVEN, "key"), Asked((), {"method": "x"}))
     assert not isinstance(read, Rejected)
     expected = pb.Instruction()
@@ -174,6 +175,19 @@ async def test_tasks_that_stay_as_they_are_or_copy_the_prompt_give_no_row() -> N
     [row] = made.examples()
     assert [step.stage for step in row.example.lineage] == ["seeds", "evolution-1", "evolution-2", "responses"]
     assert (row.example.category, row.example.difficulty) == ("class", "hard")
+
+
+async def test_rows_have_the_licence_of_the_task_that_their_rounds_began_with() -> None:
+    licences = ["MIT", "Apache-2.0", ""]
+    tasks = [task(f"Write a function for case {toys.digest(name)}.", name) for name in licences]
+    made = bench("evol-instruct-2", *tasks)
+    await made.work()
+    given = {record.id: record.instruction.license for record in tasks}
+    rows = {row.example.lineage[0].record_id: row.example.license for row in made.examples()}
+    assert rows == given
+    second = bench("evol-instruct", base=made, collection=made.run.id)
+    await second.work()
+    assert sorted(row.example.license for row in second.examples()) == sorted(licences * 2), "of both rounds"
 
 
 async def test_a_longer_pipeline_continues_from_the_rounds_of_a_shorter_one() -> None:

@@ -280,6 +280,20 @@ async def test_what_a_run_made_can_be_judged_again_as_a_collection() -> None:
     assert sorted(row.example.imported_from for row in made.examples()) == ["", *[SOURCE.id] * 4]
 
 
+async def test_an_answer_that_was_made_here_has_the_licence_of_its_instruction() -> None:
+    made = bench("imported-unexecuted")
+    *given, task, answer = line(9, right(9))
+    task.instruction.license, answer.response.license, answer.response.imported_from = "CC0-1.0", "", ""
+    for record in (task, answer):
+        record.id = record.content_hash = record.key = ""
+    del task.parents[:]
+    answer.parents[:] = [child(task, None).id]
+    answer.key = records.content_hash(answer)
+    made.fakes.dataset.put(*given, task, records.complete(answer), collection=toys.SEEDS)
+    await made.work()
+    assert sorted(row.example.license for row in made.examples()) == ["CC0-1.0", *["MIT"] * 5]
+
+
 async def test_a_record_of_the_run_s_collection_is_counted_once() -> None:
     made = bench()
     await made.work()

@@ -389,6 +389,7 @@ def test_a_series_that_has_not_begun_a_round_is_watched() -> None:
         ({"loop": pb.Loop()}, ["loop.evaluations: must be set in a series"]),
         ({"generates": "instructions", "one_model": True}, ["series.generates", "loop.one_model"]),
         ({"stage": "responses"}, ["config.stages[0].model: must not be set in a series", "series.generates"]),
+        ({"pipeline": "imported"}, ["series: must not be set: no model writes in pipeline imported"]),
     ],
 )
 def test_what_cannot_work_is_named(tmp_path: Path, changes: dict[str, Any], says: list[str]) -> None:
@@ -396,6 +397,7 @@ def test_what_cannot_work_is_named(tmp_path: Path, changes: dict[str, Any], says
     request = asked(RoundsWorld(tmp_path), **series)
     request.loop.one_model = changes.get("one_model", False)
     request.config.ClearField("stages")
+    request.config.pipeline = changes.get("pipeline", request.config.pipeline)
     if "stage" in changes:
         request.config.stages.add(stage=changes["stage"]).model.model = "teacher"
     loop = changes.get("loop", request.loop)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ from codealign.coordinator import pipelines
 from codealign.coordinator.ground.faults import RunStopped
 from codealign.coordinator.pipelines.stage import NOT_CHOSEN
 from codealign.coordinator.runs.config import draws_id
+from codealign.coordinator.runs.groups import Candidate, Group
 from codealign.coordinator.runs.prompting import child_key
 from codealign.coordinator.runs.selection import BATCH, CHOSEN
 from codealign.coordinator.runs.strategies import FAILURES, STRATEGIES
@@ -81,6 +83,13 @@ async def test_random_pass_draws_all_and_takes_the_pass_that_its_key_draws() -> 
     assert set(attempts(made)) == {1, 4}
     assert decisions(made) == {CHOSEN: 12, NOT_CHOSEN: 12}
     assert len(made.fakes.dataset.of_kind(pb.KIND_RESPONSE)) == 72
+
+
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "failures-only"])
+def test_nothing_is_said_to_have_passed_where_nothing_is_executed(name: str) -> None:
+    strategy = STRATEGIES[name]
+    group = Group(b"", "key", eligible=[Candidate(attempt, 0, b"record", b"") for attempt in range(2)])
+    assert not re.search("pass|execut|fail|verdict", f"{strategy.why(group, 0)}; {strategy.unexecuted_fact}")
 
 
 async def test_failures_only_takes_what_was_executed_and_failed() -> None:

@@ -26,7 +26,8 @@ from codealign.cli.options import (
     services,
 )
 from codealign.cli.presets import DEFAULT, load
-from codealign.cli.stack import DATA_SERVICES, Options
+from codealign.cli.run_config import run_pipeline, writes
+from codealign.cli.stack import DATA_SERVICES, UNWRITTEN_SERVICES, Options
 from codealign.cli.terminal import err, out, printable, warn
 
 _MIB = 2**20
@@ -85,7 +86,8 @@ def rejudge(
 
     The new run uses the current parsers, rules and runners, and the limits given here. Existing completions are not
     generated again. If fewer answers pass, the model draws further ones, as in the original run. --preset, --model and
-    --engine say how to start services that are not running, as for `codealign run`.
+    --engine say how to start services that are not running, as for `codealign run`; no model is started for a run of
+    imported data.
     """
     options = preset_options(load(preset), Options(model, engine, recording))
     options.check()
@@ -97,11 +99,10 @@ def rejudge(
     request = api.RejudgeRunRequest(run=run, name=name)
     if execution.ListFields():
         request.execution.CopyFrom(execution)
-    needs = ("coordinator", "dataset") if where.explicit else DATA_SERVICES
     begun = _Begun()
 
     async def work() -> pb.RunState.ValueType:
-        async with services(where, *needs, options=options) as connection:
+        async with services(where, *await _needs(where, run), options=options) as connection:
             begun.started_services = connection.started
             made = await connection.call(connection.clients.coordinator.RejudgeRun, request)
             begun.run_id = made.run.id
@@ -120,3 +121,13 @@ def rejudge(
 
     if run_async(work(), begun.interrupted) != pb.RUN_STATE_SUCCEEDED:
         raise typer.Exit(EXIT_FAILURE)
+
+
+async def _needs(where: Target, run: str) -> tuple[str, ...]:
+    """Return the services to connect to, without inference for a run in which no model writes."""
+    if where.explicit:
+        return ("coordinator", "dataset")
+    async with services(where, "coordinator", "dataset") as connection:
+        found = await connection.call(connection.clients.coordinator.GetRun, api.GetRunRequest(run=run))
+        pipeline = await run_pipeline(connection, found.run.config.pipeline)
+    return DATA_SERVICES if writes(pipeline) else UNWRITTEN_SERVICES

@@ -372,6 +372,11 @@ async def _run(work: _Work) -> pb.RunState.ValueType:
         remote = bool(work.where.explicit)
         in_file = not work.given.model and "model" in work.choices.file
         unused = loop is None and not writes(pipeline)
+        if unused and work.given.model:
+            raise Failure(
+                f"--model: has no effect, since no model writes in pipeline {pipeline.name}: leave it out, or add "
+                "--until training to tune it on the rows"
+            )
         model = (
             work.given.model
             if remote or in_file or unused

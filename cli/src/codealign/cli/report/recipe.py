@@ -162,7 +162,7 @@ def run_command(run: pb.Run) -> str:
     options: list[tuple[str, str]] = [
         ("--pipeline", run.pipeline),
         ("--n", str(run.seeds.limit) if run.seeds.limit else ""),
-        ("--model", run.model.model if run.model.model != known.inference.get("model_name") else ""),
+        ("--model", run.model.model if run.stages and run.model.model != known.inference.get("model_name") else ""),
         ("--preset", preset if preset != presets.DEFAULT else ""),
         ("--attempts", str(last.attempts or "")),
         ("--round-size", str(last.round_size or "")),

@@ -19,6 +19,7 @@ from codealign.coordinator.experiments.operations import Experiments
 from codealign.coordinator.ground import requests
 from codealign.coordinator.ground.faults import TRANSIENT
 from codealign.coordinator.ground.ports import Services
+from codealign.coordinator.loops.history import loops_of
 from codealign.coordinator.loops.operations import Loops
 from codealign.coordinator.reporting import report
 from codealign.coordinator.rounds.operations import Rounds, has_settled
@@ -98,11 +99,20 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
             run, _ = await self._runs.prepare(request.config)
             if request.HasField("loop"):
                 await self._loops.source(run.model)
+                wrong += await self._too_many_rows(run, request.loop)
         except InvalidArgument as error:
             wrong = [*error.violations, *wrong]
         if wrong:
             raise InvalidArgument(violations=wrong)
         return run
+
+    async def _too_many_rows(self, run: pb.Run, loop: pb.Loop) -> list[tuple[str, str]]:
+        """Return what is wrong with the number of rows of a loop's training."""
+        rows = loop.training.rows
+        most = await plan.most_rows(self._services, run) if rows else 0
+        if rows <= most:
+            return []
+        return [("loop.training.rows", f"is {rows:,}; the run's seeds give at most {most:,} rows")]
 
     async def _create(self, run: pb.Run, request: api.CreateRunRequest) -> tuple[pb.Record, bool]:
         created, existed = await self._runs.create(run)
@@ -246,8 +256,7 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
         record = await self._experiments.prepare(request.config)
         if request.validate_only:
             return api.CreateExperimentResponse(experiment=api.ExperimentStatus(id=record.id, config=record.experiment))
-        existed = await _whole(self._experiments.create(record))
-        record = await self._experiments.find(record.id)
+        record, existed = await _whole(self._experiments.create(record))
         return api.CreateExperimentResponse(experiment=await self._experiments.status(record), existed=existed)
 
     async def GetExperiment(self, request: api.GetExperimentRequest, context: Context) -> api.GetExperimentResponse:
@@ -316,8 +325,9 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
 
     async def _add_what_follows(self, status: api.RunStatus) -> None:
         try:
-            loop = await self._loops.status(status.id)
-            series = await self._rounds.status(status.id)
+            loops = await loops_of(self._services.dataset, status.id)
+            loop = await self._loops.status(status.id, loops)
+            series = await self._rounds.status(status.id, [record for record, _ in loops])
         except TRANSIENT:
             if not status.waiting_for:
                 raise

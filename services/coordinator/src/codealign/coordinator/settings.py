@@ -10,6 +10,7 @@ from typing import Self
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from codealign.common.errors import FailedPrecondition
 from codealign.common.settings import ServerSettings
 
 
@@ -59,6 +60,15 @@ class CoordinatorSettings(ServerSettings):
     """Maximum programs at the sandbox, queued ones included. 0: the sandbox's slots and a short queue."""
     generation_timeout_seconds: float = Field(default=3600.0, gt=0)
     """Timeout for one call to inference, in seconds."""
+
+    def must_work(self) -> None:
+        """Refuse a request for work if this coordinator only reports.
+
+        Raises:
+            FailedPrecondition: It is read-only.
+        """
+        if self.reads_only:
+            raise FailedPrecondition("this coordinator is read-only: CODEALIGN_COORDINATOR_READS_ONLY is set")
 
     @model_validator(mode="after")
     def _addresses_are_given(self) -> Self:

@@ -73,6 +73,9 @@ class InferenceSettings(ServerSettings):
     """Base URL of the endpoint, as in http://127.0.0.1:8000/v1."""
     openai_api_key: SecretStr = SecretStr("")
     """API key of the endpoint, if it requires one."""
+    openai_api: Literal["completions", "chat"] = "completions"
+    """How prompts are sent. completions: to /completions, as they are. chat: to /chat/completions, as the message of a
+    user after a request to continue it, for endpoints that have nothing else. Conversations always go there."""
     openai_timeout: float = Field(default=3600.0, gt=0)
     """Timeout for one completion, in seconds. A request that timed out is not sent again."""
     openai_concurrency: int = Field(default=32, ge=1)

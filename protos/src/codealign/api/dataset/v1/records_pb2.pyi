@@ -478,7 +478,7 @@ class Instruction(_message.Message):
     difficulty: _builtins.str
     """"easy", "medium" or "hard"."""
     license: _builtins.str
-    """Licence of an imported instruction (SPDX), or empty if unknown or made here."""
+    """Licence (SPDX) of an imported instruction, or of the one that this was made from. Empty: unknown, or made here."""
     @_builtins.property
     def concepts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -631,7 +631,9 @@ class Example(_message.Message):
     """The instruction includes some of its tests."""
     model_revision: _builtins.str
     license: _builtins.str
-    """Licence of an imported row (SPDX). Empty: unknown, or made here."""
+    """Licence (SPDX) of an imported response, or of the imported instruction that was answered. Empty: unknown, or made
+    here.
+    """
     imported_from: _builtins.str
     """Id of the Import that the response came from. Empty: made here."""
     @_builtins.property
@@ -1102,6 +1104,7 @@ class RunEvent(_message.Message):
     REQUEST_FIELD_NUMBER: _builtins.int
     TRAINING_FIELD_NUMBER: _builtins.int
     ROUND_FIELD_NUMBER: _builtins.int
+    HAS_TURN_FIELD_NUMBER: _builtins.int
     state: Global___RunState.ValueType
     message: _builtins.str
     version: _builtins.str
@@ -1110,6 +1113,8 @@ class RunEvent(_message.Message):
     """Number of the last RunRequest that was known."""
     training: _builtins.str
     """For a loop: the submitted training."""
+    has_turn: _builtins.bool
+    """For an experiment: it is its turn to load models, until it ends or pauses."""
     @_builtins.property
     def round(self) -> Global___Round:
         """For a series: a round, as far as it has come."""
@@ -1123,10 +1128,11 @@ class RunEvent(_message.Message):
         request: _builtins.int = ...,
         training: _builtins.str = ...,
         round: Global___Round | None = ...,
+        has_turn: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["round", b"round"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "request", b"request", "round", b"round", "state", b"state", "training", b"training", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["has_turn", b"has_turn", "message", b"message", "request", b"request", "round", b"round", "state", b"state", "training", b"training", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

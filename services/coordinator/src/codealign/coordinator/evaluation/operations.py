@@ -151,7 +151,7 @@ class Evaluations:
         Raises:
             FailedPrecondition: This coordinator is read-only.
         """
-        self._must_work()
+        self._settings.must_work()
         async with RunStore(self._services.dataset, JOBS) as store:
             await store.append(job)
         await self.want(job.id, pb.RUN_STATE_RUNNING, reason)
@@ -167,16 +167,10 @@ class Evaluations:
         Raises:
             FailedPrecondition: It has ended, so it cannot be paused or cancelled; or this coordinator is read-only.
         """
-        self._must_work()
+        self._settings.must_work()
         request = await requests.want(self._services.dataset, job_id, wanted, reason, repeatable=True)
         if request is not None:
             self._poke(job_id, request.attempt)
-
-    def _must_work(self) -> None:
-        if self._settings.reads_only:
-            raise FailedPrecondition(
-                "this coordinator does not run evaluations: CODEALIGN_COORDINATOR_READS_ONLY is set"
-            )
 
     async def standing(self, job_id: str) -> Standing:
         """Return the wanted and the actual state of an evaluation."""

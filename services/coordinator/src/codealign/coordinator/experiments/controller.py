@@ -16,7 +16,7 @@ from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.common.errors import CodeAlignError, FailedPrecondition, NotFound
 from codealign.coordinator.evaluation.operations import Evaluations
 from codealign.coordinator.evaluation.request import checked, job_record
-from codealign.coordinator.experiments import cells
+from codealign.coordinator.experiments import cells, turns
 from codealign.coordinator.experiments.history import NO_INSTRUCTIONS, failures, rows_available
 from codealign.coordinator.ground import requests
 from codealign.coordinator.ground.assignment import Assignment, Outcome
@@ -58,6 +58,7 @@ class ExperimentWorkload:
         poll_seconds: float = POLL_SECONDS,
     ) -> None:
         self._services, self._runs, self._loops, self._evaluations = services, runs, loops, evaluations
+        self._poll_seconds = poll_seconds
         self._models = Models(services.inference, evaluations, poll_seconds)
 
     async def work(self, assignment: Assignment) -> Outcome:
@@ -66,6 +67,7 @@ class ExperimentWorkload:
         Raises:
             RunFailed: Cells failed; the message names each of them.
         """
+        await turns.take(self._services.dataset, assignment, lambda: self._models.pause(assignment))
         experiment = assignment.subject.experiment
         failed: dict[tuple[str, int], str] = {}
         for seed in experiment.seeds:
@@ -151,31 +153,41 @@ class ExperimentWorkload:
             await self._services.inference.unload_model(request)
 
     async def stop(self, assignment: Assignment) -> None:
-        """Stop the cells in progress. Called before a pause or cancellation is recorded. See `LoopWorkload.stop`."""
+        """Stop the cells in progress, and wait until they have: the next experiment may unload their models.
+
+        Called before a pause or cancellation is recorded. See `LoopWorkload.stop`.
+        """
         request = assignment.standing.request
         assert request is not None
         wanted = request.run_request.wanted
         reason = f"with experiment {assignment.subject.id[:12]}: {request.run_request.reason}"
         experiment = assignment.subject.experiment
+        assignment.say("waiting until what is in progress has stopped")
+        asked: list[tuple[str, bool]] = []
         for seed, arm in cells.cells(experiment):
             with contextlib.suppress(FailedPrecondition):  # it ended meanwhile
                 if cells.trained(arm):
-                    await self._stop_run(run_records(cells.run_of(experiment, arm, seed))[1], wanted, reason)
+                    run = run_records(cells.run_of(experiment, arm, seed))[1]
+                    asked += [(subject, False) for subject in await self._stop_run(run, wanted, reason)]
                     continue
                 for settings in cells.base_evaluations(experiment, arm, seed):
                     job = job_record(checked(settings))
                     standing = await self._evaluations.standing(job.id)
                     if standing.wanted == pb.RUN_STATE_RUNNING and not standing.settled(repeatable=True):
                         await self._evaluations.want(job.id, wanted, reason)
+                    asked.append((job.id, True))
+        for subject, repeatable in asked:
+            await requests.obeyed(self._services.dataset, subject, wanted, self._poll_seconds, repeatable=repeatable)
 
-    async def _stop_run(self, run: pb.Record, wanted: pb.RunState.ValueType, reason: str) -> None:
-        """Stop a run, or the loop that follows it."""
+    async def _stop_run(self, run: pb.Record, wanted: pb.RunState.ValueType, reason: str) -> list[str]:
+        """Stop a run, or the loop that follows it, and return the ids of both."""
         standing = await requests.standing(self._services.dataset, run.id)
         if standing.request is None:
-            return
+            return []
         if not standing.settled(repeatable=False):
             await self._runs.want(run, wanted, reason)
         await self._loops.want(run.id, wanted, reason)
+        return [run.id, *(loop.id for loop, _ in await history.loops_of(self._services.dataset, run.id))]
 
 
 @contextlib.contextmanager

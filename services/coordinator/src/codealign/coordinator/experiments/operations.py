@@ -8,20 +8,19 @@ from collections.abc import Mapping
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
-from codealign.common.errors import FailedPrecondition, InvalidArgument, NotFound
+from codealign.common.errors import FailedPrecondition
 from codealign.coordinator.evaluation.history import boards_of
 from codealign.coordinator.experiments import history, results
-from codealign.coordinator.experiments.cells import experiment_record
+from codealign.coordinator.experiments.cells import experiment_record, trained
 from codealign.coordinator.experiments.request import Checks
 from codealign.coordinator.ground import requests
 from codealign.coordinator.ground.assignment import Assignment
+from codealign.coordinator.ground.finding import find
 from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.ground.requests import Standing
 from codealign.coordinator.ground.store import RunStore
 from codealign.coordinator.loops.controller import NO_ADDRESS
 from codealign.coordinator.settings import CoordinatorSettings
-
-MIN_PREFIX = 6
 
 
 class Experiments:
@@ -53,21 +52,26 @@ class Experiments:
             FailedPrecondition: This coordinator cannot carry out experiments.
             InvalidArgument: Names everything that is invalid or impossible.
         """
-        self._must_work()
-        if not self._settings.training_address:
+        self._settings.must_work()
+        if any(trained(arm) for arm in given.arms) and not self._settings.training_address:
             raise FailedPrecondition(NO_ADDRESS)
         return experiment_record(await self._checks.completed(given))
 
-    async def create(self, record: pb.Record) -> bool:
-        """Request an experiment and return whether it existed. An existing one resumes where it stopped."""
+    async def create(self, record: pb.Record) -> tuple[pb.Record, bool]:
+        """Request an experiment. An existing one resumes where it stopped.
+
+        Returns:
+            The stored record, and whether it already existed.
+        """
         dataset = self._services.dataset
-        if (await dataset.get(ds.GetRequest(ids=[record.id]))).records:
-            await self.want(record, pb.RUN_STATE_RUNNING, "started again")
-            return True
+        there = (await dataset.get(ds.GetRequest(ids=[record.id]))).records
+        if there:
+            await self.want(there[0], pb.RUN_STATE_RUNNING, "started again")
+            return there[0], True
         started = pb.RunRequest(wanted=pb.RUN_STATE_RUNNING, reason="started")
         request = await requests.append(dataset, record.id, started, 0, first=[record])
         self._poke(record.id, request.attempt)
-        return False
+        return record, False
 
     async def want(self, experiment: pb.Record, wanted: pb.RunState.ValueType, reason: str) -> None:
         """Record the requested state of an experiment unless it is already requested.
@@ -75,29 +79,14 @@ class Experiments:
         Raises:
             FailedPrecondition: The experiment has ended and can no longer be paused or cancelled.
         """
-        self._must_work()
+        self._settings.must_work()
         request = await requests.want(self._services.dataset, experiment.id, wanted, reason)
         if request is not None:
             self._poke(experiment.id, request.attempt)
 
     async def find(self, text: str) -> pb.Record:
-        """Return an experiment by its id, a prefix of its id, or its name.
-
-        Raises:
-            InvalidArgument: The text is empty.
-            NotFound: No experiment, or several, match.
-        """
-        if not text:
-            raise InvalidArgument("experiment", "name an experiment by its id, the id's first digits, or its name")
-        matches = [
-            record
-            for record in await self._all()
-            if record.experiment.name == text or (len(text) >= MIN_PREFIX and record.id.startswith(text))
-        ]
-        if len(matches) != 1:
-            known = "no experiment matches" if not matches else f"{len(matches)} experiments match"
-            raise NotFound(f"{known} {text!r}; see `codealign experiment ls` for the ids")
-        return matches[0]
+        """Return an experiment by its id, its id's first digits, or its name; see `finding.find`."""
+        return await find(self._services.dataset, self._assigned, pb.KIND_EXPERIMENT, text, "codealign experiment ls")
 
     async def status(self, experiment: pb.Record) -> api.ExperimentStatus:
         """Return the current status of an experiment with its cells."""
@@ -122,9 +111,6 @@ class Experiments:
         status.cells.extend(cell.status for cell in found)
         return status, found
 
-    async def _all(self) -> list[pb.Record]:
-        return await requests.scan(self._services.dataset, ds.ScanRequest(kind=pb.KIND_EXPERIMENT))
-
     def _summary(self, record: pb.Record, standing: Standing) -> api.ExperimentStatus:
         settled = standing.settled(repeatable=False)
         assignment = self._assigned.get(record.id)
@@ -138,12 +124,9 @@ class Experiments:
             waiting_for=assignment.waiting.text if assignment and not settled else "",
         )
 
-    def _must_work(self) -> None:
-        if self._settings.reads_only:
-            raise FailedPrecondition("this coordinator is read-only: CODEALIGN_COORDINATOR_READS_ONLY is set")
-
     async def list(self) -> list[api.ExperimentStatus]:
         """Return every experiment without its cells, newest first."""
         standings = await requests.standings(self._services.dataset)
-        found = [self._summary(record, standings.get(record.id, Standing())) for record in await self._all()]
+        records = await requests.scan(self._services.dataset, ds.ScanRequest(kind=pb.KIND_EXPERIMENT))
+        found = [self._summary(record, standings.get(record.id, Standing())) for record in records]
         return sorted(found, key=lambda status: status.created_at.ToNanoseconds(), reverse=True)

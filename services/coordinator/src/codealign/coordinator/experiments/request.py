@@ -8,6 +8,7 @@ from typing import TypeVar
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common.errors import CodeAlignError, InvalidArgument
 from codealign.common.text import unknown
+from codealign.common.training_settings import violations
 from codealign.coordinator.evaluation import request as evaluation
 from codealign.coordinator.evaluation.operations import Evaluations
 from codealign.coordinator.evaluation.prompts import BASE
@@ -179,6 +180,7 @@ def _check_arm(given: pb.Experiment, at: int, path: str, wrong: _Violations) -> 
     for name in ("model", "model_revision", "dataset", "rows", "seed"):
         if getattr(arm.training, name):
             wrong.append((f"{path}.training.{name}", _FILLED_IN))
+    wrong += violations(arm.training, f"{path}.training")
     if not trained(arm):
         for name in ("rows", "instructions_of"):
             if getattr(arm, name):

@@ -58,8 +58,12 @@ class Assignment:
         """Set the activity shown to users."""
         self.message = message
 
-    async def record(self, event: pb.RunEvent) -> None:
+    async def record(self, event: pb.RunEvent, store: RunStore | None = None) -> None:
         """Write an event, filling in the number of the request it answers.
+
+        Args:
+            event: The event.
+            store: Writes it under another lease. None: under the assignment's.
 
         Raises:
             LeaseLost: Another coordinator wrote the event with this number.
@@ -67,7 +71,7 @@ class Assignment:
         event.request = max(self.standing.number, 0)
         number = self.standing.event.attempt + 1 if self.standing.event else 0
         given = pb.Record(kind=pb.KIND_RUN_EVENT, parents=[self.subject.id], attempt=number, run_event=event)
-        kept = await self.store.append(given)
+        kept = await (store or self.store).append(given)
         if kept.run_event != event:
             raise LeaseLost(f"another coordinator wrote event {number} of {self.subject.id}")
         self.standing = replace(self.standing, event=kept)

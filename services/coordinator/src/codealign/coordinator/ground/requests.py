@@ -6,6 +6,7 @@ member of its day's collection, so that one count tells a coordinator whether th
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -168,6 +169,25 @@ async def want(
         kept = await append(dataset, subject, pb.RunRequest(wanted=wanted, reason=reason), now.number + 1)
         if kept.run_request.wanted == wanted:
             return kept
+
+
+async def obeyed(
+    dataset: Dataset, subject: str, wanted: pb.RunState.ValueType, seconds: float, *, repeatable: bool = False
+) -> None:
+    """Wait until a subject is settled in a state that was requested for it, or another state is requested.
+
+    Args:
+        dataset: The store.
+        subject: The subject's id.
+        wanted: The requested state.
+        seconds: Seconds between two looks.
+        repeatable: Whether a request after a success starts the work again.
+    """
+    while True:
+        now = await standing(dataset, subject)
+        if now.wanted != wanted or now.settled(repeatable=repeatable):
+            return
+        await asyncio.sleep(seconds)
 
 
 def _name(state: pb.RunState.ValueType) -> str:

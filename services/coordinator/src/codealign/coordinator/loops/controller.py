@@ -25,7 +25,7 @@ from codealign.coordinator.loops.request import base_evaluations, training_of, t
 from codealign.coordinator.settings import CoordinatorSettings
 
 log = get_logger(__name__)
-NO_ADDRESS = "CODEALIGN_COORDINATOR_TRAINING_ADDRESS is not set: a loop needs the training service"
+NO_ADDRESS = "no training service is configured: set CODEALIGN_COORDINATOR_TRAINING_ADDRESS, or leave the training out"
 NO_ROWS = "the run kept no rows to train on; use more seeds"
 REPLACED = "another loop of the same run was asked for"
 """Reason of a cancellation that stops neither evaluations nor training, since the new loop may use them."""
@@ -53,6 +53,7 @@ class LoopWorkload:
         poll_seconds: float = POLL_SECONDS,
     ) -> None:
         self._settings, self._services, self._evaluations = settings, services, evaluations
+        self._poll_seconds = poll_seconds
         self._models = Models(services.inference, evaluations, poll_seconds)
 
     async def work(self, assignment: Assignment) -> Outcome:
@@ -76,7 +77,7 @@ class LoopWorkload:
         return Outcome(f"tuned on {version} by training {training.id[:12]}")
 
     async def stop(self, assignment: Assignment) -> None:
-        """Stop the loop's evaluations, and its training if the loop is cancelled.
+        """Stop the loop's evaluations and wait for that; if the loop is cancelled, stop its training too.
 
         Called before a pause or cancellation is recorded. A pause does not stop the training.
         """
@@ -85,7 +86,8 @@ class LoopWorkload:
         wanted, reason = request.run_request.wanted, request.run_request.reason
         if reason == REPLACED:
             return
-        for job_id in await self._jobs(assignment):
+        jobs = await self._jobs(assignment)
+        for job_id in jobs:
             standing = await self._evaluations.standing(job_id)
             if standing.wanted == pb.RUN_STATE_RUNNING and not standing.settled(repeatable=True):
                 await self._evaluations.want(job_id, wanted, reason)
@@ -95,6 +97,8 @@ class LoopWorkload:
                 await self._services.training.cancel(tr.CancelTrainingRequest(id=training))
             except NotFound:
                 log.info("training_gone", training_id=training)
+        for job_id in jobs:
+            await requests.obeyed(self._services.dataset, job_id, wanted, self._poll_seconds, repeatable=True)
 
     async def _jobs(self, assignment: Assignment) -> list[str]:
         """Return the ids of the loop's evaluation jobs, as far as they are known."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
@@ -69,10 +69,16 @@ class Loops:
             model: The run's model, with its name and revision.
 
         Raises:
-            InvalidArgument: The name and the revision do not match.
+            InvalidArgument: The name and the revision do not match, or no model is named.
             NotFound: The model is not loaded.
         """
         listed = await self._services.inference.list_models(inf.ListModelsRequest())
+        if not model.model:
+            loaded = ", ".join(sorted(each.name for each in listed.models)) or "none"
+            raise InvalidArgument(
+                "config.model.model",
+                "must be set: no model writes in this run, so name the one to train and evaluate; loaded: " + loaded,
+            )
         found = models.chosen(model, listed.models, BASE, "config")
         if found.name != model.model:
             short = model.revision[:12]
@@ -129,13 +135,14 @@ class Loops:
         await self._want(loop.id, wanted, reason)
         return True
 
-    async def status(self, run_id: str) -> api.LoopStatus | None:
+    async def status(self, run_id: str, found: Sequence[history.Stood] | None = None) -> api.LoopStatus | None:
         """Return the current status of a run's loop, or None if it has none.
 
         Args:
             run_id: Id of the Run record.
+            found: The run's loops in the order of their latest requests, if already read.
         """
-        found = await history.loops_of(self._services.dataset, run_id)
+        found = await history.loops_of(self._services.dataset, run_id) if found is None else found
         if not found:
             return None
         loop, standing = found[-1]
@@ -169,8 +176,7 @@ class Loops:
         return status
 
     async def _want(self, loop_id: str, wanted: pb.RunState.ValueType, reason: str) -> None:
-        if self._settings.reads_only:
-            raise FailedPrecondition("this coordinator does not run loops: CODEALIGN_COORDINATOR_READS_ONLY is set")
+        self._settings.must_work()
         request = await requests.want(self._services.dataset, loop_id, wanted, reason)
         if request is not None:
             self._poke(loop_id, request.attempt)

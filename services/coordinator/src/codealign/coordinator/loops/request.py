@@ -8,6 +8,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.training.v1 import training_pb2 as tr
 from codealign.common import records
 from codealign.common.errors import InvalidArgument
+from codealign.common.training_settings import violations
 from codealign.coordinator.evaluation import request as evaluation
 from codealign.coordinator.evaluation.prompts import BASE, TUNED
 
@@ -17,6 +18,8 @@ _FROM_THE_RUN = "must not be set: it is taken from the run"
 
 def checked(loop: pb.Loop, path: str = "loop") -> pb.Loop:
     """Validate a loop and fill in the defaults of its evaluations.
+
+    The training's settings are checked as the training service checks them, before data are made for it.
 
     Args:
         loop: Loop from the request.
@@ -29,6 +32,7 @@ def checked(loop: pb.Loop, path: str = "loop") -> pb.Loop:
     for name in ("model", "model_revision", "dataset"):
         if getattr(loop.training, name):
             wrong.append((f"{path}.training.{name}", _FROM_THE_RUN))
+    wrong += violations(loop.training, f"{path}.training")
     if loop.HasField("model"):
         wrong.append((f"{path}.model", _FROM_THE_RUN))
     if loop.tuned_only:

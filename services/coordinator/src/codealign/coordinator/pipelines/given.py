@@ -1,11 +1,15 @@
-"""Given instructions: a pipeline begins with the tasks of another run, or with imported ones."""
+"""Given instructions: a pipeline begins with the tasks of another run, or with imported ones.
+
+Imported tasks have a licence, which their rows carry on.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from codealign.api.dataset.v1 import records_pb2 as pb
-from codealign.coordinator.pipelines.stage import Seeds, Settings
+from codealign.coordinator.pipelines.selfcodealign.selection import RowSelection, instruction_of
+from codealign.coordinator.pipelines.stage import Item, Seeds, Settings
 from codealign.coordinator.rules import duplicates, marks
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
 from codealign.coordinator.rules.marks import marks_drop
@@ -46,3 +50,15 @@ class GivenInstructions(Seeds):
     def text(self, record: pb.Record) -> str:
         """Return the task."""
         return record.instruction.text
+
+
+class GivenRowSelection(RowSelection):
+    """Rows under the licence of the instructions that they answer."""
+
+    VERSION = RowSelection.VERSION + 1
+
+    def example(self, item: Item, settings: Settings, parent_key: str) -> pb.Example:
+        """Return the row with its instruction's licence."""
+        row, instruction = super().example(item, settings, parent_key), instruction_of(item)
+        row.license = instruction.license if instruction else ""
+        return row

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.coordinator.ground import requests
@@ -25,13 +27,19 @@ async def begun_by(dataset: Dataset, run_id: str) -> list[Stood]:
     return [(series, await requests.standing(dataset, series.id)) for series in found]
 
 
-async def series_of(dataset: Dataset, run_id: str) -> Stood | None:
+async def series_of(dataset: Dataset, run_id: str, loops: Sequence[pb.Record] | None = None) -> Stood | None:
     """Return the series that a run belongs to, the last requested one if there are several, or None.
 
     A later round's run is found through its loop, whose second parent is the series.
+
+    Args:
+        dataset: The store.
+        run_id: Id of the Run record.
+        loops: The run's loops, if already read.
     """
     found = {series.id: (series, standing) for series, standing in await begun_by(dataset, run_id)}
-    loops = await requests.scan(dataset, ds.ScanRequest(kind=pb.KIND_LOOP, parent_id=run_id))
+    if loops is None:
+        loops = await requests.scan(dataset, ds.ScanRequest(kind=pb.KIND_LOOP, parent_id=run_id))
     others = sorted({parent for loop in loops for parent in loop.parents[1:]} - found.keys())
     if others:
         for series in (await dataset.get(ds.GetRequest(ids=others))).records:

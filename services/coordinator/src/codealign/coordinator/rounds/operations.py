@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
@@ -83,13 +85,14 @@ class Rounds:
         await self._want(series.id, wanted, reason)
         return True
 
-    async def status(self, run_id: str) -> api.SeriesStatus | None:
+    async def status(self, run_id: str, loops: Sequence[pb.Record] | None = None) -> api.SeriesStatus | None:
         """Return the current status of the series that a run belongs to, or None if there is none.
 
         Args:
             run_id: Id of the Run record of any round.
+            loops: The run's loops, if already read.
         """
-        found = await history.series_of(self._services.dataset, run_id)
+        found = await history.series_of(self._services.dataset, run_id, loops)
         if found is None:
             return None
         series, standing = found

@@ -73,6 +73,11 @@ def _misfits(series: pb.RoundSeries, loop: pb.Loop | None, run: pb.Run) -> Itera
                 "must not be set in a series: the tuned model generates; to keep responses with the base model, set "
                 'series.generates to "instructions"',
             )
+    name = run.pipeline or pipelines.DEFAULT
+    pipeline = pipelines.get(name) if name in pipelines.names() else None
+    if pipeline is not None and not pipeline.writing:
+        yield "series", f"must not be set: no model writes in pipeline {name}, so every round would have the same data"
+        return
     if series.generates != INSTRUCTIONS:
         return
     if loop is not None and loop.one_model:
@@ -81,8 +86,7 @@ def _misfits(series: pb.RoundSeries, loop: pb.Loop | None, run: pb.Run) -> Itera
             'is "instructions", which needs the base model and the tuned model loaded at once, but loop.one_model '
             "allows only one",
         )
-    name = run.pipeline or pipelines.DEFAULT
-    if name in pipelines.names() and not any(_is_tuned(stage.makes) for stage in pipelines.get(name).writing):
+    if pipeline is not None and not any(_is_tuned(stage.makes) for stage in pipeline.writing):
         yield "series.generates", f'is "instructions", but pipeline {name} has no stage before its responses'
 
 

@@ -42,6 +42,11 @@ class Candidate(NamedTuple):
         return self.record.hex()
 
     @property
+    def executed(self) -> bool:
+        """Whether it has a verdict."""
+        return bool(self.verdict)
+
+    @property
     def verdict_id(self) -> str:
         """Hexadecimal id of its verdict, or ""."""
         return self.verdict.hex()

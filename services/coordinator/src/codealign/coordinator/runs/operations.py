@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
-from codealign.common import records
-from codealign.common.errors import CodeAlignError, FailedPrecondition, InvalidArgument, NotFound
+from codealign.common.errors import CodeAlignError, FailedPrecondition
 from codealign.coordinator.ground import requests
 from codealign.coordinator.ground.assignment import Assignment
+from codealign.coordinator.ground.finding import find
 from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.ground.requests import Standing
 from codealign.coordinator.ground.tally import Progress
@@ -27,7 +27,6 @@ from codealign.coordinator.runs.progress import empty_progress, stored_progress
 from codealign.coordinator.runs.resolve import notes_of, resolved
 from codealign.coordinator.settings import CoordinatorSettings
 
-MIN_PREFIX = 6
 LISTED_AT_ONCE = 16
 
 ENDING: Mapping[pb.RunState.ValueType, str] = {
@@ -123,38 +122,12 @@ class Runs:
             self._poke(run.id, request.attempt)
 
     def must_work(self) -> None:
-        """Raise FailedPrecondition if this coordinator is read-only."""
-        if self._settings.reads_only:
-            raise FailedPrecondition("this coordinator is read-only: CODEALIGN_COORDINATOR_READS_ONLY is set")
+        """Refuse a request for work if this coordinator only reports; see `CoordinatorSettings.must_work`."""
+        self._settings.must_work()
 
     async def find(self, text: str) -> pb.Record:
-        """Return a run by its id, a prefix of its id, or its name.
-
-        A run that this coordinator is working on is found by its id even while the store is unavailable.
-
-        Raises:
-            NotFound: No run, or several, match.
-        """
-        if not text:
-            raise InvalidArgument("run", "name a run by its id, the id's first digits, or its name")
-        if assignment := self._assigned.get(text):
-            return assignment.subject
-        if records.is_record_id(text):
-            there = (await self._services.dataset.get(ds.GetRequest(ids=[text]))).records
-            if there and there[0].kind == pb.KIND_RUN:
-                return there[0]
-        matches = [
-            record
-            for record in await self._all()
-            if record.run.name == text or (len(text) >= MIN_PREFIX and record.id.startswith(text))
-        ]
-        if len(matches) != 1:
-            known = "no run matches" if not matches else f"{len(matches)} runs match"
-            raise NotFound(f"{known} {text!r}; see `codealign ls` for the ids")
-        return matches[0]
-
-    async def _all(self) -> list[pb.Record]:
-        return await requests.scan(self._services.dataset, ds.ScanRequest(kind=pb.KIND_RUN))
+        """Return a run by its id, its id's first digits, or its name; see `finding.find`."""
+        return await find(self._services.dataset, self._assigned, pb.KIND_RUN, text, "codealign ls")
 
     async def status(
         self, run: pb.Record, standing: Standing | None = None, *, summary_only: bool = False
@@ -210,7 +183,7 @@ class Runs:
             standings: States of all subjects.
             summary_only: As in `status`; avoids a call for each run.
         """
-        runs = await self._all()
+        runs = await requests.scan(self._services.dataset, ds.ScanRequest(kind=pb.KIND_RUN))
         slots = asyncio.Semaphore(LISTED_AT_ONCE)
 
         async def status(run: pb.Record) -> api.RunStatus:

@@ -35,10 +35,11 @@ async def publish(context: Context, inference: Inference, rows: int) -> str:
 def _facts(context: Context) -> dict[str, str]:
     """Return the facts about the rows' origin for the version's card; the same for the same rows."""
     run, pipeline = context.run, context.pipeline
+    strategy = STRATEGIES[run.selection.strategy]
     facts = {
         "pipeline": run.pipeline,
         "benchmark_texts_sha256": run.selection.forbidden_texts_sha256 or "none: not decontaminated",
-        "selection": STRATEGIES[run.selection.strategy].fact,
+        "selection": strategy.fact if pipeline.execution else strategy.unexecuted_fact,
     }
     if pipeline.writing:
         candidates = pipeline.candidates.name

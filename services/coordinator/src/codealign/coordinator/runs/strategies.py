@@ -45,6 +45,8 @@ class Strategy(ABC):
     name: ClassVar[str]
     fact: ClassVar[str]
     """Description for a version's card."""
+    unexecuted_fact: ClassVar[str]
+    """The same for a version of a pipeline that executes nothing."""
     draws_all: ClassVar[bool] = False
     """Whether all attempts are drawn before selecting. Otherwise drawing stops after the first eligible candidate."""
     several: ClassVar[bool] = False
@@ -70,10 +72,13 @@ class FirstPass(Strategy):
 
     name = "first-pass"
     fact = "lowest attempt that passes"
+    unexecuted_fact = "lowest attempt"
 
     def why(self, group: Group, rank: int) -> str:
         """Return a description with the attempt's number."""
-        return f"attempt {group.eligible[rank].attempt} is the lowest that passed and meets the row rules"
+        candidate = group.eligible[rank]
+        passed = "passed and " if candidate.executed else ""
+        return f"attempt {candidate.attempt} is the lowest that {passed}meets the row rules"
 
 
 class RandomPass(Strategy):
@@ -81,6 +86,7 @@ class RandomPass(Strategy):
 
     name = "random-pass"
     fact = "random pass"
+    unexecuted_fact = "random response"
     draws_all = True
 
     def ordered(self, found: Sequence[Candidate], run: pb.Run, key_of: KeyOf) -> list[Candidate]:
@@ -89,7 +95,8 @@ class RandomPass(Strategy):
 
     def why(self, group: Group, rank: int) -> str:
         """Return a description with the rank in the random order."""
-        return f"number {rank + 1} in a random order of {len(group.eligible)} passes"
+        what = "passes" if group.eligible[rank].executed else "responses"
+        return f"number {rank + 1} in a random order of {len(group.eligible)} {what}"
 
 
 class RandomResponse(RandomPass):
@@ -101,14 +108,16 @@ class RandomResponse(RandomPass):
 
     def why(self, group: Group, rank: int) -> str:
         """Return a description with the rank in the random order."""
-        return f"number {rank + 1} in a random order of {len(group.eligible)} executed responses"
+        what = "executed responses" if group.eligible[rank].executed else "responses"
+        return f"number {rank + 1} in a random order of {len(group.eligible)} {what}"
 
 
 class FailuresOnly(Strategy):
-    """The lowest attempt that was executed and failed."""
+    """The lowest attempt that was executed and failed. Refused for pipelines that execute nothing."""
 
     name = "failures-only"
     fact = "lowest attempt that fails"
+    unexecuted_fact = ""
     draws_all = True
     verdicts = FAILURES
 
@@ -122,6 +131,7 @@ class Everything(Strategy):
 
     name = "everything"
     fact = "every response, whatever its verdict"
+    unexecuted_fact = "every response"
     draws_all = True
     several = True
     verdicts = EXECUTED

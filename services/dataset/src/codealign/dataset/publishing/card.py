@@ -42,6 +42,8 @@ class Counts:
     tests_in_instruction: int = 0
     imports: dict[str, Counter[str]] = field(default_factory=dict)
     """Imported rows by the id of their Import and by licence."""
+    given: Counter[str] = field(default_factory=Counter)
+    """Rows made here from imported instructions, by licence."""
     sources: dict[str, pb.Record] = field(default_factory=dict)
     """The Import records, by id."""
 
@@ -55,13 +57,20 @@ class Counts:
         """Whether the rows have verdicts. Either all of them do, or none."""
         return NOT_EXECUTED not in self.verdicts
 
-    def add(self, row: Row) -> None:
-        """Count a row."""
+    def add(self, row: Row, *, from_import: bool = False) -> None:
+        """Count a row.
+
+        Args:
+            row: The row.
+            from_import: Whether its first record was imported. A seed's licence is in a column of its own.
+        """
         self.rows += 1
         if row["seed_code"]:
             self.seeds.add(row["lineage"][0]["id"])
         if row["imported_from"]:
             self.imports.setdefault(row["imported_from"], Counter())[row["license"]] += 1
+        elif row["license"] or (from_import and not row["seed_code"]):
+            self.given[row["license"]] += 1
         self.categories[row["category"]] += 1
         self.difficulties[row["difficulty"]] += 1
         self.licenses[row["seed_license"]] += 1
@@ -117,8 +126,9 @@ def card(name: str, about: Description, counts: Counts) -> str:
         lines += ["", *_table("Fact", "Value", sorted(about.facts.items()))]
     lines += [
         "",
-        f"`instruction` and `response` are what a model is trained on; `tests` {_tests(counts)}. `imported_from` and "
-        "`license` say which import an imported row came from, and under which licence. `seed_code`, "
+        f"`instruction` and `response` are what a model is trained on; `tests` {_tests(counts)}. `imported_from` "
+        "says which import an imported response came from, and `license` is the licence of an imported response, or of "
+        "the imported instruction that a model answered. `seed_code`, "
         "`seed_path` and `seed_line` say where the row began, and `lineage` names the records that it came from, by "
         "stage: `codealign data lineage <id>`.",
         "",
@@ -161,8 +171,8 @@ def _import(counts: Counts, import_id: str) -> dict[str, Any]:
 
 
 def _licenses(counts: Counts) -> Counter[str]:
-    """Return the imported rows by licence; "" is unknown."""
-    return sum(counts.imports.values(), Counter())
+    """Return the rows with an imported response or instruction by licence; "" is unknown."""
+    return sum(counts.imports.values(), Counter(counts.given))
 
 
 def _imports(counts: Counts) -> list[str]:
@@ -229,7 +239,7 @@ def _counted(counts: Counts) -> list[tuple[str, str]]:
         ("seed's licence", counts.licenses),
         ("model revision", counts.models),
         ("verdict", counts.verdicts),
-        ("licence of imported rows", _licenses(counts)),
+        ("licence of imported text", _licenses(counts)),
     )
     for group, counter in groups:
         pairs += [(f"{group} {value or 'unknown'}", number) for value, number in sorted(counter.items())]

@@ -138,7 +138,8 @@ class Publisher:
                 if counts.rows % _PAGE == 0:
                     check_cancelled()
                 row = row_of(record, related, admitted)
-                counts.add(row)
+                root = related[record.example.lineage[0].record_id]
+                counts.add(row, from_import=bool(root.provenance.import_id))
                 writer.add(row)
             counts.sources = _imports(connection, counts)
             return counts

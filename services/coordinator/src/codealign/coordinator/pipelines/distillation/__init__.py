@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 from codealign.api.dataset.v1 import records_pb2 as pb
-from codealign.coordinator.pipelines.given import GivenInstructions
+from codealign.coordinator.pipelines.given import GivenInstructions, GivenRowSelection
 from codealign.coordinator.pipelines.pipeline import Pipeline
 from codealign.coordinator.pipelines.prompt import PROBE, templates_sha256
 from codealign.coordinator.pipelines.selfcodealign import FEW_SHOTS, responses
 from codealign.coordinator.pipelines.selfcodealign.execution import ResponseExecution
-from codealign.coordinator.pipelines.selfcodealign.selection import RowSelection
 from codealign.coordinator.pipelines.stage import Execution
 
 
@@ -39,7 +38,7 @@ def _distillation(name: str, description: str, *execution: Execution) -> Pipelin
             GivenInstructions(),
             answers,
             *execution,
-            RowSelection(parent=execution[0].name if execution else answers.name),
+            GivenRowSelection(parent=execution[0].name if execution else answers.name),
         ),
         few_shots=FEW_SHOTS,
         templates_sha256=templates_sha256(texts, [responses.SECTION]),

@@ -11,12 +11,11 @@ from dataclasses import replace
 from codealign.coordinator.pipelines.evol_instruct import evolutions
 from codealign.coordinator.pipelines.evol_instruct.evolutions import Evolution
 from codealign.coordinator.pipelines.few_shots import FewShotSets
-from codealign.coordinator.pipelines.given import GivenInstructions
+from codealign.coordinator.pipelines.given import GivenInstructions, GivenRowSelection
 from codealign.coordinator.pipelines.pipeline import Pipeline
 from codealign.coordinator.pipelines.prompt import PROBE, templates_sha256
 from codealign.coordinator.pipelines.selfcodealign import responses
 from codealign.coordinator.pipelines.selfcodealign.execution import ResponseExecution
-from codealign.coordinator.pipelines.selfcodealign.selection import RowSelection
 
 MOST_ROUNDS = 4
 FEW_SHOTS = FewShotSets(__name__, default="evol-instruct")
@@ -44,7 +43,7 @@ def evol_instruct(rounds: int) -> Pipeline:
             *stages,
             responses.Responses(parent=stages[-1].name),
             ResponseExecution(),
-            RowSelection(),
+            GivenRowSelection(),
         ),
         few_shots=FEW_SHOTS,
         templates_sha256=_templates_sha256(),

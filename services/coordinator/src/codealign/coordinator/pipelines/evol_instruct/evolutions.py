@@ -48,7 +48,7 @@ class Evolution(Writing):
 
     description = "The model makes each task harder, by a method drawn for it."
     makes = pb.KIND_INSTRUCTION
-    VERSION = 1
+    VERSION = 2
     reasons = {
         **READING_REASONS,
         _SAME: "equals the task that it was to make harder",
@@ -73,7 +73,7 @@ class Evolution(Writing):
         return suffix(len(asked.shots) + 1, item.record.instruction.text, asked.properties["method"])
 
     def parse(self, text: str, item: Item, asked: Asked) -> Sequence[Message] | Rejected:  # noqa: ARG002
-        """Return one task, with the properties of the task that it was made from."""
+        """Return one task, with the properties and the licence of the task that it was made from."""
         task = parsing.instruction(text, cut_off=False)
         if isinstance(task, Rejected):
             return task
@@ -85,6 +85,7 @@ class Evolution(Writing):
                 language=given.language,
                 difficulty=given.difficulty,
                 concepts=given.concepts,
+                license=given.license,
             )
         ]
 

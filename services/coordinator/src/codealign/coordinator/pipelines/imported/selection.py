@@ -21,6 +21,7 @@ class ImportedSelection(RowSelection):
     """
 
     description = "No two rows are duplicates, and none contains a benchmark's text."
+    VERSION = RowSelection.VERSION + 1
     reasons = {
         NO_INSTRUCTION: "the response answers no instruction",
         _BENCHMARK: INSTRUCTION_RULES[_BENCHMARK],
@@ -38,7 +39,7 @@ class ImportedSelection(RowSelection):
         return row_drop(f"{response.answer}\n{response.tests}", response.code, benchmarks)
 
     def example(self, item: Item, settings: Settings, parent_key: str) -> pb.Example:  # noqa: ARG002
-        """Return the row, with its licence and its Import."""
+        """Return the row, with its Import and the licence of the response or, if it has none, of the instruction."""
         instruction, response = instruction_of(item), item.record.response
         assert instruction is not None
         return pb.Example(
@@ -48,6 +49,6 @@ class ImportedSelection(RowSelection):
             category=instruction.category,
             difficulty=instruction.difficulty,
             concepts=instruction.concepts,
-            license=response.license,
+            license=response.license or instruction.license,
             imported_from=response.imported_from,
         )

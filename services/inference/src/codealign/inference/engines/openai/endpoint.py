@@ -66,6 +66,8 @@ class Endpoint:
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._timeout_seconds = timeout
         self._timeout = httpx2.Timeout(timeout, connect=_CONNECT_SECONDS, pool=None)
+        self._certificates = httpx2.create_ssl_context()
+        """Read once: it takes longer than a short request, and every scrape of the metrics opens a client."""
         self._limits = httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
         self._free = asyncio.Semaphore(concurrency)
         # Maps URL patterns to transports; None means a direct connection without a proxy.
@@ -184,23 +186,34 @@ class Endpoint:
             await self._client.aclose()
 
     def _blocking(self, timeout: float = _CONNECT_SECONDS) -> httpx2.Client:
-        return httpx2.Client(headers=self._headers, timeout=timeout, mounts=self._direct)
+        return httpx2.Client(headers=self._headers, timeout=timeout, mounts=self._direct, verify=self._certificates)
 
     def _connected(self) -> httpx2.AsyncClient:
         if self._client is None:
             self._client = httpx2.AsyncClient(
-                headers=self._headers, timeout=self._timeout, limits=self._limits, mounts=self._direct
+                headers=self._headers,
+                timeout=self._timeout,
+                limits=self._limits,
+                mounts=self._direct,
+                verify=self._certificates,
             )
         return self._client
 
 
-def endpoint_revision(base_url: str, model: str, entry: Json) -> str:
-    """Return a hash of what is known of a remote model: its URL, its name and its list entry.
+def endpoint_revision(base_url: str, model: str, entry: Json, *, system: str = "") -> str:
+    """Return a hash of what is known of a remote model: its URL, its name, its list entry and how it is asked.
 
     Different weights under the same name go unnoticed.
+
+    Args:
+        base_url: The endpoint's URL.
+        model: The model's name there.
+        entry: The model's list entry.
+        system: System message with which prompts are sent; empty: they are sent as they are.
     """
     stable = {field: entry[field] for field in _STABLE_FIELDS if entry.get(field) is not None}
-    text = json.dumps({"base_url": base_url, "model": model, "entry": stable}, sort_keys=True)
+    known: Json = {"base_url": base_url, "model": model, "entry": stable} | ({"system": system} if system else {})
+    text = json.dumps(known, sort_keys=True)
     return hashlib.sha256(f"codealign endpoint 1\n{text}".encode()).hexdigest()
 
 

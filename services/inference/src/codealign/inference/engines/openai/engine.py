@@ -1,4 +1,8 @@
-"""Engine for OpenAI-compatible endpoints: vLLM's server, llama.cpp or a provider."""
+"""Engine for OpenAI-compatible endpoints: vLLM's server, llama.cpp or a provider.
+
+A prompt is a text to continue, which /completions does. An endpoint that only chats is asked to do so in a system
+message; what comes back is as exact a continuation as its model makes it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 from codealign.common.errors import InvalidArgument, Unimplemented
 from codealign.common.logs import get_logger
-from codealign.inference.engines.base import Completion, GenerationRequest, Load, ModelInfo, Sample
+from codealign.inference.engines.base import ChatMessage, Completion, GenerationRequest, Load, ModelInfo, Sample
 from codealign.inference.engines.fanout import Fanout
 from codealign.inference.engines.openai.answer import read_completion, refused
 from codealign.inference.engines.openai.endpoint import Endpoint, Filtered, Json, endpoint_revision
@@ -20,6 +24,12 @@ from codealign.inference.sources import require_revision
 log = get_logger(__name__)
 
 _SEED_MASK = 2**63 - 1  # the protocol's seeds are signed
+CONTINUE = (
+    "Continue the user's text exactly from where it ends. Answer with the continuation alone: do not repeat the text, "
+    "and add no introduction, comment or formatting that is not part of it."
+)
+"""System message that asks a chat endpoint to continue a prompt. Another text makes other completions, so it is part of
+the model's revision."""
 ENDPOINTS_TEMPLATE = "(the endpoint's own)"
 """Reported as the chat template, which the protocol does not expose; conversations are accepted."""
 
@@ -39,7 +49,8 @@ def open_endpoint(settings: InferenceSettings, model: str, name: str, expected_r
         settings.openai_concurrency,
     )
     entry = endpoint.describe(model)
-    revision = endpoint_revision(endpoint.base_url, model, entry)
+    chats = settings.openai_api == "chat"
+    revision = endpoint_revision(endpoint.base_url, model, entry, system=CONTINUE if chats else "")
     require_revision(model, revision, expected_revision)
     own_context = entry.get("max_model_len")
     context = min(filter(None, (own_context, settings.max_context)), default=0)
@@ -75,6 +86,7 @@ class OpenAIEngine:
         self._endpoint = endpoint
         self._info = info
         self._counts_tokens = counts_tokens
+        self._chats = settings.openai_api == "chat"
         self._samples = Fanout(settings.openai_concurrency, settings.max_waiting)
         self._own_metrics = own_metrics
 
@@ -93,7 +105,7 @@ class OpenAIEngine:
         arrival = time.perf_counter()
         self._samples.require_room(request)
         body = await self._body(request)
-        path = "/completions" if isinstance(request.prompt, str) else "/chat/completions"
+        path = "/chat/completions" if "messages" in body else "/completions"
         field = "prompt" if isinstance(request.prompt, str) else "chat"
 
         async def write(sample: Sample, arrival: float) -> Completion:
@@ -138,12 +150,13 @@ class OpenAIEngine:
     async def _body(self, request: GenerationRequest) -> Json:
         sampling = request.sampling
         body: Json = {"model": self._info.source, "temperature": sampling.temperature, "top_p": sampling.top_p}
-        if isinstance(request.prompt, str):
+        if isinstance(request.prompt, str) and not self._chats:
             body["prompt"] = request.prompt
             body["max_tokens"] = sampling.max_tokens or await self._room(request.prompt)
         else:
-            body["messages"] = [{"role": one.role, "content": one.content} for one in request.prompt]
-            if request.prompt[-1].role == "assistant":
+            messages = _asking(request.prompt) if isinstance(request.prompt, str) else request.prompt
+            body["messages"] = [{"role": one.role, "content": one.content} for one in messages]
+            if messages[-1].role == "assistant":
                 # Continue the assistant's message. The protocol has no field for that; these are vLLM's, and an
                 # endpoint that ignores them starts a new answer.
                 body |= {"continue_final_message": True, "add_generation_prompt": False}
@@ -171,3 +184,8 @@ class OpenAIEngine:
                 "one new token: shorten it",
             )
         return room
+
+
+def _asking(prompt: str) -> Sequence[ChatMessage]:
+    """Return the conversation that asks for a prompt's continuation."""
+    return ChatMessage("system", CONTINUE), ChatMessage("user", prompt)
