@@ -137,6 +137,10 @@ bench-flow: setup ## What a record costs: processor time by service, memory, gro
 bench-draws: setup ## Tokens per kept row, by stage and switch, up to a run with a target
 	@$(BIN)/python -m tests.bench.draws $(ARGS)
 
+.PHONY: bench-selection
+bench-selection: setup ## How much of what each strategy chooses is right, by truth: ARGS="--home DIR" for a finished run, "--home DIR --run" for a new one on nano
+	@$(BIN)/python -m tests.bench.selection $(ARGS)
+
 .PHONY: bench-console
 bench-console: setup ## The console's pages on a store of a million records: milliseconds and memory; writes docs/console.md
 	@$(BIN)/python -m tests.bench.console --write $(ARGS)
