@@ -91,6 +91,8 @@ class Reading:
     oracles: tuple[Oracle, ...] = ()
     preamble: tuple[str, ...] = field(default=(), repr=False)
     """The tests' imports, definitions and constants, which oracles may need. Empty if there are no oracles."""
+    defined: tuple[str, ...] = ()
+    """Functions and classes of the code, sorted."""
 
 
 def read(code: str, tests: str) -> Reading:
@@ -119,7 +121,8 @@ def _read(definitions: Definitions, tests: ast.Module) -> Reading:
         key for each, uses in found if each.is_assertion for key in dict.fromkeys(use.key for use in uses)
     ) or Counter(use.key for _, uses in found for use in uses)
     if not counts:
-        return Reading(None, "the tests call nothing that the code defines", assertions=total, whole=total)
+        reason = "the tests call nothing that the code defines"
+        return Reading(None, reason, assertions=total, whole=total, defined=tuple(sorted(definitions.names)))
     # Of equal counts, `max` takes the first: what the tests call first.
     key = max(counts, key=lambda each: counts[each])
     subject = Subject(*key, definitions.parameters(key[0]))
@@ -140,8 +143,28 @@ def _read(definitions: Definitions, tests: ast.Module) -> Reading:
     names = [parameter.name for parameter in subject.parameters if parameter.kind == "positional"]
     found_oracles = oracles.find(pairs, names, definitions.names)
     preamble = tuple(_preamble(tests, definitions)) if found_oracles else ()
-    whole = total - len(cases)
-    return Reading(subject, "", tuple(cases), tuple(called), total, whole, found_oracles, preamble)
+    return Reading(
+        subject,
+        cases=tuple(cases),
+        calls=tuple(called),
+        assertions=total,
+        whole=total - len(cases),
+        oracles=found_oracles,
+        preamble=preamble,
+        defined=tuple(sorted(definitions.names)),
+    )
+
+
+def common_subject(readings: Sequence[Reading]) -> Subject | None:
+    """Return what most attempts at one instruction call; of equally frequent ones, what the first does."""
+    counts = Counter((each.subject.callee, each.subject.view) for each in readings if each.subject)
+    subjects = [each.subject for each in readings if each.subject]
+    return max(subjects, key=lambda each: counts[each.callee, each.view], default=None)
+
+
+def subject_for(reading: Reading, common: Subject | None) -> Subject | None:
+    """Return what to call in an attempt: the common subject where its code defines that, else its own."""
+    return common if common is not None and common.name in reading.defined else reading.subject
 
 
 def _arguments(use: Use, subject: Subject, definitions: Definitions) -> tuple[Arguments, list[ast.expr]] | None:
@@ -250,4 +273,4 @@ def _preamble(tests: ast.Module, definitions: Definitions) -> Iterator[str]:
     yield from (ast.unparse(each) for each in independent[:_MAX_PREAMBLE])
 
 
-__all__ = ["Arguments", "Case", "Oracle", "Parameter", "Reading", "Subject", "read"]
+__all__ = ["Arguments", "Case", "Oracle", "Parameter", "Reading", "Subject", "common_subject", "read", "subject_for"]
