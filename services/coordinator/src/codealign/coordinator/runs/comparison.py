@@ -32,7 +32,8 @@ RULES = Rules(likely=0.87)
 """Two votes without an opposing one (0.875) are enough to stop drawing, one (0.75) is not. If three more were demanded,
 most instructions would need all attempts."""
 _NOT_KEPT = OF_THE_MACHINE | {sb.VERDICT_INFRASTRUCTURE, sb.VERDICT_REFUSED}
-_DECIDED = frozenset(sb.Verdict.values()) - _NOT_KEPT - {sb.VERDICT_UNSPECIFIED, sb.VERDICT_FLAKY}
+DECIDED = frozenset(sb.Verdict.values()) - _NOT_KEPT - {sb.VERDICT_UNSPECIFIED, sb.VERDICT_FLAKY}
+"""Verdicts that say whether an answer passes its tests."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def _known(attempts: Sequence[Attempt]) -> str:
 
 
 def _passed(result: sb.Result) -> bool | None:
-    return result.verdict == sb.VERDICT_PASSED if result.verdict in _DECIDED else None
+    return result.verdict == sb.VERDICT_PASSED if result.verdict in DECIDED else None
 
 
 def _body(compared: Compared, attempts: Sequence[Attempt]) -> pb.Judgement:
