@@ -13,6 +13,7 @@ import ast
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from codealign.coordinator.agreement import assertions, literals, oracles
 from codealign.coordinator.agreement.assertions import Found
@@ -25,6 +26,8 @@ MAX_CHARS = 32_768
 """Characters of code and of tests."""
 MAX_EXPECTATION = 2_000
 """Characters of an expectation."""
+MAX_NODES = 500
+"""Nodes of an expectation."""
 _MAX_PREAMBLE = 32
 _OPERATORS: dict[type[ast.cmpop], str] = {
     ast.Eq: "==",
@@ -91,6 +94,8 @@ class Reading:
     oracles: tuple[Oracle, ...] = ()
     preamble: tuple[str, ...] = field(default=(), repr=False)
     """The tests' imports, definitions and constants, which oracles may need. Empty if there are no oracles."""
+    defined: tuple[str, ...] = ()
+    """Functions and classes of the code, sorted."""
 
 
 def read(code: str, tests: str) -> Reading:
@@ -119,7 +124,8 @@ def _read(definitions: Definitions, tests: ast.Module) -> Reading:
         key for each, uses in found if each.is_assertion for key in dict.fromkeys(use.key for use in uses)
     ) or Counter(use.key for _, uses in found for use in uses)
     if not counts:
-        return Reading(None, "the tests call nothing that the code defines", assertions=total, whole=total)
+        reason = "the tests call nothing that the code defines"
+        return Reading(None, reason, assertions=total, whole=total, defined=tuple(sorted(definitions.names)))
     # Of equal counts, `max` takes the first: what the tests call first.
     key = max(counts, key=lambda each: counts[each])
     subject = Subject(*key, definitions.parameters(key[0]))
@@ -140,8 +146,28 @@ def _read(definitions: Definitions, tests: ast.Module) -> Reading:
     names = [parameter.name for parameter in subject.parameters if parameter.kind == "positional"]
     found_oracles = oracles.find(pairs, names, definitions.names)
     preamble = tuple(_preamble(tests, definitions)) if found_oracles else ()
-    whole = total - len(cases)
-    return Reading(subject, "", tuple(cases), tuple(called), total, whole, found_oracles, preamble)
+    return Reading(
+        subject,
+        cases=tuple(cases),
+        calls=tuple(called),
+        assertions=total,
+        whole=total - len(cases),
+        oracles=found_oracles,
+        preamble=preamble,
+        defined=tuple(sorted(definitions.names)),
+    )
+
+
+def common_subject(readings: Sequence[Reading]) -> Subject | None:
+    """Return what most attempts at one instruction call; of equally frequent ones, what the first does."""
+    counts = Counter((each.subject.callee, each.subject.view) for each in readings if each.subject)
+    subjects = [each.subject for each in readings if each.subject]
+    return max(subjects, key=lambda each: counts[each.callee, each.view], default=None)
+
+
+def subject_for(reading: Reading, common: Subject | None) -> Subject | None:
+    """Return what to call in an attempt: the common subject where its code defines that, else its own."""
+    return common if common is not None and common.name in reading.defined else reading.subject
 
 
 def _arguments(use: Use, subject: Subject, definitions: Definitions) -> tuple[Arguments, list[ast.expr]] | None:
@@ -187,11 +213,17 @@ def _case(found: Found, use: Use, arguments: Arguments) -> tuple[Case, ast.expr 
     if found.raises:
         return Case(found.line, arguments, "raises", found.raises, ""), None
     relation, looked_at, expectation = _relation(found.expression, use.node)
+    if _is_large(looked_at) or (expectation is not None and _is_large(expectation)):
+        return None
     text = "" if expectation is None else ast.unparse(expectation)
     shown = view(looked_at, use.node)
     if len(text) > MAX_EXPECTATION or (looked_at is not use.node and not shown):
         return None
     return Case(found.line, arguments, relation, text, shown if shown != use.view else ""), expectation
+
+
+def _is_large(node: ast.expr) -> bool:
+    return sum(1 for _ in islice(ast.walk(node), MAX_NODES + 1)) > MAX_NODES
 
 
 def _relation(condition: ast.expr, call: ast.expr) -> tuple[str, ast.expr, ast.expr | None]:
@@ -250,4 +282,4 @@ def _preamble(tests: ast.Module, definitions: Definitions) -> Iterator[str]:
     yield from (ast.unparse(each) for each in independent[:_MAX_PREAMBLE])
 
 
-__all__ = ["Arguments", "Case", "Oracle", "Parameter", "Reading", "Subject", "read"]
+__all__ = ["Arguments", "Case", "Oracle", "Parameter", "Reading", "Subject", "common_subject", "read", "subject_for"]

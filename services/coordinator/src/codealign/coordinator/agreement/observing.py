@@ -40,7 +40,7 @@ from codealign.coordinator.agreement.outcomes import KINDS, UNOBSERVED, Observat
 from codealign.coordinator.agreement.subjects import HOLE, Subject
 from codealign.coordinator.reading.compact import compact
 
-LIMITS = sb.Limits(wall_seconds=30, cpu_seconds=20, output_bytes=1 << 20)
+LIMITS = sb.Limits(wall_seconds=60, cpu_seconds=20, output_bytes=1 << 20)
 """Limits of the program in the sandbox, above those that it keeps itself."""
 MAX_LINE = 8_192
 """Bytes of a line that is accepted."""

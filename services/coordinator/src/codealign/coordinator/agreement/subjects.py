@@ -109,7 +109,10 @@ class Definitions:
                 if not isinstance(child, ast.expr_context | ast.operator | ast.cmpop):
                     parents[child] = node
                     waiting.append(child)
-        return [use for call in calls if (use := self._use(call, parents)) is not None]
+        found = [use for call in calls if (use := self._use(call, parents)) is not None]
+        # In `f(Point(1, 2))` the point is an argument.
+        nodes = {id(use.node) for use in found}
+        return [use for use in found if use.callee not in self._classes or not _is_inside(use.node, nodes, parents)]
 
     def _use(self, call: ast.Call, parents: dict[ast.AST, ast.AST]) -> Use | None:
         function = call.func
@@ -127,6 +130,14 @@ class Definitions:
             callee = f"{function.id}().{attribute.attr}"
             return Use(callee, "", _awaited(method, parents), method.args, method.keywords)
         return Use(function.id, _view(call, parents), call, call.args, call.keywords)
+
+
+def _is_inside(node: ast.AST, others: set[int], parents: dict[ast.AST, ast.AST]) -> bool:
+    while (parent := parents.get(node)) is not None:
+        if id(parent) in others:
+            return True
+        node = parent
+    return False
 
 
 def _awaited(call: ast.Call, parents: dict[ast.AST, ast.AST]) -> ast.expr:

@@ -74,7 +74,7 @@ def _variants(value: Value, hints: Hints, depth: int) -> Iterator[Variant]:
 
 def _integers(value: int, hints: Hints) -> Iterator[Variant]:
     numbers = [math.floor(each) for each in hints.numbers]
-    near = [number + step for number in numbers for step in (0, -1, 1)]
+    near = [number + step for step in (0, -1, 1) for number in numbers]
     edges = [0, 1, -1, 2, value + 1, value - 1, -value, 10 * value, 7, 10, 100]
     for origin, candidates in ((BOUNDARY, near), (EDGE, edges)):
         for each in candidates:
@@ -83,7 +83,7 @@ def _integers(value: int, hints: Hints) -> Iterator[Variant]:
 
 
 def _floats(value: float, hints: Hints) -> Iterator[Variant]:
-    near = [float(number) + step for number in hints.numbers for step in (0.0, -0.5, 0.5, -1.0, 1.0)]
+    near = [float(number) + step for step in (0.0, -0.5, 0.5, -1.0, 1.0) for number in hints.numbers]
     edges = [0.0, 1.0, -1.0, 0.5, value + 0.25, -value, 10 * value, 1e-3, 100.0]
     for origin, candidates in ((BOUNDARY, near), (EDGE, edges)):
         for each in candidates:
@@ -116,7 +116,7 @@ def _texts(value: str, hints: Hints) -> Iterator[Variant]:
 
 def _sizes(hints: Hints) -> list[int]:
     """Return the sizes near the numbers that attempts compare with."""
-    near = (number + step for number in hints.numbers if isinstance(number, int) for step in (0, -1, 1))
+    near = (number + step for step in (0, -1, 1) for number in hints.numbers if isinstance(number, int))
     return [size for size in dict.fromkeys(near) if 0 < size <= _MAX_SIZE]
 
 

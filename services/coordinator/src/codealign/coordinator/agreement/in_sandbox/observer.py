@@ -19,8 +19,10 @@ from codealign.coordinator.agreement.in_sandbox.forms import Incomparable, Write
 
 _MOST_PRINTED = 1 << 20
 """Bytes printed by one call that count."""
-_WAITING_SECONDS = 2.0
+_WAITING_SECONDS = 10.0
 """A call may take so much more wall-clock time than four times its CPU time."""
+_AGAIN_SECONDS = 0.0001
+_MOST_RINGS = 1_000
 
 
 class _TooLong(BaseException):
@@ -48,41 +50,56 @@ def _stream(raw: Any) -> io.TextIOWrapper:
 class _Clock:
     """Interrupts calls that take too long.
 
-    CPU time counts, so that a busy machine interrupts nobody; wall-clock time ends a call that waits.
+    CPU time counts, so that a busy machine interrupts nobody; wall-clock time ends a call that waits. A program may
+    catch the interruption and go on (`while True: try: ... except: ...`), so it is repeated at short intervals until it
+    comes outside of what is caught. If that does not help, the program is given up.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds, self._running = seconds, False
+    def __init__(self, seconds: float, give_up: Callable[[], None]) -> None:
+        self._seconds, self._give_up = seconds, give_up
+        self._running, self._rings = False, 0
         self.waited = False
+        """Whether the last interrupted call had waited, rather than worked."""
         for ring in (signal.SIGPROF, signal.SIGALRM):
             signal.signal(ring, self._ring)
 
     def _ring(self, number: int, _: object) -> None:
-        if self._running:
+        if not self._running:
+            return
+        self._rings += 1
+        if self._rings == 1:
             self.waited = number == signal.SIGALRM
-            raise _TooLong
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS, _AGAIN_SECONDS)
+        elif self._rings > _MOST_RINGS:
+            self._running = False
+            self._give_up()
+        raise _TooLong
 
     def run(self, work: Callable[[], Any]) -> Any:
-        """Return what the work returns. The interruption repeats, for programs that catch everything."""
-        self._running, self.waited = True, False
-        signal.setitimer(signal.ITIMER_PROF, self._seconds, 0.1)
-        signal.setitimer(signal.ITIMER_REAL, 4 * self._seconds + _WAITING_SECONDS, 0.1)
+        """Return what the work returns.
+
+        Raises:
+            _TooLong: It was interrupted.
+        """
+        self._rings = 0
+        self._running = True
+        signal.setitimer(signal.ITIMER_PROF, self._seconds)
+        signal.setitimer(signal.ITIMER_REAL, 4 * self._seconds + _WAITING_SECONDS)
         try:
             return work()
         finally:
-            self.stop()
-
-    def stop(self) -> None:
-        """Interrupt no more."""
-        self._running = False
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+            # First, and without a call: a ring could interrupt it.
+            self._running = False
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 class _Observer:
     def __init__(self, names: dict[str, Any], asked: dict[str, Any]) -> None:
         self._asked, self._marker = asked, asked["marker"]
-        self._clock = _Clock(asked["seconds"])
+        self._clock = _Clock(asked["seconds"], self._end)
+        self._place: list[Any] = []
+        """Of the current call, as it begins a line."""
         self._ends = time.process_time() + asked["total_seconds"]
         self._space = {**names, **{module: __import__(module) for module in asked["modules"]}}
 
@@ -93,7 +110,8 @@ class _Observer:
             if time.process_time() > self._ends:
                 return
             arguments = ", ".join([*positional, *(f"{name}={text}" for name, text in keywords)])
-            self._write(["input", number, self._stable(self._asked["call"], arguments)])
+            self._place = ["input", number]
+            self._write(self._stable(self._asked["call"], arguments))
             yield True
         self._prepare()
         for oracle, (parameters, expression) in enumerate(self._asked["oracles"]):
@@ -102,7 +120,8 @@ class _Observer:
                 if time.process_time() > self._ends:
                     return
                 if not keywords and len(positional) == len(parameters):
-                    self._write(["oracle", oracle, number, self._stable(call, ", ".join(positional))])
+                    self._place = ["oracle", oracle, number]
+                    self._write(self._stable(call, ", ".join(positional)))
                     yield True
 
     def _prepare(self) -> None:
@@ -110,8 +129,8 @@ class _Observer:
         for statement in self._asked["preamble"] if self._asked["oracles"] else ():
             try:
                 self._clock.run(functools.partial(exec, statement, self._space))
-            except BaseException:
-                self._clock.stop()
+            except BaseException:  # noqa: S112
+                continue
 
     def _stable(self, call: str, arguments: str) -> dict[str, Any]:
         """Observe a call twice, with other states of the random generators."""
@@ -129,10 +148,7 @@ class _Observer:
         try:
             return self._called(call, arguments, seed, printed)
         except _TooLong:
-            self._clock.stop()
-            if self._clock.waited:
-                return {"kind": "unobserved", "text": "waited for too long"}
-            return {"kind": "timed out", "text": ""}
+            return self._interrupted()
         except MemoryError:
             return {"kind": "unobserved", "text": "out of memory"}
         finally:
@@ -166,8 +182,18 @@ class _Observer:
             outcome["changed"] = cut(after)
         return outcome
 
-    def _write(self, line: list[Any]) -> None:
-        data = f"\n{self._marker} {json.dumps(line)}\n".encode()
+    def _interrupted(self) -> dict[str, Any]:
+        if self._clock.waited:
+            return {"kind": "unobserved", "text": "waited for too long"}
+        return {"kind": "timed out", "text": ""}
+
+    def _end(self) -> None:
+        """End the program, since a call cannot be ended."""
+        self._write(self._interrupted())
+        os._exit(0)
+
+    def _write(self, outcome: dict[str, Any]) -> None:
+        data = f"\n{self._marker} {json.dumps([*self._place, outcome])}\n".encode()
         while data:
             data = data[os.write(1, data) :]
 
