@@ -19,7 +19,7 @@ from codealign.coordinator.agreement.unittests import condition, expected_except
 
 MAX_FOUND = 200
 """Assertions and other statements with calls, of one tests text."""
-MAX_WORK = 100_000
+MAX_WORK = 40_000
 """Nodes looked at, those in loops once for each row."""
 MAX_ROWS = 64
 """Rows of a table in a loop."""
@@ -72,10 +72,10 @@ class _Walker:
         """Yield what the statements contain. `names` is what is known before the first of them."""
         known = dict(names)
         for statement in body:
-            simple = not isinstance(statement, _BLOCKS)
-            self._left -= 1 + (sum(1 for _ in ast.walk(statement)) if simple else len(known))
             if depth > MAX_DEPTH or self._left < 0:
                 return
+            simple = not isinstance(statement, _BLOCKS)
+            self._left -= 1 + (sum(1 for _ in ast.walk(statement)) if simple else len(known))
             yield from self._statement(statement, known, depth, raises)
 
     def _statement(self, node: ast.stmt, known: Known, depth: int, raises: str) -> Iterator[Found]:

@@ -13,6 +13,7 @@ import ast
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from codealign.coordinator.agreement import assertions, literals, oracles
 from codealign.coordinator.agreement.assertions import Found
@@ -25,6 +26,8 @@ MAX_CHARS = 32_768
 """Characters of code and of tests."""
 MAX_EXPECTATION = 2_000
 """Characters of an expectation."""
+MAX_NODES = 500
+"""Nodes of an expectation."""
 _MAX_PREAMBLE = 32
 _OPERATORS: dict[type[ast.cmpop], str] = {
     ast.Eq: "==",
@@ -210,11 +213,17 @@ def _case(found: Found, use: Use, arguments: Arguments) -> tuple[Case, ast.expr 
     if found.raises:
         return Case(found.line, arguments, "raises", found.raises, ""), None
     relation, looked_at, expectation = _relation(found.expression, use.node)
+    if _is_large(looked_at) or (expectation is not None and _is_large(expectation)):
+        return None
     text = "" if expectation is None else ast.unparse(expectation)
     shown = view(looked_at, use.node)
     if len(text) > MAX_EXPECTATION or (looked_at is not use.node and not shown):
         return None
     return Case(found.line, arguments, relation, text, shown if shown != use.view else ""), expectation
+
+
+def _is_large(node: ast.expr) -> bool:
+    return sum(1 for _ in islice(ast.walk(node), MAX_NODES + 1)) > MAX_NODES
 
 
 def _relation(condition: ast.expr, call: ast.expr) -> tuple[str, ast.expr, ast.expr | None]:

@@ -1,7 +1,7 @@
 """Places in code where one small change makes a fault that people and models make.
 
-Each place is a replacement in the text, not in the syntax tree: layout, comments and line numbers stay, and the text of
-a mutant does not depend on how a release of Python prints trees. Left alone are docstrings, annotations, decorators,
+Each place is a replacement in the text, not in the syntax tree: layout and comments around it stay, and the text of a
+mutant does not depend on how a release of Python prints trees. Left alone are docstrings, annotations, decorators,
 f-strings, what `raise` says, main guards, and statements at module level that are no definitions or assignments.
 """
 
@@ -87,6 +87,8 @@ def _nodes(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
     waiting: list[tuple[ast.AST, str]] = [(node, "constant") for node in tree.body if isinstance(node, definitions)]
     while waiting:
         node, kind = waiting.pop()
+        if isinstance(node, ast.If) and any(getattr(each, "id", "") == "__name__" for each in ast.walk(node.test)):
+            continue
         yield node, kind
         left_out = _left_out(node)
         for name, value in ast.iter_fields(node):
@@ -100,8 +102,6 @@ def _nodes(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
 def _left_out(node: ast.AST) -> tuple[str, ...]:
     """Return the fields of a node that do not change."""
     if isinstance(node, ast.Raise | ast.JoinedStr):
-        return node._fields
-    if isinstance(node, ast.If) and any(getattr(each, "id", "") == "__name__" for each in ast.walk(node.test)):
         return node._fields
     return ("annotation", "returns", "decorator_list", "msg", "type_params")
 

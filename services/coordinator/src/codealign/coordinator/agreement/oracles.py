@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from codealign.coordinator.agreement.assertions import MAX_NODES
 from codealign.coordinator.agreement.trees import rebuilt, with_names
 
 MAX_ORACLES = 3
@@ -79,16 +78,10 @@ def find(pairs: Sequence[Pair], names: Sequence[str], defined: Collection[str]) 
 
 
 def _is_usable(pair: Pair, defined: Collection[str]) -> bool:
-    size = 0
-    for node in islice(ast.walk(pair.expectation), MAX_NODES + 1):
-        size += 1
-        if isinstance(node, ast.Name) and node.id in defined:
-            return False
-    return (
-        bool(pair.arguments)
-        and size <= MAX_NODES // 4
-        and any(isinstance(node, _OPERATIONS) for node in ast.walk(pair.expectation))
-    )
+    """Return whether an expectation computes something from literals, without the answer."""
+    nodes = list(ast.walk(pair.expectation))
+    computes = any(isinstance(node, _OPERATIONS) for node in nodes)
+    return bool(pair.arguments) and computes and not any(isinstance(n, ast.Name) and n.id in defined for n in nodes)
 
 
 def _parameters(expectation: ast.expr, count: int, names: Sequence[str]) -> list[str]:
