@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections import Counter
 
 import pytest
@@ -17,6 +15,7 @@ from codealign.common.errors import InvalidArgument
 from codealign.coordinator.pipelines.stage import CONTESTED, CONTRADICTED
 from codealign.coordinator.runs.config import with_defaults
 from fakes import toys
+from fakes.programs import executed
 from fakes.toys import SEEDS, Bench
 
 ANSWERS = {
@@ -31,16 +30,9 @@ ANSWERS = {
 
 def run_program(program: sb.Program) -> sb.Result:
     """Execute one of this file's own programs."""
-    ended = subprocess.run(
-        [sys.executable, "-I", "-c", f"{program.code}\n{program.tests}"], capture_output=True, timeout=60, check=False
-    )
-    failed = b"AssertionError" in ended.stderr
-    verdict = sb.VERDICT_FAILED_ASSERTION if failed else sb.VERDICT_RAISED
-    return sb.Result(
-        verdict=verdict if ended.returncode else sb.VERDICT_PASSED,
-        stdout=sb.Output(data=ended.stdout, total_bytes=len(ended.stdout)),
-        wall_seconds=0.01,
-    )
+    passed, output = executed(program)
+    verdict = sb.VERDICT_PASSED if passed else sb.VERDICT_FAILED_ASSERTION
+    return sb.Result(verdict=verdict, stdout=sb.Output(data=output, total_bytes=len(output)), wall_seconds=0.01)
 
 
 def bench(*answers: str, seeds: int = 1, round_size: int = 1) -> Bench:
@@ -149,11 +141,11 @@ async def test_drawing_stops_when_two_attempts_agree() -> None:
 async def test_a_run_carried_out_again_executes_nothing() -> None:
     made = bench("too-many", "right", "failing", "right-too")
     await made.work()
-    rows, executed = made.rows(), len(made.fakes.sandbox.requests)
+    rows, requests = made.rows(), len(made.fakes.sandbox.requests)
     assert rows
     await made.work()
     assert made.rows() == rows
-    assert len(made.fakes.sandbox.requests) == executed
+    assert len(made.fakes.sandbox.requests) == requests
 
 
 async def test_a_comparison_that_was_interrupted_anywhere_is_completed() -> None:
