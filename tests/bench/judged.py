@@ -67,7 +67,7 @@ def _essence(result: sb.Result) -> sb.Result:
         detail=result.detail,
         failing_line=result.failing_line,
         failing_source=result.failing_source,
-        stdout=sb.Output(data=result.stdout.data[-2000:]),
+        stdout=sb.Output(data=result.stdout.data),
         isolation=result.isolation,
     )
 

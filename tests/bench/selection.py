@@ -39,6 +39,7 @@ from codealign.coordinator.runs.strategies import STRATEGIES
 from codealign.nano import judgement, varied
 from codealign.nano.judgement import UNKNOWN, Checks, Judgement, Outcome
 from tests import gateways
+from tests.bench.agreeing import Agreement
 from tests.bench.choosing import ORDERS, Attempt, Choice, Task, choose, compare, comparison, measure, table
 from tests.bench.draws import records
 from tests.bench.judged import Executions, Sandbox
@@ -253,7 +254,10 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         executions = Executions(given.home / "judged.jsonl", Sandbox(stack).execute)
         truth, own = (judge(tasks, checks, executions) for checks in checks_of(tasks))
-    print(report(run, tasks, truth, own))
+        ORDERS["agreement"] = agreement = Agreement(executions.of, in_steps=True)
+        ORDERS["agreement of all"] = Agreement(executions.of, in_steps=False)
+        print(report(run, tasks, truth, own))
+    print(f"\nagreement looked at {agreement.drawn:,} attempts and executed {dict(agreement.executed)}")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.common.clients import Addresses, Clients
+from codealign.coordinator.agreement.comparing import Answer
 from codealign.coordinator.evaluation import benchmarks
 from codealign.coordinator.evaluation.in_sandbox.calls import decoded
 from codealign.coordinator.evaluation.judging import Judge as Reference
@@ -32,6 +33,7 @@ from codealign.coordinator.ground.remote import remote
 from codealign.coordinator.ground.tally import StageTally
 from codealign.coordinator.ground.windows import of_sandbox
 from tests import gateways
+from tests.bench.agreeing import compared
 from tests.bench.choosing import share
 from tests.bench.judged import Executions, Sandbox
 from tests.evaluation.test_parity import HEAVY
@@ -73,7 +75,20 @@ def passing(asked: Asked, run: Run) -> list[Kept]:
     return [Kept(number) for number, result in enumerate(results) if result.verdict == sb.VERDICT_PASSED]
 
 
-JUDGES: dict[str, Judge] = {"passes the weak tests": passing}
+def agreeing(asked: Asked, run: Run) -> list[Kept]:
+    """Keep the passes that most attempts agree with; the best one with stronger tests."""
+    passed = {each.number for each in passing(asked, run)}
+    answers = [
+        Answer(code, asked.tests, number in passed, number in passed) for number, code in enumerate(asked.attempts)
+    ]
+    found = compared(asked.prompt, answers, run)
+    if found.best is None or found.judgement.contested:
+        return []
+    members = passed.intersection(found.judgement.classes[0])
+    return [Kept(number, found.tests if number == found.best else "") for number in sorted(members)]
+
+
+JUDGES: dict[str, Judge] = {"passes the weak tests": passing, "agreement": agreeing}
 """The measured judges by name."""
 
 

@@ -14,7 +14,7 @@ PACKAGE = "codealign.coordinator"
 SOURCE = Path(any_module.__file__).parent
 LAYERS = (
     ("settings", "metrics", "reading"),
-    ("ground", "rules"),
+    ("ground", "rules", "agreement"),
     ("pipelines",),
     ("runs", "evaluation"),
     ("loops",),
@@ -61,7 +61,7 @@ def test_every_layer_is_there() -> None:
 
 
 def test_the_ground_of_pipelines_knows_no_service() -> None:
-    for name in ("reading", "rules", "pipelines"):
+    for name in ("reading", "rules", "agreement", "pipelines"):
         for path in (SOURCE / name).rglob("*.py"):
             text = path.read_text(encoding="utf-8")
             assert "import grpc" not in text, path

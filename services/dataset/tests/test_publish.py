@@ -77,7 +77,7 @@ def test_the_manifest_has_each_files_hash_and_no_trace_of_when_and_where(
     assert [(file["path"], file["sha256"], file["size_bytes"]) for file in manifest["files"]] == [
         (path, hashlib.sha256(files[path]).hexdigest(), len(files[path])) for path in ("README.md", DATA_FILE)
     ]
-    assert manifest["format"] == "codealign.version.v3"
+    assert manifest["format"] == "codealign.version.v4"
     assert (manifest["rows"], manifest["executed"], manifest["verdicts"]) == (2, True, {"PASSED": 2})
     assert version.name == f"v-{manifest['content_sha256'][:16]}"
     assert not [path for path, content in files.items() if b"5eedc0ffee" in content]

@@ -35,6 +35,8 @@ BODY_OF_KIND: dict[pb.Kind.ValueType, str] = {
     pb.KIND_IMPORT: "import_source",
     pb.KIND_EXPERIMENT: "experiment",
     pb.KIND_SERIES: "round_series",
+    pb.KIND_TRIAL: "trial",
+    pb.KIND_JUDGEMENT: "judgement",
 }
 """The body field of each kind of record."""
 

@@ -60,6 +60,22 @@ def _verdict(record: pb.Record) -> Violations:
         yield ".verdict.result.verdict", "must be a verdict on the program: infrastructure faults are never recorded"
 
 
+def _trial(record: pb.Record) -> Violations:
+    if len(record.parents) not in (1, 2):
+        yield ".parents", "must be the response and, if it is about other tests, the response that has them"
+    if not _SHA256.fullmatch(record.key):
+        yield ".key", "must be the sha256 of what was executed"
+    if record.trial.result.verdict in NO_VERDICTS:
+        yield ".trial.result.verdict", "must be a verdict on the program: infrastructure faults are never recorded"
+
+
+def _judgement(record: pb.Record) -> Violations:
+    if not record.parents or len(record.parents) != len(record.judgement.attempts):
+        yield ".judgement.attempts", "must be one for each parent, the responses"
+    if record.judgement.best and record.judgement.best not in record.parents:
+        yield ".judgement.best", "must be one of the parents"
+
+
 def _evaluation_result(record: pb.Record) -> Violations:
     if record.evaluation_result.result.verdict == sandbox_pb2.VERDICT_INFRASTRUCTURE:
         yield ".evaluation_result.result.verdict", "infrastructure faults are never recorded"
@@ -145,6 +161,8 @@ _OF_KIND: dict[int, Callable[[pb.Record], Violations]] = {
     pb.KIND_REJECTION: _rejection,
     pb.KIND_DECISION: _decision,
     pb.KIND_VERDICT: _verdict,
+    pb.KIND_TRIAL: _trial,
+    pb.KIND_JUDGEMENT: _judgement,
     pb.KIND_EVALUATION_RESULT: _evaluation_result,
     pb.KIND_RUN_REQUEST: _run_request,
     pb.KIND_RUN_EVENT: _run_event,

@@ -54,6 +54,8 @@ class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Kind.ValueType],
     KIND_IMPORT: _Kind.ValueType  # 21
     KIND_EXPERIMENT: _Kind.ValueType  # 22
     KIND_SERIES: _Kind.ValueType  # 23
+    KIND_TRIAL: _Kind.ValueType  # 24
+    KIND_JUDGEMENT: _Kind.ValueType  # 25
 
 class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
     """Kind of a record. Determines the type of its body."""
@@ -82,6 +84,8 @@ KIND_EVALUATION_JOB: Kind.ValueType  # 20
 KIND_IMPORT: Kind.ValueType  # 21
 KIND_EXPERIMENT: Kind.ValueType  # 22
 KIND_SERIES: Kind.ValueType  # 23
+KIND_TRIAL: Kind.ValueType  # 24
+KIND_JUDGEMENT: Kind.ValueType  # 25
 Global___Kind: _TypeAlias = Kind  # noqa: Y015
 
 class _RunState:
@@ -149,6 +153,8 @@ class Record(_message.Message):
     IMPORT_SOURCE_FIELD_NUMBER: _builtins.int
     EXPERIMENT_FIELD_NUMBER: _builtins.int
     ROUND_SERIES_FIELD_NUMBER: _builtins.int
+    TRIAL_FIELD_NUMBER: _builtins.int
+    JUDGEMENT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """32 lower-case hexadecimal digits: the first half of
     sha256("codealign.record.v1\\n" kind "\\n" parents joined by "," "\\n" attempt "\\n" stage_config_id "\\n"
@@ -164,7 +170,8 @@ class Record(_message.Message):
     key: _builtins.str
     """Further text that determines the record. For a completion: the sha256 of its prompt's suffix, "/" and the sample's
     seed. For the second and later records read from one completion: their number, from 1. For an imported record with
-    a parent: its content hash. Otherwise empty.
+    a parent: its content hash. For a trial: the sha256 of its program and limits. For a judgement: of what is known of
+    each attempt. Otherwise empty.
     """
     @_builtins.property
     def parents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -223,6 +230,10 @@ class Record(_message.Message):
     def experiment(self) -> Global___Experiment: ...
     @_builtins.property
     def round_series(self) -> Global___RoundSeries: ...
+    @_builtins.property
+    def trial(self) -> Global___Trial: ...
+    @_builtins.property
+    def judgement(self) -> Global___Judgement: ...
     def __init__(
         self,
         *,
@@ -257,12 +268,14 @@ class Record(_message.Message):
         import_source: Global___Import | None = ...,
         experiment: Global___Experiment | None = ...,
         round_series: Global___RoundSeries | None = ...,
+        trial: Global___Trial | None = ...,
+        judgement: Global___Judgement | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint", b"checkpoint", "completion", b"completion", "concept_set", b"concept_set", "decision", b"decision", "evaluation_job", b"evaluation_job", "evaluation_result", b"evaluation_result", "example", b"example", "experiment", b"experiment", "import_source", b"import_source", "instruction", b"instruction", "loop", b"loop", "problem", b"problem", "prompt_prefix", b"prompt_prefix", "provenance", b"provenance", "rejection", b"rejection", "response", b"response", "round_series", b"round_series", "run", b"run", "run_event", b"run_event", "run_request", b"run_request", "seed", b"seed", "stage_config", b"stage_config", "verdict", b"verdict", "work_log", b"work_log"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint", b"checkpoint", "completion", b"completion", "concept_set", b"concept_set", "decision", b"decision", "evaluation_job", b"evaluation_job", "evaluation_result", b"evaluation_result", "example", b"example", "experiment", b"experiment", "import_source", b"import_source", "instruction", b"instruction", "judgement", b"judgement", "loop", b"loop", "problem", b"problem", "prompt_prefix", b"prompt_prefix", "provenance", b"provenance", "rejection", b"rejection", "response", b"response", "round_series", b"round_series", "run", b"run", "run_event", b"run_event", "run_request", b"run_request", "seed", b"seed", "stage_config", b"stage_config", "trial", b"trial", "verdict", b"verdict", "work_log", b"work_log"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "body", b"body", "checkpoint", b"checkpoint", "completion", b"completion", "concept_set", b"concept_set", "content_hash", b"content_hash", "decision", b"decision", "evaluation_job", b"evaluation_job", "evaluation_result", b"evaluation_result", "example", b"example", "experiment", b"experiment", "id", b"id", "import_source", b"import_source", "instruction", b"instruction", "key", b"key", "kind", b"kind", "loop", b"loop", "parents", b"parents", "problem", b"problem", "prompt_prefix", b"prompt_prefix", "provenance", b"provenance", "rejection", b"rejection", "response", b"response", "round_series", b"round_series", "run", b"run", "run_event", b"run_event", "run_request", b"run_request", "seed", b"seed", "stage_config", b"stage_config", "stage_config_id", b"stage_config_id", "verdict", b"verdict", "work_log", b"work_log"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "body", b"body", "checkpoint", b"checkpoint", "completion", b"completion", "concept_set", b"concept_set", "content_hash", b"content_hash", "decision", b"decision", "evaluation_job", b"evaluation_job", "evaluation_result", b"evaluation_result", "example", b"example", "experiment", b"experiment", "id", b"id", "import_source", b"import_source", "instruction", b"instruction", "judgement", b"judgement", "key", b"key", "kind", b"kind", "loop", b"loop", "parents", b"parents", "problem", b"problem", "prompt_prefix", b"prompt_prefix", "provenance", b"provenance", "rejection", b"rejection", "response", b"response", "round_series", b"round_series", "run", b"run", "run_event", b"run_event", "run_request", b"run_request", "seed", b"seed", "stage_config", b"stage_config", "stage_config_id", b"stage_config_id", "trial", b"trial", "verdict", b"verdict", "work_log", b"work_log"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["seed", "concept_set", "instruction", "response", "verdict", "example", "run", "run_event", "stage_config", "rejection", "decision", "checkpoint", "evaluation_result", "prompt_prefix", "problem", "completion", "run_request", "work_log", "loop", "evaluation_job", "import_source", "experiment", "round_series"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["seed", "concept_set", "instruction", "response", "verdict", "example", "run", "run_event", "stage_config", "rejection", "decision", "checkpoint", "evaluation_result", "prompt_prefix", "problem", "completion", "run_request", "work_log", "loop", "evaluation_job", "import_source", "experiment", "round_series", "trial", "judgement"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -619,6 +632,13 @@ class Example(_message.Message):
     LINEAGE_FIELD_NUMBER: _builtins.int
     LICENSE_FIELD_NUMBER: _builtins.int
     IMPORTED_FROM_FIELD_NUMBER: _builtins.int
+    JUDGEMENT_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    CLASS_SIZE_FIELD_NUMBER: _builtins.int
+    TESTS_SHARE_FIELD_NUMBER: _builtins.int
+    MUTATION_SCORE_FIELD_NUMBER: _builtins.int
+    SURVIVING_MUTANTS_FIELD_NUMBER: _builtins.int
+    ADDED_TESTS_FIELD_NUMBER: _builtins.int
     instruction: _builtins.str
     response: _builtins.str
     """The answer without its tests, used as training target."""
@@ -636,11 +656,29 @@ class Example(_message.Message):
     """
     imported_from: _builtins.str
     """Id of the Import that the response came from. Empty: made here."""
+    judgement_id: _builtins.str
+    """Judgement that compared the response with the other attempts. Empty: the strategy does not compare them."""
+    attempts: _builtins.int
+    """Attempts that were compared, this one included."""
+    class_size: _builtins.int
+    """Attempts that agree with it wherever they were observed, itself included."""
+    tests_share: _builtins.float
+    """Weighted share of the other attempts' tests that it passes."""
+    mutation_score: _builtins.float
+    """Share of the mutants of its code that its own tests detect, equivalent ones left out. Unset: none was decided."""
     @_builtins.property
     def concepts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def lineage(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineageStep]:
         """Records from which the row was made, the seed first and the response last."""
+
+    @_builtins.property
+    def surviving_mutants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Mutants that its own tests do not detect, each with the place and the change."""
+
+    @_builtins.property
+    def added_tests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Assertions among `tests` that CodeAlign added: attempts agree on them, and they detect what the others do not."""
 
     def __init__(
         self,
@@ -657,14 +695,231 @@ class Example(_message.Message):
         lineage: _abc.Iterable[Global___LineageStep] | None = ...,
         license: _builtins.str = ...,
         imported_from: _builtins.str = ...,
+        judgement_id: _builtins.str = ...,
+        attempts: _builtins.int = ...,
+        class_size: _builtins.int = ...,
+        tests_share: _builtins.float = ...,
+        mutation_score: _builtins.float | None = ...,
+        surviving_mutants: _abc.Iterable[_builtins.str] | None = ...,
+        added_tests: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mutation_score", b"_mutation_score", "mutation_score", b"mutation_score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "concepts", b"concepts", "difficulty", b"difficulty", "imported_from", b"imported_from", "instruction", b"instruction", "license", b"license", "lineage", b"lineage", "model_revision", b"model_revision", "response", b"response", "tests", b"tests", "tests_in_instruction", b"tests_in_instruction", "verdict_id", b"verdict_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mutation_score", b"_mutation_score", "added_tests", b"added_tests", "attempts", b"attempts", "category", b"category", "class_size", b"class_size", "concepts", b"concepts", "difficulty", b"difficulty", "imported_from", b"imported_from", "instruction", b"instruction", "judgement_id", b"judgement_id", "license", b"license", "lineage", b"lineage", "model_revision", b"model_revision", "mutation_score", b"mutation_score", "response", b"response", "surviving_mutants", b"surviving_mutants", "tests", b"tests", "tests_in_instruction", b"tests_in_instruction", "tests_share", b"tests_share", "verdict_id", b"verdict_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__mutation_score: _TypeAlias = _typing.Literal["mutation_score"]  # noqa: Y015
+    _WhichOneofArgType__mutation_score: _TypeAlias = _typing.Literal["_mutation_score", b"_mutation_score"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mutation_score) -> _WhichOneofReturnType__mutation_score | None: ...
+
+Global___Example: _TypeAlias = Example  # noqa: Y015
+
+@_typing.final
+class Trial(_message.Message):
+    """An execution of a response that is not about its own tests: at inputs, or with the tests of another attempt. Its
+    parents are the response and, if it is about tests of another attempt, that response.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def result(self) -> _sandbox_pb2.Result: ...
+    def __init__(
+        self,
+        *,
+        result: _sandbox_pb2.Result | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Example: _TypeAlias = Example  # noqa: Y015
+Global___Trial: _TypeAlias = Trial  # noqa: Y015
+
+@_typing.final
+class Judgement(_message.Message):
+    """What a comparison of all attempts at an instruction found. Its parents are the responses, in the order of their
+    numbers.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    IS_CONTESTED_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    BEST_FIELD_NUMBER: _builtins.int
+    MUTANTS_FIELD_NUMBER: _builtins.int
+    MUTATION_SCORE_FIELD_NUMBER: _builtins.int
+    ADDED_TESTS_FIELD_NUMBER: _builtins.int
+    TESTS_FIELD_NUMBER: _builtins.int
+    is_contested: _builtins.bool
+    """The attempts contradict each other so much that no class has a majority."""
+    probability: _builtins.float
+    """Posterior probability that the winning class is more common among all possible attempts than the next one."""
+    inputs: _builtins.int
+    """Inputs at which the attempts were compared."""
+    best: _builtins.str
+    """Id of the best response that may become a row. Empty: there is none in the winning class."""
+    mutation_score: _builtins.float
+    """Share of these that its own tests detect, equivalent ones left out. Unset: none was decided."""
+    tests: _builtins.str
+    """Its tests with these assertions, which it passes. Empty: none was added."""
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___JudgedAttempt]:
+        """In the order of the parents."""
+
+    @_builtins.property
+    def mutants(self) -> _containers.RepeatedCompositeFieldContainer[Global___JudgedMutant]:
+        """Mutants of the best response."""
+
+    @_builtins.property
+    def added_tests(self) -> _containers.RepeatedCompositeFieldContainer[Global___AddedTest]:
+        """Assertions that make the tests of the best response stronger."""
+
+    def __init__(
+        self,
+        *,
+        attempts: _abc.Iterable[Global___JudgedAttempt] | None = ...,
+        is_contested: _builtins.bool = ...,
+        probability: _builtins.float = ...,
+        inputs: _builtins.int = ...,
+        best: _builtins.str = ...,
+        mutants: _abc.Iterable[Global___JudgedMutant] | None = ...,
+        mutation_score: _builtins.float | None = ...,
+        added_tests: _abc.Iterable[Global___AddedTest] | None = ...,
+        tests: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mutation_score", b"_mutation_score", "mutation_score", b"mutation_score"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mutation_score", b"_mutation_score", "added_tests", b"added_tests", "attempts", b"attempts", "best", b"best", "inputs", b"inputs", "is_contested", b"is_contested", "mutants", b"mutants", "mutation_score", b"mutation_score", "probability", b"probability", "tests", b"tests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__mutation_score: _TypeAlias = _typing.Literal["mutation_score"]  # noqa: Y015
+    _WhichOneofArgType__mutation_score: _TypeAlias = _typing.Literal["_mutation_score", b"_mutation_score"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mutation_score) -> _WhichOneofReturnType__mutation_score | None: ...
+
+Global___Judgement: _TypeAlias = Judgement  # noqa: Y015
+
+@_typing.final
+class JudgedAttempt(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCORE_FIELD_NUMBER: _builtins.int
+    TESTS_SHARE_FIELD_NUMBER: _builtins.int
+    CLASS_NUMBER_FIELD_NUMBER: _builtins.int
+    CLASS_SIZE_FIELD_NUMBER: _builtins.int
+    CONTRADICTS_ITSELF_FIELD_NUMBER: _builtins.int
+    SENTENCE_FIELD_NUMBER: _builtins.int
+    score: _builtins.float
+    tests_share: _builtins.float
+    """Weighted share of the other attempts' tests that it passes."""
+    class_number: _builtins.int
+    """Its class of attempts that agree, from 1, the winning one first. 0: it could not be compared."""
+    class_size: _builtins.int
+    contradicts_itself: _builtins.bool
+    """It fails its own tests or contradicts what they compute for another input."""
+    sentence: _builtins.str
+    """One sentence for people."""
+    def __init__(
+        self,
+        *,
+        score: _builtins.float = ...,
+        tests_share: _builtins.float = ...,
+        class_number: _builtins.int = ...,
+        class_size: _builtins.int = ...,
+        contradicts_itself: _builtins.bool = ...,
+        sentence: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_number", b"class_number", "class_size", b"class_size", "contradicts_itself", b"contradicts_itself", "score", b"score", "sentence", b"sentence", "tests_share", b"tests_share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JudgedAttempt: _TypeAlias = JudgedAttempt  # noqa: Y015
+
+@_typing.final
+class JudgedMutant(_message.Message):
+    """Code with one small fault."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Fate:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _FateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[JudgedMutant._Fate.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        FATE_UNSPECIFIED: JudgedMutant._Fate.ValueType  # 0
+        FATE_KILLED: JudgedMutant._Fate.ValueType  # 1
+        """The tests fail on it."""
+        FATE_SURVIVED: JudgedMutant._Fate.ValueType  # 2
+        """The tests pass, although it does something else at some input."""
+        FATE_EQUIVALENT: JudgedMutant._Fate.ValueType  # 3
+        """The tests pass, and it does the same at all inputs."""
+        FATE_UNDECIDED: JudgedMutant._Fate.ValueType  # 4
+        """Unknown: it was not observed, or the sandbox kept failing."""
+
+    class Fate(_Fate, metaclass=_FateEnumTypeWrapper): ...
+    FATE_UNSPECIFIED: JudgedMutant.Fate.ValueType  # 0
+    FATE_KILLED: JudgedMutant.Fate.ValueType  # 1
+    """The tests fail on it."""
+    FATE_SURVIVED: JudgedMutant.Fate.ValueType  # 2
+    """The tests pass, although it does something else at some input."""
+    FATE_EQUIVALENT: JudgedMutant.Fate.ValueType  # 3
+    """The tests pass, and it does the same at all inputs."""
+    FATE_UNDECIDED: JudgedMutant.Fate.ValueType  # 4
+    """Unknown: it was not observed, or the sandbox kept failing."""
+
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    FATE_FIELD_NUMBER: _builtins.int
+    description: _builtins.str
+    """Place and change."""
+    fate: Global___JudgedMutant.Fate.ValueType
+    def __init__(
+        self,
+        *,
+        description: _builtins.str = ...,
+        fate: Global___JudgedMutant.Fate.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "fate", b"fate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JudgedMutant: _TypeAlias = JudgedMutant  # noqa: Y015
+
+@_typing.final
+class AddedTest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    DETECTS_FIELD_NUMBER: _builtins.int
+    AGREED_BY_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """A line of Python."""
+    agreed_by: _builtins.int
+    """Attempts of the winning class that agree on it."""
+    @_builtins.property
+    def detects(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it detects: mutants, and other attempts that pass the tests without it."""
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        detects: _abc.Iterable[_builtins.str] | None = ...,
+        agreed_by: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreed_by", b"agreed_by", "detects", b"detects", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddedTest: _TypeAlias = AddedTest  # noqa: Y015
 
 @_typing.final
 class LineageStep(_message.Message):
@@ -886,7 +1141,9 @@ class SelectionSettings(_message.Message):
     the row rules; nothing is drawn after it. "random-pass" (as in the reference): all attempts are drawn, and one of
     those that pass is chosen. "failures-only": all are drawn, and one that was executed and failed is chosen.
     "random-response": all are drawn, and one of those that were executed is chosen, whatever its verdict.
-    "everything": every response that can be parsed, whatever its verdict.
+    "everything": every response that can be parsed, whatever its verdict. "agreement": attempts are drawn until those
+    that do the same are likely the most common ones; the best of these that passes is chosen, and its tests are made
+    stronger.
     """
     rules_version: _builtins.int
     """Version of the rules for seeds and rows. Filled in when the run is created."""

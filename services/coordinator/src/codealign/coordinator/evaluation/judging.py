@@ -9,7 +9,6 @@ See docs/decisions/008-evaluation.md.
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import json
 from collections import defaultdict
@@ -30,6 +29,7 @@ from codealign.coordinator.ground.ports import Sandbox
 from codealign.coordinator.ground.tally import StageTally, verdict_name
 from codealign.coordinator.ground.waiting import Waiting
 from codealign.coordinator.ground.windows import Window
+from codealign.coordinator.reading.compact import compact
 
 log = get_logger(__name__)
 
@@ -67,29 +67,8 @@ def _source(name: str) -> str:
     return (files("codealign.coordinator.evaluation.in_sandbox") / name).read_text(encoding="utf-8")
 
 
-def _compact(source: str) -> str:
-    """Return the source of a program of ours in hexadecimal, quick to compile and with its words hidden.
-
-    Docstrings and annotations are a third of the time to compile it. The sandbox prepares the modules that a program's
-    text names, and numpy only then: of our words, all that this would do is to take time in every execution.
-    """
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
-            node.body = [line for line in node.body if not _is_text(line)] or [ast.Pass()]
-        if isinstance(node, ast.FunctionDef):
-            node.returns = None
-        if isinstance(node, ast.arg):
-            node.annotation = None
-    return ast.unparse(tree).encode().hex()
-
-
-def _is_text(line: ast.stmt) -> bool:
-    return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
-
-
-_AGREEMENT = f"exec(bytes.fromhex('{_compact(_source('agreement.py'))}').decode())\n"
-_CALLS = _compact(_source("calls.py"))
+_AGREEMENT = f"exec(bytes.fromhex('{compact(_source('agreement.py'))}').decode())\n"
+_CALLS = compact(_source("calls.py"))
 
 
 class ReferenceFailed(RunFailed):

@@ -104,6 +104,10 @@ READING_REASONS: Mapping[str, str] = {
 """Reasons for which any writing stage may have nothing to parse."""
 NOT_CHOSEN = "selection.another-pass-was-chosen"
 """Rule for a candidate that met every rule although another one of its group became the row."""
+CONTESTED = "selection.attempts-contradict"
+"""Rule for a candidate whose instruction's attempts contradict each other so much that none is likely right."""
+CONTRADICTED = "selection.other-attempts-agree"
+"""Rule for a candidate that does something else than the attempts which agree with each other."""
 TARGET_REACHED = "selection.target-reached"
 """Rule for a candidate that was still being drawn when the run had as many rows as wanted."""
 

@@ -19,11 +19,8 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
-from itertools import accumulate
 
-from codealign.common.foreign_python import without_warnings
-from codealign.common.text import lines
-from codealign.coordinator.reading.python_code import BOM, SETTINGS, Names, compiles, names
+from codealign.coordinator.reading.python_code import BOM, SETTINGS, Names, Offsets, compiles, names, parsed
 
 MAX_COMPARED = 100
 """Maximum blocks that are compared with each other. Answers have a few; beyond that, all that compile are kept."""
@@ -117,34 +114,17 @@ def _replaces(later: Names, draft: Names) -> bool:
 
 def _without_futures(block: str) -> tuple[list[str], str]:
     """Return the block's `from __future__` statements, and the block with `pass` in their places."""
-    with without_warnings():
-        try:
-            tree = ast.parse(block)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return [], block
+    tree = parsed(block)
+    if tree is None:
+        return [], block
     found = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
     futures = [ast.unparse(node) for node in found]
     if not found:
         return [], block
-    starts = [0, *accumulate(map(len, lines(block, keepends=True)))]
+    offsets = Offsets(block)
     parts, at = [], 0
     for node in found:
-        parts += [block[at : _offset(block, starts, node.lineno, node.col_offset)], "pass"]
-        at = _offset(block, starts, node.end_lineno, node.end_col_offset)
+        start, end = offsets.span(node)
+        parts += [block[at:start], "pass"]
+        at = end
     return futures, "".join([*parts, block[at:]])
-
-
-def _offset(code: str, starts: Sequence[int], line: int | None, column: int | None) -> int:
-    """Convert a position from `ast` to an offset.
-
-    Args:
-        code: The code.
-        starts: Offset of each line.
-        line: Line number, from 1.
-        column: Column in bytes of UTF-8.
-    """
-    assert line is not None
-    assert column is not None
-    start = starts[line - 1]
-    # Slice by at most `column` characters, never more than the bytes: a line may contain thousands of statements.
-    return start + len(code[start : start + column].encode()[:column].decode())

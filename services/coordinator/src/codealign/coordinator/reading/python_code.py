@@ -6,8 +6,10 @@ import ast
 import symtable
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 from codealign.common.foreign_python import without_warnings
+from codealign.common.text import lines
 
 BOM = "\ufeff"
 SOLUTION = "solution"
@@ -51,6 +53,44 @@ def compiles(code: str) -> bool:
         except _FAULTS:
             return False
     return True
+
+
+def parsed(code: str) -> ast.Module | None:
+    """Return the syntax tree, or None if Python cannot read the code."""
+    with without_warnings():
+        try:
+            return ast.parse(code)
+        except _FAULTS:
+            return None
+
+
+class Offsets:
+    """Converts positions of `ast` in a piece of code to offsets.
+
+    Args:
+        code: The code, which compiles.
+    """
+
+    def __init__(self, code: str) -> None:
+        self._code = code
+        self._starts = [0, *accumulate(map(len, lines(code, keepends=True)))]
+
+    def of(self, line: int | None, column: int | None) -> int:
+        """Return the offset of a position.
+
+        Args:
+            line: Line number, from 1.
+            column: Column in bytes of UTF-8.
+        """
+        assert line is not None
+        assert column is not None
+        start = self._starts[line - 1]
+        # Slice by at most `column` characters, never more than the bytes: a line may contain thousands of statements.
+        return start + len(self._code[start : start + column].encode()[:column].decode())
+
+    def span(self, node: ast.stmt | ast.expr) -> tuple[int, int]:
+        """Return the offsets at which a node begins and ends."""
+        return self.of(node.lineno, node.col_offset), self.of(node.end_lineno, node.end_col_offset)
 
 
 def ends_in_literal(code: str) -> bool:

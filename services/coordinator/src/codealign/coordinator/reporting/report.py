@@ -59,7 +59,10 @@ async def build(services: Services, status: api.RunStatus) -> api.GetReportRespo
         report.pipeline.CopyFrom(pipeline)
     async with RunStore(services.dataset, status.id) as store:
         counts = await store.count()
-        by_stage = await _by_stage(store, counts)
+        configs = await store.get(sorted({item.stage_config_id for item in counts if item.stage_config_id}))
+        # Verdicts on stronger tests repeat those on the responses' own.
+        counts = [item for item in counts if not _is_of_comparison(item, configs)]
+        by_stage = _by_stage(counts, configs)
         wall = await _read_logs(store, report)
         for progress in status.stages or _as_counted(by_stage, status.config):
             tokens = by_stage[progress.stage].tokens if progress.stage in by_stage else Counter[str]()
@@ -96,10 +99,14 @@ def describe(name: str) -> api.Pipeline | None:
         return None
 
 
-async def _by_stage(store: RunStore, counts: Sequence[dataset.RecordCount]) -> dict[str, _Counted]:
+def _is_of_comparison(item: dataset.RecordCount, configs: Mapping[str, pb.Record]) -> bool:
+    config = configs.get(item.stage_config_id)
+    return config is not None and config.stage_config.kind == pb.KIND_JUDGEMENT
+
+
+def _by_stage(counts: Sequence[dataset.RecordCount], configs: Mapping[str, pb.Record]) -> dict[str, _Counted]:
     """Return the counts by the name of the records' configuration."""
     relevant = [item for item in counts if item.kind in _ITEMS and item.stage_config_id]
-    configs = await store.get(sorted({item.stage_config_id for item in relevant}))
     found: dict[str, _Counted] = defaultdict(_Counted)
     for item in relevant:
         if item.stage_config_id not in configs:

@@ -20,8 +20,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from codealign.common.errors import ConfigurationError
+from codealign.coordinator.reading.python_code import parsed
 from codealign.coordinator.rules.matching import BenchmarkTexts, Text
-from codealign.coordinator.rules.source import bare_source, parsed
+from codealign.coordinator.rules.source import bare_source
 
 __all__ = ["BenchmarkTexts", "load"]
 

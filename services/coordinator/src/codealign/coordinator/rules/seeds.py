@@ -17,8 +17,8 @@ from functools import cache
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common.foreign_python import without_warnings
 from codealign.common.text import lines
+from codealign.coordinator.reading.python_code import parsed
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
-from codealign.coordinator.rules.source import parsed
 
 MAX_LINES = 150
 FORBIDDEN_WORDS = ("todo", "fixme", "bug")

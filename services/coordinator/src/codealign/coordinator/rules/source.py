@@ -6,15 +6,12 @@ read is returned unchanged.
 
 from __future__ import annotations
 
-import ast
 import io
 import keyword
 import re
 import tokenize
 from dataclasses import dataclass
 from itertools import pairwise
-
-from codealign.common.foreign_python import without_warnings
 
 _LAYOUT = {tokenize.NEWLINE: "\n", tokenize.INDENT: "\1", tokenize.DEDENT: "\2"}
 _SKIPPED = frozenset({tokenize.NL, tokenize.COMMENT, tokenize.ENCODING, tokenize.ENDMARKER})
@@ -37,15 +34,6 @@ class Source:
     functions: frozenset[str] = frozenset()
     """Names of all functions and methods."""
     classes: frozenset[str] = frozenset()
-
-
-def parsed(code: str) -> ast.Module | None:
-    """Return the syntax tree, or None if Python cannot read the code."""
-    with without_warnings():
-        try:
-            return ast.parse(code)
-        except _UNREADABLE:
-            return None
 
 
 def bare_source(code: str) -> str:

@@ -13,7 +13,7 @@ from codealign.coordinator.pipelines.defaults import stage_settings
 from codealign.coordinator.pipelines.pipeline import Pipeline
 from codealign.coordinator.pipelines.stage import Writing
 from codealign.coordinator.rules import near
-from codealign.coordinator.runs.strategies import STRATEGIES, FailuresOnly
+from codealign.coordinator.runs.strategies import STRATEGIES, Agreement, FailuresOnly
 
 MAX_ATTEMPTS = 256
 MAX_EXECUTIONS = 10
@@ -72,10 +72,16 @@ def violations(given: pb.Run) -> _Violations:
     if pipeline.execution is None:
         if given.execution.ListFields():
             yield "execution", f"pipeline {name!r} has no execution stage: leave it out"
-        if given.selection.strategy == FailuresOnly.name:
-            yield "selection.strategy", f"{FailuresOnly.name!r} needs an execution stage; pipeline {name!r} has none"
+        if given.selection.strategy in (FailuresOnly.name, Agreement.name):
+            strategy = given.selection.strategy
+            yield "selection.strategy", f"{strategy!r} needs an execution stage; pipeline {name!r} has none"
     if not pipeline.writing and has_target(given):
         yield "target", f"nothing is drawn in pipeline {name!r}: leave it out"
+    if given.selection.strategy == Agreement.name:
+        if has_target(given):
+            yield "target", f"strategy {Agreement.name!r} decides itself how much to draw: leave the target out"
+        if not pipeline.writing:
+            yield "selection.strategy", f"{Agreement.name!r} compares attempts; in pipeline {name!r} there is one each"
     yield from _few_shot_set(pipeline, given.few_shot_set)
     yield from _stages(pipeline, given)
 

@@ -13,6 +13,7 @@ from codealign.common import records
 from codealign.common.errors import FailedPrecondition, InvalidArgument
 from codealign.common.text import unknown
 from codealign.coordinator import pipelines
+from codealign.coordinator.agreement import version as agreement
 from codealign.coordinator.pipelines.defaults import stage_settings
 from codealign.coordinator.pipelines.pipeline import Pipeline
 from codealign.coordinator.pipelines.stage import Settings, Writing
@@ -25,6 +26,8 @@ SEED_RULES = "seed-rules"
 """Name of the configuration of the root's rules."""
 ROW_RULES = "row-rules"
 """Key of the configuration for the rules on instructions and rows."""
+COMPARISON = "comparison"
+"""Name of the configuration of comparisons of attempts."""
 DEFAULT_WINDOW = 512
 """Actions of a run with a target that may be in progress or not taken into account: above twice an engine's slots."""
 SEED_RULES = "seed-rules"
@@ -134,6 +137,8 @@ class StageConfigs(Mapping[str, pb.Record]):
 
     records: Mapping[str, pb.Record]
     samplings: Mapping[str, pb.Record]
+    comparison: pb.Record | None = None
+    """Of comparisons of attempts. None: the strategy does not compare them."""
 
     def __getitem__(self, name: str) -> pb.Record:
         """Return the configuration of a stage, or of the rules for rows."""
@@ -153,7 +158,9 @@ class StageConfigs(Mapping[str, pb.Record]):
 
     def all(self) -> list[pb.Record]:
         """Return all distinct records."""
-        return list({record.id: record for record in [*self.records.values(), *self.samplings.values()]}.values())
+        comparison = [self.comparison] if self.comparison is not None else []
+        found = [*self.records.values(), *self.samplings.values(), *comparison]
+        return list({record.id: record for record in found}.values())
 
 
 def draws_id(run: pb.Run, stage: str) -> str:
@@ -213,7 +220,8 @@ def stage_configs(run: pb.Run) -> StageConfigs:
         found[pipeline.execution.name] = _execution(pipeline, run)
     found[ROW_RULES] = _row_rules(pipeline, run)
     found[pipeline.selection.name] = _selection(pipeline, run)
-    return StageConfigs(found, samplings)
+    compares = pipeline.execution is not None and STRATEGIES[run.selection.strategy].compares
+    return StageConfigs(found, samplings, _comparison(pipeline, run) if compares else None)
 
 
 def _seed_rules(pipeline: Pipeline, run: pb.Run) -> pb.Record:
@@ -231,7 +239,17 @@ def _seed_rules(pipeline: Pipeline, run: pb.Run) -> pb.Record:
 
 def _execution(pipeline: Pipeline, run: pb.Run) -> pb.Record:
     assert pipeline.execution is not None
-    settings = {
+    return _record(pipeline.execution.makes, pipeline.execution.name, _execution_settings(pipeline, run))
+
+
+def _comparison(pipeline: Pipeline, run: pb.Run) -> pb.Record:
+    settings = _execution_settings(pipeline, run) | {"agreement": agreement.VERSION}
+    return _record(pb.KIND_JUDGEMENT, COMPARISON, settings)
+
+
+def _execution_settings(pipeline: Pipeline, run: pb.Run) -> dict[str, object]:
+    assert pipeline.execution is not None
+    return {
         "profile": run.execution.profile,
         "runs": run.execution.runs,
         "limits": {field.name: value for field, value in run.execution.limits.ListFields()},
@@ -239,7 +257,6 @@ def _execution(pipeline: Pipeline, run: pb.Run) -> pb.Record:
         "python_version": run.execution.python_version,
         "version": pipeline.execution.VERSION,
     }
-    return _record(pipeline.execution.makes, pipeline.execution.name, settings)
 
 
 def _row_rules(pipeline: Pipeline, run: pb.Run) -> pb.Record:

@@ -102,6 +102,26 @@ class Execution:
         self._count(kept, fresh=kept is record)
         return kept
 
+    async def run(self, program: sb.Program, limits: sb.Limits, record_id: str) -> sb.Result | None:
+        """Execute a program that is not an item's own, in the same way; return None if the infrastructure kept failing.
+
+        Args:
+            program: The program.
+            limits: Limits that are set; the run's apply to the others.
+            record_id: Identifies the request.
+
+        Raises:
+            RunFailed: The sandbox does not isolate.
+            RunStopped: The runners changed since the run was created, or the gate stopped the work.
+        """
+        self._context.gate()
+        async with self._window:
+            with self._tally.working():
+                result = await self._execute(record_id, program, limits)
+        if result is not None:
+            await self._check_runner(result)
+        return result
+
     async def settle(self) -> None:
         """Record items without a verdict as undecided for this run, because row selection starts now."""
         self._choosing = True
@@ -138,11 +158,13 @@ class Execution:
         chosen = next((record_id for record_id in wanted if record_id in found), "")
         return (await self._context.store.join([chosen])).get(chosen) if chosen else None
 
-    async def _execute(self, item_id: str, program: sb.Program) -> sb.Result | None:
+    async def _execute(self, item_id: str, program: sb.Program, limits: sb.Limits | None = None) -> sb.Result | None:
         wanted, store = self._wanted, self._context.store
         request = sb.ExecuteRequest(
             program=program, profile=wanted.profile, limits=wanted.limits, runs=wanted.runs, request_id=item_id
         )
+        if limits is not None:
+            request.limits.MergeFrom(limits)
         # Existing programs are judged as in-flight work, so the gate is checked between two tries only.
         try:
             result = await execute(self._sandbox, request, self._tally, self._context.gate, self._window, store.waiting)

@@ -67,6 +67,8 @@ class Group:
     """Candidates that the strategy takes and that meet the row rules, in order of preference."""
     offered: int = 0
     """Candidates of these that were offered to de-duplication. Used by runs with a target."""
+    judgement: bytes = b""
+    """Id of the judgement that compared the attempts. Empty: the strategy does not compare them."""
     labels: tuple[str, str] = ("", "")
     """Difficulty and category of the instruction. Used by runs with a target."""
 

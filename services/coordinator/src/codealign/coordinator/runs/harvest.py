@@ -6,8 +6,9 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.coordinator.pipelines.stage import Item
 from codealign.coordinator.rules.duplicates import Row
-from codealign.coordinator.runs.groups import Group
+from codealign.coordinator.runs.groups import Candidate, Group
 
 _CHARS_PER_TOKEN = 4
 """Estimate for completions whose engine counted nothing."""
@@ -71,10 +72,23 @@ class Measured:
     """What de-duplication compares of each eligible candidate, by the candidate's id. Missing: reading it failed."""
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """A response that could be read and was executed."""
+
+    item: Item
+    verdict: pb.Record
+    candidate: Candidate
+    eligible: bool
+    """Whether it may become a row."""
+
+
 @dataclass
 class Harvest:
     """The groups of candidates that a piece of work gave."""
 
     groups: list[Group] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
+    """Responses of a strategy that compares them."""
     measured: Measured | None = None
     """None: the run has no target."""

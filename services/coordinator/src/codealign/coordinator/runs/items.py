@@ -15,17 +15,19 @@ from codealign.coordinator.ground.calls import Completions
 from codealign.coordinator.ground.faults import RunFailed, RunStopped, decisive_error
 from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.pipelines import INTERNAL_ERROR
-from codealign.coordinator.pipelines.stage import Item, Stage, Writing
+from codealign.coordinator.pipelines.stage import CONTESTED, CONTRADICTED, Item, Stage, Writing
+from codealign.coordinator.rules.seeds import Drop
 from codealign.coordinator.runs.bounded import BoundedTasks
+from codealign.coordinator.runs.comparison import Comparison, Judged
 from codealign.coordinator.runs.config import ROW_RULES
 from codealign.coordinator.runs.context import Context, decision
 from codealign.coordinator.runs.execution import Execution
 from codealign.coordinator.runs.generation import Drawn, Generation
 from codealign.coordinator.runs.groups import Candidate, Group, packed, parent_of, root_of
-from codealign.coordinator.runs.harvest import Harvest, Spending
+from codealign.coordinator.runs.harvest import Attempt, Harvest, Spending
 from codealign.coordinator.runs.prefixes import Prefixes
 from codealign.coordinator.runs.seeds import judged_seeds
-from codealign.coordinator.runs.strategies import STRATEGIES
+from codealign.coordinator.runs.strategies import EXECUTED, STRATEGIES
 from codealign.coordinator.settings import CoordinatorSettings
 
 SELECTED = "seed.selected"
@@ -74,6 +76,9 @@ class Items:
         self._execution: Execution | None = None
         if (stage := self._pipeline.execution) is not None:
             self._execution = Execution(context, stage, services.sandbox, self._programs)
+        self._comparison: Comparison | None = None
+        if self._strategy.compares and self._execution is not None and self._candidates is not None:
+            self._comparison = Comparison(context, self._execution)
         self.stopped = 0
         """Number of items that the gate stopped."""
 
@@ -295,12 +300,42 @@ class Items:
         """
         if self._candidates is None:
             return False
+        if self._comparison is not None:  # once: further draws would have to be compared with these
+            return not group.judgement and await self._draw_compared(self._comparison, group, item, fresh=fresh)
         eligible, harvest = len(group.eligible), Harvest()
         while group.drawn < self._candidates.settings.attempts and (
             self._strategy.draws_all or len(group.eligible) == eligible
         ):
             await self._draw_round(group, item, harvest, fresh=fresh)
         return len(group.eligible) > eligible
+
+    async def _draw_compared(self, comparison: Comparison, group: Group, item: Item, *, fresh: bool) -> bool:
+        """Draw rounds of candidates until the attempts so far agree enough, or no attempts are left."""
+        harvest, judged = Harvest(), None
+        while group.drawn < self.candidates.settings.attempts and not (judged and judged.is_settled):
+            await self._draw_round(group, item, harvest, fresh=fresh)
+            judged = await comparison.judge(harvest.attempts)
+        if judged is None:
+            return False
+        group.judgement, group.eligible = packed([judged.record.id]), judged.eligible
+        await self._drop_others(harvest, judged)
+        return bool(judged.eligible)
+
+    async def _drop_others(self, harvest: Harvest, judged: Judged) -> None:
+        """Record why candidates that met every rule may not become a row after all."""
+        stage, kept = self._pipeline.selection, {candidate.record for candidate in judged.eligible}
+        config_id = self._context.configs[stage.name].id
+        rule = CONTESTED if judged.record.judgement.is_contested else CONTRADICTED
+        sentences = dict(zip(judged.record.parents, judged.record.judgement.attempts, strict=True))
+        decisions = []
+        for each in harvest.attempts:
+            if each.eligible and each.candidate.record not in kept:
+                record_id = each.item.record.id
+                # Another run may draw more attempts, and judge otherwise.
+                about, drop = [record_id, self._context.record.id], Drop(rule, sentences[record_id].sentence)
+                decisions.append(decision(about, config_id, drop))
+                self._context.progress[stage.name].finish(rule)
+        await self._context.store.append_all(decisions)
 
     async def _draw_round(self, group: Group, item: Item, harvest: Harvest, *, fresh: bool) -> None:
         """Draw a group's next round of candidates: all of them if the strategy draws all."""
@@ -347,8 +382,24 @@ class Items:
             verdict = await self._execution.judge(item, fresh=drawn.fresh)
             if verdict is None:
                 return
-        if not self._strategy.takes(_verdict_of(verdict)):
+        candidate = Candidate(
+            drawn.attempt, drawn.number, packed([item.record.id]), packed([verdict.id] if verdict is not None else [])
+        )
+        takes = self._strategy.takes(_verdict_of(verdict))
+        met = takes and await self._meets_row_rules(item)
+        if self._comparison is not None and verdict is not None and _verdict_of(verdict) in EXECUTED:
+            harvest.attempts.append(Attempt(item, verdict, candidate, met))
+        if not met:
             return
+        found.append(candidate)
+        if harvest.measured is not None:
+            with contextlib.suppress(Exception):  # selection compares it again, and records the error
+                compared = self._pipeline.selection.compared(item, context.settings)
+                harvest.measured.compared[candidate.record] = compared
+
+    async def _meets_row_rules(self, item: Item) -> bool:
+        """Return whether a candidate meets the rules for rows."""
+        context = self._context
         rules, stage = context.configs[ROW_RULES].id, self._pipeline.selection
         tally = context.progress[stage.name]
         try:
@@ -356,18 +407,12 @@ class Items:
         except Exception as error:  # whatever a stage's code raises
             await context.reject(stage, [item.record.id], rules, error)
             tally.finish(INTERNAL_ERROR)
-            return
+            return False
         context.breaker.saw(stage.name, None)
         if drop is not None:
             fresh = await self._append(decision([item.record.id], rules, drop))
             tally.finish(drop.rule, fresh=fresh)
-            return
-        verdict_id = verdict.id if verdict is not None else ""
-        candidate = Candidate(drawn.attempt, drawn.number, packed([item.record.id]), packed([verdict_id]))
-        found.append(candidate)
-        if harvest.measured is not None:
-            with contextlib.suppress(Exception):  # selection compares it again, and records the error
-                harvest.measured.compared[candidate.record] = stage.compared(item, context.settings)
+        return drop is None
 
 
 def _spent(harvest: Harvest) -> Spending | None:

@@ -29,6 +29,7 @@ from codealign.coordinator.rules.seeds import Drop
 from codealign.coordinator.runs.bounded import BoundedTasks
 from codealign.coordinator.runs.context import Context, decision
 from codealign.coordinator.runs.groups import Candidate, Group, parent_of, root_of, there
+from codealign.coordinator.runs.judged_rows import describe, stronger
 from codealign.coordinator.runs.offers import Offers
 from codealign.coordinator.runs.strategies import STRATEGIES
 
@@ -160,6 +161,7 @@ class Selection:
         """
         lines = [turn.group.ids for turn in batch]
         wanted = [turn.candidate.record_id for turn in batch]
+        wanted += [turn.group.judgement.hex() for turn in batch if turn.group.judgement]
         found = await self._context.store.get([*wanted, *(record_id for line in lines for record_id in line)])
         parents = {turn: parent_of(turn.group, found, self._context.pipeline) for turn in batch}
         fallen: set[Turn] = set()
@@ -216,7 +218,8 @@ class Selection:
                 dropped.append((turn, Drop(TARGET_REACHED, f"the run has its {self._most} rows")))
                 continue
             try:
-                example, drop = self._offer(turn, parents[turn], record)
+                judgement = there(found, turn.group.judgement.hex()) if turn.group.judgement else None
+                example, drop = self._offer(turn, parents[turn], record, judgement)
             except Exception as error:  # whatever a stage's code raises
                 await self._reject(record.id, error)
                 fallen.add(turn)
@@ -262,12 +265,18 @@ class Selection:
         ):
             yield
 
-    def _offer(self, turn: Turn, parent: Item, record: pb.Record) -> tuple[pb.Record, Drop | None]:
+    def _offer(
+        self, turn: Turn, parent: Item, record: pb.Record, judgement: pb.Record | None
+    ) -> tuple[pb.Record, Drop | None]:
         """Return a candidate's row, and the rule that drops it as a duplicate, or None."""
         group, candidate = turn.group, turn.candidate
+        if judgement is not None:
+            record = stronger(record, judgement)
         item = Item(record, self._key_of(group, candidate), {**parent.line, self._candidates.name: record})
         # Before anything is remembered: an exception must leave no trace among the rows.
         example = self._example(item, candidate, group)
+        if judgement is not None:
+            describe(example.example, record.id, judgement)
         return example, self._offers.offer(self._stage.compared(item, self._context.settings), group.key)
 
     def _choice(self, turn: Turn) -> list[pb.Record]:

@@ -49,6 +49,8 @@ class Strategy(ABC):
     """The same for a version of a pipeline that executes nothing."""
     draws_all: ClassVar[bool] = False
     """Whether all attempts are drawn before selecting. Otherwise drawing stops after the first eligible candidate."""
+    compares: ClassVar[bool] = False
+    """Whether the attempts at an instruction are compared with each other. Drawing stops when they agree enough."""
     several: ClassVar[bool] = False
     """Whether every eligible candidate of a group becomes a row, rather than one."""
     verdicts: ClassVar[Sequence[sb.Verdict.ValueType]] = (sb.VERDICT_PASSED,)
@@ -141,7 +143,23 @@ class Everything(Strategy):
         return f"attempt {group.eligible[rank].attempt}: every response that meets the row rules is taken"
 
 
+class Agreement(Strategy):
+    """The best passing answer of those that do the same, if these are likely the most common ones."""
+
+    name = "agreement"
+    fact = "passing answer that most attempts agree with"
+    unexecuted_fact = "lowest attempt"
+    compares = True
+
+    def why(self, group: Group, rank: int) -> str:
+        """Return a description with the attempt's number."""
+        candidate = group.eligible[rank]
+        if not candidate.executed:
+            return f"attempt {candidate.attempt} is the lowest that meets the row rules"
+        return f"attempt {candidate.attempt} is number {rank + 1} of the passes that most attempts agree with"
+
+
 STRATEGIES: dict[str, Strategy] = {
-    each.name: each for each in (FirstPass(), RandomPass(), RandomResponse(), FailuresOnly(), Everything())
+    each.name: each for each in (FirstPass(), RandomPass(), RandomResponse(), FailuresOnly(), Everything(), Agreement())
 }
 """All strategies by name."""

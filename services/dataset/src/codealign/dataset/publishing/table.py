@@ -18,7 +18,7 @@ from codealign.api.sandbox.v1 import sandbox_pb2
 from codealign.common.errors import FailedPrecondition
 from codealign.dataset.storage.rows import verdict_name
 
-FORMAT = "codealign.version.v3"
+FORMAT = "codealign.version.v4"
 
 _STEP = pa.struct([pa.field("stage", pa.string(), nullable=False), pa.field("id", pa.string(), nullable=False)])
 # A change here changes the name of every version: then increase FORMAT as well.
@@ -42,6 +42,13 @@ SCHEMA = pa.schema(
         pa.field("seed_license", pa.string(), nullable=False),
         pa.field("license", pa.string(), nullable=False),
         pa.field("imported_from", pa.string(), nullable=False),
+        # Null, or empty, if the attempts at the instruction were not compared.
+        pa.field("attempts", pa.int32()),
+        pa.field("class_size", pa.int32()),
+        pa.field("tests_share", pa.float64()),
+        pa.field("mutation_score", pa.float64()),
+        pa.field("surviving_mutants", pa.list_(pa.field("item", pa.string(), nullable=False)), nullable=False),
+        pa.field("added_tests", pa.list_(pa.field("item", pa.string(), nullable=False)), nullable=False),
     ]
 )
 
@@ -86,6 +93,7 @@ def row_of(record: pb.Record, related: Mapping[str, pb.Record], admitted: Admitt
         )
     verdict = _not_executed(record) if admitted.not_executed else _verdict(record, related, admitted)
     seed = _seed(record, related)
+    compared = bool(example.judgement_id)
     return {
         "id": record.id,
         "instruction": example.instruction,
@@ -105,6 +113,12 @@ def row_of(record: pb.Record, related: Mapping[str, pb.Record], admitted: Admitt
         "seed_license": seed.license,
         "license": example.license,
         "imported_from": example.imported_from,
+        "attempts": example.attempts if compared else None,
+        "class_size": example.class_size if compared else None,
+        "tests_share": example.tests_share if compared else None,
+        "mutation_score": example.mutation_score if example.HasField("mutation_score") else None,
+        "surviving_mutants": list(example.surviving_mutants),
+        "added_tests": list(example.added_tests),
     }
 
 

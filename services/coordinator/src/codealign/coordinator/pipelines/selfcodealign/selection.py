@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.common import records
-from codealign.coordinator.pipelines.stage import NOT_CHOSEN, TARGET_REACHED, Item, Selection, Settings
+from codealign.coordinator.pipelines.stage import (
+    CONTESTED,
+    CONTRADICTED,
+    NOT_CHOSEN,
+    TARGET_REACHED,
+    Item,
+    Selection,
+    Settings,
+)
 from codealign.coordinator.rules import duplicates
 from codealign.coordinator.rules.benchmarks import BenchmarkTexts
 from codealign.coordinator.rules.duplicates import Row
@@ -24,6 +32,8 @@ class RowSelection(Selection):
         **ROW_RULES,
         **duplicates.RULES,
         NOT_CHOSEN: "another response to the same task was chosen",
+        CONTRADICTED: "other attempts agree on something else",
+        CONTESTED: "the attempts contradict each other",
         TARGET_REACHED: "the run had as many rows as wanted",
     }
 

@@ -1,0 +1,91 @@
+"""Classes of attempts that agree with each other, and how likely the winning one is the most common."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from codealign.coordinator.agreement.inputs import Input
+from codealign.coordinator.agreement.outcomes import Outcome, Outcomes
+
+SETTLED = 0.5
+"""Share of the attempts observed at an input that must agree there, so that a varied input counts."""
+_FEW = 2
+"""Attempts of which no share says anything: with two, any disagreement counts."""
+
+
+def counted(inputs: Sequence[Input], outcomes: Sequence[Outcomes], settled: float = SETTLED) -> tuple[int, ...]:
+    """Return the numbers of the inputs at which attempts are compared.
+
+    An input of some attempt's tests always counts. A varied input may be one for which the instruction leaves open what
+    happens: then attempts that are all right do different things (of `factorial(-1)`, one returns 1, one raises a
+    ValueError, one never ends). So it counts only if, of three or more attempts observed there, the share `settled`
+    agrees.
+
+    Args:
+        inputs: All inputs.
+        outcomes: Of each attempt at each input.
+        settled: The share.
+    """
+    found = []
+    for number, each in enumerate(inputs):
+        keys = Counter(own[number].key for own in outcomes if own[number].counts)
+        if each.claimed or keys.total() <= _FEW or max(keys.values()) >= settled * keys.total():
+            found.append(number)
+    return tuple(found)
+
+
+def agreeing(outcomes: Sequence[Outcomes], numbers: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return the classes of attempts that agree with each other at all inputs where they were observed.
+
+    What was not observed is compatible with anything. Therefore agreement is not transitive: attempts A and C that
+    contradict each other may both be compatible with B. A class never has both: it stands for one function, which is
+    known where any of its members was observed, and no member contradicts it. Attempts are placed in the order of the
+    number of inputs at which they were observed, then of their own numbers. Each joins the class with which it agrees
+    at most inputs (at one at least) and contradicts at none; of equal ones the largest, then the one with the lowest
+    attempt. If there is none, it begins a class. An attempt that was observed nowhere is in no class.
+
+    Args:
+        outcomes: Of each attempt at each input.
+        numbers: The inputs that count.
+    """
+    observed = [[number for number in numbers if own[number].counts] for own in outcomes]
+    classes: list[tuple[list[int], dict[int, Outcome]]] = []
+    for attempt in sorted(range(len(outcomes)), key=lambda each: (-len(observed[each]), each)):
+        own = {number: outcomes[attempt][number] for number in observed[attempt]}
+        if not own:
+            continue
+        found = [
+            (sum(1 for number in own if number in known), len(members), -min(members), place)
+            for place, (members, known) in enumerate(classes)
+            if not any(number in known and known[number].contradicts(own[number]) for number in own)
+        ]
+        best = max(found, default=(0,))
+        if best[0]:
+            members, known = classes[best[-1]]
+            members.append(attempt)
+            known.update({**own, **known})
+        else:
+            classes.append(([attempt], own))
+    return [tuple(sorted(members)) for members, _ in classes]
+
+
+def probability(first: int, second: int) -> float:
+    """Return the posterior probability that one class is more common among all possible attempts than another.
+
+    With a uniform prior, the share of the first among attempts of either class has the distribution
+    Beta(first + 1, second + 1), so the probability is
+
+        P(share > 1/2) = sum of binomial(first + second + 1, k) / 2^(first + second + 1) for k = 0 .. first,
+
+    by the identity of the Beta distribution and the binomial one. As a rule for when to stop drawing it is the Beta
+    criterion of Aggarwal et al., "Let's Sample Step by Step: Adaptive-Consistency", EMNLP 2023 (arXiv 2305.11860). It
+    is the probability that further attempts would not change the winner, not the one that the winner is right.
+
+    Args:
+        first: Attempts of the one class.
+        second: Attempts of the other.
+    """
+    total = first + second + 1
+    return float(sum(math.comb(total, number) for number in range(first + 1)) / 2**total)

@@ -1,0 +1,219 @@
+"""Comparison of all attempts at one instruction: which programs to execute, and what their results say.
+
+1. Every answer is observed at the same inputs, and executed with the tests of every other attempt.
+2. Mutants of the best answer that may become a row are executed with its tests; survivors are observed.
+3. If the tests can be made stronger, the answer is executed with the stronger ones.
+
+The caller executes the programs, and may take results from a cache: a trial's key identifies it among those of one
+instruction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+
+from codealign.api.sandbox.v1 import sandbox_pb2 as sb
+from codealign.coordinator.agreement import calls, hints, observing
+from codealign.coordinator.agreement.calls import Reading
+from codealign.coordinator.agreement.evidence import Evidence
+from codealign.coordinator.agreement.inputs import Input, claims, vary
+from codealign.coordinator.agreement.mutants import Mutant, mutants
+from codealign.coordinator.agreement.outcomes import UNOBSERVED, Observations, Outcome, Outcomes
+from codealign.coordinator.agreement.scoring import DEFAULTS, Judgement, Rules, judge
+from codealign.coordinator.agreement.strength import MutantResult, strengthened
+from codealign.coordinator.agreement.subjects import Subject
+
+INPUTS, TESTS, MUTANT, ADDED = "inputs", "tests", "mutant", "added"
+"""Purposes of trials: an answer at inputs, with another attempt's tests, a mutant, and with added tests."""
+_UNDECIDED = frozenset(
+    {sb.VERDICT_TIMED_OUT, sb.VERDICT_OUT_OF_MEMORY, sb.VERDICT_FLAKY, sb.VERDICT_REFUSED, sb.VERDICT_INFRASTRUCTURE}
+)
+"""Verdicts that may be the machine's or the runner's doing, and say nothing about an answer and another's tests."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An attempt at the instruction."""
+
+    code: str
+    tests: str
+    passed: bool | None
+    """Whether it passes its own tests. None: undecided."""
+    eligible: bool
+    """Whether it may become a row."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A program to execute."""
+
+    purpose: str
+    answer: int
+    """Number of the answer."""
+    other: int
+    """Number of the attempt whose tests are executed; the answer's own otherwise."""
+    program: sb.Program
+    limits: sb.Limits
+
+    @property
+    def key(self) -> str:
+        """A hash of everything that determines its result besides the runner."""
+        data = self.program.SerializeToString(deterministic=True) + self.limits.SerializeToString(deterministic=True)
+        return hashlib.sha256(data).hexdigest()
+
+
+Execute = Callable[[Sequence[Trial]], Awaitable[Sequence[sb.Result | None]]]
+"""Executes trials and returns their results in the same order. None: the infrastructure kept failing."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a comparison found."""
+
+    judgement: Judgement
+    inputs: tuple[Input, ...]
+    subject: Subject | None
+    best: int | None
+    """The best answer that may become a row: the first in order of the winning class. None: there is none."""
+    outcomes: Outcomes = ()
+    """What the best answer does at the inputs."""
+    mutants: tuple[tuple[Mutant, MutantResult], ...] = ()
+    """Of the best answer."""
+    tests: str = ""
+    """Tests of the best answer with the assertions of its judgement, which it passes. Empty: nothing was added."""
+
+
+async def compare(instruction: str, answers: Sequence[Answer], execute: Execute, rules: Rules = DEFAULTS) -> Compared:
+    """Compare the attempts at an instruction.
+
+    Args:
+        instruction: Its text.
+        answers: The attempts that can be read, in the order of their numbers.
+        execute: Executes programs.
+        rules: Parameters of the judgement.
+    """
+    work = _Comparison(instruction, answers, rules)
+    evidence = await work.evidence(execute)
+    judgement = judge(evidence, work.inputs, work.subject, rules)
+    best = _best(judgement, answers)
+    if best is None:
+        return Compared(judgement, work.inputs, work.subject, None)
+    tried = await work.mutants(best, execute)
+    evidence[best] = replace(evidence[best], mutants=tuple(result for _, result in tried))
+    judgement = judge(evidence, work.inputs, work.subject, rules)
+    tests = strengthened(answers[best].tests, judgement.attempts[best].added)
+    if tests != answers[best].tests:
+        trial = _trial(ADDED, best, best, answers[best].code, tests)
+        (result,) = await execute([trial])
+        tests = tests if _passed(result) else answers[best].tests
+    added = tests if tests != answers[best].tests else ""
+    outcomes = evidence[best].observations.outcomes
+    return Compared(judgement, work.inputs, work.subject, best, outcomes, tuple(tried), added)
+
+
+def _best(judgement: Judgement, answers: Sequence[Answer]) -> int | None:
+    winner = judgement.classes[0] if judgement.classes else ()
+    return next((i for i in judgement.order if i in winner and answers[i].eligible), None)
+
+
+class _Comparison:
+    def __init__(self, instruction: str, answers: Sequence[Answer], rules: Rules) -> None:
+        self._answers, self._rules = answers, rules
+        self._readings = [calls.read(each.code, each.tests) for each in answers]
+        self.subject = calls.common_subject(self._readings)
+        self._subjects = [calls.subject_for(each, self.subject) for each in self._readings]
+        self.inputs: tuple[Input, ...] = ()
+        if self.subject is not None:
+            codes, tests = ([getattr(each, name) for each in answers] for name in ("code", "tests"))
+            self.inputs = vary(self._readings, hints.find(codes, tests, instruction))
+
+    async def evidence(self, execute: Execute) -> list[Evidence]:
+        """Execute every answer at the inputs and with every other attempt's tests."""
+        numbers = range(len(self._answers))
+        seen = [i for i in numbers if self._subjects[i] is not None and self.inputs]
+        pairs = [(i, j) for i in numbers for j in numbers if i != j and self._fits(i, j)]
+        observing_trials = [self._observe(i, self._answers[i].code, self._readings[i]) for i in seen]
+        pair_trials = [_trial(TESTS, i, j, self._answers[i].code, self._answers[j].tests) for i, j in pairs]
+        results = await execute([*observing_trials, *pair_trials])
+        observations = {
+            i: self._read(trial, result, len(self._readings[i].oracles))
+            for i, trial, result in zip(seen, observing_trials, results, strict=False)
+        }
+        passed = {pair: _passed(result) for pair, result in zip(pairs, results[len(observing_trials) :], strict=True)}
+        return [
+            Evidence(
+                observations.get(i) or self._unobserved("there is nothing to call"),
+                tuple(self._answers[i].passed if i == j else passed.get((i, j)) for j in numbers),
+                claims(self._readings[i], self.inputs),
+            )
+            for i in numbers
+        ]
+
+    async def mutants(self, i: int, execute: Execute) -> list[tuple[Mutant, MutantResult]]:
+        """Execute mutants of an answer with its tests, and observe those that survive."""
+        made = mutants(self._answers[i].code)
+        results = await execute([_trial(MUTANT, i, i, each.code, self._answers[i].tests) for each in made])
+        survivors = [each for each, result in zip(made, results, strict=True) if _passed(result)]
+        observed: dict[Mutant, Observations] = {}
+        if self._subjects[i] is not None and self.inputs and survivors:
+            trials = [self._observe(i, each.code, None) for each in survivors]
+            told = await execute(trials)
+            observed = {
+                each: self._read(trial, result, 0) for each, trial, result in zip(survivors, trials, told, strict=True)
+            }
+        found = []
+        for each, result in zip(made, results, strict=True):
+            killed = _killed(result)
+            outcomes = observed[each].outcomes if each in observed else ()
+            found.append((each, MutantResult(each.description, killed, outcomes)))
+        return found
+
+    def _fits(self, i: int, j: int) -> bool:
+        """Return whether the tests of attempt j call what answer i defines."""
+        tested = self._readings[j].subject
+        return tested is None or tested.name in self._readings[i].defined
+
+    def _observe(self, i: int, code: str, reading: Reading | None) -> Trial:
+        """Return the trial that observes code in the place of answer i; with the oracles of its tests, if given."""
+        subject = self._subjects[i]
+        assert subject is not None
+        oracles, preamble = (reading.oracles, reading.preamble) if reading is not None else ((), ())
+        program = observing.program(
+            code, subject, self.inputs, _key(code, self.inputs), oracles=oracles, preamble=preamble
+        )
+        return Trial(INPUTS, i, i, program, observing.LIMITS)
+
+    def _read(self, trial: Trial, result: sb.Result | None, oracles: int) -> Observations:
+        if result is None:
+            return self._unobserved("the sandbox kept failing")
+        ended = sb.Verdict.Name(result.verdict).removeprefix("VERDICT_")
+        key = _key(trial.program.code, self.inputs)
+        return observing.read(result.stdout.data, key, len(self.inputs), oracles, ended=ended)
+
+    def _unobserved(self, why: str) -> Observations:
+        return Observations(tuple(Outcome(UNOBSERVED, why) for _ in self.inputs))
+
+
+def _key(code: str, inputs: Sequence[Input]) -> str:
+    return "\n".join([code, *(str(each.arguments) for each in inputs)])
+
+
+def _trial(purpose: str, i: int, j: int, code: str, tests: str) -> Trial:
+    return Trial(purpose, i, j, sb.Program(language=sb.LANGUAGE_PYTHON, code=code, tests=tests), sb.Limits())
+
+
+def _passed(result: sb.Result | None) -> bool | None:
+    """Return whether an answer passes tests. None: undecided."""
+    if result is None or result.verdict in _UNDECIDED:
+        return None
+    return result.verdict == sb.VERDICT_PASSED
+
+
+def _killed(result: sb.Result | None) -> bool | None:
+    """Return whether tests detect a mutant. One that no longer ends is detected."""
+    if result is not None and result.verdict == sb.VERDICT_TIMED_OUT:
+        return True
+    passed = _passed(result)
+    return None if passed is None else not passed

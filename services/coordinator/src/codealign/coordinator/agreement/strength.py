@@ -1,0 +1,179 @@
+"""How strong an attempt's tests are, and assertions that make them stronger."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from codealign.common.foreign_python import without_warnings
+from codealign.coordinator.agreement.inputs import Input
+from codealign.coordinator.agreement.outcomes import RETURNED, Outcome, Outcomes
+from codealign.coordinator.agreement.subjects import HOLE, Subject
+from codealign.coordinator.agreement.trees import with_names
+from codealign.coordinator.agreement.values import Value, source
+
+MAX_ASSERTIONS = 3
+"""Assertions added to a tests text."""
+MAX_CHARS = 120
+"""Characters of an added assertion: a line."""
+_FAULTS = (SyntaxError, ValueError, TypeError, RecursionError, MemoryError)
+_IMPORT = "import math"
+
+
+@dataclass(frozen=True)
+class MutantResult:
+    """What happened to one mutant of an answer."""
+
+    description: str
+    killed: bool | None
+    """Whether the answer's own tests fail on it. None: undecided."""
+    outcomes: tuple[Outcome, ...] = ()
+    """At each input. Empty: it was not observed."""
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How many mutants of an answer its tests kill."""
+
+    killed: int
+    survived: int
+    """Without those that seem equivalent to the answer."""
+    equivalent: int
+    """Survivors that do the same as the answer at all inputs."""
+    score: float | None
+    """killed / (killed + survived). None: no mutant was decided."""
+
+
+@dataclass(frozen=True)
+class AddedAssertion:
+    """An assertion that the observations prove for the answer, and that detects what the tests do not."""
+
+    text: str
+    """A line of Python. It may need `import math`; see `strengthened`."""
+    input: int
+    """Number of the input."""
+    kills: tuple[str, ...]
+    """What it detects: descriptions of mutants, and "attempt 2" for an answer that passes the tests."""
+    agreed_by: tuple[int, ...]
+    """Attempts of the winning class that were observed at the input, and agree."""
+
+
+def is_equivalent(original: Outcomes, mutant: Outcomes) -> bool | None:
+    """Estimate whether a mutant is equivalent: it does what the answer does at all inputs.
+
+    Returns:
+        None if the two were not observed at any common input.
+    """
+    pairs = [(one, other) for one, other in zip(original, mutant, strict=False) if one.counts and other.counts]
+    return not any(one.contradicts(other) for one, other in pairs) if pairs else None
+
+
+def strength(original: Outcomes, mutants: Sequence[MutantResult]) -> Strength:
+    """Return the mutation score of an answer's tests.
+
+    A mutant that survives and seems equivalent counts for nothing, and so does one that was not observed.
+
+    Args:
+        original: What the answer does.
+        mutants: Its mutants.
+    """
+    killed = sum(1 for mutant in mutants if mutant.killed)
+    survivors = [is_equivalent(original, mutant.outcomes) for mutant in mutants if mutant.killed is False]
+    survived, equivalent = survivors.count(False), survivors.count(True)
+    decided = killed + survived
+    return Strength(killed, survived, equivalent, round(killed / decided, 6) if decided else None)
+
+
+def added_assertions(
+    subject: Subject, inputs: Sequence[Input], members: Sequence[Outcomes], targets: Sequence[tuple[str, Outcomes]]
+) -> Iterator[tuple[int, str, tuple[str, ...]]]:
+    """Choose input-output pairs that detect what the tests do not, those that detect most first.
+
+    Args:
+        subject: What is called.
+        inputs: All inputs.
+        members: Outcomes of the attempts of the winning class. Two at least must have been observed at an input.
+        targets: Descriptions and outcomes of what should be detected.
+
+    Yields:
+        Number of the input, assertion, and descriptions of what it detects and no earlier one does.
+    """
+    candidates = []
+    for number, each in enumerate(inputs):
+        observed = [own[number] for own in members if own[number].counts]
+        text = _assertion(subject, each, observed[0]) if len(observed) > 1 else ""
+        if text:
+            detected = {place for place, (_, own) in enumerate(targets) if _detects(observed[0], own[number])}
+            candidates.append((len(text), number, text, detected))
+    left = set(range(len(targets)))
+    for _ in range(MAX_ASSERTIONS):
+        best = max(candidates, key=lambda each: (len(each[3] & left), -each[0], -each[1]), default=None)
+        if best is None or not best[3] & left:
+            return
+        yield best[1], best[2], tuple(targets[place][0] for place in sorted(best[3] & left))
+        left -= best[3]
+
+
+def _detects(expected: Outcome, other: Outcome) -> bool:
+    """Return whether an assertion about the returned value fails: it does not see prints and changed arguments."""
+    return other.counts and (other.kind, other.text) != (expected.kind, expected.text)
+
+
+def _assertion(subject: Subject, tried: Input, outcome: Outcome) -> str:
+    """Return an assertion with literals only, or "" if there is none of one line."""
+    if outcome.kind != RETURNED or not all(map(_is_literal, _texts(tried))):
+        return ""
+    try:
+        value = _literal(outcome.text)
+        called = _call(subject, tried)
+    except _FAULTS:
+        return ""
+    expected = source(value)
+    if outcome.floats:
+        if type(value) not in (int, float):
+            return ""  # a comparison with a tolerance would need the structure
+        text = f"assert math.isclose({called}, {expected}, rel_tol=1e-09, abs_tol=1e-09)"
+    elif value is None or isinstance(value, bool):
+        text = f"assert {called} is {expected}"
+    else:
+        text = f"assert {called} == {expected}"
+    return text if len(text) <= MAX_CHARS else ""
+
+
+def _call(subject: Subject, tried: Input) -> str:
+    """Return the call, and what is looked at of its result."""
+    call = f"{subject.callee}({tried.arguments})"
+    if not subject.view:
+        return call
+    looked_at = ast.parse(subject.view, mode="eval").body
+    return ast.unparse(with_names(looked_at, {HOLE: ast.parse(call, mode="eval").body}))
+
+
+def _texts(tried: Input) -> Iterator[str]:
+    yield from tried.arguments.positional
+    yield from (text for _, text in tried.arguments.keywords)
+
+
+def _is_literal(text: str) -> bool:
+    try:
+        _literal(text)
+    except _FAULTS:
+        return False
+    return True
+
+
+def _literal(text: str) -> Value:
+    """Return the value of a literal. An answer may have made up the text, so it may be anything."""
+    with without_warnings():
+        return ast.literal_eval(text)
+
+
+def strengthened(tests: str, assertions: Sequence[AddedAssertion]) -> str:
+    """Append assertions to a tests text, with the import that they need."""
+    if not assertions:
+        return tests
+    lines = [each.text for each in assertions]
+    if any("math.isclose(" in line for line in lines):
+        lines.insert(0, _IMPORT)
+    return "\n".join([tests.rstrip("\r\n"), *lines, ""])

@@ -1,0 +1,222 @@
+"""Comparison of all attempts at an instruction: trials are looked up in the store first, executed if missing.
+
+Trials and judgements are shared by all runs with the same attempts and the same execution. What the machine may have
+caused (a limit of time or memory, a fault) is not recorded, and counts neither for nor against an attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.api.sandbox.v1 import sandbox_pb2 as sb
+from codealign.common import records, traces
+from codealign.common.errors import InvalidArgument
+from codealign.coordinator.agreement import comparing
+from codealign.coordinator.agreement.comparing import INPUTS, TESTS, Answer, Compared, Trial
+from codealign.coordinator.agreement.outcomes import Outcomes
+from codealign.coordinator.agreement.scoring import Rules
+from codealign.coordinator.agreement.strength import MutantResult, is_equivalent
+from codealign.coordinator.ground.calls import trim
+from codealign.coordinator.pipelines.selfcodealign.selection import instruction_of
+from codealign.coordinator.runs.config import COMPARISON
+from codealign.coordinator.runs.context import Context
+from codealign.coordinator.runs.execution import OF_THE_MACHINE, Execution
+from codealign.coordinator.runs.groups import Candidate, packed
+from codealign.coordinator.runs.harvest import Attempt
+
+RULES = Rules(likely=0.87)
+"""Two votes without an opposing one (0.875) are enough to stop drawing, one (0.75) is not. If three more were demanded,
+most instructions would need all attempts."""
+_NOT_KEPT = OF_THE_MACHINE | {sb.VERDICT_INFRASTRUCTURE, sb.VERDICT_REFUSED}
+DECIDED = frozenset(sb.Verdict.values()) - _NOT_KEPT - {sb.VERDICT_UNSPECIFIED, sb.VERDICT_FLAKY}
+"""Verdicts that say whether an answer passes its tests."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The attempts at an instruction after their comparison."""
+
+    record: pb.Record
+    """The judgement."""
+    is_settled: bool
+    """Whether further attempts are unlikely to change it."""
+    eligible: list[Candidate]
+    """Those of the winning class that may become a row, the best first. Empty if the attempts contradict each other."""
+
+
+class Comparison:
+    """Compares attempts for one run.
+
+    Args:
+        context: The run.
+        execution: Executes the programs.
+    """
+
+    def __init__(self, context: Context, execution: Execution) -> None:
+        self._context, self._execution = context, execution
+        assert context.configs.comparison is not None, "the strategy compares attempts"
+        self._config_id = context.configs.comparison.id
+
+    async def judge(self, attempts: Sequence[Attempt]) -> Judged | None:
+        """Compare attempts and record the judgement. None: none of them may become a row.
+
+        Raises:
+            RunFailed: The sandbox does not isolate.
+            RunStopped: The runners changed since the run was created, or the gate stopped the work.
+        """
+        attempts = sorted(attempts, key=lambda each: each.candidate)
+        if not any(each.eligible for each in attempts):
+            return None
+        parents = [each.item.record.id for each in attempts]
+        key = _known(attempts)
+        record_id = records.derive_id(pb.KIND_JUDGEMENT, parents, stage_config_id=self._config_id, key=key)
+        record = (await self._context.store.join([record_id])).get(record_id)
+        if record is None:
+            with traces.span(COMPARISON, {"attempts": len(attempts)}):
+                judgement = await self._compare(attempts)
+            record = await self._context.store.append(
+                pb.Record(
+                    kind=pb.KIND_JUDGEMENT,
+                    parents=parents,
+                    stage_config_id=self._config_id,
+                    key=key,
+                    judgement=judgement,
+                )
+            )
+        return await self._judged(record, attempts)
+
+    async def _judged(self, record: pb.Record, attempts: Sequence[Attempt]) -> Judged:
+        found = record.judgement
+        winning = [(each, own) for each, own in zip(attempts, found.attempts, strict=True) if own.class_number == 1]
+        ordered = sorted(winning, key=lambda pair: (pair[0].item.record.id != found.best, -pair[1].tests_share))
+        eligible = [each.candidate for each, _ in ordered if each.eligible]
+        if found.is_contested:
+            eligible = []
+        elif eligible and found.tests:
+            best = next(each for each in attempts if each.item.record.id == found.best)
+            if verdict := await self._verdict(record, best):
+                eligible[0] = eligible[0]._replace(verdict=packed([verdict.id]))
+        settled = not found.is_contested and found.probability >= RULES.likely
+        return Judged(record, settled, eligible)
+
+    async def _verdict(self, judgement: pb.Record, best: Attempt) -> pb.Record | None:
+        """Return the verdict on the best answer with its stronger tests, or None if it does not pass them now."""
+        parents = [best.item.record.id, judgement.id]
+        verdict_id = records.derive_id(pb.KIND_VERDICT, parents, stage_config_id=self._config_id)
+        if found := (await self._context.store.join([verdict_id])).get(verdict_id):
+            return found
+        program = sb.Program(
+            language=sb.LANGUAGE_PYTHON, code=best.item.record.response.code, tests=judgement.judgement.tests
+        )
+        result = await self._execution.run(program, sb.Limits(), verdict_id)
+        if result is None or result.verdict != sb.VERDICT_PASSED:
+            return None
+        trim(result)
+        return await self._context.store.append(
+            pb.Record(
+                kind=pb.KIND_VERDICT,
+                parents=parents,
+                stage_config_id=self._config_id,
+                verdict=pb.VerdictBody(result=result),
+                provenance=pb.Provenance(seconds=result.queue_seconds + result.wall_seconds),
+            )
+        )
+
+    async def _compare(self, attempts: Sequence[Attempt]) -> pb.Judgement:
+        answers = [
+            Answer(
+                each.item.record.response.code,
+                each.item.record.response.tests,
+                _passed(each.verdict.verdict.result),
+                each.eligible,
+            )
+            for each in attempts
+        ]
+        task = instruction_of(attempts[0].item)
+
+        async def execute(trials: Sequence[Trial]) -> Sequence[sb.Result | None]:
+            return await asyncio.gather(*(self._execute(trial, attempts) for trial in trials))
+
+        compared = await comparing.compare(task.text if task is not None else "", answers, execute, RULES)
+        return _body(compared, attempts)
+
+    async def _execute(self, trial: Trial, attempts: Sequence[Attempt]) -> sb.Result | None:
+        """Return a trial's result from the store or the sandbox."""
+        own, other = (attempts[number].item.record.id for number in (trial.answer, trial.other))
+        is_kept = (
+            trial.purpose in (INPUTS, TESTS) and trial.program.code == attempts[trial.answer].item.record.response.code
+        )
+        record = pb.Record(
+            kind=pb.KIND_TRIAL,
+            parents=[own] if own == other else [own, other],
+            stage_config_id=self._config_id,
+            key=trial.key,
+        )
+        record.id = records.record_id(record)
+        if is_kept and (found := (await self._context.store.join([record.id])).get(record.id)):
+            return found.trial.result
+        result = await self._execution.run(trial.program, trial.limits, record.id)
+        if result is None or result.verdict in _NOT_KEPT or not is_kept:
+            return result
+        if trial.purpose == TESTS:
+            trim(result)
+        record.trial.result.CopyFrom(result)
+        try:
+            return (await self._context.store.append(record)).trial.result
+        except InvalidArgument:  # too large for the store
+            return result
+
+
+def _known(attempts: Sequence[Attempt]) -> str:
+    """Return a hash of what is known of the attempts besides their records."""
+    lines = [f"{each.verdict.verdict.result.verdict} {int(each.eligible)}" for each in attempts]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _passed(result: sb.Result) -> bool | None:
+    return result.verdict == sb.VERDICT_PASSED if result.verdict in DECIDED else None
+
+
+def _body(compared: Compared, attempts: Sequence[Attempt]) -> pb.Judgement:
+    found = compared.judgement
+    body = pb.Judgement(
+        is_contested=found.contested,
+        probability=found.probability,
+        inputs=len(found.counted),
+        tests=compared.tests,
+    )
+    for own in found.attempts:
+        place = next((number for number, members in enumerate(found.classes, 1) if own.attempt in members), 0)
+        body.attempts.add(
+            score=own.score,
+            tests_share=own.tests_share,
+            class_number=place,
+            class_size=own.class_size,
+            contradicts_itself=not own.has_vote,
+            sentence=own.sentence,
+        )
+    if compared.best is None:
+        return body
+    best = found.attempts[compared.best]
+    body.best = attempts[compared.best].item.record.id
+    for mutant, result in compared.mutants:
+        body.mutants.add(description=mutant.description, fate=_fate(result, compared.outcomes))
+    if best.strength.score is not None:
+        body.mutation_score = best.strength.score
+    if compared.tests:
+        for each in best.added:
+            body.added_tests.add(text=each.text, detects=each.kills, agreed_by=len(each.agreed_by))
+    return body
+
+
+def _fate(result: MutantResult, original: Outcomes) -> pb.JudgedMutant.Fate.ValueType:
+    if result.killed is not False:
+        return pb.JudgedMutant.FATE_KILLED if result.killed else pb.JudgedMutant.FATE_UNDECIDED
+    equivalent = is_equivalent(original, result.outcomes)
+    if equivalent is None:
+        return pb.JudgedMutant.FATE_UNDECIDED
+    return pb.JudgedMutant.FATE_EQUIVALENT if equivalent else pb.JudgedMutant.FATE_SURVIVED

@@ -1,0 +1,381 @@
+"""Judgement of attempts from what is known of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codealign.coordinator.agreement import classes
+from codealign.coordinator.agreement.calls import Arguments, Parameter, Subject
+from codealign.coordinator.agreement.inputs import Input
+from codealign.coordinator.agreement.outcomes import Observations, Outcome
+from codealign.coordinator.agreement.scoring import Evidence, Judgement, MutantResult, Rules, judge, strengthened
+from codealign.coordinator.agreement.strength import is_equivalent, strength
+
+SUBJECT = Subject("small", "", (Parameter("size", "positional"),))
+MISSING = Outcome("unobserved", "too late")
+
+
+def returned(value: object, **more: object) -> Outcome:
+    return dataclasses.replace(Outcome("returned", repr(value)), **more)  # type: ignore[arg-type]
+
+
+def outcomes(*values: object) -> tuple[Outcome, ...]:
+    """Return outcomes: "?" is unobserved, an Outcome itself, anything else is returned."""
+    return tuple(MISSING if v == "?" else v if isinstance(v, Outcome) else returned(v) for v in values)
+
+
+def tried(*texts: str, claimed: int = 0) -> list[Input]:
+    return [Input(Arguments((text,)), "tests" if n < claimed else "boundary") for n, text in enumerate(texts)]
+
+
+def judged(
+    rows: Sequence[Sequence[object]],
+    passed: Sequence[Sequence[bool | None]] | None = None,
+    texts: Sequence[str] = (),
+    rules: Rules | None = None,
+) -> Judgement:
+    """Judge attempts by their outcomes. By default each passes all tests."""
+    passed = passed or [[True] * len(rows)] * len(rows)
+    evidence = [
+        Evidence(Observations(outcomes(*row)), tuple(results)) for row, results in zip(rows, passed, strict=True)
+    ]
+    return judge(evidence, tried(*(texts or map(str, range(len(rows[0]))))), SUBJECT, rules or Rules())
+
+
+def test_the_wrong_answer_with_weak_tests_is_found() -> None:
+    """The task says less than 5. Attempt 1 has `<= 5`, and everybody's tests try 6 and 8."""
+    right, wrong = [False, False, True], [False, True, True]
+    found = judged([right, wrong, right, right, right], texts=["6", "5", "3"])
+    assert found.classes == ((0, 2, 3, 4), (1,))
+    assert found.order == (0, 2, 3, 4, 1)
+    assert not found.contested
+    assert found.is_settled is False
+    attempt = found.attempts[1]
+    assert (attempt.contradicted_by, attempt.telling_input, attempt.class_size) == ((0, 2, 3, 4), 1, 1)
+    assert attempt.sentence == (
+        "passes its own tests, contradicts 4 of 4 other attempts; at size=5 it returns True, others: returns False"
+    )
+    assert found.attempts[0].sentence == (
+        "passes its own tests, contradicts 1 of 4 other attempts; at size=5 it returns False, others: returns True"
+    )
+
+
+def test_the_telling_input_is_where_most_contradict_and_then_the_shortest() -> None:
+    rows = [[0, 0, 0], [0, 1, 1], [1, 1, 1]]
+    found = judged(rows, texts=["1", "1000", "20"])
+    assert [each.telling_input for each in found.attempts] == [2, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        pytest.param([[1, 2], [1, 2], [1, 3]], [(0, 1), (2,)], id="everything observed"),
+        pytest.param([[1, "?"], ["?", 2], [1, 2]], [(0, 1, 2)], id="compatible with one that was observed"),
+        pytest.param([[1, 2], [1, 3], [1, "?"]], [(0, 2), (1,)], id="a tie goes to the class with the lowest attempt"),
+        pytest.param([[1, 2], [1, 3], [1, 3], [1, "?"]], [(0,), (1, 2, 3)], id="a tie goes to the largest class"),
+        pytest.param([[1, 2, "?"], [1, 3, 3], ["?", "?", 3], [1, "?", 3]], [(0,), (1, 2, 3)], id="most agreement"),
+        pytest.param([[1, "?"], ["?", 2]], [(0,), (1,)], id="nothing in common"),
+        pytest.param([["?", "?"], [1, 1]], [(1,)], id="nothing observed"),
+        pytest.param([[1, Outcome("unstable")], [1, 2]], [(0, 1)], id="unstable"),
+        pytest.param([[returned(1, printed="a")], [1]], [(0,), (1,)], id="one prints"),
+        pytest.param([[returned(1, changed="[2]")], [1]], [(0,), (1,)], id="one changes its arguments"),
+        pytest.param([[returned(1, floats=True)], [1]], [(0, 1)], id="a whole float"),
+        pytest.param([[Outcome("raised", "KeyError")], [Outcome("raised", "ValueError")]], [(0,), (1,)], id="raised"),
+        pytest.param([[Outcome("timed out")], [Outcome("timed out")]], [(0, 1)], id="endless"),
+    ],
+)
+def test_classes_agree_on_everything_observed(rows: list[list[object]], expected: list[tuple[int, ...]]) -> None:
+    numbers = range(len(rows[0]))
+    assert sorted(classes.agreeing([outcomes(*row) for row in rows], numbers)) == expected
+
+
+some_outcomes = st.lists(st.lists(st.sampled_from([1, 2, "?"]), min_size=4, max_size=4), min_size=1, max_size=7)
+
+
+@given(some_outcomes)
+def test_no_two_members_of_a_class_contradict_each_other(rows: list[list[object]]) -> None:
+    made = [outcomes(*row) for row in rows]
+    found = classes.agreeing(made, range(4))
+    for members in found:
+        for i in members:
+            assert not any(a.contradicts(b) for j in members for a, b in zip(made[i], made[j], strict=True))
+    placed = sorted(i for members in found for i in members)
+    assert placed == [i for i, row in enumerate(made) if any(each.counts for each in row)]
+
+
+@given(some_outcomes)
+def test_attempts_that_do_the_same_are_in_the_same_class_if_all_is_observed(rows: list[list[object]]) -> None:
+    rows = [[0 if each == "?" else each for each in row] for row in rows]
+    found = classes.agreeing([outcomes(*row) for row in rows], range(4))
+    assert len(found) == len({tuple(row) for row in rows})
+
+
+def test_a_varied_input_at_which_attempts_scatter_does_not_count() -> None:
+    """Of factorial(-1), say, the instruction leaves open what happens."""
+    scattered = [outcomes(Outcome("raised", "ValueError")), outcomes(Outcome("timed out")), outcomes(1)]
+    assert classes.counted(tried("-1"), scattered) == ()
+    assert classes.counted(tried("-1", claimed=1), scattered) == (0,)
+    assert classes.counted(tried("-1"), [*scattered, outcomes(1)]) == (0,)
+    assert classes.counted(tried("-1"), scattered[:2]) == (0,)
+    assert classes.counted(tried("-1"), [outcomes("?"), outcomes("?")]) == (0,)
+
+
+def test_a_class_that_fails_the_tests_of_others_does_not_win() -> None:
+    """Two agree on a wrong answer; each passes its own weak tests, but not those of the two others."""
+    rows = [[1], [1], [2], [2]]
+    passed: list[list[bool | None]] = [
+        [True, True, False, False],
+        [True, True, False, False],
+        [True, True, True, True],
+        [True, True, True, True],
+    ]
+    found = judged(rows, passed)
+    assert found.order == (2, 3, 0, 1)
+    assert found.classes[0] == (2, 3)
+    assert found.attempts[2].score > found.attempts[0].score
+    assert not found.contested
+    assert found.probability == 0.5
+
+
+def test_the_share_of_tests_weighs_them_by_how_many_answers_pass_them() -> None:
+    passed: list[list[bool | None]] = [[True, True, False], [True, True, False], [True, None, True]]
+    found = judged([[1], [1], [1]], passed)
+    # Tests 0 weigh 3/4, tests 1 weigh 2/3, tests 2 weigh 1/4.
+    assert [each.tests_share for each in found.attempts] == [
+        pytest.approx((2 / 3) / (2 / 3 + 1 / 4), abs=1e-6),
+        pytest.approx((3 / 4) / (3 / 4 + 1 / 4), abs=1e-6),
+        1.0,
+    ]
+
+
+def test_who_fails_the_own_tests_has_no_vote() -> None:
+    passed: list[list[bool | None]] = [[False, True, True], [False, False, True], [True, True, True]]
+    found = judged([[1], [1], [2]], passed)
+    assert [each.has_vote for each in found.attempts] == [False, False, True]
+    assert found.classes[0] == (2,)
+    assert not found.contested
+    assert "fails its own tests" in found.attempts[0].sentence
+
+
+def test_undecided_results_count_for_nothing() -> None:
+    passed: list[list[bool | None]] = [[None, None], [None, None]]
+    found = judged([[1], [1]], passed)
+    assert [(each.tests_share, each.has_vote, each.score) for each in found.attempts] == [(1.0, True, 2.0)] * 2
+    assert "undecided" in found.attempts[0].sentence
+
+
+def test_attempts_contradict_each_other_if_no_class_outweighs_the_rest() -> None:
+    assert judged([[1], [2]]).contested
+    assert judged([[1], [1], [2], [2]]).contested
+    assert not judged([[1], [1], [2]]).contested
+    assert judged([[1], [1], [2]], rules=Rules(majority=0.7)).contested
+    assert not judged([[1], [1]]).contested
+
+
+def test_drawing_may_end_when_one_class_is_likely_enough() -> None:
+    assert [judged([[1]] * count).is_settled for count in (1, 2, 3, 4, 5)] == [False, False, False, True, True]
+    assert not judged([[1]] * 4 + [[2]]).is_settled
+    assert judged([[1]] * 7 + [[2]]).is_settled
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (2, 1), (1, 3), (7, 2)])
+def test_the_probability_is_the_tail_of_the_beta_distribution(first: int, second: int) -> None:
+    """Compared with the integral of the density x^a (1 - x)^b from 1/2 to 1, term by term."""
+
+    def integral(low: Fraction, high: Fraction) -> Fraction:
+        # (1 - x)^b expanded by the binomial theorem
+        total, sign = Fraction(0), 1
+        for k in range(second + 1):
+            power = first + k + 1
+            choose = Fraction(1)
+            for n in range(k):
+                choose = choose * (second - n) / (n + 1)
+            total += sign * choose * (high**power - low**power) / power
+            sign = -sign
+        return total
+
+    expected = integral(Fraction(1, 2), Fraction(1)) / integral(Fraction(0), Fraction(1))
+    assert classes.probability(first, second) == pytest.approx(float(expected))
+
+
+def test_without_observations_attempts_are_compared_by_the_tests_that_they_pass() -> None:
+    passed: list[list[bool | None]] = [[True, True, False], [True, True, False], [True, False, True]]
+    evidence = [Evidence(Observations(()), tuple(row)) for row in passed]
+    found = judge(evidence, [], None)
+    assert found.classes == ((0, 1), (2,))
+    assert found.attempts[0].sentence == (
+        "passes its own tests and those of 1 of 2 other attempts; no call can be compared"
+    )
+    assert found.attempts[0].added == ()
+
+
+def test_an_unobserved_attempt_says_why() -> None:
+    found = judged([["?"], [1], [1]])
+    assert found.attempts[0].sentence == "passes its own tests; cannot be compared (too late)"
+    assert found.attempts[0].class_size == 0
+    assert found.order[-1] == 0
+
+
+def oracle_evidence(own: Sequence[object], oracle: Sequence[object], claims: set[int]) -> Evidence:
+    return Evidence(Observations(outcomes(*own), (outcomes(*oracle),)), (True, True), frozenset(claims))
+
+
+def test_oracles_refute_answers_also_their_own() -> None:
+    """The tests say sorted(x) in one case that does not show it."""
+    wrong = oracle_evidence([[1, 2], [3, 1]], [[1, 2], [1, 3]], {0})
+    right = Evidence(Observations(outcomes([1, 2], [1, 3])), (True, True), frozenset({0}))
+    found = judge([wrong, right], tried("[2, 1]", "[3, 1]"), SUBJECT)
+    assert found.attempts[0].refuted_by == (0,)
+    assert found.attempts[1].refuted_by == ()
+    assert not found.attempts[0].has_vote
+    assert found.order[0] == 1
+    assert found.attempts[0].sentence.endswith("contradicts what its own tests expect at size=[3, 1]")
+
+
+def test_an_oracle_that_contradicts_the_tests_it_comes_from_is_ignored() -> None:
+    wrong_oracle = oracle_evidence([1, 2], [7, 7], {0})
+    other = Evidence(Observations(outcomes(1, 2)), (True, True))
+    found = judge([wrong_oracle, other], tried("1", "2", claimed=1), SUBJECT)
+    assert [each.refuted_by for each in found.attempts] == [(), ()]
+
+
+def test_an_oracle_that_raises_or_is_unstable_says_nothing() -> None:
+    own = oracle_evidence([1, 2, 3], [Outcome("raised", "TypeError"), Outcome("unstable"), "?"], {0})
+    found = judge([own, dataclasses.replace(own, observations=Observations(outcomes(1, 2, 3)))], tried(*"123"), SUBJECT)
+    assert found.attempts[0].refuted_by == ()
+
+
+def test_the_mutation_score_leaves_out_what_seems_equivalent() -> None:
+    original = outcomes(1, 2, "?")
+    mutants = [
+        MutantResult("killed", True, outcomes(5, 5, 5)),
+        MutantResult("killed without observations", True),
+        MutantResult("survives", False, outcomes(1, 3, "?")),
+        MutantResult("equivalent", False, outcomes(1, "?", 7)),
+        MutantResult("not observed", False),
+        MutantResult("undecided", None, outcomes(1, 3, "?")),
+    ]
+    found = strength(original, mutants)
+    assert (found.killed, found.survived, found.equivalent) == (2, 1, 1)
+    assert found.score == pytest.approx(2 / 3, abs=1e-6)
+    assert strength(original, mutants[3:]).score is None
+    assert is_equivalent(original, outcomes("?", "?", 3)) is None
+
+
+def added(
+    own: Sequence[object],
+    mutants: Sequence[Sequence[object]],
+    texts: Sequence[str],
+    subject: Subject = SUBJECT,
+    members: int = 2,
+    rivals: Sequence[Sequence[object]] = (),
+) -> list[str]:
+    """Return the assertions added for the first of some attempts that agree."""
+    results = tuple(MutantResult(f"mutant {n}", False, outcomes(*row)) for n, row in enumerate(mutants))
+    count = members + len(rivals)
+    evidence = [Evidence(Observations(outcomes(*own)), (True,) * count, mutants=results) for _ in range(members)]
+    evidence += [Evidence(Observations(outcomes(*row)), (True,) * count) for row in rivals]
+    return [each.text for each in judge(evidence, tried(*texts), subject).attempts[0].added]
+
+
+def test_assertions_are_added_that_kill_most_survivors() -> None:
+    own = [1, 2, 3, 4]
+    mutants = [[1, 9, 3, 4], [1, 9, 9, 4], [1, 2, 3, 9]]
+    assert added(own, mutants, ["10", "20", "30", "40"]) == ["assert small(20) == 2", "assert small(40) == 4"]
+
+
+def test_an_answer_that_passes_the_tests_but_contradicts_the_winner_is_detected() -> None:
+    assert added([False, False], [], ["6", "5"], rivals=[[False, True]]) == ["assert small(5) is False"]
+
+
+@pytest.mark.parametrize(
+    ("own", "text", "expected"),
+    [
+        (True, "5", "assert small(5) is True"),
+        (None, "5", "assert small(5) is None"),
+        ([1, "a"], "'x'", "assert small('x') == [1, 'a']"),
+        ({2, 1}, "set()", "assert small(set()) == {1, 2}"),
+        (returned(0.3, floats=True), "5", "assert math.isclose(small(5), 0.3, rel_tol=1e-09, abs_tol=1e-09)"),
+        (returned(3, floats=True), "5", "assert math.isclose(small(5), 3, rel_tol=1e-09, abs_tol=1e-09)"),
+        (Outcome("returned", "'\\xe9'"), "5", "assert small(5) == 'é'"),
+    ],
+)
+def test_an_added_assertion_has_literals_only(own: object, text: str, expected: str) -> None:
+    assert added([own], [[77]], [text]) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("own", "text"),
+    [
+        pytest.param(returned([0.3], floats=True), "5", id="floats in a list"),
+        pytest.param(Outcome("returned", "nan", floats=True), "5", id="nan"),
+        pytest.param(Outcome("returned", "iterator(1, 2)"), "5", id="an iterator"),
+        pytest.param(Outcome("returned", "Point(x=1)"), "5", id="an object"),
+        pytest.param(Outcome("returned", "{[]: 1}"), "5", id="a forged value"),
+        pytest.param(Outcome("returned", "-" * 900 + "1"), "5", id="nested deeply"),
+        pytest.param(Outcome("returned", "9" * 990), "5", id="too long"),
+        pytest.param(Outcome("raised", "ValueError"), "5", id="an exception"),
+        pytest.param(Outcome("timed out"), "5", id="endless"),
+        pytest.param(1, "Point(1)", id="an argument that is no literal"),
+        pytest.param(1, "float('inf')", id="an argument without a literal"),
+    ],
+)
+def test_what_has_no_literal_is_not_asserted(own: object, text: str) -> None:
+    assert added([own], [[77]], [text]) == []
+
+
+def test_one_attempt_alone_proves_nothing() -> None:
+    assert added([1], [[2]], ["5"], members=1) == []
+    assert added([1], [[2]], ["5"], members=2) == ["assert small(5) == 1"]
+
+
+def test_a_difference_that_an_assertion_does_not_see_is_none() -> None:
+    assert added([1], [[returned(1, printed="x")]], ["5"]) == []
+
+
+def test_views_are_part_of_an_added_assertion() -> None:
+    subject = Subject("Square", "_.area()", (Parameter("side", "positional"),))
+    assert added([4], [[5]], ["2"], subject) == ["assert Square(2).area() == 4"]
+
+
+def test_the_added_assertions_say_what_they_detect_and_who_agrees() -> None:
+    evidence = [
+        Evidence(Observations(outcomes(1, 2)), (True, True, True), mutants=(MutantResult("m", False, outcomes(1, 5)),)),
+        Evidence(Observations(outcomes(1, 2)), (True, True, True)),
+        Evidence(Observations(outcomes(1, "?")), (True, True, True)),
+    ]
+    (assertion,) = judge(evidence, tried("1", "2"), SUBJECT).attempts[0].added
+    assert (assertion.input, assertion.kills, assertion.agreed_by) == (1, ("m",), (0, 1))
+
+
+def test_assertions_are_appended_with_the_import_that_they_need() -> None:
+    own = [returned(0.5, floats=True), 2]
+    evidence = [
+        Evidence(Observations(outcomes(*own)), (True, True), mutants=(MutantResult("m", False, outcomes(9, 9)),))
+    ] * 2
+    found = judge(evidence, tried("10", "2"), SUBJECT).attempts[0].added
+    assert strengthened("assert small(1)\n\n", found) == "assert small(1)\nassert small(2) == 2\n"
+    evidence = [dataclasses.replace(each, observations=Observations(outcomes(own[0], "?"))) for each in evidence]
+    found = judge(evidence, tried("10", "2"), SUBJECT).attempts[0].added
+    assert strengthened("assert small(1)", found).split("\n")[1:] == ["import math", found[0].text, ""]
+    assert strengthened("assert small(1)", []) == "assert small(1)"
+
+
+@given(some_outcomes, st.data())
+def test_a_judgement_is_complete_and_the_same_again(rows: list[list[object]], data: st.DataObject) -> None:
+    result = st.lists(st.sampled_from([True, False, None]), min_size=len(rows), max_size=len(rows))
+    passed = data.draw(st.lists(result, min_size=len(rows), max_size=len(rows)))
+    found = judged(rows, passed)
+    assert sorted(found.order) == list(range(len(rows)))
+    assert [each.attempt for each in found.attempts] == list(range(len(rows)))
+    assert 0 <= found.probability <= 1
+    assert all(0 <= each.tests_share <= 1 for each in found.attempts)
+    assert found == judged(rows, passed)
+    assert json.loads(json.dumps(dataclasses.asdict(found)))["contested"] in (True, False)

@@ -1,0 +1,85 @@
+"""The strategy "agreement" on attempts that are there already: what it chooses, and what it executes for that."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.api.sandbox.v1 import sandbox_pb2 as sb
+from codealign.coordinator.agreement import comparing
+from codealign.coordinator.agreement.comparing import Answer, Compared, Trial
+from codealign.coordinator.runs.comparison import DECIDED, RULES
+from codealign.coordinator.runs.strategies import EXECUTED
+from tests.bench.choosing import Attempt, Task
+
+Run = Callable[[Sequence[sb.Program]], Sequence[sb.Result]]
+"""Executes programs and returns their results in the same order."""
+
+
+def compared(instruction: str, answers: Sequence[Answer], run: Run, executed: Counter[str] | None = None) -> Compared:
+    """Compare answers.
+
+    Args:
+        instruction: Text of the task.
+        answers: Its answers.
+        run: Executes programs.
+        executed: Counts them by purpose.
+    """
+
+    async def execute(trials: Sequence[Trial]) -> Sequence[sb.Result | None]:
+        if executed is not None:
+            executed.update(trial.purpose for trial in trials)
+        return run([trial.program for trial in trials])
+
+    return asyncio.run(comparing.compare(instruction, answers, execute, RULES))
+
+
+class Agreement:
+    """An order for `choosing.ORDERS`.
+
+    Args:
+        run: Executes programs.
+        in_steps: Whether attempts are added one after another until they agree enough, as in a run. Otherwise all
+            attempts are compared.
+    """
+
+    def __init__(self, run: Run, *, in_steps: bool) -> None:
+        self._run, self._in_steps = run, in_steps
+        self._known: dict[str, list[Attempt]] = {}
+        self.executed: Counter[str] = Counter()
+        """Trials by purpose."""
+        self.drawn = 0
+        """Attempts at all tasks that were looked at."""
+
+    def __call__(self, task: Task, run: pb.Run) -> Sequence[Attempt]:
+        """Return the attempts that may become the task's row, in order of preference."""
+        if task.record_id not in self._known:
+            self._known[task.record_id] = self._order(task)
+        return self._known[task.record_id]
+
+    def _order(self, task: Task) -> list[Attempt]:
+        attempts = [each for each in task.attempts if each.verdict in EXECUTED]
+        order: list[Attempt] = []
+        for count in range(1, len(attempts) + 1) if self._in_steps else [len(attempts)]:
+            own = attempts[:count]
+            answers = [_answer(each) for each in own]
+            if not any(each.eligible for each in answers):
+                continue
+            found = compared(own[0].task, answers, self._run, self.executed)
+            judged = found.judgement
+            winner = judged.classes[0] if judged.classes and not judged.contested else ()
+            chosen = [i for i in judged.order if i in winner and answers[i].eligible]
+            order = [own[i] for i in sorted(chosen, key=lambda i: i != found.best)]
+            if self._in_steps and judged.is_settled:
+                attempts = own
+                break
+        self.drawn += 1 + max((each.number for each in attempts), default=-1)
+        return order
+
+
+def _answer(attempt: Attempt) -> Answer:
+    verdict = attempt.verdict
+    passed = verdict == sb.VERDICT_PASSED if verdict in DECIDED else None
+    return Answer(attempt.code, attempt.tests, passed, verdict == sb.VERDICT_PASSED and not attempt.is_dropped)
