@@ -81,7 +81,7 @@ def test_a_wrong_answer_that_passes_all_tests_is_found(judgement: tuple[Judgemen
     assert found.order[-1] == 1
     assert found.attempts[1].sentence == (
         "passes its own tests, contradicts 2 of 2 other attempts; "
-        "at prices={'rum': 5} it returns ['rum'], others: returns []"
+        "at prices={'rum': 5} it returns ['rum'], another returns []"
     )
 
 

@@ -60,10 +60,10 @@ def test_the_wrong_answer_with_weak_tests_is_found() -> None:
     attempt = found.attempts[1]
     assert (attempt.contradicted_by, attempt.telling_input, attempt.class_size) == ((0, 2, 3, 4), 1, 1)
     assert attempt.sentence == (
-        "passes its own tests, contradicts 4 of 4 other attempts; at size=5 it returns True, others: returns False"
+        "passes its own tests, contradicts 4 of 4 other attempts; at size=5 it returns True, another returns False"
     )
     assert found.attempts[0].sentence == (
-        "passes its own tests, contradicts 1 of 4 other attempts; at size=5 it returns False, others: returns True"
+        "passes its own tests, contradicts 1 of 4 other attempts; at size=5 it returns False, another returns True"
     )
 
 

@@ -9,29 +9,29 @@ from collections.abc import Sequence
 from codealign.coordinator.agreement.inputs import Input
 from codealign.coordinator.agreement.outcomes import Outcome, Outcomes
 
-SETTLED = 0.5
+PLURALITY = 0.5
 """Share of the attempts observed at an input that must agree there, so that a varied input counts."""
 _FEW = 2
 """Attempts of which no share says anything: with two, any disagreement counts."""
 
 
-def counted(inputs: Sequence[Input], outcomes: Sequence[Outcomes], settled: float = SETTLED) -> tuple[int, ...]:
+def counted(inputs: Sequence[Input], outcomes: Sequence[Outcomes], plurality: float = PLURALITY) -> tuple[int, ...]:
     """Return the numbers of the inputs at which attempts are compared.
 
     An input of some attempt's tests always counts. A varied input may be one for which the instruction leaves open what
     happens: then attempts that are all right do different things (of `factorial(-1)`, one returns 1, one raises a
-    ValueError, one never ends). So it counts only if, of three or more attempts observed there, the share `settled`
-    agrees.
+    ValueError, one never ends). So it counts only if, of three or more attempts observed there, the share
+    `plurality` agrees.
 
     Args:
         inputs: All inputs.
         outcomes: Of each attempt at each input.
-        settled: The share.
+        plurality: The share.
     """
     found = []
     for number, each in enumerate(inputs):
         keys = Counter(own[number].key for own in outcomes if own[number].counts)
-        if each.claimed or keys.total() <= _FEW or max(keys.values()) >= settled * keys.total():
+        if each.claimed or keys.total() <= _FEW or max(keys.values()) >= plurality * keys.total():
             found.append(number)
     return tuple(found)
 

@@ -32,15 +32,15 @@ class Attempts:
         evidence: What is known of each.
         inputs: The inputs that the observations are about.
         subject: What is called, as most attempts call it.
-        settled: See `classes.counted`.
+        plurality: See `classes.counted`.
     """
 
     def __init__(
-        self, evidence: Sequence[Evidence], inputs: Sequence[Input], subject: Subject | None, settled: float
+        self, evidence: Sequence[Evidence], inputs: Sequence[Input], subject: Subject | None, plurality: float
     ) -> None:
         self.evidence, self.inputs, self.subject = evidence, inputs, subject
         self.outcomes: list[Outcomes] = [each.observations.outcomes for each in evidence]
-        self.counted = classes.counted(inputs, self.outcomes, settled)
+        self.counted = classes.counted(inputs, self.outcomes, plurality)
         """Numbers of the inputs that count."""
         self.refuting = [[list(self._refuting(i, j)) for j in self.numbers] for i in self.numbers]
         """Numbers of the inputs at which the oracles of attempt j contradict answer i."""

@@ -23,7 +23,7 @@ def telling_input(attempts: Attempts, i: int) -> int | None:
 def sentence(attempts: Attempts, i: int) -> str:
     """Describe what speaks for and against an attempt.
 
-    For example: "passes its own tests, contradicts 3 of 4 other attempts; at size=5 it returns True, others: returns
+    For example: "passes its own tests, contradicts 3 of 4 other attempts; at size=5 it returns True, another returns
     False".
     """
     tests = {True: "passes its own tests", False: "fails its own tests", None: "its own tests are undecided"}
@@ -49,8 +49,8 @@ def _about_others(attempts: Attempts, i: int) -> str:
         return f", contradicts none of {len(comparable)} other attempts at {len(attempts.observed(i))} inputs"
     own = attempts.outcomes[i][where]
     other = next(there for j in against if own.contradicts(there := attempts.outcomes[j][where]))
-    told = f"at {_where(attempts, where)} it {shown(str(own))}, {'the other' if len(comparable) == 1 else 'others'}: "
-    return f", contradicts {len(against)} of {len(comparable)} other attempts; {told}{shown(str(other))}"
+    told = f"at {_where(attempts, where)} it {shown(str(own))}, another {shown(str(other))}"
+    return f", contradicts {len(against)} of {len(comparable)} other attempts; {told}"
 
 
 def _where(attempts: Attempts, number: int) -> str:

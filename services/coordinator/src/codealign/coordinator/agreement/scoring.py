@@ -54,7 +54,7 @@ class Rules:
 
     majority: float = 0.5
     """Share of all scores that the winning class must exceed."""
-    settled: float = classes.SETTLED
+    plurality: float = classes.PLURALITY
     """See `classes.counted`."""
     likely: float = 0.95
     """Probability at which the winner counts as found: with no other class, after four votes."""
@@ -120,7 +120,7 @@ def judge(
         subject: What is called, as most attempts call it. None: nothing can be called.
         rules: Parameters.
     """
-    attempts = Attempts(evidence, inputs, subject, rules.settled)
+    attempts = Attempts(evidence, inputs, subject, rules.plurality)
     shares = [_tests_share(attempts, i) for i in attempts.numbers]
     votes = {members: [i for i in members if attempts.results[i][i] is not False] for members in attempts.classes}
     weights = {members: round(sum(shares[i] for i in voters), _DIGITS) for members, voters in votes.items()}
