@@ -177,8 +177,8 @@ def run(
         str,
         typer.Option(
             "--strategy",
-            help="Selection strategy: first-pass (the default), random-pass, random-response, failures-only or "
-            "everything.",
+            help="Selection strategy: first-pass (the default), random-pass, random-response, failures-only, "
+            "everything or agreement.",
         ),
     ] = "",
     seed: Annotated[int, typer.Option("--seed", help="Random seed of the run.")] = 0,
