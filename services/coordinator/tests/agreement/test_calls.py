@@ -129,6 +129,7 @@ assert all([scale(7) == 14, scale(8) == 16])
         pytest.param("assert [x for x in [1] if scale(x)]", id="a variable of a comprehension"),
         pytest.param("x = 1\nassert [scale(x) for x in range(3)] == []", id="a shadowed name"),
         pytest.param("s = Square(2)\nassert s.area() == 4", id="an object that may have changed"),
+        pytest.param("assert scale(1) == f'{2}'", id="an f-string, which Pythons print differently"),
     ],
 )
 def test_what_is_not_certain_is_left_to_executing_the_tests(tests: str) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -20,7 +20,7 @@ from codealign.coordinator.agreement.assertions import Found
 from codealign.coordinator.agreement.oracles import Oracle, Pair
 from codealign.coordinator.agreement.subjects import Definitions, Parameter, Subject, Use, view
 from codealign.coordinator.agreement.values import source
-from codealign.coordinator.reading.python_code import BOM, parsed
+from codealign.coordinator.reading.python_code import BOM, Offsets, parsed
 
 MAX_CHARS = 32_768
 """Characters of code and of tests."""
@@ -112,12 +112,12 @@ def read(code: str, tests: str) -> Reading:
     if trees[0] is None or trees[1] is None:
         return Reading(None, "code or tests do not compile")
     try:
-        return _read(Definitions(trees[0]), trees[1])
+        return _read(Definitions(trees[0]), trees[1], tests)
     except (RecursionError, ValueError, MemoryError):  # ValueError: an integer of too many digits to be written
         return Reading(None, "code or tests are nested too deeply, or have too large a literal")
 
 
-def _read(definitions: Definitions, tests: ast.Module) -> Reading:
+def _read(definitions: Definitions, tests: ast.Module, text: str) -> Reading:
     found = [(each, definitions.uses(each.expression)) for each in assertions.find(tests)]
     total = sum(1 for each, _ in found if each.is_assertion)
     counts = Counter(
@@ -145,7 +145,7 @@ def _read(definitions: Definitions, tests: ast.Module) -> Reading:
                     pairs.append(Pair(nodes, case[1]))
     names = [parameter.name for parameter in subject.parameters if parameter.kind == "positional"]
     found_oracles = oracles.find(pairs, names, definitions.names)
-    preamble = tuple(_preamble(tests, definitions)) if found_oracles else ()
+    preamble = tuple(_preamble(tests, text, definitions)) if found_oracles else ()
     return Reading(
         subject,
         cases=tuple(cases),
@@ -213,7 +213,7 @@ def _case(found: Found, use: Use, arguments: Arguments) -> tuple[Case, ast.expr 
     if found.raises:
         return Case(found.line, arguments, "raises", found.raises, ""), None
     relation, looked_at, expectation = _relation(found.expression, use.node)
-    if _is_large(looked_at) or (expectation is not None and _is_large(expectation)):
+    if not all(_is_written(each) for each in (looked_at, expectation) if each is not None):
         return None
     text = "" if expectation is None else ast.unparse(expectation)
     shown = view(looked_at, use.node)
@@ -222,8 +222,10 @@ def _case(found: Found, use: Use, arguments: Arguments) -> tuple[Case, ast.expr 
     return Case(found.line, arguments, relation, text, shown if shown != use.view else ""), expectation
 
 
-def _is_large(node: ast.expr) -> bool:
-    return sum(1 for _ in islice(ast.walk(node), MAX_NODES + 1)) > MAX_NODES
+def _is_written(node: ast.expr) -> bool:
+    """Return whether an expression is written out: it is not too large, and every Python prints it equally."""
+    nodes = list(islice(ast.walk(node), MAX_NODES + 1))
+    return len(nodes) <= MAX_NODES and not any(isinstance(each, ast.JoinedStr) for each in nodes)
 
 
 def _relation(condition: ast.expr, call: ast.expr) -> tuple[str, ast.expr, ast.expr | None]:
@@ -266,20 +268,19 @@ def _contains(node: ast.expr, call: ast.expr) -> bool:
     return any(each is call for each in ast.walk(node))
 
 
-def _preamble(tests: ast.Module, definitions: Definitions) -> Iterator[str]:
+def _preamble(tests: ast.Module, text: str, definitions: Definitions) -> Iterator[str]:
     """Yield statements that bind names and do not mention what the answer defines."""
-    kept: Iterable[ast.stmt] = (
-        each
-        for each in tests.body
-        if isinstance(each, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef)
-        or (isinstance(each, ast.Assign) and isinstance(each.targets[0], ast.Name))
-    )
-    independent = [
-        each
-        for each in kept
-        if not any(isinstance(node, ast.Name) and node.id in definitions.names for node in ast.walk(each))
-    ]
-    yield from (ast.unparse(each) for each in independent[:_MAX_PREAMBLE])
+    offsets, kept = Offsets(text), 0
+    for each in tests.body:
+        binds = isinstance(each, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef) or (
+            isinstance(each, ast.Assign) and isinstance(each.targets[0], ast.Name)
+        )
+        names = {node.id for node in ast.walk(each) if isinstance(node, ast.Name)} if binds else set()
+        if binds and kept < _MAX_PREAMBLE and names.isdisjoint(definitions.names):
+            kept += 1
+            first = min([each, *getattr(each, "decorator_list", ())], key=lambda node: node.lineno)
+            begin = offsets.of(first.lineno, 0 if first is not each else first.col_offset)
+            yield text[begin : offsets.span(each)[1]]
 
 
 __all__ = ["Arguments", "Case", "Oracle", "Parameter", "Reading", "Subject", "common_subject", "read", "subject_for"]
