@@ -11,7 +11,7 @@ from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.family import BESIDE
 from codealign.cli.lineage import kind_name, verdict_name
-from codealign.cli.report.wording import Words, short
+from codealign.cli.report.wording import Words, judgement_words, short
 from codealign.cli.terminal import count, duration
 from codealign.common.records import body
 
@@ -97,6 +97,9 @@ class _Builder:
         self._verdicts = {
             parent: record for record in report.trail if record.kind == pb.KIND_VERDICT for parent in record.parents[:1]
         }
+        # A response with stronger tests has two verdicts; the row's is that on the stronger ones.
+        if (own := self._there.get(row.example.verdict_id)) is not None:
+            self._verdicts[own.parents[0]] = own
 
     def build(self) -> RowHistory:
         """Return the whole history."""
@@ -134,6 +137,8 @@ class _Builder:
                 sort, line = "instruction", record.instruction.text
                 parts = (record.instruction.difficulty, record.instruction.category, record.instruction.language)
                 asked = ", ".join(part for part in parts if part) or "anything"
+            case "judgement":
+                other = line = judgement_words(record.judgement)
             case _:
                 message = body(record)
                 text = json_format.MessageToJson(message, ensure_ascii=False) if message is not None else ""

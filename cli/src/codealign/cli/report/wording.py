@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.api.dataset.v1 import records_pb2 as pb
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -148,3 +149,14 @@ def pretty_json(text: str) -> str:
         return json.dumps(json.loads(text), indent=2, sort_keys=True, ensure_ascii=False)
     except (ValueError, RecursionError):
         return text
+
+
+def judgement_words(found: pb.Judgement) -> str:
+    """Describe the comparison of all attempts at an instruction, for people."""
+    agreeing = max((each.class_size for each in found.attempts if each.class_number == 1), default=0)
+    parts = [f"{len(found.attempts)} attempts compared at {found.inputs} inputs, {agreeing} agree with the best"]
+    if found.HasField("mutation_score"):
+        parts.append(f"its own tests detect {found.mutation_score:.0%} of its mutants")
+    if found.tests:
+        parts.append("added tests: " + "; ".join(each.text for each in found.added_tests))
+    return "; ".join(parts)

@@ -31,6 +31,8 @@ async def follow(store: RunStore) -> tuple[list[pb.Record], list[pb.Record]]:
     for record in [record for record in found.values() if record.kind not in _REFERRED_TO and record.id != row.id]:
         request = dataset.ScanRequest(kind=pb.KIND_DECISION, parent_id=record.id, collection=store.collection)
         found.update({decision.id: decision async for decision in store.scan(request)})
+    if any(record.kind == pb.KIND_JUDGEMENT for record in found.values()):
+        found.update(await _own_verdicts(store, found))
     named = {record.stage_config_id for record in found.values()} | {row.example.imported_from}
     found.update(await store.get(sorted(named - found.keys() - {""})))
     ranks: dict[str, int] = {}
@@ -63,6 +65,17 @@ async def _ancestors(store: RunStore, row: pb.Record) -> dict[str, pb.Record]:
         found.update(there)
         wanted = {parent for record in there.values() for parent in record.parents}
     return found
+
+
+async def _own_verdicts(store: RunStore, found: Mapping[str, pb.Record]) -> dict[str, pb.Record]:
+    """Return the verdicts on the attempts that a judgement compared, with their own tests."""
+    verdicts: dict[str, pb.Record] = {}
+    for record in [record for record in found.values() if record.kind == pb.KIND_RESPONSE]:
+        request = dataset.ScanRequest(kind=pb.KIND_VERDICT, parent_id=record.id, collection=store.collection)
+        own = [each async for each in store.scan(request)]
+        judged = {parent for each in own for parent in each.parents[1:] if parent in found}
+        verdicts |= {each.id: each for each in own if not judged.intersection(each.parents)}
+    return verdicts
 
 
 def _rank(record_id: str, found: Mapping[str, pb.Record], ranks: dict[str, int]) -> int:
