@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter
 
@@ -12,6 +13,7 @@ from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.common import records
 from codealign.common.errors import InvalidArgument
+from codealign.coordinator.ground.faults import RunStopped
 from codealign.coordinator.pipelines.stage import CONTESTED, CONTRADICTED
 from codealign.coordinator.runs.config import with_defaults
 from fakes import toys
@@ -166,6 +168,33 @@ async def test_a_comparison_that_was_interrupted_anywhere_is_completed() -> None
             del made.fakes.dataset.records[record_id]
         await made.work()
         assert [row.example.SerializeToString(deterministic=True) for row in made.examples()] == wanted
+
+
+async def test_a_run_that_is_stopped_in_a_comparison_leaves_nothing_in_flight_and_is_completed_later() -> None:
+    whole = bench("too-many", "right", "right-too")
+    await whole.work()
+    made = bench("too-many", "right", "right-too")
+    running = 0
+
+    async def judges(program: sb.Program) -> sb.Result:
+        nonlocal running
+        running += 1
+        await asyncio.sleep(0)
+        running -= 1
+        return run_program(program)
+
+    def gate() -> None:
+        if len(made.fakes.sandbox.requests) > 4:
+            raise RunStopped("paused")
+
+    made.fakes.sandbox.judges, made.gate = judges, gate
+    with pytest.raises(RunStopped):
+        await made.work()
+    assert running == 0
+    assert not made.examples()
+    made.gate = lambda: None
+    await made.work()
+    assert made.rows() == whole.rows()
 
 
 async def test_infrastructure_faults_count_neither_for_nor_against_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,7 +139,10 @@ class Comparison:
         task = instruction_of(attempts[0].item)
 
         async def execute(trials: Sequence[Trial]) -> Sequence[sb.Result | None]:
-            return await asyncio.gather(*(self._execute(trial, attempts) for trial in trials))
+            # If the gate stops one, the others are finished first, so that nothing is in flight afterwards.
+            work = (self._execute(trial, attempts) for trial in trials)
+            results = await asyncio.gather(*work, return_exceptions=True)
+            return [_result(each) for each in results]
 
         compared = await comparing.compare(task.text if task is not None else "", answers, execute, RULES)
         return _body(compared, attempts)
@@ -169,6 +172,12 @@ class Comparison:
             return (await self._context.store.append(record)).trial.result
         except InvalidArgument:  # too large for the store
             return result
+
+
+def _result(found: sb.Result | BaseException | None) -> sb.Result | None:
+    if isinstance(found, BaseException):
+        raise found
+    return found
 
 
 def _known(attempts: Sequence[Attempt]) -> str:
