@@ -301,6 +301,30 @@ def test_a_response_that_holds_its_own_task_shows_both() -> None:
     assert shown.index("a.py:1") < shown.index("Write a function g.") < shown.index("def g(): ...")
 
 
+def test_of_a_compared_response_its_trials_and_the_judgement_are_told(line: Line) -> None:
+    one, other = (line.ids[name] for name in ("response 1", "response 0"))
+    failed = sb.Result(verdict=sb.VERDICT_FAILED_ASSERTION, detail="assert f(2) == 3")
+    trial = pb.Record(kind=pb.KIND_TRIAL, parents=[one, other], key="a" * 64, trial=pb.Trial(result=failed))
+    judgement = pb.Judgement(
+        attempts=[
+            pb.JudgedAttempt(class_number=1, class_size=1, sentence="contradicts attempt 1 at n=2"),
+            pb.JudgedAttempt(class_number=2, class_size=1),
+        ],
+        inputs=9,
+        best=one,
+        tests="assert f(2) == 4",
+        added_tests=[pb.AddedTest(text="assert f(2) == 4")],
+    )
+    told = pb.Record(kind=pb.KIND_JUDGEMENT, parents=[one, other], judgement=judgement)
+    for record in (trial, told):
+        line.records[complete(record).id] = record
+    text = render(lineage_tree(line.family("response 1")), width=200)
+    assert f"with the tests of {other[:12]}:" in text
+    assert "assert f(2) == 3" in text
+    assert "2 attempts compared at 9 inputs, 1 agree with the best; added tests: assert f(2) == 4" in text
+    assert "contradicts attempt 1 at n=2" in text
+
+
 def test_records_that_this_client_does_not_know_are_shown() -> None:
     seed = complete(pb.Record(kind=pb.KIND_SEED, seed=pb.Seed(name="f")))
     newer = pb.Record(id="ab" * 16, kind=99, parents=[seed.id])  # type: ignore[arg-type]  # an open enumeration

@@ -14,6 +14,7 @@ from codealign.api.sandbox.v1 import sandbox_pb2 as sandbox
 from codealign.cli.enums import value_name
 from codealign.cli.family import BESIDE, Family
 from codealign.cli.origins import Origin
+from codealign.cli.report.wording import judgement_words
 from codealign.cli.terminal import count, duration, printable
 
 _SHORT = 12
@@ -176,6 +177,14 @@ class _Writer:
                 return [self._quote(record.completion.text)]
             case "verdict":
                 return [verdict_text(record.verdict.result)]
+            case "trial":
+                other = (
+                    f"with the tests of {record.parents[1][:_SHORT]}: " if len(record.parents) > 1 else "at inputs: "
+                )
+                return [Text(other), verdict_text(record.trial.result)]
+            case "judgement":
+                said = [each.sentence for each in record.judgement.attempts if each.sentence]
+                return [Text(printable(text)) for text in (judgement_words(record.judgement), *said)]
             case "rejection":
                 rejection = record.rejection
                 line = f"{rejection.reason}: {rejection.detail}" if rejection.detail else rejection.reason
