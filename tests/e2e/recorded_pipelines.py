@@ -25,6 +25,7 @@ BENCHMARKS = load("nano").source("benchmarks")
 PIPELINES = {
     "nano": (
         "selfcodealign",
+        "agreement",
         "seed-to-instruction",
         "random-snippets",
         "starcoder2-instruct",
@@ -34,7 +35,10 @@ PIPELINES = {
     ),
     "teacher": ("distillation", "distillation-unexecuted"),
 }
-"""Pipelines by the model that writes, in an order in which each finds the tasks that it begins with."""
+"""Runs by the model that writes, in an order in which each finds the tasks that it begins with. All but one have the
+name of their pipeline."""
+_OTHERWISE = {"agreement": ("--pipeline", "selfcodealign", "--strategy", "agreement")}
+"""Arguments of the runs that have another name."""
 _GIVEN = ("evol-instruct", "distillation")
 """Beginnings of the names of pipelines that begin with another run's tasks."""
 
@@ -44,10 +48,10 @@ def recording(model: str) -> Path:
     return FOLDER / f"{model}.jsonl"
 
 
-def run(pipeline: str) -> list[str]:
-    """Return the arguments of `codealign` that run a pipeline. The run has the pipeline's name."""
-    arguments = ["run", "--pipeline", pipeline, "--preset", "nano", "--name", pipeline]
-    if pipeline.startswith(_GIVEN):
+def run(name: str) -> list[str]:
+    """Return the arguments of `codealign` for one of the runs."""
+    arguments = ["run", *_OTHERWISE.get(name, ("--pipeline", name)), "--preset", "nano", "--name", name]
+    if name.startswith(_GIVEN):
         return [*arguments, "--collection", "selfcodealign"]
     return [*arguments, "--n", str(COUNT)]
 

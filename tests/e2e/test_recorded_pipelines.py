@@ -34,7 +34,7 @@ def replayed(
 
 
 def test_every_pipeline_with_a_model_is_recorded() -> None:
-    recorded = {name for names in PIPELINES.values() for name in names}
+    recorded = {name for names in PIPELINES.values() for name in names} - {"agreement"}
     written = {
         name for name in pipelines.names() if any(isinstance(stage, Writing) for stage in pipelines.get(name).stages)
     }
