@@ -10,7 +10,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.coordinator.agreement import comparing
 from codealign.coordinator.agreement.comparing import Answer, Compared, Trial
-from codealign.coordinator.runs.comparison import DECIDED, RULES
+from codealign.coordinator.runs.comparison import RULES
 from codealign.coordinator.runs.strategies import EXECUTED
 from tests.bench.choosing import Attempt, Task
 
@@ -18,14 +18,17 @@ Run = Callable[[Sequence[sb.Program]], Sequence[sb.Result]]
 """Executes programs and returns their results in the same order."""
 
 
-def compared(instruction: str, answers: Sequence[Answer], run: Run, executed: Counter[str] | None = None) -> Compared:
-    """Compare answers.
+def compared(
+    instruction: str, answers: Sequence[Answer], run: Run, executed: Counter[str] | None = None, *, last: bool = True
+) -> Compared | None:
+    """Compare answers; see `comparing.compare`.
 
     Args:
         instruction: Text of the task.
         answers: Its answers.
         run: Executes programs.
         executed: Counts them by purpose.
+        last: Whether there are no further answers.
     """
 
     async def execute(trials: Sequence[Trial]) -> Sequence[sb.Result | None]:
@@ -33,7 +36,7 @@ def compared(instruction: str, answers: Sequence[Answer], run: Run, executed: Co
             executed.update(trial.purpose for trial in trials)
         return run([trial.program for trial in trials])
 
-    return asyncio.run(comparing.compare(instruction, answers, execute, RULES))
+    return asyncio.run(comparing.compare(instruction, answers, execute, RULES, last=last))
 
 
 class Agreement:
@@ -67,19 +70,20 @@ class Agreement:
             answers = [_answer(each) for each in own]
             if not any(each.eligible for each in answers):
                 continue
-            found = compared(own[0].task, answers, self._run, self.executed)
+            found = compared(own[0].task, answers, self._run, self.executed, last=count == len(attempts))
+            if found is None:
+                continue
+            attempts = own
             judged = found.judgement
             winner = judged.classes[0] if judged.classes and not judged.contested else ()
             chosen = [i for i in judged.order if i in winner and answers[i].eligible]
             order = [own[i] for i in sorted(chosen, key=lambda i: i != found.best)]
-            if self._in_steps and judged.is_settled:
-                attempts = own
-                break
+            break
         self.drawn += 1 + max((each.number for each in attempts), default=-1)
         return order
 
 
 def _answer(attempt: Attempt) -> Answer:
-    verdict = attempt.verdict
-    passed = verdict == sb.VERDICT_PASSED if verdict in DECIDED else None
-    return Answer(attempt.code, attempt.tests, passed, verdict == sb.VERDICT_PASSED and not attempt.is_dropped)
+    assert attempt.verdict is not None, "it was executed"
+    passed = comparing.passes(sb.Result(verdict=attempt.verdict))
+    return Answer(attempt.code, attempt.tests, passed, passed is True and not attempt.is_dropped)

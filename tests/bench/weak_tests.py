@@ -82,7 +82,7 @@ def agreeing(asked: Asked, run: Run) -> list[Kept]:
         Answer(code, asked.tests, number in passed, number in passed) for number, code in enumerate(asked.attempts)
     ]
     found = compared(asked.prompt, answers, run)
-    if found.best is None or found.judgement.contested:
+    if found is None or found.best is None or found.judgement.contested:
         return []
     members = passed.intersection(found.judgement.classes[0])
     return [Kept(number, found.tests if number == found.best else "") for number in sorted(members)]

@@ -118,6 +118,8 @@ async def test_added_tests_are_executed_before_they_are_published() -> None:
     assert verdict.parents == [example.lineage[-1].record_id, example.judgement_id]
     assert verdict.verdict.result.verdict == sb.VERDICT_PASSED
     assert row.parents == [example.lineage[-1].record_id, example.verdict_id]
+    requests = [request.program for request in made.fakes.sandbox.requests]
+    assert [each.tests for each in requests].count(example.tests) == 1, "what was executed once is not executed again"
     wrong, _ = ANSWERS["too-many"]
     name = re.findall(r"def (count_\d+)", response.code)[0]
     stronger = sb.Program(code=f"def {name}(values):\n    {wrong}", tests=example.tests)

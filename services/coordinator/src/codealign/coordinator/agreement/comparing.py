@@ -28,7 +28,14 @@ from codealign.coordinator.agreement.subjects import Subject
 INPUTS, TESTS, MUTANT, ADDED = "inputs", "tests", "mutant", "added"
 """Purposes of trials: an answer at inputs, with another attempt's tests, a mutant, and with added tests."""
 _UNDECIDED = frozenset(
-    {sb.VERDICT_TIMED_OUT, sb.VERDICT_OUT_OF_MEMORY, sb.VERDICT_FLAKY, sb.VERDICT_REFUSED, sb.VERDICT_INFRASTRUCTURE}
+    {
+        sb.VERDICT_UNSPECIFIED,
+        sb.VERDICT_TIMED_OUT,
+        sb.VERDICT_OUT_OF_MEMORY,
+        sb.VERDICT_FLAKY,
+        sb.VERDICT_REFUSED,
+        sb.VERDICT_INFRASTRUCTURE,
+    }
 )
 """Verdicts that may be the machine's or the runner's doing, and say nothing about an answer and another's tests."""
 
@@ -83,9 +90,13 @@ class Compared:
     """Of the best answer."""
     tests: str = ""
     """Tests of the best answer with the assertions of its judgement, which it passes. Empty: nothing was added."""
+    result: sb.Result | None = None
+    """Of the best answer with these tests."""
 
 
-async def compare(instruction: str, answers: Sequence[Answer], execute: Execute, rules: Rules = DEFAULTS) -> Compared:
+async def compare(
+    instruction: str, answers: Sequence[Answer], execute: Execute, rules: Rules = DEFAULTS, *, last: bool = True
+) -> Compared | None:
     """Compare the attempts at an instruction.
 
     Args:
@@ -93,24 +104,29 @@ async def compare(instruction: str, answers: Sequence[Answer], execute: Execute,
         answers: The attempts that can be read, in the order of their numbers.
         execute: Executes programs.
         rules: Parameters of the judgement.
+        last: Whether no further attempts can be drawn.
+
+    Returns:
+        None if further attempts may change the judgement and can be drawn: no mutants are executed before.
     """
-    work = _Comparison(instruction, answers, rules)
+    work = _Comparison(instruction, answers)
     evidence = await work.evidence(execute)
     judgement = judge(evidence, work.inputs, work.subject, rules)
+    if not (last or judgement.is_settled):
+        return None
     best = _best(judgement, answers)
     if best is None:
         return Compared(judgement, work.inputs, work.subject, None)
     tried = await work.mutants(best, execute)
     evidence[best] = replace(evidence[best], mutants=tuple(result for _, result in tried))
     judgement = judge(evidence, work.inputs, work.subject, rules)
-    tests = strengthened(answers[best].tests, judgement.attempts[best].added)
-    if tests != answers[best].tests:
-        trial = _trial(ADDED, best, best, answers[best].code, tests)
-        (result,) = await execute([trial])
-        tests = tests if _passed(result) else answers[best].tests
-    added = tests if tests != answers[best].tests else ""
     outcomes = evidence[best].observations.outcomes
-    return Compared(judgement, work.inputs, work.subject, best, outcomes, tuple(tried), added)
+    found = Compared(judgement, work.inputs, work.subject, best, outcomes, tuple(tried))
+    tests = strengthened(answers[best].tests, judgement.attempts[best].added)
+    if tests == answers[best].tests:
+        return found
+    (result,) = await execute([_trial(ADDED, best, best, answers[best].code, tests)])
+    return replace(found, tests=tests, result=result) if result is not None and passes(result) else found
 
 
 def _best(judgement: Judgement, answers: Sequence[Answer]) -> int | None:
@@ -119,8 +135,8 @@ def _best(judgement: Judgement, answers: Sequence[Answer]) -> int | None:
 
 
 class _Comparison:
-    def __init__(self, instruction: str, answers: Sequence[Answer], rules: Rules) -> None:
-        self._answers, self._rules = answers, rules
+    def __init__(self, instruction: str, answers: Sequence[Answer]) -> None:
+        self._answers = answers
         self._readings = [calls.read(each.code, each.tests) for each in answers]
         self.subject = calls.common_subject(self._readings)
         self._subjects = [calls.subject_for(each, self.subject) for each in self._readings]
@@ -141,7 +157,7 @@ class _Comparison:
             i: self._read(trial, result, len(self._readings[i].oracles))
             for i, trial, result in zip(seen, observing_trials, results, strict=False)
         }
-        passed = {pair: _passed(result) for pair, result in zip(pairs, results[len(observing_trials) :], strict=True)}
+        passed = {pair: passes(result) for pair, result in zip(pairs, results[len(observing_trials) :], strict=True)}
         return [
             Evidence(
                 observations.get(i) or self._unobserved("there is nothing to call"),
@@ -155,7 +171,7 @@ class _Comparison:
         """Execute mutants of an answer with its tests, and observe those that survive."""
         made = mutants(self._answers[i].code)
         results = await execute([_trial(MUTANT, i, i, each.code, self._answers[i].tests) for each in made])
-        survivors = [each for each, result in zip(made, results, strict=True) if _passed(result)]
+        survivors = [each for each, result in zip(made, results, strict=True) if passes(result)]
         observed: dict[Mutant, Observations] = {}
         if self._subjects[i] is not None and self.inputs and survivors:
             trials = [self._observe(i, each.code, None) for each in survivors]
@@ -204,8 +220,8 @@ def _trial(purpose: str, i: int, j: int, code: str, tests: str) -> Trial:
     return Trial(purpose, i, j, sb.Program(language=sb.LANGUAGE_PYTHON, code=code, tests=tests), sb.Limits())
 
 
-def _passed(result: sb.Result | None) -> bool | None:
-    """Return whether an answer passes tests. None: undecided."""
+def passes(result: sb.Result | None) -> bool | None:
+    """Return whether an answer passes tests. None: undecided, as without a result."""
     if result is None or result.verdict in _UNDECIDED:
         return None
     return result.verdict == sb.VERDICT_PASSED
@@ -215,5 +231,5 @@ def _killed(result: sb.Result | None) -> bool | None:
     """Return whether tests detect a mutant. One that no longer ends is detected."""
     if result is not None and result.verdict == sb.VERDICT_TIMED_OUT:
         return True
-    passed = _passed(result)
+    passed = passes(result)
     return None if passed is None else not passed

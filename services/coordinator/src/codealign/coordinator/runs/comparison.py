@@ -32,8 +32,6 @@ RULES = Rules(likely=0.87)
 """Two votes without an opposing one (0.875) are enough to stop drawing, one (0.75) is not. If three more were demanded,
 most instructions would need all attempts."""
 _NOT_KEPT = OF_THE_MACHINE | {sb.VERDICT_INFRASTRUCTURE, sb.VERDICT_REFUSED}
-DECIDED = frozenset(sb.Verdict.values()) - _NOT_KEPT - {sb.VERDICT_UNSPECIFIED, sb.VERDICT_FLAKY}
-"""Verdicts that say whether an answer passes its tests."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,6 @@ class Judged:
 
     record: pb.Record
     """The judgement."""
-    is_settled: bool
-    """Whether further attempts are unlikely to change it."""
     eligible: list[Candidate]
     """Those of the winning class that may become a row, the best first. Empty if the attempts contradict each other."""
 
@@ -61,8 +57,15 @@ class Comparison:
         assert context.configs.comparison is not None, "the strategy compares attempts"
         self._config_id = context.configs.comparison.id
 
-    async def judge(self, attempts: Sequence[Attempt]) -> Judged | None:
-        """Compare attempts and record the judgement. None: none of them may become a row.
+    async def judge(self, attempts: Sequence[Attempt], *, last: bool) -> Judged | None:
+        """Compare attempts and record the judgement.
+
+        Args:
+            attempts: All attempts at an instruction so far.
+            last: Whether no further ones can be drawn.
+
+        Returns:
+            None if none of them may become a row, or if further attempts may change the judgement and can be drawn.
 
         Raises:
             RunFailed: The sandbox does not isolate.
@@ -75,21 +78,23 @@ class Comparison:
         key = _known(attempts)
         record_id = records.derive_id(pb.KIND_JUDGEMENT, parents, stage_config_id=self._config_id, key=key)
         record = (await self._context.store.join([record_id])).get(record_id)
-        if record is None:
-            with traces.span(COMPARISON, {"attempts": len(attempts)}):
-                judgement = await self._compare(attempts)
-            record = await self._context.store.append(
-                pb.Record(
-                    kind=pb.KIND_JUDGEMENT,
-                    parents=parents,
-                    stage_config_id=self._config_id,
-                    key=key,
-                    judgement=judgement,
-                )
-            )
-        return await self._judged(record, attempts)
+        if record is not None:  # another run may have had fewer attempts to draw
+            return await self._judged(record, attempts) if last or _is_settled(record.judgement) else None
+        with traces.span(COMPARISON, {"attempts": len(attempts)}):
+            compared = await self._compare(attempts, last=last)
+        if compared is None:
+            return None
+        record = pb.Record(
+            kind=pb.KIND_JUDGEMENT,
+            parents=parents,
+            stage_config_id=self._config_id,
+            key=key,
+            judgement=_body(compared, attempts),
+        )
+        return await self._judged(await self._context.store.append(record), attempts, compared.result)
 
-    async def _judged(self, record: pb.Record, attempts: Sequence[Attempt]) -> Judged:
+    async def _judged(self, record: pb.Record, attempts: Sequence[Attempt], result: sb.Result | None = None) -> Judged:
+        """Return what follows from a judgement; `result` is that of its stronger tests, if they were executed now."""
         found = record.judgement
         winning = [(each, own) for each, own in zip(attempts, found.attempts, strict=True) if own.class_number == 1]
         ordered = sorted(winning, key=lambda pair: (pair[0].item.record.id != found.best, -pair[1].tests_share))
@@ -98,21 +103,20 @@ class Comparison:
             eligible = []
         elif eligible and found.tests:
             best = next(each for each in attempts if each.item.record.id == found.best)
-            if verdict := await self._verdict(record, best):
+            if verdict := await self._verdict(record, best, result):
                 eligible[0] = eligible[0]._replace(verdict=packed([verdict.id]))
-        settled = not found.is_contested and found.probability >= RULES.likely
-        return Judged(record, settled, eligible)
+        return Judged(record, eligible)
 
-    async def _verdict(self, judgement: pb.Record, best: Attempt) -> pb.Record | None:
+    async def _verdict(self, judgement: pb.Record, best: Attempt, result: sb.Result | None) -> pb.Record | None:
         """Return the verdict on the best answer with its stronger tests, or None if it does not pass them now."""
         parents = [best.item.record.id, judgement.id]
         verdict_id = records.derive_id(pb.KIND_VERDICT, parents, stage_config_id=self._config_id)
         if found := (await self._context.store.join([verdict_id])).get(verdict_id):
             return found
-        program = sb.Program(
-            language=sb.LANGUAGE_PYTHON, code=best.item.record.response.code, tests=judgement.judgement.tests
-        )
-        result = await self._execution.run(program, sb.Limits(), verdict_id)
+        if result is None:
+            code, tests = best.item.record.response.code, judgement.judgement.tests
+            program = sb.Program(language=sb.LANGUAGE_PYTHON, code=code, tests=tests)
+            result = await self._execution.run(program, sb.Limits(), verdict_id)
         if result is None or result.verdict != sb.VERDICT_PASSED:
             return None
         trim(result)
@@ -126,12 +130,12 @@ class Comparison:
             )
         )
 
-    async def _compare(self, attempts: Sequence[Attempt]) -> pb.Judgement:
+    async def _compare(self, attempts: Sequence[Attempt], *, last: bool) -> Compared | None:
         answers = [
             Answer(
                 each.item.record.response.code,
                 each.item.record.response.tests,
-                _passed(each.verdict.verdict.result),
+                comparing.passes(each.verdict.verdict.result),
                 each.eligible,
             )
             for each in attempts
@@ -144,8 +148,8 @@ class Comparison:
             results = await asyncio.gather(*work, return_exceptions=True)
             return [_result(each) for each in results]
 
-        compared = await comparing.compare(task.text if task is not None else "", answers, execute, RULES)
-        return _body(compared, attempts)
+        text = task.text if task is not None else ""
+        return await comparing.compare(text, answers, execute, RULES, last=last)
 
     async def _execute(self, trial: Trial, attempts: Sequence[Attempt]) -> sb.Result | None:
         """Return a trial's result from the store or the sandbox."""
@@ -186,8 +190,8 @@ def _known(attempts: Sequence[Attempt]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _passed(result: sb.Result) -> bool | None:
-    return result.verdict == sb.VERDICT_PASSED if result.verdict in DECIDED else None
+def _is_settled(found: pb.Judgement) -> bool:
+    return not found.is_contested and found.probability >= RULES.likely
 
 
 def _body(compared: Compared, attempts: Sequence[Attempt]) -> pb.Judgement:

@@ -312,9 +312,10 @@ class Items:
     async def _draw_compared(self, comparison: Comparison, group: Group, item: Item, *, fresh: bool) -> bool:
         """Draw rounds of candidates until the attempts so far agree enough, or no attempts are left."""
         harvest, judged = Harvest(), None
-        while group.drawn < self.candidates.settings.attempts and not (judged and judged.is_settled):
+        most = self.candidates.settings.attempts
+        while judged is None and group.drawn < most:
             await self._draw_round(group, item, harvest, fresh=fresh)
-            judged = await comparison.judge(harvest.attempts)
+            judged = await comparison.judge(harvest.attempts, last=group.drawn == most)
         if judged is None:
             return False
         group.judgement, group.eligible = packed([judged.record.id]), judged.eligible
