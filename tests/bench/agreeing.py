@@ -10,7 +10,6 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.coordinator.agreement import comparing
 from codealign.coordinator.agreement.comparing import Answer, Compared, Trial
-from codealign.coordinator.runs.comparison import RULES
 from codealign.coordinator.runs.strategies import EXECUTED
 from tests.bench.choosing import Attempt, Task
 
@@ -36,7 +35,7 @@ def compared(
             executed.update(trial.purpose for trial in trials)
         return run([trial.program for trial in trials])
 
-    return asyncio.run(comparing.compare(instruction, answers, execute, RULES, last=last))
+    return asyncio.run(comparing.compare(instruction, answers, execute, last=last))
 
 
 class Agreement:
@@ -76,7 +75,8 @@ class Agreement:
             attempts = own
             judged = found.judgement
             winner = judged.classes[0] if judged.classes and not judged.contested else ()
-            chosen = [i for i in judged.order if i in winner and answers[i].eligible]
+            voters = [i for i in judged.order if judged.attempts[i].has_vote]
+            chosen = [i for i in voters if i in winner and answers[i].eligible]
             order = [own[i] for i in sorted(chosen, key=lambda i: i != found.best)]
             break
         self.drawn += 1 + max((each.number for each in attempts), default=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import random
@@ -23,6 +24,7 @@ from codealign.nano.judgement import Checks, Judgement, Outcome
 from fakes.inference import REVISION
 from fakes.toys import SEEDS, Bench
 from tests.bench import choosing
+from tests.bench.agreeing import Agreement
 from tests.bench.choosing import Attempt, Choice, Task, choose, compare, comparison, measure, table
 from tests.bench.judged import Executions, Sandbox, key_of
 from tests.bench.selection import Finished, checks_of, judge, report
@@ -78,11 +80,18 @@ async def whole() -> Finished:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-async def test_a_strategy_chooses_what_a_run_with_it_publishes(strategy: str, whole: Finished) -> None:
+async def test_a_strategy_chooses_what_a_run_with_it_publishes(
+    strategy: str, whole: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = await carried_out(strategy)
+    if STRATEGIES[strategy].compares:
+        order = Agreement(lambda programs: [execute(each) for each in programs], in_steps=True)
+        monkeypatch.setitem(choosing.ORDERS, strategy, order)
     published = {row.example.lineage[-1].record_id for row in bench.examples()}
     rules = whole.pipeline.selection.duplicate_rules
-    chosen = {each.attempt.record_id for each in choose(strategy, whole.tasks(), whole.run.run, rules)}
+    # In a thread, since the comparison of attempts begins an event loop of its own.
+    rows = await asyncio.to_thread(choose, strategy, whole.tasks(), whole.run.run, rules)
+    chosen = {each.attempt.record_id for each in rows}
     assert len(published) > 5
     assert chosen == published
 

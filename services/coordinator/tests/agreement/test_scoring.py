@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -56,7 +55,7 @@ def test_the_wrong_answer_with_weak_tests_is_found() -> None:
     assert found.classes == ((0, 2, 3, 4), (1,))
     assert found.order == (0, 2, 3, 4, 1)
     assert not found.contested
-    assert found.is_settled is False
+    assert found.is_settled
     attempt = found.attempts[1]
     assert (attempt.contradicted_by, attempt.telling_input, attempt.class_size) == ((0, 2, 3, 4), 1, 1)
     assert attempt.sentence == (
@@ -139,20 +138,27 @@ def test_a_class_that_fails_the_tests_of_others_does_not_win() -> None:
     found = judged(rows, passed)
     assert found.order == (2, 3, 0, 1)
     assert found.classes[0] == (2, 3)
-    assert found.attempts[2].score > found.attempts[0].score
+    # A class of two: 2 for the second vote, and 2 or 1/2 for each of four tests.
+    right, wrong = 2 * 2**4, 2 * 2**2 / 2**2
+    assert found.attempts[2].score == found.probability == pytest.approx(right / (1 + right + wrong), abs=1e-6)
+    assert found.attempts[0].score == pytest.approx(wrong / (1 + right + wrong), abs=1e-6)
     assert not found.contested
-    assert found.probability == 0.5
 
 
-def test_the_share_of_tests_weighs_them_by_how_many_answers_pass_them() -> None:
+def test_the_share_of_tests_leaves_out_the_own_and_the_undecided() -> None:
     passed: list[list[bool | None]] = [[True, True, False], [True, True, False], [True, None, True]]
     found = judged([[1], [1], [1]], passed)
-    # Tests 0 weigh 3/4, tests 1 weigh 2/3, tests 2 weigh 1/4.
-    assert [each.tests_share for each in found.attempts] == [
-        pytest.approx((2 / 3) / (2 / 3 + 1 / 4), abs=1e-6),
-        pytest.approx((3 / 4) / (3 / 4 + 1 / 4), abs=1e-6),
-        1.0,
-    ]
+    assert [each.tests_share for each in found.attempts] == [0.5, 0.5, 1.0]
+
+
+def test_tests_of_attempts_that_fail_them_count() -> None:
+    """Nobody else passes the own tests, but all those tests say that attempt 0 is right."""
+    passed: list[list[bool | None]] = [[True, True, True], [False, False, False], [False, False, False]]
+    found = judged([[1], [2], [3]], passed)
+    assert found.classes[0] == (0,)
+    assert found.probability > Rules().likely
+    passed[0] = [True, False, False]
+    assert judged([[1], [2], [3]], passed).contested
 
 
 def test_who_fails_the_own_tests_has_no_vote() -> None:
@@ -161,48 +167,66 @@ def test_who_fails_the_own_tests_has_no_vote() -> None:
     assert [each.has_vote for each in found.attempts] == [False, False, True]
     assert found.classes[0] == (2,)
     assert not found.contested
+    all_pass = judged([[1], [1]])
+    one_fails = judged([[1], [1]], [[True, True], [True, False]])
+    assert one_fails.attempts[1].class_size == 2
+    assert one_fails.probability < all_pass.probability
     assert "fails its own tests" in found.attempts[0].sentence
 
 
 def test_undecided_results_count_for_nothing() -> None:
     passed: list[list[bool | None]] = [[None, None], [None, None]]
     found = judged([[1], [1]], passed)
-    assert [(each.tests_share, each.has_vote, each.score) for each in found.attempts] == [(1.0, True, 2.0)] * 2
+    assert [(each.tests_share, each.has_vote, each.score) for each in found.attempts] == [(1.0, True, pytest.approx(2 / 3, abs=1e-6))] * 2
     assert "undecided" in found.attempts[0].sentence
 
 
-def test_attempts_contradict_each_other_if_no_class_outweighs_the_rest() -> None:
-    assert judged([[1], [2]]).contested
-    assert judged([[1], [1], [2], [2]]).contested
-    assert not judged([[1], [1], [2]]).contested
-    assert judged([[1], [1], [2]], rules=Rules(majority=0.7)).contested
+def everybodys(*own: bool) -> list[list[bool | None]]:
+    """Return results where attempt j's tests pass on those whose own result is the same as j's."""
+    return [[one == other for other in own] for one in own]
+
+
+def test_attempts_contradict_each_other_if_no_class_is_likely_enough() -> None:
+    assert judged([[1], [2]], everybodys(True, False)).contested
+    assert judged([[1], [1], [2], [2]], everybodys(True, True, False, False)).contested
+    assert not judged([[1], [1], [2]], everybodys(True, True, False)).contested
+    assert judged([[1], [1], [2]], everybodys(True, True, False), rules=Rules(kept=0.8)).contested
     assert not judged([[1], [1]]).contested
 
 
+def test_a_single_pass_of_which_nothing_is_known_is_kept_but_does_not_end_the_drawing() -> None:
+    found = judged([[1]])
+    assert found.probability == pytest.approx(2 / 3, abs=1e-6)
+    assert (found.contested, found.is_settled) == (False, False)
+
+
 def test_drawing_may_end_when_one_class_is_likely_enough() -> None:
-    assert [judged([[1]] * count).is_settled for count in (1, 2, 3, 4, 5)] == [False, False, False, True, True]
-    assert not judged([[1]] * 4 + [[2]]).is_settled
-    assert judged([[1]] * 7 + [[2]]).is_settled
+    assert [judged([[1]] * count).is_settled for count in (1, 2, 3)] == [False, True, True]
+    assert not judged([[1], [1], [2]], everybodys(True, True, False)).is_settled
+    assert judged([[1]] * 4 + [[2]], everybodys(True, True, True, True, False)).is_settled
 
 
-@pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (2, 1), (1, 3), (7, 2)])
-def test_the_probability_is_the_tail_of_the_beta_distribution(first: int, second: int) -> None:
-    """Compared with the integral of the density x^a (1 - x)^b from 1/2 to 1, term by term."""
+def test_a_probability_does_not_overflow() -> None:
+    assert judged([[1]] * 3, rules=Rules(passed=1e300)).probability == 1.0
+    assert judged([[1]] * 3, rules=Rules(passed=1e-300)).probability == 0.0
 
-    def integral(low: Fraction, high: Fraction) -> Fraction:
-        # (1 - x)^b expanded by the binomial theorem
-        total, sign = Fraction(0), 1
-        for k in range(second + 1):
-            power = first + k + 1
-            choose = Fraction(1)
-            for n in range(k):
-                choose = choose * (second - n) / (n + 1)
-            total += sign * choose * (high**power - low**power) / power
-            sign = -sign
-        return total
 
-    expected = integral(Fraction(1, 2), Fraction(1)) / integral(Fraction(0), Fraction(1))
-    assert classes.probability(first, second) == pytest.approx(float(expected))
+def test_an_oracle_that_holds_at_varied_inputs_is_strong_evidence() -> None:
+    def probability(told: Sequence[object], claimed: int = 1) -> float:
+        own = Evidence(Observations(outcomes(*range(9)), (outcomes(*told),)), (True,), frozenset({0}))
+        return judge([own], tried(*"abcdefghi", claimed=claimed), SUBJECT).probability
+
+    assert probability(range(9)) == pytest.approx(8 / 9, abs=1e-6)
+    assert probability([*range(8), "?"]) == pytest.approx(2 / 3, abs=1e-6)  # seven varied inputs are too few
+    assert probability(range(9), claimed=9) == pytest.approx(2 / 3, abs=1e-6)  # it must hold elsewhere
+    assert probability([*range(8), 99]) == pytest.approx(1 / 3, abs=1e-6)  # it contradicts the answer
+
+
+def test_an_oracle_is_a_witness_for_added_assertions() -> None:
+    mutants = (MutantResult("m", False, outcomes(1, 5)),)
+    own = Evidence(Observations(outcomes(1, 2), (outcomes(1, 2),)), (True,), frozenset({0}), mutants)
+    (assertion,) = judge([own], tried("1", "2", claimed=1), SUBJECT).attempts[0].added
+    assert (assertion.text, assertion.agreed_by) == ("assert small(2) == 2", (0,))
 
 
 def test_without_observations_attempts_are_compared_by_the_tests_that_they_pass() -> None:

@@ -663,7 +663,7 @@ class Example(_message.Message):
     class_size: _builtins.int
     """Attempts that agree with it wherever they were observed, itself included."""
     tests_share: _builtins.float
-    """Weighted share of the other attempts' tests that it passes."""
+    """Share of the other attempts' tests that it passes, of those that are decided."""
     mutation_score: _builtins.float
     """Share of the mutants of its code that its own tests detect, equivalent ones left out. Unset: none was decided."""
     @_builtins.property
@@ -755,9 +755,9 @@ class Judgement(_message.Message):
     ADDED_TESTS_FIELD_NUMBER: _builtins.int
     TESTS_FIELD_NUMBER: _builtins.int
     is_contested: _builtins.bool
-    """The attempts contradict each other so much that no class has a majority."""
+    """The attempts contradict each other so much that no class is likely enough to be right."""
     probability: _builtins.float
-    """Posterior probability that the winning class is more common among all possible attempts than the next one."""
+    """Probability that the winning class is right, from tests that it passes and attempts that agree."""
     inputs: _builtins.int
     """Inputs at which the attempts were compared."""
     best: _builtins.str
@@ -812,8 +812,9 @@ class JudgedAttempt(_message.Message):
     CONTRADICTS_ITSELF_FIELD_NUMBER: _builtins.int
     SENTENCE_FIELD_NUMBER: _builtins.int
     score: _builtins.float
+    """Probability that its class is right."""
     tests_share: _builtins.float
-    """Weighted share of the other attempts' tests that it passes."""
+    """Share of the other attempts' tests that it passes, of those that are decided."""
     class_number: _builtins.int
     """Its class of attempts that agree, from 1, the winning one first. 0: it could not be compared."""
     class_size: _builtins.int

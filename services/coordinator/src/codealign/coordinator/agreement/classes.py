@@ -1,8 +1,7 @@
-"""Classes of attempts that agree with each other, and how likely the winning one is the most common."""
+"""Classes of attempts that agree with each other."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -69,23 +68,3 @@ def agreeing(outcomes: Sequence[Outcomes], numbers: Sequence[int]) -> list[tuple
         else:
             classes.append(([attempt], own))
     return [tuple(sorted(members)) for members, _ in classes]
-
-
-def probability(first: int, second: int) -> float:
-    """Return the posterior probability that one class is more common among all possible attempts than another.
-
-    With a uniform prior, the share of the first among attempts of either class has the distribution
-    Beta(first + 1, second + 1), so the probability is
-
-        P(share > 1/2) = sum of binomial(first + second + 1, k) / 2^(first + second + 1) for k = 0 .. first,
-
-    by the identity of the Beta distribution and the binomial one. As a rule for when to stop drawing it is the Beta
-    criterion of Aggarwal et al., "Let's Sample Step by Step: Adaptive-Consistency", EMNLP 2023 (arXiv 2305.11860). It
-    is the probability that further attempts would not change the winner, not the one that the winner is right.
-
-    Args:
-        first: Attempts of the one class.
-        second: Attempts of the other.
-    """
-    total = first + second + 1
-    return float(sum(math.comb(total, number) for number in range(first + 1)) / 2**total)

@@ -112,9 +112,9 @@ async def compare(
     work = _Comparison(instruction, answers)
     evidence = await work.evidence(execute)
     judgement = judge(evidence, work.inputs, work.subject, rules)
-    if not (last or judgement.is_settled):
-        return None
     best = _best(judgement, answers)
+    if not last and (best is None or not judgement.is_settled):
+        return None
     if best is None:
         return Compared(judgement, work.inputs, work.subject, None)
     tried = await work.mutants(best, execute)
@@ -131,7 +131,9 @@ async def compare(
 
 def _best(judgement: Judgement, answers: Sequence[Answer]) -> int | None:
     winner = judgement.classes[0] if judgement.classes else ()
-    return next((i for i in judgement.order if i in winner and answers[i].eligible), None)
+    return next(
+        (i for i in judgement.order if i in winner and answers[i].eligible and judgement.attempts[i].has_vote), None
+    )
 
 
 class _Comparison:

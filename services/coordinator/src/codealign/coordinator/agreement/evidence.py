@@ -42,6 +42,7 @@ class Attempts:
         self.outcomes: list[Outcomes] = [each.observations.outcomes for each in evidence]
         self.counted = classes.counted(inputs, self.outcomes, plurality)
         """Numbers of the inputs that count."""
+        self._told = [[_told(each) for each in self._sound_oracles(j)] for j in self.numbers]
         self.refuting = [[list(self._refuting(i, j)) for j in self.numbers] for i in self.numbers]
         """Numbers of the inputs at which the oracles of attempt j contradict answer i."""
         self.results = [[self._result(i, j) for j in self.numbers] for i in self.numbers]
@@ -68,14 +69,24 @@ class Attempts:
         """Return the class of attempt i. Empty: it is in none."""
         return next((members for members in self.classes if i in members), ())
 
+    def confirmed(self, i: int, j: int) -> int:
+        """Return the number of varied inputs at which an oracle of attempt j says what answer i does."""
+        found = (
+            sum(1 for n in self.counted if not self.inputs[n].claimed and each[n].agrees(self.outcomes[i][n]))
+            for each in self._told[j]
+        )
+        return max(found, default=0)
+
+    def oracles(self, j: int) -> Sequence[Outcomes]:
+        """Return what the oracles of attempt j say at the inputs; unobserved where they say nothing."""
+        return self._told[j]
+
     def _result(self, i: int, j: int) -> bool | None:
         return False if self.refuting[i][j] else self.evidence[i].passed[j]
 
     def _refuting(self, i: int, j: int) -> Iterator[int]:
-        for oracle in self._sound_oracles(j):
-            yield from (
-                n for n in self.counted if oracle[n].kind == RETURNED and _differs(self.outcomes[i][n], oracle[n])
-            )
+        for told in self._told[j]:
+            yield from (n for n in self.counted if told[n].counts and _differs(self.outcomes[i][n], told[n]))
 
     def _sound_oracles(self, j: int) -> Iterator[Outcomes]:
         """Yield the oracles of an attempt's tests without those that contradict these tests.
@@ -88,6 +99,10 @@ class Attempts:
             wrong = any(oracle[n].kind == RETURNED and _differs(self.outcomes[j][n], oracle[n]) for n in own.claims)
             if not (wrong and own.passed[j]):
                 yield oracle
+
+
+def _told(oracle: Outcomes) -> Outcomes:
+    return [each if each.kind == RETURNED else Outcome(UNOBSERVED, "the oracle says nothing") for each in oracle]
 
 
 def _differs(outcome: Outcome, expected: Outcome) -> bool:

@@ -18,19 +18,22 @@ from codealign.coordinator.agreement import literals
 from codealign.coordinator.agreement.calls import Arguments, Reading
 from codealign.coordinator.agreement.hints import Hints
 from codealign.coordinator.agreement.literals import NotLiteral
+from codealign.coordinator.agreement.mixtures import mixtures
 from codealign.coordinator.agreement.subjects import Subject
 from codealign.coordinator.agreement.values import Value, source
 from codealign.coordinator.agreement.variants import BOUNDARY, EDGE, STRUCTURE, variants
 
-LIMIT = 64
+LIMIT = 96
 """Inputs, unless asked for otherwise. A call takes microseconds; reading and comparing more would gain little."""
-TESTS, COMBINATION = "tests", "combination"
+TESTS, COMBINATION, MIXTURE = "tests", "combination", "mixture"
 MAX_VARIED_CHARS = 500
 """Characters of the arguments of a varied input."""
 _MAX_BASES = 4
 """Inputs of the tests that are varied."""
 _MAX_POSITIONS = 8
 """Arguments of a call that are varied."""
+_MAX_MIXED = 64
+"""Mixtures, of which some may be there already."""
 _MAX_COMBINED = 3
 """Variants of each of two arguments that are combined."""
 _OF_ANNOTATION: dict[str, Value] = {
@@ -61,7 +64,7 @@ class Input:
 
     arguments: Arguments
     origin: str
-    """Why they are tried: "tests", "boundary", "edge", "structure" or "combination"."""
+    """Why they are tried: "tests", "boundary", "edge", "structure", "combination" or "mixture"."""
 
     @property
     def claimed(self) -> bool:
@@ -87,6 +90,10 @@ class _Base:
         """Positions of the values that are varied."""
         return range(min(len(self.values), _MAX_POSITIONS))
 
+    def is_like(self, other: _Base) -> bool:
+        """Return whether the call has as many positional arguments, and the same keywords."""
+        return (self._count, self._names) == (other._count, other._names)
+
     def replaced(self, *changes: tuple[int, Value]) -> Arguments:
         """Return the call's arguments with other values at some positions."""
         texts = list(self._texts)
@@ -99,7 +106,7 @@ class _Base:
 def vary(readings: Sequence[Reading], hints: Hints, *, limit: int = LIMIT) -> tuple[Input, ...]:
     """Return inputs, the most telling first, without repetitions.
 
-    The inputs of the tests, boundaries, edges, structures and combinations take turns.
+    The inputs of the tests, boundaries, edges, structures, combinations and mixtures take turns.
 
     Args:
         readings: What was found in the attempts and their tests.
@@ -112,6 +119,7 @@ def vary(readings: Sequence[Reading], hints: Hints, *, limit: int = LIMIT) -> tu
     for origin, arguments in alternating([_varied(base, hints) for base in bases]):
         by_origin[origin].append(arguments)
     by_origin[COMBINATION] = list(_combined(bases, hints)) if bases else []
+    by_origin[MIXTURE] = list(_mixed(called, bases, hints)) if bases else []
     claimed = set(called)
     found: dict[Arguments, Input] = {}
     for origin, arguments in alternating([[(origin, each) for each in some] for origin, some in by_origin.items()]):
@@ -131,16 +139,16 @@ def claims(reading: Reading, inputs: Sequence[Input]) -> frozenset[int]:
 def _bases(called: Sequence[Arguments]) -> list[_Base]:
     """Return the calls to vary: those of the most frequent shape first, in the order of the tests."""
     shapes = Counter(_shape(each) for each in called)
-    found = []
-    for each in sorted(called, key=lambda each: -shapes[_shape(each)]):
-        try:
-            positional = [literals.parsed(text) for text in each.positional]
-            found.append(_Base(positional, [(name, literals.parsed(text)) for name, text in each.keywords]))
-        except NotLiteral:
-            continue
-        if len(found) == _MAX_BASES:
-            break
-    return found
+    ordered = sorted(called, key=lambda each: -shapes[_shape(each)])
+    return list(itertools.islice(filter(None, map(_base, ordered)), _MAX_BASES))
+
+
+def _base(called: Arguments) -> _Base | None:
+    try:
+        positional = [literals.parsed(text) for text in called.positional]
+        return _Base(positional, [(name, literals.parsed(text)) for name, text in called.keywords])
+    except NotLiteral:
+        return None
 
 
 def _shape(arguments: Arguments) -> tuple[int, tuple[str, ...]]:
@@ -183,3 +191,12 @@ def _combined(bases: Sequence[_Base], hints: Hints) -> Iterator[Arguments]:
     for base in bases[1:]:
         if len(base.values) == len(first.values) > 1:
             yield from (first.replaced((position, base.values[position])) for position in first.positions)
+
+
+def _mixed(called: Sequence[Arguments], bases: Sequence[_Base], hints: Hints) -> Iterator[Arguments]:
+    """Yield calls of the first base's shape with arguments put together from those of all calls of this shape."""
+    first = bases[0]
+    alike = [each for each in map(_base, called[:_MAX_MIXED]) if each is not None and each.is_like(first)]
+    rows = [each.values for each in alike or [first]]
+    for values in itertools.islice(mixtures(rows, hints), _MAX_MIXED):
+        yield first.replaced(*enumerate(values))

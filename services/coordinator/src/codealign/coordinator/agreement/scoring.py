@@ -6,25 +6,29 @@ compared, those that pass the same tests are.
 **Votes.** An attempt whose answer fails its own tests, or contradicts one of their oracles, contradicts itself: it has
 no vote. One whose own tests are undecided has.
 
-**Score.** As CodeT scores a set of solutions that agree by their number times the number of tests that they pass (Chen
-et al., "CodeT: Code Generation with Generated Tests", arXiv 2207.10397), all answers of a class have the score
+**Score.** A class stands for one function, and each is a hypothesis: this function is what the instruction asks for.
+Answers and tests of the attempts are the evidence, as in CodeT (Chen et al., "CodeT: Code Generation with Generated
+Tests", arXiv 2207.10397), here as a naive Bayes classifier: each piece of evidence multiplies the odds of a class.
 
-    score(class) = sum of share(i) over the attempts i of the class that have a vote
-    share(i)     = sum of w(j) * t(i, j) over j != i / sum of w(j) over j != i
+    odds(class)  = voted ^ (votes - 1) * product of t(j) over the attempts j whose tests are decided for the class
+    t(j)         = general   if its members pass the tests, of which an oracle held at `telling` varied inputs
+                   passed    if they pass the tests
+                   failed    if they fail them, or contradict one of their oracles
+    score(class) = odds(class) / (1 + sum of the odds of all classes)
 
-where t(i, j) is 1 if answer i passes the tests of attempt j and agrees with their oracles, else 0. Undecided pairs are
-left out. Tests are weighted by how many answers of others pass them, w(j) = (1 + passes) / (2 + decided): tests that
-nobody else passes are more likely wrong than everybody else is. If nothing is decided, the share is 1.
+The 1 is the hypothesis that no class is right. The tests of every attempt count, also of one that fails them: a model
+writes right tests for wrong answers as often as wrong tests for right ones. A member's own tests count only if the
+class has no other member, since whoever misunderstands a task does so twice. Members with different results (a pair may
+be undecided, or have side effects) contribute the mean of the logarithms.
 
-**Order.** By the score of the class, then by the own share, the strength of the own tests, and the attempt's number.
-
-**Winner.** The class of the first in this order wins. The attempts contradict each other if it has no more than the
-share `majority` of all scores. With the default, one half, a class that is not contested outweighs all others together.
-The probability that it is also the most common one counts votes, so that it says whether to draw more attempts.
+**Order.** By the score of the class, then by the own share of tests, the strength of the own tests, and the attempt's
+number. The class of the first in this order wins. The attempts contradict each other if its score is below
+`Rules.kept`; drawing may end once it is `Rules.likely`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -50,14 +54,24 @@ _DIGITS = 6
 
 @dataclass(frozen=True)
 class Rules:
-    """Parameters of a judgement."""
+    """Parameters of a judgement. Decision 020 says how the odds were measured."""
 
-    majority: float = 0.5
-    """Share of all scores that the winning class must exceed."""
+    general: float = 8.0
+    """Odds of a class that passes tests of which an oracle holds at varied inputs too."""
+    passed: float = 2.0
+    """Odds of a class that passes tests."""
+    failed: float = 0.5
+    """Odds of a class that fails tests."""
+    voted: float = 2.0
+    """Odds of a class for each vote after the first."""
+    telling: int = 8
+    """Varied inputs at which an oracle must hold to count as general."""
+    likely: float = 0.8
+    """Score at which the winner counts as found: two votes with tests that both pass, or one with a general oracle."""
+    kept: float = 0.6
+    """Score below which the attempts contradict each other. A single pass of which nothing else is known has 2/3."""
     plurality: float = classes.PLURALITY
     """See `classes.counted`."""
-    likely: float = 0.95
-    """Probability at which the winner counts as found: with no other class, after four votes."""
 
 
 DEFAULTS = Rules()
@@ -69,8 +83,9 @@ class AttemptJudgement:
 
     attempt: int
     score: float
+    """Probability that its class is right."""
     tests_share: float
-    """Weighted share of the other attempts' tests that the answer passes."""
+    """Share of the other attempts' tests that the answer passes, of those that are decided."""
     class_size: int
     """Attempts in its class. 0: it could not be compared."""
     has_vote: bool
@@ -102,11 +117,11 @@ class Judgement:
     counted: tuple[int, ...]
     """Numbers of the inputs that count."""
     contested: bool
-    """Whether the attempts contradict each other so much that no class has a majority."""
+    """Whether the attempts contradict each other so much that no class is likely enough to be kept."""
     probability: float
-    """Posterior probability that the winning class is more common than the next one; see `classes.probability`."""
+    """Probability that the winning class is right: its score. 0: there is no class."""
     is_settled: bool
-    """Whether further attempts are unlikely to change the winner: it is not contested, and likely enough."""
+    """Whether the winner is likely enough to end the drawing."""
 
 
 def judge(
@@ -122,8 +137,7 @@ def judge(
     """
     attempts = Attempts(evidence, inputs, subject, rules.plurality)
     shares = [_tests_share(attempts, i) for i in attempts.numbers]
-    votes = {members: [i for i in members if attempts.results[i][i] is not False] for members in attempts.classes}
-    weights = {members: round(sum(shares[i] for i in voters), _DIGITS) for members, voters in votes.items()}
+    weights = _scores(attempts, rules)
     scores = [weights.get(attempts.class_of(i), 0.0) for i in attempts.numbers]
     strengths = [strength(own, each.mutants) for own, each in zip(attempts.outcomes, evidence, strict=True)]
     order = sorted(attempts.numbers, key=lambda i: (-scores[i], -shares[i], -(strengths[i].score or 0.0), i))
@@ -147,36 +161,50 @@ def judge(
         )
         for i in attempts.numbers
     ]
-    contested = bool(others) and weights[winner] <= rules.majority * sum(weights.values())
-    ahead, behind = (
-        max((len(votes[each]) for each in some), default=0) for some in ([winner] if winner else [], others)
-    )
-    likely = classes.probability(ahead, behind) if winner else 0.0
+    likely = weights[winner] if winner else 0.0
     return Judgement(
         attempts=tuple(judged),
         order=tuple(order),
         classes=(winner, *others) if winner else (),
         counted=attempts.counted,
-        contested=contested,
-        probability=round(likely, _DIGITS),
-        is_settled=not contested and likely >= rules.likely,
+        contested=bool(winner) and likely < rules.kept,
+        probability=likely,
+        is_settled=likely >= rules.likely,
     )
 
 
-def _tests_share(attempts: Attempts, i: int) -> float:
-    total = gained = 0.0
-    for j, result in enumerate(attempts.results[i]):
-        if j == i or result is None:
+def _scores(attempts: Attempts, rules: Rules) -> dict[tuple[int, ...], float]:
+    """Return the score of each class."""
+    logs = {members: _log_odds(attempts, members, rules) for members in attempts.classes}
+    top = max([0.0, *logs.values()])  # so that no exponential overflows
+    total = math.exp(-top) + sum(math.exp(each - top) for each in logs.values())
+    return {members: round(math.exp(each - top) / total, _DIGITS) for members, each in logs.items()}
+
+
+def _log_odds(attempts: Attempts, members: Sequence[int], rules: Rules) -> float:
+    votes = sum(1 for i in members if attempts.results[i][i] is not False)
+    total = max(0, votes - 1) * math.log(rules.voted)
+    for j in attempts.numbers:
+        asked = [i for i in members if i != j] or members
+        results = [(i, result) for i in asked if (result := attempts.results[i][j]) is not None]
+        if not results:
             continue
-        decided = [attempts.results[k][j] for k in attempts.numbers if k != j and attempts.results[k][j] is not None]
-        weight = (1 + decided.count(True)) / (2 + len(decided))
-        total += weight
-        gained += weight * result
-    return round(gained / total, _DIGITS) if total else 1.0
+        general = any(result and attempts.confirmed(i, j) >= rules.telling for i, result in results)
+        share = sum(result for _, result in results) / len(results)
+        total += share * math.log(rules.general if general else rules.passed) + (1 - share) * math.log(rules.failed)
+    return total
+
+
+def _tests_share(attempts: Attempts, i: int) -> float:
+    decided = [result for j, result in enumerate(attempts.results[i]) if j != i and result is not None]
+    return round(sum(decided) / len(decided), _DIGITS) if decided else 1.0
 
 
 def _added(attempts: Attempts, i: int, winner: Sequence[int]) -> Iterator[AddedAssertion]:
-    """Yield assertions against surviving mutants of an answer, and against other answers that pass its tests."""
+    """Yield assertions against surviving mutants of an answer, and against other answers that pass its tests.
+
+    Witnesses are the answers of the winning class and the oracles of their tests.
+    """
     if attempts.subject is None:
         return
     targets: list[tuple[str, Outcomes]] = [
@@ -193,7 +221,8 @@ def _added(attempts: Attempts, i: int, winner: Sequence[int]) -> Iterator[AddedA
     ]
     usable = attempts.observed(i)
     tried = [attempts.inputs[number] for number in usable]
-    members = [[attempts.outcomes[j][number] for number in usable] for j in winner]
+    witnesses = [attempts.outcomes[j] for j in winner] + [each for j in winner for each in attempts.oracles(j)]
+    members = [[own[number] for number in usable] for own in witnesses]
     wanted = [(text, [outcomes[number] for number in usable]) for text, outcomes in targets]
     for place, text, kills in added_assertions(attempts.subject, tried, members, wanted):
         agreed = tuple(j for j in winner if attempts.outcomes[j][usable[place]].counts)

@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-VERSION = 1
+VERSION = 2
 """Incremented whenever cases, inputs, outcomes, mutants or scores are made differently."""

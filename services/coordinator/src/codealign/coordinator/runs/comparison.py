@@ -18,7 +18,7 @@ from codealign.common.errors import InvalidArgument
 from codealign.coordinator.agreement import comparing
 from codealign.coordinator.agreement.comparing import INPUTS, TESTS, Answer, Compared, Trial
 from codealign.coordinator.agreement.outcomes import Outcomes
-from codealign.coordinator.agreement.scoring import Rules
+from codealign.coordinator.agreement.scoring import DEFAULTS
 from codealign.coordinator.agreement.strength import MutantResult, is_equivalent
 from codealign.coordinator.ground.calls import trim
 from codealign.coordinator.pipelines.selfcodealign.selection import instruction_of
@@ -28,9 +28,6 @@ from codealign.coordinator.runs.execution import OF_THE_MACHINE, Execution
 from codealign.coordinator.runs.groups import Candidate, packed
 from codealign.coordinator.runs.harvest import Attempt
 
-RULES = Rules(likely=0.87)
-"""Two votes without an opposing one (0.875) are enough to stop drawing, one (0.75) is not. If three more were demanded,
-most instructions would need all attempts."""
 _NOT_KEPT = OF_THE_MACHINE | {sb.VERDICT_INFRASTRUCTURE, sb.VERDICT_REFUSED}
 
 
@@ -96,7 +93,11 @@ class Comparison:
     async def _judged(self, record: pb.Record, attempts: Sequence[Attempt], result: sb.Result | None = None) -> Judged:
         """Return what follows from a judgement; `result` is that of its stronger tests, if they were executed now."""
         found = record.judgement
-        winning = [(each, own) for each, own in zip(attempts, found.attempts, strict=True) if own.class_number == 1]
+        winning = [
+            (each, own)
+            for each, own in zip(attempts, found.attempts, strict=True)
+            if own.class_number == 1 and not own.contradicts_itself
+        ]
         ordered = sorted(winning, key=lambda pair: (pair[0].item.record.id != found.best, -pair[1].tests_share))
         eligible = [each.candidate for each, _ in ordered if each.eligible]
         if found.is_contested:
@@ -149,7 +150,7 @@ class Comparison:
             return [_result(each) for each in results]
 
         text = task.text if task is not None else ""
-        return await comparing.compare(text, answers, execute, RULES, last=last)
+        return await comparing.compare(text, answers, execute, last=last)
 
     async def _execute(self, trial: Trial, attempts: Sequence[Attempt]) -> sb.Result | None:
         """Return a trial's result from the store or the sandbox."""
@@ -191,7 +192,7 @@ def _known(attempts: Sequence[Attempt]) -> str:
 
 
 def _is_settled(found: pb.Judgement) -> bool:
-    return not found.is_contested and found.probability >= RULES.likely
+    return bool(found.best) and found.probability >= DEFAULTS.likely
 
 
 def _body(compared: Compared, attempts: Sequence[Attempt]) -> pb.Judgement:
