@@ -81,10 +81,12 @@ def test_empty_containers_stay_empty() -> None:
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda children: st.lists(children, max_size=4)
-    | st.tuples(children, children)
-    | st.dictionaries(st.integers() | st.text(max_size=4), children, max_size=4)
-    | st.sets(st.integers(), max_size=4),
+    lambda children: (
+        st.lists(children, max_size=4)
+        | st.tuples(children, children)
+        | st.dictionaries(st.integers() | st.text(max_size=4), children, max_size=4)
+        | st.sets(st.integers(), max_size=4)
+    ),
     max_leaves=12,
 )
 
