@@ -112,6 +112,7 @@ async def test_a_file_with_everything_is_the_experiment_that_it_says(coordinator
     assert {stage.stage: stage.attempts for stage in own.run.stages}["responses"] == 4
     assert {stage.stage: stage.attempts for stage in theirs.run.stages}["responses"] == 3
     assert (theirs.model, theirs.run.model.model, theirs.rows) == ("nano", "big-7b", 7)
+    assert {stage.model.model for stage in theirs.run.stages} == {""}, "every stage has the run's model"
     assert (theirs.training.epochs, theirs.training.learning_rate, theirs.training.batch_size) == (2, 0.5, 16)
     assert (other.model, other.HasField("run")) == ("big-7b", False)
     (settings,) = found.evaluations

@@ -171,7 +171,7 @@ def _run(
         )
     run = run_config(choices, seeds, model, pipeline)
     for stage in run.stages:
-        if stage.model.model in models:
+        if stage.model.model in models and stage.model.model != OWN:  # without one, it is the run's
             stage.model.model = models[stage.model.model].name
     return run
 
