@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.coordinator.agreement import comparing
-from codealign.coordinator.agreement.comparing import Answer, Compared, Trial
+from codealign.coordinator.agreement.comparing import Answer, Compared
+from codealign.coordinator.agreement.trials import Trial, passes
 from codealign.coordinator.runs.comparison import RULES
 from codealign.coordinator.runs.strategies import EXECUTED
 from tests.bench.choosing import Attempt, Task
@@ -85,5 +86,5 @@ class Agreement:
 
 def _answer(attempt: Attempt) -> Answer:
     assert attempt.verdict is not None, "it was executed"
-    passed = comparing.passes(sb.Result(verdict=attempt.verdict))
+    passed = passes(sb.Result(verdict=attempt.verdict))
     return Answer(attempt.code, attempt.tests, passed, passed is True and not attempt.is_dropped)
