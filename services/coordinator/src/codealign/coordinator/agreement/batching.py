@@ -113,7 +113,7 @@ def program(
         "output_bytes": _OUTPUT_BYTES,
     }
     parts = (observing.FORMS, observing.OBSERVER, _BATCH)
-    text = embedded.tests(parts, "run_batch", asked, comment=" ".join(imported))
+    text = embedded.driver(parts, "run_batch", asked, comment=" ".join(imported))
     return sb.Program(language=sb.LANGUAGE_PYTHON, code="", tests=text)
 
 

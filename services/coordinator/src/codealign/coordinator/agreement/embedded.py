@@ -31,7 +31,7 @@ def part(name: str) -> str:
     return compact("\n".join(line for line in source.splitlines() if not line.startswith(f"from {_SOURCES}.")))
 
 
-def tests(parts: Sequence[str], function: str, asked: Mapping[str, object], comment: str = "") -> str:
+def driver(parts: Sequence[str], function: str, asked: Mapping[str, object], comment: str = "") -> str:
     """Return tests that execute our sources and iterate over what a function of theirs yields.
 
     Args:

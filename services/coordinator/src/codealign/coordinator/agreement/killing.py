@@ -41,9 +41,7 @@ class Mutated:
 
     def results(self, made: Sequence[Mutant], fates: dict[Mutant, Fate]) -> list[tuple[Mutant, MutantResult]]:
         """Return the results of mutants from what became of each."""
-        return [
-            (each, MutantResult(each.description, fates[each].killed, fates[each].outcomes or ())) for each in made
-        ]
+        return [(each, MutantResult(each.description, fates[each].killed, fates[each].outcomes or ())) for each in made]
 
 
 async def tried(

@@ -38,8 +38,8 @@ from codealign.coordinator.agreement.oracles import Oracle
 from codealign.coordinator.agreement.outcomes import KINDS, UNOBSERVED, Observations, Outcome
 from codealign.coordinator.agreement.subjects import HOLE, Subject
 
-LIMITS = sb.Limits(wall_seconds=60, cpu_seconds=20, output_bytes=1 << 20)
-"""Limits of the program in the sandbox, above those that it keeps itself."""
+LIMITS = sb.Limits(wall_seconds=25, cpu_seconds=20, output_bytes=1 << 20)
+"""Limits of the program in the sandbox, above those that it keeps itself, unless its calls wait for something."""
 MAX_LINE = 8_192
 """Bytes of a line that is accepted."""
 _OPTIONAL = (("printed", ""), ("changed", ""), ("floats", False))
@@ -86,7 +86,7 @@ def program(
         "oracles": [[each.parameters, each.expression] for each in oracles],
         "preamble": list(preamble),
     }
-    tests = embedded.tests((FORMS, OBSERVER), "observe", asked)
+    tests = embedded.driver((FORMS, OBSERVER), "observe", asked)
     return sb.Program(language=sb.LANGUAGE_PYTHON, code=code, tests=tests)
 
 

@@ -109,7 +109,7 @@ class _Batch:
             signal.setitimer(signal.ITIMER_PROF, self._asked["seconds"])
             try:
                 self._load(number)
-                exec(compile(self._asked["tests"], "<tests>", "exec", dont_inherit=True), self._names)
+                exec(compile(self._asked["tests"], "<tests>", "exec", dont_inherit=True), self._names)  # noqa: S102
                 told = "passed"
             except BaseException as error:
                 told = "memory" if issubclass(type(error), MemoryError) else "failed"
@@ -150,7 +150,7 @@ class _Batch:
         """Execute a program's code as the sandbox does, in the module of this program."""
         self._names.clear()
         self._names.update(self._pristine, __name__="solution")
-        exec(compile(self._code(number), self._path, "exec", dont_inherit=True), self._names)
+        exec(compile(self._code(number), self._path, "exec", dont_inherit=True), self._names)  # noqa: S102
         self._names["__name__"] = "__main__"
 
     def _in_child(self, number: int, seconds: float, work: _Work) -> _Child:
