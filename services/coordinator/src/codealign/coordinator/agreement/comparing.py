@@ -4,9 +4,8 @@
 2. Mutants of the best answer that may become a row are executed with its tests; survivors are observed (`killing`).
 3. If the tests can be made stronger, the answer is executed with the stronger ones.
 
-Equal programs are executed once, and a pair whose program is another attempt's own is decided by that attempt's verdict.
-The caller executes the programs, and may take results from a cache: a trial's key identifies it among those of one
-instruction.
+Equal programs are executed once. A pair whose texts are those of one attempt has that attempt's verdict. The caller
+executes the programs, and may take results from a cache: a trial's key identifies it among those of one instruction.
 """
 
 from __future__ import annotations
