@@ -211,11 +211,12 @@ def test_without_time_mutants_are_executed_alone(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize(
     "tests",
-    ["assert f(4) == 7\n", "import time\nwhile time.process_time() < 1.5: pass\nassert f(4) == 6\n"],
-    ids=["fails", "is slow"],
+    ["assert f(4) == 7\n", "import time\nwhile time.process_time() < 9: pass\nassert f(4) == 6\n"],
+    ids=["fails", "takes too long"],
 )
-def test_nothing_is_decided_if_the_answer_itself_fails_or_is_slow(tests: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_decided_if_the_answer_itself_does_not_pass(tests: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(separable, "_MODULES", separable._MODULES | {"time"})
+    monkeypatch.setattr(batching, "SECONDS", 0.5)
     assert set(together(CODE, tests, [HONEST, DETECTED]).fates) == {Fate(None)}
 
 

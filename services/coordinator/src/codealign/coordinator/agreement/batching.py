@@ -19,7 +19,7 @@ These are the fates that the runner's verdict on the mutant alone would give, wi
 - "passed" says that the tests survived only if they must then have executed an assertion, and none that failed
   (`separable.proves`). Otherwise the mutant is executed alone.
 - Programs that could notice each other through files or processes are not executed together (`separable.modules`).
-- If the answer does not pass its own tests here, or is slow, nothing is decided.
+- If the answer does not pass its own tests here, nothing is decided.
 
 What is undecided is executed alone, and so is the mutant at which the program ended, if it did not end by itself. Those
 after it are tried together again. The program begins no mutant after `TOTAL_SECONDS`.
@@ -44,7 +44,7 @@ from codealign.coordinator.agreement.subjects import Subject
 SECONDS = 3.0
 """CPU time of one mutant with the tests."""
 FACTOR = 10.0
-"""The answer must take so much less."""
+"""The answer must take so much less, or a time-out decides nothing."""
 WAIT_SECONDS = 15.0
 """Wall-clock time of one mutant."""
 OBSERVING_SECONDS = 30.0

@@ -68,25 +68,27 @@ class _Batch:
         """Execute all programs, as long as there is time; True for each that has a line."""
         # Otherwise the first collection in each child would copy the memory of all objects.
         gc.freeze()
-        own = self._tested(0)
-        self._write(0, own[0] if self._is_quick(own) else "slow")
+        own = self._tested(0)[0]
+        self._write(0, own)
         yield True
-        if not self._is_quick(own):
+        if own != "passed":
             return
         for number in range(1, len(self._markers)):
             if self._is_late():
                 break
             fate = self._tested(number)[0]
-            if fate == "timed out" and not self._is_quick(self._tested(0)):
-                fate = "slow"  # the machine is, perhaps
+            if fate == "timed out" and not self._is_quick():
+                fate = "slow"
             if fate == "passed" and self._asked["observed"]:
                 self._observe(number)
             self._write(number, fate)
             yield True
         os.write(1, b"\n" + self._markers[0] + b'["end"]\n')
 
-    def _is_quick(self, tested: tuple[str, float]) -> bool:
-        return tested[0] == "passed" and tested[1] <= self._asked["seconds"] / self._asked["factor"]
+    def _is_quick(self) -> bool:
+        """Execute the answer again and return whether it passes quickly. If not, the machine is slow, perhaps."""
+        fate, seconds = self._tested(0)
+        return bool(fate == "passed" and seconds <= self._asked["seconds"] / self._asked["factor"])
 
     def _is_late(self) -> bool:
         limit = self._asked["total_seconds"]
