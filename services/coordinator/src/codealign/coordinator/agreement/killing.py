@@ -39,10 +39,6 @@ class Mutated:
     read: Callable[[Trial, sb.Result | None], tuple[Outcome, ...]]
     """Returns what such a trial's result says."""
 
-    def results(self, made: Sequence[Mutant], fates: dict[Mutant, Fate]) -> list[tuple[Mutant, MutantResult]]:
-        """Return the results of mutants from what became of each."""
-        return [(each, MutantResult(each.description, fates[each].killed, fates[each].outcomes or ())) for each in made]
-
 
 async def tried(
     answer: Mutated, made: Sequence[Mutant], execute: Execute, *, together: bool = True
@@ -65,7 +61,7 @@ async def tried(
         told = await execute(trials)
         for each, trial, result in zip(unseen, trials, told, strict=True):
             fates[each] = Fate(False, answer.read(trial, result))
-    return answer.results(made, fates)
+    return [(each, MutantResult(each.description, fates[each].killed, fates[each].outcomes or ())) for each in made]
 
 
 async def _together(answer: Mutated, made: Sequence[Mutant], execute: Execute) -> dict[Mutant, Fate]:

@@ -218,6 +218,7 @@ class _Batch:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
         if not ended:
+            os.kill(pid, signal.SIGKILL)  # it may have left its group
             _, status, usage = os.wait4(pid, 0)
         child.signal, child.status = os.WTERMSIG(status), os.WEXITSTATUS(status)
         child.seconds = usage.ru_utime + usage.ru_stime if usage is not None else 0.0
