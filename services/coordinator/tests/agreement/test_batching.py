@@ -129,6 +129,11 @@ def test_mutants_that_nothing_can_be_called_in_are_not_observed() -> None:
     assert all(each.outcomes == () for each in found)
 
 
+def test_a_mark_at_the_beginning_is_no_part_of_a_text() -> None:
+    batch = together("\ufeff" + CODE, "\ufeff" + CHECKS, [CODE, CODE.replace("total = 0", "total = 1")])
+    assert killed(batch) == [False, True]
+
+
 HONEST = CODE.replace("range(x)", "range(x + 0)")
 DETECTED = CODE.replace("total = 0", "total = 1")
 ODD = {

@@ -40,6 +40,7 @@ from codealign.coordinator.agreement import embedded, observing, separable
 from codealign.coordinator.agreement.inputs import Input
 from codealign.coordinator.agreement.outcomes import Outcome
 from codealign.coordinator.agreement.subjects import Subject
+from codealign.coordinator.reading.python_code import BOM
 
 SECONDS = 3.0
 """CPU time of one mutant with the tests."""
@@ -95,6 +96,7 @@ def program(
     Returns:
         None if they cannot be executed beside each other.
     """
+    code, tests = code.removeprefix(BOM), tests.removeprefix(BOM)
     imported = separable.modules(code, tests)
     if imported is None:
         return None

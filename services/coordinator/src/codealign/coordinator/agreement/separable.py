@@ -46,7 +46,7 @@ def modules(code: str, tests: str) -> tuple[str, ...] | None:
     """Return what code and tests import, or None if mutants of the code cannot be executed beside each other."""
     used, imported = set[str](), set[str]()
     for text in (code, tests):
-        tree = parsed(text.removeprefix(BOM)) if len(text) <= MAX_CHARS else None
+        tree = parsed(text) if len(text) <= MAX_CHARS else None
         if tree is None:
             return None
         for node in ast.walk(tree):
