@@ -141,6 +141,10 @@ bench-draws: setup ## Tokens per kept row, by stage and switch, up to a run with
 bench-selection: setup ## How much of what each strategy chooses is right, by truth: ARGS="--home DIR" for a finished run, "--home DIR --run" for a new one on nano
 	@$(BIN)/python -m tests.bench.selection $(ARGS)
 
+.PHONY: bench-agreement
+bench-agreement: setup ## What the strategy "agreement" costs the sandbox, mutants together and one by one: ARGS="--home DIR" for a finished run
+	@$(BIN)/python -m tests.bench.agreement_cost $(ARGS)
+
 .PHONY: bench-console
 bench-console: setup ## The console's pages on a store of a million records: milliseconds and memory; writes docs/console.md
 	@$(BIN)/python -m tests.bench.console --write $(ARGS)

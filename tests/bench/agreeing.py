@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.coordinator.agreement import comparing
-from codealign.coordinator.agreement.comparing import Answer, Compared, Trial
+from codealign.coordinator.agreement.comparing import Answer, Compared
+from codealign.coordinator.agreement.trials import Trial, passes
 from codealign.coordinator.runs.strategies import EXECUTED
 from tests.bench.choosing import Attempt, Task
 
-Run = Callable[[Sequence[sb.Program]], Sequence[sb.Result]]
-"""Executes programs and returns their results in the same order."""
+
+class Run(Protocol):
+    """Executes programs."""
+
+    def __call__(self, programs: Sequence[sb.Program], limits: Sequence[sb.Limits] = ...) -> Sequence[sb.Result]:
+        """Return the results in the order of the programs. Without limits, the sandbox's own apply."""
 
 
 def compared(
@@ -33,7 +39,7 @@ def compared(
     async def execute(trials: Sequence[Trial]) -> Sequence[sb.Result | None]:
         if executed is not None:
             executed.update(trial.purpose for trial in trials)
-        return run([trial.program for trial in trials])
+        return run([trial.program for trial in trials], [trial.limits for trial in trials])
 
     return asyncio.run(comparing.compare(instruction, answers, execute, last=last))
 
@@ -66,7 +72,7 @@ class Agreement:
         order: list[Attempt] = []
         for count in range(1, len(attempts) + 1) if self._in_steps else [len(attempts)]:
             own = attempts[:count]
-            answers = [_answer(each) for each in own]
+            answers = [answer(each) for each in own]
             if not any(each.eligible for each in answers):
                 continue
             found = compared(own[0].task, answers, self._run, self.executed, last=count == len(attempts))
@@ -83,7 +89,8 @@ class Agreement:
         return order
 
 
-def _answer(attempt: Attempt) -> Answer:
+def answer(attempt: Attempt) -> Answer:
+    """Return an executed attempt as what is compared."""
     assert attempt.verdict is not None, "it was executed"
-    passed = comparing.passes(sb.Result(verdict=attempt.verdict))
+    passed = passes(sb.Result(verdict=attempt.verdict))
     return Answer(attempt.code, attempt.tests, passed, passed is True and not attempt.is_dropped)

@@ -34,12 +34,18 @@ class Executions:
         rows = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()] if kept.exists() else []
         self._results = {row["key"]: json_format.ParseDict(row["result"], sb.Result()) for row in rows}
 
-    def of(self, programs: Sequence[sb.Program]) -> list[sb.Result]:
-        """Return the results of programs in their order; equal ones are executed once."""
-        wanted = {key_of(program): program for program in programs}
+    def of(self, programs: Sequence[sb.Program], limits: Sequence[sb.Limits] = ()) -> list[sb.Result]:
+        """Return the results of programs in their order; equal ones are executed once.
+
+        Args:
+            programs: The programs.
+            limits: Of each program. Empty: the sandbox's own.
+        """
+        pairs = list(zip(programs, limits or [sb.Limits()] * len(programs), strict=True))
+        wanted = {key_of(*pair): pair for pair in pairs}
         missing = [
-            sb.ExecuteRequest(program=program, request_id=key)
-            for key, program in wanted.items()
+            sb.ExecuteRequest(program=program, limits=own, request_id=key)
+            for key, (program, own) in wanted.items()
             if key not in self._results
         ]
         with self._kept.open("a", encoding="utf-8") as file:
@@ -51,12 +57,13 @@ class Executions:
                     file.flush()
                 if number % _EVERY == 0:
                     print(f"executed {number:,} of {len(missing):,} programs", flush=True)
-        return [self._results[key_of(program)] for program in programs]
+        return [self._results[key_of(*pair)] for pair in pairs]
 
 
-def key_of(program: sb.Program) -> str:
-    """Return what identifies a program."""
-    return hashlib.sha256(program.SerializeToString(deterministic=True)).hexdigest()
+def key_of(program: sb.Program, limits: sb.Limits | None = None) -> str:
+    """Return what identifies a program and the limits that are set for it."""
+    own = b"" if limits is None else limits.SerializeToString(deterministic=True)
+    return hashlib.sha256(program.SerializeToString(deterministic=True) + own).hexdigest()
 
 
 def _essence(result: sb.Result) -> sb.Result:

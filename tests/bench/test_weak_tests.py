@@ -34,7 +34,7 @@ def problem(solution: str = SOLUTION, rule: str = "equal") -> Problem:
     return Problem("mine", "Mine/0", "def f(x, y):\n", "f", solution, tests)
 
 
-def run(programs: Sequence[sb.Program]) -> list[sb.Result]:
+def run(programs: Sequence[sb.Program], limits: Sequence[sb.Limits] = ()) -> list[sb.Result]:
     """Execute programs of this file."""
     return [execute(program) for program in programs]
 

@@ -33,7 +33,7 @@ from codealign.coordinator.ground.remote import remote
 from codealign.coordinator.ground.tally import StageTally
 from codealign.coordinator.ground.windows import of_sandbox
 from tests import gateways
-from tests.bench.agreeing import compared
+from tests.bench.agreeing import Run, compared
 from tests.bench.choosing import share
 from tests.bench.judged import Executions, Sandbox
 from tests.evaluation.test_parity import HEAVY
@@ -64,8 +64,6 @@ class Kept:
     """Tests that the judge adds."""
 
 
-Run = Callable[[Sequence[sb.Program]], Sequence[sb.Result]]
-"""Executes programs and returns their results in the same order."""
 Judge = Callable[[Asked, Run], Sequence[Kept]]
 
 

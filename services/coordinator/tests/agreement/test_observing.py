@@ -17,7 +17,7 @@ from codealign.coordinator.agreement.outcomes import Observations, Outcome
 from fakes.programs import executed
 
 KEY = "a record's id"
-MARKER = observing._marker(KEY).encode()
+MARKER = observing.marker(KEY).encode()
 QUICK = CallLimits(seconds=0.3, total_seconds=20)
 
 
@@ -169,10 +169,10 @@ def test_a_call_that_catches_its_interruption_is_interrupted_again() -> None:
 
 
 def test_a_call_that_cannot_be_ended_ends_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = bytes.fromhex(observing._OBSERVER).decode()
+    ours = bytes.fromhex(observing.OBSERVER).decode()
     impatient = ours.replace("_MOST_RINGS = 1000", "_MOST_RINGS = 1")
     assert impatient != ours
-    monkeypatch.setattr(observing, "_OBSERVER", impatient.encode().hex())
+    monkeypatch.setattr(observing, "OBSERVER", impatient.encode().hex())
     found = observed(STUBBORN, Subject("f", "", ()), inputs(["1"], ["2"], ["3"]))
     assert [each.kind for each in found.outcomes] == ["returned", "timed out", "unobserved"]
 

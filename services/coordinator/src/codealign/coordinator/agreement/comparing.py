@@ -1,43 +1,30 @@
 """Comparison of all attempts at one instruction: which programs to execute, and what their results say.
 
 1. Every answer is observed at the same inputs, and executed with the tests of every other attempt.
-2. Mutants of the best answer that may become a row are executed with its tests; survivors are observed.
+2. Mutants of the best answer that may become a row are executed with its tests; survivors are observed (`killing`).
 3. If the tests can be made stronger, the answer is executed with the stronger ones.
 
-The caller executes the programs, and may take results from a cache: a trial's key identifies it among those of one
-instruction.
+Equal programs are executed once. A pair whose texts are those of one attempt has that attempt's verdict. The caller
+executes the programs, and may take results from a cache: a trial's key identifies it among those of one instruction.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
-from codealign.coordinator.agreement import calls, hints, observing
+from codealign.coordinator.agreement import calls, hints, killing, observing
 from codealign.coordinator.agreement.calls import Reading
 from codealign.coordinator.agreement.evidence import Evidence
 from codealign.coordinator.agreement.inputs import Input, claims, vary
+from codealign.coordinator.agreement.killing import Mutated
 from codealign.coordinator.agreement.mutants import Mutant, mutants
 from codealign.coordinator.agreement.outcomes import UNOBSERVED, Observations, Outcome, Outcomes
 from codealign.coordinator.agreement.scoring import DEFAULTS, Judgement, Rules, judge
 from codealign.coordinator.agreement.strength import MutantResult, strengthened
 from codealign.coordinator.agreement.subjects import Subject
-
-INPUTS, TESTS, MUTANT, ADDED = "inputs", "tests", "mutant", "added"
-"""Purposes of trials: an answer at inputs, with another attempt's tests, a mutant, and with added tests."""
-_UNDECIDED = frozenset(
-    {
-        sb.VERDICT_UNSPECIFIED,
-        sb.VERDICT_TIMED_OUT,
-        sb.VERDICT_OUT_OF_MEMORY,
-        sb.VERDICT_FLAKY,
-        sb.VERDICT_REFUSED,
-        sb.VERDICT_INFRASTRUCTURE,
-    }
-)
-"""Verdicts that may be the machine's or the runner's doing, and say nothing about an answer and another's tests."""
+from codealign.coordinator.agreement.trials import ADDED, INPUTS, TESTS, Execute, Trial, of_tests, once, passes
 
 
 @dataclass(frozen=True)
@@ -50,29 +37,6 @@ class Answer:
     """Whether it passes its own tests. None: undecided."""
     eligible: bool
     """Whether it may become a row."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A program to execute."""
-
-    purpose: str
-    answer: int
-    """Number of the answer."""
-    other: int
-    """Number of the attempt whose tests are executed; the answer's own otherwise."""
-    program: sb.Program
-    limits: sb.Limits
-
-    @property
-    def key(self) -> str:
-        """A hash of everything that determines its result besides the runner."""
-        data = self.program.SerializeToString(deterministic=True) + self.limits.SerializeToString(deterministic=True)
-        return hashlib.sha256(data).hexdigest()
-
-
-Execute = Callable[[Sequence[Trial]], Awaitable[Sequence[sb.Result | None]]]
-"""Executes trials and returns their results in the same order. None: the infrastructure kept failing."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +59,13 @@ class Compared:
 
 
 async def compare(
-    instruction: str, answers: Sequence[Answer], execute: Execute, rules: Rules = DEFAULTS, *, last: bool = True
+    instruction: str,
+    answers: Sequence[Answer],
+    execute: Execute,
+    rules: Rules = DEFAULTS,
+    *,
+    last: bool = True,
+    together: bool = True,
 ) -> Compared | None:
     """Compare the attempts at an instruction.
 
@@ -105,10 +75,12 @@ async def compare(
         execute: Executes programs.
         rules: Parameters of the judgement.
         last: Whether no further attempts can be drawn.
+        together: Whether many mutants may share an execution.
 
     Returns:
         None if further attempts may change the judgement and can be drawn: no mutants are executed before.
     """
+    execute = once(execute)
     work = _Comparison(instruction, answers)
     evidence = await work.evidence(execute)
     judgement = judge(evidence, work.inputs, work.subject, rules)
@@ -117,7 +89,8 @@ async def compare(
         return None
     if best is None:
         return Compared(judgement, work.inputs, work.subject, None)
-    tried = await work.mutants(best, execute)
+    made = mutants(answers[best].code)
+    tried = await killing.tried(work.mutated(best), made, execute, together=together)
     evidence[best] = replace(evidence[best], mutants=tuple(result for _, result in tried))
     judgement = judge(evidence, work.inputs, work.subject, rules)
     outcomes = evidence[best].observations.outcomes
@@ -125,7 +98,7 @@ async def compare(
     tests = strengthened(answers[best].tests, judgement.attempts[best].added)
     if tests == answers[best].tests:
         return found
-    (result,) = await execute([_trial(ADDED, best, best, answers[best].code, tests)])
+    (result,) = await execute([of_tests(ADDED, best, best, answers[best].code, tests)])
     return replace(found, tests=tests, result=result) if result is not None and passes(result) else found
 
 
@@ -151,15 +124,17 @@ class _Comparison:
         """Execute every answer at the inputs and with every other attempt's tests."""
         numbers = range(len(self._answers))
         seen = [i for i in numbers if self._subjects[i] is not None and self.inputs]
-        pairs = [(i, j) for i in numbers for j in numbers if i != j and self._fits(i, j)]
+        fitting = [(i, j) for i in numbers for j in numbers if i != j and self._fits(i, j)]
+        passed = {pair: known[0] for pair in fitting if (known := self._known(*pair))}
+        pairs = [pair for pair in fitting if pair not in passed]
         observing_trials = [self._observe(i, self._answers[i].code, self._readings[i]) for i in seen]
-        pair_trials = [_trial(TESTS, i, j, self._answers[i].code, self._answers[j].tests) for i, j in pairs]
+        pair_trials = [of_tests(TESTS, i, j, self._answers[i].code, self._answers[j].tests) for i, j in pairs]
         results = await execute([*observing_trials, *pair_trials])
         observations = {
             i: self._read(trial, result, len(self._readings[i].oracles))
             for i, trial, result in zip(seen, observing_trials, results, strict=False)
         }
-        passed = {pair: passes(result) for pair, result in zip(pairs, results[len(observing_trials) :], strict=True)}
+        passed |= {pair: passes(result) for pair, result in zip(pairs, results[len(observing_trials) :], strict=True)}
         return [
             Evidence(
                 observations.get(i) or self._unobserved("there is nothing to call"),
@@ -169,29 +144,32 @@ class _Comparison:
             for i in numbers
         ]
 
-    async def mutants(self, i: int, execute: Execute) -> list[tuple[Mutant, MutantResult]]:
-        """Execute mutants of an answer with its tests, and observe those that survive."""
-        made = mutants(self._answers[i].code)
-        results = await execute([_trial(MUTANT, i, i, each.code, self._answers[i].tests) for each in made])
-        survivors = [each for each, result in zip(made, results, strict=True) if passes(result)]
-        observed: dict[Mutant, Observations] = {}
-        if self._subjects[i] is not None and self.inputs and survivors:
-            trials = [self._observe(i, each.code, None) for each in survivors]
-            told = await execute(trials)
-            observed = {
-                each: self._read(trial, result, 0) for each, trial, result in zip(survivors, trials, told, strict=True)
-            }
-        found = []
-        for each, result in zip(made, results, strict=True):
-            killed = _killed(result)
-            outcomes = observed[each].outcomes if each in observed else ()
-            found.append((each, MutantResult(each.description, killed, outcomes)))
-        return found
+    def mutated(self, i: int) -> Mutated:
+        """Return an answer as what its mutants derive from."""
+        answer = self._answers[i]
+        return Mutated(
+            i,
+            answer.code,
+            answer.tests,
+            self._subjects[i],
+            self.inputs,
+            lambda code: self._observe(i, code, None),
+            lambda trial, result: self._read(trial, result, 0).outcomes,
+        )
 
     def _fits(self, i: int, j: int) -> bool:
         """Return whether the tests of attempt j call what answer i defines."""
         tested = self._readings[j].subject
         return tested is None or tested.name in self._readings[i].defined
+
+    def _known(self, i: int, j: int) -> list[bool | None]:
+        """Return the verdict on the program of answer i and the tests of attempt j if it is the program of an attempt.
+
+        Of several, a decided one. Empty: it is none's.
+        """
+        code, tests = self._answers[i].code, self._answers[j].tests
+        own = [each.passed for each in self._answers if (each.code, each.tests) == (code, tests)]
+        return [each for each in own if each is not None][:1] or own[:1]
 
     def _observe(self, i: int, code: str, reading: Reading | None) -> Trial:
         """Return the trial that observes code in the place of answer i; with the oracles of its tests, if given."""
@@ -216,22 +194,3 @@ class _Comparison:
 
 def _key(code: str, inputs: Sequence[Input]) -> str:
     return "\n".join([code, *(str(each.arguments) for each in inputs)])
-
-
-def _trial(purpose: str, i: int, j: int, code: str, tests: str) -> Trial:
-    return Trial(purpose, i, j, sb.Program(language=sb.LANGUAGE_PYTHON, code=code, tests=tests), sb.Limits())
-
-
-def passes(result: sb.Result | None) -> bool | None:
-    """Return whether an answer passes tests. None: undecided, as without a result."""
-    if result is None or result.verdict in _UNDECIDED:
-        return None
-    return result.verdict == sb.VERDICT_PASSED
-
-
-def _killed(result: sb.Result | None) -> bool | None:
-    """Return whether tests detect a mutant. One that no longer ends is detected."""
-    if result is not None and result.verdict == sb.VERDICT_TIMED_OUT:
-        return True
-    passed = passes(result)
-    return None if passed is None else not passed

@@ -30,31 +30,19 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
-from codealign.coordinator.agreement import literals
+from codealign.coordinator.agreement import embedded, literals
 from codealign.coordinator.agreement.inputs import Input
 from codealign.coordinator.agreement.oracles import Oracle
 from codealign.coordinator.agreement.outcomes import KINDS, UNOBSERVED, Observations, Outcome
 from codealign.coordinator.agreement.subjects import HOLE, Subject
-from codealign.coordinator.reading.compact import compact
 
-LIMITS = sb.Limits(wall_seconds=60, cpu_seconds=20, output_bytes=1 << 20)
-"""Limits of the program in the sandbox, above those that it keeps itself."""
+LIMITS = sb.Limits(wall_seconds=25, cpu_seconds=20, output_bytes=1 << 20)
+"""Limits of the program in the sandbox, above those that it keeps itself, unless its calls wait for something."""
 MAX_LINE = 8_192
 """Bytes of a line that is accepted."""
-_SOURCES = "codealign.coordinator.agreement.in_sandbox"
-_IMPORT = "from codealign.coordinator.agreement.in_sandbox.forms import"
 _OPTIONAL = (("printed", ""), ("changed", ""), ("floats", False))
-_TESTS = """\
-import builtins as _codealign_builtins
-_codealign_space = {{"__name__": "codealign.observing"}}
-for _codealign_part in ("{forms}", "{observer}"):
-    _codealign_builtins.exec(_codealign_builtins.bytes.fromhex(_codealign_part).decode(), _codealign_space)
-for _codealign_written in _codealign_space["observe"](_codealign_builtins.globals(), "{asked}"):
-    assert _codealign_written
-"""
 
 
 @dataclass(frozen=True)
@@ -67,14 +55,8 @@ class CallLimits:
     """CPU time after which no further call is begun."""
 
 
-def _parts() -> tuple[str, str]:
-    forms, observer = ((files(_SOURCES) / name).read_text(encoding="utf-8") for name in ("forms.py", "observer.py"))
-    # In the sandbox both are executed in one namespace.
-    lines = [line for line in observer.splitlines() if not line.startswith(_IMPORT)]
-    return compact(forms), compact("\n".join(lines))
-
-
-_FORMS, _OBSERVER = _parts()
+FORMS, OBSERVER = embedded.part("forms"), embedded.part("observer")
+"""Our sources in the sandbox."""
 
 
 def program(
@@ -98,26 +80,35 @@ def program(
         preamble: What the oracles may need of the tests.
         limits: Limits of the calls.
     """
+    asked = {
+        **calls(subject, inputs, limits),
+        "marker": marker(key),
+        "oracles": [[each.parameters, each.expression] for each in oracles],
+        "preamble": list(preamble),
+    }
+    tests = embedded.driver((FORMS, OBSERVER), "observe", asked)
+    return sb.Program(language=sb.LANGUAGE_PYTHON, code=code, tests=tests)
+
+
+def calls(subject: Subject, inputs: Sequence[Input], limits: CallLimits = CallLimits()) -> dict[str, object]:
+    """Return what the observer must know to call a subject with inputs."""
     call = f"{subject.callee}(*_, **__)"
     if subject.view:
         call = f"(lambda {HOLE}: {subject.view})({call})"
     texts = [text for each in inputs for text in (*each.arguments.positional, *dict(each.arguments.keywords).values())]
-    asked = {
-        "marker": _marker(key),
+    return {
         "call": call,
         "inputs": [[each.arguments.positional, each.arguments.keywords] for each in inputs],
         "modules": sorted(module for module in literals.MODULES if any(f"{module}." in text for text in texts)),
-        "oracles": [[each.parameters, each.expression] for each in oracles],
-        "preamble": list(preamble),
+        "oracles": [],
+        "preamble": [],
         "seconds": limits.seconds,
         "total_seconds": limits.total_seconds,
     }
-    hidden = json.dumps(asked).encode().hex()
-    tests = _TESTS.format(forms=_FORMS, observer=_OBSERVER, asked=hidden)
-    return sb.Program(language=sb.LANGUAGE_PYTHON, code=code, tests=tests)
 
 
-def _marker(key: str) -> str:
+def marker(key: str) -> str:
+    """Return what begins the lines of an execution."""
     return hashlib.sha256(f"observations\n{key}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
@@ -133,7 +124,7 @@ def read(stdout: bytes, key: str, inputs: int, oracles: int = 0, *, ended: str =
     """
     missing = Outcome(UNOBSERVED, ended or "the program ended before")
     found: dict[tuple[int, int], Outcome] = {}
-    for place, outcome in _lines(stdout, f"{_marker(key)} ".encode()):
+    for place, outcome in _lines(stdout, f"{marker(key)} ".encode()):
         twice = place in found
         found[place] = Outcome(UNOBSERVED, "written twice") if twice else outcome
     own, *others = (
@@ -142,13 +133,13 @@ def read(stdout: bytes, key: str, inputs: int, oracles: int = 0, *, ended: str =
     return Observations(own, tuple(others))
 
 
-def _lines(stdout: bytes, marker: bytes) -> Iterator[tuple[tuple[int, int], Outcome]]:
+def _lines(stdout: bytes, begin: bytes) -> Iterator[tuple[tuple[int, int], Outcome]]:
     """Yield outcomes by oracle (-1: the answer) and number of the input, from the lines that are well-formed."""
     lines = stdout.split(b"\n")
     for line in lines[:-1]:  # the last one has no end
-        if line.startswith(marker) and len(line) <= MAX_LINE:
+        if line.startswith(begin) and len(line) <= MAX_LINE:
             try:
-                yield _parsed(json.loads(line[len(marker) :]))
+                yield _parsed(json.loads(line[len(begin) :]))
             except (ValueError, TypeError, KeyError, RecursionError):
                 continue
 

@@ -16,10 +16,11 @@ from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.common import records, traces
 from codealign.common.errors import InvalidArgument
 from codealign.coordinator.agreement import comparing
-from codealign.coordinator.agreement.comparing import INPUTS, TESTS, Answer, Compared, Trial
+from codealign.coordinator.agreement.comparing import Answer, Compared
 from codealign.coordinator.agreement.outcomes import Outcomes
 from codealign.coordinator.agreement.scoring import DEFAULTS
 from codealign.coordinator.agreement.strength import MutantResult, is_equivalent
+from codealign.coordinator.agreement.trials import INPUTS, TESTS, Trial, passes
 from codealign.coordinator.ground.calls import trim
 from codealign.coordinator.pipelines.selfcodealign.selection import instruction_of
 from codealign.coordinator.runs.config import COMPARISON
@@ -136,7 +137,7 @@ class Comparison:
             Answer(
                 each.item.record.response.code,
                 each.item.record.response.tests,
-                comparing.passes(each.verdict.verdict.result),
+                passes(each.verdict.verdict.result),
                 each.eligible,
             )
             for each in attempts
