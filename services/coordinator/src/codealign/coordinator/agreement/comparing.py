@@ -92,6 +92,10 @@ class Compared:
     """Tests of the best answer with the assertions of its judgement, which it passes. Empty: nothing was added."""
     result: sb.Result | None = None
     """Of the best answer with these tests."""
+    evidence: tuple[Evidence, ...] = ()
+    """What is known of each attempt."""
+    executed: frozenset[tuple[int, int]] = frozenset()
+    """Answers and other attempts whose tests they were executed with."""
 
 
 async def compare(
@@ -116,12 +120,23 @@ async def compare(
         return None
     best = _best(judgement, answers)
     if best is None:
-        return Compared(judgement, work.inputs, work.subject, None)
+        return Compared(
+            judgement, work.inputs, work.subject, None, evidence=tuple(evidence), executed=work.executed
+        )
     tried = await work.mutants(best, execute)
     evidence[best] = replace(evidence[best], mutants=tuple(result for _, result in tried))
     judgement = judge(evidence, work.inputs, work.subject, rules)
     outcomes = evidence[best].observations.outcomes
-    found = Compared(judgement, work.inputs, work.subject, best, outcomes, tuple(tried))
+    found = Compared(
+        judgement,
+        work.inputs,
+        work.subject,
+        best,
+        outcomes,
+        tuple(tried),
+        evidence=tuple(evidence),
+        executed=work.executed,
+    )
     tests = strengthened(answers[best].tests, judgement.attempts[best].added)
     if tests == answers[best].tests:
         return found
@@ -141,6 +156,7 @@ class _Comparison:
         self.subject = calls.common_subject(self._readings)
         self._subjects = [calls.subject_for(each, self.subject) for each in self._readings]
         self.inputs: tuple[Input, ...] = ()
+        self.executed: frozenset[tuple[int, int]] = frozenset()
         if self.subject is not None:
             codes, tests = ([getattr(each, name) for each in answers] for name in ("code", "tests"))
             self.inputs = vary(self._readings, hints.find(codes, tests, instruction))
@@ -150,6 +166,7 @@ class _Comparison:
         numbers = range(len(self._answers))
         seen = [i for i in numbers if self._subjects[i] is not None and self.inputs]
         pairs = [(i, j) for i in numbers for j in numbers if i != j and self._fits(i, j)]
+        self.executed = frozenset(pairs)
         observing_trials = [self._observe(i, self._answers[i].code, self._readings[i]) for i in seen]
         pair_trials = [_trial(TESTS, i, j, self._answers[i].code, self._answers[j].tests) for i, j in pairs]
         results = await execute([*observing_trials, *pair_trials])

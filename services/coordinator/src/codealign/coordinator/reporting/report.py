@@ -16,6 +16,7 @@ from codealign.coordinator.evaluation.history import boards_of, comparisons
 from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.ground.store import RunStore
 from codealign.coordinator.ground.tally import PASSED
+from codealign.coordinator.reporting import agreement
 from codealign.coordinator.reporting.row_lineage import follow
 from codealign.coordinator.rounds.scores import reports
 from codealign.coordinator.runs.config import SEED_RULES
@@ -86,6 +87,8 @@ async def build(services: Services, status: api.RunStatus) -> api.GetReportRespo
         trail, references = await follow(store)
         report.trail.extend(trail)
         report.trail_references.extend(references)
+        if (compared := await agreement.read(store, counts)) is not None:
+            report.agreement.CopyFrom(compared)
         await _add_models(store, status, report)
         await _add_rounds(store, status, report)
     return report
