@@ -2330,8 +2330,8 @@ Global___GetReportResponse: _TypeAlias = GetReportResponse  # noqa: Y015
 
 @_typing.final
 class AgreementReport(_message.Message):
-    """What the comparison of attempts found in a run. All numbers are about the 500 judgements and the 500 rows with the
-    lowest ids, which are a random sample.
+    """What the comparison of attempts found in a run. The numbers are about a random sample of its judgements and rows:
+    those with the lowest ids.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -2368,6 +2368,7 @@ class AgreementReport(_message.Message):
     MUTATION_SCORES_FIELD_NUMBER: _builtins.int
     SHOWN_FIELD_NUMBER: _builtins.int
     SHOWN_RECORDS_FIELD_NUMBER: _builtins.int
+    SAMPLE_FIELD_NUMBER: _builtins.int
     instructions: _builtins.int
     """Instructions whose attempts were compared, and those among them whose attempts contradict each other."""
     contested: _builtins.int
@@ -2379,6 +2380,8 @@ class AgreementReport(_message.Message):
     rows: _builtins.int
     """Rows with a judgement, and those among them with added tests."""
     rows_with_added_tests: _builtins.int
+    sample: _builtins.int
+    """Most judgements, and most rows, in the sample. If there are no more of either, the numbers are exact."""
     @_builtins.property
     def class_sizes(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
         """Rows by Example.class_size."""
@@ -2416,10 +2419,11 @@ class AgreementReport(_message.Message):
         mutation_scores: _abc.Iterable[_builtins.int] | None = ...,
         shown: _records_pb2.Record | None = ...,
         shown_records: _abc.Iterable[_records_pb2.Record] | None = ...,
+        sample: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["shown", b"shown"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_judgements", b"all_judgements", "all_rows", b"all_rows", "class_sizes", b"class_sizes", "contested", b"contested", "instructions", b"instructions", "mutation_scores", b"mutation_scores", "outvoted", b"outvoted", "rows", b"rows", "rows_with_added_tests", b"rows_with_added_tests", "shown", b"shown", "shown_records", b"shown_records", "tests_shares", b"tests_shares"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_judgements", b"all_judgements", "all_rows", b"all_rows", "class_sizes", b"class_sizes", "contested", b"contested", "instructions", b"instructions", "mutation_scores", b"mutation_scores", "outvoted", b"outvoted", "rows", b"rows", "rows_with_added_tests", b"rows_with_added_tests", "sample", b"sample", "shown", b"shown", "shown_records", b"shown_records", "tests_shares", b"tests_shares"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -120,9 +120,7 @@ async def compare(
         return None
     best = _best(judgement, answers)
     if best is None:
-        return Compared(
-            judgement, work.inputs, work.subject, None, evidence=tuple(evidence), executed=work.executed
-        )
+        return Compared(judgement, work.inputs, work.subject, None, evidence=tuple(evidence), executed=work.executed)
     tried = await work.mutants(best, execute)
     evidence[best] = replace(evidence[best], mutants=tuple(result for _, result in tried))
     judgement = judge(evidence, work.inputs, work.subject, rules)

@@ -45,9 +45,7 @@ def _pair(attempts: Attempts, i: int, j: int, executed: bool) -> Pair:
     return Pair.UNDECIDED if executed else Pair.NOT_EXECUTED
 
 
-def telling_inputs(
-    attempts: Attempts, classes: Sequence[Sequence[int]]
-) -> list[tuple[int, list[tuple[int, Outcome]]]]:
+def telling_inputs(attempts: Attempts, classes: Sequence[Sequence[int]]) -> list[tuple[int, list[tuple[int, Outcome]]]]:
     """Choose inputs at which the winning class does something else than the others.
 
     The first tells most classes apart from it; of equal ones it is the shortest, then the first. Each further one adds
@@ -65,9 +63,7 @@ def telling_inputs(
     known = {number: _outcomes(attempts, classes, number) for number in attempts.counted}
     for _ in range(MAX_INPUTS):
         told = {number: left & _against_the_first(there) for number, there in known.items()}
-        best = min(
-            told, key=lambda n: (-len(told[n]), attempts.inputs[n].arguments.chars, n), default=None
-        )
+        best = min(told, key=lambda n: (-len(told[n]), attempts.inputs[n].arguments.chars, n), default=None)
         if best is None or not told[best]:
             break
         found.append((best, sorted(known[best].items())))
@@ -93,8 +89,6 @@ def _against_the_first(there: dict[int, Outcome]) -> set[int]:
 def difference(original: Outcomes, mutant: Outcomes, inputs: Sequence[Input]) -> int | None:
     """Return the shortest input at which a mutant does something else than the answer; None if there is none."""
     found = [
-        number
-        for number, (one, other) in enumerate(zip(original, mutant, strict=False))
-        if one.contradicts(other)
+        number for number, (one, other) in enumerate(zip(original, mutant, strict=False)) if one.contradicts(other)
     ]
     return min(found, key=lambda n: (inputs[n].arguments.chars, n), default=None)

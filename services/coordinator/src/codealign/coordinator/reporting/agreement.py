@@ -33,6 +33,7 @@ async def read(store: RunStore, counts: Sequence[ds.RecordCount]) -> api.Agreeme
     judgements = latest(await _sample(store, pb.KIND_JUDGEMENT))
     rows = [row for row in await _sample(store, pb.KIND_EXAMPLE) if row.example.judgement_id]
     report = summarize(judgements, rows)
+    report.sample = SAMPLE
     report.all_judgements, report.all_rows = numbers[pb.KIND_JUDGEMENT], numbers[pb.KIND_EXAMPLE]
     if (shown := most_telling(judgements, {row.example.judgement_id for row in rows})) is not None:
         report.shown.CopyFrom(shown)
@@ -100,20 +101,20 @@ def _histogram(shares: Sequence[float]) -> list[int]:
 
 
 def outvoted(found: pb.Judgement) -> list[int]:
-    """Return the numbers of the attempts that do not contradict themselves, but are outside the winning class."""
-    if found.is_contested or not found.best:
+    """Return the numbers of the attempts that pass their own tests, but are outside the winning class."""
+    if found.is_contested:
         return []
     return [
         number
         for number, each in enumerate(found.attempts)
-        if each.class_number > 1 and not each.contradicts_itself and own_result(found, number) != pb.PAIR_RESULT_UNDECIDED
+        if each.class_number > 1 and not each.contradicts_itself and _may_pass(found, number)
     ]
 
 
-def own_result(found: pb.Judgement, number: int) -> pb.PairResult.ValueType:
-    """Return what a response does with its own tests."""
-    place = number * (len(found.attempts) + 1)
-    return found.pairs[place] if place < len(found.pairs) else pb.PAIR_RESULT_UNSPECIFIED
+def _may_pass(found: pb.Judgement, number: int) -> bool:
+    """Return whether a response that does not contradict itself passes its own tests: they may be undecided."""
+    own = number * (len(found.attempts) + 1)
+    return not found.pairs or found.pairs[own] == pb.PAIR_RESULT_PASSED
 
 
 def most_telling(judgements: Iterable[pb.Record], with_row: Iterable[str]) -> pb.Record | None:
@@ -142,5 +143,3 @@ def most_telling(judgements: Iterable[pb.Record], with_row: Iterable[str]) -> pb
     known: Mapping[str, pb.Record] = {each.id: each for each in judgements}
     ordered = [known[record_id] for record_id in sorted(known)]
     return max(ordered, key=rank, default=None)
-
-

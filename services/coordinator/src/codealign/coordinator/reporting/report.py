@@ -62,8 +62,8 @@ async def build(services: Services, status: api.RunStatus) -> api.GetReportRespo
         counts = await store.count()
         configs = await store.get(sorted({item.stage_config_id for item in counts if item.stage_config_id}))
         # Verdicts on stronger tests repeat those on the responses' own.
-        counts = [item for item in counts if not _is_of_comparison(item, configs)]
-        by_stage = _by_stage(counts, configs)
+        own = [item for item in counts if not _is_of_comparison(item, configs)]
+        by_stage = _by_stage(own, configs)
         wall = await _read_logs(store, report)
         for progress in status.stages or _as_counted(by_stage, status.config):
             tokens = by_stage[progress.stage].tokens if progress.stage in by_stage else Counter[str]()
@@ -79,7 +79,7 @@ async def build(services: Services, status: api.RunStatus) -> api.GetReportRespo
                     wall_seconds=wall.get(progress.stage, 0.0),
                 )
             )
-        for item in counts:
+        for item in own:
             if item.kind == pb.KIND_VERDICT:
                 report.verdicts[item.label] += item.count
             elif item.kind == pb.KIND_EXAMPLE:
