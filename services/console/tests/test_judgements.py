@@ -160,13 +160,17 @@ async def test_texts_of_a_comparison_are_cut_and_never_markup(world: World, text
 
 
 async def test_a_matrix_of_many_answers_is_cut(world: World) -> None:
-    ids = [f"{number:032x}" for number in range(70)]
+    made = [
+        complete(pb.Record(kind=pb.KIND_RESPONSE, attempt=number, response=pb.Response(code=f"x = {number}\n")))
+        for number in range(70)
+    ]
+    ids = [each.id for each in made]
     found = judgement(ids[0], "")
     del found.attempts[:], found.pairs[:]
     found.attempts.extend(pb.JudgedAttempt(class_number=1, class_size=70) for _ in ids)
     found.pairs.extend([pb.PAIR_RESULT_PASSED] * 70 * 70)
     record = complete(pb.Record(kind=pb.KIND_JUDGEMENT, parents=ids, judgement=found))
-    append(world.database, [record], collection="many")
+    append(world.database, [*made, record], collection="many")
     html = await world.page(f"/records/{record.id}")
     assert html.count('class="cell passed"') <= 24 * 24
     assert "The first 24 of 70 answers are shown." in words(html)

@@ -93,7 +93,7 @@ async def test_a_report_has_what_the_shown_judgement_refers_to() -> None:
     made.parents.append(answers[0].id)
     chosen = put(made, collection=RUN)[0]
     other = row("cd" * 16)
-    other.parents.append(answers[0].id)
+    other.parents.append(answers[1].id)
     put(other, collection=RUN)
     counts = list((await fakes.dataset.count(ds.CountRequest(collection=RUN))).counts)
     async with RunStore(fakes.services.dataset, RUN) as store:
