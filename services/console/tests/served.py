@@ -18,7 +18,7 @@ from services.console.tests.examples import RUNNING, SUCCEEDED, add_series, add_
 LONG = "_a_long_name_without_a_space" * 4
 AT_WORK, ENDED = Tree(), Tree(LONG)
 """The trees of a run that draws for a target and is a round of a series; and of one that has ended, with long texts."""
-COMPARED, LONG_COMPARED = Compared(), Compared(LONG * 100)
+COMPARED, LONG_COMPARED = Compared("compared"), Compared(LONG * 100)
 """The trees of runs whose answers were compared, one with texts of 10,000 characters without a space."""
 EXPERIMENT, LONG_EXPERIMENT = "d" * 32, "b" * 32
 

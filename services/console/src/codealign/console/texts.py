@@ -35,7 +35,7 @@ _PROSE = frozenset(
     }
 )
 _SKIPPED = frozenset({"losses", "lineage", "verdict_id"})
-_IN_THE_MATRIX = frozenset({"attempts", "mutants", "added_tests", "pairs", "telling_inputs"})
+_IN_THE_MATRIX = frozenset({"attempts", "best", "mutants", "added_tests", "pairs", "telling_inputs"})
 """Fields of a judgement that its page shows otherwise."""
 
 
