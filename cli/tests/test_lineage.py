@@ -319,9 +319,10 @@ def test_of_a_compared_response_its_trials_and_the_judgement_are_told(line: Line
     for record in (trial, told):
         line.records[complete(record).id] = record
     text = render(lineage_tree(line.family("response 1")), width=200)
-    assert f"with the tests of {other[:12]}:" in text
+    assert f"with the tests of attempt 0, {other[:12]}:" in text
     assert "assert f(2) == 3" in text
-    assert "2 attempts compared at 9 inputs, 1 agree with the best; added tests: assert f(2) == 4" in text
+    assert "2 answers were compared at 9 inputs. One answer is the winning class" in text
+    assert "added by CodeAlign: assert f(2) == 4" in text
     assert "contradicts attempt 1 at n=2" in text
 
 

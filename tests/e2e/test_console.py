@@ -16,6 +16,7 @@ import pytest
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from services.console.tests import served
+from services.console.tests.compared import Compared
 from tests.bench.scene import Scene, follow, pipeline_of, run_of, store_seeds
 from tests.browser import CHROMIUM, OVERFLOWING, Browser
 
@@ -165,6 +166,16 @@ def test_targets_rounds_and_experiments_are_accessible(
 ) -> None:
     browser.open(f"{examples}/{page}", width, dark=dark)
     check(browser, examples)
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)], ids=["desktop", "phone in the dark"])
+@pytest.mark.parametrize("tree", [served.COMPARED, served.LONG_COMPARED], ids=["short texts", "long texts"])
+def test_comparisons_are_accessible(examples: str, browser: Browser, tree: Compared, width: int, *, dark: bool) -> None:
+    pages = (f"runs/{tree.run.id}", *(f"records/{each.id}" for each in (tree.judgement, tree.row, *tree.trials)))
+    for page in pages:
+        browser.open(f"{examples}/{page}", width, dark=dark)
+        browser.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
+        check(browser, examples)
 
 
 def test_keys_lead_to_an_experiment_and_from_it_to_a_run_whose_page_is_read_again(

@@ -7,6 +7,8 @@ import math
 
 import pytest
 
+from cli.tests.report import compared
+from cli.tests.report.compared import add_agreement
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
@@ -395,6 +397,7 @@ def small(pipeline: api.Pipeline) -> api.GetReportResponse:
             for number in range(27)
         )
     add_trail(report)
+    add_agreement(report, *compared.records())
     report.pipeline.CopyFrom(pipeline)
     return report
 
@@ -554,6 +557,7 @@ def long_names(large: api.GetReportResponse) -> api.GetReportResponse:
         answer=f"{endless}\n```\n{endless}",
     )
     report.trail[0].seed.path = f"{endless}/{endless}.py"
+    add_agreement(report, *compared.records(endless * 30))
     return report
 
 
@@ -590,6 +594,8 @@ def hostile(small: api.GetReportResponse) -> api.GetReportResponse:
     for record in (*report.trail, *report.trail_references, *report.checkpoints):
         _poison(record, every)
     report.trail[1].concept_set.concepts[:] = list(HOSTILE)
+    report.agreement.Clear()
+    add_agreement(report, *compared.records(every))
     return report
 
 

@@ -11,12 +11,15 @@ from codealign.common import logs
 from codealign.common.settings import LOOPBACK
 from codealign.console import main
 from codealign.console.reading import Services
+from services.console.tests.compared import Compared
 from services.console.tests.conftest import Tree, World, serving
 from services.console.tests.examples import RUNNING, SUCCEEDED, add_series, add_target, experiment
 
 LONG = "_a_long_name_without_a_space" * 4
 AT_WORK, ENDED = Tree(), Tree(LONG)
 """The trees of a run that draws for a target and is a round of a series; and of one that has ended, with long texts."""
+COMPARED, LONG_COMPARED = Compared("compared"), Compared(LONG * 100)
+"""The trees of runs whose answers were compared, one with texts of 10,000 characters without a space."""
 EXPERIMENT, LONG_EXPERIMENT = "d" * 32, "b" * 32
 
 
@@ -29,6 +32,9 @@ def fill(world: World) -> None:
     world.store(ENDED)
     add_target(reports[ENDED.run.id], ended=True, text=LONG)
     add_series(reports[ENDED.run.id], ["1" * 32, ENDED.run.id, "2" * 32], text=LONG)
+    for tree in (COMPARED, LONG_COMPARED):
+        world.store(tree)
+        tree.report(reports[tree.run.id])
     world.coordinator.experiments += [experiment(AT_WORK.run.id), experiment(ENDED.run.id, text=LONG)]
     world.coordinator.experiments[-1].experiment.id = LONG_EXPERIMENT
     evaluation = api.EvaluationStatus(id="f" * 32, state=SUCCEEDED)

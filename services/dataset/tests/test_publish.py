@@ -101,6 +101,24 @@ def test_the_card_says_counts_facts_and_promise(
     assert "so does replaying the recorded completions and verdicts." in card
 
 
+def test_the_card_explains_the_columns_of_compared_rows_where_there_are_some(
+    database: Database, publisher: Publisher, make: Make, tmp_path: Path
+) -> None:
+    append(database, make.chains(2), collection="plain")
+    *rest, example = make.chain(9)
+    example.example.judgement_id, example.example.attempts = "ab" * 16, 3
+    example.id = example.content_hash = ""
+    append(database, [*make.chains(2), *rest, complete(example)], collection="compared")
+    cards = {}
+    for name in ("plain", "compared"):
+        version, _ = publisher.publish(name, PLAIN)
+        cards[name] = (tmp_path / "versions" / version.name / "README.md").read_text()
+    assert "| compared with other attempts | 1 |" in cards["compared"]
+    for column in ("attempts", "class_size", "tests_share", "mutation_score", "surviving_mutants", "added_tests"):
+        assert f"`{column}`" in cards["compared"]
+        assert f"`{column}`" not in cards["plain"]
+
+
 def test_a_version_says_how_many_rows_were_imported_from_where_and_under_which_licences(
     database: Database, publisher: Publisher, make: Make, tmp_path: Path
 ) -> None:

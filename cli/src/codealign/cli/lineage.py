@@ -13,8 +13,8 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sandbox
 from codealign.cli.enums import value_name
 from codealign.cli.family import BESIDE, Family
+from codealign.cli.judgement_view import judgement_view
 from codealign.cli.origins import Origin
-from codealign.cli.report.wording import judgement_words
 from codealign.cli.terminal import count, duration, printable
 
 _SHORT = 12
@@ -178,13 +178,9 @@ class _Writer:
             case "verdict":
                 return [verdict_text(record.verdict.result)]
             case "trial":
-                other = (
-                    f"with the tests of {record.parents[1][:_SHORT]}: " if len(record.parents) > 1 else "at inputs: "
-                )
-                return [Text(other), verdict_text(record.trial.result)]
+                return [Text(self._trial(record)), verdict_text(record.trial.result)]
             case "judgement":
-                said = [each.sentence for each in record.judgement.attempts if each.sentence]
-                return [Text(printable(text)) for text in (judgement_words(record.judgement), *said)]
+                return list(judgement_view(record, self._family.records.values()))
             case "rejection":
                 rejection = record.rejection
                 line = f"{rejection.reason}: {rejection.detail}" if rejection.detail else rejection.reason
@@ -210,6 +206,13 @@ class _Writer:
             case "stage_config":
                 return [Text(printable(f"{record.stage_config.name} {record.stage_config.settings_json}"))]
         return []
+
+    def _trial(self, record: pb.Record) -> str:
+        if len(record.parents) < 2:
+            return "called with inputs:"
+        other = self._family.records.get(record.parents[1])
+        name = f"attempt {other.attempt}, " if other is not None else ""
+        return f"with the tests of {name}{record.parents[1][:_SHORT]}:"
 
     def _state(self, state: pb.RunState.ValueType, why: str) -> RenderableType:
         name = value_name(pb.RunState.DESCRIPTOR, state).lower()

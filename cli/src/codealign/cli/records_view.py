@@ -15,6 +15,7 @@ from rich.text import Text
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sandbox
 from codealign.cli.enums import value_name
+from codealign.cli.judgement_view import judgement_view
 from codealign.cli.lineage import kind_name, verdict_name, verdict_text
 from codealign.cli.terminal import duration, printable, size
 from codealign.common.records import body
@@ -41,6 +42,16 @@ def record_view(record: pb.Record) -> RenderableType:
     if record.WhichOneof("body") == "verdict":
         parts.append(Rule("verdict", align="left", style="dim"))
         parts.append(result_view(record.verdict.result))
+    elif record.WhichOneof("body") == "trial":
+        executed = "with the tests of the second parent" if len(record.parents) > 1 else "called with inputs"
+        parts.append(Rule(f"the first parent, {executed}", align="left", style="dim"))
+        parts.append(result_view(record.trial.result))
+    elif record.WhichOneof("body") == "judgement":
+        parts.append(Rule("judgement", align="left", style="dim"))
+        parts += list(judgement_view(record))
+        if record.judgement.tests:
+            parts.append(Rule("tests, with those that CodeAlign added", align="left", style="dim"))
+            parts.append(code_view(record.judgement.tests))
     elif message is not None:
         parts += list(_fields(message))
     else:

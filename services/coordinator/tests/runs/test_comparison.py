@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import re
 from collections import Counter
@@ -103,6 +104,17 @@ async def test_a_row_says_how_its_response_compares() -> None:
     killed, survived = fates[pb.JudgedMutant.FATE_KILLED], fates[pb.JudgedMutant.FATE_SURVIVED]
     assert example.mutation_score == pytest.approx(killed / (killed + survived), abs=1e-5)
     assert len(example.surviving_mutants) == survived > 0
+    assert list(judgement.pairs) == [pb.PAIR_RESULT_PASSED] * 9, (
+        "no tests try 5: only the inputs tell the classes apart"
+    )
+    (told,) = judgement.telling_inputs
+    assert [each.class_number for each in told.classes] == [1, 2]
+    right, wrong = (int(each.outcome.removeprefix("returns ")) for each in told.classes)
+    values = ast.literal_eval(told.arguments.removeprefix("values="))
+    assert (right, wrong) == (sum(each < 5 for each in values), sum(each <= 5 for each in values))
+    for each in judgement.mutants:
+        assert bool(each.input) == (each.fate == pb.JudgedMutant.FATE_SURVIVED)
+        assert not each.input or each.expected != each.outcome
 
 
 async def test_added_tests_are_executed_before_they_are_published() -> None:

@@ -43,11 +43,12 @@ def markdown(text: str, label: str) -> Markup:
     parts = []
     clean = visible(text).strip()
     last = 0
-    for match in _FENCE.finditer(clean):
-        parts.append(_prose(clean[last : match.start()], label))
-        parts.append(code(match.group(1), label))
+    for number, match in enumerate(_FENCE.finditer(clean), start=1):
+        # Regions of one page need names of their own.
+        parts.append(_prose(clean[last : match.start()], f"{label}, text {number}"))
+        parts.append(code(match.group(1), f"{label}, code {number}" if number > 1 else label))
         last = match.end()
-    parts.append(_prose(clean[last:], label))
+    parts.append(_prose(clean[last:], f"{label}, the rest" if last else label))
     return Markup("").join(part for part in parts if part)
 
 

@@ -22,6 +22,7 @@ from codealign.cli.failures import Failure
 from codealign.cli.loop_steps import step_cells
 from codealign.cli.progress import run_state
 from codealign.cli.report import comparing, listing, recipe, sections, target
+from codealign.cli.report.agreement import COLUMNS, agreement_view
 from codealign.cli.report.outcome import answers, cautions, executes, headline
 from codealign.cli.report.rounds import NOTE, round_lines, series_line
 from codealign.cli.report.row_history import row_history
@@ -29,6 +30,8 @@ from codealign.cli.report.scores import matches, ordered
 from codealign.cli.report.wording import Words, short, visible
 
 _TEMPLATE = "template.html.jinja"
+JUDGEMENT = "judgement.html.jinja"
+"""The macros that show a judgement."""
 _PACKAGE = "codealign.cli.report"
 
 
@@ -64,6 +67,8 @@ def render(report: api.GetReportResponse) -> str:
             widest=max((stage.items for stage in report.stages), default=0),
             executes=executes(report),
             verdicts=sections.verdict_counts(report),
+            agreement=agreement_view(report),
+            columns=COLUMNS,
             target=target.sentences(report.target),
             mix=target.shares(report.target),
             history=history,
@@ -112,7 +117,7 @@ def write(report: api.GetReportResponse, path: Path) -> Path:
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=DictLoader({_TEMPLATE: read(_TEMPLATE)}),
+        loader=DictLoader({name: read(name) for name in (_TEMPLATE, JUDGEMENT)}),
         autoescape=True,
         finalize=finalize,
         undefined=StrictUndefined,

@@ -11,6 +11,7 @@ from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.family import BESIDE
 from codealign.cli.lineage import kind_name, verdict_name
+from codealign.cli.report.judged import JudgedView, judged_view
 from codealign.cli.report.wording import Words, judgement_words, short
 from codealign.cli.terminal import count, duration
 from codealign.common.records import body
@@ -44,6 +45,8 @@ class Step:
     """Everything in one line."""
     decisions: tuple[str, ...]
     prompt: Prompt | None
+    judged: JudgedView | None
+    """Of a judgement."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,7 @@ class _Builder:
 
     def _step(self, record: pb.Record) -> Step:
         sort, line, asked, other = "other", "", "", ""
+        judged = None
         match record.WhichOneof("body"):
             case "seed":
                 sort, line = "seed", f"{record.seed.path}:{record.seed.line} {record.seed.name}".rstrip()
@@ -139,6 +143,7 @@ class _Builder:
                 asked = ", ".join(part for part in parts if part) or "anything"
             case "judgement":
                 other = line = judgement_words(record.judgement)
+                judged = judged_view(record, self._report.trail)
             case _:
                 message = body(record)
                 text = json_format.MessageToJson(message, ensure_ascii=False) if message is not None else ""
@@ -152,6 +157,7 @@ class _Builder:
             line=line,
             decisions=tuple(self._decisions.pop(record.id, [])),
             prompt=self._prompt(record),
+            judged=judged,
         )
 
     def _title(self, record: pb.Record) -> str:

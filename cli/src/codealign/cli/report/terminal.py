@@ -13,6 +13,7 @@ from codealign.api.dataset.v1 import dataset_pb2 as dataset
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.progress import run_state, waiting_words
 from codealign.cli.report import charts, target
+from codealign.cli.report.agreement import sentence
 from codealign.cli.report.rounds import NOTE, round_lines, series_line
 from codealign.cli.report.row_history import RowHistory, row_history
 from codealign.cli.report.scores import Match, false_alarms, interval_of, levels, matches, meaning
@@ -219,6 +220,8 @@ def print_report(
         console.print()
         named = ", ".join(f"{key.removeprefix('VERDICT_')} {number:,}" for key, number in verdicts)
         console.print(Text(printable(f"verdicts: {named}")))
+    if report.HasField("agreement"):
+        _print_lines(console, [f"attempts compared: {sentence(report.agreement)}"])
     if timings:
         console.print()
         console.print(cost_table(report))

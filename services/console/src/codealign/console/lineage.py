@@ -15,7 +15,7 @@ from codealign.cli.records_view import result_facts
 from codealign.cli.report import charts
 from codealign.cli.report.row_history import decision_words, origin_facts
 from codealign.common.records import body
-from codealign.console import texts
+from codealign.console import judged, texts
 from codealign.console.reading import Reader
 from codealign.console.texts import GLANCED, SHOWN, Shown, render
 
@@ -98,9 +98,11 @@ class RecordView:
 def badge(record: pb.Record) -> tuple[str, str]:
     """Return a record's verdict, reason or rule, and its colour; ("", "") if it has none."""
     match record.WhichOneof("body"):
-        case "verdict":
-            name = verdict_name(record.verdict.result.verdict)
-            return name, "good" if name in ("PASSED", "COMPLETED") else "bad"
+        case "verdict" | "trial" as name:
+            verdict = verdict_name(getattr(record, name).result.verdict)
+            return verdict, "good" if verdict in ("PASSED", "COMPLETED") else "bad"
+        case "judgement":
+            return ("contested", "bad") if record.judgement.is_contested else ("", "")
         case "rejection":
             return record.rejection.reason, "bad"
         case "decision":
@@ -162,6 +164,8 @@ def _beside(found: Family, record: pb.Record, run: str) -> list[Beside]:
             wanted = [one for one in found.below(record.id) if one.HasField("verdict")]
         case "example":
             wanted = [one for one in known if one.HasField("verdict")]
+        case "trial":
+            return _executed_together(known, run)
         case _:
             wanted = []
     return [
@@ -173,6 +177,20 @@ def _beside(found: Family, record: pb.Record, run: str) -> list[Beside]:
             [part for part in _parts(one, SHOWN) if not (one.HasField("response") and part.label == "answer")],
         )
         for one in wanted
+    ]
+
+
+def _executed_together(responses: list[pb.Record], run: str) -> list[Beside]:
+    """Return what a trial executed: the code of the first response with the tests of the second, if there is one."""
+    return [
+        Beside(
+            f"{title(one)}, its {label}",
+            *badge(one),
+            texts.record_url(one.id, run),
+            "",
+            [part for part in _parts(one, SHOWN) if part.label == label],
+        )
+        for one, label in zip(responses, ("code", "tests"), strict=False)
     ]
 
 
@@ -205,6 +223,8 @@ def _facts(record: pb.Record) -> list[tuple[str, str]]:
     message = body(record)
     if record.HasField("verdict"):
         facts |= result_facts(record.verdict.result)
+    elif record.HasField("trial"):
+        facts |= result_facts(record.trial.result)
     elif record.HasField("evaluation_result"):
         facts |= result_facts(record.evaluation_result.result)
     elif message is None:
@@ -247,8 +267,8 @@ def _links(record: pb.Record, found: Family | None, run: str) -> list[tuple[str,
 
 
 def _parts(record: pb.Record, most: int, place: str = "") -> list[Shown]:
-    if record.HasField("verdict"):
-        result = record.verdict.result
+    if record.HasField("verdict") or record.HasField("trial"):
+        result = record.verdict.result if record.HasField("verdict") else record.trial.result
         said = (
             [render(record.id, "result.detail", result.detail, "plain", most, label="detail", place=place)]
             if result.detail
@@ -307,7 +327,7 @@ class _Builder:
             title=title(record),
             badge=label,
             tone=tone,
-            summary=texts.excerpt(texts.summary(record), 120),
+            summary=texts.excerpt(judged.trial_words(record, self._family.records) or texts.summary(record), 120),
             focus=focus,
             line=record.id in self._line,
             parts=parts,

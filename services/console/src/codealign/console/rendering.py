@@ -7,13 +7,13 @@ from functools import cache
 from typing import Any
 from urllib.parse import urlencode
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, DictLoader, Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.lineage import kind_name
-from codealign.cli.report.page import finalize
+from codealign.cli.report.page import JUDGEMENT, finalize, read
 from codealign.cli.report.wording import short
 from codealign.cli.terminal import duration
 from codealign.console import texts
@@ -89,7 +89,9 @@ def kind_names(kind: pb.Kind.ValueType) -> str:
 def environment() -> Environment:
     """Return the templates' environment: everything that is printed is escaped and made visible."""
     found = Environment(
-        loader=PackageLoader("codealign.console", "templates"),
+        loader=ChoiceLoader(
+            [PackageLoader("codealign.console", "templates"), DictLoader({JUDGEMENT: read(JUDGEMENT)})]
+        ),
         autoescape=True,
         finalize=finalize,
         undefined=StrictUndefined,

@@ -14,7 +14,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.cli.records_view import CODE_FIELDS, field_texts, is_long
 from codealign.cli.report import listing
-from codealign.cli.report.wording import pretty_json, visible
+from codealign.cli.report.wording import judgement_words, pretty_json, visible
 from codealign.cli.terminal import size
 from codealign.common.records import body
 
@@ -35,6 +35,8 @@ _PROSE = frozenset(
     }
 )
 _SKIPPED = frozenset({"losses", "lineage", "verdict_id"})
+_IN_THE_MATRIX = frozenset({"attempts", "best", "mutants", "added_tests", "pairs", "telling_inputs"})
+"""Fields of a judgement that its page shows otherwise."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,10 @@ def summary(record: pb.Record) -> str:
             return record.response.instruction or record.response.code or record.response.answer
         case "verdict":
             return record.verdict.result.detail or record.verdict.result.exception
+        case "trial":
+            return record.trial.result.detail or record.trial.result.exception
+        case "judgement":
+            return judgement_words(record.judgement)
         case "example":
             return record.example.instruction
         case "rejection":
@@ -131,6 +137,8 @@ def _styled(record: pb.Record) -> Iterator[tuple[str, str, str]]:
     if message is None or name == "verdict":
         return
     for field, text in _texts(message):
+        if name == "judgement" and field in _IN_THE_MATRIX:
+            continue
         style = "code" if field in CODE_FIELDS else "prose" if (name, field) in _PROSE else "plain"
         yield field, text, style
 

@@ -74,6 +74,8 @@ def _judgement(record: pb.Record) -> Violations:
         yield ".judgement.attempts", "must be one for each parent, the responses"
     if record.judgement.best and record.judgement.best not in record.parents:
         yield ".judgement.best", "must be one of the parents"
+    if len(record.judgement.pairs) not in (0, len(record.parents) ** 2):
+        yield ".judgement.pairs", "must be one for each pair of parents, or none"
 
 
 def _evaluation_result(record: pb.Record) -> Violations:

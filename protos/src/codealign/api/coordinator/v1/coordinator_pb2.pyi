@@ -2255,6 +2255,7 @@ class GetReportResponse(_message.Message):
     PIPELINE_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
     ROUNDS_FIELD_NUMBER: _builtins.int
+    AGREEMENT_FIELD_NUMBER: _builtins.int
     rows: _builtins.int
     @_builtins.property
     def run(self) -> Global___RunStatus: ...
@@ -2298,6 +2299,10 @@ class GetReportResponse(_message.Message):
     def rounds(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoundReport]:
         """The rounds of the series that the run belongs to, in order."""
 
+    @_builtins.property
+    def agreement(self) -> Global___AgreementReport:
+        """For a run whose strategy compares attempts, once it has compared some."""
+
     def __init__(
         self,
         *,
@@ -2313,14 +2318,116 @@ class GetReportResponse(_message.Message):
         pipeline: Global___Pipeline | None = ...,
         target: _records_pb2.TargetSummary | None = ...,
         rounds: _abc.Iterable[Global___RoundReport] | None = ...,
+        agreement: Global___AgreementReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["pipeline", b"pipeline", "run", b"run", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agreement", b"agreement", "pipeline", b"pipeline", "run", b"run", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoints", b"checkpoints", "comparisons", b"comparisons", "evaluations", b"evaluations", "pipeline", b"pipeline", "rounds", b"rounds", "rows", b"rows", "run", b"run", "stages", b"stages", "target", b"target", "trail", b"trail", "trail_references", b"trail_references", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreement", b"agreement", "checkpoints", b"checkpoints", "comparisons", b"comparisons", "evaluations", b"evaluations", "pipeline", b"pipeline", "rounds", b"rounds", "rows", b"rows", "run", b"run", "stages", b"stages", "target", b"target", "trail", b"trail", "trail_references", b"trail_references", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetReportResponse: _TypeAlias = GetReportResponse  # noqa: Y015
+
+@_typing.final
+class AgreementReport(_message.Message):
+    """What the comparison of attempts found in a run. The numbers are about a random sample of its judgements and rows:
+    those with the lowest ids.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ClassSizesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    INSTRUCTIONS_FIELD_NUMBER: _builtins.int
+    CONTESTED_FIELD_NUMBER: _builtins.int
+    OUTVOTED_FIELD_NUMBER: _builtins.int
+    ALL_JUDGEMENTS_FIELD_NUMBER: _builtins.int
+    ALL_ROWS_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    ROWS_WITH_ADDED_TESTS_FIELD_NUMBER: _builtins.int
+    CLASS_SIZES_FIELD_NUMBER: _builtins.int
+    TESTS_SHARES_FIELD_NUMBER: _builtins.int
+    MUTATION_SCORES_FIELD_NUMBER: _builtins.int
+    SHOWN_FIELD_NUMBER: _builtins.int
+    SHOWN_RECORDS_FIELD_NUMBER: _builtins.int
+    SAMPLE_FIELD_NUMBER: _builtins.int
+    instructions: _builtins.int
+    """Instructions whose attempts were compared, and those among them whose attempts contradict each other."""
+    contested: _builtins.int
+    outvoted: _builtins.int
+    """Responses that pass their own tests, but are outside the winning class of an instruction that is not contested."""
+    all_judgements: _builtins.int
+    """Judgements and rows in the run."""
+    all_rows: _builtins.int
+    rows: _builtins.int
+    """Rows with a judgement, and those among them with added tests."""
+    rows_with_added_tests: _builtins.int
+    sample: _builtins.int
+    """Most judgements, and most rows, in the sample. If there are no more of either, the numbers are exact."""
+    @_builtins.property
+    def class_sizes(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
+        """Rows by Example.class_size."""
+
+    @_builtins.property
+    def tests_shares(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Rows by Example.tests_share and Example.mutation_score: from 0% to below 10%, ..., from 90% to below 100%, and 100%.
+        Empty: no row has the value.
+        """
+
+    @_builtins.property
+    def mutation_scores(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def shown(self) -> _records_pb2.Record:
+        """The judgement that shows most, preferably one in which a response that passes its own tests is outvoted. Unset:
+        there is none yet.
+        """
+
+    @_builtins.property
+    def shown_records(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.Record]:
+        """Its responses, their instruction, and the row, if they became one."""
+
+    def __init__(
+        self,
+        *,
+        instructions: _builtins.int = ...,
+        contested: _builtins.int = ...,
+        outvoted: _builtins.int = ...,
+        all_judgements: _builtins.int = ...,
+        all_rows: _builtins.int = ...,
+        rows: _builtins.int = ...,
+        rows_with_added_tests: _builtins.int = ...,
+        class_sizes: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
+        tests_shares: _abc.Iterable[_builtins.int] | None = ...,
+        mutation_scores: _abc.Iterable[_builtins.int] | None = ...,
+        shown: _records_pb2.Record | None = ...,
+        shown_records: _abc.Iterable[_records_pb2.Record] | None = ...,
+        sample: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["shown", b"shown"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_judgements", b"all_judgements", "all_rows", b"all_rows", "class_sizes", b"class_sizes", "contested", b"contested", "instructions", b"instructions", "mutation_scores", b"mutation_scores", "outvoted", b"outvoted", "rows", b"rows", "rows_with_added_tests", b"rows_with_added_tests", "sample", b"sample", "shown", b"shown", "shown_records", b"shown_records", "tests_shares", b"tests_shares"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgreementReport: _TypeAlias = AgreementReport  # noqa: Y015
 
 @_typing.final
 class RoundReport(_message.Message):

@@ -88,6 +88,36 @@ KIND_TRIAL: Kind.ValueType  # 24
 KIND_JUDGEMENT: Kind.ValueType  # 25
 Global___Kind: _TypeAlias = Kind  # noqa: Y015
 
+class _PairResult:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PairResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PairResult.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PAIR_RESULT_UNSPECIFIED: _PairResult.ValueType  # 0
+    PAIR_RESULT_PASSED: _PairResult.ValueType  # 1
+    PAIR_RESULT_FAILED: _PairResult.ValueType  # 2
+    PAIR_RESULT_CONTRADICTS: _PairResult.ValueType  # 3
+    """It does not fail them, but contradicts what they compute for another input."""
+    PAIR_RESULT_UNDECIDED: _PairResult.ValueType  # 4
+    """A limit or a fault of the machine may have decided, so that it counts for nothing."""
+    PAIR_RESULT_NOT_EXECUTED: _PairResult.ValueType  # 5
+    """The tests call something that the response does not define."""
+
+class PairResult(_PairResult, metaclass=_PairResultEnumTypeWrapper):
+    """What a response does with the tests of an attempt."""
+
+PAIR_RESULT_UNSPECIFIED: PairResult.ValueType  # 0
+PAIR_RESULT_PASSED: PairResult.ValueType  # 1
+PAIR_RESULT_FAILED: PairResult.ValueType  # 2
+PAIR_RESULT_CONTRADICTS: PairResult.ValueType  # 3
+"""It does not fail them, but contradicts what they compute for another input."""
+PAIR_RESULT_UNDECIDED: PairResult.ValueType  # 4
+"""A limit or a fault of the machine may have decided, so that it counts for nothing."""
+PAIR_RESULT_NOT_EXECUTED: PairResult.ValueType  # 5
+"""The tests call something that the response does not define."""
+Global___PairResult: _TypeAlias = PairResult  # noqa: Y015
+
 class _RunState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -754,6 +784,8 @@ class Judgement(_message.Message):
     MUTATION_SCORE_FIELD_NUMBER: _builtins.int
     ADDED_TESTS_FIELD_NUMBER: _builtins.int
     TESTS_FIELD_NUMBER: _builtins.int
+    PAIRS_FIELD_NUMBER: _builtins.int
+    TELLING_INPUTS_FIELD_NUMBER: _builtins.int
     is_contested: _builtins.bool
     """The attempts contradict each other so much that no class is likely enough to be right."""
     probability: _builtins.float
@@ -778,6 +810,18 @@ class Judgement(_message.Message):
     def added_tests(self) -> _containers.RepeatedCompositeFieldContainer[Global___AddedTest]:
         """Assertions that make the tests of the best response stronger."""
 
+    @_builtins.property
+    def pairs(self) -> _containers.RepeatedScalarFieldContainer[Global___PairResult.ValueType]:
+        """What each response does with the tests of each attempt, its own included: for each parent in order, the tests of
+        each parent in order. Empty: not recorded.
+        """
+
+    @_builtins.property
+    def telling_inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TellingInput]:
+        """Inputs at which the winning class does something else than another, so that each class that differs from it at some
+        input is told apart, as far as three inputs suffice.
+        """
+
     def __init__(
         self,
         *,
@@ -790,16 +834,69 @@ class Judgement(_message.Message):
         mutation_score: _builtins.float | None = ...,
         added_tests: _abc.Iterable[Global___AddedTest] | None = ...,
         tests: _builtins.str = ...,
+        pairs: _abc.Iterable[Global___PairResult.ValueType] | None = ...,
+        telling_inputs: _abc.Iterable[Global___TellingInput] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_mutation_score", b"_mutation_score", "mutation_score", b"mutation_score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mutation_score", b"_mutation_score", "added_tests", b"added_tests", "attempts", b"attempts", "best", b"best", "inputs", b"inputs", "is_contested", b"is_contested", "mutants", b"mutants", "mutation_score", b"mutation_score", "probability", b"probability", "tests", b"tests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mutation_score", b"_mutation_score", "added_tests", b"added_tests", "attempts", b"attempts", "best", b"best", "inputs", b"inputs", "is_contested", b"is_contested", "mutants", b"mutants", "mutation_score", b"mutation_score", "pairs", b"pairs", "probability", b"probability", "telling_inputs", b"telling_inputs", "tests", b"tests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mutation_score: _TypeAlias = _typing.Literal["mutation_score"]  # noqa: Y015
     _WhichOneofArgType__mutation_score: _TypeAlias = _typing.Literal["_mutation_score", b"_mutation_score"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mutation_score) -> _WhichOneofReturnType__mutation_score | None: ...
 
 Global___Judgement: _TypeAlias = Judgement  # noqa: Y015
+
+@_typing.final
+class TellingInput(_message.Message):
+    """An input, and what each class of attempts does there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    CLASSES_FIELD_NUMBER: _builtins.int
+    arguments: _builtins.str
+    """Arguments by parameter: "size=5". Long ones are shortened."""
+    @_builtins.property
+    def classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassOutcome]:
+        """In the order of the classes, without those that were not observed there."""
+
+    def __init__(
+        self,
+        *,
+        arguments: _builtins.str = ...,
+        classes: _abc.Iterable[Global___ClassOutcome] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "classes", b"classes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TellingInput: _TypeAlias = TellingInput  # noqa: Y015
+
+@_typing.final
+class ClassOutcome(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLASS_NUMBER_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    class_number: _builtins.int
+    outcome: _builtins.str
+    """"returns 3", "raises ValueError", "does not end". Long values are shortened."""
+    def __init__(
+        self,
+        *,
+        class_number: _builtins.int = ...,
+        outcome: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_number", b"class_number", "outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassOutcome: _TypeAlias = ClassOutcome  # noqa: Y015
 
 @_typing.final
 class JudgedAttempt(_message.Message):
@@ -875,18 +972,31 @@ class JudgedMutant(_message.Message):
 
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     FATE_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
     description: _builtins.str
     """Place and change."""
     fate: Global___JudgedMutant.Fate.ValueType
+    input: _builtins.str
+    """For a survivor: an input at which it does something else than the response, so that an assertion about this input
+    would detect it. As in TellingInput.
+    """
+    expected: _builtins.str
+    """What the response and the mutant do there, as in ClassOutcome."""
+    outcome: _builtins.str
     def __init__(
         self,
         *,
         description: _builtins.str = ...,
         fate: Global___JudgedMutant.Fate.ValueType = ...,
+        input: _builtins.str = ...,
+        expected: _builtins.str = ...,
+        outcome: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "fate", b"fate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "expected", b"expected", "fate", b"fate", "input", b"input", "outcome", b"outcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

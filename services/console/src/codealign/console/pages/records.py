@@ -14,7 +14,8 @@ from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.failures import Failure
 from codealign.cli.family import is_record_id, record_digits
-from codealign.console import lineage
+from codealign.cli.report.agreement import COLUMNS
+from codealign.console import judged, lineage
 from codealign.console.pages.runs import kind_counts
 from codealign.console.reading import Gathering, NotThere, Reader
 from codealign.console.rendering import gather, page
@@ -187,6 +188,7 @@ async def record(request: Request) -> Response:
         )
     family = await gathered.part(lambda reader: lineage.family(reader, found, run))
     view = lineage.view(family, found, run)
+    compared = await gathered.part(lambda reader: judged.find(reader, found, family, run))
     return page(
         request,
         "record",
@@ -195,6 +197,10 @@ async def record(request: Request) -> Response:
         title=f"{view.title} {found.id[:12]}",
         record=found,
         view=view,
+        compared=compared,
+        trial=judged.trial_words(found, family.records if family else {}),
+        calls=judged.calls(found),
+        columns=COLUMNS,
         run=run,
         truncated=family.truncated if family else False,
     )

@@ -15,14 +15,15 @@ from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.loop_steps import has_settled
 from codealign.cli.progress import message_words, run_state, state_name, waiting_words
-from codealign.cli.report import charts, comparing, recipe, sections, target
+from codealign.cli.report import charts, comparing, listing, recipe, sections, target
+from codealign.cli.report.agreement import COLUMNS, agreement_view
 from codealign.cli.report.outcome import cautions, executes, headline
 from codealign.cli.report.scores import matches, ordered
 from codealign.cli.report.wording import Words, short
 from codealign.console import series
 from codealign.console.reading import Gathering, NotThere, Reader, first
 from codealign.console.rendering import gather, page
-from codealign.console.texts import records_url
+from codealign.console.texts import SHOWN, record_url, records_url
 
 MOST_RUNS = 500
 _GOOD, _BAD = (pb.RUN_STATE_SUCCEEDED,), (pb.RUN_STATE_FAILED,)
@@ -140,6 +141,7 @@ async def run(request: Request) -> Response:
     counts = counted.counts if counted else ()
     report = report or _without_report(found, counts)
     words = Words(report.pipeline)
+    agreement = agreement_view(report, lambda record_id: record_url(record_id, found.id))
     rounds, working = series.view(report), not has_settled(found)
     return page(
         request,
@@ -168,6 +170,11 @@ async def run(request: Request) -> Response:
         reason_urls=reason_urls(found.id, counts),
         executes=executes(report),
         verdicts=sections.verdict_counts(report),
+        agreement=agreement,
+        task=listing.markdown(agreement.instruction[:SHOWN], "the instruction whose answers were compared")
+        if agreement
+        else "",
+        columns=COLUMNS,
         costs=sections.costs(report.stages, words),
         totals=sections.totals(report.stages),
         per_row=_per_row(report),

@@ -56,6 +56,10 @@ class Compared:
     """Tests of the best answer with the assertions of its judgement, which it passes. Empty: nothing was added."""
     result: sb.Result | None = None
     """Of the best answer with these tests."""
+    evidence: tuple[Evidence, ...] = ()
+    """What is known of each attempt."""
+    executed: frozenset[tuple[int, int]] = frozenset()
+    """Answers and other attempts whose tests they were executed with."""
 
 
 async def compare(
@@ -88,13 +92,22 @@ async def compare(
     if not last and (best is None or not judgement.is_settled):
         return None
     if best is None:
-        return Compared(judgement, work.inputs, work.subject, None)
+        return Compared(judgement, work.inputs, work.subject, None, evidence=tuple(evidence), executed=work.executed)
     made = mutants(answers[best].code)
     tried = await killing.tried(work.mutated(best), made, execute, together=together)
     evidence[best] = replace(evidence[best], mutants=tuple(result for _, result in tried))
     judgement = judge(evidence, work.inputs, work.subject, rules)
     outcomes = evidence[best].observations.outcomes
-    found = Compared(judgement, work.inputs, work.subject, best, outcomes, tuple(tried))
+    found = Compared(
+        judgement,
+        work.inputs,
+        work.subject,
+        best,
+        outcomes,
+        tuple(tried),
+        evidence=tuple(evidence),
+        executed=work.executed,
+    )
     tests = strengthened(answers[best].tests, judgement.attempts[best].added)
     if tests == answers[best].tests:
         return found
@@ -116,6 +129,7 @@ class _Comparison:
         self.subject = calls.common_subject(self._readings)
         self._subjects = [calls.subject_for(each, self.subject) for each in self._readings]
         self.inputs: tuple[Input, ...] = ()
+        self.executed: frozenset[tuple[int, int]] = frozenset()
         if self.subject is not None:
             codes, tests = ([getattr(each, name) for each in answers] for name in ("code", "tests"))
             self.inputs = vary(self._readings, hints.find(codes, tests, instruction))
@@ -125,6 +139,7 @@ class _Comparison:
         numbers = range(len(self._answers))
         seen = [i for i in numbers if self._subjects[i] is not None and self.inputs]
         fitting = [(i, j) for i in numbers for j in numbers if i != j and self._fits(i, j)]
+        self.executed = frozenset(fitting)
         passed = {pair: known[0] for pair in fitting if (known := self._known(*pair))}
         pairs = [pair for pair in fitting if pair not in passed]
         observing_trials = [self._observe(i, self._answers[i].code, self._readings[i]) for i in seen]

@@ -67,6 +67,6 @@ def named(tried: Input, subject: Subject | None) -> str:
     return ", ".join(f"{name}={text}" for name, text in pairs) or "no arguments"
 
 
-def shown(text: str) -> str:
+def shown(text: str, most: int = _SHOWN) -> str:
     """Return the beginning of a long text."""
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+    return text if len(text) <= most else f"{text[: most - 3]}..."

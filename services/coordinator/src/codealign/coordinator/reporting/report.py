@@ -16,6 +16,7 @@ from codealign.coordinator.evaluation.history import boards_of, comparisons
 from codealign.coordinator.ground.ports import Services
 from codealign.coordinator.ground.store import RunStore
 from codealign.coordinator.ground.tally import PASSED
+from codealign.coordinator.reporting import agreement
 from codealign.coordinator.reporting.row_lineage import follow
 from codealign.coordinator.rounds.scores import reports
 from codealign.coordinator.runs.config import SEED_RULES
@@ -61,8 +62,8 @@ async def build(services: Services, status: api.RunStatus) -> api.GetReportRespo
         counts = await store.count()
         configs = await store.get(sorted({item.stage_config_id for item in counts if item.stage_config_id}))
         # Verdicts on stronger tests repeat those on the responses' own.
-        counts = [item for item in counts if not _is_of_comparison(item, configs)]
-        by_stage = _by_stage(counts, configs)
+        own = [item for item in counts if not _is_of_comparison(item, configs)]
+        by_stage = _by_stage(own, configs)
         wall = await _read_logs(store, report)
         for progress in status.stages or _as_counted(by_stage, status.config):
             tokens = by_stage[progress.stage].tokens if progress.stage in by_stage else Counter[str]()
@@ -78,7 +79,7 @@ async def build(services: Services, status: api.RunStatus) -> api.GetReportRespo
                     wall_seconds=wall.get(progress.stage, 0.0),
                 )
             )
-        for item in counts:
+        for item in own:
             if item.kind == pb.KIND_VERDICT:
                 report.verdicts[item.label] += item.count
             elif item.kind == pb.KIND_EXAMPLE:
@@ -86,6 +87,8 @@ async def build(services: Services, status: api.RunStatus) -> api.GetReportRespo
         trail, references = await follow(store)
         report.trail.extend(trail)
         report.trail_references.extend(references)
+        if (compared := await agreement.read(store, counts)) is not None:
+            report.agreement.CopyFrom(compared)
         await _add_models(store, status, report)
         await _add_rounds(store, status, report)
     return report

@@ -53,9 +53,9 @@ async def _first_row(store: RunStore) -> pb.Record | None:
 
 
 async def _ancestors(store: RunStore, row: pb.Record) -> dict[str, pb.Record]:
-    """Return a record and all its ancestors except runs, by id."""
+    """Return a row and all its ancestors except runs, by id; with its judgement and all that this compared."""
     found = {row.id: row}
-    wanted = set(row.parents)
+    wanted = {*row.parents, row.example.judgement_id} - {""}
     for _ in range(_MOST_GENERATIONS):
         wanted -= found.keys()
         if not wanted:

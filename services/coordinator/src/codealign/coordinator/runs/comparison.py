@@ -23,6 +23,7 @@ from codealign.coordinator.agreement.strength import MutantResult, is_equivalent
 from codealign.coordinator.agreement.trials import INPUTS, TESTS, Trial, passes
 from codealign.coordinator.ground.calls import trim
 from codealign.coordinator.pipelines.selfcodealign.selection import instruction_of
+from codealign.coordinator.runs import judged_pairs
 from codealign.coordinator.runs.config import COMPARISON
 from codealign.coordinator.runs.context import Context
 from codealign.coordinator.runs.execution import OF_THE_MACHINE, Execution
@@ -204,6 +205,7 @@ def _body(compared: Compared, attempts: Sequence[Attempt]) -> pb.Judgement:
         inputs=len(found.counted),
         tests=compared.tests,
     )
+    judged_pairs.describe(body, compared, RULES.plurality)
     for own in found.attempts:
         place = next((number for number, members in enumerate(found.classes, 1) if own.attempt in members), 0)
         body.attempts.add(
@@ -219,7 +221,10 @@ def _body(compared: Compared, attempts: Sequence[Attempt]) -> pb.Judgement:
     best = found.attempts[compared.best]
     body.best = attempts[compared.best].item.record.id
     for mutant, result in compared.mutants:
-        body.mutants.add(description=mutant.description, fate=_fate(result, compared.outcomes))
+        fate = _fate(result, compared.outcomes)
+        told = body.mutants.add(description=mutant.description, fate=fate)
+        if fate == pb.JudgedMutant.FATE_SURVIVED:
+            told.MergeFrom(judged_pairs.difference(compared, result))
     if best.strength.score is not None:
         body.mutation_score = best.strength.score
     if compared.tests:

@@ -40,6 +40,8 @@ class Counts:
     models: Counter[str] = field(default_factory=Counter)
     verdicts: Counter[str] = field(default_factory=Counter)
     tests_in_instruction: int = 0
+    compared: int = 0
+    """Rows whose response was compared with other attempts."""
     imports: dict[str, Counter[str]] = field(default_factory=dict)
     """Imported rows by the id of their Import and by licence."""
     given: Counter[str] = field(default_factory=Counter)
@@ -77,6 +79,7 @@ class Counts:
         self.models[row["model_revision"]] += 1
         self.verdicts[row["verdict"]] += 1
         self.tests_in_instruction += row["tests_in_instruction"]
+        self.compared += row["attempts"] is not None
 
 
 @dataclass(frozen=True)
@@ -132,8 +135,21 @@ def card(name: str, about: Description, counts: Counts) -> str:
         "`seed_path` and `seed_line` say where the row began, and `lineage` names the records that it came from, by "
         "stage: `codealign data lineage <id>`.",
         "",
+        *(_compared() if counts.compared else ()),
     ]
     return "\n".join(lines)
+
+
+def _compared() -> list[str]:
+    """Explain the columns of rows whose attempts were compared."""
+    return [
+        "Several responses to an instruction were compared with each other, by what they return for the same inputs and "
+        "by each other's tests. `attempts` is their number, and `class_size` how many of them do the same as the row's, "
+        "itself included. `tests_share` is the weighted share of the others' tests that it passes. `mutation_score` is "
+        "the share of small faults in it that its own tests detect, and `surviving_mutants` has the others. "
+        "`added_tests` are the assertions among `tests` that CodeAlign wrote, not the model.",
+        "",
+    ]
 
 
 def manifest(name: str, content_sha256: str, about: Description, counts: Counts, files: Sequence[VersionFile]) -> str:
@@ -233,6 +249,7 @@ def _counted(counts: Counts) -> list[tuple[str, str]]:
     pairs = [("all", counts.rows)]
     pairs += [("made here", counts.rows - counts.imported), ("imported", counts.imported)] if counts.imported else []
     pairs.append(("tests in the instruction", counts.tests_in_instruction))
+    pairs += [("compared with other attempts", counts.compared)] if counts.compared else []
     groups = (
         ("category", counts.categories),
         ("difficulty", counts.difficulties),
