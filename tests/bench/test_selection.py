@@ -85,7 +85,7 @@ async def test_a_strategy_chooses_what_a_run_with_it_publishes(
 ) -> None:
     bench = await carried_out(strategy)
     if STRATEGIES[strategy].compares:
-        order = Agreement(lambda programs: [execute(each) for each in programs], in_steps=True)
+        order = Agreement(lambda programs, _: [execute(each) for each in programs], in_steps=True)
         monkeypatch.setitem(choosing.ORDERS, strategy, order)
     published = {row.example.lineage[-1].record_id for row in bench.examples()}
     rules = whole.pipeline.selection.duplicate_rules

@@ -205,7 +205,7 @@ def _body(compared: Compared, attempts: Sequence[Attempt]) -> pb.Judgement:
         inputs=len(found.counted),
         tests=compared.tests,
     )
-    judged_pairs.describe(body, compared, RULES.plurality)
+    judged_pairs.describe(body, compared, DEFAULTS.plurality)
     for own in found.attempts:
         place = next((number for number, members in enumerate(found.classes, 1) if own.attempt in members), 0)
         body.attempts.add(
