@@ -144,7 +144,7 @@ class Everything(Strategy):
 
 
 class Agreement(Strategy):
-    """The best passing answer of those that do the same, if these are likely the most common ones."""
+    """The best passing answer of those that do the same, if what these do is likely right."""
 
     name = "agreement"
     fact = "passing answer that most attempts agree with"
