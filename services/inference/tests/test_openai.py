@@ -182,7 +182,7 @@ async def test_what_a_chat_endpoint_does_not_tell_is_unknown(endpoint: Endpoint)
         [one] = await complete(engine, sampling=Sampling(stop=("b",)))
         with pytest.raises(Unimplemented, match="has no /tokenize"):
             await engine.count_tokens(["a"])
-    assert (one.prompt_tokens, one.cached_prompt_tokens, one.generated_tokens) == (0, 0, 0)
+    assert (one.prompt_tokens, one.cached_prompt_tokens, one.generated_tokens) == (0, None, 0)
     assert (one.text, one.finish_reason, one.stop_string) == ("a", FinishReason.STOP_STRING, "")
     assert "max_tokens" not in endpoint.asked[0], "the endpoint's own limit is the context"
 
@@ -577,7 +577,7 @@ async def test_numbers_of_tokens_that_cannot_be_are_not_counted(endpoint: Endpoi
     endpoint.answer = lambda handler: handler.send(200, {"choices": [choice], "usage": usage})
     async with opened(endpoint.url) as engine:
         (one,) = await complete(engine)
-    assert (one.prompt_tokens, one.cached_prompt_tokens, one.generated_tokens) == (0, 0, 0)
+    assert (one.prompt_tokens, one.cached_prompt_tokens, one.generated_tokens) == (0, None, 0)
 
 
 @pytest.mark.parametrize("instead", [None, b'{"not": 1', b"vllm:x 1\n" * 600_000], ids=["gone", "invalid", "huge"])
