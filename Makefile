@@ -225,6 +225,10 @@ monitoring: setup ## Renew what is generated from the metrics: docs/metrics.md, 
 	@$(BIN)/python -m charts.monitoring.reference
 	@$(BIN)/python -m charts.monitoring.dashboards
 
+.PHONY: gpu-tables
+gpu-tables: setup ## Renew the tables of docs/gpus.md
+	@$(BIN)/python -m charts.gpus
+
 .PHONY: clean
 clean: ## Remove .venv and what the tools left; .codealign (your data) stays
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -68,7 +68,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/tokenize":
             self.send(404, {}) if self.server.tokens is None else self.send(200, {"count": self.server.tokens})
             return
-        self.server.asked.append({"path": self.path, **self.body})
+        self.server.asked.append({"path": self.path, "session": self.headers.get("x-user-id"), **self.body})
         self.server.answer(self)
 
     def send(self, status: int, body: object, **headers: str) -> None:
@@ -172,6 +172,17 @@ async def test_an_endpoint_that_only_chats_is_asked_to_continue_the_prompt(endpo
     wanted["messages"] = [{"role": "system", "content": CONTINUE}, {"role": "user", "content": "def add"}]
     assert sorted(asked.pop("seed") for asked in endpoint.asked) == [1, 2]
     assert endpoint.asked == [wanted] * 2
+
+
+async def test_prompts_with_the_same_prefix_carry_the_same_session(endpoint: Endpoint) -> None:
+    async with opened(endpoint.url, openai_session_header="x-user-id") as engine:
+        for key in ("concepts ä 1", "concepts ä 1", "concepts ä 2", ""):
+            request = GenerationRequest("def add", (Sample(0, 1),), Sampling(max_tokens=1), prefix_key=key)
+            _ = [one async for one in engine.generate(request)]
+    first, again, other, none = (each["session"] for each in endpoint.asked)
+    assert first == again != other
+    assert first
+    assert none is None
 
 
 async def test_what_a_chat_endpoint_does_not_tell_is_unknown(endpoint: Endpoint) -> None:

@@ -99,6 +99,9 @@ class InferenceSettings(ServerSettings):
     openai_api: Literal["completions", "chat"] = "completions"
     """How prompts are sent. completions: to /completions, as they are. chat: to /chat/completions, as the message of a
     user after a request to continue it, for endpoints that have nothing else. Conversations always go there."""
+    openai_session_header: str = Field(default="", pattern=r"^[A-Za-z0-9_-]*$")
+    """Header that carries the key of a prompt's few-shot prefix, for routers that keep equal keys on one replica, such
+    as x-user-id. Empty: none."""
     openai_timeout: float = Field(default=3600.0, gt=0)
     """Timeout for one completion, in seconds. A request that timed out is not sent again."""
     openai_concurrency: int = Field(default=32, ge=1)
