@@ -108,8 +108,8 @@ test-cluster: setup ## Two releases on a real Kubernetes with gVisor: KUBECONFIG
 	@tests/cluster/run.sh $(ARGS)
 
 .PHONY: test-gpu
-test-gpu: setup ## What only a GPU can show; every test says why it is skipped where there is none
-	@$(BIN)/python -m pytest tests/gpu -rs $(ARGS)
+test-gpu: setup ## What only a GPU can show, in at most 12 minutes; a table says what was skipped and why
+	@$(BIN)/python -m tests.gpu.check $(ARGS)
 
 .PHONY: hostile
 hostile: setup ## The hostile corpus on every kind of runner that this machine has, three times each

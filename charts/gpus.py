@@ -34,7 +34,10 @@ def matrices(model: Architecture) -> dict[str, tuple[int, ...]]:
     for at in range(model.layers):
         shapes[f"{at}.q"], shapes[f"{at}.o"] = (attention, model.hidden), (model.hidden, attention)
         shapes[f"{at}.k"] = shapes[f"{at}.v"] = (narrow, model.hidden)
-        shapes[f"{at}.up"], shapes[f"{at}.down"] = (model.intermediate, model.hidden), (model.hidden, model.intermediate)
+        shapes[f"{at}.up"], shapes[f"{at}.down"] = (
+            (model.intermediate, model.hidden),
+            (model.hidden, model.intermediate),
+        )
         if gated:
             shapes[f"{at}.gate"] = (model.intermediate, model.hidden)
     if model.name not in ("bigcode/starcoder2-3b", "bigcode/starcoder2-7b"):
@@ -108,7 +111,11 @@ def training_table() -> str:
     rows = (
         (
             model.name.rpartition("/")[2],
-            *(training_gpus(model, gpu, lora=lora) or f"more than {MOST_TRAINING}" for gpu in GPUS for lora in (False, True)),
+            *(
+                training_gpus(model, gpu, lora=lora) or f"more than {MOST_TRAINING}"
+                for gpu in GPUS
+                for lora in (False, True)
+            ),
         )
         for model in MODELS
     )

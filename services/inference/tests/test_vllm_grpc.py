@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
+from vllm_grpc import vllm_pb2 as pb
 
 from codealign.common.errors import (
     CodeAlignError,
@@ -30,7 +31,6 @@ from codealign.inference.engines.vllm_grpc.engine import VllmGrpcEngine
 from codealign.inference.settings import InferenceSettings
 from codealign.inference.sources import SourceUnreachable
 from tests import pki
-from vllm_grpc import vllm_pb2 as pb
 
 _spec = importlib.util.spec_from_file_location("vllm_grpc_server", Path(__file__).with_name("vllm_grpc_server.py"))
 assert _spec is not None
@@ -100,7 +100,9 @@ async def test_a_completion_has_what_the_server_wrote(fake: Any, tokenizer: Any)
 
 async def test_every_sampling_parameter_is_sent(fake: Any, tokenizer: Any) -> None:
     async with opened(fake, vllm_grpc_cache_salt="ours") as engine:
-        await complete(engine, Sampling(temperature=0.5, top_p=0.9, top_k=3, max_tokens=9, stop=("\nclass",)), 2**63 + 5)
+        await complete(
+            engine, Sampling(temperature=0.5, top_p=0.9, top_k=3, max_tokens=9, stop=("\nclass",)), 2**63 + 5
+        )
         await complete(engine, Sampling(max_tokens=5))
     drawn, greedy = fake.asked
     assert list(drawn.token_ids.ids) == tokenizer(PROMPT)["input_ids"]
@@ -368,11 +370,19 @@ async def test_a_server_that_comes_back_with_the_same_model(fake: Any, tokenizer
         assert not engine.fault
 
 
-async def test_tls(fake: Any, tmp_path: Path) -> None:
-    authority = pki.Authority.make(tmp_path)
+@pytest.fixture
+def authority(tmp_path: Path) -> pki.Authority:
+    return pki.Authority.make(tmp_path)
+
+
+@pytest.fixture
+def credentials(authority: pki.Authority) -> grpc.ServerCredentials:
     files = authority.server()
     pair = Path(files["tls_key_file"]).read_bytes(), Path(files["tls_cert_file"]).read_bytes()
-    credentials = grpc.ssl_server_credentials([pair])
+    return grpc.ssl_server_credentials([pair])
+
+
+async def test_tls(fake: Any, authority: pki.Authority, credentials: grpc.ServerCredentials) -> None:
     async with fakes.serving(fake, credentials) as address:
         chosen = settings(address, vllm_grpc_tls_ca_file=authority.certificate)
         engine: Any = await asyncio.to_thread(open_engine, chosen, "base")

@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
-
 from vllm_grpc import vllm_pb2 as pb
 from vllm_grpc.vllm_pb2_grpc import (
     ControlServicer,
@@ -84,9 +83,7 @@ class FakeVllm(InferenceServicer, ControlServicer):
             event = self.running[request.request_id] = asyncio.Event()
             # A dropped call does not stop the engine: only an abort does.
             await asyncio.shield(asyncio.ensure_future(event.wait()))
-            return pb.GenerateResponse(
-                outputs=pb.SequenceOutput(finish_info=pb.FinishInfo(finish_reason=ABORTED))
-            )
+            return pb.GenerateResponse(outputs=pb.SequenceOutput(finish_info=pb.FinishInfo(finish_reason=ABORTED)))
         answer = self.write(request)
         self.change(answer)
         return answer

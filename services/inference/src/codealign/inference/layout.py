@@ -2,12 +2,12 @@
 
 The memory of one GPU holds, with tensor parallelism over t GPUs:
 - weights: parameters x 2 bytes / t (bfloat16; the embeddings are split too);
-- keys and values of one token: 2 x layers x key-value heads x head size x 2 bytes / t, where t GPUs hold copies if there
-  are fewer heads than GPUs;
+- keys and values of one token: 2 x layers x key-value heads x head size x 2 bytes / t, where t GPUs hold copies if
+  there are fewer heads than GPUs;
 - activations of one step, after the shapes of a gated MLP, and the logits of the samples in float32, twice;
 - CUDA's context, graphs and fragmentation, a fixed amount.
-The rest is the KV cache. A shared prompt prefix is in it once, so counting each sample with its whole prompt errs on the
-high side.
+The rest is the KV cache. A shared prompt prefix is in it once, so counting each sample with its whole prompt errs on
+the high side.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ GIB = 2**30
 BYTES = 2
 """Per number, in bfloat16."""
 MAX_CONTEXT = 4096
-"""Tokens of prompt and answer together. The longest prompts (8 few-shot examples) have about 1,520 tokens; 2,048 are for
-the answer."""
+"""Tokens of prompt and answer together. The longest prompts (8 few-shot examples) have about 1,520 tokens; 2,048 are
+for the answer."""
 SAMPLE_TOKENS = 1600
 """Tokens of a typical sample with its prompt: about 1,540 for concepts, 1,560 for instructions, 1,330 for responses."""
 MOST_SAMPLES = 256

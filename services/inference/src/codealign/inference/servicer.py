@@ -133,7 +133,11 @@ def _trace(completion: Completion, model: ModelInfo, arrived: float) -> None:
             "gen_ai.usage.output_tokens": completion.generated_tokens,
             "gen_ai.response.finish_reasons": [completion.finish_reason.value],
             "attempt": completion.attempt,
-            **({} if completion.cached_prompt_tokens is None else {"cached_prompt_tokens": completion.cached_prompt_tokens}),
+            **(
+                {}
+                if completion.cached_prompt_tokens is None
+                else {"cached_prompt_tokens": completion.cached_prompt_tokens}
+            ),
         },
     )
 

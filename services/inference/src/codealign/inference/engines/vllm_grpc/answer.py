@@ -10,11 +10,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vllm_grpc import vllm_pb2 as pb
+
 from codealign.common.errors import Internal, Unavailable
 from codealign.inference.engines.base import Completion, FinishReason, GenerationRequest, Sample
 from codealign.inference.engines.stops import first_stop
 from codealign.inference.engines.transformers.continuation import Detokenize
-from vllm_grpc import vllm_pb2 as pb
 
 # Tokenizers of the SentencePiece family write a leading space according to what came before.
 _CONTEXT_TOKENS = 6

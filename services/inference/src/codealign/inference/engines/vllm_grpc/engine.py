@@ -12,6 +12,8 @@ import uuid
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
+from vllm_grpc import vllm_pb2 as pb
+
 from codealign.common.clients import ClientTls
 from codealign.common.errors import ConfigurationError, Unavailable
 from codealign.common.logs import get_logger
@@ -25,7 +27,6 @@ from codealign.inference.engines.vllm_grpc.answer import Expected, read_completi
 from codealign.inference.engines.vllm_grpc.server import NoSuchModel, Served, VllmServer
 from codealign.inference.settings import InferenceSettings
 from codealign.inference.sources import TOKENIZER_FILES, SourceUnreachable, local_source, require_revision
-from vllm_grpc import vllm_pb2 as pb
 
 log = get_logger(__name__)
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from vllm_grpc import vllm_pb2 as pb
+from vllm_grpc.vllm_pb2_grpc import ControlStub, InferenceStub
 
 from codealign.common.clients import ClientTls, connect, connect_blocking
 from codealign.common.errors import (
@@ -25,8 +27,6 @@ from codealign.common.errors import (
 )
 from codealign.common.logs import get_logger
 from codealign.inference.sources import SourceUnreachable
-from vllm_grpc import vllm_pb2 as pb
-from vllm_grpc.vllm_pb2_grpc import ControlStub, InferenceStub
 
 if TYPE_CHECKING:  # the async stubs exist only as types
     from vllm_grpc.vllm_pb2_grpc import ControlAsyncStub, InferenceAsyncStub
@@ -202,19 +202,18 @@ class VllmServer:
             )
         if not info.max_model_len:
             raise ConfigurationError(
-                f"the server at {self.address} reports no context length: it is not vLLM's gRPC server, or older than 0.27"
+                f"the server at {self.address} reports no context length: it is not vLLM's gRPC server, or older than "
+                "0.27"
             )
         adapter = "" if name in names else adapters[name] or name
-        return Served(
-            name, model.model_id, adapter, info.max_model_len, info.max_running_requests, info.engine_version
-        )
+        return Served(name, model.model_id, adapter, info.max_model_len, info.max_running_requests, info.engine_version)
 
     def _unusable(self, error: grpc.RpcError) -> ConfigurationError:
         code, said = _code(error), _said(error)
         if code is grpc.StatusCode.UNIMPLEMENTED:
             return ConfigurationError(
-                f"the server at {self.address} does not implement vllm.Control ({said}): give the port of --grpc-port of "
-                "vLLM 0.27 or later, started with VLLM_USE_RUST_FRONTEND=1"
+                f"the server at {self.address} does not implement vllm.Control ({said}): give the port of --grpc-port "
+                "of vLLM 0.27 or later, started with VLLM_USE_RUST_FRONTEND=1"
             )
         if code is grpc.StatusCode.INTERNAL:
             return ConfigurationError(f"the server at {self.address} is not vLLM's gRPC server ({said})")
