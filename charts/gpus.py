@@ -140,9 +140,10 @@ def page(text: str) -> str:
     """
     for name, table in tables().items():
         place = re.compile(rf"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)", re.DOTALL)
-        if not place.search(text):
+        found = place.search(text)
+        if found is None:
             raise ValueError(f"{PAGE} has no `<!-- {name}: begin -->` ... `<!-- {name}: end -->`")
-        text = place.sub(lambda match, table=table: f"{match[1]}{table}\n{match[2]}", text)
+        text = f"{text[: found.start()]}{found[1]}{table}\n{found[2]}{text[found.end() :]}"
     return text
 
 

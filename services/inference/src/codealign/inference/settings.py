@@ -23,8 +23,8 @@ class InferenceSettings(ServerSettings):
 
     engine: Literal["transformers", "vllm", "vllm-grpc", "openai", "replay", "simulated"] = "transformers"
     """transformers: models in this process. vllm: models in vLLM. vllm-grpc: a vLLM server that is already there.
-    openai: an OpenAI-compatible endpoint. replay: recorded completions. simulated: synthetic text that follows a recorded
-    model's statistics."""
+    openai: an OpenAI-compatible endpoint. replay: recorded completions. simulated: synthetic text that follows a
+    recorded model's statistics."""
     model: str = Field(default="", description="Model to load at startup: a folder, a hub id or an artifact URL.")
     """Model to load at startup: a folder, a hub id or an artifact URL. replay: the recording's file. openai
     and vllm-grpc: the model's name at the endpoint. simulated: a profile's name or file (empty: nano)."""
