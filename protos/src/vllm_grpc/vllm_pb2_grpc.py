@@ -46,7 +46,7 @@ class InferenceServicer:
 
     def Generate(self, request, context):
         """One message with the whole completion. `GenerateStream`, which sends each token, is not used: a message per token
-        costs more than the engine's work on small models, and dropping the stream does not stop the generation.
+        costs more than the engine's work on small models.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,7 @@ class InferenceStub:
     def __new__(cls, channel: _aio.Channel) -> InferenceAsyncStub: ...
     Generate: _grpc.UnaryUnaryMultiCallable[_vllm_pb2.GenerateRequest, _vllm_pb2.GenerateResponse]
     """One message with the whole completion. `GenerateStream`, which sends each token, is not used: a message per token
-    costs more than the engine's work on small models, and dropping the stream does not stop the generation.
+    costs more than the engine's work on small models.
     """
 
 @_typing.type_check_only
@@ -44,7 +44,7 @@ class InferenceAsyncStub(InferenceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryUnaryMultiCallable[_vllm_pb2.GenerateRequest, _vllm_pb2.GenerateResponse]  # type: ignore[assignment]
     """One message with the whole completion. `GenerateStream`, which sends each token, is not used: a message per token
-    costs more than the engine's work on small models, and dropping the stream does not stop the generation.
+    costs more than the engine's work on small models.
     """
 
 class InferenceServicer(metaclass=_abc_1.ABCMeta):
@@ -55,7 +55,7 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_vllm_pb2.GenerateResponse, _abc.Awaitable[_vllm_pb2.GenerateResponse]]:
         """One message with the whole completion. `GenerateStream`, which sends each token, is not used: a message per token
-        costs more than the engine's work on small models, and dropping the stream does not stop the generation.
+        costs more than the engine's work on small models.
         """
 
 def add_InferenceServicer_to_server(servicer: InferenceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
