@@ -108,8 +108,8 @@ test-cluster: setup ## Two releases on a real Kubernetes with gVisor: KUBECONFIG
 	@tests/cluster/run.sh $(ARGS)
 
 .PHONY: test-gpu
-test-gpu: setup ## What only a GPU can show; every test says why it is skipped where there is none
-	@$(BIN)/python -m pytest tests/gpu -rs $(ARGS)
+test-gpu: setup ## What only a GPU can show, in at most 12 minutes; a table says what was skipped and why
+	@$(BIN)/python -m tests.gpu.check $(ARGS)
 
 .PHONY: hostile
 hostile: setup ## The hostile corpus on every kind of runner that this machine has, three times each
@@ -228,6 +228,10 @@ chart-schema: setup ## Renew the chart's values.schema.json
 monitoring: setup ## Renew what is generated from the metrics: docs/metrics.md, dashboards and their table
 	@$(BIN)/python -m charts.monitoring.reference
 	@$(BIN)/python -m charts.monitoring.dashboards
+
+.PHONY: gpu-tables
+gpu-tables: setup ## Renew the tables of docs/gpus.md
+	@$(BIN)/python -m charts.gpus
 
 .PHONY: clean
 clean: ## Remove .venv and what the tools left; .codealign (your data) stays

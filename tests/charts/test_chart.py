@@ -101,6 +101,7 @@ def test_a_wrong_value_is_refused_and_named(wrong: str, key: str) -> None:
     [
         ({"postgresql.enabled": "false"}, "externalDatabase.existingSecret"),
         ({"inference.engine": "openai"}, "inference.openai.baseUrl"),
+        ({"inference.engine": "vllm-grpc"}, "inference.vllmGrpc.address"),
         ({"inference.engine": "vllm"}, "inference.gpu.count"),
         ({"inference.gpu.count": "2"}, "inference.engine"),
         ({"runners.scaling.min": "3"}, "runners.scaling.max"),

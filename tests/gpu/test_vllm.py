@@ -111,6 +111,45 @@ def test_with_batch_invariance_the_batch_does_not_matter(server: Any) -> None:
         assert [texts(stub, prompt, [seed])[0] for seed in seeds[::8]] == together[::8]
 
 
+def drawn(stub: Any, prompt: str, seeds: list[int]) -> list[pb.Completion]:
+    """Return completions in the order of the seeds."""
+    samples = [pb.Sample(attempt=at, seed=seed) for at, seed in enumerate(seeds)]
+    request = pb.GenerateRequest(
+        prompt=prompt, samples=samples, sampling=pb.SamplingParameters(temperature=0.8, max_tokens=128)
+    )
+    answers = [answer.completion for answer in stub.Generate(request, timeout=300)]
+    return sorted(answers, key=lambda completion: completion.attempt)
+
+
+def test_a_warm_prefix_cache_gives_the_same_as_a_cold_one(server: Any, record_property: Any) -> None:
+    """Decide whether a version's manifest may promise the same tokens for this engine.
+
+    A cache hit changes the shape of the prefill, which batch invariance alone does not cover. Cold: prompts that the
+    server has never seen, one request at a time, one sample each. Warm: the same requests again.
+    """
+    stub, invariant = server
+    if not invariant:
+        pytest.skip("this server has no batch invariance, so nothing is promised")
+    prompts = [f"# file {at}\n" + PROMPTS[at % len(PROMPTS)] * 60 for at in range(16)]
+    cold = [drawn(stub, prompt, [at])[0] for at, prompt in enumerate(prompts)]
+    warm = [drawn(stub, prompt, [at])[0] for at, prompt in enumerate(prompts)]
+    shares = [
+        (one.cached_prompt_tokens / one.prompt_tokens, two.cached_prompt_tokens / two.prompt_tokens)
+        for one, two in zip(cold, warm, strict=True)
+    ]
+    assert all(before < 0.1 and after > 0.8 for before, after in shares), f"not cold, then warm: {shares}"
+    differing = [
+        at
+        for at, (one, two) in enumerate(zip(cold, warm, strict=True))
+        if (one.text, one.generated_tokens) != (two.text, two.generated_tokens)
+    ]
+    assert not differing, (
+        f"{len(differing)} of {len(prompts)} completions differ between a cold and a warm prefix cache (prompts "
+        f"{differing}): the manifest must not promise determinism for vLLM with prefix caching"
+    )
+    record_property("detail", f"{len(prompts)} of {len(prompts)} identical: the manifest may promise determinism")
+
+
 def test_a_shared_prefix_is_computed_once(server: Any) -> None:
     stub, _ = server
     prefix = PROMPTS[1] * 40

@@ -119,6 +119,12 @@ other. */}}
 {{- if and .Values.inference.gpu.count (eq .Values.inference.engine "vllm") }}
 - {name: CODEALIGN_INFERENCE_VLLM_TENSOR_PARALLEL, value: {{ .Values.inference.gpu.count | quote }}}
 {{- end }}
+{{- if eq .Values.inference.engine "vllm-grpc" }}
+- {name: CODEALIGN_INFERENCE_VLLM_GRPC_ADDRESS, value: {{ .Values.inference.vllmGrpc.address | quote }}}
+{{- with .Values.inference.vllmGrpc.tokenizer }}
+- {name: CODEALIGN_INFERENCE_VLLM_GRPC_TOKENIZER, value: {{ . | quote }}}
+{{- end }}
+{{- end }}
 {{- if eq .Values.inference.engine "openai" }}
 - {name: CODEALIGN_INFERENCE_OPENAI_BASE_URL, value: {{ .Values.inference.openai.baseUrl | quote }}}
 {{- with .Values.inference.openai.existingSecret }}

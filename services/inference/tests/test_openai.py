@@ -69,6 +69,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send(404, {}) if self.server.tokens is None else self.send(200, {"count": self.server.tokens})
             return
         self.server.asked.append({"path": self.path, **self.body})
+        self.server.sessions.append(self.headers.get("x-user-id"))
         self.server.answer(self)
 
     def send(self, status: int, body: object, **headers: str) -> None:
@@ -104,6 +105,7 @@ class Endpoint(ThreadingHTTPServer):
         self.pause = 0.0
         """Seconds after each byte of an answer."""
         self.asked: list[dict[str, Any]] = []
+        self.sessions: list[str | None] = []
         self.answer: Answer = Handler.complete
 
     @property
@@ -174,6 +176,17 @@ async def test_an_endpoint_that_only_chats_is_asked_to_continue_the_prompt(endpo
     assert endpoint.asked == [wanted] * 2
 
 
+async def test_prompts_with_the_same_prefix_carry_the_same_session(endpoint: Endpoint) -> None:
+    async with opened(endpoint.url, openai_session_header="x-user-id") as engine:
+        for key in ("concepts ä 1", "concepts ä 1", "concepts ä 2", ""):
+            request = GenerationRequest("def add", (Sample(0, 1),), Sampling(max_tokens=1), prefix_key=key)
+            _ = [one async for one in engine.generate(request)]
+    first, again, other, none = endpoint.sessions
+    assert first == again != other
+    assert first
+    assert none is None
+
+
 async def test_what_a_chat_endpoint_does_not_tell_is_unknown(endpoint: Endpoint) -> None:
     endpoint.answer = lambda handler: handler.send(
         200, {"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}]}
@@ -182,7 +195,7 @@ async def test_what_a_chat_endpoint_does_not_tell_is_unknown(endpoint: Endpoint)
         [one] = await complete(engine, sampling=Sampling(stop=("b",)))
         with pytest.raises(Unimplemented, match="has no /tokenize"):
             await engine.count_tokens(["a"])
-    assert (one.prompt_tokens, one.cached_prompt_tokens, one.generated_tokens) == (0, 0, 0)
+    assert (one.prompt_tokens, one.cached_prompt_tokens, one.generated_tokens) == (0, None, 0)
     assert (one.text, one.finish_reason, one.stop_string) == ("a", FinishReason.STOP_STRING, "")
     assert "max_tokens" not in endpoint.asked[0], "the endpoint's own limit is the context"
 
@@ -577,7 +590,7 @@ async def test_numbers_of_tokens_that_cannot_be_are_not_counted(endpoint: Endpoi
     endpoint.answer = lambda handler: handler.send(200, {"choices": [choice], "usage": usage})
     async with opened(endpoint.url) as engine:
         (one,) = await complete(engine)
-    assert (one.prompt_tokens, one.cached_prompt_tokens, one.generated_tokens) == (0, 0, 0)
+    assert (one.prompt_tokens, one.cached_prompt_tokens, one.generated_tokens) == (0, None, 0)
 
 
 @pytest.mark.parametrize("instead", [None, b'{"not": 1', b"vllm:x 1\n" * 600_000], ids=["gone", "invalid", "huge"])
@@ -684,7 +697,7 @@ async def test_vllms_own_server_is_such_an_endpoint(vllm_url: str) -> None:
         assert chat.text == plain.text
         [long] = await complete(engine, "def add(a, b): " * 40, Sampling(max_tokens=1))
         [cached] = await complete(engine, "def add(a, b): " * 40 + "x", Sampling(max_tokens=1))
-        assert long.cached_prompt_tokens < 128 <= cached.cached_prompt_tokens
+        assert (long.cached_prompt_tokens or 0) < 128 <= (cached.cached_prompt_tokens or 0)
         [unbounded] = await complete(engine, sampling=Sampling(temperature=1.5), seeds=(3,))
         assert unbounded.prompt_tokens + unbounded.generated_tokens <= 512
         with pytest.raises(InvalidArgument, match=r"prompt: the endpoint returned 400: .*512"):

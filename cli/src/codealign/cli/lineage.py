@@ -234,6 +234,7 @@ class _Writer:
         if completion is not None and not origin.model:
             origin = completion.provenance
         cached = f", {origin.cached_prompt_tokens:,} of them cached" if origin.cached_prompt_tokens else ""
+        cached = ", how many of them cached is unknown" if origin.cached_prompt_tokens_unknown else cached
         tokens = f"{origin.prompt_tokens:,} prompt tokens{cached}, {origin.generated_tokens:,} generated"
         config = family.references.get(record.stage_config_id)
         facts = [

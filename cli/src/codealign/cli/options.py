@@ -44,7 +44,8 @@ ModelOption = Annotated[
 EngineOption = Annotated[
     str,
     typer.Option(
-        "--engine", help="Inference engine: transformers, vllm, openai, replay or simulated. Default: transformers."
+        "--engine",
+        help="Inference engine: transformers, vllm, vllm-grpc, openai, replay or simulated. Default: transformers.",
     ),
 ]
 RecordingOption = Annotated[

@@ -245,6 +245,7 @@ class _Builder:
 def origin_facts(origin: pb.Provenance, written: pb.Completion) -> str:
     """Return how a text was generated in one line: model, tokens, seed, end, seconds."""
     cached = f" ({origin.cached_prompt_tokens:,} of them from the cache)" if origin.cached_prompt_tokens else ""
+    cached = " (how many of them from the cache is unknown)" if origin.cached_prompt_tokens_unknown else cached
     facts: Mapping[str, object] = {
         origin.model + (f" at {short(origin.model_revision)}" if origin.model_revision else ""): True,
         f"{count(origin.prompt_tokens, 'prompt token')}{cached}": True,

@@ -129,6 +129,23 @@ def connect(
         max_message_bytes: Maximum size of a message, in both directions.
         more_options: gRPC channel options that override the defaults.
     """
+    credentials, options = _channel_options(address, tls, max_message_bytes, more_options)
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, credentials, options=options)
+
+
+def connect_blocking(address: str, tls: ClientTls | None = None) -> grpc.Channel:
+    """Return the same channel as `connect` for callers without an event loop."""
+    credentials, options = _channel_options(address, tls, 64 * 2**20, ())
+    if credentials is None:
+        return grpc.insecure_channel(address, options=options)
+    return grpc.secure_channel(address, credentials, options=options)
+
+
+def _channel_options(
+    address: str, tls: ClientTls | None, max_message_bytes: int, more_options: Sequence[tuple[str, Any]]
+) -> tuple[grpc.ChannelCredentials | None, list[tuple[str, Any]]]:
     options: dict[str, Any] = {
         "grpc.max_send_message_length": max_message_bytes,
         "grpc.max_receive_message_length": max_message_bytes,
@@ -149,9 +166,7 @@ def connect(
         # gRPC would use the proxy of `https_proxy` or `http_proxy`, even for loopback. Unencrypted connections never
         # use a proxy.
         options["grpc.enable_http_proxy"] = 0
-    if credentials is None:
-        return grpc.aio.insecure_channel(address, options=list(options.items()))
-    return grpc.aio.secure_channel(address, credentials, options=list(options.items()))
+    return credentials, list(options.items())
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 # Files of a model directory that determine its completions. Others (README, optimizer states) do not.
@@ -35,7 +36,17 @@ def revision(folder: Path, cache_folder: Path) -> str:
         cache_folder: Directory in which digests of large files are cached by path, size and modification time.
     """
     names = sorted({path.name for path in folder.glob("*.safetensors")} | set(_IDENTITY_FILES))
-    total = hashlib.sha256(b"codealign model 1\n")
+    return _hash_of(folder, names, cache_folder, b"codealign model 1\n")
+
+
+def tokenizer_revision(folder: Path, cache_folder: Path) -> str:
+    """Return the same for the files beside the weights, for a model whose weights another server has."""
+    names = sorted(set(_IDENTITY_FILES) - {"model.safetensors.index.json"})
+    return _hash_of(folder, names, cache_folder, b"codealign tokenizer 1\n")
+
+
+def _hash_of(folder: Path, names: Sequence[str], cache_folder: Path, kind: bytes) -> str:
+    total = hashlib.sha256(kind)
     for name in names:
         path = folder / name
         if path.is_file():

@@ -12,6 +12,9 @@ from codealign.inference.engines.base import Engine
 from codealign.inference.settings import InferenceSettings
 from codealign.inference.sources import default_name, key_of, local_source, require_revision
 
+_ELSEWHERE = ("openai", "vllm-grpc")
+"""Engines whose models are on other servers, which give them their names."""
+
 
 class EngineOpener:
     """Opens engines of the configured kind, each with the configured sizes and limits."""
@@ -31,7 +34,7 @@ class EngineOpener:
 
     def key_of(self, source: str) -> str:
         """Return the canonical form of a source: equal for every spelling of the same source."""
-        return source if self._settings.engine in ("openai", "simulated") else key_of(source)
+        return source if self._settings.engine in (*_ELSEWHERE, "simulated") else key_of(source)
 
     def name_of(self, source: str) -> str:
         """Return the default name of a model: the recording's, the profile's, or one derived from the source.
@@ -47,7 +50,7 @@ class EngineOpener:
             from codealign.inference.engines.simulated import profile
 
             return profile.load(source).name
-        return source if self._settings.engine == "openai" else default_name(source)
+        return source if self._settings.engine in _ELSEWHERE else default_name(source)
 
     async def open(self, source: str, name: str, expected_revision: str) -> Engine:
         """Open an engine without blocking the event loop; see `open_engine`."""
@@ -65,7 +68,7 @@ def configured_source(settings: InferenceSettings) -> str:
 
         return profile.DEFAULT
     if not settings.model:
-        what = {"replay": "the recording's file", "openai": "the model's name at the endpoint"}
+        what = {"replay": "the recording's file", **dict.fromkeys(_ELSEWHERE, "the model's name at the endpoint")}
         raise ConfigurationError(
             f"model is not configured: set --model or CODEALIGN_INFERENCE_MODEL to "
             f"{what.get(settings.engine, 'a folder, a hub id or an artifact URL')}"
@@ -135,12 +138,14 @@ def _open(settings: InferenceSettings, source: str, name: str, expected_revision
         "simulated": _simulated,
         "transformers": _transformers,
         "vllm": _vllm,
+        "vllm-grpc": _vllm_grpc,
         "openai": _openai,
     }
     try:
         return opens[settings.engine](settings, source, name, expected_revision)
     except ModuleNotFoundError as error:
-        how = f"pip install 'codealign-inference[{settings.engine}]'"
+        extra = "transformers" if settings.engine == "vllm-grpc" else settings.engine  # for the tokenizer
+        how = f"pip install 'codealign-inference[{extra}]'"
         if settings.engine == "vllm":
             how = "run `make setup-vllm` and start this server with .venv-vllm/bin/python -m codealign.inference.main"
         raise ConfigurationError(f"engine {settings.engine} needs {error.name}: {how}") from error
@@ -205,6 +210,12 @@ def _vllm(settings: InferenceSettings, source: str, name: str, expected_revision
     from codealign.inference.engines.vllm.starting import start_engine
 
     return start_engine(settings, source, name, expected_revision)
+
+
+def _vllm_grpc(settings: InferenceSettings, source: str, name: str, expected_revision: str) -> Engine:
+    from codealign.inference.engines.vllm_grpc.engine import open_server
+
+    return open_server(settings, source, name, expected_revision)
 
 
 def _openai(settings: InferenceSettings, source: str, name: str, expected_revision: str) -> Engine:

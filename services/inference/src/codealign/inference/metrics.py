@@ -11,7 +11,9 @@ from codealign.inference.engines.base import Completion, FinishReason, Load
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 
 TOKENS = Counter(
-    "codealign_inference_tokens_total", "Tokens: computed_prompt, cached_prompt (not computed) and generated", ["kind"]
+    "codealign_inference_tokens_total",
+    "Tokens: computed_prompt, cached_prompt (not computed), prompt (unknown which of both) and generated",
+    ["kind"],
 )
 COMPLETIONS = Counter("codealign_inference_completions_total", "Finished completions", ["finish_reason"])
 RUNNING = Gauge("codealign_inference_running_samples", "Samples being decoded")
@@ -44,7 +46,7 @@ ENGINE_METRICS_UP = Gauge(
     registry=None,  # collected with the metrics that it is about
 )
 
-KINDS = ("computed_prompt", "cached_prompt", "generated")
+KINDS = ("computed_prompt", "cached_prompt", "prompt", "generated")
 for _kind in KINDS:
     TOKENS.labels(_kind)
 for _reason in FinishReason:
@@ -58,8 +60,11 @@ def watch(load: Callable[[], Load]) -> None:
     SLOTS.set_function(lambda: load().slots)
 
 
-def count_prompt(tokens: int, cached: int) -> None:
-    """Count a prompt's tokens, `cached` of which were not computed."""
+def count_prompt(tokens: int, cached: int | None) -> None:
+    """Count a prompt's tokens, `cached` of which were not computed (None: unknown)."""
+    if cached is None:
+        TOKENS.labels("prompt").inc(tokens)
+        return
     TOKENS.labels("computed_prompt").inc(max(0, tokens - cached))
     TOKENS.labels("cached_prompt").inc(cached)
 

@@ -133,7 +133,11 @@ def _trace(completion: Completion, model: ModelInfo, arrived: float) -> None:
             "gen_ai.usage.output_tokens": completion.generated_tokens,
             "gen_ai.response.finish_reasons": [completion.finish_reason.value],
             "attempt": completion.attempt,
-            "cached_prompt_tokens": completion.cached_prompt_tokens,
+            **(
+                {}
+                if completion.cached_prompt_tokens is None
+                else {"cached_prompt_tokens": completion.cached_prompt_tokens}
+            ),
         },
     )
 
@@ -231,7 +235,8 @@ def _completion(completion: Completion) -> pb.Completion:
         finish_reason=_FINISH_REASONS[completion.finish_reason],
         stop_string=completion.stop_string,
         prompt_tokens=completion.prompt_tokens,
-        cached_prompt_tokens=completion.cached_prompt_tokens,
+        cached_prompt_tokens=completion.cached_prompt_tokens or 0,
+        cached_prompt_tokens_unknown=completion.cached_prompt_tokens is None,
         generated_tokens=completion.generated_tokens,
         seconds=completion.seconds,
         detail=completion.detail,

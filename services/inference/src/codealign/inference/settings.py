@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -12,18 +13,21 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from codealign.common.settings import ServerSettings
 
+_ADDRESS = re.compile(r"(dns:///)?(\[[0-9a-fA-F:]+\]|[^\s/:]+):[0-9]{1,5}")
+
 
 class InferenceSettings(ServerSettings):
     """The engine, the model that it serves, and its resource limits."""
 
     model_config = SettingsConfigDict(env_prefix="CODEALIGN_INFERENCE_")
 
-    engine: Literal["transformers", "vllm", "openai", "replay", "simulated"] = "transformers"
-    """transformers: models in this process. vllm: models in vLLM. openai: an OpenAI-compatible endpoint. replay:
-    recorded completions. simulated: synthetic text that follows a recorded model's statistics."""
+    engine: Literal["transformers", "vllm", "vllm-grpc", "openai", "replay", "simulated"] = "transformers"
+    """transformers: models in this process. vllm: models in vLLM. vllm-grpc: a vLLM server that is already there.
+    openai: an OpenAI-compatible endpoint. replay: recorded completions. simulated: synthetic text that follows a
+    recorded model's statistics."""
     model: str = Field(default="", description="Model to load at startup: a folder, a hub id or an artifact URL.")
-    """Model to load at startup: a folder, a hub id or an artifact URL. replay: the recording's file. openai: the
-    model's name at the endpoint. simulated: a profile's name or file (empty: nano)."""
+    """Model to load at startup: a folder, a hub id or an artifact URL. replay: the recording's file. openai
+    and vllm-grpc: the model's name at the endpoint. simulated: a profile's name or file (empty: nano)."""
     model_name: str = ""
     """Model name in requests. Empty: the last part of `model`."""
     record: Path | None = None
@@ -69,6 +73,26 @@ class InferenceSettings(ServerSettings):
     vllm_args: Annotated[dict[str, Any], NoDecode] = Field(default_factory=dict)
     """Further vLLM engine arguments as a JSON object, by their Python names; they override the other settings."""
 
+    vllm_grpc_address: str = ""
+    """host:port of vLLM's gRPC server (`--grpc-port`). It has no authentication: whoever reaches it can use it and load
+    adapters."""
+    vllm_grpc_tokenizer: str = ""
+    """Directory, hub id or URL with the tokenizer of the server's model. Empty: the server's model itself, if it is a
+    hub id or a directory that is here too."""
+    vllm_grpc_tls_ca_file: Path | None = None
+    """CA certificates for the server (PEM), if a proxy in front of it speaks TLS. None: connect without TLS."""
+    vllm_grpc_tls_cert_file: Path | None = None
+    """Client certificate for the server (PEM), for mutual TLS."""
+    vllm_grpc_tls_key_file: Path | None = None
+    """Private key of the client certificate (PEM)."""
+    vllm_grpc_timeout: float = Field(default=3600.0, gt=0)
+    """Timeout for one completion, in seconds. A request that timed out is stopped and not sent again."""
+    vllm_grpc_concurrency: int = Field(default=0, ge=0)
+    """Maximum number of concurrent requests to the server; each sample is one request. 0: as many as it decodes at
+    once."""
+    vllm_grpc_cache_salt: str = ""
+    """Prompts with another salt, such as those of other users of the server, share no cached prefixes with ours."""
+
     openai_base_url: str = ""
     """Base URL of the endpoint, as in http://127.0.0.1:8000/v1."""
     openai_api_key: SecretStr = SecretStr("")
@@ -76,6 +100,9 @@ class InferenceSettings(ServerSettings):
     openai_api: Literal["completions", "chat"] = "completions"
     """How prompts are sent. completions: to /completions, as they are. chat: to /chat/completions, as the message of a
     user after a request to continue it, for endpoints that have nothing else. Conversations always go there."""
+    openai_session_header: str = Field(default="", pattern=r"^[A-Za-z0-9_-]*$")
+    """Header that carries the key of a prompt's few-shot prefix, for routers that keep equal keys on one replica, such
+    as x-user-id. Empty: none."""
     openai_timeout: float = Field(default=3600.0, gt=0)
     """Timeout for one completion, in seconds. A request that timed out is not sent again."""
     openai_concurrency: int = Field(default=32, ge=1)
@@ -100,6 +127,10 @@ class InferenceSettings(ServerSettings):
     def _endpoint_is_set(self) -> Self:
         if self.engine == "openai" and not self.openai_base_url.startswith(("http://", "https://")):
             raise ValueError("engine openai needs openai_base_url; example: http://127.0.0.1:8000/v1")
+        if self.engine == "vllm-grpc" and not _ADDRESS.fullmatch(self.vllm_grpc_address):
+            raise ValueError("engine vllm-grpc needs vllm_grpc_address as host:port; example: 127.0.0.1:50051")
+        if (self.vllm_grpc_tls_cert_file is None) != (self.vllm_grpc_tls_key_file is None):
+            raise ValueError("vllm_grpc_tls_cert_file and vllm_grpc_tls_key_file must be set together, or neither")
         if self.engine == "vllm" and self.dtype == "float64":
             raise ValueError("dtype float64 is not supported by vLLM: use float32, or engine transformers")
         return self

@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -20,6 +21,8 @@ log = get_logger(__name__)
 
 # Files that a model is loaded from; optimizer states and logs beside them are not downloaded.
 _FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
+TOKENIZER_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
+"""What `local_source` needs of a model whose weights another server has."""
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
@@ -41,12 +44,17 @@ def default_name(source: str) -> str:
     return unquote(path).rstrip("/").rpartition("/")[2] or source
 
 
-def local_source(source: str, cache_folder: Path) -> Path:
+def local_source(source: str, cache_folder: Path, files: Sequence[str] = _FILES) -> Path:
     """Return the local folder or file of a source, after downloading it if needed.
 
     A `file://` URL is used in place. Other URLs are copied to `cache_folder/artifacts` under a hash of the URL and of
     each file's size and ETag or modification time, so an overwritten artifact gets a new copy. A copy gets its final
     name only when it is complete.
+
+    Args:
+        source: A directory, a hub id or a URL.
+        cache_folder: Where copies are kept.
+        files: Patterns of the files to download.
 
     Raises:
         ConfigurationError: The model does not exist; the message says what to do.
@@ -55,12 +63,12 @@ def local_source(source: str, cache_folder: Path) -> Path:
     """
     local = _local_path(source)
     if local is None:
-        return _downloaded(source.rstrip("/"), cache_folder)
+        return _downloaded(source.rstrip("/"), cache_folder, files)
     if local.exists():
         return local
     if _URL.match(source) or local.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
         raise ConfigurationError(f"model folder {source} does not exist: give a folder or a hub id (owner/name)")
-    return _from_hub(source)
+    return _from_hub(source, files)
 
 
 def require_revision(source: str, revision: str, expected: str) -> None:
@@ -84,11 +92,11 @@ def _local_path(source: str) -> Path | None:
     return Path(unquote(url.path)) if url.scheme.lower() == "file" and url.netloc in ("", "localhost") else None
 
 
-def _from_hub(source: str) -> Path:
+def _from_hub(source: str, files: Sequence[str]) -> Path:
     from huggingface_hub import errors, snapshot_download
 
     try:
-        return Path(snapshot_download(source, allow_patterns=list(_FILES)))
+        return Path(snapshot_download(source, allow_patterns=list(files)))
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise ConfigurationError(
             f"model {source} is neither a folder nor a public model on the hub: check the name; for a gated or private "
@@ -103,17 +111,17 @@ def _from_hub(source: str) -> Path:
         ) from error
 
 
-def _downloaded(url: str, cache_folder: Path) -> Path:
+def _downloaded(url: str, cache_folder: Path, patterns: Sequence[str]) -> Path:
     """Return the local copy of an artifact."""
     filesystem, root = _filesystem(url)
     try:
-        files, is_file = _listing(filesystem, root)
+        files, is_file = _listing(filesystem, root, patterns)
     except FileNotFoundError as error:
         raise ConfigurationError(f"{url} does not exist: check the URL") from error
     except Exception as error:  # every file system has its own error types
         raise SourceUnreachable(f"{url} cannot be listed ({type(error).__name__}: {error})") from error
     if not files:
-        raise ConfigurationError(f"{url} contains no model files ({', '.join(_FILES)}): check the URL")
+        raise ConfigurationError(f"{url} contains no model files ({', '.join(patterns)}): check the URL")
     key = hashlib.sha256(
         "\n".join([url, *(f"{name} {size} {mark}" for name, size, mark in files)]).encode()
     ).hexdigest()
@@ -140,7 +148,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
     return filesystem, root
 
 
-def _listing(filesystem: Any, root: str) -> tuple[list[tuple[str, int, str]], bool]:
+def _listing(filesystem: Any, root: str, patterns: Sequence[str]) -> tuple[list[tuple[str, int, str]], bool]:
     """Return name, size and version mark of each relevant file, sorted, and whether the root itself is the file."""
     filesystem.invalidate_cache()
     is_file = filesystem.info(root)["type"] == "file"
@@ -148,7 +156,7 @@ def _listing(filesystem: Any, root: str) -> tuple[list[tuple[str, int, str]], bo
     files = []
     for entry in entries:
         name = entry["name"].rstrip("/").rpartition("/")[2]
-        if entry["type"] == "file" and (is_file or any(fnmatch.fnmatch(name, pattern) for pattern in _FILES)):
+        if entry["type"] == "file" and (is_file or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)):
             files.append((name, int(entry["size"]), str(filesystem.ukey(entry["name"]))))
     return sorted(files), is_file
 

@@ -330,6 +330,7 @@ class Provenance(_message.Message):
     PRODUCER_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     IMPORT_ID_FIELD_NUMBER: _builtins.int
+    CACHED_PROMPT_TOKENS_UNKNOWN_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     model_revision: _builtins.str
     engine: _builtins.str
@@ -344,6 +345,8 @@ class Provenance(_message.Message):
     """Name and version of the producing program: "codealign-coordinator 0.1.0"."""
     import_id: _builtins.str
     """The Import that first brought the record into the store. Empty: made here."""
+    cached_prompt_tokens_unknown: _builtins.bool
+    """The engine was not told how much of the prompt came from a cache; cached_prompt_tokens is then 0."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -360,10 +363,11 @@ class Provenance(_message.Message):
         producer: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         import_id: _builtins.str = ...,
+        cached_prompt_tokens_unknown: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_prompt_tokens", b"cached_prompt_tokens", "created_at", b"created_at", "engine", b"engine", "generated_tokens", b"generated_tokens", "import_id", b"import_id", "model", b"model", "model_revision", b"model_revision", "producer", b"producer", "prompt_tokens", b"prompt_tokens", "seconds", b"seconds", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_prompt_tokens", b"cached_prompt_tokens", "cached_prompt_tokens_unknown", b"cached_prompt_tokens_unknown", "created_at", b"created_at", "engine", b"engine", "generated_tokens", b"generated_tokens", "import_id", b"import_id", "model", b"model", "model_revision", b"model_revision", "producer", b"producer", "prompt_tokens", b"prompt_tokens", "seconds", b"seconds", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

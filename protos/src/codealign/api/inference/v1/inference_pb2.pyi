@@ -249,6 +249,7 @@ class Completion(_message.Message):
     GENERATED_TOKENS_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    CACHED_PROMPT_TOKENS_UNKNOWN_FIELD_NUMBER: _builtins.int
     attempt: _builtins.int
     seed: _builtins.int
     text: _builtins.str
@@ -262,7 +263,8 @@ class Completion(_message.Message):
     """Tokens of the whole prompt."""
     cached_prompt_tokens: _builtins.int
     """Prompt tokens that were not computed for this sample. The transformers engine computes the prompt only for the
-    first sample of a request, so for the others this is the whole prompt. vLLM counts whole blocks.
+    first sample of a request, so for the others this is the whole prompt. vLLM counts whole blocks. Meaningless if
+    cached_prompt_tokens_unknown is set.
     """
     generated_tokens: _builtins.int
     """New tokens, including those of the stop string and the end token."""
@@ -272,6 +274,8 @@ class Completion(_message.Message):
     """
     detail: _builtins.str
     """For CONTENT_FILTER or TOOL_CALL: details from the endpoint."""
+    cached_prompt_tokens_unknown: _builtins.bool
+    """The engine is not told how much of the prompt came from a cache (vllm-grpc; openai, if the endpoint does not say)."""
     def __init__(
         self,
         *,
@@ -285,10 +289,11 @@ class Completion(_message.Message):
         generated_tokens: _builtins.int = ...,
         seconds: _builtins.float = ...,
         detail: _builtins.str = ...,
+        cached_prompt_tokens_unknown: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cached_prompt_tokens", b"cached_prompt_tokens", "detail", b"detail", "finish_reason", b"finish_reason", "generated_tokens", b"generated_tokens", "prompt_tokens", b"prompt_tokens", "seconds", b"seconds", "seed", b"seed", "stop_string", b"stop_string", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cached_prompt_tokens", b"cached_prompt_tokens", "cached_prompt_tokens_unknown", b"cached_prompt_tokens_unknown", "detail", b"detail", "finish_reason", b"finish_reason", "generated_tokens", b"generated_tokens", "prompt_tokens", b"prompt_tokens", "seconds", b"seconds", "seed", b"seed", "stop_string", b"stop_string", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -341,10 +346,11 @@ class Model(_message.Message):
     """Origin: a Hub id, a directory or an artifact URL."""
     revision: _builtins.str
     """Hash of weights, tokenizer and configuration: equal revisions are equal models. For an endpoint (openai engine) a
-    hash of its URL, the model's name and its entry in the endpoint's list, since nothing else is known.
+    hash of its URL, the model's name and its entry in the endpoint's list, since nothing else is known; for vLLM's gRPC
+    server (vllm-grpc) a hash of its address, the model's name and origin there, and the tokenizer.
     """
     engine: _builtins.str
-    """"transformers", "vllm", "openai", "simulated" or "replay"."""
+    """"transformers", "vllm", "vllm-grpc", "openai", "simulated" or "replay"."""
     context_length: _builtins.int
     """Maximum tokens of prompt and completion together. 0: unknown."""
     chat_template: _builtins.str
@@ -467,8 +473,8 @@ class LoadModelRequest(_message.Message):
     """
     source: _builtins.str
     """A Hub id, a directory, or an artifact URL of a checkpoint (file://, s3://, gs://); for the replay engine the file
-    of a recording; for the openai engine the endpoint's name of the model. file:// URLs are used in place; others are
-    copied to the server's cache.
+    of a recording; for the engines openai and vllm-grpc the endpoint's name of the model. file:// URLs are used in
+    place; others are copied to the server's cache.
     """
     expected_revision: _builtins.str
     """Revision of the model, checked before its weights are read. Empty: not checked."""
@@ -623,6 +629,7 @@ class GetLoadResponse(_message.Message):
     prompt_tokens: _builtins.int
     """Tokens since the start of the process."""
     cached_prompt_tokens: _builtins.int
+    """Without prompts of which it is unknown."""
     generated_tokens: _builtins.int
     def __init__(
         self,

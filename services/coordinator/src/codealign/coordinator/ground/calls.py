@@ -237,6 +237,7 @@ def provenance(response: inf.GenerateResponse) -> pb.Provenance:
         seed=completion.seed,
         prompt_tokens=completion.prompt_tokens,
         cached_prompt_tokens=completion.cached_prompt_tokens,
+        cached_prompt_tokens_unknown=completion.cached_prompt_tokens_unknown,
         generated_tokens=completion.generated_tokens,
         seconds=completion.seconds,
     )

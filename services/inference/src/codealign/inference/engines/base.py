@@ -83,8 +83,8 @@ class Completion:
     stop_string: str
     """The stop string that ended the text. Empty: none, or the endpoint did not report which."""
     prompt_tokens: int
-    cached_prompt_tokens: int
-    """Prompt tokens that were not computed for this sample."""
+    cached_prompt_tokens: int | None
+    """Prompt tokens that were not computed for this sample. None: unknown."""
     generated_tokens: int
     """New tokens, including the stop string's and the end token."""
     seconds: float
@@ -118,6 +118,7 @@ class Load:
     slots: int = 0
     prompt_tokens: int = 0
     cached_prompt_tokens: int = 0
+    """Without prompts of which it is unknown."""
     generated_tokens: int = 0
 
 

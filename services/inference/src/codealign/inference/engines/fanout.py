@@ -91,7 +91,7 @@ class Fanout:
             raise
         self._bound.finished_one()
         self._prompt_tokens += completion.prompt_tokens
-        self._cached_tokens += completion.cached_prompt_tokens
+        self._cached_tokens += completion.cached_prompt_tokens or 0
         self._generated_tokens += completion.generated_tokens
         metrics.count(completion)
         metrics.COMPLETION_SECONDS.observe(time.perf_counter() - arrival)

@@ -94,7 +94,7 @@ class ReplayEngine:
         self._load = replace(
             self._load,
             prompt_tokens=self._load.prompt_tokens + completion.prompt_tokens,
-            cached_prompt_tokens=self._load.cached_prompt_tokens + completion.cached_prompt_tokens,
+            cached_prompt_tokens=self._load.cached_prompt_tokens + (completion.cached_prompt_tokens or 0),
             generated_tokens=self._load.generated_tokens + completion.generated_tokens,
         )
         metrics.count(completion)

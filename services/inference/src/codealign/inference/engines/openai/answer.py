@@ -57,7 +57,7 @@ def read_completion(request: GenerationRequest, sample: Sample, answer: Json, ar
         finish_reason=reason,
         stop_string=stop_string,
         prompt_tokens=_count(usage.get("prompt_tokens")),
-        cached_prompt_tokens=_count(_object(usage.get("prompt_tokens_details")).get("cached_tokens")),
+        cached_prompt_tokens=_known(_object(usage.get("prompt_tokens_details")).get("cached_tokens")),
         generated_tokens=_count(usage.get("completion_tokens")),
         seconds=time.perf_counter() - arrival,
         detail=detail,
@@ -134,7 +134,12 @@ def _object(value: Any) -> Json:
 
 def _count(value: Any) -> int:
     """Return a number of tokens, or 0 for what cannot be one."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else 0
+    return _known(value) or 0
+
+
+def _known(value: Any) -> int | None:
+    """Return a number of tokens, or None for what cannot be one."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else None
 
 
 def _shown(value: Any) -> str:

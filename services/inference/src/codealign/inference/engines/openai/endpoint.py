@@ -12,6 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import httpx2
@@ -140,13 +141,16 @@ class Endpoint:
         except httpx2.HTTPError:
             return None
 
-    async def post(self, url: str, body: Mapping[str, Any], field: str) -> Json:
+    async def post(
+        self, url: str, body: Mapping[str, Any], field: str, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> Json:
         """Send a request once, after waiting for a free connection.
 
         Args:
             url: A full URL, or a path below the base URL.
             body: The request's JSON.
             field: The field of our request that a refusal refers to.
+            headers: More headers.
 
         Raises:
             Filtered: The endpoint's filter rejected the request.
@@ -158,7 +162,8 @@ class Endpoint:
         """
         async with self._free:
             try:
-                answer = await self._connected().post(url if "://" in url else self.base_url + url, json=body)
+                target = url if "://" in url else self.base_url + url
+                answer = await self._connected().post(target, json=body, headers=dict(headers))
             except httpx2.ConnectTimeout as error:
                 raise Unavailable(f"{self.base_url} does not accept connections", retry_after=_RETRY_SECONDS) from error
             except httpx2.TimeoutException as error:

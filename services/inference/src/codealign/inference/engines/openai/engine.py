@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from codealign.common.errors import InvalidArgument, Unimplemented
 from codealign.common.logs import get_logger
@@ -89,6 +90,7 @@ class OpenAIEngine:
         self._chats = settings.openai_api == "chat"
         self._samples = Fanout(settings.openai_concurrency, settings.max_waiting)
         self._own_metrics = own_metrics
+        self._session_header = settings.openai_session_header
 
     @property
     def model(self) -> ModelInfo:
@@ -107,10 +109,11 @@ class OpenAIEngine:
         body = await self._body(request)
         path = "/chat/completions" if "messages" in body else "/completions"
         field = "prompt" if isinstance(request.prompt, str) else "chat"
+        headers = self._headers(request)
 
         async def write(sample: Sample, arrival: float) -> Completion:
             try:
-                answer = await self._endpoint.post(path, {**body, "seed": sample.seed & _SEED_MASK}, field)
+                answer = await self._endpoint.post(path, {**body, "seed": sample.seed & _SEED_MASK}, field, headers)
                 return read_completion(request, sample, answer, arrival)
             except Filtered as error:
                 return refused(sample, str(error), arrival)
@@ -146,6 +149,13 @@ class OpenAIEngine:
     async def _count(self, text: str) -> int:
         body = {"model": self._info.source, "prompt": text, "add_special_tokens": False}
         return int((await self._endpoint.post(self._endpoint.tokenize_url, body, "texts"))["count"])
+
+    def _headers(self, request: GenerationRequest) -> Mapping[str, str]:
+        """Return the header by which a router keeps prompts with the same prefix on one replica."""
+        if not self._session_header or not request.prefix_key:
+            return {}
+        # Callers choose keys freely, a header's value must be ASCII.
+        return {self._session_header: hashlib.sha256(request.prefix_key.encode()).hexdigest()[:32]}
 
     async def _body(self, request: GenerationRequest) -> Json:
         sampling = request.sampling

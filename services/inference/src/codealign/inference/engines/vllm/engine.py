@@ -153,7 +153,7 @@ def _completion(sample: Sample, output: Any, stop: Sequence[str], arrival: float
         finish_reason=reason,
         stop_string=stop_string,
         prompt_tokens=len(output.prompt_token_ids),
-        cached_prompt_tokens=output.num_cached_tokens or 0,
+        cached_prompt_tokens=output.num_cached_tokens,
         generated_tokens=len(written.token_ids),
         seconds=time.perf_counter() - arrival,
     )

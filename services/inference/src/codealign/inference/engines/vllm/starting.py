@@ -6,7 +6,6 @@ The environment is set before vLLM is imported, since vLLM reads part of it at i
 from __future__ import annotations
 
 import difflib
-import json
 import os
 from dataclasses import fields
 from pathlib import Path
@@ -17,6 +16,7 @@ from codealign.common.logs import get_logger
 from codealign.common.machine import available_memory
 from codealign.common.model_identity import revision
 from codealign.inference.engines.base import ModelInfo
+from codealign.inference.engines.model_files import configuration, end_tokens
 from codealign.inference.engines.prompts import chat_template_of, first_line, load_tokenizer
 from codealign.inference.engines.vllm.engine import RunningVllm, VllmEngine
 from codealign.inference.settings import InferenceSettings
@@ -78,7 +78,7 @@ def engine_arguments(settings: InferenceSettings, folder: Path, dtype: str, *, o
     Raises:
         ConfigurationError: vLLM has no such argument.
     """
-    own_context = _configuration(folder).get("max_position_embeddings")
+    own_context = configuration(folder).get("max_position_embeddings")
     context = min(filter(None, (own_context, settings.max_context)), default=None)
     arguments: dict[str, Any] = {
         "model": str(folder),
@@ -110,14 +110,6 @@ def engine_arguments(settings: InferenceSettings, folder: Path, dtype: str, *, o
         if "slots" in settings.model_fields_set:
             arguments["max_num_seqs"] = settings.slots
     return {**arguments, **_checked(settings.vllm_args)}
-
-
-def end_tokens(folder: Path, tokenizer: Any) -> frozenset[int]:
-    """Return the tokens that end a completion: from generation_config, config or tokenizer, the first that has any."""
-    for holder in (_configuration(folder, "generation_config.json"), _configuration(folder)):
-        if (ids := holder.get("eos_token_id")) is not None:
-            return frozenset([ids] if isinstance(ids, int) else ids)
-    return frozenset() if tokenizer.eos_token_id is None else frozenset([tokenizer.eos_token_id])
 
 
 def _set_environment(settings: InferenceSettings) -> None:
@@ -186,16 +178,3 @@ def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = next((line for line in lines if "rror, " in line or line.startswith("Value error")), "")
     return (told or first_line(error))[:400]
-
-
-def _configuration(folder: Path, name: str = "config.json") -> dict[str, Any]:
-    try:
-        read = json.loads((folder / name).read_text())
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise ConfigurationError(f"{folder}/{name} cannot be used: {error}") from error
-    if not isinstance(read, dict):
-        raise ConfigurationError(f"{folder}/{name} cannot be used: it is not a JSON object")
-    text = read.get("text_config")
-    return {**read, **text} if isinstance(text, dict) else read
