@@ -7,7 +7,7 @@ import contextlib
 import json
 import random
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -72,6 +72,10 @@ async def carried_out(strategy: str) -> Bench:
     return bench
 
 
+def execute_all(programs: Sequence[sb.Program], limits: Sequence[sb.Limits] = ()) -> list[sb.Result]:
+    return [execute(each) for each in programs]
+
+
 @pytest.fixture(scope="module")
 async def whole() -> Finished:
     """A run that took everything."""
@@ -85,8 +89,7 @@ async def test_a_strategy_chooses_what_a_run_with_it_publishes(
 ) -> None:
     bench = await carried_out(strategy)
     if STRATEGIES[strategy].compares:
-        order = Agreement(lambda programs, _: [execute(each) for each in programs], in_steps=True)
-        monkeypatch.setitem(choosing.ORDERS, strategy, order)
+        monkeypatch.setitem(choosing.ORDERS, strategy, Agreement(execute_all, in_steps=True))
     published = {row.example.lineage[-1].record_id for row in bench.examples()}
     rules = whole.pipeline.selection.duplicate_rules
     # In a thread, since the comparison of attempts begins an event loop of its own.

@@ -122,7 +122,7 @@ def _distributions(found: api.AgreementReport) -> list[Distribution]:
     given = (
         ("Class size: answers that do the same as the row’s", "answers", sizes),
         (
-            "Tests share: weighted share of others’ tests that the row’s answer passes",
+            "Tests share: share of others’ tests that the row’s answer passes",
             "share",
             _steps(found.tests_shares),
         ),
