@@ -143,11 +143,11 @@ def card(name: str, about: Description, counts: Counts) -> str:
 def _compared() -> list[str]:
     """Explain the columns of rows whose attempts were compared."""
     return [
-        "Several responses to an instruction were compared with each other, by what they return for the same inputs and "
-        "by each other's tests. `attempts` is their number, and `class_size` how many of them do the same as the row's, "
-        "itself included. `tests_share` is the weighted share of the others' tests that it passes. `mutation_score` is "
-        "the share of small faults in it that its own tests detect, and `surviving_mutants` has the others. "
-        "`added_tests` are the assertions among `tests` that CodeAlign wrote, not the model.",
+        "Several responses to an instruction were compared with each other, by what they return for the same inputs "
+        "and by each other's tests. `attempts` is their number, and `class_size` how many of them do the same as the "
+        "row's, itself included. `tests_share` is the weighted share of the others' tests that it passes. "
+        "`mutation_score` is the share of small faults in it that its own tests detect, and `surviving_mutants` has "
+        "the others. `added_tests` are the assertions among `tests` that CodeAlign wrote, not the model.",
         "",
     ]
 
