@@ -100,7 +100,7 @@ def test_the_report_shows_the_comparison(small: api.GetReportResponse) -> None:
 def test_a_sample_says_so_and_the_whole_does_not(small: api.GetReportResponse) -> None:
     exact = sentence(small.agreement)
     assert exact == (
-        "7 instructions judged, 2 contested; 1 pass contradicted by other attempts; 3 of 5 rows with added tests"
+        "7 instructions judged, 2 contested; 1 pass outside the winning class; 3 of 5 rows with added tests"
     )
     small.agreement.all_rows = 9_000
     assert sentence(small.agreement) == f"{exact} (of at most 500 of 7 judgements and of 9,000 rows, at random)"

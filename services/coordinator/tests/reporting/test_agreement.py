@@ -46,9 +46,11 @@ def test_rows_are_counted_by_class_size_and_by_steps() -> None:
     assert list(agreement.summarize([], [row("a")]).mutation_scores) == []
 
 
-def test_passes_that_others_contradict_are_counted() -> None:
+def test_passes_outside_the_winning_class_are_counted() -> None:
     told = agreement.summarize([judgement(1, 1, 2, 0), judgement(1, 2, 2), judgement(1, 2, contested=True)], [])
-    assert (told.instructions, told.contested, told.outvoted) == (3, 1, 3)
+    assert (told.instructions, told.contested, told.outvoted) == (3, 1, 4)
+    contradicting = judgement(1, 2, own=pb.PAIR_RESULT_CONTRADICTS)
+    assert agreement.outvoted(contradicting.judgement) == [1], "it contradicts itself, but passes"
     assert agreement.outvoted(judgement(1, 2, own=UNDECIDED).judgement) == [], "it is not known to pass"
 
 

@@ -89,7 +89,7 @@ def facts(found: api.AgreementReport) -> tuple[tuple[str, str], ...]:
     all_facts = {
         "instructions judged": f"{found.instructions:,}",
         "of these contested, without a row": f"{found.contested:,}",
-        "passes that others contradict": f"{found.outvoted:,}",
+        "passes outside the winning class": f"{found.outvoted:,}",
         "rows with added tests": f"{found.rows_with_added_tests:,} of {found.rows:,} "
         f"({percent(found.rows_with_added_tests / rows)})"
         if found.rows
@@ -103,7 +103,7 @@ def sentence(found: api.AgreementReport) -> str:
     """Return the numbers in one sentence."""
     text = (
         f"{count(found.instructions, 'instruction')} judged, {found.contested:,} contested; "
-        f"{count(found.outvoted, 'pass', 'passes')} contradicted by other attempts; "
+        f"{count(found.outvoted, 'pass', 'passes')} outside the winning class; "
         f"{found.rows_with_added_tests:,} of {count(found.rows, 'row')} with added tests"
     )
     sampled = _sampled(found)

@@ -105,16 +105,16 @@ def outvoted(found: pb.Judgement) -> list[int]:
     if found.is_contested:
         return []
     return [
-        number
-        for number, each in enumerate(found.attempts)
-        if each.class_number > 1 and not each.contradicts_itself and _may_pass(found, number)
+        number for number, each in enumerate(found.attempts) if each.class_number != 1 and _passes_own(found, number)
     ]
 
 
-def _may_pass(found: pb.Judgement, number: int) -> bool:
-    """Return whether a response that does not contradict itself passes its own tests: they may be undecided."""
-    own = number * (len(found.attempts) + 1)
-    return not found.pairs or found.pairs[own] == pb.PAIR_RESULT_PASSED
+def _passes_own(found: pb.Judgement, number: int) -> bool:
+    """Return whether a response passes its own tests, even if it contradicts what they compute for another input."""
+    if not found.pairs:
+        return not found.attempts[number].contradicts_itself
+    own = found.pairs[number * (len(found.attempts) + 1)]
+    return own in (pb.PAIR_RESULT_PASSED, pb.PAIR_RESULT_CONTRADICTS)
 
 
 def most_telling(judgements: Iterable[pb.Record], with_row: Iterable[str]) -> pb.Record | None:

@@ -228,8 +228,11 @@ def _body(compared: Compared, attempts: Sequence[Attempt]) -> pb.Judgement:
     if best.strength.score is not None:
         body.mutation_score = best.strength.score
     if compared.tests:
+        # The comparison counts the attempts that could be read; people know them by their own numbers.
+        names = {f"attempt {place}": f"attempt {each.item.record.attempt}" for place, each in enumerate(attempts)}
         for each in best.added:
-            body.added_tests.add(text=each.text, detects=each.kills, agreed_by=len(each.agreed_by))
+            detects = [names.get(text, text) for text in each.kills]
+            body.added_tests.add(text=each.text, detects=detects, agreed_by=len(each.agreed_by))
     return body
 
 
