@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import httpx2
@@ -169,6 +169,9 @@ class Trainer(training_rpc.TrainingServiceServicer):
         raise NotFound(f"training {request.id!r} not found")
 
 
+AnyTree = TypeVar("AnyTree", bound=Tree)
+
+
 class World:
     """The services, and a browser without a screen."""
 
@@ -177,7 +180,7 @@ class World:
         self.coordinator = Coordinator()  # type: ignore[abstract]  # the other methods are unimplemented
         self.trainer = Trainer()  # type: ignore[abstract]
 
-    def store(self, tree: Tree, *, state: pb.RunState.ValueType = pb.RUN_STATE_SUCCEEDED) -> Tree:
+    def store(self, tree: AnyTree, *, state: pb.RunState.ValueType = pb.RUN_STATE_SUCCEEDED) -> AnyTree:
         """Store a tree's records as those of its run."""
         append(self.database, tree.records, collection=tree.run.id)
         self.coordinator.add(tree.run, state, tree.text)

@@ -98,8 +98,8 @@ class RecordView:
 def badge(record: pb.Record) -> tuple[str, str]:
     """Return a record's verdict, reason or rule, and its colour; ("", "") if it has none."""
     match record.WhichOneof("body"):
-        case "verdict" | "trial" as name:
-            verdict = verdict_name(getattr(record, name).result.verdict)
+        case "verdict" | "trial" as kind:
+            verdict = verdict_name(getattr(record, kind).result.verdict)
             return verdict, "good" if verdict in ("PASSED", "COMPLETED") else "bad"
         case "judgement":
             return ("contested", "bad") if record.judgement.is_contested else ("", "")

@@ -47,7 +47,7 @@ class _Child:
 
     def lines(self, marker: bytes) -> list[bytes]:
         """Return the complete lines that begin with its marker."""
-        return [line for line in self.printed.split(b"\n")[:-1] if line.startswith(marker)]
+        return [bytes(line) for line in self.printed.split(b"\n")[:-1] if line.startswith(marker)]
 
 
 class _Batch:
@@ -92,7 +92,7 @@ class _Batch:
 
     def _is_late(self) -> bool:
         limit = self._asked["total_seconds"]
-        return self._cpu_seconds() - self._spent > limit or time.monotonic() - self._began > 2 * limit
+        return bool(self._cpu_seconds() - self._spent > limit or time.monotonic() - self._began > 2 * limit)
 
     def _cpu_seconds(self) -> float:
         return sum(os.times()[:4])
@@ -102,7 +102,7 @@ class _Batch:
         if not number:
             return code
         start, end, text = self._asked["mutants"][number - 1]
-        return code[:start] + text + code[len(code) - end :]
+        return f"{code[:start]}{text}{code[len(code) - end :]}"
 
     def _tested(self, number: int) -> tuple[str, float]:
         """Execute a program with the tests and return what became of it, with its CPU seconds."""
