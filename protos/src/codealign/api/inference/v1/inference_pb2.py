@@ -24,15 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*codealign/api/inference/v1/inference.proto\x12\x1a\x63odealign.api.inference.v1\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"I\n\x0c\x43hatMessages\x12\x39\n\x08messages\x18\x01 \x03(\x0b\x32\'.codealign.api.inference.v1.ChatMessage\"\'\n\x06Sample\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x0c\n\x04seed\x18\x02 \x01(\x04\"i\n\x12SamplingParameters\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_p\x18\x02 \x01(\x01\x12\r\n\x05top_k\x18\x03 \x01(\x05\x12\x12\n\nmax_tokens\x18\x04 \x01(\x05\x12\x0c\n\x04stop\x18\x05 \x03(\t\"\xb1\x02\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x19\n\x11\x65xpected_revision\x18\x02 \x01(\t\x12\x10\n\x06prompt\x18\x03 \x01(\tH\x00\x12\x38\n\x04\x63hat\x18\x04 \x01(\x0b\x32(.codealign.api.inference.v1.ChatMessagesH\x00\x12\x33\n\x07samples\x18\x05 \x03(\x0b\x32\".codealign.api.inference.v1.Sample\x12@\n\x08sampling\x18\x06 \x01(\x0b\x32..codealign.api.inference.v1.SamplingParameters\x12\x12\n\nprefix_key\x18\x07 \x01(\t\x12\x14\n\x0cprefix_chars\x18\x08 \x01(\x05\x42\x07\n\x05input\"\xff\x01\n\nCompletion\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x0c\n\x04text\x18\x03 \x01(\t\x12?\n\rfinish_reason\x18\x04 \x01(\x0e\x32(.codealign.api.inference.v1.FinishReason\x12\x13\n\x0bstop_string\x18\x05 \x01(\t\x12\x15\n\rprompt_tokens\x18\x06 \x01(\x05\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x07 \x01(\x05\x12\x18\n\x10generated_tokens\x18\x08 \x01(\x05\x12\x0f\n\x07seconds\x18\t \x01(\x01\x12\x0e\n\x06\x64\x65tail\x18\n \x01(\t\"o\n\x10GenerateResponse\x12:\n\ncompletion\x18\x01 \x01(\x0b\x32&.codealign.api.inference.v1.Completion\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\"\xc2\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x05 \x01(\x05\x12\x15\n\rchat_template\x18\x06 \x01(\t\x12\x17\n\x0f\x62\x61tch_invariant\x18\x07 \x01(\x08\x12\r\n\x05\x64type\x18\x08 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\t \x01(\t\x12\x12\n\nsize_bytes\x18\n \x01(\x03\"\x13\n\x11ListModelsRequest\"G\n\x12ListModelsResponse\x12\x31\n\x06models\x18\x01 \x03(\x0b\x32!.codealign.api.inference.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x10GetModelResponse\x12\x30\n\x05model\x18\x01 \x01(\x0b\x32!.codealign.api.inference.v1.Model\"K\n\x10LoadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x19\n\x11\x65xpected_revision\x18\x03 \x01(\t\"E\n\x11LoadModelResponse\x12\x30\n\x05model\x18\x01 \x01(\x0b\x32!.codealign.api.inference.v1.Model\"\"\n\x12UnloadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13UnloadModelResponse\"2\n\x12\x43ountTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\"%\n\x13\x43ountTokensResponse\x12\x0e\n\x06\x63ounts\x18\x01 \x03(\x05\"\x10\n\x0eGetLoadRequest\"\x91\x01\n\x0fGetLoadResponse\x12\x0f\n\x07running\x18\x01 \x01(\x05\x12\x0f\n\x07waiting\x18\x02 \x01(\x05\x12\r\n\x05slots\x18\x03 \x01(\x05\x12\x15\n\rprompt_tokens\x18\x04 \x01(\x03\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x05 \x01(\x03\x12\x18\n\x10generated_tokens\x18\x06 \x01(\x03*\xc2\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x46INISH_REASON_END_TOKEN\x10\x01\x12\x1d\n\x19\x46INISH_REASON_STOP_STRING\x10\x02\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x03\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x04\x12\x1b\n\x17\x46INISH_REASON_TOOL_CALL\x10\x05\x32\xfd\x05\n\x10InferenceService\x12g\n\x08Generate\x12+.codealign.api.inference.v1.GenerateRequest\x1a,.codealign.api.inference.v1.GenerateResponse0\x01\x12k\n\nListModels\x12-.codealign.api.inference.v1.ListModelsRequest\x1a..codealign.api.inference.v1.ListModelsResponse\x12\x65\n\x08GetModel\x12+.codealign.api.inference.v1.GetModelRequest\x1a,.codealign.api.inference.v1.GetModelResponse\x12h\n\tLoadModel\x12,.codealign.api.inference.v1.LoadModelRequest\x1a-.codealign.api.inference.v1.LoadModelResponse\x12n\n\x0bUnloadModel\x12..codealign.api.inference.v1.UnloadModelRequest\x1a/.codealign.api.inference.v1.UnloadModelResponse\x12n\n\x0b\x43ountTokens\x12..codealign.api.inference.v1.CountTokensRequest\x1a/.codealign.api.inference.v1.CountTokensResponse\x12\x62\n\x07GetLoad\x12*.codealign.api.inference.v1.GetLoadRequest\x1a+.codealign.api.inference.v1.GetLoadResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*codealign/api/inference/v1/inference.proto\x12\x1a\x63odealign.api.inference.v1\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"I\n\x0c\x43hatMessages\x12\x39\n\x08messages\x18\x01 \x03(\x0b\x32\'.codealign.api.inference.v1.ChatMessage\"\'\n\x06Sample\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x0c\n\x04seed\x18\x02 \x01(\x04\"i\n\x12SamplingParameters\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_p\x18\x02 \x01(\x01\x12\r\n\x05top_k\x18\x03 \x01(\x05\x12\x12\n\nmax_tokens\x18\x04 \x01(\x05\x12\x0c\n\x04stop\x18\x05 \x03(\t\"\xb1\x02\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x19\n\x11\x65xpected_revision\x18\x02 \x01(\t\x12\x10\n\x06prompt\x18\x03 \x01(\tH\x00\x12\x38\n\x04\x63hat\x18\x04 \x01(\x0b\x32(.codealign.api.inference.v1.ChatMessagesH\x00\x12\x33\n\x07samples\x18\x05 \x03(\x0b\x32\".codealign.api.inference.v1.Sample\x12@\n\x08sampling\x18\x06 \x01(\x0b\x32..codealign.api.inference.v1.SamplingParameters\x12\x12\n\nprefix_key\x18\x07 \x01(\t\x12\x14\n\x0cprefix_chars\x18\x08 \x01(\x05\x42\x07\n\x05input\"\xff\x01\n\nCompletion\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x0c\n\x04text\x18\x03 \x01(\t\x12?\n\rfinish_reason\x18\x04 \x01(\x0e\x32(.codealign.api.inference.v1.FinishReason\x12\x13\n\x0bstop_string\x18\x05 \x01(\t\x12\x15\n\rprompt_tokens\x18\x06 \x01(\x05\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x07 \x01(\x05\x12\x18\n\x10generated_tokens\x18\x08 \x01(\x05\x12\x0f\n\x07seconds\x18\t \x01(\x01\x12\x0e\n\x06\x64\x65tail\x18\n \x01(\t\"o\n\x10GenerateResponse\x12:\n\ncompletion\x18\x01 \x01(\x0b\x32&.codealign.api.inference.v1.Completion\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\"\x88\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x05 \x01(\x05\x12\x15\n\rchat_template\x18\x06 \x01(\t\x12\x17\n\x0f\x62\x61tch_invariant\x18\x07 \x01(\x08\x12\r\n\x05\x64type\x18\x08 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\t \x01(\t\x12\x12\n\nsize_bytes\x18\n \x01(\x03\x12\r\n\x05slots\x18\x0b \x01(\x05\x12\x35\n\x08replicas\x18\x0c \x03(\x0b\x32#.codealign.api.inference.v1.Replica\"\x84\x01\n\x07Replica\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x37\n\x05state\x18\x02 \x01(\x0e\x32(.codealign.api.inference.v1.ReplicaState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05slots\x18\x04 \x01(\x05\x12\x11\n\tin_flight\x18\x05 \x01(\x05\"\x13\n\x11ListModelsRequest\"G\n\x12ListModelsResponse\x12\x31\n\x06models\x18\x01 \x03(\x0b\x32!.codealign.api.inference.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x10GetModelResponse\x12\x30\n\x05model\x18\x01 \x01(\x0b\x32!.codealign.api.inference.v1.Model\"K\n\x10LoadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x19\n\x11\x65xpected_revision\x18\x03 \x01(\t\"E\n\x11LoadModelResponse\x12\x30\n\x05model\x18\x01 \x01(\x0b\x32!.codealign.api.inference.v1.Model\"\"\n\x12UnloadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13UnloadModelResponse\"2\n\x12\x43ountTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\"%\n\x13\x43ountTokensResponse\x12\x0e\n\x06\x63ounts\x18\x01 \x03(\x05\"\x10\n\x0eGetLoadRequest\"\x91\x01\n\x0fGetLoadResponse\x12\x0f\n\x07running\x18\x01 \x01(\x05\x12\x0f\n\x07waiting\x18\x02 \x01(\x05\x12\r\n\x05slots\x18\x03 \x01(\x05\x12\x15\n\rprompt_tokens\x18\x04 \x01(\x03\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x05 \x01(\x03\x12\x18\n\x10generated_tokens\x18\x06 \x01(\x03\"o\n\x0bWantedModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x0e\n\x06pinned\x18\x04 \x01(\x08\x12\x0f\n\x07removed\x18\x05 \x01(\x08\x12\x0f\n\x07version\x18\x06 \x01(\x03\"L\n\x11SyncModelsRequest\x12\x37\n\x06wanted\x18\x01 \x03(\x0b\x32\'.codealign.api.inference.v1.WantedModel\"\x80\x01\n\x12SyncModelsResponse\x12\x37\n\x06wanted\x18\x01 \x03(\x0b\x32\'.codealign.api.inference.v1.WantedModel\x12\x31\n\x06models\x18\x02 \x03(\x0b\x32!.codealign.api.inference.v1.Model*\xc2\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x46INISH_REASON_END_TOKEN\x10\x01\x12\x1d\n\x19\x46INISH_REASON_STOP_STRING\x10\x02\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x03\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x04\x12\x1b\n\x17\x46INISH_REASON_TOOL_CALL\x10\x05*\x9b\x01\n\x0cReplicaState\x12\x1d\n\x19REPLICA_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13REPLICA_STATE_READY\x10\x01\x12\x19\n\x15REPLICA_STATE_LOADING\x10\x02\x12\x19\n\x15REPLICA_STATE_REFUSED\x10\x03\x12\x1d\n\x19REPLICA_STATE_UNAVAILABLE\x10\x04\x32\xea\x06\n\x10InferenceService\x12g\n\x08Generate\x12+.codealign.api.inference.v1.GenerateRequest\x1a,.codealign.api.inference.v1.GenerateResponse0\x01\x12k\n\nListModels\x12-.codealign.api.inference.v1.ListModelsRequest\x1a..codealign.api.inference.v1.ListModelsResponse\x12\x65\n\x08GetModel\x12+.codealign.api.inference.v1.GetModelRequest\x1a,.codealign.api.inference.v1.GetModelResponse\x12h\n\tLoadModel\x12,.codealign.api.inference.v1.LoadModelRequest\x1a-.codealign.api.inference.v1.LoadModelResponse\x12n\n\x0bUnloadModel\x12..codealign.api.inference.v1.UnloadModelRequest\x1a/.codealign.api.inference.v1.UnloadModelResponse\x12n\n\x0b\x43ountTokens\x12..codealign.api.inference.v1.CountTokensRequest\x1a/.codealign.api.inference.v1.CountTokensResponse\x12\x62\n\x07GetLoad\x12*.codealign.api.inference.v1.GetLoadRequest\x1a+.codealign.api.inference.v1.GetLoadResponse\x12k\n\nSyncModels\x12-.codealign.api.inference.v1.SyncModelsRequest\x1a..codealign.api.inference.v1.SyncModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'codealign.api.inference.v1.inference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=1881
-  _globals['_FINISHREASON']._serialized_end=2075
+  _globals['_FINISHREASON']._serialized_start=2408
+  _globals['_FINISHREASON']._serialized_end=2602
+  _globals['_REPLICASTATE']._serialized_start=2605
+  _globals['_REPLICASTATE']._serialized_end=2760
   _globals['_CHATMESSAGE']._serialized_start=74
   _globals['_CHATMESSAGE']._serialized_end=118
   _globals['_CHATMESSAGES']._serialized_start=120
@@ -48,31 +50,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GENERATERESPONSE']._serialized_start=909
   _globals['_GENERATERESPONSE']._serialized_end=1020
   _globals['_MODEL']._serialized_start=1023
-  _globals['_MODEL']._serialized_end=1217
-  _globals['_LISTMODELSREQUEST']._serialized_start=1219
-  _globals['_LISTMODELSREQUEST']._serialized_end=1238
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1240
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1311
-  _globals['_GETMODELREQUEST']._serialized_start=1313
-  _globals['_GETMODELREQUEST']._serialized_end=1344
-  _globals['_GETMODELRESPONSE']._serialized_start=1346
-  _globals['_GETMODELRESPONSE']._serialized_end=1414
-  _globals['_LOADMODELREQUEST']._serialized_start=1416
-  _globals['_LOADMODELREQUEST']._serialized_end=1491
-  _globals['_LOADMODELRESPONSE']._serialized_start=1493
-  _globals['_LOADMODELRESPONSE']._serialized_end=1562
-  _globals['_UNLOADMODELREQUEST']._serialized_start=1564
-  _globals['_UNLOADMODELREQUEST']._serialized_end=1598
-  _globals['_UNLOADMODELRESPONSE']._serialized_start=1600
-  _globals['_UNLOADMODELRESPONSE']._serialized_end=1621
-  _globals['_COUNTTOKENSREQUEST']._serialized_start=1623
-  _globals['_COUNTTOKENSREQUEST']._serialized_end=1673
-  _globals['_COUNTTOKENSRESPONSE']._serialized_start=1675
-  _globals['_COUNTTOKENSRESPONSE']._serialized_end=1712
-  _globals['_GETLOADREQUEST']._serialized_start=1714
-  _globals['_GETLOADREQUEST']._serialized_end=1730
-  _globals['_GETLOADRESPONSE']._serialized_start=1733
-  _globals['_GETLOADRESPONSE']._serialized_end=1878
-  _globals['_INFERENCESERVICE']._serialized_start=2078
-  _globals['_INFERENCESERVICE']._serialized_end=2843
+  _globals['_MODEL']._serialized_end=1287
+  _globals['_REPLICA']._serialized_start=1290
+  _globals['_REPLICA']._serialized_end=1422
+  _globals['_LISTMODELSREQUEST']._serialized_start=1424
+  _globals['_LISTMODELSREQUEST']._serialized_end=1443
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1445
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1516
+  _globals['_GETMODELREQUEST']._serialized_start=1518
+  _globals['_GETMODELREQUEST']._serialized_end=1549
+  _globals['_GETMODELRESPONSE']._serialized_start=1551
+  _globals['_GETMODELRESPONSE']._serialized_end=1619
+  _globals['_LOADMODELREQUEST']._serialized_start=1621
+  _globals['_LOADMODELREQUEST']._serialized_end=1696
+  _globals['_LOADMODELRESPONSE']._serialized_start=1698
+  _globals['_LOADMODELRESPONSE']._serialized_end=1767
+  _globals['_UNLOADMODELREQUEST']._serialized_start=1769
+  _globals['_UNLOADMODELREQUEST']._serialized_end=1803
+  _globals['_UNLOADMODELRESPONSE']._serialized_start=1805
+  _globals['_UNLOADMODELRESPONSE']._serialized_end=1826
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=1828
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=1878
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=1880
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=1917
+  _globals['_GETLOADREQUEST']._serialized_start=1919
+  _globals['_GETLOADREQUEST']._serialized_end=1935
+  _globals['_GETLOADRESPONSE']._serialized_start=1938
+  _globals['_GETLOADRESPONSE']._serialized_end=2083
+  _globals['_WANTEDMODEL']._serialized_start=2085
+  _globals['_WANTEDMODEL']._serialized_end=2196
+  _globals['_SYNCMODELSREQUEST']._serialized_start=2198
+  _globals['_SYNCMODELSREQUEST']._serialized_end=2274
+  _globals['_SYNCMODELSRESPONSE']._serialized_start=2277
+  _globals['_SYNCMODELSRESPONSE']._serialized_end=2405
+  _globals['_INFERENCESERVICE']._serialized_start=2763
+  _globals['_INFERENCESERVICE']._serialized_end=3637
 # @@protoc_insertion_point(module_scope)
