@@ -133,6 +133,10 @@ bench-sandbox: setup ## Executions per second, ours and others', in one table
 bench-flow: setup ## What a record costs: processor time by service, memory, growth; SQLite and PostgreSQL
 	@$(BIN)/python -m tests.bench.flow $(ARGS)
 
+.PHONY: bench-inference
+bench-inference: setup ## Three inference workers behind a gateway against one: throughput, prefix reuse, cost, a worker's loss
+	@$(BIN)/python -m tests.bench.inference $(ARGS)
+
 .PHONY: bench-draws
 bench-draws: setup ## Tokens per kept row, by stage and switch, up to a run with a target
 	@$(BIN)/python -m tests.bench.draws $(ARGS)

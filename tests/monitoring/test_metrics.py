@@ -17,8 +17,10 @@ LABELS = {
     *("workload", "state", "stage", "reason", "model", "kind", "service", "event"),
     *("verdict", "profile", "outcome", "finish_reason", "endpoint"),
     *("operation", "table", "volume"),
+    "worker",  # a gateway's present workers; the series of one that is gone is removed
 }
-"""Labels whose values come from a fixed set, the configuration or the loaded models, never from records or runs."""
+"""Labels whose values come from a fixed set, the configuration, the loaded models or the present servers, never from
+records or runs."""
 UNITS = ("seconds", "bytes", "total", "rows", "requests", "records")
 METRICS = pytest.mark.parametrize("metric", reference.everything(), ids=lambda metric: metric.name)
 

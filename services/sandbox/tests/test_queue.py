@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
+from codealign.common.estimates import ServiceTimes, retry_delay
 from codealign.sandbox import rerun, validate
-from codealign.sandbox.estimates import ServiceTimes, retry_delay
 from codealign.sandbox.fairness import FairQueue
 
 from .conftest import request

@@ -15,12 +15,12 @@ from codealign.api.runner.v1 import runner_pb2
 from codealign.api.runner.v1 import runner_pb2_grpc as rpc
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.common.clients import ClientTls
-from codealign.common.errors import ConfigurationError
+from codealign.common.discovery import Discovery, Target
 from codealign.sandbox import validate
+from codealign.sandbox.backends import RemotePlaces
 from codealign.sandbox.dispatch import Dispatcher
 from codealign.sandbox.pool import Pool
 from codealign.sandbox.runners.attached import AttachedRunner, RunnerDrained, RunnerLost
-from codealign.sandbox.runners.discovery import Discovery, Target, parse
 from codealign.sandbox.runners.remote import RemoteBackend
 
 from .conftest import request
@@ -163,7 +163,7 @@ async def discovering(target: Target) -> AsyncIterator[tuple[Discovery, Pool, Di
 
     dispatcher = Dispatcher(10, 3)
     pool = Pool(dispatcher, changed, patient=True)
-    yield Discovery(target, pool, backend, 0.05, 5.0), pool, dispatcher
+    yield Discovery([target], RemotePlaces(pool, backend), 0.05, 5.0), pool, dispatcher
     await pool.stop(0)
 
 
@@ -196,24 +196,6 @@ async def test_work_waits_for_a_runner_that_comes_later() -> None:
             await runner.answers()
             assert (await execution).verdict == pb.VERDICT_COMPLETED
             finder.cancel()
-
-
-@pytest.mark.parametrize(
-    ("text", "target"),
-    [
-        ("runners.sandbox.svc:7410", Target("runners.sandbox.svc", 7410)),
-        ("dns:///runners:7410", Target("runners", 7410)),
-        ("[::1]:7410", Target("::1", 7410)),
-    ],
-)
-def test_a_target_is_a_host_and_a_port(text: str, target: Target) -> None:
-    assert parse(text) == target
-
-
-@pytest.mark.parametrize("text", ["runners", "dns:///runners", "runners:", ":7410", "runners:http", "runners:70000"])
-def test_what_is_no_target_is_told(text: str) -> None:
-    with pytest.raises(ConfigurationError, match="host:port"):
-        parse(text)
 
 
 async def test_a_name_without_addresses_has_no_runners_and_is_no_error() -> None:

@@ -106,6 +106,12 @@ def caller_of(context: Any) -> str | None:
     return names[0] if len(names) == 1 and names[0] else None
 
 
+def peer_of(context: Any) -> str:
+    """Return the caller for turn-taking: the client certificate's name, or the connection if there is none."""
+    names = context.peer_identities() or ()
+    return ",".join(sorted(name.decode("utf-8", "replace") for name in names)) or str(context.peer())
+
+
 @functools.lru_cache(maxsize=64)
 def _common_names(pem: bytes) -> tuple[str, ...]:
     try:

@@ -238,7 +238,7 @@ class Clients:
         while True:
             tried += 1
             try:
-                with _traced(method) as metadata:
+                with traced(method) as metadata:
                     return await method(request, timeout=timeout, metadata=metadata)
             except grpc.aio.AioRpcError as error:
                 if policy.gives_up(tried, error):
@@ -264,7 +264,7 @@ class Clients:
             tried += 1
             started = False
             try:
-                with _traced(method) as metadata:
+                with traced(method) as metadata:
                     call = method(request, timeout=timeout, metadata=metadata)
                     try:
                         async for response in call:
@@ -300,7 +300,7 @@ class Clients:
 
 
 @contextlib.contextmanager
-def _traced(method: object) -> Iterator[tuple[tuple[str, str], ...]]:
+def traced(method: object) -> Iterator[tuple[tuple[str, str], ...]]:
     """Record a call's span, and yield the metadata that carries its context and the request id."""
     call = traces.start_call(_name(method), traces.SpanKind.CLIENT)
     code, message = "OK", ""

@@ -15,6 +15,7 @@ from codealign.common.logs import get_logger
 from codealign.common.server import ALL, Callers, Readiness, Registration, serve
 from codealign.inference import metrics
 from codealign.inference.engine_opener import EngineOpener, configured_source
+from codealign.inference.gateway import wiring as gateway
 from codealign.inference.registry import ModelRegistry
 from codealign.inference.servicer import InferenceServicer
 from codealign.inference.settings import CommandLineSettings, InferenceSettings
@@ -26,6 +27,8 @@ CALLERS: Callers = {
         *("LoadModel", "UnloadModel"),  # a loop's tuned model
     ),
     "trainer": ("ListModels", "UnloadModel"),  # to make room on a GPU that both use
+    # a gateway, of its workers
+    "inference": ("Generate", "CountTokens", "LoadModel", "UnloadModel", "SyncModels"),
     "client": ALL,
 }
 """Methods that each client identity may call."""
@@ -38,20 +41,26 @@ log = get_logger(__name__)
 async def build(
     faults: list[str], settings: InferenceSettings, readiness: Readiness
 ) -> AsyncIterator[Sequence[Registration]]:
-    """Load the configured model and yield the service; until then the server is live but not ready.
+    """Load the configured model, or find workers, and yield the service; until then the server is live but not ready.
 
     Args:
         faults: Filled with the faults that stop the server, if any.
         settings: The server's settings.
         readiness: Set to ready once the server listens; models loaded or unloaded later do not change it.
     """
-    source = configured_source(settings)
-    await readiness.set(False, f"loading model {source}")
+    if settings.worker_target:
+        async with gateway.opened(settings, readiness) as servicer:
+            yield [Registration(SERVICE, add_InferenceServiceServicer_to_server, servicer, CALLERS)]
+        return
+    source = "" if settings.start_empty and not settings.model else configured_source(settings)
+    if source:
+        await readiness.set(False, f"loading model {source}")
     models = ModelRegistry(EngineOpener(settings))
     metrics.watch(models.load)
     watch = asyncio.ensure_future(_stop_at_a_fault(models, readiness, faults))
     try:
-        await models.open(source, name=settings.model_name)
+        if source:
+            await models.open(source, name=settings.model_name)
         await readiness.set(False, "starting")  # the server sets ready once it listens
         yield [Registration(SERVICE, add_InferenceServiceServicer_to_server, InferenceServicer(models), CALLERS)]
     finally:

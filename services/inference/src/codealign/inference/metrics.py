@@ -46,11 +46,49 @@ ENGINE_METRICS_UP = Gauge(
     registry=None,  # collected with the metrics that it is about
 )
 
+GATEWAY_WAITING = Gauge(
+    "codealign_inference_gateway_waiting_samples", "Samples in the gateway's queue that wait for a worker", ["model"]
+)
+GATEWAY_OLDEST = Gauge(
+    "codealign_inference_gateway_oldest_waiting_timestamp_seconds",
+    "When the sample that waits longest at the gateway was queued, in seconds since 1970; 0 if none waits",
+    ["model"],
+)
+GATEWAY_QUEUE_LIMIT = Gauge(
+    "codealign_inference_gateway_queue_limit", "Samples that may wait at the gateway; more are refused"
+)
+GATEWAY_IN_FLIGHT = Gauge(
+    "codealign_inference_gateway_in_flight_samples",
+    "Samples that a worker has been sent and has not answered",
+    ["worker"],
+)
+GATEWAY_WORKERS = Gauge(
+    "codealign_inference_gateway_workers",
+    "Workers that respond, that do not, and that are set aside after a fault",
+    ["state"],
+)
+GATEWAY_RESENT = Counter(
+    "codealign_inference_gateway_resent_samples_total",
+    "Samples sent again: their worker was lost, failed (fault), or did not take them (returned)",
+    ["reason"],
+)
+GATEWAY_SPILLED = Counter(
+    "codealign_inference_gateway_spilled_samples_total",
+    "Samples sent to another worker than their prefix group's own, which had no room",
+)
+GATEWAY_REFUSED = Counter(
+    "codealign_inference_gateway_refused_requests_total", "Requests refused or dropped because the queue was full"
+)
+
 KINDS = ("computed_prompt", "cached_prompt", "prompt", "generated")
 for _kind in KINDS:
     TOKENS.labels(_kind)
 for _reason in FinishReason:
     COMPLETIONS.labels(_reason.value)
+for _why in ("lost", "fault", "returned"):
+    GATEWAY_RESENT.labels(_why)
+for _state in ("ready", "unavailable", "aside"):
+    GATEWAY_WORKERS.labels(_state)
 
 
 def watch(load: Callable[[], Load]) -> None:

@@ -75,9 +75,14 @@ class ModelRegistry:
         self._entries[engine.model.name] = _Entry(engine, self._opener.key_of(engine.model.source))
 
     @property
+    def engines(self) -> list[Engine]:
+        """The engines of the loaded models, in loading order."""
+        return [entry.engine for entry in self._entries.values()]
+
+    @property
     def models(self) -> list[ModelInfo]:
         """The loaded models, in loading order."""
-        return [entry.engine.model for entry in self._entries.values()]
+        return [engine.model for engine in self.engines]
 
     @property
     def faults(self) -> list[str]:

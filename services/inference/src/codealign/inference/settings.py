@@ -108,6 +108,39 @@ class InferenceSettings(ServerSettings):
     openai_concurrency: int = Field(default=32, ge=1)
     """Maximum number of concurrent requests to the endpoint; each sample is one request."""
 
+    start_empty: bool = False
+    """Start without a model if none is configured. LoadModel, or the gateway of which this is a worker, then says what
+    to load."""
+
+    worker_target: str = ""
+    """If set, this server is a gateway and runs no engine: host:port or dns:///host:port. Each address of the name is a
+    worker, which is a server like this one (a headless Service). Several are separated by commas. `model` is then
+    loaded by the workers, and `max_waiting` applies to the gateway's queue, over all models."""
+    worker_tls_ca_file: Path | None = None
+    """Gateway: CA certificates for the workers (PEM). None: connect to workers without TLS."""
+    worker_tls_cert_file: Path | None = None
+    """Gateway: its client certificate for workers (PEM), for mutual TLS."""
+    worker_tls_key_file: Path | None = None
+    """Gateway: private key of the client certificate (PEM)."""
+    worker_tls_name: str = ""
+    """Gateway: name in every worker's certificate. Empty: the host of the first target."""
+    worker_resolve_seconds: float = Field(default=5.0, gt=0)
+    """Gateway: seconds between look-ups of the target's addresses."""
+    worker_probe_seconds: float = Field(default=1.0, gt=0)
+    """Gateway: seconds between two inquiries what a worker has loaded."""
+    worker_attempts: int = Field(default=3, ge=1)
+    """Gateway: maximum number of workers that may fail a sample, each another one if possible. Then its request fails
+    with UNAVAILABLE."""
+    worker_wait_seconds: float = Field(default=30.0, ge=0)
+    """Gateway: how long samples wait while no worker serves their model. Then their requests fail with UNAVAILABLE.
+    Raise it if workers are started on demand."""
+    worker_lost_seconds: float = Field(default=60.0, gt=0)
+    """Gateway: what a worker owes is sent to others when it has not responded to inquiries for this long. (A connection
+    that breaks has this effect at once.)"""
+    worker_silence_seconds: float = Field(default=900.0, gt=0)
+    """Gateway: what a worker owes is sent to others, and the worker set aside, when it responds but has completed no
+    sample for this long. Must be longer than the longest completion takes."""
+
     simulated_speed: float = Field(default=1.0, ge=0, le=1e6)
     """Speed relative to the recorded model. 0: no delay."""
     simulated_seed: int = Field(default=0, ge=0, lt=2**63)

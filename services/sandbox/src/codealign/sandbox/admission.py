@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from codealign.common.errors import ResourceExhausted
+from codealign.common.estimates import ServiceTimes, retry_delay
 from codealign.sandbox import metrics
-from codealign.sandbox.estimates import ServiceTimes, retry_delay
 from codealign.sandbox.fairness import FairQueue
 from codealign.sandbox.stations import Job
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import dataclasses
+from collections.abc import AsyncIterator, Callable
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
+from codealign.common import discovery
 from codealign.common.clients import ClientTls
 from codealign.common.logs import get_logger
 from codealign.common.server import Readiness
 from codealign.sandbox.dispatch import Dispatcher
 from codealign.sandbox.platforms import AutomaticPlatform
 from codealign.sandbox.pool import Backend, Pool
-from codealign.sandbox.runners import discovery, docker, process, remote, runsc
+from codealign.sandbox.runners import docker, process, remote, runsc
 from codealign.sandbox.settings import SandboxSettings
 
 WITHOUT_ISOLATION = (
@@ -22,6 +24,28 @@ WITHOUT_ISOLATION = (
 )
 
 log = get_logger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class RemotePlaces:
+    """The pool's places as addresses of runners that others start."""
+
+    pool: Pool
+    backend_at: Callable[[str], Backend]
+    """Returns the backend for an address."""
+
+    @property
+    def places(self) -> set[str]:
+        """The addresses in use."""
+        return self.pool.places
+
+    def keep(self, address: str) -> None:
+        """Start keeping the runner at an address."""
+        self.pool.keep(address, self.backend_at(address))
+
+    async def drop(self, address: str, drain_seconds: float) -> None:
+        """Give up an address. Its runner may finish its jobs for at most `drain_seconds`."""
+        await self.pool.drop(address, drain_seconds)
 
 
 def make_pool(settings: SandboxSettings, dispatcher: Dispatcher, readiness: Readiness) -> Pool:
@@ -55,7 +79,7 @@ async def filled(pool: Pool, settings: SandboxSettings) -> AsyncIterator[None]:
 
 async def _fill(pool: Pool, settings: SandboxSettings) -> asyncio.Task[None] | None:
     if settings.backend == "grpc":
-        target = discovery.parse(settings.runner_target)
+        target = discovery.parse(settings.runner_target, "CODEALIGN_SANDBOX_RUNNER_TARGET")
         tls = ClientTls(settings.runner_tls_ca_file, settings.runner_tls_cert_file, settings.runner_tls_key_file)
         tls.credentials()  # Report an unreadable file at start-up.
         name = settings.runner_tls_name or target.host
@@ -63,7 +87,8 @@ async def _fill(pool: Pool, settings: SandboxSettings) -> asyncio.Task[None] | N
         def backend_at(address: str) -> Backend:
             return remote.RemoteBackend(address, tls, name, settings.start_seconds)
 
-        finder = discovery.Discovery(target, pool, backend_at, settings.resolve_seconds, settings.drain_seconds)
+        places = RemotePlaces(pool, backend_at)
+        finder = discovery.Discovery([target], places, settings.resolve_seconds, settings.drain_seconds)
         await pool.start()
         return asyncio.create_task(finder.run())
     backend = await asyncio.to_thread(_backend, settings)

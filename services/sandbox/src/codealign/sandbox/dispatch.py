@@ -16,10 +16,10 @@ from collections.abc import Hashable
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.common import traces
 from codealign.common.errors import CodeAlignError, DeadlineExceeded
+from codealign.common.estimates import ServiceTimes
 from codealign.common.logs import get_logger
 from codealign.sandbox import metrics, rerun
 from codealign.sandbox.admission import Admission
-from codealign.sandbox.estimates import ServiceTimes
 from codealign.sandbox.fairness import FairQueue
 from codealign.sandbox.runners.attached import RunnerDrained, RunnerLost
 from codealign.sandbox.scaling.demand import Demand

@@ -10,6 +10,7 @@ from typing import Any
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2_grpc as rpc
+from codealign.common import access
 from codealign.common.errors import InvalidArgument, NotFound, ResourceExhausted
 from codealign.sandbox import validate
 from codealign.sandbox.dispatch import Dispatcher
@@ -17,12 +18,6 @@ from codealign.sandbox.pool import Pool
 
 _STREAM_PAUSE_SECONDS = 1.0
 """Longest pause before a stream retries a request for which the queue was full."""
-
-
-def _caller(context: Any) -> str:
-    """Return the caller for turn-taking: the client certificate's name, or the connection if there is none."""
-    names = context.peer_identities() or ()
-    return ",".join(sorted(name.decode("utf-8", "replace") for name in names)) or str(context.peer())
 
 
 def _seconds_left(context: Any) -> float:
@@ -61,7 +56,7 @@ class SandboxServicer(rpc.SandboxServiceServicer):
         """Run one program."""
         checked = validate.checked(request)
         self._pool.check()
-        result = await self._dispatcher.execute(checked, _caller(context), _seconds_left(context))
+        result = await self._dispatcher.execute(checked, access.peer_of(context), _seconds_left(context))
         return pb.ExecuteResponse(result=result)
 
     async def ExecuteStream(
@@ -72,7 +67,7 @@ class SandboxServicer(rpc.SandboxServiceServicer):
         finished: asyncio.Queue[asyncio.Task[pb.Result] | None] = asyncio.Queue()
         window = asyncio.Semaphore(self._stream_window)
         running: set[asyncio.Task[pb.Result]] = set()
-        caller = _caller(context)
+        caller = access.peer_of(context)
 
         async def take() -> None:
             async for message in request_iterator:

@@ -8,7 +8,9 @@ is not loaded (the message names those that are); FAILED_PRECONDITION if the req
 loaded; RESOURCE_EXHAUSTED or UNAVAILABLE with google.rpc.RetryInfo if the same call may succeed later, for example
 while the model is being loaded.
 
-A restarted server has loaded only the model in its settings, so callers of LoadModel must call it again.
+A restarted server has loaded only the model in its settings, so callers of LoadModel must call it again. A gateway
+(a server whose settings name workers) offers the same contract over many servers like it: it keeps models loaded at
+all of them, also after any of them restarted.
 """
 
 from collections import abc as _abc
@@ -67,6 +69,35 @@ or truncated, and the same request would be refused again. See `detail`.
 FINISH_REASON_TOOL_CALL: FinishReason.ValueType  # 5
 """(openai engine) The model called a tool instead of generating text. See `detail`."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
+
+class _ReplicaState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReplicaStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReplicaState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REPLICA_STATE_UNSPECIFIED: _ReplicaState.ValueType  # 0
+    REPLICA_STATE_READY: _ReplicaState.ValueType  # 1
+    """The worker generates with this model."""
+    REPLICA_STATE_LOADING: _ReplicaState.ValueType  # 2
+    """The worker is loading the model, or is about to."""
+    REPLICA_STATE_REFUSED: _ReplicaState.ValueType  # 3
+    """The worker cannot have the model; see `reason`. It is asked again from time to time."""
+    REPLICA_STATE_UNAVAILABLE: _ReplicaState.ValueType  # 4
+    """The worker does not respond, or is set aside after a fault; see `reason`."""
+
+class ReplicaState(_ReplicaState, metaclass=_ReplicaStateEnumTypeWrapper): ...
+
+REPLICA_STATE_UNSPECIFIED: ReplicaState.ValueType  # 0
+REPLICA_STATE_READY: ReplicaState.ValueType  # 1
+"""The worker generates with this model."""
+REPLICA_STATE_LOADING: ReplicaState.ValueType  # 2
+"""The worker is loading the model, or is about to."""
+REPLICA_STATE_REFUSED: ReplicaState.ValueType  # 3
+"""The worker cannot have the model; see `reason`. It is asked again from time to time."""
+REPLICA_STATE_UNAVAILABLE: ReplicaState.ValueType  # 4
+"""The worker does not respond, or is set aside after a fault; see `reason`."""
+Global___ReplicaState: _TypeAlias = ReplicaState  # noqa: Y015
 
 @_typing.final
 class ChatMessage(_message.Message):
@@ -270,7 +301,7 @@ class Completion(_message.Message):
     """New tokens, including those of the stop string and the end token."""
     seconds: _builtins.float
     """Seconds from the request's arrival to the last token, including waiting. Evidence, never part of an identity. A
-    replay returns the recorded value.
+    replay returns the recorded value. Time in a gateway's queue is not included.
     """
     detail: _builtins.str
     """For CONTENT_FILTER or TOOL_CALL: details from the endpoint."""
@@ -340,6 +371,8 @@ class Model(_message.Message):
     DTYPE_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name that requests use."""
     source: _builtins.str
@@ -363,6 +396,12 @@ class Model(_message.Message):
     """"cpu", "cuda:0", ..."""
     size_bytes: _builtins.int
     """Size of the weights in bytes."""
+    slots: _builtins.int
+    """Maximum number of samples decoded at once. A gateway's are those of all its workers together."""
+    @_builtins.property
+    def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___Replica]:
+        """(gateway) The model at each worker. Empty: this server generates by itself."""
+
     def __init__(
         self,
         *,
@@ -376,14 +415,53 @@ class Model(_message.Message):
         dtype: _builtins.str = ...,
         device: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
+        slots: _builtins.int = ...,
+        replicas: _abc.Iterable[Global___Replica] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_invariant", b"batch_invariant", "chat_template", b"chat_template", "context_length", b"context_length", "device", b"device", "dtype", b"dtype", "engine", b"engine", "name", b"name", "revision", b"revision", "size_bytes", b"size_bytes", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_invariant", b"batch_invariant", "chat_template", b"chat_template", "context_length", b"context_length", "device", b"device", "dtype", b"dtype", "engine", b"engine", "name", b"name", "replicas", b"replicas", "revision", b"revision", "size_bytes", b"size_bytes", "slots", b"slots", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class Replica(_message.Message):
+    """A model at one worker of a gateway."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    worker: _builtins.str
+    """The worker's address, host:port."""
+    state: Global___ReplicaState.ValueType
+    reason: _builtins.str
+    """Why the worker does not serve the model. Empty if it does."""
+    slots: _builtins.int
+    """Maximum number of samples that it decodes at once. 0: unknown."""
+    in_flight: _builtins.int
+    """Samples of this model that this gateway has sent to it and that are unanswered."""
+    def __init__(
+        self,
+        *,
+        worker: _builtins.str = ...,
+        state: Global___ReplicaState.ValueType = ...,
+        reason: _builtins.str = ...,
+        slots: _builtins.int = ...,
+        in_flight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_flight", b"in_flight", "reason", b"reason", "slots", b"slots", "state", b"state", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Replica: _TypeAlias = Replica  # noqa: Y015
 
 @_typing.final
 class ListModelsRequest(_message.Message):
@@ -648,3 +726,99 @@ class GetLoadResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetLoadResponse: _TypeAlias = GetLoadResponse  # noqa: Y015
+
+@_typing.final
+class WantedModel(_message.Message):
+    """What is to become of the model of one name. Of two entries with one name the one with the higher version is valid. Of
+    equal versions it is the removed one, then the pinned one, then the one with the greater revision, then the one with
+    the greater source. So all servers that have seen the same entries agree.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    source: _builtins.str
+    """As in LoadModelRequest."""
+    revision: _builtins.str
+    """The revision that all workers must have. Empty: not known yet."""
+    pinned: _builtins.bool
+    """Whether the caller of LoadModel demanded this revision. Otherwise it is the first that a worker loaded, and another
+    one takes its place when no worker has it any more.
+    """
+    removed: _builtins.bool
+    """The model is not to be served: UnloadModel was called. Kept for a week, so that a worker that was away unloads it."""
+    version: _builtins.int
+    """Milliseconds since 1970 when a gateway recorded this, or one more than the version that it replaces if that is
+    greater. 1: found loaded at a worker, or named in a gateway's settings.
+    """
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        source: _builtins.str = ...,
+        revision: _builtins.str = ...,
+        pinned: _builtins.bool = ...,
+        removed: _builtins.bool = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "pinned", b"pinned", "removed", b"removed", "revision", b"revision", "source", b"source", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WantedModel: _TypeAlias = WantedModel  # noqa: Y015
+
+@_typing.final
+class SyncModelsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WANTED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def wanted(self) -> _containers.RepeatedCompositeFieldContainer[Global___WantedModel]: ...
+    def __init__(
+        self,
+        *,
+        wanted: _abc.Iterable[Global___WantedModel] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["wanted", b"wanted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SyncModelsRequest: _TypeAlias = SyncModelsRequest  # noqa: Y015
+
+@_typing.final
+class SyncModelsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WANTED_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def wanted(self) -> _containers.RepeatedCompositeFieldContainer[Global___WantedModel]:
+        """The merged entries."""
+
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]:
+        """The models that are loaded here."""
+
+    def __init__(
+        self,
+        *,
+        wanted: _abc.Iterable[Global___WantedModel] | None = ...,
+        models: _abc.Iterable[Global___Model] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "wanted", b"wanted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SyncModelsResponse: _TypeAlias = SyncModelsResponse  # noqa: Y015

@@ -69,6 +69,11 @@ class InferenceServiceStub:
                 request_serializer=codealign_dot_api_dot_inference_dot_v1_dot_inference__pb2.GetLoadRequest.SerializeToString,
                 response_deserializer=codealign_dot_api_dot_inference_dot_v1_dot_inference__pb2.GetLoadResponse.FromString,
                 _registered_method=True)
+        self.SyncModels = channel.unary_unary(
+                '/codealign.api.inference.v1.InferenceService/SyncModels',
+                request_serializer=codealign_dot_api_dot_inference_dot_v1_dot_inference__pb2.SyncModelsRequest.SerializeToString,
+                response_deserializer=codealign_dot_api_dot_inference_dot_v1_dot_inference__pb2.SyncModelsResponse.FromString,
+                _registered_method=True)
 
 
 class InferenceServiceServicer:
@@ -106,6 +111,8 @@ class InferenceServiceServicer:
         FAILED_PRECONDITION: the name is in use for another source; the revision is not expected_revision (then nothing is
         loaded); the model does not fit into the free memory or disk (the message has the numbers); or the server records,
         and a recording has only one model. UNAVAILABLE: the source does not respond.
+        A gateway returns when one worker has the model; the others load it meanwhile. It tries one worker after the other,
+        and if none can have the model, the error is the first worker's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,7 +120,8 @@ class InferenceServiceServicer:
 
     def UnloadModel(self, request, context):
         """Unload a model, and return when its memory is free. Calls in flight end with UNAVAILABLE. A model that is being
-        loaded is unloaded afterwards. The server stays ready. NOT_FOUND: the model is not loaded.
+        loaded is unloaded afterwards. The server stays ready. NOT_FOUND: the model is not loaded. A gateway unloads it from all
+        workers that respond, and from the others when they do.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,6 +136,15 @@ class InferenceServiceServicer:
 
     def GetLoad(self, request, context):
         """Current load of the engine, for dispatch and scaling.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SyncModels(self, request, context):
+        """Between gateways and workers: merge what a gateway knows about the models to be served with what this worker has
+        kept for all gateways, and return the result together with the models that are loaded here. The worker keeps it in
+        memory and does not act on it. UNIMPLEMENTED: the server is a gateway itself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -170,6 +187,11 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.GetLoad,
                     request_deserializer=codealign_dot_api_dot_inference_dot_v1_dot_inference__pb2.GetLoadRequest.FromString,
                     response_serializer=codealign_dot_api_dot_inference_dot_v1_dot_inference__pb2.GetLoadResponse.SerializeToString,
+            ),
+            'SyncModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.SyncModels,
+                    request_deserializer=codealign_dot_api_dot_inference_dot_v1_dot_inference__pb2.SyncModelsRequest.FromString,
+                    response_serializer=codealign_dot_api_dot_inference_dot_v1_dot_inference__pb2.SyncModelsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -361,6 +383,33 @@ class InferenceService:
             '/codealign.api.inference.v1.InferenceService/GetLoad',
             codealign_dot_api_dot_inference_dot_v1_dot_inference__pb2.GetLoadRequest.SerializeToString,
             codealign_dot_api_dot_inference_dot_v1_dot_inference__pb2.GetLoadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SyncModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/codealign.api.inference.v1.InferenceService/SyncModels',
+            codealign_dot_api_dot_inference_dot_v1_dot_inference__pb2.SyncModelsRequest.SerializeToString,
+            codealign_dot_api_dot_inference_dot_v1_dot_inference__pb2.SyncModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -8,7 +8,9 @@ is not loaded (the message names those that are); FAILED_PRECONDITION if the req
 loaded; RESOURCE_EXHAUSTED or UNAVAILABLE with google.rpc.RetryInfo if the same call may succeed later, for example
 while the model is being loaded.
 
-A restarted server has loaded only the model in its settings, so callers of LoadModel must call it again.
+A restarted server has loaded only the model in its settings, so callers of LoadModel must call it again. A gateway
+(a server whose settings name workers) offers the same contract over many servers like it: it keeps models loaded at
+all of them, also after any of them restarted.
 """
 
 from codealign.api.inference.v1 import inference_pb2 as _inference_pb2
@@ -57,15 +59,23 @@ class InferenceServiceStub:
     FAILED_PRECONDITION: the name is in use for another source; the revision is not expected_revision (then nothing is
     loaded); the model does not fit into the free memory or disk (the message has the numbers); or the server records,
     and a recording has only one model. UNAVAILABLE: the source does not respond.
+    A gateway returns when one worker has the model; the others load it meanwhile. It tries one worker after the other,
+    and if none can have the model, the error is the first worker's.
     """
     UnloadModel: _grpc.UnaryUnaryMultiCallable[_inference_pb2.UnloadModelRequest, _inference_pb2.UnloadModelResponse]
     """Unload a model, and return when its memory is free. Calls in flight end with UNAVAILABLE. A model that is being
-    loaded is unloaded afterwards. The server stays ready. NOT_FOUND: the model is not loaded.
+    loaded is unloaded afterwards. The server stays ready. NOT_FOUND: the model is not loaded. A gateway unloads it from all
+    workers that respond, and from the others when they do.
     """
     CountTokens: _grpc.UnaryUnaryMultiCallable[_inference_pb2.CountTokensRequest, _inference_pb2.CountTokensResponse]
     """The number of tokens of each text under the model's tokenizer, without special tokens."""
     GetLoad: _grpc.UnaryUnaryMultiCallable[_inference_pb2.GetLoadRequest, _inference_pb2.GetLoadResponse]
     """Current load of the engine, for dispatch and scaling."""
+    SyncModels: _grpc.UnaryUnaryMultiCallable[_inference_pb2.SyncModelsRequest, _inference_pb2.SyncModelsResponse]
+    """Between gateways and workers: merge what a gateway knows about the models to be served with what this worker has
+    kept for all gateways, and return the result together with the models that are loaded here. The worker keeps it in
+    memory and does not act on it. UNIMPLEMENTED: the server is a gateway itself.
+    """
 
 @_typing.type_check_only
 class InferenceServiceAsyncStub(InferenceServiceStub):
@@ -88,15 +98,23 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     FAILED_PRECONDITION: the name is in use for another source; the revision is not expected_revision (then nothing is
     loaded); the model does not fit into the free memory or disk (the message has the numbers); or the server records,
     and a recording has only one model. UNAVAILABLE: the source does not respond.
+    A gateway returns when one worker has the model; the others load it meanwhile. It tries one worker after the other,
+    and if none can have the model, the error is the first worker's.
     """
     UnloadModel: _aio.UnaryUnaryMultiCallable[_inference_pb2.UnloadModelRequest, _inference_pb2.UnloadModelResponse]  # type: ignore[assignment]
     """Unload a model, and return when its memory is free. Calls in flight end with UNAVAILABLE. A model that is being
-    loaded is unloaded afterwards. The server stays ready. NOT_FOUND: the model is not loaded.
+    loaded is unloaded afterwards. The server stays ready. NOT_FOUND: the model is not loaded. A gateway unloads it from all
+    workers that respond, and from the others when they do.
     """
     CountTokens: _aio.UnaryUnaryMultiCallable[_inference_pb2.CountTokensRequest, _inference_pb2.CountTokensResponse]  # type: ignore[assignment]
     """The number of tokens of each text under the model's tokenizer, without special tokens."""
     GetLoad: _aio.UnaryUnaryMultiCallable[_inference_pb2.GetLoadRequest, _inference_pb2.GetLoadResponse]  # type: ignore[assignment]
     """Current load of the engine, for dispatch and scaling."""
+    SyncModels: _aio.UnaryUnaryMultiCallable[_inference_pb2.SyncModelsRequest, _inference_pb2.SyncModelsResponse]  # type: ignore[assignment]
+    """Between gateways and workers: merge what a gateway knows about the models to be served with what this worker has
+    kept for all gateways, and return the result together with the models that are loaded here. The worker keeps it in
+    memory and does not act on it. UNIMPLEMENTED: the server is a gateway itself.
+    """
 
 class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -140,6 +158,8 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         FAILED_PRECONDITION: the name is in use for another source; the revision is not expected_revision (then nothing is
         loaded); the model does not fit into the free memory or disk (the message has the numbers); or the server records,
         and a recording has only one model. UNAVAILABLE: the source does not respond.
+        A gateway returns when one worker has the model; the others load it meanwhile. It tries one worker after the other,
+        and if none can have the model, the error is the first worker's.
         """
 
     @_abc_1.abstractmethod
@@ -149,7 +169,8 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.UnloadModelResponse, _abc.Awaitable[_inference_pb2.UnloadModelResponse]]:
         """Unload a model, and return when its memory is free. Calls in flight end with UNAVAILABLE. A model that is being
-        loaded is unloaded afterwards. The server stays ready. NOT_FOUND: the model is not loaded.
+        loaded is unloaded afterwards. The server stays ready. NOT_FOUND: the model is not loaded. A gateway unloads it from all
+        workers that respond, and from the others when they do.
         """
 
     @_abc_1.abstractmethod
@@ -167,5 +188,16 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.GetLoadResponse, _abc.Awaitable[_inference_pb2.GetLoadResponse]]:
         """Current load of the engine, for dispatch and scaling."""
+
+    @_abc_1.abstractmethod
+    def SyncModels(
+        self,
+        request: _inference_pb2.SyncModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.SyncModelsResponse, _abc.Awaitable[_inference_pb2.SyncModelsResponse]]:
+        """Between gateways and workers: merge what a gateway knows about the models to be served with what this worker has
+        kept for all gateways, and return the result together with the models that are loaded here. The worker keeps it in
+        memory and does not act on it. UNIMPLEMENTED: the server is a gateway itself.
+        """
 
 def add_InferenceServiceServicer_to_server(servicer: InferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,1 @@
+"""The gateway: the service's contract in front of engine workers."""

@@ -1,0 +1,73 @@
+"""Reads what workers answer: whether it is a valid completion, and what the end of a call means. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container
+
+import grpc
+from google.rpc import status_pb2
+from grpc_status import rpc_status
+
+from codealign.api.inference.v1 import inference_pb2 as pb
+from codealign.common.errors import CodeAlignError, describe
+from codealign.inference.gateway.work import ModelKey
+
+AT_FAULT = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.OUT_OF_RANGE,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    }
+)
+"""Statuses that every worker would answer the request with. The gateway sets no deadline of its own; that of an
+endpoint behind a worker may pass."""
+UNLESS_MODEL_GONE = frozenset({grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION})
+"""Statuses that mean the same if the worker still has the model: a recording without the prompt. Otherwise the model
+was unloaded or the worker restarted."""
+
+
+class Relayed(CodeAlignError):
+    """A worker's error, passed on to the caller with its details.
+
+    Args:
+        error: The worker's status.
+        prefix: Text before its message.
+    """
+
+    def __init__(self, error: grpc.aio.AioRpcError, prefix: str = "") -> None:
+        super().__init__(prefix + describe(error))
+        self.code = error.code()
+        status = rpc_status.from_call(error)  # type: ignore[arg-type]  # AioRpcError has what it reads
+        self._details = list(status.details) if status else []
+
+    def to_status(self) -> status_pb2.Status:
+        """Return the error as a rich status."""
+        status = super().to_status()
+        status.details.extend(self._details)
+        return status
+
+
+def objection(response: pb.GenerateResponse, key: ModelKey, seeds: dict[int, int], owed: Container[int]) -> str:
+    """Return why a response cannot be an answer to what was asked, or "".
+
+    Args:
+        response: What the worker sent.
+        key: The model that was asked for.
+        seeds: Seeds by attempt of all samples that were asked for.
+        owed: Attempts that are unanswered.
+    """
+    completion = response.completion
+    if response.model != key.name or response.revision != key.revision:
+        return f"it answered for {response.model!r} at revision {response.revision!r}"
+    if completion.attempt not in owed:
+        return f"it answered attempt {completion.attempt}, which it does not owe"
+    if completion.seed != seeds[completion.attempt]:
+        return f"it answered attempt {completion.attempt} with another seed"
+    if completion.finish_reason not in pb.FinishReason.values() or not completion.finish_reason:
+        return f"it gave the unknown finish reason {completion.finish_reason}"
+    tokens = completion.prompt_tokens, completion.cached_prompt_tokens, completion.generated_tokens
+    if min(tokens) < 0 or not (math.isfinite(completion.seconds) and completion.seconds >= 0):
+        return "its counts are impossible"
+    return ""

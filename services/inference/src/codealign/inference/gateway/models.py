@@ -1,0 +1,164 @@
+"""LoadModel and UnloadModel at the gateway: they record what is to be served, and make at least one worker serve it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+
+import grpc
+
+from codealign.api.inference.v1 import inference_pb2 as pb
+from codealign.common.errors import CodeAlignError, NotFound, Unavailable, describe
+from codealign.common.logs import get_logger
+from codealign.inference.gateway.answers import Relayed
+from codealign.inference.gateway.exchange import Exchange
+from codealign.inference.gateway.fleet import Fleet, require_same
+from codealign.inference.gateway.links import Link, Links
+from codealign.inference.gateway.members import Load
+from codealign.inference.gateway.work import ModelKey
+
+_RETRY_SECONDS = 5.0
+
+log = get_logger(__name__)
+
+
+class Models:
+    """Loads and unloads models at workers.
+
+    Args:
+        fleet: Knows what is wanted and what each worker has.
+        links: The workers.
+        exchange: Its requests end when their model is unloaded.
+    """
+
+    def __init__(self, fleet: Fleet, links: Links, exchange: Exchange) -> None:
+        self._fleet = fleet
+        self._links = links
+        self._exchange = exchange
+        self._loads: dict[tuple[str, str, str], asyncio.Task[str]] = {}
+
+    def describe(self) -> list[pb.Model]:
+        """Describe all wanted models."""
+        now = time.monotonic()
+        return [self._fleet.model(entry.name, now) for entry in self._fleet.wanted.wanted]
+
+    def get(self, name: str) -> pb.Model:
+        """Describe a model; an empty name means the only one.
+
+        Raises:
+            CodeAlignError: The error of `Fleet.key_of`.
+        """
+        now = time.monotonic()
+        return self._fleet.model(self._fleet.key_of(name, "name", now).name, now)
+
+    async def load(self, source: str, name: str, expected_revision: str) -> pb.Model:
+        """Load a model at one worker and record that all are to have it.
+
+        If the caller goes away, this continues; a later call joins it.
+
+        Raises:
+            FailedPrecondition: The name is in use for another source or revision.
+            Unavailable: No worker responds.
+            CodeAlignError: No worker can have the model: the first one's error.
+        """
+        name = name or next((each.name for each in self._fleet.wanted.wanted if each.source == source), "")
+        asked = source, name, expected_revision
+        task = self._loads.get(asked)
+        if task is None:
+            task = self._loads[asked] = asyncio.ensure_future(self._load(source, name, expected_revision))
+            task.add_done_callback(functools.partial(self._loaded, asked))
+        return self._fleet.model(await asyncio.shield(task), time.monotonic())
+
+    async def unload(self, name: str) -> None:
+        """Record that a model is not to be served, and return when all workers that respond have unloaded it.
+
+        Raises:
+            NotFound: The model is not served.
+        """
+        entry = self._fleet.wanted.get(name)
+        if entry is None or entry.removed:
+            raise NotFound(f"model {name} is not loaded; {self._fleet.others()}")
+        self._fleet.wanted.remove(name, int(time.time() * 1000))
+        log.info("model_removed", model=name)
+        self._exchange.drop_model(name, Unavailable(f"model {name} was unloaded: load it, or request another"))
+        await asyncio.gather(*(self._unload(link, name) for link in self._links.all))
+
+    async def close(self) -> None:
+        """Give up loads in progress; they go on at the workers."""
+        tasks = list(self._loads.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _loaded(self, asked: tuple[str, str, str], task: asyncio.Task[str]) -> None:
+        del self._loads[asked]
+        if not task.cancelled():
+            task.exception()  # Mark it as retrieved: the callers may be gone, and it was logged.
+
+    async def _load(self, source: str, name: str, expected_revision: str) -> str:
+        """Load a model at the first worker that can have it, and return its name."""
+        entry = self._fleet.wanted.get(name)
+        having = [link for link in self._candidates() if name in self._fleet.workers[link.address].models]
+        if entry is not None and not entry.removed and not having:
+            require_same(entry, source, expected_revision)
+        first: CodeAlignError | None = None
+        # A worker that has a model of this name knows whether it is the same, whatever the spelling of its source.
+        for link in having or self._candidates():
+            worker = self._fleet.workers[link.address]
+            action = Load(name, source, expected_revision)
+            worker.loading.add(name)
+            try:
+                request = pb.LoadModelRequest(source=source, name=name, expected_revision=expected_revision)
+                model = (await link.stub.LoadModel(request)).model
+            except grpc.aio.AioRpcError as error:
+                log.warning("worker_refused", worker=link.address, model=name or source, reason=describe(error))
+                first = first or Relayed(error, f"worker {link.address}: ")
+                if name:
+                    worker.refused(action, describe(error), time.monotonic())
+                continue
+            finally:
+                worker.loading.discard(name)
+            self._record(model, source, expected_revision)
+            await link.ask()
+            for other in self._links.all:
+                other.ask_soon()  # so that they are told at once
+            return model.name
+        raise first or Unavailable(
+            f"no worker responds: {self._fleet.why(ModelKey(name, ''), time.monotonic())}", retry_after=_RETRY_SECONDS
+        )
+
+    def _record(self, model: pb.Model, source: str, expected_revision: str) -> None:
+        entry = self._fleet.wanted.get(model.name)
+        if entry is not None and not entry.removed and entry.revision == model.revision:
+            if entry.pinned or not expected_revision:
+                return  # It was wanted before, perhaps from another spelling of the source.
+            source = entry.source
+        self._fleet.wanted.record(
+            model.name,
+            source,
+            model.revision,
+            pinned=bool(expected_revision),
+            now_ms=int(time.time() * 1000),
+        )
+        log.info("model_wanted", model=model.name, source=source, revision=model.revision)
+
+    def _candidates(self) -> list[Link]:
+        """Return the workers that respond, those with the fewest models first."""
+        now = time.monotonic()
+        workers = [worker for worker in self._fleet.workers.values() if not worker.problem(now)]
+        workers.sort(key=lambda worker: len(worker.models))
+        links = (self._links.get(worker.address) for worker in workers)
+        return [link for link in links if link is not None]
+
+    async def _unload(self, link: Link, name: str) -> None:
+        worker = self._fleet.workers.get(link.address)
+        if worker is None or worker.problem(time.monotonic()):
+            return  # It unloads the model when it responds again.
+        try:
+            if name in worker.models or name in worker.loading:
+                await link.stub.UnloadModel(pb.UnloadModelRequest(name=name))
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                log.warning("worker_did_not_unload", worker=link.address, model=name, reason=describe(error))
+        await link.ask()
