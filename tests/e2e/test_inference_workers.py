@@ -86,10 +86,12 @@ async def test_every_sample_is_answered_once_with_the_same_tokens_while_workers_
     answers: dict[tuple[int, int], list[str]] = {}
     done = asyncio.Event()
     try:
-        for service in (*workers, front):
-            service.start()
-        for service in (*workers, front):
-            await asyncio.to_thread(service.wait_ready)
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            await asyncio.to_thread(worker.wait_ready)
+        front.start()  # one that is started before its workers refuses requests until one has responded
+        await asyncio.to_thread(front.wait_ready)
         channel = connect(front.address)
         stub: Any = InferenceServiceStub(channel)
 

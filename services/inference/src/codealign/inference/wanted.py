@@ -16,9 +16,14 @@ _KEEP_REMOVED_MS = 7 * 24 * 3600 * 1000
 
 
 class WantedModels:
-    """Entries by model name."""
+    """Entries by model name.
+
+    Attributes:
+        changes: Number of changes so far.
+    """
 
     def __init__(self) -> None:
+        self.changes = 0
         self._entries: dict[str, pb.WantedModel] = {}
 
     @property
@@ -43,7 +48,7 @@ class WantedModels:
         for entry in entries:
             there = self._entries.get(entry.name)
             if there is None or _rank(entry) > _rank(there):
-                self._entries[entry.name] = entry
+                self._set(entry)
         forgotten = [
             name for name, entry in self._entries.items() if entry.removed and entry.version < now_ms - _KEEP_REMOVED_MS
         ]
@@ -53,7 +58,7 @@ class WantedModels:
     def find(self, name: str, source: str, revision: str) -> None:
         """Record a model that nobody asked for, unless there is an entry already."""
         if name not in self._entries:
-            self._entries[name] = pb.WantedModel(name=name, source=source, revision=revision, version=FOUND)
+            self._set(pb.WantedModel(name=name, source=source, revision=revision, version=FOUND))
 
     def record(self, name: str, source: str, revision: str, *, pinned: bool, now_ms: int) -> None:
         """Record that a model is to be served."""
@@ -67,13 +72,17 @@ class WantedModels:
     def agree(self, name: str, revision: str) -> None:
         """Record which revision the workers have. What a caller asks for at the same time wins over it."""
         there = self._entries[name]
-        entry = pb.WantedModel(name=name, source=there.source, revision=revision, version=there.version + 1)
-        self._entries[name] = entry
+        version = there.version + 1
+        self._set(pb.WantedModel(name=name, source=there.source, revision=revision, version=version))
 
     def _put(self, entry: pb.WantedModel, now_ms: int) -> None:
         there = self._entries.get(entry.name)
         entry.version = max(now_ms, there.version + 1 if there else 0)
+        self._set(entry)
+
+    def _set(self, entry: pb.WantedModel) -> None:
         self._entries[entry.name] = entry
+        self.changes += 1
 
 
 def _rank(entry: pb.WantedModel) -> tuple[int, bool, bool, str, str]:

@@ -62,6 +62,7 @@ class Exchange:
         self._suspects: Counter[str] = Counter()
         self._checks: set[asyncio.Task[None]] = set()
         self._tokens = Load()
+        self._changes = 0
         self._is_closing = False
 
     # Workers
@@ -81,14 +82,11 @@ class Exchange:
         self._links.pop(address, None)
 
     def reported(self, address: str) -> None:
-        """Open and close a worker's lanes according to what it has loaded."""
-        if self._suspects[address]:
-            return  # This report may be from before its fault.
-        served = self._fleet.serves(address, time.monotonic())
-        for key in self._dispatcher.lanes_of(address) - served.keys():
-            self._dispatcher.close_lane(address, key)
-        for key, model in served.items():
-            self._dispatcher.open_lane(address, key, model.slots)
+        """Open and close a worker's lanes according to what it has loaded; all workers' if what is wanted changed."""
+        changes = self._fleet.wanted.changes
+        for each in [address] if changes == self._changes else list(self._links):
+            self._update(each)
+        self._changes = changes
         self._pump()
 
     def lost(self, address: str, reason: str) -> None:
@@ -178,14 +176,19 @@ class Exchange:
 
     # Inside
 
+    def _update(self, address: str) -> None:
+        if self._suspects[address]:
+            return  # The last report may be from before its fault.
+        served = self._fleet.serves(address, time.monotonic())
+        for key in self._dispatcher.lanes_of(address) - served.keys():
+            self._dispatcher.close_lane(address, key)
+        for key, model in served.items():
+            self._dispatcher.open_lane(address, key, model.slots)
+
     def _tick(self) -> None:
         now = time.monotonic()
         for address in self._links:
-            # A worker that was set aside comes back without a report.
-            if not self._suspects[address] and self._fleet.serves(address, now).keys() != self._dispatcher.lanes_of(
-                address
-            ):
-                self.reported(address)
+            self._update(address)  # A worker that was set aside comes back without a report.
         silent, over = self._dispatcher.tick(now, lambda key: self._fleet.why(key, now))
         self._cancel(over)
         for address, reason in silent.items():
