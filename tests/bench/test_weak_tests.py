@@ -9,11 +9,11 @@ import pytest
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.coordinator.evaluation.problems import CallTests, Part, Problem
+from tests.bench.agreeing import Run
 from tests.bench.weak_tests import (
     Asked,
     Case,
     Kept,
-    Run,
     case_of,
     measure,
     passing,

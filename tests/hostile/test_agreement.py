@@ -30,7 +30,7 @@ pytestmark = pytest.mark.gvisor
 
 SLOTS = 4
 """More than processors: some programs only wait."""
-_SECONDS = 180.0
+_SECONDS = 900.0
 TASK = "Write `total(values)` that returns the sum of the positive numbers among the values."
 RIGHT = "def total(values):\n    return sum(value for value in values if value > 0)\n"
 ALSO_RIGHT = """
@@ -139,7 +139,7 @@ ODD = {
     ),
     "recurses too deeply": Odd(
         "import sys\n\nsys.setrecursionlimit(10**9)\n\ndef total(values):\n    return total(values)\n",
-        verdicts=ends("CRASHED", "OUT_OF_MEMORY"),
+        verdicts=ends("CRASHED", "OUT_OF_MEMORY", "TIMED_OUT"),
     ),
     "aborts": Odd("import os\n\ndef total(values):\n    os.abort()\n", verdicts=ends("CRASHED")),
     "exits": Odd("import os\n\ndef total(values):\n    os._exit(0)\n", verdicts=ends("EXITED_EARLY")),
