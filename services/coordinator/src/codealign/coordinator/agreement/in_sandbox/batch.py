@@ -24,7 +24,7 @@ _SPARE_BYTES = 64 << 20
 """Memory that a child may not have, since its parent's counts too."""
 _MOST_TOLD = 1 << 20
 """Bytes that a program may print."""
-_REAP_SECONDS = 0.0005
+_REAP_SECONDS, _LOOK_SECONDS = 0.0005, 1.0
 _BEGUN, _PASSED, _FAILED, _MEMORY, _OBSERVED = "begun", "passed", "failed", "memory", "observed"
 _LOST_STATUS = 3
 
@@ -189,14 +189,14 @@ class _Batch:
         os.close(writing)
         told = _Program(first)
         try:
-            told, cause, deadline = self._take(reading, told)
+            told, cause, deadline = self._take(reading, pid, told)
         finally:
             os.close(reading)
         cause, ended, seconds = self._reap(pid, cause, deadline)
         self._end_if_not_alone()
         return told, cause, ended, seconds
 
-    def _take(self, reading: int, told: _Program) -> tuple[_Program, str, float]:
+    def _take(self, reading: int, pid: int, told: _Program) -> tuple[_Program, str, float]:
         """Take what a child writes until it ends.
 
         Returns:
@@ -206,8 +206,10 @@ class _Batch:
         poll.register(reading, select.POLLIN)
         deadline, rest, begun = time.monotonic() + self._asked["wait_seconds"], b"", False
         while (left := deadline - time.monotonic()) > 0:
-            if not poll.poll(left * 1000 + 1):
-                continue
+            if not poll.poll(min(left, _LOOK_SECONDS) * 1000 + 1):
+                if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                    continue
+                return told, "", deadline  # it ended, and something that it started has not
             data = os.read(reading, 1 << 16)
             told.printed += len(data)
             if not data:
