@@ -177,14 +177,25 @@ def test_no_mutant_affects_another() -> None:
     assert batch.fates[3::3] == (Fate(True),) * len(ODD)
 
 
-@pytest.mark.parametrize(
-    "code",
-    ["import time\ntime.sleep(30)\n" + CODE, "import os, time\nif not os.fork(): time.sleep(30)\n" + CODE],
-    ids=["itself", "a process of its own"],
-)
-def test_a_mutant_that_waits_is_not_waited_for(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mutant_that_waits_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "WAIT_SECONDS", 5.0)
+    code = "import time\ntime.sleep(60)\n" + CODE
     assert killed(together(CODE, CHECKS, [code, DETECTED])) == [None, True]
+
+
+def test_a_process_that_a_mutant_starts_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "WAIT_SECONDS", 20.0)
+    code = "import os\nif not os.fork():\n    f = None\nelse:\n    os.wait()\n" + CODE.replace("def f", "def g")
+    assert killed(together(CODE, CHECKS, [code + "\nf = locals().get('f', g)\n", DETECTED])) == [False, True]
+
+
+def test_settings_that_a_mutant_leaves_behind_reach_no_other() -> None:
+    left = "import math\nif not hasattr(math, 'left'):\n    math.left = range\n" + CODE
+    # The answer fails where something is left, so the next mutant begins in a new process.
+    code = "import math\nassert not hasattr(math, 'left')\n" + CODE
+    batch = together(code, CHECKS, [left, code, left, DETECTED, code])
+    assert killed(batch) == [False, False, False, True, False]
+    assert batch.ended
 
 
 def test_a_program_that_is_killed_leaves_the_rest_to_another_one() -> None:
@@ -309,6 +320,14 @@ def test_faults_of_the_infrastructure_decide_nothing() -> None:
         "print(eval('1'))\n",
         "import numpy as np\nnp.save('a', 1)\n",
         "from numpy import testing\n",
+        "import random\n",
+        "import decimal\ndecimal.getcontext().prec = 3\n",
+        "import math\nmath.pi = 3\n",
+        "import string\nstring.letters['a'] = 3\n",
+        "from math import *\n",
+        "setattr(f, 'x', 1)\n",
+        "print.x = 1\n",
+        "del list.append\n",
         "def f(:\n",
         "x = 1\n" * 9_000,
     ],
@@ -324,7 +343,7 @@ def test_the_modules_of_a_program_are_named_so_that_the_sandbox_prepares_them() 
     program = batching.program(code, CHECKS, [CODE], KEY, SUBJECT, TRIED)
     assert program is not None
     assert program.tests.startswith("# collections math numpy\n")
-    assert "random" not in program.tests
+    assert "textwrap" not in program.tests
 
 
 @pytest.mark.parametrize(

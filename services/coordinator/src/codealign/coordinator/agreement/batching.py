@@ -1,8 +1,12 @@
 """Many mutants of one answer in one execution, and what it wrote.
 
 The program executes the answer itself and then each mutant with the answer's tests, and observes those that survive at
-the inputs (`in_sandbox/batch.py`). Each has a process of its own, forked before anything of the answer ran, so that
-mutants share no state. Its fate is
+the inputs (`in_sandbox/batch.py`). A fork costs about as much in the sandbox as an execution, so mutants share a child,
+one after the other, each in an empty module. Whatever ends or stops the child ends only the mutant that it was at, and
+the next one begins in a new child. Before each mutant the answer itself has just passed its tests in the same process,
+or nothing was executed in it: where a mutant has changed something that outlives its module, the child ends.
+
+The fate of a mutant is
 
     passed      the tests ran to their end
     failed      they raised something: an AssertionError, another exception, SystemExit
@@ -15,17 +19,17 @@ mutants share no state. Its fate is
 These are the fates that the runner's verdict on the mutant alone would give, with four differences:
 
 - A mutant that takes between `SECONDS` and the run's limit would be seen to end alone. Here it counts as one that no
-  longer ends: it takes more than ten times as long as the answer.
+  longer ends: it takes more than ten times as long as the answer. So does one that has not used up its memory by then.
 - "passed" says that the tests survived only if they must then have executed an assertion, and none that failed
   (`separable.proves`). Otherwise the mutant is executed alone.
-- Programs that could notice each other through files or processes are not executed together (`separable.modules`).
+- Programs that may share more than a module are not executed together (`separable.modules`).
 - If the answer does not pass its own tests here, nothing is decided.
 
 What is undecided is executed alone, and so is the mutant at which the program ended, if it did not end by itself. Those
 after it are tried together again. The program begins no mutant after `TOTAL_SECONDS`.
 
 A line begins with a marker that derives from a key and the mutant's number. The parent process passes on lines with the
-marker of the mutant that it executes alone, so an ordinary mutant cannot write another's. Lines that are cut, malformed
+marker of the mutant that its child is at, so an ordinary mutant cannot write another's. Lines that are cut, malformed
 or there twice decide nothing.
 """
 
@@ -46,10 +50,8 @@ SECONDS = 3.0
 """CPU time of one mutant with the tests."""
 FACTOR = 10.0
 """The answer must take so much less, or a time-out decides nothing."""
-WAIT_SECONDS = 15.0
-"""Wall-clock time of one mutant."""
-OBSERVING_SECONDS = 30.0
-"""Wall-clock time of one mutant at the inputs."""
+WAIT_SECONDS = 30.0
+"""Wall-clock time of one mutant, with its observation."""
 TOTAL_SECONDS = 20.0
 """CPU time after which no further mutant is begun. As much again may be needed for the last one."""
 LIMITS = sb.Limits(wall_seconds=60, cpu_seconds=60, output_bytes=1 << 20)
@@ -110,7 +112,6 @@ def program(
         "seconds": SECONDS,
         "factor": FACTOR,
         "wait_seconds": WAIT_SECONDS,
-        "observing_seconds": OBSERVING_SECONDS,
         "total_seconds": TOTAL_SECONDS,
         "output_bytes": _OUTPUT_BYTES,
     }

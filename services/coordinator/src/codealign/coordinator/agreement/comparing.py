@@ -184,8 +184,7 @@ class _Comparison:
         """
         code, tests = self._answers[i].code, self._answers[j].tests
         own = [each.passed for each in self._answers if (each.code, each.tests) == (code, tests)]
-        decided: list[bool | None] = [each for each in own if each is not None]
-        return decided[:1] or own[:1]
+        return sorted(own, key=lambda each: each is None)[:1]
 
     def _observe(self, i: int, code: str, reading: Reading | None) -> Trial:
         """Return the trial that observes code in the place of answer i; with the oracles of its tests, if given."""

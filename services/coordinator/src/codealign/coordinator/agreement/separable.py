@@ -1,13 +1,15 @@
-"""Which programs may be executed beside each other in one sandbox, and what the end of their tests proves.
+"""Which programs may be executed one after the other in one process, and what the end of their tests proves.
 
-Forked children have memory of their own, but share what lies outside of it: files, other processes, the terminal. So
-code and tests may only use modules that compute, and nothing that opens a file or makes code out of text. Whatever is
-in doubt is executed alone. The texts were written by a model: they are parsed, never executed.
+Each has a module of its own. It must not change what lies outside: files, other processes, settings of the library,
+modules and builtins. So code and tests may only use modules that compute and have no settings, and nothing that opens a
+file, makes code out of text or stores into what is imported. Whatever is in doubt is executed alone. The texts were
+written by a model: they are parsed, never executed.
 """
 
 from __future__ import annotations
 
 import ast
+import builtins
 from collections.abc import Iterator, Sequence
 
 from codealign.coordinator.agreement.calls import MAX_CHARS
@@ -15,27 +17,29 @@ from codealign.coordinator.reading.python_code import BOM, parsed
 
 _MODULES = frozenset(
     {
-        "abc", "array", "base64", "bisect", "calendar", "cmath", "collections", "copy", "dataclasses", "datetime",
-        "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "itertools", "json", "math", "numbers",
-        "numpy", "operator", "random", "re", "statistics", "string", "struct", "textwrap", "types", "typing",
-        "unicodedata", "zlib", "__future__",
+        "abc", "array", "base64", "bisect", "cmath", "collections", "copy", "dataclasses", "datetime", "enum",
+        "fractions", "functools", "hashlib", "heapq", "itertools", "json", "math", "numbers", "numpy", "operator",
+        "re", "statistics", "string", "struct", "textwrap", "types", "typing", "unicodedata", "zlib", "__future__",
     }
 )  # fmt: skip
 """Modules that only compute."""
 _REACHING = frozenset(
     {
-        "open", "exec", "eval", "breakpoint", "__import__", "__loader__", "__spec__", "__file__", "__builtins__",
-        "__code__", "__globals__", "__subclasses__", "CodeType", "FunctionType",
+        "open", "exec", "eval", "breakpoint", "setattr", "delattr", "__import__", "__loader__", "__spec__", "__file__",
+        "__builtins__", "__code__", "__dict__", "__globals__", "__setattr__", "__delattr__", "__subclasses__",
+        "CodeType", "FunctionType", "register",
     }
 )  # fmt: skip
 """Names that lead outside, or to code that is not written there."""
 _REACHING_BY_NUMPY = frozenset(
     {
-        "DataSource", "ctypes", "ctypeslib", "fromfile", "genfromtxt", "load", "loadtxt", "memmap", "save", "savetxt",
-        "savez", "savez_compressed", "testing", "tofile",
+        "DataSource", "ctypes", "ctypeslib", "errstate", "fromfile", "genfromtxt", "load", "loadtxt", "memmap",
+        "printoptions", "random", "save", "savetxt", "savez", "savez_compressed", "set_printoptions", "setbufsize",
+        "seterr", "seterrcall", "testing", "tofile",
     }
 )  # fmt: skip
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_BUILTINS = frozenset(dir(builtins))
 _CATCHING = (ast.Try, ast.TryStar, ast.With, ast.AsyncWith)
 """Statements that may catch a failed assertion."""
 _LEAVING = (ast.Return, ast.Yield, ast.YieldFrom)
@@ -43,8 +47,8 @@ _LEAVING = (ast.Return, ast.Yield, ast.YieldFrom)
 
 
 def modules(code: str, tests: str) -> tuple[str, ...] | None:
-    """Return what code and tests import, or None if mutants of the code cannot be executed beside each other."""
-    used, imported = set[str](), set[str]()
+    """Return what code and tests import, or None if mutants of the code cannot be executed in one process."""
+    used, imported, bound, stored = set[str](), set[str](), set[str](), set[str]()
     for text in (code, tests):
         tree = parsed(text) if len(text) <= MAX_CHARS else None
         if tree is None:
@@ -53,8 +57,21 @@ def modules(code: str, tests: str) -> tuple[str, ...] | None:
             names, found = _names(node)
             used |= names
             imported |= found
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                bound |= {(each.asname or each.name).partition(".")[0] for each in node.names}
+            elif isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
+                stored.add(_root(node))
     reaching = _REACHING | _REACHING_BY_NUMPY if "numpy" in imported else _REACHING
-    return tuple(sorted(imported)) if imported <= _MODULES and reaching.isdisjoint(used) else None
+    if not imported <= _MODULES or not reaching.isdisjoint(used) or "*" in bound:
+        return None
+    return tuple(sorted(imported)) if stored.isdisjoint(bound | _BUILTINS) else None
+
+
+def _root(node: ast.expr) -> str:
+    """Return the name that a chain of attributes and items begins with. Empty: another expression."""
+    while isinstance(node, ast.Attribute | ast.Subscript):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def _names(node: ast.AST) -> tuple[set[str], set[str]]:

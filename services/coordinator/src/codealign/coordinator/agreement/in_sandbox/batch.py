@@ -1,4 +1,4 @@
-"""Executes mutants of one answer with its tests, each in a process of its own. Runs in the sandbox.
+"""Executes mutants of one answer with its tests, and observes those that pass. Runs in the sandbox.
 
 Standard library only, and of it only what every execution needs. Executed after `forms.py` and `observer.py`, in the
 same namespace. See `agreement/batching.py` for the rules.
@@ -15,7 +15,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from codealign.coordinator.agreement.in_sandbox.observer import observe
@@ -23,31 +23,24 @@ from codealign.coordinator.agreement.in_sandbox.observer import observe
 _SPARE_BYTES = 64 << 20
 """Memory that a child may not have, since its parent's counts too."""
 _MOST_TOLD = 1 << 20
-"""Bytes that a child may print."""
-_REAP_SECONDS = 0.0005
-_BEGUN, _LOST_STATUS = "begun", 3
-_TOLD = ("passed", "failed", "memory")
-
-_Work = Callable[[int], None]
-"""Gets the descriptor to tell what happened."""
+"""Bytes that a program may print."""
+_REAP_SECONDS, _LOOK_SECONDS = 0.0005, 1.0
+_BEGUN, _PASSED, _FAILED, _MEMORY, _OBSERVED = "begun", "passed", "failed", "memory", "observed"
+_LOST_STATUS = 3
 
 
-class _Child:
-    """What became of a child."""
+class _Program:
+    """What a child has told of one program."""
 
-    def __init__(self) -> None:
-        self.printed = bytearray()
-        self.cause = ""
-        """Why it was killed. Empty: it ended by itself, or its timer ended it."""
-        self.signal = 0
-        self.status = 0
-        """Its exit status, unless a signal ended it."""
-        self.seconds = 0.0
-        """CPU time."""
-
-    def lines(self, marker: bytes) -> list[bytes]:
-        """Return the complete lines that begin with its marker."""
-        return [bytes(line) for line in self.printed.split(b"\n")[:-1] if line.startswith(marker)]
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.fate = ""
+        """Empty: not told."""
+        self.lines: list[bytes] = []
+        """Of the observer."""
+        self.is_observed = False
+        self.printed = 0
+        """Bytes that the child wrote since the program began."""
 
 
 class _Batch:
@@ -58,95 +51,90 @@ class _Batch:
         self._pristine = {name: value for name, value in names.items() if not name.startswith("_codealign")}
         self._path = str(names.get("__file__", "solution.py"))
         self._markers = [f"{each} ".encode() for each in asked["markers"]]
-        self._room = asked["output_bytes"]
+        self._room: int = asked["output_bytes"]
         self._memory = soft, hard = resource.getrlimit(resource.RLIMIT_AS)
         self._less_memory = soft if soft == resource.RLIM_INFINITY else max(soft - _SPARE_BYTES, 0), hard
-        self._began = time.monotonic()
-        self._spent = self._cpu_seconds()
+        self._already = 0.0
+        """CPU seconds before the current child."""
+        self._child = 0
+        """Process id of the child, in the child."""
+        self._began, self._spent = time.monotonic(), self._cpu_seconds()
 
     def lines(self) -> Iterator[bool]:
-        """Execute all programs, as long as there is time; True for each that has a line."""
+        """Execute all programs, as long as there is time; True for each child that has ended."""
         # Otherwise the first collection in each child would copy the memory of all objects.
         gc.freeze()
-        own = self._tested(0)[0]
-        self._write(0, own)
-        yield True
-        if own != "passed":
-            return
-        for number in range(1, len(self._markers)):
-            if self._is_late():
-                break
-            fate = self._tested(number)[0]
-            if fate == "timed out" and not self._is_quick():
-                fate = "slow"
-            if fate == "passed" and self._asked["observed"]:
-                self._observe(number)
-            self._write(number, fate)
+        first = 0
+        while first < len(self._markers) and not (first and self._is_late()):
+            last = self._from(first)
             yield True
+            if last.number == 0 and last.fate != _PASSED:
+                return
+            first = last.number + 1
         os.write(1, b"\n" + self._markers[0] + b'["end"]\n')
+
+    def _from(self, first: int) -> _Program:
+        """Execute programs in one child until all are done or the child ends; return the last one that was begun."""
+        told, cause, ended, _ = self._in_child(first, len(self._markers))
+        if told.fate == _PASSED and told.number and ended and self._asked["observed"]:
+            told.is_observed = True  # as far as it came before a call ended the child
+        if not told.fate:
+            told.fate = cause or ended or "lost"
+            if told.fate == "timed out" and told.number and not self._is_quick():
+                told.fate = "slow"
+        self._write(told)
+        return told
 
     def _is_quick(self) -> bool:
         """Execute the answer again and return whether it passes quickly. If not, the machine is slow, perhaps."""
-        fate, seconds = self._tested(0)
-        return bool(fate == "passed" and seconds <= self._asked["seconds"] / self._asked["factor"])
+        told, _, _, seconds = self._in_child(0, 1)
+        most: float = self._asked["seconds"] / self._asked["factor"]
+        return told.fate == _PASSED and seconds <= most
 
     def _is_late(self) -> bool:
-        limit = self._asked["total_seconds"]
-        return bool(self._cpu_seconds() - self._spent > limit or time.monotonic() - self._began > 2 * limit)
+        limit: float = self._asked["total_seconds"]
+        return self._cpu_seconds() - self._spent > limit or time.monotonic() - self._began > 2 * limit
 
     def _cpu_seconds(self) -> float:
         return sum(os.times()[:4])
 
-    def _code(self, number: int) -> str:
-        code: str = self._asked["code"]
-        if not number:
-            return code
-        start, end, text = self._asked["mutants"][number - 1]
-        return f"{code[:start]}{text}{code[len(code) - end :]}"
+    # In the child.
 
-    def _tested(self, number: int) -> tuple[str, float]:
-        """Execute a program with the tests and return what became of it, with its CPU seconds."""
+    def _execute(self, first: int, end: int, descriptor: int) -> None:
+        self._child = os.getpid()
+        for number in range(first, end):
+            self._tell(number, descriptor, _BEGUN)
+            fate = self._tested(number)
+            self._tell(number, descriptor, fate)
+            if not number and fate != _PASSED:
+                return
+            if number and fate == _PASSED and self._asked["observed"]:
+                self._observe(number)
+                self._tell(number, descriptor, _OBSERVED)
+            # The next one begins only where the answer itself still passes.
+            late = self._already + time.process_time() > self._asked["total_seconds"]
+            if late or fate == _MEMORY or (number and number + 1 < end and self._tested(0) != _PASSED):
+                return
 
-        def work(descriptor: int) -> None:
-            signal.setitimer(signal.ITIMER_PROF, self._asked["seconds"])
-            try:
-                self._load(number)
-                exec(compile(self._asked["tests"], "<tests>", "exec", dont_inherit=True), self._names)  # noqa: S102
-                told = "passed"
-            except BaseException as error:
-                told = "memory" if issubclass(type(error), MemoryError) else "failed"
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            self._tell(number, descriptor, told)
-
-        child = self._in_child(number, self._asked["wait_seconds"], work)
-        told = [json.loads(line[len(self._markers[number]) :]) for line in child.lines(self._markers[number])]
-        if child.cause:
-            fate = child.cause
-        elif told[1:] and told[1] in _TOLD:
-            fate = told[1]
-        elif not told or child.signal == signal.SIGKILL or child.status == _LOST_STATUS:
-            fate = "lost"
-        else:
-            fate = "timed out" if child.signal == signal.SIGPROF else "ended"
-        return fate, child.seconds
+    def _tested(self, number: int) -> str:
+        """Execute a program with the tests."""
+        for ring in (signal.SIGPROF, signal.SIGALRM):
+            signal.signal(ring, signal.SIG_DFL)  # the observer has handlers
+        signal.setitimer(signal.ITIMER_PROF, self._asked["seconds"])
+        try:
+            self._load(number)
+            exec(compile(self._asked["tests"], "<tests>", "exec", dont_inherit=True), self._names)  # noqa: S102
+            told = _PASSED
+        except BaseException as error:
+            told = _MEMORY if issubclass(type(error), MemoryError) else _FAILED
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        return told
 
     def _observe(self, number: int) -> None:
-        """Observe a program at the inputs and pass on its lines, if there is room for them."""
-        marker = self._markers[number]
-
-        def work(_: int) -> None:
-            self._load(number)
-            asked = {**self._asked["observed"], "marker": marker.decode().rstrip()}
-            for _written in observe(self._names, json.dumps(asked).encode().hex()):
-                pass
-
-        child = self._in_child(number, self._asked["observing_seconds"], work)
-        lines = child.lines(marker)[1:]  # the first says that the child began
-        size = sum(len(line) + 1 for line in lines)
-        if child.cause or child.signal == signal.SIGKILL or child.status == _LOST_STATUS or size > self._room:
-            return
-        self._room -= size
-        self._put(b"".join(b"\n" + line for line in [*lines, marker + b'["observed"]']) + b"\n")
+        self._load(number)
+        asked = {**self._asked["observed"], "marker": self._markers[number].decode().rstrip()}
+        for _written in observe(self._names, json.dumps(asked).encode().hex()):
+            pass
 
     def _load(self, number: int) -> None:
         """Execute a program's code as the sandbox does, in the module of this program."""
@@ -155,32 +143,16 @@ class _Batch:
         exec(compile(self._code(number), self._path, "exec", dont_inherit=True), self._names)  # noqa: S102
         self._names["__name__"] = "__main__"
 
-    def _in_child(self, number: int, seconds: float, work: _Work) -> _Child:
-        """Do work in a child, and end it after this much wall-clock time."""
-        reading, writing = os.pipe()
-        pid = os.fork()
-        if not pid:
-            try:
-                os.setpgid(0, 0)
-                os.close(reading)
-                self._confine(writing)
-                self._tell(number, writing, _BEGUN)
-                work(writing)
-                os._exit(0)
-            finally:
-                os._exit(_LOST_STATUS)
-        os.close(writing)
-        child = _Child()
-        deadline = time.monotonic() + seconds
-        try:
-            child.cause = self._drain(reading, child, deadline)
-        finally:
-            os.close(reading)
-        self._reap(pid, child, deadline)
-        self._end_if_not_alone()
-        return child
+    def _code(self, number: int) -> str:
+        code: str = self._asked["code"]
+        if not number:
+            return code
+        start, end, text = self._asked["mutants"][number - 1]
+        return code[:start] + str(text) + code[len(code) - end :]
 
     def _tell(self, number: int, descriptor: int, what: str) -> None:
+        if os.getpid() != self._child:
+            os._exit(_LOST_STATUS)  # a program has forked
         # Telling what a MemoryError was must not fail for the same reason.
         resource.setrlimit(resource.RLIMIT_AS, self._memory if what != _BEGUN else self._less_memory)
         os.write(descriptor, b"\n" + self._markers[number] + json.dumps(what).encode() + b"\n")
@@ -194,34 +166,101 @@ class _Batch:
             sys.setrecursionlimit(sys.getrecursionlimit() + 1)
             frame = frame.f_back
 
-    def _drain(self, reading: int, child: _Child, deadline: float) -> str:
-        """Take what a child prints until it ends; return why it must be killed, or ""."""
+    # In the parent.
+
+    def _in_child(self, first: int, end: int) -> tuple[_Program, str, str, float]:
+        """Execute programs in a child.
+
+        Returns:
+            The last program that was begun, why the child was killed, how it ended by itself, and its CPU seconds.
+        """
+        reading, writing = os.pipe()
+        self._already = self._cpu_seconds() - self._spent
+        pid = os.fork()
+        if not pid:
+            try:
+                os.setpgid(0, 0)
+                os.close(reading)
+                self._confine(writing)
+                self._execute(first, end, writing)
+                os._exit(0)
+            finally:
+                os._exit(_LOST_STATUS)
+        os.close(writing)
+        told = _Program(first)
+        try:
+            told, cause, deadline = self._take(reading, pid, told)
+        finally:
+            os.close(reading)
+        cause, ended, seconds = self._reap(pid, cause, deadline)
+        self._end_if_not_alone()
+        return told, cause, ended, seconds
+
+    def _take(self, reading: int, pid: int, told: _Program) -> tuple[_Program, str, float]:
+        """Take what a child writes until it ends.
+
+        Returns:
+            The last program that was begun, why the child must be killed, and when its time is up.
+        """
         poll = select.poll()
         poll.register(reading, select.POLLIN)
+        deadline, rest, begun = time.monotonic() + self._asked["wait_seconds"], b"", False
         while (left := deadline - time.monotonic()) > 0:
-            if poll.poll(left * 1000 + 1):
-                data = os.read(reading, 1 << 16)
-                child.printed += data
-                if not data:
-                    return ""
-                if len(child.printed) > _MOST_TOLD:
-                    return "printed"
-        return "waited"
+            if not poll.poll(min(left, _LOOK_SECONDS) * 1000 + 1):
+                if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                    continue
+                return told, "", deadline  # it ended, and something that it started has not
+            data = os.read(reading, 1 << 16)
+            told.printed += len(data)
+            if not data:
+                # Before it began anything, the child has met a fault of ours.
+                return told, "" if begun else "lost", deadline
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                following = told.number + begun
+                if following < len(self._markers) and line == self._markers[following] + b'"begun"':
+                    if begun:
+                        self._write(told)
+                        told = _Program(following)
+                    begun = True
+                    deadline = time.monotonic() + self._asked["wait_seconds"]
+                elif begun:
+                    self._note(told, line)
+            if told.printed > _MOST_TOLD or len(rest) > _MOST_TOLD:
+                return told, "printed", deadline
+        return told, "waited", deadline
 
-    def _reap(self, pid: int, child: _Child, deadline: float) -> None:
-        """Wait for the end of a child, and end what it started."""
-        ended, status, usage = (0, 0, None) if child.cause else os.wait4(pid, os.WNOHANG)
-        while not ended and not child.cause:
+    def _note(self, told: _Program, line: bytes) -> None:
+        """Note a line of a program's own marker; others are what it printed."""
+        marker = self._markers[told.number]
+        if not line.startswith(marker):
+            return
+        said = line[len(marker) :]
+        if said.startswith(b"["):
+            told.lines.append(line)
+        elif said == b'"observed"':
+            told.is_observed = True
+        elif not told.fate:
+            told.fate = json.loads(said) if said in (b'"passed"', b'"failed"', b'"memory"') else ""
+
+    def _reap(self, pid: int, cause: str, deadline: float) -> tuple[str, str, float]:
+        """Wait for the end of a child, and end what it started; return also how it ended, and its CPU seconds."""
+        ended, status, usage = (0, 0, None) if cause else os.wait4(pid, os.WNOHANG)
+        while not ended and not cause:
             time.sleep(_REAP_SECONDS)
             ended, status, usage = os.wait4(pid, os.WNOHANG)
-            child.cause = "waited" if not ended and time.monotonic() > deadline else ""
+            cause = "waited" if not ended and time.monotonic() > deadline else ""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
         if not ended:
             os.kill(pid, signal.SIGKILL)  # it may have left its group
             _, status, usage = os.wait4(pid, 0)
-        child.signal, child.status = os.WTERMSIG(status), os.WEXITSTATUS(status)
-        child.seconds = usage.ru_utime + usage.ru_stime if usage is not None else 0.0
+        seconds = usage.ru_utime + usage.ru_stime if usage is not None else 0.0
+        if cause:
+            return cause, "", seconds
+        if os.WTERMSIG(status) == signal.SIGKILL or os.WEXITSTATUS(status) == _LOST_STATUS:
+            return "lost", "", seconds
+        return "", "timed out" if os.WTERMSIG(status) == signal.SIGPROF else "ended", seconds
 
     def _end_if_not_alone(self) -> None:
         """End the program if a process is left: as the first of its namespace, this one is the parent of all."""
@@ -232,8 +271,14 @@ class _Batch:
                 pass
             os._exit(0)
 
-    def _write(self, number: int, fate: str) -> None:
-        self._put(b"\n" + self._markers[number] + json.dumps(["program", fate]).encode() + b"\n")
+    def _write(self, told: _Program) -> None:
+        """Write what became of a program, with its observations if there is room for them."""
+        marker = self._markers[told.number]
+        size = sum(len(line) + 1 for line in told.lines)
+        if told.fate == _PASSED and told.is_observed and size <= self._room:
+            self._room -= size
+            self._put(b"".join(b"\n" + line for line in [*told.lines, marker + b'["observed"]']) + b"\n")
+        self._put(b"\n" + marker + json.dumps(["program", told.fate]).encode() + b"\n")
 
     def _put(self, data: bytes) -> None:
         while data:
