@@ -84,6 +84,7 @@ async def test_every_violation_of_an_append_is_named(stub: DatasetServiceAsyncSt
     fault = make.verdict(make.response(seed), sandbox_pb2.VERDICT_INFRASTRUCTURE)
     bad_parent = changed(make.concepts(seed), id="")
     bad_parent.parents[0] = "ABC"
+    half = pb.Judgement(attempts=[pb.JudgedAttempt()], pairs=[pb.PAIR_RESULT_PASSED] * 2)
     records = [
         seed,
         changed(seed, kind=pb.KIND_UNSPECIFIED),
@@ -99,6 +100,7 @@ async def test_every_violation_of_an_append_is_named(stub: DatasetServiceAsyncSt
         make.decision(seed, rule=""),
         changed(seed, key="a\nb"),
         complete(pb.Record(kind=pb.KIND_RUN_REQUEST, parents=[seed.id], run_request=pb.RunRequest())),
+        complete(pb.Record(kind=pb.KIND_JUDGEMENT, parents=[seed.id], judgement=half)),
     ]
     paths = await invalid(stub.Append(wire.AppendRequest(records=records)))
     assert paths == [
@@ -115,6 +117,7 @@ async def test_every_violation_of_an_append_is_named(stub: DatasetServiceAsyncSt
         "records[11].decision.rule",
         "records[12].key",
         "records[13].run_request.wanted",
+        "records[14].judgement.pairs",
     ]
     assert not (await stub.Count(wire.CountRequest())).counts
 
