@@ -1,7 +1,7 @@
 """Tokens per kept row, by stage and switch: the paper's way of drawing against the presets', with and without a target.
 
     make bench-draws     # or .venv/bin/python -m tests.bench.draws [--seeds 1500] [--rows 300]
-    make bench-draws ARGS="--real --seeds 400 --rows 60"
+    make bench-draws ARGS="--real --seeds 400 --without-target 100 --rows 60"
 
 The dataset service and the coordinator are real processes, the engine is the simulated one, whose instructions differ
 in their pass rates as recorded, and the sandbox believes its programs. With --real, the embedded model writes and the
@@ -98,7 +98,7 @@ def targeted(rows: int, window: int) -> Callable[[pb.Run], None]:
     """Return the switch that sets a target of so many rows."""
 
     def switch(run: pb.Run) -> None:
-        run.target.rows, run.target.window = rows, window
+        run.target.rows, run.target.window, run.seeds.limit = rows, window, 0
 
     return switch
 
@@ -205,6 +205,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=1500, help="seeds in the collection")
     parser.add_argument("--rows", type=int, default=300, help="rows of the runs with a target")
+    parser.add_argument(
+        "--without-target", type=int, default=0, help="seeds of the runs without a target; 0: all in the collection"
+    )
     parser.add_argument("--window", type=int, default=0, help="window of the target; 0: the default")
     parser.add_argument("--preset", default="nano")
     parser.add_argument("--model", default="nano", help="profile of the simulated engine")
@@ -227,6 +230,7 @@ def main() -> None:
             pipeline = pipeline_of(coordinator)
             for name, changes in switches:
                 run = whole(run_of(given.preset, pipeline), pipeline)
+                run.seeds.limit = given.without_target
                 for change in changes:
                     change(run)
                 found.append(measure(coordinator, dataset, name, run))
