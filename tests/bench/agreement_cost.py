@@ -38,9 +38,9 @@ from tests.bench.selection import dataset_of, finished
 OWN = "own"
 PURPOSES = {
     OWN: "attempts with their own tests",
-    INPUTS: "attempts and survivors at the inputs",
+    INPUTS: "attempts at the inputs",
     TESTS: "answers with other attempts' tests",
-    MUTANT: "mutants, one each",
+    MUTANT: "mutants, one each, and survivors at the inputs",
     MUTANTS: "many mutants in one",
     ADDED: "stronger tests",
 }

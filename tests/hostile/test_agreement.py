@@ -350,7 +350,6 @@ def test_no_mutant_affects_another_in_the_sandbox(sandbox: Sandbox) -> None:
 def test_a_mutant_that_ends_the_program_falsifies_nothing(name: str, sandbox: Sandbox) -> None:
     code, alone = ENDING[name]
     first, ending, *others = together(sandbox, [GOOD, code, BAD, GOOD]).fates
-    assert first is not None
-    assert first.killed is False
+    assert (first and first.killed) in (None, False)  # its end may not have been told before
     assert (ending and ending.killed) in (None, alone)
     assert [each and each.killed for each in others] in ([None, None], [True, None], [True, False])

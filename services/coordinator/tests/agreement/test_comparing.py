@@ -86,7 +86,7 @@ def test_an_undecided_verdict_is_not_asked_for_again_but_a_decided_one_on_the_sa
 
 
 def test_mutants_together_and_one_by_one_give_the_same_judgement() -> None:
-    given = answers((DOUBLE, TWO), (SUM, "assert f(0) == 0\n"), (SQUARE, TWO))
+    given = answers((DOUBLE, "assert f(0) == 0\n"), (SUM, "assert f(0) >= 0\n"), (SQUARE, TWO))
 
     def compared(*, together: bool) -> tuple[object, Counter[str]]:
         count = Counter[str]()
@@ -100,6 +100,6 @@ def test_mutants_together_and_one_by_one_give_the_same_judgement() -> None:
     (common, fewer), (alone, more) = compared(together=True), compared(together=False)
     assert common == alone
     assert (fewer[MUTANTS], fewer[MUTANT]) == (1, 0)
-    assert (more[MUTANTS], more[MUTANT]) == (0, more[MUTANT])
+    assert more[MUTANTS] == 0
     assert more[MUTANT] > 3
-    assert fewer.total() < more.total() - 2
+    assert fewer.total() == more.total() - more[MUTANT] + 1

@@ -24,7 +24,7 @@ from codealign.coordinator.agreement.outcomes import UNOBSERVED, Observations, O
 from codealign.coordinator.agreement.scoring import DEFAULTS, Judgement, Rules, judge
 from codealign.coordinator.agreement.strength import MutantResult, strengthened
 from codealign.coordinator.agreement.subjects import Subject
-from codealign.coordinator.agreement.trials import ADDED, INPUTS, TESTS, Execute, Trial, of_tests, once, passes
+from codealign.coordinator.agreement.trials import ADDED, INPUTS, MUTANT, TESTS, Execute, Trial, of_tests, once, passes
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class _Comparison:
             answer.tests,
             self._subjects[i],
             self.inputs,
-            lambda code: self._observe(i, code, None),
+            lambda code: replace(self._observe(i, code, None), purpose=MUTANT),
             lambda trial, result: self._read(trial, result, 0).outcomes,
         )
 

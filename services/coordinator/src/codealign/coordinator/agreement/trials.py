@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 
 INPUTS, TESTS, MUTANT, MUTANTS, ADDED = "inputs", "tests", "mutant", "mutants", "added"
-"""Purposes of trials: an answer at inputs, with another attempt's tests, one mutant, many mutants, with added tests."""
+"""Purposes of trials: an answer at inputs or with another attempt's tests, one mutant (with tests or at inputs), many
+mutants, an answer with added tests."""
 _UNDECIDED = frozenset(
     {
         sb.VERDICT_UNSPECIFIED,
