@@ -130,8 +130,10 @@ ODD = {
     "depends on randomness": Odd(
         "import random\n\ndef total(values):\n    return random.random()\n", "assert total([2]) < 1\n"
     ),
+    # At the limit: time without a processor does not count.
     "sleeps": Odd(
-        "import time\n\ndef total(values):\n    time.sleep(10)\n    return sum(values)\n", verdicts=ends("TIMED_OUT")
+        "import time\n\ndef total(values):\n    time.sleep(10)\n    return sum(values)\n",
+        verdicts=ends("TIMED_OUT", "PASSED"),
     ),
     "never ends": Odd("def total(values):\n    while True:\n        pass\n", verdicts=ends("TIMED_OUT")),
     "breaks the interpreter": Odd(
