@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.cli.terminal import count
 
 MAX_ATTEMPTS = 24
 """Attempts that a matrix shows: more columns fit no screen."""
@@ -91,12 +92,12 @@ def headline(found: pb.Judgement) -> str:
     if not found.inputs:
         compared = f"{len(found.attempts)} answers were compared by the tests that they pass: no call can be compared."
     if found.is_contested:
-        return f"{compared} They contradict each other: no class has more than half of all scores, and there is no row."
+        return f"{compared} They contradict each other: no class is likely enough to be right, and there is no row."
     agreeing = sum(each.class_number == 1 for each in found.attempts)
     if not agreeing:
         return compared
     does = "One answer is the winning class" if agreeing == 1 else f"{agreeing} do the same and win"
-    return f"{compared} {does}; more attempts would not change that with a probability of {found.probability:.0%}."
+    return f"{compared} {does}; what they do is right with a probability of {found.probability:.0%}."
 
 
 def mutants(found: pb.Judgement) -> Sequence[pb.JudgedMutant]:
@@ -118,4 +119,4 @@ def added_words(each: pb.AddedTest) -> str:
     """Return why a test was added: "agreed by 3 attempts; detects line 2: < became <="."""
     told = ", ".join(cut(text, 100) for text in each.detects[:5])
     more = f" and {len(each.detects) - 5} more" if len(each.detects) > 5 else ""
-    return f"agreed by {each.agreed_by} attempts" + (f"; detects {told}{more}" if told else "")
+    return f"agreed by {count(each.agreed_by, 'attempt')}" + (f"; detects {told}{more}" if told else "")

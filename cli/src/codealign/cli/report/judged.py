@@ -49,7 +49,7 @@ class Answer:
     mark: str
     """"became the row", "best answer", or ""."""
     share: str
-    """Weighted share of the other attempts' tests that it passes."""
+    """Share of the other attempts' tests that it passes."""
     says: str
     cells: tuple[Cell, ...]
 
