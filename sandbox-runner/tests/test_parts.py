@@ -72,11 +72,56 @@ def test_no_more_processor_time_is_used_than_there_was() -> None:
     assert watch.usage(os.getpid(), 0, 0.001).cpu_seconds == 0.001 * (os.cpu_count() or 1)
 
 
-@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-def test_a_filter_exists_for_each_known_machine(machine: str) -> None:
+ALLOWED, REFUSED, ABSENT, KILLED = 0x7FFF0000, 0x50001, 0x50026, 0x80000000
+AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+
+
+def decided(machine: str, number: int, arguments: tuple[int, ...] = (), architecture: int | None = None) -> int:
+    """Return what the filter decides, as the kernel evaluates it."""
     program = seccomp.filter_program(machine)
     assert len(program) % 8 == 0
-    assert struct.unpack("HBBI", program[-8:]) == (6, 0, 0, 0x7FFF0000)
+    lines = [struct.unpack_from("HBBI", program, at) for at in range(0, len(program), 8)]
+    six = (*arguments, 0, 0, 0, 0, 0, 0)[:6]
+    data = struct.pack("=IIQ6Q", number, architecture or AUDIT[machine], 0, *six)
+    at = loaded = 0
+    for _ in range(64):
+        code, on_true, on_false, value = lines[at]
+        at += 1
+        match code:
+            case 0x20:
+                (loaded,) = struct.unpack_from("=I", data, value)
+            case 0x06:
+                return int(value)
+            case _:
+                holds = {0x15: loaded == value, 0x35: loaded >= value, 0x45: bool(loaded & value)}[code]
+                at += on_true if holds else on_false
+    raise AssertionError("the filter takes too many steps")
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_filter_refuses_what_is_listed_and_allows_the_rest(machine: str) -> None:
+    refused, absent = set(seccomp._DENIED[machine].values()), set(seccomp._ABSENT[machine].values())
+    for number in range(600):
+        expected = REFUSED if number in refused else ABSENT if number in absent else ALLOWED
+        assert decided(machine, number) == expected, number
+        assert decided(machine, number, architecture=0x40000003) == KILLED
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_filter_looks_at_arguments(machine: str) -> None:
+    clone, fcntl, setsockopt = (each[machine] for each in (seccomp._CLONE, seccomp._FCNTL, seccomp._SETSOCKOPT))
+    assert decided(machine, clone, (0x01200011,)) == ALLOWED
+    for flag in (0x80, 0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000):
+        assert decided(machine, clone, (flag | 0x11,)) == REFUSED
+    assert decided(machine, fcntl, (0, 1031)) == REFUSED
+    assert decided(machine, fcntl, (0, 1032)) == ALLOWED
+    for option in range(64):
+        assert decided(machine, setsockopt, (3, 1, option)) == (REFUSED if option in (7, 8, 32, 33) else ALLOWED)
+        assert decided(machine, setsockopt, (3, 6, option)) == ALLOWED
+
+
+def test_the_filter_knows_no_32_bit_numbers() -> None:
+    assert decided("x86_64", 0x40000000 | 59) == ABSENT
 
 
 def test_an_unknown_machine_is_refused() -> None:

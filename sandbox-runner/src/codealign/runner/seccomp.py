@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Sequence
 
 _EPERM, _ENOSYS = 1, 38
-_ALLOW, _ERRNO, _KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
+_ERRNO, _KILL_PROCESS = 0x00050000, 0x80000000
 _LD_ABS, _JEQ, _JSET, _JGE, _RET = 0x20, 0x15, 0x45, 0x35, 0x06
 _X32_BIT = 0x40000000
 # CLONE_NEWTIME, NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET.
@@ -51,6 +52,10 @@ def _instruction(code: int, jump_true: int, jump_false: int, value: int) -> byte
     return struct.pack("HBBI", code, jump_true, jump_false, value)
 
 
+_ALLOW = _instruction(_RET, 0, 0, 0x7FFF0000)
+_DENY = _instruction(_RET, 0, 0, _ERRNO | _EPERM)
+
+
 def _argument(number: int) -> bytes:
     """Load the low half of a system-call argument from `struct seccomp_data`."""
     return _instruction(_LD_ABS, 0, 0, 16 + 8 * number)
@@ -58,6 +63,9 @@ def _argument(number: int) -> bytes:
 
 def filter_program(machine: str | None = None) -> bytes:
     """Return the BPF program for a machine type (`uname -m`), by default this machine's.
+
+    It finds the system call in a binary search tree. gVisor evaluates a new filter for every call number, so the number
+    of steps counts at the start of each execution.
 
     Returns:
         The instructions, packed as `struct sock_filter[]`.
@@ -76,30 +84,33 @@ def filter_program(machine: str | None = None) -> bytes:
     ]
     if machine == "x86_64":
         lines += [_instruction(_JGE, 0, 1, _X32_BIT), _instruction(_RET, 0, 0, _ERRNO | _ENOSYS)]
-    for number in _DENIED[machine].values():
-        lines += [_instruction(_JEQ, 0, 1, number), _instruction(_RET, 0, 0, _ERRNO | _EPERM)]
-    for number in _ABSENT[machine].values():
-        lines += [_instruction(_JEQ, 0, 1, number), _instruction(_RET, 0, 0, _ERRNO | _ENOSYS)]
-    allow, refuse = _instruction(_RET, 0, 0, _ALLOW), _instruction(_RET, 0, 0, _ERRNO | _EPERM)
-    lines += [
-        _instruction(_JEQ, 0, 4, _CLONE[machine]),
-        _argument(0),
-        _instruction(_JSET, 0, 1, _NEW_NAMESPACE),
-        refuse,
-        allow,
-        _instruction(_JEQ, 0, 4, _FCNTL[machine]),
-        _argument(1),
-        _instruction(_JEQ, 0, 1, _F_SETPIPE_SZ),
-        refuse,
-        allow,
-        _instruction(_JEQ, 0, len(_BUFFER_SIZES) + 6, _SETSOCKOPT[machine]),
-        _argument(1),
-        _instruction(_JEQ, 1, 0, _SOL_SOCKET),
-        allow,
-        _argument(2),
-        *(_instruction(_JEQ, len(_BUFFER_SIZES) - index, 0, each) for index, each in enumerate(_BUFFER_SIZES)),
-        allow,
-        refuse,
-        allow,
-    ]
-    return b"".join(lines)
+    rules = {number: [_DENY] for number in _DENIED[machine].values()}
+    rules |= {number: [_instruction(_RET, 0, 0, _ERRNO | _ENOSYS)] for number in _ABSENT[machine].values()}
+    rules |= {
+        _CLONE[machine]: [_argument(0), _instruction(_JSET, 0, 1, _NEW_NAMESPACE), _DENY, _ALLOW],
+        _FCNTL[machine]: [_argument(1), _instruction(_JEQ, 0, 1, _F_SETPIPE_SZ), _DENY, _ALLOW],
+        _SETSOCKOPT[machine]: [
+            _argument(1),
+            _instruction(_JEQ, 1, 0, _SOL_SOCKET),
+            _ALLOW,
+            _argument(2),
+            *(_instruction(_JEQ, len(_BUFFER_SIZES) - index, 0, each) for index, each in enumerate(_BUFFER_SIZES)),
+            _ALLOW,
+            _DENY,
+        ],
+    }
+    return b"".join(lines + _tree(sorted(rules.items())))
+
+
+def _tree(rules: Sequence[tuple[int, list[bytes]]]) -> list[bytes]:
+    """Return instructions that apply the rule of the loaded call number. Calls without a rule are allowed.
+
+    Args:
+        rules: Call numbers in ascending order, each with instructions that end with a return.
+    """
+    if len(rules) == 1:
+        ((number, lines),) = rules
+        return [_instruction(_JEQ, 0, len(lines), number), *lines, _ALLOW]
+    middle = len(rules) // 2
+    lower, upper = _tree(rules[:middle]), _tree(rules[middle:])
+    return [_instruction(_JGE, len(lower), 0, rules[middle][0]), *lower, *upper]
