@@ -291,6 +291,7 @@ def test_doctor_knows_which_gvisor_isolates(
     monkeypatch.setattr(diagnosis, "_runsc_version", lambda path: version or "")
     (finding,) = diagnosis._gvisor()
     assert finding.level == level
+    assert ("releases of 2026" in finding.found) == (level == "ok" and version is None)
 
 
 def test_the_small_preset_asks_for_easy_tasks_and_yields_to_what_was_chosen(pipeline: api.Pipeline) -> None:

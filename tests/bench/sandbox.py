@@ -28,6 +28,7 @@ from typing import Any
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.runner.profiles import DEFAULT
+from codealign.sandbox.runners.runsc import PLATFORMS
 from services.sandbox.tests.conftest import Gateway
 from tests import gateways
 from tests.bench.rows import programs, table
@@ -61,9 +62,11 @@ class Bench:
     """Rows by name: how to create a worker, and the kinds of programs."""
     workers: dict[tuple[str, str], list[Worker]] = field(default_factory=dict)
     memory: dict[str, dict[str, float]] = field(default_factory=dict)
+    platforms: dict[str, str] = field(default_factory=dict)
+    """The platform of each gateway. With "auto" it depends on the number of runners."""
 
-    def start_gateways(self, platform: str, wanted: str) -> pb.Runner:
-        """Start all measured gateways, and always the first, which reports its environment."""
+    def start_gateways(self, platform: str, wanted: tuple[str, ...]) -> pb.Runner:
+        """Start all measured gateways, and always one, and return a runner of the last."""
         for runners, slots in SHAPES:
             name = f"ours {runners}×{slots}"
             kinds = programs.KINDS if (runners, slots) == NUMPY_SHAPE else ("empty", "typical")
@@ -77,7 +80,7 @@ class Bench:
             if name.startswith(wanted):
                 self.rows[name] = functools.partial(_caller, gateway), kinds
             runner = gateway.stub.GetRunner(pb.GetRunnerRequest(), timeout=10).runners[0]
-            platform = runner.platform
+            self.platforms[name] = runner.platform
         return runner
 
     def add_plain(self) -> None:
@@ -143,14 +146,15 @@ def run(given: argparse.Namespace, stack: contextlib.ExitStack, cache: Path) -> 
     kinds, source = programs.load()
     inline = inline_seconds(kinds)
     bench = Bench(stack, cache)
-    runner = bench.start_gateways(given.platform, given.rows)
+    wanted = tuple(given.rows or ("",))
+    runner = bench.start_gateways(given.platform, wanted)
     bench.add_plain()
     bench.add_boxed(runner.platform)
     kinds["fork"] = kinds["empty"]
     cells = [
         Cell(row, kind, workers)
         for row, (_, row_kinds) in bench.rows.items()
-        if row.startswith(given.rows)
+        if row.startswith(wanted)
         for kind in row_kinds
         for workers in WORKERS
     ]
@@ -166,6 +170,7 @@ def run(given: argparse.Namespace, stack: contextlib.ExitStack, cache: Path) -> 
             print(f"round {number + 1} of {given.rounds}: {cell.row}, {cell.kind}, {cell.workers}: {shown}", flush=True)
     about = {
         "platform": runner.platform,
+        "platforms": bench.platforms,
         "runsc": runner.gvisor_version,
         "python": runner.python_version,
         "processors": os.cpu_count(),
@@ -203,6 +208,7 @@ def report(
     print(
         f"\nrunsc {about['runsc']} on {about['platform']}, Python {about['python']}, {about['processors']} processors"
     )
+    print("; ".join(f"{name} on {platform}" for name, platform in about["platforms"].items()))
     print(f"typical: {about['typical_programs']}")
     took = ", ".join(f"{kind} {1e3 * seconds:.2f} ms" for kind, seconds in about["inline_seconds"].items())
     print(f"in a process that is there: {took}\n")
@@ -226,9 +232,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each line of the table, over all rounds")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--rows", default="", help="only rows whose name begins so")
+    parser.add_argument("--rows", action="append", help="only rows whose name begins so; can be repeated")
     parser.add_argument("--runsc", type=Path, help="another runsc than the one that a gateway finds")
-    parser.add_argument("--platform", choices=("auto", "systrap", "ptrace"), default="auto")
+    parser.add_argument("--platform", choices=("auto", *PLATFORMS), default="auto")
     parser.add_argument("--json", type=Path, help="write everything there too")
     given = parser.parse_args()
     gateways.end_by_signals()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,15 @@ async def test_the_faster_one_is_chosen_once_and_remembered(tmp_path: Path) -> N
     assert await started(machine, tmp_path) == "ptrace"
     assert await started(machine, tmp_path) == "ptrace"
     assert machine.started == ["systrap", "ptrace", "ptrace"]
+
+
+async def test_as_many_runners_are_tried_as_will_run_and_all_platforms_of_the_release(tmp_path: Path) -> None:
+    machine = Machine(**{"systrap": 0.02, "systrap-no-fast-path": 0.001, "ptrace": 0.01})
+    machine.runsc = gvisor.Runsc(Path("/runsc"), 20260905, ("systrap", "systrap-no-fast-path", "ptrace"))
+    tried = min(2, os.cpu_count() or 1)
+    platform = AutomaticPlatform(machine, "auto", tmp_path, runners=2)
+    assert (await platform.start()).description.platform == "systrap-no-fast-path"
+    assert machine.started == ["systrap"] * tried + ["systrap-no-fast-path"] * tried + ["ptrace"] * tried
 
 
 async def test_a_faster_one_that_does_not_isolate_is_not_chosen(tmp_path: Path) -> None:

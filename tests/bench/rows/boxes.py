@@ -72,7 +72,7 @@ class Boxes:
         name = f"box-{secrets.token_hex(4)}"
         folder = folders.RunFolder.create(self._backend.run_dir, name)
         python = rootfs.interpreter()
-        bundle.write(folder.path, self._backend.root, python, Configuration(name, 1, "runsc"))
+        bundle.write(folder.path, self._backend.root, python, bundle.supervisor(Configuration(name, 1, "runsc")))
         path = folder.path / "config.json"
         config = json.loads(path.read_text())
         given = dict(variable.split("=", 1) for variable in config["process"]["env"])

@@ -123,6 +123,10 @@ def _import_fault(modules: tuple[str, ...]) -> str:
     return next(reversed(done.stderr.split("\n\n")[-1].strip().splitlines()), f"exit code {done.returncode}")
 
 
+_FASTER_RUNSC = 20260101
+_FASTER = "releases of 2026 execute more programs with several runners: put one from https://gvisor.dev on PATH"
+
+
 def _gvisor() -> list[Finding]:
     if platform.system() != "Linux":
         remedy = "run the services on Linux and connect to them from here by their addresses"
@@ -132,13 +136,14 @@ def _gvisor() -> list[Finding]:
     fetched = "the sandbox service downloads its own release with apt-get at its first start"
     if runsc is None:
         if apt:
-            return [Finding("gVisor", "ok", f"no runsc on PATH; {fetched}")]
+            return [Finding("gVisor", "ok", f"no runsc on PATH; {fetched}; {_FASTER}")]
         remedy = "install runsc: https://gvisor.dev/docs/user_guide/install/"
         return [Finding("gVisor", "problem", "no runsc on PATH, and no apt-get to download it", remedy)]
     version = _runsc_version(runsc)
     date = re.search(r"(20\d{6})", version)
     if date and int(date.group(1)) >= MIN_RUNSC:
-        return [Finding("gVisor", "ok", f"{version} ({runsc})")]
+        slower = "" if int(date.group(1)) >= _FASTER_RUNSC else f"; {_FASTER}"
+        return [Finding("gVisor", "ok", f"{version} ({runsc}){slower}")]
     found = f"{version or 'unknown version'} ({runsc}) is too old to isolate programs"
     if apt:
         return [Finding("gVisor", "note", found, fetched)]

@@ -103,4 +103,4 @@ def _backend(settings: SandboxSettings) -> Backend:
         return process.prepare(*arguments)
     if settings.backend == "docker":
         return docker.prepare(*arguments, settings.image, settings.docker_runtime)
-    return AutomaticPlatform(runsc.prepare(*arguments), settings.platform, settings.cache_dir)
+    return AutomaticPlatform(runsc.prepare(*arguments), settings.platform, settings.cache_dir, settings.runners)

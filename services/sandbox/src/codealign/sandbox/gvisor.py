@@ -33,6 +33,8 @@ class Runsc:
     path: Path
     release: int
     """Release date as a number: 20240729."""
+    platforms: tuple[str, ...] = ("systrap", "ptrace")
+    """Platforms that it offers; names as in `runners.runsc.PLATFORMS`."""
 
 
 class Unusable(Exception):
@@ -68,7 +70,11 @@ def examine(path: Path) -> Runsc:
         done = subprocess.run([str(path), "--version"], capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Unusable(f"cannot be executed: {error}") from error
-    return Runsc(path, parse_release(done.stdout))
+    release = parse_release(done.stdout)
+    # Offered by releases of 2026; unknown flags are refused.
+    with_flag = [str(path), "--systrap-disable-fast-path", "--version"]
+    is_known = subprocess.run(with_flag, capture_output=True, timeout=30, check=False).returncode == 0
+    return Runsc(path, release, ("systrap", *(("systrap-no-fast-path",) if is_known else ()), "ptrace"))
 
 
 def _download(place: Path) -> None:

@@ -1,7 +1,8 @@
-"""Selects gVisor's platform: tries those that isolate and remembers the faster one.
+"""Selects gVisor's platform: tries those that isolate and remembers the fastest one.
 
 systrap is gVisor's default and faster on most machines; inside some virtual machines ptrace executes 50% more programs
-per second. kvm is never used, because it hangs under nested virtualisation.
+per second. Which one is fastest depends on how many sandboxes share the processors, so as many are tried as will run.
+kvm is never used, because it hangs under nested virtualisation.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +21,6 @@ from codealign.common.logs import get_logger
 from codealign.sandbox import gvisor, validate
 from codealign.sandbox.pool import objection
 from codealign.sandbox.runners.attached import AttachedRunner, RunnerLost
-from codealign.sandbox.runners.runsc import PLATFORMS
 
 _PROGRAMS = 12
 
@@ -47,13 +48,18 @@ _FAILURES = 3
 """Consecutive failed starts before a platform is given up. A single one may have been killed or short of memory."""
 
 
-async def _seconds_each(runner: AttachedRunner) -> float:
+async def _seconds_each(runners: Sequence[AttachedRunner]) -> float:
+    """Return the seconds that a program takes while all runners execute programs."""
     program = pb.Program(code="def double(n):\n    return 2 * n\n", tests="assert double(2) == 4\n")
     request = validate.checked(pb.ExecuteRequest(program=program))
-    await runner.execute(request)
+
+    async def execute(runner: AttachedRunner) -> None:
+        for _ in range(_PROGRAMS):
+            await runner.execute(request)
+
+    await asyncio.gather(*(runner.execute(request) for runner in runners))
     started = time.monotonic()
-    for _ in range(_PROGRAMS):
-        await runner.execute(request)
+    await asyncio.gather(*map(execute, runners))
     return (time.monotonic() - started) / _PROGRAMS
 
 
@@ -77,10 +83,12 @@ class AutomaticPlatform:
         backend: Starts a runner on a given platform.
         configured: "auto", or the name of a platform.
         cache: The project's cache directory, which also stores the choice.
+        runners: Number of runners that will share the processors.
     """
 
-    def __init__(self, backend: Backend, configured: str, cache: Path) -> None:
+    def __init__(self, backend: Backend, configured: str, cache: Path, runners: int = 1) -> None:
         self._backend = backend
+        self._runners = min(runners, os.cpu_count() or 1)
         self._automatic = configured == "auto"
         self._chosen = "" if self._automatic else configured
         self._failures = 0
@@ -121,6 +129,7 @@ class AutomaticPlatform:
             "processors": f"{os.cpu_count()} {_processor()}",
             "runsc": f"{runsc.release} {runsc.path}",
             "root": str(os.geteuid() == 0),
+            "runners": str(self._runners),
         }
 
     def _remembered(self) -> str:
@@ -129,7 +138,7 @@ class AutomaticPlatform:
             name = record["platform"] if record["machine"] == self._machine() else ""
         except (OSError, ValueError, KeyError, TypeError):
             return ""
-        if name not in PLATFORMS:
+        if name not in self._backend.runsc.platforms:
             return ""
         log.info("platform_remembered", platform=name)
         return str(name)
@@ -152,15 +161,13 @@ class AutomaticPlatform:
         best: AttachedRunner | None = None
         best_seconds = float("inf")
         faults: list[str] = []
-        for name in PLATFORMS:
+        for name in self._backend.runsc.platforms:
             try:
-                runner = await self._backend.start(name)
-                proved = _isolates(runner)
-                seconds = await _seconds_each(runner) if proved else float("inf")
+                runner, seconds = await self._try(name)
             except RunnerLost as error:
                 faults.append(str(error))
                 continue
-            log.info("platform_tried", platform=name, proved=proved, seconds_each=round(seconds, 4))
+            log.info("platform_tried", platform=name, proved=seconds < float("inf"), seconds_each=round(seconds, 4))
             if best is None or seconds < best_seconds:
                 best, worse, best_seconds = runner, best, seconds
             else:
@@ -173,3 +180,25 @@ class AutomaticPlatform:
             self._remember(best.description.platform)
             log.info("platform_chosen", platform=self._chosen, seconds_each=round(best_seconds, 4))
         return best
+
+    async def _try(self, name: str) -> tuple[AttachedRunner, float]:
+        """Start as many runners as will run, and return one with the seconds per program; infinity: not isolated.
+
+        Raises:
+            RunnerLost: One did not start or ended.
+        """
+        started = await asyncio.gather(
+            *(self._backend.start(name) for _ in range(self._runners)), return_exceptions=True
+        )
+        runners = [each for each in started if isinstance(each, AttachedRunner)]
+        try:
+            for each in started:
+                if isinstance(each, BaseException):
+                    raise each
+            seconds = await _seconds_each(runners) if all(map(_isolates, runners)) else float("inf")
+        except BaseException:
+            await asyncio.gather(*(runner.close() for runner in runners), return_exceptions=True)
+            raise
+        first, *others = sorted(runners, key=_isolates)
+        await asyncio.gather(*(runner.close() for runner in others))
+        return first, seconds

@@ -48,7 +48,7 @@ class SandboxSettings(ServerSettings):
     """Seconds between look-ups of the target's addresses."""
     cache_dir: Path = Field(default_factory=_cache_dir)
     """Directory for the runsc binary, the runner's root file system, and facts about this machine."""
-    platform: Literal["auto", "systrap", "ptrace"] = "auto"
+    platform: Literal["auto", "systrap", "systrap-no-fast-path", "ptrace"] = "auto"
     """gVisor platform. auto: the faster one of those that pass the probe, remembered for this machine."""
     runners: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
     """Number of gVisor sandboxes that the gateway keeps running."""
