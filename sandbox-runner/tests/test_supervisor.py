@@ -17,7 +17,7 @@ from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.runner import probes, soundness
 from codealign.runner.configuration import PROGRAM_VARIABLES, Configuration, program_environment
 from codealign.runner.execution import Program
-from codealign.runner.profiles import DEFAULT
+from codealign.runner.profiles import DEFAULT, FULL, LIGHT, PACKAGED
 from codealign.runner.session import ProtocolError, Session
 from codealign.runner.soundness import Soundness, Unsound
 from codealign.runner.supervisor import Supervisor, installed_packages
@@ -109,10 +109,9 @@ def test_descriptors_that_stay_are_noticed_unless_executions_hold_them() -> None
 
 @pytest.mark.parametrize("probe", [probes.LOOK_AROUND, probes.PLANT])
 def test_a_comment_alone_decides_which_fork_server_is_probed(probe: str) -> None:
-    assert not DEFAULT.wants_more(probe)
-    assert DEFAULT.wants_more(f"# {' '.join(DEFAULT.more)}\n{probe}")
-    assert not DEFAULT.wants_packages(probe)
-    assert DEFAULT.wants_packages(f"# {' '.join(DEFAULT.packages)}\n{probe}")
+    assert DEFAULT.server_of(probe) == LIGHT
+    assert DEFAULT.server_of(f"# {' '.join(DEFAULT.more)}\n{probe}") == FULL
+    assert DEFAULT.server_of(f"# {' '.join(DEFAULT.packages)}\n{probe}") == PACKAGED
 
 
 @pytest.mark.parametrize(
@@ -131,8 +130,8 @@ def test_a_comment_alone_decides_which_fork_server_is_probed(probe: str) -> None
     ],
 )
 def test_a_program_that_names_a_package_wants_packages(source: str, wanted: bool) -> None:
-    assert DEFAULT.wants_packages("x = 1", source) is wanted
-    assert not DEFAULT.with_packages(()).wants_packages(source)
+    assert (DEFAULT.server_of("x = 1", source) == PACKAGED) is wanted
+    assert DEFAULT.with_packages(()).server_of(source) != PACKAGED
 
 
 def test_packages_are_those_in_the_runners_own_directory(tmp_path: Path) -> None:

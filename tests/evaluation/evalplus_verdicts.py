@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import multiprocessing
 import sys
 import types
 from concurrent.futures import ProcessPoolExecutor
@@ -80,8 +79,7 @@ def main() -> None:
     for number, (dataset, task, _) in enumerate(request["solutions"]):
         by_problem.setdefault((dataset, task), []).append(number)
     verdicts = [""] * len(request["solutions"])
-    # Not forked: a fork of a process with threads may wait for ever for one of their locks.
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(2) as pool:
         jobs = {
             key: pool.submit(judge, key[0], rows[key[0]][key[1]], [request["solutions"][at][2] for at in numbers])
             for key, numbers in by_problem.items()

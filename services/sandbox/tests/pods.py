@@ -45,7 +45,7 @@ class Pod:
 
     def _write(self, cache: Path, settings: dict[str, str], tls: Path | None) -> None:
         configuration = Configuration(self.name, 1, "grpc")
-        bundle.write(self.folder, rootfs.prepare(cache), rootfs.interpreter(), configuration)
+        bundle.write(self.folder, rootfs.prepare(cache), rootfs.interpreter(), bundle.supervisor(configuration))
         path = self.folder / "config.json"
         config: dict[str, Any] = json.loads(path.read_text())
         mounts = [(ROOT / source, f"/var/tmp/{index}") for index, source in enumerate(_SOURCES)]

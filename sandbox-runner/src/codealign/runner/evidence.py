@@ -47,11 +47,17 @@ class Report:
 
 
 class Tokens:
-    """Secrets of one execution: one random token for each kind of report, required to send that report."""
+    """Secrets of one execution: one random token for each kind of report, required to send that report.
+
+    Attributes:
+        packed: All tokens, in the order of `Kind`.
+        channel: Lowest number of the channel's descriptor in the program's process.
+    """
 
     def __init__(self) -> None:
-        self._tokens = {kind: secrets.token_bytes(TOKEN) for kind in Kind}
-        self.packed = b"".join(self._tokens.values())
+        drawn = secrets.token_bytes(TOKEN * len(Kind) + 1)
+        self.packed, self.channel = drawn[:-1], 128 + drawn[-1] % 100
+        self._tokens = {kind: drawn[TOKEN * index : TOKEN * (index + 1)] for index, kind in enumerate(Kind)}
 
     def report(self, packet: bytes) -> Report | None:
         """Return the report in a packet, or None if the packet does not carry a valid token."""

@@ -144,18 +144,25 @@ class _Execution:
         cpu_seconds = -int(-limits.cpu_seconds * TIME_FACTOR * limits.threads // 1)
         kernel_limits = (cpu_seconds, limits.memory_bytes, *tasks, limits.disk_bytes)
         try:
-            self._slot.start(kernel_limits, self._tokens.packed, given)
+            self._slot.start(kernel_limits, self._tokens, given)
         finally:
             self._program_channel.detach()
             for descriptor in given:
                 if descriptor != self._slot.null:
                     os.close(descriptor)
-        for descriptor in (self._slot.control, self._stdout.descriptor, self._stderr.descriptor):
-            self._poll.register(descriptor, select.POLLIN)
-        self._poll.register(self._channel, select.POLLIN)
+        self._poll.register(self._slot.control, select.POLLIN)
         for feed in self._feeds:
             if feed.open:
                 self._poll.register(feed.descriptor, select.POLLOUT)
+
+    def _listen(self) -> None:
+        """Read what the program writes while it runs.
+
+        Not from the start: most programs have ended before the fork server reports that they run. What they wrote is
+        read once at the end, without a wake-up for each pipe. One that fills a pipe earlier waits for the report.
+        """
+        for descriptor in (self._stdout.descriptor, self._stderr.descriptor, self._channel):
+            self._poll.register(descriptor, select.POLLIN)
 
     def _step(self, until: float) -> bool:
         """Wait for an event, at most until the given time. Return True when the execution has ended."""
@@ -167,11 +174,15 @@ class _Execution:
                 self._take_report()
             else:
                 self._move(descriptor)
-        if self._stdout.total + self._stderr.total > self._limits.output_kill_bytes:
+        if self._wrote_too_much:
             self._kill(Cause.OUTPUT)
         if self._cancelled.is_set():
             self._kill(Cause.CANCELLED)
         return self._end is not None
+
+    @property
+    def _wrote_too_much(self) -> bool:
+        return self._stdout.total + self._stderr.total > self._limits.output_kill_bytes
 
     def _take_event(self) -> None:
         event = self._slot.event()
@@ -179,6 +190,7 @@ class _Execution:
             self._end = event
         else:
             self._pid = event
+            self._listen()
 
     def _await_death(self) -> None:
         """Keep draining the pipes until the fork server reports the end."""
@@ -210,7 +222,8 @@ class _Execution:
         self._packets += 1
         if not packet or self._packets > _REPORTS_LIMIT:
             self._listening = False
-            self._poll.unregister(self._channel)
+            if self._pid:
+                self._poll.unregister(self._channel)
             return False
         report = self._tokens.report(packet)
         if report is None:
@@ -269,5 +282,7 @@ class _Execution:
             pass
         for drain in (self._stdout, self._stderr):
             drain.empty()
+        if self._wrote_too_much and seen.killed_for is None:
+            seen.killed_for = Cause.OUTPUT
         seen.stdout, seen.stdout_total = bytes(self._stdout.kept), self._stdout.total
         seen.stderr, seen.stderr_total = bytes(self._stderr.kept), self._stderr.total

@@ -19,16 +19,18 @@ import gc
 import importlib
 import io
 import os
-import resource
 import struct
 import sys
 from typing import Any
 
-JOB = struct.Struct("=q5q112s")
-"""RUN, CPU seconds, memory, processes, threads, disk (bytes), and a 16-byte token for each kind of report."""
+JOB = struct.Struct("=q5qq112s")
+"""RUN, CPU seconds, memory, processes, threads, disk (bytes), lowest number of the channel's descriptor, and a 16-byte
+token for each kind of report."""
 EVENT = struct.Struct("=iiiiqq")
 """Event type, process id, wait status, padding, CPU microseconds, peak resident bytes."""
 RUN, KILL = ord("r"), struct.pack("=q", ord("k"))
+PROFILE = struct.pack("=q", ord("p"))
+"""Asks a fork server at practice for its profile; see `practice`."""
 REASON_LIMIT = 400
 """Maximum bytes of the reason why a server did not start."""
 WARM, RUNNING, ENDED = ord("w"), ord("r"), ord("e")
@@ -82,11 +84,6 @@ def _import(modules: list[str]) -> list[dict[str, Any]]:
     return hooks
 
 
-def _warm_memory() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[0]) * resource.getpagesize()
-
-
 def _start(arguments: list[str]) -> tuple[Any, ...]:
     """Do all one-time initialisation and return the arguments for `serve`."""
     site, control, *modules = arguments
@@ -109,12 +106,14 @@ def _start(arguments: list[str]) -> tuple[Any, ...]:
     # At the end of the path, so that a program's modules do not shadow others.
     sys.path.append(sources.FOLDER)
     gc.collect()
+    # Entries of this cache depend on addresses, and replacing one writes to the name that it held.
+    sys._clear_type_cache()
     # Freeze the objects so that the collector does not touch, and therefore copy, their pages in every child.
     gc.freeze()
     functions = (made.prepare, made.describe, made.finish, made.main)
     # Extension modules are loaded from here. A program that brings its own has its own machine code.
     extensions = next((path for path in sys.path if path.endswith("lib-dynload")), "/nowhere")
-    return native.serve, (int(control), program, _warm_memory(), *functions, extensions)
+    return native.serve, (int(control), program, *functions, extensions)
 
 
 def _reason(error: Exception) -> bytes:

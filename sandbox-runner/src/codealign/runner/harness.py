@@ -31,6 +31,7 @@ _TRACEBACK_FRAMES = 200
 _FULL_BYTES = 64 * 1024
 """With less free space than this, the disk counts as full."""
 _LARGEST_STATUS = 1 << 63
+_PART_BYTES = 1 << 16
 _KEPT = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
 """Types of globals kept alive to the end because destructors may need them."""
 
@@ -125,8 +126,6 @@ def _module(name: str, path: str) -> dict[str, Any]:
         spec.has_location = True
     package = None if spec is None else ""
     names.update(__builtins__=own, __file__=path, __loader__=loader, __spec__=spec, __package__=package)
-    # The serving frame is below the program's, so its globals must be empty.
-    sys.modules["__main__"].__dict__.clear()
     sys.modules["__main__"] = sys.modules[name] = module
     return names
 
@@ -162,6 +161,8 @@ class Harness:
         self._native = native
         self._hooks = hooks
         self._path = sources.PATH
+        self._server = sys.modules["__main__"]
+        """Kept: to destroy the fork server's module would write to objects beside it."""
         self.main = unittests.Main()
         """Called by `native.main`."""
         self._globals: dict[str, Any] = {}
@@ -182,8 +183,7 @@ class Harness:
         random = sys.modules.get("random")
         if random is not None:
             random.seed()
-        with open(payload, "rb") as stream:
-            request = marshal.load(stream)
+        request = marshal.loads(_whole(payload))
         if request["path"] != self._path:
             self._path = sys.argv[0] = request["path"]
         _write_files(request["files"])
@@ -279,6 +279,15 @@ class Harness:
             self._native.report(Kind.UNASSERTED, 0, watched.missing.encode("utf-8", "replace"))
             return None
         return compiled, watched
+
+
+def _whole(descriptor: int) -> bytes:
+    """Read a pipe to its end and close it. A file object would make three more system calls."""
+    parts = []
+    while part := os.read(descriptor, _PART_BYTES):
+        parts.append(part)
+    os.close(descriptor)
+    return b"".join(parts)
 
 
 def _write_files(files: dict[str, bytes]) -> None:

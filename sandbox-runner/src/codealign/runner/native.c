@@ -19,11 +19,12 @@
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/klog.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
-#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -60,12 +61,15 @@ extern char _Py_NoneStruct[], _Py_TrueStruct[];
 extern PyObject *PyExc_AssertionError, *PyExc_Exception, *PyExc_RuntimeError;
 extern int PyArg_ParseTuple(PyObject *, const char *, ...);
 extern int PyBytes_AsStringAndSize(PyObject *, char **, intptr_t *);
+extern void PyDict_Clear(PyObject *);
+extern PyObject *PyDict_GetItemString(PyObject *, const char *);
 extern int PyDict_SetItemString(PyObject *, const char *, PyObject *);
 extern void PyErr_Clear(void);
 extern int PyErr_ExceptionMatches(PyObject *);
 extern void PyErr_Fetch(PyObject **, PyObject **, PyObject **);
 extern PyObject *PyCFunction_NewEx(PyMethodDef *, PyObject *, PyObject *);
 extern PyObject *PyErr_NoMemory(void);
+extern PyObject *PyErr_Occurred(void);
 extern void PyErr_Restore(PyObject *, PyObject *, PyObject *);
 extern void PyErr_NormalizeException(PyObject **, PyObject **, PyObject **);
 extern void PyErr_Print(void);
@@ -78,6 +82,9 @@ extern int PyIndex_Check(PyObject *);
 extern int PyFrame_GetLasti(PyFrameObject *);
 extern int PyFrame_GetLineNumber(PyFrameObject *);
 extern void *PyMem_RawRealloc(void *, size_t);
+extern PyObject *PyList_GetItem(PyObject *, intptr_t);
+extern intptr_t PyList_Size(PyObject *);
+extern PyObject *PyModule_GetDict(PyObject *);
 extern PyObject *PyModule_Create2(void *, int);
 extern void PyOS_AfterFork_Child(void);
 extern void PyOS_BeforeFork(void);
@@ -86,10 +93,12 @@ extern PyObject *PyObject_CallFunction(PyObject *, const char *, ...);
 extern PyObject *PyObject_CallFunctionObjArgs(PyObject *, ...);
 extern PyObject *PyObject_CallMethod(PyObject *, const char *, const char *, ...);
 extern PyObject *PyObject_GetAttrString(PyObject *, const char *);
+extern PyObject *PyImport_AddModule(const char *);
 extern PyObject *PyImport_ImportModule(const char *);
 extern int PyObject_IsInstance(PyObject *, PyObject *);
 extern int PyObject_SetAttrString(PyObject *, const char *, PyObject *);
 extern int PyObject_IsTrue(PyObject *);
+extern int PyRun_SimpleString(const char *);
 extern int PySys_AddAuditHook(int (*)(const char *, PyObject *, void *), void *);
 extern PyObject *PyTuple_GetItem(PyObject *, intptr_t);
 extern PyObject *PyTuple_GetSlice(PyObject *, intptr_t, intptr_t);
@@ -244,7 +253,7 @@ static PyObject *assertion(PyObject *self, PyObject *holds)
 enum { ROOM = 16 << 20 };
 
 static struct {
-    int uid, gid, inodes;
+    int uid, gid, inodes, terminals;
     long long base_memory;
     size_t stack; /* default stack size of a thread, with its guard */
     struct {
@@ -575,6 +584,9 @@ static int end_by_exception(void)
     char *text;
     intptr_t size;
     make_room();
+    /* Python 3.11 sets no exception if it has no memory for a frame. */
+    if (!PyErr_Occurred())
+        PyErr_NoMemory();
     PyErr_Fetch(&type, &value, &trace);
     PyErr_NormalizeException(&type, &value, &trace);
     PyObject *told = PyObject_CallFunction(describe, "OOO", type, value ? value : NONE, trace ? trace : NONE);
@@ -618,7 +630,7 @@ static int run(PyObject *code, PyObject *tests, PyObject *names, int total)
 /* ---- Confinement: fresh namespaces, a private disk, limits, no capabilities ---- */
 
 struct job {
-    int64_t kind, cpu_seconds, memory_bytes, processes, threads, disk_bytes;
+    int64_t kind, cpu_seconds, memory_bytes, processes, threads, disk_bytes, channel;
     unsigned char tokens[KINDS][TOKEN];
 };
 
@@ -662,18 +674,15 @@ static void enter(const struct job *job)
     check(mount("/box/shm", "/dev/shm", NULL, MS_BIND, NULL), "mount /dev/shm");
     check(mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL), "mount /proc");
     /* Containers share their terminals; the gateway's own bundle has none. */
-    check(mount("tmpfs", "/dev/pts", "tmpfs", MS_NOSUID | MS_NODEV | MS_RDONLY, "size=4096") && errno != ENOENT,
-          "mount /dev/pts");
+    if (confinement.terminals)
+        check(mount("tmpfs", "/dev/pts", "tmpfs", MS_NOSUID | MS_NODEV | MS_RDONLY, "size=4096"), "mount /dev/pts");
     check(chdir("/box/work"), "chdir");
-    limit(RLIMIT_CORE, 0, 0);
-    limit(RLIMIT_NOFILE, 256, 256);
     limit(RLIMIT_FSIZE, job->disk_bytes, job->disk_bytes);
     limit(RLIMIT_NPROC, job->processes < job->threads ? job->processes : job->threads, job->threads);
     rlim_t memory = confinement.base_memory + job->memory_bytes;
     /* The difference is for describing a MemoryError and for thread stacks. */
     limit(RLIMIT_AS, memory, memory + ROOM + job->threads * confinement.stack);
     limit(RLIMIT_CPU, job->cpu_seconds, job->cpu_seconds + 1); /* SIGXCPU tells the cause; SIGKILL if it is ignored */
-    check(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs");
     uint32_t header[2] = {0x20080522, 0}, none[6] = {0};
     check(syscall(SYS_capset, header, none), "capset");
     check(prctl(PR_SET_SECCOMP, 2, &confinement.filter, 0, 0), "seccomp");
@@ -681,7 +690,45 @@ static void enter(const struct job *job)
 
 /* ---- The fork server ---- */
 
-enum { DESCRIPTORS = 5, SOON_MILLISECONDS = 30 };
+/* heap.c, if it is preloaded. */
+extern void heap_seal(void) __attribute__((weak));
+#ifdef PRACTICE
+extern void heap_prepare(int), heap_watch(void);
+extern size_t heap_written(uint64_t *, size_t);
+
+/* Answer a request for the profile of what executions have written to. */
+static void tell_written(int control)
+{
+    static uint64_t found[1 << 13]; /* fits into a packet */
+    size_t length = heap_written(found, sizeof found / sizeof *found);
+    check(send(control, found, length * sizeof *found, MSG_NOSIGNAL) < 0, "send");
+}
+
+/*
+ * Record what this process writes to from now on. A look-up of an attribute that is not in the interpreter's cache
+ * writes to the type's resolution order. What is in the cache depends on addresses, so all of them count.
+ */
+static void watch_memory(void)
+{
+    static const char orders[] =
+        "found, types = [], [object]\n"
+        "while types:\n"
+        "    found.append((each := types.pop()).__mro__)\n"
+        "    types += type.__subclasses__(each)\n";
+    PyObject *names = PyModule_GetDict(PyImport_AddModule("__main__"));
+    check(PyRun_SimpleString(orders), "types");
+    PyObject *found = PyDict_GetItemString(names, "found");
+    intptr_t count = PyList_Size(found);
+    heap_watch();
+    for (intptr_t i = 0; i < count; i++) {
+        PyObject *order = PyList_GetItem(found, i);
+        Py_IncRef(order);
+        Py_DecRef(order);
+    }
+}
+#endif
+
+enum { PAYLOAD = 3, CHANNEL, DESCRIPTORS, SOON_MILLISECONDS = 30 };
 
 struct event {
     int32_t kind, pid, status, zero;
@@ -734,6 +781,16 @@ static size_t stack_size(void)
     return size + guard;
 }
 
+/* Address space of this process in bytes. */
+static long long warm_memory(void)
+{
+    char text[64] = "";
+    int file = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    check(file < 0 || read(file, text, sizeof text - 1) <= 0, "statm");
+    close(file);
+    return strtoll(text, NULL, 10) * sysconf(_SC_PAGESIZE);
+}
+
 static int tell(int control, int32_t kind, pid_t pid, int status, const struct rusage *usage)
 {
     struct event event = {kind, pid, status, 0, 0, 0};
@@ -745,37 +802,21 @@ static int tell(int control, int32_t kind, pid_t pid, int status, const struct r
     return send(control, &event, sizeof event, MSG_NOSIGNAL) != sizeof event;
 }
 
-/*
- * Descriptors 0 to 2, the payload at 3, and the channel at a random number. All others are closed: apart from these,
- * the server only has descriptors that `loop` closes. (One close costs 15 microseconds in gVisor. close_range, which
- * its release of 2024 lacks, is not cheaper for so few.)
- */
-static void arrange(const int *given)
-{
-    unsigned char random;
-    int moved[DESCRIPTORS];
-    check(getrandom(&random, 1, 0) != 1, "getrandom");
-    for (int i = 0; i < DESCRIPTORS; i++)
-        check((moved[i] = fcntl(given[i], F_DUPFD, 64)) < 0, "dup"); /* out of the way of 0 to 3 */
-    witness.channel = fcntl(moved[4], F_DUPFD_CLOEXEC, 128 + random % 100);
-    check(witness.channel < 0, "dup");
-    for (int i = 0; i < DESCRIPTORS; i++)
-        close(given[i]);
-    for (int i = 0; i < 4; i++)
-        check(dup2(moved[i], i) < 0, "dup2");
-    for (int i = 0; i < DESCRIPTORS; i++)
-        close(moved[i]);
-}
-
-static void child(const struct job *job, const int *given)
+static void child(const struct job *job)
 {
     PyObject *code, *tests, *names;
     int total;
     memcpy(witness.tokens, job->tokens, sizeof witness.tokens);
-    arrange(given);
+    witness.channel = fcntl(CHANNEL, F_DUPFD_CLOEXEC, job->channel);
+    check(witness.channel < 0, "dup");
+    close(CHANNEL);
+#ifdef PRACTICE
+    watch_memory();
+#else
     enter(job);
+#endif
     PyOS_AfterFork_Child();
-    PyObject *prepared = PyObject_CallFunction(prepare, "i", 3);
+    PyObject *prepared = PyObject_CallFunction(prepare, "i", PAYLOAD);
     if (prepared == NONE)
         _exit(1);
     if (!prepared || !PyArg_ParseTuple(prepared, "OOOiO", &code, &tests, &names, &total, &verify)) {
@@ -787,16 +828,33 @@ static void child(const struct job *job, const int *given)
     _exit(status);
 }
 
-static int receive(int control, struct job *job, int *descriptors)
+/*
+ * The lowest numbers are free, so the descriptors of a job arrive where the program has them: standard input, output
+ * and error, the payload, and the channel. Each system call costs some twenty microseconds in gVisor.
+ */
+static int receive(int control, struct job *job)
 {
     char space[CMSG_SPACE(DESCRIPTORS * sizeof(int))];
+    int numbers[DESCRIPTORS];
     struct iovec part = {job, sizeof *job};
     struct msghdr header = {NULL, 0, &part, 1, space, sizeof space, 0};
-    ssize_t length = recvmsg(control, &header, MSG_CMSG_CLOEXEC);
+    ssize_t length = recvmsg(control, &header, 0);
     struct cmsghdr *given = length > 0 ? CMSG_FIRSTHDR(&header) : NULL;
-    if (given)
-        memcpy(descriptors, CMSG_DATA(given), DESCRIPTORS * sizeof(int));
+    if (given) {
+        memcpy(numbers, CMSG_DATA(given), sizeof numbers);
+        for (int i = 0; i < DESCRIPTORS; i++)
+            check(numbers[i] != i, "descriptors");
+    }
     return length > 0;
+}
+
+/* Move a descriptor out of the way of a job's. */
+static int moved(int descriptor)
+{
+    int above = fcntl(descriptor, F_DUPFD_CLOEXEC, DESCRIPTORS);
+    check(above < 0, "dup");
+    close(descriptor);
+    return above;
 }
 
 /* Serve until the supervisor closes its end. */
@@ -808,7 +866,9 @@ static void loop(int control)
     sigemptyset(&signals);
     sigaddset(&signals, SIGCHLD);
     sigprocmask(SIG_BLOCK, &signals, NULL);
-    int ended = signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
+    int ended = moved(signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC));
+    for (int i = 0; i < DESCRIPTORS; i++)
+        close(i);
     struct pollfd polls[2] = {{control, POLLIN, 0}, {ended, POLLIN, 0}};
     for (;;) {
         int ready = poll(polls, 2, announced ? -1 : SOON_MILLISECONDS);
@@ -835,23 +895,30 @@ static void loop(int control)
         if (!polls[0].revents)
             continue;
         struct job job;
-        int descriptors[DESCRIPTORS];
-        int open = receive(control, &job, descriptors);
+        int open = receive(control, &job);
         if (pid && (!open || job.kind == 'k'))
             kill(pid, SIGKILL);
         if (!open)
             return;
+#ifdef PRACTICE
+        if (job.kind == 'p')
+            tell_written(control);
+#endif
         if (job.kind != 'r')
             continue;
+#ifdef PRACTICE
+        pid = fork();
+#else
         pid = fork_into_namespaces();
+#endif
         if (pid == 0) {
             close(ended);
             close(control);
             sigprocmask(SIG_UNBLOCK, &signals, NULL);
-            child(&job, descriptors);
+            child(&job);
         }
         for (int i = 0; i < DESCRIPTORS; i++)
-            close(descriptors[i]);
+            close(i);
         if (pid < 0)
             return;
         announced = 0;
@@ -865,8 +932,7 @@ static PyObject *serve(PyObject *self, PyObject *arguments)
     intptr_t size;
     if (witness.begun)
         return nothing();
-    if (!PyArg_ParseTuple(arguments, "iOLOOOOO", &control, &filter, &confinement.base_memory, &prepare, &describe,
-                          &finish, &unittests, &folder)
+    if (!PyArg_ParseTuple(arguments, "iOOOOOO", &control, &filter, &prepare, &describe, &finish, &unittests, &folder)
         || PyBytes_AsStringAndSize(filter, &confinement.filter.instructions, &size) || PySys_AddAuditHook(hook, NULL))
         return NULL;
     for (int i = 3; i < 1024; i++)
@@ -878,9 +944,24 @@ static PyObject *serve(PyObject *self, PyObject *arguments)
     confinement.gid = getgid();
     confinement.inodes = supports_inode_limit();
     confinement.stack = stack_size();
+    /* The calling frame will be below the program's, so its globals must be empty. */
+    PyDict_Clear(PyModule_GetDict(PyImport_AddModule("__main__")));
     PyOS_BeforeFork();
+    confinement.terminals = !access("/dev/pts", F_OK);
+    /* The same for all programs, so their processes inherit it. */
+    limit(RLIMIT_CORE, 0, 0);
+    limit(RLIMIT_NOFILE, 256, 256);
+    check(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs");
+    if (heap_seal)
+        heap_seal();
+    confinement.base_memory = warm_memory();
+#ifdef PRACTICE
+    static char log[4096];
+    klogctl(3, log, sizeof log - 1);
+    heap_prepare(strstr(log, "gVisor") != NULL);
+#endif
     if (!tell(control, 'w', 0, 0, NULL))
-        loop(control);
+        loop(moved(control));
     _exit(0);
 }
 

@@ -12,6 +12,10 @@ TIME_FACTOR = 3
 """An execution ends after this multiple of its time limit, whether or not it had a processor."""
 
 
+LIGHT, FULL, PACKAGED = "light", "full", "packaged"
+"""Names of fork servers."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Limits:
     """Limits of one execution. Field names and units match the contract's `Limits`."""
@@ -54,13 +58,20 @@ class Profile:
         packaged = tuple(module for module in self.packaged if module.partition(".")[0] in packages)
         return dataclasses.replace(self, packages=packages, packaged=packaged)
 
-    def wants_more(self, *sources: str) -> bool:
-        """Return whether a program mentions one of `more`. A wrong guess only costs time."""
-        return _name_one(self.more, sources)
+    @property
+    def servers(self) -> dict[str, tuple[str, ...]]:
+        """The fork servers of a slot: name and imported modules, fewest first."""
+        more = (*self.modules, *self.more)
+        return {LIGHT: self.modules, FULL: more} | ({PACKAGED: (*more, *self.packaged)} if self.packages else {})
 
-    def wants_packages(self, *sources: str) -> bool:
-        """Return whether a program mentions a package. Only then can it import the package."""
-        return _name_one(self.packages, sources)
+    def server_of(self, *sources: str) -> str:
+        """Return the name of the fork server for a program with these source texts.
+
+        A program can only import a package if it names it. Otherwise, a wrong guess only costs time.
+        """
+        if _name_one(self.packages, sources):
+            return PACKAGED
+        return FULL if _name_one(self.more, sources) else LIGHT
 
 
 def _name_one(modules: tuple[str, ...], sources: tuple[str, ...]) -> bool:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 
 from codealign.runner import forkserver, watch
-from codealign.runner.profiles import Profile
+from codealign.runner.evidence import Tokens
+from codealign.runner.profiles import LIGHT, PACKAGED, Profile
 from codealign.runner.waits import Waits
 
 # .../site/codealign/runner/slot.py
 SITE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 """Directory where fork servers find the runner and its packages."""
+HEAP, HEAPS = "_heap.so", "heaps"
+"""Beside this file, if they were built: the library that arranges the memory of fork servers, and a folder with the
+profile of each.
+"""
+_HERE = os.path.dirname(os.path.abspath(__file__))
 _START_SECONDS = 60.0
 _ANSWER_SECONDS = 10.0
 
@@ -78,10 +86,19 @@ class Ledger:
         return watch.strays({os.getpid(), *self._servers[slot]}, others)
 
 
-class _Server:
-    """A fork server and the socket to it."""
+class Server:
+    """A fork server and the socket to it. Creating one starts it; `wait_ready` waits for it.
 
-    def __init__(self, modules: tuple[str, ...], user: int | None) -> None:
+    Args:
+        name: Its name, as in `Profile.servers`.
+        modules: What it imports.
+        user: See `Slot`.
+        practises: See `practice`.
+    """
+
+    def __init__(self, name: str, modules: tuple[str, ...], user: int | None, *, practises: bool = False) -> None:
+        self.name = name
+        self.resident_bytes = 0
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         script = [forkserver.__file__, SITE, str(theirs.fileno())]
         with theirs:
@@ -90,13 +107,82 @@ class _Server:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                # Programs inherit this environment.
-                env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+                # Programs inherit this environment, apart from the heap's part.
+                env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | _heap(name, practises),
                 user=user,
                 group=user,
                 extra_groups=None if user is None else [],
             )
-        self.resident_bytes = 0
+
+    def wait_ready(self) -> None:
+        """Wait until it has imported its modules.
+
+        Raises:
+            SlotLost: It did not start.
+        """
+        self.control.settimeout(_START_SECONDS)
+        self._receive()
+        self.resident_bytes = watch.resident_bytes(self.process.pid)
+        self.control.settimeout(_ANSWER_SECONDS)
+
+    def start(self, limits: tuple[int, int, int, int, int], tokens: Tokens, descriptors: tuple[int, ...]) -> None:
+        """Fork a child.
+
+        Args:
+            limits: CPU seconds, memory, processes, threads, disk; memory and disk in bytes.
+            tokens: Secrets of the execution.
+            descriptors: Standard input, output and error, the payload, and the channel.
+
+        Raises:
+            SlotLost: The fork server is gone.
+        """
+        self._send(forkserver.JOB.pack(forkserver.RUN, *limits, tokens.channel, tokens.packed), descriptors)
+
+    def kill(self) -> None:
+        """Kill the child and everything it started.
+
+        Raises:
+            SlotLost: The fork server is gone.
+        """
+        self._send(forkserver.KILL)
+
+    def event(self) -> int | Ended:
+        """Wait for an event: the process id of a running child, or its end.
+
+        Raises:
+            SlotLost: The fork server is gone.
+        """
+        kind, pid, status, _, cpu, peak = self._receive()
+        return pid if kind == forkserver.RUNNING else Ended(status, cpu / 1e6, peak)
+
+    def _send(self, message: bytes, descriptors: tuple[int, ...] = ()) -> None:
+        try:
+            socket.send_fds(self.control, [message], descriptors)
+        except OSError as error:
+            raise SlotLost(f"lost the fork server: {error}") from error
+
+    def _receive(self) -> tuple[int, ...]:
+        try:
+            data = self.control.recv(forkserver.REASON_LIMIT)
+        except OSError as error:
+            raise SlotLost(f"the fork server does not answer: {error}") from error
+        if not data:
+            raise SlotLost("the fork server ended")
+        if len(data) != forkserver.EVENT.size:
+            reason = data.decode("utf-8", "replace").strip()
+            raise SlotLost(f"the fork server did not start: {reason}")
+        return forkserver.EVENT.unpack(data)
+
+
+def _heap(server: str, practises: bool) -> dict[str, str]:
+    """Return the variables that arrange a fork server's memory, if there is a profile for it; see `heap.c`.
+
+    The library forgets them before the interpreter sees them.
+    """
+    library, profile = os.path.join(_HERE, HEAP), os.path.join(_HERE, HEAPS, server)
+    found = practises or (os.path.exists(library) and os.path.exists(profile))
+    # Symbols are looked up at the start: later, each would write to the table of its library.
+    return {"LD_PRELOAD": library, "LD_BIND_NOW": "1", "CODEALIGN_HEAP": profile} if found else {}
 
 
 class Slot:
@@ -125,15 +211,9 @@ class Slot:
         self.neighbours = 0
         self.null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._profile = profile
-        self._light = _Server(profile.modules, user)
-        self._full = _Server((*profile.modules, *profile.more), user)
-        self._servers = [self._light, self._full]
-        self._packaged: _Server | None = None
-        if profile.packages:
-            self._packaged = _Server((*profile.modules, *profile.more, *profile.packaged), user)
-            self._servers.append(self._packaged)
-        self._serving = self._light
-        for server in self._servers:
+        self._servers = {name: Server(name, modules, user) for name, modules in profile.servers.items()}
+        self._serving = self._servers[LIGHT]
+        for server in self._servers.values():
             ledger.serves(index, server.process.pid)
 
     def wait_ready(self) -> None:
@@ -142,17 +222,15 @@ class Slot:
         Raises:
             SlotLost: A fork server did not start.
         """
-        for server in self._servers:
-            self._serving = server
-            server.control.settimeout(_START_SECONDS)
+        for server in self._servers.values():
             try:
-                self._receive()
+                server.wait_ready()
             except SlotLost as error:
                 packages = ", ".join(self._profile.packages)
-                advice = f" ({packages} installed for programs: reinstall or remove it)"
-                raise SlotLost(f"{error}{advice if server is self._packaged else ''}") from None
-            server.resident_bytes = watch.resident_bytes(server.process.pid)
-            server.control.settimeout(_ANSWER_SECONDS)
+                advice = (
+                    f" ({packages} installed for programs: reinstall or remove it)" if server.name == PACKAGED else ""
+                )
+                raise SlotLost(f"slot {self.index}: {error}{advice}") from None
 
     @property
     def inherited_bytes(self) -> int:
@@ -161,56 +239,31 @@ class Slot:
 
     def serve(self, *sources: str) -> None:
         """Select the fork server for the next execution of a program with these source texts."""
-        if self._packaged and self._profile.wants_packages(*sources):
-            self._serving = self._packaged
-        else:
-            self._serving = self._full if self._profile.wants_more(*sources) else self._light
+        self._serving = self._servers[self._profile.server_of(*sources)]
 
     @property
     def control(self) -> int:
         """Descriptor that becomes readable when there is an `event`."""
         return self._serving.control.fileno()
 
-    def start(self, limits: tuple[int, int, int, int, int], tokens: bytes, descriptors: tuple[int, ...]) -> None:
-        """Fork a child.
-
-        Args:
-            limits: CPU seconds, memory, processes, threads, disk; memory and disk in bytes.
-            tokens: See `evidence.Tokens`.
-            descriptors: Standard input, output and error, the payload, and the channel.
-
-        Raises:
-            SlotLost: The fork server is gone.
-        """
-        self._send(forkserver.JOB.pack(forkserver.RUN, *limits, tokens), descriptors)
+    def start(self, limits: tuple[int, int, int, int, int], tokens: Tokens, descriptors: tuple[int, ...]) -> None:
+        """See `Server.start`."""
+        with self._named():
+            self._serving.start(limits, tokens, descriptors)
 
     def kill(self) -> None:
-        """Kill the child and everything it started."""
-        self._send(forkserver.KILL)
+        """See `Server.kill`."""
+        with self._named():
+            self._serving.kill()
 
     def event(self) -> int | Ended:
-        """Read the event that made `control` readable: the process id of a running child, or its end.
+        """See `Server.event`."""
+        with self._named():
+            return self._serving.event()
 
-        Raises:
-            SlotLost: The fork server is gone.
-        """
-        kind, pid, status, _, cpu, peak = self._receive()
-        return pid if kind == forkserver.RUNNING else Ended(status, cpu / 1e6, peak)
-
-    def _send(self, message: bytes, descriptors: tuple[int, ...] = ()) -> None:
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
         try:
-            socket.send_fds(self._serving.control, [message], descriptors)
-        except OSError as error:
-            raise SlotLost(f"slot {self.index}: lost the fork server: {error}") from error
-
-    def _receive(self) -> tuple[int, ...]:
-        try:
-            data = self._serving.control.recv(forkserver.REASON_LIMIT)
-        except OSError as error:
-            raise SlotLost(f"slot {self.index}: the fork server does not answer: {error}") from error
-        if not data:
-            raise SlotLost(f"slot {self.index}: the fork server ended")
-        if len(data) != forkserver.EVENT.size:
-            reason = data.decode("utf-8", "replace").strip()
-            raise SlotLost(f"slot {self.index}: the fork server did not start: {reason}")
-        return forkserver.EVENT.unpack(data)
+            yield
+        except SlotLost as error:
+            raise SlotLost(f"slot {self.index}: {error}") from error

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import select
+
+
+def _never_block(descriptor: int) -> None:
+    """Like `os.set_blocking`, without asking for the flags first: a new pipe has none."""
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_NONBLOCK)
 
 
 class Drain:
@@ -10,7 +17,7 @@ class Drain:
 
     def __init__(self, keep: int) -> None:
         self.descriptor, self.program_end = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(self.descriptor, False)
+        _never_block(self.descriptor)
         self._keep = keep
         self.kept = bytearray()
         self.total = 0
@@ -47,7 +54,9 @@ class Feed:
 
     def __init__(self, data: bytes) -> None:
         self.program_end, self.descriptor = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(self.descriptor, False)
+        # Less always fits into a new pipe.
+        if len(data) > select.PIPE_BUF:
+            _never_block(self.descriptor)
         self._left = memoryview(data)
         self.open = True
         self.write()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +61,21 @@ def _environment(python: rootfs.Interpreter) -> list[str]:
     return [f"{name}={value}" for name, value in variables.items()]
 
 
-def write(folder: Path, root: rootfs.Root, python: rootfs.Interpreter, runner: Configuration) -> None:
+def supervisor(runner: Configuration) -> list[str]:
+    """Return a supervisor's module and arguments."""
+    return ["codealign.runner.stdio", runner.to_json()]
+
+
+def write(folder: Path, root: rootfs.Root, python: rootfs.Interpreter, module: Sequence[str]) -> None:
     """Write `config.json` into a bundle directory.
 
     Args:
         folder: The bundle.
         root: The runner's root file system.
         python: The interpreter in it.
-        runner: The supervisor's configuration.
+        module: What it runs: a module of the runner and its arguments.
     """
-    command = [str(python.executable), "-S", "-s", "-P", "-m", "codealign.runner.stdio", runner.to_json()]
+    command = [str(python.executable), "-S", "-s", "-P", "-m", *module]
     capabilities = dict.fromkeys(("bounding", "effective", "permitted"), _CAPABILITIES)
     configuration = {
         "ociVersion": "1.0.2",

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from codealign.runner import build
+from codealign.runner import build, practice
 from codealign.runner.profiles import DEFAULT
 
 SITE = Path("/opt/codealign/site")
@@ -120,7 +120,8 @@ def _digest(sources: list[tuple[Path, Path]], python: Interpreter) -> str:
     digest = hashlib.sha256(f"{sys.version}\n{platform.libc_ver()}\n{python.executable}\n".encode())
     for path, target in sources:
         digest.update(f"{target}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
-    digest.update(build.SOURCE.read_bytes())
+    for source in (build.SOURCE, build.HEAP_SOURCE, *sorted(practice.PROGRAMS.iterdir())):
+        digest.update(source.read_bytes())
     for line in _standard_library():
         digest.update(f"{line}\n".encode())
     for name, text in sorted(_FILES.items()):
@@ -162,6 +163,7 @@ def _fill(folder: Path, sources: list[tuple[Path, Path]], python: Interpreter) -
                 invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
             )
     build.build(site / "codealign" / "runner")
+    shutil.copytree(practice.PROGRAMS, site / "codealign" / "runner" / practice.PROGRAMS.name)
     for path in [folder, *folder.rglob("*")]:
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() or path.suffix == ".so" else 0o644)

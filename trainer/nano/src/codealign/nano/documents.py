@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 
 from codealign.coordinator.evaluation import prompts as evaluation
@@ -142,17 +142,6 @@ FORMS: tuple[tuple[Callable[[random.Random, float], str], int], ...] = (
     (_conversation, 4),
 )
 """Each form of document with its weight."""
-
-
-def draw_documents(seed: int, careless_share: float, numbers: Iterable[int]) -> list[str]:
-    """Return the documents of these numbers.
-
-    Args:
-        seed: The recipe's.
-        careless_share: Share of authors who make mistakes.
-        numbers: Each document depends on its number and the other arguments only.
-    """
-    return [draw_document(random.Random(f"nano {seed} {number}"), careless_share) for number in numbers]  # noqa: S311
 
 
 def draw_document(dice: random.Random, careless_share: float) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import math
-import multiprocessing
+import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -63,24 +62,17 @@ class Step:
 
 def write_documents(recipe: Recipe, numbers: Sequence[int]) -> list[str]:
     """Return the documents of these numbers. Each depends only on the recipe's seed and authors, and on its number."""
-    return documents.draw_documents(recipe.seed, recipe.careless_share, numbers)
+    return [
+        documents.draw_document(random.Random(f"nano {recipe.seed} {number}"), recipe.careless_share)  # noqa: S311
+        for number in numbers
+    ]
 
 
 def write_corpus(recipe: Recipe, workers: int) -> list[str]:
-    """Return all documents, written by several processes.
-
-    Args:
-        recipe: The recipe.
-        workers: Number of processes. 1: this one.
-    """
-    if workers == 1:
-        return write_documents(recipe, range(recipe.documents))
+    """Return all documents, written by several processes."""
     chunks = [range(recipe.documents)[start : start + _CHUNK] for start in range(0, recipe.documents, _CHUNK)]
-    write = functools.partial(documents.draw_documents, recipe.seed, recipe.careless_share)
-    # Not forked: a fork of a process with threads, such as PyTorch's and gRPC's, may wait for ever for one of their
-    # locks.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        return list(chain.from_iterable(pool.map(write, chunks)))
+    with ProcessPoolExecutor(workers) as pool:
+        return list(chain.from_iterable(pool.map(write_documents, [recipe] * len(chunks), chunks)))
 
 
 def build_tokenizer(recipe: Recipe, corpus: Sequence[str]) -> PreTrainedTokenizerFast:

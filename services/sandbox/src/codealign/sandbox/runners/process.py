@@ -44,7 +44,7 @@ class ProcessBackend:
             hidden=hidden(folder.path),
             isolation="process",
         )
-        bundle.write(folder.path, self.root, rootfs.interpreter(), configuration)
+        bundle.write(folder.path, self.root, rootfs.interpreter(), bundle.supervisor(configuration))
         command = [sys.executable, "-I", "-S", unshare.__file__, str(folder.path)]
         return await piped.start(command, name, folder.remove, self.start_seconds)
 

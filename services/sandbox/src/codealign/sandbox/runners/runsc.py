@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
 import secrets
+import sys
 from pathlib import Path
 
 from codealign.common.errors import ConfigurationError
 from codealign.runner.configuration import Configuration
-from codealign.sandbox import bundle, gvisor, rootfs
+from codealign.sandbox import bundle, gvisor, heaps, rootfs, unshare
 from codealign.sandbox.runners import folders, piped
 from codealign.sandbox.runners.attached import AttachedRunner, RunnerLost
 
-PLATFORMS = ("systrap", "ptrace")
+PLATFORMS = {
+    "systrap": ("--platform=systrap",),
+    "systrap-no-fast-path": ("--platform=systrap", "--systrap-disable-fast-path"),
+    "ptrace": ("--platform=ptrace",),
+}
+"""Platforms of gVisor with their flags. In systrap's fast path both sides wait actively for each other, which costs
+more than it saves where several sandboxes share the processors.
+"""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -25,6 +34,7 @@ class RunscBackend:
     run_dir: Path
     slots: int
     start_seconds: float
+    _arranging: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock, repr=False, compare=False)
 
     async def start(self, platform: str) -> AttachedRunner:
         """Start a runner and wait for its hello.
@@ -35,6 +45,7 @@ class RunscBackend:
         Raises:
             RunnerLost: It did not start; the message has the end of its standard error.
         """
+        await self._arrange_heaps(platform)
         name = f"runsc-{secrets.token_hex(4)}"
         folder = folders.RunFolder.create(self.run_dir, name)
         configuration = Configuration(
@@ -46,7 +57,7 @@ class RunscBackend:
             image_digest=self.root.digest,
             hidden=hidden(folder.path),
         )
-        bundle.write(folder.path, self.root, rootfs.interpreter(), configuration)
+        bundle.write(folder.path, self.root, rootfs.interpreter(), bundle.supervisor(configuration))
         try:
             return await piped.start(
                 self._command(name, platform, folder.path), name, folder.remove, self.start_seconds
@@ -54,10 +65,23 @@ class RunscBackend:
         except RunnerLost as error:
             raise RunnerLost(f"{platform}: {error}") from error
 
+    async def _arrange_heaps(self, platform: str) -> None:
+        async with self._arranging:
+            if heaps.are_there(self.root):
+                return
+            name = f"practice-{secrets.token_hex(4)}"
+            folder = folders.RunFolder.create(self.run_dir, name)
+            try:
+                # gVisor takes a minute for what takes seconds without it.
+                without = [sys.executable, "-I", "-S", unshare.__file__, str(folder.path)]
+                await heaps.prepare(self.root, folder.path, [without, self._command(name, platform, folder.path)])
+            finally:
+                await asyncio.to_thread(folder.remove)
+
     def _command(self, name: str, platform: str, folder: Path) -> list[str]:
         flags = [
             f"--root={folder / 'state'}",
-            f"--platform={platform}",
+            *PLATFORMS[platform],
             "--network=none",
             "--ignore-cgroups",
             "--overlay2=none",
