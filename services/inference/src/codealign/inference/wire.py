@@ -172,4 +172,5 @@ def model_message(model: ModelInfo, slots: int) -> pb.Model:
         device=model.device,
         size_bytes=model.size_bytes,
         slots=slots,
+        unproved=model.unproved,
     )

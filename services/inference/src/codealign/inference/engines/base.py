@@ -107,6 +107,8 @@ class ModelInfo:
     dtype: str
     device: str
     size_bytes: int
+    unproved: str = ""
+    """What keeps an engine that was asked to be batch-invariant from promising it."""
 
 
 @dataclass(frozen=True, slots=True)
