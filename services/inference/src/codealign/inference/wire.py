@@ -173,4 +173,5 @@ def model_message(model: ModelInfo, slots: int) -> pb.Model:
         size_bytes=model.size_bytes,
         slots=slots,
         unproved=model.unproved,
+        base=model.base,
     )

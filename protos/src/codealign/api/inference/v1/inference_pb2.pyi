@@ -374,6 +374,7 @@ class Model(_message.Message):
     SLOTS_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
     UNPROVED_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name that requests use."""
     source: _builtins.str
@@ -401,6 +402,10 @@ class Model(_message.Message):
     """Maximum number of samples decoded at once. A gateway's are those of all its workers together."""
     unproved: _builtins.str
     """(vllm) The engine was asked to be batch-invariant, and batch_invariant is not set because this is not proved for it."""
+    base: _builtins.str
+    """(vllm) The loaded model on whose engine this one is served as a LoRA adapter. Empty: it has an engine of its own. Its
+    revision is that of the trained model with merged weights, from which it differs by rounding alone.
+    """
     @_builtins.property
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___Replica]:
         """(gateway) The model at each worker. Empty: this server generates by itself."""
@@ -421,10 +426,11 @@ class Model(_message.Message):
         slots: _builtins.int = ...,
         replicas: _abc.Iterable[Global___Replica] | None = ...,
         unproved: _builtins.str = ...,
+        base: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_invariant", b"batch_invariant", "chat_template", b"chat_template", "context_length", b"context_length", "device", b"device", "dtype", b"dtype", "engine", b"engine", "name", b"name", "replicas", b"replicas", "revision", b"revision", "size_bytes", b"size_bytes", "slots", b"slots", "source", b"source", "unproved", b"unproved"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "batch_invariant", b"batch_invariant", "chat_template", b"chat_template", "context_length", b"context_length", "device", b"device", "dtype", b"dtype", "engine", b"engine", "name", b"name", "replicas", b"replicas", "revision", b"revision", "size_bytes", b"size_bytes", "slots", b"slots", "source", b"source", "unproved", b"unproved"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

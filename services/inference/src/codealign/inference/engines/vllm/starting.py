@@ -11,6 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from codealign.common import adapters
 from codealign.common.errors import ConfigurationError
 from codealign.common.logs import get_logger
 from codealign.common.machine import available_memory
@@ -26,6 +27,8 @@ from codealign.inference.weights import DoesNotFit, parameter_count, require_mem
 
 log = get_logger(__name__)
 
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Limits of an adapter's rank that vLLM offers."""
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -46,6 +49,11 @@ def start_engine(settings: InferenceSettings, source: str, name: str, expected_r
     dtype = settings.dtype if settings.dtype != "auto" else ("float32" if on_cpu else "bfloat16")
     folder = local_source(source, settings.cache_dir)
     if not (folder / "config.json").is_file():
+        if (folder / adapters.CONFIG).is_file():
+            raise ConfigurationError(
+                f"{folder} is a LoRA adapter: load its base with CODEALIGN_INFERENCE_VLLM_MAX_LORAS set, then the adapter; "
+                "or load the whole trained model"
+            )
         raise ConfigurationError(f"{folder} is not a model folder: config.json is missing")
     tokenizer = load_tokenizer(folder)
     parameters = parameter_count(folder)
@@ -130,6 +138,13 @@ def engine_arguments(settings: InferenceSettings, folder: Path, dtype: str, *, o
         arguments["gpu_memory_utilization"] = settings.vllm_gpu_memory_utilization
         if "slots" in settings.model_fields_set:
             arguments["max_num_seqs"] = settings.slots
+    if settings.vllm_max_loras:
+        arguments |= {
+            "enable_lora": True,
+            "max_loras": settings.vllm_max_loras,
+            "max_cpu_loras": settings.vllm_max_loras,
+            "max_lora_rank": next(rank for rank in _RANKS if rank >= settings.vllm_max_lora_rank),
+        }
     return {**arguments, **_checked(settings.vllm_args)}
 
 
