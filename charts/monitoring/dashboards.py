@@ -72,7 +72,8 @@ def mean(histogram: str) -> str:
 C, I, S, D, T, O = (  # noqa: E741 - prefixes in queries
     f"codealign_{name}_" for name in ("coordinator", "inference", "sandbox", "dataset", "trainer", "operator")
 )
-COMPUTED = 'kind=~"computed_prompt|generated"'
+# "prompt" are tokens of which it is unknown whether they were computed.
+COMPUTED = 'kind=~"computed_prompt|prompt|generated"'
 
 RUNS = (
     Panel(
@@ -140,21 +141,21 @@ RUNS = (
     ),
     Panel(
         "Tokens by stage",
-        "Tokens computed (not from the prefix cache) and generated, by the stage that asked for them.",
+        "Tokens computed (not from the prefix cache, or unknown: kind prompt) and generated, by the stage that asked.",
         "short",
         {"{{stage}} {{kind}}": f"sum by (stage, kind) (rate({C}tokens_total{{ns, {COMPUTED}}}{_RATE}))"},
         stacked=True,
     ),
     Panel(
         "Tokens by model",
-        "Tokens computed and generated, by model.",
+        "Tokens computed (not from the prefix cache, or unknown) and generated, by model.",
         "short",
         {"{{model}}": f"sum by (model) (rate({C}tokens_total{{ns, {COMPUTED}}}{_RATE}))"},
         stacked=True,
     ),
     Panel(
         "Tokens per kept row",
-        "Tokens computed and generated in the shown time for each row that selection kept.",
+        "Tokens computed (or unknown) and generated in the shown time for each row that selection kept.",
         "short",
         {
             "tokens": f"sum(increase({C}tokens_total{{ns, {COMPUTED}}}[$__range]))"
@@ -213,14 +214,14 @@ INFERENCE = (
     ),
     Panel(
         "Tokens",
-        "Prompt tokens computed, prompt tokens taken from the prefix cache, and generated tokens.",
+        "Prompt tokens computed, taken from the prefix cache, and unknown which of both (prompt); generated tokens.",
         "short",
         {"{{kind}}": f"sum by (kind) (rate({I}tokens_total{{ns}}{_RATE}))"},
         stacked=True,
     ),
     Panel(
         "Prefix-cache hits",
-        "Share of prompt tokens that were not computed.",
+        "Share of prompt tokens that were not computed, among those of which the engine says it.",
         "percentunit",
         {
             "hits": f'sum(rate({I}tokens_total{{ns, kind="cached_prompt"}}{_RATE}))'

@@ -255,6 +255,21 @@ def test_the_report_has_the_funnel_the_verdicts_the_cost_and_what_comes_next() -
         assert part in text, part
 
 
+@pytest.mark.parametrize(
+    ("cached", "unknown", "words"),
+    [(2345, 0, "2,345"), (0, 12345, "unknown"), (2000, 2345, "2,000 (of 2,345 unknown)")],
+)
+def test_what_engines_do_not_say_about_their_cache_is_not_counted_as_zero(
+    cached: int, unknown: int, words: str
+) -> None:
+    target, file = console()
+    again = report()
+    again.stages[1].cached_prompt_tokens, again.stages[1].unknown_prompt_tokens = cached, unknown
+    print_report(target, again, version=None, row_id="", timings=True)
+    (line,) = [line for line in file.getvalue().splitlines() if "12,345" in line]
+    assert line.split("12,345", 1)[1].rsplit("678", 1)[0].strip() == words
+
+
 def test_without_timings_the_report_is_the_same_for_the_same_data() -> None:
     texts = []
     for seconds in (1.0, 2.0):

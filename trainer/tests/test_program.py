@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import peft
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,6 +20,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
+from codealign.common import adapters
 from codealign.common.model_identity import revision
 from codealign.trainer.sft.checkpoints import CheckpointFolder
 from codealign.trainer.sft.job import Job, LoraSettings, TrainingError
@@ -144,6 +146,8 @@ def test_adapters_are_merged_and_resumed_exactly(model_folder: Path, dataset_fol
     changed = {name for name in base if not torch.equal(base[name], tuned[name][: len(base[name])])}
     assert changed == {name for name in base if "proj" in name}
     transformers.AutoModelForCausalLM.from_pretrained(job.result)
+    # The tokenizer has tokens that the base has no embeddings for, and an adapter does not carry any.
+    assert not (job.result / "adapter").exists()
 
     halfway = make_job(model_folder, dataset_folder, tmp_path / "resumed", lora=lora)
     writer = CheckpointFolder(halfway.checkpoints, halfway.training_id)
@@ -154,6 +158,31 @@ def test_adapters_are_merged_and_resumed_exactly(model_folder: Path, dataset_fol
     assert writer.newest() == 6
     train(halfway)
     assert same(halfway, job)
+
+
+def test_an_adapter_beside_the_merged_weights_makes_the_same_model_of_the_base(
+    dataset_folder: Path, tmp_path: Path
+) -> None:
+    base = make_model(tmp_path / "base", special=["<|pad|>"], pad_token="<|pad|>")
+    lora = LoraSettings(rank=4, alpha=8)
+    job = make_job(base, dataset_folder, tmp_path / "job", lora=lora, max_steps=4)
+    train(job)
+    folder = job.result / "adapter"
+    tuned = peft.PeftModel.from_pretrained(transformers.AutoModelForCausalLM.from_pretrained(base), folder)
+    merged = tuned.merge_and_unload().state_dict()
+    for name, value in weights(job).items():
+        assert torch.allclose(merged[name], value, atol=1e-6), name
+    belonging = adapters.read_belonging(folder)
+    assert belonging.base_revision == job.model_revision
+    assert belonging.revision == revision(job.result, tmp_path / "cache"), "the adapter is no part of the revision"
+    assert str(tmp_path) not in (folder / adapters.CONFIG).read_text()
+    assert transformers.AutoTokenizer.from_pretrained(folder).pad_token == "<|pad|>"
+
+    content = bytearray((folder / adapters.WEIGHTS).read_bytes())
+    content[-1] ^= 1
+    (folder / adapters.WEIGHTS).write_bytes(content)
+    with pytest.raises(ValueError, match="is damaged: its digest is not the one"):
+        adapters.read_belonging(folder)
 
 
 def _stop_after_step_7() -> object:

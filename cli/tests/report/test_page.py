@@ -125,6 +125,18 @@ def test_the_same_report_gives_the_same_bytes(report: api.GetReportResponse) -> 
     assert render(again) == render(report)
 
 
+def test_the_share_of_cached_tokens_is_one_of_those_of_which_it_is_known(small: api.GetReportResponse) -> None:
+    concepts, *others = [stage for stage in small.stages if stage.prompt_tokens]
+    for stage in others:
+        stage.cached_prompt_tokens, stage.unknown_prompt_tokens = 0, stage.prompt_tokens
+    words = Parsed(render(small)).words
+    unknown = sum(stage.prompt_tokens for stage in others)
+    share = f"{concepts.cached_prompt_tokens / concepts.prompt_tokens:.1%}"
+    assert f"6,165 {share}" in words
+    assert f"{others[0].prompt_tokens:,} unknown" in words
+    assert f"6,165 (of {unknown:,} unknown) {share}" in words
+
+
 @pytest.mark.parametrize("name", ["small", "large"])
 def test_every_number_of_the_report_is_on_the_page(name: str, request: pytest.FixtureRequest) -> None:
     report: api.GetReportResponse = request.getfixturevalue(name)

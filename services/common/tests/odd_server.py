@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -50,6 +51,8 @@ class Odd(rpc.SandboxServiceServicer):
             raise FailedPrecondition("an isolation check failed")
         if wish == "fault":
             raise KeyError("oops")
+        if wish.startswith("block-"):
+            time.sleep(float(wish.removeprefix("block-")))  # noqa: ASYNC251 (no call begins meanwhile)
         if wish.startswith("sleep-"):
             try:
                 await asyncio.sleep(float(wish.removeprefix("sleep-")))

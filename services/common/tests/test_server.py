@@ -72,6 +72,15 @@ async def test_a_call_is_tried_again_where_its_status_says_so_and_only_there(sta
         assert len(seen) == 2
 
 
+async def test_calls_that_arrive_faster_than_they_begin_are_all_answered(start: Start) -> None:
+    async with Clients(Addresses(sandbox=start().address)) as clients:
+        await execute(clients, "first")
+        blocked = asyncio.create_task(execute(clients, "block-3"))
+        answers = await asyncio.gather(*(execute(clients, f"{number}", timeout=60) for number in range(2_000)))
+        await blocked
+    assert len(answers) == 2_000  # by default gRPC drops some beyond 1,000, with CANCELLED
+
+
 async def test_a_deadline_reaches_the_server_and_stops_the_work(start: Start) -> None:
     async with Clients(Addresses(sandbox=start().address)) as clients:
         late = await failure(clients, "sleep-30", timeout=0.3)

@@ -125,6 +125,9 @@ def test_a_first_releases_records_are_all_there_after_the_migration(old_database
     for record in records:
         record.provenance.generated_tokens = 3
         record.provenance.seconds = 0.5
+        record.provenance.prompt_tokens = 10
+    for record in records[::2]:
+        record.provenance.cached_prompt_tokens_unknown = True
 
     def fill(connection: Connection) -> None:
         for table, rows in old_rows(records).items():
@@ -142,12 +145,14 @@ def test_a_first_releases_records_are_all_there_after_the_migration(old_database
         tallies = lookup.count(old_database, collection)
         assert sum(tally.records for tally in tallies) == len(members)
         assert sum(tally.generated_tokens for tally in tallies) == 3 * len(members)
+        unknown = sum(record.provenance.cached_prompt_tokens_unknown for record in members)
+        assert sum(tally.unknown_prompt_tokens for tally in tallies) == 10 * unknown
         assert sum(tally.seconds for tally in tallies) == len(members) / 2
         kinds = Counter(record.kind for record in members)
         assert {kind: sum(tally.records for tally in tallies if tally.kind == kind) for kind in kinds} == kinds
-    assert Tally(pb.KIND_REJECTION, "cut-off", pb.KIND_RESPONSE, 0, "5" * 32, 1, 0, 0, 3, 0.5) in lookup.count(
-        old_database
-    )
+    dropped = [tally for tally in lookup.count(old_database) if tally.kind == pb.KIND_REJECTION]
+    asked = 10 * records[-2].provenance.cached_prompt_tokens_unknown
+    assert dropped == [Tally(pb.KIND_REJECTION, "cut-off", pb.KIND_RESPONSE, 0, "5" * 32, 1, 10, 0, 3, 0.5, asked)]
     assert {item.outcome for item in append(old_database, records, collection="run")} == {
         dataset_pb2.APPEND_OUTCOME_EXISTED
     }

@@ -29,7 +29,7 @@ def recount(database: Database, collection: str) -> list[Tally]:
     if collection:
         ids = select(collection_members.c.record_id).where(collection_members.c.collection == collection)
     found = lookup.get(database, database.read(lambda connection: list(connection.execute(ids).scalars())))
-    sums: dict[tuple[Any, ...], list[Any]] = defaultdict(lambda: [0, 0, 0, 0, 0.0])
+    sums: dict[tuple[Any, ...], list[Any]] = defaultdict(lambda: [0, 0, 0, 0, 0.0, 0])
     for record in found:
         key = (
             record.kind,
@@ -39,7 +39,8 @@ def recount(database: Database, collection: str) -> list[Tally]:
             record.stage_config_id,
         )
         took = record.provenance
-        values = (1, took.prompt_tokens, took.cached_prompt_tokens, took.generated_tokens, took.seconds)
+        unknown = took.prompt_tokens if took.cached_prompt_tokens_unknown else 0
+        values = (1, took.prompt_tokens, took.cached_prompt_tokens, took.generated_tokens, took.seconds, unknown)
         sums[key] = [one + other for one, other in zip(sums[key], values, strict=True)]
     return [Tally(*key, *values) for key, values in sorted(sums.items())]
 
@@ -58,7 +59,10 @@ def some_records(make: Make) -> list[pb.Record]:
     for record in found:
         if chosen.random() < 0.7:
             record.provenance.prompt_tokens = chosen.randrange(1000)
-            record.provenance.cached_prompt_tokens = chosen.randrange(100)
+            if chosen.random() < 0.5:
+                record.provenance.cached_prompt_tokens = chosen.randrange(100)
+            else:
+                record.provenance.cached_prompt_tokens_unknown = True
             record.provenance.generated_tokens = chosen.randrange(500)
             record.provenance.seconds = chosen.randrange(100) / 2
     return found

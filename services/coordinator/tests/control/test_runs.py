@@ -322,6 +322,17 @@ async def test_a_run_is_judged_again_whose_model_is_no_longer_loaded() -> None:
 
 
 @in_virtual_time
+async def test_what_is_not_proved_of_an_engine_is_said_in_the_manifest_and_not_promised() -> None:
+    async with World(fakes()).working() as world:
+        for model in world.fakes.inference.models.values():
+            model.batch_invariant, model.unproved = False, "a warm prefix cache gives the same tokens"
+        await world.watch((await world.create()).run.id)
+        (published,) = world.fakes.dataset.published
+    assert published.promise == "replayable"
+    assert published.facts["unproved"] == "a warm prefix cache gives the same tokens"
+
+
+@in_virtual_time
 async def test_a_run_at_work_is_not_judged_again() -> None:
     async with World(fakes()).working() as world:
         run = (await world.create()).run.id

@@ -193,6 +193,8 @@ class FakeDataset:
                 count.count += 1
                 for name in ("prompt_tokens", "cached_prompt_tokens", "generated_tokens", "seconds"):
                     setattr(count, name, getattr(count, name) + getattr(record.provenance, name))
+                if record.provenance.cached_prompt_tokens_unknown:
+                    count.unknown_prompt_tokens += record.provenance.prompt_tokens
             return ds.CountResponse(counts=[count for _, count in sorted(counts.items())])
 
     async def lineage(self, request: ds.LineageRequest) -> ds.LineageResponse:

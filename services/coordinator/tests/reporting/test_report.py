@@ -26,6 +26,7 @@ class Filled:
 
     services: FakeServices = field(default_factory=FakeServices)
     pipeline: str = "selfcodealign"
+    cached_is_unknown: bool = False
 
     def __post_init__(self) -> None:
         self.run = config.with_defaults(
@@ -64,7 +65,9 @@ class Filled:
 
     def read(self, item: pb.Record, stage: str, kind: pb.Kind.ValueType, **body: object) -> pb.Record:
         """Store a completion and the record parsed from it."""
-        tokens = pb.Provenance(prompt_tokens=100, cached_prompt_tokens=60, generated_tokens=7, model="m", seconds=1.5)
+        tokens = pb.Provenance(prompt_tokens=100, generated_tokens=7, model="m", seconds=1.5)
+        tokens.cached_prompt_tokens_unknown = self.cached_is_unknown
+        tokens.cached_prompt_tokens = 0 if self.cached_is_unknown else 60
         completion = self.add(
             pb.Record(
                 kind=pb.KIND_COMPLETION,
@@ -149,9 +152,19 @@ async def test_every_stage_has_its_items_its_reasons_and_its_tokens(filled: Fill
     concepts = stages["concepts"]
     assert (concepts.items, concepts.kept, dict(concepts.reasons)) == (2, 1, {"no-concepts": 1})
     assert (concepts.prompt_tokens, concepts.cached_prompt_tokens, concepts.generated_tokens) == (200, 120, 14)
+    assert concepts.unknown_prompt_tokens == 0
     assert (stages["responses"].prompt_tokens, stages["execution"].prompt_tokens) == (100, 0)
     assert dict(told.verdicts) == {"PASSED": 1}
     assert told.rows == 1
+
+
+async def test_prompt_tokens_of_which_it_is_unknown_whether_they_were_cached_stay_apart(filled: Filled) -> None:
+    filled.cached_is_unknown = True
+    again = pb.Rejection(rejected_kind=pb.KIND_CONCEPT_SET, reason="no-concepts")
+    filled.read(filled.seed(4), "concepts", pb.KIND_REJECTION, rejection=again)
+    concepts = next(stage for stage in (await filled.report()).stages if stage.stage == "concepts")
+    tokens = (concepts.prompt_tokens, concepts.cached_prompt_tokens, concepts.unknown_prompt_tokens)
+    assert tokens == (300, 120, 100)
 
 
 async def test_wall_seconds_are_those_of_every_coordinator_that_worked_on_it(filled: Filled) -> None:

@@ -77,6 +77,8 @@ class Capacity:
                     retry=NO_RETRY,
                 )
             except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.NOT_FOUND:
+                    continue  # an adapter, which went with its base
                 raise self._does_not_fit(job, found, held, f"{model.name} stays loaded: {describe(error)}") from error
             log.info("model_unloaded", model=model.name, bytes=model.size_bytes)
         await self._wait_for(job, needs, held)

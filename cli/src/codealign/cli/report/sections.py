@@ -129,7 +129,8 @@ def costs(stages: Sequence[api.StageReport], words: Words) -> list[Cost]:
         tokens = bool(stage.prompt_tokens or stage.generated_tokens)
         if not tokens and not stage.wall_seconds:
             continue
-        cached = stage.cached_prompt_tokens / stage.prompt_tokens if stage.prompt_tokens else 0.0
+        prompt_tokens, cached_tokens, unknown = cached_of([stage])
+        cached = cached_tokens / prompt_tokens if prompt_tokens else 0.0
         prompt = stage.prompt_tokens / most_prompt
         rated = stage.wall_seconds > 0 and stage.generated_tokens > 0
         found.append(
@@ -138,8 +139,8 @@ def costs(stages: Sequence[api.StageReport], words: Words) -> list[Cost]:
                 time=duration(stage.wall_seconds) if stage.wall_seconds else "",
                 time_bar=charts.bar(("plain", stage.wall_seconds / longest)),
                 prompt=f"{stage.prompt_tokens:,}" if tokens else "",
-                cached=f"{stage.cached_prompt_tokens:,}" if tokens else "",
-                cached_share=percent(cached) if stage.prompt_tokens else "",
+                cached=cached_words(prompt_tokens, cached_tokens, unknown) if tokens else "",
+                cached_share=cached_share(prompt_tokens, cached_tokens, unknown),
                 prompt_bar=charts.bar(("plain", prompt * (1 - cached)), ("cached", prompt * cached)),
                 generated=f"{stage.generated_tokens:,}" if tokens else "",
                 rate=f"{stage.generated_tokens / stage.wall_seconds:,.1f}" if rated else "",
@@ -151,14 +152,34 @@ def costs(stages: Sequence[api.StageReport], words: Words) -> list[Cost]:
 
 def totals(stages: Sequence[api.StageReport]) -> Cost | None:
     """Return the tokens of all stages, or None. Times are not added up, because stages run in parallel."""
-    prompt = sum(stage.prompt_tokens for stage in stages)
-    cached = sum(stage.cached_prompt_tokens for stage in stages)
+    prompt, cached, unknown = cached_of(stages)
     generated = sum(stage.generated_tokens for stage in stages)
     if not prompt and not generated:
         return None
     none = Markup("")
-    share = percent(cached / prompt) if prompt else ""
-    return Cost("All", "", none, f"{prompt:,}", f"{cached:,}", share, none, f"{generated:,}", "", none)
+    words, share = cached_words(prompt, cached, unknown), cached_share(prompt, cached, unknown)
+    return Cost("All", "", none, f"{prompt:,}", words, share, none, f"{generated:,}", "", none)
+
+
+def cached_of(stages: Sequence[api.StageReport]) -> tuple[int, int, int]:
+    """Return the stages' prompt tokens, those that were cached, and those of which that is unknown."""
+    return (
+        sum(stage.prompt_tokens for stage in stages),
+        sum(stage.cached_prompt_tokens for stage in stages),
+        sum(stage.unknown_prompt_tokens for stage in stages),
+    )
+
+
+def cached_words(prompt: int, cached: int, unknown: int) -> str:
+    """Return how many prompt tokens were cached, as far as engines say."""
+    if not unknown:
+        return f"{cached:,}"
+    return f"{cached:,} (of {unknown:,} unknown)" if unknown < prompt else "unknown"
+
+
+def cached_share(prompt: int, cached: int, unknown: int) -> str:
+    """Return the share of cached tokens among the prompt tokens of which it is known. Empty: there are none."""
+    return percent(cached / (prompt - unknown)) if prompt > unknown else ""
 
 
 def training(index: int, record: pb.Record) -> TrainingView:

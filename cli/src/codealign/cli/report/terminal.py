@@ -17,7 +17,7 @@ from codealign.cli.report.agreement import sentence
 from codealign.cli.report.rounds import NOTE, round_lines, series_line
 from codealign.cli.report.row_history import RowHistory, row_history
 from codealign.cli.report.scores import Match, false_alarms, interval_of, levels, matches, meaning
-from codealign.cli.report.sections import speed, training_sentence
+from codealign.cli.report.sections import cached_of, cached_words, speed, training_sentence
 from codealign.cli.report.wording import chance, loss, percent_interval, points, points_interval, short
 from codealign.cli.terminal import count, duration, printable, whole
 
@@ -62,7 +62,7 @@ def cost_table(report: coordinator.GetReportResponse) -> Table:
             Text(printable(stage.stage)),
             duration(stage.wall_seconds) if stage.wall_seconds else "",
             f"{stage.prompt_tokens:,}" if tokens else "",
-            f"{stage.cached_prompt_tokens:,}" if tokens else "",
+            cached_words(*cached_of([stage])) if tokens else "",
             f"{stage.generated_tokens:,}" if tokens else "",
         )
     return whole(table)

@@ -54,6 +54,8 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, max_deadline: float, access: Access | None = None) -> None:
         self._max_deadline = max_deadline
         self._access = access
+        # By method: the handler, and the one that wraps it.
+        self._wrapped: dict[str, tuple[Any, grpc.RpcMethodHandler[Any, Any]]] = {}
 
     async def intercept_service(
         self,
@@ -66,6 +68,12 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         # Health reveals only what the plain health port already does.
         if handler is None or method.startswith("/grpc.health."):
             return handler
+        wrapped = self._wrapped.get(method)
+        if wrapped is None or wrapped[0] is not handler:
+            wrapped = self._wrapped[method] = handler, self._wrap(handler, method)
+        return wrapped[1]
+
+    def _wrap(self, handler: grpc.RpcMethodHandler[Any, Any], method: str) -> grpc.RpcMethodHandler[Any, Any]:
         kind = _kind(handler.request_streaming, handler.response_streaming)
         inner: Handler = getattr(handler, kind)
         if self._access is not None and not handler.request_streaming:

@@ -46,6 +46,10 @@ KEEPALIVE_MS = 30_000
 """Interval of the server's pings on a client connection."""
 KEEPALIVE_TIMEOUT_MS = 15_000
 """A ping without a reply for this long ends the connection, and with it the client's calls."""
+MAX_ARRIVED_CALLS = 100_000
+"""Calls that have arrived and that the server has not begun, after which it drops some."""
+MAX_ARRIVED_SECONDS = 600
+"""How long such a call waits before the server drops it."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,11 @@ async def _run(service: str, settings: SettingsT, build: Build[SettingsT]) -> No
                     ("grpc.keepalive_permit_without_calls", 1),
                     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
                     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+                    # gRPC drops calls at random, with CANCELLED, when more than 1,000 have arrived and are not begun,
+                    # and each after 30 seconds. Callers would not repeat them; services refuse work themselves.
+                    ("grpc.server.max_pending_requests", MAX_ARRIVED_CALLS),
+                    ("grpc.server.max_pending_requests_hard_limit", MAX_ARRIVED_CALLS),
+                    ("grpc.server_max_unrequested_time_in_server", MAX_ARRIVED_SECONDS),
                 ],
             )
             names = [registration.full_name for registration in registrations]

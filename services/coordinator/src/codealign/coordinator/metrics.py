@@ -35,7 +35,7 @@ BUSY_SECONDS = Counter(
 )
 TOKENS = Counter(
     "codealign_coordinator_tokens_total",
-    "Tokens of completions: computed_prompt, cached_prompt and generated",
+    "Tokens of completions: computed_prompt, cached_prompt, prompt (unknown which of both) and generated",
     ["stage", "model", "kind"],
 )
 ROWS = Counter("codealign_coordinator_rows_total", "Rows that selection kept")
@@ -97,20 +97,17 @@ class StageMeter:
         """Count time with items in flight."""
         self._busy.inc(max(0.0, seconds))
 
-    def generated(self, model: str, prompt: int, cached: int, generated: int) -> None:
+    def generated(self, model: str, prompt: int, cached: int | None, generated: int) -> None:
         """Count a completion's tokens.
 
         Args:
             model: Name of the model.
             prompt: Tokens of the prompt.
-            cached: Tokens of the prompt that were not computed for this completion.
+            cached: Tokens of the prompt that were not computed for this completion. None: unknown.
             generated: New tokens.
         """
-        for kind, tokens in (
-            ("computed_prompt", prompt - cached),
-            ("cached_prompt", cached),
-            ("generated", generated),
-        ):
+        parts = {"prompt": prompt} if cached is None else {"computed_prompt": prompt - cached, "cached_prompt": cached}
+        for kind, tokens in {**parts, "generated": generated}.items():
             TOKENS.labels(self._stage, model, kind).inc(max(0, tokens))
 
 

@@ -139,6 +139,7 @@ class DatasetServicer(DatasetServiceServicer):
                     cached_prompt_tokens=tally.cached_prompt_tokens,
                     generated_tokens=tally.generated_tokens,
                     seconds=tally.seconds,
+                    unknown_prompt_tokens=tally.unknown_prompt_tokens,
                 )
                 for tally in tallies
             ]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import weakref
 from collections.abc import Callable
+from typing import Any
 
 from codealign.common.errors import ConfigurationError
 from codealign.inference.engines.base import Engine
@@ -21,6 +23,7 @@ class EngineOpener:
 
     def __init__(self, settings: InferenceSettings) -> None:
         self._settings = settings
+        self._bases: weakref.WeakSet[Any] = weakref.WeakSet()
 
     @property
     def only_one(self) -> str:
@@ -53,7 +56,24 @@ class EngineOpener:
         return source if self._settings.engine in _ELSEWHERE else default_name(source)
 
     async def open(self, source: str, name: str, expected_revision: str) -> Engine:
-        """Open an engine without blocking the event loop; see `open_engine`."""
+        """Open an engine without blocking the event loop; see `open_engine`.
+
+        With `vllm_max_loras`, a model that was trained with LoRA is opened on the engine of its base, if that is open.
+        """
+        if self._settings.engine != "vllm" or not self._settings.vllm_max_loras or self._settings.record is not None:
+            return await self._opened(source, name, expected_revision)
+        from codealign.inference.engines.vllm import adapters
+
+        adapter = await asyncio.to_thread(adapters.find_adapter, source, self._settings.cache_dir)
+        bases: list[Any] = [engine for engine in self._bases if engine.is_open]
+        host = adapters.host_of(adapter, bases) if adapter else None
+        if adapter is not None and host is not None:
+            return await adapters.open_adapter(self._settings, host, adapter, source, name, expected_revision)
+        engine = await self._opened(source, name, expected_revision)
+        self._bases.add(engine)
+        return engine
+
+    async def _opened(self, source: str, name: str, expected_revision: str) -> Engine:
         return await _in_thread(lambda: open_engine(self._settings, source, name, expected_revision))
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from codealign.common.errors import (
@@ -123,7 +124,9 @@ class ModelRegistry:
         """Return the combined load of all engines; token counts include unloaded models."""
         total = self._retired
         for entry in list(self._entries.values()):  # metrics are read from another thread
-            total = _sum(total, entry.engine.load())
+            load = entry.engine.load()
+            # An adapter decodes in its base's slots.
+            total = _sum(total, replace(load, slots=0) if entry.engine.model.base else load)
         return total
 
     async def open(self, source: str, *, name: str = "", expected_revision: str = "") -> ModelInfo:
@@ -163,6 +166,8 @@ class ModelRegistry:
     async def unload(self, name: str) -> None:
         """Unload a model and return once its memory is free; calls in flight end with `Unavailable`.
 
+        The adapters of a base are unloaded with it; an adapter leaves its base.
+
         Raises:
             NotFound: The model is not loaded.
         """
@@ -171,7 +176,10 @@ class ModelRegistry:
                 await asyncio.shield(loading.task)
         if name not in self._entries:
             raise NotFound(f"model {name} is not loaded; {self._others()}")
-        task = asyncio.ensure_future(self._close(self._entries.pop(name).engine))
+        # Adapters are served by the base's engine, so they go with it.
+        gone = [other for other, entry in self._entries.items() if entry.engine.model.base == name]
+        engines = [self._entries.pop(each).engine for each in (*gone, name)]
+        task = asyncio.ensure_future(self._close_all(engines))
         self._unloading.add(task)
         task.add_done_callback(self._unloading.discard)
         await asyncio.shield(task)
@@ -180,9 +188,10 @@ class ModelRegistry:
         """Unload every model."""
         for loading in self._loading.values():
             loading.task.cancel()
-        closing = [asyncio.ensure_future(self._close(entry.engine)) for entry in self._entries.values()]
+        engines = self.engines
         self._entries.clear()
-        await asyncio.gather(*closing, *self._unloading)
+        await self._close_all([engine for engine in engines if engine.model.base])
+        await asyncio.gather(*(self._close(engine) for engine in engines if not engine.model.base), *self._unloading)
 
     def _begin(self, source: str, key: str, name: str, expected_revision: str) -> _Loading:
         if (self._entries or self._loading) and (reason := self._opener.only_one):
@@ -209,6 +218,10 @@ class ModelRegistry:
             raise
         finally:
             del self._loading[name]
+
+    async def _close_all(self, engines: Sequence[Engine]) -> None:
+        for engine in engines:
+            await self._close(engine)
 
     async def _close(self, engine: Engine) -> None:
         name = engine.model.name

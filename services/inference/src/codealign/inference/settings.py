@@ -69,7 +69,19 @@ class InferenceSettings(ServerSettings):
     """Fraction of each GPU's memory for vLLM, weights included. With several models, the fractions must sum to at most
     1."""
     vllm_batch_invariant: bool = False
-    """vLLM's batch invariance (GPU only): slower, but completions do not depend on the rest of the batch."""
+    """vLLM's batch invariance (GPUs with compute capability 8.0 or more): slower, but completions do not depend on the
+    rest of the batch. The model says so (batch_invariant) only if prefix caching is off, or if `vllm_proofs` has the
+    comparison of a cold with a warm prefix cache."""
+    vllm_max_loras: int = Field(default=0, ge=0)
+    """LoRA adapters that one base model may serve besides itself. A model that was trained with LoRA is then loaded as an
+    adapter onto the engine that has its base, in place of its merged weights. They take memory for each adapter and
+    make the base slower, so the default is 0: none."""
+    vllm_max_lora_rank: int = Field(default=16, ge=1, le=512)
+    """Highest rank of an adapter. Memory is reserved for the next rank that vLLM has kernels for: 8, 16, 32, 64, 128,
+    256, 320 or 512."""
+    vllm_proofs: Path | None = None
+    """File in which `make test-gpu` records for which vLLM, GPU and model a warm prefix cache was proved to give the
+    same tokens. None: vllm-proofs.json in `cache_dir`."""
     vllm_args: Annotated[dict[str, Any], NoDecode] = Field(default_factory=dict)
     """Further vLLM engine arguments as a JSON object, by their Python names; they override the other settings."""
 

@@ -20,7 +20,7 @@ from codealign.inference.weights import DoesNotFit
 log = get_logger(__name__)
 
 # Files that a model is loaded from; optimizer states and logs beside them are not downloaded.
-_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
+FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
 TOKENIZER_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
 """What `local_source` needs of a model whose weights another server has."""
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -44,7 +44,12 @@ def default_name(source: str) -> str:
     return unquote(path).rstrip("/").rpartition("/")[2] or source
 
 
-def local_source(source: str, cache_folder: Path, files: Sequence[str] = _FILES) -> Path:
+def is_remote(source: str) -> bool:
+    """Return whether a source is a URL whose files are copied."""
+    return _local_path(source) is None
+
+
+def local_source(source: str, cache_folder: Path, files: Sequence[str] = FILES) -> Path:
     """Return the local folder or file of a source, after downloading it if needed.
 
     A `file://` URL is used in place. Other URLs are copied to `cache_folder/artifacts` under a hash of the URL and of

@@ -172,4 +172,6 @@ def model_message(model: ModelInfo, slots: int) -> pb.Model:
         device=model.device,
         size_bytes=model.size_bytes,
         slots=slots,
+        unproved=model.unproved,
+        base=model.base,
     )

@@ -2187,6 +2187,7 @@ class StageReport(_message.Message):
     CACHED_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     GENERATED_TOKENS_FIELD_NUMBER: _builtins.int
     WALL_SECONDS_FIELD_NUMBER: _builtins.int
+    UNKNOWN_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
     items: _builtins.int
     kept: _builtins.int
@@ -2196,6 +2197,10 @@ class StageReport(_message.Message):
     wall_seconds: _builtins.float
     """Seconds in which at least one item of the stage was in progress, over all coordinators that worked on the run (for
     a killed one, possibly without its last minute).
+    """
+    unknown_prompt_tokens: _builtins.int
+    """Of prompt_tokens, those of which the engine does not say how many came from a cache. A share of cached tokens is
+    one of the others.
     """
     @_builtins.property
     def reasons(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
@@ -2210,10 +2215,11 @@ class StageReport(_message.Message):
         cached_prompt_tokens: _builtins.int = ...,
         generated_tokens: _builtins.int = ...,
         wall_seconds: _builtins.float = ...,
+        unknown_prompt_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_prompt_tokens", b"cached_prompt_tokens", "generated_tokens", b"generated_tokens", "items", b"items", "kept", b"kept", "prompt_tokens", b"prompt_tokens", "reasons", b"reasons", "stage", b"stage", "wall_seconds", b"wall_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_prompt_tokens", b"cached_prompt_tokens", "generated_tokens", b"generated_tokens", "items", b"items", "kept", b"kept", "prompt_tokens", b"prompt_tokens", "reasons", b"reasons", "stage", b"stage", "unknown_prompt_tokens", b"unknown_prompt_tokens", "wall_seconds", b"wall_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -494,6 +494,7 @@ class RecordCount(_message.Message):
     CACHED_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     GENERATED_TOKENS_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
+    UNKNOWN_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     kind: _records_pb2.Kind.ValueType
     label: _builtins.str
     """The rule of a Decision, the reason of a Rejection, the name of a Verdict without its prefix; empty for other kinds."""
@@ -509,6 +510,8 @@ class RecordCount(_message.Message):
     cached_prompt_tokens: _builtins.int
     generated_tokens: _builtins.int
     seconds: _builtins.float
+    unknown_prompt_tokens: _builtins.int
+    """Of prompt_tokens, those of records with cached_prompt_tokens_unknown."""
     def __init__(
         self,
         *,
@@ -522,10 +525,11 @@ class RecordCount(_message.Message):
         cached_prompt_tokens: _builtins.int = ...,
         generated_tokens: _builtins.int = ...,
         seconds: _builtins.float = ...,
+        unknown_prompt_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_prompt_tokens", b"cached_prompt_tokens", "count", b"count", "generated_tokens", b"generated_tokens", "kind", b"kind", "label", b"label", "outcome", b"outcome", "prompt_tokens", b"prompt_tokens", "rejected_kind", b"rejected_kind", "seconds", b"seconds", "stage_config_id", b"stage_config_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_prompt_tokens", b"cached_prompt_tokens", "count", b"count", "generated_tokens", b"generated_tokens", "kind", b"kind", "label", b"label", "outcome", b"outcome", "prompt_tokens", b"prompt_tokens", "rejected_kind", b"rejected_kind", "seconds", b"seconds", "stage_config_id", b"stage_config_id", "unknown_prompt_tokens", b"unknown_prompt_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*codealign/api/inference/v1/inference.proto\x12\x1a\x63odealign.api.inference.v1\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"I\n\x0c\x43hatMessages\x12\x39\n\x08messages\x18\x01 \x03(\x0b\x32\'.codealign.api.inference.v1.ChatMessage\"\'\n\x06Sample\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x0c\n\x04seed\x18\x02 \x01(\x04\"i\n\x12SamplingParameters\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_p\x18\x02 \x01(\x01\x12\r\n\x05top_k\x18\x03 \x01(\x05\x12\x12\n\nmax_tokens\x18\x04 \x01(\x05\x12\x0c\n\x04stop\x18\x05 \x03(\t\"\xb1\x02\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x19\n\x11\x65xpected_revision\x18\x02 \x01(\t\x12\x10\n\x06prompt\x18\x03 \x01(\tH\x00\x12\x38\n\x04\x63hat\x18\x04 \x01(\x0b\x32(.codealign.api.inference.v1.ChatMessagesH\x00\x12\x33\n\x07samples\x18\x05 \x03(\x0b\x32\".codealign.api.inference.v1.Sample\x12@\n\x08sampling\x18\x06 \x01(\x0b\x32..codealign.api.inference.v1.SamplingParameters\x12\x12\n\nprefix_key\x18\x07 \x01(\t\x12\x14\n\x0cprefix_chars\x18\x08 \x01(\x05\x42\x07\n\x05input\"\xa5\x02\n\nCompletion\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x0c\n\x04text\x18\x03 \x01(\t\x12?\n\rfinish_reason\x18\x04 \x01(\x0e\x32(.codealign.api.inference.v1.FinishReason\x12\x13\n\x0bstop_string\x18\x05 \x01(\t\x12\x15\n\rprompt_tokens\x18\x06 \x01(\x05\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x07 \x01(\x05\x12\x18\n\x10generated_tokens\x18\x08 \x01(\x05\x12\x0f\n\x07seconds\x18\t \x01(\x01\x12\x0e\n\x06\x64\x65tail\x18\n \x01(\t\x12$\n\x1c\x63\x61\x63hed_prompt_tokens_unknown\x18\x0b \x01(\x08\"o\n\x10GenerateResponse\x12:\n\ncompletion\x18\x01 \x01(\x0b\x32&.codealign.api.inference.v1.Completion\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\"\x88\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x05 \x01(\x05\x12\x15\n\rchat_template\x18\x06 \x01(\t\x12\x17\n\x0f\x62\x61tch_invariant\x18\x07 \x01(\x08\x12\r\n\x05\x64type\x18\x08 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\t \x01(\t\x12\x12\n\nsize_bytes\x18\n \x01(\x03\x12\r\n\x05slots\x18\x0b \x01(\x05\x12\x35\n\x08replicas\x18\x0c \x03(\x0b\x32#.codealign.api.inference.v1.Replica\"\x84\x01\n\x07Replica\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x37\n\x05state\x18\x02 \x01(\x0e\x32(.codealign.api.inference.v1.ReplicaState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05slots\x18\x04 \x01(\x05\x12\x11\n\tin_flight\x18\x05 \x01(\x05\"\x13\n\x11ListModelsRequest\"G\n\x12ListModelsResponse\x12\x31\n\x06models\x18\x01 \x03(\x0b\x32!.codealign.api.inference.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x10GetModelResponse\x12\x30\n\x05model\x18\x01 \x01(\x0b\x32!.codealign.api.inference.v1.Model\"K\n\x10LoadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x19\n\x11\x65xpected_revision\x18\x03 \x01(\t\"E\n\x11LoadModelResponse\x12\x30\n\x05model\x18\x01 \x01(\x0b\x32!.codealign.api.inference.v1.Model\"\"\n\x12UnloadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13UnloadModelResponse\"2\n\x12\x43ountTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\"%\n\x13\x43ountTokensResponse\x12\x0e\n\x06\x63ounts\x18\x01 \x03(\x05\"\x10\n\x0eGetLoadRequest\"\x91\x01\n\x0fGetLoadResponse\x12\x0f\n\x07running\x18\x01 \x01(\x05\x12\x0f\n\x07waiting\x18\x02 \x01(\x05\x12\r\n\x05slots\x18\x03 \x01(\x05\x12\x15\n\rprompt_tokens\x18\x04 \x01(\x03\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x05 \x01(\x03\x12\x18\n\x10generated_tokens\x18\x06 \x01(\x03\"o\n\x0bWantedModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x0e\n\x06pinned\x18\x04 \x01(\x08\x12\x0f\n\x07removed\x18\x05 \x01(\x08\x12\x0f\n\x07version\x18\x06 \x01(\x03\"L\n\x11SyncModelsRequest\x12\x37\n\x06wanted\x18\x01 \x03(\x0b\x32\'.codealign.api.inference.v1.WantedModel\"\x80\x01\n\x12SyncModelsResponse\x12\x37\n\x06wanted\x18\x01 \x03(\x0b\x32\'.codealign.api.inference.v1.WantedModel\x12\x31\n\x06models\x18\x02 \x03(\x0b\x32!.codealign.api.inference.v1.Model*\xc2\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x46INISH_REASON_END_TOKEN\x10\x01\x12\x1d\n\x19\x46INISH_REASON_STOP_STRING\x10\x02\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x03\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x04\x12\x1b\n\x17\x46INISH_REASON_TOOL_CALL\x10\x05*\x9b\x01\n\x0cReplicaState\x12\x1d\n\x19REPLICA_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13REPLICA_STATE_READY\x10\x01\x12\x19\n\x15REPLICA_STATE_LOADING\x10\x02\x12\x19\n\x15REPLICA_STATE_REFUSED\x10\x03\x12\x1d\n\x19REPLICA_STATE_UNAVAILABLE\x10\x04\x32\xea\x06\n\x10InferenceService\x12g\n\x08Generate\x12+.codealign.api.inference.v1.GenerateRequest\x1a,.codealign.api.inference.v1.GenerateResponse0\x01\x12k\n\nListModels\x12-.codealign.api.inference.v1.ListModelsRequest\x1a..codealign.api.inference.v1.ListModelsResponse\x12\x65\n\x08GetModel\x12+.codealign.api.inference.v1.GetModelRequest\x1a,.codealign.api.inference.v1.GetModelResponse\x12h\n\tLoadModel\x12,.codealign.api.inference.v1.LoadModelRequest\x1a-.codealign.api.inference.v1.LoadModelResponse\x12n\n\x0bUnloadModel\x12..codealign.api.inference.v1.UnloadModelRequest\x1a/.codealign.api.inference.v1.UnloadModelResponse\x12n\n\x0b\x43ountTokens\x12..codealign.api.inference.v1.CountTokensRequest\x1a/.codealign.api.inference.v1.CountTokensResponse\x12\x62\n\x07GetLoad\x12*.codealign.api.inference.v1.GetLoadRequest\x1a+.codealign.api.inference.v1.GetLoadResponse\x12k\n\nSyncModels\x12-.codealign.api.inference.v1.SyncModelsRequest\x1a..codealign.api.inference.v1.SyncModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*codealign/api/inference/v1/inference.proto\x12\x1a\x63odealign.api.inference.v1\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"I\n\x0c\x43hatMessages\x12\x39\n\x08messages\x18\x01 \x03(\x0b\x32\'.codealign.api.inference.v1.ChatMessage\"\'\n\x06Sample\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x0c\n\x04seed\x18\x02 \x01(\x04\"i\n\x12SamplingParameters\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_p\x18\x02 \x01(\x01\x12\r\n\x05top_k\x18\x03 \x01(\x05\x12\x12\n\nmax_tokens\x18\x04 \x01(\x05\x12\x0c\n\x04stop\x18\x05 \x03(\t\"\xb1\x02\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x19\n\x11\x65xpected_revision\x18\x02 \x01(\t\x12\x10\n\x06prompt\x18\x03 \x01(\tH\x00\x12\x38\n\x04\x63hat\x18\x04 \x01(\x0b\x32(.codealign.api.inference.v1.ChatMessagesH\x00\x12\x33\n\x07samples\x18\x05 \x03(\x0b\x32\".codealign.api.inference.v1.Sample\x12@\n\x08sampling\x18\x06 \x01(\x0b\x32..codealign.api.inference.v1.SamplingParameters\x12\x12\n\nprefix_key\x18\x07 \x01(\t\x12\x14\n\x0cprefix_chars\x18\x08 \x01(\x05\x42\x07\n\x05input\"\xa5\x02\n\nCompletion\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x0c\n\x04text\x18\x03 \x01(\t\x12?\n\rfinish_reason\x18\x04 \x01(\x0e\x32(.codealign.api.inference.v1.FinishReason\x12\x13\n\x0bstop_string\x18\x05 \x01(\t\x12\x15\n\rprompt_tokens\x18\x06 \x01(\x05\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x07 \x01(\x05\x12\x18\n\x10generated_tokens\x18\x08 \x01(\x05\x12\x0f\n\x07seconds\x18\t \x01(\x01\x12\x0e\n\x06\x64\x65tail\x18\n \x01(\t\x12$\n\x1c\x63\x61\x63hed_prompt_tokens_unknown\x18\x0b \x01(\x08\"o\n\x10GenerateResponse\x12:\n\ncompletion\x18\x01 \x01(\x0b\x32&.codealign.api.inference.v1.Completion\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\"\xa8\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x05 \x01(\x05\x12\x15\n\rchat_template\x18\x06 \x01(\t\x12\x17\n\x0f\x62\x61tch_invariant\x18\x07 \x01(\x08\x12\r\n\x05\x64type\x18\x08 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\t \x01(\t\x12\x12\n\nsize_bytes\x18\n \x01(\x03\x12\r\n\x05slots\x18\x0b \x01(\x05\x12\x35\n\x08replicas\x18\x0c \x03(\x0b\x32#.codealign.api.inference.v1.Replica\x12\x10\n\x08unproved\x18\r \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x0e \x01(\t\"\x84\x01\n\x07Replica\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x37\n\x05state\x18\x02 \x01(\x0e\x32(.codealign.api.inference.v1.ReplicaState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05slots\x18\x04 \x01(\x05\x12\x11\n\tin_flight\x18\x05 \x01(\x05\"\x13\n\x11ListModelsRequest\"G\n\x12ListModelsResponse\x12\x31\n\x06models\x18\x01 \x03(\x0b\x32!.codealign.api.inference.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x10GetModelResponse\x12\x30\n\x05model\x18\x01 \x01(\x0b\x32!.codealign.api.inference.v1.Model\"K\n\x10LoadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x19\n\x11\x65xpected_revision\x18\x03 \x01(\t\"E\n\x11LoadModelResponse\x12\x30\n\x05model\x18\x01 \x01(\x0b\x32!.codealign.api.inference.v1.Model\"\"\n\x12UnloadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13UnloadModelResponse\"2\n\x12\x43ountTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\"%\n\x13\x43ountTokensResponse\x12\x0e\n\x06\x63ounts\x18\x01 \x03(\x05\"\x10\n\x0eGetLoadRequest\"\x91\x01\n\x0fGetLoadResponse\x12\x0f\n\x07running\x18\x01 \x01(\x05\x12\x0f\n\x07waiting\x18\x02 \x01(\x05\x12\r\n\x05slots\x18\x03 \x01(\x05\x12\x15\n\rprompt_tokens\x18\x04 \x01(\x03\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x05 \x01(\x03\x12\x18\n\x10generated_tokens\x18\x06 \x01(\x03\"o\n\x0bWantedModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x0e\n\x06pinned\x18\x04 \x01(\x08\x12\x0f\n\x07removed\x18\x05 \x01(\x08\x12\x0f\n\x07version\x18\x06 \x01(\x03\"L\n\x11SyncModelsRequest\x12\x37\n\x06wanted\x18\x01 \x03(\x0b\x32\'.codealign.api.inference.v1.WantedModel\"\x80\x01\n\x12SyncModelsResponse\x12\x37\n\x06wanted\x18\x01 \x03(\x0b\x32\'.codealign.api.inference.v1.WantedModel\x12\x31\n\x06models\x18\x02 \x03(\x0b\x32!.codealign.api.inference.v1.Model*\xc2\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x46INISH_REASON_END_TOKEN\x10\x01\x12\x1d\n\x19\x46INISH_REASON_STOP_STRING\x10\x02\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x03\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x04\x12\x1b\n\x17\x46INISH_REASON_TOOL_CALL\x10\x05*\x9b\x01\n\x0cReplicaState\x12\x1d\n\x19REPLICA_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13REPLICA_STATE_READY\x10\x01\x12\x19\n\x15REPLICA_STATE_LOADING\x10\x02\x12\x19\n\x15REPLICA_STATE_REFUSED\x10\x03\x12\x1d\n\x19REPLICA_STATE_UNAVAILABLE\x10\x04\x32\xea\x06\n\x10InferenceService\x12g\n\x08Generate\x12+.codealign.api.inference.v1.GenerateRequest\x1a,.codealign.api.inference.v1.GenerateResponse0\x01\x12k\n\nListModels\x12-.codealign.api.inference.v1.ListModelsRequest\x1a..codealign.api.inference.v1.ListModelsResponse\x12\x65\n\x08GetModel\x12+.codealign.api.inference.v1.GetModelRequest\x1a,.codealign.api.inference.v1.GetModelResponse\x12h\n\tLoadModel\x12,.codealign.api.inference.v1.LoadModelRequest\x1a-.codealign.api.inference.v1.LoadModelResponse\x12n\n\x0bUnloadModel\x12..codealign.api.inference.v1.UnloadModelRequest\x1a/.codealign.api.inference.v1.UnloadModelResponse\x12n\n\x0b\x43ountTokens\x12..codealign.api.inference.v1.CountTokensRequest\x1a/.codealign.api.inference.v1.CountTokensResponse\x12\x62\n\x07GetLoad\x12*.codealign.api.inference.v1.GetLoadRequest\x1a+.codealign.api.inference.v1.GetLoadResponse\x12k\n\nSyncModels\x12-.codealign.api.inference.v1.SyncModelsRequest\x1a..codealign.api.inference.v1.SyncModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'codealign.api.inference.v1.inference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=2446
-  _globals['_FINISHREASON']._serialized_end=2640
-  _globals['_REPLICASTATE']._serialized_start=2643
-  _globals['_REPLICASTATE']._serialized_end=2798
+  _globals['_FINISHREASON']._serialized_start=2478
+  _globals['_FINISHREASON']._serialized_end=2672
+  _globals['_REPLICASTATE']._serialized_start=2675
+  _globals['_REPLICASTATE']._serialized_end=2830
   _globals['_CHATMESSAGE']._serialized_start=74
   _globals['_CHATMESSAGE']._serialized_end=118
   _globals['_CHATMESSAGES']._serialized_start=120
@@ -50,39 +50,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GENERATERESPONSE']._serialized_start=947
   _globals['_GENERATERESPONSE']._serialized_end=1058
   _globals['_MODEL']._serialized_start=1061
-  _globals['_MODEL']._serialized_end=1325
-  _globals['_REPLICA']._serialized_start=1328
-  _globals['_REPLICA']._serialized_end=1460
-  _globals['_LISTMODELSREQUEST']._serialized_start=1462
-  _globals['_LISTMODELSREQUEST']._serialized_end=1481
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1483
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1554
-  _globals['_GETMODELREQUEST']._serialized_start=1556
-  _globals['_GETMODELREQUEST']._serialized_end=1587
-  _globals['_GETMODELRESPONSE']._serialized_start=1589
-  _globals['_GETMODELRESPONSE']._serialized_end=1657
-  _globals['_LOADMODELREQUEST']._serialized_start=1659
-  _globals['_LOADMODELREQUEST']._serialized_end=1734
-  _globals['_LOADMODELRESPONSE']._serialized_start=1736
-  _globals['_LOADMODELRESPONSE']._serialized_end=1805
-  _globals['_UNLOADMODELREQUEST']._serialized_start=1807
-  _globals['_UNLOADMODELREQUEST']._serialized_end=1841
-  _globals['_UNLOADMODELRESPONSE']._serialized_start=1843
-  _globals['_UNLOADMODELRESPONSE']._serialized_end=1864
-  _globals['_COUNTTOKENSREQUEST']._serialized_start=1866
-  _globals['_COUNTTOKENSREQUEST']._serialized_end=1916
-  _globals['_COUNTTOKENSRESPONSE']._serialized_start=1918
-  _globals['_COUNTTOKENSRESPONSE']._serialized_end=1955
-  _globals['_GETLOADREQUEST']._serialized_start=1957
-  _globals['_GETLOADREQUEST']._serialized_end=1973
-  _globals['_GETLOADRESPONSE']._serialized_start=1976
-  _globals['_GETLOADRESPONSE']._serialized_end=2121
-  _globals['_WANTEDMODEL']._serialized_start=2123
-  _globals['_WANTEDMODEL']._serialized_end=2234
-  _globals['_SYNCMODELSREQUEST']._serialized_start=2236
-  _globals['_SYNCMODELSREQUEST']._serialized_end=2312
-  _globals['_SYNCMODELSRESPONSE']._serialized_start=2315
-  _globals['_SYNCMODELSRESPONSE']._serialized_end=2443
-  _globals['_INFERENCESERVICE']._serialized_start=2801
-  _globals['_INFERENCESERVICE']._serialized_end=3675
+  _globals['_MODEL']._serialized_end=1357
+  _globals['_REPLICA']._serialized_start=1360
+  _globals['_REPLICA']._serialized_end=1492
+  _globals['_LISTMODELSREQUEST']._serialized_start=1494
+  _globals['_LISTMODELSREQUEST']._serialized_end=1513
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1515
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1586
+  _globals['_GETMODELREQUEST']._serialized_start=1588
+  _globals['_GETMODELREQUEST']._serialized_end=1619
+  _globals['_GETMODELRESPONSE']._serialized_start=1621
+  _globals['_GETMODELRESPONSE']._serialized_end=1689
+  _globals['_LOADMODELREQUEST']._serialized_start=1691
+  _globals['_LOADMODELREQUEST']._serialized_end=1766
+  _globals['_LOADMODELRESPONSE']._serialized_start=1768
+  _globals['_LOADMODELRESPONSE']._serialized_end=1837
+  _globals['_UNLOADMODELREQUEST']._serialized_start=1839
+  _globals['_UNLOADMODELREQUEST']._serialized_end=1873
+  _globals['_UNLOADMODELRESPONSE']._serialized_start=1875
+  _globals['_UNLOADMODELRESPONSE']._serialized_end=1896
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=1898
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=1948
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=1950
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=1987
+  _globals['_GETLOADREQUEST']._serialized_start=1989
+  _globals['_GETLOADREQUEST']._serialized_end=2005
+  _globals['_GETLOADRESPONSE']._serialized_start=2008
+  _globals['_GETLOADRESPONSE']._serialized_end=2153
+  _globals['_WANTEDMODEL']._serialized_start=2155
+  _globals['_WANTEDMODEL']._serialized_end=2266
+  _globals['_SYNCMODELSREQUEST']._serialized_start=2268
+  _globals['_SYNCMODELSREQUEST']._serialized_end=2344
+  _globals['_SYNCMODELSRESPONSE']._serialized_start=2347
+  _globals['_SYNCMODELSRESPONSE']._serialized_end=2475
+  _globals['_INFERENCESERVICE']._serialized_start=2833
+  _globals['_INFERENCESERVICE']._serialized_end=3707
 # @@protoc_insertion_point(module_scope)

@@ -373,6 +373,8 @@ class Model(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     SLOTS_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
+    UNPROVED_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name that requests use."""
     source: _builtins.str
@@ -389,7 +391,7 @@ class Model(_message.Message):
     chat_template: _builtins.str
     """The tokenizer's chat template. Empty: none."""
     batch_invariant: _builtins.bool
-    """The same sample gives the same tokens, whatever else is in the batch."""
+    """The same sample gives the same tokens, whatever else is in the batch or in the prefix cache."""
     dtype: _builtins.str
     """"float32", "bfloat16", ..."""
     device: _builtins.str
@@ -398,6 +400,12 @@ class Model(_message.Message):
     """Size of the weights in bytes."""
     slots: _builtins.int
     """Maximum number of samples decoded at once. A gateway's are those of all its workers together."""
+    unproved: _builtins.str
+    """(vllm) The engine was asked to be batch-invariant, and batch_invariant is not set because this is not proved for it."""
+    base: _builtins.str
+    """(vllm) The loaded model on whose engine this one is served as a LoRA adapter. Empty: it has an engine of its own. Its
+    revision is that of the trained model with merged weights, from which it differs by rounding alone.
+    """
     @_builtins.property
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___Replica]:
         """(gateway) The model at each worker. Empty: this server generates by itself."""
@@ -417,10 +425,12 @@ class Model(_message.Message):
         size_bytes: _builtins.int = ...,
         slots: _builtins.int = ...,
         replicas: _abc.Iterable[Global___Replica] | None = ...,
+        unproved: _builtins.str = ...,
+        base: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_invariant", b"batch_invariant", "chat_template", b"chat_template", "context_length", b"context_length", "device", b"device", "dtype", b"dtype", "engine", b"engine", "name", b"name", "replicas", b"replicas", "revision", b"revision", "size_bytes", b"size_bytes", "slots", b"slots", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "batch_invariant", b"batch_invariant", "chat_template", b"chat_template", "context_length", b"context_length", "device", b"device", "dtype", b"dtype", "engine", b"engine", "name", b"name", "replicas", b"replicas", "revision", b"revision", "size_bytes", b"size_bytes", "slots", b"slots", "source", b"source", "unproved", b"unproved"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

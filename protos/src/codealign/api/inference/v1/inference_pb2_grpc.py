@@ -111,6 +111,9 @@ class InferenceServiceServicer:
         FAILED_PRECONDITION: the name is in use for another source; the revision is not expected_revision (then nothing is
         loaded); the model does not fit into the free memory or disk (the message has the numbers); or the server records,
         and a recording has only one model. UNAVAILABLE: the source does not respond.
+        Engine vllm with VLLM_MAX_LORAS: a model that was trained with LoRA is loaded as an adapter onto the engine that has
+        its base, or by itself if none has. FAILED_PRECONDITION: the adapter's rank or the number of adapters is too large,
+        or the source is an adapter alone and no engine has its base.
         A gateway returns when one worker has the model; the others load it meanwhile. It tries one worker after the other,
         and if none can have the model, the error is the first worker's.
         """
@@ -119,7 +122,8 @@ class InferenceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UnloadModel(self, request, context):
-        """Unload a model, and return when its memory is free. Calls in flight end with UNAVAILABLE. A model that is being
+        """Unload a model, and return when its memory is free. Calls in flight end with UNAVAILABLE. LoRA adapters that are
+        served on the model's engine are unloaded with it; unloading an adapter leaves its base. A model that is being
         loaded is unloaded afterwards. The server stays ready. NOT_FOUND: the model is not loaded. A gateway unloads it from all
         workers that respond, and from the others when they do.
         """

@@ -17,7 +17,7 @@ from codealign.cli.diffing import Change, Diff, Summary
 from codealign.cli.family import is_record_id
 from codealign.cli.missing_rows import Side
 from codealign.cli.progress import run_state
-from codealign.cli.report import recipe
+from codealign.cli.report import recipe, sections
 from codealign.cli.report.scores import interval_of, ordered, pass_at
 from codealign.cli.report.wording import benchmark_title, percent, percent_interval, share, short
 from codealign.cli.terminal import duration
@@ -174,10 +174,9 @@ def _verdicts(report: api.GetReportResponse) -> dict[str, str]:
 
 
 def _cost(report: api.GetReportResponse) -> dict[str, str]:
-    prompt = sum(stage.prompt_tokens for stage in report.stages)
-    cached = sum(stage.cached_prompt_tokens for stage in report.stages)
+    prompt, cached, unknown = sections.cached_of(report.stages)
     written = sum(stage.generated_tokens for stage in report.stages)
-    found = {"prompt tokens": f"{prompt:,}", "of them cached": f"{cached:,}", "generated tokens": f"{written:,}"}
+    found = {"prompt tokens": f"{prompt:,}", "of them cached": sections.cached_words(prompt, cached, unknown), "generated tokens": f"{written:,}"}
     if report.rows:
         found["generated tokens per row"] = f"{written / report.rows:,.0f}"
     found.update(

@@ -243,11 +243,12 @@ def _per_row(report: api.GetReportResponse) -> tuple[tuple[str, str], ...]:
     """Return what a row costs, over all stages."""
     if not report.rows:
         return ()
-    prompt = sum(stage.prompt_tokens - stage.cached_prompt_tokens for stage in report.stages)
+    prompt, cached, unknown = sections.cached_of(report.stages)
+    computed = "unknown" if unknown else f"{(prompt - cached) / report.rows:,.0f}"
     written = sum(stage.generated_tokens for stage in report.stages)
     seconds = sum(stage.wall_seconds for stage in report.stages)
     return (
-        ("prompt tokens computed per row", f"{prompt / report.rows:,.0f}"),
+        ("prompt tokens computed per row", computed),
         ("tokens generated per row", f"{written / report.rows:,.0f}"),
         ("stage seconds per row", f"{seconds / report.rows:,.2f}"),
     )

@@ -151,9 +151,8 @@ class Completions:
     def _count(self, response: inf.GenerateResponse) -> None:
         if self.tally.meter is not None:
             made = response.completion
-            self.tally.meter.generated(
-                response.model, made.prompt_tokens, made.cached_prompt_tokens, made.generated_tokens
-            )
+            cached = None if made.cached_prompt_tokens_unknown else made.cached_prompt_tokens
+            self.tally.meter.generated(response.model, made.prompt_tokens, cached, made.generated_tokens)
 
     async def _absorb(self, error: CodeAlignError, tries: Tries, request: inf.GenerateRequest) -> None:
         if isinstance(error, FailedPrecondition):

@@ -75,6 +75,7 @@ async def build(services: Services, status: api.RunStatus) -> api.GetReportRespo
                     reasons=progress.reasons,
                     prompt_tokens=tokens["prompt"],
                     cached_prompt_tokens=tokens["cached"],
+                    unknown_prompt_tokens=tokens["unknown"],
                     generated_tokens=tokens["generated"],
                     wall_seconds=wall.get(progress.stage, 0.0),
                 )
@@ -118,7 +119,10 @@ def _by_stage(counts: Sequence[dataset.RecordCount], configs: Mapping[str, pb.Re
         stage = found[config.name]
         stage.makes = config.kind
         stage.tokens.update(
-            prompt=item.prompt_tokens, cached=item.cached_prompt_tokens, generated=item.generated_tokens
+            prompt=item.prompt_tokens,
+            cached=item.cached_prompt_tokens,
+            unknown=item.unknown_prompt_tokens,
+            generated=item.generated_tokens,
         )
         dropped = item.outcome == pb.Decision.OUTCOME_DROPPED
         if item.kind == pb.KIND_REJECTION or dropped or (item.kind == pb.KIND_VERDICT and item.label != PASSED):

@@ -60,6 +60,7 @@ async def rates(dataset: Dataset, run: pb.Run, seed_config_id: str) -> Rates:
         found.rows += rows
         for each in counts:
             if each.kind != pb.KIND_COMPLETION:  # the records parsed from it repeat its tokens
+                # Those of which it is unknown count as computed.
                 found.tokens += each.prompt_tokens - each.cached_prompt_tokens + each.generated_tokens
             if each.kind == pb.KIND_DECISION and each.label == SELECTED:
                 found.seeds += each.count

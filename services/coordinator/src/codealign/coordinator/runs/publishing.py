@@ -20,12 +20,13 @@ async def publish(context: Context, inference: Inference, rows: int) -> str:
     """Publish the run's examples and return the version's name, or "" if there are no rows."""
     if not rows:
         return ""
+    promise, unproved = await _promise(context, inference)
     executes = context.pipeline.execution is not None
     request = dataset.PublishVersionRequest(
         collection=context.record.id,
         title=TITLE if context.pipeline.writing else IMPORTED_TITLE,
-        promise=await _promise(context, inference),
-        facts=_facts(context),
+        promise=promise,
+        facts=_facts(context) | ({"unproved": unproved} if unproved else {}),
         verdicts=STRATEGIES[context.run.selection.strategy].verdicts if executes else (),
         not_executed=not executes,
     )
@@ -53,24 +54,26 @@ def _facts(context: Context) -> dict[str, str]:
     return facts
 
 
-async def _promise(context: Context, inference: Inference) -> str:
-    """Return the reproducibility promise: reproducible if each engine is batch-invariant and generates by itself.
+async def _promise(context: Context, inference: Inference) -> tuple[str, str]:
+    """Return the reproducibility promise, and what an engine lacks for a stronger one.
+
+    Rows are reproducible if each engine is batch-invariant and generates by itself.
 
     A run that rejudges another run's completions needs no model. If the model is no longer loaded, the engine's
     properties are unknown, but the completions can be replayed. So can imports.
     """
     if not context.pipeline.writing:
-        return "replayable"
+        return "replayable", ""
     for name in sorted({model_of(context.run, stage.name).model for stage in context.pipeline.writing}):
         try:
             model = await _model(context, inference, name)
         except RunFailed as error:
             if context.run.rejudges and isinstance(error.__cause__, NotFound | FailedPrecondition):
-                return "replayable"
+                return "replayable", ""
             raise
         if not model.batch_invariant or model.engine == "replay":
-            return "replayable"
-    return "reproducible"
+            return "replayable", model.unproved
+    return "reproducible", ""
 
 
 async def _model(context: Context, inference: Inference, name: str) -> inf.Model:

@@ -285,7 +285,7 @@ def _tally(connection: Connection, new: Iterable[tuple[str, Head]]) -> None:
     """
     counts: dict[tuple[str, int, str, int, int, str], list[float]] = {}
     for collection, head in new:
-        sums = counts.setdefault((collection, *head[:5]), [0, 0, 0, 0, 0.0])
+        sums = counts.setdefault((collection, *head[:5]), [0, 0, 0, 0, 0.0, 0])
         sums[0] += 1
         if head.provenance:
             took = pb.Provenance.FromString(head.provenance)
@@ -293,4 +293,5 @@ def _tally(connection: Connection, new: Iterable[tuple[str, Head]]) -> None:
             sums[2] += took.cached_prompt_tokens
             sums[3] += took.generated_tokens
             sums[4] += took.seconds
+            sums[5] += took.prompt_tokens if took.cached_prompt_tokens_unknown else 0
     bulk.add_up(connection, tallies, [(*key, *counts[key]) for key in sorted(counts)])

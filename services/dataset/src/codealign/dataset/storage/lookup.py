@@ -32,6 +32,7 @@ class Tally:
     cached_prompt_tokens: int = 0
     generated_tokens: int = 0
     seconds: float = 0.0
+    unknown_prompt_tokens: int = 0
 
 
 def get(database: Database, ids: Sequence[str], *, max_bytes: int = 2**25) -> list[pb.Record]:

@@ -98,6 +98,8 @@ tallies = Table(
     Column("cached_prompt_tokens", BigInteger, nullable=False),
     Column("generated_tokens", BigInteger, nullable=False),
     Column("seconds", Double, nullable=False),
+    # Of prompt_tokens, those of records of which it is unknown how many were cached.
+    Column("unknown_prompt_tokens", BigInteger, nullable=False, server_default="0"),
     sqlite_with_rowid=False,
 )
 

@@ -107,6 +107,10 @@ class ModelInfo:
     dtype: str
     device: str
     size_bytes: int
+    base: str = ""
+    """Model on whose engine this one is served as an adapter. Empty: it has its own engine."""
+    unproved: str = ""
+    """What keeps an engine that was asked to be batch-invariant from promising it."""
 
 
 @dataclass(frozen=True, slots=True)

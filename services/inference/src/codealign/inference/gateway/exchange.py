@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import dataclasses
 import functools
@@ -243,7 +242,7 @@ class Exchange:
         """Pass a worker's answers on until its stream ends."""
         request = _part(asked.request, asked.key, call.owed)
         worker = self._fleet.workers.get(call.worker)
-        async with contextlib.aclosing(link.generate(request)) as responses:
+        with link.generate(request) as responses:
             async for response in responses:
                 if why := objection(response, asked.key, asked.seeds, call.owed):
                     if worker is not None:

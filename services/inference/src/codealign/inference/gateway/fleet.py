@@ -111,6 +111,7 @@ class Fleet:
         if served:
             described.context_length = min(model.context_length for model in served)
             described.batch_invariant = all(model.batch_invariant for model in served)
+            described.unproved = next((model.unproved for model in served if model.unproved), "")
         described.slots = sum(model.slots for model in served)
         del described.replicas[:]
         described.replicas.extend(worker.replica(key, entry.source, now) for worker in self.workers.values())

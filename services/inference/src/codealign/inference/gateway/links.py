@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncIterable, Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import grpc
@@ -89,17 +89,13 @@ class Link:
             self._probe.add_done_callback(self._forget)
         await asyncio.wait((self._probe,))
 
-    async def generate(self, request: pb.GenerateRequest) -> AsyncGenerator[pb.GenerateResponse]:
-        """Yield the worker's responses. Closing the generator cancels the call.
-
-        Raises:
-            grpc.aio.AioRpcError: The call failed.
-        """
+    @contextlib.contextmanager
+    def generate(self, request: pb.GenerateRequest) -> Iterator[AsyncIterable[pb.GenerateResponse]]:
+        """Give the worker's responses, whose iterator raises AioRpcError. The call is cancelled at the end."""
         with traced(self.stub.Generate) as metadata:
             call = self.stub.Generate(request, metadata=metadata)
             try:
-                async for response in call:
-                    yield response
+                yield call
             finally:
                 call.cancel()
 

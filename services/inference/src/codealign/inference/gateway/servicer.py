@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import grpc
@@ -34,12 +33,10 @@ class GatewayServicer(pb_grpc.InferenceServiceServicer):
         self._fleet = fleet
         self._links = links
 
-    async def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.GenerateResponse]:
+    def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncGenerator[pb.GenerateResponse]:
         """Stream completions as they arrive from workers."""
         wire.check(request)
-        async with contextlib.aclosing(self._exchange.generate(request, peer_of(context))) as responses:
-            async for response in responses:
-                yield response
+        return self._exchange.generate(request, peer_of(context))
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         """List the models that are to be served, with their state at each worker."""

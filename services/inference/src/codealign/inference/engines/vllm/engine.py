@@ -8,6 +8,7 @@ import itertools
 import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from codealign.common.errors import Internal, Unavailable
@@ -34,9 +35,25 @@ class RunningVllm:
 
 
 class VllmEngine:
-    """An `Engine` over AsyncLLM; sends one vLLM request per sample, since each sample has its own seed."""
+    """An `Engine` over AsyncLLM; sends one vLLM request per sample, since each sample has its own seed.
 
-    def __init__(self, running: RunningVllm, max_waiting: int) -> None:
+    Args:
+        running: What vLLM runs; an adapter's has the `llm` of its base.
+        max_waiting: Maximum number of waiting samples.
+        host: The engine of the base, for an adapter.
+        adapter: vLLM's LoRARequest, for an adapter.
+    """
+
+    def __init__(
+        self, running: RunningVllm, max_waiting: int, host: VllmEngine | None = None, adapter: Any = None
+    ) -> None:
+        self.running = running
+        self.host = host
+        """The engine of the base, if this one is an adapter on it."""
+        self.adapters: dict[str, VllmEngine] = {}
+        """Adapters on this engine, by the models' names."""
+        self._adapter = adapter
+        self._adapter_numbers = itertools.count(1)
         self._llm = running.llm
         self._info = running.info
         self._end_tokens = sorted(running.end_tokens)
@@ -49,6 +66,11 @@ class VllmEngine:
     def model(self) -> ModelInfo:
         """The model that is served."""
         return self._info
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was not closed."""
+        return not self._closed
 
     @property
     def fault(self) -> str:
@@ -80,12 +102,45 @@ class VllmEngine:
         return self._samples.load()
 
     async def close(self) -> None:
-        """Cancel samples in flight with `Unavailable`, then stop vLLM's processes, which frees their memory."""
+        """Cancel samples in flight with `Unavailable`, then free the memory.
+
+        An adapter is removed from its base. Of a base, the adapters are closed first, then vLLM's processes are stopped.
+        """
         if self._closed:
             return
         self._closed = True
+        for adapter in list(self.adapters.values()):
+            await adapter.close()
         await self._samples.close()
-        await asyncio.to_thread(self._llm.shutdown)
+        if self.host is None:
+            await asyncio.to_thread(self._llm.shutdown)
+            return
+        self.host.adapters.pop(self._info.name, None)
+        if not self._llm.errored:
+            await self._llm.remove_lora(self._adapter.lora_int_id)
+
+    async def add_adapter(self, running: RunningVllm, max_waiting: int, folder: Path) -> VllmEngine:
+        """Load an adapter and return its engine.
+
+        Args:
+            running: The adapter's model, with this engine's `llm`.
+            max_waiting: Maximum number of the adapter's waiting samples.
+            folder: The adapter's files in PEFT's layout.
+
+        Raises:
+            Unavailable: The base was unloaded meanwhile.
+            Exception: vLLM cannot load it.
+        """
+        from vllm.lora.request import LoRARequest
+
+        number = next(self._adapter_numbers)
+        request = LoRARequest(lora_name=running.info.revision, lora_int_id=number, lora_path=str(folder))
+        await self._llm.add_lora(request)
+        if self._closed:
+            raise Unavailable(f"{self._info.name} was unloaded meanwhile: load it again, then the adapter")
+        engine = VllmEngine(running, max_waiting, host=self, adapter=request)
+        self.adapters[running.info.name] = engine
+        return engine
 
     def _parameters(self, request: GenerationRequest, sample: Sample, limit: int) -> Any:
         from vllm import SamplingParams
@@ -112,7 +167,8 @@ class VllmEngine:
         final = None
         try:
             # Cancelling the task aborts the request, through AsyncLLM's generator.
-            async for output in self._llm.generate({"prompt_token_ids": ids}, parameters, number):
+            prompt = {"prompt_token_ids": ids}
+            async for output in self._llm.generate(prompt, parameters, number, lora_request=self._adapter):
                 final = output
         except EngineDeadError as error:
             raise Unavailable(_GONE) from error

@@ -11,6 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from codealign.common import adapters
 from codealign.common.errors import ConfigurationError
 from codealign.common.logs import get_logger
 from codealign.common.machine import available_memory
@@ -18,6 +19,7 @@ from codealign.common.model_identity import revision
 from codealign.inference.engines.base import ModelInfo
 from codealign.inference.engines.model_files import configuration, end_tokens
 from codealign.inference.engines.prompts import chat_template_of, first_line, load_tokenizer
+from codealign.inference.engines.vllm import proofs
 from codealign.inference.engines.vllm.engine import RunningVllm, VllmEngine
 from codealign.inference.settings import InferenceSettings
 from codealign.inference.sources import default_name, local_source, require_revision
@@ -25,6 +27,8 @@ from codealign.inference.weights import DoesNotFit, parameter_count, require_mem
 
 log = get_logger(__name__)
 
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Limits of an adapter's rank that vLLM offers."""
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -41,10 +45,15 @@ def start_engine(settings: InferenceSettings, source: str, name: str, expected_r
     from vllm.platforms import current_platform
 
     on_cpu = current_platform.is_cpu()
-    _require_device(settings, current_platform.device_type)
+    _require_device(settings, current_platform.device_type, current_platform.get_device_capability())
     dtype = settings.dtype if settings.dtype != "auto" else ("float32" if on_cpu else "bfloat16")
     folder = local_source(source, settings.cache_dir)
     if not (folder / "config.json").is_file():
+        if (folder / adapters.CONFIG).is_file():
+            raise ConfigurationError(
+                f"{folder} is a LoRA adapter: load its base with CODEALIGN_INFERENCE_VLLM_MAX_LORAS set, then the adapter; "
+                "or load the whole trained model"
+            )
         raise ConfigurationError(f"{folder} is not a model folder: config.json is missing")
     tokenizer = load_tokenizer(folder)
     parameters = parameter_count(folder)
@@ -55,6 +64,23 @@ def start_engine(settings: InferenceSettings, source: str, name: str, expected_r
     name = name or default_name(source)
     arguments = {"served_model_name": name, **engine_arguments(settings, folder, dtype, on_cpu=on_cpu)}
     llm = _started(settings, arguments)
+    held_dtype = str(llm.model_config.dtype).removeprefix("torch.")
+    unproved = ""
+    if envs.VLLM_BATCH_INVARIANT and not on_cpu:
+        capability = current_platform.get_device_capability()
+        setup = proofs.Setup(
+            vllm=vllm.__version__,
+            capability=f"{capability.major}.{capability.minor}",
+            model=loaded_revision,
+            dtype=held_dtype,
+            tensor_parallel=settings.vllm_tensor_parallel,
+        )
+        unproved = proofs.unproved(
+            settings.vllm_proofs or settings.cache_dir / proofs.FILE,
+            setup,
+            prefix_caching=bool(llm.vllm_config.cache_config.enable_prefix_caching),
+            adapters=llm.vllm_config.lora_config is not None,
+        )
     info = ModelInfo(
         name=name,
         source=source,
@@ -62,11 +88,14 @@ def start_engine(settings: InferenceSettings, source: str, name: str, expected_r
         engine="vllm",
         context_length=llm.model_config.max_model_len,
         chat_template=chat_template_of(tokenizer),
-        batch_invariant=not on_cpu and bool(envs.VLLM_BATCH_INVARIANT),
-        dtype=str(llm.model_config.dtype).removeprefix("torch."),
+        batch_invariant=not on_cpu and bool(envs.VLLM_BATCH_INVARIANT) and not unproved,
+        dtype=held_dtype,
         device="cpu" if on_cpu else ", ".join(f"cuda:{at}" for at in range(settings.vllm_tensor_parallel)),
         size_bytes=parameters * _BYTES[dtype],
+        unproved=unproved,
     )
+    if unproved:
+        log.warning("not_batch_invariant", reason=unproved)
     log.info("vllm_started", version=vllm.__version__, dtype=info.dtype, device=info.device)
     slots = llm.vllm_config.scheduler_config.max_num_seqs
     return VllmEngine(RunningVllm(llm, tokenizer, end_tokens(folder, tokenizer), slots, info), settings.max_waiting)
@@ -109,6 +138,13 @@ def engine_arguments(settings: InferenceSettings, folder: Path, dtype: str, *, o
         arguments["gpu_memory_utilization"] = settings.vllm_gpu_memory_utilization
         if "slots" in settings.model_fields_set:
             arguments["max_num_seqs"] = settings.slots
+    if settings.vllm_max_loras:
+        arguments |= {
+            "enable_lora": True,
+            "max_loras": settings.vllm_max_loras,
+            "max_cpu_loras": settings.vllm_max_loras,
+            "max_lora_rank": next(rank for rank in _RANKS if rank >= settings.vllm_max_lora_rank),
+        }
     return {**arguments, **_checked(settings.vllm_args)}
 
 
@@ -132,7 +168,7 @@ def _set_environment(settings: InferenceSettings) -> None:
         os.environ.setdefault(name, value)
 
 
-def _require_device(settings: InferenceSettings, device: str) -> None:
+def _require_device(settings: InferenceSettings, device: str, capability: Any) -> None:
     if settings.device not in ("auto", device):
         raise ConfigurationError(
             f"device {settings.device}: this vLLM build runs on {device}; unset CODEALIGN_INFERENCE_DEVICE and choose "
@@ -142,6 +178,11 @@ def _require_device(settings: InferenceSettings, device: str) -> None:
         raise ConfigurationError(
             "vllm_batch_invariant: vLLM is batch-invariant on GPUs only; on a CPU use engine transformers with dtype "
             "float64"
+        )
+    if settings.vllm_batch_invariant and capability is not None and tuple(capability) < proofs.LEAST_CAPABILITY:
+        raise ConfigurationError(
+            f"vllm_batch_invariant: this GPU has compute capability {capability.major}.{capability.minor}, and vLLM's "
+            f"batch invariance needs {'.'.join(map(str, proofs.LEAST_CAPABILITY))}: unset it, or use another GPU"
         )
 
 
