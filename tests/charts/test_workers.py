@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from codealign.inference.settings import InferenceSettings
 from tests.charts.rendered import CASES, FULL, WORKERS, Pod, Rendered, parsed, rendered, template
 from tests.charts.test_chart import environment, server_of
 
+COMPONENT = "app.kubernetes.io/component"
 ENABLED = "--set=inference.workers.enabled=true"
 
 
@@ -152,3 +155,133 @@ def test_a_workers_certificate_opens_nothing() -> None:
     asked = parsed(template(ENABLED, "--set=tls.mode=certManager").stdout).of("Certificate")
     (found,) = (each["spec"] for each in asked if each["spec"].get("commonName") == WORKERS)
     assert "client auth" not in json.dumps(found["usages"])
+
+
+NODES = (
+    *("--values=values-gpu-workers.yaml", "--values=values-gpu-nodes.yaml"),
+    "--api-versions=leaderworkerset.x-k8s.io/v1",
+)
+GROUPS: Mapping[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["leaderWorkerTemplate"],
+    "properties": {
+        "replicas": {"type": "integer", "minimum": 0},
+        "startupPolicy": {"enum": ["LeaderCreated", "LeaderReady"]},
+        "networkConfig": {"type": "object"},
+        "rolloutStrategy": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["type"],
+            "properties": {
+                "type": {"const": "RollingUpdate"},
+                "rollingUpdateConfiguration": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {
+                        "partition": {"type": "integer"},
+                        "maxUnavailable": {"type": ["integer", "string"]},
+                        "maxSurge": {"type": ["integer", "string"]},
+                    },
+                },
+            },
+        },
+        "leaderWorkerTemplate": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["workerTemplate"],
+            "properties": {
+                "size": {"type": "integer", "minimum": 1},
+                "restartPolicy": {"enum": ["RecreateGroupOnPodRestart", "RecreateGroupAfterStart", "None"]},
+                "leaderTemplate": {"type": "object"},
+                "workerTemplate": {"type": "object"},
+                "subGroupPolicy": {"type": "object"},
+                "volumeClaimTemplates": {"type": "array"},
+                "persistentVolumeClaimRetentionPolicy": {"type": "object"},
+            },
+        },
+    },
+}
+"""The spec of leaderworkerset.x-k8s.io/v1, as its API reference describes it. Its CRD repeats the schema of pods; here
+the templates are checked against Kubernetes' own."""
+
+
+def groups(chart: Rendered) -> dict[str, Any]:
+    (found,) = chart.of("LeaderWorkerSet")
+    return found
+
+
+def test_a_model_that_spans_nodes_is_a_group_that_leaderworkerset_and_kubernetes_know() -> None:
+    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
+    done = template(*NODES)
+    assert done.returncode == 0, done.stderr
+    chart = parsed(done.stdout)
+    found = groups(chart)
+    assert found["apiVersion"] == "leaderworkerset.x-k8s.io/v1"
+    jsonschema.validate(found["spec"], GROUPS)
+    for name in ("leaderTemplate", "workerTemplate"):
+        pod = found["spec"]["leaderWorkerTemplate"][name]
+        whole = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x", **pod["metadata"]}, "spec": pod["spec"]}
+        kubernetes_validate.validate(whole, "1.34", strict=True)
+    for document in chart.documents:
+        if document["kind"] in ("NetworkPolicy", "Service", "PodDisruptionBudget"):
+            kubernetes_validate.validate(document, "1.34", strict=True)
+    # LeaderWorkerSet makes a headless Service of its own name.
+    assert found["metadata"]["name"] not in {each["metadata"]["name"] for each in chart.of("Service")}
+
+
+def test_the_first_pod_of_a_group_is_a_worker_and_all_run_one_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = groups(parsed(template(*NODES).stdout))["spec"]["leaderWorkerTemplate"]
+    leader, follower = group["leaderTemplate"], group["workerTemplate"]
+    assert group["size"] == 2
+    assert leader["metadata"]["labels"][COMPONENT] == WORKERS
+    assert follower["metadata"]["labels"][COMPONENT] == "inference-nodes"
+    server, first = leader["spec"]["containers"]
+    (second,) = follower["spec"]["containers"]
+    found = settings(Pod("leader", {}, {"containers": [server]}, {}), monkeypatch)
+    assert found.worker_of_gateway
+    assert (found.engine, found.vllm_grpc_address) == ("vllm-grpc", "127.0.0.1:50051")
+    assert "nvidia.com/gpu" not in server["resources"]["limits"]
+    assert first["resources"] == second["resources"]
+    assert first["resources"]["limits"]["nvidia.com/gpu"] == "8"
+    only = set(first["args"]) ^ set(second["args"])
+    assert only == {"--host=127.0.0.1", "--grpc-port=50051", "--headless"}
+    assert {"--tensor-parallel-size=8", "--pipeline-parallel-size=2", "--enable-expert-parallel"} <= set(first["args"])
+    for pod in (leader, follower):
+        mounted = {mount["name"] for each in pod["spec"]["containers"] for mount in each["volumeMounts"]}
+        assert mounted == {volume["name"] for volume in pod["spec"]["volumes"]}
+
+
+def test_keda_scales_groups() -> None:
+    scaling = ("--set=inference.workers.scaling.mode=keda", "--set=inference.workers.scaling.max=4")
+    chart = parsed(template(*NODES, *scaling).stdout)
+    found = groups(chart)
+    assert "replicas" not in found["spec"]
+    (target,) = (
+        each["spec"]["scaleTargetRef"]
+        for each in chart.of("ScaledObject")
+        if each["metadata"]["name"].endswith(WORKERS)
+    )
+    assert target == {"apiVersion": found["apiVersion"], "kind": found["kind"], "name": found["metadata"]["name"]}
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (("engine=transformers", "gpu.count=0"), "inference.engine to vllm"),
+        (("workers.dataParallel=2", "workers.pipelineParallel=1"), "dataParallel to 1"),
+        (("workers.pipelineParallel=3",), "16 GPUs"),
+    ],
+)
+def test_groups_of_what_cannot_span_nodes_are_refused(values: tuple[str, ...], told: str) -> None:
+    parts = ("--set=inference.workers.pipelineParallel=1",)
+    done = template(*NODES, *parts, *(f"--set=inference.{value}" for value in values))
+    assert done.returncode != 0
+    assert told in done.stderr
+
+
+def test_a_cluster_without_leaderworkerset_is_named() -> None:
+    done = template(*NODES[:2])
+    assert done.returncode != 0
+    assert "no LeaderWorkerSet" in done.stderr

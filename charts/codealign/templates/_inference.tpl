@@ -98,10 +98,10 @@ then samples wait. */}}
 
 {{/* Workers */}}
 
-{{/* GPUs that share a layer: those of a worker, divided by pipeline stages and copies. */}}
+{{/* GPUs that share a layer: those of a worker on all its nodes, divided by pipeline stages and copies. */}}
 {{- define "codealign.inference.tensorParallel" -}}
 {{- $values := .Values.inference -}}
-{{ max 1 (div (int $values.gpu.count) (mul (int $values.workers.pipelineParallel) (int $values.workers.dataParallel))) }}
+{{ max 1 (div (mul (int $values.gpu.count) (int $values.workers.nodes)) (mul (int $values.workers.pipelineParallel) (int $values.workers.dataParallel))) }}
 {{- end -}}
 
 {{/* Settings of a worker, as YAML: those of the values, and vLLM's arguments for pipeline stages and copies. */}}
@@ -112,7 +112,10 @@ then samples wait. */}}
 {{- range $name, $count := dict "pipeline_parallel_size" $values.workers.pipelineParallel "data_parallel_size" $values.workers.dataParallel -}}
 {{- if gt (int $count) 1 }}{{ $_ := set $parallel $name (int $count) }}{{ end -}}
 {{- end -}}
-{{- if $parallel -}}
+{{- if gt (int $values.workers.nodes) 1 -}}
+{{- /* vLLM's own server has them as flags. */ -}}
+{{- $settings = omit $settings "vllm_args" -}}
+{{- else if $parallel -}}
 {{- $_ := set $settings "vllm_args" (merge (default (dict) $settings.vllm_args) $parallel) -}}
 {{- end -}}
 {{- toYaml $settings -}}

@@ -1,7 +1,7 @@
 {{/* Scaling by KEDA and by a HorizontalPodAutoscaler. */}}
 
 {{/* ScaledObject and its authentication: (dict "root" $ "component" "runners" "gateway" "sandbox" "scaling" {..}),
-optionally with "target" (apiVersion and kind, unless a Deployment) and "metadata" of the trigger. */}}
+optionally with "target" (its reference, unless the Deployment of that name) and "metadata" of the trigger. */}}
 {{- define "codealign.scaledObject" -}}
 {{- $name := include "codealign.component" . -}}
 {{- $gateway := include "codealign.component" (dict "root" .root "component" .gateway) -}}
@@ -13,10 +13,7 @@ metadata:
     {{- include "codealign.labels" . | nindent 4 }}
 spec:
   scaleTargetRef:
-    name: {{ $name }}
-    {{- with .target }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- toYaml (merge (default (dict) .target) (dict "name" $name)) | nindent 4 }}
   minReplicaCount: {{ .scaling.min }}
   maxReplicaCount: {{ .scaling.max }}
   pollingInterval: {{ .scaling.pollingSeconds }}
