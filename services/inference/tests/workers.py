@@ -139,7 +139,7 @@ async def gateway(there: list[Worker], **settings: Any) -> AsyncIterator[Any]:
         await server.start()
         try:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-                stub = InferenceServiceStub(channel)
+                stub: Any = InferenceServiceStub(channel)
                 stub.scaler = ExternalScalerStub(channel)
                 yield stub
         finally:
