@@ -53,7 +53,7 @@ OWNED: Mapping[str, set[str]] = {
     "inference": _EVERYWHERE
     | {"engine", "model", "model_name", "cache_dir", "vllm_tensor_parallel", "openai_base_url", "openai_api_key"}
     | {"vllm_grpc_address", "vllm_grpc_tokenizer"}
-    | {"start_empty", "worker_target"}
+    | {"start_empty", "worker_of_gateway", "worker_target"}
     | {"worker_tls_ca_file", "worker_tls_cert_file", "worker_tls_key_file", "worker_tls_name"},
     "trainer": _EVERYWHERE
     | _CLIENT

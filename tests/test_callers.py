@@ -18,6 +18,7 @@ import codealign.sandbox.main
 import codealign.trainer.main
 from codealign.common import access, certificates
 from codealign.common.access import ALL, Callers
+from codealign.common.scaling import servicer as scaling
 from tests.charts.rendered import rendered
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +26,7 @@ LISTS: dict[str, Callers] = {
     codealign.dataset.service.FULL_NAME: codealign.dataset.service.CALLERS,
     codealign.coordinator.main.SERVICE: codealign.coordinator.main.CALLERS,
     codealign.sandbox.main.SERVICE: codealign.sandbox.main.CALLERS,
-    codealign.sandbox.main.SCALER: codealign.sandbox.main.SCALER_CALLERS,
+    scaling.SERVICE: codealign.sandbox.main.SCALER_CALLERS,
     codealign.inference.main.SERVICE: codealign.inference.main.CALLERS,
     codealign.trainer.main.SERVICE: codealign.trainer.main.CALLERS,
     codealign.runner.pod.main.SERVICE: codealign.runner.pod.main.CALLERS,
@@ -104,10 +105,11 @@ def test_every_list_is_right_and_every_method_is_somebodys() -> None:
 
 
 def test_people_may_call_everything_but_a_runner_and_keda_may_call_its_scaler_alone() -> None:
-    runner, scaler = codealign.runner.pod.main.SERVICE, codealign.sandbox.main.SCALER
+    runner, scaler = codealign.runner.pod.main.SERVICE, scaling.SERVICE
     of_people = {service for service, lists in LISTS.items() if tuple(lists.get("client", ())) == ALL}
     assert of_people == set(LISTS) - {runner}
     assert {service for service, lists in LISTS.items() if "keda" in lists} == {scaler}
+    assert codealign.inference.main.SCALER_CALLERS == codealign.sandbox.main.SCALER_CALLERS
     assert LISTS[runner].keys() == {"sandbox"}
     of_dataset = LISTS[codealign.dataset.service.FULL_NAME]
     assert of_dataset["operator"] == of_dataset["trainer"]

@@ -33,9 +33,9 @@ SOURCE = DataSourceRef(type_val="prometheus", uid="$datasource")
 _WIDTH, _HEIGHT = 8, 8
 """Size of a panel; the grid has 24 columns."""
 _RATE = "[$__rate_interval]"
-_DATA = {"": "nano", "cluster": "cluster", "vllm": "vLLM"}
+_DATA = {"": "nano", "cluster": "cluster", "vllm": "vLLM", "workers": "workers"}
 
-Where = Literal["", "cluster", "vllm"]
+Where = Literal["", "cluster", "vllm", "workers"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class Panel:
     """Queries by their legend."""
     stacked: bool = False
     where: Where = ""
-    """Where there is data: everywhere, only in a cluster, or only with vLLM as the engine or its endpoint."""
+    """Where there is data: everywhere, only in a cluster, only with vLLM as the engine or its endpoint, or only with
+    inference workers."""
 
     def expressions(self) -> Iterator[str]:
         """Yield the queries with the namespace's selector."""
@@ -252,6 +253,53 @@ INFERENCE = (
         "Time from a request's arrival to a completion's last token.",
         "s",
         quantiles(f"{I}completion_seconds"),
+    ),
+    Panel(
+        "Workers",
+        "Workers that serve a model, that load one, that do not respond, and that are set aside after a fault.",
+        "short",
+        {"{{state}}": f"sum by (state) ({I}gateway_workers{{ns}})"},
+        stacked=True,
+        where="workers",
+    ),
+    Panel(
+        "Gateway: waiting samples",
+        "Samples in the gateway's queue that wait for a worker, and the most that it takes.",
+        "short",
+        {
+            "{{model}}": f"sum by (model) ({I}gateway_waiting_samples{{ns}})",
+            "limit": f"sum({I}gateway_queue_limit{{ns}})",
+        },
+        where="workers",
+    ),
+    Panel(
+        "Gateway: queue age",
+        "How long the oldest waiting sample has waited.",
+        "s",
+        {
+            "{{model}}": f"max by (model) ((time() - {I}gateway_oldest_waiting_timestamp_seconds{{ns}})"
+            f" * ({I}gateway_oldest_waiting_timestamp_seconds{{ns}} > bool 0))"
+        },
+        where="workers",
+    ),
+    Panel(
+        "Gateway: samples at workers",
+        "Samples that each worker has been sent and has not answered.",
+        "short",
+        {"{{worker}}": f"sum by (worker) ({I}gateway_in_flight_samples{{ns}})"},
+        stacked=True,
+        where="workers",
+    ),
+    Panel(
+        "Gateway: sent again and elsewhere",
+        "Samples sent again, samples sent to another worker than their prefix group's own, and refused requests.",
+        "ops",
+        {
+            "again: {{reason}}": f"sum by (reason) (rate({I}gateway_resent_samples_total{{ns}}{_RATE}))",
+            "elsewhere": f"sum(rate({I}gateway_spilled_samples_total{{ns}}{_RATE}))",
+            "refused": f"sum(rate({I}gateway_refused_requests_total{{ns}}{_RATE}))",
+        },
+        where="workers",
     ),
     Panel(
         "vLLM: requests",

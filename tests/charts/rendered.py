@@ -22,6 +22,7 @@ NAMESPACE = "lab"
 RELEASE = "run"
 FULL = f"{RELEASE}-codealign"
 SERVICES = ("dataset", "coordinator", "sandbox", "inference", "trainer")
+WORKERS = "inference-workers"
 Manifest = dict[str, Any]
 
 KINDS = ("keda.sh/v1alpha1", "cert-manager.io/v1", "monitoring.coreos.com/v1")
@@ -40,6 +41,19 @@ CASES: Mapping[str, tuple[str, ...]] = {
     "cert-manager": (
         *("--set=tls.mode=certManager", "--set=runners.scaling.mode=keda", "--set=console.enabled=true"),
         '--set-json=console.clients=[{"podSelector":{"matchLabels":{"app":"desk"}}}]',
+    ),
+    "workers": (
+        *("--values=values-gpu-workers.yaml", "--set=inference.workers.scaling.mode=fixed"),
+        *("--set=inference.workers.scaling.max=3", "--set=inference.workers.gateway.replicas=2"),
+        *("--set=inference.workers.dataParallel=2", "--set=inference.gpu.count=4"),
+        *("--set=inference.workers.cache.kind=ephemeral", "--set=inference.workers.priorityClassName=generation"),
+        "--set-json=inference.workers.topologySpreadConstraints="
+        '[{"maxSkew":1,"topologyKey":"kubernetes.io/hostname","whenUnsatisfiable":"DoNotSchedule"}]',
+    ),
+    "workers-keda": ("--values=values-gpu-workers.yaml",),
+    "no-tls-workers": (
+        *("--values=values-trial.yaml", "--set=tls.mode=disabled", "--set=inference.workers.enabled=true"),
+        "--set=inference.workers.scaling.mode=keda",
     ),
     "traces": ("--set=tracing.endpoint=http://otel.observability:14317", "--set=tracing.ratio=0.25"),
     "hpa": ("--set=runners.scaling.mode=hpa", "--set=fullnameOverride=other"),
@@ -94,6 +108,11 @@ def text_of(case: str) -> str:
     done = template(*CASES[case])
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def has_workers(case: str) -> bool:
+    """Return whether one of CASES has inference workers."""
+    return "workers" in case
 
 
 @dataclass(frozen=True)

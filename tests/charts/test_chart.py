@@ -21,7 +21,9 @@ from tests.charts.rendered import (
     FULL,
     NAMESPACE,
     SERVICES,
+    WORKERS,
     Pod,
+    has_workers,
     helm,
     parsed,
     rendered,
@@ -31,9 +33,20 @@ from tests.charts.rendered import (
 )
 
 RENDERED = pytest.mark.parametrize("case", CASES)
+ON_S3 = ("gpu-multi", "workers", "workers-keda")
 VALUES = sorted(path.name for path in CHART.glob("values*.yaml"))
 SERVERS = {**{name: name for name in SERVICES}, "runners": "runner"}
 """Components that are servers, and the classes of their settings."""
+
+
+def servers(case: str) -> dict[str, str]:
+    """Return the servers of one of CASES, as SERVERS does."""
+    return {**SERVERS, WORKERS: "inference"} if has_workers(case) else SERVERS
+
+
+EVERY_SERVER = pytest.mark.parametrize(
+    ("case", "component"), [(case, component) for case in CASES for component in servers(case)]
+)
 
 
 def server_of(pod: Pod) -> dict[str, Any]:
@@ -88,6 +101,11 @@ def test_a_value_without_a_comment_is_an_error() -> None:
         ("trainer.artifactsUrl=/var/lib/artifacts", "/trainer/artifactsUrl"),
         ("trainer.settings.artifacts_url=s3://b/a", "artifacts_url"),
         ("networkPolicy.apiServer.ports={0}", "/networkPolicy/apiServer/ports"),
+        ("inference.workers.scaling.mode=hpa", "/inference/workers/scaling/mode"),
+        ("inference.workers.cache.kind=nfs", "/inference/workers/cache/kind"),
+        ("inference.workers.maxUnavailable=some", "/inference/workers/maxUnavailable"),
+        ("inference.workers.gateway.settings.max_wating=5", "max_wating"),
+        ("inference.workers.gateway.settings.worker_target=x:1", "worker_target"),
     ],
 )
 def test_a_wrong_value_is_refused_and_named(wrong: str, key: str) -> None:
@@ -119,6 +137,31 @@ def test_values_that_do_not_go_together_say_what_to_set(values: Mapping[str, str
     assert told in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"inference.engine": "openai", "inference.openai.baseUrl": "http://x/v1"}, "does not need workers"),
+        ({"inference.workers.scaling.mode": "keda", "inference.workers.gateway.replicas": "2"}, "gateway.replicas"),
+        ({"inference.workers.scaling.min": "3"}, "inference.workers.scaling.max"),
+        ({"inference.workers.scaling.mode": "keda"}, "no KEDA"),
+        ({"inference.workers.dataParallel": "2"}, "need inference.engine vllm"),
+        (
+            {"inference.workers.pipelineParallel": "2", "inference.engine": "vllm", "inference.gpu.count": "3"},
+            "no multiple",
+        ),
+        (
+            {"inference.workers.cache.kind": "modelCache", "modelCache.accessModes": "{ReadWriteOnce}"},
+            "modelCache.accessModes",
+        ),
+    ],
+)
+def test_values_of_workers_that_do_not_go_together_say_what_to_set(values: Mapping[str, str], told: str) -> None:
+    given = {"inference.workers.enabled": "true", **values}
+    done = template(*(f"--set={name}={value}" for name, value in given.items()), kinds=())
+    assert done.returncode != 0
+    assert told in done.stderr
+
+
 @RENDERED
 def test_every_pod_is_one_that_the_profile_restricted_admits(case: str) -> None:
     for pod in rendered(case).pods():
@@ -128,7 +171,8 @@ def test_every_pod_is_one_that_the_profile_restricted_admits(case: str) -> None:
         assert security["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.spec.keys()
         for volume in pod.spec.get("volumes", []):
-            assert len(volume.keys() & {"emptyDir", "secret", "configMap", "persistentVolumeClaim"}) == 1, volume
+            admitted = {"emptyDir", "secret", "configMap", "persistentVolumeClaim", "ephemeral"}
+            assert len(volume.keys() & admitted) == 1, volume
         for container in pod.containers():
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,
@@ -180,13 +224,14 @@ def test_the_operators_variables_are_settings_that_it_takes(
     assert ports == {"health": loaded.liveness_port, "metrics": loaded.metrics_port}
     for probe in ("startupProbe", "livenessProbe"):
         assert container[probe]["httpGet"] == {"path": "/healthz", "port": "health"}
-    workers = {"gpu-single": ("cuda", 1), "gpu-multi": ("cuda", 8)}.get(case, ("cpu", 1))
+    gpus = {"gpu-single": 1, "gpu-multi": 8, "workers": 4, "workers-keda": 4}.get(case, 0)
+    workers = ("cuda" if gpus else "cpu", max(1, gpus))
     assert (loaded.device, loaded.workers_per_pod) == workers
     beside = environment(server_of(chart.pod("trainer")))
     assert beside["CODEALIGN_TRAINER_BACKEND"] == "kubernetes"
     for name in ("NAMESPACE", "DEVICE", "DATA_DIR", "CACHE_DIR", "DATASET_ADDRESS"):  # one training is one id
         assert beside[f"CODEALIGN_TRAINER_{name}"] == environment(container)[f"CODEALIGN_OPERATOR_{name}"]
-    url = "s3://codealign/artifacts" if case == "gpu-multi" else ""
+    url = "s3://codealign/artifacts" if case in ON_S3 else ""
     assert beside.get("CODEALIGN_TRAINER_ARTIFACTS_URL", "") == loaded.artifacts_url == url
     free = set(schema.settings_of("operator"))
     named = {name.removeprefix("CODEALIGN_OPERATOR_").lower() for name in environment(container)}
@@ -213,7 +258,7 @@ def test_the_pods_that_train_are_what_the_operator_takes_and_see_the_same_files(
         return {mount["mountPath"]: claims[mount["name"]] for mount in mounts if claims[mount["name"]]}
 
     assert files("training-worker") == files("operator") == files("trainer")
-    assert ("/var/lib/codealign/artifacts" in files("trainer")) is (case != "gpu-multi")
+    assert ("/var/lib/codealign/artifacts" in files("trainer")) is (case not in ON_S3)
     assert server_of(worker)["image"] == server_of(made["operator"])["image"] == server_of(made["trainer"])["image"]
     assert "tls" not in {volume["name"] for volume in worker.spec["volumes"]}
     assert worker.labels.items() >= {"app.kubernetes.io/component": "training-worker"}.items()
@@ -234,7 +279,7 @@ def test_every_container_says_what_it_takes_and_why_it_ended(case: str) -> None:
 
 @RENDERED
 def test_probes_ask_the_health_port_over_grpc_and_a_stop_leaves_time_to_drain(case: str) -> None:
-    for component, service in SERVERS.items():
+    for component, service in servers(case).items():
         pod = rendered(case).pod(component)
         container = server_of(pod)
         given = environment(container)
@@ -252,18 +297,18 @@ def test_probes_ask_the_health_port_over_grpc_and_a_stop_leaves_time_to_drain(ca
         assert pod.spec["terminationGracePeriodSeconds"] >= pause + float(given[f"{prefix}DRAIN_SECONDS"]) + 10
 
 
-def test_a_model_has_an_hour_to_load() -> None:
-    probe = server_of(rendered("gpu-multi").pod("inference"))["startupProbe"]
+@pytest.mark.parametrize(("case", "component"), [("gpu-multi", "inference"), ("workers-keda", WORKERS)])
+def test_a_model_has_an_hour_to_load(case: str, component: str) -> None:
+    probe = server_of(rendered(case).pod(component))["startupProbe"]
     assert probe["grpc"]["service"] == "readiness"
     assert probe["periodSeconds"] * probe["failureThreshold"] >= 3600
 
 
-@RENDERED
-@pytest.mark.parametrize("component", SERVERS)
+@EVERY_SERVER
 def test_every_variable_is_a_setting_that_the_service_takes(
     case: str, component: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    service = SERVERS[component]
+    service = servers(case)[component]
     settings = schema.SETTINGS[service]
     prefix = f"CODEALIGN_{service.upper()}_"
     for container in rendered(case).pod(component).containers():
@@ -283,7 +328,7 @@ def test_what_the_chart_sets_cannot_be_set_beside_it() -> None:
     free = {service: set(schema.settings_of(service)) for service in SERVERS.values()}
     # The values have no settings for these, so every variable is set by the chart.
     for case in ("defaults", "cert-manager", "elsewhere", "no-tls-keda"):
-        for component, service in SERVERS.items():
+        for component, service in servers(case).items():
             prefix = f"CODEALIGN_{service.upper()}_"
             names = environment(server_of(rendered(case).pod(component)))
             given = {name.removeprefix(prefix).lower() for name in names if name.startswith(prefix)}
@@ -372,7 +417,8 @@ def test_every_selector_finds_pods(case: str) -> None:
     for scaler in chart.of("ScaledObject") + chart.of("HorizontalPodAutoscaler"):
         target = scaler["spec"]["scaleTargetRef"]["name"]
         assert target in services
-        assert "replicas" not in chart.pod("runners").owner["spec"]
+        (scaled,) = (pod for pod in pods if pod.name == target)
+        assert "replicas" not in scaled.owner["spec"]
 
 
 @RENDERED
@@ -380,10 +426,11 @@ def test_the_addresses_that_services_call_are_services_and_in_their_certificates
     chart = rendered(case)
     ports = {each["metadata"]["name"]: {port["port"] for port in each["spec"]["ports"]} for each in chart.of("Service")}
     called = []
-    for component in SERVERS:
+    for component in servers(case):
         given = environment(server_of(chart.pod(component)))
-        called += [value for name, value in given.items() if name.endswith(("_ADDRESS", "_RUNNER_TARGET"))]
-    assert len(called) == 6
+        ends = ("_ADDRESS", "_RUNNER_TARGET", "_WORKER_TARGET")
+        called += [value for name, value in given.items() if name.endswith(ends)]
+    assert len(called) == 6 + has_workers(case)
     for address in called:
         host, port = address.removeprefix("dns:///").split(":")
         assert int(port) in ports[host]
@@ -391,9 +438,10 @@ def test_the_addresses_that_services_call_are_services_and_in_their_certificates
         if "dnsNames" in certificate["spec"]:
             name = certificate["metadata"]["name"]
             assert {name, f"{name}.{NAMESPACE}.svc", "localhost"} <= set(certificate["spec"]["dnsNames"])
+    gateways = {f"{FULL}-runners": "sandbox", f"{FULL}-{WORKERS}": "inference"}
     for scaler in chart.of("ScaledObject"):
         address = scaler["spec"]["triggers"][0]["metadata"]["scalerAddress"]
-        assert address == f"{FULL}-sandbox.{NAMESPACE}.svc:7400"
+        assert address == f"{FULL}-{gateways[scaler['metadata']['name']]}.{NAMESPACE}.svc:7400"
 
 
 @RENDERED
@@ -410,16 +458,21 @@ def test_runners_are_under_gvisor_and_hold_nothing_but_their_certificate(case: s
 
 @RENDERED
 def test_gpus_come_with_their_toleration(case: str) -> None:
-    counts = {"gpu-single": (1, 1, 0), "gpu-multi": (4, 8, 0)}.get(case, (0, 0, 0))
-    for component, count in zip(("inference", "training-worker", "trainer"), counts, strict=True):
+    counts = {"gpu-single": (1, 1, 0), "gpu-multi": (4, 8, 0), "workers": (4, 4, 0), "workers-keda": (2, 4, 0)}.get(
+        case, (0, 0, 0)
+    )
+    generating = WORKERS if has_workers(case) else "inference"
+    for component, count in zip((generating, "training-worker", "trainer"), counts, strict=True):
         pod = rendered(case).pod(component)
         container = server_of(pod)
         assert container["resources"]["limits"].get("nvidia.com/gpu", "0") == str(count)
         tolerated = [each["key"] for each in pod.spec.get("tolerations", [])]
-        assert tolerated == (["nvidia.com/gpu"] if count else [])
+        spot = ["cloud.google.com/gke-spot"] if component == WORKERS and case in ON_S3 else []
+        assert tolerated == (["nvidia.com/gpu", *spot] if count else [])
         assert component == "trainer" or {"name": "shm", "mountPath": "/dev/shm"} in container["volumeMounts"]
-    given = environment(server_of(rendered(case).pod("inference")))
-    assert given.get("CODEALIGN_INFERENCE_VLLM_TENSOR_PARALLEL", "0") == str(counts[0])
+    given = environment(server_of(rendered(case).pod(generating)))
+    copies = 2 if case == "workers" else 1
+    assert given.get("CODEALIGN_INFERENCE_VLLM_TENSOR_PARALLEL", "0") == str(counts[0] // copies)
 
 
 def test_names_do_not_meet_those_of_another_release() -> None:
@@ -482,7 +535,7 @@ def test_traces_go_to_the_configured_collector_from_services_only() -> None:
     for pod in chart.pods():
         given = {entry["name"]: entry.get("value") for entry in server_of(pod).get("env") or []}
         traced = {name: value for name, value in given.items() if name.startswith("OTEL_")}
-        if pod.component in SERVICES:
+        if pod.component in (*SERVICES, WORKERS):
             assert traced == {
                 "OTEL_EXPORTER_OTLP_ENDPOINT": "http://otel.observability:14317",
                 "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",

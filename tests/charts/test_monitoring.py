@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.charts.rendered import CASES, CHART, NAMESPACE, SERVICES, parsed, rendered, selects, template
+from tests.charts.rendered import (
+    CASES,
+    CHART,
+    NAMESPACE,
+    SERVICES,
+    WORKERS,
+    has_workers,
+    parsed,
+    rendered,
+    selects,
+    template,
+)
 from tests.monitoring.programs import prometheus_program
 
 RENDERED = pytest.mark.parametrize("case", CASES)
@@ -29,7 +40,8 @@ def test_every_server_is_scraped_at_its_port_under_its_job(case: str) -> None:
         ports = {port["name"] for container in pod.containers() for port in container.get("ports", [])}
         assert endpoint["port"] in ports
         found[pod.component] = job["replacement"]
-    assert found == {name: f"codealign-{name}" for name in (*SERVICES, "runners", "operator")}
+    workers = [WORKERS] if has_workers(case) else []
+    assert found == {name: f"codealign-{name}" for name in (*SERVICES, "runners", "operator", *workers)}
 
 
 def test_what_the_cluster_does_not_know_is_left_out() -> None:

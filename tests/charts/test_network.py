@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.charts.rendered import CASES, Rendered, parsed, rendered, selects, template
+from tests.charts.rendered import CASES, WORKERS, Rendered, parsed, rendered, selects, template
 
 RENDERED = pytest.mark.parametrize("case", CASES)
 COMPONENT = "app.kubernetes.io/component"
@@ -51,6 +51,8 @@ def test_a_way_is_open_at_both_of_its_ends(case: str) -> None:
         ("training-worker", "training-worker", 1),  # up to 65535: gloo and NCCL choose their ports
         ("sandbox", "runners", "grpc"),
     }
+    if WORKERS in components:
+        wanted.add(("inference", WORKERS, "grpc"))
     if "console" in components:
         wanted |= {("console", called, "grpc") for called in ("coordinator", "dataset", "trainer")}
     if "postgresql" in components:
@@ -74,7 +76,7 @@ def test_no_rule_is_open_to_everybody_but_the_database_elsewhere_and_the_api_ser
         assert all(rule.get("from") and rule.get("ports") for rule in spec.get("ingress", []))
         free = [rule for rule in spec.get("egress", []) if not rule.get("to")]
         name = policy["metadata"]["name"]
-        elsewhere = case in ("elsewhere", "gpu-multi") and name.endswith("-dataset")
+        elsewhere = case in ("elsewhere", "gpu-multi", "workers", "workers-keda") and name.endswith("-dataset")
         asks = name.endswith(("-operator", "-trainer", "-uninstall"))
         ports = [5432] if elsewhere else [443, 6443] if asks else []
         assert free == ([{"ports": [{"port": port, "protocol": "TCP"} for port in ports]}] if ports else [])
@@ -90,15 +92,18 @@ def test_the_api_server_is_where_the_values_say() -> None:
 
 
 def test_keda_has_a_way_in_where_it_is_used() -> None:
-    def comers(case: str) -> list[dict[str, Any]]:
+    def comers(case: str, component: str = "sandbox") -> list[dict[str, Any]]:
         chart = rendered(case)
-        policies = _of(chart, dict(chart.pod("sandbox").labels))
+        policies = _of(chart, dict(chart.pod(component).labels))
         rules = [rule for policy in policies for rule in policy.get("ingress", [])]
         return [peer for rule in rules if rule["ports"][0]["port"] == "grpc" for peer in rule["from"]]
 
     keda = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "keda"}}}
     assert keda in comers("gpu-single")
     assert keda not in comers("trial")
+    assert keda in comers("workers-keda", "inference")
+    assert keda not in comers("workers", "inference")
+    assert keda not in comers("workers-keda", WORKERS)
 
 
 @pytest.mark.parametrize("name", ["clients", "metrics", "keda", "dns", "internet", "storage", "database"])
@@ -114,3 +119,24 @@ def test_callers_from_outside_are_those_of_the_values() -> None:
 
 def test_policies_can_be_left_out() -> None:
     assert "NetworkPolicy" not in template("--set=networkPolicy.enabled=false").stdout
+
+
+def test_only_workers_fetch_models_and_only_their_gateway_reaches_them() -> None:
+    chart = rendered("workers-keda")
+    internet = {"ports": [{"port": 443, "protocol": "TCP"}]}.items()
+
+    def rules(component: str, direction: str) -> list[dict[str, Any]]:
+        return [rule for each in _of(chart, dict(chart.pod(component).labels)) for rule in each.get(direction, [])]
+
+    assert any(internet <= rule.items() for rule in rules(WORKERS, "egress"))
+    assert not any(internet <= rule.items() for rule in rules("inference", "egress"))
+    people = '[{"podSelector":{"matchLabels":{"app":"x"}}}]'
+    listed = template(*CASES["workers"], f"--set-json=networkPolicy.clients={people}")
+    peers = [
+        peer
+        for policy in _of(parsed(listed.stdout), dict(chart.pod(WORKERS).labels))
+        for rule in policy.get("ingress", [])
+        if rule["ports"][0]["port"] == "grpc"
+        for peer in rule["from"]
+    ]
+    assert [peer["podSelector"]["matchLabels"][COMPONENT] for peer in peers] == ["inference"]

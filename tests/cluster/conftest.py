@@ -131,15 +131,18 @@ def _crd(name: str) -> dict[str, object]:
     }
 
 
+WORKERS = {"inference.workers.enabled": "true", "inference.workers.scaling.max": "2"}
+
+
 @pytest.fixture(scope="session")
 def demo(_volumes: dict[str, str], _monitoring_kinds: None) -> Iterator[Release]:
-    """The release under test; `test_1_installation` installs it."""
-    with Release("demo", "codealign-demo", _volumes) as release:
+    """The release under test, with two inference workers; `test_1_installation` installs it."""
+    with Release("demo", "codealign-demo", {**_volumes, **WORKERS}) as release:
         yield release
 
 
 @pytest.fixture(scope="session")
 def other(_volumes: dict[str, str]) -> Iterator[Release]:
-    """A second release in another namespace."""
+    """A second release in another namespace, in which one pod generates."""
     with Release("other", "codealign-other", _volumes) as release:
         yield release

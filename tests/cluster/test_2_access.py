@@ -81,7 +81,8 @@ OPEN = {
     "dataset": {"postgresql"},
     "coordinator": {"dataset", "inference", "sandbox", "trainer"},
     "sandbox": {"runners"},
-    "inference": set(),
+    "inference": {"inference worker"},
+    "inference-workers": set(),
     "trainer": {"dataset", "API server"},
     "operator": {"dataset", "API server"},
     "training-worker": set(),
@@ -131,6 +132,7 @@ def test_the_network_opens_what_is_needed_and_nothing_else(demo: Release, other:
     targets = {name: f"{service[f'{demo.full}-{name}']}:7400" for name in SERVICES}
     targets["postgresql"] = f"{demo.pods('postgresql')[0]['status']['podIP']}:5432"
     targets["runners"] = f"{demo.pods('runners')[0]['status']['podIP']}:7410"
+    targets["inference worker"] = f"{demo.pods('inference-workers')[0]['status']['podIP']}:7400"
     targets["API server"] = kubectl("get", "service", "kubernetes", "--output=jsonpath={.spec.clusterIP}:443")
     targets["node"] = f"{demo.pods('runners')[0]['status']['hostIP']}:10250"
     targets["metadata"] = "169.254.169.254:80"
@@ -158,4 +160,5 @@ def test_the_network_opens_what_is_needed_and_nothing_else(demo: Release, other:
     for source, wanted in OPEN.items():
         reached = {name for name, answers in found[source].items() if answers}
         assert reached == wanted | (set() if source in NO_DNS else {"DNS"}), source
-    assert not {name for name, answers in found["stranger"].items() if answers} & {*SERVICES, "postgresql", "runners"}
+    closed = {*SERVICES, "postgresql", "runners", "inference worker"}
+    assert not {name for name, answers in found["stranger"].items() if answers} & closed

@@ -1,4 +1,4 @@
-"""A heavily disturbed run produces the same data set as an undisturbed one."""
+"""A heavily disturbed run on several workers produces the same data set as an undisturbed one on one pod."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SEEDS = 40
 
 
 class Disturbance(threading.Thread):
-    """Deletes every pod of a release once, in random order at random times, with an upgrade in the middle."""
+    """Deletes a pod of each component, in random order at random times, with an upgrade in the middle."""
 
     def __init__(self, release: Release, seed: int) -> None:
         super().__init__(daemon=True)
@@ -38,9 +38,9 @@ class Disturbance(threading.Thread):
                     self._release.helm("upgrade", changed={"log.level": "debug", "tls.generated.rotation": "2"})
                     self._note("`helm upgrade`: another log level and new certificates, so every pod is replaced")
                     time.sleep(self._random.uniform(1, 5))
-                for pod in self._release.pods(component):
+                for pod in self._release.pods(component)[:1]:
                     self._release.kubectl("delete", "pod", pod["metadata"]["name"], "--wait=false")
-                self._note(f"the pod of {component} deleted")
+                self._note(f"a pod of {component} deleted")
         except BaseException as error:
             self.error = error
             raise
@@ -55,7 +55,9 @@ def test_a_disturbed_run_ends_with_the_same_dataset(demo: Release, other: Releas
         undisturbed = other.version(SEEDS, 0)
         seen(undisturbed)
     disturbance = Disturbance(demo, seed=7)
-    with report.step("the same run in the first, with every pod deleted once and an upgrade in the middle") as seen:
+    with report.step(
+        "the same run in the first, on two workers, with a pod of each component deleted and an upgrade in the middle"
+    ) as seen:
         demo.environment()
         disturbance.start()
         disturbed = demo.version(SEEDS, 0)

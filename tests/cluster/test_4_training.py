@@ -122,6 +122,12 @@ def test_its_result_is_served_and_evaluated_in_the_cluster(demo: Release, report
             timeout=300,
             wait_for_ready=True,
         ).model
+
+        def states() -> list[int]:
+            model = inference.GetModel(inf.GetModelRequest(name="tuned"), timeout=30).model
+            return [replica.state for replica in model.replicas]
+
+        until("every worker has it", lambda: states() == [inf.REPLICA_STATE_READY] * 2, 120)
         settings = pb.EvaluationSettings(
             model=pb.ModelChoice(model="tuned", revision=loaded.revision),
             benchmarks=["nanoeval"],
@@ -134,7 +140,7 @@ def test_its_result_is_served_and_evaluated_in_the_cluster(demo: Release, report
         coordinator = CoordinatorServiceStub(demo.channel("coordinator"))
         *_, last = coordinator.Evaluate(request, timeout=600, wait_for_ready=True)
         result = last.evaluation
-        seen(f"pass@1 {result.pass_at_k[1]:.0%} of {result.problems_done}")
+        seen(f"on both workers; pass@1 {result.pass_at_k[1]:.0%} of {result.problems_done}")
     assert (result.problems_done, result.model_revision) == (20, checkpoint.checkpoint.revision)
     inference.UnloadModel(inf.UnloadModelRequest(name="tuned"), timeout=60)
 

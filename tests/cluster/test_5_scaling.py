@@ -1,4 +1,4 @@
-"""Runners scale from zero with the queue and back to zero, and no program is lost."""
+"""Runners and inference workers scale from zero with their queues and back to zero, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import grpc
 import pytest
 
+from codealign.api.inference.v1 import inference_pb2 as inf
+from codealign.api.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.api.sandbox.v1.sandbox_pb2_grpc import SandboxServiceStub
 from tests.cluster.conftest import Report
@@ -16,6 +18,19 @@ from tests.cluster.kube import CommandError, kubectl, until
 from tests.cluster.release import Release
 
 BURST = 120
+CALLERS = 12
+"""Callers of inference with one sample each, so that three workers with SAMPLES_PER_WORKER are wanted."""
+SAMPLES_PER_WORKER = 4
+SCALING = {
+    "runners.scaling.mode": "keda",
+    "runners.scaling.min": "0",
+    "runners.scaling.max": "4",
+    "inference.workers.scaling.mode": "keda",
+    "inference.workers.scaling.max": "3",
+    "inference.workers.scaling.samplesPerWorker": str(SAMPLES_PER_WORKER),
+    "inference.workers.scaling.pollingSeconds": "2",
+    "inference.workers.scaling.cooldownSeconds": "10",
+}
 
 
 def _program(seconds: float) -> pb.ExecuteRequest:
@@ -36,10 +51,10 @@ def _verdict(sandbox: SandboxServiceStub, seconds: float) -> str:
             return pb.Verdict.Name(answer.result.verdict)
 
 
-def _ready(release: Release) -> int:
+def _ready(release: Release, component: str = "runners") -> int:
     return sum(
         condition["status"] == "True"
-        for pod in release.pods("runners")
+        for pod in release.pods(component)
         for condition in pod["status"].get("conditions", [])
         if condition["type"] == "Ready"
     )
@@ -62,10 +77,9 @@ def test_runners_follow_the_queue_from_none_to_four_and_back(demo: Release, repo
         kubectl("get", "crd", "scaledobjects.keda.sh")
     except CommandError:
         pytest.skip("this cluster has no KEDA")
-    scaling = {"runners.scaling.mode": "keda", "runners.scaling.min": "0", "runners.scaling.max": "4"}
-    with report.step("`helm upgrade` to scaling by KEDA, until no runner is left"):
-        demo.helm("upgrade", changed=scaling)
-        until("no runner is left", lambda: not demo.pods("runners"), 180)
+    with report.step("`helm upgrade` to scaling by KEDA, until neither runners nor inference workers are left"):
+        demo.helm("upgrade", changed=SCALING)
+        until("none is left", lambda: not demo.pods("runners", "inference-workers"), 180)
     sandbox = SandboxServiceStub(demo.channel("sandbox"))
     began = time.monotonic()
     rows: list[tuple[object, ...]] = [("second", "waiting", "running", "runner pods", "of these ready")]
@@ -112,3 +126,53 @@ def test_runners_follow_the_queue_from_none_to_four_and_back(demo: Release, repo
     assert set(found) == {"VERDICT_PASSED"}
     assert most == 4
     assert trickle > 0
+
+
+def _text(inference: InferenceServiceStub, number: int) -> str:
+    """Return the completion of one sample, however long it takes until a worker is there."""
+    asked = inf.GenerateRequest(
+        prompt=f"# Task {number}\ndef double(x):\n",
+        samples=[inf.Sample(seed=number)],
+        sampling=inf.SamplingParameters(temperature=0.7, max_tokens=100),
+    )
+    while True:
+        try:
+            (answer,) = inference.Generate(asked, timeout=300, wait_for_ready=True)
+        except grpc.RpcError as error:
+            if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
+                raise
+            time.sleep(1)
+        else:
+            return str(answer.completion.text)
+
+
+@pytest.mark.timeout(900)
+def test_workers_follow_the_samples_from_none_to_one_to_three_and_back(demo: Release, report: Report) -> None:
+    if demo.values.get("inference.workers.scaling.mode") != "keda":
+        pytest.skip("this cluster has no KEDA")
+    inference = InferenceServiceStub(demo.channel("inference"))
+    enough = threading.Event()
+
+    def texts(number: int) -> set[str]:
+        found = {_text(inference, number)}
+        while not enough.is_set():
+            found.add(_text(inference, number))
+        return found
+
+    with (
+        report.step(f"one caller of inference, starting from zero workers; then {CALLERS}; then none") as seen,
+        ThreadPoolExecutor(CALLERS) as pool,
+    ):
+        try:
+            calls = [pool.submit(texts, 0)]
+            seconds = until("a worker is ready", lambda: _ready(demo, "inference-workers") == 1, 240)
+            seen(f"the first worker after {seconds:.0f} s")
+            calls += [pool.submit(texts, number) for number in range(1, CALLERS)]
+            seconds = until("three are ready", lambda: _ready(demo, "inference-workers") == 3, 240)
+            seen(f"three after {seconds:.0f} s more")
+        finally:
+            enough.set()
+        found = [call.result() for call in calls]
+        seconds = until("none is left", lambda: not demo.pods("inference-workers"), 240)
+        seen(f"none after {seconds:.0f} s")
+    assert [len(each) for each in found] == [1] * CALLERS, "a sample has one text, whichever worker generates it"

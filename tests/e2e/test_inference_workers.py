@@ -60,12 +60,12 @@ async def kill_some(workers: list[Service], until: asyncio.Event) -> int:
             kills += 1
 
 
-def resent(metrics_port: int) -> float:
+def resent(metrics_port: int) -> dict[str, float]:
     with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics") as page:
         counts = re.findall(
-            r"^codealign_inference_gateway_resent_samples_total\{.*\} (.*)$", page.read().decode(), re.M
+            r'^codealign_inference_gateway_resent_samples_total\{reason="(.*)"\} (.*)$', page.read().decode(), re.M
         )
-    return sum(map(float, counts))
+    return {reason: float(count) for reason, count in counts}
 
 
 async def test_every_sample_is_answered_once_with_the_same_tokens_while_workers_are_killed(tmp_path: Path) -> None:
@@ -111,4 +111,54 @@ async def test_every_sample_is_answered_once_with_the_same_tokens_while_workers_
     assert answers == {place: [text] for place, text in (await undisturbed()).items()}
     assert len(answers) == REQUESTS * SAMPLES
     assert kills >= 3
-    assert sent_again > 0, "otherwise no kill met a sample"
+    assert sum(sent_again.values()) > 0, "otherwise no kill met a sample"
+
+
+async def test_a_worker_that_stops_hands_back_what_it_cannot_finish_and_no_attempt_is_counted(tmp_path: Path) -> None:
+    settings = {
+        "engine": "simulated",
+        "simulated_speed": "2",
+        "slots": "8",
+        "log_level": "warning",
+        "worker_of_gateway": "true",
+        "drain_seconds": "2",
+    }
+    workers = [Service("inference", tmp_path / f"worker-{number}", settings) for number in range(2)]
+    metrics_port = free_port()
+    front = Service(
+        "inference",
+        tmp_path / "gateway",
+        {
+            "worker_target": ",".join(worker.address for worker in workers),
+            "model": "nano",
+            "engine": "simulated",
+            "worker_attempts": "1",
+            "worker_probe_seconds": "0.2",
+            "metrics_port": str(metrics_port),
+        },
+    )
+    try:
+        for worker in workers:
+            worker.start()
+        front.start()
+        for service in (front, *workers):  # the workers start empty, and are ready when they have the gateway's model
+            await asyncio.to_thread(service.wait_ready)
+        channel = connect(front.address)
+        stub: Any = InferenceServiceStub(channel)
+        answers = [asyncio.ensure_future(texts_of(stub, asked(number))) for number in range(3)]
+        await asyncio.sleep(1)
+        await asyncio.to_thread(workers[0].stop)
+        undisturbed_texts = await undisturbed()
+        for number, answer in enumerate(answers):
+            assert await answer == {at: undisturbed_texts[number, at] for at in range(SAMPLES)}
+        sent_again = await asyncio.to_thread(resent, metrics_port)
+        await channel.close()
+    finally:
+        for service in (front, *workers):
+            service.kill()
+    assert sent_again["returned"] > 0
+    assert sent_again["lost"] == sent_again["fault"] == 0
+
+
+async def texts_of(stub: Any, request: pb.GenerateRequest) -> dict[int, str]:
+    return {response.completion.attempt: response.completion.text async for response in stub.Generate(request)}

@@ -54,6 +54,12 @@ WORKING = coordinator("workloads", workload="run", state="working")
 ITEMS = coordinator("items_total", stage="responses")
 RUNNING, WAITING = series("codealign_inference_running_samples"), series("codealign_inference_waiting_samples")
 WINDOW = coordinator("window_in_use", service="inference")
+WORKER_STATE = {
+    state: series("codealign_inference_gateway_workers", state=state)
+    for state in ("ready", "loading", "unavailable", "aside")
+}
+QUEUED = series("codealign_inference_gateway_waiting_samples", model="m")
+SINCE = series("codealign_inference_gateway_oldest_waiting_timestamp_seconds", model="m")
 EMPTY = coordinator("dropped_items_total", stage="responses", reason="empty")
 RESULTS = series("codealign_sandbox_results_total", verdict="PASSED", profile="default")
 UNDECIDED = series("codealign_sandbox_results_total", verdict="INFRASTRUCTURE", profile="default")
@@ -88,7 +94,11 @@ CASES = [
                 series("up", job="codealign-sandbox", instance="a"): "1x10 stale",
                 series("up", job="codealign-sandbox", instance="b"): "0x30",
             },
-            {series("up", job="codealign-runners"): "1x10 stale", series("up", job="another"): "1x10 stale"},
+            {
+                series("up", job="codealign-runners"): "1x10 stale",
+                series("up", job="codealign-inference-workers"): "1x10 stale",
+                series("up", job="another"): "1x10 stale",
+            },
             {'up{job="codealign-sandbox"}': "1x10 stale"},
         ),
     ),
@@ -108,7 +118,37 @@ CASES = [
             {RUNNING: "3x10", WAITING: "4x10", WINDOW: "7x10"},
             {RUNNING: "0x10", WAITING: "0x10", WINDOW: "0x10"},
             {RUNNING: "0 0 1 0 0 0 1 0 0 0 1", WAITING: "2x10", WINDOW: "2x10"},
+            # Workers start or load: other alerts say so.
+            {RUNNING: "0x10", WINDOW: "4x10", WORKER_STATE["loading"]: "1x10", WORKER_STATE["ready"]: "0x10"},
         ),
+    ),
+    Case(
+        "CodeAlignWorkerDown",
+        "30m",
+        {WORKER_STATE["unavailable"]: "2x30", WORKER_STATE["ready"]: "3x30"},
+        {"state": "unavailable"},
+        (
+            {WORKER_STATE["unavailable"]: "0x30", WORKER_STATE["loading"]: "3x30"},
+            {WORKER_STATE["unavailable"]: "2x10 0x20"},
+        ),
+    ),
+    Case(
+        "CodeAlignNoWorker",
+        "20m",
+        {QUEUED: "5x20", WORKER_STATE["ready"]: "0x20", WORKER_STATE["unavailable"]: "1x20"},
+        {},
+        (
+            {QUEUED: "5x20", WORKER_STATE["loading"]: "1x20"},
+            {QUEUED: "5x20", WORKER_STATE["ready"]: "1x20"},
+            {QUEUED: "0x20", WORKER_STATE["ready"]: "0x20"},
+        ),
+    ),
+    Case(
+        "CodeAlignSamplesWait",
+        "60m",
+        {SINCE: "60x60"},
+        {"model": "m"},
+        ({SINCE: "0x60"}, {SINCE: "0+60x60"}),
     ),
     Case(
         "CodeAlignDropReasonJumps",
@@ -216,6 +256,11 @@ CASES = [
 OTHER_WAYS = [
     ("CodeAlignRunStalled", "50m", {coordinator("workloads", workload="evaluation", state="waiting"): "1x60"}),
     ("CodeAlignEngineIdle", "10m", {RUNNING: "0x10", WAITING: "2x10"}),
+    (
+        "CodeAlignEngineIdle",
+        "10m",
+        {RUNNING: "0x10", WINDOW: "4x10", WORKER_STATE["loading"]: "1x10", WORKER_STATE["ready"]: "1x10"},
+    ),
     ("CodeAlignInfrastructureFaults", "30m", {RESULTS: "0+100x30", UNDECIDED: "0x9 0+1x20"}),
     ("CodeAlignRunnerNotIsolated", "5m", {REFUSED: "0x5", REFUSALS: "0+1x5"}),
     ("CodeAlignDiskFilling", "60m", {FREE: "28-0.2x60", SIZE: "100x60"}),

@@ -62,7 +62,10 @@ imagePullSecrets:
 {{ list $name (printf "%s.%s" $name $namespace) (printf "%s.%s.svc" $name $namespace) (printf "%s.%s.svc.cluster.local" $name $namespace) "localhost" | toJson }}
 {{- end -}}
 
-{{/* Components with a certificate. KEDA, the operator and users are only clients; all runners share one name. */}}
+{{/* Components with a certificate. KEDA, the operator and users are only clients; all runners share one name, and so do
+all inference workers. */}}
 {{- define "codealign.certified" -}}
-dataset coordinator sandbox inference trainer runners operator{{ if eq .Values.runners.scaling.mode "keda" }} keda{{ end }}{{ if .Values.console.enabled }} console{{ end }} client
+{{- $workers := .Values.inference.workers -}}
+{{- $keda := or (eq .Values.runners.scaling.mode "keda") (and $workers.enabled (eq $workers.scaling.mode "keda")) -}}
+dataset coordinator sandbox inference{{ if $workers.enabled }} inference-workers{{ end }} trainer runners operator{{ if $keda }} keda{{ end }}{{ if .Values.console.enabled }} console{{ end }} client
 {{- end -}}

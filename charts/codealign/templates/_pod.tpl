@@ -36,10 +36,18 @@ readinessProbe:
   failureThreshold: 2
 {{- end -}}
 
-{{/* Spread pods over zones and nodes if possible. */}}
+{{/* Spread pods over zones and nodes if possible, or as "values" say. */}}
 {{- define "codealign.spread" -}}
 {{- $selector := include "codealign.selector" . }}
 topologySpreadConstraints:
+  {{- range dig "topologySpreadConstraints" (list) (default (dict) .values) }}
+  - {{- toYaml . | nindent 4 }}
+    {{- if not .labelSelector }}
+    labelSelector:
+      matchLabels:
+        {{- $selector | nindent 8 }}
+    {{- end }}
+  {{- else }}
   {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
   - maxSkew: 1
     topologyKey: {{ . }}
@@ -47,6 +55,7 @@ topologySpreadConstraints:
     labelSelector:
       matchLabels:
         {{- $selector | nindent 8 }}
+  {{- end }}
   {{- end }}
 {{- end -}}
 

@@ -106,52 +106,7 @@ other. */}}
 {{- define "codealign.sandbox.volumes" -}}{{- end -}}
 {{- define "codealign.sandbox.mounts" -}}{{- end -}}
 
-{{/* Inference */}}
-
-{{- define "codealign.inference.env" -}}
-- {name: CODEALIGN_INFERENCE_ENGINE, value: {{ .Values.inference.engine }}}
-- {name: CODEALIGN_INFERENCE_MODEL, value: {{ ternary "/opt/codealign/nano/model" .Values.inference.model (eq .Values.inference.model "nano") | quote }}}
-{{- $name := ternary (default "nano" .Values.inference.modelName) .Values.inference.modelName (eq .Values.inference.model "nano") }}
-{{- if $name }}
-- {name: CODEALIGN_INFERENCE_MODEL_NAME, value: {{ $name | quote }}}
-{{- end }}
-- {name: CODEALIGN_INFERENCE_CACHE_DIR, value: /var/cache/codealign}
-{{- if and .Values.inference.gpu.count (eq .Values.inference.engine "vllm") }}
-- {name: CODEALIGN_INFERENCE_VLLM_TENSOR_PARALLEL, value: {{ .Values.inference.gpu.count | quote }}}
-{{- end }}
-{{- if eq .Values.inference.engine "vllm-grpc" }}
-- {name: CODEALIGN_INFERENCE_VLLM_GRPC_ADDRESS, value: {{ .Values.inference.vllmGrpc.address | quote }}}
-{{- with .Values.inference.vllmGrpc.tokenizer }}
-- {name: CODEALIGN_INFERENCE_VLLM_GRPC_TOKENIZER, value: {{ . | quote }}}
-{{- end }}
-{{- end }}
-{{- if eq .Values.inference.engine "openai" }}
-- {name: CODEALIGN_INFERENCE_OPENAI_BASE_URL, value: {{ .Values.inference.openai.baseUrl | quote }}}
-{{- with .Values.inference.openai.existingSecret }}
-- name: CODEALIGN_INFERENCE_OPENAI_API_KEY
-  valueFrom: {secretKeyRef: {name: {{ . }}, key: {{ $.Values.inference.openai.key }}}}
-{{- end }}
-{{- end }}
-{{ include "codealign.hubEnv" . }}
-{{ include "codealign.s3Env" . }}
-{{- end -}}
-
-{{- define "codealign.inference.volumes" -}}
-{{ include "codealign.cacheVolume" . }}
-{{- if not .Values.trainer.artifactsUrl }}
-- {name: artifacts, persistentVolumeClaim: {claimName: {{ include "codealign.artifactsClaim" . }}}}
-{{- end }}
-- {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ .Values.inference.sharedMemory }}}}
-{{- end -}}
-
-{{/* Trained models are loaded from this volume, or from S3 through inference's cache. */}}
-{{- define "codealign.inference.mounts" -}}
-- {name: cache, mountPath: /var/cache/codealign}
-{{- if not .Values.trainer.artifactsUrl }}
-- {name: artifacts, mountPath: /var/lib/codealign/artifacts, readOnly: true}
-{{- end }}
-- {name: shm, mountPath: /dev/shm}
-{{- end -}}
+{{/* Inference: see _inference.tpl. */}}
 
 {{/* Training: the service, the operator and the training pods mount the same files at the same paths; with
 trainer.artifactsUrl, each of them has its own disk there. */}}

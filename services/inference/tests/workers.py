@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
+from externalscaler.externalscaler_pb2_grpc import ExternalScalerStub, add_ExternalScalerServicer_to_server
 
 from codealign.api.inference.v1 import inference_pb2 as pb
 from codealign.api.inference.v1.inference_pb2_grpc import (
@@ -130,14 +131,17 @@ async def gateway(there: list[Worker], **settings: Any) -> AsyncIterator[Any]:
         "drain_seconds": 1.0,
         **settings,
     }
-    async with wiring.opened(InferenceSettings(**chosen), Readiness()) as servicer:
+    async with wiring.opened(InferenceSettings(**chosen), Readiness()) as opened:
         server = grpc.aio.server(interceptors=[ServerInterceptor(60)])
-        add_InferenceServiceServicer_to_server(servicer, server)
+        add_InferenceServiceServicer_to_server(opened.servicer, server)
+        add_ExternalScalerServicer_to_server(opened.scaler, server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         try:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-                yield InferenceServiceStub(channel)
+                stub: Any = InferenceServiceStub(channel)
+                stub.scaler = ExternalScalerStub(channel)
+                yield stub
         finally:
             await server.stop(0)
 

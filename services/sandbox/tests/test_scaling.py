@@ -12,8 +12,9 @@ from externalscaler import externalscaler_pb2_grpc as rpc
 
 from codealign.common.errors import violated_fields
 from codealign.common.interceptors import ServerInterceptor
-from codealign.sandbox.scaling.demand import Demand
-from codealign.sandbox.scaling.servicer import METRIC, ScalerServicer
+from codealign.common.scaling.demand import Demand
+from codealign.common.scaling.servicer import ScalerServicer
+from codealign.sandbox.scaling import METRIC, Executions
 
 
 class Scaler:
@@ -24,7 +25,7 @@ class Scaler:
         self.draining = asyncio.Event()
         self.slots = 2
         self.server = grpc.aio.server(interceptors=[ServerInterceptor(60)])
-        servicer = ScalerServicer(self.demand, lambda: self.slots, self.draining)
+        servicer = ScalerServicer(Executions(self.demand, lambda: self.slots), self.demand, self.draining)
         rpc.add_ExternalScalerServicer_to_server(servicer, self.server)
         self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}")
         self.stub = rpc.ExternalScalerStub(self.channel)

@@ -157,6 +157,12 @@ class Unavailable(_Retryable):
     code = grpc.StatusCode.UNAVAILABLE
 
 
+class Aborted(CodeAlignError):
+    """The server gives the call up because it stops: another server can do the work."""
+
+    code = grpc.StatusCode.ABORTED
+
+
 def retry_delay(error: grpc.aio.AioRpcError) -> float | None:
     """Return the delay in seconds that the server requested with RetryInfo, or None."""
     status = rpc_status.from_call(error)  # type: ignore[arg-type]  # AioRpcError has what it reads

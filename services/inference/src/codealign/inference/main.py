@@ -10,10 +10,14 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from externalscaler.externalscaler_pb2_grpc import add_ExternalScalerServicer_to_server
+
 from codealign.api.inference.v1.inference_pb2_grpc import add_InferenceServiceServicer_to_server
 from codealign.common.logs import get_logger
+from codealign.common.scaling import servicer as scaling
 from codealign.common.server import ALL, Callers, Readiness, Registration, serve
 from codealign.inference import metrics
+from codealign.inference.duty import duty_of
 from codealign.inference.engine_opener import EngineOpener, configured_source
 from codealign.inference.gateway import wiring as gateway
 from codealign.inference.registry import ModelRegistry
@@ -32,6 +36,8 @@ CALLERS: Callers = {
     "client": ALL,
 }
 """Methods that each client identity may call."""
+SCALER_CALLERS: Callers = {"keda": ALL, "client": ALL}
+"""A gateway's. It only reports how many workers are wanted."""
 _LOOK_FOR_FAULTS_SECONDS = 0.5
 
 log = get_logger(__name__)
@@ -46,13 +52,18 @@ async def build(
     Args:
         faults: Filled with the faults that stop the server, if any.
         settings: The server's settings.
-        readiness: Set to ready once the server listens; models loaded or unloaded later do not change it.
+        readiness: Set to ready once the server listens, or, of a worker, once it has what gateways want; models loaded
+            or unloaded later do not change it.
     """
     if settings.worker_target:
-        async with gateway.opened(settings, readiness) as servicer:
-            yield [Registration(SERVICE, add_InferenceServiceServicer_to_server, servicer, CALLERS)]
+        async with gateway.opened(settings, readiness) as opened:
+            yield [
+                Registration(SERVICE, add_InferenceServiceServicer_to_server, opened.servicer, CALLERS),
+                Registration(scaling.SERVICE, add_ExternalScalerServicer_to_server, opened.scaler, SCALER_CALLERS),
+            ]
         return
-    source = "" if settings.start_empty and not settings.model else configured_source(settings)
+    may_be_empty = settings.start_empty or settings.worker_of_gateway
+    source = "" if may_be_empty and not settings.model else configured_source(settings)
     if source:
         await readiness.set(False, f"loading model {source}")
     models = ModelRegistry(EngineOpener(settings))
@@ -62,7 +73,12 @@ async def build(
         if source:
             await models.open(source, name=settings.model_name)
         await readiness.set(False, "starting")  # the server sets ready once it listens
-        yield [Registration(SERVICE, add_InferenceServiceServicer_to_server, InferenceServicer(models), CALLERS)]
+        async with contextlib.AsyncExitStack() as stack:
+            duty = None
+            if settings.worker_of_gateway:
+                duty = await stack.enter_async_context(duty_of(readiness, settings.drain_seconds))
+            servicer = InferenceServicer(models, duty)
+            yield [Registration(SERVICE, add_InferenceServiceServicer_to_server, servicer, CALLERS)]
     finally:
         watch.cancel()
         with contextlib.suppress(asyncio.CancelledError):

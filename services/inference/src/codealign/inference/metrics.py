@@ -62,9 +62,10 @@ GATEWAY_IN_FLIGHT = Gauge(
     "Samples that a worker has been sent and has not answered",
     ["worker"],
 )
+WORKER_STATES = ("ready", "loading", "unavailable", "aside")
 GATEWAY_WORKERS = Gauge(
     "codealign_inference_gateway_workers",
-    "Workers that respond, that do not, and that are set aside after a fault",
+    "Workers that serve a model (ready), that load one, that do not respond, and that are set aside after a fault",
     ["state"],
 )
 GATEWAY_RESENT = Counter(
@@ -87,7 +88,7 @@ for _reason in FinishReason:
     COMPLETIONS.labels(_reason.value)
 for _why in ("lost", "fault", "returned"):
     GATEWAY_RESENT.labels(_why)
-for _state in ("ready", "unavailable", "aside"):
+for _state in WORKER_STATES:
     GATEWAY_WORKERS.labels(_state)
 
 

@@ -20,6 +20,7 @@ from codealign.common.errors import (
     Unavailable,
 )
 from codealign.inference import wire
+from codealign.inference.duty import Duty
 from codealign.inference.engines.base import Completion, Engine, ModelInfo
 from codealign.inference.engines.recording import OtherModelRecorded
 from codealign.inference.registry import ModelRegistry
@@ -33,10 +34,16 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class InferenceServicer(pb_grpc.InferenceServiceServicer):
-    """`InferenceService` over the loaded models."""
+    """`InferenceService` over the loaded models.
 
-    def __init__(self, models: ModelRegistry) -> None:
+    Args:
+        models: The loaded models.
+        duty: Set if this server is a worker.
+    """
+
+    def __init__(self, models: ModelRegistry, duty: Duty | None = None) -> None:
         self._models = models
+        self._duty = duty
         self._wanted = WantedModels()
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.GenerateResponse]:
@@ -50,7 +57,10 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
                 "revision, or request the loaded one"
             )
         # Close explicitly so that a cancelled call frees its slots now instead of at garbage collection.
-        async with contextlib.aclosing(engine.generate(wire.generation(request))) as completions:
+        async with (
+            self._duty.lent() if self._duty else contextlib.nullcontext(),
+            contextlib.aclosing(engine.generate(wire.generation(request))) as completions,
+        ):
             async for completion in completions:
                 _trace(completion, model, arrived)
                 yield pb.GenerateResponse(
@@ -72,8 +82,11 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
             model = await self._models.open(
                 request.source, name=request.name, expected_revision=request.expected_revision
             )
-        except ConfigurationError as error:
-            raise _refusal(error) from error
+        except (ConfigurationError, CodeAlignError) as error:
+            refusal = error if isinstance(error, CodeAlignError) else _refusal(error)
+            if self._duty and not isinstance(refusal, Unavailable):
+                self._duty.refused(request.name)
+            raise refusal from error
         return pb.LoadModelResponse(model=_model(self._models.find(model.name, "name")))
 
     async def UnloadModel(self, request: pb.UnloadModelRequest, context: Context) -> pb.UnloadModelResponse:
@@ -103,6 +116,8 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
     async def SyncModels(self, request: pb.SyncModelsRequest, context: Context) -> pb.SyncModelsResponse:
         """Keep for gateways which models are to be served, and tell which are loaded here."""
         self._wanted.merge(request.wanted, int(time.time() * 1000))
+        if self._duty:
+            await self._duty.told(self._wanted.wanted, {model.name for model in self._models.models})
         return pb.SyncModelsResponse(
             wanted=self._wanted.entries, models=[_model(engine) for engine in self._models.engines]
         )

@@ -124,6 +124,10 @@ class InferenceSettings(ServerSettings):
     """Start without a model if none is configured. LoadModel, or the gateway of which this is a worker, then says what
     to load."""
 
+    worker_of_gateway: bool = False
+    """This server is a worker: it starts empty if no model is configured, is ready once it has loaded what a gateway
+    wants, and hands unfinished samples back to the gateway when it stops."""
+
     worker_target: str = ""
     """If set, this server is a gateway and runs no engine: host:port or dns:///host:port. Each address of the name is a
     worker, which is a server like this one (a headless Service). Several are separated by commas. `model` is then

@@ -18,11 +18,11 @@ from codealign.common import traces
 from codealign.common.errors import CodeAlignError, DeadlineExceeded
 from codealign.common.estimates import ServiceTimes
 from codealign.common.logs import get_logger
+from codealign.common.scaling.demand import Demand
 from codealign.sandbox import metrics, rerun
 from codealign.sandbox.admission import Admission
 from codealign.sandbox.fairness import FairQueue
 from codealign.sandbox.runners.attached import RunnerDrained, RunnerLost
-from codealign.sandbox.scaling.demand import Demand
 from codealign.sandbox.stations import Job, Runner, Station, Stations
 
 _USEFUL_SECONDS = 0.05

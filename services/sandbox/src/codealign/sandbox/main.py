@@ -9,18 +9,18 @@ from externalscaler.externalscaler_pb2_grpc import add_ExternalScalerServicer_to
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.api.sandbox.v1.sandbox_pb2_grpc import add_SandboxServiceServicer_to_server
+from codealign.common.scaling import servicer as scaling
+from codealign.common.scaling.demand import Demand
 from codealign.common.server import ALL, Callers, Readiness, Registration, serve
 from codealign.sandbox import backends
 from codealign.sandbox.dispatch import RUNNER, Dispatcher
 from codealign.sandbox.pool import Pool
-from codealign.sandbox.scaling.demand import Demand
-from codealign.sandbox.scaling.servicer import ScalerServicer
+from codealign.sandbox.scaling import Executions
 from codealign.sandbox.servicer import SandboxServicer
 from codealign.sandbox.settings import SandboxSettings
 
 SERVICE = "codealign.api.sandbox.v1.SandboxService"
 CALLERS: Callers = {"coordinator": ("Execute", "GetRunner", "GetCapacity"), "client": ALL}
-SCALER = "externalscaler.ExternalScaler"
 SCALER_CALLERS: Callers = {"keda": ALL, "client": ALL}
 """It only reports how much work there is. Clients may query it too, to find out why KEDA starts no runners."""
 
@@ -34,10 +34,11 @@ async def build(settings: SandboxSettings, readiness: Readiness) -> AsyncIterato
     pool = backends.make_pool(settings, dispatcher, readiness)
     async with backends.filled(pool, settings):
         servicer = SandboxServicer(dispatcher, pool, settings.stream_window)
-        scaler = ScalerServicer(demand, lambda: _slots_per_runner(pool, settings.slots), readiness.draining)
+        executions = Executions(demand, lambda: _slots_per_runner(pool, settings.slots))
+        scaler = scaling.ScalerServicer(executions, demand, readiness.draining)
         yield [
             Registration(SERVICE, add_SandboxServiceServicer_to_server, servicer, CALLERS),
-            Registration(SCALER, add_ExternalScalerServicer_to_server, scaler, SCALER_CALLERS),
+            Registration(scaling.SERVICE, add_ExternalScalerServicer_to_server, scaler, SCALER_CALLERS),
         ]
 
 

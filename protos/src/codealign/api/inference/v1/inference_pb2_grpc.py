@@ -83,6 +83,7 @@ class InferenceServiceServicer:
         """Generate completions of one prompt, streamed in the order in which they finish, one message per sample.
         Cancelling the call stops the work and frees its slots.
         FAILED_PRECONDITION: the loaded revision is not expected_revision.
+        ABORTED (worker of a gateway): the server stops and hands the samples back; another one can generate them.
         NOT_FOUND (replay engine): the recording has no completion for this prompt and sample; the message has the prompt's
         hash and first line.
         """

@@ -9,7 +9,7 @@ import functools
 import hashlib
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 
 import grpc
 
@@ -50,11 +50,13 @@ class Exchange:
     Args:
         dispatcher: Decides which worker gets which sample.
         fleet: Knows what each worker serves.
+        changed: Called when the number of samples has changed.
     """
 
-    def __init__(self, dispatcher: Dispatcher, fleet: Fleet) -> None:
+    def __init__(self, dispatcher: Dispatcher, fleet: Fleet, changed: Callable[[], None]) -> None:
         self._dispatcher = dispatcher
         self._fleet = fleet
+        self._changed = changed
         self._links: dict[str, Link] = {}
         self._requests: dict[Job, _Request] = {}
         self._tasks: dict[Call, asyncio.Task[None]] = {}
@@ -203,6 +205,7 @@ class Exchange:
             task = asyncio.get_running_loop().create_task(self._call(call, asked), context=asked.context)
             self._tasks[call] = task
             task.add_done_callback(functools.partial(self._done, call))
+        self._changed()
 
     def _done(self, call: Call, task: asyncio.Task[None]) -> None:
         self._tasks.pop(call, None)
@@ -263,6 +266,8 @@ class Exchange:
             return Refused(Relayed(error))
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             return Returned(min(retry_delay(error) or 1.0, _LONGEST_HOLD_SECONDS))
+        if code is grpc.StatusCode.ABORTED:  # it stops, and hands the samples back
+            return Returned()
         if code in UNLESS_MODEL_GONE:
             await link.ask()
             if key in self._fleet.serves(call.worker, time.monotonic()):

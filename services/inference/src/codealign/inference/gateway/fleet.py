@@ -99,6 +99,14 @@ class Fleet:
         """Return the workers that serve a model."""
         return [address for address in self.workers if key in self.serves(address, now)]
 
+    def count(self, now: float) -> collections.Counter[str]:
+        """Return the number of workers by state.
+
+        The states are "ready" (it serves a model), "loading" (it responds and serves none yet), "unavailable" (it does
+        not respond) and "aside" (it is set aside after a fault).
+        """
+        return collections.Counter(self._state(worker, now) for worker in self.workers.values())
+
     def model(self, name: str, now: float) -> pb.Model:
         """Describe a wanted model and its state at each worker. What no worker ever told is empty."""
         entry = self.wanted.get(name) or pb.WantedModel(name=name)
@@ -148,6 +156,13 @@ class Fleet:
         return None
 
     # Inside
+
+    def _state(self, worker: Worker, now: float) -> str:
+        if worker.trouble:
+            return "unavailable"
+        if worker.problem(now):
+            return "aside"
+        return "ready" if self.serves(worker.address, now) or not self.wanted.wanted else "loading"
 
     def _agree(self, now: float) -> None:
         """Record the models that workers have, and their revisions, where nobody asked for another one."""

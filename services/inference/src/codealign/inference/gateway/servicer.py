@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -18,6 +19,7 @@ from codealign.inference.gateway.exchange import Exchange
 from codealign.inference.gateway.fleet import Fleet
 from codealign.inference.gateway.links import Links
 from codealign.inference.gateway.models import Models
+from codealign.inference.gateway.scaling import Workers
 
 _RETRY_SECONDS = 5.0
 
@@ -27,16 +29,20 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class GatewayServicer(pb_grpc.InferenceServiceServicer):
     """`InferenceService` over workers."""
 
-    def __init__(self, exchange: Exchange, models: Models, fleet: Fleet, links: Links) -> None:
+    def __init__(self, exchange: Exchange, models: Models, fleet: Fleet, links: Links, workers: Workers) -> None:
         self._exchange = exchange
         self._models = models
         self._fleet = fleet
         self._links = links
+        self._workers = workers
 
-    def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncGenerator[pb.GenerateResponse]:
+    async def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.GenerateResponse]:
         """Stream completions as they arrive from workers."""
         wire.check(request)
-        return self._exchange.generate(request, peer_of(context))
+        with self._workers.noticing():
+            async with contextlib.aclosing(self._exchange.generate(request, peer_of(context))) as responses:
+                async for response in responses:
+                    yield response
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         """List the models that are to be served, with their state at each worker."""
@@ -44,14 +50,15 @@ class GatewayServicer(pb_grpc.InferenceServiceServicer):
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         """Return the model by name, or the only one."""
-        return pb.GetModelResponse(model=self._models.get(request.name))
+        with self._workers.noticing():
+            return pb.GetModelResponse(model=self._models.get(request.name))
 
     async def LoadModel(self, request: pb.LoadModelRequest, context: Context) -> pb.LoadModelResponse:
         """Record that a model is to be served, and return when one worker has it."""
         wire.check_load(request)
-        return pb.LoadModelResponse(
-            model=await self._models.load(request.source, request.name, request.expected_revision)
-        )
+        with self._workers.noticing():
+            model = await self._models.load(request.source, request.name, request.expected_revision)
+        return pb.LoadModelResponse(model=model)
 
     async def UnloadModel(self, request: pb.UnloadModelRequest, context: Context) -> pb.UnloadModelResponse:
         """Record that a model is not to be served, and return when the workers have unloaded it."""
@@ -61,6 +68,26 @@ class GatewayServicer(pb_grpc.InferenceServiceServicer):
 
     async def CountTokens(self, request: pb.CountTokensRequest, context: Context) -> pb.CountTokensResponse:
         """Count the tokens of each text at any worker that has the model."""
+        with self._workers.noticing():
+            return await self._count_tokens(request)
+
+    async def GetLoad(self, request: pb.GetLoadRequest, context: Context) -> pb.GetLoadResponse:
+        """Return the load of all workers, as far as this gateway causes it."""
+        load = self._exchange.load()
+        return pb.GetLoadResponse(
+            running=load.running,
+            waiting=load.waiting,
+            slots=load.slots,
+            prompt_tokens=load.prompt_tokens,
+            cached_prompt_tokens=load.cached_prompt_tokens,
+            generated_tokens=load.generated_tokens,
+        )
+
+    async def SyncModels(self, request: pb.SyncModelsRequest, context: Context) -> pb.SyncModelsResponse:
+        """Refuse: this is no worker."""
+        raise Unimplemented("this server is a gateway, not a worker: remove its address from the worker target")
+
+    async def _count_tokens(self, request: pb.CountTokensRequest) -> pb.CountTokensResponse:
         now = time.monotonic()
         key = self._fleet.key_of(request.model, "model", now)
         wire.check_texts(request)
@@ -78,19 +105,3 @@ class GatewayServicer(pb_grpc.InferenceServiceServicer):
         raise Unavailable(
             f"no worker serves {key.name}: {'; '.join(tried) or self._fleet.why(key, now)}", retry_after=_RETRY_SECONDS
         )
-
-    async def GetLoad(self, request: pb.GetLoadRequest, context: Context) -> pb.GetLoadResponse:
-        """Return the load of all workers, as far as this gateway causes it."""
-        load = self._exchange.load()
-        return pb.GetLoadResponse(
-            running=load.running,
-            waiting=load.waiting,
-            slots=load.slots,
-            prompt_tokens=load.prompt_tokens,
-            cached_prompt_tokens=load.cached_prompt_tokens,
-            generated_tokens=load.generated_tokens,
-        )
-
-    async def SyncModels(self, request: pb.SyncModelsRequest, context: Context) -> pb.SyncModelsResponse:
-        """Refuse: this is no worker."""
-        raise Unimplemented("this server is a gateway, not a worker: remove its address from the worker target")

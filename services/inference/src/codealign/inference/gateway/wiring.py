@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Sequence
 
@@ -12,6 +13,7 @@ from prometheus_client import Gauge
 from codealign.common import discovery
 from codealign.common.clients import ClientTls, connect
 from codealign.common.health import Readiness
+from codealign.common.scaling.servicer import ScalerServicer
 from codealign.inference import metrics
 from codealign.inference.engine_opener import EngineOpener
 from codealign.inference.gateway.dispatch import Dispatcher
@@ -19,6 +21,7 @@ from codealign.inference.gateway.exchange import Exchange
 from codealign.inference.gateway.fleet import Fleet
 from codealign.inference.gateway.links import Link, Links
 from codealign.inference.gateway.models import Models
+from codealign.inference.gateway.scaling import Workers
 from codealign.inference.gateway.servicer import GatewayServicer
 from codealign.inference.settings import InferenceSettings
 
@@ -28,8 +31,16 @@ _FIRST_ANSWERS_SECONDS = 10.0
 _METRICS_SECONDS = 1.0
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Gateway:
+    """What a gateway offers."""
+
+    servicer: GatewayServicer
+    scaler: ScalerServicer
+
+
 @contextlib.asynccontextmanager
-async def opened(settings: InferenceSettings, readiness: Readiness) -> AsyncIterator[GatewayServicer]:
+async def opened(settings: InferenceSettings, readiness: Readiness) -> AsyncIterator[Gateway]:
     """Run a gateway inside this context.
 
     It is ready when the workers that are found first have responded or failed to. Having none is no reason to refuse
@@ -53,7 +64,8 @@ async def opened(settings: InferenceSettings, readiness: Readiness) -> AsyncIter
         settings.worker_wait_seconds,
         settings.worker_silence_seconds,
     )
-    exchange = Exchange(dispatcher, fleet)
+    workers = Workers(dispatcher, fleet)
+    exchange = Exchange(dispatcher, fleet, workers.update)
 
     def open_link(address: str) -> Link:
         channel = connect(
@@ -78,7 +90,8 @@ async def opened(settings: InferenceSettings, readiness: Readiness) -> AsyncIter
     try:
         await _first_answers(finder, fleet)
         await readiness.set(False, "starting")  # the server sets ready once it listens
-        yield GatewayServicer(exchange, models, fleet, links)
+        servicer = GatewayServicer(exchange, models, fleet, links, workers)
+        yield Gateway(servicer, ScalerServicer(workers, workers.demand, readiness.draining))
     finally:
         for task in tasks:
             task.cancel()
@@ -112,19 +125,15 @@ async def _measure(dispatcher: Dispatcher, fleet: Fleet) -> None:
         for address in fleet.workers:
             metrics.GATEWAY_IN_FLIGHT.labels(address).set(dispatcher.in_flight_at(address))
         workers = _kept(workers, list(fleet.workers), metrics.GATEWAY_IN_FLIGHT)
-        states = [_state(bool(worker.trouble), bool(worker.problem(now))) for worker in fleet.workers.values()]
-        for state in ("ready", "unavailable", "aside"):
-            metrics.GATEWAY_WORKERS.labels(state).set(states.count(state))
+        counts = fleet.count(now)
+        for state in metrics.WORKER_STATES:
+            metrics.GATEWAY_WORKERS.labels(state).set(counts[state])
         for reason, count in dispatcher.resent.items():
             metrics.GATEWAY_RESENT.labels(reason).inc(count - resent.get(reason, 0))
         resent = dict(dispatcher.resent)
         metrics.GATEWAY_SPILLED.inc(dispatcher.spilled - spilled)
         spilled = dispatcher.spilled
         await asyncio.sleep(_METRICS_SECONDS)
-
-
-def _state(is_silent: bool, is_unused: bool) -> str:
-    return "unavailable" if is_silent else "aside" if is_unused else "ready"
 
 
 def _kept(before: set[str], now: Sequence[str] | dict[str, tuple[int, float | None]], *gauges: Gauge) -> set[str]:

@@ -97,7 +97,8 @@ def start_engine(settings: InferenceSettings, source: str, name: str, expected_r
     if unproved:
         log.warning("not_batch_invariant", reason=unproved)
     log.info("vllm_started", version=vllm.__version__, dtype=info.dtype, device=info.device)
-    slots = llm.vllm_config.scheduler_config.max_num_seqs
+    # The scheduler's limit is that of each engine core, of which there is one per data-parallel rank.
+    slots = llm.vllm_config.scheduler_config.max_num_seqs * llm.vllm_config.parallel_config.data_parallel_size
     return VllmEngine(RunningVllm(llm, tokenizer, end_tokens(folder, tokenizer), slots, info), settings.max_waiting)
 
 

@@ -1,4 +1,4 @@
-"""Current demand for executions, and whether any runner is required."""
+"""Current demand for work, and whether any replica is required."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 
 
 class Demand:
-    """Number of waiting and running executions. Runners are required while there are some, and for a while after.
+    """Number of waiting and running pieces of work. Replicas are required while there are some, and for a while after.
 
     Args:
-        idle_seconds: How long runners stay required after the last execution.
+        idle_seconds: How long replicas stay required after the last piece.
     """
 
     def __init__(self, idle_seconds: float = 0.0) -> None:
@@ -21,21 +21,25 @@ class Demand:
         self._changed = asyncio.Event()
 
     def set(self, count: int) -> None:
-        """Set the number of executions that wait or run now."""
+        """Set the number of pieces that wait or run now."""
         before, self.count = self.count, count
         if bool(before) != bool(count):
-            self._active_until = time.monotonic() + self._idle_seconds
-            # Everyone who waits now holds this event; later callers get the next one.
-            self._changed.set()
-            self._changed = asyncio.Event()
+            self.require(self._idle_seconds)
+
+    def require(self, seconds: float) -> None:
+        """Require a replica for this time, whatever the count is."""
+        self._active_until = max(self._active_until, time.monotonic() + seconds)
+        # Everyone who waits now holds this event; later callers get the next one.
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     @property
     def is_active(self) -> bool:
-        """Whether any runner is required."""
+        """Whether any replica is required."""
         return self.count > 0 or time.monotonic() < self._active_until
 
     async def activity(self, until: asyncio.Event) -> AsyncIterator[bool]:
-        """Yield whether any runner is required: now, and again whenever that changes.
+        """Yield whether any replica is required: now, and again whenever that changes.
 
         Args:
             until: Ends the iteration when it is set.

@@ -1,0 +1,1 @@
+"""Interface for an autoscaler: how many replicas are wanted of what works for a server."""

@@ -1,1 +1,0 @@
-"""Interface for an autoscaler: how many executions are wanted."""
