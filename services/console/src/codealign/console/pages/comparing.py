@@ -176,7 +176,11 @@ def _verdicts(report: api.GetReportResponse) -> dict[str, str]:
 def _cost(report: api.GetReportResponse) -> dict[str, str]:
     prompt, cached, unknown = sections.cached_of(report.stages)
     written = sum(stage.generated_tokens for stage in report.stages)
-    found = {"prompt tokens": f"{prompt:,}", "of them cached": sections.cached_words(prompt, cached, unknown), "generated tokens": f"{written:,}"}
+    found = {
+        "prompt tokens": f"{prompt:,}",
+        "of them cached": sections.cached_words(prompt, cached, unknown),
+        "generated tokens": f"{written:,}",
+    }
     if report.rows:
         found["generated tokens per row"] = f"{written / report.rows:,.0f}"
     found.update(

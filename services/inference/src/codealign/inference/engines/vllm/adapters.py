@@ -1,8 +1,8 @@
 """LoRA adapters that are served on the engine of their base model, so that the base is loaded once.
 
 vLLM's prefix cache keeps adapters apart: a block's hash includes the adapter's name and path
-(`vllm/v1/core/kv_cache_utils.py`, `_gen_lora_extra_hash_keys`). The name that vLLM is given is the adapter's revision, so
-that other weights under the same name or path never meet cached keys and values.
+(`vllm/v1/core/kv_cache_utils.py`, `_gen_lora_extra_hash_keys`). The name that vLLM is given is the adapter's revision,
+so that other weights under the same name or path never meet cached keys and values.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from codealign.inference.engines.model_files import configuration, end_tokens
 from codealign.inference.engines.prompts import chat_template_of, first_line, load_tokenizer
 from codealign.inference.engines.vllm.engine import RunningVllm, VllmEngine
 from codealign.inference.settings import InferenceSettings
-from codealign.inference.sources import FILES, SourceUnreachable, default_name, is_remote, local_source, require_revision
+from codealign.inference.sources import (
+    FILES,
+    SourceUnreachable,
+    default_name,
+    is_remote,
+    local_source,
+    require_revision,
+)
 
 log = get_logger(__name__)
 
@@ -73,9 +80,7 @@ def _read(folder: Path, *, has_merged_weights: bool) -> Adapter:
     rank = configuration(folder, adapters.CONFIG).get("r")
     if not isinstance(rank, int) or rank < 1:
         raise ConfigurationError(f"the LoRA adapter in {folder} cannot be used: {adapters.CONFIG} has no rank; {again}")
-    return Adapter(
-        folder, rank, belonging.base_model, belonging.base_revision, belonging.revision, has_merged_weights
-    )
+    return Adapter(folder, rank, belonging.base_model, belonging.base_revision, belonging.revision, has_merged_weights)
 
 
 def host_of(adapter: Adapter, engines: Sequence[VllmEngine]) -> VllmEngine | None:
