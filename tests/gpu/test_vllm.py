@@ -1,4 +1,4 @@
-"""The vllm engine on a GPU: CUDA, bfloat16, batch invariance.
+"""The vllm engine on a GPU: CUDA, bfloat16, batch invariance, sleep mode, adapters.
 
 Skipped, with the reason, where there is no GPU. Where there is one: `make setup-vllm`, then
 `pytest tests/gpu/test_vllm.py`; MODEL is a folder (default: a small random Llama made here). If a warm prefix cache
@@ -12,6 +12,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -74,7 +75,12 @@ def server(request: pytest.FixtureRequest, model: Path, tmp_path_factory: pytest
     """A server with and without batch invariance, and which one it is."""
     work = tmp_path_factory.mktemp("vllm")
     share = "0.4"  # alongside other work on the same GPU
-    settings = {"vllm_batch_invariant": str(request.param).lower(), "vllm_gpu_memory_utilization": share}
+    settings = {
+        "vllm_batch_invariant": str(request.param).lower(),
+        "vllm_gpu_memory_utilization": share,
+        # The fast server tries both ways to share the GPU; LoRA layers would change the other's promise.
+        **({} if request.param else {"vllm_sleep_level": "1", "vllm_max_loras": "1"}),
+    }
     with vllm.started(work, model, **settings) as process:
         ports = vllm.ports(work, process)
         with grpc.insecure_channel(f"127.0.0.1:{ports['port']}") as channel:
@@ -192,6 +198,48 @@ def test_a_model_comes_and_goes_with_its_memory(server: Any, model: Path, tmp_pa
     assert used_memory() > before
     stub.UnloadModel(pb.UnloadModelRequest(name="copy"), timeout=120)
     assert used_memory() <= before * 1.02
+
+
+def test_a_model_that_sleeps_gives_its_memory_back_and_is_the_same_after_waking(
+    server: Any, model: Path, record_property: Any
+) -> None:
+    stub, invariant = server
+    if invariant:
+        pytest.skip("this server was started without sleep mode")
+    name = stub.GetModel(pb.GetModelRequest()).model.name
+    before, written = used_memory(), texts(stub, PROMPTS[0], [1, 2], temperature=0)
+    stub.UnloadModel(pb.UnloadModelRequest(name=name, may_sleep=True), timeout=120)
+    asleep = used_memory()
+    assert not stub.ListModels(pb.ListModelsRequest()).models
+    assert asleep < 0.3 * before, f"{asleep} of {before} MiB are still in use"
+    began = time.monotonic()
+    stub.LoadModel(pb.LoadModelRequest(name=name, source=str(model)), timeout=300)
+    seconds = time.monotonic() - began
+    assert seconds < 15, "it was loaded anew instead of woken up"
+    assert texts(stub, PROMPTS[0], [1, 2], temperature=0) == written
+    record_property("detail", f"{before} MiB awake, {asleep} asleep; awake again after {seconds:.1f} s")
+
+
+def test_a_base_and_its_adapter_share_the_gpu(server: Any, model: Path, tmp_path: Path, record_property: Any) -> None:
+    stub, invariant = server
+    if invariant:
+        pytest.skip("this server was started without adapters")
+    tuned = _module("test_vllm_lora").tune(model, tmp_path / "tuned")
+    before, of_base = used_memory(), texts(stub, PROMPTS[1], [1], temperature=0)
+    loaded = stub.LoadModel(pb.LoadModelRequest(source=str(tuned)), timeout=300).model
+    assert loaded.base == stub.ListModels(pb.ListModelsRequest()).models[0].name
+    assert used_memory() < 1.05 * before
+
+    def write(name: str) -> str:
+        sampling = pb.SamplingParameters(max_tokens=96)
+        asked = pb.GenerateRequest(model=name, prompt=PROMPTS[1], samples=[pb.Sample()], sampling=sampling)
+        [answer] = stub.Generate(asked, timeout=120)
+        return str(answer.completion.text)
+
+    assert write("tuned") == write("tuned") != write(loaded.base)
+    assert [write(loaded.base)] == of_base, "cached prefixes of the adapter are not used for the base"
+    stub.UnloadModel(pb.UnloadModelRequest(name="tuned"), timeout=60)
+    record_property("detail", f"{before} MiB before, {used_memory()} after")
 
 
 def used_memory() -> int:

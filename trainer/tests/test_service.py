@@ -419,7 +419,8 @@ class Inference(inference_rpc.InferenceServiceServicer):
     """An inference service with one model, which frees its memory or keeps it."""
 
     def __init__(self, size: int, *, fixed: bool) -> None:
-        self.models = [inference_pb2.Model(name="big", size_bytes=size, device="cpu")]
+        adapter = inference_pb2.Model(name="adapter", size_bytes=1, device="cpu", base="big")
+        self.models = [inference_pb2.Model(name="big", size_bytes=size, device="cpu"), adapter]
         self._fixed = fixed
 
     async def ListModels(self, request: Any, context: Any) -> inference_pb2.ListModelsResponse:
@@ -428,6 +429,9 @@ class Inference(inference_rpc.InferenceServiceServicer):
     async def UnloadModel(self, request: Any, context: Any) -> inference_pb2.UnloadModelResponse:
         if self._fixed:
             await context.abort(STATUS.UNIMPLEMENTED, "this server serves one fixed model")
+        assert request.may_sleep, "the model is loaded again after the training"
+        if not self.models:
+            await context.abort(STATUS.NOT_FOUND, "it went with its base")
         self.models.clear()
         return inference_pb2.UnloadModelResponse()
 

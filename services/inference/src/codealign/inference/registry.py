@@ -21,9 +21,10 @@ from codealign.common.errors import (
     Unavailable,
 )
 from codealign.common.logs import get_logger
-from codealign.inference.engines.base import Engine, Load, ModelInfo
+from codealign.inference.engines.base import Engine, Load, ModelInfo, Sleeper
 from codealign.inference.memory import release_memory
 from codealign.inference.sources import require_revision
+from codealign.inference.weights import DoesNotFit
 
 log = get_logger(__name__)
 
@@ -67,6 +68,8 @@ class ModelRegistry:
         self._opener = opener
         self._entries: dict[str, _Entry] = {}
         self._loading: dict[str, _Loading] = {}
+        # Engines that sleep, by the models' names. They count as not loaded.
+        self._asleep: dict[str, _Entry] = {}
         self._one_at_a_time = asyncio.Lock()
         self._unloading: set[asyncio.Task[None]] = set()
         self._retired = Load()
@@ -163,10 +166,14 @@ class ModelRegistry:
                 if loading.expected_revision == expected_revision:
                     raise
 
-    async def unload(self, name: str) -> None:
+    async def unload(self, name: str, *, may_sleep: bool = False) -> None:
         """Unload a model and return once its memory is free; calls in flight end with `Unavailable`.
 
         The adapters of a base are unloaded with it; an adapter leaves its base.
+
+        Args:
+            name: The model's name.
+            may_sleep: Keep the engine asleep, if it can, so that `open` with the same name and source is fast.
 
         Raises:
             NotFound: The model is not loaded.
@@ -178,8 +185,8 @@ class ModelRegistry:
             raise NotFound(f"model {name} is not loaded; {self._others()}")
         # Adapters are served by the base's engine, so they go with it.
         gone = [other for other, entry in self._entries.items() if entry.engine.model.base == name]
-        engines = [self._entries.pop(each).engine for each in (*gone, name)]
-        task = asyncio.ensure_future(self._close_all(engines))
+        entries = {each: self._entries.pop(each) for each in (*gone, name)}
+        task = asyncio.ensure_future(self._end(entries, name if may_sleep else ""))
         self._unloading.add(task)
         task.add_done_callback(self._unloading.discard)
         await asyncio.shield(task)
@@ -188,10 +195,12 @@ class ModelRegistry:
         """Unload every model."""
         for loading in self._loading.values():
             loading.task.cancel()
-        engines = self.engines
+        await asyncio.gather(*self._unloading)
+        engines = [*self.engines, *(entry.engine for entry in self._asleep.values())]
         self._entries.clear()
+        self._asleep.clear()
         await self._close_all([engine for engine in engines if engine.model.base])
-        await asyncio.gather(*(self._close(engine) for engine in engines if not engine.model.base), *self._unloading)
+        await asyncio.gather(*(self._close(engine) for engine in engines if not engine.model.base))
 
     def _begin(self, source: str, key: str, name: str, expected_revision: str) -> _Loading:
         if (self._entries or self._loading) and (reason := self._opener.only_one):
@@ -204,7 +213,7 @@ class ModelRegistry:
         try:
             async with self._one_at_a_time:
                 await asyncio.gather(*self._unloading)
-                engine = await self._opener.open(source, name, expected_revision)
+                engine = await self._awake(name, key) or await self._opened(source, name, expected_revision)
                 try:
                     require_revision(source, engine.model.revision, expected_revision)
                 except FailedPrecondition:
@@ -218,6 +227,48 @@ class ModelRegistry:
             raise
         finally:
             del self._loading[name]
+
+    async def _end(self, entries: dict[str, _Entry], sleeper: str) -> None:
+        for name, entry in entries.items():
+            if name != sleeper or not isinstance(entry.engine, Sleeper) or not entry.engine.can_sleep:
+                await self._close(entry.engine)
+                continue
+            try:
+                await entry.engine.sleep()
+            except Exception as error:  # any type, from the engine's libraries
+                log.warning("sleep_failed", model=name, reason=str(error))
+                await self._close(entry.engine)
+            else:
+                self._asleep[name] = entry
+                log.info("model_asleep", model=name)
+
+    async def _awake(self, name: str, key: str) -> Engine | None:
+        """Wake up the engine that sleeps under this name, if it has this source."""
+        entry = self._asleep.pop(name, None)
+        if entry is None:
+            return None
+        if entry.key == key and isinstance(entry.engine, Sleeper) and not entry.engine.fault:
+            try:
+                await entry.engine.wake_up()
+            except Exception as error:  # as above; most likely others have the memory
+                log.warning("wake_up_failed", model=name, reason=str(error))
+            else:
+                log.info("model_awake", model=name)
+                return entry.engine
+        await self._close(entry.engine)
+        return None
+
+    async def _opened(self, source: str, name: str, expected_revision: str) -> Engine:
+        """Open an engine; engines that sleep give way if there is no room."""
+        try:
+            return await self._opener.open(source, name, expected_revision)
+        except DoesNotFit:
+            if not self._asleep:
+                raise
+            asleep = [entry.engine for entry in self._asleep.values()]
+            self._asleep.clear()
+            await self._close_all(asleep)
+            return await self._opener.open(source, name, expected_revision)
 
     async def _close_all(self, engines: Sequence[Engine]) -> None:
         for engine in engines:

@@ -92,7 +92,7 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
     async def UnloadModel(self, request: pb.UnloadModelRequest, context: Context) -> pb.UnloadModelResponse:
         """Unload a model and free its memory."""
         wire.check_unload(request)
-        await self._models.unload(request.name)
+        await self._models.unload(request.name, may_sleep=request.may_sleep)
         return pb.UnloadModelResponse()
 
     async def CountTokens(self, request: pb.CountTokensRequest, context: Context) -> pb.CountTokensResponse:

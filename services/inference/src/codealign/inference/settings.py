@@ -73,12 +73,15 @@ class InferenceSettings(ServerSettings):
     rest of the batch. The model says so (batch_invariant) only if prefix caching is off, or if `vllm_proofs` has the
     comparison of a cold with a warm prefix cache."""
     vllm_max_loras: int = Field(default=0, ge=0)
-    """LoRA adapters that one base model may serve besides itself. A model that was trained with LoRA is then loaded as an
-    adapter onto the engine that has its base, in place of its merged weights. They take memory for each adapter and
-    make the base slower, so the default is 0: none."""
+    """LoRA adapters that one base model may serve besides itself. A model that was trained with LoRA is then loaded as
+    an adapter onto the engine that has its base, in place of its merged weights. Each takes memory, and the base gets
+    slower, so the default is 0: none."""
     vllm_max_lora_rank: int = Field(default=16, ge=1, le=512)
     """Highest rank of an adapter. Memory is reserved for the next rank that vLLM has kernels for: 8, 16, 32, 64, 128,
     256, 320 or 512."""
+    vllm_sleep_level: int = Field(default=0, ge=0, le=2)
+    """vLLM's sleep mode (GPU only), for unloads before a training. 0: off. 1: weights go to main memory. 2: weights are
+    dropped, and read again from the model's files; not together with adapters."""
     vllm_proofs: Path | None = None
     """File in which `make test-gpu` records for which vLLM, GPU and model a warm prefix cache was proved to give the
     same tokens. None: vllm-proofs.json in `cache_dir`."""
@@ -180,6 +183,10 @@ class InferenceSettings(ServerSettings):
             raise ValueError("engine vllm-grpc needs vllm_grpc_address as host:port; example: 127.0.0.1:50051")
         if (self.vllm_grpc_tls_cert_file is None) != (self.vllm_grpc_tls_key_file is None):
             raise ValueError("vllm_grpc_tls_cert_file and vllm_grpc_tls_key_file must be set together, or neither")
+        if self.vllm_sleep_level == 2 and self.vllm_max_loras:
+            raise ValueError(
+                "vllm_sleep_level 2 drops weights that adapters have wrapped: use level 1 with vllm_max_loras"
+            )
         if self.engine == "vllm" and self.dtype == "float64":
             raise ValueError("dtype float64 is not supported by vLLM: use float32, or engine transformers")
         return self

@@ -606,15 +606,22 @@ class UnloadModelRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    MAY_SLEEP_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    may_sleep: _builtins.bool
+    """The model will be loaded again soon, for example after a training. An engine that can sleep (vllm with
+    VLLM_SLEEP_LEVEL) then gives the GPU's memory back without ending, and LoadModel with the same name and source wakes
+    it up, which takes seconds. Until then the model counts as not loaded. Others are unloaded, and a gateway ignores it.
+    """
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        may_sleep: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["may_sleep", b"may_sleep", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class FinishReason(enum.StrEnum):
@@ -124,6 +124,29 @@ class Load:
     cached_prompt_tokens: int = 0
     """Without prompts of which it is unknown."""
     generated_tokens: int = 0
+
+
+@runtime_checkable
+class Sleeper(Protocol):
+    """An engine that may be able to give its memory back without ending."""
+
+    @property
+    def can_sleep(self) -> bool:
+        """Whether it can."""
+
+    async def sleep(self) -> None:
+        """Give the memory back; completions in flight end with `Unavailable`.
+
+        Raises:
+            Exception: It failed, and the engine must be closed.
+        """
+
+    async def wake_up(self) -> None:
+        """Take the memory again and serve.
+
+        Raises:
+            Exception: It failed, for example because others have the memory, and the engine must be closed.
+        """
 
 
 class Engine(Protocol):

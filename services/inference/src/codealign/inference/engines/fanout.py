@@ -77,6 +77,10 @@ class Fanout:
             generated_tokens=self._generated_tokens,
         )
 
+    def reopen(self) -> None:
+        """Accept samples again after `close`."""
+        self._closing = False
+
     async def close(self) -> None:
         """Cancel samples in flight with `Unavailable` and refuse new ones."""
         self._closing = True

@@ -1,8 +1,8 @@
 """LoRA adapters that are served on the engine of their base model, so that the base is loaded once.
 
 vLLM's prefix cache keeps adapters apart: a block's hash includes the adapter's name and path
-(`vllm/v1/core/kv_cache_utils.py`, `_gen_lora_extra_hash_keys`). The name that vLLM is given is the adapter's revision, so
-that other weights under the same name or path never meet cached keys and values.
+(`vllm/v1/core/kv_cache_utils.py`, `_gen_lora_extra_hash_keys`). The name that vLLM is given is the adapter's revision,
+so that other weights under the same name or path never meet cached keys and values.
 """
 
 from __future__ import annotations

@@ -32,6 +32,8 @@ class RunningVllm:
     slots: int
     """Maximum number of sequences decoded at once."""
     info: ModelInfo
+    sleep_level: int = 0
+    """Level of vLLM's sleep mode. 0: it was not started with it."""
 
 
 class VllmEngine:
@@ -60,7 +62,7 @@ class VllmEngine:
         self._prompts = Prompts(running.tokenizer, running.info)
         self._samples = Fanout(running.slots, max_waiting)
         self._numbers = itertools.count()
-        self._closed = False
+        self._closed = self._asleep = False
 
     @property
     def model(self) -> ModelInfo:
@@ -69,8 +71,13 @@ class VllmEngine:
 
     @property
     def is_open(self) -> bool:
-        """Whether it was not closed."""
-        return not self._closed
+        """Whether it serves: it was not closed and does not sleep."""
+        return not self._closed and not self._asleep
+
+    @property
+    def can_sleep(self) -> bool:
+        """Whether vLLM was started with its sleep mode. An adapter has no memory of its own to give back."""
+        return self.running.sleep_level > 0 and self.host is None
 
     @property
     def fault(self) -> str:
@@ -104,7 +111,7 @@ class VllmEngine:
     async def close(self) -> None:
         """Cancel samples in flight with `Unavailable`, then free the memory.
 
-        An adapter is removed from its base. Of a base, the adapters are closed first, then vLLM's processes are stopped.
+        An adapter is removed from its base. A base closes its adapters first, then stops vLLM's processes.
         """
         if self._closed:
             return
@@ -118,6 +125,25 @@ class VllmEngine:
         self.host.adapters.pop(self._info.name, None)
         if not self._llm.errored:
             await self._llm.remove_lora(self._adapter.lora_int_id)
+
+    async def sleep(self) -> None:
+        """Give the GPU's memory back; see `Sleeper`. The adapters are closed, and the cached prefixes are lost."""
+        self._asleep = True
+        for adapter in list(self.adapters.values()):
+            await adapter.close()
+        await self._samples.close()
+        await self._llm.sleep(level=self.running.sleep_level)
+
+    async def wake_up(self) -> None:
+        """Take the GPU's memory again; see `Sleeper`."""
+        if self.running.sleep_level == 2:  # its weights are gone
+            await self._llm.wake_up(tags=["weights"])
+            await self._llm.collective_rpc("reload_weights")
+            await self._llm.wake_up(tags=["kv_cache"])
+        else:
+            await self._llm.wake_up()
+        self._samples.reopen()
+        self._asleep = False
 
     async def add_adapter(self, running: RunningVllm, max_waiting: int, folder: Path) -> VllmEngine:
         """Load an adapter and return its engine.
@@ -136,7 +162,7 @@ class VllmEngine:
         number = next(self._adapter_numbers)
         request = LoRARequest(lora_name=running.info.revision, lora_int_id=number, lora_path=str(folder))
         await self._llm.add_lora(request)
-        if self._closed:
+        if not self.is_open:
             raise Unavailable(f"{self._info.name} was unloaded meanwhile: load it again, then the adapter")
         engine = VllmEngine(running, max_waiting, host=self, adapter=request)
         self.adapters[running.info.name] = engine

@@ -51,8 +51,8 @@ def start_engine(settings: InferenceSettings, source: str, name: str, expected_r
     if not (folder / "config.json").is_file():
         if (folder / adapters.CONFIG).is_file():
             raise ConfigurationError(
-                f"{folder} is a LoRA adapter: load its base with CODEALIGN_INFERENCE_VLLM_MAX_LORAS set, then the adapter; "
-                "or load the whole trained model"
+                f"{folder} is a LoRA adapter: load its base with CODEALIGN_INFERENCE_VLLM_MAX_LORAS set, then the "
+                "adapter; or load the whole trained model"
             )
         raise ConfigurationError(f"{folder} is not a model folder: config.json is missing")
     tokenizer = load_tokenizer(folder)
@@ -99,7 +99,8 @@ def start_engine(settings: InferenceSettings, source: str, name: str, expected_r
     log.info("vllm_started", version=vllm.__version__, dtype=info.dtype, device=info.device)
     # The scheduler's limit is that of each engine core, of which there is one per data-parallel rank.
     slots = llm.vllm_config.scheduler_config.max_num_seqs * llm.vllm_config.parallel_config.data_parallel_size
-    return VllmEngine(RunningVllm(llm, tokenizer, end_tokens(folder, tokenizer), slots, info), settings.max_waiting)
+    running = RunningVllm(llm, tokenizer, end_tokens(folder, tokenizer), slots, info, settings.vllm_sleep_level)
+    return VllmEngine(running, settings.max_waiting)
 
 
 def engine_arguments(settings: InferenceSettings, folder: Path, dtype: str, *, on_cpu: bool) -> dict[str, Any]:
@@ -139,6 +140,8 @@ def engine_arguments(settings: InferenceSettings, folder: Path, dtype: str, *, o
         arguments["gpu_memory_utilization"] = settings.vllm_gpu_memory_utilization
         if "slots" in settings.model_fields_set:
             arguments["max_num_seqs"] = settings.slots
+    if settings.vllm_sleep_level:
+        arguments["enable_sleep_mode"] = True
     if settings.vllm_max_loras:
         arguments |= {
             "enable_lora": True,
@@ -180,6 +183,8 @@ def _require_device(settings: InferenceSettings, device: str, capability: Any) -
             "vllm_batch_invariant: vLLM is batch-invariant on GPUs only; on a CPU use engine transformers with dtype "
             "float64"
         )
+    if device == "cpu" and settings.vllm_sleep_level:
+        raise ConfigurationError("vllm_sleep_level: vLLM sleeps on GPUs only; unset it")
     if settings.vllm_batch_invariant and capability is not None and tuple(capability) < proofs.LEAST_CAPABILITY:
         raise ConfigurationError(
             f"vllm_batch_invariant: this GPU has compute capability {capability.major}.{capability.minor}, and vLLM's "
