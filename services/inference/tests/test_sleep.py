@@ -105,7 +105,8 @@ async def test_without_a_wish_to_sleep_an_engine_is_closed() -> None:
 async def test_an_engine_that_fails_to_sleep_or_to_wake_up_is_closed_and_the_model_loaded_anew(
     breaks: str, did: list[str]
 ) -> None:
-    first, second = Sleepy("m", "s", breaks=[breaks]), Sleepy("m", "s")
+    first = Sleepy("m", "s", breaks=[breaks])
+    second: Any = Sleepy("m", "s")
     models = ModelRegistry(Opener(first, second))
     await models.open("s", name="m")
     await models.unload("m", may_sleep=True)
@@ -115,7 +116,8 @@ async def test_an_engine_that_fails_to_sleep_or_to_wake_up_is_closed_and_the_mod
 
 
 async def test_a_name_with_another_source_does_not_wake_what_sleeps_under_it() -> None:
-    first, second = Sleepy("m", "s"), Sleepy("m", "other")
+    first = Sleepy("m", "s")
+    second: Any = Sleepy("m", "other")
     models = ModelRegistry(Opener(first, second))
     await models.open("s", name="m")
     await models.unload("m", may_sleep=True)
