@@ -35,7 +35,7 @@ def seed_id(database: Database, make: Make) -> str:
         edge = {"child_id": NEWER, "position": 0, "parent_id": seed.id, "child_kind": 99, "stands_for": 99}
         connection.execute(record_parents.insert(), edge | {"stage_config_id": "", "attempt": 0})
         connection.execute(text(f"INSERT INTO collection_members VALUES ('run', 99, '{NEWER}')"))
-        connection.execute(text("INSERT INTO tallies VALUES ('run', 99, '', 0, 0, '', 1, 0, 0, 0, 0)"))
+        connection.execute(text("INSERT INTO tallies VALUES ('run', 99, '', 0, 0, '', 1, 0, 0, 0, 0, 0)"))
 
     database.write(write)
     return seed.id
