@@ -21,10 +21,8 @@ BURST = 120
 CALLERS = 12
 """Callers of inference with one sample each, so that three workers with SAMPLES_PER_WORKER are wanted."""
 SAMPLES_PER_WORKER = 4
-SCALING = {
-    "runners.scaling.mode": "keda",
-    "runners.scaling.min": "0",
-    "runners.scaling.max": "4",
+RUNNERS = {"runners.scaling.mode": "keda", "runners.scaling.min": "0", "runners.scaling.max": "4"}
+WORKERS = {
     "inference.workers.scaling.mode": "keda",
     "inference.workers.scaling.max": "3",
     "inference.workers.scaling.samplesPerWorker": str(SAMPLES_PER_WORKER),
@@ -77,9 +75,9 @@ def test_runners_follow_the_queue_from_none_to_four_and_back(demo: Release, repo
         kubectl("get", "crd", "scaledobjects.keda.sh")
     except CommandError:
         pytest.skip("this cluster has no KEDA")
-    with report.step("`helm upgrade` to scaling by KEDA, until neither runners nor inference workers are left"):
-        demo.helm("upgrade", changed=SCALING)
-        until("none is left", lambda: not demo.pods("runners", "inference-workers"), 180)
+    with report.step("`helm upgrade` to scaling by KEDA, until no runner is left"):
+        demo.helm("upgrade", changed=RUNNERS)
+        until("no runner is left", lambda: not demo.pods("runners"), 180)
     sandbox = SandboxServiceStub(demo.channel("sandbox"))
     began = time.monotonic()
     rows: list[tuple[object, ...]] = [("second", "waiting", "running", "runner pods", "of these ready")]
@@ -148,8 +146,11 @@ def _text(inference: InferenceServiceStub, number: int) -> str:
 
 @pytest.mark.timeout(900)
 def test_workers_follow_the_samples_from_none_to_one_to_three_and_back(demo: Release, report: Report) -> None:
-    if demo.values.get("inference.workers.scaling.mode") != "keda":
+    if demo.values.get("runners.scaling.mode") != "keda":
         pytest.skip("this cluster has no KEDA")
+    with report.step("`helm upgrade` to scaling of inference workers by KEDA, until none is left"):
+        demo.helm("upgrade", changed=WORKERS)
+        until("no worker is left", lambda: not demo.pods("inference-workers"), 240)
     inference = InferenceServiceStub(demo.channel("inference"))
     enough = threading.Event()
 
