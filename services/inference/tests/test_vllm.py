@@ -25,11 +25,7 @@ from codealign.inference.engines.transformers.loading import load_model
 from codealign.inference.engines.transformers.options import EngineOptions
 from tests.monitoring.test_dashboards import VLLM
 
-_spec = importlib.util.spec_from_file_location("vllm_server", Path(__file__).with_name("vllm_server.py"))
-assert _spec is not None
-assert _spec.loader is not None
-vllm = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(vllm)
+from . import vllm_server as vllm
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import socket
 import subprocess
@@ -19,11 +18,7 @@ from codealign.inference.engine_opener import open_engine
 from codealign.inference.engines.base import Completion, FinishReason, GenerationRequest, Sample, Sampling
 from codealign.inference.settings import InferenceSettings
 
-_spec = importlib.util.spec_from_file_location("vllm_server", Path(__file__).with_name("vllm_server.py"))
-assert _spec is not None
-assert _spec.loader is not None
-vllm = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(vllm)
+from . import vllm_server as vllm
 
 pytestmark = [pytest.mark.slow, pytest.mark.vllm, pytest.mark.timeout(900)]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,11 +18,7 @@ from codealign.api.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from codealign.common import adapters
 from codealign.common.model_identity import revision
 
-_spec = importlib.util.spec_from_file_location("vllm_server", Path(__file__).with_name("vllm_server.py"))
-assert _spec is not None
-assert _spec.loader is not None
-vllm = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(vllm)
+from . import vllm_server as vllm
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from codealign.runner import practice
+from codealign.runner import build, practice
 from codealign.runner.profiles import DEFAULT
 from codealign.runner.slot import HEAP, HEAPS
 from codealign.sandbox import heaps, rootfs
@@ -84,13 +84,13 @@ def threads(count):
 
 
 @pytest.mark.gvisor
-async def test_without_profiles_the_heap_is_an_ordinary_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_profiles_the_heap_is_an_ordinary_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = rootfs.Root(tmp_path / "root", "sha256:none")
     (runner_of(root)).mkdir(parents=True)
     says = [sys.executable, "-c", "import sys; sys.exit('no namespaces')"]
     nonsense = [sys.executable, "-c", "print('light !')"]
     (tmp_path / "bundle").mkdir()
-    await heaps.prepare(root, tmp_path / "bundle", [says, nonsense, ["/nowhere"]])
+    heaps.prepare(root, tmp_path / "bundle", [says, nonsense, ["/nowhere"]])
     assert not heaps.are_there(root)
     told = "".join(capsys.readouterr())
     assert "no namespaces" in told
@@ -99,13 +99,14 @@ async def test_without_profiles_the_heap_is_an_ordinary_one(tmp_path: Path, caps
 
 
 @pytest.mark.gvisor
-async def test_the_second_command_is_for_machines_that_refuse_the_first(tmp_path: Path) -> None:
+def test_the_second_command_is_for_machines_that_refuse_the_first(tmp_path: Path) -> None:
     root = rootfs.Root(tmp_path / "root", "sha256:none")
     (runner_of(root)).mkdir(parents=True)
+    build.build(runner_of(root))
     (tmp_path / "bundle").mkdir()
     text = base64.b64encode(bytes(16)).decode()
     refuses, works = ([sys.executable, "-c", code] for code in ("raise SystemExit(125)", f"print('light', '{text}')"))
-    await heaps.prepare(root, tmp_path / "bundle", [refuses, works])
+    heaps.prepare(root, tmp_path / "bundle", [refuses, works])
     assert (runner_of(root) / HEAPS / "light").read_bytes() == bytes(16)
     assert (runner_of(root) / HEAP).exists()
-    await heaps.prepare(root, tmp_path / "bundle", [])
+    heaps.prepare(root, tmp_path / "bundle", [])

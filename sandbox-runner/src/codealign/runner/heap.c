@@ -2,8 +2,8 @@
  * The memory of a fork server, arranged so that little of it is copied for an execution.
  *
  * After a fork, gVisor copies private memory as soon as one page of it is written: everything up to two megabytes
- * around, within the mapping. An execution writes to a few hundred of a server's 50,000 blocks, mostly to reference
- * counts, but those lie everywhere. So this library, which is preloaded into fork servers, puts them together: blocks
+ * around, within the mapping. Executions write to some 2,000 of a server's 40,000 blocks, mostly to reference counts,
+ * but those lie everywhere. So this library, which is preloaded into fork servers, puts them together: blocks
  * that executions write to into one small mapping, all others into another one.
  *
  * Which blocks these are is known from practice (practice.py). A block is identified by the sizes of the allocations

@@ -106,9 +106,9 @@ def practise(name: str, profile: Profile) -> bytes:
 
 def main(folders: Sequence[str]) -> None:
     """Practise with every fork server; see above."""
-    os.environ.update(environment := program_environment(os.environ))
-    for name in os.environ.keys() - environment.keys() - {"PYTHONPATH"}:
-        del os.environ[name]
+    environment = program_environment(os.environ)
+    os.environ.clear()
+    os.environ.update(environment)
     profile = DEFAULT.with_packages(installed_packages(DEFAULT))
     for name in profile.servers:
         found = practise(name, profile)

@@ -103,15 +103,7 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
 
     async def GetLoad(self, request: pb.GetLoadRequest, context: Context) -> pb.GetLoadResponse:
         """Return the combined load of all engines."""
-        load = self._models.load()
-        return pb.GetLoadResponse(
-            running=load.running,
-            waiting=load.waiting,
-            slots=load.slots,
-            prompt_tokens=load.prompt_tokens,
-            cached_prompt_tokens=load.cached_prompt_tokens,
-            generated_tokens=load.generated_tokens,
-        )
+        return wire.load_message(self._models.load())
 
     async def SyncModels(self, request: pb.SyncModelsRequest, context: Context) -> pb.SyncModelsResponse:
         """Keep for gateways which models are to be served, and tell which are loaded here."""

@@ -11,6 +11,7 @@ from codealign.inference.engines.base import (
     Completion,
     FinishReason,
     GenerationRequest,
+    Load,
     ModelInfo,
     Sample,
     Sampling,
@@ -155,6 +156,18 @@ def completion_message(completion: Completion) -> pb.Completion:
         generated_tokens=completion.generated_tokens,
         seconds=completion.seconds,
         detail=completion.detail,
+    )
+
+
+def load_message(load: Load) -> pb.GetLoadResponse:
+    """Convert the load of an engine, or of several."""
+    return pb.GetLoadResponse(
+        running=load.running,
+        waiting=load.waiting,
+        slots=load.slots,
+        prompt_tokens=load.prompt_tokens,
+        cached_prompt_tokens=load.cached_prompt_tokens,
+        generated_tokens=load.generated_tokens,
     )
 
 

@@ -7,19 +7,19 @@ verdicts.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import fcntl
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from codealign.common.logs import get_logger
 from codealign.runner import build
-from codealign.runner.slot import HEAP, HEAPS
+from codealign.runner.slot import HEAPS
 from codealign.sandbox import bundle, rootfs
 
 MODULE = "codealign.runner.practice"
@@ -37,8 +37,8 @@ def are_there(root: rootfs.Root) -> bool:
     return (_runner(root.path) / HEAPS).is_dir()
 
 
-async def prepare(root: rootfs.Root, folder: Path, commands: Sequence[Sequence[str]]) -> None:
-    """Make the profiles of a root, unless it has them. Only logs a failure.
+def prepare(root: rootfs.Root, folder: Path, commands: Sequence[Sequence[str]]) -> None:
+    """Make the profiles of a root, unless it has them. Blocks for seconds, and only logs a failure.
 
     Args:
         root: A root file system in the cache.
@@ -46,27 +46,23 @@ async def prepare(root: rootfs.Root, folder: Path, commands: Sequence[Sequence[s
         commands: Run the bundle in `folder`, the fastest first. The others are for machines that refuse it.
     """
     # One process practises, others wait for it.
-    with _file_of(root).open("a") as lock:
-        await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+    with root.path.with_name(f"{root.path.name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         if not are_there(root):
-            await _prepare(root, folder, commands)
+            _prepare(root, folder, commands)
 
 
-def _file_of(root: rootfs.Root) -> Path:
-    return root.path.with_name(f"{root.path.name}.lock")
-
-
-async def _prepare(root: rootfs.Root, folder: Path, commands: Sequence[Sequence[str]]) -> None:
+def _prepare(root: rootfs.Root, folder: Path, commands: Sequence[Sequence[str]]) -> None:
     faults: list[str] = []
     try:
-        await asyncio.to_thread(_write_bundle, root, folder)
+        _write_bundle(root, folder)
         for command in commands:
             try:
-                found = _profiles(await _output(command))
-            except (OSError, RuntimeError, ValueError, TimeoutError) as error:
+                found = _profiles(_output(command))
+            except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
                 faults.append(str(error) or type(error).__name__)
                 continue
-            await asyncio.to_thread(_install, root, found)
+            _install(root, found)
             log.info("heaps_arranged", blocks={name: len(profile) // 8 for name, profile in found.items()})
             return
     except (OSError, RuntimeError) as error:
@@ -81,24 +77,20 @@ def _write_bundle(root: rootfs.Root, folder: Path) -> None:
     bundle.write(folder, rootfs.Root(copy, ""), rootfs.interpreter(), [MODULE])
 
 
-async def _output(command: Sequence[str]) -> str:
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+def _output(command: Sequence[str]) -> str:
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=_SECONDS,
+        check=False,
         start_new_session=True,
     )
-    try:
-        async with asyncio.timeout(_SECONDS):
-            output, errors = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode:
-        raise RuntimeError(f"exit code {process.returncode}: {errors.decode(errors='replace').strip()[-500:]}")
-    return output.decode()
+    if done.returncode:
+        raise RuntimeError(f"exit code {done.returncode}: {done.stderr.strip()[-500:]}")
+    return done.stdout
 
 
 def _profiles(output: str) -> dict[str, bytes]:
@@ -117,21 +109,12 @@ def _profiles(output: str) -> dict[str, bytes]:
 
 
 def _install(root: rootfs.Root, profiles: dict[str, bytes]) -> None:
-    """Put the profiles into a root. The folder comes last and at once, so nothing uses a part of them."""
-    place = _runner(root.path)
+    """Put the profiles into a root, all at once, so that nothing uses a part of them."""
     with tempfile.TemporaryDirectory(prefix=".new-", dir=root.path.parent) as name:
-        fresh = Path(name)
-        build.build(fresh)
-        (fresh / HEAPS).mkdir()
+        fresh = Path(name) / HEAPS
+        fresh.mkdir()
         for server, profile in profiles.items():
-            (fresh / HEAPS / server).write_bytes(profile)
-            (fresh / HEAPS / server).chmod(0o644)
-        (fresh / HEAPS).chmod(0o755)
-        (fresh / HEAP).chmod(0o755)
-        (fresh / HEAP).replace(place / HEAP)
-        try:
-            (fresh / HEAPS).rename(place / HEAPS)
-        except OSError:
-            # Another process may have been first: a rename onto a non-empty directory fails.
-            if not (place / HEAPS).is_dir():
-                raise
+            (fresh / server).write_bytes(profile)
+            (fresh / server).chmod(0o644)
+        fresh.chmod(0o755)
+        fresh.rename(_runner(root.path) / HEAPS)

@@ -73,15 +73,7 @@ class GatewayServicer(pb_grpc.InferenceServiceServicer):
 
     async def GetLoad(self, request: pb.GetLoadRequest, context: Context) -> pb.GetLoadResponse:
         """Return the load of all workers, as far as this gateway causes it."""
-        load = self._exchange.load()
-        return pb.GetLoadResponse(
-            running=load.running,
-            waiting=load.waiting,
-            slots=load.slots,
-            prompt_tokens=load.prompt_tokens,
-            cached_prompt_tokens=load.cached_prompt_tokens,
-            generated_tokens=load.generated_tokens,
-        )
+        return wire.load_message(self._exchange.load())
 
     async def SyncModels(self, request: pb.SyncModelsRequest, context: Context) -> pb.SyncModelsResponse:
         """Refuse: this is no worker."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import os
 import secrets
@@ -34,7 +33,6 @@ class RunscBackend:
     run_dir: Path
     slots: int
     start_seconds: float
-    _arranging: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock, repr=False, compare=False)
 
     async def start(self, platform: str) -> AttachedRunner:
         """Start a runner and wait for its hello.
@@ -45,7 +43,6 @@ class RunscBackend:
         Raises:
             RunnerLost: It did not start; the message has the end of its standard error.
         """
-        await self._arrange_heaps(platform)
         name = f"runsc-{secrets.token_hex(4)}"
         folder = folders.RunFolder.create(self.run_dir, name)
         configuration = Configuration(
@@ -65,18 +62,19 @@ class RunscBackend:
         except RunnerLost as error:
             raise RunnerLost(f"{platform}: {error}") from error
 
-    async def _arrange_heaps(self, platform: str) -> None:
-        async with self._arranging:
-            if heaps.are_there(self.root):
-                return
-            name = f"practice-{secrets.token_hex(4)}"
-            folder = folders.RunFolder.create(self.run_dir, name)
-            try:
-                # gVisor takes a minute for what takes seconds without it.
-                without = [sys.executable, "-I", "-S", unshare.__file__, str(folder.path)]
-                await heaps.prepare(self.root, folder.path, [without, self._command(name, platform, folder.path)])
-            finally:
-                await asyncio.to_thread(folder.remove)
+    def arrange_heaps(self) -> None:
+        """Arrange the memory of the root's fork servers, once. Blocks for seconds the first time."""
+        if heaps.are_there(self.root):
+            return
+        name = f"practice-{secrets.token_hex(4)}"
+        folder = folders.RunFolder.create(self.run_dir, name)
+        # gVisor takes a minute for what takes seconds without it.
+        without = [sys.executable, "-I", "-S", unshare.__file__, str(folder.path)]
+        boxed = (self._command(name, platform, folder.path) for platform in self.runsc.platforms)
+        try:
+            heaps.prepare(self.root, folder.path, [without, *boxed])
+        finally:
+            folder.remove()
 
     def _command(self, name: str, platform: str, folder: Path) -> list[str]:
         flags = [
@@ -111,4 +109,6 @@ def prepare(cache: Path, slots: int, start_seconds: float) -> RunscBackend:
         root = rootfs.prepare(cache)
     except RuntimeError as error:
         raise ConfigurationError(str(error)) from error
-    return RunscBackend(gvisor.locate(cache), root, run_dir, slots, start_seconds)
+    backend = RunscBackend(gvisor.locate(cache), root, run_dir, slots, start_seconds)
+    backend.arrange_heaps()
+    return backend
