@@ -63,7 +63,11 @@ def published(home: Path) -> Iterator[Path]:
 
 
 def digest(version: Path) -> str:
-    """Return a hash of a version's tasks, answers and tests."""
+    """Return a hash of the set of a version's tasks, answers and tests.
+
+    Not of their order: rows are sorted by id, and a verdict's id covers the digest of the runner's image, so a change of
+    the runner orders the same rows otherwise.
+    """
     import pyarrow.parquet as parquet
 
     columns = ["instruction", "response", "tests"]
@@ -72,7 +76,8 @@ def digest(version: Path) -> str:
         for file in sorted(version.rglob("*.parquet"))
         for row in parquet.read_table(file, columns=columns).to_pylist()
     ]
-    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+    texts = sorted(json.dumps(row, sort_keys=True) for row in rows)
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
 def record() -> None:
