@@ -116,10 +116,11 @@ hostile: setup ## The hostile corpus on every kind of runner that this machine h
 	@$(BIN)/python -m tests.hostile.matrix $(ARGS)
 
 .PHONY: soak
-soak: setup ## 20,000 executions with hostile ones among them, then 2,000 while runners are killed; CODEALIGN_BENCHMARK_DATA: canonical solutions too
+soak: setup ## 20,000 executions with hostile ones among them, then 2,000 while runners are killed; CODEALIGN_BENCHMARK_DATA: canonical solutions and EvalPlus' verdicts too
 	@$(BIN)/python -m tests.chaos.soak $(ARGS)
 	@$(BIN)/python -m tests.chaos.kill_runners
 	@test -z "$$CODEALIGN_BENCHMARK_DATA" || $(BIN)/python -m tests.evaluation.canonical
+	@test -z "$$CODEALIGN_BENCHMARK_DATA" || CODEALIGN_PARITY_EVERY=1 $(BIN)/python -m pytest tests/evaluation/test_parity.py
 
 .PHONY: chaos
 chaos: setup ## Runs under 100 random faults (killed, frozen, cut off, a full disk, ...) must publish what undisturbed ones publish

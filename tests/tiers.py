@@ -33,13 +33,16 @@ OTHER_FOLDERS = ("tests/cluster", "tests/gpu")
 """Tests that are in neither tier: they have commands of their own."""
 
 LONGEST = (
-    "tests/e2e/test_nano.py",
     "tests/e2e/test_recorded_run.py",
-    "tests/evaluation/test_parity.py",
-    "tests/hostile/test_corpus.py",
+    "tests/e2e/test_nano.py",
+    "tests/e2e/test_experiment.py",
     "services/inference/tests/test_vllm.py",
-    "tests/evaluation/test_evaluate.py",
-    "tests/e2e/test_second_half.py",
+    "tests/hostile/test_corpus.py",
+    "tests/e2e/test_rounds.py",
+    "services/sandbox/tests/test_pod.py",
+    "tests/e2e/test_recorded_pipelines.py",
+    "tests/evaluation/test_parity.py",
+    "trainer/tests/test_service.py",
 )
 """Files that take minutes, the longest first, as `tests/durations.py` reports them."""
 

@@ -40,6 +40,20 @@ def test_a_drain_keeps_the_first_bytes_and_counts_all() -> None:
     drain.close()
 
 
+def test_the_pipe_of_a_program_that_writes_much_is_enlarged() -> None:
+    drain = streams.Drain(keep=4)
+    os.set_blocking(drain.program_end, False)
+    written = 0
+    while written < 400_000:
+        written += os.write(drain.program_end, b"x" * 60_000)
+        drain.read()
+    assert os.write(drain.program_end, b"x" * 500_000) == 500_000
+    drain.empty()
+    assert drain.total == written + 500_000
+    os.close(drain.program_end)
+    drain.close()
+
+
 def test_a_feed_goes_on_where_the_pipe_was_full_and_survives_a_closed_reader() -> None:
     feed = streams.Feed(b"x" * 200_000)
     assert feed.open

@@ -65,8 +65,8 @@ def published(home: Path) -> Iterator[Path]:
 def digest(version: Path) -> str:
     """Return a hash of the set of a version's tasks, answers and tests.
 
-    Not of their order: rows are sorted by id, and a verdict's id covers the digest of the runner's image, so a change of
-    the runner orders the same rows otherwise.
+    Not of their order: rows are sorted by id, and a verdict's id covers the digest of the runner's image, so a change
+    of the runner orders the same rows otherwise.
     """
     import pyarrow.parquet as parquet
 

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.gvisor, pytest.mark.slow, pytest.mark.model, pytest.ma
 FILE = """
 name: small
 preset: nano
-n: 8
+n: 6
 seeds: [0, 1]
 run: {stages: {responses: {attempts: 2}}}
 training: {max_steps: 2}
@@ -32,7 +32,7 @@ arms:
 claims:
   - {statement: Two steps help., better: answers, than: base}
 """
-KILLS = 10
+KILLS = 6
 PAUSE_SECONDS = (0.5, 6.0)
 """Shortest and longest time between two kills, so that some hit services that are starting."""
 ATTEMPTS = 20

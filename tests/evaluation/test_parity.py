@@ -28,8 +28,9 @@ from tests.mutation import mutants
 
 EVALPLUS = ("evalplus==0.3.1", "psutil==7.0.0")
 FILES = {"humaneval": "HumanEvalPlus.jsonl.gz", "mbpp": "MbppPlus.jsonl.gz"}
-EVERY = {"humaneval": 2, "mbpp": 4}
-"""Use every n-th problem of each benchmark, and those with a special rule."""
+EVERY = int(os.environ.get("CODEALIGN_PARITY_EVERY", "5"))
+"""Use every n-th problem of both benchmarks, and those with a special rule. `make soak` uses all."""
+LIMIT_SECONDS = 4500 / EVERY
 HEAVY = {
     *("HumanEval/15", "HumanEval/36", "HumanEval/62", "HumanEval/83", "HumanEval/94", "HumanEval/130"),
     *("HumanEval/139", "Mbpp/84", "Mbpp/123", "Mbpp/255", "Mbpp/271", "Mbpp/300", "Mbpp/389", "Mbpp/392"),
@@ -90,7 +91,7 @@ def ask_evalplus(environment: dict[str, str], request: dict[str, Any], folder: P
         text=True,
         env=environment,
         cwd=folder,
-        timeout=280,
+        timeout=LIMIT_SECONDS / 2,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
@@ -111,16 +112,16 @@ def test_inputs_are_read_as_evalplus_reads_them(benchmark_data: Path, evalplus: 
 
 @pytest.mark.gvisor
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(LIMIT_SECONDS)
 async def test_verdicts_are_those_of_evalplus(
     benchmark_data: Path, evalplus: dict[str, str], sandbox: str, tmp_path: Path
 ) -> None:
     given = [
         (dataset, problem, program)
-        for dataset, every in EVERY.items()
-        for problem, program in solutions(chosen(benchmarks.load(f"{dataset}+", benchmark_data), every))
+        for dataset in FILES
+        for problem, program in solutions(chosen(benchmarks.load(f"{dataset}+", benchmark_data), EVERY))
     ]
-    assert len(given) >= 300
+    assert len(given) >= 150
 
     async def both(asked: list[Solution]) -> list[tuple[str, sb.Result | None]]:
         # Sequentially, so that they do not compete for CPU time.
@@ -143,8 +144,8 @@ async def test_verdicts_are_those_of_evalplus(
         if _differ(solution, verdict, result)
     ]
     assert not differences, "\n\n".join(differences)
-    assert passed >= 100
-    assert len(given) - passed >= 100
+    assert passed >= len(given) // 3
+    assert len(given) - passed >= len(given) // 3
 
 
 def _request(data: Path, asked: list[Solution]) -> dict[str, Any]:

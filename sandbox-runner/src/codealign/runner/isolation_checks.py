@@ -26,6 +26,8 @@ _READ_ONLY = ("/", "/usr", "/usr/bin", "/etc", "/opt/codealign", "/dev", "/var",
 _DEVICES = ("/dev/mem", "/dev/kmem", "/dev/kmsg", "/dev/port", "/proc/kcore", "/proc/kmsg")
 _SYS_CLONE = {"x86_64": 56, "aarch64": 220}
 _IPC_CREATE, _IPC_REMOVE = 0o1666, 0
+_LOOK_SECONDS = 60.0
+"""Limit of the probe that looks around. It takes a second on an idle machine."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -110,10 +112,15 @@ def _look_around(slots: Sequence[Slot], hidden: Sequence[str], comment: str) -> 
             "clone": _SYS_CLONE.get(platform.machine(), -1),
         }
         code = f"{comment}\n{probes.LOOK_AROUND}"
-        seen = run(slots[0], Program(code, stdin=repr(arguments).encode()))
+        program = Program(code, stdin=repr(arguments).encode())
+        # A connection that is dropped, not refused, takes a second for each address.
+        seen = run(slots[0], program, wall_seconds=_LOOK_SECONDS, cpu_seconds=_LOOK_SECONDS)
+    if not isinstance(left, list):
+        raise RuntimeError("the probe that leaves traces did not answer")
     found = _answer(seen.stdout)
-    if not isinstance(found, dict) or not isinstance(left, list):
-        raise RuntimeError(f"the probe did not answer: {seen.stderr.decode('utf-8', 'replace')[-300:]}")
+    if not isinstance(found, dict):
+        why = f"killed: {seen.killed_for.value}" if seen.killed_for else f"exit code {seen.exit_code}"
+        raise RuntimeError(f"the probe did not answer: {why}; {seen.stderr.decode('utf-8', 'replace')[-300:]!r}")
     return {**found, "left": left}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import select
@@ -12,13 +13,22 @@ def _never_block(descriptor: int) -> None:
     fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_NONBLOCK)
 
 
+_MUCH, _LARGE = 1 << 18, 1 << 20
+"""Bytes of output from which a pipe is enlarged, and the size of gVisor's largest pipe."""
+
+
 class Drain:
-    """Reads a pipe to its end, keeps the first bytes and counts all."""
+    """Reads a pipe to its end, keeps the first bytes and counts all.
+
+    A program that fills its pipe waits for the supervisor, and that time is the program's. So the pipe of one that
+    writes much is enlarged.
+    """
 
     def __init__(self, keep: int) -> None:
         self.descriptor, self.program_end = os.pipe2(os.O_CLOEXEC)
         _never_block(self.descriptor)
         self._keep = keep
+        self._size = 65536
         self.kept = bytearray()
         self.total = 0
         self.open = True
@@ -26,12 +36,14 @@ class Drain:
     def read(self) -> None:
         """Read what is available now. Sets `open` to False at the end."""
         try:
-            data = os.read(self.descriptor, 65536)
+            data = os.read(self.descriptor, self._size)
         except BlockingIOError:
             return
         if not data:
             self.open = False
         self.total += len(data)
+        if self.total > _MUCH:
+            self._enlarge()
         room = self._keep - len(self.kept)
         if room > 0:
             self.kept += data[:room]
@@ -47,6 +59,13 @@ class Drain:
     def close(self) -> None:
         """Close the supervisor's end."""
         os.close(self.descriptor)
+
+    def _enlarge(self) -> None:
+        if self._size < _LARGE:
+            self._size = _LARGE
+            # Refused where a user's pipes have a limit together; then the pipe stays as it is.
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(self.descriptor, fcntl.F_SETPIPE_SZ, _LARGE)
 
 
 class Feed:
