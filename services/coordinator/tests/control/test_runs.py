@@ -473,9 +473,13 @@ async def test_what_is_wrong_with_a_run_and_with_its_loop_is_said_at_once() -> N
     world = World(fakes(2), fields={"training_address": "-"})
     loop = pb.Loop(evaluations=[pb.EvaluationSettings(benchmarks=["humaneval"], limit=-1)])
     loop.training.epochs = 2000
+    config, servicer = pb.Run(pipeline="one-line"), world.servicer
     with pytest.raises(InvalidArgument) as caught:
-        await world.servicer.CreateRun(api.CreateRunRequest(config=pb.Run(pipeline="one-line"), loop=loop), CONTEXT)
+        await servicer.CreateRun(api.CreateRunRequest(config=config, loop=loop), CONTEXT)
     assert set(violated(caught)) == {"config.seeds.collection", "loop.evaluations[0].limit", "loop.training.epochs"}
+    with pytest.raises(InvalidArgument) as planned:
+        await servicer.PlanRun(api.PlanRunRequest(config=config, loop=loop), CONTEXT)
+    assert violated(planned) == violated(caught)
 
 
 @in_virtual_time

@@ -289,7 +289,11 @@ def run(
         bool, typer.Option("--timings/--no-timings", help="Print times and tokens of each stage.")
     ] = True,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Print what the run would do and cost, and a forecast. Start no run.")
+        bool,
+        typer.Option(
+            "--plan",
+            help="Check the run, its loop and its rounds, and print what the run would do and cost. Start no run.",
+        ),
     ] = False,
     *,
     where: Target,
@@ -385,7 +389,8 @@ async def _run(work: _Work) -> pb.RunState.ValueType:
         config = run_config(work.choices, work.collection, model, pipeline)
         if work.plan:
             coordinator = connection.clients.coordinator
-            planned = await _configured(connection, coordinator.PlanRun, api.PlanRunRequest(config=config), work.file)
+            asked = api.PlanRunRequest(config=config, loop=loop, series=work.rounds)
+            planned = await _configured(connection, coordinator.PlanRun, asked, work.file)
             print_plan(out, planned)
             return pb.RUN_STATE_SUCCEEDED
         request = api.CreateRunRequest(config=config, loop=loop, series=work.rounds)

@@ -73,17 +73,17 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
         return api.GetPipelineResponse(pipeline=pipelines.describe(pipelines.get(request.name)))
 
     async def CreateRun(self, request: api.CreateRunRequest, context: Context) -> api.CreateRunResponse:
-        run = await self._checked(request)
+        self._runs.must_work()
+        run, _ = await self._checked(request)
         created, existed = await _whole(self._create(run, request))
         return api.CreateRunResponse(run=await self._status(created), existed=existed)
 
-    async def _checked(self, request: api.CreateRunRequest) -> pb.Run:
-        """Return the run's full configuration after checking that run, loop and series are possible.
+    async def _checked(self, request: api.CreateRunRequest | api.PlanRunRequest) -> tuple[pb.Run, list[str]]:
+        """Return the run's full configuration, and notes, after checking that run, loop and series are possible.
 
         Raises:
             InvalidArgument: Names every invalid field of all.
         """
-        self._runs.must_work()
         wrong: list[tuple[str, str]] = []
         if request.HasField("series"):
             try:
@@ -96,7 +96,7 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
             except InvalidArgument as error:
                 wrong = [*error.violations, *wrong]
         try:
-            run, _ = await self._runs.prepare(request.config)
+            run, notes = await self._runs.prepare(request.config)
             if request.HasField("loop"):
                 await self._loops.source(run.model)
                 wrong += await self._too_many_rows(run, request.loop)
@@ -104,7 +104,7 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
             wrong = [*error.violations, *wrong]
         if wrong:
             raise InvalidArgument(violations=wrong)
-        return run
+        return run, notes
 
     async def _too_many_rows(self, run: pb.Run, loop: pb.Loop) -> list[tuple[str, str]]:
         """Return what is wrong with the number of rows of a loop's training."""
@@ -127,7 +127,7 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
         return api.RejudgeRunResponse(run=await self._status(run), existed=existed)
 
     async def PlanRun(self, request: api.PlanRunRequest, context: Context) -> api.PlanRunResponse:
-        run, notes = await self._runs.prepare(request.config)
+        run, notes = await self._checked(request)
         return await plan.build(self._services, run, notes)
 
     async def GetRun(self, request: api.GetRunRequest, context: Context) -> api.GetRunResponse:

@@ -366,16 +366,26 @@ class PlanRunRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CONFIG_FIELD_NUMBER: _builtins.int
+    LOOP_FIELD_NUMBER: _builtins.int
+    SERIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def config(self) -> _records_pb2.Run: ...
+    @_builtins.property
+    def loop(self) -> _records_pb2.Loop:
+        """Both are only checked, as CreateRun checks them. Unset: none."""
+
+    @_builtins.property
+    def series(self) -> _records_pb2.RoundSeries: ...
     def __init__(
         self,
         *,
         config: _records_pb2.Run | None = ...,
+        loop: _records_pb2.Loop | None = ...,
+        series: _records_pb2.RoundSeries | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "loop", b"loop", "series", b"series"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "loop", b"loop", "series", b"series"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -31,7 +31,7 @@ class Rounds:
     def __init__(self, services: Services, loops: Loops, poke: requests.Poke, assigned: Assigned) -> None:
         self._services, self._loops, self._poke, self._assigned = services, loops, poke, assigned
 
-    def check(self, request: api.CreateRunRequest) -> pb.RoundSeries:
+    def check(self, request: api.CreateRunRequest | api.PlanRunRequest) -> pb.RoundSeries:
         """Return the request's series with its defaults, after checking that it is possible with the run and the loop.
 
         Raises:
