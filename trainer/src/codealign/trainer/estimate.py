@@ -86,6 +86,8 @@ def estimate(model: ModelFiles, spec: api.TrainingSpec, *, rows_at_once: int, de
     saved = trained * trained_size if adapters else weights
     checkpoint = saved + optimizer
     result = model.parameters * size + RESULT_EXTRA_BYTES
+    if adapters:  # kept beside the merged weights
+        result += saved
     return Needs(memory=int(memory * MARGIN), disk=2 * checkpoint + result)
 
 
