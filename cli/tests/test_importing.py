@@ -277,6 +277,33 @@ def test_a_row_that_the_store_refuses_does_not_stop_the_others(dataset: Dataset,
     assert len(dataset.of_kind(pb.KIND_RESPONSE)) == 4
 
 
+def test_of_several_responses_of_a_row_those_that_another_row_lacks_are_kept(dataset: Dataset, tmp_path: Path) -> None:
+    def row(*answers: str) -> dict[str, object]:
+        return {"instruction": "Count.", "parsing_result": [{"response": answer} for answer in answers]}
+
+    result = run(lines(tmp_path / "a.jsonl", row("1", "2"), row("3", "2"), row("1")), fmt="selfcodealign")
+    assert sorted(record.response.answer for record in dataset.of_kind(pb.KIND_RESPONSE)) == ["1", "2", "3"]
+    assert "2 rows new, 1 existing" in result.output
+
+
+@pytest.mark.parametrize("answers", [("1", "2 too large"), ("2 too large", "1")])
+def test_a_response_that_the_store_refuses_is_told_wherever_in_its_row_it_is(
+    answers: Sequence[str], dataset: Dataset, tmp_path: Path
+) -> None:
+    dataset.refused = "too large"
+    row = {"instruction": "Count.", "parsing_result": [{"response": answer} for answer in answers]}
+    path = lines(tmp_path / "a.jsonl", row, {"instruction": "Add.", "parsing_result": [{"response": "3"}]})
+    assert problems(path, tmp_path, fmt="selfcodealign") == [(1, "", "too-large")]
+    assert sorted(record.response.answer for record in dataset.of_kind(pb.KIND_RESPONSE)) == ["1", "3"]
+
+
+def test_an_import_of_which_the_store_refuses_every_row_fails(dataset: Dataset, tmp_path: Path) -> None:
+    dataset.refused = "return"
+    result = run(lines(tmp_path / "a.jsonl", GOOD))
+    assert result.exit_code == 1
+    assert "no row of" in result.output
+
+
 def test_a_byte_order_mark_is_no_part_of_the_first_row(dataset: Dataset, tmp_path: Path) -> None:
     path = lines(tmp_path / "a.jsonl", b"\xef\xbb\xbf" + json.dumps(GOOD).encode() + b"\r\n")
     assert problems(path, tmp_path) == []

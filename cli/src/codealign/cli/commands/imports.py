@@ -100,7 +100,7 @@ def import_command(
         found = hub.sources(source)
     else:
         found = local_sources(Path(source))
-    tally = Tally()
+    tally, imported = Tally(), 0
     file = _opened(problems) if problems else None
     try:
         told = _Problems(tally, file)
@@ -110,6 +110,7 @@ def import_command(
         if chosen:
             name = collection or collection_name(source, [each.record for each in chosen])
             batches = run_async(_store(where, chosen, form, license_id, name, tally, told))
+            imported = batches.inserted + batches.existed
             out.print(
                 Text(f"collection {printable(name)}: {batches.inserted:,} rows new, {batches.existed:,} existing")
             )
@@ -118,7 +119,7 @@ def import_command(
     finally:
         if file is not None:
             file.close()
-    if not tally.rows:
+    if not imported:
         raise Failure(f"no row of {source} was imported", EXIT_FAILURE)
 
 
@@ -147,7 +148,6 @@ async def _store(
             while some := await asyncio.to_thread(next, rows, None):
                 for row, made in some:
                     await batches.add(made, row)
-                    tally.rows += 1
         await batches.flush()
         return batches
 

@@ -39,10 +39,8 @@ class Readable:
 
 @dataclass
 class Tally:
-    """What became of the rows that were read."""
+    """What became of the rows that are not imported."""
 
-    rows: int = 0
-    """Rows that became records."""
     problems: Counter[str] = field(default_factory=Counter)
     """Rows and files that could not be read, by reason."""
     dropped: Counter[str] = field(default_factory=Counter)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import NamedTuple
 
 import grpc
 
@@ -19,19 +20,29 @@ MOST_BYTES = 2 * 2**20
 _OF_RECORD = re.compile(r"records\[(\d+)\]")
 
 
+class _Place(NamedTuple):
+    """Where a row is. The row itself, with columns that are not read, is not held."""
+
+    file: str
+    row: int
+
+
+_Held = dict[str, tuple[pb.Record, _Place | None]]
+"""Records on their way by id, each with the first row that it is of. None: it is a file's."""
+
+
 class Batches:
     """Records on their way into a collection.
 
     Args:
         connection: To the dataset service.
         collection: The collection.
-        on_problem: Called with each row that the store refuses.
+        on_problem: Called with each row that the store refuses, wholly or in part.
     """
 
     def __init__(self, connection: Connection, collection: str, on_problem: Callable[[Problem], None]) -> None:
         self._connection, self._collection, self._on_problem = connection, collection, on_problem
-        self._held: dict[str, tuple[pb.Record, Row | None, bool]] = {}
-        """Records by id with their row, and whether the record is the row's last."""
+        self._held: _Held = {}
         self._bytes = 0
         self.inserted = 0
         """Rows of which something was new."""
@@ -45,13 +56,13 @@ class Batches:
             or self._bytes + sum(each.ByteSize() for each in made) > MOST_BYTES
         ):
             await self.flush()
-        if row is not None and made[-1].id in self._held:
+        place = _Place(row.file, row.number) if row is not None else None
+        new = [record for record in made if record.id not in self._held]  # a row may have several responses
+        if place is not None and not new:
             self.existed += 1
-            return
-        for record in made:
-            if record.id not in self._held:
-                self._held[record.id] = record, row, row is not None and record is made[-1]
-                self._bytes += record.ByteSize()
+        for record in new:
+            self._held[record.id] = record, place
+            self._bytes += record.ByteSize()
 
     async def flush(self) -> None:
         """Append what is held.
@@ -60,42 +71,53 @@ class Batches:
             Failure: The store cannot be reached, or refuses something other than a row.
         """
         held, self._held, self._bytes = self._held, {}, 0
+        refused: dict[_Place, str] = {}
         while held:
-            request = ds.AppendRequest(records=[each[0] for each in held.values()], collection=self._collection)
+            request = ds.AppendRequest(records=[record for record, _ in held.values()], collection=self._collection)
             try:
                 response = await self._connection.call(self._connection.clients.dataset.Append, request)
             except Failure as failure:
-                held = self._without_refused(held, failure)
+                held = _without_refused(held, failure, refused)
                 continue
-            for result, (_, _, last) in zip(response.results, held.values(), strict=True):
-                if last and result.outcome == ds.APPEND_OUTCOME_INSERTED:
-                    self.inserted += 1
-                elif last:
-                    self.existed += 1
-            return
+            new: dict[_Place, bool] = {}
+            for result, (_, place) in zip(response.results, held.values(), strict=True):
+                if place is not None and place not in refused:
+                    new[place] = new.get(place, False) or result.outcome == ds.APPEND_OUTCOME_INSERTED
+            self.inserted += sum(new.values())
+            self.existed += len(new) - sum(new.values())
+            break
+        for place, reason in refused.items():
+            self._on_problem(Problem(place.file, place.row, "", "too-large", reason))
 
-    def _without_refused(
-        self, held: dict[str, tuple[pb.Record, Row | None, bool]], failure: Failure
-    ) -> dict[str, tuple[pb.Record, Row | None, bool]]:
-        """Return the batch without the records that the store refuses and those derived from them."""
-        wrong = violations(failure.__cause__) if isinstance(failure.__cause__, grpc.aio.AioRpcError) else []
-        items = list(held.values())
-        refused: dict[str, str] = {}
-        for path, text in wrong:
-            if found := _OF_RECORD.match(path):
-                record, row, _ = items[int(found[1])]
-                if row is None:
-                    raise failure
-                refused[record.id] = f"the store refuses it: {path[found.end() :].lstrip('.')} {text}".strip()
-        if not refused:
-            raise failure
-        kept = {}
-        for record, row, last in items:
-            reason = refused.get(record.id) or next((refused[one] for one in record.parents if one in refused), "")
-            if reason:
-                refused[record.id] = reason
-                if last and row is not None:
-                    self._on_problem(Problem(row.file, row.number, "", "too-large", reason))
-            else:
-                kept[record.id] = record, row, last
-        return kept
+
+def _without_refused(held: _Held, failure: Failure, refused: dict[_Place, str]) -> _Held:
+    """Return the batch without the records that the store refuses and those derived from them.
+
+    Args:
+        held: The batch.
+        failure: What the store answered.
+        refused: Receives the rows of these records, with the reason.
+
+    Raises:
+        Failure: The store refuses something other than a row.
+    """
+    wrong = violations(failure.__cause__) if isinstance(failure.__cause__, grpc.aio.AioRpcError) else []
+    items = list(held.values())
+    reasons: dict[str, str] = {}
+    for path, text in wrong:
+        if found := _OF_RECORD.match(path):
+            record, place = items[int(found[1])]
+            if place is None:
+                raise failure
+            reasons[record.id] = f"the store refuses it: {path[found.end() :].lstrip('.')} {text}".strip()
+    if not reasons:
+        raise failure
+    kept: _Held = {}
+    for record, place in items:
+        reason = reasons.get(record.id) or next((reasons[one] for one in record.parents if one in reasons), "")
+        if not reason:
+            kept[record.id] = record, place
+        elif place is not None:
+            reasons[record.id] = reason
+            refused.setdefault(place, reason)
+    return kept
