@@ -204,6 +204,18 @@ def test_a_mapping_of_the_user_wins(dataset: Dataset, tmp_path: Path) -> None:
     assert (response.response.code, response.response.tests) == (row["out"], row["check"])
 
 
+def test_a_column_that_only_late_rows_have_is_read(dataset: Dataset, tmp_path: Path) -> None:
+    common = {"problem": "Double.", "solution": "2 * x"}
+    rows = [{**common, "problem": f"Task {number}."} for number in range(150)]
+    late = {**common, "license": "GPL-3.0", "lang": "rust", "question": "Another layout's."}
+    result = run(lines(tmp_path / "a.jsonl", *rows, late), "--license", "MIT")
+    assert "columns instruction=problem, response=solution, language=lang, license=license (OSS-" in result.output
+    licenses = [record.response.license for record in dataset.of_kind(pb.KIND_RESPONSE)]
+    assert (licenses.count("MIT"), licenses.count("GPL-3.0")) == (150, 1)
+    given = run(tmp_path / "a.jsonl", "--columns", "instruction=problem,response=solution,category=question")
+    assert given.exit_code == 0, given.output
+
+
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
@@ -361,6 +373,7 @@ def test_parquet_with_bytes_that_are_no_text_loses_only_that_row(dataset: Datase
         ("a.jsonl", b"", "empty-file"),
         ("a.jsonl", b"\n\n", "empty-file"),
         ("a.jsonl", json.dumps({"text": "a"}).encode(), "no-columns"),
+        ("a.jsonl", b"{}\n{}\n", "no-columns"),
         ("a.jsonl", json.dumps([GOOD]).encode(), "unreadable-file"),
         ("a.json", b"[\n" + json.dumps(GOOD).encode() + b"\n]", "unreadable-file"),
         ("a.jsonl", json.dumps(GOOD).encode("utf-16"), "unreadable-file"),

@@ -13,9 +13,8 @@ import json
 import os
 import zlib
 from collections.abc import Collection, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
 from codealign.cli.failures import Failure
 from codealign.cli.importing.rows import Problem, Row, Unusable
@@ -30,7 +29,7 @@ MAX_ROW_BYTES = 8 * 2**20
 """Maximum size of a line. The store takes no larger record."""
 _PARQUET_ROWS = 32
 _SEEN = 100
-"""Rows from which the columns of a JSON Lines file are taken."""
+"""Rows of a JSON Lines file of which every column is noted."""
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _BROKEN = (OSError, EOFError, zlib.error, ValueError)
 """Errors of a damaged file: those of gzip, and those of pyarrow, which subclass OSError and ValueError."""
@@ -76,8 +75,24 @@ def sha256(path: Path) -> str:
         raise Unusable("unreadable-file", f"cannot be read: {error.strerror or error}") from None
 
 
-def columns(path: Path) -> list[str]:
-    """Return the names of a file's columns, those of JSON Lines from its first rows.
+class Columns(NamedTuple):
+    """Names of a file's columns."""
+
+    first: list[str]
+    """Those of Parquet, or of the first rows of JSON Lines."""
+    further: list[str]
+    """Columns that the first rows lack and others have."""
+
+
+def columns(path: Path, known: Collection[str] = ()) -> Columns:
+    """Return the names of a file's columns.
+
+    JSON Lines may leave a column out of a row, so all rows are looked at. After the first ones only known columns are
+    noted, since rows may have any number of others.
+
+    Args:
+        path: The file.
+        known: Columns that may be read.
 
     Raises:
         Unusable: The file cannot be read, or has no row.
@@ -86,15 +101,24 @@ def columns(path: Path) -> list[str]:
         with _parquet(path) as file:
             if not file.metadata.num_rows:
                 raise Unusable("empty-file", "has no row")
-            return list(file.schema_arrow.names)
-    seen = list(islice(rows(path, path.name), _SEEN))
-    if not seen:
+            return Columns(list(file.schema_arrow.names), [])
+    first: dict[str, None] = {}
+    further: set[str] = set()
+    problem: Problem | None = None
+    is_empty = True
+    for number, row in enumerate(rows(path, path.name)):
+        if isinstance(row, Problem):
+            problem = problem or row
+        elif number < _SEEN or not first:
+            first.update(dict.fromkeys(row.fields))
+        else:
+            further.update(name for name in known if name in row.fields)
+        is_empty = False
+    if not first and problem is not None:
+        raise Unusable(problem.reason, f"no row can be read: {problem.detail} (line {problem.row})")
+    if is_empty:
         raise Unusable("empty-file", "has no row")
-    names = dict.fromkeys(name for row in seen if isinstance(row, Row) for name in row.fields)
-    if not names:
-        first = next(row for row in seen if isinstance(row, Problem))
-        raise Unusable(first.reason, f"no row can be read: {first.detail} (line {first.row})")
-    return list(names)
+    return Columns(list(first), sorted(further - first.keys()))
 
 
 def rows(path: Path, name: str, wanted: Sequence[str] = (), nested: Collection[str] = ()) -> Iterator[Row | Problem]:

@@ -86,12 +86,17 @@ class Format(ABC):
         """Return whether a role is read from a list of objects. All others are texts, or lists of texts."""
         return False
 
-    def taken(self, there: Sequence[str], given: Mapping[str, str]) -> Taken:
+    def columns(self, given: Mapping[str, str]) -> set[str]:
+        """Return the columns that may be read from a file: those that the user maps, and those of all layouts."""
+        return {*given.values()}.union(*({*each.required.values(), *each.optional.values()} for each in self.layouts))
+
+    def taken(self, there: Sequence[str], given: Mapping[str, str], further: Sequence[str] = ()) -> Taken:
         """Return what to read from a file with these columns.
 
         Args:
             there: The file's columns.
             given: Columns by role, as the user maps them. They win over a recognized layout.
+            further: Columns that only some later rows have. They are read, but a layout is not recognized by them.
 
         Raises:
             Failure: The user maps an unknown role.
@@ -100,14 +105,15 @@ class Format(ABC):
         for role in given:
             if role not in self.roles:
                 raise Failure(f"--columns: format {self.name} reads no {role!r}; it reads: {', '.join(self.roles)}")
-        missing = [column for column in given.values() if column not in there]
+        everywhere = [*there, *further]
+        missing = [column for column in given.values() if column not in everywhere]
         if missing:
             raise Unusable("no-columns", f"has no column {missing[0]!r}; its columns: {', '.join(there)}", missing[0])
         if given and not self.needs(given):
             return Taken(dict(given), "")
         layout = next((each for each in self.layouts if set(each.required.values()) <= set(there)), None)
         found = dict(layout.required) if layout else {}
-        found |= {role: name for role, name in (layout.optional if layout else {}).items() if name in there}
+        found |= {role: name for role, name in (layout.optional if layout else {}).items() if name in everywhere}
         found |= given
         if wanted := self.needs(found):
             raise Unusable(

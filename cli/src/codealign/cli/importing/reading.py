@@ -89,7 +89,8 @@ def readable(
     found = []
     for source in sources:
         try:
-            taken = form.taken(files.columns(source.path), given)
+            there = files.columns(source.path, form.columns(given))
+            taken = form.taken(there.first, given, there.further)
             size = source.path.stat().st_size
             record = import_record(source.name, files.sha256(source.path), size, form, taken.columns, license_id)
         except Unusable as error:
