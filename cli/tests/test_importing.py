@@ -270,6 +270,8 @@ def test_the_last_line_may_be_cut_off_or_lack_its_line_feed(dataset: Dataset, tm
     cut = json.dumps(GOOD).encode()
     assert problems(lines(tmp_path / "a.jsonl", GOOD, cut[:-5]), tmp_path) == [(2, "", "cut-off")]
     assert problems(lines(tmp_path / "b.jsonl", GOOD, cut), tmp_path) == []
+    within = json.dumps({**GOOD, "problem": "Say 你好"}, ensure_ascii=False).encode().partition("好".encode())[0]
+    assert problems(lines(tmp_path / "c.jsonl", GOOD, within + "好".encode()[:2]), tmp_path) == [(2, "", "cut-off")]
 
 
 def test_a_line_that_is_too_large_is_passed_over_without_being_held(
@@ -376,6 +378,9 @@ def test_parquet_with_bytes_that_are_no_text_loses_only_that_row(dataset: Datase
         ("a.jsonl", b"{}\n{}\n", "no-columns"),
         ("a.jsonl", json.dumps([GOOD]).encode(), "unreadable-file"),
         ("a.json", b"[\n" + json.dumps(GOOD).encode() + b"\n]", "unreadable-file"),
+        ("a.json", b"[" + json.dumps(GOOD).encode() + b",\n" + json.dumps(GOOD).encode() + b"]", "unreadable-file"),
+        ("a.json", b"[" + b"{}," * (files.MAX_ROW_BYTES // 2) + b"{}]", "unreadable-file"),
+        ("a.json", json.dumps(GOOD, indent=1).encode(), "unreadable-file"),
         ("a.jsonl", json.dumps(GOOD).encode("utf-16"), "unreadable-file"),
         ("a.jsonl.gz", b"not gzip", "unreadable-file"),
         ("a.jsonl.zst", b"not zstd", "unreadable-file"),

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ _PARQUET_ROWS = 32
 _SEEN = 100
 """Rows of a JSON Lines file of which every column is noted."""
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_LIST_BEGINS = re.compile(rb"\s*\[\s*(?:[\[{]|$)")
+_LIST = "is one JSON list: write one object per line (jq -c '.[]' FILE)"
 _BROKEN = (OSError, EOFError, zlib.error, ValueError)
 """Errors of a damaged file: those of gzip, and those of pyarrow, which subclass OSError and ValueError."""
 
@@ -188,28 +191,33 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
             yield stream
 
 
-def _lines(stream: IO[bytes]) -> Iterator[tuple[bytes | None, bool]]:
-    """Yield each line, None in place of one that is too long, and whether a line feed ends it."""
+def _lines(stream: IO[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """Yield each line, of one that is too long its beginning, and whether a line feed ends it."""
     while line := stream.readline(MAX_ROW_BYTES + 1):
         if line.endswith(b"\n") or len(line) <= MAX_ROW_BYTES:
             yield line, line.endswith(b"\n")
             continue
         while (rest := stream.readline(MAX_ROW_BYTES)) and not rest.endswith(b"\n"):
             pass
-        yield None, True
+        yield line, True
 
 
-def _row(line: bytes | None, number: int, name: str, *, ended: bool) -> Row | None:
+def _row(line: bytes, number: int, name: str, *, ended: bool) -> Row | None:
     """Return the row of a line, or None if the line is blank."""
-    if line is None:
-        raise Unusable("too-large", f"is larger than {MAX_ROW_BYTES // 2**20} MiB")
+    is_too_large = len(line) > MAX_ROW_BYTES and not line.endswith(b"\n")
     if number == 1:
         if line.startswith(_UTF16):
             raise Unusable("unreadable-file", "the file is UTF-16: convert it to UTF-8 (iconv -f utf-16 -t utf-8)")
         line = line.removeprefix(b"\xef\xbb\xbf")
+        if _LIST_BEGINS.match(line):  # it may end on a later line, or be too large for a row
+            raise Unusable("unreadable-file", _LIST)
+    if is_too_large:
+        raise Unusable("too-large", f"is larger than {MAX_ROW_BYTES // 2**20} MiB")
     try:
         text = line.decode()
     except UnicodeDecodeError as error:
+        if not ended and error.end == len(line) and error.reason == "unexpected end of data":
+            raise Unusable("cut-off", "the last line is cut off within a character") from None
         raise Unusable("not-utf8", f"is not UTF-8 at byte {error.start} (0x{line[error.start]:02x})") from None
     if not text.strip():
         return None
@@ -218,15 +226,15 @@ def _row(line: bytes | None, number: int, name: str, *, ended: bool) -> Row | No
     except json.JSONDecodeError as error:
         if not ended:
             raise Unusable("cut-off", f"the last line is cut off: {error.msg} at character {error.pos}") from None
-        if number == 1 and text.strip() in ("[", "{"):
+        if number == 1 and text.strip() == "{":
             raise Unusable(
-                "unreadable-file", "is one JSON document: write one object per line (jq -c '.[]' FILE)"
+                "unreadable-file", "is one JSON document: write one object per line (jq -c . FILE)"
             ) from None
         raise Unusable("not-json", f"is not JSON: {error.msg} at character {error.pos}") from None
     except (ValueError, RecursionError) as error:  # a number of too many digits; nested too deeply
         raise Unusable("not-json", f"is not readable JSON: {error}") from None
     if number == 1 and isinstance(fields, list):
-        raise Unusable("unreadable-file", "is one JSON list: write one object per line (jq -c '.[]' FILE)")
+        raise Unusable("unreadable-file", _LIST)
     if not isinstance(fields, dict):
         raise Unusable("not-an-object", f"must be an object, is {type(fields).__name__}")
     return Row(name, number, fields)
