@@ -363,6 +363,20 @@ def test_a_nested_parquet_column_is_named(dataset: Dataset, tmp_path: Path) -> N
     assert problems(path, tmp_path) == [(0, "completion", "not-text")]
 
 
+def test_a_parquet_column_that_occurs_twice_is_named_and_other_files_are_imported(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    texts = [pa.array([text]) for text in ("A.", "B.", "c")]
+    pq.write_table(pa.Table.from_arrays(texts, names=["problem", "problem", "solution"]), folder / "a.parquet")
+    lines(folder / "b.jsonl", GOOD)
+    result = run(folder)
+    assert result.exit_code == 0, result.output
+    assert "a.parquet: problem: occurs 2 times" in result.output
+    assert len(dataset.of_kind(pb.KIND_RESPONSE)) == 1
+
+
 def test_parquet_with_bytes_that_are_no_text_loses_only_that_row(dataset: Dataset, tmp_path: Path) -> None:
     raw = pa.array([b"A.", b"\xff\xfe", b"C."], pa.binary()).view(pa.string())
     path = table(tmp_path / "a.parquet", {"problem": raw, "solution": ["a", "b", "c"]})

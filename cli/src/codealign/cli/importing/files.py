@@ -252,7 +252,7 @@ def _parquet(path: Path) -> Iterator[Any]:
 
 def _parquet_rows(path: Path, name: str, wanted: Sequence[str], nested: Collection[str]) -> Iterator[Row | Problem]:
     with _parquet(path) as file:
-        _check_flat(file.schema_arrow, [column for column in wanted if column not in nested])
+        _check_columns(file.schema_arrow, wanted, nested)
         number = 0
         try:
             for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=list(wanted) or None):
@@ -267,9 +267,13 @@ def _parquet_rows(path: Path, name: str, wanted: Sequence[str], nested: Collecti
             raise Unusable("unreadable-file", f"cannot be read after row {number}: {encodable(str(error))}") from None
 
 
-def _check_flat(schema: Any, wanted: Sequence[str]) -> None:
+def _check_columns(schema: Any, wanted: Sequence[str], nested: Collection[str]) -> None:
     types = _pyarrow().types
     for column in wanted:
+        if (count := len(schema.get_all_field_indices(column))) > 1:
+            raise Unusable("unreadable-file", f"occurs {count} times: rename all but one of these columns", column)
+        if column in nested:
+            continue
         kind = schema.field(column).type
         inner = kind.value_type if types.is_list(kind) or types.is_large_list(kind) else kind
         if types.is_nested(inner):
