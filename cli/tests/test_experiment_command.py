@@ -18,6 +18,7 @@ from codealign.api.inference.v1 import inference_pb2_grpc as inference_rpc
 from codealign.cli import experiments
 from codealign.cli.commands import experiment as command
 from codealign.cli.experiment_config import Choices, chosen
+from codealign.cli.failures import Failure
 from codealign.cli.options import target
 from codealign.cli.stack import Options
 
@@ -180,3 +181,12 @@ async def test_an_interruption_pauses_what_the_command_started_and_nothing_else(
     assert coordinator.paused is started
     said = "paused; finished work is kept" if started else "codealign experiment pause 0123456789ab"
     assert said in work.interrupted()
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [("0,x", "must be whole numbers"), ("1,01", "a seed twice"), ("0,9223372036854775808", "too large")],
+)
+def test_seeds_that_cannot_be_are_refused(seeds: str, said: str) -> None:
+    with pytest.raises(Failure, match=f"--seeds: .*{said}"):
+        command._numbers(seeds)

@@ -165,7 +165,7 @@ class Reader:
     def rounds(self, node: yaml.Node, path: str) -> dict[str, Any] | None:
         """Return the fields of a RoundSeries: a number of rounds, or a mapping."""
         if isinstance(node, yaml.ScalarNode):
-            number = self._scalar(node, path, pb.RoundSeries.DESCRIPTOR.fields_by_name["number"])
+            number = self.scalar(node, path, pb.RoundSeries.DESCRIPTOR.fields_by_name["number"])
             return None if number is None else {"number": number}
         return self.message(node, path, pb.RoundSeries.DESCRIPTOR)
 
@@ -184,7 +184,7 @@ class Reader:
             return self.message(node, path, made)
         if field.is_repeated:
             return self._texts(node, path)
-        return self._scalar(node, path, field)
+        return self.scalar(node, path, field)
 
     def _texts(self, node: yaml.Node, path: str) -> list[str]:
         if not isinstance(node, yaml.SequenceNode):
@@ -192,7 +192,8 @@ class Reader:
             return []
         return [text for inner in node.value if (text := self.value(inner, path, str)) is not None]
 
-    def _scalar(self, node: yaml.Node, path: str, field: FieldDescriptor) -> Any:
+    def scalar(self, node: yaml.Node, path: str, field: FieldDescriptor) -> Any:
+        """Return the value of a message's field that is no message. Record a value that it cannot hold, return None."""
         if field.cpp_type in _NUMBERS:
             amount = self.value(node, path, (float, int))
             if amount is not None and not math.isfinite(amount):

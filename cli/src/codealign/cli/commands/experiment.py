@@ -108,7 +108,12 @@ def run(
     n: Annotated[
         int | None,
         typer.Option(
-            "--n", "-n", min=0, help="Seed functions of each run. 0: all. Default: the file's.", show_default=False
+            "--n",
+            "-n",
+            min=0,
+            max=2**31 - 1,
+            help="Seed functions of each run. 0: all. Default: the file's.",
+            show_default=False,
         ),
     ] = None,
     functions: Annotated[
@@ -184,6 +189,8 @@ def _numbers(text: str) -> list[int]:
         found = [int(part) for part in text.split(",")] if text else []
     except ValueError:
         raise Failure(f"--seeds: must be whole numbers with commas between them, such as 0,1,2; is {text!r}") from None
+    if large := [each for each in found if abs(each) >= 2**63]:
+        raise Failure(f"--seeds: {large[0]} is too large")
     if len(set(found)) < len(found):
         raise Failure(f"--seeds: {text} names a seed twice")
     return found

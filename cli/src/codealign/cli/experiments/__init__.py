@@ -39,6 +39,12 @@ _FILE = {
     "matrix": dict,
     "claims": list,
 }
+_NUMBERS = {
+    "n": pb.SeedSelection.DESCRIPTOR.fields_by_name["limit"],
+    "seeds": pb.Experiment.DESCRIPTOR.fields_by_name["seeds"],
+    "rows": pb.ExperimentArm.DESCRIPTOR.fields_by_name["rows"],
+}
+"""Fields that limit what the file's whole numbers may be."""
 _ARM = ("name", "untrained", *AXES, "instructions_of", "run", "training")
 _CLAIM = ("statement", "better", "than", "benchmark", "source")
 _FOLDER = files("codealign.cli.experiments")
@@ -153,7 +159,8 @@ def parse(what: str, text: str) -> ExperimentFile:
                 alias: reader.value(value, join(key, alias), str) for alias, value in reader.items(node, key, None)
             }
         elif key == "seeds":
-            found[key] = [reader.value(each, f"{key}[{at}]", int) for at, each in enumerate(_list(reader, node, key))]
+            listed = enumerate(_list(reader, node, key))
+            found[key] = [_value(reader, each, f"{key}[{at}]", key, int) for at, each in listed]
         elif key == "arms":
             arms += [_arm(reader, each, f"{key}[{at}]") for at, each in enumerate(_list(reader, node, key))]
         elif key == "matrix":
@@ -161,7 +168,9 @@ def parse(what: str, text: str) -> ExperimentFile:
         elif key == "claims":
             found[key] = [_claim(reader, each, f"{key}[{at}]") for at, each in enumerate(_list(reader, node, key))]
         else:
-            found[key] = reader.value(node, key, _FILE[key])
+            found[key] = _value(reader, node, key, key, _FILE[key])
+            if key == "n" and (found[key] or 0) < 0:
+                reader.wrong(node, f"n: must not be negative, is {found[key]}; 0 takes all")
     for at, arm in enumerate(arms):
         for alias in (arm.model, arm.generator):
             if alias and alias not in found.get("models", {}):
@@ -189,6 +198,11 @@ def _unknown_arms(file: ExperimentFile) -> Iterator[tuple[str, str]]:
             yield place, f"unknown arm {name!r}{nearest(name, known)}"
 
 
+def _value(reader: Reader, node: yaml.Node, path: str, key: str, kind: type) -> Any:
+    """Return the value of a key. Record a value of another kind, or a number that is too large, and return None."""
+    return reader.scalar(node, path, _NUMBERS[key]) if key in _NUMBERS else reader.value(node, path, kind)
+
+
 def _list(reader: Reader, node: yaml.Node, path: str) -> Sequence[yaml.Node]:
     if isinstance(node, yaml.SequenceNode):
         return list(node.value)
@@ -208,7 +222,7 @@ def _arm(reader: Reader, node: yaml.Node, path: str) -> Arm:
             found[key] = reader.message(value, at, training.TrainingSpec.DESCRIPTOR)
         else:
             kind = bool if key == "untrained" else AXES.get(key, str)
-            found[key] = reader.value(value, at, kind)
+            found[key] = _value(reader, value, at, key, kind)
     if isinstance(node, yaml.MappingNode) and not found.get("name"):
         reader.wrong(node, f"{path}.name: must be set")
     if found.get("untrained"):
@@ -223,7 +237,8 @@ def _product(reader: Reader, node: yaml.Node, path: str) -> list[Arm]:
     for key, value in reader.items(node, path, AXES):
         at = join(path, key)
         axes[key] = [
-            reader.value(each, f"{at}[{number}]", AXES[key]) for number, each in enumerate(_list(reader, value, at))
+            _value(reader, each, f"{at}[{number}]", key, AXES[key])
+            for number, each in enumerate(_list(reader, value, at))
         ]
         if not axes[key]:
             reader.wrong(value, f"{at}: must be a list with one value at least")
