@@ -86,6 +86,17 @@ def test_the_plot_of_numbers_of_rows_is_a_curve_beside_the_base() -> None:
     assert "base" in {each.text for each in drawn.findall("{*}text")}
 
 
+def test_the_plot_of_arms_that_differ_in_more_than_their_rows_names_each_of_them() -> None:
+    names = ("base", "100 rows", "200 rows", "300 rows")
+    another, shared = found(names=names, rows=True), found(names=names, rows=True)
+    another.experiment.config.arms[2].run.selection.strategy = "failures-only"
+    shared.experiment.config.arms[2].rows = 0  # it trains on as many rows as the smallest such arm
+    for response in (another, shared):
+        drawn = ET.fromstring(pages.plot(response))
+        assert not drawn.findall("{*}polyline"), "a line would join what is not one curve"
+        assert set(names) <= {each.text for each in drawn.findall("{*}text")}
+
+
 def test_without_results_the_page_says_so_and_there_is_no_plot() -> None:
     response = api.GetExperimentResponse(experiment=found().experiment)
     assert "No cell has a result yet." in page(response)

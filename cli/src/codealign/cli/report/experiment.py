@@ -137,14 +137,28 @@ def as_json(found: api.GetExperimentResponse) -> str:
 def plot(found: api.GetExperimentResponse) -> Markup:
     """Return the first measure as a chart (SVG), or "" without results.
 
-    If at least three arms have their own numbers of rows, pass@1 is drawn over the rows; otherwise by arm.
+    Of at least three arms that differ in their numbers of rows alone, pass@1 is drawn over the rows; otherwise by arm.
     """
     if not found.result.measures:
         return Markup("")
     measure = found.result.measures[0]
-    growing = [arm.name for arm in found.experiment.config.arms if arm.rows]
-    scores = [score for score in measure.scores if score.arm in growing]
-    return _over_rows(measure, scores) if len({score.rows[0] for score in scores}) > 2 else _by_arm(found, measure)
+    trained = [arm for arm in found.experiment.config.arms if arm.HasField("run")]
+    scores = [score for score in measure.scores if score.arm in {arm.name for arm in trained}]
+    if _is_curve(trained) and len({score.rows[0] for score in scores}) > 2:
+        return _over_rows(measure, scores)
+    return _by_arm(found, measure)
+
+
+def _is_curve(arms: Sequence[pb.ExperimentArm]) -> bool:
+    """Return whether arms have their own numbers of rows and differ in nothing else."""
+    others = set()
+    for arm in arms:
+        other = pb.ExperimentArm()
+        other.CopyFrom(arm)
+        other.ClearField("name")
+        other.ClearField("rows")
+        others.add(other.SerializeToString(deterministic=True))
+    return len(others) == 1 and all(arm.rows for arm in arms)
 
 
 def _by_arm(found: api.GetExperimentResponse, measure: api.ExperimentMeasure) -> Markup:
