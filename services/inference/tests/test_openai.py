@@ -336,6 +336,13 @@ async def test_a_chat_without_text_is_an_empty_completion(endpoint: Endpoint, co
     assert (found.text, found.finish_reason, found.detail) == ("", FinishReason.END_TOKEN, "")
 
 
+async def test_half_of_a_surrogate_pair_is_escaped(endpoint: Endpoint) -> None:
+    endpoint.answer = choosing({"text": "a\ud800b", "finish_reason": "stop"})
+    async with opened(endpoint.url) as engine:
+        [found] = await complete(engine)
+    assert found.text == "a\\ud800b"
+
+
 def cut(handler: Handler) -> None:
     """Reset the connection instead of answering."""
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -432,6 +439,8 @@ async def test_a_fault_is_told_and_nothing_is_sent_again(
     [
         ({"Retry_After": "7"}, 7.0),
         ({"Retry_After": "0.5"}, 0.5),
+        ({"Retry_After": "inf"}, 3600.0),
+        ({"Retry_After": "nan"}, 0.0),
         ({"Retry_After": "Wed, 21 Oct 2026 07:28:00 GMT"}, 5.0),
         ({}, 5.0),
     ],

@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from codealign.common.errors import CodeAlignError, FailedPrecondition, Internal
+from codealign.common.text import encodable
 from codealign.inference.engines.base import Completion, FinishReason, GenerationRequest, Sample
 from codealign.inference.engines.openai.endpoint import Filtered, Json, filter_message
 from codealign.inference.engines.stops import first_stop
@@ -53,14 +54,14 @@ def read_completion(request: GenerationRequest, sample: Sample, answer: Json, ar
     return Completion(
         attempt=sample.attempt,
         seed=sample.seed,
-        text=text,
+        text=encodable(text),
         finish_reason=reason,
         stop_string=stop_string,
         prompt_tokens=_count(usage.get("prompt_tokens")),
         cached_prompt_tokens=_known(_object(usage.get("prompt_tokens_details")).get("cached_tokens")),
         generated_tokens=_count(usage.get("completion_tokens")),
         seconds=time.perf_counter() - arrival,
-        detail=detail,
+        detail=encodable(detail),
     )
 
 

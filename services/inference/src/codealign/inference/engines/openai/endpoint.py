@@ -33,7 +33,7 @@ _CONNECT_SECONDS = 10.0
 _METRICS_BYTES = 4 * 2**20
 _METRICS_SECONDS = 2.0
 """Less than a scrape's usual timeout, so that a slow endpoint hides its own metrics only."""
-_RETRY_SECONDS = 5.0
+_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 5.0, 3600.0
 # Fields of a model's list entry that stay the same between calls (vLLM generates the others anew).
 _STABLE_FIELDS = ("id", "owned_by", "root", "parent", "max_model_len")
 
@@ -237,7 +237,7 @@ def _refusal(answer: httpx2.Response, field: str) -> CodeAlignError:
 
 def _retry_after(answer: httpx2.Response) -> float:
     try:
-        return max(0.0, float(answer.headers.get("retry-after", "")))
+        return min(max(0.0, float(answer.headers.get("retry-after", ""))), _LONGEST_RETRY_SECONDS)
     except ValueError:  # absent, or a date
         return _RETRY_SECONDS
 
