@@ -131,3 +131,13 @@ async def test_a_delay_that_is_in_the_past_is_no_reason_to_ask_again_at_once() -
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)
     await scene.exchange.close()
+
+
+async def test_good_answers_between_faults_keep_a_worker_in_use() -> None:
+    scene = Scene("w1")
+    (link,) = scene.links.values()
+    for _ in range(4):
+        link.play = fails(status(grpc.StatusCode.INTERNAL), times=1)
+        assert await scene.generated(2) == {0, 1}
+        assert scene.problem("w1") == ""
+    await scene.exchange.close()

@@ -254,11 +254,11 @@ class Exchange:
                         worker.misbehaved(f"its answer is invalid: {why}", time.monotonic(), certainly=True)
                     return Fault(f"its answer is invalid: {why}")
                 if self._dispatcher.answered(call, response.completion.attempt, time.monotonic()):
+                    if worker is not None and not call.owed:
+                        worker.behaved()  # now: a caller that has all its answers ends this call before its stream does
                     asked.answers.put_nowait(response)
                     self._count(response.completion)
                     self._pump()
-        if worker is not None and not call.owed:
-            worker.behaved()
         return None
 
     async def _ending(self, error: grpc.aio.AioRpcError, call: Call, key: ModelKey, link: Link) -> Ending:
