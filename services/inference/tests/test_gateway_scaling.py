@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import Any
 
 import grpc
@@ -12,7 +13,12 @@ from externalscaler import externalscaler_pb2 as keda
 
 from codealign.api.inference.v1 import inference_pb2 as pb
 from codealign.common.errors import violated_fields
-from codealign.inference.gateway.scaling import METRIC, Situation, workers_wanted
+from codealign.common.scaling.servicer import Trigger
+from codealign.inference.gateway.dispatch import Dispatcher
+from codealign.inference.gateway.fleet import Fleet
+from codealign.inference.gateway.members import Worker
+from codealign.inference.gateway.scaling import METRIC, Situation, Workers, workers_wanted
+from codealign.inference.gateway.work import Job, ModelKey
 
 from .workers import NANO, gateway, generated, request, until, until_generated, until_idle, workers
 
@@ -48,6 +54,21 @@ def test_workers_that_start_are_counted_until_they_serve() -> None:
         for age in (1, 30, 600)
     }
     assert answers == {5}
+
+
+def test_workers_that_are_set_aside_are_there_when_more_are_wanted() -> None:
+    now, key = time.monotonic(), ModelKey("m", "a")
+    fleet, dispatcher = Fleet(), Dispatcher(100, 3, 30.0, 900.0)
+    fleet.workers = {address: Worker(address) for address in ("w1", "w2", "w3", "w4")}
+    model = pb.Model(name=key.name, revision=key.revision, source="hub/m", slots=8)
+    for address in fleet.workers:
+        fleet.report(address, pb.SyncModelsResponse(models=[model]), now, 1)
+    dispatcher.submit(Job(key, "caller", "", lambda error: None), range(3), now - 100)
+    scaling = Workers(dispatcher, fleet)
+    assert scaling.value(Trigger({})) == 6, "half as many again"
+    for address in ("w1", "w2"):
+        fleet.workers[address].misbehaved("garbage", now, certainly=True)
+    assert scaling.value(Trigger({})) == 6
 
 
 def _ref(**metadata: str) -> keda.ScaledObjectRef:

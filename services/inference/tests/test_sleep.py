@@ -21,8 +21,16 @@ from .conftest import CORPUS
 class Sleepy:
     """An engine that notes what happens to it."""
 
-    def __init__(self, name: str, source: str, base: str = "", can_sleep: bool = True, breaks: Sequence[str] = ()):
-        self.model = ModelInfo(name, source, "1" * 64, "vllm", 1024, "", False, "bfloat16", "cuda:0", 1, base=base)
+    def __init__(
+        self,
+        name: str,
+        source: str,
+        base: str = "",
+        can_sleep: bool = True,
+        breaks: Sequence[str] = (),
+        revision: str = "1" * 64,
+    ):
+        self.model = ModelInfo(name, source, revision, "vllm", 1024, "", False, "bfloat16", "cuda:0", 1, base=base)
         self.fault = ""
         self.can_sleep = can_sleep
         self.breaks = breaks
@@ -124,6 +132,19 @@ async def test_a_name_with_another_source_does_not_wake_what_sleeps_under_it() -
     await models.open("other", name="m")
     assert first.did == ["sleep", "close"]
     assert models.engines == [second]
+
+
+async def test_a_source_that_has_changed_is_loaded_anew_where_its_new_revision_is_expected() -> None:
+    first = Sleepy("m", "s")
+    second: Any = Sleepy("m", "s", revision="2" * 64)
+    models = ModelRegistry(Opener(first, second))
+    await models.open("s", name="m")
+    await models.unload("m", may_sleep=True)
+    assert await models.open("s", name="m", expected_revision="2" * 64) == second.model
+    assert first.did == ["sleep", "close"]
+    await models.unload("m", may_sleep=True)
+    assert await models.open("s", name="m", expected_revision="2" * 64) == second.model
+    assert second.did == ["sleep", "wake"]
 
 
 async def test_what_sleeps_gives_way_to_a_model_that_does_not_fit_beside_it() -> None:

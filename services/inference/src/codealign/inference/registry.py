@@ -213,7 +213,8 @@ class ModelRegistry:
         try:
             async with self._one_at_a_time:
                 await asyncio.gather(*self._unloading)
-                engine = await self._awake(name, key) or await self._opened(source, name, expected_revision)
+                engine = await self._awake(name, key, expected_revision)
+                engine = engine or await self._opened(source, name, expected_revision)
                 try:
                     require_revision(source, engine.model.revision, expected_revision)
                 except FailedPrecondition:
@@ -242,12 +243,14 @@ class ModelRegistry:
                 self._asleep[name] = entry
                 log.info("model_asleep", model=name)
 
-    async def _awake(self, name: str, key: str) -> Engine | None:
-        """Wake up the engine that sleeps under this name, if it has this source."""
+    async def _awake(self, name: str, key: str, expected_revision: str) -> Engine | None:
+        """Wake up the engine that sleeps under this name, if it has this source and revision."""
         entry = self._asleep.pop(name, None)
         if entry is None:
             return None
-        if entry.key == key and isinstance(entry.engine, Sleeper) and not entry.engine.fault:
+        # The source may have changed since, and then have the expected revision.
+        is_wanted = entry.key == key and expected_revision in ("", entry.engine.model.revision)
+        if is_wanted and isinstance(entry.engine, Sleeper) and not entry.engine.fault:
             try:
                 await entry.engine.wake_up()
             except Exception as error:  # as above; most likely others have the memory

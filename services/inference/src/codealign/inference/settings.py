@@ -155,7 +155,7 @@ class InferenceSettings(ServerSettings):
     Raise it if workers are started on demand."""
     worker_lost_seconds: float = Field(default=60.0, gt=0)
     """Gateway: what a worker owes is sent to others when it has not responded to inquiries for this long. (A connection
-    that breaks has this effect at once.)"""
+    that breaks has this effect at once. A worker that stops has the gateway's `drain_seconds`, if those are longer.)"""
     worker_silence_seconds: float = Field(default=900.0, gt=0)
     """Gateway: what a worker owes is sent to others, and the worker set aside, when it responds but has completed no
     sample for this long. Must be longer than the longest completion takes."""

@@ -25,8 +25,9 @@ from codealign.inference.gateway.links import Link
 from codealign.inference.gateway.work import Call, Ending, Fault, Job, ModelKey, Refused, Returned
 
 _TICK_SECONDS = 0.25
-_LONGEST_HOLD_SECONDS = 5.0
-"""A worker that is full, for example with another gateway's samples, is tried again after at most this time."""
+_SHORTEST_HOLD_SECONDS, _LONGEST_HOLD_SECONDS = 0.1, 5.0
+"""A worker that is full, for example with another gateway's samples, is tried again after a time between these,
+whatever it asks for."""
 
 log = get_logger(__name__)
 
@@ -227,10 +228,11 @@ class Exchange:
             ending = Fault("its address is gone")
         else:
             try:
-                ending = await self._relay(call, asked, link)
-            except grpc.aio.AioRpcError as error:
-                ending = await self._ending(error, call, asked.key, link)
-            except Exception as error:
+                try:
+                    ending = await self._relay(call, asked, link)
+                except grpc.aio.AioRpcError as error:
+                    ending = await self._ending(error, call, asked.key, link)
+            except Exception as error:  # such as an error with details that contradict it
                 log.exception("call_to_worker_failed", worker=call.worker)
                 ending = Fault(f"{type(error).__name__}: {error}")
         owes = bool(call.owed)
@@ -252,11 +254,11 @@ class Exchange:
                         worker.misbehaved(f"its answer is invalid: {why}", time.monotonic(), certainly=True)
                     return Fault(f"its answer is invalid: {why}")
                 if self._dispatcher.answered(call, response.completion.attempt, time.monotonic()):
+                    if worker is not None and not call.owed:
+                        worker.behaved()  # now: a caller that has all its answers ends this call before its stream does
                     asked.answers.put_nowait(response)
                     self._count(response.completion)
                     self._pump()
-        if worker is not None and not call.owed:
-            worker.behaved()
         return None
 
     async def _ending(self, error: grpc.aio.AioRpcError, call: Call, key: ModelKey, link: Link) -> Ending:
@@ -265,7 +267,7 @@ class Exchange:
         if code in AT_FAULT:
             return Refused(Relayed(error))
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return Returned(min(retry_delay(error) or 1.0, _LONGEST_HOLD_SECONDS))
+            return Returned(min(max(_SHORTEST_HOLD_SECONDS, retry_delay(error) or 1.0), _LONGEST_HOLD_SECONDS))
         if code is grpc.StatusCode.ABORTED:  # it stops, and hands the samples back
             return Returned()
         if code in UNLESS_MODEL_GONE:

@@ -52,6 +52,7 @@ class Link:
         changes: Is told what has changed.
         probe_seconds: Seconds between two inquiries.
         lost_seconds: Seconds without a response after which the worker is lost.
+        drain_seconds: The same for a worker that refuses connections while its calls go on, since it is stopping.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Link:
         changes: Changes,
         probe_seconds: float,
         lost_seconds: float,
+        drain_seconds: float,
     ) -> None:
         self.address = address
         self.stub: InferenceServiceAsyncStub = InferenceServiceStub(channel)
@@ -70,6 +72,7 @@ class Link:
         self._changes = changes
         self._probe_seconds = probe_seconds
         self._lost_seconds = lost_seconds
+        self._drain_seconds = max(lost_seconds, drain_seconds)
         self._responded = time.monotonic()
         self._wake = asyncio.Event()
         self._probe: asyncio.Task[None] | None = None
@@ -152,7 +155,10 @@ class Link:
             log.warning("worker_unavailable", worker=self.address, reason=reason)
         worker.failed(reason)
         silent = time.monotonic() - self._responded
-        if silent > self._lost_seconds:
+        # A server that stops takes no new calls, inquiries included, but finishes those that it has. If it were gone,
+        # they would have broken.
+        stops = error.code() is grpc.StatusCode.UNAVAILABLE
+        if silent > (self._drain_seconds if stops else self._lost_seconds):
             self._changes.lost(self.address, f"it has not responded for {silent:.0f} s: {reason}")
 
     async def _act(self, action: Action) -> None:

@@ -100,8 +100,12 @@ class Models:
         """Load a model at the first worker that can have it, and return its name."""
         entry = self._fleet.wanted.get(name)
         having = [link for link in self._candidates() if name in self._fleet.workers[link.address].models]
-        if entry is not None and not entry.removed and not having:
-            require_same(entry, source, expected_revision)
+        if entry is not None and not entry.removed:
+            if not having:
+                require_same(entry, source, expected_revision)
+            # Other weights that a worker has under this name must not take the place of those that are served.
+            served = [link for link in having if self._revision(link, name) == entry.revision]
+            having = served or having
         first: CodeAlignError | None = None
         # A worker that has a model of this name knows whether it is the same, whatever the spelling of its source.
         for link in having or self._candidates():
@@ -150,6 +154,9 @@ class Models:
         workers.sort(key=lambda worker: len(worker.models))
         links = (self._links.get(worker.address) for worker in workers)
         return [link for link in links if link is not None]
+
+    def _revision(self, link: Link, name: str) -> str:
+        return self._fleet.workers[link.address].models[name].revision
 
     async def _unload(self, link: Link, name: str) -> None:
         worker = self._fleet.workers.get(link.address)

@@ -43,7 +43,7 @@ class Situation:
     is_missed: bool = False
     """Whether a call has recently failed because no worker could answer it."""
     serving: int = 0
-    """Workers that serve a model."""
+    """Workers that serve a model, or are set aside for a while."""
     starting: int = 0
     """Workers that are there and will serve: they start, or load their models."""
 
@@ -120,7 +120,7 @@ class Workers:
             samples=self._dispatcher.waiting + self._dispatcher.in_flight,
             oldest_seconds=now - min(since) if since else 0.0,
             is_missed=now < self._missed_until,
-            serving=counts["ready"],
+            serving=counts["ready"] + counts["aside"],
             starting=counts["loading"] + counts["unavailable"],
         )
 

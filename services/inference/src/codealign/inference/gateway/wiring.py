@@ -74,7 +74,15 @@ async def opened(settings: InferenceSettings, readiness: Readiness) -> AsyncIter
             max_message_bytes=settings.max_message_bytes,
             more_options=[("grpc.ssl_target_name_override", tls_name)] if tls.ca_file or tls.cert_file else [],
         )
-        link = Link(address, channel, fleet, exchange, settings.worker_probe_seconds, settings.worker_lost_seconds)
+        link = Link(
+            address,
+            channel,
+            fleet,
+            exchange,
+            settings.worker_probe_seconds,
+            settings.worker_lost_seconds,
+            settings.drain_seconds,
+        )
         exchange.connect(link)
         return link
 

@@ -1,0 +1,60 @@
+"""When a worker that does not respond counts as lost."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import pytest
+
+from codealign.api.inference.v1 import inference_pb2 as pb
+from codealign.inference.gateway.fleet import Fleet
+from codealign.inference.gateway.links import Link
+from codealign.inference.gateway.members import Worker
+
+ADDRESS = "127.0.0.1:9"
+
+
+class Changes:
+    """Notes how often the worker was asked, and why it counts as lost."""
+
+    def __init__(self) -> None:
+        self.reports = 0
+        self.reasons: list[str] = []
+
+    def reported(self, address: str) -> None:
+        self.reports += 1
+
+    def lost(self, address: str, reason: str) -> None:
+        self.reasons.append(reason)
+
+
+@pytest.mark.parametrize(
+    ("code", "drain_seconds", "is_lost"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, 1000.0, False),  # it drains: what it has, it finishes
+        (grpc.StatusCode.UNAVAILABLE, 0.0, True),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, 1000.0, True),  # it hangs
+    ],
+)
+async def test_a_worker_that_stops_is_lost_only_after_the_grace_period(
+    code: grpc.StatusCode, drain_seconds: float, is_lost: bool
+) -> None:
+    async def sync(request: pb.SyncModelsRequest, timeout: float) -> pb.SyncModelsResponse:
+        nothing = grpc.aio.Metadata()
+        raise grpc.aio.AioRpcError(code, nothing, nothing, details="no")
+
+    fleet, changes = Fleet(), Changes()
+    fleet.workers[ADDRESS] = Worker(ADDRESS)
+    channel = grpc.aio.insecure_channel(ADDRESS)
+    stub: Any = SimpleNamespace(SyncModels=sync)
+    link = Link(ADDRESS, channel, fleet, changes, 0.001, 1e-9, drain_seconds)  # type: ignore[arg-type]
+    link.stub = stub
+    async with asyncio.timeout(30):
+        while changes.reports < 3:  # noqa: ASYNC110 (other tasks change it)
+            await asyncio.sleep(0.001)
+    await link.close()
+    assert bool(changes.reasons) is is_lost
+    assert fleet.workers[ADDRESS].trouble, "it gets nothing more in any case"
