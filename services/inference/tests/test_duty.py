@@ -49,7 +49,7 @@ async def test_a_model_that_it_cannot_have_does_not_keep_it_away_from_the_others
 
 async def test_calls_that_outlast_the_grace_period_are_handed_back_before_it_ends() -> None:
     readiness = Readiness()
-    async with duty_of(readiness, 0.4) as duty:
+    async with duty_of(readiness, 4) as duty:
         async with duty.lent():
             pass  # one that ends in time
         draining = asyncio.get_running_loop().call_later(0.05, asyncio.ensure_future, readiness.drain())
@@ -57,7 +57,7 @@ async def test_calls_that_outlast_the_grace_period_are_handed_back_before_it_end
         with pytest.raises(Aborted, match="hands the samples back"):
             async with duty.lent():
                 await asyncio.sleep(60)
-        assert asyncio.get_running_loop().time() - began < 0.45
+        assert asyncio.get_running_loop().time() - began < 4, "two seconds are left"
         draining.cancel()
 
 
