@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import math
+import sys
 from collections.abc import Callable, Container
 
 from codealign.coordinator.agreement.values import Built, Value
@@ -141,6 +142,8 @@ class _Reader:
     def _computed(self, op: ast.operator, left: Value, right: Value) -> Value:
         """Compute what tests write for large arguments: `10**6`, `[0] * 50`, `"a" * 100`, `2**31 - 1`."""
         if isinstance(left, str | list | tuple) and type(right) is int and isinstance(op, ast.Mult):
+            if abs(right) > sys.maxsize:
+                raise NotLiteral("an operation")  # an OverflowError, even where nothing is repeated
             if isinstance(left, str):
                 self._spend(len(left) * max(0, right) // 16)
                 return _checked(left * right)
