@@ -344,6 +344,7 @@ def test_an_added_assertion_has_literals_only(own: object, text: str, expected: 
         pytest.param(Outcome("returned", "iterator(1, 2)"), "5", id="an iterator"),
         pytest.param(Outcome("returned", "Point(x=1)"), "5", id="an object"),
         pytest.param(Outcome("returned", "{[]: 1}"), "5", id="a forged value"),
+        pytest.param(Outcome("returned", "0x" + "f" * 5_000), "5", id="a forged number"),
         pytest.param(Outcome("returned", "-" * 900 + "1"), "5", id="nested deeply"),
         pytest.param(Outcome("returned", "9" * 990), "5", id="too long"),
         pytest.param(Outcome("raised", "ValueError"), "5", id="an exception"),

@@ -126,10 +126,10 @@ def _assertion(subject: Subject, tried: Input, outcome: Outcome) -> str:
         return ""
     try:
         value = _literal(outcome.text)
+        expected = source(value)  # raises a ValueError for `0xfff...`, which has too many digits to be written
         called = _call(subject, tried)
     except _FAULTS:
         return ""
-    expected = source(value)
     if outcome.floats:
         if type(value) not in (int, float):
             return ""  # a comparison with a tolerance would need the structure
