@@ -10,7 +10,7 @@ import math
 import sys
 from collections.abc import Callable, Container
 
-from codealign.coordinator.agreement.values import Built, Value
+from codealign.coordinator.agreement.values import Built, Value, listed
 
 MAX_NODES = 500
 """Literals and containers within one value."""
@@ -224,6 +224,8 @@ def _container(name: str, arguments: tuple[Value, ...], keywords: tuple[tuple[st
         or not all(isinstance(each, _ITERABLE) for each in arguments)
     ):
         raise NotLiteral(f"{name}()")
+    if name not in ("set", "frozenset"):  # these have no order
+        arguments = tuple(listed(each) if isinstance(each, set | frozenset) else each for each in arguments)
     try:
         return _CONTAINERS[name](*arguments, **dict(keywords))
     except (TypeError, ValueError) as error:  # an unhashable item, no pair
