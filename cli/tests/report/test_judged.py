@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -14,7 +16,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli import judgements
 from codealign.cli.judgement_view import judgement_view
 from codealign.cli.records_view import record_view
-from codealign.cli.report.agreement import agreement_view, sentence
+from codealign.cli.report.agreement import COLUMNS, agreement_view, sentence
 from codealign.cli.report.judged import judged_view
 from codealign.cli.report.page import render
 
@@ -104,6 +106,15 @@ def test_a_sample_says_so_and_the_whole_does_not(small: api.GetReportResponse) -
     )
     small.agreement.all_rows = 9_000
     assert sentence(small.agreement) == f"{exact} (of at most 500 of 7 judgements and of 9,000 rows, at random)"
+
+
+def test_columns_mean_what_the_documentation_says() -> None:
+    page = (Path(__file__).parents[3] / "docs/judged-tests.md").read_text(encoding="utf-8")
+    documented = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", page, re.MULTILINE))
+    for name, meaning in COLUMNS:
+        said = documented.pop(name).replace("null:", "empty:").replace("`tests`", "the row's tests")
+        assert meaning.replace("’", "'") == said
+    assert not documented
 
 
 def test_without_comparisons_there_is_nothing_to_show(large: api.GetReportResponse) -> None:

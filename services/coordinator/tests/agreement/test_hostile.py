@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -68,6 +69,7 @@ HOSTILE = [
     pytest.param(f"def f(x):\n    return x < 0x{'f' * 5_000}\n", "assert f(1)", id="such a number in the code"),
     pytest.param(CODE, "assert f([[[0] * 400] * 400] * 400)", id="a product of lists"),
     pytest.param(CODE, "assert f('a' * 10 ** 10, 2 ** 10 ** 10, 10 ** 10 ** 10)", id="huge computed literals"),
+    pytest.param(CODE, "assert f('' * 10 ** 30, [] * 10 ** 30, 'a' * -10 ** 30)", id="nothing repeated too often"),
     pytest.param(CODE, "a = [1, 1]\n" + "a = [a, a]\n" * 500 + "assert f(a) == a", id="values that double"),
     pytest.param(CODE, long("for i in range(64):\n    assert f(i) == i\n"), id="many loops"),
     pytest.param(
@@ -118,12 +120,26 @@ def test_every_text_is_analyzed_in_bounded_time(code: str, tests: str) -> None:
         pytest.param("nonnegative " * 3_000, id="words"),
         pytest.param("9" * 32_000, id="digits"),
         pytest.param("٣ is not 3, ² is not 2", id="other digits"),
+        pytest.param("\u017fix, f\u0131ve, S\u0130X", id="other letters"),
     ],
 )
 def test_every_instruction_is_read(instruction: str) -> None:
     found = hints.find([CODE], ["assert f(3)"], instruction)
     assert len(found.numbers) <= hints.MAX_NUMBERS
     assert len(found.texts) <= hints.MAX_TEXTS
+
+
+def test_code_that_is_only_just_shallow_enough_has_mutants_or_none() -> None:
+    code = "def f(x):\n    return " + "0 - " * 40 + "x\n"
+    limit, depth, found = sys.getrecursionlimit(), len(inspect.stack()), []
+    try:
+        # Whatever a level of the tree takes, at some limits it can be written, but not with `-1` at its deepest place.
+        for most in range(depth + 60, depth + 260, 2):
+            sys.setrecursionlimit(most)
+            found.append(len(mutants(code, limit=2)))
+    finally:
+        sys.setrecursionlimit(limit)
+    assert (found[0], found[-1]) == (0, 2)
 
 
 fragments = st.sampled_from(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -133,6 +136,27 @@ def test_signatures_are_used_where_tests_call_nothing_literally() -> None:
     assert all(len(each.arguments.positional) == 2 and not each.claimed for each in found)
     assert found[0].arguments.positional[1] == "[3, 1, 2]"
     assert varied(("def f(count):\n    return count\n", "assert f(x)")) == []
+
+
+_PRINTED = """
+from codealign.coordinator.agreement.calls import read
+from codealign.coordinator.agreement.hints import Hints
+from codealign.coordinator.agreement.inputs import vary
+code = "def f(xs):\\n    return len(xs)\\n"
+for argument in ("{'fig', 'plum', 'pear'}", "{'a': {'b', 'c', None}}", "list({'fig', 'plum', 'pear'})",
+                 "dict({('a', 1), ('b', 2), ('c', 3)})", "tuple(frozenset('hello'))", "{('a', 1), ('b', 2)}"):
+    print(*vary([read(code, f"assert f({argument}) == 3")], Hints()), sep="\\n")
+"""
+
+
+def test_inputs_do_not_depend_on_the_hashes_of_a_process() -> None:
+    def printed(seed: str) -> bytes:
+        return subprocess.check_output(
+            [sys.executable, "-c", _PRINTED], env={**os.environ, "PYTHONHASHSEED": seed}, timeout=600
+        )
+
+    assert len(found := printed("1")) > 1_000
+    assert printed("2") == found == printed("3")
 
 
 def test_inputs_of_tests_are_claimed() -> None:

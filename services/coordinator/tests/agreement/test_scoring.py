@@ -344,6 +344,7 @@ def test_an_added_assertion_has_literals_only(own: object, text: str, expected: 
         pytest.param(Outcome("returned", "iterator(1, 2)"), "5", id="an iterator"),
         pytest.param(Outcome("returned", "Point(x=1)"), "5", id="an object"),
         pytest.param(Outcome("returned", "{[]: 1}"), "5", id="a forged value"),
+        pytest.param(Outcome("returned", "0x" + "f" * 5_000), "5", id="a forged number"),
         pytest.param(Outcome("returned", "-" * 900 + "1"), "5", id="nested deeply"),
         pytest.param(Outcome("returned", "9" * 990), "5", id="too long"),
         pytest.param(Outcome("raised", "ValueError"), "5", id="an exception"),
@@ -361,8 +362,44 @@ def test_one_attempt_alone_proves_nothing() -> None:
     assert added([1], [[2]], ["5"], members=2) == ["assert small(5) == 1"]
 
 
-def test_a_difference_that_an_assertion_does_not_see_is_none() -> None:
-    assert added([1], [[returned(1, printed="x")]], ["5"]) == []
+@pytest.mark.parametrize(
+    ("own", "other"),
+    [
+        pytest.param(1, returned(1, printed="x"), id="one prints"),
+        pytest.param(1, True, id="1 equals True"),
+        pytest.param([0, "True"], [False, "True"], id="also in a list"),
+        pytest.param(returned(0.5, floats=True), returned(0.50000000001, floats=True), id="within the tolerance"),
+        pytest.param(10**12, returned(1e12, floats=True), id="a whole float"),
+    ],
+)
+def test_a_difference_that_an_assertion_does_not_see_is_none(own: object, other: object) -> None:
+    assert added([own], [[other]], ["5"]) == []
+
+
+@pytest.mark.parametrize(
+    ("own", "other"),
+    [
+        pytest.param(True, 1, id="compared by is"),
+        pytest.param(1, False, id="another truth"),
+        pytest.param(returned(0.5, floats=True), returned(0.5001, floats=True), id="above the tolerance"),
+        pytest.param(returned(0.5, floats=True), Outcome("returned", "nan", floats=True), id="nan"),
+        pytest.param(returned(0.5, floats=True), 10**400, id="no float"),
+        pytest.param(returned(0.5, floats=True), "True", id="a text"),
+        pytest.param(1, Outcome("raised", "True"), id="an exception"),
+    ],
+)
+def test_a_difference_that_an_assertion_sees_is_one(own: object, other: object) -> None:
+    assert len(added([own], [[other]], ["5"])) == 1
+
+
+def test_witnesses_that_disagree_prove_nothing() -> None:
+    """The second attempt was not observed at 2, and its oracle contradicts there what the first one does."""
+    first = Evidence(Observations(outcomes(1, 2)), (True, True), mutants=(MutantResult("m", False, outcomes(1, 5)),))
+    for told, texts in ((3, []), (2, ["assert small(2) == 2"])):
+        second = Evidence(Observations(outcomes(1, "?"), (outcomes(1, told),)), (True, True), frozenset({0}))
+        found = judge([first, second], tried("1", "2", claimed=1), SUBJECT)
+        assert not found.contested
+        assert [each.text for each in found.attempts[0].added] == texts
 
 
 def test_views_are_part_of_an_added_assertion() -> None:

@@ -138,6 +138,27 @@ async def test_added_tests_are_executed_before_they_are_published() -> None:
     assert run_program(stronger).verdict == sb.VERDICT_FAILED_ASSERTION, "the added tests detect the wrong answer"
 
 
+async def test_a_row_has_no_tests_that_its_verdict_is_not_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("codealign.coordinator.ground.calls._PAUSE_SECONDS", 0.0)
+    made = bench("too-many", "right", "right-too")
+    await made.work()
+    (row,) = made.examples()
+    assert row.example.added_tests
+    # As if the coordinator had been killed between the judgement and its verdict.
+    for record_id in [row.id, row.example.verdict_id]:
+        del made.fakes.dataset.records[record_id]
+        made.fakes.dataset.collections[made.run.id].discard(record_id)
+    made.fakes.sandbox.judges = lambda _: sb.Result(verdict=sb.VERDICT_INFRASTRUCTURE)
+    await made.work()
+    (row,) = made.examples()
+    example = row.example
+    response_id = example.lineage[-1].record_id
+    assert made.fakes.dataset.records[example.verdict_id].parents == [response_id]
+    assert example.tests == made.fakes.dataset.records[response_id].response.tests
+    assert not example.added_tests
+    assert example.HasField("mutation_score")
+
+
 async def test_attempts_that_only_contradict_each_other_give_no_row() -> None:
     made = bench("too-many", "greater", "right")
     outcome = await made.work()

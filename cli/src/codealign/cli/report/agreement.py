@@ -17,7 +17,7 @@ COLUMNS = (
     ("class_size", "how many of them do the same as the row’s answer wherever they were observed, itself included"),
     (
         "tests_share",
-        "share of the other attempts’ tests that the row’s answer passes; tests that most answers pass weigh more",
+        "share of the other attempts’ tests that the row’s answer passes, of those that are decided",
     ),
     (
         "mutation_score",

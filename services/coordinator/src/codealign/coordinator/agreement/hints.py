@@ -31,7 +31,8 @@ _COMPARED, _SAID, _WRITTEN = 4, 3, 1
 _NUMBER = re.compile(r"(?<![\w.])-?\d{1,13}(?:\.\d{1,9})?(?![\w.]*[A-Za-z_])")
 _QUOTED = re.compile(r"\"([^\"\n]{1,30})\"|(?<!\w)'([^'\n]{1,30})'(?!\w)")
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-_WORD = re.compile(rf"\b(?:{'|'.join(_WORDS[2:])})\b", re.IGNORECASE)
+_WORD = re.compile(rf"\b(?ai:{'|'.join(_WORDS[2:])})\b")
+"""In ASCII, since "ſ" and "ı" are the letters s and i to a pattern that ignores case, but not to `str.lower`."""
 _NO_NEGATIVE = re.compile(r"\b(?:non-?negative|positive|natural)\b", re.IGNORECASE)
 _METHODS = frozenset({"startswith", "endswith", "split", "strip", "replace", "count", "find", "index", "join", "get"})
 _T = TypeVar("_T", bound=Hashable)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import ast
 import math
+import sys
 from collections.abc import Callable, Container
 
-from codealign.coordinator.agreement.values import Built, Value
+from codealign.coordinator.agreement.values import Built, Value, listed
 
 MAX_NODES = 500
 """Literals and containers within one value."""
@@ -141,6 +142,8 @@ class _Reader:
     def _computed(self, op: ast.operator, left: Value, right: Value) -> Value:
         """Compute what tests write for large arguments: `10**6`, `[0] * 50`, `"a" * 100`, `2**31 - 1`."""
         if isinstance(left, str | list | tuple) and type(right) is int and isinstance(op, ast.Mult):
+            if abs(right) > sys.maxsize:
+                raise NotLiteral("an operation")  # an OverflowError, even where nothing is repeated
             if isinstance(left, str):
                 self._spend(len(left) * max(0, right) // 16)
                 return _checked(left * right)
@@ -221,6 +224,8 @@ def _container(name: str, arguments: tuple[Value, ...], keywords: tuple[tuple[st
         or not all(isinstance(each, _ITERABLE) for each in arguments)
     ):
         raise NotLiteral(f"{name}()")
+    if name not in ("set", "frozenset"):  # these have no order
+        arguments = tuple(listed(each) if isinstance(each, set | frozenset) else each for each in arguments)
     try:
         return _CONTAINERS[name](*arguments, **dict(keywords))
     except (TypeError, ValueError) as error:  # an unhashable item, no pair

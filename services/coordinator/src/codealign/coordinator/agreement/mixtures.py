@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from codealign.coordinator.agreement.hints import Hints
-from codealign.coordinator.agreement.values import Value, source
+from codealign.coordinator.agreement.values import Value, listed, source
 
 MAX_ITEMS = 8
 """Items of a container, characters of a text that is put together."""
@@ -64,7 +64,8 @@ class _Mixer:
         if depth >= _MAX_DEPTH:
             return one
         if isinstance(one, list | tuple | set | frozenset):
-            items = [item for each in same for item in each][:_MAX_EXAMPLES]
+            lists = [listed(each) if isinstance(each, set | frozenset) else each for each in same]
+            items = [item for each in lists for item in each][:_MAX_EXAMPLES]
             if isinstance(one, tuple) and len({len(each) for each in same}) == 1 and len(same) > 1:
                 return tuple(self.like(column, depth + 1) for column in zip(*same, strict=True))  # a record
             return type(one)(self._items(items, depth))

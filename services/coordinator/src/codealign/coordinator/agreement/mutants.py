@@ -33,6 +33,9 @@ _KINDS = (
 )
 """In the order in which they are taken within a line: what weak tests miss most often first."""
 
+_FAULTS = (RecursionError, ValueError, MemoryError)
+"""Why a tree cannot be written. ValueError: an integer of too many digits."""
+
 
 @dataclass(frozen=True)
 class Mutant:
@@ -61,14 +64,14 @@ def mutants(code: str, limit: int = LIMIT) -> tuple[Mutant, ...]:
     try:
         seen = {ast.unparse(tree)}
         found = mutations.find(code, tree)
-    except (RecursionError, ValueError, MemoryError):  # ValueError: an integer of too many digits to be written
+    except _FAULTS:
         return ()
     made: list[Mutant] = []
     # Nearly all are valid; the bound is for code that was written against us.
     for mutation in list(_spread(found, limit))[: 2 * limit]:
         text = code[: mutation.start] + mutation.text + code[mutation.end :]
-        mutated = parsed(text) if compiles(text) else None
-        if mutated is None or (normal := ast.unparse(mutated)) in seen:
+        normal = _normal(text)
+        if normal is None or normal in seen:
             continue
         seen.add(normal)
         before, after = map(short, mutation.shown)
@@ -76,6 +79,15 @@ def mutants(code: str, limit: int = LIMIT) -> tuple[Mutant, ...]:
         if len(made) == limit:
             break
     return tuple(made)
+
+
+def _normal(code: str) -> str | None:
+    """Return a text that is equal for code of the same meaning to the parser, or None if there is none."""
+    tree = parsed(code) if compiles(code) else None
+    try:
+        return None if tree is None else ast.unparse(tree)
+    except _FAULTS:  # a fault may nest deeper than the code that it is in
+        return None
 
 
 def _spread(found: Sequence[Mutation], limit: int) -> Iterator[Mutation]:

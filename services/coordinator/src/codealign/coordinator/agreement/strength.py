@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +21,8 @@ MAX_CHARS = 120
 """Characters of an added assertion: a line."""
 _FAULTS = (SyntaxError, ValueError, TypeError, RecursionError, MemoryError)
 _IMPORT = "import math"
+_TOLERANCE = 1e-09
+_BOOLEAN = re.compile("True|False")
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,8 @@ def added_assertions(
     Args:
         subject: What is called.
         inputs: All inputs.
-        members: Outcomes of the attempts of the winning class. Two at least must have been observed at an input.
+        members: Outcomes of the attempts of the winning class, and of their oracles. At an input, another one must do
+            the same as the first that was observed there.
         targets: Descriptions and outcomes of what should be detected.
 
     Yields:
@@ -102,7 +107,8 @@ def added_assertions(
     candidates = []
     for number, each in enumerate(inputs):
         observed = [own[number] for own in members if own[number].counts]
-        text = _assertion(subject, each, observed[0]) if len(observed) > 1 else ""
+        agreeing = sum(1 for own in observed if not _detects(observed[0], own))
+        text = _assertion(subject, each, observed[0]) if agreeing > 1 else ""
         if text:
             detected = {place for place, (_, own) in enumerate(targets) if _detects(observed[0], own[number])}
             candidates.append((len(text), number, text, detected))
@@ -117,7 +123,24 @@ def added_assertions(
 
 def _detects(expected: Outcome, other: Outcome) -> bool:
     """Return whether an assertion about the returned value fails: it does not see prints and changed arguments."""
-    return other.counts and (other.kind, other.text) != (expected.kind, expected.text)
+    if not other.counts or (other.kind, other.text) == (expected.kind, expected.text):
+        return False
+    return other.kind != RETURNED or not _passes_for(expected, other)
+
+
+def _passes_for(expected: Outcome, other: Outcome) -> bool:
+    """Return whether an assertion holds for another value: 1 equals True, and a tolerance hides small differences."""
+    if not (expected.floats or other.floats or _BOOLEAN.search(f"{expected.text} {other.text}")):
+        return False
+    try:
+        wanted, found = _literal(expected.text), _literal(other.text)
+        if wanted is None or isinstance(wanted, bool):
+            return False  # it is compared by `is`
+        if expected.floats:
+            return math.isclose(wanted, found, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
+        return bool(wanted == found)
+    except (*_FAULTS, OverflowError):
+        return False
 
 
 def _assertion(subject: Subject, tried: Input, outcome: Outcome) -> str:
@@ -126,14 +149,14 @@ def _assertion(subject: Subject, tried: Input, outcome: Outcome) -> str:
         return ""
     try:
         value = _literal(outcome.text)
+        expected = source(value)  # raises a ValueError for `0xfff...`, which has too many digits to be written
         called = _call(subject, tried)
     except _FAULTS:
         return ""
-    expected = source(value)
     if outcome.floats:
         if type(value) not in (int, float):
             return ""  # a comparison with a tolerance would need the structure
-        text = f"assert math.isclose({called}, {expected}, rel_tol=1e-09, abs_tol=1e-09)"
+        text = f"assert math.isclose({called}, {expected}, rel_tol={_TOLERANCE}, abs_tol={_TOLERANCE})"
     elif value is None or isinstance(value, bool):
         text = f"assert {called} is {expected}"
     else:

@@ -48,6 +48,21 @@ def source(found: Value) -> str:
     return repr(found)
 
 
+def listed(found: set[Value] | frozenset[Value]) -> list[Value]:
+    """Return the items of a set in an order that all processes have.
+
+    Each process has its own hashes of texts, and so its own order of a set with texts in it. The order of numbers is
+    that of their hashes, which all have.
+    """
+    return sorted(found, key=source) if any(map(_is_hashed_anew, found)) else list(found)
+
+
+def _is_hashed_anew(item: Value) -> bool:
+    if isinstance(item, tuple | frozenset):
+        return any(map(_is_hashed_anew, item))
+    return not isinstance(item, int | float)
+
+
 def _joined(items: Iterable[Value]) -> str:
     return ", ".join(map(source, items))
 

@@ -23,7 +23,7 @@ from codealign.coordinator.agreement.strength import MutantResult, is_equivalent
 from codealign.coordinator.agreement.trials import INPUTS, TESTS, Trial, passes
 from codealign.coordinator.ground.calls import trim
 from codealign.coordinator.pipelines.selfcodealign.selection import instruction_of
-from codealign.coordinator.runs import judged_pairs
+from codealign.coordinator.runs import judged_pairs, judged_rows
 from codealign.coordinator.runs.config import COMPARISON
 from codealign.coordinator.runs.context import Context
 from codealign.coordinator.runs.execution import OF_THE_MACHINE, Execution
@@ -112,8 +112,7 @@ class Comparison:
 
     async def _verdict(self, judgement: pb.Record, best: Attempt, result: sb.Result | None) -> pb.Record | None:
         """Return the verdict on the best answer with its stronger tests, or None if it does not pass them now."""
-        parents = [best.item.record.id, judgement.id]
-        verdict_id = records.derive_id(pb.KIND_VERDICT, parents, stage_config_id=self._config_id)
+        verdict_id = judged_rows.verdict_id(judgement)
         if found := (await self._context.store.join([verdict_id])).get(verdict_id):
             return found
         if result is None:
@@ -126,7 +125,7 @@ class Comparison:
         return await self._context.store.append(
             pb.Record(
                 kind=pb.KIND_VERDICT,
-                parents=parents,
+                parents=[best.item.record.id, judgement.id],
                 stage_config_id=self._config_id,
                 verdict=pb.VerdictBody(result=result),
                 provenance=pb.Provenance(seconds=result.queue_seconds + result.wall_seconds),

@@ -271,7 +271,7 @@ class Selection:
         """Return a candidate's row, and the rule that drops it as a duplicate, or None."""
         group, candidate = turn.group, turn.candidate
         if judgement is not None:
-            record = stronger(record, judgement)
+            record = stronger(record, judgement, candidate.verdict_id)
         item = Item(record, self._key_of(group, candidate), {**parent.line, self._candidates.name: record})
         # Before anything is remembered: an exception must leave no trace among the rows.
         example = self._example(item, candidate, group)
