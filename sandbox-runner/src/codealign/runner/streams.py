@@ -42,7 +42,7 @@ class Drain:
         if not data:
             self.open = False
         self.total += len(data)
-        if self.total > _MUCH:
+        if self.total > _MUCH and self._size < _LARGE:
             self._enlarge()
         room = self._keep - len(self.kept)
         if room > 0:
@@ -61,11 +61,10 @@ class Drain:
         os.close(self.descriptor)
 
     def _enlarge(self) -> None:
-        if self._size < _LARGE:
-            self._size = _LARGE
-            # Refused where a user's pipes have a limit together; then the pipe stays as it is.
-            with contextlib.suppress(OSError):
-                fcntl.fcntl(self.descriptor, fcntl.F_SETPIPE_SZ, _LARGE)
+        self._size = _LARGE
+        # Refused where a user's pipes have a limit together; then the pipe stays as it is.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(self.descriptor, fcntl.F_SETPIPE_SZ, _LARGE)
 
 
 class Feed:
