@@ -5,12 +5,14 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from codealign.trainer.sft.job import TrainingError
 from codealign.trainer.sft.order import plan
 from codealign.trainer.sft.progress import Point, ProgressReader, ProgressWriter, thinned
-from codealign.trainer.sft.rows import Row, drawn
+from codealign.trainer.sft.rows import Row, drawn, read_rows
 
 
 def test_each_epoch_sees_each_row_once_in_another_order() -> None:
@@ -47,6 +49,26 @@ def test_fewer_rows_are_drawn_by_the_seed_in_their_order_and_are_among_those_of_
     assert drawn(rows, 0, 1) == rows
     with pytest.raises(TrainingError, match=r"spec\.rows is 51, but the dataset has only 50 rows"):
         drawn(rows, 51, 1)
+
+
+def test_rows_have_the_same_order_whatever_their_ids_and_files(tmp_path: Path) -> None:
+    texts = [(f"task {number % 5}", f"answer {number}") for number in range(12)]
+
+    def written(name: str, parts: list[list[tuple[str, str]]], first_id: int) -> str:
+        (tmp_path / name).mkdir()
+        for number, part in enumerate(parts):
+            rows = [
+                {"id": f"{first_id + at:04x}", "instruction": task, "response": answer}
+                for at, (task, answer) in enumerate(part)
+            ]
+            pq.write_table(pa.Table.from_pylist(rows), tmp_path / name / f"{number}.parquet")
+        return str(tmp_path / name)
+
+    one = read_rows(written("one", [texts], 0))
+    other = read_rows(written("other", [texts[7:], texts[:7]], 100))
+    assert [(row.instruction, row.response) for row in one] == [(row.instruction, row.response) for row in other]
+    assert {(row.instruction, row.response) for row in one} == set(texts)
+    assert one != other
 
 
 def test_a_reader_follows_events_over_restarts_and_torn_lines(tmp_path: Path) -> None:

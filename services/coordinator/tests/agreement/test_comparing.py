@@ -85,6 +85,20 @@ def test_an_undecided_verdict_is_not_asked_for_again_but_a_decided_one_on_the_sa
     assert count[TESTS] == 0
 
 
+@pytest.mark.parametrize("others", [[], [(SUM, THREE)], [(SQUARE, TWO)]])
+def test_a_fault_at_the_inputs_of_a_passing_answer_does_not_count_against_it(others: list[tuple[str, str]]) -> None:
+    given = answers((DOUBLE, "assert f(2) == 4\nassert f(3) == 6\n"), *others)
+
+    async def execute(trials: Sequence[Trial]) -> Sequence[sb.Result | None]:
+        failing = (each.purpose == INPUTS and each.answer == 0 for each in trials)
+        return [None if fails else run_program(each.program) for each, fails in zip(trials, failing, strict=True)]
+
+    found = asyncio.run(comparing.compare(TASK, given, execute))
+    assert found is not None
+    assert found.best == 0
+    assert not found.judgement.contested
+
+
 def test_mutants_together_and_one_by_one_give_the_same_judgement() -> None:
     given = answers((DOUBLE, "assert f(0) == 0\n"), (SUM, "assert f(0) >= 0\n"), (SQUARE, TWO))
 

@@ -59,7 +59,10 @@ def fingerprint(url: str) -> str:
 
 
 def read_rows(url: str) -> list[Row]:
-    """Read all rows of a dataset, in the order of files and rows.
+    """Read all rows of a dataset, sorted by their texts.
+
+    Ids of published rows cover more than the texts, such as the runner image's digest, and a version is sorted by them.
+    A training depends on what the rows say, not on where they were made.
 
     Raises:
         TrainingError: The dataset cannot be read, lacks a column or is empty.
@@ -71,6 +74,7 @@ def read_rows(url: str) -> list[Row]:
             rows += _rows_of(stream, file, len(rows))
     if not rows:
         raise TrainingError(f"dataset {url} has no rows: there is nothing to train on")
+    rows.sort(key=lambda row: (row.instruction, row.response, row.id))
     return rows
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from codealign.coordinator.agreement.inputs import Input
 from codealign.coordinator.agreement.outcomes import Outcome, Outcomes
@@ -55,16 +55,46 @@ def agreeing(outcomes: Sequence[Outcomes], numbers: Sequence[int]) -> list[tuple
         own = {number: outcomes[attempt][number] for number in observed[attempt]}
         if not own:
             continue
-        found = [
-            (sum(1 for number in own if number in known), len(members), -min(members), place)
-            for place, (members, known) in enumerate(classes)
-            if not any(number in known and known[number].contradicts(own[number]) for number in own)
-        ]
-        best = max(found, default=(0,))
-        if best[0]:
-            members, known = classes[best[-1]]
+        place = _fitting(own, classes)
+        if place is not None:
+            members, known = classes[place]
             members.append(attempt)
             known.update({**own, **known})
         else:
             classes.append(([attempt], own))
     return [tuple(sorted(members)) for members, _ in classes]
+
+
+def joined(
+    found: Sequence[tuple[int, ...]], attempt: int, outcomes: Sequence[Outcomes], numbers: Sequence[int]
+) -> list[tuple[int, ...]]:
+    """Return classes with one attempt more, placed by `agreeing`'s rules, or in a class of its own.
+
+    Args:
+        found: Classes without the attempt.
+        attempt: The attempt.
+        outcomes: By which it is placed: of each attempt at each input. Members of a class may contradict each other.
+        numbers: The inputs that count.
+    """
+    own = {number: outcomes[attempt][number] for number in numbers if outcomes[attempt][number].counts}
+    fitting = [
+        (place, {number: outcomes[member][number] for member in members for number in own})
+        for place, members in enumerate(found)
+        if not any(own[number].contradicts(outcomes[member][number]) for member in members for number in own)
+    ]
+    best = _fitting(own, [(list(found[place]), known) for place, known in fitting])
+    if best is None:
+        return [*found, (attempt,)]
+    joins = fitting[best][0]
+    return [tuple(sorted((*members, attempt))) if place == joins else members for place, members in enumerate(found)]
+
+
+def _fitting(own: Mapping[int, Outcome], classes: Sequence[tuple[Sequence[int], Mapping[int, Outcome]]]) -> int | None:
+    """Return the place of the class that an attempt joins, or None if it agrees with none."""
+    found = [
+        (sum(1 for number in own if number in known), len(members), -min(members), place)
+        for place, (members, known) in enumerate(classes)
+        if not any(number in known and known[number].contradicts(own[number]) for number in own)
+    ]
+    best = max(found, default=(0,))
+    return best[-1] if best[0] else None

@@ -145,6 +145,7 @@ class _Comparison:
         observing_trials = [self._observe(i, self._answers[i].code, self._readings[i]) for i in seen]
         pair_trials = [of_tests(TESTS, i, j, self._answers[i].code, self._answers[j].tests) for i, j in pairs]
         results = await execute([*observing_trials, *pair_trials])
+        faulted = {i for i, result in zip(seen, results, strict=False) if result is None}
         observations = {
             i: self._read(trial, result, len(self._readings[i].oracles))
             for i, trial, result in zip(seen, observing_trials, results, strict=False)
@@ -155,6 +156,7 @@ class _Comparison:
                 observations.get(i) or self._unobserved("there is nothing to call"),
                 tuple(self._answers[i].passed if i == j else passed.get((i, j)) for j in numbers),
                 claims(self._readings[i], self.inputs),
+                is_faulted=i in faulted,
             )
             for i in numbers
         ]

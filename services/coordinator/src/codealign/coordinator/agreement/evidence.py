@@ -23,6 +23,8 @@ class Evidence:
     """Numbers of the inputs that its own tests call; see `inputs.claims`."""
     mutants: tuple[MutantResult, ...] = ()
     """Mutants of its answer, judged by its own tests."""
+    is_faulted: bool = False
+    """Whether it was not observed because the infrastructure kept failing."""
 
 
 class Attempts:
@@ -51,6 +53,14 @@ class Attempts:
         """Whether calls could be compared. Otherwise only the tests' results can."""
         found = self.outcomes if self.by_calls else [_of_results(each.passed) for each in evidence]
         self.classes = classes.agreeing(found, self.counted if self.by_calls else self.numbers)
+        self._place_faulted()
+
+    def _place_faulted(self) -> None:
+        """Place attempts that the infrastructure kept from being observed: with those that pass the same tests."""
+        passed = [_of_results(each.passed) for each in self.evidence]
+        for i in self.numbers:
+            if self.evidence[i].is_faulted and not self.class_of(i):
+                self.classes = classes.joined(self.classes, i, passed, self.numbers)
 
     @property
     def numbers(self) -> range:

@@ -21,7 +21,9 @@ _MOST_PRINTED = 1 << 20
 """Bytes printed by one call that count."""
 _WAITING_SECONDS = 10.0
 """A call may take so much more wall-clock time than four times its CPU time."""
-_AGAIN_SECONDS = 0.00001
+_AGAIN_SECONDS = 0.0002
+"""Until the next interruption. The handler sets the timer each time: a periodic one that fires faster than the machine
+delivers signals would let no handler run."""
 _MOST_RINGS = 1_000
 
 
@@ -51,7 +53,7 @@ class _Clock:
     """Interrupts calls that take too long.
 
     CPU time counts, so that a busy machine interrupts nobody; wall-clock time ends a call that waits. A program may
-    catch the interruption and go on (`while True: try: ... except: ...`), so it is repeated at short intervals until it
+    catch the interruption and go on (`while True: try: ... except: ...`), so it is repeated soon after until it
     comes outside of what is caught. If that does not help, the program is given up.
     """
 
@@ -69,10 +71,10 @@ class _Clock:
         self._rings += 1
         if self._rings == 1:
             self.waited = number == signal.SIGALRM
-            signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS, _AGAIN_SECONDS)
         elif self._rings > _MOST_RINGS:
             self._running = False
             self._give_up()
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
         raise _TooLong
 
     def run(self, work: Callable[[], Any]) -> Any:
