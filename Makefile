@@ -150,6 +150,10 @@ bench-selection: setup ## How much of what each strategy chooses is right, by tr
 bench-agreement: setup ## What the strategy "agreement" costs the sandbox, mutants together and one by one: ARGS="--home DIR" for a finished run
 	@$(BIN)/python -m tests.bench.agreement_cost $(ARGS)
 
+.PHONY: bench-rejudged
+bench-rejudged: setup ## What the strategy "agreement" says of the passes of a finished run: ARGS="--home DIR"
+	@$(BIN)/python -m tests.bench.rejudged $(ARGS)
+
 .PHONY: bench-console
 bench-console: setup ## The console's pages on a store of a million records: milliseconds and memory; writes docs/console.md
 	@$(BIN)/python -m tests.bench.console --write $(ARGS)
