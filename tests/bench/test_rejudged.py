@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.coordinator.rules.duplicates import Row
+from fakes.programs import executed
 from tests.bench.agreeing import answer, compared
 from tests.bench.choosing import Attempt
 from tests.bench.rejudged import told
-from trainer.nano.tests.executing import execute
 
 TASK = "Write `f(x)` that returns the double of `x`."
 DOUBLE, SQUARE = (f"def f(x):\n    return {text}\n" for text in ("2 * x", "x ** 2"))
@@ -17,7 +17,11 @@ DOUBLE, SQUARE = (f"def f(x):\n    return {text}\n" for text in ("2 * x", "x ** 
 
 def run(programs: Sequence[sb.Program], limits: Sequence[sb.Limits] = ()) -> list[sb.Result]:
     """Execute programs of this file."""
-    return [execute(program) for program in programs]
+    found = map(executed, programs)
+    return [
+        sb.Result(verdict=sb.VERDICT_PASSED if passed else sb.VERDICT_FAILED_ASSERTION, stdout=sb.Output(data=output))
+        for passed, output in found
+    ]
 
 
 def attempts(*given: tuple[str, str]) -> list[Attempt]:

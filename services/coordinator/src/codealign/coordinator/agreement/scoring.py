@@ -1,8 +1,8 @@
 """Judgement of all attempts at one instruction by what they do and by each other's tests.
 
 **Classes.** Attempts that agree at all inputs that count are a class (`classes.agreeing`). If no call could be
-compared, those that pass the same tests are. An attempt that the infrastructure kept from being observed joins those that
-pass the same tests.
+compared, those that pass the same tests are. An attempt that the infrastructure kept from being observed joins those
+that pass the same tests.
 
 **Votes.** An attempt whose answer fails its own tests, or contradicts one of their oracles, contradicts itself: it has
 no vote. One whose own tests are undecided has.
