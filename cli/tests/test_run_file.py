@@ -102,6 +102,8 @@ def test_an_empty_file_sets_nothing(tmp_path: Path) -> None:
         ("seed: true", "line 1: seed: must be a whole number, is 'true'"),
         ("seed: 99999999999999999999", "line 1: seed: 99999999999999999999 is too large"),
         ("stages: {a: {attempts: 3000000000}}", "line 1: stages.a.attempts: 3000000000 is too large"),
+        ("stages: {a: {temperature: .inf}}", "line 1: stages.a.temperature: must be a number, is '.inf'"),
+        (f"stages: {{a: {{temperature: 1{'0' * 400}}}}}", f"line 1: stages.a.temperature: 1{'0' * 400} is too large"),
         ("stages: {a: {unpooled: 1}}", "line 1: stages.a.unpooled: must be true or false, is '1'"),
         ("stages: [a]", "line 1: stages: must be a mapping, is a list"),
         ("stages: {a: 3}", "line 1: stages.a: must be a mapping, is '3'"),

@@ -23,7 +23,7 @@ names depend on the pipeline, so they are checked once the coordinator has descr
 from __future__ import annotations
 
 import difflib
-import math
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,7 @@ from typing import Any
 import yaml
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
@@ -50,9 +51,18 @@ FILLED_IN: Mapping[str, Collection[str]] = {
 
 _INTEGERS = (FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT32)
 _NUMBERS = (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT)
-_LARGEST = {FieldDescriptor.CPPTYPE_INT32: 2**31 - 1, FieldDescriptor.CPPTYPE_UINT32: 2**32 - 1}
+_LARGEST: Mapping[int, int] = {
+    FieldDescriptor.CPPTYPE_INT32: 2**31 - 1,
+    FieldDescriptor.CPPTYPE_UINT32: 2**32 - 1,
+    FieldDescriptor.CPPTYPE_INT64: 2**63 - 1,
+}
 
 _UNREADABLE = object()
+
+
+def largest(message: type[Message], field: str) -> int:
+    """Return the largest whole number that a field of a message holds: the bound of an option that sets it."""
+    return _LARGEST[message.DESCRIPTOR.fields_by_name[field].cpp_type]
 
 
 class Reader:
@@ -196,15 +206,14 @@ class Reader:
         """Return the value of a message's field that is no message. Record a value that it cannot hold, return None."""
         if field.cpp_type in _NUMBERS:
             amount = self.value(node, path, (float, int))
-            if amount is not None and not math.isfinite(amount):
-                self.wrong(node, f"{path}: must be a number, is {_shown(node)}")
+            if amount is not None and not abs(amount) <= sys.float_info.max:  # true for NaN
+                why = f"{amount} is too large" if isinstance(amount, int) else f"must be a number, is {_shown(node)}"
+                self.wrong(node, f"{path}: {why}")
                 return None
             return amount
         if field.cpp_type in _INTEGERS:
             number = self.value(node, path, int)
-            if number is not None and not -_LARGEST.get(field.cpp_type, 2**63 - 1) <= number <= _LARGEST.get(
-                field.cpp_type, 2**63 - 1
-            ):
+            if number is not None and abs(number) > _LARGEST[field.cpp_type]:
                 self.wrong(node, f"{path}: {number} is too large")
                 return None
             return number

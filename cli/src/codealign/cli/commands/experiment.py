@@ -31,6 +31,7 @@ from codealign.cli.options import BenchmarksOption, EngineOption, RecordingOptio
 from codealign.cli.progress import state_name
 from codealign.cli.report import experiment as pages
 from codealign.cli.run_config import RunChoices
+from codealign.cli.run_file import largest
 from codealign.cli.seeds import STDLIB, collection_name
 from codealign.cli.stack import SERVICES, Options
 from codealign.cli.terminal import StartDisplay, err, out, printable, warn, whole
@@ -111,7 +112,7 @@ def run(
             "--n",
             "-n",
             min=0,
-            max=2**31 - 1,
+            max=largest(pb.SeedSelection, "limit"),
             help="Seed functions of each run. 0: all. Default: the file's.",
             show_default=False,
         ),
@@ -189,7 +190,7 @@ def _numbers(text: str) -> list[int]:
         found = [int(part) for part in text.split(",")] if text else []
     except ValueError:
         raise Failure(f"--seeds: must be whole numbers with commas between them, such as 0,1,2; is {text!r}") from None
-    if large := [each for each in found if abs(each) >= 2**63]:
+    if large := [each for each in found if abs(each) > largest(pb.Experiment, "seeds")]:
         raise Failure(f"--seeds: {large[0]} is too large")
     if len(set(found)) < len(found):
         raise Failure(f"--seeds: {text} names a seed twice")
