@@ -130,6 +130,14 @@ async def test_a_file_with_everything_is_the_experiment_that_it_says(coordinator
         ("name: x\narms: [passes]", ["line 2: arms[0]: must be a mapping, is 'passes'"]),
         ("name: x\nmatrix: {rows: [a]}", ["line 2: matrix.rows[0]: must be a whole number, is 'a'"]),
         ("name: x\nmatrix: {rows: []}", ["line 2: matrix.rows: must be a list with one value at least"]),
+        (
+            f"name: x\nmatrix: {{rows: {[*range(1, 102)]}, strategy: {['a'] * 101}}}",
+            ["line 2: matrix: has 10,201 combinations; at most 1,000"],
+        ),
+        (
+            'name: x\narms: [base]\nclaims:\n  - {statement: "\\ud800", better: base, than: base}',
+            ["UTF-16", "statement: must"],
+        ),
         ("name: x\nmatrix: {row: [1]}", ["line 2: matrix.row: unknown; did you mean rows?"]),
         ("name: x\nseeds: 3\narms: [base]", ["line 2: seeds: must be a list, is '3'"]),
         (

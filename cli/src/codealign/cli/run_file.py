@@ -37,6 +37,7 @@ from google.protobuf.message import Message
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.failures import Failure
+from codealign.common.text import encodable
 
 FILLED_IN: Mapping[str, Collection[str]] = {
     "Run": ("rejudges",),
@@ -58,6 +59,8 @@ _LARGEST: Mapping[int, int] = {
 }
 
 _UNREADABLE = object()
+_SURROGATE = "has half of a UTF-16 pair (\\ud800 to \\udfff), which is no character: write the character itself"
+"""What is wrong with a text that YAML's escapes can write and no message can hold."""
 
 
 def largest(message: type[Message], field: str) -> int:
@@ -115,7 +118,9 @@ class Reader:
         seen: dict[str, int] = {}
         for key_node, value in node.value:
             key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else ""
-            if not key:
+            if encodable(key) != key:
+                self.wrong(key_node, f"{_at(path)}{_SURROGATE}")
+            elif not key:
                 self.wrong(key_node, f"{_at(path)}a key must be a word, is {_shown(key_node)}")
             elif key in seen:
                 self.wrong(key_node, f"{join(path, key)}: duplicate key (first on line {seen[key]})")
@@ -142,6 +147,9 @@ class Reader:
         kinds = kind if isinstance(kind, tuple) else (kind,)
         if not isinstance(found, kinds) or (isinstance(found, bool) and bool not in kinds):
             self.wrong(node, f"{_at(path)}must be {_KINDS.get(kinds[0], kinds[0].__name__)}, is {_shown(node)}")
+            return None
+        if isinstance(found, str) and encodable(found) != found:
+            self.wrong(node, f"{_at(path)}{_SURROGATE}")
             return None
         return found
 
@@ -254,7 +262,7 @@ def _at(path: str) -> str:
 
 def _shown(node: yaml.Node) -> str:
     if isinstance(node, yaml.ScalarNode):
-        return repr(node.value)
+        return encodable(repr(node.value))
     return "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
 
 

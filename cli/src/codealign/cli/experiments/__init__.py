@@ -6,6 +6,7 @@ The files in this package are presets, named like the tables of the paper that t
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -47,6 +48,8 @@ _NUMBERS = {
 """Fields that limit what the file's whole numbers may be."""
 _ARM = ("name", "untrained", *AXES, "instructions_of", "run", "training")
 _CLAIM = ("statement", "better", "than", "benchmark", "source")
+_MOST_ARMS = 1000
+"""No coordinator carries out more cells."""
 _FOLDER = files("codealign.cli.experiments")
 
 
@@ -243,6 +246,9 @@ def _product(reader: Reader, node: yaml.Node, path: str) -> list[Arm]:
         if not axes[key]:
             reader.wrong(value, f"{at}: must be a list with one value at least")
     if not axes:
+        return []
+    if (number := math.prod(map(len, axes.values()))) > _MOST_ARMS:
+        reader.wrong(node, f"{path}: has {number:,} combinations; at most {_MOST_ARMS:,}")
         return []
     varied = [key for key, values in axes.items() if len(values) > 1] or list(axes)
     found = []
