@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import re
 import shlex
 import sys
@@ -310,7 +311,7 @@ def _save(found: api.GetExperimentResponse, folder: Path, description: str) -> P
     Raises:
         Failure: The folder cannot be written to.
     """
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", found.experiment.config.name).strip("-.") or found.experiment.id[:12]
+    stem = file_stem(found.experiment.config.name)
     command = shlex.join(["codealign", *sys.argv[1:]])
     plot = pages.plot(found)
     text = pages.page(found, description=description, command=command, plot_file=f"{stem}.svg" if plot else "")
@@ -323,6 +324,18 @@ def _save(found: api.GetExperimentResponse, folder: Path, description: str) -> P
     except OSError as error:
         raise Failure(f"--out: cannot write to {folder}: {error}") from None
     return folder / f"{stem}.md"
+
+
+def file_stem(name: str) -> str:
+    """Return the name of an experiment's files, without their endings. Different names have different files.
+
+    A name that is no file's is changed, and digits that depend on it are added: "a/b" and "a-b" are two experiments.
+    """
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")
+    if plain == name:
+        return plain
+    digits = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{plain}-{digits}" if plain else digits
 
 
 def _functions(file: ExperimentFile) -> str:

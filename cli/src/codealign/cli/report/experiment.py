@@ -29,6 +29,11 @@ def escaped(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", _LINE_ENDS.sub(" ", visible(text)).strip())
 
 
+def escaped_code(text: str) -> str:
+    """Return text as one line that Markdown shows as it is between backticks."""
+    return _LINE_ENDS.sub(" ", visible(text)).replace("`", "")
+
+
 def page(found: api.GetExperimentResponse, *, description: str, command: str, plot_file: str) -> str:
     """Return the results as a Markdown page.
 
@@ -78,7 +83,7 @@ def _method(found: api.GetExperimentResponse, command: str) -> str:
     rows = sorted({cell.rows for cell in found.experiment.cells if cell.rows})
     trained = f"{rows[0]:,} to {rows[-1]:,}" if len(rows) > 1 else f"{rows[0]:,}" if rows else "no"
     return (
-        f"Written by `{command.replace('`', '')}` (experiment {found.experiment.id[:12]}). Models: {models}. Run "
+        f"Written by `{escaped_code(command)}` (experiment {found.experiment.id[:12]}). Models: {models}. Run "
         f"seeds: {seeds}. For every seed each arm has its own data, training and samples. Models are trained on "
         f"{trained} rows; arms that leave the number open have the same number within a seed. Figures are pass@1 in "
         "percent, and errors are standard errors of the mean over the seeds. Intervals and p-values are those of a "
