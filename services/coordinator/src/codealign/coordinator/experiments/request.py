@@ -119,8 +119,8 @@ class Checks:
         if arm.instructions_of:
             arm.run.seeds.collection = ""
         elif arm.rows:
-            most = await _told(plan.most_rows(self._services, arm.run), f"{path}.rows", wrong)
-            if most is not None and arm.rows > most:
+            available = await _told(plan.available_of(self._services, arm.run), f"{path}.rows", wrong)
+            if available is not None and arm.rows > (most := plan.most_rows(arm.run, available)):
                 wrong.append((f"{path}.rows", f"is {arm.rows:,}; the run's seeds give at most {most:,} rows"))
 
 
