@@ -14,6 +14,7 @@ from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.report.axes import axis
 from codealign.cli.report.wording import benchmark_title, visible
+from codealign.common.text import encodable
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~$&!])")
 _LINE_ENDS = re.compile(r"\s+")
@@ -31,7 +32,7 @@ def escaped(text: str) -> str:
 
 def escaped_code(text: str) -> str:
     """Return text as one line that Markdown shows as it is between backticks."""
-    return _LINE_ENDS.sub(" ", visible(text)).replace("`", "")
+    return encodable(_LINE_ENDS.sub(" ", visible(text)).replace("`", ""))
 
 
 def page(found: api.GetExperimentResponse, *, description: str, command: str, plot_file: str) -> str:
