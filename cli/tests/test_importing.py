@@ -42,6 +42,8 @@ class Dataset(rpc.DatasetServiceServicer):
 
     async def Append(self, request: ds.AppendRequest, context: object) -> ds.AppendResponse:
         self.requests.append(len(request.records))
+        if len(request.records) > 1000:
+            raise InvalidArgument("records", f"{len(request.records)} records; at most 1000 in one call")
         known = set(self.records)
         for number, record in enumerate(request.records):
             given = record.id
@@ -298,6 +300,21 @@ def test_of_several_responses_of_a_row_those_that_another_row_lacks_are_kept(dat
     result = run(lines(tmp_path / "a.jsonl", row("1", "2"), row("3", "2"), row("1")), fmt="selfcodealign")
     assert sorted(record.response.answer for record in dataset.of_kind(pb.KIND_RESPONSE)) == ["1", "2", "3"]
     assert "2 rows new, 1 existing" in result.output
+
+
+def test_a_row_with_more_responses_than_the_store_takes_at_once_is_one_row(dataset: Dataset, tmp_path: Path) -> None:
+    many = [{"response": str(number)} for number in range(1_200)]
+    row = {"instruction": "Count.", "parsing_result": many}
+    path = lines(tmp_path / "a.jsonl", row, {"instruction": "Add.", "parsing_result": [{"response": "3"}]})
+    result = run(path, fmt="selfcodealign")
+    assert "2 rows new, 0 existing" in result.output, result.output
+    assert len(dataset.of_kind(pb.KIND_RESPONSE)) == 1_201
+    assert max(dataset.requests) <= storing.MOST_RECORDS
+    assert "0 rows new, 2 existing" in run(path, fmt="selfcodealign").output
+    dataset.refused = "1199"
+    row["instruction"] = "Count on."
+    assert problems(lines(tmp_path / "b.jsonl", row), tmp_path, fmt="selfcodealign") == [(1, "", "too-large")]
+    assert len(dataset.of_kind(pb.KIND_RESPONSE)) == 2_400
 
 
 @pytest.mark.parametrize("answers", [("1", "2 too large"), ("2 too large", "1")])
