@@ -500,6 +500,9 @@ async def test_the_plan_of_a_training_on_some_rows_counts_the_seeds_once() -> No
     loop.training.rows = 3
     with pytest.raises(InvalidArgument, match=r"is 3; the run's seeds give at most 2 rows"):
         await world.servicer.PlanRun(api.PlanRunRequest(config=config, loop=loop), CONTEXT)
+    config.target.rows, loop.training.rows = 1, 2
+    with pytest.raises(InvalidArgument, match=r"is 2; the run's seeds and target give at most 1 rows"):
+        await world.servicer.CreateRun(api.CreateRunRequest(config=config, loop=loop), CONTEXT)
 
 
 @in_virtual_time

@@ -106,7 +106,8 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
                 await self._loops.source(run.model)
                 if request.loop.training.rows > 0:
                     available = await plan.available_of(self._services, run)
-                    wrong += _too_many_rows(run, request.loop, available)
+                    if told := plan.too_many_rows(request.loop.training.rows, run, available):
+                        wrong.append(("loop.training.rows", told))
         except InvalidArgument as error:
             wrong = [*error.violations, *wrong]
         if wrong:
@@ -335,14 +336,6 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
             status.loop.CopyFrom(loop)
         if series is not None:
             status.series.CopyFrom(series)
-
-
-def _too_many_rows(run: pb.Run, loop: pb.Loop, available: int) -> list[tuple[str, str]]:
-    """Return what is wrong with the number of rows of a loop's training."""
-    rows, most = loop.training.rows, plan.most_rows(run, available)
-    if rows <= most:
-        return []
-    return [("loop.training.rows", f"is {rows:,}; the run's seeds give at most {most:,} rows")]
 
 
 def _interval(given: float, default: float) -> float:

@@ -120,8 +120,8 @@ class Checks:
             arm.run.seeds.collection = ""
         elif arm.rows:
             available = await _told(plan.available_of(self._services, arm.run), f"{path}.rows", wrong)
-            if available is not None and arm.rows > (most := plan.most_rows(arm.run, available)):
-                wrong.append((f"{path}.rows", f"is {arm.rows:,}; the run's seeds give at most {most:,} rows"))
+            if available is not None and (told := plan.too_many_rows(arm.rows, arm.run, available)):
+                wrong.append((f"{path}.rows", told))
 
 
 async def _told(work: Awaitable[T], path: str, wrong: _Violations) -> T | None:

@@ -88,7 +88,15 @@ def most_rows(run: pb.Run, available: int) -> int:
     pipeline = pipelines.get(run.pipeline)
     items = most_items(pipeline, run, available)
     several = STRATEGIES[run.selection.strategy].several
-    return items[pipeline.candidates.name if several else pipeline.groups.name]
+    most = items[pipeline.candidates.name if several else pipeline.groups.name]
+    return min(most, run.target.rows) if run.target.HasField("rows") else most
+
+
+def too_many_rows(rows: int, run: pb.Run, available: int) -> str:
+    """Return what is wrong with training on so many rows of a run, or ""; see `most_rows`."""
+    most = most_rows(run, available)
+    given = "seeds and target" if run.target.HasField("rows") else "seeds"
+    return f"is {rows:,}; the run's {given} give at most {most:,} rows" if rows > most else ""
 
 
 def most_items(pipeline: Pipeline, run: pb.Run, available: int) -> dict[str, int]:
