@@ -18,7 +18,7 @@ from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.api.inference.v1 import inference_pb2_grpc as inference_rpc
 from codealign.cli import experiments
 from codealign.cli.commands import experiment as command
-from codealign.cli.experiment_config import Choices, chosen
+from codealign.cli.experiment_config import OWN, Choices, chosen
 from codealign.cli.failures import Failure
 from codealign.cli.options import target
 from codealign.cli.stack import Options
@@ -190,6 +190,14 @@ async def test_an_interruption_pauses_what_the_command_started_and_nothing_else(
     assert coordinator.paused is started
     said = "paused; finished work is kept" if started else "codealign experiment pause 0123456789ab"
     assert said in work.interrupted()
+
+
+def test_a_source_may_contain_an_equals_sign() -> None:
+    given = ["teacher=http://one/v1?a=b", "/models/rank=8"]
+    assert command._models(given) == {"teacher": "http://one/v1?a=b", OWN: "/models/rank=8"}
+    assert command._models(["=org/base"]) == {OWN: "org/base"}
+    with pytest.raises(Failure, match="the model to train is given twice"):
+        command._models(["org/a", "http://b?c=d"])
 
 
 @pytest.mark.parametrize(

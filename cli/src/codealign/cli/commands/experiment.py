@@ -39,6 +39,7 @@ from codealign.cli.terminal import StartDisplay, err, out, printable, warn, whol
 from codealign.common.clients import NO_RETRY
 
 _COMMAND = "run"
+_ALIAS = re.compile(r"[^/:\\]*")
 _GET_SECONDS = 600.0
 _FINISHED = (pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED)
 
@@ -177,7 +178,8 @@ def _models(given: list[str] | tuple[()]) -> dict[str, str]:
     found: dict[str, str] = {}
     for each in given:
         alias, equals, source = each.partition("=")
-        alias, source = (alias, source) if equals else (OWN, each)
+        if not equals or not _ALIAS.fullmatch(alias):  # a path or URL may have "=" in it
+            alias, source = OWN, each
         if not source:
             raise Failure(f"--model {each}: names no source")
         if alias in found:
