@@ -165,6 +165,19 @@ def test_a_number_that_a_run_cannot_hold_is_refused_with_its_option(option: str,
     assert "--seeds: no such file or directory: /no/seeds" in held.output
 
 
+def test_an_argument_that_is_no_text_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["ls", "--coordinator", "127.0.0.1:1", "--tls-ca", "\udcff"]
+
+    def fails(*_: object, **__: object) -> None:
+        "\udcff".encode()
+
+    monkeypatch.setattr("codealign.cli.options.client_tls", fails)
+    monkeypatch.setattr("sys.argv", ["codealign", *arguments])
+    result = codealign(*arguments)
+    assert result.exit_code == 1
+    assert result.output == "codealign: an argument is no UTF-8 text, which no service takes: \\udcff\n"
+
+
 def test_debug_shows_where_it_failed() -> None:
     assert "Traceback" in codealign("--debug", "data", "show", "zz").output
 
