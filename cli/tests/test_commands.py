@@ -165,6 +165,26 @@ def test_a_number_that_a_run_cannot_hold_is_refused_with_its_option(option: str,
     assert "--seeds: no such file or directory: /no/seeds" in held.output
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(
+            ["train", "--model", "m", option]
+            for option in ("--max-steps", "--batch-size", "--rows", "--max-length", "--lora-rank", "--workers")
+        ),
+        ["train", "--model", "m", "--checkpoint-steps"],
+        ["train", "--model", "m", "--seed"],
+        *(["eval", option] for option in ("--samples", "--max-tokens", "--limit", "--seed")),
+        ["rejudge", "first", "--memory"],
+        ["sandbox", "exec", __file__, "--memory"],
+    ],
+)
+def test_a_number_that_no_service_holds_is_refused_with_its_option(arguments: list[str]) -> None:
+    result = codealign(*arguments, str(2**63))
+    assert result.exit_code == 2
+    assert f"Invalid value for '{arguments[-1]}'" in result.output
+
+
 def test_an_argument_that_is_no_text_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["ls", "--coordinator", "127.0.0.1:1", "--tls-ca", "\udcff"]
 
