@@ -98,6 +98,10 @@ class Reader:
         """Record a mistake."""
         self._mistakes.append((node.start_mark.line + 1, message))
 
+    def wrong_at(self, path: str, message: str) -> None:
+        """Record a mistake at a path, whose line is that of the nearest key that was read."""
+        self._mistakes.append((line_of(path, self.lines) or 1, f"{path}: {message}"))
+
     def check(self) -> None:
         """Raise the recorded mistakes.
 
@@ -241,6 +245,15 @@ _KINDS: Mapping[type, str] = {
 def join(path: str, key: str) -> str:
     """Append a key to a path."""
     return f"{path}.{key}" if path else key
+
+
+def line_of(path: str, lines: Mapping[str, int]) -> int | None:
+    """Return the line of a path or, if it has none, of the nearest path that contains it."""
+    while path not in lines:
+        if not any(mark in path for mark in ".["):
+            return None
+        path = path[: max(path.rfind("."), path.rfind("["))]
+    return lines[path]
 
 
 def nearest(name: str, known: Collection[str]) -> str:
