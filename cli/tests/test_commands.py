@@ -137,6 +137,67 @@ def test_a_wrong_option_is_a_usage_error() -> None:
     assert "No such option" in result.output
 
 
+@pytest.mark.parametrize(
+    ("option", "least", "most"),
+    [
+        ("--n", 0, 2**31 - 1),
+        ("--attempts", 0, 2**31 - 1),
+        ("--round-size", 0, 2**31 - 1),
+        ("--prefix-groups", 0, 2**31 - 1),
+        ("--max-tokens", 0, 2**31 - 1),
+        ("--seed", 1 - 2**63, 2**63 - 1),
+        ("--rows", 1, 2**63 - 1),
+        ("--token-budget", 1, 2**63 - 1),
+        ("--devices", 1, 2**31 - 1),
+        ("--lora-rank", 0, 2**31 - 1),
+        ("--max-steps", 0, 2**63 - 1),
+        ("--problems", 0, 2**31 - 1),
+        ("--device-hours", 0, "inf"),
+    ],
+)
+def test_a_number_that_a_run_cannot_hold_is_refused_with_its_option(option: str, least: int, most: int | str) -> None:
+    beyond = [str(least - 1), str(most + 1) if isinstance(most, int) else most]
+    for given in beyond:
+        result = codealign("run", "--seeds", "/no/seeds", f"{option}={given}")
+        assert result.exit_code == 2
+        assert f"Invalid value for '{option}'" in result.output
+    held = codealign("run", "--seeds", "/no/seeds", f"{option}={most if isinstance(most, int) else 3}")
+    assert "--seeds: no such file or directory: /no/seeds" in held.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(
+            ["train", "--model", "m", option]
+            for option in ("--max-steps", "--batch-size", "--rows", "--max-length", "--lora-rank", "--workers")
+        ),
+        ["train", "--model", "m", "--checkpoint-steps"],
+        ["train", "--model", "m", "--seed"],
+        *(["eval", option] for option in ("--samples", "--max-tokens", "--limit", "--seed")),
+        ["rejudge", "first", "--memory"],
+        ["sandbox", "exec", __file__, "--memory"],
+    ],
+)
+def test_a_number_that_no_service_holds_is_refused_with_its_option(arguments: list[str]) -> None:
+    result = codealign(*arguments, str(2**63))
+    assert result.exit_code == 2
+    assert f"Invalid value for '{arguments[-1]}'" in result.output
+
+
+def test_an_argument_that_is_no_text_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["ls", "--coordinator", "127.0.0.1:1", "--tls-ca", "\udcff"]
+
+    def fails(*_: object, **__: object) -> None:
+        "\udcff".encode()
+
+    monkeypatch.setattr("codealign.cli.options.client_tls", fails)
+    monkeypatch.setattr("sys.argv", ["codealign", *arguments])
+    result = codealign(*arguments)
+    assert result.exit_code == 1
+    assert result.output == "codealign: an argument is no UTF-8 text, which no service takes: \\udcff\n"
+
+
 def test_debug_shows_where_it_failed() -> None:
     assert "Traceback" in codealign("--debug", "data", "show", "zz").output
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from codealign.api.inference.v1 import inference_pb2 as inf
 from codealign.api.inference.v1 import inference_pb2_grpc as inference_rpc
 from codealign.cli import experiments
 from codealign.cli.commands import experiment as command
-from codealign.cli.experiment_config import Choices, chosen
+from codealign.cli.experiment_config import OWN, Choices, chosen
 from codealign.cli.failures import Failure
 from codealign.cli.options import target
 from codealign.cli.stack import Options
@@ -155,10 +156,18 @@ async def test_it_forecasts_follows_and_writes_the_results(
         assert line in told.err
     assert "A100" not in told.err, "the embedded model needs no GPU"
     assert "Supported: passes is better." in told.out
-    assert {path.name for path in work.folder.iterdir()} == {
-        f"my-comparison-1.{kind}" for kind in ("md", "svg", "json")
-    }
-    assert "Why." in (work.folder / "my-comparison-1.md").read_text()
+    stem = command.file_stem("my comparison / 1")
+    assert stem.startswith("my-comparison-1-")
+    assert {path.name for path in work.folder.iterdir()} == {f"{stem}.{kind}" for kind in ("md", "svg", "json")}
+    assert "Why." in (work.folder / f"{stem}.md").read_text()
+
+
+def test_experiments_of_different_names_have_different_files() -> None:
+    names = ["a-b", "a/b", "a b", "a//b", "-a-b", "a-b.", "ä", "ö", "..", "a" * 200, "/" * 200]
+    found = [command.file_stem(name) for name in names]
+    assert found[0] == "a-b"
+    assert len(set(found)) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", stem) and len(stem) < 240 for stem in found)
 
 
 async def test_a_plan_starts_nothing(carried_out: Callable[..., tuple[Coordinator, command._Work]]) -> None:
@@ -181,6 +190,14 @@ async def test_an_interruption_pauses_what_the_command_started_and_nothing_else(
     assert coordinator.paused is started
     said = "paused; finished work is kept" if started else "codealign experiment pause 0123456789ab"
     assert said in work.interrupted()
+
+
+def test_a_source_may_contain_an_equals_sign() -> None:
+    given = ["teacher=http://one/v1?a=b", "/models/rank=8"]
+    assert command._models(given) == {"teacher": "http://one/v1?a=b", OWN: "/models/rank=8"}
+    assert command._models(["=org/base"]) == {OWN: "org/base"}
+    with pytest.raises(Failure, match="the model to train is given twice"):
+        command._models(["org/a", "http://b?c=d"])
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,6 +43,8 @@ class Dataset(rpc.DatasetServiceServicer):
 
     async def Append(self, request: ds.AppendRequest, context: object) -> ds.AppendResponse:
         self.requests.append(len(request.records))
+        if len(request.records) > 1000:
+            raise InvalidArgument("records", f"{len(request.records)} records; at most 1000 in one call")
         known = set(self.records)
         for number, record in enumerate(request.records):
             given = record.id
@@ -300,6 +303,21 @@ def test_of_several_responses_of_a_row_those_that_another_row_lacks_are_kept(dat
     assert "2 rows new, 1 existing" in result.output
 
 
+def test_a_row_with_more_responses_than_the_store_takes_at_once_is_one_row(dataset: Dataset, tmp_path: Path) -> None:
+    many = [{"response": str(number)} for number in range(1_200)]
+    row = {"instruction": "Count.", "parsing_result": many}
+    path = lines(tmp_path / "a.jsonl", row, {"instruction": "Add.", "parsing_result": [{"response": "3"}]})
+    result = run(path, fmt="selfcodealign")
+    assert "2 rows new, 0 existing" in result.output, result.output
+    assert len(dataset.of_kind(pb.KIND_RESPONSE)) == 1_201
+    assert max(dataset.requests) <= storing.MOST_RECORDS
+    assert "0 rows new, 2 existing" in run(path, fmt="selfcodealign").output
+    dataset.refused = "1199"
+    row["instruction"] = "Count on."
+    assert problems(lines(tmp_path / "b.jsonl", row), tmp_path, fmt="selfcodealign") == [(1, "", "too-large")]
+    assert len(dataset.of_kind(pb.KIND_RESPONSE)) == 2_400
+
+
 @pytest.mark.parametrize("answers", [("1", "2 too large"), ("2 too large", "1")])
 def test_a_response_that_the_store_refuses_is_told_wherever_in_its_row_it_is(
     answers: Sequence[str], dataset: Dataset, tmp_path: Path
@@ -436,6 +454,57 @@ def test_a_path_without_files_is_refused(given: str, said: str, dataset: Dataset
     result = run(tmp_path / given)
     assert result.exit_code == 1
     assert said in re.sub(r"\s+", " ", result.output)
+
+
+@pytest.mark.parametrize("folder", ["d" * 90, "tab\there", "bidi\u202e", "ä\u00a0b"])
+def test_a_files_name_that_the_store_does_not_take_is_stored_in_another_form(
+    folder: str, dataset: Dataset, tmp_path: Path
+) -> None:
+    names = [f"{folder}/{'e' * 90}/{letter}/{'f' * 100}.jsonl" for letter in "ab"]
+    for name in names:
+        (tmp_path / "data" / name).parent.mkdir(parents=True)
+        lines(tmp_path / "data" / name, GOOD)
+    result = run(tmp_path / "data")
+    assert result.exit_code == 0, result.output
+    found = [record.import_source.name for record in dataset.of_kind(pb.KIND_IMPORT)]
+    assert len(set(found)) == 2
+    assert all(name.isprintable() and len(name) <= 200 and name.endswith("f.jsonl") for name in found)
+    short = run(lines(tmp_path / "a\tb.jsonl", GOOD))
+    assert short.exit_code == 0, short.output
+    assert r"a\tb.jsonl" in [record.import_source.name for record in dataset.of_kind(pb.KIND_IMPORT)]
+
+
+def test_the_collection_of_a_file_with_a_long_name_has_a_name_that_the_store_takes(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    assert run(lines(tmp_path / f"{'x' * 240}.jsonl", GOOD)).exit_code == 0
+    (name,) = dataset.collections
+    assert len(name) <= 200
+
+
+def test_links_and_what_is_no_file_are_read_or_named(dataset: Dataset, tmp_path: Path) -> None:
+    lines(tmp_path / "real.jsonl", GOOD)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "link.jsonl").symlink_to(tmp_path / "real.jsonl")
+    (folder / "broken.jsonl").symlink_to("nothing")
+    (folder / "round.jsonl").symlink_to("round.jsonl")
+    (folder / "above").symlink_to(tmp_path)
+    os.mkfifo(folder / "pipe.jsonl")
+    told = tmp_path / "problems"
+    result = run(folder, "--problems", str(told))
+    assert "1 rows new" in result.output, result.output
+    found = {each["file"]: each["reason"] for each in map(json.loads, told.read_text().splitlines())}
+    assert found == {"broken.jsonl": "unreadable-file", "round.jsonl": "unreadable-file"}
+    assert "is no regular file" in re.sub(r"\s+", " ", run(folder / "pipe.jsonl").output)
+
+
+def test_a_path_that_the_system_refuses_is_an_error_of_one_line(dataset: Dataset, tmp_path: Path) -> None:
+    result = run(tmp_path / ("x" * 300 + ".jsonl"))
+    assert result.exit_code == 1
+    assert "cannot read" in result.output
+    assert "File name too long" in re.sub(r"\s+", " ", result.output)
+    assert "bug" not in result.output
 
 
 def test_an_unknown_format_is_refused_with_the_known_ones(dataset: Dataset, tmp_path: Path) -> None:

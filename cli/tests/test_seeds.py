@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import ast
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
+from codealign.api.dataset.v1 import dataset_pb2 as ds
+from codealign.api.dataset.v1 import dataset_pb2_grpc as rpc
+from codealign.cli.collecting import store_seeds
 from codealign.cli.failures import Failure
 from codealign.cli.seeds import collection_name, read, read_folder, seed_record
 
@@ -140,6 +147,35 @@ def test_the_collections_name_follows_the_content(tmp_path: Path) -> None:
     before = collection_name(str(tmp_path), read_folder(tmp_path).seeds)
     write(tmp_path, "a.py", FUNCTION.replace("2 * x", "x + x"))
     assert collection_name(str(tmp_path), read_folder(tmp_path).seeds) != before
+
+
+def test_the_collections_name_is_one_that_the_store_takes(tmp_path: Path) -> None:
+    for name in ("x" * 250, "ä" * 120, "-" * 250):
+        write(tmp_path, f"{name}/a.py", FUNCTION)
+        found = collection_name(str(tmp_path / name), read(str(tmp_path / name), whole=True).seeds)
+        assert len(found) <= 200
+        assert re.fullmatch(r"(x+|seeds)-files-[0-9a-f]{8}", found)
+
+
+async def test_whole_files_are_stored_in_requests_that_a_message_may_have(
+    serving: Callable[..., Any], tmp_path: Path
+) -> None:
+    sizes: list[int] = []
+
+    class Dataset(rpc.DatasetServiceServicer):
+        async def Append(self, request: ds.AppendRequest, context: object) -> ds.AppendResponse:
+            sizes.append(request.ByteSize())
+            results = [ds.AppendResult(outcome=ds.APPEND_OUTCOME_INSERTED) for _ in request.records]
+            return ds.AppendResponse(results=results)
+
+    for number in range(20):
+        write(tmp_path, f"{number}.py", f"x = {number}\n" + "# text\n" * 100_000)
+    servicer = Dataset()  # type: ignore[abstract]  # what is not called is not there
+    async with serving(dataset=lambda server: rpc.add_DatasetServiceServicer_to_server(servicer, server))() as there:
+        stored = await store_seeds(there, read(str(tmp_path), whole=True), "files", Console(quiet=True))
+    assert stored.inserted == 20
+    assert len(sizes) == 4
+    assert max(sizes) < 5 * 2**20
 
 
 def test_the_same_function_twice_is_two_seeds(tmp_path: Path) -> None:

@@ -47,6 +47,8 @@ def page(response: api.GetExperimentResponse) -> str:
 def test_the_page_has_every_figure_claim_and_note() -> None:
     text = page(found())
     assert text.startswith("# Experiment mine\n\nWhat it is.\n\nWritten by `codealign experiment mine`")
+    odd = pages.page(found(), description="", command="codealign experiment a`\n\udcff", plot_file="")
+    assert "Written by `codealign experiment a \\udcff`" in odd
     assert "## HumanEval+, greedy, 10 of 164 problems" in text
     assert "| passes | 31.0 | 0.6 | 127–129 | 30.0 | 31.0 | 32.0 |" in text
     assert "| base | 11.0 | 0.6 | – | 10.0 | 11.0 | 12.0 |" in text

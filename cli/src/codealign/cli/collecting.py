@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -19,6 +20,8 @@ from codealign.cli.terminal import count, printable
 
 BATCH = 500
 """Records per append request."""
+BATCH_BYTES = 4 * 2**20
+"""Bytes per append request, so that hundreds of whole files do not exceed what a message may have."""
 SHOWN_PROBLEMS = 10
 """Unreadable files to name, so that a directory full of them does not flood the screen."""
 
@@ -74,15 +77,30 @@ async def store_seeds(connection: Connection, collected: Collected, collection: 
     columns = (TextColumn("storing seeds"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=len(collected.seeds))
-        for start in range(0, len(collected.seeds), BATCH):
-            batch = [seeds.seed_record(seed) for seed in collected.seeds[start : start + BATCH]]
+        stored = 0
+        for batch in _batches(map(seeds.seed_record, collected.seeds)):
             request = ds.AppendRequest(records=batch, collection=collection)
             response = await connection.call(connection.clients.dataset.Append, request)
             new = sum(result.outcome == ds.APPEND_OUTCOME_INSERTED for result in response.results)
             inserted += new
             existed += len(batch) - new
-            progress.update(task, completed=start + len(batch))
+            stored += len(batch)
+            progress.update(task, completed=stored)
     return Stored(collection, inserted, existed)
+
+
+def _batches(records: Iterable[pb.Record]) -> Iterator[list[pb.Record]]:
+    """Yield the records in lists that one request may have."""
+    batch: list[pb.Record] = []
+    size = 0
+    for record in records:
+        if batch and (len(batch) == BATCH or size + record.ByteSize() > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(record)
+        size += record.ByteSize()
+    if batch:
+        yield batch
 
 
 async def given_instructions(connection: Connection, pipeline: str, given: str) -> str:

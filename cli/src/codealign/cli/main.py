@@ -7,6 +7,7 @@ import sys
 from typing import Annotated
 
 import typer
+from google.protobuf import json_format
 from rich.text import Text
 from typer.core import TyperGroup
 
@@ -34,6 +35,7 @@ from codealign.cli.failures import EXIT_FAILURE, EXIT_INTERRUPTED, Failure, Inte
 from codealign.cli.terminal import err, printable
 from codealign.common import logs
 from codealign.common.errors import ConfigurationError
+from codealign.common.text import encodable
 
 _LOG_VARIABLE = "GRPC_VERBOSITY"
 
@@ -63,6 +65,10 @@ class Commands(TyperGroup):
         except Exception as error:
             if type(error).__module__.startswith("typer."):
                 raise  # a usage error: Typer prints it
+            odd = next((each for each in sys.argv if encodable(each) != each), "")
+            if odd and isinstance(error, UnicodeEncodeError | json_format.ParseError):
+                _explain(f"an argument is no UTF-8 text, which no service takes: {encodable(odd)}", ctx)
+                raise typer.Exit(EXIT_FAILURE) from None
             _explain(
                 f"unexpected {type(error).__name__}: {error} (this is a bug; run with --debug for the traceback)", ctx
             )

@@ -23,7 +23,7 @@ names depend on the pipeline, so they are checked once the coordinator has descr
 from __future__ import annotations
 
 import difflib
-import math
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,10 +32,12 @@ from typing import Any
 import yaml
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.failures import Failure
+from codealign.common.text import encodable
 
 FILLED_IN: Mapping[str, Collection[str]] = {
     "Run": ("rejudges",),
@@ -50,9 +52,20 @@ FILLED_IN: Mapping[str, Collection[str]] = {
 
 _INTEGERS = (FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT32)
 _NUMBERS = (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT)
-_LARGEST = {FieldDescriptor.CPPTYPE_INT32: 2**31 - 1, FieldDescriptor.CPPTYPE_UINT32: 2**32 - 1}
+_LARGEST: Mapping[int, int] = {
+    FieldDescriptor.CPPTYPE_INT32: 2**31 - 1,
+    FieldDescriptor.CPPTYPE_UINT32: 2**32 - 1,
+    FieldDescriptor.CPPTYPE_INT64: 2**63 - 1,
+}
 
 _UNREADABLE = object()
+_SURROGATE = "has half of a UTF-16 pair (\\ud800 to \\udfff), which is no character: write the character itself"
+"""What is wrong with a text that YAML's escapes can write and no message can hold."""
+
+
+def largest(message: type[Message], field: str) -> int:
+    """Return the largest whole number that a field of a message holds: the bound of an option that sets it."""
+    return _LARGEST[message.DESCRIPTOR.fields_by_name[field].cpp_type]
 
 
 class Reader:
@@ -85,6 +98,10 @@ class Reader:
         """Record a mistake."""
         self._mistakes.append((node.start_mark.line + 1, message))
 
+    def wrong_at(self, path: str, message: str) -> None:
+        """Record a mistake at a path, whose line is that of the nearest key that was read."""
+        self._mistakes.append((line_of(path, self.lines) or 1, f"{path}: {message}"))
+
     def check(self) -> None:
         """Raise the recorded mistakes.
 
@@ -105,7 +122,9 @@ class Reader:
         seen: dict[str, int] = {}
         for key_node, value in node.value:
             key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else ""
-            if not key:
+            if encodable(key) != key:
+                self.wrong(key_node, f"{_at(path)}{_SURROGATE}")
+            elif not key:
                 self.wrong(key_node, f"{_at(path)}a key must be a word, is {_shown(key_node)}")
             elif key in seen:
                 self.wrong(key_node, f"{join(path, key)}: duplicate key (first on line {seen[key]})")
@@ -132,6 +151,9 @@ class Reader:
         kinds = kind if isinstance(kind, tuple) else (kind,)
         if not isinstance(found, kinds) or (isinstance(found, bool) and bool not in kinds):
             self.wrong(node, f"{_at(path)}must be {_KINDS.get(kinds[0], kinds[0].__name__)}, is {_shown(node)}")
+            return None
+        if isinstance(found, str) and encodable(found) != found:
+            self.wrong(node, f"{_at(path)}{_SURROGATE}")
             return None
         return found
 
@@ -196,15 +218,14 @@ class Reader:
         """Return the value of a message's field that is no message. Record a value that it cannot hold, return None."""
         if field.cpp_type in _NUMBERS:
             amount = self.value(node, path, (float, int))
-            if amount is not None and not math.isfinite(amount):
-                self.wrong(node, f"{path}: must be a number, is {_shown(node)}")
+            if amount is not None and not abs(amount) <= sys.float_info.max:  # true for NaN
+                why = f"{amount} is too large" if isinstance(amount, int) else f"must be a number, is {_shown(node)}"
+                self.wrong(node, f"{path}: {why}")
                 return None
             return amount
         if field.cpp_type in _INTEGERS:
             number = self.value(node, path, int)
-            if number is not None and not -_LARGEST.get(field.cpp_type, 2**63 - 1) <= number <= _LARGEST.get(
-                field.cpp_type, 2**63 - 1
-            ):
+            if number is not None and abs(number) > _LARGEST[field.cpp_type]:
                 self.wrong(node, f"{path}: {number} is too large")
                 return None
             return number
@@ -226,6 +247,15 @@ def join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
 
+def line_of(path: str, lines: Mapping[str, int]) -> int | None:
+    """Return the line of a path or, if it has none, of the nearest path that contains it."""
+    while path not in lines:
+        if not any(mark in path for mark in ".["):
+            return None
+        path = path[: max(path.rfind("."), path.rfind("["))]
+    return lines[path]
+
+
 def nearest(name: str, known: Collection[str]) -> str:
     """Return the end of an "unknown ..." message: the nearest known name, then all of them."""
     near = difflib.get_close_matches(name, known, n=1)
@@ -245,7 +275,7 @@ def _at(path: str) -> str:
 
 def _shown(node: yaml.Node) -> str:
     if isinstance(node, yaml.ScalarNode):
-        return repr(node.value)
+        return encodable(repr(node.value))
     return "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
 
 

@@ -59,6 +59,10 @@ class Problem:
         return f"{self.path}:{self.line}: {self.message}"
 
 
+_MOST_STEM = 180
+"""Characters of a directory's name that its collection takes over. The store takes 200 of a collection's name."""
+
+
 @dataclass
 class Collected:
     """Result of reading a directory."""
@@ -301,5 +305,6 @@ def collection_name(source: str, seeds: list[pb.Seed]) -> str:
     digest = hashlib.sha256()
     for seed in seeds:
         digest.update(seed_record(seed).content_hash.encode())
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem if path.is_file() else path.name).strip("-") or "seeds"
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem if path.is_file() else path.name)
+    stem = stem[:_MOST_STEM].strip("-") or "seeds"
     return f"{stem}{kind}-{digest.hexdigest()[:8]}"

@@ -483,6 +483,29 @@ async def test_what_is_wrong_with_a_run_and_with_its_loop_is_said_at_once() -> N
 
 
 @in_virtual_time
+async def test_the_plan_of_a_training_on_some_rows_counts_the_seeds_once() -> None:
+    world = World(fakes(2), fields={"training_address": "-"})
+    config = pb.Run(pipeline="one-line", seeds=pb.SeedSelection(collection=toys.SEEDS))
+    loop, counted = pb.Loop(), list[str]()
+    loop.training.rows = 2
+
+    def before(method: str, request: Any) -> None:
+        if method == "count":
+            counted.append(request.collection)
+
+    world.fakes.dataset.control.before = before
+    planned = await world.servicer.PlanRun(api.PlanRunRequest(config=config, loop=loop), CONTEXT)
+    assert planned.stages[0].items == 2
+    assert counted.count(toys.SEEDS) == 1
+    loop.training.rows = 3
+    with pytest.raises(InvalidArgument, match=r"is 3; the run's seeds give at most 2 rows"):
+        await world.servicer.PlanRun(api.PlanRunRequest(config=config, loop=loop), CONTEXT)
+    config.target.rows, loop.training.rows = 1, 2
+    with pytest.raises(InvalidArgument, match=r"is 2; the run's seeds and target give at most 1 rows"):
+        await world.servicer.CreateRun(api.CreateRunRequest(config=config, loop=loop), CONTEXT)
+
+
+@in_virtual_time
 async def test_a_loop_after_a_run_in_which_no_model_writes_needs_a_model_by_name() -> None:
     world = World(fakes(), fields={"training_address": "-"})
     answer = pb.Record(kind=pb.KIND_RESPONSE, response=pb.Response(answer="a", code="a = 1"))

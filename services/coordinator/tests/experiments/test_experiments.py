@@ -345,12 +345,16 @@ async def test_a_pause_reaches_the_run_in_progress(tmp_path: Path) -> None:
         return await writing(request, sample)  # type: ignore[misc]
 
     made.inference.writes = slowly
-    record = await create(coordinator, experiment(arm("passes", "random-pass"), claims=[], seeds=[0]))
+    follows = pb.ExperimentArm(name="follows", model="base", run=run(), instructions_of="passes")
+    follows.run.ClearField("seeds")
+    record = await create(coordinator, experiment(arm("passes", "random-pass"), follows, claims=[], seeds=[0]))
     await made.until(lambda: _has(made, RUN))
     await asyncio.sleep(2)
     await coordinator.experiments.want(record, PAUSED, "paused by a person")
     assert (await made.until_ended(EXPERIMENT)).state == PAUSED
     assert (await made.until_ended(RUN)).state == PAUSED
+    cells = (await result(coordinator, record)).experiment.cells
+    assert [cell.state for cell in cells] == [PAUSED, PAUSED], "an arm that waits for a paused run has not failed"
     await coordinator.experiments.want(record, RUNNING, "resumed")
     assert (await made.until_ended(EXPERIMENT)).state == SUCCEEDED
 

@@ -135,6 +135,15 @@ def test_figures_are_about_the_problems_that_all_cells_have() -> None:
     assert any("about the 10 problems that were judged for every cell" in note for note in found.notes)
 
 
+def test_cells_without_a_problem_in_common_have_no_figures_and_a_note_says_why() -> None:
+    one, other = board("base", 0, 5, problems=10), board("passes", 0, 15)
+    for problem_id in one.problem_ids:
+        other.outcomes.pop(problem_id)
+    found = build(experiment(seeds=[0]), [cell(arm, 0) for arm in ("base", "passes")], [one, other])
+    assert not found.measures
+    assert any("about the 0 problems that were judged for every cell" in note for note in found.notes)
+
+
 def test_figures_of_other_runners_are_left_out() -> None:
     cells = [cell(arm, 0) for arm in ARMS]
     made = [board("base", 0, 5), board("passes", 0, 9), board("passes", 0, 1, runners="r2")]

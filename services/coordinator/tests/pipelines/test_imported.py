@@ -215,7 +215,7 @@ async def test_a_run_is_planned_and_resolved_without_a_model(name: str) -> None:
     assert stages.pop("execution", 5) == 5
     assert stages == {"responses": 5, "selection": 5}
     assert not made.fakes.inference.control.calls
-    assert await plan.most_rows(made.fakes.services, run) == found.stages[-1].items
+    assert plan.most_rows(run, await plan.available_of(made.fakes.services, run)) == found.stages[-1].items
 
 
 async def test_a_pipeline_that_writes_still_needs_a_model() -> None:

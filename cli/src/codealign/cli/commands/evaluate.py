@@ -31,6 +31,7 @@ from codealign.cli.options import (
 from codealign.cli.progress import state_name
 from codealign.cli.report.terminal import evaluation_table
 from codealign.cli.run_config import choose_model
+from codealign.cli.run_file import largest
 from codealign.cli.stack import DATA_SERVICES, Options
 from codealign.cli.terminal import count, err, out, printable
 
@@ -42,7 +43,13 @@ def eval_command(
         typer.Option("--benchmark", help="Benchmark to evaluate on (repeatable). Default: humaneval+ and mbpp+."),
     ] = None,
     samples: Annotated[
-        int, typer.Option("--samples", min=1, help="Samples of each problem. More than one needs a temperature.")
+        int,
+        typer.Option(
+            "--samples",
+            min=1,
+            max=largest(pb.EvaluationSettings, "samples"),
+            help="Samples of each problem. More than one needs a temperature.",
+        ),
     ] = 1,
     temperature: Annotated[
         float,
@@ -53,11 +60,22 @@ def eval_command(
     max_tokens: Annotated[
         int,
         typer.Option(
-            "--max-tokens", min=0, show_default=False, help="Maximum new tokens. 0: the coordinator's default."
+            "--max-tokens",
+            min=0,
+            max=largest(pb.EvaluationSettings, "max_tokens"),
+            show_default=False,
+            help="Maximum new tokens. 0: the coordinator's default.",
         ),
     ] = 0,
     limit: Annotated[
-        int, typer.Option("--limit", min=0, show_default=False, help="Number of problems of each benchmark. 0: all.")
+        int,
+        typer.Option(
+            "--limit",
+            min=0,
+            max=largest(pb.EvaluationSettings, "limit"),
+            show_default=False,
+            help="Number of problems of each benchmark. 0: all.",
+        ),
     ] = 0,
     cancel: Annotated[
         str,
@@ -73,7 +91,15 @@ def eval_command(
             "CodeAlign trained.",
         ),
     ] = "",
-    seed: Annotated[int, typer.Option("--seed", help="Random seed of the samples.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            "--seed",
+            min=-largest(pb.EvaluationSettings, "seed"),
+            max=largest(pb.EvaluationSettings, "seed"),
+            help="Random seed of the samples.",
+        ),
+    ] = 0,
     samples_file: Annotated[
         Path | None, typer.Option("--samples-file", help="Write the solutions to this file in EvalPlus format.")
     ] = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import re
 import shlex
 import sys
@@ -31,12 +32,14 @@ from codealign.cli.options import BenchmarksOption, EngineOption, RecordingOptio
 from codealign.cli.progress import state_name
 from codealign.cli.report import experiment as pages
 from codealign.cli.run_config import RunChoices
+from codealign.cli.run_file import largest
 from codealign.cli.seeds import STDLIB, collection_name
 from codealign.cli.stack import SERVICES, Options
 from codealign.cli.terminal import StartDisplay, err, out, printable, warn, whole
 from codealign.common.clients import NO_RETRY
 
 _COMMAND = "run"
+_ALIAS = re.compile(r"[^/:\\]*")
 _GET_SECONDS = 600.0
 _FINISHED = (pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED)
 
@@ -111,7 +114,7 @@ def run(
             "--n",
             "-n",
             min=0,
-            max=2**31 - 1,
+            max=largest(pb.SeedSelection, "limit"),
             help="Seed functions of each run. 0: all. Default: the file's.",
             show_default=False,
         ),
@@ -175,7 +178,8 @@ def _models(given: list[str] | tuple[()]) -> dict[str, str]:
     found: dict[str, str] = {}
     for each in given:
         alias, equals, source = each.partition("=")
-        alias, source = (alias, source) if equals else (OWN, each)
+        if not equals or not _ALIAS.fullmatch(alias):  # a path or URL may have "=" in it
+            alias, source = OWN, each
         if not source:
             raise Failure(f"--model {each}: names no source")
         if alias in found:
@@ -189,7 +193,7 @@ def _numbers(text: str) -> list[int]:
         found = [int(part) for part in text.split(",")] if text else []
     except ValueError:
         raise Failure(f"--seeds: must be whole numbers with commas between them, such as 0,1,2; is {text!r}") from None
-    if large := [each for each in found if abs(each) >= 2**63]:
+    if large := [each for each in found if abs(each) > largest(pb.Experiment, "seeds")]:
         raise Failure(f"--seeds: {large[0]} is too large")
     if len(set(found)) < len(found):
         raise Failure(f"--seeds: {text} names a seed twice")
@@ -309,7 +313,7 @@ def _save(found: api.GetExperimentResponse, folder: Path, description: str) -> P
     Raises:
         Failure: The folder cannot be written to.
     """
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", found.experiment.config.name).strip("-.") or found.experiment.id[:12]
+    stem = file_stem(found.experiment.config.name)
     command = shlex.join(["codealign", *sys.argv[1:]])
     plot = pages.plot(found)
     text = pages.page(found, description=description, command=command, plot_file=f"{stem}.svg" if plot else "")
@@ -322,6 +326,18 @@ def _save(found: api.GetExperimentResponse, folder: Path, description: str) -> P
     except OSError as error:
         raise Failure(f"--out: cannot write to {folder}: {error}") from None
     return folder / f"{stem}.md"
+
+
+def file_stem(name: str) -> str:
+    """Return the name of an experiment's files, without their endings. Different names have different files.
+
+    A name that is no file's is changed, and digits that depend on it are added: "a/b" and "a-b" are two experiments.
+    """
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")
+    if plain == name:
+        return plain
+    digits = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{plain}-{digits}" if plain else digits
 
 
 def _functions(file: ExperimentFile) -> str:

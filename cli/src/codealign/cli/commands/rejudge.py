@@ -27,6 +27,7 @@ from codealign.cli.options import (
 )
 from codealign.cli.presets import DEFAULT, load
 from codealign.cli.run_config import run_pipeline, writes
+from codealign.cli.run_file import largest
 from codealign.cli.stack import DATA_SERVICES, UNWRITTEN_SERVICES, Options
 from codealign.cli.terminal import err, out, printable, warn
 
@@ -69,7 +70,11 @@ def rejudge(
     memory: Annotated[
         int,
         typer.Option(
-            "--memory", min=0, show_default=False, help="Memory limit of each program in MiB. 0: as in the run."
+            "--memory",
+            min=0,
+            max=largest(sandbox.Limits, "memory_bytes") // _MIB,
+            show_default=False,
+            help="Memory limit of each program in MiB. 0: as in the run.",
         ),
     ] = 0,
     timings: Annotated[

@@ -46,13 +46,15 @@ from codealign.cli.run_config import (
     series_of,
     writes,
 )
-from codealign.cli.run_file import RunFile, read_run
+from codealign.cli.run_file import RunFile, largest, read_run
 from codealign.cli.seeds import STDLIB, collection_name
 from codealign.cli.stack import DATA_SERVICES, SERVICES, UNWRITTEN_SERVICES, Options
 from codealign.cli.terminal import StartDisplay, err, out, warn
 from codealign.common.errors import violations
 
 _TARGET = "Target"
+_MOST_HOURS = 10**9
+"""More than any run takes. Refuses infinity, which a configuration cannot have."""
 
 
 @dataclass
@@ -116,7 +118,12 @@ def run(
     n: Annotated[
         int,
         typer.Option(
-            "--n", "-n", min=0, show_default=False, help="Number of seeds that pass the filters to use. 0: all."
+            "--n",
+            "-n",
+            min=0,
+            max=largest(pb.SeedSelection, "limit"),
+            show_default=False,
+            help="Number of seeds that pass the filters to use. 0: all.",
         ),
     ] = 0,
     name: Annotated[str, typer.Option("--name", help="Name of the run.")] = "",
@@ -136,6 +143,7 @@ def run(
         typer.Option(
             "--attempts",
             min=0,
+            max=largest(pb.StageSettings, "attempts"),
             show_default=False,
             help="Maximum draws for each parent in the last writing stage. 0: the stage's default.",
         ),
@@ -143,7 +151,11 @@ def run(
     round_size: Annotated[
         int,
         typer.Option(
-            "--round-size", min=0, show_default=False, help="Draws at once, until one passes. 0: the stage's default."
+            "--round-size",
+            min=0,
+            max=largest(pb.StageSettings, "round_size"),
+            show_default=False,
+            help="Draws at once, until one passes. 0: the stage's default.",
         ),
     ] = 0,
     prefix_groups: Annotated[
@@ -151,6 +163,7 @@ def run(
         typer.Option(
             "--prefix-groups",
             min=0,
+            max=largest(pb.StageSettings, "prefix_groups"),
             show_default=False,
             help="Few-shot orderings in the pool. 0: the stages' defaults.",
         ),
@@ -160,6 +173,7 @@ def run(
         typer.Option(
             "--max-tokens",
             min=0,
+            max=largest(pb.StageSettings, "max_tokens"),
             show_default=False,
             help="Maximum new tokens in the last writing stage. 0: the stage's default.",
         ),
@@ -181,16 +195,28 @@ def run(
             "everything or agreement.",
         ),
     ] = "",
-    seed: Annotated[int, typer.Option("--seed", help="Random seed of the run.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            "--seed", min=-largest(pb.Run, "seed"), max=largest(pb.Run, "seed"), help="Random seed of the run."
+        ),
+    ] = 0,
     rows: Annotated[
         int | None,
-        typer.Option("--rows", min=1, help="Target: end the run with this many rows.", rich_help_panel=_TARGET),
+        typer.Option(
+            "--rows",
+            min=1,
+            max=largest(pb.Target, "rows"),
+            help="Target: end the run with this many rows.",
+            rich_help_panel=_TARGET,
+        ),
     ] = None,
     token_budget: Annotated[
         int | None,
         typer.Option(
             "--token-budget",
             min=1,
+            max=largest(pb.Target, "tokens"),
             help="Target: end the run before it exceeds this many tokens, prompts included.",
             rich_help_panel=_TARGET,
         ),
@@ -200,6 +226,7 @@ def run(
         typer.Option(
             "--device-hours",
             min=0,
+            max=_MOST_HOURS,
             help="Target: end the run after this many hours of inference, times --devices.",
             rich_help_panel=_TARGET,
         ),
@@ -209,6 +236,7 @@ def run(
         typer.Option(
             "--devices",
             min=1,
+            max=largest(pb.Target, "devices"),
             help="GPUs that the model uses, for --device-hours. Default: 1.",
             rich_help_panel=_TARGET,
         ),
@@ -255,7 +283,13 @@ def run(
     ] = None,
     lora_rank: Annotated[
         int,
-        typer.Option("--lora-rank", min=0, show_default=False, help="LoRA rank. 0: the preset's, or full fine-tuning."),
+        typer.Option(
+            "--lora-rank",
+            min=0,
+            max=largest(training.Lora, "rank"),
+            show_default=False,
+            help="LoRA rank. 0: the preset's, or full fine-tuning.",
+        ),
     ] = 0,
     epochs: Annotated[
         float,
@@ -269,7 +303,11 @@ def run(
     max_steps: Annotated[
         int,
         typer.Option(
-            "--max-steps", min=0, show_default=False, help="Maximum optimizer steps. 0: the preset's, or no limit."
+            "--max-steps",
+            min=0,
+            max=largest(training.TrainingSpec, "max_steps"),
+            show_default=False,
+            help="Maximum optimizer steps. 0: the preset's, or no limit.",
         ),
     ] = 0,
     benchmark: Annotated[
@@ -281,6 +319,7 @@ def run(
         typer.Option(
             "--problems",
             min=0,
+            max=largest(pb.EvaluationSettings, "limit"),
             show_default=False,
             help="Number of problems of each benchmark. 0: all. Default: the preset's.",
         ),

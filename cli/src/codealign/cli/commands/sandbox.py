@@ -21,6 +21,7 @@ from codealign.cli.options import (
     services,
 )
 from codealign.cli.records_view import code_view, facts_table, result_view
+from codealign.cli.run_file import largest
 from codealign.cli.source_text import read_bytes, read_source
 from codealign.cli.stack import Options
 from codealign.cli.terminal import out, print_json, printable, whole
@@ -47,7 +48,14 @@ def execute(
         ),
     ] = 0,
     memory: Annotated[
-        int, typer.Option("--memory", min=0, show_default=False, help="Memory limit in MiB. 0: the profile's default.")
+        int,
+        typer.Option(
+            "--memory",
+            min=0,
+            max=largest(sb.Limits, "memory_bytes") // 2**20,
+            show_default=False,
+            help="Memory limit in MiB. 0: the profile's default.",
+        ),
     ] = 0,
     profile: Annotated[str, typer.Option("--profile", help="Profile of the runner. Default: its first.")] = "",
     runs: Annotated[

@@ -17,6 +17,7 @@ from codealign.cli.options import (
     connects,
     services,
 )
+from codealign.cli.run_file import largest
 from codealign.cli.stack import model_source
 from codealign.cli.terminal import err, out, printable, whole
 from codealign.cli.tuning import (
@@ -54,19 +55,41 @@ def train_command(
         float, typer.Option("--epochs", min=0, show_default=False, help="Passes over the data. 0: 4.")
     ] = 0.0,
     max_steps: Annotated[
-        int, typer.Option("--max-steps", min=0, show_default=False, help="Maximum optimizer steps. 0: no limit.")
+        int,
+        typer.Option(
+            "--max-steps",
+            min=0,
+            max=largest(api.TrainingSpec, "max_steps"),
+            show_default=False,
+            help="Maximum optimizer steps. 0: no limit.",
+        ),
     ] = 0,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", min=0, show_default=False, help="Rows per optimizer step. 0: 64.")
+        int,
+        typer.Option(
+            "--batch-size",
+            min=0,
+            max=largest(api.TrainingSpec, "batch_size"),
+            show_default=False,
+            help="Rows per optimizer step. 0: 64.",
+        ),
     ] = 0,
     rows: Annotated[
-        int, typer.Option("--rows", min=0, show_default=False, help="Rows to train on, drawn by the seed. 0: all.")
+        int,
+        typer.Option(
+            "--rows",
+            min=0,
+            max=largest(api.TrainingSpec, "rows"),
+            show_default=False,
+            help="Rows to train on, drawn by the seed. 0: all.",
+        ),
     ] = 0,
     max_length: Annotated[
         int,
         typer.Option(
             "--max-length",
             min=0,
+            max=largest(api.TrainingSpec, "max_length"),
             show_default=False,
             help="Maximum tokens of a row; longer rows are truncated. 0: 1,280.",
         ),
@@ -82,22 +105,51 @@ def train_command(
         str, typer.Option("--dtype", help="float32 or bfloat16. Default: bfloat16 on a GPU, float32 on a CPU.")
     ] = "",
     lora_rank: Annotated[
-        int, typer.Option("--lora-rank", min=0, show_default=False, help="LoRA rank. 0: full fine-tuning.")
+        int,
+        typer.Option(
+            "--lora-rank",
+            min=0,
+            max=largest(api.Lora, "rank"),
+            show_default=False,
+            help="LoRA rank. 0: full fine-tuning.",
+        ),
     ] = 0,
     gradient_checkpointing: Annotated[
         bool,
         typer.Option("--gradient-checkpointing", help="Recompute activations in the backward pass to save memory."),
     ] = False,
     workers: Annotated[
-        int, typer.Option("--workers", min=0, show_default=False, help="Worker processes, one per GPU. 0: 1.")
+        int,
+        typer.Option(
+            "--workers",
+            min=0,
+            max=largest(api.TrainingSpec, "workers"),
+            show_default=False,
+            help="Worker processes, one per GPU. 0: 1.",
+        ),
     ] = 0,
     sharding: Annotated[
         str, typer.Option("--sharding", help="Sharding across workers: fsdp (the default) or ddp.")
     ] = "",
     checkpoint_steps: Annotated[
-        int, typer.Option("--checkpoint-steps", min=0, show_default=False, help="Steps between checkpoints. 0: 100.")
+        int,
+        typer.Option(
+            "--checkpoint-steps",
+            min=0,
+            max=largest(api.TrainingSpec, "checkpoint_steps"),
+            show_default=False,
+            help="Steps between checkpoints. 0: 100.",
+        ),
     ] = 0,
-    seed: Annotated[int, typer.Option("--seed", help="Random seed of the training.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            "--seed",
+            min=-largest(api.TrainingSpec, "seed"),
+            max=largest(api.TrainingSpec, "seed"),
+            help="Random seed of the training.",
+        ),
+    ] = 0,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the training until it ends.")] = True,
     *,
     where: Target,

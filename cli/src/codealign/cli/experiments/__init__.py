@@ -6,6 +6,7 @@ The files in this package are presets, named like the tables of the paper that t
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -18,7 +19,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.training.v1 import training_pb2 as training
 from codealign.cli.failures import Failure
 from codealign.cli.presets import evaluations
-from codealign.cli.run_file import Reader, join, nearest
+from codealign.cli.run_file import Reader, join, line_of, nearest
 
 BASE = "base"
 """Short form of an arm that is not trained, as an item of `arms`."""
@@ -47,6 +48,8 @@ _NUMBERS = {
 """Fields that limit what the file's whole numbers may be."""
 _ARM = ("name", "untrained", *AXES, "instructions_of", "run", "training")
 _CLAIM = ("statement", "better", "than", "benchmark", "source")
+_MOST_ARMS = 1000
+"""No coordinator carries out more cells."""
 _FOLDER = files("codealign.cli.experiments")
 
 
@@ -96,18 +99,9 @@ class ExperimentFile:
         """Return a failure that lists mistakes by their paths in the file."""
         told = []
         for path, text in mistakes:
-            line = next((self.lines[start] for start in _beginnings(path) if start in self.lines), None)
+            line = line_of(path, self.lines)
             told.append((f"line {line}: " if line else "") + (f"{path}: {text}" if path else text))
         return Failure(f"{self.what}: " + (told[0] if len(told) == 1 else "\n  " + "\n  ".join(told)))
-
-
-def _beginnings(path: str) -> list[str]:
-    """Return a path and its parents, longest first."""
-    found = [path]
-    while any(mark in path for mark in ".["):
-        path = path[: max(path.rfind("."), path.rfind("["))]
-        found.append(path)
-    return found
 
 
 def names() -> list[str]:
@@ -172,11 +166,11 @@ def parse(what: str, text: str) -> ExperimentFile:
             if key == "n" and (found[key] or 0) < 0:
                 reader.wrong(node, f"n: must not be negative, is {found[key]}; 0 takes all")
     for at, arm in enumerate(arms):
-        for alias in (arm.model, arm.generator):
+        for key, alias in (("model", arm.model), ("generator", arm.generator)):
             if alias and alias not in found.get("models", {}):
-                reader.wrong(reader.root, f"{arm.place}: {alias!r} is not in `models`: add it there with its source")
+                reader.wrong_at(f"{arm.place}.{key}", f"{alias!r} is not in `models`: add it there with its source")
         if arm.name and arm.name in [other.name for other in arms[:at]]:
-            reader.wrong(reader.root, f"{arm.place}.name: duplicate arm {arm.name!r}")
+            reader.wrong_at(f"{arm.place}.name", f"duplicate arm {arm.name!r}")
     if not found.get("name"):
         reader.wrong(reader.root, "name: must be set: the results are written under this name")
     if not arms and not {"arms", "matrix"} & reader.lines.keys():
@@ -243,6 +237,9 @@ def _product(reader: Reader, node: yaml.Node, path: str) -> list[Arm]:
         if not axes[key]:
             reader.wrong(value, f"{at}: must be a list with one value at least")
     if not axes:
+        return []
+    if (number := math.prod(map(len, axes.values()))) > _MOST_ARMS:
+        reader.wrong(node, f"{path}: has {number:,} combinations; at most {_MOST_ARMS:,}")
         return []
     varied = [key for key, values in axes.items() if len(values) > 1] or list(axes)
     found = []

@@ -44,16 +44,30 @@ def find(path: Path) -> list[Path]:
     Raises:
         Failure: There is none, or the file's name has another ending.
     """
-    if path.is_dir():
-        found = sorted(each for each in path.rglob("*") if each.is_file() and is_supported(each.name))
+    try:
+        is_directory, is_file, exists = path.is_dir(), path.is_file(), path.exists()
+    except OSError as error:  # a name that is too long, or a directory that may not be entered
+        raise Failure(f"cannot read {encodable(str(path))}: {error.strerror or error}") from None
+    if is_directory:
+        found = sorted(each for each in path.rglob("*") if is_supported(each.name) and _is_file(each))
         if not found:
             raise Failure(f"no file to import in {path}: it has no {SUPPORTED}")
         return found
-    if not path.exists():
+    if not exists:
         raise Failure(f"no such file or directory: {path}")
+    if not is_file:
+        raise Failure(f"{path}: is no regular file, and an import reads it several times: write it to a file first")
     if not is_supported(path.name):
         raise Failure(f"{path}: cannot tell its type by its name; files are {SUPPORTED}")
     return [path]
+
+
+def _is_file(path: Path) -> bool:
+    """Return whether a path is a file. What cannot be looked at, or links to nothing, counts: reading tells why."""
+    try:
+        return path.is_file() or (path.is_symlink() and not path.exists())
+    except OSError:
+        return True
 
 
 def is_supported(name: str) -> bool:

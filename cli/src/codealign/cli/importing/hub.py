@@ -11,12 +11,14 @@ from codealign.cli.importing.files import is_supported
 from codealign.cli.importing.reading import Source
 from codealign.common.text import encodable
 
+_MOST_ID = 200
+"""Characters of an id. A longer text may be no path either: the system refuses to look for it."""
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def is_hub_id(text: str) -> bool:
     """Return whether a text may be the id of a data set rather than a path."""
-    return bool(_ID.fullmatch(text)) and not is_supported(text) and not Path(text).exists()
+    return len(text) <= _MOST_ID and bool(_ID.fullmatch(text)) and not is_supported(text) and not Path(text).exists()
 
 
 def sources(repository: str) -> list[Source]:

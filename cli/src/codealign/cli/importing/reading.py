@@ -17,6 +17,9 @@ from codealign.cli.importing.records import import_record, row_records
 from codealign.cli.importing.rows import Dropped, Problem, Row, Unusable
 from codealign.common.text import encodable
 
+_MOST_STEM = 100
+"""Characters of a file's name that its collection takes over. The store takes 200 of a collection's name."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -133,4 +136,5 @@ def collection_name(path: str, imports: Sequence[pb.Record]) -> str:
     """Return a collection name that changes with the files and with how they are read."""
     digest = hashlib.sha256("\n".join(record.id for record in imports).encode()).hexdigest()
     stem = Path(path).name.split(".")[0]
-    return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', stem).strip('-') or 'import'}-{digest[:8]}"
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", stem)[:_MOST_STEM].strip("-")
+    return f"{plain or 'import'}-{digest[:8]}"

@@ -6,6 +6,7 @@ the same record. A response names its Import: the same row from another file, or
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 
 from codealign.api.dataset.v1 import records_pb2 as pb
@@ -13,6 +14,8 @@ from codealign.cli import __version__
 from codealign.cli.importing.format import Format, Node, reading_version
 from codealign.common.records import BODY_OF_KIND, complete, content_hash
 
+_MOST_NAME = 200
+"""Characters of a name that the store takes."""
 _KIND_OF_BODY = {type(getattr(pb.Record(), name)): (kind, name) for kind, name in BODY_OF_KIND.items()}
 
 
@@ -21,7 +24,7 @@ def import_record(
 ) -> pb.Record:
     """Return the Import record of a file."""
     body = pb.Import(
-        name=name,
+        name=_stored_name(name),
         sha256=sha256,
         size_bytes=size,
         format=form.name,
@@ -30,6 +33,18 @@ def import_record(
         reading=form.VERSION + reading_version() - 1,
     )
     return complete(pb.Record(kind=pb.KIND_IMPORT, import_source=body, provenance=_provenance()))
+
+
+def _stored_name(name: str) -> str:
+    """Return a file's name as the store takes it: printable, and its end if it is too long.
+
+    Digits that depend on the whole name tell long names with the same end apart.
+    """
+    shown = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in name)
+    if len(shown) <= _MOST_NAME:
+        return shown
+    digits = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{digits}…{shown[len(digits) + 1 - _MOST_NAME :]}"
 
 
 def row_records(nodes: Sequence[Node], source: pb.Record) -> list[pb.Record]:

@@ -44,50 +44,64 @@ class Batches:
         self._connection, self._collection, self._on_problem = connection, collection, on_problem
         self._held: _Held = {}
         self._bytes = 0
+        self._new: dict[_Place, bool] = {}
+        """Whether something was new of each row of which records were sent, and which is not counted yet."""
+        self._refused: dict[_Place, str] = {}
+        """The same rows' reasons of the store for refusing a record."""
         self.inserted = 0
         """Rows of which something was new."""
         self.existed = 0
         """Rows that the store had, or that occurred before."""
 
     async def add(self, made: list[pb.Record], row: Row | None = None) -> None:
-        """Add the records of a row, parents first. Flushes a full batch."""
-        if (
-            len(self._held) + len(made) > MOST_RECORDS
-            or self._bytes + sum(each.ByteSize() for each in made) > MOST_BYTES
-        ):
+        """Add the records of a row, parents first. Flushes a full batch.
+
+        A row with more responses than a batch holds is sent in several.
+        """
+        if self._is_full(len(made), sum(each.ByteSize() for each in made)):
             await self.flush()
         place = _Place(row.file, row.number) if row is not None else None
         new = [record for record in made if record.id not in self._held]  # a row may have several responses
         if place is not None and not new:
             self.existed += 1
         for record in new:
+            if self._held and self._is_full(1, record.ByteSize()):
+                await self._send()
             self._held[record.id] = record, place
             self._bytes += record.ByteSize()
 
+    def _is_full(self, records: int, size: int) -> bool:
+        """Return whether more records do not fit into the batch."""
+        return len(self._held) + records > MOST_RECORDS or self._bytes + size > MOST_BYTES
+
     async def flush(self) -> None:
-        """Append what is held.
+        """Append what is held, and count the rows.
 
         Raises:
             Failure: The store cannot be reached, or refuses something other than a row.
         """
+        await self._send()
+        counted = [is_new for place, is_new in self._new.items() if place not in self._refused]
+        self.inserted += sum(counted)
+        self.existed += len(counted) - sum(counted)
+        for place, reason in self._refused.items():
+            self._on_problem(Problem(place.file, place.row, "", "too-large", reason))
+        self._new, self._refused = {}, {}
+
+    async def _send(self) -> None:
         held, self._held, self._bytes = self._held, {}, 0
-        refused: dict[_Place, str] = {}
         while held:
             request = ds.AppendRequest(records=[record for record, _ in held.values()], collection=self._collection)
             try:
                 response = await self._connection.call(self._connection.clients.dataset.Append, request)
             except Failure as failure:
-                held = _without_refused(held, failure, refused)
+                held = _without_refused(held, failure, self._refused)
                 continue
-            new: dict[_Place, bool] = {}
             for result, (_, place) in zip(response.results, held.values(), strict=True):
-                if place is not None and place not in refused:
-                    new[place] = new.get(place, False) or result.outcome == ds.APPEND_OUTCOME_INSERTED
-            self.inserted += sum(new.values())
-            self.existed += len(new) - sum(new.values())
+                if place is not None:
+                    inserted = result.outcome == ds.APPEND_OUTCOME_INSERTED
+                    self._new[place] = self._new.get(place, False) or inserted
             break
-        for place, reason in refused.items():
-            self._on_problem(Problem(place.file, place.row, "", "too-large", reason))
 
 
 def _without_refused(held: _Held, failure: Failure, refused: dict[_Place, str]) -> _Held:

@@ -14,6 +14,7 @@ from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.report.axes import axis
 from codealign.cli.report.wording import benchmark_title, visible
+from codealign.common.text import encodable
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~$&!])")
 _LINE_ENDS = re.compile(r"\s+")
@@ -27,6 +28,11 @@ _MAX_NAME = 32
 def escaped(text: str) -> str:
     """Return text as one line that Markdown shows as it is."""
     return _SPECIAL.sub(r"\\\1", _LINE_ENDS.sub(" ", visible(text)).strip())
+
+
+def escaped_code(text: str) -> str:
+    """Return text as one line that Markdown shows as it is between backticks."""
+    return encodable(_LINE_ENDS.sub(" ", visible(text)).replace("`", ""))
 
 
 def page(found: api.GetExperimentResponse, *, description: str, command: str, plot_file: str) -> str:
@@ -78,7 +84,7 @@ def _method(found: api.GetExperimentResponse, command: str) -> str:
     rows = sorted({cell.rows for cell in found.experiment.cells if cell.rows})
     trained = f"{rows[0]:,} to {rows[-1]:,}" if len(rows) > 1 else f"{rows[0]:,}" if rows else "no"
     return (
-        f"Written by `{command.replace('`', '')}` (experiment {found.experiment.id[:12]}). Models: {models}. Run "
+        f"Written by `{escaped_code(command)}` (experiment {found.experiment.id[:12]}). Models: {models}. Run "
         f"seeds: {seeds}. For every seed each arm has its own data, training and samples. Models are trained on "
         f"{trained} rows; arms that leave the number open have the same number within a seed. Figures are pass@1 in "
         "percent, and errors are standard errors of the mean over the seeds. Intervals and p-values are those of a "

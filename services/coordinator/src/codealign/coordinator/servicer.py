@@ -74,12 +74,16 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
 
     async def CreateRun(self, request: api.CreateRunRequest, context: Context) -> api.CreateRunResponse:
         self._runs.must_work()
-        run, _ = await self._checked(request)
+        run, _, _ = await self._checked(request)
         created, existed = await _whole(self._create(run, request))
         return api.CreateRunResponse(run=await self._status(created), existed=existed)
 
-    async def _checked(self, request: api.CreateRunRequest | api.PlanRunRequest) -> tuple[pb.Run, list[str]]:
-        """Return the run's full configuration, and notes, after checking that run, loop and series are possible.
+    async def _checked(
+        self, request: api.CreateRunRequest | api.PlanRunRequest
+    ) -> tuple[pb.Run, list[str], int | None]:
+        """Return the run's full configuration, notes, and its seeds, after checking that run, loop and series can be.
+
+        The seeds are None if no check had to count them.
 
         Raises:
             InvalidArgument: Names every invalid field of all.
@@ -95,24 +99,20 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
                 await self._loops.check(request.loop)
             except InvalidArgument as error:
                 wrong = [*error.violations, *wrong]
+        available = None
         try:
             run, notes = await self._runs.prepare(request.config)
             if request.HasField("loop"):
                 await self._loops.source(run.model)
-                wrong += await self._too_many_rows(run, request.loop)
+                if request.loop.training.rows > 0:
+                    available = await plan.available_of(self._services, run)
+                    if told := plan.too_many_rows(request.loop.training.rows, run, available):
+                        wrong.append(("loop.training.rows", told))
         except InvalidArgument as error:
             wrong = [*error.violations, *wrong]
         if wrong:
             raise InvalidArgument(violations=wrong)
-        return run, notes
-
-    async def _too_many_rows(self, run: pb.Run, loop: pb.Loop) -> list[tuple[str, str]]:
-        """Return what is wrong with the number of rows of a loop's training."""
-        rows = loop.training.rows
-        most = await plan.most_rows(self._services, run) if rows else 0
-        if rows <= most:
-            return []
-        return [("loop.training.rows", f"is {rows:,}; the run's seeds give at most {most:,} rows")]
+        return run, notes, available
 
     async def _create(self, run: pb.Run, request: api.CreateRunRequest) -> tuple[pb.Record, bool]:
         created, existed = await self._runs.create(run)
@@ -127,8 +127,8 @@ class CoordinatorServicer(rpc.CoordinatorServiceServicer):
         return api.RejudgeRunResponse(run=await self._status(run), existed=existed)
 
     async def PlanRun(self, request: api.PlanRunRequest, context: Context) -> api.PlanRunResponse:
-        run, notes = await self._checked(request)
-        return await plan.build(self._services, run, notes)
+        run, notes, available = await self._checked(request)
+        return await plan.build(self._services, run, notes, available)
 
     async def GetRun(self, request: api.GetRunRequest, context: Context) -> api.GetRunResponse:
         return api.GetRunResponse(run=await self._status(await self._runs.find(request.run)))

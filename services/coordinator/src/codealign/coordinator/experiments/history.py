@@ -62,7 +62,7 @@ async def _seed(dataset: Dataset, experiment: pb.Experiment, seed: int, *, settl
             continue
         source = cell.arm.instructions_of
         if source and made[source].status.state in _ENDED:
-            cell.status.state, cell.status.message = pb.RUN_STATE_FAILED, NO_INSTRUCTIONS.format(source)
+            cell.status.state, cell.status.message = made[source].status.state, NO_INSTRUCTIONS.format(source)
             continue
         runs[name] = run_records(cells.run_of(experiment, cell.arm, seed))[1]
         await _data(dataset, cell.status, runs[name])

@@ -119,9 +119,9 @@ class Checks:
         if arm.instructions_of:
             arm.run.seeds.collection = ""
         elif arm.rows:
-            most = await _told(plan.most_rows(self._services, arm.run), f"{path}.rows", wrong)
-            if most is not None and arm.rows > most:
-                wrong.append((f"{path}.rows", f"is {arm.rows:,}; the run's seeds give at most {most:,} rows"))
+            available = await _told(plan.available_of(self._services, arm.run), f"{path}.rows", wrong)
+            if available is not None and (told := plan.too_many_rows(arm.rows, arm.run, available)):
+                wrong.append((f"{path}.rows", told))
 
 
 async def _told(work: Awaitable[T], path: str, wrong: _Violations) -> T | None:

@@ -37,9 +37,9 @@ def build(experiment: pb.Experiment, cells: Sequence[Cell], boards: Sequence[Boa
     for at, settings in enumerate(experiment.evaluations):
         for benchmark in settings.benchmarks:
             scores, total, notes = _scores(done, at, benchmark, boards)
+            result.notes.extend(notes)
             if not scores:
                 continue
-            result.notes.extend(notes)
             measure = _measure(settings, benchmark, total, scores, done)
             found[benchmark, at] = measure, scores
             measure.differences.extend(_differences(experiment, scores))

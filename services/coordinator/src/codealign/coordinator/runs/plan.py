@@ -25,7 +25,7 @@ UPPER_BOUNDS = (
 NO_TOKENIZER = "no token counts: this engine has no tokenizer"
 
 
-async def build(services: Services, run: pb.Run, notes: list[str]) -> api.PlanRunResponse:
+async def build(services: Services, run: pb.Run, notes: list[str], available: int | None = None) -> api.PlanRunResponse:
     """Plan the items and tokens of each stage, as if every item passed and became one record.
 
     Prompt tokens are those of one typical prompt of the stage times the number of items prompted for: draws of one item
@@ -35,12 +35,14 @@ async def build(services: Services, run: pb.Run, notes: list[str]) -> api.PlanRu
         services: The store and the engine.
         run: The run with every default filled in.
         notes: Notes for users found so far.
+        available: Records that the run begins with, from `available_of`. None: they are counted.
 
     Raises:
         CodeAlignError: The store or the engine cannot answer.
     """
     pipeline = pipelines.get(run.pipeline)
-    available = await _available(services, pipeline, run)
+    if available is None:
+        available = await available_of(services, run)
     plan = api.PlanRunResponse(config=run, notes=notes, run_id=run_records(run)[1].id)
     if run.seeds.limit > available:
         plan.notes.append(f"the collection has only {available} {pipeline.seeds.plural}, not {run.seeds.limit}")
@@ -76,16 +78,25 @@ async def build(services: Services, run: pb.Run, notes: list[str]) -> api.PlanRu
     return plan
 
 
-async def most_rows(services: Services, run: pb.Run) -> int:
+def most_rows(run: pb.Run, available: int) -> int:
     """Return an upper bound of the rows that a run can keep.
 
-    Raises:
-        CodeAlignError: The store cannot answer.
+    Args:
+        run: The run with every default filled in.
+        available: Records that it begins with, from `available_of`.
     """
     pipeline = pipelines.get(run.pipeline)
-    items = most_items(pipeline, run, await _available(services, pipeline, run))
+    items = most_items(pipeline, run, available)
     several = STRATEGIES[run.selection.strategy].several
-    return items[pipeline.candidates.name if several else pipeline.groups.name]
+    most = items[pipeline.candidates.name if several else pipeline.groups.name]
+    return min(most, run.target.rows) if run.target.HasField("rows") else most
+
+
+def too_many_rows(rows: int, run: pb.Run, available: int) -> str:
+    """Return what is wrong with training on so many rows of a run, or ""; see `most_rows`."""
+    most = most_rows(run, available)
+    given = "seeds and target" if run.target.HasField("rows") else "seeds"
+    return f"is {rows:,}; the run's {given} give at most {most:,} rows" if rows > most else ""
 
 
 def most_items(pipeline: Pipeline, run: pb.Run, available: int) -> dict[str, int]:
@@ -105,8 +116,13 @@ def _typical_prompt(pipeline: Pipeline, run: pb.Run, stage: Writing, first: pb.R
     return stage.prefix([*found, found[-1]])
 
 
-async def _available(services: Services, pipeline: Pipeline, run: pb.Run) -> int:
-    return await requests.count(services.dataset, run.seeds.collection, pipeline.seeds.makes)
+async def available_of(services: Services, run: pb.Run) -> int:
+    """Return the number of records in a run's collection that it may begin with.
+
+    Raises:
+        CodeAlignError: The store cannot answer.
+    """
+    return await requests.count(services.dataset, run.seeds.collection, pipelines.get(run.pipeline).seeds.makes)
 
 
 async def _first_seed(services: Services, pipeline: Pipeline, run: pb.Run) -> pb.Record | None:
