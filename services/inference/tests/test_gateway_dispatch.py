@@ -141,6 +141,21 @@ def test_a_full_queue_refuses_with_a_delay_and_is_nobodys_alone() -> None:
     assert bench.core.waiting == 10
 
 
+def test_a_request_that_is_refused_nevertheless_drops_nobody_elses() -> None:
+    bench = Bench(limit=10)
+    for _ in range(6):
+        bench.job(caller="greedy")
+    for _ in range(4):
+        bench.job(caller="modest")
+    bench.now = 1.0
+    with pytest.raises(ResourceExhausted):  # two of greedy's would give way, but not five
+        bench.job(5, caller="new")
+    assert bench.errors == {}
+    assert bench.core.waiting == 10
+    bench.job(2, caller="new")
+    assert [job.caller for job in bench.errors] == ["greedy", "greedy"]
+
+
 def test_an_empty_queue_takes_a_job_of_any_size() -> None:
     bench = Bench(limit=10)
     bench.job(50)

@@ -103,20 +103,26 @@ class Dispatcher:
             ResourceExhausted: The queue is full and the caller has the most samples in it.
         """
         job.add(attempts, now)
-        dropped: list[Job] = []
-        while self.waiting and self.waiting + len(job.draws) > self._limit:
-            victim = self._model(job.key).waiting.push_out(job.caller, len(job.draws))
+        waiting = self._model(job.key).waiting
+        # All are chosen before any is dropped: a job that is refused nevertheless must not cost others their place.
+        dropped: dict[Job, None] = {}
+        left = self.waiting
+        while left and left + len(job.draws) > self._limit:
+            victim = waiting.push_out(job.caller, len(job.draws), dropped)
             if victim is None:
                 job.is_over = True
                 error = self._full(job.key)
                 self._tidy(job.key)
                 raise error
-            dropped.append(victim)
-            self.fail(victim, self._full(job.key))
-        waiting = self._model(job.key).waiting
+            dropped[victim] = None
+            left -= len(victim.draws)
+        full = self._full(job.key)
+        for victim in dropped:
+            self.fail(victim, full)
+        waiting = self._model(job.key).waiting  # a new one if the last of the old one's samples were dropped
         for draw in job.draws.values():
             waiting.put(draw)
-        return dropped
+        return list(dropped)
 
     def withdraw(self, job: Job) -> list[Call]:
         """Forget a job.
