@@ -134,6 +134,7 @@ async def test_requests_of_a_model_that_is_unloaded_end_and_are_told_to_try_agai
         there[0].servicer.mode = "hang"
         call = asyncio.create_task(generated(stub, request()))
         await until(lambda: there[0].samples == 1)
+        assert (await replicas(stub, NANO))[there[0].address].in_flight == 1
         await stub.UnloadModel(pb.UnloadModelRequest(name=NANO))
         error = await refused(call)
         assert error.code() is grpc.StatusCode.UNAVAILABLE

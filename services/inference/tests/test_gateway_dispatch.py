@@ -156,6 +156,17 @@ def test_a_request_that_is_refused_nevertheless_drops_nobody_elses() -> None:
     assert [job.caller for job in bench.errors] == ["greedy", "greedy"]
 
 
+def test_an_adapter_decodes_in_the_slots_of_its_base() -> None:
+    core = Dispatcher(100, 3, 30.0, 100.0)
+    core.open_lane("w1", ModelKey("base", "r1"), 8)
+    for name in ("tuned", "other"):
+        core.open_lane("w1", ModelKey(name, "r2"), 8, "base")
+    core.open_lane("w2", ModelKey("tuned", "r2"), 4)  # with merged weights
+    assert core.slots == 12
+    core.close_lane("w1", ModelKey("base", "r1"))
+    assert core.slots == 12
+
+
 def test_an_empty_queue_takes_a_job_of_any_size() -> None:
     bench = Bench(limit=10)
     bench.job(50)

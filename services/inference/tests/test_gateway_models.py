@@ -49,7 +49,7 @@ async def models_of(revisions: dict[str, str]) -> tuple[Models, Fleet, dict[str,
         await link.ask()
     found: Any = SimpleNamespace(all=list(links.values()), get=links.get)
     nobody: Any = None
-    return Models(fleet, found, nobody), fleet, links
+    return Models(fleet, found, nobody, lambda worker, name: 0), fleet, links
 
 
 async def test_a_worker_with_other_weights_does_not_take_over_when_a_loaded_model_is_loaded_again() -> None:

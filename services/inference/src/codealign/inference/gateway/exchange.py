@@ -185,7 +185,7 @@ class Exchange:
         for key in self._dispatcher.lanes_of(address) - served.keys():
             self._dispatcher.close_lane(address, key)
         for key, model in served.items():
-            self._dispatcher.open_lane(address, key, model.slots)
+            self._dispatcher.open_lane(address, key, model.slots, model.base)
 
     def _tick(self) -> None:
         now = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
+from collections.abc import Callable
 
 import grpc
 
@@ -30,18 +31,19 @@ class Models:
         fleet: Knows what is wanted and what each worker has.
         links: The workers.
         exchange: Its requests end when their model is unloaded.
+        in_flight: Returns how many samples of a model a worker owes.
     """
 
-    def __init__(self, fleet: Fleet, links: Links, exchange: Exchange) -> None:
+    def __init__(self, fleet: Fleet, links: Links, exchange: Exchange, in_flight: Callable[[str, str], int]) -> None:
         self._fleet = fleet
         self._links = links
         self._exchange = exchange
+        self._in_flight = in_flight
         self._loads: dict[tuple[str, str, str], asyncio.Task[str]] = {}
 
     def describe(self) -> list[pb.Model]:
         """Describe all wanted models."""
-        now = time.monotonic()
-        return [self._fleet.model(entry.name, now) for entry in self._fleet.wanted.wanted]
+        return [self._described(entry.name) for entry in self._fleet.wanted.wanted]
 
     def get(self, name: str) -> pb.Model:
         """Describe a model; an empty name means the only one.
@@ -49,8 +51,7 @@ class Models:
         Raises:
             CodeAlignError: The error of `Fleet.key_of`.
         """
-        now = time.monotonic()
-        return self._fleet.model(self._fleet.key_of(name, "name", now).name, now)
+        return self._described(self._fleet.key_of(name, "name", time.monotonic()).name)
 
     async def load(self, source: str, name: str, expected_revision: str) -> pb.Model:
         """Load a model at one worker and record that all are to have it.
@@ -68,7 +69,7 @@ class Models:
         if task is None:
             task = self._loads[asked] = asyncio.ensure_future(self._load(source, name, expected_revision))
             task.add_done_callback(functools.partial(self._loaded, asked))
-        return self._fleet.model(await asyncio.shield(task), time.monotonic())
+        return self._described(await asyncio.shield(task))
 
     async def unload(self, name: str) -> None:
         """Record that a model is not to be served, and return when all workers that respond have unloaded it.
@@ -90,6 +91,12 @@ class Models:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _described(self, name: str) -> pb.Model:
+        model = self._fleet.model(name, time.monotonic())
+        for replica in model.replicas:
+            replica.in_flight = self._in_flight(replica.worker, name)
+        return model
 
     def _loaded(self, asked: tuple[str, str, str], task: asyncio.Task[str]) -> None:
         del self._loads[asked]

@@ -87,7 +87,7 @@ async def opened(settings: InferenceSettings, readiness: Readiness) -> AsyncIter
         return link
 
     links = Links(fleet, open_link, exchange, dispatcher.in_flight_at)
-    models = Models(fleet, links, exchange)
+    models = Models(fleet, links, exchange, dispatcher.in_flight_at)
     finder = discovery.Discovery(targets, links, settings.worker_resolve_seconds, settings.drain_seconds)
     metrics.GATEWAY_QUEUE_LIMIT.set(settings.max_waiting)
     tasks = [
