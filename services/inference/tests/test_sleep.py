@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import transformers
 
-from codealign.common.errors import NotFound, Unavailable
+from codealign.common.errors import Internal, NotFound, Unavailable
 from codealign.inference.engines.base import GenerationRequest, Load, ModelInfo, Sample
 from codealign.inference.engines.vllm.engine import RunningVllm, VllmEngine
 from codealign.inference.registry import ModelRegistry
@@ -51,7 +51,7 @@ class Sleepy:
         await self._do("close")
 
     def load(self) -> Load:
-        return Load(slots=4)
+        return Load(slots=4, prompt_tokens=10, generated_tokens=7)
 
 
 class Opener:
@@ -99,6 +99,32 @@ async def test_an_engine_that_cannot_sleep_is_closed_and_its_adapters_with_it() 
     assert models.load().slots == 4, "an adapter decodes in its base's slots"
     await models.unload("m", may_sleep=True)
     assert (base.did, adapter.did, models.models) == (["close"], ["close"], [])
+
+
+async def test_the_totals_of_tokens_never_shrink() -> None:
+    engine, other = Sleepy("m", "s"), Sleepy("n", "t")
+    models = ModelRegistry(Opener(engine, other))
+    await models.open("s", name="m")
+    await models.open("t", name="n")
+    await models.unload("n")
+    assert models.load() == Load(slots=4, prompt_tokens=20, generated_tokens=14)
+    await models.unload("m", may_sleep=True)
+    assert models.load() == Load(prompt_tokens=20, generated_tokens=14)
+    await models.open("s", name="m")
+    assert models.load() == Load(slots=4, prompt_tokens=20, generated_tokens=14)
+    await models.close()
+    assert models.load() == Load(prompt_tokens=20, generated_tokens=14)
+
+
+async def test_an_adapter_that_cannot_be_closed_does_not_keep_its_base_open() -> None:
+    base, adapter = Sleepy("m", "s"), Sleepy("a", "t", base="m", breaks=["close"])
+    models = ModelRegistry(Opener(base, adapter, Sleepy("m", "s")))
+    await models.open("s", name="m")
+    await models.open("t", name="a")
+    with pytest.raises(Internal, match=r"a \(RuntimeError: CUDA error"):
+        await models.unload("m")
+    assert (base.did, adapter.did, models.models) == (["close"], ["close"], [])
+    await models.open("s", name="m")
 
 
 async def test_without_a_wish_to_sleep_an_engine_is_closed() -> None:
