@@ -10,7 +10,7 @@ from google.rpc import status_pb2
 from grpc_status import rpc_status
 
 from codealign.api.inference.v1 import inference_pb2 as pb
-from codealign.common.errors import CodeAlignError, describe
+from codealign.common.errors import CodeAlignError, Unavailable, describe, retry_delay
 from codealign.inference.gateway.work import ModelKey
 
 AT_FAULT = frozenset(
@@ -26,6 +26,11 @@ endpoint behind a worker may pass."""
 UNLESS_MODEL_GONE = frozenset({grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION})
 """Statuses that mean the same if the worker still has the model: a recording without the prompt. Otherwise the model
 was unloaded or the worker restarted."""
+
+
+STOPS = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.ABORTED})
+"""Statuses of calls to a server that stops or is lost, which say nothing about the request or how the server works."""
+_RETRY_SECONDS = 5.0
 
 
 class Relayed(CodeAlignError):
@@ -47,6 +52,19 @@ class Relayed(CodeAlignError):
         status = super().to_status()
         status.details.extend(self._details)
         return status
+
+
+def passed_on(error: grpc.aio.AioRpcError, worker: str) -> CodeAlignError:
+    """Return what to tell the caller of a call that a worker failed, and no other could take.
+
+    Args:
+        error: The worker's status.
+        worker: Its address.
+    """
+    prefix = f"worker {worker}: "
+    if error.code() in STOPS:  # without a delay, or as if the caller had cancelled
+        return Unavailable(prefix + describe(error), retry_after=retry_delay(error) or _RETRY_SECONDS)
+    return Relayed(error, prefix)
 
 
 def objection(response: pb.GenerateResponse, key: ModelKey, seeds: dict[int, int], owed: Container[int]) -> str:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterable, Callable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import grpc
 
 from codealign.api.inference.v1 import inference_pb2 as pb
 from codealign.api.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from codealign.common.clients import traced
-from codealign.common.errors import describe
+from codealign.common.errors import Unavailable, describe
 from codealign.common.logs import get_logger
 from codealign.inference.gateway.fleet import Fleet
 from codealign.inference.gateway.members import Action, Load, Worker
@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # the async stubs exist only as types
     from codealign.api.inference.v1.inference_pb2_grpc import InferenceServiceAsyncStub
 
 _PROBE_TIMEOUT_SECONDS = 10.0
+_RETRY_SECONDS = 5.0
+ResponseT = TypeVar("ResponseT")
 
 log = get_logger(__name__)
 
@@ -102,6 +104,26 @@ class Link:
             finally:
                 call.cancel()
 
+    async def answer(self, call: Awaitable[ResponseT]) -> ResponseT:
+        """Await a call that may take long, as long as the worker responds to inquiries. Otherwise it is cancelled.
+
+        Raises:
+            Unavailable: The worker does not respond any more.
+            AioRpcError: The worker's error.
+        """
+        task = asyncio.ensure_future(call)
+        try:
+            while not task.done():
+                await asyncio.wait((task,), timeout=self._probe_seconds)
+                silent = time.monotonic() - self._responded
+                if not task.done() and silent > self._lost_seconds:
+                    raise Unavailable(
+                        f"worker {self.address}: it has not responded for {silent:.0f} s", retry_after=_RETRY_SECONDS
+                    )
+            return task.result()
+        finally:
+            task.cancel()
+
     async def retire(self) -> None:
         """Inquire no more. Calls go on, and so does a load in progress at the worker."""
         tasks = [task for task in (self._loop, self._action, self._probe) if task is not None]
@@ -124,6 +146,8 @@ class Link:
             if self._action is None or self._action.done():
                 action = self._fleet.plan(self.address, time.monotonic())
                 if action is not None:
+                    # Now, so that an UnloadModel before the task's first step knows of it.
+                    self._fleet.workers[self.address].loading.add(action.name)
                     self._action = asyncio.create_task(self._act(action))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._probe_seconds):
@@ -163,7 +187,6 @@ class Link:
 
     async def _act(self, action: Action) -> None:
         worker = self._fleet.workers[self.address]
-        worker.loading.add(action.name)
         try:
             if isinstance(action, Load):
                 log.info("worker_loads", worker=self.address, model=action.name, source=action.source)
