@@ -23,6 +23,8 @@ AT_FAULT = frozenset(
 )
 """Statuses that every worker would answer the request with. The gateway sets no deadline of its own; that of an
 endpoint behind a worker may pass."""
+_TOO_LARGE = "larger than max"
+"""In gRPC's own RESOURCE_EXHAUSTED for a message above a limit, which would not pass later either."""
 UNLESS_MODEL_GONE = frozenset({grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION})
 """Statuses that mean the same if the worker still has the model: a recording without the prompt. Otherwise the model
 was unloaded or the worker restarted."""
@@ -52,6 +54,13 @@ class Relayed(CodeAlignError):
         status = super().to_status()
         status.details.extend(self._details)
         return status
+
+
+def is_at_fault(error: grpc.aio.AioRpcError) -> bool:
+    """Return whether a request itself is at fault: every worker would give this answer, now and later."""
+    if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return _TOO_LARGE in (error.details() or "")
+    return error.code() in AT_FAULT
 
 
 def passed_on(error: grpc.aio.AioRpcError, worker: str) -> CodeAlignError:

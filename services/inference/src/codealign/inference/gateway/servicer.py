@@ -14,7 +14,7 @@ from codealign.api.inference.v1 import inference_pb2_grpc as pb_grpc
 from codealign.common.access import peer_of
 from codealign.common.errors import CodeAlignError, Unavailable, Unimplemented, describe
 from codealign.inference import wire
-from codealign.inference.gateway.answers import AT_FAULT, STOPS, UNLESS_MODEL_GONE, Relayed, passed_on
+from codealign.inference.gateway.answers import STOPS, UNLESS_MODEL_GONE, Relayed, is_at_fault, passed_on
 from codealign.inference.gateway.exchange import Exchange
 from codealign.inference.gateway.fleet import Fleet
 from codealign.inference.gateway.links import Links
@@ -95,7 +95,7 @@ class GatewayServicer(pb_grpc.InferenceServiceServicer):
             except Unavailable as error:
                 tried.append(error.message)
             except grpc.aio.AioRpcError as error:
-                if error.code() in AT_FAULT:
+                if is_at_fault(error):
                     raise Relayed(error) from error
                 tried.append(f"{address}: {describe(error)}")
                 if error.code() not in STOPS | UNLESS_MODEL_GONE:
