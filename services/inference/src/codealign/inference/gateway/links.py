@@ -161,7 +161,9 @@ class Link:
             self._fail(error)
         except Exception:  # such as a message that cannot be read
             log.exception("worker_not_understood", worker=self.address)
-            self._fleet.workers[self.address].failed("its report cannot be read: see the gateway's log")
+            self._fleet.workers[self.address].failed(
+                "its report cannot be read: see the gateway's log", time.monotonic()
+            )
         else:
             self._responded = time.monotonic()
             before = self._fleet.workers[self.address].trouble
@@ -177,7 +179,7 @@ class Link:
             reason = f"it is no worker, or of an older release ({reason})"
         if not worker.trouble:
             log.warning("worker_unavailable", worker=self.address, reason=reason)
-        worker.failed(reason)
+        worker.failed(reason, time.monotonic())
         silent = time.monotonic() - self._responded
         # A server that stops takes no new calls, inquiries included, but finishes those that it has. If it were gone,
         # they would have broken.

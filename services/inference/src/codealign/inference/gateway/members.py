@@ -51,6 +51,7 @@ class Worker:
         models: The models that it reported last, by name.
         trouble: Why it is not used. Empty: it responds.
         was_asked: Whether it has responded or failed to.
+        failing_since: When it first failed to respond since it last did. None: it has not failed.
         loading: Names of the models that it has been asked to load.
         removed_since: Removed models that it still has, and since when that is known.
     """
@@ -60,6 +61,7 @@ class Worker:
         self.models: dict[str, pb.Model] = {}
         self.trouble = "it has not responded yet"
         self.was_asked = False
+        self.failing_since: float | None = None
         self.loading: set[str] = set()
         self.removed_since: dict[str, float] = {}
         self._refusals: dict[str, _Refusal] = {}
@@ -80,13 +82,15 @@ class Worker:
             removed: Names of models that are not to be served.
             now: The time.
         """
-        self.was_asked, self.trouble = True, ""
+        self.was_asked, self.trouble, self.failing_since = True, "", None
         self.models = {model.name: model for model in models}
         self.removed_since = {name: self.removed_since.get(name, now) for name in self.models if name in removed}
 
-    def failed(self, reason: str) -> None:
+    def failed(self, reason: str, now: float) -> None:
         """Record that it does not respond."""
         self.was_asked, self.trouble = True, reason
+        if self.failing_since is None:
+            self.failing_since = now
 
     def misbehaved(self, reason: str, now: float, *, certainly: bool) -> None:
         """Record a fault of a worker that responds. It is set aside at once, or after several in a row.
@@ -100,7 +104,7 @@ class Worker:
             return
         self._faults_in_a_row += 1
         if certainly or self._faults_in_a_row >= _FAULTS_IN_A_ROW:
-            seconds = min(_LONGEST_ASIDE_SECONDS, _ASIDE_SECONDS * 2**self._times_aside)
+            seconds = min(_LONGEST_ASIDE_SECONDS, _ASIDE_SECONDS * 2 ** min(self._times_aside, 10))
             self._times_aside += 1
             self._faults_in_a_row = 0
             self._aside_until, self._aside_reason = now + seconds, f"set aside for {seconds:.0f} s: {reason}"
@@ -142,7 +146,7 @@ class Worker:
             pass
         elif model is not None and key.revision:
             found.state, found.reason = pb.REPLICA_STATE_REFUSED, _other_revision(model, key, source)
-        elif refusal is not None:
+        elif refusal is not None and refusal.action.source == source:
             found.state, found.reason = pb.REPLICA_STATE_REFUSED, refusal.reason
         return found
 
