@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import transformers
 
-from codealign.common.errors import Internal, NotFound, Unavailable
+from codealign.common.errors import FailedPrecondition, Internal, NotFound, Unavailable
 from codealign.inference.engines.base import GenerationRequest, Load, ModelInfo, Sample
 from codealign.inference.engines.vllm.engine import RunningVllm, VllmEngine
 from codealign.inference.registry import ModelRegistry
@@ -257,6 +257,25 @@ async def test_vllm_sleeps_and_reads_its_weights_again_if_they_are_gone(
     assert base.is_open
     await base.close()
     assert llm.did[-1] == "shutdown"
+
+
+@pytest.mark.parametrize(("level", "wakes"), [(1, True), (2, False)])
+async def test_files_that_have_changed_are_not_read_under_the_old_revision(
+    tokenizer: Any, level: int, wakes: bool
+) -> None:
+    llm = FakeLlm()
+    info = ModelInfo("m", "s", "1" * 64, "vllm", 1024, "", False, "bfloat16", "cuda:0", 1)
+    running = RunningVllm(llm, tokenizer, frozenset({0}), 4, info, level, lambda: "2" * 64)
+    engine = VllmEngine(running, 8)
+    await engine.sleep()
+    llm.did.clear()
+    if wakes:
+        await engine.wake_up()
+        assert llm.did == [("wake", None)], "the weights of before are in main memory"
+        return
+    with pytest.raises(FailedPrecondition, match=f"files of s have changed.* revision {'2' * 64}, not {'1' * 64}"):
+        await engine.wake_up()
+    assert (llm.did, engine.is_open) == ([], False)
 
 
 def test_level_2_with_adapters_is_refused() -> None:
