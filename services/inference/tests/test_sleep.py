@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -125,6 +126,26 @@ async def test_an_adapter_that_cannot_be_closed_does_not_keep_its_base_open() ->
         await models.unload("m")
     assert (base.did, adapter.did, models.models) == (["close"], ["close"], [])
     await models.open("s", name="m")
+
+
+async def test_an_adapter_whose_base_was_unloaded_while_it_was_loaded_is_not_served() -> None:
+    base, adapter = Sleepy("m", "s"), Sleepy("a", "t", base="m")
+    opener = Opener(base, adapter)
+    models = ModelRegistry(opener)
+    await models.open("s", name="m")
+    unloading: list[asyncio.Task[None]] = []
+
+    async def opened_late(source: str, name: str, expected_revision: str) -> Any:
+        unloading.append(asyncio.create_task(models.unload("m")))
+        await asyncio.sleep(0.05)
+        return adapter
+
+    opener.open = opened_late  # type: ignore[method-assign]
+    with pytest.raises(Unavailable, match="m was unloaded meanwhile: load it again, then a"):
+        await models.open("t", name="a")
+    await unloading[0]
+    assert models.models == []
+    assert adapter.did == ["close"]
 
 
 async def test_without_a_wish_to_sleep_an_engine_is_closed() -> None:

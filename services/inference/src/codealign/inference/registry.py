@@ -229,6 +229,9 @@ class ModelRegistry:
                 except FailedPrecondition:
                     await self._close(engine)
                     raise
+                if engine.model.base and engine.model.base not in self._entries:
+                    await self._close(engine)
+                    raise Unavailable(f"{engine.model.base} was unloaded meanwhile: load it again, then {name}")
                 self._entries[name] = _Entry(engine, key)
                 log.info("model_loaded", model=name, source=source, revision=engine.model.revision)
         except (CodeAlignError, ConfigurationError) as error:

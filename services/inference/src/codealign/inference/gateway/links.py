@@ -161,10 +161,11 @@ class Link:
             self._fail(error)
         except Exception:  # such as a message that cannot be read
             log.exception("worker_not_understood", worker=self.address)
-            self._fleet.workers[self.address].failed(
-                "its report cannot be read: see the gateway's log", time.monotonic()
-            )
+            if worker := self._fleet.workers.get(self.address):
+                worker.failed("its report cannot be read: see the gateway's log", time.monotonic())
         else:
+            if self.address not in self._fleet.workers:  # Its address is gone; its calls may still inquire.
+                return
             self._responded = time.monotonic()
             before = self._fleet.workers[self.address].trouble
             self._fleet.report(self.address, response, self._responded, int(time.time() * 1000))
@@ -173,7 +174,9 @@ class Link:
         self._changes.reported(self.address)
 
     def _fail(self, error: grpc.aio.AioRpcError) -> None:
-        worker = self._fleet.workers[self.address]
+        worker = self._fleet.workers.get(self.address)
+        if worker is None:
+            return
         reason = describe(error)
         if error.code() is grpc.StatusCode.UNIMPLEMENTED:
             reason = f"it is no worker, or of an older release ({reason})"
@@ -252,10 +255,11 @@ class Links:
 
     async def drop(self, address: str, drain_seconds: float) -> None:
         """See `discovery.Places`."""
+        # At once, since the address may come back while the link ends.
         link = self._links.pop(address)
-        await link.retire()
         self._fleet.workers.pop(address, None)
         self._changes.disconnect(address)
+        await link.retire()
         deadline = time.monotonic() + drain_seconds
         while self._in_flight(address) and time.monotonic() < deadline:  # noqa: ASYNC110 (pure state)
             await asyncio.sleep(0.1)
