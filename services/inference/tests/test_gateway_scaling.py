@@ -86,6 +86,10 @@ def test_workers_that_cannot_have_the_model_or_are_dead_do_not_keep_others_from_
     assert scaling.situation(now).starting == 2, "one may load the model, one may start"
     action = fleet.plan("w3", now)
     assert isinstance(action, Load)
+    fleet.workers["w3"].refused(action, "the server beside it does not respond", now, passes=True)
+    assert scaling.situation(now).starting == 2, "it may start as well"
+    assert not fleet.workers["w3"].may_try(action, now + 9)
+    assert fleet.workers["w3"].may_try(action, now + 11)
     fleet.workers["w3"].refused(action, "too little memory", now)
     assert fleet.count(now) == {"ready": 2, "refused": 1, "unavailable": 1}
     assert (scaling.situation(now).serving, scaling.situation(now).starting) == (3, 1)

@@ -172,11 +172,10 @@ class Fleet:
             return "aside"
         if self.serves(worker.address, now) or not self.wanted.wanted:
             return "ready"
-        states = {
-            worker.replica(ModelKey(entry.name, entry.revision), entry.source, now).state
-            for entry in self.wanted.wanted
-        }
-        return "refused" if states == {pb.REPLICA_STATE_REFUSED} else "loading"
+        cannot = (
+            worker.cannot_have(ModelKey(entry.name, entry.revision), entry.source, now) for entry in self.wanted.wanted
+        )
+        return "refused" if all(cannot) else "loading"
 
     def _starts(self, worker: Worker, now: float) -> bool:
         state = self._state(worker, now)

@@ -15,6 +15,7 @@ from codealign.api.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from codealign.common.clients import traced
 from codealign.common.errors import Unavailable, describe
 from codealign.common.logs import get_logger
+from codealign.inference.gateway.answers import STOPS
 from codealign.inference.gateway.fleet import Fleet
 from codealign.inference.gateway.members import Action, Load, Worker
 
@@ -204,7 +205,8 @@ class Link:
                 await self.stub.UnloadModel(pb.UnloadModelRequest(name=action.name))
         except grpc.aio.AioRpcError as error:
             if isinstance(action, Load):
-                worker.refused(action, describe(error), time.monotonic())
+                passes = error.code() in STOPS
+                worker.refused(action, describe(error), time.monotonic(), passes=passes)
             log.warning("worker_refused", worker=self.address, model=action.name, reason=describe(error))
         finally:
             worker.loading.discard(action.name)

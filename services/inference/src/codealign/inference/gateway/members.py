@@ -10,6 +10,7 @@ from codealign.inference.gateway.work import ModelKey
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 300.0
 """Seconds until a worker that refused a model is asked again; doubled each time."""
+_LONGEST_PAUSE_IF_PASSING = 30.0
 _ASIDE_SECONDS, _LONGEST_ASIDE_SECONDS = 30.0, 600.0
 """Seconds for which a worker that misbehaved gets no work; doubled each time until it behaves."""
 _FAULTS_IN_A_ROW = 3
@@ -41,6 +42,7 @@ class _Refusal:
     reason: str
     ask_again: float
     pause: float
+    passes: bool
 
 
 class Worker:
@@ -113,11 +115,19 @@ class Worker:
         """Record a good answer."""
         self._faults_in_a_row = self._times_aside = 0
 
-    def refused(self, action: Load, reason: str, now: float) -> None:
-        """Record why it cannot have a model. It is asked again later, or when what is wanted has changed."""
+    def refused(self, action: Load, reason: str, now: float, *, passes: bool = False) -> None:
+        """Record why it cannot have a model. It is asked again later, or when what is wanted has changed.
+
+        Args:
+            action: What it was asked for.
+            reason: What it answered.
+            now: The time.
+            passes: The reason is expected to pass: the source does not respond, or the server beside it still starts.
+        """
         before = self._refusals.get(action.name)
-        pause = min(_LONGEST_PAUSE, before.pause * 2) if before and before.action == action else _FIRST_PAUSE
-        self._refusals[action.name] = _Refusal(action, reason, now + pause, pause)
+        longest = _LONGEST_PAUSE_IF_PASSING if passes else _LONGEST_PAUSE
+        pause = min(longest, before.pause * 2) if before and before.action == action else _FIRST_PAUSE
+        self._refusals[action.name] = _Refusal(action, reason, now + pause, pause, passes)
 
     def loaded(self, name: str) -> None:
         """Record that it has loaded a model."""
@@ -127,6 +137,13 @@ class Worker:
         """Return whether it should be asked for a model now."""
         refusal = self._refusals.get(action.name)
         return refusal is None or refusal.action != action or now >= refusal.ask_again
+
+    def cannot_have(self, key: ModelKey, source: str, now: float) -> bool:
+        """Return whether it refuses a model for a reason that is not expected to pass."""
+        if self.replica(key, source, now).state != pb.REPLICA_STATE_REFUSED:
+            return False
+        refusal = self._refusals.get(key.name)
+        return key.name in self.models or refusal is None or not refusal.passes
 
     def replica(self, key: ModelKey, source: str, now: float) -> pb.Replica:
         """Return the state of a model here.

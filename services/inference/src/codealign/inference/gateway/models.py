@@ -12,7 +12,7 @@ import grpc
 from codealign.api.inference.v1 import inference_pb2 as pb
 from codealign.common.errors import CodeAlignError, FailedPrecondition, NotFound, Unavailable, describe
 from codealign.common.logs import get_logger
-from codealign.inference.gateway.answers import passed_on
+from codealign.inference.gateway.answers import STOPS, passed_on
 from codealign.inference.gateway.exchange import Exchange
 from codealign.inference.gateway.fleet import Fleet, require_same
 from codealign.inference.gateway.links import Link, Links
@@ -154,7 +154,8 @@ class Models:
                 log.warning("worker_refused", worker=link.address, model=name or source, reason=describe(error))
                 first = first or passed_on(error, link.address)
                 if name:
-                    worker.refused(action, describe(error), time.monotonic())
+                    passes = error.code() in STOPS
+                    worker.refused(action, describe(error), time.monotonic(), passes=passes)
                 continue
             finally:
                 worker.loading.discard(name)
