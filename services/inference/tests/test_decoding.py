@@ -380,3 +380,17 @@ def test_draws_follow_the_distribution() -> None:
     drawn = choose(logits, [Sampling(temperature=1.0)] * 4000, list(range(4000)), [0] * 4000)
     shares = torch.bincount(torch.tensor(drawn), minlength=4) / 4000
     assert torch.allclose(shares, logits[0].softmax(-1), atol=0.03)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.0), Sampling(temperature=1.0, top_p=0.9)])
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_logits_that_are_no_numbers_choose_no_token(sampling: Sampling, broken: float) -> None:
+    from codealign.inference.engines.transformers.sampling import choose
+
+    logits = torch.zeros(2, 8)
+    assert len(choose(logits, [sampling] * 2, [1, 2], [0, 0])) == 2
+    logits[1, 3] = broken
+    with pytest.raises(ArithmeticError, match="CODEALIGN_INFERENCE_DTYPE"):
+        choose(logits, [sampling] * 2, [1, 2], [0, 0])
+    logits[1, 3] = float("-inf")  # a token that the model excludes
+    assert len(choose(logits, [sampling] * 2, [1, 2], [0, 0])) == 2

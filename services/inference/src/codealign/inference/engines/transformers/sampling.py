@@ -33,7 +33,15 @@ def choose(logits: Any, samplings: Sequence[Sampling], seeds: Sequence[int], ind
         samplings: Each row's parameters.
         seeds: Each row's sample seed.
         indices: How many tokens each row has generated before this one.
+
+    Raises:
+        ArithmeticError: Logits are not finite; any token would be arbitrary.
     """
+    if not bool(torch.isfinite(logits.max(dim=-1).values).all()):  # the maximum of a row with NaN is NaN
+        raise ArithmeticError(
+            "its logits are not finite, as after an overflow: set CODEALIGN_INFERENCE_DTYPE to bfloat16 or float32, or "
+            "check the weights"
+        )
     groups: dict[tuple[float, float, int], list[int]] = {}
     for row, sampling in enumerate(samplings):
         groups.setdefault((sampling.temperature, sampling.top_p, sampling.top_k), []).append(row)
