@@ -394,3 +394,15 @@ def test_logits_that_are_no_numbers_choose_no_token(sampling: Sampling, broken: 
         choose(logits, [sampling] * 2, [1, 2], [0, 0])
     logits[1, 3] = float("-inf")  # a token that the model excludes
     assert len(choose(logits, [sampling] * 2, [1, 2], [0, 0])) == 2
+
+
+@pytest.mark.parametrize("temperature", [1e-7, 1e-37, 1e-300])
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_tiny_temperature_is_nearly_greedy_and_ends_nothing(temperature: float, top_p: float, dtype: Any) -> None:
+    from codealign.inference.engines.transformers.sampling import choose
+
+    logits = torch.tensor([[-40.0, 90.0, 80.0, -90.0]], dtype=dtype)
+    for largest in (90.0, 0.0, -30.0):
+        shifted = logits - 90.0 + largest
+        assert choose(shifted, [Sampling(temperature=temperature, top_p=top_p)], [1], [0]) == [1]

@@ -36,6 +36,8 @@ _TOP_K_OFF = 2**31 - 1
 _LOOK_AGAIN_SECONDS = 10.0
 """How long what the server said of its model is believed."""
 _UNKNOWN_SLOTS = 64
+_MOST_SLOTS = 2**16
+"""More than any server decodes at once; one may say that it has no limit."""
 
 
 def open_server(settings: InferenceSettings, model: str, name: str, expected_revision: str) -> VllmGrpcEngine:
@@ -65,7 +67,7 @@ def open_server(settings: InferenceSettings, model: str, name: str, expected_rev
         device=server.address,
         size_bytes=0,
     )
-    slots = settings.vllm_grpc_concurrency or served.running_requests or _UNKNOWN_SLOTS
+    slots = settings.vllm_grpc_concurrency or min(served.running_requests, _MOST_SLOTS) or _UNKNOWN_SLOTS
     vocabulary = max(len(tokenizer), configuration(folder).get("vocab_size") or 0)
     log.info("vllm_found", address=server.address, model=model, version=served.version, slots=slots)
     return VllmGrpcEngine(
