@@ -294,6 +294,7 @@ def test_keda_scales_groups() -> None:
         (("engine=transformers", "gpu.count=0"), "inference.engine to vllm"),
         (("workers.dataParallel=2", "workers.pipelineParallel=1"), "dataParallel to 1"),
         (("workers.pipelineParallel=3",), "16 GPUs"),
+        (("settings.vllm_quantization=fp8",), "inference.settings.vllm_quantization would have no effect"),
     ],
 )
 def test_groups_of_what_cannot_span_nodes_are_refused(values: tuple[str, ...], told: str) -> None:
