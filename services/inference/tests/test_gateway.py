@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from codealign.api.inference.v1 import inference_pb2 as pb
 from codealign.api.inference.v1.inference_pb2_grpc import InferenceServiceStub
@@ -302,3 +303,16 @@ async def test_tokens_that_a_worker_does_not_count_well_another_one_counts(mode:
         counts = (await stub.CountTokens(asked)).counts
         there[0].servicer.mode = mode
         assert (await stub.CountTokens(asked)).counts == counts
+
+
+async def test_a_gateway_whose_model_workers_know_from_another_source_says_so() -> None:
+    async with workers(count=1) as there:
+        async with gateway(there) as stub:
+            await stub.LoadModel(pb.LoadModelRequest(source=NANO, name="m"))
+            await until(lambda: there[0].loaded == {"m"})
+        with capture_logs() as logged:
+            async with gateway(there, model=BIG, model_name="m", engine="simulated") as stub:
+                (model,) = (await stub.ListModels(pb.ListModelsRequest())).models
+        assert model.source == NANO
+        (told,) = [event for event in logged if event["event"] == "configured_model_not_served"]
+        assert (told["configured"], told["served"]) == (BIG, NANO)
