@@ -68,14 +68,15 @@ class Models:
         asked = source, name, expected_revision
         task = self._loads.get(asked)
         if task is None:
-            before = self._loading(name or default_name(source))
-            for other in before.values():
-                if other.rstrip("/") != source.rstrip("/"):
+            for other, each, _ in self._loads:
+                # Which name a model without one gets is the worker's affair.
+                if name and each == name and other.rstrip("/") != source.rstrip("/"):
                     raise FailedPrecondition(
-                        f"model name {name or default_name(source)} is in use by {other}, which is being loaded: "
-                        f"unload that model, or choose another name for {source}"
+                        f"model name {name} is in use by {other}, which is being loaded: unload that model, or choose "
+                        f"another name for {source}"
                     )
-            task = asyncio.ensure_future(self._load_after(list(before), source, name, expected_revision))
+            before = self._loading(name or default_name(source))
+            task = asyncio.ensure_future(self._load_after(before, source, name, expected_revision))
             self._loads[asked] = task
             task.add_done_callback(functools.partial(self._loaded, asked))
         return self._described(await asyncio.shield(task))
@@ -116,10 +117,10 @@ class Models:
         if not task.cancelled():
             task.exception()  # Mark it as retrieved: the callers may be gone, and it was logged.
 
-    def _loading(self, name: str) -> dict[asyncio.Task[str], str]:
-        """Return the loads in progress of a model, with their sources."""
+    def _loading(self, name: str) -> list[asyncio.Task[str]]:
+        """Return the loads in progress that are, or may be, of a model."""
         loads = self._loads.items()
-        return {task: source for (source, each, _), task in loads if (each or default_name(source)) == name}
+        return [task for (source, each, _), task in loads if (each or default_name(source)) == name]
 
     async def _load_after(self, before: list[asyncio.Task[str]], source: str, name: str, expected_revision: str) -> str:
         """Load a model after other loads of it: two at once could end with different revisions at two workers."""
