@@ -256,7 +256,8 @@ INFERENCE = (
     ),
     Panel(
         "Workers",
-        "Workers that serve a model, that load one, that do not respond, and that are set aside after a fault.",
+        "Workers that serve a model, that load one, that cannot have one, that do not respond, and that are set aside "
+        "after a fault.",
         "short",
         {"{{state}}": f"sum by (state) ({I}gateway_workers{{ns}})"},
         stacked=True,

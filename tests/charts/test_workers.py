@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -253,6 +256,25 @@ def test_the_first_pod_of_a_group_is_a_worker_and_all_run_one_vllm(monkeypatch: 
         assert mounted == {volume["name"] for volume in pod["spec"]["volumes"]}
 
 
+def test_the_vllm_of_a_group_runs_until_the_server_beside_it_has_drained() -> None:
+    group = groups(parsed(template(*NODES, "--set=inference.drainSeconds=40").stdout))["spec"]["leaderWorkerTemplate"]
+    server, first = group["leaderTemplate"]["spec"]["containers"]
+    (second,) = group["workerTemplate"]["spec"]["containers"]
+    assert "lifecycle" not in second
+    program, option, code = first["lifecycle"]["preStop"]["exec"]["command"]
+    assert (program, option) == ("python3", "-c")
+    assert "monotonic() + 60" in code
+    assert group["leaderTemplate"]["spec"]["terminationGracePeriodSeconds"] == 65
+    (port,) = (each["containerPort"] for each in server["ports"] if each["name"] == "health")
+    with socket.create_server(("127.0.0.1", 0)) as health:
+        mine = code.replace(f'"127.0.0.1", {port}', f'"127.0.0.1", {health.getsockname()[1]}')
+        assert mine != code
+        waiting = subprocess.Popen([sys.executable, "-c", mine])
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(1.5)
+    assert waiting.wait(30) == 0
+
+
 def test_keda_scales_groups() -> None:
     scaling = ("--set=inference.workers.scaling.mode=keda", "--set=inference.workers.scaling.max=4")
     chart = parsed(template(*NODES, *scaling).stdout)
@@ -272,6 +294,7 @@ def test_keda_scales_groups() -> None:
         (("engine=transformers", "gpu.count=0"), "inference.engine to vllm"),
         (("workers.dataParallel=2", "workers.pipelineParallel=1"), "dataParallel to 1"),
         (("workers.pipelineParallel=3",), "16 GPUs"),
+        (("settings.vllm_quantization=fp8",), "inference.settings.vllm_quantization would have no effect"),
     ],
 )
 def test_groups_of_what_cannot_span_nodes_are_refused(values: tuple[str, ...], told: str) -> None:

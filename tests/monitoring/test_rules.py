@@ -56,7 +56,7 @@ RUNNING, WAITING = series("codealign_inference_running_samples"), series("codeal
 WINDOW = coordinator("window_in_use", service="inference")
 WORKER_STATE = {
     state: series("codealign_inference_gateway_workers", state=state)
-    for state in ("ready", "loading", "unavailable", "aside")
+    for state in ("ready", "loading", "refused", "unavailable", "aside")
 }
 QUEUED = series("codealign_inference_gateway_waiting_samples", model="m")
 SINCE = series("codealign_inference_gateway_oldest_waiting_timestamp_seconds", model="m")

@@ -208,6 +208,25 @@ spec:
     - secretRef: {name: {{ . }}}
   {{- end }}
   terminationMessagePolicy: FallbackToLogsOnError
+  {{- if .leads }}
+  {{- /* All containers of a pod are stopped together. Requests in progress need vLLM until the server beside it has
+  drained, whose health port closes last. */}}
+  lifecycle:
+    preStop:
+      exec:
+        command:
+          - python3
+          - -c
+          - |
+            import socket, time
+            end = time.monotonic() + {{ add $values.drainSeconds 20 }}
+            try:
+                while time.monotonic() < end:
+                    socket.create_connection(("127.0.0.1", 7401), 5).close()
+                    time.sleep(1)
+            except OSError:
+                pass
+  {{- end }}
   resources:
     {{- include "codealign.resources" (dict "root" .root "component" "inference" "values" $values) | nindent 4 }}
   securityContext:

@@ -380,3 +380,29 @@ def test_draws_follow_the_distribution() -> None:
     drawn = choose(logits, [Sampling(temperature=1.0)] * 4000, list(range(4000)), [0] * 4000)
     shares = torch.bincount(torch.tensor(drawn), minlength=4) / 4000
     assert torch.allclose(shares, logits[0].softmax(-1), atol=0.03)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.0), Sampling(temperature=1.0, top_p=0.9)])
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_logits_that_are_no_numbers_choose_no_token(sampling: Sampling, broken: float) -> None:
+    from codealign.inference.engines.transformers.sampling import choose
+
+    logits = torch.zeros(2, 8)
+    assert len(choose(logits, [sampling] * 2, [1, 2], [0, 0])) == 2
+    logits[1, 3] = broken
+    with pytest.raises(ArithmeticError, match="CODEALIGN_INFERENCE_DTYPE"):
+        choose(logits, [sampling] * 2, [1, 2], [0, 0])
+    logits[1, 3] = float("-inf")  # a token that the model excludes
+    assert len(choose(logits, [sampling] * 2, [1, 2], [0, 0])) == 2
+
+
+@pytest.mark.parametrize("temperature", [1e-7, 1e-37, 1e-300])
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_tiny_temperature_is_nearly_greedy_and_ends_nothing(temperature: float, top_p: float, dtype: Any) -> None:
+    from codealign.inference.engines.transformers.sampling import choose
+
+    logits = torch.tensor([[-40.0, 90.0, 80.0, -90.0]], dtype=dtype)
+    for largest in (90.0, 0.0, -30.0):
+        shifted = logits - 90.0 + largest
+        assert choose(shifted, [Sampling(temperature=temperature, top_p=top_p)], [1], [0]) == [1]

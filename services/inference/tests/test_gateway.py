@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from codealign.api.inference.v1 import inference_pb2 as pb
 from codealign.api.inference.v1.inference_pb2_grpc import InferenceServiceStub
@@ -134,6 +135,7 @@ async def test_requests_of_a_model_that_is_unloaded_end_and_are_told_to_try_agai
         there[0].servicer.mode = "hang"
         call = asyncio.create_task(generated(stub, request()))
         await until(lambda: there[0].samples == 1)
+        assert (await replicas(stub, NANO))[there[0].address].in_flight == 1
         await stub.UnloadModel(pb.UnloadModelRequest(name=NANO))
         error = await refused(call)
         assert error.code() is grpc.StatusCode.UNAVAILABLE
@@ -240,3 +242,77 @@ async def test_a_model_in_the_gateways_settings_is_loaded_by_workers_without_one
         async with gateway(there, model=NANO, engine="simulated") as stub:
             await until(lambda: all(worker.loaded == {NANO} for worker in there))
             await until_generated(stub, request())
+
+
+async def test_of_two_loads_of_one_name_at_the_same_time_one_source_gets_it() -> None:
+    async with workers(count=2) as there, gateway(there) as stub:
+        for worker in there:
+            worker.servicer.may_load.clear()
+        first = asyncio.ensure_future(stub.LoadModel(pb.LoadModelRequest(source=NANO, name="m")))
+        await asyncio.sleep(0.1)
+        second = asyncio.ensure_future(stub.LoadModel(pb.LoadModelRequest(source=BIG, name="m")))
+        await asyncio.sleep(0.1)
+        for worker in there:
+            worker.servicer.may_load.set()
+        error = await refused(second)
+        assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert f"model name m is in use by {NANO}, which is being loaded" in (error.details() or "")
+        model = (await first).model
+        await until(lambda: all(worker.loaded == {"m"} for worker in there))
+        assert [each.revision for worker in there for each in worker.models.models] == [model.revision] * 2
+
+
+async def test_a_model_that_is_being_loaded_for_the_first_time_is_unloaded_afterwards() -> None:
+    async with workers(count=2) as there, gateway(there) as stub:
+        for worker in there:
+            worker.servicer.may_load.clear()
+        loading = asyncio.ensure_future(stub.LoadModel(pb.LoadModelRequest(source=NANO, name="m")))
+        await asyncio.sleep(0.1)
+        unloading = asyncio.ensure_future(stub.UnloadModel(pb.UnloadModelRequest(name="m")))
+        await asyncio.sleep(0.1)
+        for worker in there:
+            worker.servicer.may_load.set()
+        assert (await loading).model.name == "m"
+        await unloading
+        await until(lambda: not any(worker.loaded for worker in there))
+        assert not (await stub.ListModels(pb.ListModelsRequest())).models
+
+
+async def test_calls_do_not_wait_for_a_worker_that_hangs() -> None:
+    async with workers(NANO, count=2) as there, gateway(there, worker_lost_seconds=0.5) as stub:
+        await generated(stub, request())
+        there[0].servicer.mode = "stuck"
+        async with asyncio.timeout(9):  # less than an inquiry takes to fail
+            counts = await stub.CountTokens(pb.CountTokensRequest(texts=["a b c"]))
+            assert len(counts.counts) == 1
+            await stub.LoadModel(pb.LoadModelRequest(source=BIG, name="big"))
+            await stub.UnloadModel(pb.UnloadModelRequest(name="big"))
+            there[1].servicer.mode = "stuck"
+            error = await refused(stub.LoadModel(pb.LoadModelRequest(source=BIG, name="big")))
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert retry_delay(error)
+        assert "has not responded for" in (error.details() or "")
+        for worker in there:
+            worker.servicer.mode = ""
+
+
+@pytest.mark.parametrize("mode", ["gone", "garbage"])
+async def test_tokens_that_a_worker_does_not_count_well_another_one_counts(mode: str) -> None:
+    async with workers(NANO, count=2) as there, gateway(there) as stub:
+        asked = pb.CountTokensRequest(texts=["a b c", ""])
+        counts = (await stub.CountTokens(asked)).counts
+        there[0].servicer.mode = mode
+        assert (await stub.CountTokens(asked)).counts == counts
+
+
+async def test_a_gateway_whose_model_workers_know_from_another_source_says_so() -> None:
+    async with workers(count=1) as there:
+        async with gateway(there) as stub:
+            await stub.LoadModel(pb.LoadModelRequest(source=NANO, name="m"))
+            await until(lambda: there[0].loaded == {"m"})
+        with capture_logs() as logged:
+            async with gateway(there, model=BIG, model_name="m", engine="simulated") as stub:
+                (model,) = (await stub.ListModels(pb.ListModelsRequest())).models
+        assert model.source == NANO
+        (told,) = [event for event in logged if event["event"] == "configured_model_not_served"]
+        assert (told["configured"], told["served"]) == (BIG, NANO)

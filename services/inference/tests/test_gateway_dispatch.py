@@ -141,6 +141,32 @@ def test_a_full_queue_refuses_with_a_delay_and_is_nobodys_alone() -> None:
     assert bench.core.waiting == 10
 
 
+def test_a_request_that_is_refused_nevertheless_drops_nobody_elses() -> None:
+    bench = Bench(limit=10)
+    for _ in range(6):
+        bench.job(caller="greedy")
+    for _ in range(4):
+        bench.job(caller="modest")
+    bench.now = 1.0
+    with pytest.raises(ResourceExhausted):  # two of greedy's would give way, but not five
+        bench.job(5, caller="new")
+    assert bench.errors == {}
+    assert bench.core.waiting == 10
+    bench.job(2, caller="new")
+    assert [job.caller for job in bench.errors] == ["greedy", "greedy"]
+
+
+def test_an_adapter_decodes_in_the_slots_of_its_base() -> None:
+    core = Dispatcher(100, 3, 30.0, 100.0)
+    core.open_lane("w1", ModelKey("base", "r1"), 8)
+    for name in ("tuned", "other"):
+        core.open_lane("w1", ModelKey(name, "r2"), 8, "base")
+    core.open_lane("w2", ModelKey("tuned", "r2"), 4)  # with merged weights
+    assert core.slots == 12
+    core.close_lane("w1", ModelKey("base", "r1"))
+    assert core.slots == 12
+
+
 def test_an_empty_queue_takes_a_job_of_any_size() -> None:
     bench = Bench(limit=10)
     bench.job(50)

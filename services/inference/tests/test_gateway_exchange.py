@@ -14,6 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 from structlog.testing import capture_logs
 
 from codealign.api.inference.v1 import inference_pb2 as pb
+from codealign.inference.gateway.answers import Relayed
 from codealign.inference.gateway.dispatch import Dispatcher
 from codealign.inference.gateway.exchange import Exchange
 from codealign.inference.gateway.fleet import Fleet
@@ -130,6 +131,20 @@ async def test_a_delay_that_is_in_the_past_is_no_reason_to_ask_again_at_once() -
     assert len(link.asked) == 1
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)
+    await scene.exchange.close()
+
+
+async def test_a_request_that_is_too_large_for_a_worker_is_refused_instead_of_sent_forever() -> None:
+    scene = Scene("w1")
+    (link,) = scene.links.values()
+    nothing = grpc.aio.Metadata()
+    said = "SERVER: Received message larger than max (67108900 vs. 67108864)"
+    link.play = fails(grpc.aio.AioRpcError(grpc.StatusCode.RESOURCE_EXHAUSTED, nothing, nothing, details=said))
+    with pytest.raises(Relayed, match="larger than max"):
+        await scene.generated()
+    assert len(link.asked) == 1
+    link.play = well
+    assert await scene.generated() == {0}, "the worker is not held back"
     await scene.exchange.close()
 
 

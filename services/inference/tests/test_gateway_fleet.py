@@ -154,7 +154,7 @@ def test_the_new_revision_takes_over_when_no_worker_has_the_old_one_any_more() -
         scene.has("w1", model(revision="a"))
         scene.has("w2", model(revision="a"))
     scene.has("w1", model(revision="b"))
-    scene.fleet.workers["w2"].failed("it restarts")
+    scene.fleet.workers["w2"].failed("it restarts", scene.now)
     scene.now += 20
     scene.has("w1", model(revision="b"))
     assert scene.fleet.key_of("m", "model", scene.now).revision == "a", "w2 may come back with it"
@@ -235,7 +235,7 @@ def test_a_model_is_described_by_what_all_its_workers_can_do() -> None:
 def test_a_model_whose_workers_are_all_gone_keeps_its_description_and_says_why() -> None:
     scene = Scene("w1")
     scene.has("w1", model())
-    scene.fleet.workers["w1"].failed("connection refused")
+    scene.fleet.workers["w1"].failed("connection refused", scene.now)
     described = scene.fleet.model("m", scene.now)
     assert (described.context_length, described.slots) == (100, 0)
     assert scene.state("w1") == ("UNAVAILABLE", "connection refused")
@@ -278,3 +278,22 @@ def test_another_source_or_revision_under_a_name_in_use_is_refused() -> None:
         require_same(entry, "hub/other", "")
     with pytest.raises(FailedPrecondition, match="at revision a, not b"):
         require_same(entry, "hub/m", "b")
+
+
+def test_a_refusal_of_another_source_is_not_told_of_the_one_that_is_wanted_now() -> None:
+    scene = Scene("w1", "w2")
+    scene.has("w2")
+    scene.fleet.workers["w1"].refused(Load("m", "hub/wrong", ""), "hub/wrong is no model", scene.now)
+    scene.has("w1")
+    scene.has("w2", model())
+    assert scene.state("w1") == ("LOADING", "")
+    assert scene.plan("w1") == Load("m", "hub/m", "a")
+
+
+def test_a_worker_that_misbehaves_for_weeks_is_still_set_aside() -> None:
+    worker, now = Worker("w1"), 0.0
+    worker.responded([], [], now)
+    for _ in range(2000):
+        worker.misbehaved("garbage", now, certainly=True)
+        assert "set aside" in worker.problem(now)
+        now += 601

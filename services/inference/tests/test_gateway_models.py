@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from codealign.api.inference.v1 import inference_pb2 as pb
-from codealign.inference.gateway.answers import Relayed
+from codealign.common.errors import Unavailable
 from codealign.inference.gateway.fleet import Fleet
 from codealign.inference.gateway.members import Worker
 from codealign.inference.gateway.models import Models
@@ -36,6 +36,9 @@ class Link:
         response = pb.SyncModelsResponse(models=[self._model])
         self._fleet.report(self.address, response, time.monotonic(), int(time.time() * 1000))
 
+    async def answer(self, call: Any) -> Any:
+        return await call
+
     def ask_soon(self) -> None:
         """Do nothing: this worker has nothing new."""
 
@@ -49,7 +52,7 @@ async def models_of(revisions: dict[str, str]) -> tuple[Models, Fleet, dict[str,
         await link.ask()
     found: Any = SimpleNamespace(all=list(links.values()), get=links.get)
     nobody: Any = None
-    return Models(fleet, found, nobody), fleet, links
+    return Models(fleet, found, nobody, lambda worker, name: 0), fleet, links
 
 
 async def test_a_worker_with_other_weights_does_not_take_over_when_a_loaded_model_is_loaded_again() -> None:
@@ -58,6 +61,6 @@ async def test_a_worker_with_other_weights_does_not_take_over_when_a_loaded_mode
     answer = await models.load("hub/m", "m", "")
     assert answer.revision == fleet.wanted.wanted[0].revision == "a"
     links["w2"].is_away = links["w3"].is_away = True
-    with pytest.raises(Relayed, match="it is gone"):
+    with pytest.raises(Unavailable, match="worker w2: it is gone"):
         await models.load("hub/m", "m", "")
     assert fleet.wanted.wanted[0].revision == "a"

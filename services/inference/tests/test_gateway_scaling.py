@@ -16,7 +16,7 @@ from codealign.common.errors import violated_fields
 from codealign.common.scaling.servicer import Trigger
 from codealign.inference.gateway.dispatch import Dispatcher
 from codealign.inference.gateway.fleet import Fleet
-from codealign.inference.gateway.members import Worker
+from codealign.inference.gateway.members import Load, Worker
 from codealign.inference.gateway.scaling import METRIC, Situation, Workers, workers_wanted
 from codealign.inference.gateway.work import Job, ModelKey
 
@@ -69,6 +69,35 @@ def test_workers_that_are_set_aside_are_there_when_more_are_wanted() -> None:
     for address in ("w1", "w2"):
         fleet.workers[address].misbehaved("garbage", now, certainly=True)
     assert scaling.value(Trigger({})) == 6
+
+
+def test_workers_that_cannot_have_the_model_or_are_dead_do_not_keep_others_from_being_started() -> None:
+    now, key = time.monotonic(), ModelKey("m", "a")
+    fleet, dispatcher = Fleet(), Dispatcher(100, 3, 30.0, 900.0)
+    fleet.workers = {address: Worker(address) for address in ("w1", "w2", "w3", "w4")}
+    model = pb.Model(name=key.name, revision=key.revision, source="hub/m", slots=8)
+    for address in ("w1", "w2"):
+        fleet.report(address, pb.SyncModelsResponse(models=[model]), now, 1)
+    fleet.wanted.find("m", "hub/m", "a")
+    fleet.report("w3", pb.SyncModelsResponse(), now, 1)
+    fleet.workers["w4"].failed("connection refused", now)
+    dispatcher.submit(Job(key, "caller", "", lambda error: None), range(3), now - 100)
+    scaling = Workers(dispatcher, fleet)
+    assert scaling.situation(now).starting == 2, "one may load the model, one may start"
+    action = fleet.plan("w3", now)
+    assert isinstance(action, Load)
+    fleet.workers["w3"].refused(action, "the server beside it does not respond", now, passes=True)
+    assert scaling.situation(now).starting == 2, "it may start as well"
+    assert not fleet.workers["w3"].may_try(action, now + 9)
+    assert fleet.workers["w3"].may_try(action, now + 11)
+    fleet.workers["w3"].refused(action, "too little memory", now)
+    assert fleet.count(now) == {"ready": 2, "refused": 1, "unavailable": 1}
+    assert (scaling.situation(now).serving, scaling.situation(now).starting) == (3, 1)
+    fleet.workers["w4"].failed("connection refused", now + 1000)
+    assert scaling.situation(now + 1000).starting == 0
+    assert scaling.value(Trigger({})) == 4, "that one may start"
+    fleet.workers["w4"].failing_since = now - 1000
+    assert scaling.value(Trigger({})) == 6, "half as many again"
 
 
 def _ref(**metadata: str) -> keda.ScaledObjectRef:

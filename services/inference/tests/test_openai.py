@@ -66,7 +66,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path == "/tokenize":
-            self.send(404, {}) if self.server.tokens is None else self.send(200, {"count": self.server.tokens})
+            if self.server.untold is not None:
+                self.send(*self.server.untold)
+            else:
+                self.send(404, {}) if self.server.tokens is None else self.send(200, {"count": self.server.tokens})
             return
         self.server.asked.append({"path": self.path, **self.body})
         self.server.sessions.append(self.headers.get("x-user-id"))
@@ -101,6 +104,8 @@ class Endpoint(ThreadingHTTPServer):
         self.models: list[dict[str, Any]] | None = [{"id": "m", "owned_by": "us", "max_model_len": 64}]
         self.key = ""
         self.tokens: int | None = None
+        self.untold: tuple[int, object] | None = None
+        """Answer of the tokenizer instead of the number of tokens."""
         self.metrics: bytes | None = None
         self.pause = 0.0
         """Seconds after each byte of an answer."""
@@ -714,3 +719,29 @@ async def test_vllms_own_server_is_such_an_endpoint(vllm_url: str) -> None:
         revision = engine.model.revision
     async with opened(vllm_url, "tiny") as engine:
         assert engine.model.revision == revision
+
+
+@pytest.mark.parametrize(
+    ("untold", "expected", "said"),
+    [
+        ((200, {"tokens": [1]}), Internal, "returned no number of tokens"),
+        ((200, {"count": "many"}), Internal, "many"),
+        ((400, {"error": {"code": "content_filter", "message": "no"}}), InvalidArgument, "the endpoint returned 400"),
+    ],
+)
+async def test_a_tokenizer_that_does_not_count_is_named(
+    endpoint: Endpoint, untold: tuple[int, object], expected: type[CodeAlignError], said: str
+) -> None:
+    endpoint.tokens = 5
+    async with opened(endpoint.url) as engine:
+        endpoint.untold = untold
+        with pytest.raises(expected, match=said):
+            await engine.count_tokens(["a"])
+        with pytest.raises(expected, match=said):
+            await complete(engine, sampling=Sampling(max_tokens=0))
+
+
+async def test_a_context_that_is_no_number_is_unknown(endpoint: Endpoint) -> None:
+    endpoint.models = [{"id": "m", "max_model_len": "64"}, {"id": 7}]
+    async with opened(endpoint.url) as engine:
+        assert engine.model.context_length == 0

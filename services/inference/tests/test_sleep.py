@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import transformers
 
-from codealign.common.errors import NotFound, Unavailable
+from codealign.common.errors import FailedPrecondition, Internal, NotFound, Unavailable
 from codealign.inference.engines.base import GenerationRequest, Load, ModelInfo, Sample
 from codealign.inference.engines.vllm.engine import RunningVllm, VllmEngine
 from codealign.inference.registry import ModelRegistry
@@ -51,7 +52,7 @@ class Sleepy:
         await self._do("close")
 
     def load(self) -> Load:
-        return Load(slots=4)
+        return Load(slots=4, prompt_tokens=10, generated_tokens=7)
 
 
 class Opener:
@@ -99,6 +100,52 @@ async def test_an_engine_that_cannot_sleep_is_closed_and_its_adapters_with_it() 
     assert models.load().slots == 4, "an adapter decodes in its base's slots"
     await models.unload("m", may_sleep=True)
     assert (base.did, adapter.did, models.models) == (["close"], ["close"], [])
+
+
+async def test_the_totals_of_tokens_never_shrink() -> None:
+    engine, other = Sleepy("m", "s"), Sleepy("n", "t")
+    models = ModelRegistry(Opener(engine, other))
+    await models.open("s", name="m")
+    await models.open("t", name="n")
+    await models.unload("n")
+    assert models.load() == Load(slots=4, prompt_tokens=20, generated_tokens=14)
+    await models.unload("m", may_sleep=True)
+    assert models.load() == Load(prompt_tokens=20, generated_tokens=14)
+    await models.open("s", name="m")
+    assert models.load() == Load(slots=4, prompt_tokens=20, generated_tokens=14)
+    await models.close()
+    assert models.load() == Load(prompt_tokens=20, generated_tokens=14)
+
+
+async def test_an_adapter_that_cannot_be_closed_does_not_keep_its_base_open() -> None:
+    base, adapter = Sleepy("m", "s"), Sleepy("a", "t", base="m", breaks=["close"])
+    models = ModelRegistry(Opener(base, adapter, Sleepy("m", "s")))
+    await models.open("s", name="m")
+    await models.open("t", name="a")
+    with pytest.raises(Internal, match=r"a \(RuntimeError: CUDA error"):
+        await models.unload("m")
+    assert (base.did, adapter.did, models.models) == (["close"], ["close"], [])
+    await models.open("s", name="m")
+
+
+async def test_an_adapter_whose_base_was_unloaded_while_it_was_loaded_is_not_served() -> None:
+    base, adapter = Sleepy("m", "s"), Sleepy("a", "t", base="m")
+    opener = Opener(base, adapter)
+    models = ModelRegistry(opener)
+    await models.open("s", name="m")
+    unloading: list[asyncio.Task[None]] = []
+
+    async def opened_late(source: str, name: str, expected_revision: str) -> Any:
+        unloading.append(asyncio.create_task(models.unload("m")))
+        await asyncio.sleep(0.05)
+        return adapter
+
+    opener.open = opened_late  # type: ignore[method-assign]
+    with pytest.raises(Unavailable, match="m was unloaded meanwhile: load it again, then a"):
+        await models.open("t", name="a")
+    await unloading[0]
+    assert models.models == []
+    assert adapter.did == ["close"]
 
 
 async def test_without_a_wish_to_sleep_an_engine_is_closed() -> None:
@@ -231,6 +278,25 @@ async def test_vllm_sleeps_and_reads_its_weights_again_if_they_are_gone(
     assert base.is_open
     await base.close()
     assert llm.did[-1] == "shutdown"
+
+
+@pytest.mark.parametrize(("level", "wakes"), [(1, True), (2, False)])
+async def test_files_that_have_changed_are_not_read_under_the_old_revision(
+    tokenizer: Any, level: int, wakes: bool
+) -> None:
+    llm = FakeLlm()
+    info = ModelInfo("m", "s", "1" * 64, "vllm", 1024, "", False, "bfloat16", "cuda:0", 1)
+    running = RunningVllm(llm, tokenizer, frozenset({0}), 4, info, level, lambda: "2" * 64)
+    engine = VllmEngine(running, 8)
+    await engine.sleep()
+    llm.did.clear()
+    if wakes:
+        await engine.wake_up()
+        assert llm.did == [("wake", None)], "the weights of before are in main memory"
+        return
+    with pytest.raises(FailedPrecondition, match=f"files of s have changed.* revision {'2' * 64}, not {'1' * 64}"):
+        await engine.wake_up()
+    assert (llm.did, engine.is_open) == ([], False)
 
 
 def test_level_2_with_adapters_is_refused() -> None:

@@ -355,6 +355,41 @@ async def test_a_model_that_the_server_no_longer_serves(fake: Any) -> None:
         assert "does not serve model base" in engine.fault
 
 
+async def test_a_sample_that_waited_is_not_sent_to_another_model(fake: Any) -> None:
+    async with opened(fake, vllm_grpc_concurrency=1) as engine:
+
+        async def replaced(context: Any) -> None:
+            await until(lambda: engine.load().waiting == 1)
+            fake.model_id, fake.before = "another/model", None
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "going away")
+
+        fake.before = replaced
+        ends = await asyncio.gather(complete(engine), complete(engine), return_exceptions=True)
+        assert ["some/model and is another/model" in str(end) for end in ends] == [True, True]
+    assert len(fake.asked) == 1
+
+
+async def test_calls_do_not_wait_one_after_the_other_for_a_server_that_hangs(
+    fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "_LOOK_AGAIN_SECONDS", 0.0)
+    looks = 0
+
+    async def hang(name: str) -> Any:
+        nonlocal looks
+        looks += 1
+        await asyncio.sleep(0.5)
+        raise SourceUnreachable("it does not respond")
+
+    async with opened(fake) as engine:
+        with monkeypatch.context() as patched:
+            patched.setattr(engine._server, "describe_again", hang)
+            ends = await asyncio.gather(*(complete(engine) for _ in range(12)), return_exceptions=True)
+        assert {str(end) for end in ends} == {"it does not respond"}
+        assert looks < 7, "not one for each"
+        assert (await complete(engine))[0].text == fake.text, "it responds again"
+
+
 async def test_a_server_that_comes_back_with_the_same_model(fake: Any, tokenizer: Any) -> None:
     async with opened(fake) as engine:
         address = engine.model.device

@@ -15,7 +15,7 @@ from codealign.api.inference.v1.inference_pb2_grpc import (
     InferenceServiceStub,
     add_InferenceServiceServicer_to_server,
 )
-from codealign.common.errors import FailedPrecondition, Internal, ResourceExhausted
+from codealign.common.errors import FailedPrecondition, Internal, NotFound, ResourceExhausted
 from codealign.common.health import Readiness
 from codealign.common.interceptors import ServerInterceptor
 from codealign.inference.engine_opener import EngineOpener
@@ -48,6 +48,32 @@ class Servicer(InferenceServicer):
         super().__init__(models)
         self.mode = ""
         self.asked: list[pb.GenerateRequest] = []
+        self.may_load = asyncio.Event()
+        self.may_load.set()
+
+    async def _stuck(self) -> None:
+        while self.mode == "stuck":  # noqa: ASYNC110 (a test changes it)
+            await asyncio.sleep(0.05)
+
+    async def SyncModels(self, request: pb.SyncModelsRequest, context: Any) -> pb.SyncModelsResponse:
+        await self._stuck()
+        return await super().SyncModels(request, context)
+
+    async def LoadModel(self, request: pb.LoadModelRequest, context: Any) -> pb.LoadModelResponse:
+        await self._stuck()
+        await self.may_load.wait()
+        return await super().LoadModel(request, context)
+
+    async def UnloadModel(self, request: pb.UnloadModelRequest, context: Any) -> pb.UnloadModelResponse:
+        await self._stuck()
+        return await super().UnloadModel(request, context)
+
+    async def CountTokens(self, request: pb.CountTokensRequest, context: Any) -> pb.CountTokensResponse:
+        await self._stuck()
+        if self.mode == "gone":
+            raise NotFound("model nano is not loaded; no model is loaded")
+        answer = await super().CountTokens(request, context)
+        return pb.CountTokensResponse(counts=answer.counts[1:]) if self.mode == "garbage" else answer
 
     async def Generate(self, request: pb.GenerateRequest, context: Any) -> AsyncIterator[pb.GenerateResponse]:
         self.asked.append(request)

@@ -62,10 +62,11 @@ GATEWAY_IN_FLIGHT = Gauge(
     "Samples that a worker has been sent and has not answered",
     ["worker"],
 )
-WORKER_STATES = ("ready", "loading", "unavailable", "aside")
+WORKER_STATES = ("ready", "loading", "refused", "unavailable", "aside")
 GATEWAY_WORKERS = Gauge(
     "codealign_inference_gateway_workers",
-    "Workers that serve a model (ready), that load one, that do not respond, and that are set aside after a fault",
+    "Workers that serve a model (ready), that load one, that cannot have one (refused), that do not respond, and that "
+    "are set aside after a fault",
     ["state"],
 )
 GATEWAY_RESENT = Counter(

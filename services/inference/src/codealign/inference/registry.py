@@ -16,6 +16,7 @@ from codealign.common.errors import (
     CodeAlignError,
     ConfigurationError,
     FailedPrecondition,
+    Internal,
     InvalidArgument,
     NotFound,
     Unavailable,
@@ -72,10 +73,13 @@ class ModelRegistry:
         self._asleep: dict[str, _Entry] = {}
         self._one_at_a_time = asyncio.Lock()
         self._unloading: set[asyncio.Task[None]] = set()
+        # Engines that are not closed, those included that sleep or are being closed: their tokens count until then.
+        self._open: list[Engine] = []
         self._retired = Load()
 
     def add(self, engine: Engine) -> None:
         """Register an engine that is already open."""
+        self._open.append(engine)
         self._entries[engine.model.name] = _Entry(engine, self._opener.key_of(engine.model.source))
 
     @property
@@ -124,12 +128,15 @@ class ModelRegistry:
         return next(iter(self._entries.values())).engine
 
     def load(self) -> Load:
-        """Return the combined load of all engines; token counts include unloaded models."""
+        """Return the combined load of all engines; token counts include unloaded models and those that sleep."""
         total = self._retired
-        for entry in list(self._entries.values()):  # metrics are read from another thread
-            load = entry.engine.load()
+        loaded = {id(entry.engine) for entry in list(self._entries.values())}  # metrics are read from another thread
+        for engine in list(self._open):
+            load = engine.load()
+            if id(engine) not in loaded:
+                load = _tokens(load)
             # An adapter decodes in its base's slots.
-            total = _sum(total, replace(load, slots=0) if entry.engine.model.base else load)
+            total = _sum(total, replace(load, slots=0) if engine.model.base else load)
         return total
 
     async def open(self, source: str, *, name: str = "", expected_revision: str = "") -> ModelInfo:
@@ -177,6 +184,7 @@ class ModelRegistry:
 
         Raises:
             NotFound: The model is not loaded.
+            Internal: It is unloaded, but its engine or that of an adapter could not be closed without an error.
         """
         if loading := self._loading.get(name):
             with contextlib.suppress(CodeAlignError, ConfigurationError):
@@ -195,7 +203,7 @@ class ModelRegistry:
         """Unload every model."""
         for loading in self._loading.values():
             loading.task.cancel()
-        await asyncio.gather(*self._unloading)
+        await asyncio.gather(*self._unloading, return_exceptions=True)
         engines = [*self.engines, *(entry.engine for entry in self._asleep.values())]
         self._entries.clear()
         self._asleep.clear()
@@ -212,14 +220,18 @@ class ModelRegistry:
     async def _load_one(self, source: str, key: str, name: str, expected_revision: str) -> None:
         try:
             async with self._one_at_a_time:
-                await asyncio.gather(*self._unloading)
+                # An unload that failed is its own caller's concern.
+                await asyncio.gather(*self._unloading, return_exceptions=True)
                 engine = await self._awake(name, key, expected_revision)
                 engine = engine or await self._opened(source, name, expected_revision)
                 try:
                     require_revision(source, engine.model.revision, expected_revision)
                 except FailedPrecondition:
-                    await engine.close()
+                    await self._close(engine)
                     raise
+                if engine.model.base and engine.model.base not in self._entries:
+                    await self._close(engine)
+                    raise Unavailable(f"{engine.model.base} was unloaded meanwhile: load it again, then {name}")
                 self._entries[name] = _Entry(engine, key)
                 log.info("model_loaded", model=name, source=source, revision=engine.model.revision)
         except (CodeAlignError, ConfigurationError) as error:
@@ -230,9 +242,11 @@ class ModelRegistry:
             del self._loading[name]
 
     async def _end(self, entries: dict[str, _Entry], sleeper: str) -> None:
+        failed = []
         for name, entry in entries.items():
             if name != sleeper or not isinstance(entry.engine, Sleeper) or not entry.engine.can_sleep:
-                await self._close(entry.engine)
+                if reason := await self._close(entry.engine):
+                    failed.append(f"{name} ({reason})")
                 continue
             try:
                 await entry.engine.sleep()
@@ -242,6 +256,8 @@ class ModelRegistry:
             else:
                 self._asleep[name] = entry
                 log.info("model_asleep", model=name)
+        if failed:
+            raise Internal(f"unloaded, but not closed without an error: {', '.join(failed)}; memory may not be free")
 
     async def _awake(self, name: str, key: str, expected_revision: str) -> Engine | None:
         """Wake up the engine that sleeps under this name, if it has this source and revision."""
@@ -264,31 +280,37 @@ class ModelRegistry:
     async def _opened(self, source: str, name: str, expected_revision: str) -> Engine:
         """Open an engine; engines that sleep give way if there is no room."""
         try:
-            return await self._opener.open(source, name, expected_revision)
+            engine = await self._opener.open(source, name, expected_revision)
         except DoesNotFit:
             if not self._asleep:
                 raise
             asleep = [entry.engine for entry in self._asleep.values()]
             self._asleep.clear()
             await self._close_all(asleep)
-            return await self._opener.open(source, name, expected_revision)
+            del asleep
+            engine = await self._opener.open(source, name, expected_revision)
+        self._open.append(engine)
+        return engine
 
     async def _close_all(self, engines: Sequence[Engine]) -> None:
         for engine in engines:
             await self._close(engine)
 
-    async def _close(self, engine: Engine) -> None:
+    async def _close(self, engine: Engine) -> str:
+        """Close an engine and return what went wrong, or ""."""
         name = engine.model.name
-        await engine.close()
-        load = engine.load()
-        self._retired = Load(
-            prompt_tokens=self._retired.prompt_tokens + load.prompt_tokens,
-            cached_prompt_tokens=self._retired.cached_prompt_tokens + load.cached_prompt_tokens,
-            generated_tokens=self._retired.generated_tokens + load.generated_tokens,
-        )
+        failure = ""
+        try:
+            await engine.close()
+        except Exception as error:  # any type, from the engine's libraries; others are to be closed after it
+            failure = f"{type(error).__name__}: {error}"
+            log.warning("close_failed", model=name, reason=failure)
+        self._retired = _sum(self._retired, _tokens(engine.load()))
+        self._open = [other for other in self._open if other is not engine]
         del engine
         await asyncio.to_thread(release_memory)
         log.info("model_unloaded", model=name)
+        return failure
 
     def _require_same_source(self, name: str, held: str, wanted: str) -> None:
         if held != wanted:
@@ -308,6 +330,10 @@ class ModelRegistry:
         if not names:
             return "no model is loaded: load one with LoadModel"
         return f"loaded: {', '.join(names)}"
+
+
+def _tokens(load: Load) -> Load:
+    return replace(load, running=0, waiting=0, slots=0)
 
 
 def _sum(one: Load, other: Load) -> Load:

@@ -10,7 +10,7 @@ from google.rpc import status_pb2
 from grpc_status import rpc_status
 
 from codealign.api.inference.v1 import inference_pb2 as pb
-from codealign.common.errors import CodeAlignError, describe
+from codealign.common.errors import CodeAlignError, Unavailable, describe, retry_delay
 from codealign.inference.gateway.work import ModelKey
 
 AT_FAULT = frozenset(
@@ -23,9 +23,16 @@ AT_FAULT = frozenset(
 )
 """Statuses that every worker would answer the request with. The gateway sets no deadline of its own; that of an
 endpoint behind a worker may pass."""
+_TOO_LARGE = "larger than max"
+"""In gRPC's own RESOURCE_EXHAUSTED for a message above a limit, which would not pass later either."""
 UNLESS_MODEL_GONE = frozenset({grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION})
 """Statuses that mean the same if the worker still has the model: a recording without the prompt. Otherwise the model
 was unloaded or the worker restarted."""
+
+
+STOPS = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.ABORTED})
+"""Statuses of calls to a server that stops or is lost, which say nothing about the request or how the server works."""
+_RETRY_SECONDS = 5.0
 
 
 class Relayed(CodeAlignError):
@@ -47,6 +54,26 @@ class Relayed(CodeAlignError):
         status = super().to_status()
         status.details.extend(self._details)
         return status
+
+
+def is_at_fault(error: grpc.aio.AioRpcError) -> bool:
+    """Return whether a request itself is at fault: every worker would give this answer, now and later."""
+    if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return _TOO_LARGE in (error.details() or "")
+    return error.code() in AT_FAULT
+
+
+def passed_on(error: grpc.aio.AioRpcError, worker: str) -> CodeAlignError:
+    """Return what to tell the caller of a call that a worker failed, and no other could take.
+
+    Args:
+        error: The worker's status.
+        worker: Its address.
+    """
+    prefix = f"worker {worker}: "
+    if error.code() in STOPS:  # without a delay, or as if the caller had cancelled
+        return Unavailable(prefix + describe(error), retry_after=retry_delay(error) or _RETRY_SECONDS)
+    return Relayed(error, prefix)
 
 
 def objection(response: pb.GenerateResponse, key: ModelKey, seeds: dict[int, int], owed: Container[int]) -> str:

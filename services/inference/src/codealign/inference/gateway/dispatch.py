@@ -57,10 +57,17 @@ class Dispatcher:
 
     # Workers
 
-    def open_lane(self, worker: str, key: ModelKey, slots: int) -> None:
-        """Let a worker get samples of a model, at most `slots` at once and a few more."""
+    def open_lane(self, worker: str, key: ModelKey, slots: int, base: str = "") -> None:
+        """Let a worker get samples of a model, at most `slots` at once and a few more.
+
+        Args:
+            worker: The worker.
+            key: The model.
+            slots: Samples that it decodes at once.
+            base: The model in whose slots it decodes them, if it serves this one as an adapter.
+        """
         model = self._model(key)
-        model.lanes.open(worker, slots)
+        model.lanes.open(worker, slots, base or key.name)
         model.stuck_since = None
 
     def close_lane(self, worker: str, key: ModelKey) -> None:
@@ -103,20 +110,26 @@ class Dispatcher:
             ResourceExhausted: The queue is full and the caller has the most samples in it.
         """
         job.add(attempts, now)
-        dropped: list[Job] = []
-        while self.waiting and self.waiting + len(job.draws) > self._limit:
-            victim = self._model(job.key).waiting.push_out(job.caller, len(job.draws))
+        waiting = self._model(job.key).waiting
+        # All are chosen before any is dropped: a job that is refused nevertheless must not cost others their place.
+        dropped: dict[Job, None] = {}
+        left = self.waiting
+        while left and left + len(job.draws) > self._limit:
+            victim = waiting.push_out(job.caller, len(job.draws), dropped)
             if victim is None:
                 job.is_over = True
                 error = self._full(job.key)
                 self._tidy(job.key)
                 raise error
-            dropped.append(victim)
-            self.fail(victim, self._full(job.key))
-        waiting = self._model(job.key).waiting
+            dropped[victim] = None
+            left -= len(victim.draws)
+        full = self._full(job.key)
+        for victim in dropped:
+            self.fail(victim, full)
+        waiting = self._model(job.key).waiting  # a new one if the last of the old one's samples were dropped
         for draw in job.draws.values():
             waiting.put(draw)
-        return dropped
+        return list(dropped)
 
     def withdraw(self, job: Job) -> list[Call]:
         """Forget a job.
@@ -233,8 +246,14 @@ class Dispatcher:
 
     @property
     def slots(self) -> int:
-        """Samples that the workers can decode at once."""
-        return sum(model.lanes.slots for model in self._models.values())
+        """Samples that the workers can decode at once. An adapter's are those of its base."""
+        engines: dict[tuple[str, str], int] = {}
+        for model in self._models.values():
+            for lane in model.lanes.all:
+                if lane.is_open:
+                    engine = lane.worker, lane.engine
+                    engines[engine] = max(lane.slots, engines.get(engine, 0))
+        return sum(engines.values())
 
     def in_flight_at(self, worker: str, name: str = "") -> int:
         """Return the number of samples at a worker, of one model or of all."""

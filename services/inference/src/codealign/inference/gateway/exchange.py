@@ -18,7 +18,7 @@ from codealign.common.errors import CodeAlignError, FailedPrecondition, Resource
 from codealign.common.logs import get_logger
 from codealign.inference import metrics
 from codealign.inference.engines.base import Load
-from codealign.inference.gateway.answers import AT_FAULT, UNLESS_MODEL_GONE, Relayed, objection
+from codealign.inference.gateway.answers import UNLESS_MODEL_GONE, Relayed, is_at_fault, objection
 from codealign.inference.gateway.dispatch import Dispatcher
 from codealign.inference.gateway.fleet import Fleet
 from codealign.inference.gateway.links import Link
@@ -185,7 +185,7 @@ class Exchange:
         for key in self._dispatcher.lanes_of(address) - served.keys():
             self._dispatcher.close_lane(address, key)
         for key, model in served.items():
-            self._dispatcher.open_lane(address, key, model.slots)
+            self._dispatcher.open_lane(address, key, model.slots, model.base)
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -264,7 +264,7 @@ class Exchange:
     async def _ending(self, error: grpc.aio.AioRpcError, call: Call, key: ModelKey, link: Link) -> Ending:
         """Return what a worker's error means for the samples that it owes."""
         code = error.code()
-        if code in AT_FAULT:
+        if is_at_fault(error):
             return Refused(Relayed(error))
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             return Returned(min(max(_SHORTEST_HOLD_SECONDS, retry_delay(error) or 1.0), _LONGEST_HOLD_SECONDS))

@@ -23,6 +23,10 @@ _AGREE_AGAIN_SECONDS = 30.0
 """Another revision takes over if no worker has had the present one for this long. Longer than a worker's restart."""
 
 
+_START_SECONDS = 900.0
+"""A worker that has not responded for so long does not start any more. Fetching its image may take minutes."""
+
+
 class Fleet:
     """The workers by address, and the models that are to be served.
 
@@ -102,10 +106,14 @@ class Fleet:
     def count(self, now: float) -> collections.Counter[str]:
         """Return the number of workers by state.
 
-        The states are "ready" (it serves a model), "loading" (it responds and serves none yet), "unavailable" (it does
-        not respond) and "aside" (it is set aside after a fault).
+        The states are "ready" (it serves a model), "loading" (it responds and serves none yet), "refused" (it responds
+        and can have none), "unavailable" (it does not respond) and "aside" (it is set aside after a fault).
         """
         return collections.Counter(self._state(worker, now) for worker in self.workers.values())
+
+    def starting(self, now: float) -> int:
+        """Return the number of workers that load a model, or do not respond and may be about to start."""
+        return sum(self._starts(worker, now) for worker in self.workers.values())
 
     def model(self, name: str, now: float) -> pb.Model:
         """Describe a wanted model and its state at each worker. What no worker ever told is empty."""
@@ -162,7 +170,17 @@ class Fleet:
             return "unavailable"
         if worker.problem(now):
             return "aside"
-        return "ready" if self.serves(worker.address, now) or not self.wanted.wanted else "loading"
+        if self.serves(worker.address, now) or not self.wanted.wanted:
+            return "ready"
+        cannot = (
+            worker.cannot_have(ModelKey(entry.name, entry.revision), entry.source, now) for entry in self.wanted.wanted
+        )
+        return "refused" if all(cannot) else "loading"
+
+    def _starts(self, worker: Worker, now: float) -> bool:
+        state = self._state(worker, now)
+        since = now if worker.failing_since is None else worker.failing_since
+        return state == "loading" or (state == "unavailable" and now - since < _START_SECONDS)
 
     def _agree(self, now: float) -> None:
         """Record the models that workers have, and their revisions, where nobody asked for another one."""

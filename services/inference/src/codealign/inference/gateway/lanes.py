@@ -33,6 +33,8 @@ class Lane:
 
     worker: str
     slots: int
+    engine: str = ""
+    """Name of the model whose engine generates: its own, or that of the base of an adapter."""
     in_flight: int = 0
     is_open: bool = True
     """Whether the worker may get samples. Calls in progress go on in any case."""
@@ -78,10 +80,10 @@ class Lanes:
         """Return a worker's lane."""
         return self._lanes.get(worker)
 
-    def open(self, worker: str, slots: int) -> None:
+    def open(self, worker: str, slots: int, engine: str = "") -> None:
         """Add a worker, or let it get samples again."""
         lane = self._lanes.setdefault(worker, Lane(worker, slots, is_open=False))
-        lane.slots = max(1, slots)
+        lane.slots, lane.engine = max(1, slots), engine
         if not lane.is_open:
             lane.is_open, lane.held_until = True, 0.0
             self._changed()

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterable, Callable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import grpc
 
 from codealign.api.inference.v1 import inference_pb2 as pb
 from codealign.api.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from codealign.common.clients import traced
-from codealign.common.errors import describe
+from codealign.common.errors import Unavailable, describe
 from codealign.common.logs import get_logger
+from codealign.inference.gateway.answers import STOPS
 from codealign.inference.gateway.fleet import Fleet
 from codealign.inference.gateway.members import Action, Load, Worker
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:  # the async stubs exist only as types
     from codealign.api.inference.v1.inference_pb2_grpc import InferenceServiceAsyncStub
 
 _PROBE_TIMEOUT_SECONDS = 10.0
+_RETRY_SECONDS = 5.0
+ResponseT = TypeVar("ResponseT")
 
 log = get_logger(__name__)
 
@@ -102,6 +105,26 @@ class Link:
             finally:
                 call.cancel()
 
+    async def answer(self, call: Awaitable[ResponseT]) -> ResponseT:
+        """Await a call that may take long, as long as the worker responds to inquiries. Otherwise it is cancelled.
+
+        Raises:
+            Unavailable: The worker does not respond any more.
+            AioRpcError: The worker's error.
+        """
+        task = asyncio.ensure_future(call)
+        try:
+            while not task.done():
+                await asyncio.wait((task,), timeout=self._probe_seconds)
+                silent = time.monotonic() - self._responded
+                if not task.done() and silent > self._lost_seconds:
+                    raise Unavailable(
+                        f"worker {self.address}: it has not responded for {silent:.0f} s", retry_after=_RETRY_SECONDS
+                    )
+            return task.result()
+        finally:
+            task.cancel()
+
     async def retire(self) -> None:
         """Inquire no more. Calls go on, and so does a load in progress at the worker."""
         tasks = [task for task in (self._loop, self._action, self._probe) if task is not None]
@@ -124,6 +147,8 @@ class Link:
             if self._action is None or self._action.done():
                 action = self._fleet.plan(self.address, time.monotonic())
                 if action is not None:
+                    # Now, so that an UnloadModel before the task's first step knows of it.
+                    self._fleet.workers[self.address].loading.add(action.name)
                     self._action = asyncio.create_task(self._act(action))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._probe_seconds):
@@ -137,8 +162,11 @@ class Link:
             self._fail(error)
         except Exception:  # such as a message that cannot be read
             log.exception("worker_not_understood", worker=self.address)
-            self._fleet.workers[self.address].failed("its report cannot be read: see the gateway's log")
+            if worker := self._fleet.workers.get(self.address):
+                worker.failed("its report cannot be read: see the gateway's log", time.monotonic())
         else:
+            if self.address not in self._fleet.workers:  # Its address is gone; its calls may still inquire.
+                return
             self._responded = time.monotonic()
             before = self._fleet.workers[self.address].trouble
             self._fleet.report(self.address, response, self._responded, int(time.time() * 1000))
@@ -147,13 +175,15 @@ class Link:
         self._changes.reported(self.address)
 
     def _fail(self, error: grpc.aio.AioRpcError) -> None:
-        worker = self._fleet.workers[self.address]
+        worker = self._fleet.workers.get(self.address)
+        if worker is None:
+            return
         reason = describe(error)
         if error.code() is grpc.StatusCode.UNIMPLEMENTED:
             reason = f"it is no worker, or of an older release ({reason})"
         if not worker.trouble:
             log.warning("worker_unavailable", worker=self.address, reason=reason)
-        worker.failed(reason)
+        worker.failed(reason, time.monotonic())
         silent = time.monotonic() - self._responded
         # A server that stops takes no new calls, inquiries included, but finishes those that it has. If it were gone,
         # they would have broken.
@@ -163,7 +193,6 @@ class Link:
 
     async def _act(self, action: Action) -> None:
         worker = self._fleet.workers[self.address]
-        worker.loading.add(action.name)
         try:
             if isinstance(action, Load):
                 log.info("worker_loads", worker=self.address, model=action.name, source=action.source)
@@ -176,7 +205,8 @@ class Link:
                 await self.stub.UnloadModel(pb.UnloadModelRequest(name=action.name))
         except grpc.aio.AioRpcError as error:
             if isinstance(action, Load):
-                worker.refused(action, describe(error), time.monotonic())
+                passes = error.code() in STOPS
+                worker.refused(action, describe(error), time.monotonic(), passes=passes)
             log.warning("worker_refused", worker=self.address, model=action.name, reason=describe(error))
         finally:
             worker.loading.discard(action.name)
@@ -227,10 +257,11 @@ class Links:
 
     async def drop(self, address: str, drain_seconds: float) -> None:
         """See `discovery.Places`."""
+        # At once, since the address may come back while the link ends.
         link = self._links.pop(address)
-        await link.retire()
         self._fleet.workers.pop(address, None)
         self._changes.disconnect(address)
+        await link.retire()
         deadline = time.monotonic() + drain_seconds
         while self._in_flight(address) and time.monotonic() < deadline:  # noqa: ASYNC110 (pure state)
             await asyncio.sleep(0.1)

@@ -10,6 +10,7 @@ from codealign.inference.gateway.work import ModelKey
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 300.0
 """Seconds until a worker that refused a model is asked again; doubled each time."""
+_LONGEST_PAUSE_IF_PASSING = 30.0
 _ASIDE_SECONDS, _LONGEST_ASIDE_SECONDS = 30.0, 600.0
 """Seconds for which a worker that misbehaved gets no work; doubled each time until it behaves."""
 _FAULTS_IN_A_ROW = 3
@@ -41,6 +42,7 @@ class _Refusal:
     reason: str
     ask_again: float
     pause: float
+    passes: bool
 
 
 class Worker:
@@ -51,6 +53,7 @@ class Worker:
         models: The models that it reported last, by name.
         trouble: Why it is not used. Empty: it responds.
         was_asked: Whether it has responded or failed to.
+        failing_since: When it first failed to respond since it last did. None: it has not failed.
         loading: Names of the models that it has been asked to load.
         removed_since: Removed models that it still has, and since when that is known.
     """
@@ -60,6 +63,7 @@ class Worker:
         self.models: dict[str, pb.Model] = {}
         self.trouble = "it has not responded yet"
         self.was_asked = False
+        self.failing_since: float | None = None
         self.loading: set[str] = set()
         self.removed_since: dict[str, float] = {}
         self._refusals: dict[str, _Refusal] = {}
@@ -80,13 +84,15 @@ class Worker:
             removed: Names of models that are not to be served.
             now: The time.
         """
-        self.was_asked, self.trouble = True, ""
+        self.was_asked, self.trouble, self.failing_since = True, "", None
         self.models = {model.name: model for model in models}
         self.removed_since = {name: self.removed_since.get(name, now) for name in self.models if name in removed}
 
-    def failed(self, reason: str) -> None:
+    def failed(self, reason: str, now: float) -> None:
         """Record that it does not respond."""
         self.was_asked, self.trouble = True, reason
+        if self.failing_since is None:
+            self.failing_since = now
 
     def misbehaved(self, reason: str, now: float, *, certainly: bool) -> None:
         """Record a fault of a worker that responds. It is set aside at once, or after several in a row.
@@ -100,7 +106,7 @@ class Worker:
             return
         self._faults_in_a_row += 1
         if certainly or self._faults_in_a_row >= _FAULTS_IN_A_ROW:
-            seconds = min(_LONGEST_ASIDE_SECONDS, _ASIDE_SECONDS * 2**self._times_aside)
+            seconds = min(_LONGEST_ASIDE_SECONDS, _ASIDE_SECONDS * 2 ** min(self._times_aside, 10))
             self._times_aside += 1
             self._faults_in_a_row = 0
             self._aside_until, self._aside_reason = now + seconds, f"set aside for {seconds:.0f} s: {reason}"
@@ -109,11 +115,19 @@ class Worker:
         """Record a good answer."""
         self._faults_in_a_row = self._times_aside = 0
 
-    def refused(self, action: Load, reason: str, now: float) -> None:
-        """Record why it cannot have a model. It is asked again later, or when what is wanted has changed."""
+    def refused(self, action: Load, reason: str, now: float, *, passes: bool = False) -> None:
+        """Record why it cannot have a model. It is asked again later, or when what is wanted has changed.
+
+        Args:
+            action: What it was asked for.
+            reason: What it answered.
+            now: The time.
+            passes: The reason is expected to pass: the source does not respond, or the server beside it still starts.
+        """
         before = self._refusals.get(action.name)
-        pause = min(_LONGEST_PAUSE, before.pause * 2) if before and before.action == action else _FIRST_PAUSE
-        self._refusals[action.name] = _Refusal(action, reason, now + pause, pause)
+        longest = _LONGEST_PAUSE_IF_PASSING if passes else _LONGEST_PAUSE
+        pause = min(longest, before.pause * 2) if before and before.action == action else _FIRST_PAUSE
+        self._refusals[action.name] = _Refusal(action, reason, now + pause, pause, passes)
 
     def loaded(self, name: str) -> None:
         """Record that it has loaded a model."""
@@ -123,6 +137,13 @@ class Worker:
         """Return whether it should be asked for a model now."""
         refusal = self._refusals.get(action.name)
         return refusal is None or refusal.action != action or now >= refusal.ask_again
+
+    def cannot_have(self, key: ModelKey, source: str, now: float) -> bool:
+        """Return whether it refuses a model for a reason that is not expected to pass."""
+        if self.replica(key, source, now).state != pb.REPLICA_STATE_REFUSED:
+            return False
+        refusal = self._refusals.get(key.name)
+        return key.name in self.models or refusal is None or not refusal.passes
 
     def replica(self, key: ModelKey, source: str, now: float) -> pb.Replica:
         """Return the state of a model here.
@@ -142,7 +163,7 @@ class Worker:
             pass
         elif model is not None and key.revision:
             found.state, found.reason = pb.REPLICA_STATE_REFUSED, _other_revision(model, key, source)
-        elif refusal is not None:
+        elif refusal is not None and refusal.action.source == source:
             found.state, found.reason = pb.REPLICA_STATE_REFUSED, refusal.reason
         return found
 

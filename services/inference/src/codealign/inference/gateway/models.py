@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
+from collections.abc import Callable
 
 import grpc
 
 from codealign.api.inference.v1 import inference_pb2 as pb
-from codealign.common.errors import CodeAlignError, NotFound, Unavailable, describe
+from codealign.common.errors import CodeAlignError, FailedPrecondition, NotFound, Unavailable, describe
 from codealign.common.logs import get_logger
-from codealign.inference.gateway.answers import Relayed
+from codealign.inference.gateway.answers import STOPS, passed_on
 from codealign.inference.gateway.exchange import Exchange
 from codealign.inference.gateway.fleet import Fleet, require_same
 from codealign.inference.gateway.links import Link, Links
 from codealign.inference.gateway.members import Load
 from codealign.inference.gateway.work import ModelKey
+from codealign.inference.sources import default_name
 
 _RETRY_SECONDS = 5.0
 
@@ -30,18 +32,19 @@ class Models:
         fleet: Knows what is wanted and what each worker has.
         links: The workers.
         exchange: Its requests end when their model is unloaded.
+        in_flight: Returns how many samples of a model a worker owes.
     """
 
-    def __init__(self, fleet: Fleet, links: Links, exchange: Exchange) -> None:
+    def __init__(self, fleet: Fleet, links: Links, exchange: Exchange, in_flight: Callable[[str, str], int]) -> None:
         self._fleet = fleet
         self._links = links
         self._exchange = exchange
+        self._in_flight = in_flight
         self._loads: dict[tuple[str, str, str], asyncio.Task[str]] = {}
 
     def describe(self) -> list[pb.Model]:
         """Describe all wanted models."""
-        now = time.monotonic()
-        return [self._fleet.model(entry.name, now) for entry in self._fleet.wanted.wanted]
+        return [self._described(entry.name) for entry in self._fleet.wanted.wanted]
 
     def get(self, name: str) -> pb.Model:
         """Describe a model; an empty name means the only one.
@@ -49,8 +52,7 @@ class Models:
         Raises:
             CodeAlignError: The error of `Fleet.key_of`.
         """
-        now = time.monotonic()
-        return self._fleet.model(self._fleet.key_of(name, "name", now).name, now)
+        return self._described(self._fleet.key_of(name, "name", time.monotonic()).name)
 
     async def load(self, source: str, name: str, expected_revision: str) -> pb.Model:
         """Load a model at one worker and record that all are to have it.
@@ -58,7 +60,7 @@ class Models:
         If the caller goes away, this continues; a later call joins it.
 
         Raises:
-            FailedPrecondition: The name is in use for another source or revision.
+            FailedPrecondition: The name is in use for another source or revision, or that is being loaded.
             Unavailable: No worker responds.
             CodeAlignError: No worker can have the model: the first one's error.
         """
@@ -66,16 +68,29 @@ class Models:
         asked = source, name, expected_revision
         task = self._loads.get(asked)
         if task is None:
-            task = self._loads[asked] = asyncio.ensure_future(self._load(source, name, expected_revision))
+            for other, each, _ in self._loads:
+                # Which name a model without one gets is the worker's affair.
+                if name and each == name and other.rstrip("/") != source.rstrip("/"):
+                    raise FailedPrecondition(
+                        f"model name {name} is in use by {other}, which is being loaded: unload that model, or choose "
+                        f"another name for {source}"
+                    )
+            before = self._loading(name or default_name(source))
+            task = asyncio.ensure_future(self._load_after(before, source, name, expected_revision))
+            self._loads[asked] = task
             task.add_done_callback(functools.partial(self._loaded, asked))
-        return self._fleet.model(await asyncio.shield(task), time.monotonic())
+        return self._described(await asyncio.shield(task))
 
     async def unload(self, name: str) -> None:
         """Record that a model is not to be served, and return when all workers that respond have unloaded it.
 
+        A model that is being loaded is unloaded afterwards.
+
         Raises:
             NotFound: The model is not served.
         """
+        if loads := self._loading(name):
+            await asyncio.wait(loads)
         entry = self._fleet.wanted.get(name)
         if entry is None or entry.removed:
             raise NotFound(f"model {name} is not loaded; {self._fleet.others()}")
@@ -91,10 +106,27 @@ class Models:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _described(self, name: str) -> pb.Model:
+        model = self._fleet.model(name, time.monotonic())
+        for replica in model.replicas:
+            replica.in_flight = self._in_flight(replica.worker, name)
+        return model
+
     def _loaded(self, asked: tuple[str, str, str], task: asyncio.Task[str]) -> None:
         del self._loads[asked]
         if not task.cancelled():
             task.exception()  # Mark it as retrieved: the callers may be gone, and it was logged.
+
+    def _loading(self, name: str) -> list[asyncio.Task[str]]:
+        """Return the loads in progress that are, or may be, of a model."""
+        loads = self._loads.items()
+        return [task for (source, each, _), task in loads if (each or default_name(source)) == name]
+
+    async def _load_after(self, before: list[asyncio.Task[str]], source: str, name: str, expected_revision: str) -> str:
+        """Load a model after other loads of it: two at once could end with different revisions at two workers."""
+        if before:
+            await asyncio.wait(before)
+        return await self._load(source, name, expected_revision)
 
     async def _load(self, source: str, name: str, expected_revision: str) -> str:
         """Load a model at the first worker that can have it, and return its name."""
@@ -114,12 +146,17 @@ class Models:
             worker.loading.add(name)
             try:
                 request = pb.LoadModelRequest(source=source, name=name, expected_revision=expected_revision)
-                model = (await link.stub.LoadModel(request)).model
+                model = (await link.answer(link.stub.LoadModel(request))).model
+            except Unavailable as error:
+                log.warning("worker_unavailable", worker=link.address, model=name or source, reason=error.message)
+                first = first or error
+                continue
             except grpc.aio.AioRpcError as error:
                 log.warning("worker_refused", worker=link.address, model=name or source, reason=describe(error))
-                first = first or Relayed(error, f"worker {link.address}: ")
+                first = first or passed_on(error, link.address)
                 if name:
-                    worker.refused(action, describe(error), time.monotonic())
+                    passes = error.code() in STOPS
+                    worker.refused(action, describe(error), time.monotonic(), passes=passes)
                 continue
             finally:
                 worker.loading.discard(name)
@@ -163,9 +200,12 @@ class Models:
         if worker is None or worker.problem(time.monotonic()):
             return  # It unloads the model when it responds again.
         try:
-            if name in worker.models or name in worker.loading:
-                await link.stub.UnloadModel(pb.UnloadModelRequest(name=name))
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.NOT_FOUND:
-                log.warning("worker_did_not_unload", worker=link.address, model=name, reason=describe(error))
-        await link.ask()
+            try:
+                if name in worker.models or name in worker.loading:
+                    await link.answer(link.stub.UnloadModel(pb.UnloadModelRequest(name=name)))
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.NOT_FOUND:
+                    log.warning("worker_did_not_unload", worker=link.address, model=name, reason=describe(error))
+            await link.answer(link.ask())
+        except Unavailable as error:  # It unloads the model when it responds again.
+            log.warning("worker_did_not_unload", worker=link.address, model=name, reason=error.message)

@@ -43,7 +43,7 @@ class Situation:
     is_missed: bool = False
     """Whether a call has recently failed because no worker could answer it."""
     serving: int = 0
-    """Workers that serve a model, or are set aside for a while."""
+    """Workers that are there and do not start: they serve a model, are set aside, cannot have one or are dead."""
     starting: int = 0
     """Workers that are there and will serve: they start, or load their models."""
 
@@ -115,13 +115,13 @@ class Workers:
     def situation(self, now: float) -> Situation:
         """Return the present situation."""
         since = [at for _, at in self._dispatcher.queues().values() if at is not None]
-        counts = self._fleet.count(now)
+        starting = self._fleet.starting(now)
         return Situation(
             samples=self._dispatcher.waiting + self._dispatcher.in_flight,
             oldest_seconds=now - min(since) if since else 0.0,
             is_missed=now < self._missed_until,
-            serving=counts["ready"] + counts["aside"],
-            starting=counts["loading"] + counts["unavailable"],
+            serving=len(self._fleet.workers) - starting,
+            starting=starting,
         )
 
     def _parameters(self, trigger: Trigger) -> tuple[float, float]:

@@ -12,9 +12,9 @@ import grpc
 from codealign.api.inference.v1 import inference_pb2 as pb
 from codealign.api.inference.v1 import inference_pb2_grpc as pb_grpc
 from codealign.common.access import peer_of
-from codealign.common.errors import Unavailable, Unimplemented, describe
+from codealign.common.errors import CodeAlignError, Unavailable, Unimplemented, describe
 from codealign.inference import wire
-from codealign.inference.gateway.answers import Relayed
+from codealign.inference.gateway.answers import STOPS, UNLESS_MODEL_GONE, Relayed, is_at_fault, passed_on
 from codealign.inference.gateway.exchange import Exchange
 from codealign.inference.gateway.fleet import Fleet
 from codealign.inference.gateway.links import Links
@@ -85,15 +85,28 @@ class GatewayServicer(pb_grpc.InferenceServiceServicer):
         wire.check_texts(request)
         there = pb.CountTokensRequest(model=key.name, texts=request.texts)
         tried = []
+        failed: CodeAlignError | None = None
         for address in self._fleet.servers(key, now):
             link = self._links.get(address)
             try:
-                if link is not None:
-                    return await link.stub.CountTokens(there)
+                if link is None:
+                    continue
+                answer = await link.answer(link.stub.CountTokens(there))
+            except Unavailable as error:
+                tried.append(error.message)
             except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                if is_at_fault(error):
                     raise Relayed(error) from error
                 tried.append(f"{address}: {describe(error)}")
-        raise Unavailable(
+                if error.code() not in STOPS | UNLESS_MODEL_GONE:
+                    failed = failed or passed_on(error, address)
+            else:
+                if len(answer.counts) == len(request.texts):
+                    return answer
+                reason = f"it counted the tokens of {len(answer.counts)} texts, not of {len(request.texts)}"
+                tried.append(f"{address}: {reason}")
+                if worker := self._fleet.workers.get(address):
+                    worker.misbehaved(reason, time.monotonic(), certainly=True)
+        raise failed or Unavailable(
             f"no worker serves {key.name}: {'; '.join(tried) or self._fleet.why(key, now)}", retry_after=_RETRY_SECONDS
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from codealign.inference.gateway.work import Draw, Job
 
@@ -84,19 +84,30 @@ class Waiting:
         if groups is not None and draw in groups.get(draw.job.prefix_key, ()):
             self._take(draw)
 
-    def push_out(self, caller: str, samples: int) -> Job | None:
+    def push_out(self, caller: str, samples: int, chosen: Collection[Job] = ()) -> Job | None:
         """Return the job to drop so that `caller` can add samples: the newest of whoever has the most waiting.
 
         Jobs of which a sample is answered or at a worker are not dropped, since that work would be lost.
 
+        Args:
+            caller: Who adds samples.
+            samples: How many.
+            chosen: Jobs that were returned before and are to be dropped as well.
+
         Returns:
             The job, or None if `caller` would then have as many as anyone, or nothing can be dropped.
         """
-        counts = {name: sum(map(len, groups.values())) for name, groups in self._callers.items()}
+        counts = collections.Counter({name: sum(map(len, groups.values())) for name, groups in self._callers.items()})
+        for job in chosen:
+            counts[job.caller] -= len(job.draws)
         longest = max(counts, key=lambda name: counts[name], default=caller)
         if longest == caller or counts[longest] <= counts.get(caller, 0) + samples:
             return None
-        heads = (next(reversed(draws)) for draws in self._callers[longest].values())
+        newest = (
+            next((draw for draw in reversed(draws) if draw.job not in chosen), None)
+            for draws in self._callers[longest].values()
+        )
+        heads = [draw for draw in newest if draw is not None]
         for draw in sorted(heads, key=lambda draw: draw.waiting_since, reverse=True):
             waiting = self._callers[longest][draw.job.prefix_key]
             if not draw.job.calls and all(other in waiting for other in draw.job.draws.values()):

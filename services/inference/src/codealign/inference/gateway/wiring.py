@@ -13,6 +13,7 @@ from prometheus_client import Gauge
 from codealign.common import discovery
 from codealign.common.clients import ClientTls, connect
 from codealign.common.health import Readiness
+from codealign.common.logs import get_logger
 from codealign.common.scaling.servicer import ScalerServicer
 from codealign.inference import metrics
 from codealign.inference.engine_opener import EngineOpener
@@ -24,6 +25,8 @@ from codealign.inference.gateway.models import Models
 from codealign.inference.gateway.scaling import Workers
 from codealign.inference.gateway.servicer import GatewayServicer
 from codealign.inference.settings import InferenceSettings
+
+log = get_logger(__name__)
 
 _TARGET = "CODEALIGN_INFERENCE_WORKER_TARGET"
 _FIRST_ANSWERS_SECONDS = 10.0
@@ -55,6 +58,7 @@ async def opened(settings: InferenceSettings, readiness: Readiness) -> AsyncIter
     tls.credentials()  # Report an unreadable file at start-up.
     tls_name = settings.worker_tls_name or targets[0].host
     fleet = Fleet()
+    name = ""
     if settings.model:
         name = settings.model_name or await asyncio.to_thread(EngineOpener(settings).name_of, settings.model)
         fleet.wanted.find(name, settings.model, "")
@@ -87,7 +91,7 @@ async def opened(settings: InferenceSettings, readiness: Readiness) -> AsyncIter
         return link
 
     links = Links(fleet, open_link, exchange, dispatcher.in_flight_at)
-    models = Models(fleet, links, exchange)
+    models = Models(fleet, links, exchange, dispatcher.in_flight_at)
     finder = discovery.Discovery(targets, links, settings.worker_resolve_seconds, settings.drain_seconds)
     metrics.GATEWAY_QUEUE_LIMIT.set(settings.max_waiting)
     tasks = [
@@ -97,6 +101,7 @@ async def opened(settings: InferenceSettings, readiness: Readiness) -> AsyncIter
     ]
     try:
         await _first_answers(finder, fleet)
+        _compare(fleet, name, settings.model)
         await readiness.set(False, "starting")  # the server sets ready once it listens
         servicer = GatewayServicer(exchange, models, fleet, links, workers)
         yield Gateway(servicer, ScalerServicer(workers, workers.demand, readiness.draining))
@@ -115,6 +120,19 @@ async def _first_answers(finder: discovery.Discovery, fleet: Fleet) -> None:
             await finder.looked_up.wait()
             while not all(worker.was_asked for worker in fleet.workers.values()):  # noqa: ASYNC110 (pure state)
                 await asyncio.sleep(0.02)
+
+
+def _compare(fleet: Fleet, name: str, source: str) -> None:
+    """Say so if workers kept another source for the model in the settings, which then has its name."""
+    entry = fleet.wanted.get(name)
+    if entry is not None and (entry.removed or entry.source.rstrip("/") != source.rstrip("/")):
+        log.warning(
+            "configured_model_not_served",
+            model=name,
+            configured=source,
+            served="" if entry.removed else entry.source,
+            what_to_do="call UnloadModel with this name, then LoadModel with the configured source",
+        )
 
 
 async def _measure(dispatcher: Dispatcher, fleet: Fleet) -> None:

@@ -97,7 +97,7 @@ class Endpoint:
                 kind = SourceUnreachable if isinstance(error, (Unavailable, ResourceExhausted)) else ConfigurationError
                 raise kind(f"{self.base_url}: {error.message}")
             listed: list[Json] = answer.json()["data"]
-            known = {entry["id"]: entry for entry in listed}
+            known = {str(entry["id"]): entry for entry in listed}
         except httpx2.HTTPError as error:
             raise SourceUnreachable(f"{self.base_url} does not respond ({type(error).__name__}: {error})") from error
         except (ValueError, KeyError, TypeError) as error:

@@ -12,7 +12,7 @@ import hashlib
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 
-from codealign.common.errors import InvalidArgument, Unimplemented
+from codealign.common.errors import Internal, InvalidArgument, Unimplemented
 from codealign.common.logs import get_logger
 from codealign.inference.engines.base import ChatMessage, Completion, GenerationRequest, Load, ModelInfo, Sample
 from codealign.inference.engines.fanout import Fanout
@@ -53,7 +53,8 @@ def open_endpoint(settings: InferenceSettings, model: str, name: str, expected_r
     chats = settings.openai_api == "chat"
     revision = endpoint_revision(endpoint.base_url, model, entry, system=CONTINUE if chats else "")
     require_revision(model, revision, expected_revision)
-    own_context = entry.get("max_model_len")
+    said = entry.get("max_model_len")
+    own_context = said if isinstance(said, int) and said > 0 else None
     context = min(filter(None, (own_context, settings.max_context)), default=0)
     info = ModelInfo(
         name=name or model,
@@ -148,7 +149,17 @@ class OpenAIEngine:
 
     async def _count(self, text: str) -> int:
         body = {"model": self._info.source, "prompt": text, "add_special_tokens": False}
-        return int((await self._endpoint.post(self._endpoint.tokenize_url, body, "texts"))["count"])
+        return await self._tokens(body, "texts")
+
+    async def _tokens(self, body: Json, field: str) -> int:
+        url = self._endpoint.tokenize_url
+        try:
+            count = (await self._endpoint.post(url, body, field)).get("count")
+        except Filtered as error:
+            raise InvalidArgument(field, str(error)) from error
+        if not isinstance(count, int) or count < 0:
+            raise Internal(f"{url} returned no number of tokens in `count`: {str(count)[:100]}")
+        return count
 
     def _headers(self, request: GenerationRequest) -> Mapping[str, str]:
         """Return the header by which a router keeps prompts with the same prefix on one replica."""
@@ -185,7 +196,7 @@ class OpenAIEngine:
                 "sampling.max_tokens", "is 0, but this endpoint does not report how many tokens fit: set a limit"
             )
         body = {"model": self._info.source, "prompt": prompt}
-        tokens = int((await self._endpoint.post(self._endpoint.tokenize_url, body, "prompt"))["count"])
+        tokens = await self._tokens(body, "prompt")
         room = self._info.context_length - tokens
         if room < 1:
             raise InvalidArgument(

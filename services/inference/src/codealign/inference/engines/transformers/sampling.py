@@ -18,6 +18,9 @@ from codealign.inference.engines.base import Sampling
 
 _NUCLEUS_WIDTHS = (256, 4096)  # likeliest tokens that are sorted first; only a wider nucleus sorts them all
 
+_TINY_TEMPERATURE = 1e-6
+_LEAST_DIVISOR = 1e-30  # above 0 in float32
+
 
 def uniform(seed: int, index: int) -> float:
     """Return a number in [0, 1) of 53 random bits, determined by the sample's seed and the token's index."""
@@ -33,7 +36,15 @@ def choose(logits: Any, samplings: Sequence[Sampling], seeds: Sequence[int], ind
         samplings: Each row's parameters.
         seeds: Each row's sample seed.
         indices: How many tokens each row has generated before this one.
+
+    Raises:
+        ArithmeticError: Logits are not finite; any token would be arbitrary.
     """
+    if not bool(torch.isfinite(logits.max(dim=-1).values).all()):  # the maximum of a row with NaN is NaN
+        raise ArithmeticError(
+            "its logits are not finite, as after an overflow: set CODEALIGN_INFERENCE_DTYPE to bfloat16 or float32, or "
+            "check the weights"
+        )
     groups: dict[tuple[float, float, int], list[int]] = {}
     for row, sampling in enumerate(samplings):
         groups.setdefault((sampling.temperature, sampling.top_p, sampling.top_k), []).append(row)
@@ -53,6 +64,10 @@ def choose(logits: Any, samplings: Sequence[Sampling], seeds: Sequence[int], ind
 def _distribution(logits: Any, temperature: float, top_p: float, top_k: int) -> Any:
     """Probabilities (not normalised after the cuts), shaped like the logits: temperature, then top_k, then top_p."""
     precise = logits if logits.dtype == torch.float64 else logits.float()
+    if temperature < _TINY_TEMPERATURE:
+        # The quotients would overflow, and a row of NaN would end the whole batch.
+        precise = precise - precise.max(dim=-1, keepdim=True).values
+        temperature = max(temperature, _LEAST_DIVISOR)
     probabilities = torch.softmax(precise / temperature, dim=-1)
     if 0 < top_k < probabilities.shape[-1]:
         likeliest = probabilities.topk(top_k, dim=-1).values

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codealign.common.errors import Internal, Unavailable
+from codealign.common.errors import FailedPrecondition, Internal, Unavailable
 from codealign.inference import metrics
 from codealign.inference.engines.base import Completion, FinishReason, GenerationRequest, Load, ModelInfo, Sample
 from codealign.inference.engines.fanout import Fanout
@@ -34,6 +34,8 @@ class RunningVllm:
     info: ModelInfo
     sleep_level: int = 0
     """Level of vLLM's sleep mode. 0: it was not started with it."""
+    revision_now: Callable[[], str] | None = None
+    """Returns the revision of the files that level 2 reads again, which may have changed since. Blocks."""
 
 
 class VllmEngine:
@@ -137,6 +139,13 @@ class VllmEngine:
     async def wake_up(self) -> None:
         """Take the GPU's memory again; see `Sleeper`."""
         if self.running.sleep_level == 2:  # its weights are gone
+            if self.running.revision_now is not None:
+                now = await asyncio.to_thread(self.running.revision_now)
+                if now != self._info.revision:
+                    raise FailedPrecondition(
+                        f"the files of {self._info.source} have changed while it slept: they are revision {now}, not "
+                        f"{self._info.revision}"
+                    )
             await self._llm.wake_up(tags=["weights"])
             await self._llm.collective_rpc("reload_weights")
             await self._llm.wake_up(tags=["kv_cache"])

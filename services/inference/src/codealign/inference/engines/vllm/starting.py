@@ -6,6 +6,7 @@ The environment is set before vLLM is imported, since vLLM reads part of it at i
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 from dataclasses import fields
 from pathlib import Path
@@ -99,7 +100,15 @@ def start_engine(settings: InferenceSettings, source: str, name: str, expected_r
     log.info("vllm_started", version=vllm.__version__, dtype=info.dtype, device=info.device)
     # The scheduler's limit is that of each engine core, of which there is one per data-parallel rank.
     slots = llm.vllm_config.scheduler_config.max_num_seqs * llm.vllm_config.parallel_config.data_parallel_size
-    running = RunningVllm(llm, tokenizer, end_tokens(folder, tokenizer), slots, info, settings.vllm_sleep_level)
+    running = RunningVllm(
+        llm,
+        tokenizer,
+        end_tokens(folder, tokenizer),
+        slots,
+        info,
+        settings.vllm_sleep_level,
+        functools.partial(revision, folder, settings.cache_dir),
+    )
     return VllmEngine(running, settings.max_waiting)
 
 

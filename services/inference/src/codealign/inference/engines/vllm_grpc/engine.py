@@ -36,6 +36,8 @@ _TOP_K_OFF = 2**31 - 1
 _LOOK_AGAIN_SECONDS = 10.0
 """How long what the server said of its model is believed."""
 _UNKNOWN_SLOTS = 64
+_MOST_SLOTS = 2**16
+"""More than any server decodes at once; one may say that it has no limit."""
 
 
 def open_server(settings: InferenceSettings, model: str, name: str, expected_revision: str) -> VllmGrpcEngine:
@@ -65,7 +67,7 @@ def open_server(settings: InferenceSettings, model: str, name: str, expected_rev
         device=server.address,
         size_bytes=0,
     )
-    slots = settings.vllm_grpc_concurrency or served.running_requests or _UNKNOWN_SLOTS
+    slots = settings.vllm_grpc_concurrency or min(served.running_requests, _MOST_SLOTS) or _UNKNOWN_SLOTS
     vocabulary = max(len(tokenizer), configuration(folder).get("vocab_size") or 0)
     log.info("vllm_found", address=server.address, model=model, version=served.version, slots=slots)
     return VllmGrpcEngine(
@@ -106,6 +108,9 @@ class VllmGrpcEngine:
         self._samples = Fanout(slots, settings.max_waiting)
         self._free = asyncio.Semaphore(slots)
         self._looked = time.monotonic()
+        """When the last look at the server's model began that had an answer."""
+        self._away: tuple[float, str] | None = None
+        """When the last look began that had none, and why."""
         self._looking = asyncio.Lock()
         self._fault = ""
 
@@ -133,12 +138,17 @@ class VllmGrpcEngine:
 
         async def write(sample: Sample, arrival: float) -> Completion:
             async with self._free:
+                await self._require_same_model(_LOOK_AGAIN_SECONDS)  # It may have waited here for long.
                 try:
                     answer = await self._server.generate(self._message(expected, sample), field)
                 except (NoSuchModel, Unavailable) as error:
-                    # A server that was away may have come back with another model.
+                    # A server that was away may have come back with another model. Until the next look it is sent
+                    # nothing, since its answers would have the revision of the model before.
+                    self._looked = float("-inf")
                     await self._require_same_model(0.0)
                     raise Unavailable(str(error), retry_after=_LOOK_AGAIN_SECONDS) from error
+            if self._fault:
+                raise self._restarts()
             return await asyncio.to_thread(read_completion, expected, sample, answer, arrival)
 
         async with contextlib.aclosing(self._samples.run(request, write, arrival)) as completions:
@@ -190,24 +200,33 @@ class VllmGrpcEngine:
         Raises:
             Unavailable: The server does not respond, or has another model.
         """
+        asked = time.monotonic()
         async with self._looking:
-            if time.monotonic() - self._looked > seconds and not self._fault:
+            if self._away is not None and self._away[0] >= asked:
+                # Another call has just waited for the server. If each did, one after the other, they would wait for
+                # minutes.
+                raise Unavailable(self._away[1], retry_after=_LOOK_AGAIN_SECONDS)
+            if asked - self._looked > seconds and not self._fault:
                 await self._look()
         if self._fault:
-            raise Unavailable(f"{self._fault}: this service restarts", retry_after=_LOOK_AGAIN_SECONDS)
+            raise self._restarts()
+
+    def _restarts(self) -> Unavailable:
+        return Unavailable(f"{self._fault}: this service restarts", retry_after=_LOOK_AGAIN_SECONDS)
 
     async def _look(self) -> None:
-        name = self._served.name
+        name, began = self._served.name, time.monotonic()
         try:
             difference = self._served.difference(await self._server.describe_again(name))
         except SourceUnreachable as error:
+            self._away = began, str(error)
             raise Unavailable(str(error), retry_after=_LOOK_AGAIN_SECONDS) from error
         except ConfigurationError as error:
             difference = str(error)
         if difference:
             self._fault = f"model {name} at {self._server.address} is another one than before: {difference}"
             log.error("model_changed", address=self._server.address, model=name, reason=difference)
-        self._looked = time.monotonic()
+        self._looked, self._away = began, None
 
 
 def _tokenizer_folder(settings: InferenceSettings, server: VllmServer, served: Served) -> Any:
