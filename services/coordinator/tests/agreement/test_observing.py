@@ -168,6 +168,12 @@ def test_a_call_that_catches_its_interruption_is_interrupted_again() -> None:
     assert found.outcomes[2].kind in ("returned", "unobserved")
 
 
+def test_what_a_call_returns_after_its_interruption_is_not_its_outcome() -> None:
+    code = "def f(x):\n    try:\n        while x:\n            pass\n    except:\n        pass\n    return 7\n"
+    found = observed(code, Subject("f", "", ()), inputs(["1"], ["0"], ["2"]))
+    assert told(found) == ["does not end", "returns 7", "does not end"]
+
+
 def test_a_call_that_cannot_be_ended_ends_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = bytes.fromhex(observing.OBSERVER).decode()
     impatient = ours.replace("_MOST_RINGS = 1000", "_MOST_RINGS = 1")

@@ -81,14 +81,17 @@ class _Clock:
         """Return what the work returns.
 
         Raises:
-            _TooLong: It was interrupted.
+            _TooLong: It was interrupted, even if it caught that and returned something.
         """
         self._rings = 0
         self._running = True
         signal.setitimer(signal.ITIMER_PROF, self._seconds)
         signal.setitimer(signal.ITIMER_REAL, 4 * self._seconds + _WAITING_SECONDS)
         try:
-            return work()
+            made = work()
+            if self._rings:
+                raise _TooLong
+            return made
         except BaseException:
             if self._rings:  # rings in quick succession may make another exception of it
                 raise _TooLong from None
