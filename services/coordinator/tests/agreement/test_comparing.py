@@ -117,3 +117,17 @@ def test_mutants_together_and_one_by_one_give_the_same_judgement() -> None:
     assert more[MUTANTS] == 0
     assert more[MUTANT] > 3
     assert fewer.total() == more.total() - more[MUTANT] + 1
+
+
+def test_an_outage_does_not_make_attempts_contradict_each_other() -> None:
+    """Of the second answer nothing is known but that it passes its own tests: it speaks against no other."""
+    given = answers((DOUBLE, "assert f(2) == 4\nassert f(3) == 6\n"), (SUM, THREE))
+
+    async def execute(trials: Sequence[Trial]) -> Sequence[sb.Result | None]:
+        away = (each.answer == 1 or each.other == 1 for each in trials)
+        return [None if fails else run_program(each.program) for each, fails in zip(trials, away, strict=True)]
+
+    found = asyncio.run(comparing.compare(TASK, given, execute))
+    assert found is not None
+    assert (found.best, found.judgement.contested) == (0, False)
+    assert found.judgement.classes == ((0,),)

@@ -116,6 +116,23 @@ def test_attempts_that_do_the_same_are_in_the_same_class_if_all_is_observed(rows
     assert len(found) == len({tuple(row) for row in rows})
 
 
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        pytest.param([[1, 1, "?"], [1, 1, 1], [1, 2, 1]], [(0, 1), (2,)], id="agrees with one"),
+        pytest.param([[1, 1], [1, "?"], ["?", "?"], ["?", "?"]], [(0, 1), (2, 3)], id="undecided is no agreement"),
+        pytest.param([[1, "?"], ["?", 1], ["?", 2]], [(1,), (2,)], id="nothing in common"),
+        pytest.param([[1, 1], [1, 2], [2, 1]], [(0,), (1,), (2,)], id="contradicts all"),
+    ],
+)
+def test_a_faulted_attempt_joins_only_a_class_that_it_agrees_with(
+    rows: list[list[object]], expected: list[tuple[int, ...]]
+) -> None:
+    made = [outcomes(*row) for row in rows]
+    given = [(1,), (2, 3)] if len(rows) == 4 else [(1,), (2,)]
+    assert sorted(classes.joined(given, 0, made, range(len(rows[0])))) == expected
+
+
 def test_a_varied_input_at_which_attempts_scatter_does_not_count() -> None:
     """Of factorial(-1), say, the instruction leaves open what happens."""
     scattered = [outcomes(Outcome("raised", "ValueError")), outcomes(Outcome("timed out")), outcomes(1)]
