@@ -99,6 +99,27 @@ def test_a_fault_at_the_inputs_of_a_passing_answer_does_not_count_against_it(oth
     assert not found.judgement.contested
 
 
+LETTERS = "\n    return [each for each in {0} if each > 'b']\n"
+
+
+@pytest.mark.parametrize(
+    ("letters", "added"), [("dict.fromkeys(words)", True), ("sorted(set(words))", True), ("list(set(words))", False)]
+)
+def test_no_assertion_depends_on_the_order_of_a_set(letters: str, added: bool) -> None:
+    """The order is the same in every sandbox, but not elsewhere."""
+    body = LETTERS.format(letters)
+    tests = "assert f(['c', 'd', 'a']) and 'x'\nassert f(['e']) == ['e']\n"
+    given = answers((f"def f(words):{body}", tests), (f"def f(words):\n    words = list(words){body}", tests))
+    found = asyncio.run(comparing.compare(TASK, given, _executed))
+    assert found is not None
+    assert any(result.killed is False for _, result in found.mutants)
+    assert bool(found.tests) == added
+
+
+async def _executed(trials: Sequence[Trial]) -> Sequence[sb.Result | None]:
+    return [run_program(each.program) for each in trials]
+
+
 def test_mutants_together_and_one_by_one_give_the_same_judgement() -> None:
     given = answers((DOUBLE, "assert f(0) == 0\n"), (SUM, "assert f(0) >= 0\n"), (SQUARE, TWO))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from codealign.coordinator.agreement import classes
 from codealign.coordinator.agreement.inputs import Input
 from codealign.coordinator.agreement.outcomes import RETURNED, UNOBSERVED, Observations, Outcome, Outcomes
+from codealign.coordinator.agreement.steadiness import Steadiness
 from codealign.coordinator.agreement.strength import MutantResult
 from codealign.coordinator.agreement.subjects import Subject
 
@@ -25,6 +26,8 @@ class Evidence:
     """Mutants of its answer, judged by its own tests."""
     is_faulted: bool = False
     """Whether it was not observed because the infrastructure kept failing."""
+    steadiness: Steadiness = Steadiness.STEADY
+    """What may differ from process to process in the results of its answer."""
 
 
 class Attempts:

@@ -186,6 +186,14 @@ def _is_literal(text: str) -> bool:
     return True
 
 
+def is_set(outcome: Outcome) -> bool:
+    """Return whether a call returned a set that can be written."""
+    try:
+        return outcome.kind == RETURNED and isinstance(_literal(outcome.text), set)
+    except _FAULTS:
+        return False
+
+
 def _literal(text: str) -> Value:
     """Return the value of a literal. An answer may have made up the text, so it may be anything."""
     with without_warnings():
