@@ -130,6 +130,9 @@ def test_what_is_printed_and_changed_belongs_to_the_outcome() -> None:
     assert one.contradicts(other)
     (changed,) = observed(code, Subject("put", "", ()), inputs(["[7]"])).outcomes
     assert (changed.text, changed.changed) == ("0", "[[7, 1]]")
+    code = "def put(xs):\n    xs.append(xs if xs[0] else put)\n    return 0\n"
+    found = told(observed(code, Subject("put", "", ()), inputs(["[0]"], ["[1]"])))
+    assert found == ["was not observed (the arguments cannot be compared after the call)"] * 2
 
 
 def test_a_program_that_ends_leaves_the_rest_unobserved() -> None:

@@ -183,6 +183,8 @@ class _Observer:
         except BaseException as error:
             outcome = {"kind": "raised", "text": cut(type_name(type(error)))}
         after = self._clock.run(lambda: _form_of(made))
+        if before and not after:
+            return {"kind": "unobserved", "text": "the arguments cannot be compared after the call"}
         if writer.floats:
             outcome["floats"] = True
         if printed.kept:
