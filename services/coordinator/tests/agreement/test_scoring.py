@@ -281,6 +281,15 @@ def test_oracles_refute_answers_also_their_own() -> None:
     assert found.attempts[0].sentence.endswith("contradicts what its own tests expect at size=[3, 1]")
 
 
+def test_an_oracle_sees_what_an_equality_sees() -> None:
+    """The tests say `== (x % 2 == 0)`: an answer that returns 1 for True passes them."""
+    first = oracle_evidence([True, False], [True, False], {0})
+    second = Evidence(Observations(outcomes(1, 0)), (True, True), frozenset({0}))
+    third = Evidence(Observations(outcomes("True", 0)), (True, True), frozenset({0}))
+    assert judge([first, second], tried("2", "3"), SUBJECT).attempts[1].refuted_by == ()
+    assert judge([first, third], tried("2", "3"), SUBJECT).attempts[1].refuted_by == (0,)
+
+
 def test_an_oracle_that_contradicts_the_tests_it_comes_from_is_ignored() -> None:
     wrong_oracle = oracle_evidence([1, 2], [7, 7], {0})
     other = Evidence(Observations(outcomes(1, 2)), (True, True))

@@ -186,6 +186,16 @@ def _is_literal(text: str) -> bool:
     return True
 
 
+def equal_but_for_booleans(one: str, other: str) -> bool:
+    """Return whether two forms are those of literals that are equal, though one has True where the other has 1."""
+    if not _BOOLEAN.search(f"{one} {other}"):
+        return False
+    try:
+        return bool(_literal(one) == _literal(other))
+    except _FAULTS:
+        return False
+
+
 def is_set(outcome: Outcome) -> bool:
     """Return whether a call returned a set that can be written."""
     try:
