@@ -116,6 +116,34 @@ def test_no_assertion_depends_on_the_order_of_a_set(letters: str, added: bool) -
     assert bool(found.tests) == added
 
 
+STACK = """
+class Stack:
+    def __init__(self):
+        self.{0} = []
+    def push(self, x):
+        self.{0}.append(x)
+    def pop(self):
+        return self.{0}.pop({1})
+    def is_empty(self):
+        return not self.{0}
+"""
+PUSHED = (
+    "s = Stack()\nassert s.is_empty()\ns.push(1)\nassert s.pop() == 1\n",
+    "s = Stack()\ns.push(2)\ns.push(3)\nassert s.pop() == 3\n",
+)
+
+
+def test_objects_that_are_used_step_by_step_are_compared_by_the_tests_alone() -> None:
+    """How an answer names its attributes says nothing about it."""
+    names = (("items", ""), ("stack", ""), ("_items", ""), ("items", "0"))
+    given = answers(*((STACK.format(*each), PUSHED[n % 2]) for n, each in enumerate(names[:3])))
+    given += answers((STACK.format(*names[3]), PUSHED[0]))
+    found = asyncio.run(comparing.compare("Write a stack.", given, _executed))
+    assert found is not None
+    assert found.judgement.classes == ((0, 1, 2), (3,))
+    assert found.best == 0
+
+
 async def _executed(trials: Sequence[Trial]) -> Sequence[sb.Result | None]:
     return [run_program(each.program) for each in trials]
 
