@@ -317,6 +317,9 @@ def test_the_mutation_score_leaves_out_what_seems_equivalent() -> None:
     assert (found.killed, found.survived, found.equivalent) == (2, 1, 1)
     assert found.score == pytest.approx(2 / 3, abs=1e-6)
     assert strength(original, mutants[3:]).score is None
+    assert strength(original, mutants[:2]).score == 1.0
+    unseen = strength(original, [mutants[0], mutants[4]])
+    assert (unseen.killed, unseen.score) == (1, None), "it may be a fault that the tests miss"
     assert is_equivalent(original, outcomes("?", "?", 3)) is None
 
 
