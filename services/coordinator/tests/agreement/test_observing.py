@@ -13,6 +13,7 @@ from codealign.coordinator.agreement import observing
 from codealign.coordinator.agreement.calls import Arguments, Subject, read
 from codealign.coordinator.agreement.inputs import TESTS, Input
 from codealign.coordinator.agreement.observing import CallLimits
+from codealign.coordinator.agreement.oracles import Oracle
 from codealign.coordinator.agreement.outcomes import Observations, Outcome
 from fakes.programs import executed
 
@@ -184,6 +185,22 @@ def test_a_call_that_cannot_be_ended_ends_the_program(monkeypatch: pytest.Monkey
     monkeypatch.setattr(observing, "OBSERVER", impatient.encode().hex())
     found = observed(STUBBORN, Subject("f", "", ()), inputs(["1"], ["2"], ["3"]))
     assert [each.kind for each in found.outcomes] == ["returned", "timed out", "unobserved"]
+
+
+def test_a_preamble_that_cannot_be_ended_takes_no_outcome_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = bytes.fromhex(observing.OBSERVER).decode()
+    monkeypatch.setattr(observing, "OBSERVER", ours.replace("_MOST_RINGS = 1000", "_MOST_RINGS = 1").encode().hex())
+    program = observing.program(
+        STUBBORN,
+        Subject("f", "", ()),
+        inputs(["1"], ["3"]),
+        KEY,
+        oracles=[Oracle(("x",), "x + 0", 2)],
+        preamble=["stubborn(9)"],
+        limits=QUICK,
+    )
+    _, stdout = executed(program)
+    assert told(observing.read(stdout, KEY, 2, 1)) == ["returns 1", "returns 3"]
 
 
 def test_methods_views_and_coroutines_are_called() -> None:

@@ -135,6 +135,7 @@ class _Observer:
 
     def _prepare(self) -> None:
         """Execute what the oracles may need of the tests. What fails will be missed, or not."""
+        self._place = ["preamble"]  # not that of the last input, which has its outcome
         for statement in self._asked["preamble"] if self._asked["oracles"] else ():
             try:
                 self._clock.run(functools.partial(exec, statement, self._space))
