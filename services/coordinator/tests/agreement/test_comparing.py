@@ -99,6 +99,55 @@ def test_a_fault_at_the_inputs_of_a_passing_answer_does_not_count_against_it(oth
     assert not found.judgement.contested
 
 
+LETTERS = "\n    return [each for each in {0} if each > 'b']\n"
+
+
+@pytest.mark.parametrize(
+    ("letters", "added"), [("dict.fromkeys(words)", True), ("sorted(set(words))", True), ("list(set(words))", False)]
+)
+def test_no_assertion_depends_on_the_order_of_a_set(letters: str, added: bool) -> None:
+    """The order is the same in every sandbox, but not elsewhere."""
+    body = LETTERS.format(letters)
+    tests = "assert f(['c', 'd', 'a']) and 'x'\nassert f(['e']) == ['e']\n"
+    given = answers((f"def f(words):{body}", tests), (f"def f(words):\n    words = list(words){body}", tests))
+    found = asyncio.run(comparing.compare(TASK, given, _executed))
+    assert found is not None
+    assert any(result.killed is False for _, result in found.mutants)
+    assert bool(found.tests) == added
+
+
+STACK = """
+class Stack:
+    def __init__(self):
+        self.{0} = []
+    def push(self, x):
+        self.{0}.append(x)
+    def pop(self):
+        return self.{0}.pop({1})
+    def is_empty(self):
+        return not self.{0}
+"""
+PUSHED = (
+    "s = Stack()\nassert s.is_empty()\ns.push(1)\nassert s.pop() == 1\n",
+    "s = Stack()\ns.push(2)\ns.push(3)\nassert s.pop() == 3\n",
+)
+
+
+def test_objects_that_are_used_step_by_step_are_compared_by_the_tests_alone() -> None:
+    """How an answer names its attributes says nothing about it."""
+    names = (("items", ""), ("stack", ""), ("_items", ""), ("items", "0"))
+    given = answers(*((STACK.format(*each), PUSHED[n % 2]) for n, each in enumerate(names[:3])))
+    given += answers((STACK.format(*names[3]), PUSHED[0]))
+    found = asyncio.run(comparing.compare("Write a stack.", given, _executed))
+    assert found is not None
+    assert found.judgement.classes == ((0, 1, 2), (3,))
+    assert found.best == 0
+
+
+async def _executed(trials: Sequence[Trial]) -> Sequence[sb.Result | None]:
+    return [run_program(each.program) for each in trials]
+
+
 def test_mutants_together_and_one_by_one_give_the_same_judgement() -> None:
     given = answers((DOUBLE, "assert f(0) == 0\n"), (SUM, "assert f(0) >= 0\n"), (SQUARE, TWO))
 
@@ -117,3 +166,17 @@ def test_mutants_together_and_one_by_one_give_the_same_judgement() -> None:
     assert more[MUTANTS] == 0
     assert more[MUTANT] > 3
     assert fewer.total() == more.total() - more[MUTANT] + 1
+
+
+def test_an_outage_does_not_make_attempts_contradict_each_other() -> None:
+    """Of the second answer nothing is known but that it passes its own tests: it speaks against no other."""
+    given = answers((DOUBLE, "assert f(2) == 4\nassert f(3) == 6\n"), (SUM, THREE))
+
+    async def execute(trials: Sequence[Trial]) -> Sequence[sb.Result | None]:
+        away = (each.answer == 1 or each.other == 1 for each in trials)
+        return [None if fails else run_program(each.program) for each, fails in zip(trials, away, strict=True)]
+
+    found = asyncio.run(comparing.compare(TASK, given, execute))
+    assert found is not None
+    assert (found.best, found.judgement.contested) == (0, False)
+    assert found.judgement.classes == ((0,),)

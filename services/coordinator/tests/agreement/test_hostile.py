@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codealign.coordinator.agreement import hints, inputs, observing
+from codealign.coordinator.agreement import hints, inputs, observing, steadiness
 from codealign.coordinator.agreement.calls import MAX_CHARS, Reading, read
 from codealign.coordinator.agreement.mutants import mutants
 
@@ -27,6 +27,8 @@ def analyzed(code: str, tests: str, instruction: str = "") -> Reading:
     found = inputs.vary([reading], hints.find([code], [tests], instruction))
     if reading.subject is not None:
         observing.program(code, reading.subject, found, "key", oracles=reading.oracles, preamble=reading.preamble)
+        any(steadiness.has_sets(each.arguments) for each in found)
+    steadiness.of_code(code, reading.subject.view if reading.subject is not None else "")
     mutants(code)
     return reading
 
@@ -94,6 +96,8 @@ HOSTILE = [
     ),
     pytest.param("class C:\n" + "    def m(self): pass\n" * 800, "assert C().m() == 1\n" * 400, id="many methods"),
     pytest.param("def f(x, x):\n    return x", "assert f(1)", id="code that parses but does not compile"),
+    pytest.param(long("a = set()\na\n"), "assert f({'a'})", id="a set in many places"),
+    pytest.param("a = " + "a & " * 2_000 + "{1}", "assert f({(1, 'a')})", id="a set of many parts"),
     pytest.param("def f(x):\n    return '\\d' < x\n", "assert f('\\d') == '\\d'", id="odd escapes"),
     pytest.param("def f(x):\r    return x < 5\r", "assert f(1)\rassert f(2)\r", id="carriage returns"),
     pytest.param("def f(x):\n\f    return x < 5\n", "\fassert f(1)", id="form feeds"),
@@ -147,6 +151,7 @@ fragments = st.sampled_from(
         "assert ", "f(", "x", ")", "[", "]", "1", " == ", " and ", "not ", "'a'", ", ", "\n", "    ", "for x in ", ":",
         "def g(x)", "*", "**", "{", "}", " if ", " else ", "lambda x", "class C", "self.", "assertEqual(", " in ", "=",
         "with ", "return ", "5", "-", "abs(", " < ", "async ", "await ", "match x", "case ", ";", "\\\n", "#", '"""',
+        "set(", "|", ".pop()",
     ]
 )  # fmt: skip
 

@@ -13,6 +13,7 @@ from codealign.coordinator.agreement import observing
 from codealign.coordinator.agreement.calls import Arguments, Subject, read
 from codealign.coordinator.agreement.inputs import TESTS, Input
 from codealign.coordinator.agreement.observing import CallLimits
+from codealign.coordinator.agreement.oracles import Oracle
 from codealign.coordinator.agreement.outcomes import Observations, Outcome
 from fakes.programs import executed
 
@@ -130,6 +131,9 @@ def test_what_is_printed_and_changed_belongs_to_the_outcome() -> None:
     assert one.contradicts(other)
     (changed,) = observed(code, Subject("put", "", ()), inputs(["[7]"])).outcomes
     assert (changed.text, changed.changed) == ("0", "[[7, 1]]")
+    code = "def put(xs):\n    xs.append(xs if xs[0] else put)\n    return 0\n"
+    found = told(observed(code, Subject("put", "", ()), inputs(["[0]"], ["[1]"])))
+    assert found == ["was not observed (the arguments cannot be compared after the call)"] * 2
 
 
 def test_a_program_that_ends_leaves_the_rest_unobserved() -> None:
@@ -168,6 +172,12 @@ def test_a_call_that_catches_its_interruption_is_interrupted_again() -> None:
     assert found.outcomes[2].kind in ("returned", "unobserved")
 
 
+def test_what_a_call_returns_after_its_interruption_is_not_its_outcome() -> None:
+    code = "def f(x):\n    try:\n        while x:\n            pass\n    except:\n        pass\n    return 7\n"
+    found = observed(code, Subject("f", "", ()), inputs(["1"], ["0"], ["2"]))
+    assert told(found) == ["does not end", "returns 7", "does not end"]
+
+
 def test_a_call_that_cannot_be_ended_ends_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = bytes.fromhex(observing.OBSERVER).decode()
     impatient = ours.replace("_MOST_RINGS = 1000", "_MOST_RINGS = 1")
@@ -175,6 +185,22 @@ def test_a_call_that_cannot_be_ended_ends_the_program(monkeypatch: pytest.Monkey
     monkeypatch.setattr(observing, "OBSERVER", impatient.encode().hex())
     found = observed(STUBBORN, Subject("f", "", ()), inputs(["1"], ["2"], ["3"]))
     assert [each.kind for each in found.outcomes] == ["returned", "timed out", "unobserved"]
+
+
+def test_a_preamble_that_cannot_be_ended_takes_no_outcome_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = bytes.fromhex(observing.OBSERVER).decode()
+    monkeypatch.setattr(observing, "OBSERVER", ours.replace("_MOST_RINGS = 1000", "_MOST_RINGS = 1").encode().hex())
+    program = observing.program(
+        STUBBORN,
+        Subject("f", "", ()),
+        inputs(["1"], ["3"]),
+        KEY,
+        oracles=[Oracle(("x",), "x + 0", 2)],
+        preamble=["stubborn(9)"],
+        limits=QUICK,
+    )
+    _, stdout = executed(program)
+    assert told(observing.read(stdout, KEY, 2, 1)) == ["returns 1", "returns 3"]
 
 
 def test_methods_views_and_coroutines_are_called() -> None:

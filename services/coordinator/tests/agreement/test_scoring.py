@@ -116,6 +116,23 @@ def test_attempts_that_do_the_same_are_in_the_same_class_if_all_is_observed(rows
     assert len(found) == len({tuple(row) for row in rows})
 
 
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        pytest.param([[1, 1, "?"], [1, 1, 1], [1, 2, 1]], [(0, 1), (2,)], id="agrees with one"),
+        pytest.param([[1, 1], [1, "?"], ["?", "?"], ["?", "?"]], [(0, 1), (2, 3)], id="undecided is no agreement"),
+        pytest.param([[1, "?"], ["?", 1], ["?", 2]], [(1,), (2,)], id="nothing in common"),
+        pytest.param([[1, 1], [1, 2], [2, 1]], [(0,), (1,), (2,)], id="contradicts all"),
+    ],
+)
+def test_a_faulted_attempt_joins_only_a_class_that_it_agrees_with(
+    rows: list[list[object]], expected: list[tuple[int, ...]]
+) -> None:
+    made = [outcomes(*row) for row in rows]
+    given = [(1,), (2, 3)] if len(rows) == 4 else [(1,), (2,)]
+    assert sorted(classes.joined(given, 0, made, range(len(rows[0])))) == expected
+
+
 def test_a_varied_input_at_which_attempts_scatter_does_not_count() -> None:
     """Of factorial(-1), say, the instruction leaves open what happens."""
     scattered = [outcomes(Outcome("raised", "ValueError")), outcomes(Outcome("timed out")), outcomes(1)]
@@ -264,6 +281,15 @@ def test_oracles_refute_answers_also_their_own() -> None:
     assert found.attempts[0].sentence.endswith("contradicts what its own tests expect at size=[3, 1]")
 
 
+def test_an_oracle_sees_what_an_equality_sees() -> None:
+    """The tests say `== (x % 2 == 0)`: an answer that returns 1 for True passes them."""
+    first = oracle_evidence([True, False], [True, False], {0})
+    second = Evidence(Observations(outcomes(1, 0)), (True, True), frozenset({0}))
+    third = Evidence(Observations(outcomes("True", 0)), (True, True), frozenset({0}))
+    assert judge([first, second], tried("2", "3"), SUBJECT).attempts[1].refuted_by == ()
+    assert judge([first, third], tried("2", "3"), SUBJECT).attempts[1].refuted_by == (0,)
+
+
 def test_an_oracle_that_contradicts_the_tests_it_comes_from_is_ignored() -> None:
     wrong_oracle = oracle_evidence([1, 2], [7, 7], {0})
     other = Evidence(Observations(outcomes(1, 2)), (True, True))
@@ -291,6 +317,9 @@ def test_the_mutation_score_leaves_out_what_seems_equivalent() -> None:
     assert (found.killed, found.survived, found.equivalent) == (2, 1, 1)
     assert found.score == pytest.approx(2 / 3, abs=1e-6)
     assert strength(original, mutants[3:]).score is None
+    assert strength(original, mutants[:2]).score == 1.0
+    unseen = strength(original, [mutants[0], mutants[4]])
+    assert (unseen.killed, unseen.score) == (1, None), "it may be a fault that the tests miss"
     assert is_equivalent(original, outcomes("?", "?", 3)) is None
 
 

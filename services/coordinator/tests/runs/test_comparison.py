@@ -16,7 +16,7 @@ from codealign.common import records
 from codealign.common.errors import InvalidArgument
 from codealign.coordinator.ground.faults import RunStopped
 from codealign.coordinator.pipelines.stage import CONTESTED, CONTRADICTED
-from codealign.coordinator.runs.config import with_defaults
+from codealign.coordinator.runs.config import run_records, with_defaults
 from fakes import toys
 from fakes.programs import executed
 from fakes.toys import SEEDS, Bench
@@ -247,6 +247,77 @@ async def test_infrastructure_faults_count_neither_for_nor_against_an_answer(mon
     trials = made.fakes.dataset.of_kind(pb.KIND_TRIAL, made.run.id)
     assert trials
     assert all(each.trial.result.verdict != sb.VERDICT_INFRASTRUCTURE for each in trials)
+
+
+async def test_another_run_does_not_take_a_judgement_that_an_outage_had_a_part_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("codealign.coordinator.ground.calls._PAUSE_SECONDS", 0.0)
+    made = bench("right", "too-many", round_size=2)
+
+    def judges(program: sb.Program) -> sb.Result:
+        own = run_program(program) if program.tests.startswith("assert") else None
+        return own or sb.Result(verdict=sb.VERDICT_INFRASTRUCTURE)
+
+    made.fakes.sandbox.judges = judges
+    await made.work()
+    (first,) = made.fakes.dataset.of_kind(pb.KIND_JUDGEMENT, made.run.id)
+    await made.work()
+    assert made.fakes.dataset.of_kind(pb.KIND_JUDGEMENT, made.run.id) == [first], "the run itself keeps it"
+    other = pb.Run()
+    other.CopyFrom(made.run.run)
+    other.seeds.limit = 9
+    made.run, made.fakes.sandbox.judges = run_records(other)[1], run_program
+    await made.work()
+    (second,) = made.fakes.dataset.of_kind(pb.KIND_JUDGEMENT, made.run.id)
+    assert second.parents == first.parents
+    assert second.judgement.telling_inputs
+    assert not first.judgement.telling_inputs
+
+
+async def test_a_verdict_is_about_the_tests_of_the_judgement_that_was_first() -> None:
+    """Another run with the same attempts recorded a judgement meanwhile, with other added tests."""
+    made = bench("too-many", "right", "right-too")
+    await made.work()
+    (row,) = made.examples()
+    judgement = made.fakes.dataset.records[row.example.judgement_id]
+    theirs = pb.Record()
+    theirs.CopyFrom(judgement)
+    (one, *_) = theirs.judgement.added_tests
+    one.text = f"{one.text}  # theirs"
+    theirs.judgement.tests = theirs.judgement.tests.replace(judgement.judgement.added_tests[0].text, one.text)
+    for record_id in (row.id, row.example.verdict_id, judgement.id):
+        del made.fakes.dataset.records[record_id]
+        made.fakes.dataset.collections[made.run.id].discard(record_id)
+
+    def judges(program: sb.Program) -> sb.Result:
+        if judgement.id not in made.fakes.dataset.records:  # while the comparison is going on
+            made.fakes.dataset.put(theirs)
+        return run_program(program)
+
+    made.fakes.sandbox.judges = judges
+    await made.work()
+    (row,) = made.examples()
+    assert row.example.tests == theirs.judgement.tests
+    executed = [request.program.tests for request in made.fakes.sandbox.requests]
+    assert theirs.judgement.tests in executed
+
+
+async def test_a_result_that_a_limit_had_a_part_in_is_not_recorded() -> None:
+    made = bench("right", "right-too", "too-many", round_size=3)
+
+    def judges(program: sb.Program) -> sb.Result:
+        own = run_program(program)
+        if "value <= 5" in program.code and "[6, 8]" not in program.tests:
+            own.verdict = sb.VERDICT_FLAKY
+            own.run_verdicts.extend([sb.VERDICT_PASSED, sb.VERDICT_TIMED_OUT])
+        return own
+
+    made.fakes.sandbox.judges = judges
+    assert (await made.work()).rows == 1
+    trials = made.fakes.dataset.of_kind(pb.KIND_TRIAL, made.run.id)
+    assert trials
+    assert all(sb.VERDICT_TIMED_OUT not in each.trial.result.run_verdicts for each in trials)
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,10 @@
 
 A case is an assertion about one call with literal arguments: `assert f(2) == 4`, `assert not f([])`,
 `self.assertEqual(f(2), 4)`, `assert abs(f(2) - 0.5) < 1e-9`, `with self.assertRaises(ValueError): f(-1)`. A class is
-under test through what tests look at of a new object: `assert Square(2).area() == 4`. Assertions of any other form are
-counted as `whole`: they can only be executed with the rest of the tests. Code and tests were written by a model. They
-are parsed, never executed, and whatever is too large or nested too deeply is left out.
+under test through what tests look at of a new object: `assert Square(2).area() == 4`. A class whose objects are only
+used step by step cannot be called with other inputs. Assertions of any other form are counted as `whole`: they can only
+be executed with the rest of the tests. Code and tests were written by a model. They are parsed, never executed, and
+whatever is too large or nested too deeply is left out.
 """
 
 from __future__ import annotations
@@ -120,11 +121,15 @@ def read(code: str, tests: str) -> Reading:
 def _read(definitions: Definitions, tests: ast.Module, text: str) -> Reading:
     found = [(each, definitions.uses(each.expression)) for each in assertions.find(tests)]
     total = sum(1 for each, _ in found if each.is_assertion)
-    counts = Counter(
-        key for each, uses in found if each.is_assertion for key in dict.fromkeys(use.key for use in uses)
-    ) or Counter(use.key for _, uses in found for use in uses)
+    told = [
+        (each.is_assertion, dict.fromkeys(use.key for use in uses if _tells(use, each, definitions)))
+        for each, uses in found
+    ]
+    counts = Counter(key for is_assertion, keys in told if is_assertion for key in keys)
+    counts = counts or Counter(key for _, keys in told for key in keys)
     if not counts:
-        reason = "the tests call nothing that the code defines"
+        some = "only objects that they then use" if any(uses for _, uses in found) else "nothing that the code defines"
+        reason = f"the tests call {some}"
         return Reading(None, reason, assertions=total, whole=total, defined=tuple(sorted(definitions.names)))
     # Of equal counts, `max` takes the first: what the tests call first.
     key = max(counts, key=lambda each: counts[each])
@@ -156,6 +161,20 @@ def _read(definitions: Definitions, tests: ast.Module, text: str) -> Reading:
         preamble=preamble,
         defined=tuple(sorted(definitions.names)),
     )
+
+
+def _tells(use: Use, found: Found, definitions: Definitions) -> bool:
+    """Return whether a use may be what is under test.
+
+    Of a class, it is one that looks at something of an object, which was made or asked with arguments. The object
+    itself is no result: its attributes are named as its class likes. What a new object without arguments tells, all
+    tell.
+    """
+    owner = use.callee.partition(".")[0].removesuffix("()")
+    if owner not in definitions.classes:
+        return True
+    is_looked_at = bool(use.view) or use.callee != owner
+    return is_looked_at and bool(use.arguments or use.keywords) and (found.is_assertion or not found.with_objects)
 
 
 def common_subject(readings: Sequence[Reading]) -> Subject | None:

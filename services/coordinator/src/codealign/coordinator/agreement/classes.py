@@ -68,7 +68,10 @@ def agreeing(outcomes: Sequence[Outcomes], numbers: Sequence[int]) -> list[tuple
 def joined(
     found: Sequence[tuple[int, ...]], attempt: int, outcomes: Sequence[Outcomes], numbers: Sequence[int]
 ) -> list[tuple[int, ...]]:
-    """Return classes with one attempt more, placed by `agreeing`'s rules, or in a class of its own.
+    """Return classes with one attempt more, placed by `agreeing`'s rules.
+
+    It begins a class only if it contradicts every other one. Otherwise, if it agrees with none, nothing shows that it
+    does something else, and it is in no class.
 
     Args:
         found: Classes without the attempt.
@@ -78,13 +81,13 @@ def joined(
     """
     own = {number: outcomes[attempt][number] for number in numbers if outcomes[attempt][number].counts}
     fitting = [
-        (place, {number: outcomes[member][number] for member in members for number in own})
+        (place, {number: there for member in members for number in own if (there := outcomes[member][number]).counts})
         for place, members in enumerate(found)
         if not any(own[number].contradicts(outcomes[member][number]) for member in members for number in own)
     ]
     best = _fitting(own, [(list(found[place]), known) for place, known in fitting])
     if best is None:
-        return [*found, (attempt,)]
+        return list(found) if fitting else [*found, (attempt,)]
     joins = fitting[best][0]
     return [tuple(sorted((*members, attempt))) if place == joins else members for place, members in enumerate(found)]
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
-from codealign.coordinator.agreement import calls, hints, killing, observing
+from codealign.coordinator.agreement import calls, hints, killing, observing, steadiness
 from codealign.coordinator.agreement.calls import Reading
 from codealign.coordinator.agreement.evidence import Evidence
 from codealign.coordinator.agreement.inputs import Input, claims, vary
@@ -157,9 +157,14 @@ class _Comparison:
                 tuple(self._answers[i].passed if i == j else passed.get((i, j)) for j in numbers),
                 claims(self._readings[i], self.inputs),
                 is_faulted=i in faulted,
+                steadiness=steadiness.of_code(self._answers[i].code, self._view(i)),
             )
             for i in numbers
         ]
+
+    def _view(self, i: int) -> str:
+        subject = self._subjects[i]
+        return subject.view if subject is not None else ""
 
     def mutated(self, i: int) -> Mutated:
         """Return an answer as what its mutants derive from."""

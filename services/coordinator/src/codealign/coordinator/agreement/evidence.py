@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from codealign.coordinator.agreement import classes
 from codealign.coordinator.agreement.inputs import Input
 from codealign.coordinator.agreement.outcomes import RETURNED, UNOBSERVED, Observations, Outcome, Outcomes
-from codealign.coordinator.agreement.strength import MutantResult
+from codealign.coordinator.agreement.steadiness import Steadiness
+from codealign.coordinator.agreement.strength import MutantResult, equal_but_for_booleans
 from codealign.coordinator.agreement.subjects import Subject
 
 
@@ -25,6 +26,8 @@ class Evidence:
     """Mutants of its answer, judged by its own tests."""
     is_faulted: bool = False
     """Whether it was not observed because the infrastructure kept failing."""
+    steadiness: Steadiness = Steadiness.STEADY
+    """What may differ from process to process in the results of its answer."""
 
 
 class Attempts:
@@ -116,8 +119,10 @@ def _told(oracle: Outcomes) -> Outcomes:
 
 
 def _differs(outcome: Outcome, expected: Outcome) -> bool:
-    """Return whether a call does something else than return what an oracle says."""
-    return outcome.counts and (outcome.kind, outcome.text) != (expected.kind, expected.text)
+    """Return whether a call does something else than return what an oracle says, as `==` sees it: 1 equals True."""
+    if not outcome.counts or (outcome.kind, outcome.text) == (expected.kind, expected.text):
+        return False
+    return outcome.kind != RETURNED or not equal_but_for_booleans(outcome.text, expected.text)
 
 
 def _of_results(passed: Sequence[bool | None]) -> Outcomes:

@@ -7,7 +7,8 @@ An outcome is made by these rules (`in_sandbox/forms.py` and `in_sandbox/observe
 
 - Arguments are made anew for every call. Arguments that a call changes, and what it prints, belong to its outcome.
 - Values are compared by type and content. Floats are rounded to 12 significant digits, so that another order of
-  additions is no other outcome; nan equals nan, -0.0 equals 0.0, and a whole float equals the integer, as for `==`.
+  additions is no other outcome; nan equals nan, -0.0 equals 0.0, and a whole float below 10^12 equals the integer, as
+  for `==`.
   True is not 1, and a list is no tuple. Sets and dicts have no order. An object of a subclass of a builtin type is what
   it derives from: a Counter is a dict, a namedtuple a tuple.
 - An iterator is compared by its first 1,000 items, as an iterator. A coroutine is run.

@@ -38,12 +38,14 @@ from codealign.coordinator.agreement.evidence import Attempts, Evidence
 from codealign.coordinator.agreement.explaining import sentence, telling_input
 from codealign.coordinator.agreement.inputs import Input
 from codealign.coordinator.agreement.outcomes import Outcomes
+from codealign.coordinator.agreement.steadiness import Steadiness, has_sets
 from codealign.coordinator.agreement.strength import (
     AddedAssertion,
     MutantResult,
     Strength,
     added_assertions,
     is_equivalent,
+    is_set,
     strength,
     strengthened,
 )
@@ -204,9 +206,11 @@ def _tests_share(attempts: Attempts, i: int) -> float:
 def _added(attempts: Attempts, i: int, winner: Sequence[int]) -> Iterator[AddedAssertion]:
     """Yield assertions against surviving mutants of an answer, and against other answers that pass its tests.
 
-    Witnesses are the answers of the winning class and the oracles of their tests.
+    Witnesses are the answers of the winning class and the oracles of their tests. Left out are inputs at which another
+    process may have another result.
     """
-    if attempts.subject is None:
+    own = attempts.evidence[i].steadiness
+    if attempts.subject is None or own == Steadiness.VARIES:
         return
     targets: list[tuple[str, Outcomes]] = [
         (mutant.description, mutant.outcomes)
@@ -220,7 +224,12 @@ def _added(attempts: Attempts, i: int, winner: Sequence[int]) -> Iterator[AddedA
         for j in attempts.numbers
         if j not in winner and attempts.evidence[j].passed[i]
     ]
-    usable = attempts.observed(i)
+    usable = [
+        number
+        for number in attempts.observed(i)
+        if is_set(attempts.outcomes[i][number])
+        or not (own == Steadiness.SETS or has_sets(attempts.inputs[number].arguments))
+    ]
     tried = [attempts.inputs[number] for number in usable]
     witnesses = [attempts.outcomes[j] for j in winner] + [each for j in winner for each in attempts.oracles(j)]
     members = [[own[number] for number in usable] for own in witnesses]

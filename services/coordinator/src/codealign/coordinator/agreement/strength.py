@@ -46,7 +46,7 @@ class Strength:
     equivalent: int
     """Survivors that do the same as the answer at all inputs."""
     score: float | None
-    """killed / (killed + survived). None: no mutant was decided."""
+    """killed / (killed + survived). None: no mutant was decided, or none of those that survive could be observed."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ def is_equivalent(original: Outcomes, mutant: Outcomes) -> bool | None:
 def strength(original: Outcomes, mutants: Sequence[MutantResult]) -> Strength:
     """Return the mutation score of an answer's tests.
 
-    A mutant that survives and seems equivalent counts for nothing, and so does one that was not observed.
+    A mutant that survives and seems equivalent counts for nothing, and so does one that was not observed. If none of
+    them was, since nothing can be called, the tests may miss any share, so there is no score.
 
     Args:
         original: What the answer does.
@@ -86,7 +87,8 @@ def strength(original: Outcomes, mutants: Sequence[MutantResult]) -> Strength:
     survivors = [is_equivalent(original, mutant.outcomes) for mutant in mutants if mutant.killed is False]
     survived, equivalent = survivors.count(False), survivors.count(True)
     decided = killed + survived
-    return Strength(killed, survived, equivalent, round(killed / decided, 6) if decided else None)
+    known = decided and (survived or equivalent or not survivors)
+    return Strength(killed, survived, equivalent, round(killed / decided, 6) if known else None)
 
 
 def added_assertions(
@@ -184,6 +186,24 @@ def _is_literal(text: str) -> bool:
     except _FAULTS:
         return False
     return True
+
+
+def equal_but_for_booleans(one: str, other: str) -> bool:
+    """Return whether two forms are those of literals that are equal, though one has True where the other has 1."""
+    if not _BOOLEAN.search(f"{one} {other}"):
+        return False
+    try:
+        return bool(_literal(one) == _literal(other))
+    except _FAULTS:
+        return False
+
+
+def is_set(outcome: Outcome) -> bool:
+    """Return whether a call returned a set that can be written."""
+    try:
+        return outcome.kind == RETURNED and isinstance(_literal(outcome.text), set)
+    except _FAULTS:
+        return False
 
 
 def _literal(text: str) -> Value:

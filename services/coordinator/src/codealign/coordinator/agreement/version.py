@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-VERSION = 2
+VERSION = 3
 """Incremented whenever cases, inputs, outcomes, mutants or scores are made differently."""

@@ -1,7 +1,8 @@
 """Comparison of all attempts at an instruction: trials are looked up in the store first, executed if missing.
 
 Trials and judgements are shared by all runs with the same attempts and the same execution. What the machine may have
-caused (a limit of time or memory, a fault) is not recorded, and counts neither for nor against an attempt.
+caused (a limit of time or memory, a fault) is not recorded, and counts neither for nor against an attempt. A judgement
+that misses a trial because the infrastructure kept failing belongs to its run: every other run compares anew.
 """
 
 from __future__ import annotations
@@ -74,23 +75,32 @@ class Comparison:
         if not any(each.eligible for each in attempts):
             return None
         parents = [each.item.record.id for each in attempts]
-        key = _known(attempts)
-        record_id = records.derive_id(pb.KIND_JUDGEMENT, parents, stage_config_id=self._config_id, key=key)
-        record = (await self._context.store.join([record_id])).get(record_id)
+        shared = _known(attempts)
+        own = f"{shared} {self._context.record.id}"
+        record = await self._find(parents, (own, shared))
         if record is not None:  # another run may have had fewer attempts to draw
             return await self._judged(record, attempts) if last or _is_settled(record.judgement) else None
         with traces.span(COMPARISON, {"attempts": len(attempts)}):
-            compared = await self._compare(attempts, last=last)
+            compared, complete = await self._compare(attempts, last=last)
         if compared is None:
             return None
         record = pb.Record(
             kind=pb.KIND_JUDGEMENT,
             parents=parents,
             stage_config_id=self._config_id,
-            key=key,
+            key=shared if complete else own,
             judgement=_body(compared, attempts),
         )
-        return await self._judged(await self._context.store.append(record), attempts, compared.result)
+        kept = await self._context.store.append(record)
+        # If another run was first, its tests may be others than those that were executed here.
+        return await self._judged(kept, attempts, compared.result if kept is record else None)
+
+    async def _find(self, parents: Sequence[str], keys: Sequence[str]) -> pb.Record | None:
+        """Return the judgement with the first of the keys that has one."""
+        ids = [records.derive_id(pb.KIND_JUDGEMENT, parents, stage_config_id=self._config_id, key=key) for key in keys]
+        found = await self._context.store.get(ids)
+        chosen = next((record_id for record_id in ids if record_id in found), "")
+        return (await self._context.store.join([chosen])).get(chosen) if chosen else None
 
     async def _judged(self, record: pb.Record, attempts: Sequence[Attempt], result: sb.Result | None = None) -> Judged:
         """Return what follows from a judgement; `result` is that of its stronger tests, if they were executed now."""
@@ -132,7 +142,8 @@ class Comparison:
             )
         )
 
-    async def _compare(self, attempts: Sequence[Attempt], *, last: bool) -> Compared | None:
+    async def _compare(self, attempts: Sequence[Attempt], *, last: bool) -> tuple[Compared | None, bool]:
+        """Return what the comparison found, and whether the infrastructure carried out all of its trials."""
         answers = [
             Answer(
                 each.item.record.response.code,
@@ -143,15 +154,19 @@ class Comparison:
             for each in attempts
         ]
         task = instruction_of(attempts[0].item)
+        complete = True
 
         async def execute(trials: Sequence[Trial]) -> Sequence[sb.Result | None]:
+            nonlocal complete
             # If the gate stops one, the others are finished first, so that nothing is in flight afterwards.
             work = (self._execute(trial, attempts) for trial in trials)
             results = await asyncio.gather(*work, return_exceptions=True)
-            return [_result(each) for each in results]
+            found = [_result(each) for each in results]
+            complete = complete and None not in found
+            return found
 
         text = task.text if task is not None else ""
-        return await comparing.compare(text, answers, execute, last=last)
+        return await comparing.compare(text, answers, execute, last=last), complete
 
     async def _execute(self, trial: Trial, attempts: Sequence[Attempt]) -> sb.Result | None:
         """Return a trial's result from the store or the sandbox."""
@@ -169,7 +184,7 @@ class Comparison:
         if is_kept and (found := (await self._context.store.join([record.id])).get(record.id)):
             return found.trial.result
         result = await self._execution.run(trial.program, trial.limits, record.id)
-        if result is None or result.verdict in _NOT_KEPT or not is_kept:
+        if result is None or not is_kept or not _NOT_KEPT.isdisjoint((result.verdict, *result.run_verdicts)):
             return result
         if trial.purpose == TESTS:
             trim(result)

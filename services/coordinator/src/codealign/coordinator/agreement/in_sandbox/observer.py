@@ -81,14 +81,17 @@ class _Clock:
         """Return what the work returns.
 
         Raises:
-            _TooLong: It was interrupted.
+            _TooLong: It was interrupted, even if it caught that and returned something.
         """
         self._rings = 0
         self._running = True
         signal.setitimer(signal.ITIMER_PROF, self._seconds)
         signal.setitimer(signal.ITIMER_REAL, 4 * self._seconds + _WAITING_SECONDS)
         try:
-            return work()
+            made = work()
+            if self._rings:
+                raise _TooLong
+            return made
         except BaseException:
             if self._rings:  # rings in quick succession may make another exception of it
                 raise _TooLong from None
@@ -132,6 +135,7 @@ class _Observer:
 
     def _prepare(self) -> None:
         """Execute what the oracles may need of the tests. What fails will be missed, or not."""
+        self._place = ["preamble"]  # not that of the last input, which has its outcome
         for statement in self._asked["preamble"] if self._asked["oracles"] else ():
             try:
                 self._clock.run(functools.partial(exec, statement, self._space))
@@ -180,6 +184,8 @@ class _Observer:
         except BaseException as error:
             outcome = {"kind": "raised", "text": cut(type_name(type(error)))}
         after = self._clock.run(lambda: _form_of(made))
+        if before and not after:
+            return {"kind": "unobserved", "text": "the arguments cannot be compared after the call"}
         if writer.floats:
             outcome["floats"] = True
         if printed.kept:
