@@ -13,7 +13,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.cli.failures import Failure
 from codealign.cli.family import Family, is_record_id, load_family, record_digits
-from codealign.cli.lineage import lineage_tree
+from codealign.cli.lineage import lineage_tree, verdict_text
 from codealign.cli.records_view import record_view
 from codealign.common.records import complete
 
@@ -177,6 +177,13 @@ def test_a_rejected_sample_stands_among_its_siblings_with_its_reason_and_no_cont
     assert "│ Sure! \N{REPLACEMENT CHARACTER}[2J" in text
     assert "│ line\N{REPLACEMENT CHARACTER} 7" in text
     assert "\x1b" not in text
+
+
+def test_a_verdict_in_one_line_controls_no_terminal() -> None:
+    result = sb.Result(verdict=sb.VERDICT_RAISED, failing_source="\x1b[2J\u202e\u061c\nx", failing_line=3, detail="\u200fd")
+    text = verdict_text(result).plain
+    assert not set(text) & set("\x1b\u202e\u061c\u200f\n")
+    assert "x line 3" in text
 
 
 def test_the_same_prompt_is_printed_once(line: Line) -> None:

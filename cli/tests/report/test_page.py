@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import os
 import re
+import threading
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -316,6 +319,28 @@ def test_the_page_is_written_whole_or_not_at_all(small: api.GetReportResponse, t
     (tmp_path / "file").touch()
     with pytest.raises(Failure, match="cannot write the report to"):
         write(small, tmp_path / "file" / "report.html")
+
+
+def test_a_directory_is_refused_and_a_pipe_is_written_to(
+    small: api.GetReportResponse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for given in (".", str(tmp_path)):
+        with pytest.raises(Failure, match="it is a directory, name a file"):
+            write(small, Path(given))
+    assert not list(tmp_path.parent.glob(".*.partial"))
+    os.mkfifo("pipe")
+    reading = os.open("pipe", os.O_RDWR | os.O_NONBLOCK)
+    written = threading.Thread(target=write, args=(small, Path("pipe")))
+    written.start()
+    found, wanted = b"", render(small).encode()
+    while len(found) < len(wanted):
+        with contextlib.suppress(BlockingIOError):
+            found += os.read(reading, 65536)
+    written.join()
+    os.close(reading)
+    assert found == wanted
+    assert Path("pipe").is_fifo()
 
 
 def test_models_of_stages_are_named_where_they_differ(small: api.GetReportResponse) -> None:

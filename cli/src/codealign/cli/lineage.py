@@ -42,7 +42,7 @@ def verdict_text(result: sandbox.Result) -> Text:
         f"{result.assertions_executed} executed, {result.assertions_total} in the tests"
         if result.assertions_total
         else "",
-        f"{result.failing_source} line {result.failing_line}" if result.failing_line else "",
+        _one_line(f"{result.failing_source} line {result.failing_line}") if result.failing_line else "",
     ]
     text = Text(verdict_name(result.verdict), style=style)
     if result.detail:

@@ -31,7 +31,8 @@ def _console(*, stderr: bool) -> Console:
 out = _console(stderr=False)
 err = _console(stderr=True)
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# Besides what controls a terminal: every character that changes the direction of text, and line ends that are no "\n".
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _PLAIN_SECONDS = 15.0
 
 
@@ -59,7 +60,7 @@ def _print_json(value: Any, indent: int | None) -> None:
 def warn(console: Console, text: str) -> None:
     """Print a warning that must not be missed. Print nothing if the text is empty."""
     if text:
-        console.print(Text(text, style="bold red"))
+        console.print(Text(printable(text), style="bold red"))
 
 
 def whole(table: Table) -> Table:

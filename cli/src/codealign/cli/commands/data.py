@@ -217,17 +217,33 @@ async def _export(where: Target, request: ds.ExportRequest, output: Path) -> int
 
 @contextlib.contextmanager
 def _writing(output: Path) -> Iterator[BinaryIO]:
-    """Open the output file. It gets its name only once it is complete."""
+    """Open the output file. It gets its name only once it is complete. Devices and pipes are written to as they are."""
     if str(output) == "-":
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
+    with _explained(output):
+        if output.is_dir():
+            raise Failure(f"-o {output} is a directory: name a file")
+        is_special = output.exists() and not output.is_file()
+    if is_special:
+        with _explained(output), output.open("wb") as file:
+            yield file
+        return
     partial = output.with_name(output.name + ".partial")
     try:
-        with partial.open("wb") as file:
-            yield file
-        partial.replace(output)
-    except OSError as error:
-        raise Failure(f"cannot write {output} ({error.strerror})") from None
+        with _explained(output):
+            with partial.open("wb") as file:
+                yield file
+            partial.replace(output)
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _explained(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Failure(f"cannot write {output} ({error.strerror or error})") from None

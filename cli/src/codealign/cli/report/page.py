@@ -7,6 +7,7 @@ made visible, no address or class comes from data, and the page's content securi
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 from functools import cache
 from importlib.resources import files
@@ -104,11 +105,20 @@ def write(report: api.GetReportResponse, path: Path) -> Path:
         Failure: The file cannot be written.
     """
     text = render(report)
-    partial = path.with_name(f".{path.name}.partial")
     try:
+        if path.is_dir():
+            raise Failure(f"cannot write the report to {path}: it is a directory, name a file")
+        if path.exists() and not path.is_file():  # a device or a pipe must not be replaced
+            path.write_text(text, encoding="utf-8", newline="\n")
+            return path.absolute()
+        partial = path.with_name(f".{path.name}.partial")
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8", newline="\n")
-        partial.replace(path)
+        try:
+            partial.write_text(text, encoding="utf-8", newline="\n")
+            partial.replace(path)
+        finally:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
     except OSError as error:
         raise Failure(f"cannot write the report to {path}: {error.strerror or error}") from error
     return path.absolute()

@@ -142,9 +142,9 @@ def evaluation_table(evaluations: Sequence[coordinator.Evaluation]) -> Table:
             figures.append(f"pass@{k} {found.pass_at_k[k]:.1%}{interval}")
         undecided = f"; {found.undecided} undecided" if found.undecided else ""
         table.add_row(
-            found.benchmark,
+            Text(printable(found.benchmark)),
             Text(printable(found.model)),
-            found.prompt_style,
+            Text(printable(found.prompt_style)),
             f"{found.problems_done:,}/{found.problems_total:,}",
             str(found.samples),
             ", ".join(figures) + undecided,
