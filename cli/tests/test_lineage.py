@@ -180,7 +180,9 @@ def test_a_rejected_sample_stands_among_its_siblings_with_its_reason_and_no_cont
 
 
 def test_a_verdict_in_one_line_controls_no_terminal() -> None:
-    result = sb.Result(verdict=sb.VERDICT_RAISED, failing_source="\x1b[2J\u202e\u061c\nx", failing_line=3, detail="\u200fd")
+    result = sb.Result(
+        verdict=sb.VERDICT_RAISED, failing_source="\x1b[2J\u202e\u061c\nx", failing_line=3, detail="\u200fd"
+    )
     text = verdict_text(result).plain
     assert not set(text) & set("\x1b\u202e\u061c\u200f\n")
     assert "x line 3" in text
