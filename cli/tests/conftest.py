@@ -16,6 +16,7 @@ from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.child import ServiceSpec
 from codealign.cli.connection import Connection
+from codealign.cli.family import is_record_id
 from codealign.cli.home import Home
 from codealign.common.clients import ClientTls
 from codealign.common.interceptors import ServerInterceptor
@@ -156,6 +157,7 @@ class Store:
         return not collection or record.id in self.members.get(collection, ())
 
     def _scan(self, request: ds.ScanRequest) -> ds.ScanResponse:
+        assert not request.parent_id or is_record_id(request.parent_id), "the service refuses other texts"
         found = [
             record
             for _, record in sorted(self.records.items())

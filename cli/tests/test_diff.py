@@ -339,3 +339,25 @@ def test_a_side_that_is_nothing_is_named(two: Any, monkeypatch: pytest.MonkeyPat
     result = run_command(two, monkeypatch, "a", "nowhere")
     assert result.exit_code == 1
     assert "'nowhere' is neither a version" in result.output
+
+
+def test_a_version_of_a_named_collection_is_compared(two: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = next(record for record in two.records.values() if record.run.name == "a")
+    two.members["my rows"] = two.members[run.id]
+    two.versions.append(ds.Version(name="v-1", collection="my rows", rows=2))
+    result = run_command(two, monkeypatch, "v-1", "b")
+    assert result.exit_code == 0, result.output
+    assert "A v-1: 2 rows; B b: 1 row; 1 identical" in result.output
+
+
+def test_versions_of_one_collection_are_refused_and_a_collection_that_grew_is_told(
+    two: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = next(record for record in two.records.values() if record.run.name == "a")
+    two.versions += [ds.Version(name=f"v-{rows}", collection=run.id, rows=rows) for rows in (1, 2)]
+    result = run_command(two, monkeypatch, "v-1", "v-2")
+    assert result.exit_code == 1
+    assert "v-1 and v-2 are of one collection" in " ".join(result.output.split())
+    told = " ".join(run_command(two, monkeypatch, "v-1", "b").output.split())
+    assert "v-1 has 1 row, but its collection has 2 by now" in told
+    assert "by now" not in run_command(two, monkeypatch, "v-2", "b").output

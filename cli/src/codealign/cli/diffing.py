@@ -19,8 +19,9 @@ from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.connection import Connection
 from codealign.cli.failures import Failure
-from codealign.cli.family import find_run
+from codealign.cli.family import find_run, is_record_id
 from codealign.cli.missing_rows import Reason, Side, why_missing
+from codealign.cli.terminal import count
 from codealign.common.sequences import batched
 
 COMPARED = ("instruction", "response", "tests", "category", "difficulty", "concepts", "tests_in_instruction")
@@ -98,7 +99,7 @@ async def find_side(connection: Connection, given: str) -> Side:
     listed = await connection.call(connection.clients.dataset.ListVersions, ds.ListVersionsRequest())
     for version in listed.versions:
         if version.name == given:
-            return Side(given, version.collection, version.title)
+            return Side(given, version.collection, version.title, version.rows)
     raise Failure(
         f"{given!r} is neither a version (see `codealign data versions`) nor a run id or name (see `codealign ls`)"
     )
@@ -111,6 +112,8 @@ async def unfinished(connection: Connection, side: Side) -> str:
         connection: To the dataset service.
         side: The side.
     """
+    if not is_record_id(side.collection):  # a collection that no run made
+        return ""
     events = [
         record async for record in connection.scan(ds.ScanRequest(kind=pb.KIND_RUN_EVENT, parent_id=side.collection))
     ]
@@ -121,6 +124,21 @@ async def unfinished(connection: Connection, side: Side) -> str:
         return ""
     name = pb.RunState.Name(state).removeprefix("RUN_STATE_").lower()
     return f"{side.given}: the run has not finished (it is {name}); these are its rows so far"
+
+
+def grown(side: Side, rows: int) -> str:
+    """Return a warning about a version whose collection has other rows by now, or "". Rows are read from collections.
+
+    Args:
+        side: The side.
+        rows: Rows of its collection.
+    """
+    if side.rows is None or side.rows == rows:
+        return ""
+    return (
+        f"{side.given} has {count(side.rows, 'row')}, but its collection has {rows:,} by now, and these were compared; "
+        "`codealign data export` gives the version's own rows"
+    )
 
 
 class Diff:

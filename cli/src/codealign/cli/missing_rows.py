@@ -27,6 +27,8 @@ class Side:
     """The name that the user gave."""
     collection: str
     title: str = ""
+    rows: int | None = None
+    """Rows of the version that was named. None: a run was named."""
 
 
 @dataclass(frozen=True)

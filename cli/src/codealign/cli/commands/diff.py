@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from codealign.cli.connection import Target
-from codealign.cli.diffing import Change, Diff, Summary, find_side, unfinished
+from codealign.cli.diffing import Change, Diff, Summary, find_side, grown, unfinished
 from codealign.cli.failures import Failure
 from codealign.cli.interrupts import run_async
 from codealign.cli.options import (
@@ -55,6 +55,11 @@ def diff(
     async def work() -> Summary:
         async with services(where, "dataset") as connection:
             sides = await find_side(connection, before), await find_side(connection, after)
+            if sides[0].collection == sides[1].collection:
+                raise Failure(
+                    f"{before} and {after} are of one collection, {sides[0].collection}: name versions or runs of two. "
+                    "`codealign data export` gives the rows of each version"
+                )
             for side in sides:
                 warn(err, await unfinished(connection, side))
             found = Diff(connection, *sides)
@@ -62,6 +67,8 @@ def diff(
                 async for change in changes:
                     if not summary:
                         _print(change, as_json=as_json)
+            for side, rows in zip(sides, found.summary.rows, strict=True):
+                warn(err, grown(side, rows))
             return found.summary
 
     found = run_async(work())
