@@ -26,9 +26,10 @@ PASSED = sb.Result(verdict=sb.VERDICT_PASSED)
 class Run:
     """A run's records in a store: seeds, instructions, responses, verdicts, rows."""
 
-    def __init__(self, store: Any, name: str, version: int = 1) -> None:
+    def __init__(self, store: Any, name: str, version: int = 1, strategy: str = "") -> None:
         self.store, self.name = store, name
-        self.record = self._add(pb.Record(kind=pb.KIND_RUN, run=pb.Run(name=name, seed=version)))
+        body = pb.Run(name=name, seed=version, selection=pb.SelectionSettings(strategy=strategy))
+        self.record = self._add(pb.Record(kind=pb.KIND_RUN, run=body))
         self.collection = self.record.id
         self.configs = {
             stage: self._add(
@@ -80,8 +81,10 @@ class Run:
     def judge(self, response: pb.Record, result: sb.Result) -> None:
         self._add(pb.Record(kind=pb.KIND_VERDICT, parents=[response.id], verdict=pb.VerdictBody(result=result)))
 
-    def row(self, seed: pb.Record, instruction: pb.Record, response: pb.Record, **other: Any) -> pb.Record:
-        self.judge(response, PASSED)
+    def row(
+        self, seed: pb.Record, instruction: pb.Record, response: pb.Record, result: sb.Result = PASSED, **other: Any
+    ) -> pb.Record:
+        self.judge(response, result)
         line = (("seeds", seed), ("instructions", instruction), ("responses", response))
         example = pb.Example(
             instruction=instruction.instruction.text,

@@ -69,3 +69,48 @@ def test_an_unknown_run_is_an_error(run: Run, monkeypatch: pytest.MonkeyPatch) -
     result = command(run, monkeypatch, "nowhere")
     assert result.exit_code == 1
     assert "'nowhere'" in result.output
+
+
+def outcomes(store: Any, strategy: str, *, chosen: sb.Result) -> tuple[Run, dict[str, str]]:
+    """Return a run whose instruction has a row, a failure that a rule dropped, another failure, and a pass."""
+    run = Run(store, "c", strategy=strategy)
+    instruction = run.instruction(run.seed(1), "task 1")
+    answers = {name: run.response(instruction, name) for name in ("row", "other", "failure", "pass")}
+    run.row(run.seed(1), instruction, answers["row"], chosen)
+    for name, result in (("other", FAILED), ("failure", FAILED), ("pass", sb.Result(verdict=sb.VERDICT_PASSED))):
+        run.judge(answers[name], result)
+    run.decide(answers["other"], "selection.another-pass-was-chosen")
+    return run, {response.id[:12]: name for name, response in answers.items()}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "chosen", "expected"),
+    [
+        ("everything", FAILED, [("other", "selection.another-pass-was-chosen"), ("failure", "FAILED_ASSERTION")]),
+        (
+            "failures-only",
+            FAILED,
+            [
+                ("other", "selection.another-pass-was-chosen"),
+                ("failure", "FAILED_ASSERTION"),
+                ("pass", "PASSED"),
+            ],
+        ),
+        (
+            "first-pass",
+            sb.Result(verdict=sb.VERDICT_PASSED),
+            [
+                ("other", "selection.another-pass-was-chosen"),
+                ("failure", "FAILED_ASSERTION"),
+                ("other", "FAILED_ASSERTION"),
+            ],
+        ),
+    ],
+)
+def test_a_row_is_not_dropped_whatever_its_verdict(
+    store: Any, monkeypatch: pytest.MonkeyPatch, strategy: str, chosen: sb.Result, expected: list[tuple[str, str]]
+) -> None:
+    run, names = outcomes(store, strategy, chosen=chosen)
+    told = [line.split("  ", 1) for line in command(run, monkeypatch, "c").output.splitlines()]
+    found = [(names[item], why.partition(":")[0]) for item, why in told]
+    assert sorted(found) == sorted(expected)

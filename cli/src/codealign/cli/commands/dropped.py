@@ -17,7 +17,8 @@ from codealign.cli.connection import Connection, Target
 from codealign.cli.failures import Failure
 from codealign.cli.family import find_run
 from codealign.cli.interrupts import run_async
-from codealign.cli.missing_rows import drop_reason
+from codealign.cli.lineage import verdict_name
+from codealign.cli.missing_rows import Reason, drop_reason
 from codealign.cli.options import (
     connects,
     services,
@@ -26,6 +27,8 @@ from codealign.cli.terminal import count, err, out, print_json_line, printable
 
 _SAYING = (pb.KIND_DECISION, pb.KIND_REJECTION, pb.KIND_VERDICT)
 """Kinds of record that say why an item was dropped."""
+_TAKING_FAILURES = ("random-response", "failures-only", "everything")
+"""Strategies with which a verdict alone says nothing: a failing response may be a row, and a passing one none."""
 _SHORT = 12
 _MAX_DETAIL = 160
 
@@ -40,14 +43,32 @@ class Dropped:
     detail: str
 
 
-async def dropped_items(connection: Connection, run_id: str) -> AsyncGenerator[Dropped, None]:
-    """Yield the dropped items of a run: those that a rule dropped, that could not be parsed, and that failed."""
+async def dropped_items(connection: Connection, run: pb.Record) -> AsyncGenerator[Dropped, None]:
+    """Yield the dropped items of a run: those that a rule dropped, that could not be parsed, and that failed.
+
+    If the run takes failures as rows, a verdict is only told of responses that are no row and that no rule dropped.
+    """
+    strategy = run.run.selection.strategy
+    told = await _rows(connection, run.id) if strategy in _TAKING_FAILURES else None
     for kind in _SAYING:
-        async with contextlib.aclosing(connection.scan(ds.ScanRequest(collection=run_id, kind=kind))) as records:
+        async with contextlib.aclosing(connection.scan(ds.ScanRequest(collection=run.id, kind=kind))) as records:
             async for record in records:
+                if not record.parents or (kind == pb.KIND_VERDICT and told is not None and record.parents[0] in told):
+                    continue
                 found = drop_reason(record)
-                if found is not None and record.parents:
+                if found is None and strategy == "failures-only" and kind == pb.KIND_VERDICT:
+                    found = Reason(verdict_name(record.verdict.result.verdict), "this run takes responses that fail")
+                if found is not None:
+                    if told is not None:
+                        told.add(record.parents[0])
                     yield Dropped(record.parents[0], found.name, found.detail)
+
+
+async def _rows(connection: Connection, run_id: str) -> set[str]:
+    """Return the ids of the responses that became rows."""
+    scan = ds.ScanRequest(collection=run_id, kind=pb.KIND_EXAMPLE)
+    async with contextlib.aclosing(connection.scan(scan)) as rows:
+        return {row.parents[0] async for row in rows if row.parents}
 
 
 @connects("dataset")
@@ -75,7 +96,7 @@ def dropped(
                 raise Failure(
                     f"no run has the id or name {run!r} (of an id, give at least 6 digits); list runs: codealign ls"
                 )
-            async with contextlib.aclosing(dropped_items(connection, found.id)) as items:
+            async with contextlib.aclosing(dropped_items(connection, found)) as items:
                 async for item in items:
                     reasons[item.reason] += 1
                     if _matches(item.reason, reason) and (printed < limit or not limit):
