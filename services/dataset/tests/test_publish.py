@@ -277,6 +277,36 @@ def test_a_card_holds_the_characters_of_its_title(sqlite_database: Database, mak
     assert "\\ud83d" not in card + manifest
 
 
+HOSTILE = (
+    "a|b\\|c <script>x</script> ![i](http://e) [l](javascript:x) `k` *b* _u_ a_b &lt; \u202e\x1b[2J\r# h\u2028\n- l"
+)
+SHOWN = (
+    r"a\|b\\\|c \<script\>x\</script\> !\[i\](http://e) \[l\](javascript:x) \`k\` \*b\* \_u\_ a_b \&lt; "
+    r"⟨U+202E⟩⟨U+001B⟩\[2J # h - l"
+)
+
+
+def test_a_card_shows_hostile_texts_and_does_nothing_else(
+    sqlite_database: Database, make: Make, tmp_path: Path
+) -> None:
+    source = make.import_source("[x](http://e).jsonl")
+    *rest, example = make.chain()
+    example.example.imported_from, example.example.license = source.id, HOSTILE
+    example.id = example.content_hash = ""
+    append(sqlite_database, [source, *rest, complete(example)], collection="run")
+    publisher = Publisher(sqlite_database, VersionFolders(str(tmp_path / "versions"), tmp_path))
+    about = Description(HOSTILE, "replayable", {"pipeline": "a`b<i>", "note": HOSTILE})
+    version, _ = publisher.publish("run", about)
+    card = (tmp_path / "versions" / version.name / "README.md").read_bytes().decode()
+    _, front, shown = card.split("---\n", 2)
+    assert yaml.safe_load(front)["pretty_name"] == HOSTILE
+    assert shown.startswith(f"\n# {SHOWN}\n\n")
+    assert f"| note | {SHOWN} |\n" in shown
+    assert f"| licence of imported text {SHOWN} | 1 |\n" in shown
+    assert f"| \\[x\\](http://e).jsonl (`{source.id[:12]}`) | rows | 1 | {SHOWN} 1 |" in shown
+    assert "CodeAlign's pipeline a\\`b\\<i\\>. " in shown
+
+
 def test_equal_rows_give_equal_bytes_whatever_the_order_and_the_database(
     sqlite_database: Database, postgres_database: Database, make: Make, tmp_path: Path
 ) -> None:

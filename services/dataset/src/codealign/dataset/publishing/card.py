@@ -6,6 +6,7 @@ Both depend only on the rows, the promise, the title and the facts, never on tim
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,15 @@ DEFAULT_PROMISE = "replayable"
 # Size categories of the Hub: https://huggingface.co/docs/hub/datasets-cards
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _LARGEST = "1M<n<10M"
+
+# Underscores inside words mark nothing: names of facts and verdicts keep theirs.
+_MARKUP = re.compile(r"[\\`*\[\]<>&|~$]|(?<![^\W_])_|_(?![^\W_])")
+# Invisible characters without those that join emoji: controls, bidirectional marks, zero-width ones, tags.
+_HIDDEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f"
+    "\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]"
+)
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.+-]{1,200}")
 
 
 @dataclass
@@ -115,7 +125,7 @@ def card(name: str, about: Description, counts: Counts) -> str:
         "    path: data/train-*.parquet",
         "---",
         "",
-        f"# {about.title or name}",
+        f"# {_cell(about.title) or name}",
         "",
         f"{_origin(about, counts)} {_execution(counts)}",
         "",
@@ -215,8 +225,11 @@ def _origin(about: Description, counts: Counts) -> str:
 
 
 def _maker(about: Description) -> str:
-    pipeline = _cell(about.facts.get("pipeline", ""))
-    return f"CodeAlign's pipeline `{pipeline}`" if pipeline else "CodeAlign"
+    pipeline = about.facts.get("pipeline", "")
+    if not pipeline:
+        return "CodeAlign"
+    plain = _PLAIN_NAME.fullmatch(pipeline)
+    return f"CodeAlign's pipeline `{pipeline}`" if plain else f"CodeAlign's pipeline {_cell(pipeline)}"
 
 
 def _promise(about: Description, counts: Counts) -> str:
@@ -269,4 +282,10 @@ def _table(left: str, right: str, pairs: Sequence[tuple[str, str]]) -> list[str]
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    """Return an untrusted text in one line of Markdown that shows it and nothing else.
+
+    Licences, names of files and titles come from other people: links, images, HTML and what turns the direction of text
+    must not act on the page of a dataset.
+    """
+    words = " ".join(text.split())
+    return _MARKUP.sub(r"\\\g<0>", _HIDDEN.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", words))
