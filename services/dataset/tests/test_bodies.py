@@ -64,6 +64,10 @@ def import_source() -> pb.Record:
     return pb.Record(kind=pb.KIND_IMPORT, import_source=pb.Import(name="a.jsonl", sha256="0" * 64, format="rows"))
 
 
+def example(**shares: float) -> pb.Record:
+    return pb.Record(kind=pb.KIND_EXAMPLE, parents=[RUN], example=pb.Example(**shares))  # type: ignore[arg-type]
+
+
 def series() -> pb.Record:
     body = pb.RoundSeries(number=2, loop=pb.Loop(evaluations=[pb.EvaluationSettings(benchmarks=["humaneval"])]))
     return pb.Record(kind=pb.KIND_SERIES, parents=[RUN], round_series=body)
@@ -74,6 +78,7 @@ def series() -> pb.Record:
     [
         *(completion, request, event, lambda: work_log(seeds=0.0, concepts=1.5), loop, evaluation_job, series),
         import_source,
+        lambda: example(tests_share=1, mutation_score=0),
         lambda: with_change(loop(), lambda r: r.parents.append(CONFIG)),
     ],
 )
@@ -120,6 +125,10 @@ def with_change(record: pb.Record, change: Callable[[pb.Record], object]) -> pb.
         (with_change(series(), lambda r: r.ClearField("parents")), [".parents"]),
         (with_change(series(), lambda r: r.round_series.ClearField("number")), [".round_series.number"]),
         (with_change(series(), lambda r: r.round_series.ClearField("loop")), [".round_series.loop.evaluations"]),
+        (pb.Record(kind=pb.KIND_DECISION, decision=pb.Decision(rule="r", outcome=70_000)), [".decision.outcome"]),  # type: ignore[arg-type]
+        (example(tests_share=float("nan")), [".example.tests_share"]),
+        (example(mutation_score=float("inf")), [".example.mutation_score"]),
+        (with_change(example(), lambda r: r.parents.extend([RUN] * 10_000)), [".parents", ""]),
         (with_change(loop(), lambda r: setattr(r, "key", "x" * 201)), [".key"]),
         (with_change(loop(), lambda r: setattr(r, "key", "a\nb")), [".key"]),
     ],

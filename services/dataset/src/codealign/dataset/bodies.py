@@ -53,6 +53,15 @@ def _rejection(record: pb.Record) -> Violations:
 def _decision(record: pb.Record) -> Violations:
     if not _is_name(record.decision.rule):
         yield ".decision.rule", _SHORT_NAME
+    if record.decision.outcome not in pb.Decision.Outcome.values():
+        yield ".decision.outcome", f"{record.decision.outcome} is not a known outcome"
+
+
+def _example(record: pb.Record) -> Violations:
+    """Check the shares: JSON has no number for NaN or infinity, so the row could not be exported."""
+    for name in ("tests_share", "mutation_score"):
+        if not math.isfinite(share := getattr(record.example, name)):
+            yield f".example.{name}", f"is {share:g}; must be a finite number"
 
 
 def _verdict(record: pb.Record) -> Violations:
@@ -163,6 +172,7 @@ _OF_KIND: dict[int, Callable[[pb.Record], Violations]] = {
     pb.KIND_REJECTION: _rejection,
     pb.KIND_DECISION: _decision,
     pb.KIND_VERDICT: _verdict,
+    pb.KIND_EXAMPLE: _example,
     pb.KIND_TRIAL: _trial,
     pb.KIND_JUDGEMENT: _judgement,
     pb.KIND_EVALUATION_RESULT: _evaluation_result,

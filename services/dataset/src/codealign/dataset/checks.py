@@ -22,6 +22,8 @@ from codealign.dataset.storage.rows import Entry, entry
 
 MAX_RECORDS = 1000
 MAX_IDS = 1000
+MAX_PARENTS = 10_000
+"""Parents of a record: PostgreSQL's column of their positions holds a little more."""
 MAX_PAGE = 1000
 DEFAULT_PAGE = 100
 MAX_BROWSED = 200
@@ -89,6 +91,8 @@ def _record_violations(record: pb.Record, max_bytes: int) -> Iterator[Violation]
         return
     if record.attempt < 0:
         yield ".attempt", f"is {record.attempt}; must not be negative"
+    if len(record.parents) > MAX_PARENTS:
+        yield ".parents", f"{len(record.parents)} parents; at most {MAX_PARENTS}"
     for position, parent in enumerate(record.parents):
         if not _ID.fullmatch(parent):
             yield f".parents[{position}]", _ID_RULE
