@@ -128,6 +128,46 @@ def test_no_checkpoint_is_resumed_from_that_is_incomplete(
     assert not partial.exists()
 
 
+@pytest.mark.parametrize("damaged", ["model.safetensors", "optimizer.pt", "trainer_state.json", "rng_state.pth"])
+def test_a_checkpoint_that_cannot_be_read_is_named(
+    model_folder: Path, dataset_folder: Path, tmp_path: Path, damaged: str
+) -> None:
+    job = make_job(model_folder, dataset_folder, tmp_path / "job", max_steps=2)
+    train(job)
+    file = job.checkpoints / "checkpoint-2" / damaged
+    file.write_bytes(b"\xff" * file.stat().st_size)
+    with pytest.raises(TrainingError, match=r"checkpoint-2 cannot be read \(.*Remove it, then submit"):
+        train(job.model_copy(update={"max_steps": 4}))
+
+
+def test_a_checkpoint_of_rows_in_another_order_is_not_resumed_from(
+    whole: Job, model_folder: Path, tmp_path: Path
+) -> None:
+    dataset = make_dataset(tmp_path / "data", 22)
+    job = make_job(model_folder, dataset, tmp_path / "job", max_steps=5)
+    train(job)
+    label = job.checkpoints / "checkpoint-5" / "codealign.json"
+    older = json.loads(label.read_text())
+    del older["rows"]  # as earlier releases wrote it
+    label.write_text(json.dumps(older))
+    train(job.model_copy(update={"max_steps": 0}))
+    started = events(job, "started")
+    assert [event["resumed_step"] for event in started] == [0, 0]
+    assert "the checkpoint of step 5 is not used" in events(job, "note")[-1]["text"]
+    assert same(job, whole)
+
+
+def test_a_gpu_too_small_for_the_model_is_explained(
+    model_folder: Path, dataset_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("codealign.trainer.sft.training.SFTTrainer.__init__", no_room)  # it moves the model there
+    with pytest.raises(TrainingError, match=r"the GPU is out of memory \(CUDA out of memory.*spec\.lora"):
+        train(make_job(model_folder, dataset_folder, tmp_path / "job"))
+
+
 def test_a_checkpoint_of_another_training_is_refused(model_folder: Path, dataset_folder: Path, tmp_path: Path) -> None:
     job = make_job(model_folder, dataset_folder, tmp_path / "job", max_steps=1)
     train(job)

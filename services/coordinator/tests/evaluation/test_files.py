@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,14 @@ def test_two_files_of_one_benchmark_are_refused(tmp_path: Path) -> None:
         ({"entry_point": "f("}, "line 2, field 'entry_point': must be a function name"),
         ({"base_input": "[]"}, "line 2, field 'base_input': must be a list of argument lists, is str"),
         ({"plus_input": [[1], 2]}, "line 2, field 'plus_input[1]': must be a list of arguments, is int"),
-        ({"atol": -1}, "line 2, field 'atol': must be a non-negative number"),
+        ({"atol": -1}, "line 2, field 'atol': must be a finite non-negative number, is -1"),
+        ({"atol": math.inf}, "line 2, field 'atol': must be a finite non-negative number, is inf"),
+        ({"atol": 10**400}, "line 2, field 'atol': must be a finite non-negative number, is 1000"),
+        ({"prompt": "def f(x): \ud800"}, "line 2, field 'prompt': contains half of a surrogate pair"),
+        (
+            {"task_id": "Mbpp/124", "base_input": [[10**400, 1]]},
+            "line 2, field 'base_input[0]': does not have the form of this problem's inputs",
+        ),
         ({"task_id": "HumanEval/0"}, "line 2, field 'task_id': duplicate problem HumanEval/0"),
         ({"base_input": [], "plus_input": []}, "line 2, field 'base_input': must have 1 to 5000 inputs, has 0"),
         (

@@ -44,6 +44,23 @@ async def test_only_outputs_that_are_not_the_references_are_compared(rule: str, 
     assert [request.program.code for request in fake.requests].count(judging._AGREEMENT) == compared
 
 
+async def test_a_slow_reference_with_few_inputs_is_spread_over_as_many_executions() -> None:
+    def slow(program: sb.Program) -> sb.Result:
+        asked = json.loads(program.files[0].content)["inputs"]
+        if len(asked) != 1:
+            return sb.Result(verdict=sb.VERDICT_TIMED_OUT if asked else sb.VERDICT_NO_TESTS)
+        line = calls.MARKER + calls.SEPARATOR.join((json.dumps([["1", "", "int", False]]).encode(), b"[0.1]")) + b"\n"
+        return sb.Result(verdict=sb.VERDICT_PASSED, stderr=sb.Output(data=line))
+
+    fake = FakeSandbox(slow)
+    judge = Judge(fake, of_sandbox(fake), StageTally(), lambda: None, KnownResults())
+    tests = CallTests((Part("base", ([1], [2], [3])),), "def f(x): return 1\n")
+    result = await judge.judge(Problem("b", "b/0", "", "f", "", tests), "def f(x): return 1 \n")
+    assert result is not None
+    assert result.verdict == sb.VERDICT_PASSED
+    assert len(fake.requests) == 1 + 3 + 3
+
+
 async def test_our_own_part_of_a_program_asks_for_no_module() -> None:
     fake = FakeSandbox(lambda program: sb.Result(verdict=sb.VERDICT_PASSED))
     judge = Judge(fake, of_sandbox(fake), StageTally(), lambda: None, KnownResults())

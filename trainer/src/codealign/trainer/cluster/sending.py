@@ -100,7 +100,8 @@ class Sender:
 
     def _send_checkpoint(self) -> None:
         step = self._folder.newest()
-        if step <= self._last:
+        # Not only later steps: the program may have started over, since it could not use the downloaded checkpoint.
+        if step in (0, self._last):
             return
         name, here = f"{mirror.CHECKPOINTS}/checkpoint-{step}-{self._start}", self._folder.path(step)
         label = json.loads((here / LABEL).read_bytes())

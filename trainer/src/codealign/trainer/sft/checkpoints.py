@@ -38,6 +38,8 @@ class CheckpointFolder:
         self._training_id = training_id
         self._sent = sent
         self._committed = 0
+        self.rows = ""
+        """Digest of the rows in their order, if known. Checkpoints of other rows are not resumed then."""
 
     @property
     def leaves(self) -> bool:
@@ -59,11 +61,25 @@ class CheckpointFolder:
         shutil.rmtree(self.partial, ignore_errors=True)
 
     def newest(self) -> int:
-        """Return the step of the newest complete checkpoint. 0: there is none.
+        """Return the step of the newest complete checkpoint of the same rows. 0: there is none.
 
         Raises:
             TrainingError: The directory has a checkpoint of another training.
         """
+        return self._newest(other_rows=False)
+
+    def newest_of_other_rows(self) -> int:
+        """Return the step of the newest complete checkpoint of other rows or another order. 0: there is none.
+
+        Another release may order or encode the rows differently. To continue from its checkpoint would train some rows
+        twice in an epoch and others never.
+
+        Raises:
+            TrainingError: The directory has a checkpoint of another training.
+        """
+        return self._newest(other_rows=True)
+
+    def _newest(self, *, other_rows: bool) -> int:
         newest = 0
         for step in self._steps():
             label = self._label(step)
@@ -74,7 +90,8 @@ class CheckpointFolder:
                     f"{self.path(step)} is a checkpoint of another training ({label.get('about', 'unknown')}): choose "
                     "another output folder, or move the checkpoint away"
                 )
-            newest = max(newest, step)
+            if (bool(self.rows) and label.get("rows") != self.rows) == other_rows:
+                newest = max(newest, step)
         return newest
 
     def commit(self, step: int, about: str) -> None:
@@ -86,7 +103,13 @@ class CheckpointFolder:
         """
         written = self.partial / f"checkpoint-{step}"
         files = {str(file.relative_to(written)): file.stat().st_size for file in written.rglob("*") if file.is_file()}
-        label = {"training_id": self._training_id, "about": about, "step": step, "files": files}
+        label = {
+            "training_id": self._training_id,
+            "rows": self.rows,
+            "about": about,
+            "step": step,
+            "files": files,
+        }
         (written / LABEL).write_text(json.dumps(label, indent=1, sort_keys=True))
         _sync_tree(written)
         self._committed = step

@@ -6,6 +6,8 @@ them that looks like a special token is trained on as plain text.
 
 from __future__ import annotations
 
+import hashlib
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +51,14 @@ class EncodedRows:
     """Number of these rows that were truncated."""
     dropped: int
     """Number of rows that were dropped, since their prompt alone fills the maximum length."""
+
+    def digest(self) -> str:
+        """Return the sha256 of the tokens in their order, as 64 hexadecimal digits."""
+        total = hashlib.sha256(b"codealign encoded rows 1\n")
+        for row in self.rows:
+            for numbers in (row.input_ids, row.labels):
+                total.update(f"{len(numbers)}:".encode() + array("q", numbers).tobytes())
+        return total.hexdigest()
 
 
 def prepare_tokenizer(tokenizer: Any) -> list[str]:

@@ -55,23 +55,30 @@ def train(job: Job, *, first_worker: bool = True) -> Outcome:
     checkpoints = CheckpointFolder(job.checkpoints, job.training_id, Path(sent) if sent else None)
     if first_here:
         checkpoints.prepare()
-    resumed = checkpoints.newest()
+    checkpoints.newest()  # refuses another training's checkpoint before anything slow
     tokenizer, notes = load_tokenizer(job.model)
     encoded = encode(tokenizer, drawn(read_rows(job.dataset), job.rows, job.seed), job.max_length)
+    checkpoints.rows = encoded.digest()
+    resumed = checkpoints.newest()
     order = plan(
         len(encoded.rows), batch_size=job.batch_size, epochs=job.epochs, max_steps=job.max_steps, seed=job.seed
     )
     transformers.set_seed(job.library_seed)  # before adapters are initialized
     model, more = load_model(job, tokenizer)
-    if job.lora:
-        model = add_lora(model, job.lora, low_precision=job.sharded)
-    tuner = FineTuner(job, model, tokenizer, encoded, order, checkpoints, writer, commits=first_here)
-    if writer:
-        _announce(writer, tuner, encoded, order, resumed, [*notes, *more])
+    if not resumed and (other := checkpoints.newest_of_other_rows()):
+        more.append(
+            f"the checkpoint of step {other} is not used, since an earlier release of CodeAlign made it with the rows "
+            "in another order; training starts from the beginning"
+        )
     with _memory_explained():
+        if job.lora:
+            model = add_lora(model, job.lora, low_precision=job.sharded)
+        tuner = FineTuner(job, model, tokenizer, encoded, order, checkpoints, writer, commits=first_here)
+        if writer:
+            _announce(writer, tuner, encoded, order, resumed, [*notes, *more])
         tuner.train(resume_from_checkpoint=str(checkpoints.path(resumed)) if resumed else None)
-    card = _card(tuner, tokenizer, encoded)
-    write_result(job, tuner, tokenizer, card)
+        card = _card(tuner, tokenizer, encoded)
+        write_result(job, tuner, tokenizer, card)
     return Outcome("succeeded", final_loss=card.losses[-1].loss, steps=tuner.state.global_step)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import deque
 from collections.abc import Iterator
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -15,6 +17,8 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, br
 from datasets import Dataset
 from torch.distributed.tensor import DTensor
 from torch.utils.data import Sampler
+from transformers import TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTConfig, SFTTrainer
 
 from codealign.trainer.sft.checkpoints import CheckpointFolder, says_full
@@ -192,6 +196,37 @@ class FineTuner(SFTTrainer):  # type: ignore[misc]  # the library is untyped
         self._times.append(time.monotonic())
         super()._run_epoch(**arguments)
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        with self._readable(resume_from_checkpoint):
+            # The base class reads it, too, but outside of this method.
+            TrainerState.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE_NAME))
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with self._readable(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with self._readable(checkpoint):
+            super()._load_rng_state(checkpoint)
+
+    @contextlib.contextmanager
+    def _readable(self, checkpoint: str | None) -> Iterator[None]:
+        """Explain a checkpoint whose files are complete but cannot be read."""
+        try:
+            yield
+        except (TrainingError, OSError, torch.OutOfMemoryError):  # a file system may recover
+            raise
+        except Exception as error:  # every format has its own errors
+            # Workers that share out a checkpoint also fail here when another worker dies, which a restart mends.
+            if checkpoint is None or self._job.sharded:
+                raise
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+            raise TrainingError(
+                f"the checkpoint {checkpoint} cannot be read ({said}): it is damaged, or other versions of the "
+                "libraries wrote it. Remove it, then submit the training again: it starts from the beginning"
+            ) from error
+
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         # The norm is reduced over all workers, so all of them stop here together, before the weights are updated.
         norm = super()._get_grad_norm(model, grad_norm)
@@ -255,7 +290,7 @@ class FineTuner(SFTTrainer):  # type: ignore[misc]  # the library is untyped
     def _say_what_was_sent(self) -> None:
         """Report uploaded checkpoints: another start cannot continue from one that is only on this pod's disk."""
         sent = self._checkpoint_folder.sent()
-        if self._writer and sent > self._said:
+        if self._writer and sent not in (0, self._said):
             self._writer.write("checkpoint", step=sent)
             self._said = sent
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from codealign.common.errors import FailedPrecondition
+from codealign.common.text import encodable
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
+_SHOWN_CHARS = 100
 
 
 @dataclass(frozen=True)
@@ -31,18 +34,21 @@ class Row:
         """Return a string field.
 
         Raises:
-            FailedPrecondition: The field is missing or not a string.
+            FailedPrecondition: The field is missing, not a string, or not encodable.
         """
         value = self._there(field)
         if not isinstance(value, str):
             raise self.fault(field, f"must be a string, is {type(value).__name__}")
+        if encodable(value) != value:
+            raise self.fault(field, "contains half of a surrogate pair (\\ud800 to \\udfff), which is not text")
         return value
 
     def number(self, field: str) -> float:
-        """Return a field that must be a non-negative number."""
+        """Return a field that must be a finite non-negative number."""
         value = self._there(field)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-            raise self.fault(field, f"must be a non-negative number, is {value!r}")
+        # Whole numbers of JSON have no limit: the largest ones are no floats.
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= sys.float_info.max:
+            raise self.fault(field, f"must be a finite non-negative number, is {str(value)[:_SHOWN_CHARS]}")
         return float(value)
 
     def calls(self, field: str) -> list[list[Any]]:

@@ -79,7 +79,7 @@ def _part(row: Row, name: str) -> Part:
     for number, given in enumerate(calls):
         try:
             inputs.append(shape(row.text("task_id"), given))
-        except (TypeError, ValueError, AttributeError, IndexError) as error:
+        except (TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
             raise row.fault(
                 f"{field}[{number}]", f"does not have the form of this problem's inputs ({error})"
             ) from None
