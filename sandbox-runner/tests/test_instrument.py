@@ -76,6 +76,8 @@ def run(tests: str, code: str = "", main: Any = None) -> tuple[Recorder, Compile
         "def check(candidate):\n    assert candidate() == 1\ncheck(lambda: 1)",
         "import unittest\nunittest.TestCase().assertEqual(1, 1)",
         "import unittest\nwith unittest.TestCase().assertRaises(ValueError):\n    int('x')",
+        f"text = '{'x' * 40_000}'; assert len(text) == 40_000",
+        f"import unittest\ntext = '{'x' * 40_000}'; unittest.TestCase().assertEqual(len(text), 40_000)",
     ],
 )
 def test_assertions_are_found_in_every_block(tests: str) -> None:

@@ -154,3 +154,8 @@ def test_without_its_packages_a_profile_is_otherwise_the_same() -> None:
 def test_a_programs_own_modules_are_part_of_its_text() -> None:
     files = {"a/b.py": b"import numpy", "data.json": b"json", "bad.py": b"\xff"}
     assert Program("code", "tests", files=files).sources == ["code", "tests", "import numpy", "\ufffd"]
+
+
+def test_a_module_of_a_program_may_need_the_programs_file() -> None:
+    assert Program("def f(): pass", "assert f() is None", files={"a.py": b"from solution import f"}).needs_file
+    assert not Program("def f(): pass", "assert f() is None", files={"a.txt": b"from solution import f"}).needs_file

@@ -44,6 +44,11 @@ class Program:
         modules = (content for path, content in self.files.items() if path.endswith(".py"))
         return [self.code, self.tests, *(content.decode("utf-8", "replace") for content in modules)]
 
+    @property
+    def needs_file(self) -> bool:
+        """Whether the code must be a file. Its modules can run in other interpreters too, and import it there."""
+        return sources.needs_file(*self.sources)
+
 
 def execute(slot: Slot, program: Program, limits: Limits, cancelled: threading.Event) -> Evidence:
     """Run a program once, in a fresh set of namespaces.
@@ -73,7 +78,7 @@ class _Execution:
             "tests": program.tests,
             "files": dict(program.files),
             "path": sources.path_beside(program.files),
-            "is_file": sources.needs_file(program.code, program.tests),
+            "is_file": program.needs_file,
         }
         self._feeds = [streams.Feed(marshal.dumps(request))]
         if program.stdin:

@@ -57,7 +57,8 @@ def run(slot: Slot, request: pb.ExecuteRequest, cancelled: threading.Event) -> p
         cancelled: Set when the result is no longer wanted.
 
     Returns:
-        The result. Of several runs: the first that did not pass, otherwise the first.
+        The result. Of several runs: the first that failed for a fault of the infrastructure, otherwise the first that
+        did not pass, otherwise the first.
 
     Raises:
         SlotLost: See `execution.execute`.
@@ -85,6 +86,9 @@ def _together(results: list[pb.Result], request_id: str) -> pb.Result:
     verdicts = [result.verdict for result in results]
     good = (pb.VERDICT_PASSED, pb.VERDICT_COMPLETED)
     result = next((result for result in results if result.verdict not in good), results[0])
+    if pb.VERDICT_INFRASTRUCTURE in verdicts:
+        # Whatever the other runs say: with all of them, the program might have been flaky.
+        result = results[verdicts.index(pb.VERDICT_INFRASTRUCTURE)]
     result.request_id = request_id
     if len(results) > 1:
         result.run_verdicts.extend(verdicts)

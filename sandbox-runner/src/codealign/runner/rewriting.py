@@ -56,6 +56,8 @@ class _Builder:
 
 def marked(call: _ast.Call) -> _ast.Call:
     """Mark a call as a call of a witness and return it."""
+    # In a very long line, a call may begin after the mark, and `compile` refuses a range that ends before it begins.
+    call.col_offset = min(call.col_offset, MARK)
     call.end_lineno, call.end_col_offset = call.lineno, MARK
     return call
 

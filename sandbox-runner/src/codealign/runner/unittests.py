@@ -19,8 +19,8 @@ _MODULES = (
 )
 """Modules that contain assertions or run them."""
 _PARTS = (types.FunctionType, types.BuiltinFunctionType, type, tuple)
-_SETTINGS = frozenset({"maxDiff", "longMessage"})
-"""Class attributes that are meant to be set and affect only messages."""
+_SETTINGS = frozenset({"maxDiff", "longMessage", "sortTestMethodsUsing"})
+"""Class attributes that are meant to be set and affect only messages, or the order of tests."""
 _WRAPPERS = 20
 """Maximum number of decorators to unwrap."""
 
@@ -173,8 +173,11 @@ def _state(watched: tuple[tuple[str, str], ...]) -> tuple[int, ...]:
 
 
 def _is_note(name: str, value: object) -> bool:
-    """Return whether an attribute is one that a suite sets on classes whose tests it runs."""
-    return name == "tearDown_exceptions" or (name == "_classSetupFailed" and value is False)
+    """Return whether an attribute is one that a suite sets on classes whose tests it runs, or that `copy` sets.
+
+    Tests copy the calls of a mock whose arguments change later.
+    """
+    return name in ("tearDown_exceptions", "__slotnames__") or (name == "_classSetupFailed" and value is False)
 
 
 def unchanged() -> Callable[[], bool]:
