@@ -22,8 +22,7 @@ COLUMNS = (
     (
         "mutation_score",
         "share of small faults in the row’s answer that its own tests detect, those that change nothing left out; "
-        "empty: none was decided, nothing can be called so that none of the undetected ones can be told from those "
-        "that change nothing, or the answer is not its class’s best",
+        "empty: none was decided, no undetected one could be observed, or the answer is not its class’s best",
     ),
     ("surviving_mutants", "the small faults that its own tests do not detect, each with its place and change"),
     (
