@@ -265,6 +265,24 @@ async def test_a_large_text_is_cut_and_linked_in_full(world: World) -> None:
     assert len(await world.page(f"/records?collection={tree.run.id}&kind=seed")) < 50_000
 
 
+async def test_a_large_list_is_cut_and_linked_in_full(world: World) -> None:
+    tree = world.store(Tree())
+    concepts = [f"concept {number}" for number in range(3_000)]
+    large = complete(pb.Record(kind=pb.KIND_CONCEPT_SET, concept_set=pb.ConceptSet(concepts=concepts)))
+    append(world.database, [large], collection=tree.run.id)
+    page = await world.page(f"/records/{large.id}")
+    link = f"/records/{large.id}/raw/concepts"
+    assert f'href="{link}"' in page
+    assert (await world.browser.get(link)).text == ", ".join(concepts)
+
+
+@pytest.mark.parametrize(("short", "whole"), [("/runs", "/"), ("/versions", "/data")])
+async def test_the_address_above_a_page_is_its_list(world: World, short: str, whole: str) -> None:
+    world.store(Tree())
+    without_time = [re.sub(r"\d\d:\d\d:\d\d UTC", "", await world.page(url)) for url in (short, whole)]
+    assert without_time[0] == without_time[1]
+
+
 async def test_a_bug_shows_no_traceback(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("a secret")
