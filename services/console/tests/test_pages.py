@@ -14,6 +14,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.training.v1 import training_pb2 as tr
 from codealign.common.records import complete
 from codealign.console import reading
+from codealign.dataset.storage import catalogue
 from codealign.dataset.storage.append import append
 from services.console.tests.conftest import Reading, Tree, words
 
@@ -263,6 +264,16 @@ async def test_a_large_text_is_cut_and_linked_in_full(world: World) -> None:
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     assert answer.headers["content-security-policy"] == "default-src 'none'; sandbox"
     assert len(await world.page(f"/records?collection={tree.run.id}&kind=seed")) < 50_000
+
+
+async def test_rows_that_are_not_of_the_version_are_told(world: World) -> None:
+    tree = world.store(Tree())
+    for name, rows in (("v-1", 0), ("v-2", 1)):
+        catalogue.add(world.database, catalogue.PublishedVersion(name, "A title", tree.run.id, rows, ()))
+    for name, told in (("v-1", True), ("v-2", False)):
+        text = await world.words(f"/versions/{name}")
+        assert tree.row.id[:12] in text
+        assert ("The collection has 1 row by now" in text) is told
 
 
 async def test_a_large_list_is_cut_and_linked_in_full(world: World) -> None:
