@@ -384,3 +384,9 @@ def test_an_address_that_a_run_does_not_use_does_not_send_it_elsewhere(
     monkeypatch.setenv(variable, "127.0.0.1:1")
     result = codealign("run", "--collection", "c", "--home", "/proc/nope")
     assert "cannot write the home directory" in result.output
+
+
+def test_doctor_tells_of_a_home_that_cannot_be_looked_at() -> None:
+    result = codealign("doctor", "--home", "x" * 300)
+    assert "cannot be used (File name too long)" in " ".join(result.output.split())
+    assert "this is a bug" not in result.output

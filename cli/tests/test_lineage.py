@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,6 +178,16 @@ def test_a_rejected_sample_stands_among_its_siblings_with_its_reason_and_no_cont
     assert "│ Sure! \N{REPLACEMENT CHARACTER}[2J" in text
     assert "│ line\N{REPLACEMENT CHARACTER} 7" in text
     assert "\x1b" not in text
+
+
+def test_a_huge_source_is_shown_whole_and_soon() -> None:
+    code = "x = " + "1 + " * 500_000 + "1  # the end"
+    seed = complete(pb.Record(kind=pb.KIND_SEED, seed=pb.Seed(code=code, name="f")))
+    started = time.monotonic()
+    file = io.StringIO()
+    Console(file=file, width=120, color_system=None, soft_wrap=True).print(record_view(seed))
+    assert file.getvalue().count("1 + ") == 500_000
+    assert time.monotonic() - started < 20
 
 
 def test_a_verdict_in_one_line_controls_no_terminal() -> None:

@@ -199,6 +199,17 @@ async def test_the_models_behind_a_row_lead_back_through_versions_and_runs() -> 
     assert found["tuned-2"].run == runs["v-2"]
 
 
+async def test_a_service_that_is_away_is_told_and_not_taken_for_a_missing_version() -> None:
+    class Away(Store):
+        async def call(self, method: str, request: Any) -> Any:
+            nothing = grpc.aio.Metadata()
+            raise Failure("no answer") from grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, nothing, nothing)
+
+    store: Any = Away([checkpoint("tuned", "v-1")], {})
+    with pytest.raises(Failure, match="no answer"):
+        await origins_of(store, {"tuned"})
+
+
 async def test_a_version_of_another_store_and_a_cycle_end_the_chain() -> None:
     store: Any = Store([checkpoint("tuned", "gone")], {})
     assert [(one.run, one.number) for one in (await origins_of(store, {"tuned"})).values()] == [(None, 1)]

@@ -142,6 +142,21 @@ def test_a_live_run_is_watched_and_followed_down_to_one_record(scene: Scene, con
         assert browser.evaluate("document.body.hasAttribute('data-live')") is False
 
 
+def test_keys_of_one_character_can_be_switched_off(examples: str, browser: Browser) -> None:
+    opened, switch = "document.getElementById('help').open", "document.getElementById('single-keys')"
+    for acts in (True, False):
+        browser.open(f"{examples}/experiments", 1280, dark=False)
+        assert browser.evaluate(f"{switch}.checked") is acts, "the browser remembers it"
+        browser.press("?")
+        assert browser.evaluate(opened) is acts
+        if not acts:
+            browser.evaluate("document.getElementById('keys').click()")
+        check(browser, examples)
+        browser.evaluate(f"{switch}.click(); document.getElementById('help').close()")
+        browser.press("?")
+        assert browser.evaluate(opened) is not acts
+
+
 @pytest.mark.parametrize("page", ["", "experiments", "data", "trainings", "evaluations", "compare", "nothing"])
 def test_every_section_is_accessible_on_a_phone_in_the_dark(console: str, browser: Browser, page: str) -> None:
     browser.open(f"{console}/{page}", 390, dark=True)

@@ -14,6 +14,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.training.v1 import training_pb2 as tr
 from codealign.common.records import complete
 from codealign.console import reading
+from codealign.dataset.storage import catalogue
 from codealign.dataset.storage.append import append
 from services.console.tests.conftest import Reading, Tree, words
 
@@ -263,6 +264,34 @@ async def test_a_large_text_is_cut_and_linked_in_full(world: World) -> None:
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     assert answer.headers["content-security-policy"] == "default-src 'none'; sandbox"
     assert len(await world.page(f"/records?collection={tree.run.id}&kind=seed")) < 50_000
+
+
+async def test_rows_that_are_not_of_the_version_are_told(world: World) -> None:
+    tree = world.store(Tree())
+    for name, rows in (("v-1", 0), ("v-2", 1)):
+        catalogue.add(world.database, catalogue.PublishedVersion(name, "A title", tree.run.id, rows, ()))
+    for name, told in (("v-1", True), ("v-2", False)):
+        text = await world.words(f"/versions/{name}")
+        assert tree.row.id[:12] in text
+        assert ("The collection has 1 row by now" in text) is told
+
+
+async def test_a_large_list_is_cut_and_linked_in_full(world: World) -> None:
+    tree = world.store(Tree())
+    concepts = [f"concept {number}" for number in range(3_000)]
+    large = complete(pb.Record(kind=pb.KIND_CONCEPT_SET, concept_set=pb.ConceptSet(concepts=concepts)))
+    append(world.database, [large], collection=tree.run.id)
+    page = await world.page(f"/records/{large.id}")
+    link = f"/records/{large.id}/raw/concepts"
+    assert f'href="{link}"' in page
+    assert (await world.browser.get(link)).text == ", ".join(concepts)
+
+
+@pytest.mark.parametrize(("short", "whole"), [("/runs", "/"), ("/versions", "/data")])
+async def test_the_address_above_a_page_is_its_list(world: World, short: str, whole: str) -> None:
+    world.store(Tree())
+    without_time = [re.sub(r"\d\d:\d\d:\d\d UTC", "", await world.page(url)) for url in (short, whole)]
+    assert without_time[0] == without_time[1]
 
 
 async def test_a_bug_shows_no_traceback(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

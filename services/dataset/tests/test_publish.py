@@ -24,6 +24,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2
 from codealign.common.errors import ConfigurationError, FailedPrecondition, NotFound, ResourceExhausted
 from codealign.common.records import complete
+from codealign.dataset.publishing import table
 from codealign.dataset.publishing.card import Description
 from codealign.dataset.publishing.folders import VersionFolders
 from codealign.dataset.publishing.publisher import DATA_FILE, Publisher
@@ -305,6 +306,30 @@ def test_a_card_shows_hostile_texts_and_does_nothing_else(
     assert f"| licence of imported text {SHOWN} | 1 |\n" in shown
     assert f"| \\[x\\](http://e).jsonl (`{source.id[:12]}`) | rows | 1 | {SHOWN} 1 |" in shown
     assert "CodeAlign's pipeline a\\`b\\<i\\>. " in shown
+
+
+def test_large_rows_are_written_and_exported_in_parts(
+    sqlite_database: Database, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        *rest, example = make.chain(number)
+        example.example.response = f"{number}\0\u2028" * 200_000
+        example.id = example.content_hash = ""
+        append(sqlite_database, [*rest, complete(example)], collection="run")
+    names, groups = set(), []
+    for limit in (2**30, 5 * 2**20):
+        monkeypatch.setattr(table, "ROW_GROUP_BYTES", limit)
+        folder = tmp_path / str(limit)
+        publisher = Publisher(sqlite_database, VersionFolders(str(folder), tmp_path))
+        version, _ = publisher.publish("run", PLAIN)
+        names.add(version.name)
+        groups.append(pq.ParquetFile(folder / version.name / DATA_FILE).num_row_groups)
+    assert (len(names), groups) == (1, [1, 2])
+    pieces = list(publisher.export_jsonl(version.name))
+    assert max(map(len, pieces)) == 2**20
+    rows = [json.loads(line) for line in b"".join(pieces).split(b"\n") if line]
+    assert [row["response"][:2] for row in rows] == [row["seed_path"][5] + "\0" for row in rows]
+    assert {len(row["response"]) for row in rows} == {600_000}
 
 
 def test_equal_rows_give_equal_bytes_whatever_the_order_and_the_database(

@@ -159,7 +159,11 @@ def _runsc_version(runsc: str) -> str:
 
 
 def _home(home: Home) -> list[Finding]:
-    existing = next(path for path in (home.root.resolve(), *home.root.resolve().parents) if path.exists())
+    try:
+        existing = next(path for path in (home.root.resolve(), *home.root.resolve().parents) if path.exists())
+    except OSError as error:
+        found = f"{home.root} cannot be used ({error.strerror or error})"
+        return [Finding("home", "problem", found, "pass another directory with --home")]
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         return [Finding("home", "problem", f"{home.root} is not writable", "pass another directory with --home")]
     free = shutil.disk_usage(existing).free

@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import grpc
+
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.connection import Connection
 from codealign.cli.failures import Failure
 
+_ABSENT = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT)
+"""Statuses for a version that this store does not have, or whose collection is not a run's."""
 _MOST = 100
 """Maximum length of a chain of models."""
 
@@ -75,7 +79,10 @@ async def _run_of(connection: Connection, version: str) -> pb.Record | None:
     try:
         found = await connection.call(connection.clients.dataset.GetVersion, ds.GetVersionRequest(name=version))
         response = await connection.call(connection.clients.dataset.Get, ds.GetRequest(ids=[found.version.collection]))
-    except Failure:
+    except Failure as failure:
+        cause = failure.__cause__
+        if isinstance(cause, grpc.aio.AioRpcError) and cause.code() not in _ABSENT:
+            raise  # the service is away: whether it has the version is not known
         return None
     return next((record for record in response.records if record.kind == pb.KIND_RUN), None)
 

@@ -23,6 +23,9 @@ from codealign.common.records import body
 CODE_FIELDS = frozenset({"code", "tests", "solution"})
 """Fields that hold Python source."""
 
+_MAX_COLOURED = 100_000
+"""Characters of source that are highlighted: the store holds megabytes, which take minutes."""
+
 
 def record_view(record: pb.Record) -> RenderableType:
     """Return everything about a record."""
@@ -51,7 +54,7 @@ def record_view(record: pb.Record) -> RenderableType:
         parts += list(judgement_view(record))
         if record.judgement.tests:
             parts.append(Rule("tests, with those that CodeAlign added", align="left", style="dim"))
-            parts.append(code_view(record.judgement.tests))
+            parts.append(_source(record.judgement.tests))
     elif message is not None:
         parts += list(_fields(message))
     else:
@@ -82,7 +85,7 @@ def _fields(message: Message) -> Iterator[RenderableType]:
     for name, text in texts.items():
         if is_long(text):
             yield Rule(name, align="left", style="dim")
-            yield code_view(text) if name in CODE_FIELDS else Text(printable(text))
+            yield _source(text) if name in CODE_FIELDS else Text(printable(text))
 
 
 def is_long(text: str) -> bool:
@@ -116,6 +119,10 @@ def field_texts(message: Message) -> dict[str, str]:
 
 def _value(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _source(code: str) -> RenderableType:
+    return code_view(code) if len(code) <= _MAX_COLOURED else Text(printable(code))
 
 
 def code_view(code: str, failing_line: int = 0) -> Syntax:

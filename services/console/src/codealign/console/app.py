@@ -25,6 +25,7 @@ log = get_logger(__name__)
 
 ROUTES = (
     Route("/", runs.runs),
+    Route("/runs", runs.runs),  # where people look for the list, above a run
     Route("/runs/{run}", runs.run),
     Route("/experiments", experiments.experiments),
     Route("/experiments/{experiment}", experiments.experiment),
@@ -32,6 +33,7 @@ ROUTES = (
     Route("/records/{record}", records.record),
     Route("/records/{record}/raw/{field}", records.raw),
     Route("/data", data.data),
+    Route("/versions", data.data),
     Route("/versions/{version}", data.version),
     Route("/compare", comparing.compare),
     Route("/trainings", trainings.trainings),

@@ -213,13 +213,16 @@ def raw(record: pb.Record, path: str) -> bytes | None:
         record: The record.
         path: Field names, joined by dots.
     """
-    value: object = body(record)
+    message = body(record)
+    value: object = message
     for name in path.split("."):
         if not isinstance(value, Message) or name not in value.DESCRIPTOR.fields_by_name:
             return None
         value = getattr(value, name)
     if isinstance(value, bytes):
         return value
+    if not isinstance(value, str) and message is not None:
+        value = dict(_texts(message)).get(path)  # a list or a message, as the page shows it
     return value.encode() if isinstance(value, str) else None
 
 

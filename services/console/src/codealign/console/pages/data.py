@@ -49,7 +49,7 @@ async def version(request: Request) -> Response:
     found = await gathered.part(
         lambda reader: reader.call(reader.clients.dataset.GetVersion, ds.GetVersionRequest(name=name)), named=True
     )
-    rows = None
+    rows, there = None, 0
     if found is not None:
         collection = found.version.collection
 
@@ -57,7 +57,13 @@ async def version(request: Request) -> Response:
             request = ds.BrowseRequest(collection=collection, kind=pb.KIND_EXAMPLE, page_size=ROWS)
             return await reader.call(reader.clients.dataset.Browse, request)
 
-        rows = await gathered.part(browse)
+        rows, counted = await asyncio.gather(
+            gathered.part(browse),
+            gathered.part(
+                lambda reader: reader.call(reader.clients.dataset.Count, ds.CountRequest(collection=collection))
+            ),
+        )
+        there = sum(one.count for one in counted.counts if one.kind == pb.KIND_EXAMPLE) if counted else 0
     return page(
         request,
         "version",
@@ -68,5 +74,6 @@ async def version(request: Request) -> Response:
         version=found.version if found else ds.Version(),
         files=[(file.path, size(file.size_bytes), file.sha256) for file in found.version.files] if found else (),
         rows=[(record, excerpt(record.example.instruction)) for record in (rows.records if rows else ())],
+        more=there if found and there > found.version.rows else 0,
         run=found.version.collection if found and is_record_id(found.version.collection) else "",
     )

@@ -57,13 +57,27 @@ if (document.body.hasAttribute("data-live")) {
 const help = document.getElementById("help");
 document.getElementById("keys").addEventListener("click", () => help.showModal());
 
+// People who dictate to their computer must be able to switch keys of one character off. A browser may keep nothing.
+const KEYS_OFF = "codealign-keys-off";
+const singleKeys = document.getElementById("single-keys");
+try {
+  singleKeys.checked = localStorage.getItem(KEYS_OFF) === null;
+} catch {}
+singleKeys.addEventListener("change", () => {
+  try {
+    if (singleKeys.checked) localStorage.removeItem(KEYS_OFF);
+    else localStorage.setItem(KEYS_OFF, "1");
+  } catch {}
+});
+
 let leader = false; // "g" was pressed
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || help.open) return;
-  if (event.target.closest("input, select, textarea")) {
+  if (event.target.closest('input:not([type="checkbox"]), select, textarea')) {
     if (event.key === "Escape") event.target.blur();
     return;
   }
+  if (!singleKeys.checked) return;
   const waited = leader;
   leader = false;
   if (waited) {

@@ -120,9 +120,9 @@ class Publisher:
             for batch in pq.ParquetFile(file).iter_batches(batch_size=_EXPORT_ROWS):
                 for row in batch.to_pylist():
                     piece += as_json(row).encode()
-                    if len(piece) >= _EXPORT_BYTES:
-                        yield bytes(piece)
-                        piece.clear()
+                    while len(piece) >= _EXPORT_BYTES:  # a row may be larger than a message
+                        yield bytes(piece[:_EXPORT_BYTES])
+                        del piece[:_EXPORT_BYTES]
             if piece:
                 yield bytes(piece)
 

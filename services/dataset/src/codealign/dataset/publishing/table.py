@@ -57,6 +57,8 @@ NOT_EXECUTED = "NOT_EXECUTED"
 
 # Rows in a row group, the unit of memory of readers and of the writer.
 ROW_GROUP = 4096
+# A row group ends earlier at this size: a row may have megabytes, and thousands of them would exhaust the memory.
+ROW_GROUP_BYTES = 256 * 2**20
 
 Row = dict[str, Any]
 
@@ -183,6 +185,7 @@ class TableWriter:
     def __init__(self, path: Path) -> None:
         self._digest = hashlib.sha256(f"{FORMAT}\n".encode())
         self._rows: list[Row] = []
+        self._size = 0
         self._writer = pq.ParquetWriter(
             path,
             SCHEMA,
@@ -196,9 +199,11 @@ class TableWriter:
 
     def add(self, row: Row) -> None:
         """Append a row."""
-        self._digest.update(as_json(row).encode())
+        line = as_json(row).encode()
+        self._digest.update(line)
         self._rows.append(row)
-        if len(self._rows) == ROW_GROUP:
+        self._size += len(line)
+        if len(self._rows) == ROW_GROUP or self._size >= ROW_GROUP_BYTES:
             self._flush()
 
     def close(self) -> str:
@@ -216,6 +221,7 @@ class TableWriter:
         if self._rows:
             self._writer.write_table(pa.Table.from_pylist(self._rows, schema=SCHEMA), row_group_size=ROW_GROUP)
             self._rows.clear()
+            self._size = 0
 
 
 def as_json(row: Row) -> str:
