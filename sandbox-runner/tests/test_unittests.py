@@ -8,11 +8,13 @@ import sys
 import unittest
 import unittest.mock
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from codealign.runner.unittests import unchanged
+from codealign.runner import sources
+from codealign.runner.unittests import load, unchanged
 
 
 def copies_calls() -> None:
@@ -70,3 +72,20 @@ def test_what_changes_no_outcome_casts_no_doubt(
     is_same = unchanged()
     action()
     assert is_same() is same
+
+
+def test_no_module_of_the_program_is_imported_before_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numpy = tmp_path / "numpy"
+    numpy.mkdir()
+    for name in ("__init__.py", "testing.py"):
+        (numpy / name).write_text("raise SystemExit('imported')\n")
+    names = [name for name in sys.modules if name.partition(".")[0] == "numpy"]
+    for name in names:
+        monkeypatch.delitem(sys.modules, name)
+    case: Any = unittest.case
+    monkeypatch.setattr(case, "_ShouldStop", case._ShouldStop)  # restored afterwards
+    monkeypatch.setattr(sources, "FOLDER", str(tmp_path))
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    load("import unittest  # testing", mock=False)
+    assert sys.path == [str(tmp_path)]
+    assert "numpy.testing" not in sys.modules

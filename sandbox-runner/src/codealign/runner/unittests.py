@@ -10,6 +10,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from codealign.runner import sources
 from codealign.runner.outline import Cases
 
 _MODULES = (
@@ -208,6 +209,21 @@ def unchanged() -> Callable[[], bool]:
     return check
 
 
+@contextlib.contextmanager
+def _without_programs_files() -> Iterator[None]:
+    """Import nothing of the program: what it runs before its witness begins, the witness does not see.
+
+    A module of the program may have the name of one that is not installed.
+    """
+    path = sys.path
+    sys.path = [each for each in path if each != sources.FOLDER]
+    try:
+        yield
+    finally:
+        sys.path = path
+
+
+@_without_programs_files()
 def load(tests: str, *, mock: bool) -> tuple[Any, tuple[type, ...]]:
     """Import the modules of the tests' assertions, before the program can replace them.
 
