@@ -107,7 +107,7 @@ CASES = [
         "a file with the name of a module that is imported for the tests before the program begins",
         "FAILED_ASSERTION",
         "def f(): return 1\n",
-        "import unittest  # and numpy.testing\n"
+        "import unittest  # testing\n"
         "class T(unittest.TestCase):\n    def test_f(self):\n        self.assertEqual(f(), 2)\nunittest.main()\n",
         files={
             "numpy/__init__.py": b"",
