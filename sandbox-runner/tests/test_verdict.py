@@ -135,3 +135,14 @@ def test_a_report_without_its_token_is_none() -> None:
     assert tokens.report(own[Kind.PROVED] + struct.pack("=BB2xII", 99, 0, 0, 0)) is None
     assert tokens.report(b"") is None
     assert Tokens().packed != tokens.packed
+
+
+def test_a_report_with_numbers_that_no_result_holds_has_a_result() -> None:
+    tokens = Tokens()
+    token = tokens.packed[16 * Kind.RAISED : 16 * Kind.RAISED + 16]
+    text = b"other\0ValueError\0code\0why"
+    # A traceback with line -1.
+    parsed = tokens.report(token + struct.pack("=BB2xII", Kind.RAISED, 0, (1 << 32) - 1, (1 << 32) - 1) + text)
+    assert parsed is not None
+    judged = verdict.judge(Evidence([BEGAN, parsed], exit_code=1), ASKED)
+    assert pb.Result(**dataclasses.asdict(judged)).failing_line == 0

@@ -103,6 +103,18 @@ CASES = [
         files={"json.py": b"raise SystemExit(0)", "unittest/__init__.py": b"", "sitecustomize.py": b"1/0"},
     ),
     _case(
+        "file_imported_before_its_time",
+        "a file with the name of a module that is imported for the tests before the program begins",
+        "FAILED_ASSERTION",
+        "def f(): return 1\n",
+        "import unittest  # testing\n"
+        "class T(unittest.TestCase):\n    def test_f(self):\n        self.assertEqual(f(), 2)\nunittest.main()\n",
+        files={
+            "numpy/__init__.py": b"",
+            "numpy/testing.py": b"import unittest\nunittest.TestCase.assertEqual = lambda *arguments: None\n",
+        },
+    ),
+    _case(
         "files_of_one_byte",
         "more files than its disk has pages",
         "REFUSED or DISK_LIMIT",

@@ -26,12 +26,15 @@ class Link:
         self.incoming: asyncio.Queue[runner_pb2.AttachResponse | Exception] = asyncio.Queue()
         self.sent: list[runner_pb2.AttachRequest] = []
         self.refuses: Exception | None = None
+        self.is_full = False
         self.processor_seconds: float | Exception | None = None
         self.closed = False
 
     async def send(self, frame: runner_pb2.AttachRequest) -> None:
         if self.refuses is not None:
             raise self.refuses
+        if self.is_full:
+            await asyncio.Event().wait()
         self.sent.append(frame)
 
     async def receive(self) -> runner_pb2.AttachResponse:
@@ -112,6 +115,41 @@ async def test_a_runner_that_a_job_cannot_be_sent_to_is_lost() -> None:
         await runner.execute(pb.ExecuteRequest())
     assert link.closed
     assert not runner.is_alive
+
+
+async def test_a_runner_that_does_not_take_its_job_is_lost() -> None:
+    link, bench, other = Link(), Bench(), Scripted("other")
+    link.patience_seconds = 0.05
+    runner = await attached_to(link)
+    link.is_full = True
+    serving = asyncio.create_task(bench.dispatcher.serve(runner, "here"))
+    try:
+        call = await bench.call("x")
+        await asyncio.wait_for(serving, 5)
+        assert link.closed
+        await bench.add(other)
+        await other.finish("x")
+        assert name_of(await call) == "PASSED"
+    finally:
+        await bench.close()
+
+
+async def test_a_runner_that_takes_no_cancellation_and_no_drain_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attached, "_CANCEL_SECONDS", 0.05)
+    link = Link()
+    runner = await attached_to(link)
+    job = asyncio.create_task(runner.execute(pb.ExecuteRequest()))
+    await settled()
+    link.is_full = True
+    job.cancel()
+    await asyncio.wait((job,), timeout=5)
+    assert job.cancelled()
+    assert link.closed
+    link = Link()
+    runner = await attached_to(link)
+    link.is_full = True
+    await asyncio.wait_for(runner.drain(0.05), 5)
+    assert link.closed
 
 
 @pytest.mark.parametrize(("verdict", "fault"), [(99, "invalid verdict 99"), (0, "invalid verdict 0")])

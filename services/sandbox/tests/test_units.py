@@ -106,6 +106,7 @@ def _fields(made: pb.ExecuteRequest) -> set[str]:
         (request("x", files={"/etc/passwd": b""}), "program.files[0].path"),
         (request("x", files={"a": b"", "b/../../c": b""}), "program.files[1].path"),
         (request("x", files={"a": bytes(65 << 20)}), "program.files"),
+        (request("x", files={f"{n}/{'a/' * 500}b": b"" for n in range(20)}), "program.files"),
         (request("x", runs=11), "runs"),
         (request("x", request_id="x" * 300), "request_id"),
         (pb.ExecuteRequest(program=pb.Program(code="x"), profile="science"), "profile"),

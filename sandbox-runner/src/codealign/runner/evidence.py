@@ -14,6 +14,8 @@ TOKEN = 16
 """Length of a token in bytes."""
 _HEADER = struct.Struct("=16sBB2xII")
 """Token, kind, flags, assertions executed, line; followed by a text."""
+_MOST = (1 << 31) - 1
+"""Largest number in a result. The line is that of a traceback, in which a program may put any number."""
 
 
 class Cause(enum.Enum):
@@ -66,7 +68,8 @@ class Tokens:
         token, number, flags, executed, line = _HEADER.unpack_from(packet)
         if number not in set(Kind) or not hmac.compare_digest(token, self._tokens[Kind(number)]):
             return None
-        return Report(Kind(number), executed, line, Flag(flags), packet[_HEADER.size :])
+        line = line if line <= _MOST else 0
+        return Report(Kind(number), min(executed, _MOST), line, Flag(flags), packet[_HEADER.size :])
 
 
 @dataclasses.dataclass(slots=True)

@@ -12,8 +12,10 @@ import atexit
 import builtins
 import contextlib
 import errno
+import functools
 import gc
 import importlib.machinery
+import io
 import linecache
 import marshal
 import os
@@ -34,6 +36,10 @@ _LARGEST_STATUS = 1 << 63
 _PART_BYTES = 1 << 16
 _KEPT = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
 """Types of globals kept alive to the end because destructors may need them."""
+_FILE: Any = io.IOBase.__base__
+"""What every file derives from. `IOBase` itself is an abstract class, which takes three times as long to ask."""
+_FILES = ("open(", "IOWrapper(", "BufferedWriter(", "FileIO(")
+"""A program that contains none of these leaves no file open."""
 
 Prepared = tuple[types.CodeType, types.CodeType | None, dict[str, Any], int, Callable[[], bool] | None]
 """Code, tests, the globals of the module that both run in, the number of assertions, and a check to run afterwards."""
@@ -130,6 +136,13 @@ def _module(name: str, path: str) -> dict[str, Any]:
     return names
 
 
+def _flush(name: str) -> None:
+    """Flush a standard stream, unless the program has closed it or has put nothing in its place."""
+    stream = getattr(sys, name, None)
+    if stream is not None and not getattr(stream, "closed", False):
+        stream.flush()
+
+
 def _remember_source(file: str, source: str) -> None:
     """Register the source so that tracebacks and `inspect.getsource` find the lines."""
     found = sources.lines(source)
@@ -167,6 +180,10 @@ class Harness:
         """Called by `native.main`."""
         self._globals: dict[str, Any] = {}
         """Globals of a program whose objects have destructors; otherwise empty."""
+        self._has_files = False
+        """Whether a program without tests may leave files open, with output in their buffers."""
+        self._streams = (sys.stdout, sys.stderr)
+        """The interpreter's own, whatever the program puts in their place."""
 
     def prepare(self, payload: int) -> Prepared | None:
         """Read and compile a program.
@@ -222,12 +239,25 @@ class Harness:
         threading = sys.modules.get("threading")
         # The interpreter calls the same function at exit. It has no public name.
         join_threads = vars(threading).get("_shutdown") if threading else None
-        for step in (join_threads, atexit._run_exitfuncs, self._destroy, sys.stdout.flush, sys.stderr.flush):
+        stdout, stderr = (functools.partial(_flush, name) for name in ("stdout", "stderr"))
+        for step in (join_threads, atexit._run_exitfuncs, stdout, self._destroy, self._flush_files, stdout, stderr):
             try:
                 if step is not None:
                     step()
             except BaseException as error:
                 _print_traceback(type(error), error, error.__traceback__)
+        for stream in self._streams:
+            # Closed or detached ones raise.
+            with contextlib.suppress(BaseException):
+                stream.flush()
+
+    def _flush_files(self) -> None:
+        """Write what is in the buffers of the program's files: one of them may be over standard output."""
+        # Without the objects of the fork server, which are frozen.
+        for each in gc.get_objects() if self._has_files else ():
+            if issubclass(type(each), _FILE):
+                with contextlib.suppress(BaseException):
+                    each.flush()
 
     def _destroy(self) -> None:
         """Release the program's objects in order of definition, then those in reference cycles."""
@@ -243,6 +273,7 @@ class Harness:
         _remember_source(self._path, request["code"])
         if tests is None:
             self._globals = names if "__del__" in request["code"] else {}
+            self._has_files = any(name in request["code"] for name in _FILES)
             return code, None, names, 0, None
         _remember_source(instrument.TESTS_FILE, request["tests"])
         for each, offset in instrument.sites(tests.code):

@@ -92,6 +92,8 @@ class Rewriting:
         """Statements that fail and are reached only if no condition leaves their block."""
         self._exits: set[int] = set()
         """Exits that depend on the outcome of test cases."""
+        self._chains: dict[int, bool] = {}
+        """Whether the chain of branches that begins with a statement has one that fails."""
         self._names, self._placeholders = names, placeholders
         self._has_expressions = _IN_EXPRESSIONS.search(source) is not None
         # An explicit work list: a chain of a thousand `elif` nests as many blocks.
@@ -166,14 +168,21 @@ class Rewriting:
             statement.orelse.insert(0, new.report(True))
 
     def _may_fail(self, statement: _ast.stmt) -> bool:
-        """Return whether any branch of a chain fails."""
+        """Return whether any branch of a chain fails. Remembered, because it is asked for every part of a chain."""
+        passed: list[int] = []
+        fails = False
         while isinstance(statement, _ast.If):
-            if self._names.block_fails(statement.body) or self._names.block_fails(statement.orelse):
-                return True
-            if len(statement.orelse) != 1:
-                return False
+            known = self._chains.get(id(statement))
+            if known is not None:
+                fails = known
+                break
+            passed.append(id(statement))
+            fails = self._names.block_fails(statement.body) or self._names.block_fails(statement.orelse)
+            if fails or len(statement.orelse) != 1:
+                break
             statement = statement.orelse[0]
-        return False
+        self._chains.update(dict.fromkeys(passed, fails))
+        return fails
 
     def _count_ways_out(self, block: list[_ast.stmt], kinds: tuple[type, ...]) -> None:
         """Handle a block that fails at its end unless a condition leaves it earlier."""

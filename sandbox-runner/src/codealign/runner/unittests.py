@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import importlib
 import sys
@@ -9,6 +10,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from codealign.runner import sources
 from codealign.runner.outline import Cases
 
 _MODULES = (
@@ -160,8 +162,11 @@ def _tests(suite: Any) -> Iterator[Any]:
 
 
 def _state(watched: tuple[tuple[str, str], ...]) -> tuple[int, ...]:
-    """Return the identity of every module and name that affects the verdict of a test method."""
-    parts: list[object] = []
+    """Return the identity of every module and name that affects the verdict of a test method.
+
+    Calls no function of this module that uses a global or a builtin; see `unchanged`.
+    """
+    parts: list[object] = [sys.modules]
     for module, name in watched:
         found = vars(sys.modules.get(module) or object).get(name)
         parts += [sys.modules.get(module), found]
@@ -189,17 +194,36 @@ def unchanged() -> Callable[[], bool]:
     modules = [(name, vars(sys.modules[name])) for name in _MODULES if name in sys.modules]
     watched = tuple((module, name) for module, names in modules for name in names if isinstance(names[name], _PARTS))
 
+    # A program can reach this module's globals and everyone's builtins, so the comparison has copies of both.
+    own = {**globals(), "__builtins__": dict(vars(builtins))}
+    compared: Callable[[tuple[tuple[str, str], ...]], tuple[int, ...]] = types.FunctionType(_state.__code__, own)
+
     # The values to compare with are argument defaults, which `native` protects from changes.
     def check(
         watched: tuple[tuple[str, str], ...] = watched,
-        before: tuple[int, ...] = _state(watched),
-        state: Callable[[tuple[tuple[str, str], ...]], tuple[int, ...]] = _state,
+        before: tuple[int, ...] = compared(watched),
+        state: Callable[[tuple[tuple[str, str], ...]], tuple[int, ...]] = compared,
     ) -> bool:
         return state(watched) == before
 
     return check
 
 
+@contextlib.contextmanager
+def _without_programs_files() -> Iterator[None]:
+    """Import nothing of the program: what it runs before its witness begins, the witness does not see.
+
+    A module of the program may have the name of one that is not installed.
+    """
+    path = sys.path
+    sys.path = [each for each in path if each != sources.FOLDER]
+    try:
+        yield
+    finally:
+        sys.path = path
+
+
+@_without_programs_files()
 def load(tests: str, *, mock: bool) -> tuple[Any, tuple[type, ...]]:
     """Import the modules of the tests' assertions, before the program can replace them.
 

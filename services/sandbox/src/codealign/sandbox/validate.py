@@ -13,6 +13,8 @@ from codealign.runner.profiles import DEFAULT, PROFILES, Profile
 CODE_LIMIT = 1024 * 1024
 STDIN_LIMIT = 16 * 1024 * 1024
 FILES_LIMIT = 256
+_FOLDERS_LIMIT = 8192
+"""A program's disk has 16,384 entries; see `native.c`. The rest is for the program."""
 RUNS_LIMIT = 10
 _REQUEST_ID_LIMIT = 256
 _NAME_LIMIT = 255
@@ -48,6 +50,8 @@ def _of_files(program: pb.Program, disk_bytes: int) -> Iterator[Violation]:
             yield f"program.files[{index}].path", f"duplicate path {file.path!r}"
         seen.add(file.path)
     folders = {"/".join(parts[:end]) for path in seen if (parts := path.split("/")) for end in range(1, len(parts))}
+    if len(folders) > _FOLDERS_LIMIT:
+        yield "program.files", f"at most {_FOLDERS_LIMIT} directories, got {len(folders)}: use shorter paths"
     for path in sorted(folders & seen):
         yield "program.files", f"{path!r} is both a file and the directory of other files"
     size = sum(-(-len(file.content) // _PAGE) * _PAGE for file in program.files)

@@ -107,7 +107,8 @@ class AttachedRunner:
         outcome: asyncio.Future[pb.Result] = asyncio.get_running_loop().create_future()
         self._waiting[number] = outcome
         try:
-            await self._link.send(runner_pb2.AttachRequest(job=runner_pb2.Job(id=number, request=request)))
+            frame = runner_pb2.AttachRequest(job=runner_pb2.Job(id=number, request=request))
+            await self._send(frame, self._link.patience_seconds)
             # Time spent waiting for a processor does not count; see `TIME_FACTOR`.
             seconds = TIME_FACTOR * request.limits.wall_seconds * max(request.runs, 1) + self._link.patience_seconds
             return await self._within(outcome, seconds)
@@ -151,6 +152,20 @@ class AttachedRunner:
             # Without this report, the runner's limits count every second; nothing else depends on it.
             log.exception("processor_time_not_told", runner=self.description.name)
 
+    async def _send(self, frame: runner_pb2.AttachRequest, seconds: float) -> None:
+        """Send a frame. A runner that hangs reads nothing, and a pipe takes no more once it is full.
+
+        Raises:
+            RunnerLost: The stream is broken, or the runner did not take the frame in time.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self._link.send(frame)
+        except TimeoutError:
+            log.error("runner_hangs", runner=self.description.name, seconds=seconds)
+            await self.close()
+            raise self._lost(f"did not take a message within {seconds:g} s") from None
+
     async def _within(self, outcome: asyncio.Future[pb.Result], seconds: float) -> pb.Result:
         done, _ = await asyncio.wait((outcome,), timeout=seconds)
         if not done:
@@ -161,7 +176,7 @@ class AttachedRunner:
 
     async def _abandon(self, number: int, outcome: asyncio.Future[pb.Result]) -> None:
         try:
-            await self._link.send(runner_pb2.AttachRequest(cancel=runner_pb2.Cancel(id=number)))
+            await self._send(runner_pb2.AttachRequest(cancel=runner_pb2.Cancel(id=number)), _CANCEL_SECONDS)
             await self._within(outcome, _CANCEL_SECONDS)
         except RunnerLost:
             return
@@ -182,8 +197,8 @@ class AttachedRunner:
         self._stops = True
         if not self._ended.is_set():
             try:
-                await self._link.send(runner_pb2.AttachRequest(drain=runner_pb2.Drain()))
                 async with asyncio.timeout(seconds):
+                    await self._link.send(runner_pb2.AttachRequest(drain=runner_pb2.Drain()))
                     await self._ended.wait()
             except (RunnerLost, TimeoutError):
                 pass
