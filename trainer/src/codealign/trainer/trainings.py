@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import AsyncGenerator
 
 import grpc
@@ -181,13 +182,15 @@ class Trainings:
         outcome = None
         if entry.training.state == PENDING:
             await self._ensure_fits(entry)
+            # Before it counts as running, since a service that is killed then takes an outcome for this attempt's.
+            entry.job.outcome_file.unlink(missing_ok=True)
         else:  # an earlier service process started it
             outcome = read_outcome(entry.job.outcome_file)
         while outcome is None:
             self._set(entry, RUNNING_STATE, "training")
-            ended = await self._run_process(entry)
+            process = await self._run_process(entry)
             outcome = read_outcome(entry.job.outcome_file)
-            if outcome is None and not self._may_go_on(entry, *ended):
+            if outcome is None and not self._may_go_on(entry, process):
                 return
         if outcome.state == "failed":
             self._end(entry, FAILED, outcome.message)
@@ -201,12 +204,8 @@ class Trainings:
             entry.note(note)
         entry.training.estimate.CopyFrom(await self._capacity.estimate(entry.job, needs))
 
-    async def _run_process(self, entry: Entry) -> tuple[int, str]:
-        """Run the program until it ends.
-
-        Returns:
-            Its exit status and the last line that it printed.
-        """
+    async def _run_process(self, entry: Entry) -> TrainingProcess:
+        """Run the program until it ends."""
         entry.job.outcome_file.unlink(missing_ok=True)
         starts = entry.reader.progress.starts
         process = await TrainingProcess.start(entry.job, self._library.folder(entry.training.id) / "job.json")
@@ -221,32 +220,32 @@ class Trainings:
         finally:
             meter.end()
             await process.stop()
-        return status, process.last_words()
+        return process
 
     def _note_restart(self, entry: Entry, starts: int) -> None:
         progress = entry.reader.progress
         if progress.starts > starts + 1:
             entry.note(f"a worker died; all workers restarted from {_from(progress.resumed_step)}")
 
-    def _may_go_on(self, entry: Entry, status: int, words: str) -> bool:
+    def _may_go_on(self, entry: Entry, process: TrainingProcess) -> bool:
         """Return whether a training whose program died may restart; end the training if not."""
-        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        hint = " (SIGKILL: often the kernel's out-of-memory killer)" if status == -9 else ""
-        place = f"see its log, {entry.job.output / 'log.txt'}"
+        status, place = process.status, f"see its log, {entry.job.output / 'log.txt'}"
         if status >= 0:
-            self._end(entry, FAILED, f"the training program {how}: {words[:500]}; {place}")
+            if entry.job.workers > 1 and (killed := process.worker_signal()):  # torchrun has restarted them already
+                times = entry.job.max_restarts + 1
+                self._end(
+                    entry, FAILED, _killed(entry, f"a worker of the training program {_by(killed)}", times, place)
+                )
+            else:
+                words = process.last_words()[:500]
+                self._end(entry, FAILED, f"the training program ended with status {status}: {words}; {place}")
             return False
+        how = f"the training program {_by(-status)}"
         entry.deaths += 1
         if entry.deaths > self._settings.max_restarts:
-            self._end(
-                entry,
-                FAILED,
-                f"the training program {how}{hint} ({entry.deaths} times in all): free memory, set "
-                "spec.gradient_checkpointing or spec.lora, or lower spec.max_length, and submit again; training "
-                f"continues from {_from(entry.training.checkpoint_step)}; {place}",
-            )
+            self._end(entry, FAILED, _killed(entry, how, entry.deaths, place))
             return False
-        entry.note(f"the training program {how}{hint} and restarted from {_from(entry.training.checkpoint_step)}")
+        entry.note(f"{how} and restarted from {_from(entry.training.checkpoint_step)}")
         return True
 
     async def _finish(self, entry: Entry, outcome: Outcome) -> None:
@@ -308,6 +307,18 @@ def _copy(entry: Entry) -> api.Training:
 
 def _created_at(entry: Entry) -> int:
     return entry.training.created_at.ToNanoseconds()
+
+
+def _by(killed: int) -> str:
+    hint = " (SIGKILL: often the kernel's out-of-memory killer)" if killed == signal.SIGKILL else ""
+    return f"was killed by signal {killed}{hint}"
+
+
+def _killed(entry: Entry, how: str, times: int, place: str) -> str:
+    return (
+        f"{how} ({times} times in all): free memory, set spec.gradient_checkpointing or spec.lora, or lower "
+        f"spec.max_length, and submit again; training continues from {_from(entry.training.checkpoint_step)}; {place}"
+    )
 
 
 def _from(step: int) -> str:
