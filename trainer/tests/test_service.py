@@ -36,6 +36,7 @@ from codealign.common.model_identity import revision
 from codealign.common.records import complete
 from codealign.trainer.main import build
 from codealign.trainer.process import TrainingProcess
+from codealign.trainer.publishing import publish
 from codealign.trainer.settings import TrainerSettings
 from trainer.tests.tiny import rows
 
@@ -344,6 +345,25 @@ async def test_a_training_that_cannot_go_on_says_why(serve: Serve, spec: api.Tra
         ended = await until(stub, killed.id, lambda training: training.state == FAILED)
         assert "killed by signal 9" in ended.message
         assert "submit again; training continues from the checkpoint of step" in ended.message
+
+
+@pytest.mark.slow
+async def test_what_is_trained_is_not_trained_again_if_its_record_was_not_stored(
+    serve: Serve, spec: api.TrainingSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stored = publish
+    monkeypatch.setattr("codealign.trainer.trainings.publish", lambda *_: asyncio.sleep(600))
+    async with serve(dataset_address="127.0.0.1:1") as stub:
+        training = await submit(stub, changed(spec, max_steps=2))
+        await until(stub, training.id, lambda training: training.message.startswith("trained; storing"))
+        assert (await stub.CancelTraining(api.CancelTrainingRequest(id=training.id))).training.state == CANCELLED
+    monkeypatch.setattr("codealign.trainer.trainings.publish", stored)
+    async with serve() as stub:
+        await submit(stub, changed(spec, max_steps=2))
+        done = await until(stub, training.id, lambda training: training.state in (SUCCEEDED, FAILED))
+        assert (done.state, done.step) == (SUCCEEDED, 2), done.message
+    progress = tmp_path / "data" / "trainings" / training.id / "progress.jsonl"
+    assert progress.read_text().count('"started"') == 1
 
 
 @pytest.mark.slow

@@ -95,7 +95,7 @@ class Trainings:
             known = self._entries.get(entry.training.id)
             if known and not _to_do_again(known):
                 return _copy(known), True
-            if self._current is None:  # a running training's memory will be free by then
+            if self._current is None and _trained(entry) is None:  # a running training's memory will be free by then
                 for note in await self._capacity.ensure_fits(entry.job, needs):
                     entry.note(note)
             if known:
@@ -180,11 +180,11 @@ class Trainings:
 
     async def _train(self, entry: Entry) -> None:
         outcome = None
-        if entry.training.state == PENDING:
+        if entry.training.state == PENDING and (outcome := _trained(entry)) is None:
             await self._ensure_fits(entry)
             # Before it counts as running, since a service that is killed then takes an outcome for this attempt's.
             entry.job.outcome_file.unlink(missing_ok=True)
-        else:  # an earlier service process started it
+        elif outcome is None:  # an earlier service process started it
             outcome = read_outcome(entry.job.outcome_file)
         while outcome is None:
             self._set(entry, RUNNING_STATE, "training")
@@ -297,6 +297,12 @@ def _to_do_again(entry: Entry) -> bool:
     if entry.training.state == SUCCEEDED:
         return not entry.job.result.is_dir()  # the result was removed
     return entry.training.state in (FAILED, CANCELLED)
+
+
+def _trained(entry: Entry) -> Outcome | None:
+    """Return the success of a training whose record could not be stored, or that was cancelled before it was."""
+    outcome = read_outcome(entry.job.outcome_file)
+    return outcome if outcome and outcome.state == "succeeded" and entry.job.result.is_dir() else None
 
 
 def _copy(entry: Entry) -> api.Training:
