@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 
 from codealign.api.training.v1 import training_pb2 as api
-from codealign.trainer.estimate import estimate, rows_by_size
+from codealign.common.clients import Addresses, Clients
+from codealign.common.errors import FailedPrecondition
+from codealign.trainer import machine
+from codealign.trainer.capacity import Capacity
+from codealign.trainer.estimate import Needs, estimate, rows_by_size
 from codealign.trainer.model_files import ModelFiles, read_model_files
 from codealign.trainer.specification import completed, micro_batch
 from trainer.tests.conftest import Start
@@ -55,6 +59,43 @@ def test_rows_at_once_divide_the_batch_and_follow_from_the_model_alone() -> None
     spec = completed(api.TrainingSpec(model="m", dataset="d", batch_size=12, workers=2), "cuda")
     assert rows_by_size(seven_billion(), spec) == 1
     assert [micro_batch(spec, wanted) for wanted in (1, 2, 4, 5, 6, 8)] == [1, 2, 3, 3, 6, 6]
+
+
+@pytest.mark.parametrize(
+    ("visible", "seen"),
+    [
+        (None, [10, 20, 30]),
+        ("2", [30]),
+        ("1, 0", [20, 10]),
+        ("GPU-cc,0", [30, 10]),
+        ("0,7,1", [10]),
+        ("", []),
+        ("-1", []),
+        ("MIG-aa", [10, 20, 30]),
+    ],
+)
+def test_only_the_gpus_that_the_program_will_see_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, seen: list[int]
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    lines = ["0, GPU-aa1, 80, 10", "1, GPU-bb1, 80, 20", "2, GPU-cc1, 80, 30"]
+    program.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [gpu.free // 2**20 for gpu in machine.gpus()] == seen
+
+
+async def test_more_workers_than_gpus_are_refused_by_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "gpus", lambda: [machine.Gpu(10**12, 10**12)])
+    capacity = Capacity(Clients(Addresses()), 0.0)
+    job = make_job(tmp_path, tmp_path, tmp_path / "job", device="cuda", workers=2)
+    with pytest.raises(FailedPrecondition, match=r"spec\.workers is 2, but this machine has 1 GPUs"):
+        await capacity.ensure_fits(job, Needs(memory=1, disk=1))
+    await capacity.ensure_fits(job.model_copy(update={"workers": 1}), Needs(memory=1, disk=1))
 
 
 def peak_bytes(pid: int) -> int:

@@ -255,12 +255,27 @@ def test_a_checkpoint_is_there_when_every_pods_part_is(remote: Remote, tmp_path:
     assert (jobs[0].output / "sent").read_text() == "3"
 
 
+def test_a_training_that_started_over_replaces_the_later_checkpoint(remote: Remote, tmp_path: Path) -> None:
+    job = make_job(tmp_path, tmp_path, tmp_path / "one")
+    checkpoint(job.checkpoints, 30)
+    send(remote, job, start="01")
+    sender = Sender(remote, job, 0, 1, "02", job.output / "sent")  # the program cannot use the downloaded one
+    checkpoint(job.checkpoints, 3, "other weights")
+    sender._send_checkpoint()
+    kept = newest_checkpoint(remote)
+    assert kept is not None
+    assert (kept.name, (job.output / "sent").read_text()) == ("checkpoint-3-02", "3")
+    assert remote.folders(mirror.CHECKPOINTS) == ["checkpoint-3-02"]
+
+
 def test_the_program_takes_no_checkpoint_while_one_is_being_sent(tmp_path: Path) -> None:
     sent = tmp_path / "sent"
     folder = CheckpointFolder(tmp_path / "checkpoints", "t" * 32, sent)
     assert folder.unsent() == 0
     folder._committed = 4
     assert (folder.unsent(), folder.sent()) == (4, 0)
+    sent.write_text("9")  # of the checkpoint that the training could not use
+    assert folder.unsent() == 4
     sent.write_text("2")
     assert folder.unsent() == 4
     sent.write_text("4")

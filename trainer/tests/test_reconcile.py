@@ -23,7 +23,7 @@ from codealign.trainer.cluster.reconcile import Reconciler
 from codealign.trainer.cluster.resource import API_VERSION, KIND, PLURAL, QUEUE_LABEL, Object
 from codealign.trainer.cluster.settings import OperatorSettings
 from codealign.trainer.cluster.status import Happening
-from codealign.trainer.sft.progress import Outcome
+from codealign.trainer.sft.progress import Outcome, ProgressWriter
 from trainer.tests.fake_cluster import FakeCluster, FarKubelet, Killed, Kubelet
 
 TEMPLATE: Object = {
@@ -187,6 +187,17 @@ async def test_a_fine_tune_job_is_prepared_run_followed_and_entered_into_the_sto
     assert len(world.store.records) == 2
     assert done["completionTime"]
     assert [each.reason for each in world.told] == ["Found", "JobCreated", "PodsRun", "Trained"]
+
+
+async def test_the_checkpoint_of_a_training_that_started_over_is_not_shown(world: World) -> None:
+    await world.apply()
+    await world.look()
+    await world.look(3)
+    assert world.status()["checkpointStep"] == 2
+    counts = {"total_steps": 4, "rows": 8, "truncated_rows": 0, "dropped_rows": 0, "trained_tokens": 0}
+    ProgressWriter(world.folder() / "progress.jsonl").write("started", resumed_step=0, **counts)
+    await world.look()
+    assert "checkpointStep" not in world.status()
 
 
 def shown(name: str, **labels: str) -> float:

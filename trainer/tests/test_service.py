@@ -35,6 +35,8 @@ from codealign.common.interceptors import ServerInterceptor
 from codealign.common.model_identity import revision
 from codealign.common.records import complete
 from codealign.trainer.main import build
+from codealign.trainer.process import TrainingProcess
+from codealign.trainer.publishing import publish
 from codealign.trainer.settings import TrainerSettings
 from trainer.tests.tiny import rows
 
@@ -183,6 +185,12 @@ def programs(parent: int = 0) -> list[int]:
     parent = parent or os.getpid()
     listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(parent)], capture_output=True, text=True)
     return [int(line.split()[0]) for line in listed.stdout.splitlines() if "codealign.trainer.sft" in line]
+
+
+def processes_of(job: Path) -> list[int]:
+    """Return the ids of the processes with this job file among their arguments."""
+    listed = subprocess.run(["ps", "-wweo", "pid=,args="], capture_output=True, text=True).stdout
+    return [int(line.split()[0]) for line in listed.splitlines() if str(job) in line]
 
 
 def alive(pid: int) -> bool:
@@ -337,6 +345,61 @@ async def test_a_training_that_cannot_go_on_says_why(serve: Serve, spec: api.Tra
         ended = await until(stub, killed.id, lambda training: training.state == FAILED)
         assert "killed by signal 9" in ended.message
         assert "submit again; training continues from the checkpoint of step" in ended.message
+
+
+@pytest.mark.slow
+async def test_what_is_trained_is_not_trained_again_if_its_record_was_not_stored(
+    serve: Serve, spec: api.TrainingSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stored = publish
+    monkeypatch.setattr("codealign.trainer.trainings.publish", lambda *_: asyncio.sleep(600))
+    async with serve(dataset_address="127.0.0.1:1") as stub:
+        training = await submit(stub, changed(spec, max_steps=2))
+        await until(stub, training.id, lambda training: training.message.startswith("trained; storing"))
+        assert (await stub.CancelTraining(api.CancelTrainingRequest(id=training.id))).training.state == CANCELLED
+    monkeypatch.setattr("codealign.trainer.trainings.publish", stored)
+    async with serve() as stub:
+        await submit(stub, changed(spec, max_steps=2))
+        done = await until(stub, training.id, lambda training: training.state in (SUCCEEDED, FAILED))
+        assert (done.state, done.step) == (SUCCEEDED, 2), done.message
+    progress = tmp_path / "data" / "trainings" / training.id / "progress.jsonl"
+    assert progress.read_text().count('"started"') == 1
+
+
+@pytest.mark.slow
+async def test_a_killed_worker_is_told_from_a_program_that_fails(
+    serve: Serve, spec: api.TrainingSpec, tmp_path: Path
+) -> None:
+    async with serve(max_restarts=0) as stub:
+        training = await submit(stub, changed(spec, epochs=60, workers=2, sharding="ddp"))
+        await until(stub, training.id, lambda training: training.checkpoint_step > 0)
+        job = tmp_path / "data" / "trainings" / training.id / "job.json"
+        os.kill(max(processes_of(job)), signal.SIGKILL)  # a worker: torchrun, their parent, is older
+        ended = await until(stub, training.id, lambda training: training.state == FAILED)
+        assert "a worker of the training program was killed by signal 9 (SIGKILL: often the kernel's" in ended.message
+        assert "(1 times in all): free memory, set spec.gradient_checkpointing" in ended.message
+        assert "training continues from the checkpoint of step" in ended.message
+
+
+def test_the_last_words_are_the_programs_own(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    earlier = "Root Cause (first observed failure):\n[0]:\n  exitcode  : -9 (pid: 1)  (SIGKILL)\n"
+    own = "a step\n[rank1]: Traceback\n[rank1]: RuntimeError: odd\n"
+    report = (
+        "W1130 21:05:10.852000 7277 torch/distributed/api.py:1028] Sending process 7280 closing signal SIGTERM\n"
+        "E1130 21:05:10.885000 7277 torch/distributed/api.py:1002] failed (exitcode: {}) local_rank: 1 (pid: 2) of x\n"
+        "Traceback (most recent call last):\nChildFailedError: \n=====\nRoot Cause (first observed failure):\n[0]:\n"
+        "  time      : 2026-11-30_21:05:10\n  exitcode  : {} (pid: 2)\n  traceback : none\n=====\n"
+    )
+    for text, words, killed in (
+        (own, "RuntimeError: odd", 0),
+        (own + report.format(1, 1), "RuntimeError: odd", 0),
+        (own + report.format(-9, -9), "RuntimeError: odd", 9),
+        ("", "", 0),
+    ):
+        log.write_text(earlier + text)
+        process = TrainingProcess(None, log, len(earlier))  # type: ignore[arg-type]  # only the log is read
+        assert (process.last_words(), process.worker_signal()) == (words, killed)
 
 
 async def test_every_field_that_is_wrong_is_named(serve: Serve, spec: api.TrainingSpec) -> None:

@@ -61,6 +61,15 @@ async def test_a_slow_reference_with_few_inputs_is_spread_over_as_many_execution
     assert len(fake.requests) == 1 + 3 + 3
 
 
+async def test_a_reference_that_is_too_slow_is_not_tried_for_every_sample() -> None:
+    fake = FakeSandbox(lambda program: sb.Result(verdict=sb.VERDICT_TIMED_OUT))
+    judge = Judge(fake, of_sandbox(fake), StageTally(), lambda: None, KnownResults())
+    problem = Problem("b", "b/0", "", "f", "", CallTests((Part("base", ([1], [2])),), "def f(x): return 1\n"))
+    for sample in range(3):
+        assert await judge.judge(problem, f"def f(x): return {sample}\n") is None
+    assert len(fake.requests) == 2, "once in one execution, once spread over several"
+
+
 async def test_our_own_part_of_a_program_asks_for_no_module() -> None:
     fake = FakeSandbox(lambda program: sb.Result(verdict=sb.VERDICT_PASSED))
     judge = Judge(fake, of_sandbox(fake), StageTally(), lambda: None, KnownResults())

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 
 import pytest
 
+from codealign.api.coordinator.v1 import coordinator_pb2 as api
+from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.common import records
 from codealign.coordinator.evaluation import statistics
+from codealign.coordinator.evaluation.history import comparisons
+from codealign.coordinator.evaluation.results import Board, Outcome
 from codealign.coordinator.evaluation.statistics import Score
 
 
@@ -97,3 +103,23 @@ def test_against_scipy() -> None:
     for passed, total in ((5, 9), (150, 164)):
         theirs = stats.binomtest(passed, total).proportion_ci(method="wilson")
         assert statistics.wilson(passed, total) == pytest.approx((theirs.low, theirs.high))
+
+
+def test_models_with_different_numbers_of_samples_are_compared_on_the_first_of_them() -> None:
+    def evaluated(revision: str, style: str, passes: dict[str, list[bool]]) -> tuple[Board, api.Evaluation]:
+        settings: dict[str, object] = {"benchmark": "b", "model_revision": revision, "prompt_style": style}
+        settings |= {"temperature": 0.8, "max_tokens": 100, "problems": len(passes)}
+        body = pb.StageConfig(kind=pb.KIND_EVALUATION_RESULT, settings_json=json.dumps(settings))
+        config = records.complete(pb.Record(kind=pb.KIND_STAGE_CONFIG, stage_config=body))
+        samples = min(map(len, passes.values()))
+        board = Board(config, revision, samples, tuple(passes))
+        for problem_id, each in passes.items():
+            board.outcomes[problem_id] = {at: Outcome(passed, "") for at, passed in enumerate(each)}
+        return board, board.evaluation()
+
+    base = evaluated("base", "base", {"a": [False, False, True, True], "b": [True, False, True, True]})
+    tuned = evaluated("tuned", "tuned", {"a": [True, False], "b": [True, True]})
+    [found] = comparisons("base", ["tuned"], [base, tuned])
+    assert (found.base, found.tuned, found.problems) == (base[1].id, tuned[1].id, 2)
+    assert found.difference == 0.5
+    assert comparisons("base", ["tuned"], [base, evaluated("tuned", "tuned", {"c": [True]})]) == []

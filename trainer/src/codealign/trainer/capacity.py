@@ -52,6 +52,11 @@ class Capacity:
         Raises:
             FailedPrecondition: The training does not fit; the message has the numbers.
         """
+        if job.device == "cuda" and (there := len(await asyncio.to_thread(machine.gpus))) < job.workers:
+            raise FailedPrecondition(
+                f"spec.workers is {job.workers}, but this machine has {there} GPUs that the training service sees: "
+                "lower spec.workers, or check nvidia-smi and CUDA_VISIBLE_DEVICES"
+            )
         found = await self.estimate(job, needs)
         # Files of an earlier process of the same training are replaced, not added to.
         own = sum(file.stat().st_size for file in job.checkpoints.rglob("*") if file.is_file())

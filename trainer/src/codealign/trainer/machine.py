@@ -18,17 +18,31 @@ class Gpu:
 
 
 def gpus() -> list[Gpu]:
-    """List the NVIDIA GPUs according to `nvidia-smi`; empty if it is not installed."""
+    """List the NVIDIA GPUs that a program started here sees, in its order; empty if there is no `nvidia-smi`."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
-    query = [program, "--query-gpu=memory.total,memory.free", "--format=csv,noheader,nounits"]
+    query = [program, "--query-gpu=index,uuid,memory.total,memory.free", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
-        numbers = [[int(part) * 2**20 for part in line.split(",")] for line in answer.splitlines() if line.strip()]
+        lines = [[part.strip() for part in line.split(",")] for line in answer.splitlines() if line.strip()]
+        found = [(index, uuid, Gpu(int(total) * 2**20, int(free) * 2**20)) for index, uuid, total, free in lines]
     except (OSError, subprocess.SubprocessError, ValueError):
         return []
-    return [Gpu(total, free) for total, free in numbers]
+    return _visible(found, os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def _visible(found: list[tuple[str, str, Gpu]], names: str | None) -> list[Gpu]:
+    """Return the GPUs that CUDA_VISIBLE_DEVICES names by number or UUID, which may be shortened. None: all."""
+    if names is None or names.strip().startswith("MIG-"):  # parts of a GPU are not in the list
+        return [gpu for _, _, gpu in found]
+    seen: list[Gpu] = []
+    for name in map(str.strip, names.split(",")):
+        same = [gpu for index, uuid, gpu in found if name == index or (len(name) > 4 and uuid.startswith(name))]
+        if len(same) != 1:  # as in CUDA, a name that is none hides those after it
+            break
+        seen += same
+    return seen
 
 
 def cores() -> int:

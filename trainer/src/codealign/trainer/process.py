@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -17,7 +18,13 @@ log = get_logger(__name__)
 
 # Variables that the program does not need and must not see: addresses, certificates, tokens.
 _KEPT_BACK = ("CODEALIGN_", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-_LOG_TAIL_BYTES = 4000
+_LOG_TAIL_BYTES = 65_536
+_ROOT_CAUSE = re.compile(r"Root Cause \(first observed failure\):.*?\n\s*exitcode\s*: -(\d+) ", re.DOTALL)
+"""The part of torchrun's report, at the log's end, that says by which signal a worker was killed first."""
+_REPORT = re.compile(r"^E\d{4} .* failed \(exitcode: ", re.MULTILINE)
+"""The first line that torchrun prints about workers that failed for good."""
+_OF_TORCHRUN = re.compile(r"[WEI]\d{4} ")
+_RANK = re.compile(r"\[rank\d+\]: *")
 
 
 def program_environment(*kept_back: str) -> dict[str, str]:
@@ -32,15 +39,16 @@ def program_environment(*kept_back: str) -> dict[str, str]:
 class TrainingProcess:
     """A running training program, including torchrun and its workers."""
 
-    def __init__(self, process: asyncio.subprocess.Process, log_file: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, log_file: Path, log_start: int = 0) -> None:
         self._process = process
-        self._log_file = log_file
+        self._log_file, self._log_start = log_file, log_start
 
     @classmethod
     async def start(cls, job: Job, job_file: Path) -> Self:
         """Start the program on a job file; append its output to the job's log."""
         log_file = job.output / "log.txt"
         with log_file.open("ab") as output:
+            log_start = output.tell()  # what is before it is of earlier processes
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -53,7 +61,13 @@ class TrainingProcess:
                 start_new_session=True,
             )
         log.info("training_process_started", training_id=job.training_id, pid=process.pid)
-        return cls(process, log_file)
+        return cls(process, log_file, log_start)
+
+    @property
+    def status(self) -> int:
+        """The exit status of the ended program; negative for a signal."""
+        assert self._process.returncode is not None, "the program has not ended"
+        return self._process.returncode
 
     async def wait(self, seconds: float) -> int | None:
         """Wait for the exit status (negative for a signal); return None after `seconds`."""
@@ -70,11 +84,22 @@ class TrainingProcess:
         await self._process.wait()
 
     def last_words(self) -> str:
-        """Return the last line that the program printed."""
+        """Return the last line that the program printed; with several workers, one of theirs, not of torchrun's."""
+        text = self._log_tail()
+        if reports := list(_REPORT.finditer(text)):
+            text = text[: reports[-1].start()]
+        lines = [_RANK.sub("", line).strip() for line in text.split("\n") if not _OF_TORCHRUN.match(line)]
+        return next((line for line in reversed(lines) if line), "")
+
+    def worker_signal(self) -> int:
+        """Return the signal that killed a worker under torchrun, which itself ends with status 1 then. 0: none."""
+        found = _ROOT_CAUSE.findall(self._log_tail())
+        return int(found[-1]) if found else 0
+
+    def _log_tail(self) -> str:
         try:
             with self._log_file.open("rb") as file:
-                file.seek(max(0, self._log_file.stat().st_size - _LOG_TAIL_BYTES))
-                lines = file.read().decode(errors="replace").split("\n")
+                file.seek(max(self._log_start, self._log_file.stat().st_size - _LOG_TAIL_BYTES))
+                return file.read().decode(errors="replace")
         except OSError:
             return ""
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import AsyncGenerator
 
 import grpc
@@ -94,7 +95,7 @@ class Trainings:
             known = self._entries.get(entry.training.id)
             if known and not _to_do_again(known):
                 return _copy(known), True
-            if self._current is None:  # a running training's memory will be free by then
+            if self._current is None and _trained(entry) is None:  # a running training's memory will be free by then
                 for note in await self._capacity.ensure_fits(entry.job, needs):
                     entry.note(note)
             if known:
@@ -179,15 +180,17 @@ class Trainings:
 
     async def _train(self, entry: Entry) -> None:
         outcome = None
-        if entry.training.state == PENDING:
+        if entry.training.state == PENDING and (outcome := _trained(entry)) is None:
             await self._ensure_fits(entry)
-        else:  # an earlier service process started it
+            # Before it counts as running, since a service that is killed then takes an outcome for this attempt's.
+            entry.job.outcome_file.unlink(missing_ok=True)
+        elif outcome is None:  # an earlier service process started it
             outcome = read_outcome(entry.job.outcome_file)
         while outcome is None:
             self._set(entry, RUNNING_STATE, "training")
-            ended = await self._run_process(entry)
+            process = await self._run_process(entry)
             outcome = read_outcome(entry.job.outcome_file)
-            if outcome is None and not self._may_go_on(entry, *ended):
+            if outcome is None and not self._may_go_on(entry, process):
                 return
         if outcome.state == "failed":
             self._end(entry, FAILED, outcome.message)
@@ -201,12 +204,8 @@ class Trainings:
             entry.note(note)
         entry.training.estimate.CopyFrom(await self._capacity.estimate(entry.job, needs))
 
-    async def _run_process(self, entry: Entry) -> tuple[int, str]:
-        """Run the program until it ends.
-
-        Returns:
-            Its exit status and the last line that it printed.
-        """
+    async def _run_process(self, entry: Entry) -> TrainingProcess:
+        """Run the program until it ends."""
         entry.job.outcome_file.unlink(missing_ok=True)
         starts = entry.reader.progress.starts
         process = await TrainingProcess.start(entry.job, self._library.folder(entry.training.id) / "job.json")
@@ -221,32 +220,32 @@ class Trainings:
         finally:
             meter.end()
             await process.stop()
-        return status, process.last_words()
+        return process
 
     def _note_restart(self, entry: Entry, starts: int) -> None:
         progress = entry.reader.progress
         if progress.starts > starts + 1:
             entry.note(f"a worker died; all workers restarted from {_from(progress.resumed_step)}")
 
-    def _may_go_on(self, entry: Entry, status: int, words: str) -> bool:
+    def _may_go_on(self, entry: Entry, process: TrainingProcess) -> bool:
         """Return whether a training whose program died may restart; end the training if not."""
-        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        hint = " (SIGKILL: often the kernel's out-of-memory killer)" if status == -9 else ""
-        place = f"see its log, {entry.job.output / 'log.txt'}"
+        status, place = process.status, f"see its log, {entry.job.output / 'log.txt'}"
         if status >= 0:
-            self._end(entry, FAILED, f"the training program {how}: {words[:500]}; {place}")
+            if entry.job.workers > 1 and (killed := process.worker_signal()):  # torchrun has restarted them already
+                times = entry.job.max_restarts + 1
+                self._end(
+                    entry, FAILED, _killed(entry, f"a worker of the training program {_by(killed)}", times, place)
+                )
+            else:
+                words = process.last_words()[:500]
+                self._end(entry, FAILED, f"the training program ended with status {status}: {words}; {place}")
             return False
+        how = f"the training program {_by(-status)}"
         entry.deaths += 1
         if entry.deaths > self._settings.max_restarts:
-            self._end(
-                entry,
-                FAILED,
-                f"the training program {how}{hint} ({entry.deaths} times in all): free memory, set "
-                "spec.gradient_checkpointing or spec.lora, or lower spec.max_length, and submit again; training "
-                f"continues from {_from(entry.training.checkpoint_step)}; {place}",
-            )
+            self._end(entry, FAILED, _killed(entry, how, entry.deaths, place))
             return False
-        entry.note(f"the training program {how}{hint} and restarted from {_from(entry.training.checkpoint_step)}")
+        entry.note(f"{how} and restarted from {_from(entry.training.checkpoint_step)}")
         return True
 
     async def _finish(self, entry: Entry, outcome: Outcome) -> None:
@@ -300,6 +299,12 @@ def _to_do_again(entry: Entry) -> bool:
     return entry.training.state in (FAILED, CANCELLED)
 
 
+def _trained(entry: Entry) -> Outcome | None:
+    """Return the success of a training whose record could not be stored, or that was cancelled before it was."""
+    outcome = read_outcome(entry.job.outcome_file)
+    return outcome if outcome and outcome.state == "succeeded" and entry.job.result.is_dir() else None
+
+
 def _copy(entry: Entry) -> api.Training:
     training = api.Training()
     training.CopyFrom(entry.training)
@@ -308,6 +313,18 @@ def _copy(entry: Entry) -> api.Training:
 
 def _created_at(entry: Entry) -> int:
     return entry.training.created_at.ToNanoseconds()
+
+
+def _by(killed: int) -> str:
+    hint = " (SIGKILL: often the kernel's out-of-memory killer)" if killed == signal.SIGKILL else ""
+    return f"was killed by signal {killed}{hint}"
+
+
+def _killed(entry: Entry, how: str, times: int, place: str) -> str:
+    return (
+        f"{how} ({times} times in all): free memory, set spec.gradient_checkpointing or spec.lora, or lower "
+        f"spec.max_length, and submit again; training continues from {_from(entry.training.checkpoint_step)}; {place}"
+    )
 
 
 def _from(step: int) -> str:

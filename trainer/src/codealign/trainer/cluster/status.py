@@ -132,6 +132,8 @@ class Status:
         for key, name in _PROGRESS.items():
             if value := getattr(training, name):
                 self.fields[key] = value
+        if not training.checkpoint_step and entry.reader.progress.starts:  # it started over: the checkpoint was no use
+            self.fields.pop("checkpointStep", None)
         self.fields.pop("secondsLeft", None)
         if training.HasField("seconds_left") and self.state == RUNNING:
             self.fields["secondsLeft"] = round(training.seconds_left, 1)

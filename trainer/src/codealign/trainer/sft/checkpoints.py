@@ -131,7 +131,8 @@ class CheckpointFolder:
 
     def unsent(self) -> int:
         """Return the step of this process's checkpoint that is still being uploaded. 0: there is none."""
-        return self._committed if self.leaves and self._committed > self.sent() else 0
+        # The step that was sent is later than the committed one if the training started over.
+        return self._committed if self.leaves and self._committed != self.sent() else 0
 
     def abandon(self) -> None:
         """Remove the unfinished checkpoint."""

@@ -68,12 +68,12 @@ def comparisons(
         tuned: Revisions of the tuned models.
         evaluations: Evaluations of all these models.
     """
-    by_revision: dict[str, dict[str, dict[str, api.Evaluation]]] = {}
+    by_revision: dict[str, dict[str, dict[str, Board]]] = {}
     for board, evaluation in evaluations:
         settings = board.settings
         key = json.dumps([settings.get(name) for name in _SAMPLING])
         styles = by_revision.setdefault(evaluation.model_revision, {}).setdefault(key, {})
-        styles[evaluation.prompt_style] = evaluation
+        styles[evaluation.prompt_style] = board
     found = []
     for revision in tuned:
         for key, styles in by_revision.get(revision, {}).items():

@@ -113,6 +113,8 @@ class Judge:
     _answers: bool = False
     """Whether the sandbox has executed a program before."""
     _expected: dict[str, _Expected] = field(default_factory=dict)
+    _too_slow: set[str] = field(default_factory=set)
+    """Problems whose reference this machine is too slow for: trying it for every sample would take hours."""
     _locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
     async def judge(self, problem: Problem, solution: str) -> sb.Result | None:
@@ -160,7 +162,7 @@ class Judge:
         """Return the expected outputs, computed when the problem's first solution is judged."""
         key = problem.tests_sha256
         async with self._locks[key]:
-            for executions in () if key in self._expected else EXECUTIONS:
+            for executions in () if key in self._expected or key in self._too_slow else EXECUTIONS:
                 answer = await self._call(problem, tests, tests.reference, [], executions)
                 if answer is None:
                     return None
@@ -177,6 +179,9 @@ class Judge:
                 limits = [max(CALL_SECONDS, REFERENCE_FACTOR * seconds) for seconds in taken]
                 self._expected[key] = _Expected(written.outputs, limits, executions)
                 break
+            else:
+                if key not in self._expected:
+                    self._too_slow.add(key)
             return self._expected.get(key)
 
     async def _call(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
@@ -132,18 +131,22 @@ def settings_of(config: pb.Record) -> dict[str, Any]:
     return found
 
 
-def comparison(base: api.Evaluation, tuned: api.Evaluation) -> api.Comparison | None:
-    """Compare two models on their common problems; None if there are none or the numbers of samples differ."""
-    first, second = _scores(base), _scores(tuned)
+def comparison(base: Board, tuned: Board) -> api.Comparison | None:
+    """Compare two models on their common problems; None if there are none.
+
+    If one has more samples, as many of its first ones count as the other has.
+    """
+    samples = min(base.samples, tuned.samples)
+    first, second = (replace(board, samples=samples).scores() for board in (base, tuned))
     shared = [problem_id for problem_id in first if problem_id in second]
-    if not shared or base.samples != tuned.samples:
+    if not shared:
         return None
     paired = statistics.compare([first[each] for each in shared], [second[each] for each in shared])
     low, high = paired.interval
     return api.Comparison(
-        benchmark=base.benchmark,
-        base=base.id,
-        tuned=tuned.id,
+        benchmark=base.settings["benchmark"],
+        base=base.config.id,
+        tuned=tuned.config.id,
         problems=len(shared),
         difference=paired.difference,
         interval=api.Interval(low=low, high=high),
@@ -152,7 +155,3 @@ def comparison(base: api.Evaluation, tuned: api.Evaluation) -> api.Comparison | 
         p_value=paired.p_value,
         test=paired.test,
     )
-
-
-def _scores(evaluation: api.Evaluation) -> Mapping[str, Score]:
-    return {each.problem_id: Score(each.samples, each.passed) for each in evaluation.scores}
