@@ -13,6 +13,7 @@ from rich.text import Text
 
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
+from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.cli.connection import Connection, Target
 from codealign.cli.failures import Failure
 from codealign.cli.family import find_run
@@ -27,8 +28,6 @@ from codealign.cli.terminal import count, err, out, print_json_line, printable
 
 _SAYING = (pb.KIND_DECISION, pb.KIND_REJECTION, pb.KIND_VERDICT)
 """Kinds of record that say why an item was dropped."""
-_TAKING_FAILURES = ("random-response", "failures-only", "everything")
-"""Strategies with which a verdict alone says nothing: a failing response may be a row, and a passing one none."""
 _SHORT = 12
 _MAX_DETAIL = 160
 
@@ -48,15 +47,20 @@ async def dropped_items(connection: Connection, run: pb.Record) -> AsyncGenerato
 
     If the run takes failures as rows, a verdict is only told of responses that are no row and that no rule dropped.
     """
-    strategy = run.run.selection.strategy
-    told = await _rows(connection, run.id) if strategy in _TAKING_FAILURES else None
+    from codealign.coordinator.runs.strategies import STRATEGIES  # slow to import
+
+    strategy = STRATEGIES.get(run.run.selection.strategy)  # None: of another release
+    # If failures are taken, a verdict alone says nothing: a failing response may be a row, and a passing one none.
+    takes_failures = strategy is not None and strategy.takes(sb.VERDICT_FAILED_ASSERTION)
+    takes_passes = strategy is None or strategy.takes(sb.VERDICT_PASSED)
+    told = await _rows(connection, run.id) if takes_failures else None
     for kind in _SAYING:
         async with contextlib.aclosing(connection.scan(ds.ScanRequest(collection=run.id, kind=kind))) as records:
             async for record in records:
                 if not record.parents or (kind == pb.KIND_VERDICT and told is not None and record.parents[0] in told):
                     continue
                 found = drop_reason(record)
-                if found is None and strategy == "failures-only" and kind == pb.KIND_VERDICT:
+                if found is None and not takes_passes and kind == pb.KIND_VERDICT:
                     found = Reason(verdict_name(record.verdict.result.verdict), "this run takes responses that fail")
                 if found is not None:
                     if told is not None:

@@ -11,7 +11,7 @@ from grpc_status import rpc_status
 
 from codealign.api.inference.v1 import inference_pb2 as pb
 from codealign.common.errors import CodeAlignError, Unavailable, describe, retry_delay
-from codealign.inference.gateway.work import ModelKey
+from codealign.inference.gateway.work import RETRY_SECONDS, ModelKey
 
 AT_FAULT = frozenset(
     {
@@ -32,7 +32,6 @@ was unloaded or the worker restarted."""
 
 STOPS = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.ABORTED})
 """Statuses of calls to a server that stops or is lost, which say nothing about the request or how the server works."""
-_RETRY_SECONDS = 5.0
 
 
 class Relayed(CodeAlignError):
@@ -72,7 +71,7 @@ def passed_on(error: grpc.aio.AioRpcError, worker: str) -> CodeAlignError:
     """
     prefix = f"worker {worker}: "
     if error.code() in STOPS:  # without a delay, or as if the caller had cancelled
-        return Unavailable(prefix + describe(error), retry_after=retry_delay(error) or _RETRY_SECONDS)
+        return Unavailable(prefix + describe(error), retry_after=retry_delay(error) or RETRY_SECONDS)
     return Relayed(error, prefix)
 
 

@@ -13,10 +13,17 @@ from codealign.common.errors import CodeAlignError, ResourceExhausted, Unavailab
 from codealign.common.estimates import ServiceTimes, retry_delay
 from codealign.inference.gateway.lanes import Lane, Lanes
 from codealign.inference.gateway.waiting import Waiting
-from codealign.inference.gateway.work import Call, Draw, Ending, Fault, Job, ModelKey, Refused, Returned
-
-_RETRY_SECONDS = 5.0
-"""Retry delay for callers whose samples no worker could answer."""
+from codealign.inference.gateway.work import (
+    RETRY_SECONDS,
+    Call,
+    Draw,
+    Ending,
+    Fault,
+    Job,
+    ModelKey,
+    Refused,
+    Returned,
+)
 
 
 class _Model:
@@ -227,7 +234,7 @@ class Dispatcher:
                         f"{now - lane.progress:.0f} s"
                     )
             if model.stuck_since is not None and now - model.stuck_since > self._patience:
-                error = Unavailable(f"no worker serves {key.name}: {why(key)}", retry_after=_RETRY_SECONDS)
+                error = Unavailable(f"no worker serves {key.name}: {why(key)}", retry_after=RETRY_SECONDS)
                 for job in model.waiting.jobs():
                     over += self.fail(job, error)
         return silent, over
@@ -322,7 +329,7 @@ class Dispatcher:
             if isinstance(ending, Fault):
                 draw.failed(call.worker, ending.reason)
                 if len(draw.faults) >= self._attempts:
-                    return self.fail(job, Unavailable(draw.evidence(), retry_after=_RETRY_SECONDS))
+                    return self.fail(job, Unavailable(draw.evidence(), retry_after=RETRY_SECONDS))
             self.resent[why if isinstance(ending, Fault) else "returned"] += 1
             self._model(job.key).waiting.put_back(draw)
         return []

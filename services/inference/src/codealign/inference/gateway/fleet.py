@@ -12,10 +12,9 @@ from collections.abc import Iterable
 from codealign.api.inference.v1 import inference_pb2 as pb
 from codealign.common.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from codealign.inference.gateway.members import Action, Load, Unload, Worker
-from codealign.inference.gateway.work import ModelKey
+from codealign.inference.gateway.work import RETRY_SECONDS, ModelKey
 from codealign.inference.wanted import WantedModels
 
-_RETRY_SECONDS = 5.0
 _UNLOAD_AFTER_SECONDS = 5.0
 """A removed model that a worker still has is unloaded after this time: another gateway may be about to record that it
 is wanted again."""
@@ -70,7 +69,7 @@ class Fleet:
         """
         wanted = [entry for entry in self.wanted.wanted if name in ("", entry.name)]
         if not wanted and not self._is_informed():
-            raise Unavailable(f"not all workers have responded yet: {self._troubles()}", retry_after=_RETRY_SECONDS)
+            raise Unavailable(f"not all workers have responded yet: {self._troubles()}", retry_after=RETRY_SECONDS)
         if not wanted and name:
             raise NotFound(f"model {name} is not loaded; {self.others()}")
         if not wanted:
@@ -79,7 +78,7 @@ class Fleet:
             raise InvalidArgument(field, f"is empty but {len(wanted)} models are loaded: name one; {self.others()}")
         key = ModelKey(wanted[0].name, wanted[0].revision)
         if not key.revision:
-            raise Unavailable(f"model {key.name} is not loaded yet: {self.why(key, now)}", retry_after=_RETRY_SECONDS)
+            raise Unavailable(f"model {key.name} is not loaded yet: {self.why(key, now)}", retry_after=RETRY_SECONDS)
         return key
 
     def others(self) -> str:

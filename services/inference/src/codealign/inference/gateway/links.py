@@ -18,12 +18,12 @@ from codealign.common.logs import get_logger
 from codealign.inference.gateway.answers import STOPS
 from codealign.inference.gateway.fleet import Fleet
 from codealign.inference.gateway.members import Action, Load, Worker
+from codealign.inference.gateway.work import RETRY_SECONDS
 
 if TYPE_CHECKING:  # the async stubs exist only as types
     from codealign.api.inference.v1.inference_pb2_grpc import InferenceServiceAsyncStub
 
 _PROBE_TIMEOUT_SECONDS = 10.0
-_RETRY_SECONDS = 5.0
 ResponseT = TypeVar("ResponseT")
 
 log = get_logger(__name__)
@@ -119,7 +119,7 @@ class Link:
                 silent = time.monotonic() - self._responded
                 if not task.done() and silent > self._lost_seconds:
                     raise Unavailable(
-                        f"worker {self.address}: it has not responded for {silent:.0f} s", retry_after=_RETRY_SECONDS
+                        f"worker {self.address}: it has not responded for {silent:.0f} s", retry_after=RETRY_SECONDS
                     )
             return task.result()
         finally:

@@ -17,10 +17,8 @@ from codealign.inference.gateway.exchange import Exchange
 from codealign.inference.gateway.fleet import Fleet, require_same
 from codealign.inference.gateway.links import Link, Links
 from codealign.inference.gateway.members import Load
-from codealign.inference.gateway.work import ModelKey
+from codealign.inference.gateway.work import RETRY_SECONDS, ModelKey
 from codealign.inference.sources import default_name
-
-_RETRY_SECONDS = 5.0
 
 log = get_logger(__name__)
 
@@ -166,7 +164,7 @@ class Models:
                 other.ask_soon()  # so that they are told at once
             return model.name
         raise first or Unavailable(
-            f"no worker responds: {self._fleet.why(ModelKey(name, ''), time.monotonic())}", retry_after=_RETRY_SECONDS
+            f"no worker responds: {self._fleet.why(ModelKey(name, ''), time.monotonic())}", retry_after=RETRY_SECONDS
         )
 
     def _record(self, model: pb.Model, source: str, expected_revision: str) -> None:

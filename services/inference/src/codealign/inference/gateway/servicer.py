@@ -20,8 +20,7 @@ from codealign.inference.gateway.fleet import Fleet
 from codealign.inference.gateway.links import Links
 from codealign.inference.gateway.models import Models
 from codealign.inference.gateway.scaling import Workers
-
-_RETRY_SECONDS = 5.0
+from codealign.inference.gateway.work import RETRY_SECONDS
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -108,5 +107,5 @@ class GatewayServicer(pb_grpc.InferenceServiceServicer):
                 if worker := self._fleet.workers.get(address):
                     worker.misbehaved(reason, time.monotonic(), certainly=True)
         raise failed or Unavailable(
-            f"no worker serves {key.name}: {'; '.join(tried) or self._fleet.why(key, now)}", retry_after=_RETRY_SECONDS
+            f"no worker serves {key.name}: {'; '.join(tried) or self._fleet.why(key, now)}", retry_after=RETRY_SECONDS
         )

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from codealign.common.errors import CodeAlignError
 
+RETRY_SECONDS = 5.0
+"""Retry delay for callers that no worker could answer, unless something better is known."""
 _FAULT_LIMIT = 300
 """Characters of a fault's description, which may be a worker's text."""
 
