@@ -42,6 +42,7 @@ SHAPES = ((1, 1), (2, 1), (1, 2))
 NUMPY_SHAPE = (2, 1)
 """The shape that also runs programs with numpy."""
 WORKERS = (1, 2)
+"""Callers at once. The ratios that are aimed at are of one and two."""
 SYSTEM = "/usr/bin/python3"
 _NOBODY = 65534
 _WARM_UP_SECONDS = 0.3
@@ -156,7 +157,7 @@ def run(given: argparse.Namespace, stack: contextlib.ExitStack, cache: Path) -> 
         for row, (_, row_kinds) in bench.rows.items()
         if row.startswith(wanted)
         for kind in row_kinds
-        for workers in WORKERS
+        for workers in given.workers
     ]
     for number in range(given.rounds):
         for cell in cells:
@@ -212,7 +213,7 @@ def report(
     print(f"typical: {about['typical_programs']}")
     took = ", ".join(f"{kind} {1e3 * seconds:.2f} ms" for kind, seconds in about["inline_seconds"].items())
     print(f"in a process that is there: {took}\n")
-    print("\n".join(table.lines(cells, about["inline_seconds"])))
+    print("\n".join(table.lines(cells, about["inline_seconds"], about["processors"])))
     print("\n| memory, MiB | gateway | runners, shared pages once | runners, resident | the same after the load |")
     print("|---|---:|---:|---:|---:|")
     for name, found in idle.items():
@@ -233,6 +234,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=10.0, help="of each line of the table, over all rounds")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", action="append", help="only rows whose name begins so; can be repeated")
+    parser.add_argument("--workers", type=int, nargs="+", default=WORKERS, help="callers at once, such as 1 2 8")
     parser.add_argument("--runsc", type=Path, help="another runsc than the one that a gateway finds")
     parser.add_argument("--platform", choices=("auto", *PLATFORMS), default="auto")
     parser.add_argument("--json", type=Path, help="write everything there too")

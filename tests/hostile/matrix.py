@@ -39,7 +39,7 @@ class Kind:
         return {"backend": self.backend} | ({"platform": self.platform} if self.platform else {})
 
 
-KINDS = (Kind("runsc", "systrap"), Kind("runsc", "ptrace"), Kind("docker"))
+KINDS = (Kind("runsc", "systrap"), Kind("runsc", "systrap-no-fast-path"), Kind("runsc", "ptrace"), Kind("docker"))
 
 
 def _last_reason(log: str) -> str:

@@ -63,23 +63,25 @@ class Cell:
         }
 
 
-def lines(cells: list[Cell], inline: dict[str, float]) -> Iterator[str]:
+def lines(cells: list[Cell], inline: dict[str, float], processors: int) -> Iterator[str]:
     """Return the table in Markdown.
 
     Args:
         cells: All of them.
         inline: Seconds that the programs of a kind take without being executed apart.
+        processors: Number of processors, which all ways share.
     """
-    yield "| way | program | workers | per second | p50 ms | p99 ms | overhead ms | executions |"
-    yield "|---|---|---:|---:|---:|---:|---:|---:|"
+    yield "| way | program | workers | per second | and core | p50 ms | p99 ms | overhead ms | executions |"
+    yield "|---|---|---:|---:|---:|---:|---:|---:|---:|"
     for cell in cells:
         begin = f"| {cell.row} | {cell.kind} | {cell.workers} |"
         if cell.reason:
-            yield f"{begin} n/a: {cell.reason} | | | | |"
+            yield f"{begin} n/a: {cell.reason} | | | | | |"
         elif cell.rounds:
             found = cell.figures(inline.get(cell.kind, 0.0))
             ms = [1e3 * found[f"{name}_seconds"] for name in ("p50", "p99", "overhead")]
-            shown = " | ".join(f"{value:.1f}" for value in (found["per_second"], *ms))
+            rate = found["per_second"]
+            shown = " | ".join(f"{value:.1f}" for value in (rate, rate / processors, *ms))
             yield f"{begin} {shown} | {found['executions']:.0f} |"
 
 
