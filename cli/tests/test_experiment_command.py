@@ -207,3 +207,11 @@ def test_a_source_may_contain_an_equals_sign() -> None:
 def test_seeds_that_cannot_be_are_refused(seeds: str, said: str) -> None:
     with pytest.raises(Failure, match=f"--seeds: .*{said}"):
         command._numbers(seeds)
+
+
+def test_a_folder_for_results_that_is_a_file_is_refused_first(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for given in (tmp_path / "file", tmp_path / "file" / "in"):
+        with pytest.raises(Failure, match=r"--out: .*/file is a file; name a folder"):
+            command._check_folder(given)
+    command._check_folder(tmp_path / "new" / "folder")

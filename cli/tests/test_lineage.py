@@ -14,7 +14,7 @@ from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.sandbox.v1 import sandbox_pb2 as sb
 from codealign.cli.failures import Failure
 from codealign.cli.family import Family, is_record_id, load_family, record_digits
-from codealign.cli.lineage import lineage_tree, verdict_text
+from codealign.cli.lineage import lineage_tree, seed_place, verdict_text
 from codealign.cli.records_view import record_view
 from codealign.common.records import complete
 
@@ -390,3 +390,8 @@ def test_a_family_may_be_a_longer_chain_than_python_may_recurse() -> None:
     family = Family(chain[0].id, {record.id: record for record in reversed(chain)})
     assert family.line() == {chain[0].id}
     assert family.parent(chain[-1]) == chain[-2].id
+
+
+def test_a_seed_without_a_line_is_placed_by_its_file() -> None:
+    assert seed_place(pb.Seed(path="lib/mod.py", line=7)) == "lib/mod.py:7"
+    assert seed_place(pb.Seed(path="rows.jsonl")) == "rows.jsonl"

@@ -92,6 +92,12 @@ def test_a_plan_has_upper_bounds_the_forecast_and_the_notes() -> None:
         assert part in text
 
 
+def test_a_plan_names_the_state_of_a_run_that_exists() -> None:
+    shown, file = console()
+    print_plan(shown, api.PlanRunResponse(run_id="ab" * 16), "succeeded")
+    assert "run abababababab: exists already, succeeded" in file.getvalue()
+
+
 def test_the_status_line_has_the_forecast() -> None:
     status = api.RunStatus(id="ab" * 16, state=pb.RUN_STATE_RUNNING)
     status.forecast.text = "7 of 40 rows; about 3 min"

@@ -202,6 +202,13 @@ def test_comments_and_docstrings_do_not_hide_a_copy() -> None:
     assert read(code).key == read("def f(x):\n    return  x").key
 
 
+def test_answers_without_code_are_not_duplicates_of_each_other() -> None:
+    kept = RowDuplicates(0.7)
+    assert kept.offer(row("one", SORTING, "Use the sort of your language's library.", code=" ")) is None
+    assert kept.offer(row("two", PARSING, "const square = x => x * x;", code=" ")) is None
+    assert kept.offer(row("three", "Say hello.", "Hello there.", code="# nothing but a comment")) is None
+
+
 def test_near_duplicates_report_the_first_and_leave_strangers_alone() -> None:
     near = NearDuplicates(0.5)
     near.add("a", SORTING)

@@ -99,9 +99,12 @@ async def find_models(
                     await connection.call(inference.UnloadModel, inf.UnloadModelRequest(name=model.name))
             request = inf.LoadModelRequest(source=located)
             try:
-                there = (await connection.call(inference.LoadModel, request, timeout=_LOAD_SECONDS)).model
-            except Failure as failure:
-                raise Failure(f"{file.what}: models.{alias}: {source}: {failure.message}") from failure
+                there = (await connection.clients.call(inference.LoadModel, request, timeout=_LOAD_SECONDS)).model
+            except grpc.aio.AioRpcError as error:
+                raise Failure(
+                    f"{file.what}: models.{alias}: the inference service at {connection.addresses.inference} cannot "
+                    f"load {source}: {error.details() or error.code().name}"
+                ) from error
         found[alias] = there
     return found
 

@@ -30,6 +30,11 @@ def kind_name(kind: pb.Kind.ValueType) -> str:
     return value_name(pb.Kind.DESCRIPTOR, kind).lower().replace("_", " ")
 
 
+def seed_place(seed: pb.Seed) -> str:
+    """Return where a seed comes from: "file.py:12", or the file alone if the line is unknown, as for imported rows."""
+    return f"{seed.path}:{seed.line}" if seed.line else seed.path
+
+
 def verdict_name(verdict: sandbox.Verdict.ValueType) -> str:
     """Return a verdict without its prefix: "PASSED"."""
     return value_name(sandbox.Verdict.DESCRIPTOR, verdict)
@@ -162,7 +167,7 @@ class _Writer:
         match record.WhichOneof("body"):
             case "seed":
                 seed = record.seed
-                text = f"{seed.path}:{seed.line} {seed.name}".rstrip() + (f" ({seed.license})" if seed.license else "")
+                text = f"{seed_place(seed)} {seed.name}".rstrip() + (f" ({seed.license})" if seed.license else "")
                 return [Text(printable(text))]
             case "concept_set":
                 return [Text(printable(", ".join(record.concept_set.concepts)))]
@@ -296,6 +301,8 @@ class _Writer:
             text.append(f": {_one_line(decision.detail)}", style="default")
         if decision.duplicate_of:
             text.append(f" (duplicate of {decision.duplicate_of[:_SHORT]})", style="default")
+        if len(record.parents) > 1:  # the second parent of a decision is the run that it belongs to
+            text.append(f" in run {record.parents[1][:_SHORT]}", style="dim")
         return text.append(f" {record.id[:_SHORT]}", style="dim")
 
 

@@ -27,9 +27,15 @@ def plan_table(plan: api.PlanRunResponse) -> Table:
     return whole(table)
 
 
-def print_plan(console: Console, plan: api.PlanRunResponse) -> None:
-    """Print a plan: the run's id, upper bounds by stage, the forecast and notes."""
-    console.print(Text(f"run {plan.run_id[:12]}: not started"))
+def print_plan(console: Console, plan: api.PlanRunResponse, state: str = "") -> None:
+    """Print a plan: the run's id and state, upper bounds by stage, the forecast and notes.
+
+    Args:
+        console: Where to.
+        plan: The plan.
+        state: State of the run with this configuration. Empty: there is none yet.
+    """
+    console.print(Text(f"run {plan.run_id[:12]}: {f'exists already, {state}' if state else 'not started'}"))
     console.print()
     console.print(plan_table(plan))
     console.print()

@@ -220,7 +220,7 @@ async def test_a_run_begins_with_the_instructions_of_another_and_counts_only_its
 async def test_a_collection_without_instructions_and_a_run_at_work_are_refused() -> None:
     made = bench("evol-instruct")
     given = pb.Run(pipeline="evol-instruct", seeds=pb.SeedSelection(collection="none"))
-    with pytest.raises(NotFound, match="collection 'none' has no instructions: name a run"):
+    with pytest.raises(NotFound, match="collection 'none' does not exist or has no instructions: name a run"):
         await resolved(given, made.fakes.services, NONE)
     made.fakes.dataset.put(run_records(made.run.run)[0], made.run)
     wanted = pb.RunRequest(wanted=pb.RUN_STATE_RUNNING, reason="started")

@@ -127,6 +127,24 @@ async def test_runs_of_another_model_or_without_rows_say_nothing_and_that_is_sai
     assert list(found.notes) == [plan.UPPER_BOUNDS]
 
 
+async def test_runs_with_another_strategy_say_nothing_about_the_rows_of_this_one() -> None:
+    fakes = FakeServices()
+    put_seeds(fakes, 100)
+    put_earlier(fakes, 10, selection=pb.SelectionSettings(strategy="everything"))
+    assert not (await plan.build(fakes.services, with_defaults(run()), [])).HasField("forecast")
+
+
+async def test_a_forecast_is_never_above_the_upper_bound() -> None:
+    fakes = FakeServices()
+    put_seeds(fakes, 100)
+    put_earlier(fakes, 90)
+    given = with_defaults(run())
+    given.seeds.limit = 3
+    given.stages[0].attempts = 1
+    found = await plan.build(fakes.services, given, [])
+    assert 0 < found.forecast.expected_rows <= plan.most_rows(given, 100)
+
+
 async def test_an_engine_without_tokenizer_gives_no_counts_and_says_so_once() -> None:
     fakes = FakeServices()
     put_seeds(fakes, 3)

@@ -74,6 +74,25 @@ def attempts(made: Bench) -> list[int]:
     return [found[row.example.lineage[-1].record_id].attempt for row in made.examples()]
 
 
+async def test_a_row_that_another_strategy_made_before_still_says_how_it_compares() -> None:
+    made = bench("right", "right-too")
+    answers, verdicts = made.fakes.inference.writes, made.fakes.sandbox.judges
+    stage = pb.StageSettings(stage="responses", attempts=2, round_size=1)
+    before = Bench(toys.run_record("selfcodealign", "first-pass", stages=[stage]), fakes=made.fakes)
+    made.fakes.inference.writes, made.fakes.sandbox.judges = answers, verdicts
+    assert (await before.work()).rows == 1
+    # The stronger tests fail, so that the verdict remains the one on the response's own.
+    made.fakes.sandbox.judges = lambda program: (
+        sb.Result(verdict=sb.VERDICT_FAILED_ASSERTION) if program.tests.count("assert") > 1 else run_program(program)
+    )
+    await made.work()
+    (row,) = made.examples()
+    assert row.example.attempts == 2
+    assert row.example.judgement_id
+    (earlier,) = before.examples()
+    assert not earlier.example.judgement_id
+
+
 def dropped(made: Bench, rule: str) -> list[pb.Record]:
     decisions = made.fakes.dataset.of_kind(pb.KIND_DECISION, made.run.id)
     return [record for record in decisions if record.decision.rule == rule]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import re
 import shlex
 import sys
@@ -167,10 +168,25 @@ def run(
         options = replace(options, model=sources.get(OWN, ""))  # running services: their only model, or the named one
     else:
         where.home.prepare()
-    work = _Work(where, file, options, OWN in sources, folder or where.home.root / "experiments", plan)
+    folder = folder or where.home.root / "experiments"
+    _check_folder(folder)
+    work = _Work(where, file, options, OWN in sources, folder, plan)
     state = run_async(_run(work), work.interrupted)
     if state != pb.RUN_STATE_SUCCEEDED:
         raise typer.Exit(EXIT_FAILURE)
+
+
+def _check_folder(folder: Path) -> None:
+    """Check that results can be written to a folder, before anything is spent.
+
+    Raises:
+        Failure: It is a file, or lies in one, or may not be written to.
+    """
+    there = next((each for each in (folder, *folder.absolute().parents) if each.exists()), None)
+    if there is not None and not there.is_dir():
+        raise Failure(f"--out: {there} is a file; name a folder")
+    if there is not None and not os.access(there, os.W_OK | os.X_OK):
+        raise Failure(f"--out: {there} may not be written to")
 
 
 def _models(given: list[str] | tuple[()]) -> dict[str, str]:

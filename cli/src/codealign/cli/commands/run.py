@@ -35,6 +35,7 @@ from codealign.cli.options import (
 )
 from codealign.cli.plan import print_plan
 from codealign.cli.presets import DEFAULT, load
+from codealign.cli.progress import run_state
 from codealign.cli.refusals import refusal
 from codealign.cli.report import page
 from codealign.cli.run_config import (
@@ -430,7 +431,7 @@ async def _run(work: _Work) -> pb.RunState.ValueType:
             coordinator = connection.clients.coordinator
             asked = api.PlanRunRequest(config=config, loop=loop, series=work.rounds)
             planned = await _configured(connection, coordinator.PlanRun, asked, work.file)
-            print_plan(out, planned)
+            print_plan(out, planned, await _state_of(connection, planned.run_id))
             return pb.RUN_STATE_SUCCEEDED
         request = api.CreateRunRequest(config=config, loop=loop, series=work.rounds)
         created = await _create(connection, request, work.file)
@@ -450,6 +451,18 @@ async def _run(work: _Work) -> pb.RunState.ValueType:
             last.ClearField("series")
         await _tell(connection, work, last)
         return outcome(last)
+
+
+async def _state_of(connection: Connection, run_id: str) -> str:
+    """Return the state of a run, or "" if it does not exist."""
+    try:
+        found = await connection.call(connection.clients.coordinator.GetRun, api.GetRunRequest(run=run_id))
+    except Failure as failure:
+        cause = failure.__cause__
+        if isinstance(cause, grpc.aio.AioRpcError) and cause.code() == grpc.StatusCode.NOT_FOUND:
+            return ""
+        raise
+    return run_state(found.run)
 
 
 def _names_no_path(work: _Work) -> bool:

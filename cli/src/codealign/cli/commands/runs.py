@@ -21,7 +21,7 @@ from codealign.cli.options import (
     connects,
     services,
 )
-from codealign.cli.progress import message_words, run_state, waiting_words
+from codealign.cli.progress import message_words, run_state, state_name, waiting_words
 from codealign.cli.report.page import write
 from codealign.cli.terminal import err, out, printable, whole
 
@@ -171,8 +171,15 @@ def _change(where: Target, run: str, change: _Change) -> None:
             return await change(connection, run)
 
     status = run_async(work())
-    parts = (f"run {status.id[:12]}", run_state(status), message_words(status), waiting_words(status))
+    parts = (f"run {status.id[:12]}", run_state(status), message_words(status), waiting_words(status), _then(status))
     out.print(Text(printable(": ".join(part for part in parts if part))))
+
+
+def _then(status: api.RunStatus) -> str:
+    """Return what becomes of the loop after a run whose data are finished, or ""."""
+    if status.state != pb.RUN_STATE_SUCCEEDED or not status.HasField("loop"):
+        return ""
+    return f"then {state_name(status.loop.state)}"
 
 
 async def _newest(connection: Connection) -> str:

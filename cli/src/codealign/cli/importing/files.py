@@ -239,12 +239,12 @@ def _row(line: bytes, number: int, name: str, *, ended: bool) -> Row | None:
         fields = json.loads(text)
     except json.JSONDecodeError as error:
         if not ended:
-            raise Unusable("cut-off", f"the last line is cut off: {error.msg} at character {error.pos}") from None
+            raise Unusable("cut-off", f"the last line is cut off at character {error.pos}: {error.msg}") from None
         if number == 1 and text.strip() == "{":
             raise Unusable(
                 "unreadable-file", "is one JSON document: write one object per line (jq -c . FILE)"
             ) from None
-        raise Unusable("not-json", f"is not JSON: {error.msg} at character {error.pos}") from None
+        raise Unusable("not-json", f"is not JSON at character {error.pos}: {error.msg}") from None
     except (ValueError, RecursionError) as error:  # a number of too many digits; nested too deeply
         raise Unusable("not-json", f"is not readable JSON: {error}") from None
     if number == 1 and isinstance(fields, list):

@@ -10,7 +10,7 @@ from google.protobuf import json_format
 from codealign.api.coordinator.v1 import coordinator_pb2 as api
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.cli.family import BESIDE
-from codealign.cli.lineage import kind_name, verdict_name
+from codealign.cli.lineage import kind_name, seed_place, verdict_name
 from codealign.cli.report.judged import JudgedView, judged_view
 from codealign.cli.report.wording import Words, judgement_words, short
 from codealign.cli.terminal import count, duration
@@ -134,7 +134,7 @@ class _Builder:
         judged = None
         match record.WhichOneof("body"):
             case "seed":
-                sort, line = "seed", f"{record.seed.path}:{record.seed.line} {record.seed.name}".rstrip()
+                sort, line = "seed", f"{seed_place(record.seed)} {record.seed.name}".rstrip()
             case "concept_set":
                 sort, line = "concepts", ", ".join(record.concept_set.concepts)
             case "instruction":

@@ -78,7 +78,8 @@ def summary(record: pb.Record) -> str:
     """Return what a record says, for a list."""
     match record.WhichOneof("body"):
         case "seed":
-            return f"{record.seed.name}  {record.seed.path}:{record.seed.line}".lstrip()
+            line = f":{record.seed.line}" if record.seed.line else ""
+            return f"{record.seed.name}  {record.seed.path}{line}".lstrip()
         case "concept_set":
             return ", ".join(record.concept_set.concepts[:50])
         case "instruction":

@@ -443,7 +443,7 @@ class PlanRunResponse(_message.Message):
 
     @_builtins.property
     def forecast(self) -> Global___Forecast:
-        """From earlier runs of the same models and pipeline. Unset: there is none, and the stages' numbers are upper bounds."""
+        """From earlier runs of the same models, pipeline and strategy. Unset: there is none, and the stages' numbers are upper bounds."""
 
     def __init__(
         self,

@@ -90,7 +90,8 @@ class RowDuplicates:
             "dedup.near-code": source.bare,
         }
         digests = {rule: _digest(key) for rule, key in keys.items() if key and rule in self._exact}
-        texts = {rule: text for rule, text in texts.items() if rule in self._near}
+        # Two texts without content, such as two answers without Python code, are not alike.
+        texts = {rule: text for rule, text in texts.items() if text.strip() and rule in self._near}
         for rule, digest in digests.items():
             if other := self._exact[rule].get(digest):
                 return Drop(rule, _SEEN.get(rule, keys[rule]), other)

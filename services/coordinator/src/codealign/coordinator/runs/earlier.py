@@ -1,4 +1,4 @@
-"""Rates of earlier runs with the same models and pipeline, for the forecast of a run that has not started."""
+"""Rates of earlier runs with the same models, pipeline and strategy, to forecast a run that has not started."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Rates:
     """Seeds taken."""
     judged: int = 0
     """Seeds, with those that a rule dropped."""
-    seconds: float = 0.0
-    """Seconds with a request at inference."""
+    seconds_per_row: float = 0.0
+    """Seconds with a request at inference, of the slowest run: one that reused completions took no time for them."""
 
 
 async def rates(dataset: Dataset, run: pb.Run, seed_config_id: str) -> Rates:
-    """Return the rates of the newest runs with the same pipeline and models that have rows.
+    """Return the rates of the newest runs with the same pipeline, models and selection strategy that have rows.
 
     Args:
         dataset: The store.
@@ -48,7 +48,7 @@ async def rates(dataset: Dataset, run: pb.Run, seed_config_id: str) -> Rates:
     alike = [
         record
         for record in await requests.scan(dataset, ds.ScanRequest(kind=pb.KIND_RUN))
-        if record.run.pipeline == run.pipeline and _models(record.run) == _models(run)
+        if _method(record.run) == _method(run)
     ]
     alike.sort(key=lambda record: (record.provenance.created_at.ToNanoseconds(), record.id), reverse=True)
     for record in alike[:_MOST_RUNS]:
@@ -68,29 +68,31 @@ async def rates(dataset: Dataset, run: pb.Run, seed_config_id: str) -> Rates:
             elif each.kind == pb.KIND_DECISION and each.stage_config_id == seed_config_id:
                 found.judged += each.count
         logs = await requests.scan(dataset, ds.ScanRequest(kind=pb.KIND_WORK_LOG, parent_id=record.id))
-        found.seconds += sum(log.work_log.inference_seconds for log in logs)
+        seconds = sum(log.work_log.inference_seconds for log in logs)
+        found.seconds_per_row = max(found.seconds_per_row, seconds / rows)
     return found
 
 
-def _models(run: pb.Run) -> list[str]:
-    return [model_of(run, stage.stage).revision for stage in run.stages]
+def _method(run: pb.Run) -> tuple[str, str, list[str]]:
+    return run.pipeline, run.selection.strategy, [model_of(run, stage.stage).revision for stage in run.stages]
 
 
-def forecast(run: pb.Run, found: Rates, seeds: int) -> api.Forecast | None:
+def forecast(run: pb.Run, found: Rates, seeds: int, most: int) -> api.Forecast | None:
     """Return what a run would reach at these rates, or None if there are none.
 
     Args:
         run: The run.
         found: Rates of earlier runs.
         seeds: Seeds in the collection.
+        most: Upper bound of its rows.
     """
     if not found.rows or not found.seeds:
         return None
     usable = seeds * found.seeds / found.judged
     if run.seeds.limit:
         usable = min(usable, run.seeds.limit)
-    per_row, seconds_per_row = found.tokens / found.rows, found.seconds / found.rows
-    reach = usable * found.rows / found.seeds
+    per_row, seconds_per_row = found.tokens / found.rows, found.seconds_per_row
+    reach = min(most, usable * found.rows / found.seeds)
     ends, target = [reach], run.target
     if target.rows:
         ends.append(target.rows)
@@ -105,7 +107,7 @@ def forecast(run: pb.Run, found: Rates, seeds: int) -> api.Forecast | None:
         made.seconds_left = rows * seconds_per_row
         words += f" in {duration(made.seconds_left)}"
     runs = "an earlier run" if found.runs == 1 else f"{found.runs} earlier runs"
-    made.text = f"{words}, at the rates of {runs} with the same models and pipeline"
+    made.text = f"{words}, at the rates of {runs} with the same models, pipeline and strategy"
     if target.rows and reach < target.rows:
         made.text += f"; the seeds will not suffice for {target.rows:,} rows"
     return made

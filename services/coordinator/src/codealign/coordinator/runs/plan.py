@@ -19,8 +19,8 @@ from codealign.coordinator.runs.prompting import prompt_of, shots
 from codealign.coordinator.runs.strategies import STRATEGIES
 
 UPPER_BOUNDS = (
-    "no earlier run with these models and this pipeline has rows: nothing is known about rates, and the numbers are "
-    "upper bounds without the target"
+    "no earlier run with these models, this pipeline and this strategy has rows: nothing is known about rates, and the "
+    "numbers are upper bounds without the target"
 )
 NO_TOKENIZER = "no token counts: this engine has no tokenizer"
 
@@ -70,7 +70,8 @@ async def build(services: Services, run: pb.Run, notes: list[str], available: in
     rows = items[pipeline.groups.name]
     plan.stages.append(api.PlannedStage(stage=pipeline.selection.name, items=rows))
     seed_config = stage_configs(run)[pipeline.seeds.name].id
-    found = earlier.forecast(run, await earlier.rates(services.dataset, run, seed_config), available)
+    rates = await earlier.rates(services.dataset, run, seed_config)
+    found = earlier.forecast(run, rates, available, most_rows(run, available))
     if found is not None:
         plan.forecast.CopyFrom(found)
     elif has_target(run):

@@ -120,7 +120,7 @@ async def _seeds(run: pb.Run, services: Services, path: str) -> None:
             )
     request = ds.ScanRequest(kind=seeds.makes, collection=collection, page_size=1)
     if not (await services.dataset.scan(request)).records:
-        raise NotFound(f"collection {collection!r} has no {seeds.plural}: {seeds.advice}")
+        raise NotFound(f"collection {collection!r} does not exist or has no {seeds.plural}: {seeds.advice}")
 
 
 async def _execution(run: pb.Run, services: Services, path: str) -> list[str]:

@@ -277,6 +277,8 @@ class Selection:
         example = self._example(item, candidate, group)
         if judgement is not None:
             describe(example.example, record.id, judgement)
+            # Otherwise it would be the row that a run without comparison has made of the same response.
+            example.key = judgement.id
         return example, self._offers.offer(self._stage.compared(item, self._context.settings), group.key)
 
     def _choice(self, turn: Turn) -> list[pb.Record]:

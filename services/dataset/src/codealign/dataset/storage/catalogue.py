@@ -62,7 +62,7 @@ def get(database: Database, name: str) -> PublishedVersion:
     statement = select(versions).where(versions.c.name == name)
     row = database.read(lambda connection: connection.execute(statement).one_or_none())
     if row is None:
-        raise NotFound(f"version {name} does not exist; ListVersions lists all versions")
+        raise NotFound(f"version {name} does not exist; `codealign data versions` (ListVersions) lists all")
     return _version(row)
 
 
