@@ -29,9 +29,13 @@ give_up() {
 }
 
 stop() {
-    if [ -s "$dir/dockerd.pid" ] && grep -q dockerd "/proc/$(cat "$dir/dockerd.pid")/cmdline" 2>/dev/null; then
-        kill "$(cat "$dir/dockerd.pid")"
-        while [ -e "/proc/$(cat "$dir/dockerd.pid" 2>/dev/null)/cmdline" ]; do sleep 0.1; done
+    local pid
+    pid=$(cat "$dir/dockerd.pid" 2>/dev/null) || return 0
+    # By what it runs, so that neither a reused number nor a zombie, whose command line is empty, counts as the daemon.
+    runs() { grep -q dockerd "/proc/$pid/cmdline" 2>/dev/null; }
+    if [ -n "$pid" ] && runs; then
+        kill "$pid"
+        while runs; do sleep 0.1; done
     fi
 }
 
