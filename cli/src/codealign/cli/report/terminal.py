@@ -142,7 +142,7 @@ def evaluation_table(evaluations: Sequence[coordinator.Evaluation]) -> Table:
             figures.append(f"pass@{k} {found.pass_at_k[k]:.1%}{interval}")
         undecided = f"; {found.undecided} undecided" if found.undecided else ""
         if figures and found.problems_done < found.problems_total:
-            undecided += f"; unfinished: {found.problems_done:,} of {count(found.problems_total, 'problem')}"
+            undecided += "; unfinished"
         table.add_row(
             Text(printable(found.benchmark)),
             Text(printable(found.model)),
