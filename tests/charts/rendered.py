@@ -165,8 +165,9 @@ class Rendered:
 
 
 def parsed(text: str) -> Rendered:
-    """Parse Helm's output."""
-    return Rendered(tuple(document for document in yaml.safe_load_all(text) if document))
+    """Parse Helm's output. The items of a List count as its own objects do: Helm creates them one after the other."""
+    documents = [document for document in yaml.safe_load_all(text) if document]
+    return Rendered(tuple(each for document in documents for each in document.get("items", [document])))
 
 
 @functools.cache

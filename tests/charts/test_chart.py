@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from charts import schema
 from codealign.common.settings import ServerSettings, load
@@ -442,6 +443,25 @@ def test_the_addresses_that_services_call_are_services_and_in_their_certificates
     for scaler in chart.of("ScaledObject"):
         address = scaler["spec"]["triggers"][0]["metadata"]["scalerAddress"]
         assert address == f"{FULL}-{gateways[scaler['metadata']['name']]}.{NAMESPACE}.svc:7400"
+
+
+@RENDERED
+def test_keda_finds_its_certificate_before_it_connects_to_a_gateway(case: str) -> None:
+    lists = [each for each in yaml.safe_load_all(text_of(case)) if each and each["kind"] == "List"]
+    assert len(lists) == len(rendered(case).of("ScaledObject"))
+    for items in (each["items"] for each in lists):
+        name = items[-1]["metadata"]["name"]
+        # Helm creates the items of a List in its order, and KEDA never asks again for an authentication that is missing.
+        kinds = ["ScaledObject"] if case.startswith("no-tls") else ["TriggerAuthentication", "ScaledObject"]
+        assert [(each["kind"], each["metadata"]["name"]) for each in items] == [(kind, name) for kind in kinds]
+        if case != "cert-manager":
+            continue
+        secret = items[0]["spec"]["secretTargetRef"][0]["name"]
+        (scaled,) = (pod for pod in rendered(case).pods() if pod.name == name)
+        variables = scaled.spec["containers"][0]["env"]
+        assert [each["valueFrom"]["secretKeyRef"] for each in variables if each["name"] == "KEDA_AUTHORITY"] == [
+            {"name": secret, "key": "ca.crt"}
+        ]
 
 
 @RENDERED

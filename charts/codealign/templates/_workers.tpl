@@ -36,6 +36,7 @@ spec:
       env:
         {{- include "codealign.serverEnv" (dict "root" $ "prefix" "CODEALIGN_INFERENCE_" "port" 7400 "drain" $values.drainSeconds) | nindent 8 }}
         {{- include "codealign.tracingEnv" $ | nindent 8 }}
+        {{- include "codealign.kedaEnv" (dict "root" $ "scaling" $workers.scaling) | nindent 8 }}
         - {name: CODEALIGN_INFERENCE_WORKER_OF_GATEWAY, value: "true"}
         {{- if $spans }}
         - {name: CODEALIGN_INFERENCE_ENGINE, value: vllm-grpc}
