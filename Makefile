@@ -130,6 +130,10 @@ chaos: setup ## Runs under 100 random faults (killed, frozen, cut off, a full di
 bench-sandbox: setup ## Executions per second, ours and others', in one table
 	@$(BIN)/python -m tests.bench.sandbox $(ARGS)
 
+.PHONY: bench-practice
+bench-practice: setup ## Unseen programs that write to memory that no program for practice writes to; CODEALIGN_BENCHMARK_DATA: solutions of HumanEval and MBPP
+	@$(BIN)/python -m tests.bench.practice $(ARGS)
+
 .PHONY: bench-flow
 bench-flow: setup ## What a record costs: processor time by service, memory, growth; SQLite and PostgreSQL
 	@$(BIN)/python -m tests.bench.flow $(ARGS)

@@ -451,7 +451,7 @@ def test_keda_finds_its_certificate_before_it_connects_to_a_gateway(case: str) -
     assert len(lists) == len(rendered(case).of("ScaledObject"))
     for items in (each["items"] for each in lists):
         name = items[-1]["metadata"]["name"]
-        # Helm creates the items of a List in its order, and KEDA never asks again for an authentication that is missing.
+        # Helm creates the items of a List in order, and KEDA never asks again for an authentication that is missing.
         kinds = ["ScaledObject"] if case.startswith("no-tls") else ["TriggerAuthentication", "ScaledObject"]
         assert [(each["kind"], each["metadata"]["name"]) for each in items] == [(kind, name) for kind in kinds]
         if case != "cert-manager":

@@ -73,7 +73,7 @@ _OWN: tuple[Program, ...] = (
 )
 
 
-def _of_problem(problem: Problem) -> Program | None:
+def of_problem(problem: Problem) -> Program | None:
     """Return the canonical solution with an assertion for each base input, or None if the inputs are not literals."""
     assert isinstance(problem.tests, CallTests)
     space: dict[str, Any] = {"__name__": "canonical"}
@@ -98,7 +98,7 @@ def load() -> tuple[dict[str, tuple[Program, ...]], str]:
     typical, source = _OWN, f"{len(_OWN)} programs of this benchmark's own (CODEALIGN_BENCHMARK_DATA is not set)"
     if folder:
         problems = benchmarks.load("humaneval", Path(folder)).problems[::_EVERY]
-        found = [program for problem in problems if (program := _of_problem(problem)) is not None]
+        found = [program for problem in problems if (program := of_problem(problem)) is not None]
         left_out = len(problems) - len(found)
         typical = tuple(found)
         source = (

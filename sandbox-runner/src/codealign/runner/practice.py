@@ -81,12 +81,20 @@ def _execute(server: Server, program: Program) -> None:
             raise RuntimeError(f"a program for practice did not start:\n{code}")
 
 
-def practise(name: str, profile: Profile) -> bytes:
-    """Return the profile of a fork server.
+def use_program_environment() -> None:
+    """Give fork servers that this process starts the environment of a runner's, which decides how they allocate."""
+    environment = program_environment(os.environ)
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+def practise(name: str, profile: Profile, programs: Sequence[Program]) -> bytes:
+    """Return the profile of a fork server: 8 bytes for each block that a program wrote to.
 
     Args:
         name: Its name, as in `Profile.servers`.
         profile: Determines what it imports.
+        programs: What it runs.
 
     Raises:
         RuntimeError: A program did not start.
@@ -95,7 +103,7 @@ def practise(name: str, profile: Profile) -> bytes:
     server = Server(name, profile.servers[name], None, practises=True)
     server.wait_ready()
     server.control.settimeout(_ANSWER_SECONDS)
-    for program in programs_of(name, profile):
+    for program in programs:
         _execute(server, program)
     server.control.send(forkserver.PROFILE)
     found = server.control.recv(_PROFILE_LIMIT)
@@ -106,12 +114,10 @@ def practise(name: str, profile: Profile) -> bytes:
 
 def main(folders: Sequence[str]) -> None:
     """Practise with every fork server; see above."""
-    environment = program_environment(os.environ)
-    os.environ.clear()
-    os.environ.update(environment)
+    use_program_environment()
     profile = DEFAULT.with_packages(installed_packages(DEFAULT))
     for name in profile.servers:
-        found = practise(name, profile)
+        found = practise(name, profile, programs_of(name, profile))
         for folder in folders:
             Path(folder).mkdir(parents=True, exist_ok=True)
             Path(folder, name).write_bytes(found)
