@@ -85,7 +85,7 @@ def of_problem(problem: Problem) -> Program | None:
         try:
             if ast.literal_eval(repr(wanted)) != wanted:
                 return None
-        except ValueError:
+        except (ValueError, SyntaxError):
             return None
         lines.append(f"assert {problem.entry_point}({', '.join(arguments)}) == {wanted!r}\n")
     tests = "".join(lines)
