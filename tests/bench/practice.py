@@ -46,7 +46,7 @@ for label, code, tests in json.load(sys.stdin):
     missed = len(blocks(name, [(code, tests)]) - known[name])
     print(json.dumps([label, name, missed]), flush=True)
 """
-"""Runs in the interpreter that a gateway's runners use, without this environment's packages before its own."""
+"""Runs in the interpreter that runners use. Prints label, fork server and number of blocks of each program."""
 
 
 def unseen(every: int) -> list[tuple[str, str, str]]:
