@@ -30,14 +30,14 @@ from tests.bench.rows.workers import BASE
 _ASSERTIONS = (1, 3, None)
 _SCRIPT = """\
 import json, sys
-from codealign.runner import practice
+from codealign.runner import configuration, practice
 from codealign.runner.profiles import DEFAULT
 
 def blocks(name, given):
     found = practice.practise(name, DEFAULT, given)
     return {found[at : at + 8] for at in range(0, len(found), 8)}
 
-practice.use_program_environment()
+configuration.use_program_environment()
 known = {}
 for label, code, tests in json.load(sys.stdin):
     name = DEFAULT.server_of(code, tests)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from typing import Literal, Self
 
@@ -81,3 +82,10 @@ def box_bytes(profile: Profile, slots: int) -> int:
 def program_environment(own: Mapping[str, str]) -> dict[str, str]:
     """Return the complete environment of a program. No other variable of the supervisor reaches it."""
     return {name: own[name] for name in _GIVEN if name in own} | _PROGRAM_ENVIRONMENT
+
+
+def use_program_environment() -> None:
+    """Make the environment of programs this process's own. Fork servers inherit it; it decides how they allocate."""
+    environment = program_environment(os.environ)
+    os.environ.clear()
+    os.environ.update(environment)

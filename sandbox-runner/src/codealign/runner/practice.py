@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from codealign.runner import forkserver, sources
-from codealign.runner.configuration import program_environment
+from codealign.runner.configuration import use_program_environment
 from codealign.runner.evidence import Tokens
 from codealign.runner.profiles import DEFAULT, MIB, Profile
 from codealign.runner.slot import Server
@@ -79,13 +79,6 @@ def _execute(server: Server, program: Program) -> None:
             pass
         if not channel.recv(_PROFILE_LIMIT):
             raise RuntimeError(f"a program for practice did not start:\n{code}")
-
-
-def use_program_environment() -> None:
-    """Give fork servers that this process starts the environment of a runner's, which decides how they allocate."""
-    environment = program_environment(os.environ)
-    os.environ.clear()
-    os.environ.update(environment)
 
 
 def practise(name: str, profile: Profile, programs: Sequence[Program]) -> bytes:

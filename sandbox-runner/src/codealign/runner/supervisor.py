@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.runner import isolation_checks, job
-from codealign.runner.configuration import Configuration, box_bytes, program_environment
+from codealign.runner.configuration import Configuration, box_bytes, use_program_environment
 from codealign.runner.profiles import DEFAULT, Profile
 from codealign.runner.slot import SITE, Ledger, Slot, SlotLost
 from codealign.runner.soundness import Soundness, Unsound, threads_here
@@ -110,9 +110,7 @@ class Supervisor:
             SlotLost: A fork server did not start (a package may be broken), or failed under a probe.
         """
         configuration = self._configuration
-        environment = program_environment(os.environ)
-        os.environ.clear()
-        os.environ.update(environment)
+        use_program_environment()
         isolated = configuration.isolation == "gvisor"
         proved, slots, packages = [isolation_checks.kernel()], [], {}
         # Outside gVisor nothing is started, not even a probe, unless explicitly configured.
