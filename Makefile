@@ -90,7 +90,7 @@ recordings: setup ## Record again what the tests replay of each pipeline; needed
 
 # Tests in three tiers; docs/testing.md says what each needs. Markers make the first two: see tests/tiers.py. An ARGS
 # that selects no test of a tier is no failure. JUNIT=<folder> writes a JUnit file for each tier.
-PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 tier = @$(PYTEST) --tier $(1) $(if $(JUNIT),--junitxml=$(JUNIT)/$(1).xml) $(ARGS) || [ $$? = 5 ]
 
 .PHONY: test-unit
@@ -120,7 +120,7 @@ soak: setup ## 20,000 executions with hostile ones among them, then 2,000 while 
 	@$(BIN)/python -m tests.chaos.soak $(ARGS)
 	@$(BIN)/python -m tests.chaos.kill_runners
 	@test -z "$$CODEALIGN_BENCHMARK_DATA" || $(BIN)/python -m tests.evaluation.canonical
-	@test -z "$$CODEALIGN_BENCHMARK_DATA" || CODEALIGN_PARITY_EVERY=1 $(BIN)/python -m pytest tests/evaluation/test_parity.py
+	@test -z "$$CODEALIGN_BENCHMARK_DATA" || CODEALIGN_PARITY_EVERY=1 $(BIN)/python -m pytest -o faulthandler_timeout=0 tests/evaluation/test_parity.py
 
 .PHONY: chaos
 chaos: setup ## Runs under 100 random faults (killed, frozen, cut off, a full disk, ...) must publish what undisturbed ones publish

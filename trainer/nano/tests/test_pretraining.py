@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,14 @@ def test_the_recipe_run_twice_gives_the_same_texts_and_tokenizer() -> None:
     assert one == other
     assert pretraining.write_corpus(replace(SMALL, seed=1), 1) != once
     assert pretraining.write_corpus(replace(SMALL, careless_share=0.0), 1) != once
+
+
+def test_writing_the_corpus_forks_no_process_that_may_have_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise AssertionError("a child of fork waits for ever for locks that other threads held")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    assert len(pretraining.write_corpus(SMALL, 2)) == SMALL.documents
 
 
 def test_numbers_are_copied_digit_by_digit_and_every_text_comes_back() -> None:

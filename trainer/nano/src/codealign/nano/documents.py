@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from codealign.coordinator.evaluation import prompts as evaluation
@@ -153,3 +153,14 @@ def draw_document(dice: random.Random, careless_share: float) -> str:
     """
     (form,) = dice.choices([form for form, _ in FORMS], [weight for _, weight in FORMS])
     return form(dice, careless_share)
+
+
+def draw_documents(seed: int, careless_share: float, numbers: Sequence[int]) -> list[str]:
+    """Return the documents with these numbers.
+
+    Each depends only on the seed, the share of careless authors and its own number.
+    """
+    return [
+        draw_document(random.Random(f"nano {seed} {number}"), careless_share)  # noqa: S311
+        for number in numbers
+    ]

@@ -7,7 +7,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from codealign.nano.pretraining import Recipe, write_documents
+from codealign.nano.documents import draw_documents
+from codealign.nano.pretraining import Recipe
 
 _PROBE = 200
 """Number of documents that represent the corpus: enough for every form and nearly every block."""
@@ -15,7 +16,8 @@ _PROBE = 200
 
 def recipe_sha256(recipe: Recipe) -> str:
     """Return a hash of the recipe's parameters and of the first documents that it generates."""
-    parts = [json.dumps(asdict(recipe), sort_keys=True), *write_documents(recipe, range(_PROBE))]
+    documents = draw_documents(recipe.seed, recipe.careless_share, range(_PROBE))
+    parts = [json.dumps(asdict(recipe), sort_keys=True), *documents]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

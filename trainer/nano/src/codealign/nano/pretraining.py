@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-import random
+import multiprocessing
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -60,19 +61,13 @@ class Step:
     tokens_per_second: float
 
 
-def write_documents(recipe: Recipe, numbers: Sequence[int]) -> list[str]:
-    """Return the documents of these numbers. Each depends only on the recipe's seed and authors, and on its number."""
-    return [
-        documents.draw_document(random.Random(f"nano {recipe.seed} {number}"), recipe.careless_share)  # noqa: S311
-        for number in numbers
-    ]
-
-
 def write_corpus(recipe: Recipe, workers: int) -> list[str]:
     """Return all documents, written by several processes."""
     chunks = [range(recipe.documents)[start : start + _CHUNK] for start in range(0, recipe.documents, _CHUNK)]
-    with ProcessPoolExecutor(workers) as pool:
-        return list(chain.from_iterable(pool.map(write_documents, [recipe] * len(chunks), chunks)))
+    write = partial(documents.draw_documents, recipe.seed, recipe.careless_share)
+    # Forking would copy locks that another thread of this process holds, and the child would wait for them for ever.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return list(chain.from_iterable(pool.map(write, chunks)))
 
 
 def build_tokenizer(recipe: Recipe, corpus: Sequence[str]) -> PreTrainedTokenizerFast:
