@@ -29,9 +29,9 @@ UNLESS_MODEL_GONE = frozenset({grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED
 """Statuses that mean the same if the worker still has the model: a recording without the prompt. Otherwise the model
 was unloaded or the worker restarted."""
 
-
 STOPS = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.ABORTED})
 """Statuses of calls to a server that stops or is lost, which say nothing about the request or how the server works."""
+_FINISH_REASONS = frozenset(pb.FinishReason.values()) - {pb.FINISH_REASON_UNSPECIFIED}
 
 
 class Relayed(CodeAlignError):
@@ -91,7 +91,7 @@ def objection(response: pb.GenerateResponse, key: ModelKey, seeds: dict[int, int
         return f"it answered attempt {completion.attempt}, which it does not owe"
     if completion.seed != seeds[completion.attempt]:
         return f"it answered attempt {completion.attempt} with another seed"
-    if completion.finish_reason not in pb.FinishReason.values() or not completion.finish_reason:
+    if completion.finish_reason not in _FINISH_REASONS:
         return f"it gave the unknown finish reason {completion.finish_reason}"
     tokens = completion.prompt_tokens, completion.cached_prompt_tokens, completion.generated_tokens
     if min(tokens) < 0 or not (math.isfinite(completion.seconds) and completion.seconds >= 0):

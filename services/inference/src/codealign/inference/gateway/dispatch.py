@@ -130,9 +130,10 @@ class Dispatcher:
                 raise error
             dropped[victim] = None
             left -= len(victim.draws)
-        full = self._full(job.key)
-        for victim in dropped:
-            self.fail(victim, full)
+        if dropped:
+            full = self._full(job.key)
+            for victim in dropped:
+                self.fail(victim, full)
         waiting = self._model(job.key).waiting  # a new one if the last of the old one's samples were dropped
         for draw in job.draws.values():
             waiting.put(draw)
@@ -353,7 +354,10 @@ class Dispatcher:
         return lane
 
     def _model(self, key: ModelKey) -> _Model:
-        return self._models.setdefault(key, _Model())
+        model = self._models.get(key)
+        if model is None:
+            model = self._models[key] = _Model()
+        return model
 
     def _tidy(self, key: ModelKey) -> None:
         """Forget a model without workers and without samples."""

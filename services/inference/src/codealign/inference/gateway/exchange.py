@@ -9,7 +9,7 @@ import functools
 import hashlib
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable
 
 import grpc
 
@@ -126,6 +126,7 @@ class Exchange:
                 f"model {key.name} is revision {key.revision}, not {request.expected_revision}: load that revision, or "
                 "request the loaded one"
             )
+        request.model, request.expected_revision = key  # what each worker is asked for
         answers: asyncio.Queue[pb.GenerateResponse | CodeAlignError] = asyncio.Queue()
         job = Job(key, caller, _group(request), answers.put_nowait)
         seeds = {sample.attempt: sample.seed for sample in request.samples}
@@ -245,7 +246,7 @@ class Exchange:
 
     async def _relay(self, call: Call, asked: _Request, link: Link) -> Ending:
         """Pass a worker's answers on until its stream ends."""
-        request = _part(asked.request, asked.key, call.owed)
+        request = _part(asked.request, call.owed)
         worker = self._fleet.workers.get(call.worker)
         with link.generate(request) as responses:
             async for response in responses:
@@ -316,13 +317,12 @@ def _group(request: pb.GenerateRequest) -> str:
     return hashlib.blake2b(text, digest_size=16).hexdigest()
 
 
-def _part(request: pb.GenerateRequest, key: ModelKey, attempts: Iterable[int]) -> pb.GenerateRequest:
-    """Return the request for some of its samples, at exactly one model."""
-    wanted = set(attempts)
+def _part(request: pb.GenerateRequest, attempts: Collection[int]) -> pb.GenerateRequest:
+    """Return the request for some of its samples."""
+    if len(attempts) == len(request.samples):
+        return request
     part = pb.GenerateRequest()
     part.CopyFrom(request)
-    part.model, part.expected_revision = key
-    if len(wanted) < len(request.samples):
-        del part.samples[:]
-        part.samples.extend(sample for sample in request.samples if sample.attempt in wanted)
+    del part.samples[:]
+    part.samples.extend(sample for sample in request.samples if sample.attempt in attempts)
     return part

@@ -58,18 +58,19 @@ class Lanes:
 
     def __init__(self) -> None:
         self._lanes: dict[str, Lane] = {}
+        self._open: list[Lane] = []
         self._ring = Ring(())
         self._favourites: dict[str, str] = {}
 
     @property
     def slots(self) -> int:
         """Slots of the open lanes."""
-        return sum(lane.slots for lane in self._open())
+        return sum(lane.slots for lane in self._open)
 
     @property
     def is_open(self) -> bool:
         """Whether any worker may get samples, now or when it has room."""
-        return any(lane.is_open for lane in self._lanes.values())
+        return bool(self._open)
 
     @property
     def all(self) -> list[Lane]:
@@ -104,7 +105,7 @@ class Lanes:
 
     def has_room(self, now: float) -> bool:
         """Return whether any worker can get a sample now."""
-        return any(lane.has_room(now) for lane in self._lanes.values())
+        return any(lane.has_room(now) for lane in self._open)
 
     def prefers(self, prefix_key: str, now: float) -> bool:
         """Return whether a prefix group's own worker can get one of its samples now. Without a key, any can."""
@@ -121,10 +122,7 @@ class Lanes:
         Returns:
             The lane, or None if no worker has room, and whether it is not the prefix group's own.
         """
-        if any(lane.worker not in avoid for lane in self._open()):
-            lanes = [lane for lane in self._open() if lane.worker not in avoid]
-        else:
-            lanes = self._open()
+        lanes = [lane for lane in self._open if lane.worker not in avoid] or self._open
         favourite = self._favourite_with_room(prefix_key, now) if prefix_key else None
         if favourite is not None and favourite in lanes:
             return favourite, False
@@ -144,13 +142,10 @@ class Lanes:
         return lane
 
     def _bound(self, lane: Lane) -> int:
-        lanes = self._open()
-        running, slots = sum(each.in_flight for each in lanes), sum(each.slots for each in lanes)
+        running, slots = sum(each.in_flight for each in self._open), self.slots
         return max(math.ceil(_FREE_SHARE * lane.slots), math.ceil(_BOUND * (running + 1) * lane.slots / slots))
 
-    def _open(self) -> list[Lane]:
-        return [lane for lane in self._lanes.values() if lane.is_open]
-
     def _changed(self) -> None:
-        self._ring = Ring(lane.worker for lane in self._open())
+        self._open = [lane for lane in self._lanes.values() if lane.is_open]
+        self._ring = Ring(lane.worker for lane in self._open)
         self._favourites.clear()
