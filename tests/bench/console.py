@@ -31,8 +31,8 @@ from codealign.api.coordinator.v1.coordinator_pb2_grpc import CoordinatorService
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from codealign.api.dataset.v1.dataset_pb2_grpc import DatasetServiceStub
-from tests.bench.processes import free_port
 from tests.bench.scene import COLLECTION, DATABASES, Scene, empty_database, follow, pipeline_of, run_of, store_seeds
+from tests.ports import free_port
 
 PAGE = Path(__file__).parents[2] / "docs/console.md"
 AIM_MILLISECONDS = 300

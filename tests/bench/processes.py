@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,19 +16,13 @@ import grpc
 from grpc_health.v1 import health_pb2
 
 from codealign.common.health import READINESS
+from tests.ports import free_port
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 30.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 _LOG_CHARACTERS = 4_000
 _PACKAGES = {"training": "trainer"}
-
-
-def free_port() -> int:
-    """Return a free port."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from codealign.inference.engines.simulated import program
 from codealign.inference.engines.simulated.draws import Draws
 from codealign.inference.engines.simulated.words import ADJECTIVES, NOUNS, VERBS
 from services.dataset.tests.conftest import Postgres, _postgres_bin
-from tests.bench.processes import Service, free_port
+from tests.bench.processes import Service
+from tests.ports import free_port
 
 ENDED = frozenset({pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED, pb.RUN_STATE_PAUSED})
 COLLECTION = "simulated-seeds"

@@ -32,10 +32,10 @@ from codealign.api.coordinator.v1.coordinator_pb2_grpc import CoordinatorService
 from codealign.api.dataset.v1 import dataset_pb2 as ds
 from codealign.api.dataset.v1 import records_pb2 as pb
 from tests import gateways
-from tests.bench.processes import free_port
 from tests.bench.scene import DATABASES, ENDED, SQLITE, Scene, empty_database, follow, pipeline_of, run_of, store_seeds
 from tests.chaos import disk, faults
 from tests.chaos.proxy import Proxy
+from tests.ports import free_port
 
 _BEHIND_PROXIES = ("dataset", "inference", "sandbox")
 _DISK_BYTES = 2**30

@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import threading
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+
+from tests.ports import free_port
 
 Manifest = dict[str, Any]
 KEEP = bool(os.environ.get("CODEALIGN_TEST_KEEP"))
@@ -74,17 +75,11 @@ def credentials(files: dict[str, bytes], *, own: bool = True) -> grpc.ChannelCre
     return grpc.ssl_channel_credentials(files["ca.crt"], *pair)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Forward:
     """A forwarded port of a Service or pod, such as "service/web", re-established when a pod is replaced."""
 
     def __init__(self, namespace: str, target: str, port: int = 7400) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.address = f"localhost:{self.port}"
         forwarded = ("port-forward", target, f"{self.port}:{port}", "--pod-running-timeout=10s")
         self._command = ("kubectl", f"--namespace={namespace}", *forwarded)

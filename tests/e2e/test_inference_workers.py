@@ -17,7 +17,8 @@ from codealign.common.clients import connect
 from codealign.inference import wire
 from codealign.inference.engines.simulated import profile
 from codealign.inference.engines.simulated.engine import SimulatedEngine
-from tests.bench.processes import Service, free_port
+from tests.bench.processes import Service
+from tests.ports import free_port
 
 REQUESTS, SAMPLES = 125, 4
 KILL_EVERY_SECONDS = 2.0

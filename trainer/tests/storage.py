@@ -14,6 +14,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from tests.ports import free_port
+
 BUCKET = "lab"
 _KEYS = {"AWS_ACCESS_KEY_ID": "lab", "AWS_SECRET_ACCESS_KEY": "lab-secret", "AWS_DEFAULT_REGION": "us-east-1"}
 
@@ -34,9 +36,7 @@ def served(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         pytest.skip("no S3: versitygw has to be on PATH, and s3fs installed")
     (folder / "buckets" / BUCKET).mkdir(parents=True)
     (folder / "metadata").mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     keys = {"ROOT_ACCESS_KEY": _KEYS["AWS_ACCESS_KEY_ID"], "ROOT_SECRET_KEY": _KEYS["AWS_SECRET_ACCESS_KEY"]}
     command = [gateway, "--port", f"127.0.0.1:{port}", "posix"]
     command += ["--sidecar", str(folder / "metadata"), str(folder / "buckets")]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -30,6 +29,7 @@ from codealign.trainer.sft.job import Job
 from codealign.trainer.sft.progress import Outcome, outcome_json, outcome_of, write_outcome
 from codealign.trainer.sft.rows import read_rows
 from codealign.trainer.sources import fetch_model, find_data, find_model
+from tests.ports import free_port
 from trainer.tests.conftest import Process
 from trainer.tests.storage import served
 from trainer.tests.test_worker import alive, descendants
@@ -55,9 +55,7 @@ class Pods:
     def __init__(self, remote: Remote, folder: Path) -> None:
         self.remote, self.folder = remote, folder
         self.running: list[Process] = []
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
 
     def start(self, start: str) -> list[Process]:
         """Start two pods."""

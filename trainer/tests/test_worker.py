@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from codealign.common.model_identity import revision
 from codealign.trainer.cluster import worker
 from codealign.trainer.sft.job import Job
 from codealign.trainer.sft.progress import Outcome, read_outcome, write_outcome
+from tests.ports import free_port
 from trainer.tests.conftest import Process, events
 from trainer.tests.tiny import make_job
 
@@ -29,9 +29,7 @@ Pod = Callable[[Job, int, int], Process]
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture

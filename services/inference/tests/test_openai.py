@@ -37,6 +37,7 @@ from codealign.inference.engines.base import ChatMessage, Completion, FinishReas
 from codealign.inference.engines.openai.engine import CONTINUE, OpenAIEngine
 from codealign.inference.settings import InferenceSettings
 from codealign.inference.sources import SourceUnreachable
+from tests.ports import free_port
 
 Answer = Callable[["Handler"], None]
 KEY = "sk-secret"
@@ -658,9 +659,7 @@ def vllm_url(tmp_path_factory: pytest.TempPathFactory, make_model: Callable[...,
         pytest.skip("run `make setup-vllm`")
     sizes = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 512}
     model = make_model(tmp_path_factory.mktemp("models") / "tiny", **sizes)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     flags = ["--enforce-eager", "--dtype", "float32", "--no-enable-chunked-prefill", "--enable-prompt-tokens-details"]
     log = tmp_path_factory.mktemp("log") / "log"
     arguments = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), *flags]

@@ -17,6 +17,7 @@ from codealign.common.errors import ConfigurationError
 from codealign.inference.engine_opener import open_engine
 from codealign.inference.engines.base import Completion, FinishReason, GenerationRequest, Sample, Sampling
 from codealign.inference.settings import InferenceSettings
+from tests.ports import free_port
 
 from . import vllm_server as vllm
 
@@ -39,13 +40,6 @@ def frontend() -> Path:
             "package vllm, in the same version"
         )
     return found[0]
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")
