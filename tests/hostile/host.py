@@ -109,13 +109,6 @@ def _marked() -> Iterator[str]:
             yield from (f"{table} {line}" for line in lines if line.split()[0] == KEY)
 
 
-def _containers() -> set[str]:
-    if shutil.which("docker") is None:
-        return set()
-    listed = subprocess.run(["docker", "ps", "--all", "--quiet"], capture_output=True, text=True, check=False)
-    return set(listed.stdout.split())
-
-
 class Host:
     """A snapshot of this machine, to compare with its later state."""
 
@@ -133,7 +126,7 @@ class Host:
         self._marked = set(_marked())
         self._sockets = self._own_sockets()
         self._files = self._kept_files()
-        self._containers = _containers()
+        self._containers = self._own_containers()
 
     def close(self) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
@@ -162,12 +155,22 @@ class Host:
         found += [f"new: {name}" for name in sorted(set(_marked()) - self._marked)]
         files = self._kept_files()
         found += [f"in the cache: {path}" for path in sorted(files.items() ^ self._files.items())]
-        found += [f"container {name} is left" for name in sorted(_containers() - self._containers)]
+        found += [f"container {name} is left" for name in sorted(self._own_containers() - self._containers)]
         return found
 
     def _own_sockets(self) -> set[str]:
         own = _inodes({self._gateway, *descendants(self._gateway)})
         return {name for inode, name in _sockets() if inode in own or MARK in name}
+
+    def _own_containers(self) -> set[str]:
+        """Return all containers except those of gateways with another folder."""
+        if shutil.which("docker") is None:
+            return set()
+        command = ["docker", "ps", "--all", "--format", '{{.ID}} {{.Label "codealign.run-dir"}}']
+        lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
+        own = f":{(self._cache / 'run-docker').resolve()}"
+        by_owner = (line.partition(" ")[::2] for line in lines)
+        return {name for name, owner in by_owner if not owner or owner.endswith(own)}
 
     def _kept_files(self) -> dict[str, tuple[int, int]]:
         """Return the cache's files, except those that a running gateway changes."""
