@@ -124,7 +124,7 @@ async def test_a_container_without_gvisor_refuses_work_whatever_its_runtime_is_c
 
 
 def test_a_runtime_that_is_not_gvisor_is_named(docker_is_there: None, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"runtime 'runc' is /.*names no release"):
+    with pytest.raises(ConfigurationError, match=r"DOCKER_RUNTIME: runtime 'runc' is /.*no release in the output"):
         docker.prepare(tmp_path, 1, 60.0, IMAGE, "runc")
 
 
