@@ -334,6 +334,17 @@ def test_doctor_says_what_is_missing_and_what_to_do(monkeypatch: pytest.MonkeyPa
     assert "pass another directory with --home" in result.output
 
 
+def test_doctor_says_that_the_sandbox_needs_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None if name == "ziglang" else object())
+    (finding,) = diagnosis._compiler()
+    assert (finding.level, finding.found) == (
+        "problem",
+        "no C compiler found; the sandbox's fork server has a native part",
+    )
+    assert "ziglang" in finding.remedy
+
+
 @pytest.mark.parametrize(
     ("version", "apt", "level"),
     [

@@ -223,9 +223,10 @@ def test_a_dropped_seed_says_why(line: Line) -> None:
     dropped = pb.Decision(
         outcome=pb.Decision.OUTCOME_DROPPED, rule="seed.near-duplicate", detail="Jaccard 0.8", duplicate_of="ab" * 16
     )
-    decision = complete(pb.Record(kind=pb.KIND_DECISION, parents=[seed.id], decision=dropped))
-    text = render(lineage_tree(Family(seed.id, {seed.id: seed, decision.id: decision})))
-    assert "dropped by seed.near-duplicate: Jaccard 0.8 (duplicate of abababababab)" in text
+    for parents, told in ([seed.id, "ab" * 16], ""), ([seed.id, "cd" * 16, "ab" * 16], " in run cdcdcdcdcdcd"):
+        decision = complete(pb.Record(kind=pb.KIND_DECISION, parents=parents, decision=dropped))
+        text = render(lineage_tree(Family(seed.id, {seed.id: seed, decision.id: decision})))
+        assert f"by seed.near-duplicate: Jaccard 0.8 (duplicate of abababababab){told} {decision.id[:12]}" in text
 
 
 def test_a_seed_that_no_run_came_to_says_so(line: Line) -> None:

@@ -101,12 +101,21 @@ def main() -> None:
     """Print what is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--every", type=int, default=10, help="use every so manieth problem (default 10)")
-    found = misses(unseen(parser.parse_args().every))
+    every = parser.parse_args().every
+    if every < 1:
+        parser.error(f"--every must be at least 1, got {every}")
+    folder = os.environ.get("CODEALIGN_BENCHMARK_DATA")
+    if not folder:
+        print("CODEALIGN_BENCHMARK_DATA is not set: a few programs instead of HumanEval's and MBPP's solutions\n")
+    elif not Path(folder).is_dir():
+        parser.error(f"CODEALIGN_BENCHMARK_DATA: no folder {folder}")
+    found = misses(unseen(every))
     servers = Counter(server for _, server, _ in found)
     print("| fork server | programs | of these wrote outside the profile | blocks |\n|---|---:|---:|---:|")
     for server, count in servers.items():
         missed = [number for _, name, number in found if name == server and number]
         print(f"| {server} | {count} | {len(missed)} | {sum(missed)} |")
+    print("\nPrograms that wrote outside the profile, with the number of blocks:")
     for label, server, number in found:
         if number:
             print(f"{label} ({server}): {number}")

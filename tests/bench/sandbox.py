@@ -28,6 +28,7 @@ from typing import Any
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.runner.profiles import DEFAULT
+from codealign.sandbox import gvisor
 from codealign.sandbox.runners.runsc import PLATFORMS
 from services.sandbox.tests.conftest import Gateway
 from tests import gateways
@@ -159,6 +160,8 @@ def run(given: argparse.Namespace, stack: contextlib.ExitStack, cache: Path) -> 
         for kind in row_kinds
         for workers in given.workers
     ]
+    if not cells:
+        raise SystemExit(f"--rows: no row begins with {' or '.join(wanted)}; rows: {', '.join(bench.rows)}")
     for number in range(given.rounds):
         for cell in cells:
             try:
@@ -239,6 +242,16 @@ def main() -> int:
     parser.add_argument("--platform", choices=("auto", *PLATFORMS), default="auto")
     parser.add_argument("--json", type=Path, help="write everything there too")
     given = parser.parse_args()
+    for name, least in (("seconds", 0.1), ("rounds", 1)):
+        if getattr(given, name) < least:
+            parser.error(f"--{name} must be at least {least}, got {getattr(given, name)}")
+    if min(given.workers) < 1:
+        parser.error(f"--workers must be at least 1, got {min(given.workers)}")
+    try:
+        if given.runsc is not None:
+            gvisor.examine(given.runsc)
+    except gvisor.Unusable as error:
+        parser.error(f"--runsc {given.runsc}: {error}")
     gateways.end_by_signals()
     with gateways.own_cache(given.runsc) as cache:
         with contextlib.ExitStack() as stack:

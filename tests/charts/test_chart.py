@@ -119,8 +119,12 @@ def test_a_wrong_value_is_refused_and_named(wrong: str, key: str) -> None:
     ("values", "told"),
     [
         ({"postgresql.enabled": "false"}, "externalDatabase.existingSecret"),
+        ({"externalDatabase.existingSecret": "mine"}, "set postgresql.enabled to false"),
+        ({"image.registry": "registry.example.org/codealign"}, "image.registry"),
         ({"inference.engine": "openai"}, "inference.openai.baseUrl"),
+        ({"inference.engine": "openai", "inference.openai.baseUrl": "host/v1"}, "http or https URL"),
         ({"inference.engine": "vllm-grpc"}, "inference.vllmGrpc.address"),
+        ({"inference.engine": "vllm-grpc", "inference.vllmGrpc.address": "http://host:50051"}, "give host:port"),
         ({"inference.engine": "vllm"}, "inference.gpu.count"),
         ({"inference.gpu.count": "2"}, "inference.engine"),
         ({"runners.scaling.min": "3"}, "runners.scaling.max"),

@@ -65,11 +65,11 @@ def start(tmp_path: Path) -> Iterator[Start]:
             process.wait()
 
 
-def refusal(variables: Mapping[str, str] | None = None, /, **settings: str) -> str:
+def refusal(variables: Mapping[str, str] | None = None, /, *flags: str, **settings: str) -> str:
     own = {f"CODEALIGN_ODD_{key.upper()}": value for key, value in settings.items()}
     environment = {**os.environ, **own, **(variables or {})}
     ended = subprocess.run(
-        [sys.executable, str(ODD_SERVER)], env=environment, capture_output=True, text=True, timeout=30
+        [sys.executable, str(ODD_SERVER), *flags], env=environment, capture_output=True, text=True, timeout=30
     )
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr

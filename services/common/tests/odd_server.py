@@ -47,6 +47,8 @@ class Odd(rpc.SandboxServiceServicer):
             raise ResourceExhausted("the queue is full", retry_after=0.25)
         if wish == "twice-away" and self.calls[wish] < 3:
             raise Unavailable("away", retry_after=0.05)
+        if wish == "unconnected":
+            raise Unavailable("the database cannot be connected", retry_after=1)
         if wish == "precondition":
             raise FailedPrecondition("an isolation check failed")
         if wish == "fault":

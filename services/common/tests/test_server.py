@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -20,7 +22,7 @@ from codealign.common.errors import describe, retry_delay, violated_fields
 from codealign.common.proxies import bypasses_proxy
 from tests.pki import Authority
 
-from .conftest import Served, Start, refusal
+from .conftest import ODD_SERVER, Served, Start, refusal
 
 
 async def execute(clients: Clients, wish: str, timeout: float = 10, retry: RetryPolicy = NO_RETRY) -> str:
@@ -181,6 +183,18 @@ def test_wrong_settings_are_named() -> None:
     assert "no TLS certificate" in refusal(host="0.0.0.0")
     assert "must be set together" in refusal(tls_cert_file="a.pem")
     assert "cannot read" in refusal(tls_cert_file="missing.pem", tls_key_file="missing.key")
+
+
+def test_flags_override_variables_and_wrong_ones_are_named() -> None:
+    assert "CODEALIGN_ODD_PORT (--port): Input should be less" in refusal(None, "--port", "70000", port="0")
+    assert "unrecognized arguments: --prot" in refusal(None, "--prot", "0")
+    told = subprocess.run([sys.executable, str(ODD_SERVER), "--help"], capture_output=True, text=True, check=True)
+    assert "--drain-seconds" in told.stdout
+
+
+async def test_what_a_server_answers_is_not_taken_for_a_broken_connection(start: Start) -> None:
+    async with Clients(Addresses(sandbox=start().address)) as clients:
+        assert describe(await failure(clients, "unconnected")) == "the database cannot be connected"
 
 
 def test_a_certificate_that_would_fail_every_handshake_is_refused_at_the_start(tmp_path: Path) -> None:

@@ -117,6 +117,11 @@ def test_a_wrong_field_is_named(made: pb.ExecuteRequest, field: str) -> None:
     assert _fields(made) == {field}
 
 
+def test_a_wrong_size_is_told_in_mib_too() -> None:
+    with pytest.raises(InvalidArgument, match=r"at least 16777216 \(16 MiB\), got 1048576 \(1 MiB\)"):
+        validate.checked(request("x", memory_bytes=1 << 20))
+
+
 def test_a_checked_request_has_every_default() -> None:
     checked = validate.checked(request("x", wall_seconds=3))
     assert (checked.limits.wall_seconds, checked.limits.cpu_seconds, checked.limits.processes) == (3, 10, 40)

@@ -53,6 +53,7 @@ def examine(home: Path) -> list[Finding]:
         _packages,
         _program_packages,
         _gvisor,
+        _compiler,
         lambda: _home(Home(home)),
         _memory,
         _ports,
@@ -148,6 +149,18 @@ def _gvisor() -> list[Finding]:
     if apt:
         return [Finding("gVisor", "note", found, fetched)]
     return [Finding("gVisor", "problem", found, f"install release {MIN_RUNSC} or newer")]
+
+
+def _compiler() -> list[Finding]:
+    if not _there(_SANDBOX_PACKAGE):
+        return []  # reported with the packages
+    from codealign.runner import build
+
+    try:
+        return [Finding("compiler", "ok", " ".join(build.compiler()))]
+    except RuntimeError as error:
+        remedy = f"install one (apt-get install gcc), or run: {sys.executable} -m pip install ziglang"
+        return [Finding("compiler", "problem", str(error).partition(".")[0], remedy)]
 
 
 def _runsc_version(runsc: str) -> str:

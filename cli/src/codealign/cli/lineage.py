@@ -301,8 +301,9 @@ class _Writer:
             text.append(f": {_one_line(decision.detail)}", style="default")
         if decision.duplicate_of:
             text.append(f" (duplicate of {decision.duplicate_of[:_SHORT]})", style="default")
-        if len(record.parents) > 1:  # the second parent of a decision is the run that it belongs to
-            text.append(f" in run {record.parents[1][:_SHORT]}", style="dim")
+        # Other parents than the subject: the run that the decision belongs to, and a duplicate's original.
+        for run in (parent for parent in record.parents[1:] if parent != decision.duplicate_of):
+            text.append(f" in run {run[:_SHORT]}", style="dim")
         return text.append(f" {record.id[:_SHORT]}", style="dim")
 
 

@@ -176,7 +176,9 @@ def retry_delay(error: grpc.aio.AioRpcError) -> float | None:
 def describe(error: grpc.aio.AioRpcError) -> str:
     """Return an RPC error as a sentence: the server's message, or the meaning of a bare status."""
     text = error.details() or ""
-    if error.code() is grpc.StatusCode.UNAVAILABLE and ("connect" in text.lower() or "socket" in text.lower()):
+    # A status with details is a server's answer, which may report a connection of its own.
+    own = error.code() is grpc.StatusCode.UNAVAILABLE and rpc_status.from_call(error) is None  # type: ignore[arg-type]
+    if own and ("connect" in text.lower() or "socket" in text.lower()):
         return f"cannot reach the service ({text.splitlines()[0]})"
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and "before" not in text:
         return "no response before the deadline: the service is busy or hangs; increase the timeout or check its log"

@@ -83,12 +83,12 @@ def serve(
 
     Args:
         service: Short name for logs, such as "sandbox".
-        settings_class: Class of the settings, which are read from the environment.
+        settings_class: Class of the settings, which are read from the environment and the command line.
         build: Opens the service and yields its registrations.
         traced_parts: Parts without a network whose spans this server exports.
     """
     try:
-        settings = load(settings_class)
+        settings = load(settings_class, f"codealign-{service}")
         logs.configure(service, settings.log_level, settings.log_format)
         stop_traces = traces.configure(service, traced_parts)
         try:

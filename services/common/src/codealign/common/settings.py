@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings
@@ -78,18 +78,26 @@ def check_tls_files(certificate: Path | None, key: Path | None, client_authority
         raise ValueError("tls_client_ca_file requires tls_cert_file and tls_key_file")
 
 
-def load(cls: type[SettingsT]) -> SettingsT:
+def load(cls: type[SettingsT], program: str = "") -> SettingsT:
     """Read settings from the environment.
+
+    Args:
+        cls: Class of the settings.
+        program: The program's name, if it also reads flags (`--log-level`, ...), which override the environment. An
+            unknown flag ends it with exit code 2, `--help` with 0.
 
     Raises:
         ConfigurationError: Names every invalid variable.
     """
+    flags: dict[str, Any] = {"_cli_parse_args": True, "_cli_prog_name": program, "_cli_kebab_case": True}
     try:
-        return cls()
+        return cls(**(flags if program else {}))
     except ValidationError as error:
         prefix = str(cls.model_config.get("env_prefix", ""))
         lines = []
         for item in error.errors():
             name = prefix + "_".join(str(part) for part in item["loc"]).upper() if item["loc"] else "settings"
+            if item["loc"] and program:
+                name += f" (--{str(item['loc'][0]).replace('_', '-')})"
             lines.append(f"{name}: {item['msg'].removeprefix('Value error, ')}")
         raise ConfigurationError("; ".join(lines)) from None

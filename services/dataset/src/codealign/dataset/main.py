@@ -1,4 +1,4 @@
-"""`codealign-dataset` serves; `codealign-dataset migrate` upgrades the database to this release's schema."""
+"""`codealign-dataset [flags]` serves; `codealign-dataset migrate` upgrades the database to this release's schema."""
 
 from __future__ import annotations
 
@@ -15,13 +15,10 @@ from codealign.dataset.storage import migrate
 
 def main() -> None:
     """Run the program."""
-    arguments = sys.argv[1:]
-    if not arguments:
-        serve("dataset", DatasetSettings, build)
-    elif arguments == ["migrate"]:
+    if sys.argv[1:] == ["migrate"]:
         _migrate()
     else:
-        sys.exit("usage: codealign-dataset [migrate]")
+        serve("dataset", DatasetSettings, build)
 
 
 def _migrate() -> None:

@@ -22,7 +22,7 @@ from codealign.inference.engine_opener import EngineOpener, configured_source
 from codealign.inference.gateway import wiring as gateway
 from codealign.inference.registry import ModelRegistry
 from codealign.inference.servicer import InferenceServicer
-from codealign.inference.settings import CommandLineSettings, InferenceSettings
+from codealign.inference.settings import InferenceSettings
 
 SERVICE = "codealign.api.inference.v1.InferenceService"
 CALLERS: Callers = {
@@ -99,7 +99,7 @@ async def _stop_at_a_fault(models: ModelRegistry, readiness: Readiness, faults: 
 def main() -> None:
     """Serve until stopped; exit with 1 if an engine failed."""
     faults: list[str] = []
-    serve("inference", CommandLineSettings, functools.partial(build, faults))
+    serve("inference", InferenceSettings, functools.partial(build, faults))
     if faults:
         sys.exit(f"codealign-inference: {faults[0]}")
 

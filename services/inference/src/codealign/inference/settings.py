@@ -190,9 +190,3 @@ class InferenceSettings(ServerSettings):
         if self.engine == "vllm" and self.dtype == "float64":
             raise ValueError("dtype float64 is not supported by vLLM: use float32, or engine transformers")
         return self
-
-
-class CommandLineSettings(InferenceSettings):
-    """Settings that also read flags (`--model`, `--record`, `--port`, ...), which override the environment."""
-
-    model_config = SettingsConfigDict(cli_parse_args=True, cli_prog_name="codealign-inference", cli_kebab_case=True)

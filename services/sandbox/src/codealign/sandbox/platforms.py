@@ -175,7 +175,9 @@ class AutomaticPlatform:
             if worse is not None:
                 await worse.close()
         if best is None:
-            raise RunnerLost(f"no gVisor platform works on this machine: {'; '.join(faults)}")
+            raise RunnerLost(
+                f"no gVisor platform works on this machine with {self._backend.runsc.path}: {'; '.join(faults)}"
+            )
         if best_seconds < float("inf"):
             self._remember(best.description.platform)
             log.info("platform_chosen", platform=self._chosen, seconds_each=round(best_seconds, 4))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from codealign.api.sandbox.v1 import sandbox_pb2 as pb
 from codealign.common.errors import InvalidArgument
-from codealign.runner.profiles import DEFAULT, PROFILES, Profile
+from codealign.runner.profiles import DEFAULT, MIB, PROFILES, Profile
 
 CODE_LIMIT = 1024 * 1024
 STDIN_LIMIT = 16 * 1024 * 1024
@@ -21,7 +21,7 @@ _NAME_LIMIT = 255
 """NAME_MAX of Linux, in bytes."""
 _PAGE = 4096
 """The disk space of a file is a multiple of this."""
-_SMALLEST = {"memory_bytes": 16 * 1024 * 1024, "disk_bytes": 64 * 1024}
+_SMALLEST = {"memory_bytes": 16 * MIB, "disk_bytes": 64 * 1024}
 """With less than this not even an empty program runs."""
 
 Violation = tuple[str, str]
@@ -82,9 +82,16 @@ def _of_limits(limits: pb.Limits, profile: Profile) -> Iterator[Violation]:
         if not math.isfinite(value) or value < 0:
             yield f"limits.{field.name}", "must be positive, or 0 for the profile's default"
         elif value > most:
-            yield f"limits.{field.name}", f"at most {most:g} in profile {profile.name!r}, got {value:g}"
+            yield (
+                f"limits.{field.name}",
+                f"at most {_amount(field.name, most)} in profile {profile.name!r}, got {_amount(field.name, value)}",
+            )
         elif 0 < value < least:
-            yield f"limits.{field.name}", f"at least {least}, got {value:g}"
+            yield f"limits.{field.name}", f"at least {_amount(field.name, least)}, got {_amount(field.name, value)}"
+
+
+def _amount(field: str, value: float) -> str:
+    return f"{value:.0f} ({value / MIB:.4g} MiB)" if field.endswith("_bytes") else f"{value:g}"
 
 
 def resolved_limits(profiles: Iterable[str]) -> list[pb.ProfileLimits]:

@@ -181,7 +181,7 @@ class Link:
         reason = describe(error)
         if error.code() is grpc.StatusCode.UNIMPLEMENTED:
             reason = f"it is no worker, or of an older release ({reason})"
-        if not worker.trouble:
+        if not worker.trouble or not worker.was_asked:
             log.warning("worker_unavailable", worker=self.address, reason=reason)
         worker.failed(reason, time.monotonic())
         silent = time.monotonic() - self._responded

@@ -175,8 +175,8 @@ def _find_runtime(name: str) -> Runtime:
             release = str(gvisor.examine(Path(path)).release)
         except gvisor.Unusable as error:
             raise ConfigurationError(
-                f"CODEALIGN_SANDBOX_DOCKER_RUNTIME: runtime {name!r} is {path}, which is no usable gVisor: {error}. Name "
-                "a runtime that is a current runsc"
+                f"CODEALIGN_SANDBOX_DOCKER_RUNTIME: runtime {name!r} is {path}, which is no usable gVisor: {error}. "
+                "Name a runtime that is a current runsc"
             ) from None
     return Runtime(name, platform, release)
 
