@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from codealign.api.inference.v1 import inference_pb2 as pb
 from codealign.api.inference.v1.inference_pb2_grpc import InferenceServiceStub
+from codealign.common import discovery
 from codealign.common.errors import retry_delay, violated_fields
 
 from .workers import (
@@ -180,6 +181,37 @@ async def test_with_all_workers_gone_callers_are_told_to_try_again_and_why() -> 
         await there[1].start(NANO)
         await until_replica(stub, NANO, there[1], pb.REPLICA_STATE_READY)
         await generated(stub, request())
+
+
+@pytest.mark.parametrize("method", ["LoadModel", "CountTokens", "UnloadModel"])
+async def test_callers_get_an_answer_when_the_address_of_the_worker_that_they_wait_for_is_gone(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone: set[str] = set()
+
+    async def resolve(target: discovery.Target) -> set[str]:
+        return {f"{target.host}:{target.port}"} - gone
+
+    monkeypatch.setattr(discovery, "_resolve", resolve)
+    requests = {
+        "LoadModel": pb.LoadModelRequest(source=NANO),
+        "CountTokens": pb.CountTokensRequest(model=NANO, texts=["a"]),
+        "UnloadModel": pb.UnloadModelRequest(name=NANO),
+    }
+    async with workers(NANO, count=1) as there, gateway(there, worker_resolve_seconds=0.05) as stub:
+        there[0].servicer.mode = "stuck"
+        call = asyncio.ensure_future(getattr(stub, method)(requests[method], timeout=30))
+        await asyncio.sleep(0.3)
+        assert not call.done()
+        gone.add(there[0].address)
+        if method == "UnloadModel":  # It is recorded. The worker unloads the model when it comes back.
+            await call
+        else:
+            error = await refused(call)
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+            assert f"worker {there[0].address}: its address is gone" in (error.details() or "")
+            assert retry_delay(error) is not None
+        there[0].servicer.mode = ""
 
 
 async def test_samples_wait_for_a_worker_that_comes_later() -> None:

@@ -109,7 +109,7 @@ class Link:
         """Await a call that may take long, as long as the worker responds to inquiries. Otherwise it is cancelled.
 
         Raises:
-            Unavailable: The worker does not respond any more.
+            Unavailable: The worker does not respond any more, or its address is gone.
             AioRpcError: The worker's error.
         """
         task = asyncio.ensure_future(call)
@@ -121,6 +121,8 @@ class Link:
                     raise Unavailable(
                         f"worker {self.address}: it has not responded for {silent:.0f} s", retry_after=RETRY_SECONDS
                     )
+            if task.cancelled():  # `close` does that. The caller was not cancelled, and must get an answer.
+                raise Unavailable(f"worker {self.address}: its address is gone", retry_after=RETRY_SECONDS)
             return task.result()
         finally:
             task.cancel()
