@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,20 +17,26 @@ from codealign.inference.gateway.members import Worker
 from codealign.inference.gateway.models import Models
 
 
+def status(code: grpc.StatusCode, details: str) -> grpc.aio.AioRpcError:
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details=details)
+
+
 class Link:
     """A worker that has a model loaded and returns it, as a server does."""
 
     def __init__(self, fleet: Fleet, address: str, revision: str) -> None:
         self.address = address
         self.is_away = False
+        self.refuses: Callable[[], grpc.aio.AioRpcError] | None = None
         self.stub = SimpleNamespace(LoadModel=self._load)
         self._fleet = fleet
         self._model = pb.Model(name="m", source="hub/m", revision=revision, slots=4)
 
     async def _load(self, request: pb.LoadModelRequest) -> pb.LoadModelResponse:
         if self.is_away:
-            nothing = grpc.aio.Metadata()
-            raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, nothing, nothing, details="it is gone")
+            raise status(grpc.StatusCode.UNAVAILABLE, "it is gone")
+        if self.refuses is not None:
+            raise self.refuses()
         return pb.LoadModelResponse(model=self._model)
 
     async def ask(self) -> None:
@@ -43,13 +50,16 @@ class Link:
         """Do nothing: this worker has nothing new."""
 
 
-async def models_of(revisions: dict[str, str]) -> tuple[Models, Fleet, dict[str, Link]]:
+async def models_of(revisions: dict[str, str], *, is_loaded: bool = True) -> tuple[Models, Fleet, dict[str, Link]]:
     fleet = Fleet()
     links = {address: Link(fleet, address, revision) for address, revision in revisions.items()}
     for address in links:
         fleet.workers[address] = Worker(address)
     for link in links.values():
-        await link.ask()
+        if is_loaded:
+            await link.ask()
+        else:
+            fleet.report(link.address, pb.SyncModelsResponse(), time.monotonic(), 1)
     found: Any = SimpleNamespace(all=list(links.values()), get=links.get)
     nobody: Any = None
     return Models(fleet, found, nobody, lambda worker, name: 0), fleet, links
@@ -64,3 +74,15 @@ async def test_a_worker_with_other_weights_does_not_take_over_when_a_loaded_mode
     with pytest.raises(Unavailable, match="worker w2: it is gone"):
         await models.load("hub/m", "m", "")
     assert fleet.wanted.wanted[0].revision == "a"
+
+
+async def test_a_worker_that_is_gone_when_its_turn_comes_is_not_asked() -> None:
+    models, fleet, links = await models_of({"w1": "a", "w2": "a", "w3": "a"}, is_loaded=False)
+
+    def refuse_and_lose_another() -> grpc.aio.AioRpcError:
+        del fleet.workers["w2"], links["w2"]
+        return status(grpc.StatusCode.FAILED_PRECONDITION, "too little memory")
+
+    links["w1"].refuses = refuse_and_lose_another
+    answer = await models.load("hub/m", "m", "")
+    assert [(each.worker, each.slots) for each in answer.replicas if each.slots] == [("w3", 4)]

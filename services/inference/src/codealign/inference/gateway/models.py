@@ -139,6 +139,8 @@ class Models:
         first: CodeAlignError | None = None
         # A worker that has a model of this name knows whether it is the same, whatever the spelling of its source.
         for link in having or self._candidates():
+            if self._links.get(link.address) is not link:
+                continue  # Its address is gone since another worker was asked, which may take minutes.
             worker = self._fleet.workers[link.address]
             action = Load(name, source, expected_revision)
             worker.loading.add(name)
