@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from codealign.api.inference.v1 import inference_pb2 as pb
-from codealign.common.errors import Unavailable
+from codealign.common.errors import FailedPrecondition, Unavailable
 from codealign.inference.gateway.fleet import Fleet
 from codealign.inference.gateway.members import Worker
 from codealign.inference.gateway.models import Models
@@ -30,17 +30,17 @@ class Link:
         self.refuses: Callable[[], grpc.aio.AioRpcError] | None = None
         self.stub = SimpleNamespace(LoadModel=self._load)
         self._fleet = fleet
-        self._model = pb.Model(name="m", source="hub/m", revision=revision, slots=4)
+        self.model = pb.Model(name="m", source="hub/m", revision=revision, slots=4)
 
     async def _load(self, request: pb.LoadModelRequest) -> pb.LoadModelResponse:
         if self.is_away:
             raise status(grpc.StatusCode.UNAVAILABLE, "it is gone")
         if self.refuses is not None:
             raise self.refuses()
-        return pb.LoadModelResponse(model=self._model)
+        return pb.LoadModelResponse(model=self.model)
 
     async def ask(self) -> None:
-        response = pb.SyncModelsResponse(models=[self._model])
+        response = pb.SyncModelsResponse(models=[self.model])
         self._fleet.report(self.address, response, time.monotonic(), int(time.time() * 1000))
 
     async def answer(self, call: Any) -> Any:
@@ -86,3 +86,15 @@ async def test_a_worker_that_is_gone_when_its_turn_comes_is_not_asked() -> None:
     links["w1"].refuses = refuse_and_lose_another
     answer = await models.load("hub/m", "m", "")
     assert [(each.worker, each.slots) for each in answer.replicas if each.slots] == [("w3", 4)]
+
+
+async def test_another_source_does_not_take_a_name_over_while_the_workers_that_serve_it_are_away() -> None:
+    models, fleet, links = await models_of({"w1": "a", "w2": "a", "w3": "b"})
+    links["w3"].model.source = "other/m"
+    await links["w3"].ask()
+    for away in "w1", "w2":
+        fleet.workers[away].failed("it restarts", time.monotonic())
+    with pytest.raises(FailedPrecondition, match="model name m is in use by hub/m"):
+        await models.load("other/m", "m", "")
+    (entry,) = fleet.wanted.wanted
+    assert (entry.source, entry.revision) == ("hub/m", "a")

@@ -131,10 +131,10 @@ class Models:
         entry = self._fleet.wanted.get(name)
         having = [link for link in self._candidates() if name in self._fleet.workers[link.address].models]
         if entry is not None and not entry.removed:
-            if not having:
-                require_same(entry, source, expected_revision)
             # Other weights that a worker has under this name must not take the place of those that are served.
             served = [link for link in having if self._revision(link, name) == entry.revision]
+            if not served:  # Other workers may be about to return with them.
+                require_same(entry, source, "" if having else expected_revision)
             having = served or having
         first: CodeAlignError | None = None
         # A worker that has a model of this name knows whether it is the same, whatever the spelling of its source.
