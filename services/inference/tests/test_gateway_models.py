@@ -12,6 +12,7 @@ import pytest
 
 from codealign.api.inference.v1 import inference_pb2 as pb
 from codealign.common.errors import FailedPrecondition, Unavailable
+from codealign.inference.gateway.answers import Relayed
 from codealign.inference.gateway.fleet import Fleet
 from codealign.inference.gateway.members import Worker
 from codealign.inference.gateway.models import Models
@@ -37,6 +38,8 @@ class Link:
             raise status(grpc.StatusCode.UNAVAILABLE, "it is gone")
         if self.refuses is not None:
             raise self.refuses()
+        if request.expected_revision not in ("", self.model.revision):
+            raise status(grpc.StatusCode.FAILED_PRECONDITION, f"it is {self.model.revision}")
         return pb.LoadModelResponse(model=self.model)
 
     async def ask(self) -> None:
@@ -98,3 +101,18 @@ async def test_another_source_does_not_take_a_name_over_while_the_workers_that_s
         await models.load("other/m", "m", "")
     (entry,) = fleet.wanted.wanted
     assert (entry.source, entry.revision) == ("hub/m", "a")
+
+
+async def test_a_revision_that_was_demanded_stays_when_the_model_is_loaded_again_without_one() -> None:
+    models, fleet, links = await models_of({"w1": "a", "w2": "b"}, is_loaded=False)
+    await models.load("hub/m", "m", "a")
+    fleet.report("w1", pb.SyncModelsResponse(), time.monotonic(), 1)  # it has restarted
+    await links["w2"].ask()  # it has found new weights at the source
+    answer = await models.load("hub/m", "m", "")
+    assert answer.revision == "a", "a worker that can have it is asked, not the one that has something else"
+    fleet.report("w1", pb.SyncModelsResponse(), time.monotonic(), 1)
+    links["w1"].model.revision = "b"
+    with pytest.raises(Relayed, match="worker w1: it is b"):
+        await models.load("hub/m", "m", "")
+    (entry,) = fleet.wanted.wanted
+    assert (entry.revision, entry.pinned) == ("a", True)

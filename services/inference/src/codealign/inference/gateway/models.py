@@ -130,22 +130,24 @@ class Models:
         """Load a model at the first worker that can have it, and return its name."""
         entry = self._fleet.wanted.get(name)
         having = [link for link in self._candidates() if name in self._fleet.workers[link.address].models]
+        demanded = expected_revision
         if entry is not None and not entry.removed:
             # Other weights that a worker has under this name must not take the place of those that are served.
             served = [link for link in having if self._revision(link, name) == entry.revision]
             if not served:  # Other workers may be about to return with them.
                 require_same(entry, source, "" if having else expected_revision)
-            having = served or having
+            demanded = demanded or self._fleet.demanded(entry)
+            having = served or [link for link in having if demanded in ("", self._revision(link, name))]
         first: CodeAlignError | None = None
         # A worker that has a model of this name knows whether it is the same, whatever the spelling of its source.
         for link in having or self._candidates():
             if self._links.get(link.address) is not link:
                 continue  # Its address is gone since another worker was asked, which may take minutes.
             worker = self._fleet.workers[link.address]
-            action = Load(name, source, expected_revision)
+            action = Load(name, source, demanded)
             worker.loading.add(name)
             try:
-                request = pb.LoadModelRequest(source=source, name=name, expected_revision=expected_revision)
+                request = pb.LoadModelRequest(source=source, name=name, expected_revision=demanded)
                 model = (await link.answer(link.stub.LoadModel(request))).model
             except Unavailable as error:
                 log.warning("worker_unavailable", worker=link.address, model=name or source, reason=error.message)
