@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -58,3 +59,28 @@ async def test_a_worker_that_stops_is_lost_only_after_the_grace_period(
     await link.close()
     assert bool(changes.reasons) is is_lost
     assert fleet.workers[ADDRESS].trouble, "it gets nothing more in any case"
+
+
+async def test_a_worker_that_does_not_unload_a_model_is_asked_again_after_a_pause() -> None:
+    asked = 0
+    nothing = grpc.aio.Metadata()
+
+    async def sync(request: pb.SyncModelsRequest, timeout: float) -> pb.SyncModelsResponse:
+        return pb.SyncModelsResponse(models=[pb.Model(name="m", revision="a")])
+
+    async def unload(request: pb.UnloadModelRequest) -> pb.UnloadModelResponse:
+        nonlocal asked
+        asked += 1
+        raise grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, nothing, nothing, details="no")
+
+    fleet, changes = Fleet(), Changes()
+    fleet.wanted.record("m", "hub/m", "b", pinned=True, now_ms=1)
+    fleet.workers[ADDRESS] = Worker(ADDRESS)
+    link = Link(ADDRESS, grpc.aio.insecure_channel(ADDRESS), fleet, changes, 0.1, 60.0, 60.0)  # type: ignore[arg-type]
+    link.stub = cast("Any", SimpleNamespace(SyncModels=sync, UnloadModel=unload))
+    start = time.monotonic()
+    async with asyncio.timeout(30):
+        while asked < 3:  # noqa: ASYNC110 (other tasks change it)
+            await asyncio.sleep(0.01)
+    await link.close()
+    assert time.monotonic() - start > 0.15

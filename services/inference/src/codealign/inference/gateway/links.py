@@ -210,9 +210,10 @@ class Link:
                 passes = error.code() in STOPS
                 worker.refused(action, describe(error), time.monotonic(), passes=passes)
             log.warning("worker_refused", worker=self.address, model=action.name, reason=describe(error))
+        else:
+            self.ask_soon()  # After an error nothing is new, and it may be the answer to the next attempt too.
         finally:
             worker.loading.discard(action.name)
-            self.ask_soon()
 
 
 class Links:
