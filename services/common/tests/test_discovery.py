@@ -24,7 +24,13 @@ def test_a_target_is_a_host_and_a_port(text: str, target: Target) -> None:
     assert parse(text, "CODEALIGN_X_TARGET") == target
 
 
-@pytest.mark.parametrize("text", ["runners", "dns:///runners", "runners:", ":7410", "runners:http", "runners:70000"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("runners", "dns:///runners", "runners:", ":7410", "runners:http", "runners:70000"),
+        *("http://runners:7410", "runners 1:7410", "runners..svc:7410", f"{'x' * 64}:7410"),
+    ],
+)
 def test_what_is_no_target_is_told(text: str) -> None:
     with pytest.raises(ConfigurationError, match="CODEALIGN_X_TARGET: must be host:port"):
         parse(text, "CODEALIGN_X_TARGET")

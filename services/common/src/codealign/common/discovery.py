@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -35,9 +36,17 @@ def parse(text: str, setting: str) -> Target:
         ConfigurationError: The text is not a valid target.
     """
     host, _, port = text.strip().removeprefix(_SCHEME).rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+    if not _may_be_host(host) or not port.isdigit() or not 0 < int(port) < 2**16:
         raise ConfigurationError(f"{setting}: must be host:port or dns:///host:port, got {text!r}")
     return Target(host.strip("[]"), int(port))
+
+
+def _may_be_host(text: str) -> bool:
+    """Return whether a text can be looked up. A URL, for example, would only be a name without addresses, for ever."""
+    try:
+        return bool(text.encode("idna")) and not re.search(r"[\s/]", text)
+    except UnicodeError:  # an empty or too long part between two dots
+        return False
 
 
 class Places(Protocol):
