@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -13,6 +14,7 @@ from codealign.api.inference.v1 import inference_pb2 as pb
 from codealign.api.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from codealign.common import discovery
 from codealign.common.errors import retry_delay, violated_fields
+from codealign.inference.engines.simulated import profile
 
 from .workers import (
     BIG,
@@ -292,6 +294,23 @@ async def test_of_two_loads_of_one_name_at_the_same_time_one_source_gets_it() ->
         model = (await first).model
         await until(lambda: all(worker.loaded == {"m"} for worker in there))
         assert [each.revision for worker in there for each in worker.models.models] == [model.revision] * 2
+
+
+async def test_a_name_that_a_worker_chooses_for_a_source_does_not_replace_another_model(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.json", tmp_path / "other.json"
+    text = (profile.FOLDER / "nano.json").read_text()
+    one.write_text(text)
+    other.write_text(text + "\n")
+    async with workers(count=2) as there, gateway(there) as stub:
+        there[1].too_big.add(str(one))
+        served = (await stub.LoadModel(pb.LoadModelRequest(source=str(one)))).model
+        await until_replica(stub, NANO, there[1], pb.REPLICA_STATE_REFUSED)
+        error = await refused(stub.LoadModel(pb.LoadModelRequest(source=str(other))))
+        assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert f"model name {NANO} is in use by {one}" in (error.details() or "")
+        assert not there[1].loaded, "what was loaded in vain is unloaded"
+        assert (await stub.GetModel(pb.GetModelRequest(name=NANO))).model.revision == served.revision
+        await generated(stub, request(expected_revision=served.revision))
 
 
 async def test_a_model_that_is_being_loaded_for_the_first_time_is_unloaded_afterwards() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any
 
 import grpc
@@ -33,7 +33,7 @@ BIG = "qwen2.5-coder-1.5b"
 class Opener(EngineOpener):
     """Refuses what does not fit, as the real engines do."""
 
-    too_big: frozenset[str] = frozenset()
+    too_big: Collection[str] = ()
 
     async def open(self, source: str, name: str, expected_revision: str) -> Engine:
         if source in self.too_big:
@@ -96,11 +96,11 @@ class Servicer(InferenceServicer):
 class Worker:
     """A worker on a port that stays the same when it is restarted."""
 
-    def __init__(self, *, seed: int = 0, slots: int = 8, too_big: frozenset[str] = frozenset()) -> None:
+    def __init__(self, *, seed: int = 0, slots: int = 8, too_big: Collection[str] = ()) -> None:
         self._settings = InferenceSettings(
             engine="simulated", simulated_speed=0, simulated_seed=seed, slots=slots, max_waiting=10_000
         )
-        self._too_big = too_big
+        self.too_big = set(too_big)
         self._server: grpc.aio.Server | None = None
         self.port = 0
 
@@ -110,7 +110,7 @@ class Worker:
 
     async def start(self, *models: str) -> None:
         opener = Opener(self._settings)
-        opener.too_big = self._too_big
+        opener.too_big = self.too_big
         self.models = ModelRegistry(opener)
         for model in models:
             await self.models.open(model)

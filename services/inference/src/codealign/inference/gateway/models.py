@@ -145,6 +145,7 @@ class Models:
                 continue  # Its address is gone since another worker was asked, which may take minutes.
             worker = self._fleet.workers[link.address]
             action = Load(name, source, demanded)
+            there = set(worker.models)
             worker.loading.add(name)
             try:
                 request = pb.LoadModelRequest(source=source, name=name, expected_revision=demanded)
@@ -162,6 +163,13 @@ class Models:
                 continue
             finally:
                 worker.loading.discard(name)
+            try:
+                self._require_free(model, source)
+            except FailedPrecondition:
+                await link.ask()
+                if model.name not in there:
+                    await self._unload(link, model.name)
+                raise
             self._record(model, source, expected_revision)
             await link.ask()
             for other in self._links.all:
@@ -170,6 +178,12 @@ class Models:
         raise first or Unavailable(
             f"no worker responds: {self._fleet.why(ModelKey(name, ''), time.monotonic())}", retry_after=RETRY_SECONDS
         )
+
+    def _require_free(self, model: pb.Model, source: str) -> None:
+        """Refuse a model whose name another one has: a worker chose it, or another gateway gave it away meanwhile."""
+        entry = self._fleet.wanted.get(model.name)
+        if entry is not None and not entry.removed and entry.revision not in ("", model.revision):
+            require_same(entry, source, "")
 
     def _record(self, model: pb.Model, source: str, expected_revision: str) -> None:
         entry = self._fleet.wanted.get(model.name)
