@@ -159,6 +159,28 @@ async def test_what_a_faulty_worker_does_not_answer_well_another_one_answers(mod
             assert "set aside for 30 s" in state.reason
 
 
+@pytest.mark.parametrize(
+    ("mode", "reason"),
+    [
+        ("slots", "it has 2147483647 slots for nano"),
+        ("revision", "it has model 'nano' at revision ''"),
+        ("version", "it keeps version 9223372036854775807 of what is wanted for model 'nano'"),
+    ],
+)
+async def test_a_report_that_cannot_be_true_makes_its_worker_unavailable_and_harms_no_other(
+    mode: str, reason: str
+) -> None:
+    async with workers(NANO, count=2) as there, gateway(there) as stub:
+        await until_generated(stub, request(count=4))
+        there[1].servicer.mode = mode
+        replica = await until_replica(stub, NANO, there[1], pb.REPLICA_STATE_UNAVAILABLE)
+        assert replica.reason == f"its report is invalid: {reason}"
+        assert (await stub.GetLoad(pb.GetLoadRequest())).slots == 8
+        await generated(stub, request(count=4))
+        await stub.UnloadModel(pb.UnloadModelRequest(name=NANO))
+        assert not there[0].loaded
+
+
 async def test_a_worker_that_stops_in_the_middle_loses_nothing() -> None:
     async with workers(NANO, slots=4) as there, gateway(there) as stub:
         there[0].servicer.mode = "hang"

@@ -57,7 +57,16 @@ class Servicer(InferenceServicer):
 
     async def SyncModels(self, request: pb.SyncModelsRequest, context: Any) -> pb.SyncModelsResponse:
         await self._stuck()
-        return await super().SyncModels(request, context)
+        report = await super().SyncModels(request, context)
+        for model in report.models:
+            if self.mode == "slots":
+                model.slots = 2**31 - 1
+            if self.mode == "revision":
+                model.revision = ""
+        for entry in report.wanted:
+            if self.mode == "version":
+                entry.version = 2**63 - 1
+        return report
 
     async def LoadModel(self, request: pb.LoadModelRequest, context: Any) -> pb.LoadModelResponse:
         await self._stuck()

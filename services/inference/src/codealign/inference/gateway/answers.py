@@ -34,6 +34,12 @@ STOPS = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.
 _FINISH_REASONS = frozenset(pb.FinishReason.values()) - {pb.FINISH_REASON_UNSPECIFIED}
 
 
+_MOST_SLOTS = 2**20
+"""More than any worker has. The sum over all workers must fit into the contract's 32 bits."""
+_LAST_VERSION = 2**62
+"""Far beyond any clock, and with room for later versions in the contract's 64 bits."""
+
+
 class Relayed(CodeAlignError):
     """A worker's error, passed on to the caller with its details.
 
@@ -96,4 +102,17 @@ def objection(response: pb.GenerateResponse, key: ModelKey, seeds: dict[int, int
     tokens = completion.prompt_tokens, completion.cached_prompt_tokens, completion.generated_tokens
     if min(tokens) < 0 or not (math.isfinite(completion.seconds) and completion.seconds >= 0):
         return "its counts are impossible"
+    return ""
+
+
+def objection_to_report(report: pb.SyncModelsResponse) -> str:
+    """Return why a worker's report cannot be true, or "". It would harm other workers and gateways too."""
+    for model in report.models:
+        if not model.name or not model.revision:
+            return f"it has model {model.name!r} at revision {model.revision!r}"
+        if not 0 <= model.slots <= _MOST_SLOTS:
+            return f"it has {model.slots} slots for {model.name}"
+    for entry in report.wanted:
+        if not entry.name or not 0 < entry.version <= _LAST_VERSION:
+            return f"it keeps version {entry.version} of what is wanted for model {entry.name!r}"
     return ""

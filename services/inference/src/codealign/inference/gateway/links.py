@@ -15,7 +15,7 @@ from codealign.api.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from codealign.common.clients import traced
 from codealign.common.errors import Unavailable, describe
 from codealign.common.logs import get_logger
-from codealign.inference.gateway.answers import STOPS
+from codealign.inference.gateway.answers import STOPS, objection_to_report
 from codealign.inference.gateway.fleet import Fleet
 from codealign.inference.gateway.members import Action, Load, Worker
 from codealign.inference.gateway.work import RETRY_SECONDS
@@ -170,11 +170,19 @@ class Link:
             if self.address not in self._fleet.workers:  # Its address is gone; its calls may still inquire.
                 return
             self._responded = time.monotonic()
-            before = self._fleet.workers[self.address].trouble
-            self._fleet.report(self.address, response, self._responded, int(time.time() * 1000))
-            if before:
-                log.info("worker_responds", worker=self.address, models=sorted(each.name for each in response.models))
+            self._take_over(response, self._fleet.workers[self.address])
         self._changes.reported(self.address)
+
+    def _take_over(self, response: pb.SyncModelsResponse, worker: Worker) -> None:
+        before = worker.trouble
+        if why := objection_to_report(response):
+            worker.failed(f"its report is invalid: {why}", self._responded)
+            if worker.trouble != before:
+                log.warning("worker_unavailable", worker=self.address, reason=worker.trouble)
+            return
+        self._fleet.report(self.address, response, self._responded, int(time.time() * 1000))
+        if before:
+            log.info("worker_responds", worker=self.address, models=sorted(each.name for each in response.models))
 
     def _fail(self, error: grpc.aio.AioRpcError) -> None:
         worker = self._fleet.workers.get(self.address)
