@@ -11,15 +11,16 @@ import grpc
 import pytest
 
 from codealign.api.inference.v1 import inference_pb2 as pb
-from codealign.common.errors import FailedPrecondition, Unavailable
+from codealign.common.errors import FailedPrecondition, Internal, Unavailable
 from codealign.inference.gateway.answers import Relayed
 from codealign.inference.gateway.fleet import Fleet
 from codealign.inference.gateway.members import Worker
 from codealign.inference.gateway.models import Models
 
 
-def status(code: grpc.StatusCode, details: str) -> grpc.aio.AioRpcError:
-    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details=details)
+def status(code: grpc.StatusCode, details: str, *trailers: tuple[str, bytes]) -> grpc.aio.AioRpcError:
+    metadata: Any = grpc.aio.Metadata(*trailers)
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), metadata, details=details)
 
 
 class Link:
@@ -116,3 +117,14 @@ async def test_a_revision_that_was_demanded_stays_when_the_model_is_loaded_again
         await models.load("hub/m", "m", "")
     (entry,) = fleet.wanted.wanted
     assert (entry.revision, entry.pinned) == ("a", True)
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ABORTED])
+async def test_after_an_error_whose_details_cannot_be_read_another_worker_is_asked(code: grpc.StatusCode) -> None:
+    models, _, links = await models_of({"w1": "a", "w2": "a"}, is_loaded=False)
+    links["w1"].refuses = lambda: status(code, "no", ("grpc-status-details-bin", b"\xff\xff\xff"))
+    assert (await models.load("hub/m", "m", "")).revision == "a"
+    models, _, links = await models_of({"w1": "a"}, is_loaded=False)
+    links["w1"].refuses = lambda: status(code, "no", ("grpc-status-details-bin", b"\xff\xff\xff"))
+    with pytest.raises(Internal, match="worker w1: no"):
+        await models.load("hub/m", "m", "")

@@ -10,7 +10,7 @@ from google.rpc import status_pb2
 from grpc_status import rpc_status
 
 from codealign.api.inference.v1 import inference_pb2 as pb
-from codealign.common.errors import CodeAlignError, Unavailable, describe, retry_delay
+from codealign.common.errors import CodeAlignError, Internal, Unavailable, describe, retry_delay
 from codealign.inference.gateway.work import RETRY_SECONDS, ModelKey
 
 AT_FAULT = frozenset(
@@ -76,9 +76,12 @@ def passed_on(error: grpc.aio.AioRpcError, worker: str) -> CodeAlignError:
         worker: Its address.
     """
     prefix = f"worker {worker}: "
-    if error.code() in STOPS:  # without a delay, or as if the caller had cancelled
-        return Unavailable(prefix + describe(error), retry_after=retry_delay(error) or RETRY_SECONDS)
-    return Relayed(error, prefix)
+    try:
+        if error.code() in STOPS:  # without a delay, or as if the caller had cancelled
+            return Unavailable(prefix + describe(error), retry_after=retry_delay(error) or RETRY_SECONDS)
+        return Relayed(error, prefix)
+    except Exception as unreadable:  # details that contradict the error
+        return Internal(f"{prefix}{describe(error)} (the error's details are invalid: {unreadable})")
 
 
 def objection(response: pb.GenerateResponse, key: ModelKey, seeds: dict[int, int], owed: Container[int]) -> str:
