@@ -209,7 +209,6 @@ class Link:
                 await self.stub.LoadModel(
                     pb.LoadModelRequest(name=action.name, source=action.source, expected_revision=action.revision)
                 )
-                worker.loaded(action.name)
             else:
                 log.info("worker_unloads", worker=self.address, model=action.name)
                 await self.stub.UnloadModel(pb.UnloadModelRequest(name=action.name))
@@ -219,7 +218,16 @@ class Link:
                 worker.refused(action, describe(error), time.monotonic(), passes=passes)
             log.warning("worker_refused", worker=self.address, model=action.name, reason=describe(error))
         else:
-            self.ask_soon()  # After an error nothing is new, and it may be the answer to the next attempt too.
+            await self.ask()
+            if isinstance(action, Load):
+                if worker.trouble or action.name in worker.models:
+                    worker.loaded(action.name)
+                else:
+                    reason = "it answered that it has loaded the model, but does not report it"
+                    worker.refused(action, reason, time.monotonic(), passes=True)
+            # What is still to be done waits for the next inquiry, as after an error, since it may fail again.
+            if self._fleet.plan(self.address, time.monotonic()) != action:
+                self.ask_soon()
         finally:
             worker.loading.discard(action.name)
 
