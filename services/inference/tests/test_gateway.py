@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -11,7 +12,9 @@ from structlog.testing import capture_logs
 
 from codealign.api.inference.v1 import inference_pb2 as pb
 from codealign.api.inference.v1.inference_pb2_grpc import InferenceServiceStub
+from codealign.common import discovery
 from codealign.common.errors import retry_delay, violated_fields
+from codealign.inference.engines.simulated import profile
 
 from .workers import (
     BIG,
@@ -156,6 +159,28 @@ async def test_what_a_faulty_worker_does_not_answer_well_another_one_answers(mod
             assert "set aside for 30 s" in state.reason
 
 
+@pytest.mark.parametrize(
+    ("mode", "reason"),
+    [
+        ("slots", "it has 2147483647 slots for nano"),
+        ("revision", "it has model 'nano' at revision ''"),
+        ("version", "it keeps version 9223372036854775807 of what is wanted for model 'nano'"),
+    ],
+)
+async def test_a_report_that_cannot_be_true_makes_its_worker_unavailable_and_harms_no_other(
+    mode: str, reason: str
+) -> None:
+    async with workers(NANO, count=2) as there, gateway(there) as stub:
+        await until_generated(stub, request(count=4))
+        there[1].servicer.mode = mode
+        replica = await until_replica(stub, NANO, there[1], pb.REPLICA_STATE_UNAVAILABLE)
+        assert replica.reason == f"its report is invalid: {reason}"
+        assert (await stub.GetLoad(pb.GetLoadRequest())).slots == 8
+        await generated(stub, request(count=4))
+        await stub.UnloadModel(pb.UnloadModelRequest(name=NANO))
+        assert not there[0].loaded
+
+
 async def test_a_worker_that_stops_in_the_middle_loses_nothing() -> None:
     async with workers(NANO, slots=4) as there, gateway(there) as stub:
         there[0].servicer.mode = "hang"
@@ -180,6 +205,37 @@ async def test_with_all_workers_gone_callers_are_told_to_try_again_and_why() -> 
         await there[1].start(NANO)
         await until_replica(stub, NANO, there[1], pb.REPLICA_STATE_READY)
         await generated(stub, request())
+
+
+@pytest.mark.parametrize("method", ["LoadModel", "CountTokens", "UnloadModel"])
+async def test_callers_get_an_answer_when_the_address_of_the_worker_that_they_wait_for_is_gone(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone: set[str] = set()
+
+    async def resolve(target: discovery.Target) -> set[str]:
+        return {f"{target.host}:{target.port}"} - gone
+
+    monkeypatch.setattr(discovery, "_resolve", resolve)
+    requests = {
+        "LoadModel": pb.LoadModelRequest(source=NANO),
+        "CountTokens": pb.CountTokensRequest(model=NANO, texts=["a"]),
+        "UnloadModel": pb.UnloadModelRequest(name=NANO),
+    }
+    async with workers(NANO, count=1) as there, gateway(there, worker_resolve_seconds=0.05) as stub:
+        there[0].servicer.mode = "stuck"
+        call = asyncio.ensure_future(getattr(stub, method)(requests[method], timeout=30))
+        await asyncio.sleep(0.3)
+        assert not call.done()
+        gone.add(there[0].address)
+        if method == "UnloadModel":  # It is recorded. The worker unloads the model when it comes back.
+            await call
+        else:
+            error = await refused(call)
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+            assert f"worker {there[0].address}: its address is gone" in (error.details() or "")
+            assert retry_delay(error) is not None
+        there[0].servicer.mode = ""
 
 
 async def test_samples_wait_for_a_worker_that_comes_later() -> None:
@@ -260,6 +316,23 @@ async def test_of_two_loads_of_one_name_at_the_same_time_one_source_gets_it() ->
         model = (await first).model
         await until(lambda: all(worker.loaded == {"m"} for worker in there))
         assert [each.revision for worker in there for each in worker.models.models] == [model.revision] * 2
+
+
+async def test_a_name_that_a_worker_chooses_for_a_source_does_not_replace_another_model(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.json", tmp_path / "other.json"
+    text = (profile.FOLDER / "nano.json").read_text()
+    one.write_text(text)
+    other.write_text(text + "\n")
+    async with workers(count=2) as there, gateway(there) as stub:
+        there[1].too_big.add(str(one))
+        served = (await stub.LoadModel(pb.LoadModelRequest(source=str(one)))).model
+        await until_replica(stub, NANO, there[1], pb.REPLICA_STATE_REFUSED)
+        error = await refused(stub.LoadModel(pb.LoadModelRequest(source=str(other))))
+        assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert f"model name {NANO} is in use by {one}" in (error.details() or "")
+        assert not there[1].loaded, "what was loaded in vain is unloaded"
+        assert (await stub.GetModel(pb.GetModelRequest(name=NANO))).model.revision == served.revision
+        await generated(stub, request(expected_revision=served.revision))
 
 
 async def test_a_model_that_is_being_loaded_for_the_first_time_is_unloaded_afterwards() -> None:

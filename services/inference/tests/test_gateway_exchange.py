@@ -14,6 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 from structlog.testing import capture_logs
 
 from codealign.api.inference.v1 import inference_pb2 as pb
+from codealign.common.errors import Unavailable
 from codealign.inference.gateway.answers import Relayed
 from codealign.inference.gateway.dispatch import Dispatcher
 from codealign.inference.gateway.exchange import Exchange
@@ -61,6 +62,7 @@ class Link:
     def __init__(self, address: str, scene: Scene) -> None:
         self.address = address
         self.play: Play = well
+        self.stops = False
         self.asked: list[pb.GenerateRequest] = []
         self._scene = scene
 
@@ -71,7 +73,11 @@ class Link:
 
     async def ask(self) -> None:
         await asyncio.sleep(0)
-        self._scene.report(self)
+        if self.stops:
+            self._scene.fleet.workers[self.address].failed("it stops", time.monotonic())
+            self._scene.exchange.reported(self.address)
+        else:
+            self._scene.report(self)
 
 
 class Scene:
@@ -155,4 +161,30 @@ async def test_good_answers_between_faults_keep_a_worker_in_use() -> None:
         link.play = fails(status(grpc.StatusCode.INTERNAL), times=1)
         assert await scene.generated(2) == {0, 1}
         assert scene.problem("w1") == ""
+    await scene.exchange.close()
+
+
+async def test_a_worker_that_hands_samples_back_but_does_not_stop_gets_them_a_few_times_only() -> None:
+    scene = Scene("w1")
+    (link,) = scene.links.values()
+    link.play = fails(status(grpc.StatusCode.ABORTED))
+    with pytest.raises(Unavailable, match=r"in 3 attempts: 1\. w1: no \(but it does not stop\)"):
+        await scene.generated()
+    assert len(link.asked) == 3
+    await scene.exchange.close()
+
+
+async def test_samples_that_a_stopping_worker_hands_back_wait_for_another_one() -> None:
+    scene = Scene("w1")
+    (link,) = scene.links.values()
+    link.play = fails(status(grpc.StatusCode.ABORTED))
+    link.stops = True
+    call = asyncio.ensure_future(scene.generated())
+    async with asyncio.timeout(60):
+        while not scene.core.waiting:  # noqa: ASYNC110 (other tasks change it)
+            await asyncio.sleep(0)
+    assert scene.core.resent == {"returned": 1}
+    link.play, link.stops = well, False
+    await link.ask()
+    assert await call == {0}
     await scene.exchange.close()

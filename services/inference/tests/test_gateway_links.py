@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -13,6 +14,7 @@ from codealign.api.inference.v1 import inference_pb2 as pb
 from codealign.inference.gateway.fleet import Fleet
 from codealign.inference.gateway.links import Link
 from codealign.inference.gateway.members import Worker
+from codealign.inference.gateway.work import ModelKey
 
 ADDRESS = "127.0.0.1:9"
 
@@ -58,3 +60,54 @@ async def test_a_worker_that_stops_is_lost_only_after_the_grace_period(
     await link.close()
     assert bool(changes.reasons) is is_lost
     assert fleet.workers[ADDRESS].trouble, "it gets nothing more in any case"
+
+
+async def test_a_worker_that_does_not_unload_a_model_is_asked_again_after_a_pause() -> None:
+    asked = 0
+    nothing = grpc.aio.Metadata()
+
+    async def sync(request: pb.SyncModelsRequest, timeout: float) -> pb.SyncModelsResponse:
+        return pb.SyncModelsResponse(models=[pb.Model(name="m", revision="a")])
+
+    async def unload(request: pb.UnloadModelRequest) -> pb.UnloadModelResponse:
+        nonlocal asked
+        asked += 1
+        raise grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, nothing, nothing, details="no")
+
+    fleet, changes = Fleet(), Changes()
+    fleet.wanted.record("m", "hub/m", "b", pinned=True, now_ms=1)
+    fleet.workers[ADDRESS] = Worker(ADDRESS)
+    link = Link(ADDRESS, grpc.aio.insecure_channel(ADDRESS), fleet, changes, 0.1, 60.0, 60.0)  # type: ignore[arg-type]
+    link.stub = cast("Any", SimpleNamespace(SyncModels=sync, UnloadModel=unload))
+    start = time.monotonic()
+    async with asyncio.timeout(30):
+        while asked < 3:  # noqa: ASYNC110 (other tasks change it)
+            await asyncio.sleep(0.01)
+    await link.close()
+    assert time.monotonic() - start > 0.15
+
+
+@pytest.mark.parametrize("has_it", [False, True])
+async def test_a_worker_whose_answers_contradict_its_reports_is_asked_again_after_a_pause(has_it: bool) -> None:
+    """It says that it has loaded a model, or unloaded another revision of it, and its report is the same as before."""
+    asked = 0
+
+    async def sync(request: pb.SyncModelsRequest, timeout: float) -> pb.SyncModelsResponse:
+        return pb.SyncModelsResponse(models=[pb.Model(name="m", revision="a")] if has_it else [])
+
+    async def obey(request: Any) -> None:
+        nonlocal asked
+        asked += 1
+
+    fleet, changes = Fleet(), Changes()
+    fleet.wanted.record("m", "hub/m", "b", pinned=True, now_ms=1)
+    worker = fleet.workers[ADDRESS] = Worker(ADDRESS)
+    link = Link(ADDRESS, grpc.aio.insecure_channel(ADDRESS), fleet, changes, 0.1, 60.0, 60.0)  # type: ignore[arg-type]
+    link.stub = cast("Any", SimpleNamespace(SyncModels=sync, LoadModel=obey, UnloadModel=obey))
+    start = time.monotonic()
+    await asyncio.sleep(0.3)
+    await link.close()
+    assert 1 <= asked <= 1 + (time.monotonic() - start) / 0.1
+    if not has_it:
+        replica = worker.replica(ModelKey("m", "b"), "hub/m", time.monotonic())
+        assert replica.reason == "it answered that it has loaded the model, but does not report it"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any
 
 import grpc
@@ -33,7 +33,7 @@ BIG = "qwen2.5-coder-1.5b"
 class Opener(EngineOpener):
     """Refuses what does not fit, as the real engines do."""
 
-    too_big: frozenset[str] = frozenset()
+    too_big: Collection[str] = ()
 
     async def open(self, source: str, name: str, expected_revision: str) -> Engine:
         if source in self.too_big:
@@ -57,7 +57,16 @@ class Servicer(InferenceServicer):
 
     async def SyncModels(self, request: pb.SyncModelsRequest, context: Any) -> pb.SyncModelsResponse:
         await self._stuck()
-        return await super().SyncModels(request, context)
+        report = await super().SyncModels(request, context)
+        for model in report.models:
+            if self.mode == "slots":
+                model.slots = 2**31 - 1
+            if self.mode == "revision":
+                model.revision = ""
+        for entry in report.wanted:
+            if self.mode == "version":
+                entry.version = 2**63 - 1
+        return report
 
     async def LoadModel(self, request: pb.LoadModelRequest, context: Any) -> pb.LoadModelResponse:
         await self._stuck()
@@ -96,11 +105,11 @@ class Servicer(InferenceServicer):
 class Worker:
     """A worker on a port that stays the same when it is restarted."""
 
-    def __init__(self, *, seed: int = 0, slots: int = 8, too_big: frozenset[str] = frozenset()) -> None:
+    def __init__(self, *, seed: int = 0, slots: int = 8, too_big: Collection[str] = ()) -> None:
         self._settings = InferenceSettings(
             engine="simulated", simulated_speed=0, simulated_seed=seed, slots=slots, max_waiting=10_000
         )
-        self._too_big = too_big
+        self.too_big = set(too_big)
         self._server: grpc.aio.Server | None = None
         self.port = 0
 
@@ -110,7 +119,7 @@ class Worker:
 
     async def start(self, *models: str) -> None:
         opener = Opener(self._settings)
-        opener.too_big = self._too_big
+        opener.too_big = self.too_big
         self.models = ModelRegistry(opener)
         for model in models:
             await self.models.open(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -35,9 +36,17 @@ def parse(text: str, setting: str) -> Target:
         ConfigurationError: The text is not a valid target.
     """
     host, _, port = text.strip().removeprefix(_SCHEME).rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+    if not _may_be_host(host) or not port.isdigit() or not 0 < int(port) < 2**16:
         raise ConfigurationError(f"{setting}: must be host:port or dns:///host:port, got {text!r}")
     return Target(host.strip("[]"), int(port))
+
+
+def _may_be_host(text: str) -> bool:
+    """Return whether a text can be looked up. A URL, for example, would only be a name without addresses, for ever."""
+    try:
+        return bool(text.encode("idna")) and not re.search(r"[\s/]", text)
+    except UnicodeError:  # an empty or too long part between two dots
+        return False
 
 
 class Places(Protocol):
@@ -72,21 +81,34 @@ class Discovery:
         self._missed: set[str] = set()
         self._leaving: set[asyncio.Task[None]] = set()
         self.looked_up = asyncio.Event()
-        """Set when the first look-up has succeeded."""
+        """Set when all names have been resolved."""
 
     async def run(self) -> None:
         """Resolve the names forever."""
         while True:
             try:
-                found = await asyncio.gather(*(_resolve(target) for target in self._targets))
-                self.update(set().union(*found))
-                self.looked_up.set()
-            except OSError as error:
-                # A failed look-up does not mean that an address is gone.
-                log.warning("names_not_resolved", hosts=self._hosts(), error=str(error))
+                await self._look_up()
             except Exception:
                 log.exception("addresses_not_found", hosts=self._hosts())
             await asyncio.sleep(self._resolve_seconds)
+
+    async def _look_up(self) -> None:
+        results = await asyncio.gather(*map(_resolve, self._targets), return_exceptions=True)
+        found: set[str] = set()
+        is_complete = True
+        for target, result in zip(self._targets, results, strict=True):
+            if isinstance(result, OSError):
+                log.warning("name_not_resolved", host=target.host, error=str(result))
+                is_complete = False
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                found |= result
+        if is_complete:
+            self.update(found)
+            self.looked_up.set()
+        else:  # A failed look-up does not mean that an address is gone, nor that those of other names are.
+            self.update(found | self._places.places)
 
     def update(self, addresses: set[str]) -> None:
         """Process the result of a look-up. An address is given up when two consecutive results lack it."""

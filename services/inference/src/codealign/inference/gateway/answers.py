@@ -10,7 +10,7 @@ from google.rpc import status_pb2
 from grpc_status import rpc_status
 
 from codealign.api.inference.v1 import inference_pb2 as pb
-from codealign.common.errors import CodeAlignError, Unavailable, describe, retry_delay
+from codealign.common.errors import CodeAlignError, Internal, Unavailable, describe, retry_delay
 from codealign.inference.gateway.work import RETRY_SECONDS, ModelKey
 
 AT_FAULT = frozenset(
@@ -32,6 +32,12 @@ was unloaded or the worker restarted."""
 STOPS = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.ABORTED})
 """Statuses of calls to a server that stops or is lost, which say nothing about the request or how the server works."""
 _FINISH_REASONS = frozenset(pb.FinishReason.values()) - {pb.FINISH_REASON_UNSPECIFIED}
+
+
+_MOST_SLOTS = 2**20
+"""More than any worker has. The sum over all workers must fit into the contract's 32 bits."""
+_LAST_VERSION = 2**62
+"""Far beyond any clock, and with room for later versions in the contract's 64 bits."""
 
 
 class Relayed(CodeAlignError):
@@ -70,9 +76,12 @@ def passed_on(error: grpc.aio.AioRpcError, worker: str) -> CodeAlignError:
         worker: Its address.
     """
     prefix = f"worker {worker}: "
-    if error.code() in STOPS:  # without a delay, or as if the caller had cancelled
-        return Unavailable(prefix + describe(error), retry_after=retry_delay(error) or RETRY_SECONDS)
-    return Relayed(error, prefix)
+    try:
+        if error.code() in STOPS:  # without a delay, or as if the caller had cancelled
+            return Unavailable(prefix + describe(error), retry_after=retry_delay(error) or RETRY_SECONDS)
+        return Relayed(error, prefix)
+    except Exception as unreadable:  # details that contradict the error
+        return Internal(f"{prefix}{describe(error)} (the error's details are invalid: {unreadable})")
 
 
 def objection(response: pb.GenerateResponse, key: ModelKey, seeds: dict[int, int], owed: Container[int]) -> str:
@@ -96,4 +105,17 @@ def objection(response: pb.GenerateResponse, key: ModelKey, seeds: dict[int, int
     tokens = completion.prompt_tokens, completion.cached_prompt_tokens, completion.generated_tokens
     if min(tokens) < 0 or not (math.isfinite(completion.seconds) and completion.seconds >= 0):
         return "its counts are impossible"
+    return ""
+
+
+def objection_to_report(report: pb.SyncModelsResponse) -> str:
+    """Return why a worker's report cannot be true, or "". It would harm other workers and gateways too."""
+    for model in report.models:
+        if not model.name or not model.revision:
+            return f"it has model {model.name!r} at revision {model.revision!r}"
+        if not 0 <= model.slots <= _MOST_SLOTS:
+            return f"it has {model.slots} slots for {model.name}"
+    for entry in report.wanted:
+        if not entry.name or not 0 < entry.version <= _LAST_VERSION:
+            return f"it keeps version {entry.version} of what is wanted for model {entry.name!r}"
     return ""

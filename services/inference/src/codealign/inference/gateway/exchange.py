@@ -270,6 +270,9 @@ class Exchange:
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             return Returned(min(max(_SHORTEST_HOLD_SECONDS, retry_delay(error) or 1.0), _LONGEST_HOLD_SECONDS))
         if code is grpc.StatusCode.ABORTED:  # it stops, and hands the samples back
+            await link.ask()
+            if key in self._fleet.serves(call.worker, time.monotonic()):
+                return Fault(f"{describe(error)} (but it does not stop)")  # or it would get them for ever
             return Returned()
         if code in UNLESS_MODEL_GONE:
             await link.ask()

@@ -157,10 +157,14 @@ class Fleet:
             # new workers have it, and it takes over when the old ones are gone.
             if model is not None and not (entry.pinned and model.revision != entry.revision):
                 continue
-            load = Load(entry.name, entry.source, entry.revision if entry.pinned or self._is_there(entry) else "")
+            load = Load(entry.name, entry.source, self.demanded(entry))
             if worker.may_try(load, now):
                 return load if model is None else Unload(entry.name)
         return None
+
+    def demanded(self, entry: pb.WantedModel) -> str:
+        """Return the revision that a worker must load. Empty: any, since nobody asked for one and no worker has one."""
+        return entry.revision if entry.pinned or self._is_there(entry) else ""
 
     # Inside
 

@@ -15,7 +15,7 @@ from codealign.api.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from codealign.common.clients import traced
 from codealign.common.errors import Unavailable, describe
 from codealign.common.logs import get_logger
-from codealign.inference.gateway.answers import STOPS
+from codealign.inference.gateway.answers import STOPS, objection_to_report
 from codealign.inference.gateway.fleet import Fleet
 from codealign.inference.gateway.members import Action, Load, Worker
 from codealign.inference.gateway.work import RETRY_SECONDS
@@ -109,7 +109,7 @@ class Link:
         """Await a call that may take long, as long as the worker responds to inquiries. Otherwise it is cancelled.
 
         Raises:
-            Unavailable: The worker does not respond any more.
+            Unavailable: The worker does not respond any more, or its address is gone.
             AioRpcError: The worker's error.
         """
         task = asyncio.ensure_future(call)
@@ -121,6 +121,8 @@ class Link:
                     raise Unavailable(
                         f"worker {self.address}: it has not responded for {silent:.0f} s", retry_after=RETRY_SECONDS
                     )
+            if task.cancelled():  # `close` does that. The caller was not cancelled, and must get an answer.
+                raise Unavailable(f"worker {self.address}: its address is gone", retry_after=RETRY_SECONDS)
             return task.result()
         finally:
             task.cancel()
@@ -168,11 +170,19 @@ class Link:
             if self.address not in self._fleet.workers:  # Its address is gone; its calls may still inquire.
                 return
             self._responded = time.monotonic()
-            before = self._fleet.workers[self.address].trouble
-            self._fleet.report(self.address, response, self._responded, int(time.time() * 1000))
-            if before:
-                log.info("worker_responds", worker=self.address, models=sorted(each.name for each in response.models))
+            self._take_over(response, self._fleet.workers[self.address])
         self._changes.reported(self.address)
+
+    def _take_over(self, response: pb.SyncModelsResponse, worker: Worker) -> None:
+        before = worker.trouble
+        if why := objection_to_report(response):
+            worker.failed(f"its report is invalid: {why}", self._responded)
+            if worker.trouble != before:
+                log.warning("worker_unavailable", worker=self.address, reason=worker.trouble)
+            return
+        self._fleet.report(self.address, response, self._responded, int(time.time() * 1000))
+        if before:
+            log.info("worker_responds", worker=self.address, models=sorted(each.name for each in response.models))
 
     def _fail(self, error: grpc.aio.AioRpcError) -> None:
         worker = self._fleet.workers.get(self.address)
@@ -199,7 +209,6 @@ class Link:
                 await self.stub.LoadModel(
                     pb.LoadModelRequest(name=action.name, source=action.source, expected_revision=action.revision)
                 )
-                worker.loaded(action.name)
             else:
                 log.info("worker_unloads", worker=self.address, model=action.name)
                 await self.stub.UnloadModel(pb.UnloadModelRequest(name=action.name))
@@ -208,9 +217,19 @@ class Link:
                 passes = error.code() in STOPS
                 worker.refused(action, describe(error), time.monotonic(), passes=passes)
             log.warning("worker_refused", worker=self.address, model=action.name, reason=describe(error))
+        else:
+            await self.ask()
+            if isinstance(action, Load):
+                if worker.trouble or action.name in worker.models:
+                    worker.loaded(action.name)
+                else:
+                    reason = "it answered that it has loaded the model, but does not report it"
+                    worker.refused(action, reason, time.monotonic(), passes=True)
+            # What is still to be done waits for the next inquiry, as after an error, since it may fail again.
+            if self._fleet.plan(self.address, time.monotonic()) != action:
+                self.ask_soon()
         finally:
             worker.loading.discard(action.name)
-            self.ask_soon()
 
 
 class Links:

@@ -130,20 +130,25 @@ class Models:
         """Load a model at the first worker that can have it, and return its name."""
         entry = self._fleet.wanted.get(name)
         having = [link for link in self._candidates() if name in self._fleet.workers[link.address].models]
+        demanded = expected_revision
         if entry is not None and not entry.removed:
-            if not having:
-                require_same(entry, source, expected_revision)
             # Other weights that a worker has under this name must not take the place of those that are served.
             served = [link for link in having if self._revision(link, name) == entry.revision]
-            having = served or having
+            if not served:  # Other workers may be about to return with them.
+                require_same(entry, source, "" if having else expected_revision)
+            demanded = demanded or self._fleet.demanded(entry)
+            having = served or [link for link in having if demanded in ("", self._revision(link, name))]
         first: CodeAlignError | None = None
         # A worker that has a model of this name knows whether it is the same, whatever the spelling of its source.
         for link in having or self._candidates():
+            if self._links.get(link.address) is not link:
+                continue  # Its address is gone since another worker was asked, which may take minutes.
             worker = self._fleet.workers[link.address]
-            action = Load(name, source, expected_revision)
+            action = Load(name, source, demanded)
+            there = set(worker.models)
             worker.loading.add(name)
             try:
-                request = pb.LoadModelRequest(source=source, name=name, expected_revision=expected_revision)
+                request = pb.LoadModelRequest(source=source, name=name, expected_revision=demanded)
                 model = (await link.answer(link.stub.LoadModel(request))).model
             except Unavailable as error:
                 log.warning("worker_unavailable", worker=link.address, model=name or source, reason=error.message)
@@ -158,6 +163,13 @@ class Models:
                 continue
             finally:
                 worker.loading.discard(name)
+            try:
+                self._require_free(model, source)
+            except FailedPrecondition:
+                await link.ask()
+                if model.name not in there:
+                    await self._unload(link, model.name)
+                raise
             self._record(model, source, expected_revision)
             await link.ask()
             for other in self._links.all:
@@ -166,6 +178,12 @@ class Models:
         raise first or Unavailable(
             f"no worker responds: {self._fleet.why(ModelKey(name, ''), time.monotonic())}", retry_after=RETRY_SECONDS
         )
+
+    def _require_free(self, model: pb.Model, source: str) -> None:
+        """Refuse a model whose name another one has: a worker chose it, or another gateway gave it away meanwhile."""
+        entry = self._fleet.wanted.get(model.name)
+        if entry is not None and not entry.removed and entry.revision not in ("", model.revision):
+            require_same(entry, source, "")
 
     def _record(self, model: pb.Model, source: str, expected_revision: str) -> None:
         entry = self._fleet.wanted.get(model.name)
