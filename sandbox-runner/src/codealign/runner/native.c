@@ -685,6 +685,11 @@ static void enter(const struct job *job)
     limit(RLIMIT_CPU, job->cpu_seconds, job->cpu_seconds + 1); /* SIGXCPU tells the cause; SIGKILL if it is ignored */
     uint32_t header[2] = {0x20080522, 0}, none[6] = {0};
     check(syscall(SYS_capset, header, none), "capset");
+    /*
+     * Now /proc/self/mem does not belong to the program. The audit hook knows this file only by its name, and a process
+     * that the program has started can make a link with another name.
+     */
+    check(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable");
     check(prctl(PR_SET_SECCOMP, 2, &confinement.filter, 0, 0), "seccomp");
 }
 
