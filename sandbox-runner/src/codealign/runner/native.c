@@ -427,8 +427,8 @@ static PyObject *argument(PyObject *arguments, intptr_t index)
     return index < PyTuple_Size(arguments) ? PyTuple_GetItem(arguments, index) : NONE;
 }
 
-/* The content of a str or bytes object; "" for any other object. */
-static const char *text_of(PyObject *object)
+/* The content of a str or bytes object; NULL for any other object. */
+static const char *content_of(PyObject *object)
 {
     char *text;
     intptr_t size;
@@ -439,6 +439,13 @@ static const char *text_of(PyObject *object)
             found = text;
         PyErr_Clear();
     }
+    return found;
+}
+
+/* The same; "" for any other object. */
+static const char *text_of(PyObject *object)
+{
+    const char *found = content_of(object);
     return found ? found : "";
 }
 
@@ -475,8 +482,8 @@ static int imports_machine_code(PyObject *arguments)
 /* /proc/self/mem by any name, or an object that may return another path later. */
 static int opens_memory(PyObject *path)
 {
-    const char *text = text_of(path);
-    if (!*text)
+    const char *text = content_of(path);
+    if (!text)
         return !PyIndex_Check(path); /* a descriptor */
     return !strcmp(last_part(text, '/'), "mem");
 }
