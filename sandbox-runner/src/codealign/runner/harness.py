@@ -197,9 +197,10 @@ class Harness:
         """
         for hook in self._hooks:
             os.register_at_fork(**hook)
-        random = sys.modules.get("random")
-        if random is not None:
-            random.seed()
+        # The fork server's numbers would be the same in every execution.
+        for name in ("random", "numpy.random"):
+            if name in sys.modules:
+                sys.modules[name].seed()
         request = marshal.loads(_whole(payload))
         if request["path"] != self._path:
             self._path = sys.argv[0] = request["path"]
