@@ -35,6 +35,14 @@ os._exit(0)
         "import io, sys\nprint('a')\nsys.stdout = io.TextIOWrapper(sys.stdout.detach())",
         "import sys\nprint('a')\nsys.stdout.close()",
         "class A:\n    def __del__(self):\n        print('a')\nx = A()",
+        "class A:\n    def __del__(self):\n        print('a')\n__x = A()",
+        "class A:\n    def __del__(self):\n        print('a')\nclass B:\n    x = A()",
+        "class A:\n    def __del__(self):\n        self.other = None\nclass B:\n    def __del__(self):\n"
+        "        print('a')\nx = A()\nx.other = B()",
+        "import io, sys\nclass A:\n    def __del__(self):\n        print('a')\nx = A()\nsys.stdout = io.StringIO()",
+        "seen = ['a']\nclass A:\n    def __del__(self):\n        print(seen.pop())\nx = A()",
+        "def f():\n    try:\n        yield\n    finally:\n        print('a')\nx = f()\nnext(x)",
+        "def f():\n    try:\n        yield from [1]\n    except GeneratorExit:\n        print('a')\nx = f()\nnext(x)",
     ],
 )
 def test_nothing_that_a_program_wrote_is_lost(program: str) -> None:

@@ -54,6 +54,11 @@ def test_a_programs_own_module_may_use_numpy(gateway: Gateway) -> None:
     assert name_of(result) == "PASSED", result
 
 
+def test_each_run_draws_its_own_random_numbers(gateway: Gateway) -> None:
+    drawn = {gateway.run("import numpy\nprint(numpy.random.random())").stdout.data for _ in range(3)}
+    assert len(drawn) == 3
+
+
 @pytest.mark.parametrize("code", ["import sys", "import sys, json, unittest"])
 def test_a_program_that_does_not_name_numpy_sees_nothing_of_it(gateway: Gateway, code: str) -> None:
     # The name is built here because the program would otherwise mention it.

@@ -142,6 +142,12 @@ def test_files_are_there(gateway: Gateway) -> None:
     assert name_of(result) == "PASSED"
 
 
+@pytest.mark.parametrize("path", ["''", "b''"])
+def test_an_empty_path_is_a_file_that_is_not_there(gateway: Gateway, path: str) -> None:
+    code = "def f(path):\n    try:\n        open(path)\n    except FileNotFoundError:\n        return 1\n"
+    assert name_of(gateway.run(code, f"assert f({path}) == 1")) == "PASSED"
+
+
 def test_unittest_counts_as_assertions(gateway: Gateway) -> None:
     tests = (
         "import unittest\nclass TestAdd(unittest.TestCase):\n    def test_it(self):\n"

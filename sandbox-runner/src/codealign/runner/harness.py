@@ -34,8 +34,8 @@ _FULL_BYTES = 64 * 1024
 """With less free space than this, the disk counts as full."""
 _LARGEST_STATUS = 1 << 63
 _PART_BYTES = 1 << 16
-_KEPT = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
-"""Types of globals kept alive to the end because destructors may need them."""
+_DESTRUCTORS = ("__del__", "yield")
+"""A program that contains none of these runs no code of its own when its objects are destroyed."""
 _FILE: Any = io.IOBase.__base__
 """What every file derives from. `IOBase` itself is an abstract class, which takes three times as long to ask."""
 _FILES = ("open(", "IOWrapper(", "BufferedWriter(", "FileIO(")
@@ -178,8 +178,10 @@ class Harness:
         """Kept: to destroy the fork server's module would write to objects beside it."""
         self.main = unittests.Main()
         """Called by `native.main`."""
-        self._globals: dict[str, Any] = {}
-        """Globals of a program whose objects have destructors; otherwise empty."""
+        self._has_destructors = False
+        """Whether a program without tests may leave objects whose destruction runs its code."""
+        self._left: list[Any] = []
+        """Objects whose destructors have run. Kept, so that they do not run again."""
         self._has_files = False
         """Whether a program without tests may leave files open, with output in their buffers."""
         self._streams = (sys.stdout, sys.stderr)
@@ -197,9 +199,10 @@ class Harness:
         """
         for hook in self._hooks:
             os.register_at_fork(**hook)
-        random = sys.modules.get("random")
-        if random is not None:
-            random.seed()
+        # The fork server's numbers would be the same in every execution.
+        for name in ("random", "numpy.random"):
+            if name in sys.modules:
+                sys.modules[name].seed()
         request = marshal.loads(_whole(payload))
         if request["path"] != self._path:
             self._path = sys.argv[0] = request["path"]
@@ -260,19 +263,29 @@ class Harness:
                     each.flush()
 
     def _destroy(self) -> None:
-        """Release the program's objects in order of definition, then those in reference cycles."""
-        if not self._globals:
+        """Run the destructors of the objects that are left, generators included, in the collector's order.
+
+        At its end the interpreter does so before it clears any global: destructors may use all of them.
+        """
+        if not self._has_destructors:
             return
-        for name in list(self._globals):
-            if name[:2] != "__" and not issubclass(type(self._globals.get(name)), _KEPT):
-                self._globals[name] = None
+        # The interpreter has put its own streams back by then.
+        sys.stdout, sys.stderr = self._streams
         gc.collect()
+        self._left = [
+            each
+            for each in gc.get_objects()
+            if hasattr(type(each), "__del__") and not issubclass(type(each), _FILE) and not gc.is_finalized(each)
+        ]
+        for each in self._left:
+            with contextlib.suppress(BaseException):
+                type(each).__del__(each)
 
     def _ready(self, code: types.CodeType, tests: instrument.CompiledTests | None, request: Any) -> Prepared:
         names = _module("__main__" if tests is None else "solution", self._path)
         _remember_source(self._path, request["code"])
         if tests is None:
-            self._globals = names if "__del__" in request["code"] else {}
+            self._has_destructors = any(name in request["code"] for name in _DESTRUCTORS)
             self._has_files = any(name in request["code"] for name in _FILES)
             return code, None, names, 0, None
         _remember_source(instrument.TESTS_FILE, request["tests"])

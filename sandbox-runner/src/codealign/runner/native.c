@@ -427,8 +427,8 @@ static PyObject *argument(PyObject *arguments, intptr_t index)
     return index < PyTuple_Size(arguments) ? PyTuple_GetItem(arguments, index) : NONE;
 }
 
-/* The content of a str or bytes object; "" for any other object. */
-static const char *text_of(PyObject *object)
+/* The content of a str or bytes object; NULL for any other object. */
+static const char *content_of(PyObject *object)
 {
     char *text;
     intptr_t size;
@@ -439,6 +439,13 @@ static const char *text_of(PyObject *object)
             found = text;
         PyErr_Clear();
     }
+    return found;
+}
+
+/* The same; "" for any other object. */
+static const char *text_of(PyObject *object)
+{
+    const char *found = content_of(object);
     return found ? found : "";
 }
 
@@ -475,8 +482,8 @@ static int imports_machine_code(PyObject *arguments)
 /* /proc/self/mem by any name, or an object that may return another path later. */
 static int opens_memory(PyObject *path)
 {
-    const char *text = text_of(path);
-    if (!*text)
+    const char *text = content_of(path);
+    if (!text)
         return !PyIndex_Check(path); /* a descriptor */
     return !strcmp(last_part(text, '/'), "mem");
 }
@@ -685,6 +692,11 @@ static void enter(const struct job *job)
     limit(RLIMIT_CPU, job->cpu_seconds, job->cpu_seconds + 1); /* SIGXCPU tells the cause; SIGKILL if it is ignored */
     uint32_t header[2] = {0x20080522, 0}, none[6] = {0};
     check(syscall(SYS_capset, header, none), "capset");
+    /*
+     * Now /proc/self/mem does not belong to the program. The audit hook knows this file only by its name, and a process
+     * that the program has started can make a link with another name.
+     */
+    check(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable");
     check(prctl(PR_SET_SECCOMP, 2, &confinement.filter, 0, 0), "seccomp");
 }
 

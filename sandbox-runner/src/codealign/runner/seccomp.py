@@ -1,8 +1,8 @@
 """System-call filter for programs: denies calls that they do not need, in addition to the namespaces.
 
 A new user namespace would grant the program every capability inside it, and with them an unlimited mount. Memory
-files and System V segments are memory that no process limit counts. A watch on one of the runner's files reveals what
-other executions do with it.
+files, System V segments, semaphores and message queues, and extended attributes of files are memory that no limit
+counts. A watch on one of the runner's files reveals what other executions do with it.
 """
 
 from __future__ import annotations
@@ -25,18 +25,23 @@ _DENIED = {
         "request_key": 249, "keyctl": 250, "unshare": 272, "perf_event_open": 298, "open_by_handle_at": 304,
         "setns": 308, "process_vm_readv": 310, "process_vm_writev": 311, "bpf": 321, "userfaultfd": 323,
         "io_uring_setup": 425, "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsmount": 432,
+        "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190,
     },
     "aarch64": {
         "ptrace": 117, "pivot_root": 41, "chroot": 51, "mount": 40, "umount2": 39, "add_key": 217,
         "request_key": 218, "keyctl": 219, "unshare": 97, "perf_event_open": 241, "open_by_handle_at": 265,
         "setns": 268, "process_vm_readv": 270, "process_vm_writev": 271, "bpf": 280, "userfaultfd": 282,
         "io_uring_setup": 425, "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsmount": 432,
+        "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7,
     },
 }  # fmt: skip
 _ABSENT = {
-    "x86_64": {"shmget": 29, "inotify_init": 253, "inotify_init1": 294, "memfd_create": 319, "clone3": 435},
-    "aarch64": {"shmget": 194, "inotify_init1": 26, "memfd_create": 279, "clone3": 435},
-}
+    "x86_64": {
+        "shmget": 29, "semget": 64, "msgget": 68, "inotify_init": 253, "inotify_init1": 294, "memfd_create": 319,
+        "clone3": 435,
+    },
+    "aarch64": {"shmget": 194, "semget": 190, "msgget": 186, "inotify_init1": 26, "memfd_create": 279, "clone3": 435},
+}  # fmt: skip
 _FCNTL = {"x86_64": 72, "aarch64": 25}
 _SETSOCKOPT = {"x86_64": 54, "aarch64": 208}
 # Buffers of pipes and sockets use gVisor's kernel memory, which no process limit counts, so sizes cannot be changed.

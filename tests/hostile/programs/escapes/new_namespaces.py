@@ -10,6 +10,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 results = [libc.unshare(kind) for kind in KINDS]
 results += [libc.syscall(56, kind | 17, 0, 0, 0, 0) for kind in KINDS]
 results.append(libc.syscall(435, bytes(88), 88))
+libc.prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: its files in /proc belong to it again
 for name in os.listdir("/proc/self/ns"):
     try:
         results.append(libc.setns(os.open(f"/proc/self/ns/{name}", os.O_RDONLY), 0))
