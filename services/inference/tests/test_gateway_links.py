@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import grpc
 import pytest
+import structlog
 
 from codealign.api.inference.v1 import inference_pb2 as pb
 from codealign.inference.gateway.fleet import Fleet
@@ -111,3 +112,28 @@ async def test_a_worker_whose_answers_contradict_its_reports_is_asked_again_afte
     if not has_it:
         replica = worker.replica(ModelKey("m", "b"), "hub/m", time.monotonic())
         assert replica.reason == "it answered that it has loaded the model, but does not report it"
+
+
+async def test_why_a_worker_is_not_used_is_logged_once() -> None:
+    answers: list[pb.SyncModelsResponse | None] = [None, None]
+    answers += [pb.SyncModelsResponse(models=[pb.Model(name="m", source="s", revision="other")])] * 3
+
+    async def sync(request: pb.SyncModelsRequest, timeout: float) -> pb.SyncModelsResponse:
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if answer is None:
+            nothing = grpc.aio.Metadata()
+            raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, nothing, nothing, details="no")
+        return answer
+
+    fleet, changes = Fleet(), Changes()
+    fleet.wanted.find("m", "s", "one")
+    fleet.workers[ADDRESS] = Worker(ADDRESS)
+    with structlog.testing.capture_logs() as events:
+        link = Link(ADDRESS, grpc.aio.insecure_channel(ADDRESS), fleet, changes, 0.001, 1000.0, 1000.0)  # type: ignore[arg-type]
+        link.stub = cast("Any", SimpleNamespace(SyncModels=sync))
+        async with asyncio.timeout(30):
+            while changes.reports < 8:  # noqa: ASYNC110 (other tasks change it)
+                await asyncio.sleep(0.001)
+        await link.close()
+    warnings = [(each["event"], each["reason"]) for each in events if each["log_level"] == "warning"]
+    assert warnings == [("worker_unavailable", "no"), ("worker_refused", "it has revision other of m, not one")]

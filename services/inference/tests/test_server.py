@@ -126,8 +126,8 @@ def test_a_model_that_cannot_be_served_ends_the_process_with_one_line(start: Sta
     ("setting", "value", "message"),
     [
         ("slots", "0", "CODEALIGN_INFERENCE_SLOTS"),
-        ("vllm_args", "{", "CODEALIGN_INFERENCE_VLLM_ARGS: is not a JSON object"),
-        ("vllm_args", "[1]", "CODEALIGN_INFERENCE_VLLM_ARGS: Input should be a valid dictionary"),
+        ("vllm_args", "{", "CODEALIGN_INFERENCE_VLLM_ARGS (--vllm-args): is not a JSON object"),
+        ("vllm_args", "[1]", "CODEALIGN_INFERENCE_VLLM_ARGS (--vllm-args): Input should be a valid dictionary"),
         ("engine", "openai", "engine openai needs openai_base_url; example: http"),
     ],
 )

@@ -145,8 +145,9 @@ def record_digits(given: str) -> str:
     """
     text = given.strip().lower()
     if not _MIN_DIGITS <= len(text) <= _ID_DIGITS or not _is_hexadecimal(text):
+        rows = "; a version's rows are in what `codealign data export` writes" if text.startswith("v-") else ""
         raise Failure(
-            f"{given!r} is not a record id: give its 32 hexadecimal digits, or at least the first {_MIN_DIGITS}"
+            f"{given!r} is not a record id: give its 32 hexadecimal digits, or at least the first {_MIN_DIGITS}{rows}"
         )
     return text
 

@@ -162,6 +162,15 @@ class Fleet:
                 return load if model is None else Unload(entry.name)
         return None
 
+    def refusals(self, address: str, now: float) -> dict[str, str]:
+        """Return why a worker serves none of a wanted model's samples, by the models that it refuses."""
+        worker = self.workers[address]
+        replicas = {
+            entry.name: worker.replica(ModelKey(entry.name, entry.revision), entry.source, now)
+            for entry in self.wanted.wanted
+        }
+        return {name: each.reason for name, each in replicas.items() if each.state == pb.REPLICA_STATE_REFUSED}
+
     def demanded(self, entry: pb.WantedModel) -> str:
         """Return the revision that a worker must load. Empty: any, since nobody asked for one and no worker has one."""
         return entry.revision if entry.pinned or self._is_there(entry) else ""

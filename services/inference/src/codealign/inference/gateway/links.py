@@ -77,6 +77,7 @@ class Link:
         self._lost_seconds = lost_seconds
         self._drain_seconds = max(lost_seconds, drain_seconds)
         self._responded = time.monotonic()
+        self._refusals: dict[str, str] = {}
         self._wake = asyncio.Event()
         self._probe: asyncio.Task[None] | None = None
         self._action: asyncio.Task[None] | None = None
@@ -183,6 +184,11 @@ class Link:
         self._fleet.report(self.address, response, self._responded, int(time.time() * 1000))
         if before:
             log.info("worker_responds", worker=self.address, models=sorted(each.name for each in response.models))
+        refusals = self._fleet.refusals(self.address, self._responded)
+        for name, reason in refusals.items():
+            if self._refusals.get(name) != reason:
+                log.warning("worker_refused", worker=self.address, model=name, reason=reason)
+        self._refusals = refusals
 
     def _fail(self, error: grpc.aio.AioRpcError) -> None:
         worker = self._fleet.workers.get(self.address)
@@ -215,8 +221,9 @@ class Link:
         except grpc.aio.AioRpcError as error:
             if isinstance(action, Load):
                 passes = error.code() in STOPS
-                worker.refused(action, describe(error), time.monotonic(), passes=passes)
-            log.warning("worker_refused", worker=self.address, model=action.name, reason=describe(error))
+                worker.refused(action, describe(error), time.monotonic(), passes=passes)  # logged with the next report
+            else:
+                log.warning("worker_refused", worker=self.address, model=action.name, reason=describe(error))
         else:
             await self.ask()
             if isinstance(action, Load):
