@@ -12,7 +12,7 @@ def f(x):
 
 
 def change(code):
-    place = ctypes.string_at(id(code), sys.getsizeof(code)).find(code.co_code[:2])
+    place = type(code).__basicsize__  # the bytecode follows the fields
     # LOAD_CONST None, RETURN_VALUE, wherever the interpreter goes on.
     end = bytes([100, code.co_consts.index(None), 83, 0])
     ctypes.memmove(id(code) + place, end * (len(code.co_code) // 4), len(code.co_code) // 4 * 4)

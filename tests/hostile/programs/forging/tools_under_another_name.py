@@ -19,7 +19,7 @@ def change(code):
     sys.modules["_ctypes"] = importlib.util.module_from_spec(spec)
     import ctypes
 
-    place = ctypes.string_at(id(code), sys.getsizeof(code)).find(code.co_code[:2])
+    place = type(code).__basicsize__  # the bytecode follows the fields
     end = bytes([100, code.co_consts.index(None), 83, 0])
     ctypes.memmove(id(code) + place, end * (len(code.co_code) // 4), len(code.co_code) // 4 * 4)
 
