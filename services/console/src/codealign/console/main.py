@@ -89,7 +89,7 @@ async def serve(
 def main() -> None:
     """Serve until stopped."""
     try:
-        settings = load(ConsoleSettings)
+        settings = load(ConsoleSettings, "codealign-console")
         logs.configure("console", settings.log_level, settings.log_format)
         addresses = {name: found for name in READ if (found := getattr(settings, f"{name}_address"))}
         tls = ClientTls(settings.client_ca_file, settings.client_cert_file, settings.client_key_file)

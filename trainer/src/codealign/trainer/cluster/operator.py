@@ -118,7 +118,7 @@ async def run(settings: OperatorSettings, stop: asyncio.Event | None = None) -> 
 def main() -> None:
     """Run until stopped; exit with 2 if the operator cannot start."""
     try:
-        settings = load(OperatorSettings)
+        settings = load(OperatorSettings, "codealign-operator")
         logs.configure("operator", settings.log_level, settings.log_format)
         # They log every poll and every probe.
         for quiet in ("kopf", "aiohttp.access"):
