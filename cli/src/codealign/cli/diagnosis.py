@@ -159,8 +159,8 @@ def _compiler() -> list[Finding]:
     try:
         return [Finding("compiler", "ok", " ".join(build.compiler()))]
     except RuntimeError as error:
-        remedy = f"install one (apt-get install gcc), or run: {sys.executable} -m pip install ziglang"
-        return [Finding("compiler", "problem", str(error).partition(".")[0], remedy)]
+        found, _, remedy = str(error).partition(". ")
+        return [Finding("compiler", "problem", found, remedy)]
 
 
 def _runsc_version(runsc: str) -> str:
